@@ -1,0 +1,1 @@
+//! Every hard maximum that configuration cannot raise: value, unit, reason, source.

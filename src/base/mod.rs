@@ -1,0 +1,2 @@
+//! Clock, names, random numbers, and every hard maximum. Imports nothing of the crate.
+pub mod limits;

@@ -1,0 +1,1 @@
+//! Memory the kernel may touch: chunk pools and queues of chunks. [unsafe room 1]

@@ -1,0 +1,1 @@
+//! Clusters, hosts, balancing and connection pools of one core.

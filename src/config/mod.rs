@@ -1,0 +1,1 @@
+//! Plain immutable configuration types, as converted from the Envoy v3 API. No prost, no I/O.

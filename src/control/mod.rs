@@ -1,0 +1,4 @@
+//! The control thread: configuration sources, discovery, admin, publishing.
+pub mod admin;
+pub mod discovery;
+pub mod xds;

@@ -1,0 +1,1 @@
+//! The Envoy v3 API: schema table, wire bytes, conversion.

@@ -1,0 +1,1 @@
+//! Envoy command operators: parsed when configuration is converted, evaluated into bytes.

@@ -1,0 +1,19 @@
+//! Ringway: an io_uring, thread-per-core, shared-nothing proxy that takes Envoy's configuration.
+//!
+//! Rooms in the order in which they may import each other (ARCHITECTURE.md has the table,
+//! `tests/tidy.rs` checks it).
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+pub mod base;
+pub mod buffer;
+pub mod cluster;
+pub mod config;
+pub mod control;
+pub mod format;
+pub mod protocol;
+pub mod proxy;
+pub mod route;
+pub mod runtime;
+pub mod snapshot;
+pub mod telemetry;
+pub mod worker;

@@ -1,0 +1,2 @@
+//! The binary: see `cli` and `server`.
+fn main() {}

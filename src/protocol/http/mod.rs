@@ -1,0 +1,1 @@
+//! What HTTP/1 and HTTP/2 share: heads, headers, validation.

@@ -1,0 +1,1 @@
+//! The path of a connection and of a request through one core.

@@ -1,0 +1,1 @@
+//! Route matching and actions: pure functions.

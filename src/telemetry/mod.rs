@@ -1,0 +1,1 @@
+//! Metric names, per-core counters, histograms and the application log.
