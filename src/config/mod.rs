@@ -1,1 +1,2 @@
 //! Plain immutable configuration types, as converted from the Envoy v3 API. No prost, no I/O.
+pub mod error;
