@@ -1,2 +1,4 @@
 //! Plain immutable configuration types, as converted from the Envoy v3 API. No prost, no I/O.
 pub mod error;
+pub mod matcher;
+pub mod route;
