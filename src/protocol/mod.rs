@@ -1,3 +1,6 @@
 //! Bytes to messages and back; takes bytes and `now`, owns no socket.
 pub mod http;
 pub mod http1;
+pub mod response_code_details;
+pub mod response_flags;
+pub mod stream_info;

@@ -1,0 +1,251 @@
+//! What the whole path knows of one request.
+//!
+//! `proxy` fills it while the request passes; `format` and the access-log filters read it. It lives in the
+//! request's recycled slot: [`StreamInfo::reset`] empties it and keeps the capacity of its texts, so that
+//! steady state allocates nothing. Names are copied in: their owners are snapshot objects shared between
+//! cores, whose reference counts a request may not touch.
+//!
+//! Stamps are nanoseconds of the monotonic clock that the worker's turn read; `None`: it did not happen.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::protocol::response_flags::ResponseFlags;
+
+/// An address as Envoy prints it. Envoy's `Network::Address::Instance`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum StreamAddress {
+    /// There is none, or it is not known.
+    #[default]
+    None,
+    /// An IP address and a port.
+    Ip(SocketAddr),
+    /// A Unix socket's path; `@name` if abstract; empty for a peer without a name.
+    /// The one variant that allocates: Unix listeners and endpoints share the text per core.
+    Pipe(std::rc::Rc<str>),
+}
+
+impl StreamAddress {
+    /// The IP address, if it is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip()),
+            Self::None | Self::Pipe(_) => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for StreamAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
+/// The protocol of one side of a request, as `%PROTOCOL%` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// `HTTP/1.0`
+    Http10,
+    /// `HTTP/1.1`
+    Http11,
+    /// `HTTP/2`
+    Http2,
+}
+
+impl Protocol {
+    /// Envoy's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// Bytes of one side of a request. Source: Envoy's `BytesMeter`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BytesMeter {
+    /// Everything received on this side for the request, with heads and chunk framing, in bytes.
+    pub wire_received: u64,
+    /// Everything sent on this side for the request, with heads and chunk framing, in bytes.
+    pub wire_sent: u64,
+    /// Heads and trailers received, as on the wire, in bytes.
+    pub header_received: u64,
+    /// Heads and trailers sent, as on the wire, in bytes.
+    pub header_sent: u64,
+}
+
+/// When things happened to the downstream side, monotonic ns. Source: Envoy's `DownstreamTiming`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DownstreamTiming {
+    /// The last byte of the request was received.
+    pub last_rx_ns: Option<u64>,
+    /// The first byte of the response was handed to the kernel.
+    pub first_tx_ns: Option<u64>,
+    /// The last byte of the response was handed to the kernel.
+    pub last_tx_ns: Option<u64>,
+}
+
+/// When things happened to the upstream side, monotonic ns; of the last attempt.
+/// Source: Envoy's `UpstreamTiming`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UpstreamTiming {
+    /// A connect was begun for this request; `None` if it got a pooled connection.
+    pub connect_start_ns: Option<u64>,
+    /// That connect was complete.
+    pub connect_end_ns: Option<u64>,
+    /// The first byte of the request was handed to the kernel.
+    pub first_tx_ns: Option<u64>,
+    /// The last byte of the request was handed to the kernel.
+    pub last_tx_ns: Option<u64>,
+    /// The first byte of the response was received.
+    pub first_rx_ns: Option<u64>,
+    /// The first byte of the response's body was received.
+    pub first_rx_body_ns: Option<u64>,
+    /// The last byte of the response was received.
+    pub last_rx_ns: Option<u64>,
+    /// How long the request waited for a connection, from its creation, in ns (a duration, not a stamp).
+    pub pool_ready_ns: Option<u64>,
+}
+
+/// One request's facts. Envoy's `StreamInfo`. Texts: empty means unknown.
+#[derive(Debug, Default)]
+pub struct StreamInfo {
+    /// Wall clock when the first byte of the request arrived, ns since the Unix epoch.
+    pub start_time_unix_ns: u64,
+    /// Monotonic clock at the same moment; all durations count from here.
+    pub start_ns: u64,
+    /// When the request ended: its last byte was sent or it was given up. `None` while it runs.
+    pub complete_ns: Option<u64>,
+    /// Downstream stamps.
+    pub downstream_timing: DownstreamTiming,
+    /// Upstream stamps.
+    pub upstream_timing: UpstreamTiming,
+
+    /// Body bytes received from downstream, without framing.
+    pub bytes_received: u64,
+    /// Body bytes sent downstream, without framing.
+    pub bytes_sent: u64,
+    /// Wire bytes downstream.
+    pub downstream_bytes: BytesMeter,
+    /// Wire bytes upstream, of the last attempt.
+    pub upstream_bytes: BytesMeter,
+
+    /// Downstream protocol; `None` until a request line was read.
+    pub protocol: Option<Protocol>,
+    /// Upstream protocol; `None` until a connection was assigned.
+    pub upstream_protocol: Option<Protocol>,
+    /// Status sent downstream; `None`: no response was begun.
+    pub response_code: Option<u16>,
+    /// Why the response is what it is: `via_upstream`, `route_not_found`; a constant of
+    /// [`response_code_details`](super::response_code_details), or text with details in braces.
+    pub response_code_details: String,
+    /// What was noteworthy.
+    pub response_flags: ResponseFlags,
+    /// Why the downstream connection was ended, if it was.
+    pub connection_termination_details: String,
+
+    /// The client: after X-Forwarded-For or PROXY protocol were believed.
+    pub downstream_remote_address: StreamAddress,
+    /// The peer of the socket.
+    pub downstream_direct_remote_address: StreamAddress,
+    /// Where the client meant to connect to; differs from the socket's own after a redirection.
+    pub downstream_local_address: StreamAddress,
+    /// The socket's own address.
+    pub downstream_direct_local_address: StreamAddress,
+    /// Chosen host's address; set as soon as a host was chosen, even if connecting failed.
+    pub upstream_host: StreamAddress,
+    /// Chosen host's hostname; empty for endpoints given by address alone.
+    pub upstream_host_name: String,
+    /// Address the upstream connection is connected to.
+    pub upstream_remote_address: StreamAddress,
+    /// Our own address of the upstream connection.
+    pub upstream_local_address: StreamAddress,
+    /// Why the last connection attempt failed, in words. Envoy's `upstreamTransportFailureReason`.
+    pub upstream_transport_failure_reason: String,
+    /// Upstream attempts begun, the first included; 0: none.
+    pub attempt_count: u32,
+
+    /// Name of the chosen cluster.
+    pub upstream_cluster: String,
+    /// The cluster's `alt_stat_name`; empty if it has none.
+    pub upstream_cluster_alt_stat_name: String,
+    /// `Route.name` of the matched route.
+    pub route_name: String,
+    /// `VirtualHost.name` of the matched virtual host.
+    pub virtual_host: String,
+    /// `FilterChain.name` of the connection's filter chain.
+    pub filter_chain_name: String,
+    /// `x-request-id` given or generated, before the upstream could see it changed.
+    pub request_id: String,
+    /// Server name of the TLS ClientHello.
+    pub requested_server_name: String,
+
+    /// Number of the downstream connection, unique in the process.
+    pub connection_id: u64,
+    /// Number of the upstream connection, unique in the process; 0: none was assigned.
+    pub upstream_connection_id: u64,
+    /// The request is a health check that the health-check filter answered.
+    pub health_check: bool,
+}
+
+impl StreamInfo {
+    /// An empty record.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes it empty again for the next request; texts keep their capacity.
+    pub fn reset(&mut self) {
+        let keep = |text: &mut String| {
+            text.clear();
+            std::mem::take(text)
+        };
+        *self = Self {
+            response_code_details: keep(&mut self.response_code_details),
+            connection_termination_details: keep(&mut self.connection_termination_details),
+            upstream_host_name: keep(&mut self.upstream_host_name),
+            upstream_transport_failure_reason: keep(&mut self.upstream_transport_failure_reason),
+            upstream_cluster: keep(&mut self.upstream_cluster),
+            upstream_cluster_alt_stat_name: keep(&mut self.upstream_cluster_alt_stat_name),
+            route_name: keep(&mut self.route_name),
+            virtual_host: keep(&mut self.virtual_host),
+            filter_chain_name: keep(&mut self.filter_chain_name),
+            request_id: keep(&mut self.request_id),
+            requested_server_name: keep(&mut self.requested_server_name),
+            ..Self::default()
+        };
+    }
+
+    /// A stamp counted from the start of the request, in ns; `None` if it did not happen.
+    pub fn since_start(&self, stamp: Option<u64>) -> Option<u64> {
+        stamp.map(|ns| ns.saturating_sub(self.start_ns))
+    }
+}
+
+/// Puts `value` in place of what `text` held, reusing its memory.
+pub fn set_text(text: &mut String, value: &str) {
+    text.clear();
+    text.push_str(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::response_flags::ResponseFlag;
+
+    #[test]
+    fn reset_filled_record_is_empty_and_keeps_capacity() {
+        let mut info = StreamInfo::new();
+        set_text(&mut info.route_name, "a route with a rather long name");
+        set_text(&mut info.requested_server_name, "example.com");
+        info.response_flags.set(ResponseFlag::NoRouteFound);
+        info.response_code = Some(404);
+        info.complete_ns = Some(7);
+        let capacity = info.route_name.capacity();
+        let pointer = info.route_name.as_ptr();
+        info.reset();
+        assert_eq!(format!("{info:?}"), format!("{:?}", StreamInfo::new()));
+        assert_eq!((info.route_name.capacity(), info.route_name.as_ptr()), (capacity, pointer));
+    }
+}
