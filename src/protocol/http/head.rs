@@ -1,0 +1,416 @@
+//! [`Head`]: the head of one request or response, for every protocol.
+//!
+//! The codecs fill it (`http1::parse` with ranges into the head bytes copied once), routes, filters
+//! and formatters read and edit it, the codecs write it out again. One head is recycled per stream.
+//! Invariants: every span lies inside `text`; `present` has the bit of every known name in `headers`
+//! (it may keep bits of removed ones until none is left); the authority, method, path, scheme and
+//! status are never in the list; nothing allocates once `text` and `headers` have grown to the
+//! traffic's usual size.
+
+use super::headers::{HeaderName, Known, NAME_BYTES_MAX};
+
+/// The version a message was received with, or is to be sent with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    Http10,
+    #[default]
+    Http11,
+    Http2,
+}
+
+/// The head of a request or response. See the file's head for its invariants.
+#[derive(Clone, Debug, Default)]
+pub struct Head {
+    /// The raw head as received, then every edit.
+    pub(in crate::protocol) text: Vec<u8>,
+    pub(in crate::protocol) headers: Vec<Header>,
+    /// One bit per known name that may be in `headers`: an absent name costs one test.
+    present: u128,
+    method: Span,
+    path: Span,
+    authority: Span,
+    scheme: Span,
+    has_authority: bool,
+    overflowed: bool,
+    status: u16,
+    status_text: [u8; 3],
+    version: Version,
+}
+
+/// A range of a head's `text`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::protocol) struct Span {
+    pub(in crate::protocol) start: u32,
+    pub(in crate::protocol) len: u32,
+}
+
+/// One header: where its name and its value stand in the text.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::protocol) struct Header {
+    /// [`NAME_OF_TABLE`] when the name is the table's spelling and not in the text.
+    name_start: u32,
+    name_len: u16,
+    known: Option<Known>,
+    value: Span,
+}
+
+const _: () = assert!(size_of::<Header>() == 16);
+
+const NAME_OF_TABLE: u32 = u32::MAX;
+
+/// Capacity of `text` that a recycled head keeps, in bytes; an oversize head gives the rest back.
+const KEPT_TEXT_BYTES: usize = 16 * 1024;
+/// Number of headers for which a recycled head keeps room.
+const KEPT_HEADERS: usize = 128;
+/// Most bytes one head's text may take, edits included. Beyond it an edit is dropped and
+/// [`Head::overflowed`] is set, so that the head is answered with an error and never sent.
+/// Reason: spans are 32 bits; the largest head Envoy's `max_request_headers_kb` admits is 8 MiB.
+const TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+impl Head {
+    /// An empty head. Allocates nothing until it is filled.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Empties the head for the next message. Keeps its memory, up to 16 KiB of text.
+    pub fn clear(&mut self) {
+        let Self { text, headers, present, method, path, authority, scheme, .. } = self;
+        text.clear();
+        if text.capacity() > KEPT_TEXT_BYTES {
+            text.shrink_to(KEPT_TEXT_BYTES);
+        }
+        headers.clear();
+        if headers.capacity() > KEPT_HEADERS {
+            headers.shrink_to(KEPT_HEADERS);
+        }
+        *present = 0;
+        (*method, *path, *authority, *scheme) = Default::default();
+        (self.has_authority, self.overflowed) = (false, false);
+        (self.status, self.status_text, self.version) = (0, [0; 3], Version::default());
+    }
+
+    /// Makes this head equal to `other`, within the memory it already has where that suffices.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.text.clear();
+        self.text.extend_from_slice(&other.text);
+        self.headers.clear();
+        self.headers.extend_from_slice(&other.headers);
+        let Self { present, method, path, authority, scheme, has_authority, overflowed, .. } = *other;
+        (self.present, self.method, self.path) = (present, method, path);
+        (self.authority, self.scheme, self.has_authority) = (authority, scheme, has_authority);
+        (self.overflowed, self.status, self.status_text) = (overflowed, other.status, other.status_text);
+        self.version = other.version;
+    }
+
+    /// Whether an edit was dropped because the head had reached 64 MiB. Such a head is not sent.
+    pub fn overflowed(&self) -> bool {
+        self.overflowed
+    }
+
+    /// Bytes the head's text takes, edits included (Envoy's header-map byte size is close to it).
+    pub fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    // === start line ===
+
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    pub fn set_version(&mut self, version: Version) {
+        self.version = version;
+    }
+
+    /// The method, as sent (methods are case-sensitive). Empty in a response.
+    pub fn method(&self) -> &[u8] {
+        self.bytes(self.method)
+    }
+
+    pub fn set_method(&mut self, method: &[u8]) {
+        self.method = self.store(method);
+    }
+
+    /// `:path`: path and query, `*` for the asterisk form, empty for CONNECT and in a response.
+    pub fn path(&self) -> &[u8] {
+        self.bytes(self.path)
+    }
+
+    pub fn set_path(&mut self, path: &[u8]) {
+        self.path = self.store(path);
+    }
+
+    /// `:authority`, the value of `Host`; empty when there is none.
+    pub fn authority(&self) -> &[u8] {
+        self.bytes(self.authority)
+    }
+
+    /// Whether the message named an authority at all, be it an empty one.
+    pub fn has_authority(&self) -> bool {
+        self.has_authority
+    }
+
+    pub fn set_authority(&mut self, authority: &[u8]) {
+        self.authority = self.store(authority);
+        self.has_authority = true;
+    }
+
+    /// `:scheme`; empty until the target or the connection manager has set it.
+    pub fn scheme(&self) -> &[u8] {
+        self.bytes(self.scheme)
+    }
+
+    pub fn set_scheme(&mut self, scheme: &[u8]) {
+        self.scheme = self.store(scheme);
+    }
+
+    /// The status code of a response, 0 in a request.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Sets the status code; values above 999 are held at 999 (the wire has three digits).
+    pub fn set_status(&mut self, status: u16) {
+        self.status = status.min(999);
+        let digit = |value: u16| b'0' + (value % 10) as u8;
+        self.status_text = [digit(self.status / 100), digit(self.status / 10), digit(self.status)];
+    }
+
+    // === headers ===
+
+    /// The first value of `name`. Pseudo headers (`:path`, `:status`, ..., `host`) answer from the
+    /// start line; those that are not set are `None`.
+    pub fn get(&self, name: &HeaderName) -> Option<&[u8]> {
+        match name.known() {
+            Some(known) if known.is_pseudo() => self.pseudo(known),
+            Some(known) if self.present & known.bit() == 0 => None,
+            _ => self.fields_named(name).map(|header| self.bytes(header.value)).next(),
+        }
+    }
+
+    /// All values of `name`, in order.
+    pub fn get_all<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> + 'a {
+        let pseudo = name.known().filter(|known| known.is_pseudo()).and_then(|known| self.pseudo(known));
+        pseudo.into_iter().chain(self.fields_named(name).map(|header| self.bytes(header.value)))
+    }
+
+    pub fn contains(&self, name: &HeaderName) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Adds a header after all others. A pseudo header is set instead.
+    pub fn append(&mut self, name: &HeaderName, value: &[u8]) {
+        if let Some(known) = name.known().filter(|known| known.is_pseudo()) {
+            return self.set_pseudo(known, value);
+        }
+        let value = self.store(value);
+        self.push(name, value);
+    }
+
+    /// Makes `value` the only value of `name`: in place of the first if there is one, else appended.
+    pub fn set(&mut self, name: &HeaderName, value: &[u8]) {
+        if let Some(known) = name.known().filter(|known| known.is_pseudo()) {
+            return self.set_pseudo(known, value);
+        }
+        let value = self.store(value);
+        self.set_span(name, value);
+    }
+
+    /// Joins `value` to the last value of `name` with `delimiter` between, or sets it when there is
+    /// none: what Envoy does to `x-forwarded-for` and `via`.
+    pub fn join(&mut self, name: &HeaderName, value: &[u8], delimiter: &[u8]) {
+        let Some(index) = self.headers.iter().rposition(|header| header.is_named(&self.text, name)) else {
+            return self.append(name, value);
+        };
+        let old = self.headers[index].value;
+        if old.len == 0 {
+            self.headers[index].value = self.store(value);
+            return;
+        }
+        let total = self.text.len() + old.len as usize + delimiter.len() + value.len();
+        if total > TEXT_BYTES_MAX {
+            self.overflowed = true;
+            return;
+        }
+        let start = self.text.len();
+        self.text.extend_from_within(old.range());
+        self.text.extend_from_slice(delimiter);
+        self.text.extend_from_slice(value);
+        self.headers[index].value = Span::of(start, total - start);
+    }
+
+    /// Removes every header of that name; whether there was one. Pseudo headers stay.
+    pub fn remove(&mut self, name: &HeaderName) -> bool {
+        if let Some(known) = name.known() {
+            if self.present & known.bit() == 0 {
+                return false;
+            }
+            self.present &= !known.bit();
+        }
+        let (before, text) = (self.headers.len(), &self.text);
+        self.headers.retain(|header| !header.is_named(text, name));
+        self.headers.len() < before
+    }
+
+    /// Removes the headers for which `keep` (given name and value) answers false.
+    pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
+        let text = &self.text;
+        self.headers.retain(|header| keep(header.name(text), header.value.of_text(text)));
+    }
+
+    /// Name (in the case received) and value of every header, in order; no pseudo headers.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
+        self.headers.iter().map(|header| (header.name(&self.text), self.bytes(header.value)))
+    }
+
+    /// How many headers there are, pseudo headers not counted.
+    pub fn len(&self) -> usize {
+        self.headers.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.headers.is_empty()
+    }
+
+    // === for the codecs ===
+
+    pub(in crate::protocol) fn bytes(&self, span: Span) -> &[u8] {
+        span.of_text(&self.text)
+    }
+
+    /// Whether a header of the table may be present: false is certain.
+    pub(in crate::protocol) fn may_have(&self, known: Known) -> bool {
+        self.present & known.bit() != 0
+    }
+
+    /// Takes a received header; its name and value stand in the text.
+    pub(in crate::protocol) fn push_received(&mut self, known: Option<Known>, name: Span, value: Span) {
+        debug_assert!(name.len as usize <= NAME_BYTES_MAX);
+        self.present |= known.map_or(0, Known::bit);
+        self.headers.push(Header { name_start: name.start, name_len: name.len as u16, known, value });
+    }
+
+    pub(in crate::protocol) fn set_method_span(&mut self, span: Span) {
+        self.method = span;
+    }
+
+    pub(in crate::protocol) fn set_path_span(&mut self, span: Span) {
+        self.path = span;
+    }
+
+    pub(in crate::protocol) fn set_scheme_span(&mut self, span: Span) {
+        self.scheme = span;
+    }
+
+    pub(in crate::protocol) fn set_authority_span(&mut self, span: Span) {
+        self.authority = span;
+        self.has_authority = true;
+    }
+
+    // === inside ===
+
+    fn fields_named<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a Header> {
+        self.headers.iter().filter(move |header| header.is_named(&self.text, name))
+    }
+
+    fn pseudo(&self, known: Known) -> Option<&[u8]> {
+        let set = |bytes: &'_ [u8]| !bytes.is_empty();
+        match known {
+            Known::METHOD => Some(self.method()).filter(|bytes| set(bytes)),
+            Known::PATH => Some(self.path()).filter(|bytes| set(bytes)),
+            Known::SCHEME => Some(self.scheme()).filter(|bytes| set(bytes)),
+            Known::AUTHORITY => self.has_authority.then(|| self.authority()),
+            Known::STATUS if self.status != 0 => Some(&self.status_text),
+            _ => None,
+        }
+    }
+
+    fn set_pseudo(&mut self, known: Known, value: &[u8]) {
+        match known {
+            Known::METHOD => self.set_method(value),
+            Known::PATH => self.set_path(value),
+            Known::SCHEME => self.set_scheme(value),
+            Known::AUTHORITY => self.set_authority(value),
+            Known::STATUS => {
+                let parsed = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                self.set_status(parsed.unwrap_or(0));
+            }
+            _ => {}
+        }
+    }
+
+    fn set_span(&mut self, name: &HeaderName, value: Span) {
+        let absent = name.known().is_some_and(|known| self.present & known.bit() == 0);
+        let first = self.headers.iter().position(|header| !absent && header.is_named(&self.text, name));
+        let Some(first) = first else {
+            return self.push(name, value);
+        };
+        self.headers[first].value = value;
+        let (text, mut index) = (&self.text, 0);
+        self.headers.retain(|header| {
+            index += 1;
+            index <= first + 1 || !header.is_named(text, name)
+        });
+    }
+
+    fn push(&mut self, name: &HeaderName, value: Span) {
+        if self.overflowed {
+            return;
+        }
+        let known = name.known();
+        let (name_start, name_len) = match known {
+            Some(known) => {
+                self.present |= known.bit();
+                (NAME_OF_TABLE, 0)
+            }
+            None => {
+                let span = self.store(name.as_bytes());
+                (span.start, span.len as u16)
+            }
+        };
+        self.headers.push(Header { name_start, name_len, known, value });
+    }
+
+    fn store(&mut self, bytes: &[u8]) -> Span {
+        if self.text.len() + bytes.len() > TEXT_BYTES_MAX {
+            self.overflowed = true;
+            return Span::default();
+        }
+        let start = self.text.len();
+        self.text.extend_from_slice(bytes);
+        Span::of(start, bytes.len())
+    }
+}
+
+impl Span {
+    /// A range of a text, whose length [`TEXT_BYTES_MAX`] bounds far below 32 bits.
+    pub(in crate::protocol) fn of(start: usize, len: usize) -> Self {
+        debug_assert!(start + len <= TEXT_BYTES_MAX);
+        Self { start: start as u32, len: len as u32 }
+    }
+
+    fn range(self) -> std::ops::Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
+
+    fn of_text(self, text: &[u8]) -> &[u8] {
+        text.get(self.range()).unwrap_or_default()
+    }
+}
+
+impl Header {
+    pub(in crate::protocol) fn name<'a>(&'a self, text: &'a [u8]) -> &'a [u8] {
+        match self.known {
+            Some(known) if self.name_start == NAME_OF_TABLE => known.as_str().as_bytes(),
+            _ => Span { start: self.name_start, len: u32::from(self.name_len) }.of_text(text),
+        }
+    }
+
+    fn is_named(&self, text: &[u8], name: &HeaderName) -> bool {
+        match (self.known, name.known()) {
+            (None, None) => self.name(text).eq_ignore_ascii_case(name.as_bytes()),
+            (mine, asked) => mine == asked,
+        }
+    }
+}
