@@ -1,5 +1,19 @@
 //! Plain immutable configuration types, as converted from the Envoy v3 API. No prost, no I/O.
+//!
+//! `control/xds/convert` fills them, `snapshot` compiles them, nobody changes them afterwards.
+//! A value here has passed every check that needs one resource only; references between
+//! resources (a route's cluster) are checked by whoever joins them.
+//!
+//! Durations that Envoy lets be switched off with `0s` are `Option<Duration>`, `None` being off.
 pub mod access_log;
+pub mod address;
+pub mod bootstrap;
+pub mod cluster;
+pub mod endpoint;
 pub mod error;
+pub mod http;
+pub mod listener;
 pub mod matcher;
+pub mod metadata;
 pub mod route;
+pub mod socket;

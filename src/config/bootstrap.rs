@@ -1,0 +1,157 @@
+//! What the process is started with. Source: Envoy `config.bootstrap.v3.Bootstrap`.
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::access_log::AccessLog;
+use super::address::Address;
+use super::cluster::Cluster;
+use super::endpoint::Locality;
+use super::listener::Listener;
+use super::matcher::StringMatcher;
+use super::metadata::Struct;
+use super::socket::SocketOption;
+
+/// The whole bootstrap, after command-line overrides.
+#[derive(Debug, Clone, Default)]
+pub struct Bootstrap {
+    /// Who this process is. Source: `node`, `--service-node`, `--service-cluster`, `--service-zone`.
+    pub node: Node,
+    /// The admin server; `None`: there is none. Source: `admin`.
+    pub admin: Option<Admin>,
+    /// Listeners of the file, names unique. Source: `static_resources.listeners`.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Clusters of the file, names unique. Source: `static_resources.clusters`.
+    pub clusters: Vec<Arc<Cluster>>,
+    /// Statistics. Source: `stats_config` and its neighbours.
+    pub stats: StatsConfig,
+    /// Layers of runtime values, later ones over earlier ones. Source: `layered_runtime.layers`.
+    pub runtime_layers: Vec<RuntimeLayer>,
+    /// Limits of the whole process. Source: `overload_manager`.
+    pub overload: Overload,
+}
+
+/// Who this process is, towards control planes and in headers. Source: Envoy `core.v3.Node`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Node {
+    /// Unique name of this process. Source: `id`.
+    pub id: Box<str>,
+    /// Name of the group of like processes. Source: `cluster`.
+    pub cluster: Box<str>,
+    /// Where it runs. Source: `locality`.
+    pub locality: Locality,
+    /// Passed through to control planes untouched. Source: `metadata`.
+    pub metadata: Struct,
+}
+
+/// The admin server. Source: Envoy `config.bootstrap.v3.Admin`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    /// Where it listens. Source: `address`.
+    pub address: Address,
+    /// Options of its socket. Source: `socket_options`.
+    pub socket_options: Vec<SocketOption>,
+    /// Logs of its requests. Source: `access_log`, or the older `access_log_path`.
+    pub access_log: Vec<AccessLog>,
+    /// Whether its connections pass the process's global limit. Default false. Source:
+    /// `ignore_global_conn_limit`.
+    pub ignore_global_conn_limit: bool,
+    /// Paths that are served; empty: all. Others get 403. Source: `allow_paths`.
+    pub allow_paths: Vec<StringMatcher>,
+}
+
+/// Statistics. Source: Envoy `config.metrics.v3.StatsConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatsConfig {
+    /// Tags taken out of names, for Prometheus, after Envoy's own. Source: `stats_tags`.
+    pub tags: Vec<TagSpecifier>,
+    /// Whether Envoy's own tags are taken out. Default true. Source: `use_all_default_tags`.
+    pub use_all_default_tags: bool,
+    /// Which statistics are kept. Source: `stats_matcher`.
+    pub matcher: StatsMatcher,
+    /// Bounds of histogram buckets, by the first entry whose condition holds. Source: `histogram_bucket_settings`.
+    pub histogram_buckets: Vec<HistogramBuckets>,
+    /// Time between flushes of statistics; counters of `/stats` are always current here. Default 5 s. Source:
+    /// `stats_flush_interval`.
+    pub flush_interval: Duration,
+}
+
+/// A tag. Source: Envoy `TagSpecifier`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagSpecifier {
+    /// Name of the tag. Source: `tag_name`.
+    pub name: Box<str>,
+    /// Its value.
+    pub value: TagValue,
+}
+
+/// Where a tag's value comes from. Source: Envoy `TagSpecifier.tag_value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TagValue {
+    /// Every statistic has it with this value. Source: `fixed_value`.
+    Fixed(Box<str>),
+    /// The second group of this expression (the first, if there is one only); what the first group matches is cut from
+    /// the name. Source: `regex`.
+    Regex(Box<str>),
+}
+
+/// Which statistics are kept. Source: Envoy `StatsMatcher`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum StatsMatcher {
+    /// All. The default, and `reject_all: false`.
+    #[default]
+    All,
+    /// None. Source: `reject_all: true`.
+    RejectAll,
+    /// All but those that match one of these. Source: `exclusion_list`.
+    Exclude(Vec<StringMatcher>),
+    /// Only those that match one of these. Source: `inclusion_list`.
+    Include(Vec<StringMatcher>),
+}
+
+/// Bounds of the buckets of some histograms. Source: Envoy `HistogramBucketSettings`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistogramBuckets {
+    /// Which histograms, by their full name. Source: `match`.
+    pub matcher: StringMatcher,
+    /// Upper bounds, ascending, each above 0. Source: `buckets`.
+    pub bounds: Vec<f64>,
+}
+
+/// One layer of runtime values. Source: Envoy `RuntimeLayer`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuntimeLayer {
+    /// Unique name. Source: `name`.
+    pub name: Box<str>,
+    /// Where its values come from. Source: `layer_specifier`.
+    pub kind: RuntimeLayerKind,
+}
+
+/// Where the values of a runtime layer come from. Source: Envoy `RuntimeLayer.layer_specifier`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RuntimeLayerKind {
+    /// The configuration: dotted key to scalar, nested objects flattened to dotted keys; a `FractionalPercent` keeps its
+    /// object. Sorted by key. Source: `static_layer`.
+    Static(Vec<(Box<str>, serde_json::Value)>),
+    /// `/runtime_modify` of the admin server. Source: `admin_layer`.
+    Admin,
+}
+
+/// Limits of the whole process. Source: Envoy `config.overload.v3.OverloadManager`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Overload {
+    /// Most downstream connections of all listeners together; beyond it a new one is closed at once and counted.
+    /// Default `None`: no limit. Source: the resource monitor `envoy.resource_monitors.global_downstream_max_connections`.
+    pub max_active_downstream_connections: Option<u64>,
+}
+
+impl Default for StatsConfig {
+    fn default() -> Self {
+        Self {
+            tags: Vec::new(),
+            use_all_default_tags: true,
+            matcher: StatsMatcher::default(),
+            histogram_buckets: Vec::new(),
+            flush_interval: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Clusters: groups of endpoints and how to reach them. Source: Envoy `config.cluster.v3.Cluster`.
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
+use super::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
+use super::listener::BUFFER_LIMIT_BYTES_DEFAULT;
+use super::metadata::Metadata;
+use super::socket::{BindConfig, TcpKeepalive};
+
+/// One cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// Unique name that routes use, not empty. Source: `name`.
+    pub name: Box<str>,
+    /// Name in statistics (`cluster.ALT_STAT_NAME.`); empty: `name`. Source: `alt_stat_name`.
+    pub alt_stat_name: Box<str>,
+    /// Where the endpoints come from. Source: `type`, `cluster_type`.
+    pub discovery: Discovery,
+    /// The endpoints, or the names to resolve. Source: `load_assignment`.
+    pub load_assignment: ClusterLoadAssignment,
+    /// How an endpoint is picked. Source: `lb_policy`, `load_balancing_policy`.
+    pub load_balancing: LoadBalancingPolicy,
+    /// What all policies share. Source: `common_lb_config`.
+    pub common_lb: CommonLbConfig,
+    /// Longest time to connect to an endpoint. Default 5 s. Beyond it the next attempt or 503, flag UF. Source:
+    /// `connect_timeout`.
+    pub connect_timeout: Duration,
+    /// Bytes buffered per connection and direction before reading from the peer pauses. Default 1 MiB; 0 is no limit.
+    /// Source: `per_connection_buffer_limit_bytes`.
+    pub per_connection_buffer_limit_bytes: u32,
+    /// Timeouts and limits of connections and streams. Source: `common_http_protocol_options` of the cluster's
+    /// `HttpProtocolOptions`, or its own deprecated one.
+    pub common_http: CommonHttpProtocolOptions,
+    /// HTTP/1 options towards endpoints. Source: `explicit_http_config.http_protocol_options`, or the cluster's
+    /// deprecated `http_protocol_options`.
+    pub http1: Http1ProtocolOptions,
+    /// Most connections, requests and retries in flight. Source: `circuit_breakers`.
+    pub circuit_breakers: CircuitBreakers,
+    /// TCP keepalive of connections to endpoints; `None`: off. Source:
+    /// `upstream_connection_options.tcp_keepalive`.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// How connections to endpoints are bound; `None`: the kernel's choice. Source: `upstream_bind_config`.
+    pub bind_config: Option<BindConfig>,
+    /// Whether each downstream connection has upstream connections of its own. Default false. Source:
+    /// `connection_pool_per_downstream_connection`.
+    pub connection_pool_per_downstream_connection: bool,
+    /// Whether an endpoint that discovery no longer names goes at once although it is healthy. Default false: in this
+    /// version every endpoint goes at once, there being no active health checks. Source:
+    /// `ignore_health_on_host_removal`.
+    pub ignore_health_on_host_removal: bool,
+    /// Whether the server waits for this cluster's first resolution before it listens. Default true. Source:
+    /// `wait_for_warm_on_init`.
+    pub wait_for_warm_on_init: bool,
+    /// Metadata, for formatters. Source: `metadata`.
+    pub metadata: Metadata,
+}
+
+/// Where endpoints come from. Source: Envoy `Cluster.DiscoveryType`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Discovery {
+    /// Addresses in the configuration. The default.
+    Static,
+    /// Every address a name resolves to is an endpoint.
+    StrictDns(Dns),
+    /// One endpoint: new connections go to the first address of the latest resolution, old ones stay. Exactly one name.
+    LogicalDns(Dns),
+}
+
+/// How names are resolved. Source: Envoy `Cluster.dns_*` or `extensions.clusters.dns.v3.DnsCluster`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dns {
+    /// Time between resolutions. Default 5 s, at least 1 ms. Source: `dns_refresh_rate`.
+    pub refresh_rate: Duration,
+    /// At most this much random time is added to each. Default 0. Source: `dns_jitter`.
+    pub jitter: Duration,
+    /// Time after a failed one: doubling from base to max, with jitter. Default `None`: `refresh_rate`. Source:
+    /// `dns_failure_refresh_rate`.
+    pub failure_refresh_rate: Option<RefreshRate>,
+    /// Whether the answer's TTL replaces `refresh_rate`. Default false. Source: `respect_dns_ttl`.
+    pub respect_dns_ttl: bool,
+    /// Which addresses are asked for. Source: `dns_lookup_family`.
+    pub lookup_family: DnsLookupFamily,
+    /// Servers asked; empty: those of `/etc/resolv.conf`. Source: `typed_dns_resolver_config` and its older forms.
+    pub resolvers: Vec<SocketAddr>,
+    /// Whether `resolvers` are asked only when those of `/etc/resolv.conf` fail. Default false. Source:
+    /// `use_resolvers_as_fallback`.
+    pub resolvers_are_fallback: bool,
+    /// Whether TCP is used instead of UDP. Default false. Source: `use_tcp_for_dns_lookups`.
+    pub use_tcp: bool,
+    /// Whether search domains of `/etc/resolv.conf` are left out. Default false. Source:
+    /// `no_default_search_domain`.
+    pub no_default_search_domain: bool,
+    /// Time for one query. Default `None`: the resolver's own (5 s). Source: c-ares `query_timeout_seconds`.
+    pub query_timeout: Option<Duration>,
+    /// Tries per server. Default `None`: the resolver's own. Source: c-ares `query_tries`.
+    pub query_tries: Option<u32>,
+}
+
+/// Intervals after failed resolutions. Source: Envoy `Cluster.RefreshRate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefreshRate {
+    /// First interval, at least 1 ms. Source: `base_interval`.
+    pub base_interval: Duration,
+    /// Largest interval, at least the first. Default ten times the first. Source: `max_interval`.
+    pub max_interval: Duration,
+}
+
+/// Which address families DNS is asked for. Source: Envoy `Cluster.DnsLookupFamily`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum DnsLookupFamily {
+    /// IPv6; IPv4 when there is none. The default.
+    #[default]
+    Auto,
+    /// IPv4 only.
+    V4Only,
+    /// IPv6 only.
+    V6Only,
+    /// IPv4; IPv6 when there is none.
+    V4Preferred,
+    /// Both.
+    All,
+}
+
+/// How an endpoint is picked. Source: Envoy `Cluster.LbPolicy` or `load_balancing_policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum LoadBalancingPolicy {
+    /// In turn, by weight. The default.
+    #[default]
+    RoundRobin,
+}
+
+/// What all load-balancing policies share. Source: Envoy `Cluster.CommonLbConfig`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CommonLbConfig {
+    /// Healthy endpoints, in percent, below which all are used whatever their health. Default 50; 0: never. Source:
+    /// `healthy_panic_threshold`.
+    pub healthy_panic_threshold_percent: f64,
+    /// How localities of one priority share the traffic. Source: `locality_config_specifier`.
+    pub locality: LocalityMode,
+    /// Whether connections to endpoints are closed when the set of endpoints changes. Default false. Source:
+    /// `close_connections_on_host_set_change`.
+    pub close_connections_on_host_set_change: bool,
+}
+
+/// How localities share traffic. Source: Envoy `CommonLbConfig.locality_config_specifier`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum LocalityMode {
+    /// They do not matter: one pool per priority. The default, also for zone-aware routing, which needs a local cluster
+    /// that this version does not have.
+    #[default]
+    Ignored,
+    /// By their weights and their healthy endpoints. Source: `locality_weighted_lb_config`.
+    Weighted,
+}
+
+/// Limits per priority of requests. Source: Envoy `config.cluster.v3.CircuitBreakers`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CircuitBreakers {
+    /// For requests of default priority. Source: the thresholds with `priority: DEFAULT`.
+    pub default: Thresholds,
+    /// For requests of high priority. Source: the thresholds with `priority: HIGH`.
+    pub high: Thresholds,
+}
+
+/// Limits of one priority, per cluster and process. Source: Envoy `CircuitBreakers.Thresholds`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Thresholds {
+    /// Most connections. Default 1024. Source: `max_connections`.
+    pub max_connections: u32,
+    /// Most requests waiting for a connection. Default 1024. Source: `max_pending_requests`.
+    pub max_pending_requests: u32,
+    /// Most requests in flight. Default 1024. Source: `max_requests`.
+    pub max_requests: u32,
+    /// Most retries in flight. Default 3. Source: `max_retries`.
+    pub max_retries: u32,
+    /// Most connection pools. Default `u32::MAX`: no limit. Source: `max_connection_pools`.
+    pub max_connection_pools: u32,
+    /// Whether `remaining_*` gauges are kept. Default false. Source: `track_remaining`.
+    pub track_remaining: bool,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+            max_connection_pools: u32::MAX,
+            track_remaining: false,
+        }
+    }
+}
+
+impl Default for CommonLbConfig {
+    fn default() -> Self {
+        Self {
+            healthy_panic_threshold_percent: 50.0,
+            locality: LocalityMode::default(),
+            close_connections_on_host_set_change: false,
+        }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            refresh_rate: Duration::from_secs(5),
+            jitter: Duration::ZERO,
+            failure_refresh_rate: None,
+            respect_dns_ttl: false,
+            lookup_family: DnsLookupFamily::default(),
+            resolvers: Vec::new(),
+            resolvers_are_fallback: false,
+            use_tcp: false,
+            no_default_search_domain: false,
+            query_timeout: None,
+            query_tries: None,
+        }
+    }
+}
+
+impl Cluster {
+    /// A static cluster with Envoy's defaults and no endpoints.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            alt_stat_name: Box::default(),
+            discovery: Discovery::Static,
+            load_assignment: ClusterLoadAssignment {
+                cluster_name: name.into(),
+                localities: Vec::new(),
+                overprovisioning_factor_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
+            },
+            load_balancing: LoadBalancingPolicy::default(),
+            common_lb: CommonLbConfig::default(),
+            connect_timeout: Duration::from_secs(5),
+            per_connection_buffer_limit_bytes: BUFFER_LIMIT_BYTES_DEFAULT,
+            common_http: CommonHttpProtocolOptions::default(),
+            http1: Http1ProtocolOptions::default(),
+            circuit_breakers: CircuitBreakers::default(),
+            tcp_keepalive: None,
+            bind_config: None,
+            connection_pool_per_downstream_connection: false,
+            ignore_health_on_host_removal: false,
+            wait_for_warm_on_init: true,
+            metadata: Metadata::default(),
+        }
+    }
+
+    /// Name in statistics.
+    pub fn stat_name(&self) -> &str {
+        if self.alt_stat_name.is_empty() { &self.name } else { &self.alt_stat_name }
+    }
+}

@@ -1,0 +1,83 @@
+//! Endpoints of a cluster: localities, priorities, weights. Source: Envoy
+//! `config.endpoint.v3.ClusterLoadAssignment`.
+
+use super::address::EndpointAddress;
+use super::metadata::Metadata;
+
+/// All endpoints of one cluster.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ClusterLoadAssignment {
+    /// Name of the assignment; for EDS the service name. Source: `cluster_name`.
+    pub cluster_name: Box<str>,
+    /// Groups of endpoints, in the order given. Source: `endpoints`.
+    pub localities: Vec<LocalityEndpoints>,
+    /// How far a priority may lose healthy endpoints before traffic spills to the next, in percent:
+    /// with 140, at 71 % healthy nothing spills yet. Default 140. Source:
+    /// `policy.overprovisioning_factor`.
+    pub overprovisioning_factor_percent: u32,
+}
+
+/// Endpoints of one locality at one priority. Source: Envoy `LocalityLbEndpoints`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LocalityEndpoints {
+    /// Where they run. Source: `locality`.
+    pub locality: Locality,
+    /// 0 is used first; priorities are contiguous. Default 0, at most 128. Source: `priority`.
+    pub priority: u32,
+    /// Weight among localities of this priority, used by locality-weighted balancing only. `None`:
+    /// no weight given. Source: `load_balancing_weight`.
+    pub weight: Option<u32>,
+    /// Metadata of the locality. Source: `metadata`.
+    pub metadata: Metadata,
+    /// The endpoints. Source: `lb_endpoints`.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Region, zone and sub-zone, each possibly empty. Source: Envoy `core.v3.Locality`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Locality {
+    /// Region. Source: `region`.
+    pub region: Box<str>,
+    /// Availability zone. Source: `zone`.
+    pub zone: Box<str>,
+    /// Part of a zone. Source: `sub_zone`.
+    pub sub_zone: Box<str>,
+}
+
+/// One endpoint. Source: Envoy `LbEndpoint` and `Endpoint`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Endpoint {
+    /// Where it listens. Source: `endpoint.address`.
+    pub address: EndpointAddress,
+    /// Name used for `auto_host_rewrite`; empty: the DNS name, if the address is one. Source:
+    /// `endpoint.hostname`.
+    pub hostname: Box<str>,
+    /// Weight among the endpoints of its locality, at least 1. Default 1. Source:
+    /// `load_balancing_weight`.
+    pub weight: u32,
+    /// Health as the configuration states it. Source: `health_status`.
+    pub health_status: HealthStatus,
+    /// Metadata of the endpoint. Source: `metadata`.
+    pub metadata: Metadata,
+}
+
+/// Health of an endpoint, as told by who configured it. Source: Envoy `core.v3.HealthStatus`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum HealthStatus {
+    /// Nothing is known: counts as healthy. The default.
+    #[default]
+    Unknown,
+    /// Healthy.
+    Healthy,
+    /// Gets no traffic unless the cluster panics.
+    Unhealthy,
+    /// Being taken out: like unhealthy.
+    Draining,
+    /// A health check timed out: like unhealthy.
+    Timeout,
+    /// Used only when too few are healthy.
+    Degraded,
+}
+
+/// Default of [`ClusterLoadAssignment::overprovisioning_factor_percent`], from Envoy.
+pub const OVERPROVISIONING_FACTOR_PERCENT_DEFAULT: u32 = 140;

@@ -1,0 +1,127 @@
+//! Listeners: where connections are accepted and which filters serve them. Source: Envoy
+//! `config.listener.v3.Listener`.
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::access_log::AccessLog;
+use super::address::Address;
+use super::http::HttpConnectionManager;
+use super::metadata::Metadata;
+use super::socket::SocketOption;
+
+/// One listener.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Unique name; an unnamed one gets a generated name, as in Envoy. Source: `name`.
+    pub name: Box<str>,
+    /// Name in statistics (`listener.STAT_PREFIX.`); empty: the first address with `:` as `_`.
+    /// Source: `stat_prefix`.
+    pub stat_prefix: Box<str>,
+    /// Addresses listened on, at least one, the main one first. Source: `address`,
+    /// `additional_addresses`.
+    pub addresses: Vec<ListenAddress>,
+    /// Chains in the order given; the match that picks one is in each. Source: `filter_chains`.
+    pub filter_chains: Vec<Arc<FilterChain>>,
+    /// Chain of connections that no other chain matches; without it they are closed. Source:
+    /// `default_filter_chain`.
+    pub default_filter_chain: Option<Arc<FilterChain>>,
+    /// Bytes buffered per connection and direction before reading from the peer pauses. Default
+    /// 1 MiB; 0 is no limit. Source: `per_connection_buffer_limit_bytes`.
+    pub per_connection_buffer_limit_bytes: u32,
+    /// Whether the sockets are bound; `false` leaves a listener that only other listeners could hand
+    /// connections to. Default true. Source: `bind_to_port`.
+    pub bind_to_port: bool,
+    /// One socket per worker with SO_REUSEPORT, or one shared by all. Default true; sockets of Unix
+    /// domain are always shared. Source: `enable_reuse_port`.
+    pub enable_reuse_port: bool,
+    /// `IP_FREEBIND`: bind to an address no interface has. Default off. Source: `freebind`.
+    pub freebind: bool,
+    /// Length of the kernel's accept queue (`listen`); the kernel cuts it to
+    /// `net.core.somaxconn`. Default `None`: that maximum itself. Source: `tcp_backlog_size`.
+    pub tcp_backlog_size: Option<u32>,
+    /// Length of the queue of TCP Fast Open; `None` or 0: off. Source:
+    /// `tcp_fast_open_queue_length`.
+    pub tcp_fast_open_queue_length: Option<u32>,
+    /// Connections accepted per readiness of a socket. Default `None`: Envoy accepts all that wait.
+    /// Source: `max_connections_to_accept_per_socket_event`.
+    pub accepts_per_event_max: Option<u32>,
+    /// Whether connections count towards, and are refused by, the process's global limit. Default
+    /// false: they are. Source: `ignore_global_conn_limit`.
+    pub ignore_global_conn_limit: bool,
+    /// For what traffic the listener stands; `drain_listeners?inboundonly` goes by it. Source:
+    /// `traffic_direction`.
+    pub traffic_direction: TrafficDirection,
+    /// What drains this listener. Source: `drain_type`.
+    pub drain_type: DrainType,
+    /// Logs written once per connection closed by the listener itself. Source: `access_log`.
+    pub access_log: Vec<AccessLog>,
+    /// Metadata, for formatters. Source: `metadata`.
+    pub metadata: Metadata,
+}
+
+/// An address of a listener and the options of its sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// Where to bind; port 0 is resolved by the first bind and shared by all workers.
+    pub address: Address,
+    /// For an IPv6 address: accept IPv4 too, as v4-mapped. Default false. Source:
+    /// `SocketAddress.ipv4_compat`.
+    pub ipv4_compat: bool,
+    /// Options of its sockets. Source: `socket_options` of the listener, or of the additional
+    /// address, which then replaces them.
+    pub socket_options: Vec<SocketOption>,
+}
+
+/// One chain of filters. Source: Envoy `config.listener.v3.FilterChain`.
+#[derive(Debug, Clone)]
+pub struct FilterChain {
+    /// Name, for the operator; may be empty. Source: `name`.
+    pub name: Box<str>,
+    /// What a connection must look like to be served by this chain. Source: `filter_chain_match`.
+    pub filter_chain_match: FilterChainMatch,
+    /// What serves the connection. Source: `filters`, of which exactly the last ends the chain.
+    pub filters: Vec<NetworkFilter>,
+    /// Longest time for the transport socket's handshake; `None`: unlimited, the default. Source:
+    /// `transport_socket_connect_timeout`.
+    pub transport_socket_connect_timeout: Option<Duration>,
+    /// Metadata, for formatters. Source: `metadata`.
+    pub metadata: Metadata,
+}
+
+/// What a chain asks of a connection: in this version nothing, so a listener has at most one chain.
+/// Source: Envoy `FilterChainMatch`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FilterChainMatch {}
+
+/// A network filter.
+#[derive(Debug, Clone)]
+pub enum NetworkFilter {
+    /// HTTP; ends the chain. Source: `envoy.filters.network.http_connection_manager`.
+    HttpConnectionManager(Arc<HttpConnectionManager>),
+}
+
+/// Envoy's `core.v3.TrafficDirection`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum TrafficDirection {
+    /// Not told. The default.
+    #[default]
+    Unspecified,
+    /// Towards this host's application.
+    Inbound,
+    /// Away from it.
+    Outbound,
+}
+
+/// Envoy's `Listener.DrainType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum DrainType {
+    /// Drains on `/healthcheck/fail`, on removal or change, and on shutdown. The default.
+    #[default]
+    Default,
+    /// Not on `/healthcheck/fail`. Source: `MODIFY_ONLY`.
+    ModifyOnly,
+}
+
+/// Default of [`Listener::per_connection_buffer_limit_bytes`] and its like in clusters: 1 MiB, from
+/// Envoy.
+pub const BUFFER_LIMIT_BYTES_DEFAULT: u32 = 1024 * 1024;

@@ -1,0 +1,10 @@
+//! Opaque data that operators attach to resources; `%METADATA(...)%` operators read it back.
+//!
+//! JSON values are what `google.protobuf.Struct` holds: numbers are doubles there.
+
+/// Metadata: namespace (`envoy.lb`, a filter's name) to a JSON object, sorted by namespace. Source: Envoy
+/// `core.v3.Metadata.filter_metadata`.
+pub type Metadata = Vec<(Box<str>, serde_json::Value)>;
+
+/// A JSON object. Source: `google.protobuf.Struct`.
+pub type Struct = serde_json::Map<String, serde_json::Value>;
