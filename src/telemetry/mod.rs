@@ -1,1 +1,18 @@
 //! Metric names, per-core counters, histograms and the application log.
+//!
+//! Writers are the workers (through `metrics::Cells`, one writer per cell, no atomic read-modify-write) and,
+//! through cells of their own, the control and log threads. The only reader is the control thread, through
+//! `registry`; it merges when somebody scrapes, and only then is a name turned into text.
+pub mod codes;
+pub mod histogram;
+pub mod metrics;
+pub mod names;
+pub mod registry;
+
+pub use codes::Origin;
+pub use metrics::{Cells, ClusterCells, HttpCells, ListenerCells, Scope, ServerCells, Slot};
+pub use names::{
+    ClusterHistogram, ClusterStat, HttpHistogram, HttpStat, ListenerHistogram, ListenerStat, ServerHistogram,
+    ServerStat,
+};
+pub use registry::Registry;

@@ -1,0 +1,228 @@
+//! Histograms: a log-linear one per writer, their merged form, quantiles and cumulative buckets.
+//!
+//! Buckets are those of Envoy's histograms (two significant decimal digits), so that quantiles and Prometheus
+//! buckets come out alike: 90 buckets per power of ten, values up to 99 exact. A decade's buckets are allocated
+//! when its first value arrives; a histogram that saw nothing is 96 bytes.
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// One writer's histogram. Single writer: the thread that owns the cells.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    zeros: AtomicU64,
+    sum: AtomicU64,
+    /// `decades[d]` counts values in `10^d .. 10^(d+1)`; the last decade takes whatever is larger as well.
+    decades: [OnceLock<Box<Decade>>; DECADES],
+}
+
+impl Histogram {
+    /// Counts one value. At most one allocation per decade in the histogram's life.
+    pub fn record(&self, value: u64) {
+        self.sum.store(self.sum.load(Relaxed).wrapping_add(value), Relaxed);
+        let Some((decade, slot)) = bucket(value) else {
+            return self.zeros.store(self.zeros.load(Relaxed).wrapping_add(1), Relaxed);
+        };
+        if let Some(cell) =
+            self.decades[decade].get_or_init(|| Box::new([const { AtomicU64::new(0) }; SLOTS])).get(slot)
+        {
+            cell.store(cell.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+    }
+
+    /// Adds the counts to `into`. For the scraping side.
+    pub fn merge_into(&self, into: &mut Distribution) {
+        into.sum = into.sum.wrapping_add(self.sum.load(Relaxed));
+        into.add(0, self.zeros.load(Relaxed));
+        for (decade, cells) in self.decades.iter().enumerate() {
+            for (slot, cell) in cells.get().iter().flat_map(|cells| cells.iter().enumerate()) {
+                into.add((1 + decade * SLOTS + slot) as u16, cell.load(Relaxed));
+            }
+        }
+    }
+}
+
+/// A merged histogram: counts by bucket, sorted, without zeros.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Distribution {
+    buckets: Vec<(u16, u64)>,
+    sum: u64,
+}
+
+impl Distribution {
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Sum of the values recorded, exact.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+
+    pub fn add_all(&mut self, other: &Self) {
+        self.sum = self.sum.wrapping_add(other.sum);
+        for (bucket, count) in &other.buckets {
+            self.add(*bucket, *count);
+        }
+    }
+
+    /// What was recorded since `earlier`, an older state of the same histogram.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut result = Self { buckets: Vec::new(), sum: self.sum.wrapping_sub(earlier.sum) };
+        for (bucket, count) in &self.buckets {
+            let before = earlier.buckets.binary_search_by_key(bucket, |(bucket, _)| *bucket);
+            let before = before.ok().and_then(|at| earlier.buckets.get(at)).map_or(0, |(_, count)| *count);
+            result.add(*bucket, count.saturating_sub(before));
+        }
+        result
+    }
+
+    /// Values at the quantiles of [`QUANTILES`], interpolated within a bucket; `None` when nothing was recorded.
+    pub fn quantiles(&self) -> Option<[f64; QUANTILES.len()]> {
+        let total = self.count();
+        if total == 0 {
+            return None;
+        }
+        Some(QUANTILES.map(|(_, quantile)| self.quantile(quantile * total as f64)))
+    }
+
+    /// Number of values at or below each bound of [`BOUNDS_MS`], as Prometheus wants it. A bucket counts as
+    /// below a bound when all of it is, as in Envoy.
+    pub fn cumulative(&self) -> [u64; BOUNDS_MS.len()] {
+        BOUNDS_MS.map(|bound| {
+            self.buckets
+                .iter()
+                .take_while(|(bucket, _)| limits(*bucket).1 <= bound)
+                .map(|(_, count)| count)
+                .sum()
+        })
+    }
+
+    fn quantile(&self, rank: f64) -> f64 {
+        let mut below = 0.0;
+        for (at, (bucket, count)) in self.buckets.iter().enumerate() {
+            let count = *count as f64;
+            if rank <= below + count || at + 1 == self.buckets.len() {
+                let (low, high) = limits(*bucket);
+                return low + (high - low) * ((rank - below) / count).clamp(0.0, 1.0);
+            }
+            below += count;
+        }
+        0.0
+    }
+
+    fn add(&mut self, bucket: u16, count: u64) {
+        if count == 0 {
+            return;
+        }
+        match self.buckets.binary_search_by_key(&bucket, |(bucket, _)| *bucket) {
+            Ok(at) => self.buckets[at].1 += count,
+            Err(at) => self.buckets.insert(at, (bucket, count)),
+        }
+    }
+}
+
+/// Quantiles in `/stats`, with the names Envoy gives them.
+pub const QUANTILES: [(&str, f64); 10] = [
+    ("P0", 0.0),
+    ("P25", 0.25),
+    ("P50", 0.5),
+    ("P75", 0.75),
+    ("P90", 0.9),
+    ("P95", 0.95),
+    ("P99", 0.99),
+    ("P99.5", 0.995),
+    ("P99.9", 0.999),
+    ("P100", 1.0),
+];
+
+/// Upper bounds of the buckets in `/stats/prometheus`. Source: Envoy `HistogramBucketSettings`, the default.
+pub const BOUNDS_MS: [f64; 20] = [
+    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0, 60000.0,
+    300000.0, 600000.0, 1800000.0, 3600000.0, 86400000.0,
+];
+
+type Decade = [AtomicU64; SLOTS];
+/// Buckets per decade: 10 to 99.
+const SLOTS: usize = 90;
+/// 10^0 to 10^9: in milliseconds, the last bucket begins at 11 days.
+const DECADES: usize = 9;
+
+/// Decade and slot of a value; `None` for zero.
+fn bucket(value: u64) -> Option<(usize, usize)> {
+    let decade = value.checked_ilog10()? as usize;
+    if decade >= DECADES {
+        return Some((DECADES - 1, SLOTS - 1));
+    }
+    let digits = if decade == 0 { value * 10 } else { value / 10u64.pow(decade as u32 - 1) };
+    Some((decade, (digits as usize).saturating_sub(10)))
+}
+
+/// Lower and upper limit of a bucket.
+fn limits(bucket: u16) -> (f64, f64) {
+    let Some(bucket) = usize::from(bucket).checked_sub(1) else {
+        return (0.0, 0.0);
+    };
+    // Decimal digits divided last, so that limits print as 1.1 and not 1.1000000000000001.
+    let scale = |digits: usize| match bucket / SLOTS {
+        0 => digits as f64 / 10.0,
+        decade => digits as f64 * 10f64.powi(decade as i32 - 1),
+    };
+    (scale(10 + bucket % SLOTS), scale(11 + bucket % SLOTS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn distribution(values: &[u64]) -> Distribution {
+        let histogram = Histogram::default();
+        values.iter().for_each(|value| histogram.record(*value));
+        let mut result = Distribution::default();
+        histogram.merge_into(&mut result);
+        result
+    }
+
+    #[test]
+    fn record_of_any_value_lands_in_a_bucket_that_contains_it() {
+        for value in (0..20_000).chain([999_999, 1_000_000, 123_456_789]) {
+            let merged = distribution(&[value]);
+            let (low, high) = limits(merged.buckets[0].0);
+            assert!(low <= value as f64 && (value as f64) < high || value == 0, "{value} in {low}..{high}");
+            assert!(high - low <= 0.1001 * low || value == 0);
+        }
+        assert_eq!(distribution(&[u64::MAX]).count(), 1);
+    }
+
+    #[test]
+    fn quantiles_interpolate_within_a_bucket() {
+        let quantiles = distribution(&[5; 4]).quantiles().unwrap();
+        assert_eq!(
+            quantiles,
+            [5.0, 5.025, 5.05, 5.075, 5.09, 5.095, 5.099, 5.0995, 5.0999, 5.1]
+                .map(|q: f64| { quantiles.iter().copied().find(|r| (r - q).abs() < 1e-9).unwrap() })
+        );
+        assert_eq!(distribution(&[]).quantiles(), None);
+        assert_eq!(distribution(&[0, 0]).quantiles(), Some([0.0; 10]));
+    }
+
+    #[test]
+    fn cumulative_counts_whole_buckets_up_to_the_bound() {
+        let cumulative = distribution(&[0, 1, 4, 5, 9, 100, 90_000_000]).cumulative();
+        assert_eq!(&cumulative[..5], &[1, 1, 3, 5, 5]);
+        assert_eq!(cumulative[6..8], [5, 6]);
+        assert_eq!(cumulative[19], 6);
+    }
+
+    #[test]
+    fn since_gives_only_what_was_recorded_later() {
+        let earlier = distribution(&[1, 2, 300]);
+        let later = distribution(&[1, 2, 300, 300, 7]);
+        assert_eq!(later.since(&earlier), distribution(&[300, 7]));
+        assert!(later.since(&later).is_empty());
+        assert_eq!(later.sum(), 610);
+    }
+}

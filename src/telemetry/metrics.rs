@@ -1,0 +1,320 @@
+//! The cells that the data path writes.
+//!
+//! A scope (one cluster, one listener ...) has a block of cells per writer, made when that writer first asks.
+//! A cell has one writer, so an increment is a relaxed load and a relaxed store: no lock prefix, no line that
+//! moves between cores. The control thread reads them whenever it likes; it sees each cell's last or last but one
+//! value, which is all a counter promises.
+use super::codes::{CodeCounts, CodeTable, Origin};
+use super::histogram::{Distribution, Histogram};
+use super::names::{
+    ClusterHistogram, ClusterStat, HistogramIndex, HttpStat, Kind, ListenerStat, ServerStat, Stats,
+};
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+/// The cells of one scope and one writer. Cheap to clone; only the writer's thread may call the writing methods
+/// (two threads writing the same cell lose counts, nothing worse).
+#[derive(Debug)]
+pub struct Cells<S: Stats>(Arc<Block<S>>);
+
+pub type ServerCells = Cells<ServerStat>;
+pub type ListenerCells = Cells<ListenerStat>;
+pub type HttpCells = Cells<HttpStat>;
+pub type ClusterCells = Cells<ClusterStat>;
+
+/// Which thread a block of cells belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// A worker, by its number.
+    Worker(usize),
+    /// The control thread.
+    Control,
+    /// The thread that writes access logs.
+    Log,
+}
+
+/// One scope with the cells of all its writers. Held by the handles that configuration publishes; when the last
+/// holder is gone the registry forgets the scope.
+#[derive(Debug)]
+pub struct Scope<S: Stats> {
+    tags: Box<[Box<str>]>,
+    blocks: Box<[OnceLock<Arc<Block<S>>>]>,
+}
+
+// === impl Cells ===
+
+impl<S: Stats> Cells<S> {
+    /// Adds one to a counter.
+    #[inline]
+    pub fn inc(&self, counter: S) {
+        self.add(counter, 1);
+    }
+
+    /// Adds to a counter.
+    #[inline]
+    pub fn add(&self, counter: S, amount: u64) {
+        let cell = self.cell(counter, Kind::Counter);
+        cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    /// Adds one to a gauge.
+    #[inline]
+    pub fn gauge_inc(&self, gauge: S) {
+        self.gauge_add(gauge, 1);
+    }
+
+    /// Takes one from a gauge.
+    #[inline]
+    pub fn gauge_dec(&self, gauge: S) {
+        self.gauge_sub(gauge, 1);
+    }
+
+    #[inline]
+    pub fn gauge_add(&self, gauge: S, amount: u64) {
+        let cell = self.cell(gauge, Kind::Gauge);
+        cell.store(cell.load(Relaxed).wrapping_add(amount) | TOUCHED, Relaxed);
+    }
+
+    #[inline]
+    pub fn gauge_sub(&self, gauge: S, amount: u64) {
+        let cell = self.cell(gauge, Kind::Gauge);
+        cell.store(cell.load(Relaxed).wrapping_sub(amount) | TOUCHED, Relaxed);
+    }
+
+    /// Sets this writer's part of a gauge.
+    #[inline]
+    pub fn gauge_set(&self, gauge: S, value: u64) {
+        self.cell(gauge, Kind::Gauge).store(value | TOUCHED, Relaxed);
+    }
+
+    /// Records one value of a histogram.
+    #[inline]
+    pub fn record(&self, histogram: S::Histogram, value: u64) {
+        if let Some(histogram) = self.0.histograms.get(histogram.index()) {
+            histogram.record(value);
+        }
+    }
+
+    /// What this writer has counted so far, without the other writers.
+    pub fn value(&self, stat: S) -> u64 {
+        let value = self.0.values.as_ref()[stat.index()].load(Relaxed);
+        if S::ROWS[stat.index()].kind == Kind::Gauge { value & !TOUCHED } else { value }
+    }
+
+    #[inline]
+    fn cell(&self, stat: S, kind: Kind) -> &AtomicU64 {
+        debug_assert_eq!(S::ROWS[stat.index()].kind, kind, "{} is no {kind:?}", S::ROWS[stat.index()].name);
+        // In bounds: the array is as long as the enum that indexes it has variants.
+        &self.0.values.as_ref()[stat.index()]
+    }
+}
+
+impl ClusterCells {
+    /// Counts a response of the cluster under its code, its class and `upstream_rq_completed`, in total and for
+    /// internal or external requests.
+    #[inline]
+    pub fn upstream_response(&self, origin: Origin, status: u16) {
+        if let Some(table) = self.0.codes.get(origin as usize) {
+            table.inc(status);
+        }
+    }
+
+    /// Records `upstream_rq_time`, in milliseconds, in total and for internal or external requests.
+    #[inline]
+    pub fn upstream_rq_time(&self, origin: Origin, ms: u64) {
+        self.record(
+            match origin {
+                Origin::Internal => ClusterHistogram::InternalUpstreamRqTime,
+                Origin::External => ClusterHistogram::ExternalUpstreamRqTime,
+            },
+            ms,
+        );
+    }
+}
+
+impl HttpCells {
+    /// Counts a response to a downstream request: `downstream_rq_completed` and its class.
+    #[inline]
+    pub fn downstream_response(&self, status: u16) {
+        self.inc(HttpStat::DownstreamRqCompleted);
+        match status / 100 {
+            1 => self.inc(HttpStat::DownstreamRq1xx),
+            2 => self.inc(HttpStat::DownstreamRq2xx),
+            3 => self.inc(HttpStat::DownstreamRq3xx),
+            4 => self.inc(HttpStat::DownstreamRq4xx),
+            5 => self.inc(HttpStat::DownstreamRq5xx),
+            _ => {}
+        }
+    }
+}
+
+impl<S: Stats> Clone for Cells<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+// === impl Scope ===
+
+impl<S: Stats> Scope<S> {
+    pub(super) fn new(tags: &[&str], workers: usize) -> Self {
+        Self {
+            tags: tags.iter().map(|tag| Box::from(*tag)).collect(),
+            blocks: (0..workers + FIXED_SLOTS).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    /// The cells of one writer, allocated at the first call: make it on the writer's own thread, so that its
+    /// counters share no cache line with another's. A worker number beyond those the registry was made for shares
+    /// the last worker's cells.
+    pub fn cells(&self, slot: Slot) -> Cells<S> {
+        let last = self.blocks.len() - 1;
+        let index = match slot {
+            Slot::Control => 0,
+            Slot::Log => 1,
+            Slot::Worker(worker) => (worker + FIXED_SLOTS).min(last),
+        };
+        debug_assert!(slot != Slot::Worker(usize::MAX) && index <= last);
+        Cells(Arc::clone(self.blocks[index].get_or_init(Arc::default)))
+    }
+
+    /// Values that identify the scope: the cluster's name, the listener's address ...
+    pub fn tag(&self, index: usize) -> &str {
+        self.tags.get(index).map_or("", |tag| tag)
+    }
+
+    /// Whether a handle or a writer outside the registry still holds the scope's cells.
+    pub fn is_held(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) > 1 || self.written().any(|block| Arc::strong_count(block) > 1)
+    }
+
+    /// Sum over all writers, and whether any of them ever wrote.
+    pub fn value(&self, row: usize) -> (u64, bool) {
+        let gauge = S::ROWS[row].kind == Kind::Gauge;
+        let (mut sum, mut used) = (0u64, false);
+        for value in self.written().map(|block| block.values.as_ref()[row].load(Relaxed)) {
+            sum = sum.wrapping_add(value);
+            used |= value != 0;
+        }
+        if gauge {
+            sum = unsigned(sum);
+        }
+        (sum, used)
+    }
+
+    /// One worker's part of a counter or gauge, for the metrics that Envoy has per worker.
+    pub fn worker_value(&self, row: usize, worker: usize) -> u64 {
+        let block = self.blocks.get(worker + FIXED_SLOTS).and_then(OnceLock::get);
+        let value = block.map_or(0, |block| block.values.as_ref()[row].load(Relaxed));
+        if S::ROWS[row].kind == Kind::Gauge { unsigned(value) } else { value }
+    }
+
+    pub fn merge_histogram(&self, index: usize, into: &mut Distribution) {
+        self.written()
+            .filter_map(|block| block.histograms.get(index))
+            .for_each(|cells| cells.merge_into(into));
+    }
+
+    pub fn merge_codes(&self, origin: Origin, into: &mut CodeCounts) {
+        self.written()
+            .filter_map(|block| block.codes.get(origin as usize))
+            .for_each(|table| table.merge_into(into));
+    }
+
+    fn written(&self) -> impl Iterator<Item = &Arc<Block<S>>> {
+        self.blocks.iter().filter_map(OnceLock::get)
+    }
+}
+
+#[derive(Debug)]
+struct Block<S: Stats> {
+    values: S::Values,
+    histograms: Box<[Histogram]>,
+    codes: Box<[CodeTable]>,
+}
+
+impl<S: Stats> Default for Block<S> {
+    fn default() -> Self {
+        Self {
+            values: S::zeroed(),
+            histograms: S::HISTOGRAMS.iter().map(|_| Histogram::default()).collect(),
+            codes: (0..S::CODE_TABLES).map(|_| CodeTable::default()).collect(),
+        }
+    }
+}
+
+/// A gauge from its 63 bits: the sum of the writers' parts, and zero while a decrement has been seen before the
+/// increment that belongs to it.
+fn unsigned(sum: u64) -> u64 {
+    let value = sum & !TOUCHED;
+    if value >> 62 == 0 { value } else { 0 }
+}
+
+/// Set in a gauge's cell by every write, so that `usedonly` knows a gauge that went back to zero.
+const TOUCHED: u64 = 1 << 63;
+/// Control and log.
+const FIXED_SLOTS: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gauge_back_at_zero_counts_as_used() {
+        let scope = Scope::<HttpStat>::new(&["p", "l"], 2);
+        let row = HttpStat::DownstreamCxActive.index();
+        assert_eq!(scope.value(row), (0, false));
+        let cells = scope.cells(Slot::Worker(0));
+        assert_eq!(scope.value(row), (0, false));
+        cells.gauge_inc(HttpStat::DownstreamCxActive);
+        assert_eq!(scope.value(row), (1, true));
+        cells.gauge_dec(HttpStat::DownstreamCxActive);
+        assert_eq!(scope.value(row), (0, true));
+    }
+
+    #[test]
+    fn gauge_parts_of_all_writers_add_up() {
+        let scope = Scope::<HttpStat>::new(&["p", "l"], 2);
+        let row = HttpStat::DownstreamCxActive.index();
+        let cells = [0, 1].map(|worker| scope.cells(Slot::Worker(worker)));
+        cells[0].gauge_add(HttpStat::DownstreamCxActive, 5);
+        cells[1].gauge_set(HttpStat::DownstreamCxActive, 7);
+        assert_eq!(scope.value(row), (12, true));
+        cells[1].gauge_sub(HttpStat::DownstreamCxActive, 9);
+        assert_eq!(scope.value(row), (3, true));
+        assert_eq!((scope.worker_value(row, 0), scope.worker_value(row, 1)), (5, 0));
+        cells[0].gauge_sub(HttpStat::DownstreamCxActive, 4);
+        assert_eq!(scope.value(row), (0, true), "a negative sum is shown as zero");
+    }
+
+    #[test]
+    fn counter_parts_of_all_writers_add_up() {
+        let scope = Scope::<ClusterStat>::new(&["c"], 1);
+        scope.cells(Slot::Control).inc(ClusterStat::MembershipChange);
+        scope.cells(Slot::Worker(0)).add(ClusterStat::MembershipChange, 3);
+        assert_eq!(scope.value(ClusterStat::MembershipChange.index()), (4, true));
+        assert_eq!(scope.cells(Slot::Worker(0)).value(ClusterStat::MembershipChange), 3);
+    }
+
+    #[test]
+    fn upstream_response_is_counted_once_under_its_origin() {
+        let scope = Scope::<ClusterStat>::new(&["c"], 1);
+        let cells = scope.cells(Slot::Worker(0));
+        cells.upstream_response(Origin::External, 200);
+        cells.upstream_response(Origin::Internal, 503);
+        let mut external = CodeCounts::default();
+        scope.merge_codes(Origin::External, &mut external);
+        assert_eq!(external.iter().collect::<Vec<_>>(), [(200, 1)]);
+    }
+
+    #[test]
+    fn scope_is_held_as_long_as_a_writer_has_cells() {
+        let scope = Arc::new(Scope::<HttpStat>::new(&["p", "l"], 1));
+        assert!(!scope.is_held());
+        let cells = scope.cells(Slot::Worker(0));
+        assert!(scope.is_held());
+        drop(cells);
+        assert!(!scope.is_held());
+    }
+}

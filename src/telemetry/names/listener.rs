@@ -1,0 +1,20 @@
+//! Rows of a listener, written by `proxy::listener`. Source: Envoy "Listener statistics".
+//! `listener.<address>.worker_<n>.downstream_cx_*` are not rows: the registry has the numbers of each worker.
+super::metrics! {
+    /// Metrics of one listener: `listener.<address>.`.
+    ListenerStat {
+        DownstreamCxActive Gauge "downstream_cx_active",
+        DownstreamCxDestroy Counter "downstream_cx_destroy",
+        DownstreamCxOverflow Counter "downstream_cx_overflow",
+        DownstreamCxTotal Counter "downstream_cx_total",
+        DownstreamGlobalCxOverflow Counter "downstream_global_cx_overflow",
+        DownstreamPreCxActive Gauge "downstream_pre_cx_active",
+        NoFilterChainMatch Counter "no_filter_chain_match",
+    }
+    /// Histograms below `listener.<address>.`.
+    ListenerHistogram {
+        ConnectionsAcceptedPerSocketEvent "connections_accepted_per_socket_event",
+        DownstreamCxLengthMs "downstream_cx_length_ms",
+    }
+    codes: 0
+}

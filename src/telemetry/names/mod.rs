@@ -1,0 +1,127 @@
+//! The table of all metrics: one row per metric, in one file per kind of scope.
+//!
+//! A row gives the enum variant with which the data path names the metric, its kind and Envoy's name below the
+//! scope's prefix. The variant's discriminant is its index into the cells of the scope, so adding a metric is
+//! one row here and `cells.inc(..)` at its site. Rows are sorted by name, which makes `/stats` sorted as well.
+//! Names under `ringway.` and those whose comment says "ours" do not exist in Envoy.
+mod cluster;
+mod http;
+mod listener;
+mod server;
+
+pub use cluster::{ClusterHistogram, ClusterStat};
+pub use http::{HttpHistogram, HttpStat};
+pub use listener::{ListenerHistogram, ListenerStat};
+pub use server::{ServerHistogram, ServerStat};
+
+/// How a metric is merged over the writers, and what Prometheus is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows; summed.
+    Counter,
+    /// Goes up and down; summed.
+    Gauge,
+}
+
+/// One counter or gauge of a scope.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Envoy's name below the prefix of the scope, such as `downstream_rq_total`.
+    pub name: &'static str,
+    pub kind: Kind,
+}
+
+/// The metrics of one kind of scope; implemented by the enums of this module only.
+pub trait Stats: Copy + Send + Sync + 'static {
+    /// `[AtomicU64; N]`, one cell per row.
+    type Values: AsRef<[std::sync::atomic::AtomicU64]> + std::fmt::Debug + Send + Sync;
+    /// The enum that names the scope's histograms.
+    type Histogram: HistogramIndex;
+    /// Rows in the order of the discriminants.
+    const ROWS: &'static [Row];
+    /// Histograms' names in the order of the discriminants.
+    const HISTOGRAMS: &'static [&'static str];
+    /// How many tables of response codes the scope keeps.
+    const CODE_TABLES: usize;
+    fn zeroed() -> Self::Values;
+    fn index(self) -> usize;
+}
+
+/// Index of a histogram within its scope.
+pub trait HistogramIndex: Copy + Send + Sync + 'static {
+    fn index(self) -> usize;
+}
+
+/// Writes the enums and their [`Stats`] from the rows.
+macro_rules! metrics {
+    (
+        $(#[$doc:meta])*
+        $stat:ident { $( $(#[$row_doc:meta])* $variant:ident $kind:ident $name:literal, )* }
+        $(#[$histogram_doc:meta])*
+        $histogram:ident { $( $(#[$h_doc:meta])* $h_variant:ident $h_name:literal, )* }
+        codes: $codes:literal
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u16)]
+        pub enum $stat { $( $(#[$row_doc])* $variant, )* }
+
+        $(#[$histogram_doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u16)]
+        pub enum $histogram { $( $(#[$h_doc])* $h_variant, )* }
+
+        impl $crate::telemetry::names::Stats for $stat {
+            type Values = [std::sync::atomic::AtomicU64; <$stat as $crate::telemetry::names::Stats>::ROWS.len()];
+            type Histogram = $histogram;
+            const ROWS: &'static [$crate::telemetry::names::Row] = &[
+                $( $crate::telemetry::names::Row {
+                    name: $name,
+                    kind: $crate::telemetry::names::Kind::$kind,
+                }, )*
+            ];
+            const HISTOGRAMS: &'static [&'static str] = &[ $( $h_name, )* ];
+            const CODE_TABLES: usize = $codes;
+            fn zeroed() -> Self::Values {
+                [const { std::sync::atomic::AtomicU64::new(0) }; <$stat as $crate::telemetry::names::Stats>::ROWS.len()]
+            }
+            fn index(self) -> usize { self as usize }
+        }
+
+        impl $crate::telemetry::names::HistogramIndex for $histogram {
+            fn index(self) -> usize { self as usize }
+        }
+    };
+}
+use metrics;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<S: Stats>() {
+        let names: Vec<_> = S::ROWS.iter().map(|row| row.name).collect();
+        assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "rows are sorted and unique: {names:?}");
+        assert!(S::HISTOGRAMS.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(S::zeroed().as_ref().len(), names.len());
+        for name in names.iter().chain(S::HISTOGRAMS) {
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.".contains(&b)));
+        }
+    }
+
+    #[test]
+    fn rows_of_every_scope_are_sorted_unique_and_plain() {
+        check::<ServerStat>();
+        check::<ListenerStat>();
+        check::<HttpStat>();
+        check::<ClusterStat>();
+    }
+
+    #[test]
+    fn discriminant_of_a_stat_is_its_row() {
+        assert_eq!(HttpStat::ROWS[HttpStat::DownstreamRqTotal.index()].name, "downstream_rq_total");
+        assert_eq!(ClusterStat::ROWS[ClusterStat::UpstreamCxActive.index()].kind, Kind::Gauge);
+        let index = ClusterHistogram::ExternalUpstreamRqTime.index();
+        assert_eq!(ClusterStat::HISTOGRAMS[index], "external.upstream_rq_time");
+    }
+}

@@ -1,0 +1,83 @@
+//! Rows of the process: those of Envoy by the control thread, `ringway.*` by the runtime of each worker.
+//! Source: Envoy "Server statistics", "Cluster manager", "Listener manager", "File system" and "Runtime".
+super::metrics! {
+    /// Metrics of the process; their names are complete.
+    ServerStat {
+        ClusterManagerActiveClusters Gauge "cluster_manager.active_clusters",
+        ClusterManagerClusterAdded Counter "cluster_manager.cluster_added",
+        ClusterManagerClusterModified Counter "cluster_manager.cluster_modified",
+        ClusterManagerClusterRemoved Counter "cluster_manager.cluster_removed",
+        ClusterManagerClusterUpdated Counter "cluster_manager.cluster_updated",
+        ClusterManagerWarmingClusters Gauge "cluster_manager.warming_clusters",
+        FilesystemFlushedByTimer Counter "filesystem.flushed_by_timer",
+        FilesystemReopenFailed Counter "filesystem.reopen_failed",
+        FilesystemWriteBuffered Counter "filesystem.write_buffered",
+        FilesystemWriteCompleted Counter "filesystem.write_completed",
+        FilesystemWriteFailed Counter "filesystem.write_failed",
+        FilesystemWriteTotalBuffered Gauge "filesystem.write_total_buffered",
+        Http1DroppedHeadersWithUnderscores Counter "http1.dropped_headers_with_underscores",
+        Http1RequestsRejectedWithUnderscoresInHeaders Counter "http1.requests_rejected_with_underscores_in_headers",
+        ListenerManagerListenerAdded Counter "listener_manager.listener_added",
+        ListenerManagerListenerCreateFailure Counter "listener_manager.listener_create_failure",
+        ListenerManagerListenerCreateSuccess Counter "listener_manager.listener_create_success",
+        ListenerManagerListenerModified Counter "listener_manager.listener_modified",
+        ListenerManagerListenerRemoved Counter "listener_manager.listener_removed",
+        ListenerManagerListenerStopped Counter "listener_manager.listener_stopped",
+        ListenerManagerTotalFilterChainsDraining Gauge "listener_manager.total_filter_chains_draining",
+        ListenerManagerTotalListenersActive Gauge "listener_manager.total_listeners_active",
+        ListenerManagerTotalListenersDraining Gauge "listener_manager.total_listeners_draining",
+        ListenerManagerTotalListenersWarming Gauge "listener_manager.total_listeners_warming",
+        ListenerManagerWorkersStarted Gauge "listener_manager.workers_started",
+        /// Ours: chunks handed out by the pools, small and large.
+        BufferChunksInUse Gauge "ringway.buffer.chunks_in_use",
+        /// Ours: requests for a chunk refused because the pool had reached its maximum.
+        BufferExhausted Counter "ringway.buffer.exhausted",
+        /// Ours: bytes of chunk memory held by the pools, used or free.
+        BufferResidentBytes Gauge "ringway.buffer.resident_bytes",
+        /// Ours: accepts refused by the kernel for want of a file descriptor (EMFILE, ENFILE).
+        IoAcceptEmfile Counter "ringway.io.accept_emfile",
+        /// Ours: times the kernel reported an overflowing completion queue.
+        IoCqOverflow Counter "ringway.io.cq_overflow",
+        /// Ours: receives that ended because the provided-buffer ring was empty.
+        IoEnobufs Counter "ringway.io.enobufs",
+        /// Ours: system calls into the kernel to submit or wait.
+        IoEnters Counter "ringway.io.enters",
+        /// Ours: operations the kernel has not completed.
+        IoOpsActive Gauge "ringway.io.ops_active",
+        /// Ours: submissions that had to enter the kernel because the submission queue was full.
+        IoSqFull Counter "ringway.io.sq_full",
+        /// Ours: access-log pieces dropped because the queue to the log thread was full.
+        LogAccessDropped Counter "ringway.log.access_dropped",
+        /// Ours: lines of the application log that could not be written.
+        LogDropped Counter "ringway.log.dropped",
+        /// Ours: messages between threads that had to wait for room.
+        MailboxFull Counter "ringway.mailbox.full",
+        /// Ours: panics caught; each cost one connection.
+        Panics Counter "ringway.panics",
+        /// Ours: workers running.
+        Workers Gauge "ringway.workers",
+        RuntimeLoadError Counter "runtime.load_error",
+        RuntimeLoadSuccess Counter "runtime.load_success",
+        RuntimeNumKeys Gauge "runtime.num_keys",
+        RuntimeNumLayers Gauge "runtime.num_layers",
+        Concurrency Gauge "server.concurrency",
+        DaysUntilFirstCertExpiring Gauge "server.days_until_first_cert_expiring",
+        DynamicUnknownFields Counter "server.dynamic_unknown_fields",
+        HotRestartEpoch Gauge "server.hot_restart_epoch",
+        Live Gauge "server.live",
+        MemoryAllocated Gauge "server.memory_allocated",
+        MemoryHeapSize Gauge "server.memory_heap_size",
+        MemoryPhysicalSize Gauge "server.memory_physical_size",
+        ParentConnections Gauge "server.parent_connections",
+        State Gauge "server.state",
+        StaticUnknownFields Counter "server.static_unknown_fields",
+        TotalConnections Gauge "server.total_connections",
+        Uptime Gauge "server.uptime",
+        Version Gauge "server.version",
+    }
+    /// Histograms of the process.
+    ServerHistogram {
+        InitializationTimeMs "server.initialization_time_ms",
+    }
+    codes: 0
+}
