@@ -1,1 +1,27 @@
 //! Every hard maximum that configuration cannot raise: value, unit, reason, source.
+
+/// Bytes of a small chunk: one page, enough for the head and small body of a usual request.
+pub const SMALL_CHUNK_BYTES: usize = 4 * 1024;
+/// Bytes of a large chunk, used while a body streams. Measured: 64 KiB moves a 1 MiB body at 704 µs of CPU, 4 KiB at
+/// 1,888 µs (ARCHITECTURE.md, performance).
+pub const LARGE_CHUNK_BYTES: usize = 64 * 1024;
+/// Small chunks per worker. Address space, not memory: a page counts once touched. Beyond it reads pause until a chunk
+/// comes back (`ringway.buffer_exhausted`).
+pub const SMALL_CHUNKS_MAX: usize = 32 * 1024;
+/// Large chunks per worker (128 MiB of address space). Beyond it reads fall back to small chunks.
+pub const LARGE_CHUNKS_MAX: usize = 2 * 1024;
+/// Free small chunks that stay resident on an idle worker; the rest go back to the kernel.
+pub const SMALL_CHUNKS_WARM: usize = 32;
+/// Free large chunks that stay resident on an idle worker.
+pub const LARGE_CHUNKS_WARM: usize = 2;
+
+/// Sockets of one worker: accepted, listening and towards upstreams. The fd limit is reached long before.
+pub const SOCKETS_MAX: usize = 1 << 20;
+/// Connections accepted from one listening socket before other work gets its turn.
+pub const ACCEPTS_PER_TURN: usize = 64;
+/// Task polls between two visits to the kernel: more wait for the next turn, so that no burst starves the sockets.
+pub const POLLS_PER_TURN: usize = 512;
+/// Buffers handed to one `sendmsg`.
+pub const SEND_IOVECS_MAX: usize = 16;
+/// How long a listening socket rests after the process ran out of descriptors, in milliseconds.
+pub const ACCEPT_BACKOFF_MS: u64 = 50;

@@ -1,1 +1,329 @@
 //! The event loop: io_uring, epoll and sim back ends, tasks, timers, mailboxes. [unsafe room 2]
+//!
+//! A worker calls [`Runtime::turn`] for ever: visit the kernel once, note what happened, fire timers, run the tasks
+//! that became ready. Everything is single-threaded; only a mailbox crosses threads.
+mod backend;
+mod epoll;
+pub mod listen;
+pub mod mailbox;
+mod socket;
+mod sys;
+mod task;
+mod tcp;
+mod timer;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use backend::{Backend, Scope};
+use socket::{Socket, SocketKey, Sockets};
+use task::Tasks;
+use timer::{TimerId, Wheel};
+
+use crate::base::clock::{Clock, Now};
+use crate::base::limits;
+use crate::buffer::Pool;
+
+pub use task::{Recycled, TaskId};
+pub use tcp::{Keepalive, RawOption, TcpListener, TcpStream};
+
+/// A worker's runtime. Cloning shares it.
+#[derive(Clone)]
+pub struct Runtime(Rc<Shared>);
+
+struct Shared {
+    io: RefCell<Io>,
+    tasks: Tasks,
+    wheel: RefCell<Wheel>,
+    pool: Pool,
+    clock: Cell<Clock>,
+    now: Cell<Now>,
+    /// Woken when the mailbox is rung.
+    mail_task: Cell<TaskId>,
+    /// When memory was last given back and the wall clock compared.
+    upkeep: Cell<Now>,
+}
+
+struct Io {
+    driver: Driver,
+    sockets: Sockets,
+    starved: Vec<TaskId>,
+}
+
+enum Driver {
+    Epoll(epoll::Epoll),
+}
+
+impl Driver {
+    fn backend(&mut self) -> &mut dyn Backend {
+        match self {
+            Self::Epoll(epoll) => epoll,
+        }
+    }
+}
+
+/// Time between two rounds of upkeep.
+const UPKEEP_NS: u64 = 1_000_000_000;
+
+impl Runtime {
+    /// A runtime on epoll that also watches a mailbox's bell.
+    ///
+    /// # Errors
+    /// No descriptor or address space left.
+    pub fn epoll(bell: BorrowedFd<'_>) -> io::Result<Self> {
+        Self::new(Driver::Epoll(epoll::Epoll::new(bell.as_raw_fd())?))
+    }
+
+    fn new(driver: Driver) -> io::Result<Self> {
+        let clock = Clock::start();
+        Ok(Self(Rc::new(Shared {
+            io: RefCell::new(Io { driver, sockets: Sockets::default(), starved: Vec::new() }),
+            tasks: Tasks::new(),
+            wheel: RefCell::new(Wheel::new()),
+            pool: Pool::new()?,
+            clock: Cell::new(clock),
+            now: Cell::new(clock.now()),
+            mail_task: Cell::new(TaskId::NONE),
+            upkeep: Cell::new(Now(0)),
+        })))
+    }
+
+    /// Monotonic time of this turn.
+    pub fn now(&self) -> Now {
+        self.0.now.get()
+    }
+
+    /// Wall time of this turn, nanoseconds since the epoch.
+    pub fn wall_ns(&self) -> u64 {
+        self.0.clock.get().wall_ns(self.now())
+    }
+
+    /// The worker's chunks.
+    pub fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    /// Starts a task.
+    pub fn spawn(&self, future: impl Future<Output = ()> + 'static) -> TaskId {
+        self.0.tasks.spawn(future)
+    }
+
+    /// Puts a future into recycled memory.
+    pub fn recycled<F: Future>(&self, future: F) -> Recycled<F> {
+        self.0.tasks.recycled(future)
+    }
+
+    /// The task that runs.
+    pub fn current_task(&self) -> TaskId {
+        self.0.tasks.current()
+    }
+
+    /// Lets a task run again.
+    pub fn wake(&self, task: TaskId) {
+        self.0.tasks.wake(task);
+    }
+
+    /// Ready when the mailbox was rung since the last call by this task.
+    pub async fn mailbox_rung(&self) {
+        let mut waited = false;
+        poll_fn(|_| {
+            self.0.mail_task.set(self.current_task());
+            if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// A timer for the current task.
+    pub fn timer(&self) -> Timer {
+        let id = self.0.wheel.borrow_mut().add(self.current_task());
+        Timer { runtime: self.clone(), id }
+    }
+
+    /// Waits until a moment.
+    pub async fn sleep_until(&self, due: Now) {
+        let timer = self.timer();
+        timer.at(due, std::future::pending::<()>()).await.unwrap_or(());
+    }
+
+    /// One turn: visits the kernel (waiting only with nothing to do), fires timers, runs ready tasks.
+    ///
+    /// # Errors
+    /// The kernel refuses the visit itself: the worker cannot go on.
+    pub fn turn(&self) -> io::Result<()> {
+        let timeout = self.timeout_ms();
+        let rung = self.with_scope(|driver, scope| driver.backend().wait(scope, timeout))?;
+        self.0.now.set(self.0.clock.get().now());
+        self.0.wheel.borrow_mut().advance(self.now().millis(), |task| self.0.tasks.wake(task));
+        if rung {
+            self.0.tasks.wake(self.0.mail_task.get());
+        }
+        self.0.tasks.run(limits::POLLS_PER_TURN);
+        self.upkeep();
+        Ok(())
+    }
+
+    fn timeout_ms(&self) -> Option<u64> {
+        if self.0.tasks.has_ready() {
+            return Some(0);
+        }
+        let now = self.now().millis();
+        let timer = self.0.wheel.borrow().next_due().map(|due| due.saturating_sub(now).max(1));
+        // Starved readers look again soon, should the pool be refilled by other means than their own turn.
+        let starved = (!self.0.io.borrow().starved.is_empty()).then_some(1);
+        timer.into_iter().chain(starved).min()
+    }
+
+    /// Once a second at most: gives unused memory back, follows the wall clock; each turn: feeds the starved.
+    fn upkeep(&self) {
+        let starved = {
+            let mut io = self.0.io.borrow_mut();
+            if io.starved.is_empty() { Vec::new() } else { std::mem::take(&mut io.starved) }
+        };
+        for task in starved {
+            self.0.tasks.wake(task);
+        }
+        let now = self.now();
+        if now.0 - self.0.upkeep.get().0 < UPKEEP_NS {
+            return;
+        }
+        self.0.upkeep.set(now);
+        self.0.pool.trim();
+        self.0.tasks.trim();
+        let mut clock = self.0.clock.get();
+        clock.resync(now);
+        self.0.clock.set(clock);
+    }
+
+    /// Tasks alive, sockets open, operations with the kernel, chunks in use: all zero when nothing leaks.
+    pub fn leaks(&self) -> Leaks {
+        let io = self.0.io.borrow();
+        Leaks {
+            tasks: self.0.tasks.alive(),
+            sockets: io.sockets.open(),
+            operations: io.sockets.ops(),
+            chunks: self.0.pool.chunks_in_use() as usize,
+        }
+    }
+
+    /// Tasks that ended in a panic so far.
+    pub fn panics(&self) -> u64 {
+        self.0.tasks.panics()
+    }
+
+    /// Drops all tasks, and with them their sockets; breaks the cycle of tasks that hold the runtime.
+    pub fn shut_down(&self) {
+        self.0.tasks.clear();
+    }
+
+    fn adopt(&self, fd: OwnedFd) -> io::Result<SocketKey> {
+        self.with_scope(|driver, scope| {
+            let key = scope.sockets.insert(fd);
+            driver.backend().register(scope, key).map(|()| key).inspect_err(|_| {
+                scope.sockets.remove(key);
+            })
+        })
+    }
+
+    fn adopt_listener(&self, fd: OwnedFd) -> io::Result<SocketKey> {
+        self.with_scope(|driver, scope| {
+            let key = scope.sockets.insert(fd);
+            scope.sockets.live(key).listener = true;
+            driver.backend().register(scope, key).map(|()| key).inspect_err(|_| {
+                scope.sockets.remove(key);
+            })
+        })
+    }
+
+    fn close(&self, key: SocketKey) {
+        self.with_scope(|driver, scope| driver.backend().close(scope, key));
+    }
+
+    fn with_backend<T>(&self, work: impl FnOnce(&mut dyn Backend, &mut Scope<'_>) -> T) -> T {
+        self.with_scope(|driver, scope| work(driver.backend(), scope))
+    }
+
+    fn with_scope<T>(&self, work: impl FnOnce(&mut Driver, &mut Scope<'_>) -> T) -> T {
+        let Io { driver, sockets, starved } = &mut *self.0.io.borrow_mut();
+        work(driver, &mut Scope { sockets, tasks: &self.0.tasks, pool: &self.0.pool, starved })
+    }
+
+    fn with_socket<T>(&self, key: SocketKey, work: impl FnOnce(&mut Socket, TaskId) -> T) -> T {
+        work(self.0.io.borrow_mut().sockets.live(key), self.0.tasks.current())
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Runtime")
+    }
+}
+
+/// What a runtime still holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leaks {
+    /// Tasks that have not finished.
+    pub tasks: usize,
+    /// Sockets in the table.
+    pub sockets: usize,
+    /// Operations with the kernel.
+    pub operations: usize,
+    /// Pool chunks in use.
+    pub chunks: usize,
+}
+
+/// A timer of one task, shared by all deadlines that task waits for.
+///
+/// It is armed lazily: a deadline that lies behind the armed moment costs nothing. When the timer fires early for it,
+/// the task looks at its deadlines and arms again. So a connection whose every request sets a 15 s deadline touches the
+/// wheel once in 15 s.
+#[derive(Debug)]
+pub struct Timer {
+    runtime: Runtime,
+    id: TimerId,
+}
+
+/// The deadline came first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elapsed;
+
+impl Timer {
+    /// Ready once `due` has come. Pending wakes the timer's task then, or earlier.
+    pub fn poll_at(&self, due: Now) -> Poll<()> {
+        if self.runtime.now() >= due {
+            return Poll::Ready(());
+        }
+        // Round up: a timer never fires before its moment.
+        self.runtime.0.wheel.borrow_mut().arm_by(self.id, due.0.div_ceil(1_000_000));
+        Poll::Pending
+    }
+
+    /// Runs a future until `due`.
+    ///
+    /// # Errors
+    /// [`Elapsed`] when the moment came first.
+    pub async fn at<F: Future>(&self, due: Now, future: F) -> Result<F::Output, Elapsed> {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(Ok(output));
+            }
+            self.poll_at(due).map(|()| Err(Elapsed))
+        })
+        .await
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.runtime.0.wheel.borrow_mut().remove(self.id);
+    }
+}

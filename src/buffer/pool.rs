@@ -1,0 +1,265 @@
+//! The per-core pool: two groups of equally sized chunks, each in one reserved mapping.
+//!
+//! The mapping is address space only; a page costs memory once it is touched. Free chunks are handed out last-in
+//! first-out, so the resident set follows the load and stays in cache; [`Pool::trim`] returns the rest to the kernel.
+//!
+//! Invariants: a chunk is on a free list or has a positive count of views, never both; the pool outlives its chunks
+//! (each view holds the pool); neither is `Send`.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use super::chunk::ChunkMut;
+use crate::base::limits;
+
+/// Which group a chunk comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkSize {
+    /// 4 KiB: heads, idle connections, small bodies.
+    Small,
+    /// 64 KiB: bodies that stream.
+    Large,
+}
+
+/// A worker's chunks. Cloning shares the same pool.
+#[derive(Clone, Debug)]
+pub struct Pool(pub(super) Rc<Groups>);
+
+#[derive(Debug)]
+pub(super) struct Groups {
+    small: Group,
+    large: Group,
+    /// Allocations refused because a group was used up.
+    exhausted: Cell<u64>,
+}
+
+/// Equally sized chunks in one mapping.
+#[derive(Debug)]
+pub(super) struct Group {
+    base: NonNull<u8>,
+    chunk_bytes: usize,
+    chunks_max: usize,
+    /// Views of each chunk that was ever used; zero when free. Grows with `fresh`, so that an idle pool stays small.
+    views: RefCell<Vec<u32>>,
+    /// Free and probably resident, most recently used last.
+    warm: RefCell<Vec<u32>>,
+    /// Free, its pages given back to the kernel.
+    cold: RefCell<Vec<u32>>,
+    /// Chunks at and above this index were never used.
+    fresh: Cell<u32>,
+    in_use: Cell<u32>,
+}
+
+impl Pool {
+    /// Reserves the address space of both groups.
+    ///
+    /// # Errors
+    /// What `mmap` says: an address-space limit is the only realistic cause.
+    pub fn new() -> io::Result<Self> {
+        Self::with_capacity(limits::SMALL_CHUNKS_MAX, limits::LARGE_CHUNKS_MAX)
+    }
+
+    /// A pool with its own numbers of chunks.
+    ///
+    /// # Errors
+    /// As [`Pool::new`].
+    pub fn with_capacity(small: usize, large: usize) -> io::Result<Self> {
+        Ok(Self(Rc::new(Groups {
+            small: Group::new(limits::SMALL_CHUNK_BYTES, small)?,
+            large: Group::new(limits::LARGE_CHUNK_BYTES, large)?,
+            exhausted: Cell::new(0),
+        })))
+    }
+
+    /// An empty chunk to write into. A large one falls back to a small one; `None` when the pool is used up.
+    pub fn alloc(&self, size: ChunkSize) -> Option<ChunkMut> {
+        if size == ChunkSize::Large {
+            if let Some(index) = self.0.large.take() {
+                return Some(ChunkMut::new(self.clone(), ChunkSize::Large, index));
+            }
+        }
+        if let Some(index) = self.0.small.take() {
+            return Some(ChunkMut::new(self.clone(), ChunkSize::Small, index));
+        }
+        self.0.exhausted.set(self.0.exhausted.get() + 1);
+        None
+    }
+
+    /// Chunks in use, both groups: the leak counter, zero when a worker holds nothing.
+    pub fn chunks_in_use(&self) -> u32 {
+        self.0.small.in_use.get() + self.0.large.in_use.get()
+    }
+
+    /// Bytes of the chunks in use, by capacity.
+    pub fn bytes_in_use(&self) -> u64 {
+        u64::from(self.0.small.in_use.get()) * limits::SMALL_CHUNK_BYTES as u64
+            + u64::from(self.0.large.in_use.get()) * limits::LARGE_CHUNK_BYTES as u64
+    }
+
+    /// How often [`Pool::alloc`] found nothing.
+    pub fn exhausted_count(&self) -> u64 {
+        self.0.exhausted.get()
+    }
+
+    /// Gives the pages of free chunks beyond the warm set back to the kernel. Called when the worker is idle.
+    pub fn trim(&self) {
+        self.0.small.trim(limits::SMALL_CHUNKS_WARM);
+        self.0.large.trim(limits::LARGE_CHUNKS_WARM);
+    }
+
+    pub(super) fn group(&self, size: ChunkSize) -> &Group {
+        match size {
+            ChunkSize::Small => &self.0.small,
+            ChunkSize::Large => &self.0.large,
+        }
+    }
+}
+
+impl Group {
+    fn new(chunk_bytes: usize, chunks_max: usize) -> io::Result<Self> {
+        // SAFETY: an anonymous mapping at an address of the kernel's choosing; it aliases nothing.
+        // JUSTIFICATION: the kernel writes into chunks (provided buffers), so they need a stable address and page
+        // granularity for `madvise`; a `Vec` gives neither.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                chunk_bytes * chunks_max,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // Huge pages would make one touched chunk cost 2 MiB.
+        // SAFETY: the range is the mapping just made. A refusal only costs memory.
+        unsafe { libc::madvise(address, chunk_bytes * chunks_max, libc::MADV_NOHUGEPAGE) };
+        // SAFETY: a child must not inherit buffers the kernel may still write to; same range.
+        unsafe { libc::madvise(address, chunk_bytes * chunks_max, libc::MADV_DONTFORK) };
+        Ok(Self {
+            base: NonNull::new(address.cast()).ok_or_else(io::Error::last_os_error)?,
+            chunk_bytes,
+            chunks_max,
+            views: RefCell::new(Vec::new()),
+            warm: RefCell::new(Vec::new()),
+            cold: RefCell::new(Vec::new()),
+            fresh: Cell::new(0),
+            in_use: Cell::new(0),
+        })
+    }
+
+    fn take(&self) -> Option<u32> {
+        let warm = self.warm.borrow_mut().pop();
+        let index = warm.or_else(|| self.cold.borrow_mut().pop()).or_else(|| {
+            let fresh = self.fresh.get();
+            ((fresh as usize) < self.chunks_max).then(|| {
+                self.fresh.set(fresh + 1);
+                self.views.borrow_mut().push(0);
+                fresh
+            })
+        })?;
+        let views = &mut self.views.borrow_mut()[index as usize];
+        debug_assert_eq!(*views, 0, "a free chunk has no views");
+        *views = 1;
+        self.in_use.set(self.in_use.get() + 1);
+        Some(index)
+    }
+
+    pub(super) fn add_view(&self, index: u32) {
+        let views = &mut self.views.borrow_mut()[index as usize];
+        debug_assert!(*views > 0);
+        *views += 1;
+    }
+
+    pub(super) fn drop_view(&self, index: u32) {
+        let views = &mut self.views.borrow_mut()[index as usize];
+        debug_assert!(*views > 0);
+        *views -= 1;
+        if *views == 0 {
+            self.in_use.set(self.in_use.get() - 1);
+            self.warm.borrow_mut().push(index);
+        }
+    }
+
+    pub(super) fn is_unique(&self, index: u32) -> bool {
+        self.views.borrow()[index as usize] == 1
+    }
+
+    pub(super) fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
+    /// Address of a chunk's first byte; valid for `chunk_bytes` while the pool lives.
+    pub(super) fn address(&self, index: u32) -> NonNull<u8> {
+        assert!((index as usize) < self.chunks_max);
+        // SAFETY: the index is inside the mapping, checked above.
+        unsafe { self.base.add(index as usize * self.chunk_bytes) }
+    }
+
+    fn trim(&self, keep: usize) {
+        let mut warm = self.warm.borrow_mut();
+        if warm.len() <= keep {
+            return;
+        }
+        let surplus = warm.len() - keep;
+        let mut cold = self.cold.borrow_mut();
+        for index in warm.drain(..surplus) {
+            let address = self.address(index);
+            // SAFETY: the chunk is free (it was on the warm list), so no view and no kernel operation refers to it.
+            unsafe { libc::madvise(address.as_ptr().cast(), self.chunk_bytes, libc::MADV_DONTNEED) };
+            cold.push(index);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        debug_assert!(
+            self.in_use.get() == 0 || std::thread::panicking(),
+            "every chunk was returned before the pool went"
+        );
+        // SAFETY: the mapping made in `new`; each view holds the pool, so none is left.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.chunk_bytes * self.chunks_max) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_reused_last_in_first_out() {
+        let pool = Pool::with_capacity(4, 1).unwrap();
+        let first = pool.alloc(ChunkSize::Small).unwrap();
+        let address = first.as_ptr();
+        drop(first);
+        assert_eq!(pool.alloc(ChunkSize::Small).unwrap().as_ptr(), address);
+        assert_eq!(pool.chunks_in_use(), 0);
+    }
+
+    #[test]
+    fn large_group_used_up_falls_back_to_small_then_refuses() {
+        let pool = Pool::with_capacity(1, 1).unwrap();
+        let a = pool.alloc(ChunkSize::Large).unwrap();
+        let b = pool.alloc(ChunkSize::Large).unwrap();
+        assert_eq!((a.capacity(), b.capacity()), (limits::LARGE_CHUNK_BYTES, limits::SMALL_CHUNK_BYTES));
+        assert!(pool.alloc(ChunkSize::Large).is_none());
+        assert_eq!(pool.exhausted_count(), 1);
+    }
+
+    #[test]
+    fn trimmed_chunks_serve_again() {
+        let pool = Pool::with_capacity(64, 1).unwrap();
+        let all: Vec<_> = (0..64).map(|_| pool.alloc(ChunkSize::Small).unwrap()).collect();
+        drop(all);
+        pool.trim();
+        let all: Vec<_> = (0..64).map(|_| pool.alloc(ChunkSize::Small).unwrap()).collect();
+        assert_eq!(all.len(), 64);
+        assert!(pool.alloc(ChunkSize::Small).is_none());
+    }
+}

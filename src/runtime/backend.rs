@@ -1,0 +1,45 @@
+//! What a back end does: the contract that io_uring, epoll and the simulation keep alike.
+//!
+//! The socket table is shared; a back end only moves bytes between it and the world, and wakes the tasks that the
+//! sockets name.
+
+use std::io;
+use std::task::Poll;
+
+use super::socket::{SocketKey, Sockets};
+use super::sys::RawAddr;
+use super::task::{TaskId, Tasks};
+use crate::buffer::{Chunk, Pool};
+
+/// What a back end works on.
+pub(super) struct Scope<'a> {
+    pub(super) sockets: &'a mut Sockets,
+    pub(super) tasks: &'a Tasks,
+    pub(super) pool: &'a Pool,
+    /// Tasks that wait for pool memory; the runtime wakes them when there is some.
+    pub(super) starved: &'a mut Vec<TaskId>,
+}
+
+pub(super) trait Backend {
+    /// Makes a connected, connecting or listening socket known.
+    fn register(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> io::Result<()>;
+
+    /// Begins a connect; `Socket::connect` tells the outcome and `send_task` is woken.
+    fn connect(&mut self, scope: &mut Scope<'_>, key: SocketKey, address: RawAddr);
+
+    /// The next received bytes, `None` at the end. Pending registers the current task.
+    fn poll_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Option<Chunk>>>;
+
+    /// Sends what is queued, now or with the next visit to the kernel. At most one send per socket is under way.
+    fn start_send(&mut self, scope: &mut Scope<'_>, key: SocketKey);
+
+    /// The next accepted connection, registered. Pending registers the current task.
+    fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<SocketKey>>;
+
+    /// The owner lets go: cancels what is under way, closes, frees the slot when the kernel is done with it.
+    fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey);
+
+    /// Visits the kernel: submits, waits up to `timeout_ms` (`None`: until something happens), takes note of events.
+    /// Returns whether the mailbox was rung.
+    fn wait(&mut self, scope: &mut Scope<'_>, timeout_ms: Option<u64>) -> io::Result<bool>;
+}

@@ -1,0 +1,230 @@
+//! The worker's table of sockets: what each back end keeps per socket, owned here and nowhere else.
+//!
+//! A key carries a generation, so that a late completion or a stale handle never touches a successor. A slot is freed
+//! only when no kernel operation refers to it any more ([`Socket::ops`] is zero).
+
+use std::collections::VecDeque;
+use std::os::fd::{OwnedFd, RawFd};
+
+use super::sys::RawAddr;
+use super::task::TaskId;
+use crate::buffer::ChunkQueue;
+
+/// Names a socket. 24 bits of generation travel in a completion's user data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SocketKey {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}
+
+/// Why no more bytes will arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecvEnd {
+    /// The peer finished sending.
+    Eof,
+    /// The connection broke: an errno.
+    Error(i32),
+}
+
+/// When our sending direction is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shutdown {
+    Open,
+    /// As soon as what is queued has been sent.
+    WhenSent,
+    Done,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Connect {
+    /// Accepted, or connected.
+    Done,
+    Running,
+    /// Failed: an errno.
+    Failed(i32),
+}
+
+/// How the ring receives on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecvOp {
+    Idle,
+    /// A multishot receive or accept is armed.
+    Multishot,
+    /// One receive into a buffer that the operation owns or picks.
+    Single,
+    /// A cancel is on its way; what still arrives is kept.
+    Cancelling,
+}
+
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) generation: u32,
+    /// `None`: the slot is free.
+    pub(super) fd: Option<OwnedFd>,
+    pub(super) listener: bool,
+    /// The owner let go; the slot is freed once `ops` is zero.
+    pub(super) closing: bool,
+    /// Kernel operations that have not posted their last completion.
+    pub(super) ops: u8,
+    pub(super) recv_task: TaskId,
+    pub(super) send_task: TaskId,
+
+    /// Received and not yet taken.
+    pub(super) received: ChunkQueue,
+    pub(super) recv_end: Option<RecvEnd>,
+    pub(super) recv_op: RecvOp,
+    /// Large chunks are worth it: a body streams.
+    pub(super) bulk: bool,
+    /// Epoll, sim: a receive may find something.
+    pub(super) readable: bool,
+    /// The peer's end is known to lie ahead, perhaps behind unread bytes.
+    pub(super) peer_closed: bool,
+
+    /// To be sent; the first `sending` bytes are with the kernel.
+    pub(super) to_send: ChunkQueue,
+    pub(super) sending: bool,
+    /// `send_task` is woken when no more than this waits.
+    pub(super) wake_at: usize,
+    pub(super) send_error: Option<i32>,
+    pub(super) writable: bool,
+    pub(super) shutdown: Shutdown,
+    pub(super) connect: Connect,
+
+    /// Listeners: accepted by the ring and not yet taken.
+    pub(super) accepted: VecDeque<OwnedFd>,
+    /// Listeners: errno of a failed accept, not yet reported.
+    pub(super) accept_error: Option<i32>,
+    /// Where a connect that the kernel may still read goes.
+    pub(super) address: Option<Box<RawAddr>>,
+}
+
+/// All sockets of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    slots: Vec<Socket>,
+    free: Vec<u32>,
+}
+
+const GENERATION_MASK: u32 = (1 << 24) - 1;
+
+impl Sockets {
+    pub(super) fn insert(&mut self, fd: OwnedFd) -> SocketKey {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Socket::vacant());
+            self.slots.len() as u32 - 1
+        });
+        let socket = &mut self.slots[slot as usize];
+        socket.reset();
+        socket.fd = Some(fd);
+        SocketKey { slot, generation: socket.generation }
+    }
+
+    /// The socket, if the key is not stale. A socket that is closing is still found.
+    pub(super) fn find(&mut self, key: SocketKey) -> Option<&mut Socket> {
+        self.slots
+            .get_mut(key.slot as usize)
+            .filter(|socket| socket.generation == key.generation && socket.fd.is_some())
+    }
+
+    /// The socket of a live handle.
+    pub(super) fn live(&mut self, key: SocketKey) -> &mut Socket {
+        let socket = &mut self.slots[key.slot as usize];
+        debug_assert!(
+            socket.generation == key.generation && socket.fd.is_some(),
+            "a handle keeps its socket"
+        );
+        socket
+    }
+
+    /// Frees the slot and hands out its descriptor.
+    pub(super) fn remove(&mut self, key: SocketKey) -> Option<OwnedFd> {
+        let socket = self.find(key)?;
+        debug_assert_eq!(socket.ops, 0, "the kernel holds nothing of a freed slot");
+        let fd = socket.fd.take();
+        socket.clear();
+        socket.generation = (socket.generation + 1) & GENERATION_MASK;
+        self.free.push(key.slot);
+        fd
+    }
+
+    /// Sockets in use: a leak counter.
+    pub(super) fn open(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Operations with the kernel: a leak counter.
+    pub(super) fn ops(&self) -> usize {
+        self.slots.iter().map(|socket| socket.ops as usize).sum()
+    }
+
+    /// Keys of all sockets in use.
+    pub(super) fn keys(&self) -> Vec<SocketKey> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, socket)| socket.fd.is_some())
+            .map(|(slot, socket)| SocketKey { slot: slot as u32, generation: socket.generation })
+            .collect()
+    }
+}
+
+impl Socket {
+    fn vacant() -> Self {
+        Self {
+            generation: 0,
+            fd: None,
+            listener: false,
+            closing: false,
+            ops: 0,
+            recv_task: TaskId::NONE,
+            send_task: TaskId::NONE,
+            received: ChunkQueue::default(),
+            recv_end: None,
+            recv_op: RecvOp::Idle,
+            bulk: false,
+            readable: false,
+            peer_closed: false,
+            to_send: ChunkQueue::default(),
+            sending: false,
+            wake_at: 0,
+            send_error: None,
+            writable: false,
+            shutdown: Shutdown::Open,
+            connect: Connect::Done,
+            accepted: VecDeque::new(),
+            accept_error: None,
+            address: None,
+        }
+    }
+
+    /// Ready for a new descriptor; queues keep their room.
+    fn reset(&mut self) {
+        let received = std::mem::take(&mut self.received);
+        let to_send = std::mem::take(&mut self.to_send);
+        debug_assert!(received.is_empty() && to_send.is_empty());
+        *self = Self { generation: self.generation, received, to_send, ..Self::vacant() };
+    }
+
+    fn clear(&mut self) {
+        self.received.clear();
+        self.to_send.clear();
+        self.received.shrink(QUEUE_ENTRIES_KEPT);
+        self.to_send.shrink(QUEUE_ENTRIES_KEPT);
+        self.accepted.clear();
+        self.address = None;
+    }
+
+    pub(super) fn raw_fd(&self) -> RawFd {
+        use std::os::fd::AsRawFd;
+        self.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    /// Takes note that the connection broke while sending; what was queued is dropped.
+    pub(super) fn fail_send(&mut self, errno: i32) {
+        self.send_error = Some(errno);
+        self.to_send.clear();
+    }
+}
+
+/// Room for chunks that a socket's queues keep between connections.
+const QUEUE_ENTRIES_KEPT: usize = 4;

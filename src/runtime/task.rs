@@ -1,0 +1,407 @@
+//! The executor of one worker: a slab of tasks, a run queue, and memory for futures that is recycled.
+//!
+//! A task is named by a [`TaskId`]; sockets and timers wake tasks by that name. Leaf futures register
+//! `Tasks::current`, not the `Waker` of the context, which does nothing: one task is one unit of waking, and futures
+//! that poll several children (a select) do so within it.
+//!
+//! [`Recycled`] holds a future in memory from the worker's free lists: a connection moves into a request's future and
+//! back without an allocation in steady state.
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+/// Names a task; a stale name wakes nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId {
+    index: u32,
+    generation: u32,
+}
+
+impl TaskId {
+    /// Names no task.
+    pub const NONE: Self = Self { index: u32::MAX, generation: 0 };
+
+    #[cfg(test)]
+    pub(super) fn for_test(index: u32) -> Self {
+        Self { index, generation: 1 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Idle,
+    Queued,
+    Running,
+    /// Woken while running: it runs again.
+    RunningWoken,
+}
+
+struct Slot {
+    generation: u32,
+    state: State,
+    future: Option<Recycled<dyn Future<Output = ()>>>,
+}
+
+/// All tasks of a worker.
+pub(super) struct Tasks {
+    slots: RefCell<Vec<Slot>>,
+    free: RefCell<Vec<u32>>,
+    queue: RefCell<VecDeque<TaskId>>,
+    current: Cell<TaskId>,
+    panics: Cell<u64>,
+    blocks: Rc<Blocks>,
+}
+
+impl Tasks {
+    pub(super) fn new() -> Self {
+        Self {
+            slots: RefCell::new(Vec::new()),
+            free: RefCell::new(Vec::new()),
+            queue: RefCell::new(VecDeque::new()),
+            current: Cell::new(TaskId::NONE),
+            panics: Cell::new(0),
+            blocks: Rc::default(),
+        }
+    }
+
+    pub(super) fn spawn(&self, future: impl Future<Output = ()> + 'static) -> TaskId {
+        let future = self.recycled(future).erase();
+        let mut slots = self.slots.borrow_mut();
+        let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            slots.push(Slot { generation: 0, state: State::Free, future: None });
+            slots.len() as u32 - 1
+        });
+        let slot = &mut slots[index as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.state = State::Queued;
+        slot.future = Some(future);
+        let id = TaskId { index, generation: slot.generation };
+        self.queue.borrow_mut().push_back(id);
+        id
+    }
+
+    pub(super) fn recycled<F: Future>(&self, future: F) -> Recycled<F> {
+        Recycled::new(future, &self.blocks)
+    }
+
+    pub(super) fn current(&self) -> TaskId {
+        self.current.get()
+    }
+
+    pub(super) fn wake(&self, id: TaskId) {
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)
+        else {
+            return;
+        };
+        match slot.state {
+            State::Idle => {
+                slot.state = State::Queued;
+                self.queue.borrow_mut().push_back(id);
+            }
+            State::Running => slot.state = State::RunningWoken,
+            State::Free | State::Queued | State::RunningWoken => {}
+        }
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.queue.borrow().is_empty()
+    }
+
+    /// Polls up to `budget` ready tasks.
+    pub(super) fn run(&self, budget: usize) {
+        for _ in 0..budget {
+            let next = self.queue.borrow_mut().pop_front();
+            let Some(id) = next else { return };
+            self.poll(id);
+        }
+    }
+
+    /// Tasks that have not finished.
+    pub(super) fn alive(&self) -> usize {
+        self.slots.borrow().len() - self.free.borrow().len()
+    }
+
+    /// Tasks that ended in a panic.
+    pub(super) fn panics(&self) -> u64 {
+        self.panics.get()
+    }
+
+    /// Drops every task.
+    pub(super) fn clear(&self) {
+        loop {
+            let future = self.slots.borrow_mut().iter_mut().find_map(|slot| slot.future.take());
+            match future {
+                Some(future) => drop(future),
+                None => break,
+            }
+        }
+        self.queue.borrow_mut().clear();
+        let mut slots = self.slots.borrow_mut();
+        let mut free = self.free.borrow_mut();
+        free.clear();
+        for (index, slot) in slots.iter_mut().enumerate() {
+            slot.state = State::Free;
+            slot.generation = slot.generation.wrapping_add(1);
+            free.push(index as u32);
+        }
+    }
+
+    /// Gives memory of finished futures back.
+    pub(super) fn trim(&self) {
+        self.blocks.trim();
+    }
+
+    fn poll(&self, id: TaskId) {
+        let taken = {
+            let mut slots = self.slots.borrow_mut();
+            let slot = &mut slots[id.index as usize];
+            if slot.generation != id.generation || slot.state != State::Queued {
+                return;
+            }
+            slot.state = State::Running;
+            slot.future.take()
+        };
+        let Some(mut future) = taken else { return };
+        self.current.set(id);
+        let mut context = Context::from_waker(Waker::noop());
+        let outcome = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut future).poll(&mut context)));
+        if matches!(outcome, Ok(Poll::Pending)) {
+            self.current.set(TaskId::NONE);
+            let mut slots = self.slots.borrow_mut();
+            let slot = &mut slots[id.index as usize];
+            slot.future = Some(future);
+            if slot.state == State::RunningWoken {
+                slot.state = State::Queued;
+                self.queue.borrow_mut().push_back(id);
+            } else {
+                slot.state = State::Idle;
+            }
+            return;
+        }
+        if outcome.is_err() {
+            self.panics.set(self.panics.get() + 1);
+        }
+        // A destructor may panic too; that costs nothing but the count.
+        if catch_unwind(AssertUnwindSafe(|| drop(future))).is_err() {
+            self.panics.set(self.panics.get() + 1);
+        }
+        self.current.set(TaskId::NONE);
+        let mut slots = self.slots.borrow_mut();
+        slots[id.index as usize].state = State::Free;
+        self.free.borrow_mut().push(id.index);
+    }
+}
+
+impl fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tasks").field("alive", &self.alive()).field("panics", &self.panics()).finish()
+    }
+}
+
+// === memory for futures ===
+
+/// Step between two size classes, in bytes.
+const CLASS_BYTES: usize = 128;
+/// Futures beyond this size come from the allocator directly.
+const CLASSED_BYTES_MAX: usize = 32 * 1024;
+const ALIGN: usize = 16;
+/// Free blocks of a class that survive a trim.
+const BLOCKS_WARM: usize = 4;
+
+/// Free memory blocks by size class.
+#[derive(Debug, Default)]
+struct Blocks {
+    classes: RefCell<Vec<Vec<NonNull<u8>>>>,
+}
+
+impl Blocks {
+    fn layout(size: usize, align: usize) -> Layout {
+        let classed = size.div_ceil(CLASS_BYTES).max(1) * CLASS_BYTES;
+        let size = if size <= CLASSED_BYTES_MAX && align <= ALIGN { classed } else { size };
+        // The arguments come from `size_of_val` and `align_of_val` of a real type, rounded up by less than a page.
+        Layout::from_size_align(size, align.max(ALIGN)).unwrap_or(Layout::new::<[u128; 8]>())
+    }
+
+    fn class(layout: Layout) -> Option<usize> {
+        (layout.size() <= CLASSED_BYTES_MAX && layout.align() == ALIGN && layout.size() % CLASS_BYTES == 0)
+            .then(|| layout.size() / CLASS_BYTES)
+    }
+
+    fn take(&self, layout: Layout) -> NonNull<u8> {
+        let free =
+            Self::class(layout).and_then(|class| self.classes.borrow_mut().get_mut(class).and_then(Vec::pop));
+        free.unwrap_or_else(|| {
+            // SAFETY: the size is never zero (see `layout`).
+            let block = unsafe { alloc(layout) };
+            NonNull::new(block).unwrap_or_else(|| handle_alloc_error(layout))
+        })
+    }
+
+    fn put(&self, block: NonNull<u8>, layout: Layout) {
+        if let Some(class) = Self::class(layout) {
+            let mut classes = self.classes.borrow_mut();
+            if classes.len() <= class {
+                classes.resize_with(class + 1, Vec::new);
+            }
+            classes[class].push(block);
+        } else {
+            // SAFETY: taken from `take` with the same layout, and not used any more.
+            unsafe { dealloc(block.as_ptr(), layout) };
+        }
+    }
+
+    fn trim(&self) {
+        for (class, blocks) in self.classes.borrow_mut().iter_mut().enumerate() {
+            let surplus = blocks.len().saturating_sub(BLOCKS_WARM);
+            for block in blocks.drain(..surplus) {
+                // SAFETY: free blocks of this class were allocated with exactly this layout.
+                unsafe { dealloc(block.as_ptr(), Self::layout(class * CLASS_BYTES, ALIGN)) };
+            }
+            if blocks.capacity() > 64 {
+                blocks.shrink_to(BLOCKS_WARM);
+            }
+        }
+    }
+}
+
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        for (class, blocks) in self.classes.get_mut().iter_mut().enumerate() {
+            for block in blocks.drain(..) {
+                // SAFETY: as in `trim`.
+                unsafe { dealloc(block.as_ptr(), Self::layout(class * CLASS_BYTES, ALIGN)) };
+            }
+        }
+    }
+}
+
+/// A pinned future in recycled memory. Polling it polls the future.
+pub struct Recycled<F: ?Sized> {
+    future: NonNull<F>,
+    blocks: Rc<Blocks>,
+}
+
+impl<F> Recycled<F> {
+    fn new(future: F, blocks: &Rc<Blocks>) -> Self {
+        let block = blocks.take(Blocks::layout(size_of::<F>(), align_of::<F>())).cast::<F>();
+        // SAFETY: the block is big and aligned enough for `F` and belongs to nobody else.
+        // JUSTIFICATION: `Box` would allocate per request; 0 allocations per request is a contract.
+        unsafe { block.write(future) };
+        Self { future: block, blocks: Rc::clone(blocks) }
+    }
+}
+
+impl<F: Future<Output = ()> + 'static> Recycled<F> {
+    fn erase(self) -> Recycled<dyn Future<Output = ()>> {
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: the handle is never dropped, so its `Rc` is moved out exactly once.
+        let blocks = unsafe { std::ptr::read(&raw const this.blocks) };
+        Recycled { future: this.future, blocks }
+    }
+}
+
+impl<F: Future + ?Sized> Future for Recycled<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        // SAFETY: the block is owned by this handle alone.
+        let future = unsafe { self.future.as_mut() };
+        // SAFETY: the future stays where it is until it is dropped in place.
+        unsafe { Pin::new_unchecked(future) }.poll(context)
+    }
+}
+
+impl<F: ?Sized> Drop for Recycled<F> {
+    fn drop(&mut self) {
+        // SAFETY: alive and owned; read before the drop below.
+        let value = unsafe { self.future.as_ref() };
+        let layout = Blocks::layout(size_of_val(value), align_of_val(value));
+        // Returns the block even when the future's destructor panics.
+        struct Return<'a>(&'a Blocks, NonNull<u8>, Layout);
+        impl Drop for Return<'_> {
+            fn drop(&mut self) {
+                self.0.put(self.1, self.2);
+            }
+        }
+        let _return = Return(&self.blocks, self.future.cast(), layout);
+        // SAFETY: dropped once, here.
+        unsafe { self.future.drop_in_place() };
+    }
+}
+
+impl<F: ?Sized> fmt::Debug for Recycled<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recycled")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    #[test]
+    fn woken_tasks_run_in_order_and_finish() {
+        let tasks = Rc::new(Tasks::new());
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let ids: Vec<_> = (0..3)
+            .map(|n| {
+                let log = Rc::clone(&log);
+                let mut polls = 0;
+                tasks.spawn(poll_fn(move |_| {
+                    log.borrow_mut().push(n);
+                    polls += 1;
+                    if polls == 2 { Poll::Ready(()) } else { Poll::Pending }
+                }))
+            })
+            .collect();
+        tasks.run(10);
+        assert_eq!(tasks.alive(), 3);
+        tasks.wake(ids[2]);
+        tasks.wake(ids[0]);
+        tasks.wake(ids[2]);
+        tasks.run(10);
+        assert_eq!(*log.borrow(), [0, 1, 2, 2, 0]);
+        assert_eq!(tasks.alive(), 1);
+        tasks.wake(ids[0]);
+        tasks.run(10);
+        assert_eq!(log.borrow().len(), 5, "a finished task's name wakes nobody");
+        tasks.clear();
+        assert_eq!(tasks.alive(), 0);
+    }
+
+    #[test]
+    fn panicking_task_costs_only_itself() {
+        let tasks = Tasks::new();
+        let ran = Rc::new(Cell::new(false));
+        tasks.spawn(async { panic!("injected") });
+        let seen = Rc::clone(&ran);
+        tasks.spawn(async move { seen.set(true) });
+        tasks.run(10);
+        assert!(ran.get());
+        assert_eq!((tasks.panics(), tasks.alive()), (1, 0));
+    }
+
+    #[test]
+    fn finished_future_memory_is_used_again() {
+        let tasks = Tasks::new();
+        let first = tasks.recycled(async { [1u8; 100] });
+        let address = first.future.cast::<u8>();
+        drop(first);
+        let second = tasks.recycled(async { [2u8; 90] });
+        assert_eq!(second.future.cast::<u8>(), address);
+        drop(second);
+        tasks.trim();
+    }
+}

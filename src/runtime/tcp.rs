@@ -1,0 +1,276 @@
+//! TCP connections and listening sockets as the path above sees them.
+//!
+//! Sending is queueing: [`TcpStream::send`] hands a chunk over, [`TcpStream::flush`] sets it going, and a sender that
+//! must not run ahead waits with [`TcpStream::poll_sent`]. Dropping a handle closes the socket; what was queued and not
+//! yet taken by the kernel is lost, so end with `poll_sent` (and [`TcpStream::shutdown_write`]).
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::Runtime;
+use super::socket::{Connect, Shutdown, SocketKey};
+use super::sys::{self, RawAddr};
+use crate::buffer::Chunk;
+
+/// A connection.
+#[derive(Debug)]
+pub struct TcpStream {
+    runtime: Runtime,
+    key: SocketKey,
+}
+
+/// A listening socket of one worker.
+#[derive(Debug)]
+pub struct TcpListener {
+    runtime: Runtime,
+    key: SocketKey,
+}
+
+/// TCP keep-alive probes (Envoy `core.v3.TcpKeepalive`); `None` leaves the kernel's default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Probes without an answer before the connection is dropped.
+    pub probes: Option<u32>,
+    /// Idle time before the first probe.
+    pub idle: Option<Duration>,
+    /// Time between probes.
+    pub interval: Option<Duration>,
+}
+
+/// One socket option by its numbers (Envoy `core.v3.SocketOption`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawOption {
+    /// Level (SOL_*).
+    pub level: i32,
+    /// Name within the level.
+    pub name: i32,
+    /// Value bytes, native order.
+    pub value: Box<[u8]>,
+}
+
+impl TcpStream {
+    /// Opens a connection, optionally from `source`, with options set before the connect.
+    ///
+    /// # Errors
+    /// No descriptor or port left, an option refused, or the kernel's verdict on the connect.
+    pub async fn connect(
+        runtime: &Runtime,
+        to: SocketAddr,
+        source: Option<SocketAddr>,
+        options: &[RawOption],
+    ) -> io::Result<Self> {
+        let fd = sys::tcp_socket(to)?;
+        let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
+        for option in options {
+            sys::set_option_bytes(raw, option.level, option.name, &option.value)?;
+        }
+        if let Some(source) = source {
+            // The port is chosen at connect time, so that one source port serves many destinations.
+            sys::set_option(raw, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+            sys::bind(raw, source)?;
+        }
+        let stream = Self { runtime: runtime.clone(), key: runtime.adopt(fd)? };
+        stream.set_nodelay();
+        runtime.with_backend(|backend, scope| backend.connect(scope, stream.key, RawAddr::new(to)));
+        poll_fn(|_| {
+            stream.runtime.with_socket(stream.key, |socket, current| match socket.connect {
+                Connect::Done => Poll::Ready(Ok(())),
+                Connect::Failed(errno) => Poll::Ready(Err(io::Error::from_raw_os_error(errno))),
+                Connect::Running => {
+                    socket.send_task = current;
+                    Poll::Pending
+                }
+            })
+        })
+        .await?;
+        Ok(stream)
+    }
+
+    /// Received bytes in order, `None` once the peer has finished. Pending wakes the current task later.
+    ///
+    /// # Errors
+    /// The connection broke; bytes that arrived before have been returned.
+    pub fn poll_recv(&self) -> Poll<io::Result<Option<Chunk>>> {
+        let unread = self.runtime.with_socket(self.key, |socket, _| socket.received.pop());
+        if let Some(chunk) = unread {
+            return Poll::Ready(Ok(Some(chunk)));
+        }
+        self.runtime.with_backend(|backend, scope| backend.poll_recv(scope, self.key))
+    }
+
+    /// [`TcpStream::poll_recv`] as a future.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn recv(&self) -> io::Result<Option<Chunk>> {
+        poll_fn(|_| self.poll_recv()).await
+    }
+
+    /// Gives bytes back: the next read returns them first.
+    pub fn unread(&self, chunk: Chunk) {
+        self.runtime.with_socket(self.key, |socket, _| socket.received.push_front(chunk));
+    }
+
+    /// Whether received bytes wait unread in user space.
+    pub fn has_unread(&self) -> bool {
+        self.runtime.with_socket(self.key, |socket, _| !socket.received.is_empty())
+    }
+
+    /// Ready once the peer is known to have finished or the connection broke. Pending wakes the current task later.
+    pub fn poll_peer_closed(&self) -> Poll<()> {
+        self.runtime.with_socket(self.key, |socket, current| {
+            if socket.peer_closed || socket.recv_end.is_some() || socket.send_error.is_some() {
+                return Poll::Ready(());
+            }
+            socket.recv_task = current;
+            Poll::Pending
+        })
+    }
+
+    /// Whether reads take large chunks: worth it while a body streams.
+    pub fn set_bulk(&self, bulk: bool) {
+        self.runtime.with_socket(self.key, |socket, _| socket.bulk = bulk);
+    }
+
+    /// Queues bytes to be sent.
+    pub fn send(&self, chunk: Chunk) {
+        self.runtime.with_socket(self.key, |socket, _| {
+            if socket.send_error.is_none() {
+                socket.to_send.push(chunk);
+            }
+        });
+    }
+
+    /// Sets what is queued going.
+    pub fn flush(&self) {
+        self.runtime.with_backend(|backend, scope| backend.start_send(scope, self.key));
+    }
+
+    /// Bytes queued and not yet taken by the kernel.
+    pub fn queued(&self) -> usize {
+        self.runtime.with_socket(self.key, |socket, _| socket.to_send.bytes())
+    }
+
+    /// Ready when at most `left` bytes wait. Pending wakes the current task later.
+    ///
+    /// # Errors
+    /// The connection broke; what was queued is gone.
+    pub fn poll_sent(&self, left: usize) -> Poll<io::Result<()>> {
+        self.runtime.with_socket(self.key, |socket, current| {
+            if let Some(errno) = socket.send_error {
+                return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+            }
+            if socket.to_send.bytes() <= left {
+                return Poll::Ready(Ok(()));
+            }
+            (socket.wake_at, socket.send_task) = (left, current);
+            Poll::Pending
+        })
+    }
+
+    /// Ends our direction once everything queued has been sent.
+    pub fn shutdown_write(&self) {
+        self.runtime.with_socket(self.key, |socket, _| {
+            if socket.shutdown == Shutdown::Open {
+                socket.shutdown = Shutdown::WhenSent;
+            }
+        });
+        self.flush();
+    }
+
+    /// Makes the close that follows a reset (RST) instead of an orderly end.
+    pub fn set_reset_on_close(&self) {
+        self.runtime.with_socket(self.key, |socket, _| sys::set_linger_zero(socket.raw_fd()));
+    }
+
+    /// Makes `task` the one that hears of received bytes and of the peer's end: who looks after an idle connection.
+    pub fn watch_by(&self, task: super::TaskId) {
+        self.runtime.with_socket(self.key, |socket, _| socket.recv_task = task);
+    }
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.runtime.with_socket(self.key, |socket, _| sys::peer_addr(socket.raw_fd()))
+    }
+
+    /// Our address.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.runtime.with_socket(self.key, |socket, _| sys::local_addr(socket.raw_fd()))
+    }
+
+    /// Keep-alive probes.
+    ///
+    /// # Errors
+    /// The kernel refuses a value.
+    pub fn set_keepalive(&self, keepalive: Keepalive) -> io::Result<()> {
+        self.runtime.with_socket(self.key, |socket, _| {
+            let fd = socket.raw_fd();
+            let seconds = |time: Duration| i32::try_from(time.as_secs().max(1)).unwrap_or(i32::MAX);
+            sys::set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+            if let Some(probes) = keepalive.probes {
+                let probes = i32::try_from(probes).unwrap_or(i32::MAX);
+                sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, probes)?;
+            }
+            if let Some(idle) = keepalive.idle {
+                sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds(idle))?;
+            }
+            if let Some(interval) = keepalive.interval {
+                sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, seconds(interval))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A proxy never waits for more bytes to fill a segment.
+    fn set_nodelay(&self) {
+        self.runtime.with_socket(self.key, |socket, _| {
+            // Refused only by a connection that is gone, which the next read reports.
+            let _ = sys::set_option(socket.raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+        });
+    }
+}
+
+impl Drop for TcpStream {
+    fn drop(&mut self) {
+        self.runtime.close(self.key);
+    }
+}
+
+impl TcpListener {
+    /// Takes a bound, listening, non-blocking socket.
+    ///
+    /// # Errors
+    /// The back end cannot watch it.
+    pub fn new(runtime: &Runtime, fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { runtime: runtime.clone(), key: runtime.adopt_listener(fd)? })
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`: out of resources, rest and try again; others concern one connection.
+    pub fn poll_accept(&self) -> Poll<io::Result<TcpStream>> {
+        let accepted = self.runtime.with_backend(|backend, scope| backend.poll_accept(scope, self.key));
+        accepted.map_ok(|key| {
+            let stream = TcpStream { runtime: self.runtime.clone(), key };
+            stream.set_nodelay();
+            stream
+        })
+    }
+}
+
+impl Drop for TcpListener {
+    fn drop(&mut self) {
+        self.runtime.close(self.key);
+    }
+}

@@ -1,0 +1,259 @@
+//! The same tests on every back end: what the path above relies on.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::listen::{ListenOptions, bind, local_addr};
+use super::mailbox::{Mailbox, mailbox};
+use super::*;
+use crate::buffer::{Chunk, ChunkSize};
+
+/// Runs a test on each back end that this host has.
+fn on_every_backend(test: impl Fn(&Runtime)) {
+    let (_sender, mail) = mailbox::<()>().unwrap();
+    for (name, runtime) in backends(&mail) {
+        println!("back end: {name}");
+        test(&runtime);
+        runtime.shut_down();
+        settle(&runtime);
+        assert_eq!(runtime.leaks(), Leaks::default(), "{name} leaks");
+    }
+}
+
+fn backends(mail: &Mailbox<()>) -> Vec<(&'static str, Runtime)> {
+    vec![("epoll", Runtime::epoll(mail.bell()).unwrap())]
+}
+
+/// Turns until the kernel holds nothing.
+fn settle(runtime: &Runtime) {
+    for _ in 0..1000 {
+        if runtime.leaks() == Leaks::default() {
+            return;
+        }
+        runtime.spawn(async {});
+        runtime.turn().unwrap();
+    }
+}
+
+/// Turns until `done`; the deadline makes a hang a failure.
+fn turn_until(runtime: &Runtime, done: &Cell<bool>) {
+    let deadline = runtime.now().0 + 10_000_000_000;
+    let tick = runtime.clone();
+    runtime.spawn(async move { tick.sleep_until(Now(deadline)).await });
+    while !done.get() {
+        assert!(runtime.now().0 < deadline, "no end within 10 s");
+        runtime.turn().unwrap();
+    }
+}
+
+fn listener(runtime: &Runtime) -> (TcpListener, SocketAddr) {
+    let options = ListenOptions {
+        address: "127.0.0.1:0".parse().unwrap(),
+        backlog: 64,
+        freebind: false,
+        transparent: false,
+        ipv4_compat: false,
+        options: Vec::new(),
+    };
+    let fd = bind(&options, 1).unwrap().pop().unwrap();
+    let address = local_addr(&fd).unwrap();
+    (TcpListener::new(runtime, fd).unwrap(), address)
+}
+
+fn chunk(runtime: &Runtime, bytes: &[u8]) -> Chunk {
+    let mut chunk = runtime.pool().alloc(ChunkSize::Large).unwrap();
+    assert_eq!(chunk.write(bytes), bytes.len());
+    chunk.freeze()
+}
+
+fn run(runtime: &Runtime, future: impl Future<Output = io::Result<()>> + 'static) {
+    let done = Rc::new(Cell::new(false));
+    let outcome = Rc::new(RefCell::new(None));
+    let (seen, result) = (Rc::clone(&done), Rc::clone(&outcome));
+    runtime.spawn(async move {
+        *result.borrow_mut() = Some(future.await);
+        seen.set(true);
+    });
+    turn_until(runtime, &done);
+    outcome.borrow_mut().take().unwrap().unwrap();
+}
+
+#[test]
+fn bytes_both_ways_then_orderly_end() {
+    on_every_backend(|runtime| {
+        let (listener, address) = listener(runtime);
+        let server = runtime.clone();
+        runtime.spawn(async move {
+            let stream = poll_fn(|_| listener.poll_accept()).await.unwrap();
+            while let Some(bytes) = stream.recv().await.unwrap() {
+                stream.send(bytes);
+                stream.flush();
+            }
+            stream.send(chunk(&server, b"bye"));
+            stream.shutdown_write();
+            poll_fn(|_| stream.poll_sent(0)).await.unwrap();
+        });
+        let client = runtime.clone();
+        run(runtime, async move {
+            let stream = TcpStream::connect(&client, address, None, &[]).await?;
+            let mut got = Vec::new();
+            for n in 0..100u8 {
+                stream.send(chunk(&client, &[n; 10]));
+                stream.flush();
+                while got.len() < 10 * (n as usize + 1) {
+                    got.extend_from_slice(&stream.recv().await?.expect("the echo"));
+                }
+            }
+            stream.shutdown_write();
+            while let Some(bytes) = stream.recv().await? {
+                got.extend_from_slice(&bytes);
+            }
+            assert_eq!(got.len(), 1003);
+            assert!(got.ends_with(b"bye"));
+            Ok(())
+        });
+    });
+}
+
+#[test]
+fn slow_reader_holds_the_sender_back_and_loses_nothing() {
+    const TOTAL: usize = 24 << 20;
+    on_every_backend(|runtime| {
+        let (listener, address) = listener(runtime);
+        let server = runtime.clone();
+        runtime.spawn(async move {
+            let stream = poll_fn(|_| listener.poll_accept()).await.unwrap();
+            let mut sent = 0;
+            while sent < TOTAL {
+                let bytes: Vec<u8> =
+                    (sent..sent + 50_000.min(TOTAL - sent)).map(|n| (n % 251) as u8).collect();
+                sent += bytes.len();
+                stream.send(chunk(&server, &bytes));
+                stream.flush();
+                poll_fn(|_| stream.poll_sent(256 << 10)).await.unwrap();
+                assert!(stream.queued() <= 256 << 10);
+            }
+            stream.shutdown_write();
+            poll_fn(|_| stream.poll_sent(0)).await.unwrap();
+        });
+        let client = runtime.clone();
+        run(runtime, async move {
+            let stream = TcpStream::connect(&client, address, None, &[]).await?;
+            stream.set_bulk(true);
+            let mut got = 0;
+            while let Some(bytes) = stream.recv().await? {
+                assert!(bytes.iter().zip(got..).all(|(&byte, n)| byte == (n % 251) as u8), "at {got}");
+                got += bytes.len();
+                client.sleep_until(Now(client.now().0 + 100_000)).await;
+            }
+            assert_eq!(got, TOTAL);
+            Ok(())
+        });
+    });
+}
+
+#[test]
+fn refused_connect_is_an_error() {
+    on_every_backend(|runtime| {
+        let (listener, address) = listener(runtime);
+        drop(listener);
+        settle(runtime);
+        let client = runtime.clone();
+        run(runtime, async move {
+            let error = TcpStream::connect(&client, address, None, &[]).await.expect_err("nobody listens");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            Ok(())
+        });
+    });
+}
+
+#[test]
+fn reset_reaches_reader_and_sender() {
+    on_every_backend(|runtime| {
+        let (listener, address) = listener(runtime);
+        runtime.spawn(async move {
+            let stream = poll_fn(|_| listener.poll_accept()).await.unwrap();
+            stream.recv().await.unwrap();
+            stream.set_reset_on_close();
+        });
+        let client = runtime.clone();
+        run(runtime, async move {
+            let stream = TcpStream::connect(&client, address, None, &[]).await?;
+            stream.send(chunk(&client, b"x"));
+            stream.flush();
+            poll_fn(|_| stream.poll_peer_closed()).await;
+            assert_eq!(stream.recv().await.expect_err("reset").kind(), io::ErrorKind::ConnectionReset);
+            stream.send(chunk(&client, b"x"));
+            stream.flush();
+            assert!(poll_fn(|_| stream.poll_sent(0)).await.is_err());
+            Ok(())
+        });
+    });
+}
+
+#[test]
+fn unread_bytes_come_first() {
+    on_every_backend(|runtime| {
+        let (listener, address) = listener(runtime);
+        let server = runtime.clone();
+        runtime.spawn(async move {
+            let stream = poll_fn(|_| listener.poll_accept()).await.unwrap();
+            stream.send(chunk(&server, b"onetwo"));
+            stream.shutdown_write();
+            poll_fn(|_| stream.poll_sent(0)).await.unwrap();
+        });
+        let client = runtime.clone();
+        run(runtime, async move {
+            let stream = TcpStream::connect(&client, address, None, &[]).await?;
+            let mut bytes = stream.recv().await?.expect("bytes");
+            let first = bytes.split_to(3);
+            stream.unread(bytes);
+            assert!(stream.has_unread());
+            assert_eq!((&*first, &*stream.recv().await?.expect("rest")), (&b"one"[..], &b"two"[..]));
+            assert!(stream.recv().await?.is_none());
+            Ok(())
+        });
+    });
+}
+
+#[test]
+fn deadline_cuts_a_silent_peer() {
+    on_every_backend(|runtime| {
+        let (listener, address) = listener(runtime);
+        let client = runtime.clone();
+        run(runtime, async move {
+            let stream = TcpStream::connect(&client, address, None, &[]).await?;
+            let timer = client.timer();
+            let due = Now(client.now().0 + 5_000_000);
+            assert!(timer.at(due, stream.recv()).await.is_err());
+            assert!(client.now() >= due);
+            drop(listener);
+            Ok(())
+        });
+    });
+}
+
+#[test]
+fn mailbox_message_ends_the_wait() {
+    let (sender, mail) = mailbox::<u32>().unwrap();
+    let runtime = Runtime::epoll(mail.bell()).unwrap();
+    let got = Rc::new(Cell::new(false));
+    let (seen, handle) = (Rc::clone(&got), runtime.clone());
+    runtime.spawn(async move {
+        loop {
+            handle.mailbox_rung().await;
+            while let Some(number) = mail.try_recv() {
+                assert_eq!(number, 7);
+                seen.set(true);
+            }
+        }
+    });
+    runtime.turn().unwrap();
+    let thread = std::thread::spawn(move || assert!(sender.send(7)));
+    turn_until(&runtime, &got);
+    thread.join().unwrap();
+    runtime.shut_down();
+}
