@@ -6,6 +6,9 @@
 //! Data sources (`text_format_source`, a mapper's `body`) are read while converting; only their content
 //! is kept. Runtime keys are resolved against the bootstrap's runtime layers at the same moment.
 
+use super::matcher::{FractionalPercent, HeaderMatcher};
+use super::route::HeaderValueOption;
+
 /// One access log of an HTTP connection manager, a listener or the admin endpoint.
 /// Source: `envoy.config.accesslog.v3.AccessLog`.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,10 +56,6 @@ pub struct SubstitutionFormat {
     /// Default: `text/plain` for text, `application/json` for JSON.
     /// Source: `SubstitutionFormatString.content_type`.
     pub content_type: Option<Box<str>>,
-    /// JSON: write the keys of every object sorted by their bytes. Default false: Envoy then keeps
-    /// no order of its own (a protobuf map), this proxy writes them sorted in either case.
-    /// Source: `JsonFormatOptions.sort_properties`.
-    pub json_sort_properties: bool,
 }
 
 /// The body of a [`SubstitutionFormat`].
@@ -65,7 +64,8 @@ pub enum FormatTemplate {
     /// A format string. No newline is added. Source: `SubstitutionFormatString.text_format`,
     /// `text_format_source`, `FileAccessLog.format`.
     Text(Box<str>),
-    /// A JSON object, one per line. Source: `SubstitutionFormatString.json_format`,
+    /// A JSON object, one per line, its keys sorted by their bytes (so does Envoy, with or without
+    /// `JsonFormatOptions.sort_properties`). Source: `SubstitutionFormatString.json_format`,
     /// `FileAccessLog.json_format`, `typed_json_format`.
     Json(Vec<(Box<str>, JsonTemplate)>),
 }
@@ -81,7 +81,7 @@ pub enum JsonTemplate {
     Bool(bool),
     /// Written as it is.
     Null,
-    /// An object, in the order of the configuration.
+    /// An object; written with its keys sorted by their bytes.
     Object(Vec<(Box<str>, JsonTemplate)>),
     /// An array.
     List(Vec<JsonTemplate>),
@@ -106,6 +106,8 @@ pub enum AccessLogFilter {
     And(Vec<AccessLogFilter>),
     /// Any of these, two at least. Source: `or_filter`.
     Or(Vec<AccessLogFilter>),
+    /// By a request header. Source: `header_filter`.
+    Header(HeaderMatcher),
     /// Requests with one of these response flags, by their short names (`UF`); empty: with any flag.
     /// Source: `response_flag_filter.flags`.
     ResponseFlag(Vec<Box<str>>),
@@ -150,10 +152,8 @@ pub enum ComparisonOp {
 /// A sample of requests. Source: `envoy.config.accesslog.v3.RuntimeFilter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RuntimeSample {
-    /// Requests taken of every `denominator`. Default 0. Source: `RuntimeFilter.percent_sampled`.
-    pub numerator: u32,
-    /// 100, 10,000 or 1,000,000. Source: `FractionalPercent.denominator`.
-    pub denominator: u32,
+    /// The share taken. Source: `RuntimeFilter.percent_sampled`, or the runtime's value of `runtime_key`.
+    pub share: FractionalPercent,
     /// Draw a number per request. Default false: derive it from `x-request-id` where there is one, so
     /// that every proxy on the request's way takes the same sample.
     /// Source: `RuntimeFilter.use_independent_randomness`.
@@ -240,4 +240,6 @@ pub struct ResponseMapper {
     /// Format of the body. Default: `LocalReplyConfig.body_format`.
     /// Source: `ResponseMapper.body_format_override`.
     pub body_format_override: Option<SubstitutionFormat>,
+    /// Headers to set or add; at most 1,000. Default none. Source: `ResponseMapper.headers_to_add`.
+    pub headers_to_add: Vec<HeaderValueOption>,
 }

@@ -9,7 +9,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::protocol::response_flags::ResponseFlags;
+use super::http::head::Version;
+use super::response_flags::ResponseFlags;
 
 /// An address as Envoy prints it. Envoy's `Network::Address::Instance`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,26 +41,16 @@ impl From<SocketAddr> for StreamAddress {
     }
 }
 
-/// The protocol of one side of a request, as `%PROTOCOL%` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// `HTTP/1.0`
-    Http10,
-    /// `HTTP/1.1`
-    Http11,
-    /// `HTTP/2`
-    Http2,
-}
-
-impl Protocol {
-    /// Envoy's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Http10 => "HTTP/1.0",
-            Self::Http11 => "HTTP/1.1",
-            Self::Http2 => "HTTP/2",
-        }
-    }
+/// How a connection's end looked from this side. Source: Envoy's `DetectedCloseType`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DetectedClose {
+    /// In order, or not closed yet.
+    #[default]
+    Normal,
+    /// This side reset it.
+    LocalReset,
+    /// The peer reset it.
+    RemoteReset,
 }
 
 /// Bytes of one side of a request. Source: Envoy's `BytesMeter`.
@@ -108,6 +99,18 @@ pub struct UpstreamTiming {
     pub pool_ready_ns: Option<u64>,
 }
 
+/// The upstream attempts of one request that got a connection, in order; what the `..._ATTEMPTED`
+/// operators write. An attempt whose connect failed is not among them, as in Envoy 1.40 (observed).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ConnectedAttempts {
+    /// Addresses of the hosts.
+    pub hosts: Vec<StreamAddress>,
+    /// Hostnames (a host's address if it has none), joined by commas.
+    pub host_names: String,
+    /// Numbers of the connections.
+    pub connection_ids: Vec<u64>,
+}
+
 /// One request's facts. Envoy's `StreamInfo`. Texts: empty means unknown.
 #[derive(Debug, Default)]
 pub struct StreamInfo {
@@ -132,9 +135,9 @@ pub struct StreamInfo {
     pub upstream_bytes: BytesMeter,
 
     /// Downstream protocol; `None` until a request line was read.
-    pub protocol: Option<Protocol>,
+    pub protocol: Option<Version>,
     /// Upstream protocol; `None` until a connection was assigned.
-    pub upstream_protocol: Option<Protocol>,
+    pub upstream_protocol: Option<Version>,
     /// Status sent downstream; `None`: no response was begun.
     pub response_code: Option<u16>,
     /// Why the response is what it is: `via_upstream`, `route_not_found`; a constant of
@@ -149,6 +152,10 @@ pub struct StreamInfo {
     pub downstream_remote_address: StreamAddress,
     /// The peer of the socket.
     pub downstream_direct_remote_address: StreamAddress,
+    /// How the downstream connection ended.
+    pub downstream_detected_close: DetectedClose,
+    /// Why this side closed the downstream connection (`on_idle_timeout`); empty: it did not.
+    pub downstream_local_close_reason: &'static str,
     /// Where the client meant to connect to; differs from the socket's own after a redirection.
     pub downstream_local_address: StreamAddress,
     /// The socket's own address.
@@ -165,6 +172,12 @@ pub struct StreamInfo {
     pub upstream_transport_failure_reason: String,
     /// Upstream attempts begun, the first included; 0: none.
     pub attempt_count: u32,
+    /// The attempts that got a connection.
+    pub connected_attempts: ConnectedAttempts,
+    /// How the upstream connection ended.
+    pub upstream_detected_close: DetectedClose,
+    /// Why this side closed the upstream connection; empty: it did not.
+    pub upstream_local_close_reason: &'static str,
 
     /// Name of the chosen cluster.
     pub upstream_cluster: String,
@@ -172,8 +185,10 @@ pub struct StreamInfo {
     pub upstream_cluster_alt_stat_name: String,
     /// `Route.name` of the matched route.
     pub route_name: String,
-    /// `VirtualHost.name` of the matched virtual host.
-    pub virtual_host: String,
+    /// How often a route was looked for; 0: never. A retry with a new route counts again.
+    pub route_resolution_count: u32,
+    /// `Listener.name` of the connection's listener.
+    pub listener_name: String,
     /// `FilterChain.name` of the connection's filter chain.
     pub filter_chain_name: String,
     /// `x-request-id` given or generated, before the upstream could see it changed.
@@ -201,7 +216,12 @@ impl StreamInfo {
             text.clear();
             std::mem::take(text)
         };
+        let mut attempts = std::mem::take(&mut self.connected_attempts);
+        attempts.hosts.clear();
+        attempts.host_names.clear();
+        attempts.connection_ids.clear();
         *self = Self {
+            connected_attempts: attempts,
             response_code_details: keep(&mut self.response_code_details),
             connection_termination_details: keep(&mut self.connection_termination_details),
             upstream_host_name: keep(&mut self.upstream_host_name),
@@ -209,7 +229,7 @@ impl StreamInfo {
             upstream_cluster: keep(&mut self.upstream_cluster),
             upstream_cluster_alt_stat_name: keep(&mut self.upstream_cluster_alt_stat_name),
             route_name: keep(&mut self.route_name),
-            virtual_host: keep(&mut self.virtual_host),
+            listener_name: keep(&mut self.listener_name),
             filter_chain_name: keep(&mut self.filter_chain_name),
             request_id: keep(&mut self.request_id),
             requested_server_name: keep(&mut self.requested_server_name),
