@@ -80,36 +80,35 @@ impl Distribution {
         result
     }
 
-    /// Values at the quantiles of [`QUANTILES`], interpolated within a bucket; `None` when nothing was recorded.
+    /// Values at the quantiles of [`QUANTILES`]; `None` when nothing was recorded. The values of a bucket are taken
+    /// to be spread evenly over it, and a quantile is one of the values, as in Envoy.
     pub fn quantiles(&self) -> Option<[f64; QUANTILES.len()]> {
         let total = self.count();
-        if total == 0 {
-            return None;
-        }
-        Some(QUANTILES.map(|(_, quantile)| self.quantile(quantile * total as f64)))
+        (total > 0)
+            .then(|| QUANTILES.map(|(_, quantile)| self.ranked((quantile * total as f64).ceil() as u64)))
     }
 
-    /// Number of values at or below each bound of [`BOUNDS_MS`], as Prometheus wants it. A bucket counts as
-    /// below a bound when all of it is, as in Envoy.
-    pub fn cumulative(&self) -> [u64; BOUNDS_MS.len()] {
-        BOUNDS_MS.map(|bound| {
+    /// Number of values at or below each bound of [`BOUNDS`], as Prometheus wants it. All bounds are limits of
+    /// buckets; the bucket that begins at a bound counts as below it, as in Envoy: integers are exact up to 99.
+    pub fn cumulative(&self) -> [u64; BOUNDS.len()] {
+        BOUNDS.map(|bound| {
             self.buckets
                 .iter()
-                .take_while(|(bucket, _)| limits(*bucket).1 <= bound)
+                .take_while(|(bucket, _)| limits(*bucket).0 <= bound)
                 .map(|(_, count)| count)
                 .sum()
         })
     }
 
-    fn quantile(&self, rank: f64) -> f64 {
-        let mut below = 0.0;
-        for (at, (bucket, count)) in self.buckets.iter().enumerate() {
-            let count = *count as f64;
-            if rank <= below + count || at + 1 == self.buckets.len() {
+    /// The value at a rank counted from 1.
+    fn ranked(&self, rank: u64) -> f64 {
+        let mut rank = rank.max(1);
+        for (bucket, count) in &self.buckets {
+            if rank <= *count {
                 let (low, high) = limits(*bucket);
-                return low + (high - low) * ((rank - below) / count).clamp(0.0, 1.0);
+                return low + (high - low) * (rank as f64 / (*count + 1) as f64);
             }
-            below += count;
+            rank -= count;
         }
         0.0
     }
@@ -140,9 +139,9 @@ pub const QUANTILES: [(&str, f64); 10] = [
 ];
 
 /// Upper bounds of the buckets in `/stats/prometheus`. Source: Envoy `HistogramBucketSettings`, the default.
-pub const BOUNDS_MS: [f64; 20] = [
+pub const BOUNDS: [f64; 19] = [
     0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0, 60000.0,
-    300000.0, 600000.0, 1800000.0, 3600000.0, 86400000.0,
+    300000.0, 600000.0, 1800000.0, 3600000.0,
 ];
 
 type Decade = [AtomicU64; SLOTS];
@@ -198,23 +197,23 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_interpolate_within_a_bucket() {
-        let quantiles = distribution(&[5; 4]).quantiles().unwrap();
-        assert_eq!(
-            quantiles,
-            [5.0, 5.025, 5.05, 5.075, 5.09, 5.095, 5.099, 5.0995, 5.0999, 5.1]
-                .map(|q: f64| { quantiles.iter().copied().find(|r| (r - q).abs() < 1e-9).unwrap() })
-        );
+    fn quantiles_are_those_of_envoy() {
+        // Printed by Envoy 1.40 for the same values.
+        let quantiles = distribution(&[0, 1, 1, 3, 6, 14, 26, 50, 100, 250, 500, 500]).quantiles().unwrap();
+        let expected =
+            [0.0, 1.0666666666666667, 14.5, 105.0, 503.3333333333333, 506.6666666666667, 506.6666666666667];
+        for (quantile, expected) in quantiles.into_iter().zip(expected) {
+            assert!((quantile - expected).abs() < 1e-9, "{quantile} {expected}");
+        }
         assert_eq!(distribution(&[]).quantiles(), None);
         assert_eq!(distribution(&[0, 0]).quantiles(), Some([0.0; 10]));
     }
 
     #[test]
-    fn cumulative_counts_whole_buckets_up_to_the_bound() {
-        let cumulative = distribution(&[0, 1, 4, 5, 9, 100, 90_000_000]).cumulative();
-        assert_eq!(&cumulative[..5], &[1, 1, 3, 5, 5]);
-        assert_eq!(cumulative[6..8], [5, 6]);
-        assert_eq!(cumulative[19], 6);
+    fn cumulative_counts_are_those_of_envoy() {
+        let cumulative = distribution(&[0, 1, 1, 3, 6, 14, 26, 50, 100, 250, 500, 500]).cumulative();
+        assert_eq!(cumulative, [1, 3, 4, 5, 6, 8, 9, 10, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12]);
+        assert_eq!(distribution(&[u64::MAX]).cumulative(), [0; 19]);
     }
 
     #[test]

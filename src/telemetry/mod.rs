@@ -5,6 +5,7 @@
 //! `registry`; it merges when somebody scrapes, and only then is a name turned into text.
 pub mod codes;
 pub mod histogram;
+pub mod log;
 pub mod metrics;
 pub mod names;
 pub mod registry;

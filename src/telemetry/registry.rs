@@ -68,9 +68,12 @@ impl Registry {
 #[derive(Debug, Default)]
 struct Scopes {
     listeners: BTreeMap<Box<str>, Arc<Scope<ListenerStat>>>,
-    https: BTreeMap<(Box<str>, Box<str>), Arc<Scope<HttpStat>>>,
+    /// By stat prefix and listener.
+    https: BTreeMap<HttpTags, Arc<Scope<HttpStat>>>,
     clusters: BTreeMap<Box<str>, Arc<Scope<ClusterStat>>>,
 }
+
+type HttpTags = (Box<str>, Box<str>);
 
 /// A tag as Envoy writes it into a name: `://`, `:/`, `:` and NUL become `_`.
 fn sanitized(tag: &str) -> Box<str> {
