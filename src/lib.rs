@@ -6,6 +6,7 @@
 
 pub mod base;
 pub mod buffer;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod control;

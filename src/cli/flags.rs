@@ -1,0 +1,328 @@
+//! The flags: how clap is told about them, and how its findings become [`Options`].
+use super::{
+    Action, CliError, CpuAffinity, DrainStrategy, EXIT_OK, IoBackend, IpVersion, Options, VERSION,
+    build_version,
+};
+use crate::telemetry::log::{COMPONENTS, DEFAULT_PATTERN, Level, Pattern};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::time::Duration;
+
+/// The command line's description.
+pub(super) fn command() -> Command {
+    Command::new("ringway")
+        .about("An io_uring, thread-per-core HTTP proxy that takes Envoy's configuration")
+        .version(VERSION)
+        .disable_version_flag(true)
+        .max_term_width(100)
+        .args_conflicts_with_subcommands(true)
+        .args(configuration())
+        .args(logging())
+        .args(lifecycle())
+        .args(own())
+        .args(without_effect())
+        .after_help(EXIT_CODES)
+        .subcommand(
+            Command::new("demo")
+                .about("Serve an embedded demonstration on 127.0.0.1:10000, admin on 127.0.0.1:9901")
+                .arg(concurrency())
+                .args(logging())
+                .args(own()),
+        )
+}
+
+/// Turns what clap found into options; the answers to `--version` and its like come back as errors.
+pub(super) fn options(found: &ArgMatches) -> Result<Options, CliError> {
+    let answer = |text: String| Err(CliError { text, exit_code: EXIT_OK });
+    if found.get_flag("version") {
+        return answer(format!("\nringway  version: {}\n\n", build_version()));
+    }
+    if found.get_flag("hot-restart-version") {
+        return answer("disabled\n".into());
+    }
+    if let Some(found) = found.subcommand_matches("demo") {
+        return common(found, Action::Demo);
+    }
+    let action = match text(found, "mode").as_deref() {
+        None | Some("serve") => Action::Serve,
+        Some("validate") => Action::Validate,
+        Some(other) => return Err(CliError::refused(format_args!("unknown mode '{other}'"))),
+    };
+    let mut options = common(found, action)?;
+    options.config_path = text(found, "config-path").map(Into::into);
+    options.config_yaml = text(found, "config-yaml");
+    if options.config_path.is_none() && options.config_yaml.is_none() {
+        return Err(CliError::refused(
+            "at least one of --config-path or --config-yaml is needed; `ringway demo` runs without, --help lists all flags",
+        ));
+    }
+    if found.get_one::<u32>("restart-epoch").is_some_and(|epoch| *epoch != 0) {
+        return Err(CliError::refused("hot restart is not supported: --restart-epoch must be 0"));
+    }
+    options.service_node = text(found, "service-node");
+    options.service_cluster = text(found, "service-cluster");
+    options.service_zone = text(found, "service-zone");
+    options.admin_address_path = text(found, "admin-address-path").map(Into::into);
+    options.file_flush_interval = Duration::from_millis(number(found, "file-flush-interval-msec"));
+    options.file_flush_min_bytes =
+        usize::try_from(number(found, "file-flush-min-size-kb") * 1024).unwrap_or(usize::MAX);
+    options.drain_time = Duration::from_secs(number(found, "drain-time-s"));
+    options.parent_shutdown_time = Duration::from_secs(number(found, "parent-shutdown-time-s"));
+    options.drain_strategy = match text(found, "drain-strategy").as_deref() {
+        None | Some("gradual") => DrainStrategy::Gradual,
+        Some("immediate") => DrainStrategy::Immediate,
+        Some(other) => return Err(CliError::refused(format_args!("unknown drain-strategy '{other}'"))),
+    };
+    options.local_address_ip_version = match text(found, "local-address-ip-version").as_deref() {
+        None | Some("v4") => IpVersion::V4,
+        Some("v6") => IpVersion::V6,
+        Some(other) => return Err(CliError::refused(format_args!("unknown IP address version '{other}'"))),
+    };
+    options.allow_unknown_static_fields =
+        found.get_flag("allow-unknown-static-fields") || found.get_flag("allow-unknown-fields");
+    options.reject_unknown_dynamic_fields = found.get_flag("reject-unknown-dynamic-fields");
+    options.ignore_unknown_dynamic_fields = found.get_flag("ignore-unknown-dynamic-fields");
+    options.disable_hot_restart = found.get_flag("disable-hot-restart");
+    options.cpuset_threads = found.get_flag("cpuset-threads");
+    options.stats_tags = stats_tags(found)?;
+    Ok(options)
+}
+
+/// The options that `demo` has as well; the others at their defaults.
+fn common(found: &ArgMatches, action: Action) -> Result<Options, CliError> {
+    let log_format = text(found, "log-format").unwrap_or_else(|| DEFAULT_PATTERN.to_string());
+    let component_log_level_text = text(found, "component-log-level").unwrap_or_default();
+    Ok(Options {
+        action,
+        config_path: None,
+        config_yaml: None,
+        // As in Envoy, 0 means 1.
+        concurrency: found.get_one::<u32>("concurrency").map(|count| (*count).max(1) as usize),
+        log_level: text(found, "log-level").map_or(Ok(Level::Info), |name| level(&name))?,
+        component_log_level: component_levels(&component_log_level_text)?,
+        component_log_level_text,
+        log_pattern: Pattern::parse(&log_format).map_err(CliError::refused)?,
+        log_format,
+        log_format_escaped: found.get_flag("log-format-escaped"),
+        log_path: text(found, "log-path").map(Into::into),
+        service_node: None,
+        service_cluster: None,
+        service_zone: None,
+        file_flush_interval: Duration::from_secs(10),
+        file_flush_min_bytes: 64 * 1024,
+        drain_time: Duration::from_secs(600),
+        drain_strategy: DrainStrategy::Gradual,
+        parent_shutdown_time: Duration::from_secs(900),
+        allow_unknown_static_fields: false,
+        reject_unknown_dynamic_fields: false,
+        ignore_unknown_dynamic_fields: false,
+        local_address_ip_version: IpVersion::V4,
+        admin_address_path: None,
+        stats_tags: Vec::new(),
+        disable_hot_restart: false,
+        cpuset_threads: false,
+        io_backend: match text(found, "io-backend").as_deref() {
+            Some("io_uring") => IoBackend::IoUring,
+            Some("epoll") => IoBackend::Epoll,
+            _ => IoBackend::Auto,
+        },
+        io_level: found.get_one::<u8>("io-level").copied(),
+        cpu_affinity: match text(found, "cpu-affinity").as_deref() {
+            None | Some("auto") => CpuAffinity::Auto,
+            Some("off") => CpuAffinity::Off,
+            Some(list) => CpuAffinity::List(cpu_list(list)?),
+        },
+        allow_unimplemented: found.get_flag("allow-unimplemented"),
+    })
+}
+
+/// A text flag; the empty text counts as not given, as in Envoy.
+fn text(found: &ArgMatches, name: &str) -> Option<String> {
+    found.get_one::<String>(name).filter(|text| !text.is_empty()).cloned()
+}
+
+fn number(found: &ArgMatches, name: &str) -> u64 {
+    found.get_one::<u32>(name).copied().unwrap_or_default().into()
+}
+
+fn level(name: &str) -> Result<Level, CliError> {
+    Level::parse(name).ok_or_else(|| CliError::refused(format_args!("invalid log level specified '{name}'")))
+}
+
+fn component_levels(list: &str) -> Result<Vec<(usize, Level)>, CliError> {
+    let entries = list.split(',').filter(|entry| !entry.is_empty());
+    entries
+        .map(|entry| {
+            let (name, level_name) = entry.split_once(':').ok_or_else(|| {
+                CliError::refused(format_args!("component log level not correctly specified '{entry}'"))
+            })?;
+            let component = COMPONENTS
+                .binary_search(&name)
+                .map_err(|_| CliError::refused(format_args!("invalid component specified '{name}'")))?;
+            Ok((component, level(level_name)?))
+        })
+        .collect()
+}
+
+fn stats_tags(found: &ArgMatches) -> Result<Vec<(String, String)>, CliError> {
+    let mut tags: Vec<(String, String)> = Vec::new();
+    for text in found.get_many::<String>("stats-tag").into_iter().flatten() {
+        let tag = text.split_once(':').filter(|(tag, value)| {
+            !tag.is_empty() && tag.bytes().all(|b| b.is_ascii_alphanumeric()) && !value.contains('.')
+        });
+        let (tag, value) =
+            tag.ok_or_else(|| CliError::refused(format_args!("misformatted stats-tag '{text}'")))?;
+        if tags.iter().any(|(other, _)| other == tag) {
+            return Err(CliError::refused(format_args!("stats-tag '{tag}' is set twice")));
+        }
+        tags.push((tag.to_string(), value.to_string()));
+    }
+    Ok(tags)
+}
+
+/// `0,2-5`.
+fn cpu_list(list: &str) -> Result<Vec<usize>, CliError> {
+    let wrong = || {
+        CliError::refused(format_args!("--cpu-affinity is auto, off or a list such as 0,2-5, not '{list}'"))
+    };
+    let cpu = |text: &str| text.parse::<usize>().ok().filter(|cpu| *cpu < CPUS_MAX).ok_or_else(wrong);
+    let mut cpus = Vec::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (cpu(first)?, cpu(last)?);
+        if first > last {
+            return Err(wrong());
+        }
+        cpus.extend(first..=last);
+    }
+    Ok(cpus)
+}
+
+// === the flags ===
+
+fn value(name: &'static str, placeholder: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name(placeholder)
+        .help(help)
+        .value_parser(value_parser!(String))
+        .allow_hyphen_values(true)
+}
+
+fn count(name: &'static str, default: Option<&'static str>, help: &'static str) -> Arg {
+    let arg = Arg::new(name).long(name).value_name("NUMBER").help(help).value_parser(value_parser!(u32));
+    match default {
+        Some(default) => arg.default_value(default),
+        None => arg,
+    }
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+fn concurrency() -> Arg {
+    count("concurrency", None, "Number of workers [default: one per CPU this process may use]")
+        .value_parser(value_parser!(u32).range(..=i64::from(WORKERS_MAX)))
+}
+
+fn configuration() -> Vec<Arg> {
+    vec![
+        value("config-path", "FILE", "Bootstrap, YAML or JSON in Envoy's v3 format").short('c'),
+        value("config-yaml", "YAML", "Bootstrap text, merged over the file"),
+        value("mode", "serve|validate", "Serve, or check the configuration and exit"),
+        flag(
+            "allow-unknown-static-fields",
+            "Warn about unknown fields in the bootstrap instead of refusing it",
+        ),
+        flag("allow-unknown-fields", "Older name of --allow-unknown-static-fields"),
+        flag("reject-unknown-dynamic-fields", "Refuse resources of control planes that have unknown fields"),
+        flag("ignore-unknown-dynamic-fields", "Do not warn about unknown fields from control planes"),
+        value("service-node", "ID", "Node id; overrides the bootstrap"),
+        value("service-cluster", "NAME", "Node cluster; overrides the bootstrap"),
+        value("service-zone", "ZONE", "Node zone; overrides the bootstrap"),
+        value("admin-address-path", "FILE", "Write the admin endpoint's address to this file"),
+        value("stats-tag", "TAG:VALUE", "Tag added to all Prometheus metrics; may be repeated")
+            .action(ArgAction::Append),
+        concurrency(),
+    ]
+}
+
+fn logging() -> Vec<Arg> {
+    vec![
+        value("log-level", "LEVEL", "trace, debug, info, warning, error, critical or off [default: info]")
+            .short('l'),
+        value("component-log-level", "LIST", "Levels of components, such as upstream:debug,config:trace"),
+        value(
+            "log-format",
+            "FORMAT",
+            "spdlog pattern of %Y %m %d %H %M %S %T %D %e %f %F %E %z %P %t %l %L %n %v %_ %j %g %s %# %% \
+             [default: [%Y-%m-%d %T.%e][%t][%l][%n] %v]",
+        ),
+        flag("log-format-escaped", "Write control characters in log messages as C escapes"),
+        value("log-path", "FILE", "Log file [default: standard error]"),
+    ]
+}
+
+fn lifecycle() -> Vec<Arg> {
+    vec![
+        count("drain-time-s", Some("600"), "Seconds a drain may take"),
+        value(
+            "drain-strategy",
+            "gradual|immediate",
+            "Ask connections to close over the drain time, or at once",
+        ),
+        count("file-flush-interval-msec", Some("10000"), "Access logs are written at least this often"),
+        count("file-flush-min-size-kb", Some("64"), "Access logs are written when this much has gathered"),
+        flag("version", "Print the version and exit"),
+        flag("hot-restart-version", "Print \"disabled\" and exit"),
+    ]
+}
+
+fn own() -> Vec<Arg> {
+    let args = vec![
+        value("io-backend", "BACKEND", "auto, io_uring or epoll").value_parser(["auto", "io_uring", "epoll"]),
+        Arg::new("io-level")
+            .long("io-level")
+            .value_name("1-3")
+            .help("Highest io_uring feature level to use [default: the highest that works]")
+            .value_parser(value_parser!(u8).range(1..=3)),
+        value("cpu-affinity", "auto|off|LIST", "Pin workers to CPUs: a list such as 0,2-5 [default: auto]"),
+        flag(
+            "allow-unimplemented",
+            "Warn about bootstrap fields that this version lacks instead of refusing it",
+        ),
+    ];
+    args.into_iter().map(|arg| arg.help_heading("Ringway's own")).collect()
+}
+
+/// Flags of Envoy whose subject does not exist here. The help text of each says why.
+fn without_effect() -> Vec<Arg> {
+    let args = vec![
+        flag("disable-hot-restart", "There is no hot restart"),
+        count("parent-shutdown-time-s", Some("900"), "There is no hot restart"),
+        count("restart-epoch", None, "There is no hot restart; only 0 is accepted"),
+        count("base-id", None, "There is no hot restart"),
+        flag("use-dynamic-base-id", "There is no hot restart"),
+        value("base-id-path", "FILE", "There is no hot restart; nothing is written"),
+        value("socket-path", "PATH", "There is no hot restart"),
+        value("socket-mode", "MODE", "There is no hot restart"),
+        flag("skip-hot-restart-on-no-parent", "There is no hot restart"),
+        flag("skip-hot-restart-parent-stats", "There is no hot restart"),
+        flag("cpuset-threads", "Workers are always counted from the cpuset"),
+        value("local-address-ip-version", "v4|v6", "Nothing here asks for the local address"),
+        flag("enable-core-dump", "The process's core limit is left as it is"),
+        flag("enable-mutex-tracing", "Workers share no mutex"),
+        flag("enable-fine-grain-logging", "Levels are per component"),
+        flag("log-stacktrace-single-entry", "Stack traces are always one entry"),
+        flag("skip-deprecated-logs", "Deprecated fields are not logged"),
+        value("disable-extensions", "LIST", "Extensions cannot be switched off one by one"),
+    ];
+    args.into_iter().map(|arg| arg.help_heading("Accepted without effect")).collect()
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 served and drained, validated, or answered; 1 refused (flags, configuration, \
+an address in use, permissions); 70 an internal defect.";
+/// Bound of the number of workers: each costs a ring and buffers. No machine has more CPUs that Linux supports.
+const WORKERS_MAX: u32 = 8192;
+/// Linux's limit of CPUs.
+const CPUS_MAX: usize = 8192;
