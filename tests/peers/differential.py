@@ -1,0 +1,225 @@
+"""The same bootstrap and the same requests through Envoy and through Ringway: what the client got and what the upstream saw must be
+equal, but for the differences that differences.toml lists with a reason. A listed difference that no longer shows is an error too.
+
+    python3 tests/peers/differential.py                 # needs Envoy 1.40 and a build of Ringway
+    python3 tests/peers/differential.py --only 'xff-*'  # some cases
+    python3 tests/peers/differential.py --self          # Envoy against itself: proves that the comparison is stable
+"""
+
+import argparse
+import contextlib
+import fnmatch
+import pathlib
+import re
+import select
+import socket
+import tempfile
+import time
+import tomllib
+
+import cases
+import rig
+from upstream import Upstream
+
+HERE = pathlib.Path(__file__).parent
+ANSWER_S = 2.0  # longest wait for a response
+QUIET_S = 0.05  # how long a connection that should stay open is watched for a close
+
+UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+
+
+def bootstrap(ports):
+    text = (HERE / "differential.yaml").read_text()
+    return re.sub(r"@([a-z_]+)@", lambda match: str(ports[match[1]]), text)
+
+
+def perform(case, port):
+    """Sends the case; what came back, as comparable facts."""
+    facts = {}
+    answers, interim = [], []
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.settimeout(ANSWER_S)
+        reader = rig.Reader(connection)
+
+        def receive(count):
+            while len(answers) < count:
+                method = case.methods[len(answers)]
+                message = reader.message(is_response=True, has_body=method != "HEAD")
+                (interim if 100 <= message.status < 200 and message.status != 101 else answers).append(message)
+
+        end = "open"
+        try:
+            for step in case.send:
+                if isinstance(step, int):
+                    receive(step)
+                elif step is cases.EOF:
+                    connection.shutdown(socket.SHUT_WR)
+                else:
+                    with contextlib.suppress(ConnectionError):
+                        connection.sendall(step)
+            receive(len(case.methods))
+            if case.tunnel:
+                connection.sendall(case.tunnel)
+                facts["tunnel"] = reader.exactly(len(case.tunnel)).decode("latin1")
+                connection.shutdown(socket.SHUT_WR)
+            end = closes(connection, answers[-1], reader)
+        except EOFError:
+            end = "closed before an answer"
+            if reader.data:
+                facts["partial"] = reader.data[:200].decode("latin1")
+        except TimeoutError:
+            end = "no answer"
+        facts["end"] = end
+    for index, message in enumerate(interim):
+        facts[f"interim.{index}.status"] = str(message.status)
+    for index, message in enumerate(answers):
+        facts.update(response_facts(f"response.{index}", message))
+    return facts
+
+
+def closes(connection, last, reader):
+    """Whether the proxy ends the connection after the last response."""
+    expects_close = "close" in last.values("connection") or last.framing == "close" or last.start_line.startswith(b"HTTP/1.0")
+    if reader.eof:
+        return "closed"
+    until = time.monotonic() + (ANSWER_S if expects_close else QUIET_S)
+    while (left := until - time.monotonic()) > 0:
+        if select.select([connection], [], [], left)[0]:
+            if not reader.fill():
+                return "closed"
+            return "unexpected bytes: " + reader.data[:80].decode("latin1")
+    return "open"
+
+
+def response_facts(prefix, message):
+    facts = {f"{prefix}.status": message.start_line.decode("latin1"), f"{prefix}.framing": message.framing}
+    facts.update(header_facts(prefix, message.headers))
+    facts.update(header_facts(f"{prefix}.trailer", message.trailers))
+    facts[f"{prefix}.body"] = describe(message.body)
+    return facts
+
+
+def describe(body):
+    if len(body) > 300:
+        return f"{len(body)} bytes, of {sorted(set(body))[:4]}"
+    return body.decode("latin1")
+
+
+def header_facts(prefix, headers):
+    """Values by name. The order of different names carries no meaning, that of one name's values does."""
+    facts = {}
+    for name, value in headers:
+        if name == "date":
+            value = "<date>"
+        elif name == "x-envoy-upstream-service-time" and value.isdigit():
+            value = "<ms>"
+        elif name == "x-request-id" and UUID.match(value):
+            value = "<uuid>"
+        key = f"{prefix}.header.{name}"
+        facts[key] = f"{facts[key]} | {value}" if key in facts else value
+    return facts
+
+
+def upstream_facts(upstreams):
+    facts = {}
+    for upstream in upstreams:
+        for index, request in enumerate(upstream.recorded()):
+            prefix = f"upstream.{upstream.name}.{index}"
+            facts[f"{prefix}.line"] = request["start_line"].decode("latin1")
+            facts[f"{prefix}.framing"] = request["framing"]
+            facts[f"{prefix}.body"] = describe(request["body"])
+            facts.update(header_facts(prefix, request["headers"]))
+            facts.update(header_facts(f"{prefix}.trailer", request["trailers"]))
+    return facts
+
+
+def run_all(argv, ports, upstreams, chosen):
+    """The facts of every case through one proxy."""
+    results = {}
+    with rig.Process(argv, ready_port=ports["admin"]) as proxy:
+        for listener in {case.listener for case in chosen}:
+            rig.wait_for(lambda: rig.accepts(ports[listener]), f"listener {listener}")
+        for case in chosen:
+            for upstream in upstreams:
+                upstream.use(case.replies)
+            try:
+                facts = perform(case, ports[case.listener])
+            except ConnectionRefusedError:
+                proxy.check()
+                raise
+            facts.update(upstream_facts(upstreams))
+            proxy.check()
+            results[case.name] = {key: mask(value, ports) for key, value in facts.items()}
+    return results
+
+
+def mask(value, ports):
+    for name, port in ports.items():
+        value = value.replace(f":{port}", f":<{name}>")
+    return value
+
+
+def differences(ours, theirs):
+    for key in sorted(set(ours) | set(theirs)):
+        if ours.get(key) != theirs.get(key):
+            yield key, theirs.get(key, "(absent)"), ours.get(key, "(absent)")
+
+
+def listed():
+    path = HERE / "differences.toml"
+    entries = tomllib.loads(path.read_text())["difference"] if path.exists() else []
+    for entry in entries:
+        if not entry.get("reason"):
+            raise rig.Failed(f"a difference without a reason: {entry}")
+        entry["used"] = 0
+    return entries
+
+
+def accounted(entries, name, field):
+    for entry in entries:
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in entry["cases"]):
+            if any(fnmatch.fnmatchcase(field, pattern) for pattern in entry["fields"]):
+                entry["used"] += 1
+                return True
+    return False
+
+
+def run():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="*", help="cases by name, with wildcards")
+    parser.add_argument("--self", action="store_true", help="Envoy on both sides")
+    arguments = parser.parse_args()
+
+    chosen = [case for case in cases.CASES if fnmatch.fnmatchcase(case.name, arguments.only)]
+    upstreams = [Upstream("one"), Upstream("two")]
+    names = re.findall(r"@([a-z_]+)@", (HERE / "differential.yaml").read_text())
+    ports = dict(zip(sorted(set(names)), rig.free_ports(len(set(names)))))
+    ports.update({upstream.name: upstream.port for upstream in upstreams})
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "bootstrap.yaml"
+        path.write_text(bootstrap(ports))
+        envoy = [rig.envoy(), "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
+        ours = envoy if arguments.self else [rig.ringway(), "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
+        theirs_facts = run_all(envoy, ports, upstreams, chosen)
+        ours_facts = run_all(ours, ports, upstreams, chosen)
+
+    entries = [] if arguments.self else listed()
+    unlisted = []
+    for case in chosen:
+        for field, theirs, ours_value in differences(ours_facts[case.name], theirs_facts[case.name]):
+            if not accounted(entries, case.name, field):
+                unlisted.append(f"{case.name}: {field}\n    envoy:   {theirs}\n    ringway: {ours_value}")
+    stale = [entry for entry in entries if not entry["used"]] if arguments.only == "*" else []
+    for line in unlisted:
+        print(line)
+    for entry in stale:
+        print(f"listed, but no longer different: {entry['cases']} {entry['fields']}")
+    failed = {line.split(":", 1)[0] for line in unlisted}
+    print(f"{len(chosen) - len(failed)} of {len(chosen)} cases agree with Envoy, {len(entries)} listed differences, {len(unlisted)} unlisted")
+    if unlisted or stale:
+        raise rig.Failed("Ringway and Envoy differ")
+
+
+if __name__ == "__main__":
+    rig.main(run)

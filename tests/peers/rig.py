@@ -1,0 +1,236 @@
+"""What every test against real parts needs: free ports, processes that are ended by their own handle, raw HTTP/1.1 exchanges.
+
+Python's standard library only. Everything listens on the loopback; nothing outlives the test.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEADLINE_S = 10.0
+
+
+class Failed(Exception):
+    """The test cannot go on; its text is the whole report."""
+
+
+def binary(variable, name, *more):
+    """Path of a program: from the environment, from PATH, or from the usual places. Its absence fails the test."""
+    candidates = [os.environ.get(variable), shutil.which(name), *more]
+    for candidate in candidates:
+        if candidate and os.access(candidate, os.X_OK):
+            return str(candidate)
+    raise Failed(f"{name} is not installed (set {variable}, or run `.ci/run install`)")
+
+
+def ringway():
+    return binary("RINGWAY_BIN", "ringway", ROOT / "target/release/ringway", ROOT / "target/debug/ringway")
+
+
+def envoy():
+    return binary("RINGWAY_ENVOY", "envoy", ROOT / "target/peers-venv/bin/envoy")
+
+
+def free_ports(count):
+    """Ports that nobody listens on, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for held in sockets:
+            held.bind(("127.0.0.1", 0))
+        return [held.getsockname()[1] for held in sockets]
+    finally:
+        for held in sockets:
+            held.close()
+
+
+def wait_for(condition, what, deadline_s=DEADLINE_S):
+    """Polls until `condition()` is true; its last value."""
+    until = time.monotonic() + deadline_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > until:
+            raise Failed(f"gave up after {deadline_s:.0f} s waiting for {what}")
+        time.sleep(0.01)
+
+
+def accepts(port):
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    return False
+
+
+class Process:
+    """A program under test: its output goes to a file, and its end is awaited."""
+
+    def __init__(self, argv, ready_port=None, env=None):
+        self.log = tempfile.NamedTemporaryFile(prefix="peer-", suffix=".log", delete=False)
+        self.argv = [str(part) for part in argv]
+        self.process = subprocess.Popen(
+            self.argv, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env
+        )
+        self.pid = self.process.pid
+        if ready_port:
+            try:
+                wait_for(lambda: self.check() and accepts(ready_port), f"{self.argv[0]} on port {ready_port}")
+            except Failed as failure:
+                self.stop()
+                raise Failed(f"{failure}\n{self.output()}") from None
+
+    def check(self):
+        if self.process.poll() is not None:
+            raise Failed(f"{' '.join(self.argv)} ended with {self.process.returncode}")
+        return True
+
+    def output(self):
+        return pathlib.Path(self.log.name).read_text(errors="replace")
+
+    def stop(self):
+        """Asks it to end; its exit code. After the deadline it is killed, which is a failure of its own."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise Failed(f"{self.argv[0]} did not end on SIGTERM\n{self.output()}") from None
+        return self.process.returncode
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        try:
+            if kind is None:
+                self.stop()
+            else:
+                with contextlib.suppress(Failed):
+                    self.stop()
+                print(f"--- output of {self.argv[0]}\n{self.output()[-4000:]}", file=sys.stderr)
+        finally:
+            self.log.close()
+            os.unlink(self.log.name)
+
+
+class Message:
+    """A request or a response as it came over the wire."""
+
+    def __init__(self, start_line, headers, body, framing, trailers=()):
+        self.start_line = start_line
+        self.headers = headers  # (name in lower case, value), in order
+        self.body = body
+        self.framing = framing  # "length", "chunked", "close" or "none"
+        self.trailers = list(trailers)
+
+    @property
+    def status(self):
+        return int(self.start_line.split(b" ", 2)[1])
+
+    def values(self, name):
+        return [value for key, value in self.headers if key == name]
+
+
+class Reader:
+    """Takes messages off a socket."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        self.data = b""
+        self.eof = False
+
+    def fill(self):
+        try:
+            chunk = self.sock.recv(65536)
+        except ConnectionError:
+            chunk = b""
+        if not chunk:
+            self.eof = True
+        self.data += chunk
+        return bool(chunk)
+
+    def until(self, mark):
+        while mark not in self.data:
+            if not self.fill():
+                raise EOFError
+        head, self.data = self.data.split(mark, 1)
+        return head
+
+    def exactly(self, count):
+        while len(self.data) < count:
+            if not self.fill():
+                raise EOFError
+        taken, self.data = self.data[:count], self.data[count:]
+        return taken
+
+    def rest(self):
+        while self.fill():
+            pass
+        taken, self.data = self.data, b""
+        return taken
+
+    def fields(self, block):
+        fields = []
+        for line in block.split(b"\r\n"):
+            if line:
+                name, _, value = line.partition(b":")
+                fields.append((name.strip().lower().decode("latin1"), value.strip().decode("latin1")))
+        return fields
+
+    def head(self):
+        block = self.until(b"\r\n\r\n")
+        while block.startswith(b"\r\n"):
+            block = block[2:]
+        start_line, _, rest = block.partition(b"\r\n")
+        return start_line, self.fields(rest)
+
+    def chunked(self):
+        body = b""
+        while True:
+            size = int(self.until(b"\r\n").split(b";")[0], 16)
+            if size == 0:
+                break
+            body += self.exactly(size)
+            self.exactly(2)
+        trailers = b""
+        while line := self.until(b"\r\n"):
+            trailers += line + b"\r\n"
+        return body, self.fields(trailers)
+
+    def message(self, is_response=False, has_body=True):
+        """The next message; raises EOFError when the peer closed before one was complete."""
+        start_line, headers = self.head()
+        names = {}
+        for name, value in headers:
+            names.setdefault(name, value)
+        if is_response:
+            status = int(start_line.split(b" ", 2)[1])
+            has_body = has_body and status >= 200 and status not in (204, 304)
+        if not has_body:
+            return Message(start_line, headers, b"", "none")
+        if names.get("transfer-encoding", "").lower().endswith("chunked"):
+            body, trailers = self.chunked()
+            return Message(start_line, headers, body, "chunked", trailers)
+        if "content-length" in names:
+            return Message(start_line, headers, self.exactly(int(names["content-length"])), "length")
+        if is_response:
+            return Message(start_line, headers, self.rest(), "close")
+        return Message(start_line, headers, b"", "none")
+
+
+def main(run):
+    """Runs a test script: prints why it failed and sets the exit code."""
+    try:
+        run()
+    except Failed as failure:
+        print(f"FAILED: {failure}", file=sys.stderr)
+        sys.exit(1)
