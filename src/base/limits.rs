@@ -25,3 +25,9 @@ pub const POLLS_PER_TURN: usize = 512;
 pub const SEND_IOVECS_MAX: usize = 16;
 /// How long a listening socket rests after the process ran out of descriptors, in milliseconds.
 pub const ACCEPT_BACKOFF_MS: u64 = 50;
+
+/// Shortest wait between two resolutions of a DNS name, in milliseconds. A failed one waits a random time below its
+/// interval, which may come out as nothing; this keeps a dead name server from being asked in a loop.
+pub const DNS_WAIT_MIN_MS: u64 = 10;
+/// Endpoint updates of one cluster that wait for the control thread; beyond it resolution pauses.
+pub const ENDPOINT_UPDATES_QUEUED_MAX: usize = 64;

@@ -1,1 +1,18 @@
-//! Where endpoints come from.
+//! Where endpoints come from. Every source runs on the control thread and speaks in whole assignments of fixed
+//! addresses, so that what publishes them cannot tell a resolved name from a static address.
+
+use std::sync::Arc;
+
+use crate::config::endpoint::ClusterLoadAssignment;
+
+pub mod dns;
+
+/// The endpoints of one cluster, as its source sees them now. The first one of a cluster says that the source has
+/// answered at all, if only that there are none: who waits for a cluster to warm up waits for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndpointUpdate {
+    /// Name of the cluster.
+    pub cluster: Arc<str>,
+    /// All endpoints; every address is fixed.
+    pub assignment: ClusterLoadAssignment,
+}

@@ -17,6 +17,7 @@ super::metrics! {
         UpdateAttempt Counter "update_attempt",
         UpdateEmpty Counter "update_empty",
         UpdateFailure Counter "update_failure",
+        UpdateNoRebuild Counter "update_no_rebuild",
         UpdateSuccess Counter "update_success",
         UpstreamCxActive Gauge "upstream_cx_active",
         UpstreamCxCloseNotify Counter "upstream_cx_close_notify",
