@@ -7,7 +7,7 @@
 use super::codes::{CodeCounts, CodeTable, Origin};
 use super::histogram::{Distribution, Histogram};
 use super::names::{
-    ClusterHistogram, ClusterStat, HistogramIndex, HttpStat, Kind, ListenerStat, ServerStat, Stats,
+    ClusterHistogram, ClusterStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat, ServerStat, Stats,
 };
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,6 +22,7 @@ pub type ServerCells = Cells<ServerStat>;
 pub type ListenerCells = Cells<ListenerStat>;
 pub type HttpCells = Cells<HttpStat>;
 pub type ClusterCells = Cells<ClusterStat>;
+pub type HostCells = Cells<HostStat>;
 
 /// Which thread a block of cells belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

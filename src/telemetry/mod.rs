@@ -11,9 +11,9 @@ pub mod names;
 pub mod registry;
 
 pub use codes::Origin;
-pub use metrics::{Cells, ClusterCells, HttpCells, ListenerCells, Scope, ServerCells, Slot};
+pub use metrics::{Cells, ClusterCells, HostCells, HttpCells, ListenerCells, Scope, ServerCells, Slot};
 pub use names::{
-    ClusterHistogram, ClusterStat, HttpHistogram, HttpStat, ListenerHistogram, ListenerStat, ServerHistogram,
-    ServerStat,
+    ClusterHistogram, ClusterStat, HostStat, HttpHistogram, HttpStat, ListenerHistogram, ListenerStat,
+    ServerHistogram, ServerStat,
 };
 pub use registry::Registry;

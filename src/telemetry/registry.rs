@@ -4,7 +4,7 @@
 //! asking again for the same tags gives the same scope, so counters survive an update. Nobody removes a scope:
 //! the registry forgets it at the next `sweep` after its last handle and its last cells are gone.
 use super::metrics::{Cells, Scope, Slot};
-use super::names::{ClusterStat, HttpStat, ListenerStat, ServerStat};
+use super::names::{ClusterStat, HostStat, HttpStat, ListenerStat, ServerStat};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -53,6 +53,11 @@ impl Registry {
         let tag = sanitized(name);
         let mut scopes = self.lock();
         Arc::clone(scopes.clusters.entry(tag.clone()).or_insert_with(|| self.scope(&[&tag])))
+    }
+
+    /// Cells for one host. The registry does not keep them: they live as long as the host.
+    pub fn host(&self) -> Arc<Scope<HostStat>> {
+        self.scope(&[])
     }
 
     fn scope<S: super::names::Stats>(&self, tags: &[&str]) -> Arc<Scope<S>> {

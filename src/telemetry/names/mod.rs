@@ -5,11 +5,13 @@
 //! one row here and `cells.inc(..)` at its site. Rows are sorted by name, which makes `/stats` sorted as well.
 //! Names under `ringway.` and those whose comment says "ours" do not exist in Envoy.
 mod cluster;
+mod host;
 mod http;
 mod listener;
 mod server;
 
 pub use cluster::{ClusterHistogram, ClusterStat};
+pub use host::{HostHistogram, HostStat};
 pub use http::{HttpHistogram, HttpStat};
 pub use listener::{ListenerHistogram, ListenerStat};
 pub use server::{ServerHistogram, ServerStat};
@@ -68,7 +70,6 @@ macro_rules! metrics {
 
         $(#[$histogram_doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[repr(u16)]
         pub enum $histogram { $( $(#[$h_doc])* $h_variant, )* }
 
         impl $crate::telemetry::names::Stats for $stat {
@@ -115,6 +116,7 @@ mod tests {
         check::<ListenerStat>();
         check::<HttpStat>();
         check::<ClusterStat>();
+        check::<HostStat>();
     }
 
     #[test]

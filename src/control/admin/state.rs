@@ -1,0 +1,167 @@
+//! What the admin endpoint knows and can do: the seam to the composition root, which implements [`AdminState`].
+//!
+//! All methods are called on the control thread and must return at once: they hand out what is known and post
+//! commands, they never wait.
+use crate::config::address::Address;
+use crate::config::bootstrap::RuntimeLayer;
+use crate::config::cluster::CircuitBreakers;
+use crate::config::endpoint::{HealthStatus, Locality};
+use crate::telemetry::{HostStat, Scope};
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The process, as the admin endpoint sees it.
+pub trait AdminState: Send + Sync + 'static {
+    /// State and identity; asked at every request.
+    fn server_info(&self) -> ServerInfo;
+    /// Clusters in the order of their configuration.
+    fn clusters(&self) -> Vec<ClusterStatus>;
+    /// Listeners that are bound, in the order of their configuration.
+    fn listeners(&self) -> Vec<ListenerStatus>;
+    /// Everything that is configured, in Envoy's sections. Entries are rendered one by one, later.
+    fn config_dump(&self, include_eds: bool) -> Vec<DumpSection>;
+    /// Layers of runtime values, lowest first.
+    fn runtime_layers(&self) -> Vec<RuntimeLayer>;
+    /// Asks the process to do something. Must not wait for it.
+    fn command(&self, command: AdminCommand);
+}
+
+/// What a request can ask of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminCommand {
+    /// `/quitquitquit`: end the process, as SIGTERM does.
+    Quit,
+    /// `/healthcheck/fail`: the state becomes `DRAINING`, connections are asked to close.
+    FailHealthcheck,
+    /// `/healthcheck/ok`: back to `LIVE`.
+    PassHealthcheck,
+    /// `/drain_listeners`.
+    DrainListeners(DrainListeners),
+    /// `/reopen_logs`: open access logs anew. The application log is reopened by the endpoint itself.
+    ReopenLogs,
+}
+
+/// How listeners are drained. Source: Envoy's `/drain_listeners`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainListeners {
+    /// Listeners stop only after the drain time; connections are asked to close meanwhile.
+    pub graceful: bool,
+    /// Connections are asked to close, but listeners never stop.
+    pub skip_exit: bool,
+    /// Only listeners whose `traffic_direction` is inbound.
+    pub inbound_only: bool,
+}
+
+/// State and identity of the process.
+#[derive(Clone, Debug)]
+pub struct ServerInfo {
+    pub state: ServerState,
+    /// Since the process started.
+    pub uptime: Duration,
+    /// `revision/version/status/build type/TLS library`.
+    pub version: String,
+    /// Envoy's `CommandLineOptions` as JSON.
+    pub command_line_options: Value,
+    /// Envoy's `core.v3.Node` as JSON; the endpoint adds the user agent.
+    pub node: Value,
+    /// I/O backend in use: `io_uring`, `epoll`.
+    pub io_backend: String,
+    /// Why this backend, and which of its levels; one line.
+    pub io_backend_reason: String,
+    /// Workers, and to which CPUs they are pinned; one line.
+    pub workers: String,
+}
+
+/// Source: Envoy `admin.v3.ServerInfo.State`; the numbers are those of `server.state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerState {
+    Live = 0,
+    /// Health checks fail: on request, or because the process is about to end.
+    Draining = 1,
+    /// Waiting for clusters.
+    PreInitializing = 2,
+    /// Waiting for listeners.
+    Initializing = 3,
+}
+
+/// One cluster in `/clusters`.
+#[derive(Clone, Debug)]
+pub struct ClusterStatus {
+    pub name: Arc<str>,
+    /// Name in metrics: `alt_stat_name`, or the name.
+    pub observability_name: Arc<str>,
+    /// Whether it came from a control plane.
+    pub added_via_api: bool,
+    pub circuit_breakers: CircuitBreakers,
+    pub hosts: Vec<HostStatus>,
+}
+
+/// One host in `/clusters`.
+#[derive(Clone, Debug)]
+pub struct HostStatus {
+    pub address: Address,
+    /// Name that was resolved to the address, or the endpoint's `hostname`; may be empty.
+    pub hostname: Arc<str>,
+    pub health: HealthStatus,
+    pub weight: u32,
+    pub priority: u32,
+    pub locality: Locality,
+    /// Whether the endpoint's metadata mark it as canary.
+    pub canary: bool,
+    pub stats: Arc<Scope<HostStat>>,
+}
+
+/// One listener in `/listeners`.
+#[derive(Clone, Debug)]
+pub struct ListenerStatus {
+    pub name: Arc<str>,
+    /// Bound addresses: the listener's own, then additional ones. Port 0 is already resolved.
+    pub addresses: Vec<Address>,
+}
+
+/// One section of `/config_dump`, such as `type.googleapis.com/envoy.admin.v3.ClustersConfigDump`.
+#[derive(Debug)]
+pub struct DumpSection {
+    /// With the `type.googleapis.com/` prefix.
+    pub type_url: &'static str,
+    pub fields: Vec<(&'static str, DumpField)>,
+}
+
+/// One field of a section.
+#[derive(Debug)]
+pub enum DumpField {
+    /// `bootstrap`, `last_updated`.
+    Single(DumpEntry),
+    /// `static_clusters`, `dynamic_listeners`, in order.
+    Repeated(Vec<DumpEntry>),
+}
+
+/// A resource that can be rendered.
+pub struct DumpEntry {
+    /// Type of the entry, without prefix, such as `envoy.admin.v3.ClustersConfigDump.StaticCluster`: `?resource=`
+    /// lists entries outside of their section and has to say what they are. Empty for single fields.
+    pub type_name: &'static str,
+    /// Name of the resource, for `?name_regex=`.
+    pub name: Arc<str>,
+    /// Called once, when the client is ready for it.
+    pub render: Box<dyn FnOnce() -> Value + Send>,
+}
+
+impl ServerState {
+    /// Envoy's name of the state.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "LIVE",
+            Self::Draining => "DRAINING",
+            Self::PreInitializing => "PRE_INITIALIZING",
+            Self::Initializing => "INITIALIZING",
+        }
+    }
+}
+
+impl std::fmt::Debug for DumpEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DumpEntry").field("name", &self.name).finish_non_exhaustive()
+    }
+}
