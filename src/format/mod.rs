@@ -1,1 +1,20 @@
 //! Envoy command operators: parsed when configuration is converted, evaluated into bytes.
+//!
+//! Access logs, header values and the bodies of local replies are all written here. What a format reads
+//! is a [`context::FormatContext`]; nothing is allocated, locked or asked of a clock while it is written.
+mod coalesce;
+pub mod context;
+mod environment;
+pub mod error;
+pub mod formatter;
+mod grpc_status;
+pub mod json;
+mod operator;
+mod operators;
+mod parse;
+mod query;
+mod text;
+mod time;
+
+#[cfg(test)]
+mod tests;
