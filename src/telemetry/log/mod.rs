@@ -11,6 +11,7 @@ mod sink;
 pub use level::{COMPONENTS, Level, component};
 pub use pattern::{Pattern, PatternError};
 
+use crate::base::clock::wall_ns;
 use sink::Sink;
 use std::cell::Cell;
 use std::io;
@@ -114,7 +115,8 @@ impl Logger {
         if level < self.level(component) {
             return;
         }
-        let time = jiff::Timestamp::now().to_zoned(self.zone.clone());
+        let now = jiff::Timestamp::from_nanosecond(i128::from(wall_ns())).unwrap_or_default();
+        let time = now.to_zoned(self.zone.clone());
         let mut text = String::with_capacity(LINE_BYTES);
         self.pattern.write(
             &pattern::Entry {

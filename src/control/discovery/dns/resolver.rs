@@ -156,7 +156,7 @@ fn configuration(
 ) -> (ResolverConfig, ResolverOpts) {
     let (system_config, options) = system.unwrap_or_default();
     let (mut domain, mut search, mut servers) = system_config.into_parts();
-    if !dns.resolvers.is_empty() && !(dns.resolvers_are_fallback && !servers.is_empty()) {
+    if !dns.resolvers.is_empty() && (servers.is_empty() || !dns.resolvers_are_fallback) {
         servers = dns.resolvers.iter().map(|address| name_server(*address)).collect();
     } else if servers.is_empty() {
         servers.push(name_server(SocketAddr::from(([127, 0, 0, 1], NAME_SERVER_PORT))));
