@@ -50,14 +50,16 @@ impl CodeTable {
             into.add((value >> COUNT_BITS) as u16, value & COUNT_MASK);
         }
         if let Some(table) = self.overflow.get() {
-            for (code, cell) in (FIRST..).zip(table.iter()) {
-                into.add(code, cell.load(Relaxed));
+            for (code, count) in (FIRST..).zip(table.iter().map(|cell| cell.load(Relaxed))) {
+                if count > 0 {
+                    into.add(code, count);
+                }
             }
         }
     }
 }
 
-/// Merged counts, sorted by code, without zeros.
+/// Merged counts, sorted by code. A zero means counted once and reset since.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CodeCounts(Vec<(u16, u64)>);
 
@@ -76,9 +78,6 @@ impl CodeCounts {
     }
 
     pub fn add(&mut self, code: u16, count: u64) {
-        if count == 0 {
-            return;
-        }
         match self.0.binary_search_by_key(&code, |(code, _)| *code) {
             Ok(at) => self.0[at].1 += count,
             Err(at) => self.0.insert(at, (code, count)),

@@ -4,11 +4,13 @@
 //! through cells of their own, the control and log threads. The only reader is the control thread, through
 //! `registry`; it merges when somebody scrapes, and only then is a name turned into text.
 pub mod codes;
+pub mod family;
 pub mod histogram;
 pub mod log;
 pub mod metrics;
 pub mod names;
 pub mod registry;
+pub mod view;
 
 pub use codes::Origin;
 pub use metrics::{Cells, ClusterCells, HostCells, HttpCells, ListenerCells, Scope, ServerCells, Slot};

@@ -3,9 +3,11 @@
 //! Whoever compiles configuration asks for a scope by its tags and puts the handle next to the compiled resource;
 //! asking again for the same tags gives the same scope, so counters survive an update. Nobody removes a scope:
 //! the registry forgets it at the next `sweep` after its last handle and its last cells are gone.
+use super::family::ViewKind;
 use super::metrics::{Cells, Scope, Slot};
-use super::names::{ClusterStat, HostStat, HttpStat, ListenerStat, ServerStat};
-use std::collections::BTreeMap;
+use super::names::{ClusterStat, HostStat, HttpStat, Kind, ListenerStat, ServerStat, Stats};
+use super::view::{Interval, Source, Totals, View};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The scopes. Shared by the control thread, the thread that compiles configuration, and tests; never touched by
@@ -60,8 +62,48 @@ impl Registry {
         self.scope(&[])
     }
 
-    fn scope<S: super::names::Stats>(&self, tags: &[&str]) -> Arc<Scope<S>> {
+    fn scope<S: Stats>(&self, tags: &[&str]) -> Arc<Scope<S>> {
         Arc::new(Scope::new(tags, self.workers))
+    }
+
+    /// Everything there is to show, sorted by prefix, the process last. Scopes without holders are forgotten.
+    pub fn views(&self) -> Vec<View> {
+        let mut scopes = self.lock();
+        scopes.sweep();
+        let mut views = scopes.views();
+        views.push(scopes.view(
+            ViewKind::Server,
+            String::new(),
+            Vec::new(),
+            Source::Server(Arc::clone(&self.server)),
+        ));
+        views
+    }
+
+    /// Sets all counters to zero, as far as anybody can see: writers' cells are left alone, what they had counted
+    /// is subtracted from now on. Gauges and histograms stay, as in Envoy.
+    pub fn reset_counters(&self) {
+        let bases = self.views().into_iter().map(|view| (view.key(), Arc::new(view.totals()))).collect();
+        self.lock().bases = bases;
+    }
+
+    /// Ends an interval of the histograms. Called every flush interval.
+    pub fn flush(&self) {
+        let mut history = BTreeMap::new();
+        for view in self.views() {
+            let before = |index| view.history.as_ref().and_then(|history| history.get(index));
+            let intervals = (0..view.histogram_count()).map(|index| {
+                let flushed = view.histogram(index);
+                let gathered =
+                    before(index).map_or_else(|| flushed.clone(), |before| flushed.since(&before.flushed));
+                Interval { flushed, gathered }
+            });
+            let intervals: Vec<_> = intervals.collect();
+            if intervals.iter().any(|interval| !interval.flushed.is_empty()) {
+                history.insert(view.key(), Arc::new(intervals));
+            }
+        }
+        self.lock().history = history;
     }
 
     fn lock(&self) -> MutexGuard<'_, Scopes> {
@@ -70,15 +112,116 @@ impl Registry {
     }
 }
 
+type HttpTags = (Box<str>, Box<str>);
+type ViewKey = (ViewKind, String);
+const SERVER_KEY: ViewKey = (ViewKind::Server, String::new());
+
 #[derive(Debug, Default)]
 struct Scopes {
     listeners: BTreeMap<Box<str>, Arc<Scope<ListenerStat>>>,
     /// By stat prefix and listener.
     https: BTreeMap<HttpTags, Arc<Scope<HttpStat>>>,
     clusters: BTreeMap<Box<str>, Arc<Scope<ClusterStat>>>,
+    /// What managers that are gone had counted, while others with their prefix remain.
+    retired: BTreeMap<Box<str>, Arc<Totals>>,
+    /// Counters at the last reset.
+    bases: BTreeMap<ViewKey, Arc<Totals>>,
+    history: BTreeMap<ViewKey, Arc<Vec<Interval>>>,
 }
 
-type HttpTags = (Box<str>, Box<str>);
+impl Scopes {
+    /// Forgets scopes that nobody holds. A cluster or listener takes its metrics along; a connection manager
+    /// leaves its counts to the others of its prefix, so that the sum never shrinks.
+    fn sweep(&mut self) {
+        let before = self.listeners.len() + self.clusters.len() + self.https.len();
+        self.listeners.retain(|_, scope| scope.is_held());
+        self.clusters.retain(|_, scope| scope.is_held());
+        let gone: Vec<_> = self.https.extract_if(.., |_, scope| !scope.is_held()).collect();
+        for ((prefix, _), scope) in gone {
+            let before = self.retired.remove(&prefix);
+            if self
+                .https
+                .range((prefix.clone(), Box::default())..)
+                .next()
+                .is_some_and(|(tags, _)| tags.0 == prefix)
+            {
+                let view =
+                    self.view(ViewKind::Http, String::new(), Vec::new(), Source::Http(vec![scope], before));
+                let mut totals = view.totals();
+                for (value, row) in totals.values.iter_mut().zip(HttpStat::ROWS) {
+                    // Its connections are gone with it.
+                    if row.kind == Kind::Gauge {
+                        *value = 0;
+                    }
+                }
+                self.retired.insert(prefix, Arc::new(totals));
+            }
+        }
+        if before > self.listeners.len() + self.clusters.len() + self.https.len() {
+            // A later scope of the same name begins anew.
+            let keys: BTreeSet<_> = self.views().iter().map(View::key).chain([SERVER_KEY]).collect();
+            self.bases.retain(|key, _| keys.contains(key));
+            self.history.retain(|key, _| keys.contains(key));
+        }
+    }
+
+    fn views(&self) -> Vec<View> {
+        let mut views = Vec::new();
+        for (name, scope) in &self.clusters {
+            let labels = vec![("envoy_cluster_name", name.clone())];
+            let source = Source::Cluster(Arc::clone(scope));
+            views.push(self.view(ViewKind::Cluster, format!("cluster.{name}."), labels, source));
+        }
+        let https: Vec<_> = self.https.iter().collect();
+        for managers in https.chunk_by(|(a, _), (b, _)| a.0 == b.0) {
+            let prefix = &managers[0].0.0;
+            let labels = vec![("envoy_http_conn_manager_prefix", prefix.clone())];
+            let scopes = managers.iter().map(|(_, scope)| Arc::clone(scope)).collect();
+            let source = Source::Http(scopes, self.retired.get(prefix).cloned());
+            views.push(self.view(ViewKind::Http, format!("http.{prefix}."), labels, source));
+        }
+        for (address, scope) in &self.listeners {
+            let labels = vec![("envoy_listener_address", address.clone())];
+            let source = Source::Listener(Arc::clone(scope));
+            views.push(self.view(ViewKind::Listener, format!("listener.{address}."), labels, source));
+        }
+        for ((prefix, address), scope) in &self.https {
+            let labels = vec![
+                ("envoy_http_conn_manager_prefix", prefix.clone()),
+                ("envoy_listener_address", address.clone()),
+            ];
+            let source = Source::Http(vec![Arc::clone(scope)], None);
+            views.push(self.view(
+                ViewKind::ListenerHttp,
+                format!("listener.{address}.http.{prefix}."),
+                labels,
+                source,
+            ));
+        }
+        views.sort_by(|a, b| a.prefix.cmp(&b.prefix));
+        views
+    }
+
+    fn view(
+        &self,
+        kind: ViewKind,
+        prefix: String,
+        labels: Vec<(&'static str, Box<str>)>,
+        source: Source,
+    ) -> View {
+        let mut view = View { kind, prefix, labels, source, base: None, history: None };
+        let key = view.key();
+        view.base = self.bases.get(&key).cloned();
+        view.history = self.history.get(&key).cloned();
+        view
+    }
+}
+
+impl View {
+    fn key(&self) -> ViewKey {
+        (self.kind, self.prefix.clone())
+    }
+}
 
 /// A tag as Envoy writes it into a name: `://`, `:/`, `:` and NUL become `_`.
 fn sanitized(tag: &str) -> Box<str> {
@@ -88,6 +231,10 @@ fn sanitized(tag: &str) -> Box<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::ClusterCells;
+    use crate::telemetry::codes::Origin;
+    use crate::telemetry::names::HttpHistogram;
+    use crate::telemetry::view::Histograms;
 
     #[test]
     fn scope_asked_for_twice_is_the_same() {
@@ -102,5 +249,143 @@ mod tests {
     fn tag_with_colons_is_written_as_envoy_does() {
         assert_eq!(&*sanitized("[::1]:80"), "[__1]_80");
         assert_eq!(&*sanitized("http://a:1/b"), "http_a_1/b");
+    }
+
+    /// The value of a counter or gauge as `/stats` names it.
+    fn value(registry: &Registry, name: &str) -> Option<u64> {
+        let mut found = None;
+        for view in registry.views() {
+            for family in view.kind.families(registry.workers()) {
+                view.points(&family, |point| {
+                    if view.name(&family, point.code) == name {
+                        assert!(found.replace(point.value).is_none(), "{name} is there twice");
+                    }
+                });
+            }
+        }
+        found
+    }
+
+    fn histograms(registry: &Registry, name: &str) -> Histograms {
+        let views = registry.views();
+        let find = |view: &View| {
+            let families = view.kind.families(2).into_iter();
+            let found = families.filter(|family| view.name(family, None) == name).collect::<Vec<_>>();
+            found.first().map(|family| view.histograms(family))
+        };
+        views.iter().find_map(find).unwrap()
+    }
+
+    #[test]
+    fn managers_of_one_prefix_add_up_and_stay_apart_below_their_listeners() {
+        let registry = Registry::new(1);
+        let managers = ["l1", "l2"].map(|listener| registry.http("p", listener));
+        for (manager, times) in managers.iter().zip([1, 2]) {
+            let cells = manager.cells(Slot::Worker(0));
+            (0..times).for_each(|_| cells.downstream_response(200));
+        }
+        assert_eq!(value(&registry, "http.p.downstream_rq_2xx"), Some(3));
+        assert_eq!(value(&registry, "listener.l1.http.p.downstream_rq_2xx"), Some(1));
+        assert_eq!(value(&registry, "listener.l2.http.p.downstream_rq_completed"), Some(2));
+        assert_eq!(value(&registry, "listener.l2.http.p.downstream_cx_total"), None);
+    }
+
+    #[test]
+    fn scope_without_holders_is_forgotten_and_the_sum_of_its_prefix_does_not_shrink() {
+        let registry = Registry::new(1);
+        let stays = registry.http("p", "l1");
+        let goes = registry.http("p", "l2");
+        let cells = goes.cells(Slot::Worker(0));
+        cells.downstream_response(200);
+        cells.gauge_inc(HttpStat::DownstreamCxActive);
+        cells.record(HttpHistogram::DownstreamRqTime, 5);
+        drop(goes);
+        assert_eq!(
+            value(&registry, "listener.l2.http.p.downstream_rq_2xx"),
+            Some(1),
+            "a worker still has cells"
+        );
+        drop(cells);
+        assert_eq!(value(&registry, "listener.l2.http.p.downstream_rq_2xx"), None);
+        assert_eq!(value(&registry, "http.p.downstream_rq_2xx"), Some(1));
+        assert_eq!(value(&registry, "http.p.downstream_cx_active"), Some(0));
+        assert_eq!(histograms(&registry, "http.p.downstream_rq_time").cumulative.count(), 1);
+        drop(stays);
+        assert_eq!(value(&registry, "http.p.downstream_rq_2xx"), None);
+        let again = registry.http("p", "l1");
+        assert_eq!(value(&registry, "http.p.downstream_rq_2xx"), Some(0));
+        drop(again);
+    }
+
+    #[test]
+    fn reset_counters_leaves_gauges_and_histograms() {
+        let registry = Registry::new(1);
+        let cluster = registry.cluster("c");
+        let cells = cluster.cells(Slot::Worker(0));
+        let count = |cells: &ClusterCells| {
+            cells.inc(ClusterStat::UpstreamCxTotal);
+            cells.gauge_inc(ClusterStat::UpstreamCxActive);
+            cells.upstream_response(Origin::External, 200);
+            cells.upstream_rq_time(Origin::External, 7);
+        };
+        count(&cells);
+        registry.reset_counters();
+        assert_eq!(value(&registry, "cluster.c.upstream_cx_total"), Some(0));
+        assert_eq!(value(&registry, "cluster.c.upstream_rq_200"), Some(0));
+        assert_eq!(value(&registry, "cluster.c.upstream_cx_active"), Some(1));
+        count(&cells);
+        for (name, expected) in [
+            ("upstream_cx_total", 1),
+            ("upstream_rq_200", 1),
+            ("upstream_rq_2xx", 1),
+            ("upstream_rq_completed", 1),
+            ("external.upstream_rq_200", 1),
+            ("external.upstream_rq_completed", 1),
+            ("upstream_cx_active", 2),
+        ] {
+            assert_eq!(value(&registry, &format!("cluster.c.{name}")), Some(expected), "{name}");
+        }
+        assert_eq!(value(&registry, "cluster.c.internal.upstream_rq_completed"), None);
+        assert_eq!(histograms(&registry, "cluster.c.upstream_rq_time").cumulative.count(), 2);
+        drop((cells, cluster));
+        assert_eq!(value(&registry, "cluster.c.upstream_cx_total"), None);
+        let again = registry.cluster("c");
+        again.cells(Slot::Worker(0)).inc(ClusterStat::UpstreamCxTotal);
+        assert_eq!(
+            value(&registry, "cluster.c.upstream_cx_total"),
+            Some(1),
+            "the reset is forgotten with the scope"
+        );
+    }
+
+    #[test]
+    fn flush_separates_intervals_of_histograms() {
+        let registry = Registry::new(1);
+        let cluster = registry.cluster("c");
+        let cells = cluster.cells(Slot::Worker(0));
+        let counts = || {
+            let both = histograms(&registry, "cluster.c.upstream_rq_time");
+            (both.cumulative.count(), both.interval.count())
+        };
+        cells.upstream_rq_time(Origin::External, 1);
+        assert_eq!(counts(), (1, 0));
+        registry.flush();
+        assert_eq!(counts(), (1, 1));
+        cells.upstream_rq_time(Origin::Internal, 1);
+        cells.upstream_rq_time(Origin::Internal, 2);
+        registry.flush();
+        assert_eq!(counts(), (3, 2));
+        registry.flush();
+        assert_eq!(counts(), (3, 0));
+    }
+
+    #[test]
+    fn listener_shows_the_part_of_each_worker() {
+        let registry = Registry::new(2);
+        let listener = registry.listener("127.0.0.1:80");
+        listener.cells(Slot::Worker(1)).add(ListenerStat::DownstreamCxTotal, 4);
+        listener.cells(Slot::Worker(0)).inc(ListenerStat::DownstreamCxTotal);
+        assert_eq!(value(&registry, "listener.127.0.0.1_80.downstream_cx_total"), Some(5));
+        assert_eq!(value(&registry, "listener.127.0.0.1_80.worker_1.downstream_cx_total"), Some(4));
     }
 }

@@ -1,0 +1,227 @@
+//! What a scrape sees of one scope: its prefix, its labels, and its numbers, merged at the moment they are asked.
+//!
+//! A view holds the scopes alive, not copies of their numbers, so a scrape of many clusters costs no memory per
+//! metric and can be rendered piece by piece.
+use super::codes::{CodeCounts, Origin};
+use super::family::{At, CODE_LABEL, Family, FamilyKind, ViewKind};
+use super::histogram::Distribution;
+use super::metrics::Scope;
+use super::names::{ClusterStat, HttpStat, ListenerStat, ServerStat, Stats};
+use std::sync::Arc;
+
+/// One scope, ready to be rendered.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub kind: ViewKind,
+    /// Envoy's prefix of the names, with its final dot: `cluster.a.`; empty for the process.
+    pub prefix: String,
+    /// Prometheus labels.
+    pub labels: Vec<(&'static str, Box<str>)>,
+    pub(super) source: Source,
+    /// What counters had counted when they were last reset.
+    pub(super) base: Option<Arc<Totals>>,
+    /// Histograms at the last flush, and what they gathered in the interval before it.
+    pub(super) history: Option<Arc<Vec<Interval>>>,
+}
+
+/// One number of a family.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    pub value: u64,
+    /// Whether anybody ever wrote it.
+    pub used: bool,
+    /// Its code, in families that have one value per response code.
+    pub code: Option<u16>,
+}
+
+/// A histogram of a family.
+#[derive(Clone, Debug, Default)]
+pub struct Histograms {
+    /// Since the start.
+    pub cumulative: Distribution,
+    /// In the last whole flush interval.
+    pub interval: Distribution,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    Server(Arc<Scope<ServerStat>>),
+    Listener(Arc<Scope<ListenerStat>>),
+    Cluster(Arc<Scope<ClusterStat>>),
+    /// All managers of one prefix, and what managers that are gone had counted.
+    Http(Vec<Arc<Scope<HttpStat>>>, Option<Arc<Totals>>),
+}
+
+/// Frozen numbers of a scope.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) values: Vec<u64>,
+    pub(super) codes: [CodeCounts; 2],
+    pub(super) histograms: Vec<Distribution>,
+}
+
+/// A histogram between two flushes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Interval {
+    pub(super) flushed: Distribution,
+    pub(super) gathered: Distribution,
+}
+
+impl View {
+    /// Calls `f` with each number of a family; not for histograms.
+    pub fn points(&self, family: &Family, mut f: impl FnMut(Point)) {
+        let mut point = |value, used, code| f(Point { value, used, code });
+        match family.at {
+            At::Row(row) => {
+                let (mut value, used) = self.row(row);
+                if family.kind == FamilyKind::Counter {
+                    value = value.saturating_sub(self.base.as_ref().map_or(0, |base| base.values[row]));
+                }
+                point(value, used, None);
+            }
+            At::Worker { row, worker } => {
+                let value = self.worker_row(row, worker);
+                point(value, value != 0, None);
+            }
+            At::Codes(origin) => {
+                for (code, count) in self.codes(origin).iter() {
+                    point(count, true, Some(code));
+                }
+            }
+            // Like Envoy's, these appear when they are first counted, but for the total.
+            At::Class(origin, class) => {
+                let codes = self.codes(origin);
+                if codes.iter().any(|(code, _)| code / 100 == class) {
+                    point(codes.class(class), true, None);
+                }
+            }
+            At::Completed(origin) => {
+                let codes = self.codes(origin);
+                if origin.is_none() || codes.iter().next().is_some() {
+                    point(codes.total(), codes.iter().next().is_some(), None);
+                }
+            }
+            At::Histogram(..) => {}
+        }
+    }
+
+    /// The numbers of a family of histograms.
+    pub fn histograms(&self, family: &Family) -> Histograms {
+        let mut result = Histograms::default();
+        if let At::Histogram(first, last) = family.at {
+            for index in first..=last {
+                result.cumulative.add_all(&self.histogram(index));
+                if let Some(interval) = self.history.as_ref().and_then(|history| history.get(index)) {
+                    result.interval.add_all(&interval.gathered);
+                }
+            }
+        }
+        result
+    }
+
+    /// Envoy's full name of a number.
+    pub fn name(&self, family: &Family, code: Option<u16>) -> String {
+        let code = code.map(|code| code.to_string()).unwrap_or_default();
+        [&self.prefix, &*family.text, &code].concat()
+    }
+
+    /// Calls `f` with the labels of a number, the more special ones first, as Envoy does.
+    pub fn labels(&self, family: &Family, code: Option<u16>, mut f: impl FnMut(&str, &str)) {
+        if let Some(code) = code {
+            f(CODE_LABEL, &code.to_string());
+        }
+        if let Some((name, value)) = &family.label {
+            f(name, value);
+        }
+        self.labels.iter().for_each(|(name, value)| f(name, value));
+    }
+
+    pub(super) fn histogram(&self, index: usize) -> Distribution {
+        let mut merged = Distribution::default();
+        match &self.source {
+            Source::Server(scope) => scope.merge_histogram(index, &mut merged),
+            Source::Listener(scope) => scope.merge_histogram(index, &mut merged),
+            Source::Cluster(scope) => scope.merge_histogram(index, &mut merged),
+            Source::Http(scopes, retired) => {
+                scopes.iter().for_each(|scope| scope.merge_histogram(index, &mut merged));
+                if let Some(gone) = retired.as_ref().and_then(|retired| retired.histograms.get(index)) {
+                    merged.add_all(gone);
+                }
+            }
+        }
+        merged
+    }
+
+    pub(super) fn histogram_count(&self) -> usize {
+        match (self.kind, &self.source) {
+            (ViewKind::ListenerHttp, _) => 0,
+            (_, Source::Server(_)) => ServerStat::HISTOGRAMS.len(),
+            (_, Source::Listener(_)) => ListenerStat::HISTOGRAMS.len(),
+            (_, Source::Cluster(_)) => ClusterStat::HISTOGRAMS.len(),
+            (_, Source::Http(..)) => HttpStat::HISTOGRAMS.len(),
+        }
+    }
+
+    /// Everything that has been counted, without regard to an earlier reset.
+    pub(super) fn totals(&self) -> Totals {
+        let rows = match &self.source {
+            Source::Server(_) => ServerStat::ROWS,
+            Source::Listener(_) => ListenerStat::ROWS,
+            Source::Cluster(_) => ClusterStat::ROWS,
+            Source::Http(..) => HttpStat::ROWS,
+        };
+        Totals {
+            values: (0..rows.len()).map(|row| self.row(row).0).collect(),
+            codes: [Origin::Internal, Origin::External].map(|origin| self.raw_codes(origin)),
+            histograms: (0..self.histogram_count()).map(|index| self.histogram(index)).collect(),
+        }
+    }
+
+    fn row(&self, row: usize) -> (u64, bool) {
+        match &self.source {
+            Source::Server(scope) => scope.value(row),
+            Source::Listener(scope) => scope.value(row),
+            Source::Cluster(scope) => scope.value(row),
+            Source::Http(scopes, retired) => {
+                let gone = retired.as_ref().map_or(0, |retired| retired.values[row]);
+                scopes
+                    .iter()
+                    .map(|scope| scope.value(row))
+                    .fold((gone, gone != 0), |sum, value| (sum.0 + value.0, sum.1 | value.1))
+            }
+        }
+    }
+
+    fn worker_row(&self, row: usize, worker: usize) -> u64 {
+        match &self.source {
+            Source::Listener(scope) => scope.worker_value(row, worker),
+            Source::Server(_) | Source::Cluster(_) | Source::Http(..) => 0,
+        }
+    }
+
+    fn codes(&self, origin: Option<Origin>) -> CodeCounts {
+        let one = |origin: Origin| {
+            let mut codes = self.raw_codes(origin);
+            if let Some(base) = &self.base {
+                codes.subtract(&base.codes[origin as usize]);
+            }
+            codes
+        };
+        match origin {
+            Some(origin) => one(origin),
+            None => {
+                let mut codes = one(Origin::Internal);
+                codes.add_all(&one(Origin::External));
+                codes
+            }
+        }
+    }
+
+    fn raw_codes(&self, origin: Origin) -> CodeCounts {
+        let mut codes = CodeCounts::default();
+        if let Source::Cluster(scope) = &self.source {
+            scope.merge_codes(origin, &mut codes);
+        }
+        codes
+    }
+}
