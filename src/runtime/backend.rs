@@ -7,6 +7,7 @@ use std::io;
 use std::task::Poll;
 
 use super::socket::{SocketKey, Sockets};
+use super::stats::Stats;
 use super::sys::RawAddr;
 use super::task::{TaskId, Tasks};
 use crate::buffer::{Chunk, Pool};
@@ -18,6 +19,7 @@ pub(super) struct Scope<'a> {
     pub(super) pool: &'a Pool,
     /// Tasks that wait for pool memory; the runtime wakes them when there is some.
     pub(super) starved: &'a mut Vec<TaskId>,
+    pub(super) stats: &'a mut Stats,
 }
 
 pub(super) trait Backend {
@@ -27,8 +29,11 @@ pub(super) trait Backend {
     /// Begins a connect; `Socket::connect` tells the outcome and `send_task` is woken.
     fn connect(&mut self, scope: &mut Scope<'_>, key: SocketKey, address: RawAddr);
 
-    /// The next received bytes, `None` at the end. Pending registers the current task.
+    /// The next received bytes, what was received before first; `None` at the end. Pending registers the current task.
     fn poll_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Option<Chunk>>>;
+
+    /// Sees to it that arriving bytes, or the peer's end, wake `recv_task` though nobody polls for them.
+    fn watch(&mut self, scope: &mut Scope<'_>, key: SocketKey);
 
     /// Sends what is queued, now or with the next visit to the kernel. At most one send per socket is under way.
     fn start_send(&mut self, scope: &mut Scope<'_>, key: SocketKey);
@@ -42,4 +47,9 @@ pub(super) trait Backend {
     /// Visits the kernel: submits, waits up to `timeout_ms` (`None`: until something happens), takes note of events.
     /// Returns whether the mailbox was rung.
     fn wait(&mut self, scope: &mut Scope<'_>, timeout_ms: Option<u64>) -> io::Result<bool>;
+
+    /// Pool chunks that the back end keeps ready to receive into.
+    fn chunks_held(&self) -> usize {
+        0
+    }
 }

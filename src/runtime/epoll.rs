@@ -62,6 +62,9 @@ impl Backend for Epoll {
 
     fn poll_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Option<Chunk>>> {
         let socket = scope.sockets.live(key);
+        if let Some(unread) = socket.received.pop() {
+            return Poll::Ready(Ok(Some(unread)));
+        }
         while socket.readable && socket.recv_end.is_none() {
             let size = if socket.bulk { ChunkSize::Large } else { ChunkSize::Small };
             let Some(mut chunk) = scope.pool.alloc(size) else {
@@ -70,7 +73,7 @@ impl Backend for Epoll {
             };
             let room = chunk.capacity();
             match sys::recv(socket.raw_fd(), chunk.spare()) {
-                Ok(0) => socket.recv_end = Some(RecvEnd::Eof),
+                Ok(0) => socket.end_recv(RecvEnd::Eof),
                 Ok(count) => {
                     socket.readable = count == room || socket.peer_closed;
                     chunk.advance(count);
@@ -78,9 +81,7 @@ impl Backend for Epoll {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    socket.recv_end = Some(RecvEnd::Error(error.raw_os_error().unwrap_or(libc::EIO)))
-                }
+                Err(error) => socket.end_recv(RecvEnd::Error(error.raw_os_error().unwrap_or(libc::EIO))),
             }
         }
         match socket.recv_end {
@@ -91,6 +92,10 @@ impl Backend for Epoll {
                 Poll::Pending
             }
         }
+    }
+
+    fn watch(&mut self, _scope: &mut Scope<'_>, _key: SocketKey) {
+        // Edges are reported without being asked for.
     }
 
     fn start_send(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
@@ -119,6 +124,7 @@ impl Backend for Epoll {
                     socket.to_send.consume(count);
                     // A short send set SOCK_NOSPACE: an edge will tell when there is room.
                     socket.writable = count == asked;
+                    scope.stats.short_sends += u64::from(count < asked);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -126,9 +132,7 @@ impl Backend for Epoll {
             }
         }
         if socket.to_send.is_empty() && socket.shutdown == Shutdown::WhenSent {
-            // A broken connection refuses; its receiving side says so.
-            let _ = sys::shutdown_write(socket.raw_fd());
-            socket.shutdown = Shutdown::Done;
+            socket.finish_shutdown();
         }
         if socket.send_error.is_some() || socket.to_send.bytes() <= socket.wake_at {
             scope.tasks.wake(socket.send_task);
@@ -143,6 +147,7 @@ impl Backend for Epoll {
         }
         match sys::accept(listener.raw_fd()) {
             Ok(fd) => {
+                scope.stats.accepted += 1;
                 let accepted = scope.sockets.insert(fd);
                 if let Err(error) = self.register(scope, accepted) {
                     scope.sockets.remove(accepted);
@@ -169,6 +174,8 @@ impl Backend for Epoll {
     fn wait(&mut self, scope: &mut Scope<'_>, timeout_ms: Option<u64>) -> io::Result<bool> {
         let timeout = timeout_ms.map_or(-1, |ms| i32::try_from(ms).unwrap_or(i32::MAX));
         let count = sys::epoll_wait(&self.epoll, &mut self.events, timeout)?;
+        scope.stats.visits += 1;
+        scope.stats.completions += count as u64;
         let mut rung = false;
         for index in 0..count {
             let libc::epoll_event { events, u64: token } = self.events[index];

@@ -6,7 +6,10 @@ mod backend;
 mod epoll;
 pub mod listen;
 pub mod mailbox;
+mod probe;
+mod ring;
 mod socket;
+mod stats;
 mod sys;
 mod task;
 mod tcp;
@@ -33,6 +36,9 @@ use crate::base::clock::{Clock, Now};
 use crate::base::limits;
 use crate::buffer::Pool;
 
+pub use probe::{BackendInfo, IoBackend, IoChoice};
+pub use ring::RingLevel;
+pub use stats::Stats;
 pub use task::{Recycled, TaskId};
 pub use tcp::{Keepalive, RawOption, TcpListener, TcpStream};
 
@@ -57,16 +63,19 @@ struct Io {
     driver: Driver,
     sockets: Sockets,
     starved: Vec<TaskId>,
+    stats: Stats,
 }
 
 enum Driver {
     Epoll(epoll::Epoll),
+    Ring(Box<ring::Ring>),
 }
 
 impl Driver {
     fn backend(&mut self) -> &mut dyn Backend {
         match self {
             Self::Epoll(epoll) => epoll,
+            Self::Ring(ring) => &mut **ring,
         }
     }
 }
@@ -75,26 +84,39 @@ impl Driver {
 const UPKEEP_NS: u64 = 1_000_000_000;
 
 impl Runtime {
+    /// A runtime on the best back end that the choice and this host allow. It also watches a mailbox's bell. Made on
+    /// the thread that will run it.
+    ///
+    /// # Errors
+    /// No descriptor or address space left, or io_uring was demanded and does not work.
+    pub fn new(choice: IoChoice, bell: BorrowedFd<'_>) -> io::Result<(Self, BackendInfo)> {
+        let pool = Pool::new()?;
+        let (driver, info) = probe::open(choice, bell.as_raw_fd(), &pool)?;
+        Ok((Self::with_driver(driver, pool), info))
+    }
+
     /// A runtime on epoll that also watches a mailbox's bell.
     ///
     /// # Errors
     /// No descriptor or address space left.
     pub fn epoll(bell: BorrowedFd<'_>) -> io::Result<Self> {
-        Self::new(Driver::Epoll(epoll::Epoll::new(bell.as_raw_fd())?))
+        let choice = IoChoice { backend: IoBackend::Epoll, level: None };
+        Self::new(choice, bell).map(|(runtime, _)| runtime)
     }
 
-    fn new(driver: Driver) -> io::Result<Self> {
+    fn with_driver(driver: Driver, pool: Pool) -> Self {
         let clock = Clock::start();
-        Ok(Self(Rc::new(Shared {
-            io: RefCell::new(Io { driver, sockets: Sockets::default(), starved: Vec::new() }),
+        let io = Io { driver, sockets: Sockets::default(), starved: Vec::new(), stats: Stats::default() };
+        Self(Rc::new(Shared {
+            io: RefCell::new(io),
             tasks: Tasks::new(),
             wheel: RefCell::new(Wheel::new()),
-            pool: Pool::new()?,
+            pool,
             clock: Cell::new(clock),
             now: Cell::new(clock.now()),
             mail_task: Cell::new(TaskId::NONE),
             upkeep: Cell::new(Now(0)),
-        })))
+        }))
     }
 
     /// Monotonic time of this turn.
@@ -205,13 +227,19 @@ impl Runtime {
 
     /// Tasks alive, sockets open, operations with the kernel, chunks in use: all zero when nothing leaks.
     pub fn leaks(&self) -> Leaks {
-        let io = self.0.io.borrow();
+        let mut io = self.0.io.borrow_mut();
+        let held = io.driver.backend().chunks_held();
         Leaks {
             tasks: self.0.tasks.alive(),
             sockets: io.sockets.open(),
             operations: io.sockets.ops(),
-            chunks: self.0.pool.chunks_in_use() as usize,
+            chunks: self.0.pool.chunks_in_use() as usize - held,
         }
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> Stats {
+        self.0.io.borrow().stats
     }
 
     /// Tasks that ended in a panic so far.
@@ -252,8 +280,8 @@ impl Runtime {
     }
 
     fn with_scope<T>(&self, work: impl FnOnce(&mut Driver, &mut Scope<'_>) -> T) -> T {
-        let Io { driver, sockets, starved } = &mut *self.0.io.borrow_mut();
-        work(driver, &mut Scope { sockets, tasks: &self.0.tasks, pool: &self.0.pool, starved })
+        let Io { driver, sockets, starved, stats } = &mut *self.0.io.borrow_mut();
+        work(driver, &mut Scope { sockets, tasks: &self.0.tasks, pool: &self.0.pool, starved, stats })
     }
 
     fn with_socket<T>(&self, key: SocketKey, work: impl FnOnce(&mut Socket, TaskId) -> T) -> T {

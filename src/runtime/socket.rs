@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{OwnedFd, RawFd};
 
-use super::sys::RawAddr;
+use super::sys::{self, RawAddr};
 use super::task::TaskId;
 use crate::buffer::ChunkQueue;
 
@@ -75,14 +75,21 @@ pub(super) struct Socket {
     pub(super) recv_op: RecvOp,
     /// Large chunks are worth it: a body streams.
     pub(super) bulk: bool,
+    /// Ring: the last receive left nothing in the kernel's buffer.
+    pub(super) drained: bool,
     /// Epoll, sim: a receive may find something.
     pub(super) readable: bool,
     /// The peer's end is known to lie ahead, perhaps behind unread bytes.
     pub(super) peer_closed: bool,
 
-    /// To be sent; the first `sending` bytes are with the kernel.
+    /// To be sent; while `sending`, the kernel reads the first chunks of it.
     pub(super) to_send: ChunkQueue,
+    /// Ring: a send is under way.
     pub(super) sending: bool,
+    /// Ring: bytes of that send.
+    pub(super) sending_bytes: usize,
+    /// Ring: on the list of sockets that have something to send.
+    pub(super) send_queued: bool,
     /// `send_task` is woken when no more than this waits.
     pub(super) wake_at: usize,
     pub(super) send_error: Option<i32>,
@@ -156,16 +163,6 @@ impl Sockets {
     pub(super) fn ops(&self) -> usize {
         self.slots.iter().map(|socket| socket.ops as usize).sum()
     }
-
-    /// Keys of all sockets in use.
-    pub(super) fn keys(&self) -> Vec<SocketKey> {
-        self.slots
-            .iter()
-            .enumerate()
-            .filter(|(_, socket)| socket.fd.is_some())
-            .map(|(slot, socket)| SocketKey { slot: slot as u32, generation: socket.generation })
-            .collect()
-    }
 }
 
 impl Socket {
@@ -182,10 +179,13 @@ impl Socket {
             recv_end: None,
             recv_op: RecvOp::Idle,
             bulk: false,
+            drained: false,
             readable: false,
             peer_closed: false,
             to_send: ChunkQueue::default(),
             sending: false,
+            sending_bytes: 0,
+            send_queued: false,
             wake_at: 0,
             send_error: None,
             writable: false,
@@ -219,8 +219,29 @@ impl Socket {
         self.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
+    /// Takes note that nothing more will arrive.
+    ///
+    /// A reset that a send has already reported leaves the kernel's error slot empty: the next receive then shows an
+    /// orderly end that never was. Only after `EPIPE` the end may have been real (the peer finished, then reset).
+    pub(super) fn end_recv(&mut self, end: RecvEnd) {
+        let end = match (end, self.send_error) {
+            (RecvEnd::Eof, Some(errno)) if errno != libc::EPIPE => RecvEnd::Error(errno),
+            _ => end,
+        };
+        self.recv_end = Some(end);
+        self.peer_closed = true;
+    }
+
+    /// Closes our direction, all being sent.
+    pub(super) fn finish_shutdown(&mut self) {
+        // A broken connection refuses; its receiving side says so.
+        let _ = sys::shutdown_write(self.raw_fd());
+        self.shutdown = Shutdown::Done;
+    }
+
     /// Takes note that the connection broke while sending; what was queued is dropped.
     pub(super) fn fail_send(&mut self, errno: i32) {
+        debug_assert!(!self.sending, "the kernel has let go of the chunks");
         self.send_error = Some(errno);
         self.to_send.clear();
     }

@@ -273,3 +273,116 @@ pub(crate) fn epoll_wait(
         Err(error) => Err(error),
     }
 }
+
+// === io_uring calls that the crate wraps only together with its own idea of the ring's descriptor ===
+
+const REGISTER_RING_FDS: u32 = 20;
+pub(crate) const UNREGISTER_RING_FDS: u32 = 21;
+
+/// `struct io_uring_rsrc_update`.
+#[repr(C)]
+struct RingFdUpdate {
+    offset: u32,
+    reserved: u32,
+    data: u64,
+}
+
+/// `struct io_uring_getevents_arg` with the time it points to.
+#[derive(Debug)]
+pub(crate) struct EnterArgs(Option<[i64; 2]>);
+
+#[repr(C)]
+struct GetEvents {
+    sigmask: u64,
+    sigmask_bytes: u32,
+    min_wait_usec: u32,
+    time: u64,
+}
+
+impl EnterArgs {
+    /// `None` waits for ever.
+    pub(crate) fn new(timeout_ms: Option<u64>) -> Self {
+        Self(timeout_ms.map(|ms| [(ms / 1000).min(i64::MAX as u64) as i64, (ms % 1000) as i64 * 1_000_000]))
+    }
+}
+
+/// `io_uring_enter` with extended arguments.
+pub(crate) fn ring_enter(
+    fd: RawFd,
+    to_submit: u32,
+    want: u32,
+    flags: u32,
+    args: &EnterArgs,
+) -> io::Result<()> {
+    let time = args.0.as_ref().map_or(0, |time| time.as_ptr() as u64);
+    let arg = GetEvents { sigmask: 0, sigmask_bytes: 0, min_wait_usec: 0, time };
+    // SAFETY: the argument and the time live through the call; submitted entries are the caller's promise.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_enter,
+            fd,
+            to_submit,
+            want,
+            flags,
+            &raw const arg,
+            size_of::<GetEvents>(),
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Puts a ring into the calling thread's table; returns its index there.
+pub(crate) fn register_ring_fd(ring: RawFd) -> io::Result<u32> {
+    let mut update = RingFdUpdate { offset: u32::MAX, reserved: 0, data: ring as u64 };
+    // SAFETY: `update` lives through the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_RING_FDS, &raw mut update, 1u32) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(update.offset) }
+}
+
+pub(crate) fn unregister_ring_fd(ring: RawFd, index: u32) {
+    let update = RingFdUpdate { offset: index, reserved: 0, data: 0 };
+    // SAFETY: `update` lives through the call. A refusal leaves the ring open until the thread ends.
+    unsafe { libc::syscall(libc::SYS_io_uring_register, ring, UNREGISTER_RING_FDS, &raw const update, 1u32) };
+}
+
+/// Anonymous zeroed pages that a child does not inherit.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    address: std::ptr::NonNull<u8>,
+    bytes: usize,
+}
+
+impl Pages {
+    pub(crate) fn new(bytes: usize) -> io::Result<Self> {
+        // SAFETY: an anonymous mapping at an address of the kernel's choosing; it aliases nothing.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the mapping just made.
+        unsafe { libc::madvise(address, bytes, libc::MADV_DONTFORK) };
+        let address = std::ptr::NonNull::new(address.cast()).ok_or_else(io::Error::last_os_error)?;
+        Ok(Self { address, bytes })
+    }
+
+    pub(crate) fn address(&self) -> std::ptr::NonNull<u8> {
+        self.address
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`; whoever was given the address is done with it.
+        unsafe { libc::munmap(self.address.as_ptr().cast(), self.bytes) };
+    }
+}

@@ -95,10 +95,6 @@ impl TcpStream {
     /// # Errors
     /// The connection broke; bytes that arrived before have been returned.
     pub fn poll_recv(&self) -> Poll<io::Result<Option<Chunk>>> {
-        let unread = self.runtime.with_socket(self.key, |socket, _| socket.received.pop());
-        if let Some(chunk) = unread {
-            return Poll::Ready(Ok(Some(chunk)));
-        }
         self.runtime.with_backend(|backend, scope| backend.poll_recv(scope, self.key))
     }
 
@@ -122,11 +118,14 @@ impl TcpStream {
 
     /// Ready once the peer is known to have finished or the connection broke. Pending wakes the current task later.
     pub fn poll_peer_closed(&self) -> Poll<()> {
-        self.runtime.with_socket(self.key, |socket, current| {
+        self.runtime.with_backend(|backend, scope| {
+            let current = scope.tasks.current();
+            let socket = scope.sockets.live(self.key);
             if socket.peer_closed || socket.recv_end.is_some() || socket.send_error.is_some() {
                 return Poll::Ready(());
             }
             socket.recv_task = current;
+            backend.watch(scope, self.key);
             Poll::Pending
         })
     }
@@ -189,7 +188,10 @@ impl TcpStream {
 
     /// Makes `task` the one that hears of received bytes and of the peer's end: who looks after an idle connection.
     pub fn watch_by(&self, task: super::TaskId) {
-        self.runtime.with_socket(self.key, |socket, _| socket.recv_task = task);
+        self.runtime.with_backend(|backend, scope| {
+            scope.sockets.live(self.key).recv_task = task;
+            backend.watch(scope, self.key);
+        });
     }
 
     /// The peer's address.

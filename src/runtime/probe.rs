@@ -1,0 +1,151 @@
+//! Chooses the back end by trying: each level of the ring is set up and made to work once; versions are not asked.
+//!
+//! Distributions backport, containers forbid: what counts is whether the calls succeed here and now.
+
+use std::fmt;
+use std::io;
+use std::os::fd::RawFd;
+
+use super::Driver;
+use super::epoll::Epoll;
+use super::ring::{QUEUE_SIZE, Ring, RingLevel};
+use crate::buffer::Pool;
+
+/// Which back end to use. Source: `--io-backend`; default `auto`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoBackend {
+    /// io_uring where the kernel offers it and lets us, else epoll.
+    #[default]
+    Auto,
+    /// io_uring, or no start.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// What the operator asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoChoice {
+    /// The back end.
+    pub backend: IoBackend,
+    /// Exactly this level of the ring; default: the highest that works. Source: `--io-level`.
+    pub level: Option<RingLevel>,
+}
+
+/// What was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendInfo {
+    /// Level of the ring; `None`: epoll.
+    pub level: Option<RingLevel>,
+    /// Why, in a sentence for the log and `/server_info`.
+    pub reason: String,
+}
+
+impl BackendInfo {
+    /// `io_uring` or `epoll`.
+    pub fn name(&self) -> &'static str {
+        if self.level.is_some() { "io_uring" } else { "epoll" }
+    }
+}
+
+impl fmt::Display for BackendInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.level {
+            Some(level) => write!(f, "io_uring ({level}): {}", self.reason),
+            None => write!(f, "epoll: {}", self.reason),
+        }
+    }
+}
+
+const LEVELS: [RingLevel; 3] = [RingLevel::Three, RingLevel::Two, RingLevel::One];
+
+/// Makes the back end of the calling thread's worker.
+///
+/// # Errors
+/// `IoUring` was asked for and no level works; no descriptor left for epoll.
+pub(super) fn open(choice: IoChoice, bell: RawFd, pool: &Pool) -> io::Result<(Driver, BackendInfo)> {
+    if choice.backend == IoBackend::Epoll {
+        let reason = "asked for".to_owned();
+        return Ok((Driver::Epoll(Epoll::new(bell)?), BackendInfo { level: None, reason }));
+    }
+    let mut refusals = String::new();
+    let mut last = None;
+    for level in LEVELS.into_iter().filter(|&level| choice.level.is_none_or(|asked| asked == level)) {
+        match Ring::open(level, QUEUE_SIZE, bell, pool).and_then(|mut ring| ring.prove().map(|()| ring)) {
+            Ok(ring) => {
+                let reason = match (choice.level, refusals.is_empty()) {
+                    (Some(_), _) => "this level was asked for, and works".to_owned(),
+                    (None, true) => "everything used was tried and works".to_owned(),
+                    (None, false) => format!("the highest level that works; {refusals}"),
+                };
+                return Ok((Driver::Ring(Box::new(ring)), BackendInfo { level: Some(level), reason }));
+            }
+            Err(error) => {
+                if !refusals.is_empty() {
+                    refusals.push_str(", ");
+                }
+                refusals.push_str(&format!("{level}: {}", explain(&error)));
+                let forbidden = is_final(&error);
+                last = Some(error);
+                if forbidden {
+                    break;
+                }
+            }
+        }
+    }
+    match (choice.backend, last) {
+        (IoBackend::IoUring, Some(error)) => {
+            Err(io::Error::new(error.kind(), format!("io_uring does not work here ({refusals})")))
+        }
+        _ => {
+            let reason = format!("io_uring does not work here ({refusals})");
+            Ok((Driver::Epoll(Epoll::new(bell)?), BackendInfo { level: None, reason }))
+        }
+    }
+}
+
+/// Whether lower levels would be refused as well.
+fn is_final(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EPERM | libc::EACCES | libc::ENOSYS | libc::ENOMEM | libc::EMFILE | libc::ENFILE)
+    )
+}
+
+fn explain(error: &io::Error) -> String {
+    let hint = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) if is_disabled() => "switched off by kernel.io_uring_disabled",
+        Some(libc::EPERM | libc::EACCES) => "forbidden, as container runtimes' default seccomp profiles do",
+        Some(libc::ENOSYS) => "not in this kernel, or hidden by a seccomp profile",
+        Some(libc::ENOMEM) => "out of memory, or beyond RLIMIT_MEMLOCK",
+        Some(libc::EINVAL | libc::EOPNOTSUPP) => "unknown to this kernel",
+        _ => return error.to_string(),
+    };
+    format!("{hint} ({error})")
+}
+
+fn is_disabled() -> bool {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").is_ok_and(|value| value.trim() != "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusal_is_explained_for_the_operator() {
+        let seccomp = explain(&io::Error::from_raw_os_error(libc::ENOSYS));
+        assert!(seccomp.contains("seccomp"), "{seccomp}");
+        assert!(is_final(&io::Error::from_raw_os_error(libc::EPERM)));
+        assert!(!is_final(&io::Error::from_raw_os_error(libc::EINVAL)), "a lower level may work");
+    }
+
+    #[test]
+    fn epoll_asked_for_is_epoll() {
+        let bell = super::super::sys::event_fd().unwrap();
+        let pool = Pool::with_capacity(64, 1).unwrap();
+        let choice = IoChoice { backend: IoBackend::Epoll, level: None };
+        let (_, info) = open(choice, std::os::fd::AsRawFd::as_raw_fd(&bell), &pool).unwrap();
+        assert_eq!((info.name(), info.level), ("epoll", None));
+    }
+}

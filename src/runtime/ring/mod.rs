@@ -1,0 +1,424 @@
+//! The io_uring back end: what the path above asks becomes submission entries, all submitted by the turn's one visit.
+//!
+//! Receiving is multishot from a ring of small chunks while heads are awaited, and one receive at a time from a ring of
+//! large chunks while a body streams. Sends of a turn are gathered and leave as one entry per socket. Completions only
+//! change the socket table and wake tasks (`complete`); tasks run afterwards.
+//!
+//! Invariants: from the push of an entry until its final completion the socket's slot owns descriptor, buffers and
+//! address ([`Socket::ops`] counts them); a dropped handle never frees them but cancels and waits; a descriptor is
+//! closed through the same queue, behind the cancel that names it.
+#![allow(unsafe_code)]
+
+mod buffers;
+mod complete;
+mod op;
+mod prove;
+mod queue;
+
+use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::task::Poll;
+
+use buffers::Buffers;
+use op::{Messages, Op, RecvMode};
+use queue::{BATCH, Queue};
+
+use super::backend::{Backend, Scope};
+use super::socket::{Connect, RecvEnd, RecvOp, Shutdown, Socket, SocketKey};
+use super::sys::RawAddr;
+use crate::buffer::{Chunk, ChunkSize, Pool};
+
+pub(in crate::runtime) use queue::QueueSize;
+
+/// What the kernel can do, by doing: each level needs the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RingLevel {
+    /// Buffer rings, multishot accept, cooperative task running (Linux 5.19): one receive at a time.
+    One,
+    /// Multishot receive, single issuer (Linux 6.0).
+    Two,
+    /// Completions are processed only when the worker waits (DEFER_TASKRUN, Linux 6.1). The default target.
+    Three,
+}
+
+impl fmt::Display for RingLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::One => "ring-1",
+            Self::Two => "ring-2",
+            Self::Three => "ring-3",
+        })
+    }
+}
+
+/// Queues of a worker: 256 × 64 B and 2,048 × 16 B.
+pub(super) const QUEUE_SIZE: QueueSize = QueueSize { submissions: 256, completions: 2048 };
+
+/// Small chunks that may be with the kernel at most, a power of two.
+const SMALL_ENTRIES: u16 = 512;
+/// Small chunks with the kernel as long as they suffice: 256 KiB, which fits a second-level cache.
+const SMALL_RESIDENT: u16 = 64;
+/// Large chunks that may be with the kernel at most, a power of two. Further bulk receives wait for their turn.
+const LARGE_ENTRIES: u16 = 32;
+/// Turns without shortage after which half of the additional small chunks go.
+const CALM_TURNS: u32 = 4096;
+/// Received and unread pool memory per socket, in bytes, at which a multishot receive is cancelled; it is armed again
+/// at half of it. A 64 KiB head is the largest thing read ahead.
+const UNREAD_BYTES_MAX: usize = 64 * 1024;
+/// The same while a body streams.
+const UNREAD_BULK_BYTES_MAX: usize = 512 * 1024;
+/// Connections accepted and not taken by the owner, per listener, at which accepting pauses.
+const ACCEPTED_MAX: usize = 256;
+/// Visits of 10 ms that the end of a ring waits for the last completions.
+const DROP_VISITS_MAX: usize = 200;
+
+/// The io_uring back end of one worker.
+pub(super) struct Ring {
+    /// First: unmapped and closed before the memory that its operations used.
+    queue: Queue,
+    small: Buffers,
+    large: Buffers,
+    level: RingLevel,
+    /// Small chunks to keep with the kernel.
+    small_target: u16,
+    calm_turns: u32,
+    /// Receives that may pick a large chunk.
+    bulk_armed: u16,
+    /// Sockets whose receive ended though more is wanted; looked at before each submission.
+    to_arm: Vec<SocketKey>,
+    /// Sockets with bytes to send in the next submission.
+    to_send: Vec<SocketKey>,
+    messages: Messages,
+    bell: RawFd,
+    bell_armed: bool,
+    rung: bool,
+    /// Operations with the kernel, the bell included.
+    in_flight: usize,
+    pool: Pool,
+}
+
+impl Ring {
+    /// A ring of exactly this level, that watches a mailbox's bell. Made on the thread that uses it.
+    ///
+    /// # Errors
+    /// As the kernel's refusal: see `Queue::open`.
+    pub(super) fn open(level: RingLevel, size: QueueSize, bell: RawFd, pool: &Pool) -> io::Result<Self> {
+        let mut queue = Queue::open(level, size)?;
+        let small = Buffers::register(&queue, 0, ChunkSize::Small, SMALL_ENTRIES)?;
+        let large = Buffers::register(&queue, 1, ChunkSize::Large, LARGE_ENTRIES)?;
+        queue.enable()?;
+        Ok(Self {
+            queue,
+            small,
+            large,
+            level,
+            small_target: SMALL_RESIDENT,
+            calm_turns: 0,
+            bulk_armed: 0,
+            to_arm: Vec::new(),
+            to_send: Vec::new(),
+            messages: Messages::default(),
+            bell,
+            bell_armed: false,
+            rung: false,
+            in_flight: 0,
+            pool: pool.clone(),
+        })
+    }
+
+    fn has_multishot(&self) -> bool {
+        self.level >= RingLevel::Two
+    }
+
+    fn unread_max(socket: &Socket) -> usize {
+        if socket.bulk { UNREAD_BULK_BYTES_MAX } else { UNREAD_BYTES_MAX }
+    }
+
+    /// Arms a receive if none is, more can come, and what lies unread leaves room for it.
+    fn arm_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
+        let socket = scope.sockets.live(key);
+        if socket.recv_op != RecvOp::Idle
+            || socket.recv_end.is_some()
+            || socket.connect != Connect::Done
+            || socket.received.capacity() > Self::unread_max(socket) / 2
+        {
+            return;
+        }
+        let multishot = self.has_multishot() && !socket.bulk;
+        let mode = if socket.bulk {
+            self.bulk_armed += 1;
+            RecvMode { op: Op::RecvBulk, group: self.large.group(), multishot, poll_first: socket.drained }
+        } else {
+            RecvMode { op: Op::Recv, group: self.small.group(), multishot, poll_first: socket.drained }
+        };
+        socket.recv_op = if multishot { RecvOp::Multishot } else { RecvOp::Single };
+        socket.ops += 1;
+        self.in_flight += 1;
+        self.queue.push(op::recv(key, socket.raw_fd(), mode));
+    }
+
+    /// Ends a multishot receive; what arrives until its last completion is kept.
+    fn cancel_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
+        let socket = scope.sockets.live(key);
+        debug_assert_eq!(socket.recv_op, RecvOp::Multishot);
+        socket.recv_op = RecvOp::Cancelling;
+        scope.stats.cancelled += 1;
+        self.queue.push(op::cancel(key, if socket.listener { Op::Accept } else { Op::Recv }));
+    }
+
+    fn queue_send(&mut self, socket: &mut Socket, key: SocketKey) {
+        if !socket.send_queued {
+            socket.send_queued = true;
+            self.to_send.push(key);
+        }
+    }
+
+    /// Makes the entry that sends what a socket has queued, unless a send is under way.
+    fn submit_send(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
+        let Some(socket) = scope.sockets.find(key) else { return };
+        socket.send_queued = false;
+        if socket.closing || socket.sending || socket.to_send.is_empty() || socket.connect != Connect::Done {
+            return;
+        }
+        let (entry, bytes) = self.messages.send(key, socket.raw_fd(), &socket.to_send);
+        self.queue.push(entry);
+        socket.sending = true;
+        socket.sending_bytes = bytes;
+        socket.ops += 1;
+        self.in_flight += 1;
+    }
+
+    /// Frees the slot of a closing socket once the kernel holds nothing of it.
+    fn release(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
+        if let Some(fd) = scope.sockets.remove(key) {
+            self.close_fd(fd);
+        }
+    }
+
+    fn close_fd(&mut self, fd: OwnedFd) {
+        self.queue.push(op::close(fd.into_raw_fd()));
+    }
+
+    /// Everything that belongs into the next submission.
+    fn prepare(&mut self, scope: &mut Scope<'_>) {
+        if !self.bell_armed {
+            self.bell_armed = true;
+            self.in_flight += 1;
+            self.queue.push(op::bell(self.bell));
+        }
+        let mut to_send = std::mem::take(&mut self.to_send);
+        for key in to_send.drain(..) {
+            self.submit_send(scope, key);
+        }
+        self.to_send = to_send;
+        self.top_up(scope);
+        let mut to_arm = std::mem::take(&mut self.to_arm);
+        to_arm.retain(|&key| !self.arm_again(scope, key));
+        self.to_arm = to_arm;
+    }
+
+    /// Arms a receive that has ended; false while there is no memory to receive into.
+    fn arm_again(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> bool {
+        let Some(socket) = scope.sockets.find(key) else { return true };
+        if socket.closing {
+            return true;
+        }
+        let resident = if socket.bulk {
+            self.large.top_up(scope.pool, self.bulk_armed + 1);
+            self.large.resident()
+        } else {
+            self.small.resident()
+        };
+        if resident == 0 {
+            return false;
+        }
+        self.arm_recv(scope, key);
+        true
+    }
+
+    /// Gives the kernel chunks to pick from, and takes the large ones back when no body streams any more.
+    fn top_up(&mut self, scope: &Scope<'_>) {
+        self.small.top_up(scope.pool, self.small_target);
+        self.calm_turns += 1;
+        if self.calm_turns >= CALM_TURNS {
+            self.calm_turns = 0;
+            self.small_target = (self.small_target / 2).max(SMALL_RESIDENT);
+        }
+        if self.bulk_armed > 0 {
+            self.large.top_up(scope.pool, self.bulk_armed);
+        } else if self.large.resident() > 0 {
+            self.large.take_back();
+        }
+    }
+
+    /// Applies completions until the queue is empty.
+    fn drain(&mut self, scope: &mut Scope<'_>) {
+        loop {
+            let mut batch = [const { MaybeUninit::uninit() }; BATCH];
+            let completions = self.queue.completions(&mut batch);
+            for completion in completions {
+                self.apply(scope, completion);
+            }
+            scope.stats.completions += completions.len() as u64;
+            if completions.len() < BATCH {
+                return;
+            }
+        }
+    }
+
+    fn visit(&mut self, scope: &mut Scope<'_>, timeout_ms: Option<u64>) -> io::Result<()> {
+        if self.queue.is_overflown() {
+            scope.stats.cq_overflows += 1;
+        }
+        if self.queue.visit(timeout_ms)? {
+            scope.stats.visits += 1;
+        }
+        if self.queue.is_flushed() {
+            self.messages.reuse();
+        }
+        self.drain(scope);
+        Ok(())
+    }
+}
+
+impl Backend for Ring {
+    fn register(&mut self, _scope: &mut Scope<'_>, _key: SocketKey) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn connect(&mut self, scope: &mut Scope<'_>, key: SocketKey, address: RawAddr) {
+        let socket = scope.sockets.live(key);
+        let fd = socket.raw_fd();
+        self.queue.push(op::connect(key, fd, socket.address.insert(Box::new(address))));
+        socket.connect = Connect::Running;
+        // The first answer takes a round trip.
+        socket.drained = true;
+        socket.ops += 1;
+        self.in_flight += 1;
+    }
+
+    fn poll_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Option<Chunk>>> {
+        let socket = scope.sockets.live(key);
+        if let Some(chunk) = socket.received.pop() {
+            if socket.recv_op == RecvOp::Idle && self.has_multishot() && !socket.bulk {
+                self.arm_recv(scope, key);
+            }
+            return Poll::Ready(Ok(Some(chunk)));
+        }
+        match socket.recv_end {
+            Some(RecvEnd::Eof) => return Poll::Ready(Ok(None)),
+            Some(RecvEnd::Error(errno)) => return Poll::Ready(Err(io::Error::from_raw_os_error(errno))),
+            None => {}
+        }
+        socket.recv_task = scope.tasks.current();
+        if socket.bulk && socket.recv_op == RecvOp::Multishot {
+            self.cancel_recv(scope, key);
+        } else {
+            self.arm_recv(scope, key);
+        }
+        Poll::Pending
+    }
+
+    fn watch(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
+        self.arm_recv(scope, key);
+    }
+
+    fn start_send(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
+        let socket = scope.sockets.live(key);
+        if !socket.to_send.is_empty() {
+            self.queue_send(socket, key);
+        } else if socket.shutdown == Shutdown::WhenSent {
+            socket.finish_shutdown();
+        }
+    }
+
+    fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<SocketKey>> {
+        let listener = scope.sockets.live(key);
+        if let Some(fd) = listener.accepted.pop_front() {
+            return Poll::Ready(Ok(scope.sockets.insert(fd)));
+        }
+        if let Some(errno) = listener.accept_error.take() {
+            return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+        }
+        listener.recv_task = scope.tasks.current();
+        if listener.recv_op == RecvOp::Idle {
+            listener.recv_op = RecvOp::Multishot;
+            listener.ops += 1;
+            self.in_flight += 1;
+            self.queue.push(op::accept(key, listener.raw_fd()));
+        }
+        Poll::Pending
+    }
+
+    fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
+        let socket = scope.sockets.live(key);
+        socket.closing = true;
+        socket.received.clear();
+        if !socket.sending {
+            socket.to_send.clear();
+        }
+        let fd = socket.raw_fd();
+        let accepted = std::mem::take(&mut socket.accepted);
+        if socket.ops == 0 {
+            self.release(scope, key);
+        } else {
+            scope.stats.cancelled += 1;
+            self.queue.push(op::cancel_fd(key, fd));
+        }
+        for fd in accepted {
+            self.close_fd(fd);
+        }
+    }
+
+    fn wait(&mut self, scope: &mut Scope<'_>, timeout_ms: Option<u64>) -> io::Result<bool> {
+        // What completed without a visit is applied first: its follow-ups go with this submission.
+        self.drain(scope);
+        self.prepare(scope);
+        while !self.queue.refill() {
+            self.visit(scope, Some(0))?;
+        }
+        let timeout = if scope.tasks.has_ready() || self.rung {
+            Some(0)
+        } else if self.to_arm.is_empty() {
+            timeout_ms
+        } else {
+            // Without memory to receive into: look again soon.
+            Some(timeout_ms.unwrap_or(1).min(1))
+        };
+        self.visit(scope, timeout)?;
+        Ok(std::mem::take(&mut self.rung))
+    }
+
+    fn chunks_held(&self) -> usize {
+        usize::from(self.small.resident() + self.large.resident())
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.queue.push(op::cancel_any());
+        for _ in 0..DROP_VISITS_MAX {
+            let flushed = self.queue.refill() && self.queue.is_flushed();
+            if flushed && self.in_flight == 0 {
+                return;
+            }
+            if self.queue.visit(Some(10)).is_err() {
+                break;
+            }
+            let mut batch = [const { MaybeUninit::uninit() }; BATCH];
+            for completion in self.queue.completions(&mut batch) {
+                self.discard(completion);
+            }
+        }
+        // The kernel may still use chunks: their memory stays mapped for good.
+        std::mem::forget(self.pool.clone());
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring").field("level", &self.level).field("in_flight", &self.in_flight).finish()
+    }
+}
