@@ -36,7 +36,7 @@ KEEP = {
     'http': {
         'envoy.config.core.v3': '''HttpProtocolOptions Http1ProtocolOptions Http1ProtocolOptions.HeaderKeyFormat
             UpstreamHttpProtocolOptions SchemeHeaderTransformation HeaderValue HeaderValueOption
-            SubstitutionFormatString JsonFormatOptions''',
+            SubstitutionFormatString''',
     },
     'types': {
         'envoy.type.v3': 'FractionalPercent Percent Int64Range',
@@ -68,7 +68,7 @@ KEEP = {
     },
     'access_log': {
         'envoy.config.accesslog.v3': '''AccessLog AccessLogFilter ComparisonFilter StatusCodeFilter DurationFilter
-            RuntimeFilter AndFilter OrFilter ResponseFlagFilter GrpcStatusFilter LogTypeFilter''',
+            RuntimeFilter AndFilter OrFilter HeaderFilter ResponseFlagFilter GrpcStatusFilter LogTypeFilter''',
         'envoy.extensions.access_loggers.file.v3': 'FileAccessLog',
         'envoy.extensions.access_loggers.stream.v3': 'StdoutAccessLog StderrAccessLog',
     },
@@ -82,7 +82,8 @@ KEEP = {
         'envoy.extensions.network.dns_resolver.getaddrinfo.v3': 'GetAddrInfoDnsResolverConfig',
         'envoy.extensions.request_id.uuid.v3': 'UuidRequestIdConfig',
         'envoy.extensions.resource_monitors.downstream_connections.v3': 'DownstreamConnectionsConfig',
-        'envoy.extensions.upstreams.http.v3': 'HttpProtocolOptions HttpProtocolOptions.ExplicitHttpConfig',
+        'envoy.extensions.upstreams.http.v3': '''HttpProtocolOptions
+            HttpProtocolOptions.ExplicitHttpConfig HttpProtocolOptions.UseDownstreamHttpConfig''',
     },
 }
 F = descriptor_pb2.FieldDescriptorProto
@@ -109,7 +110,7 @@ def upper_camel_of_value(value, prefix):
     """`LOGICAL_DNS` of enum `DiscoveryType` is `LogicalDns`; a prefix that repeats the enum's name is cut."""
     if value.startswith(prefix + '_') and not value[len(prefix) + 1].isdigit():
         value = value[len(prefix) + 1:]
-    return ''.join(part.capitalize() for part in value.split('_'))
+    return ''.join(part.capitalize() if part.isupper() else part for part in value.split('_'))
 
 
 class Generator:

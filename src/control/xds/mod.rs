@@ -1,4 +1,4 @@
 //! The Envoy v3 API: schema table, wire bytes, conversion.
-/// Prost structs of the messages that conversion reads.
+pub mod convert;
 pub mod pb;
 pub mod schema;

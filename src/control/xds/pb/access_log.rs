@@ -49,8 +49,8 @@ pub enum AccessLogFilterFilterSpecifierOneOf {
     AndFilter(AndFilter),
     #[prost(message, tag = "7")]
     OrFilter(OrFilter),
-    #[prost(bytes = "vec", tag = "8")]
-    HeaderFilter(Vec<u8>),
+    #[prost(message, tag = "8")]
+    HeaderFilter(HeaderFilter),
     #[prost(message, tag = "9")]
     ResponseFlagFilter(ResponseFlagFilter),
     #[prost(message, tag = "10")]
@@ -127,6 +127,16 @@ pub struct OrFilter {
 }
 impl super::Named for OrFilter {
     const NAME: &'static str = "envoy.config.accesslog.v3.OrFilter";
+}
+
+/// `envoy.config.accesslog.v3.HeaderFilter`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct HeaderFilter {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<super::route::HeaderMatcher>,
+}
+impl super::Named for HeaderFilter {
+    const NAME: &'static str = "envoy.config.accesslog.v3.HeaderFilter";
 }
 
 /// `envoy.config.accesslog.v3.ResponseFlagFilter`

@@ -205,8 +205,8 @@ impl super::Named for HttpProtocolOptions {
 pub enum HttpProtocolOptionsUpstreamProtocolOptionsOneOf {
     #[prost(message, tag = "3")]
     ExplicitHttpConfig(HttpProtocolOptionsExplicitHttpConfig),
-    #[prost(bytes = "vec", tag = "4")]
-    UseDownstreamProtocolConfig(Vec<u8>),
+    #[prost(message, tag = "4")]
+    UseDownstreamProtocolConfig(HttpProtocolOptionsUseDownstreamHttpConfig),
     #[prost(bytes = "vec", tag = "5")]
     AutoConfig(Vec<u8>),
 }
@@ -229,6 +229,21 @@ pub enum HttpProtocolOptionsExplicitHttpConfigProtocolConfigOneOf {
     Http2ProtocolOptions(Vec<u8>),
     #[prost(bytes = "vec", tag = "3")]
     Http3ProtocolOptions(Vec<u8>),
+}
+
+/// `envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct HttpProtocolOptionsUseDownstreamHttpConfig {
+    #[prost(message, optional, tag = "1")]
+    pub http_protocol_options: Option<super::http::Http1ProtocolOptions>,
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub http2_protocol_options: Option<Vec<u8>>,
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub http3_protocol_options: Option<Vec<u8>>,
+}
+impl super::Named for HttpProtocolOptionsUseDownstreamHttpConfig {
+    const NAME: &'static str =
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig";
 }
 
 /// `envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig.FormatterTypeOnEnvoyHeaders`

@@ -145,8 +145,8 @@ pub struct SubstitutionFormatString {
     pub content_type: String,
     #[prost(message, repeated, tag = "6")]
     pub formatters: Vec<super::core::TypedExtensionConfig>,
-    #[prost(message, optional, tag = "7")]
-    pub json_format_options: Option<JsonFormatOptions>,
+    #[prost(bytes = "vec", optional, tag = "7")]
+    pub json_format_options: Option<Vec<u8>>,
 }
 impl super::Named for SubstitutionFormatString {
     const NAME: &'static str = "envoy.config.core.v3.SubstitutionFormatString";
@@ -160,16 +160,6 @@ pub enum SubstitutionFormatStringFormatOneOf {
     JsonFormat(super::google::Struct),
     #[prost(message, tag = "5")]
     TextFormatSource(super::core::DataSource),
-}
-
-/// `envoy.config.core.v3.JsonFormatOptions`
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct JsonFormatOptions {
-    #[prost(bool, tag = "1")]
-    pub sort_properties: bool,
-}
-impl super::Named for JsonFormatOptions {
-    const NAME: &'static str = "envoy.config.core.v3.JsonFormatOptions";
 }
 
 /// `envoy.config.core.v3.HeaderValueOption.HeaderAppendAction`

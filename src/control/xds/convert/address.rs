@@ -1,0 +1,137 @@
+//! Addresses and CIDR ranges.
+use std::net::{IpAddr, SocketAddr};
+
+use super::at::At;
+use super::fields::classify;
+use super::report::Class;
+use crate::config::address::{Address, CidrRange, EndpointAddress, HostPort, Pipe};
+use crate::control::xds::pb;
+use pb::core::{AddressAddressOneOf, SocketAddressPortSpecifierOneOf};
+
+/// Bytes of a Unix socket's path: `sun_path` less its final zero.
+const PIPE_PATH_BYTES_MAX: usize = 107;
+
+/// An address as written, and whether an IPv6 one takes IPv4 too.
+pub(super) struct Written {
+    pub(super) address: EndpointAddress,
+    pub(super) ipv4_compat: bool,
+}
+
+/// An address that may be a name; the message itself must be set.
+pub(super) fn written(at: &At<'_>, message: Option<pb::core::Address>) -> Option<Written> {
+    let Some(message) = message else {
+        at.error("address is necessary");
+        return None;
+    };
+    classify!(at, message => pb::core::Address {
+        implemented: address = "socket_address and pipe; envoy_internal_address is refused";
+    });
+    match address {
+        Some(AddressAddressOneOf::SocketAddress(socket_address)) => {
+            socket(&at.field("socket_address"), socket_address)
+        }
+        Some(AddressAddressOneOf::Pipe(pipe)) => {
+            let pipe = self::pipe(&at.field("pipe"), pipe)?;
+            Some(Written { address: EndpointAddress::Fixed(Address::Pipe(pipe)), ipv4_compat: false })
+        }
+        Some(AddressAddressOneOf::EnvoyInternalAddress(_)) => {
+            at.field("envoy_internal_address").value_refused(
+                "envoy.config.core.v3.Address.envoy_internal_address",
+                "no internal listeners",
+            );
+            None
+        }
+        None => {
+            at.error("one of socket_address, pipe must be set");
+            None
+        }
+    }
+}
+
+/// An address that must not be a name.
+pub(super) fn fixed(at: &At<'_>, message: Option<pb::core::Address>) -> Option<(Address, bool)> {
+    let Written { address, ipv4_compat } = written(at, message)?;
+    match address {
+        EndpointAddress::Fixed(address) => Some((address, ipv4_compat)),
+        EndpointAddress::Name(name) => {
+            at.field("socket_address").field("address").error(format!("malformed IP address: {}", name.host));
+            None
+        }
+    }
+}
+
+/// An IP address and port: of a resolver, of a source address.
+pub(super) fn socket_address(at: &At<'_>, message: pb::core::SocketAddress) -> Option<SocketAddr> {
+    match socket(at, message)?.address {
+        EndpointAddress::Fixed(Address::Ip(address)) => Some(address),
+        EndpointAddress::Fixed(Address::Pipe(_)) => None,
+        EndpointAddress::Name(name) => {
+            at.field("address").error(format!("malformed IP address: {}", name.host));
+            None
+        }
+    }
+}
+
+fn socket(at: &At<'_>, message: pb::core::SocketAddress) -> Option<Written> {
+    classify!(at, message => pb::core::SocketAddress {
+        implemented: protocol = "TCP; UDP is refused", address, port_specifier, ipv4_compat;
+        refused: resolver_name = "no resolver extensions", network_namespace_filepath = "no network namespaces";
+    });
+    if at.enumeration::<pb::core::SocketAddressProtocol>("protocol", protocol)
+        == pb::core::SocketAddressProtocol::Udp
+    {
+        at.field("protocol").found(
+            Class::Refused,
+            "envoy.config.core.v3.SocketAddress.protocol.UDP",
+            "no UDP",
+        );
+    }
+    let port = match port_specifier {
+        Some(SocketAddressPortSpecifierOneOf::PortValue(port)) => u16::try_from(port).unwrap_or_else(|_| {
+            at.field("port_value").error(format!("{port} is no port: at most 65535"));
+            0
+        }),
+        Some(SocketAddressPortSpecifierOneOf::NamedPort(_)) => {
+            at.field("named_port").value_refused("envoy.config.core.v3.SocketAddress.named_port", "");
+            0
+        }
+        None => {
+            at.error("one of port_value, named_port must be set");
+            0
+        }
+    };
+    // A zone (`fe80::1%eth0`) needs the interface's number, which may change: refused with the malformed.
+    let address = match address.parse::<IpAddr>() {
+        Ok(ip) => EndpointAddress::Fixed(Address::Ip(SocketAddr::new(ip, port))),
+        Err(_) => EndpointAddress::Name(HostPort { host: address.into(), port }),
+    };
+    Some(Written { address, ipv4_compat })
+}
+
+fn pipe(at: &At<'_>, message: pb::core::Pipe) -> Option<Pipe> {
+    classify!(at, message => pb::core::Pipe { implemented: path, mode; });
+    if path.len() > PIPE_PATH_BYTES_MAX {
+        at.field("path").error(format!("longer than {PIPE_PATH_BYTES_MAX} bytes: {path}"));
+        return None;
+    }
+    if path.starts_with('@') && mode != 0 {
+        at.field("mode").error("abstract sockets have no mode");
+    }
+    Some(Pipe { path: path.into(), mode })
+}
+
+/// Ranges of addresses.
+pub(super) fn cidr_ranges(at: &At<'_>, field: &str, ranges: Vec<pb::core::CidrRange>) -> Vec<CidrRange> {
+    let convert = |(index, range): (usize, pb::core::CidrRange)| {
+        let at = &at.item(field, index);
+        classify!(at, range => pb::core::CidrRange { implemented: address_prefix, prefix_len; });
+        match address_prefix.parse() {
+            Ok(address) => Some(CidrRange::new(address, prefix_len.unwrap_or(0))),
+            Err(_) => {
+                at.field("address_prefix").error(format!("malformed IP address: {address_prefix}"));
+                None
+            }
+        }
+    };
+    ranges.into_iter().enumerate().filter_map(convert).collect()
+}

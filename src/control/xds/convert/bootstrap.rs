@@ -1,0 +1,238 @@
+//! The bootstrap: process-wide settings, then the static resources, then what ties resources together.
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::at::{At, Context};
+use super::fields::classify;
+use super::report::{Class, Report, Unimplemented};
+use super::runtime::{self, Runtime};
+use super::value::{json_object, type_name};
+use super::{access_log, address, cluster, dns, endpoint, listener, matcher, references, socket, stats};
+use crate::config::bootstrap::{Admin, Bootstrap, Node, Overload};
+use crate::config::cluster::Dns;
+use crate::config::socket::BindConfig;
+use crate::control::xds::pb::{self, Named};
+
+/// Runtime key that limits downstream connections where the overload manager does not.
+const DOWNSTREAM_CONNECTIONS_KEY: &str = "overload.global_downstream_max_connections";
+
+/// The whole bootstrap. `None` only with errors in the report; with errors and `Some` it must not be used either.
+pub(super) fn bootstrap(
+    message: pb::bootstrap::Bootstrap,
+    unimplemented: Unimplemented,
+) -> (Bootstrap, Report) {
+    // Runtime values and defaults come first: the resources refer to them.
+    let mut context = Context {
+        report: RefCell::new(Report::default()),
+        unimplemented,
+        is_static: true,
+        runtime: Runtime::default(),
+        default_dns: Dns::default(),
+        default_bind: None,
+    };
+    let at = At::root(&context);
+    let at = &at;
+    classify!(at, message => pb::bootstrap::Bootstrap {
+        implemented: node, static_resources, dynamic_resources = "its sources are refused", cluster_manager,
+            stats_config, stats_flush_interval, layered_runtime, admin, overload_manager,
+            header_prefix = "x-envoy; others are refused", use_tcp_for_dns_lookups, dns_resolution_config,
+            typed_dns_resolver_config, bootstrap_extensions = "internal_listener, without effect; others are refused",
+            default_regex_engine = "GoogleRE2, whose syntax every engine here has; others are refused";
+        no_effect: node_context_params = "no xDS yet", flags_path = "only disk layers, which are refused, read it",
+            deferred_stat_options = "statistics cost nothing before they are used",
+            stats_flush = "statistics are always current", stats_eviction = "unused statistics cost nothing",
+            watchdog = "no thread is watched", watchdogs = "no thread is watched",
+            enable_dispatcher_stats = "there are no dispatchers",
+            stats_server_version_override = "server.version is this program's",
+            config_sources = "no xDS yet", default_config_source = "no xDS yet",
+            certificate_provider_instances = "only TLS, which is refused, asks for certificates",
+            inline_headers = "every header is found the same way",
+            perf_tracing_file_path = "there is no perf tracing", xds_delegate_extension = "no xDS yet",
+            xds_config_tracker_extension = "no xDS yet", application_log_config = "the log has one format",
+            grpc_async_client_manager_config = "no gRPC clients",
+            memory_allocator_manager = "the allocator tunes itself",
+            enable_worker_cpu_affinity = "--cpu-affinity says it";
+        not_yet: stats_sinks, tracing, hds_config, fatal_actions;
+        refused: default_socket_interface, listener_manager;
+    });
+    let runtime_layers = layered_runtime
+        .map(|message| runtime::layers(&at.field("layered_runtime"), message))
+        .unwrap_or_default();
+    let default_dns =
+        dns::defaults(at, typed_dns_resolver_config, dns_resolution_config, use_tcp_for_dns_lookups);
+    let default_bind =
+        cluster_manager.and_then(|message| self::cluster_manager(&at.field("cluster_manager"), message));
+    context.runtime = Runtime::new(&runtime_layers);
+    context.default_dns = default_dns;
+    context.default_bind = default_bind;
+
+    let at = &At::root(&context);
+    check_dynamic_resources(at, dynamic_resources);
+    check_extensions(at, bootstrap_extensions);
+    if !header_prefix.is_empty() && header_prefix != "x-envoy" {
+        let field = "envoy.config.bootstrap.v3.Bootstrap.header_prefix";
+        at.field("header_prefix").found(Class::Refused, field, "");
+    }
+    if let Some(extension) = default_regex_engine {
+        check_type(
+            &at.field("default_regex_engine"),
+            extension,
+            "envoy.extensions.regex_engines.v3.GoogleRE2",
+        );
+    }
+    let mut overload = overload_manager
+        .map(|message| self::overload_manager(&at.field("overload_manager"), message))
+        .unwrap_or_default();
+    if overload.max_active_downstream_connections.is_none() {
+        overload.max_active_downstream_connections = at.context.runtime.integer(DOWNSTREAM_CONNECTIONS_KEY);
+    }
+    let mut stats = stats_config
+        .map(|message| stats::stats_config(&at.field("stats_config"), message))
+        .unwrap_or_default();
+    stats.flush_interval =
+        at.duration("stats_flush_interval", stats_flush_interval).unwrap_or(stats.flush_interval);
+    let mut converted = Bootstrap {
+        node: node.map(|message| self::node(&at.field("node"), message)).unwrap_or_default(),
+        admin: admin.and_then(|message| self::admin(&at.field("admin"), message)),
+        stats,
+        runtime_layers,
+        overload,
+        ..Bootstrap::default()
+    };
+    if let Some(message) = static_resources {
+        self::static_resources(&at.field("static_resources"), message, &mut converted);
+    }
+    references::check(at, &converted);
+    (converted, context.report.into_inner())
+}
+
+fn static_resources(at: &At<'_>, message: pb::bootstrap::BootstrapStaticResources, into: &mut Bootstrap) {
+    classify!(at, message => pb::bootstrap::BootstrapStaticResources {
+        implemented: listeners, clusters;
+        refused: secrets = "only TLS, which is refused, reads them";
+    });
+    let mut names = HashSet::new();
+    for (index, message) in clusters.into_iter().enumerate() {
+        let at = &at.item("clusters", index);
+        if !names.insert(message.name.clone()) {
+            at.field("name").error(format!("duplicate cluster name {:?}", message.name));
+        }
+        into.clusters.extend(cluster::cluster(at, message).map(Arc::new));
+    }
+    let mut names = HashSet::new();
+    for (index, message) in listeners.into_iter().enumerate() {
+        let at = &at.item("listeners", index);
+        if !message.name.is_empty() && !names.insert(message.name.clone()) {
+            at.field("name").error(format!("duplicate listener name {:?}", message.name));
+        }
+        into.listeners.extend(listener::listener(at, message).map(Arc::new));
+    }
+}
+
+fn node(at: &At<'_>, message: pb::core::Node) -> Node {
+    classify!(at, message => pb::core::Node {
+        implemented: id, cluster, metadata, locality;
+        no_effect: dynamic_parameters = "no xDS yet", user_agent_name = "no xDS yet",
+            user_agent_version_type = "no xDS yet", extensions = "no xDS yet", client_features = "no xDS yet",
+            listening_addresses = "no xDS yet";
+    });
+    Node {
+        id: id.into(),
+        cluster: cluster.into(),
+        locality: locality
+            .map(|message| endpoint::locality(&at.field("locality"), message))
+            .unwrap_or_default(),
+        metadata: metadata.map(json_object).unwrap_or_default(),
+    }
+}
+
+fn admin(at: &At<'_>, message: pb::bootstrap::Admin) -> Option<Admin> {
+    classify!(at, message => pb::bootstrap::Admin {
+        implemented: access_log, access_log_path, address, socket_options, ignore_global_conn_limit, allow_paths;
+        no_effect: profile_path = "there is no profiler";
+    });
+    let mut access_log = access_log::access_logs(at, "access_log", access_log);
+    if !access_log_path.is_empty() {
+        access_log.push(access_log::file_by_path(access_log_path));
+    }
+    let socket_options = socket::options(at, socket_options);
+    let allow_paths = matcher::strings(at, "allow_paths", allow_paths);
+    // Envoy takes an admin without an address for none.
+    let (address, _) = address::fixed(&at.field("address"), Some(address?))?;
+    Some(Admin { address, socket_options, access_log, ignore_global_conn_limit, allow_paths })
+}
+
+fn cluster_manager(at: &At<'_>, message: pb::bootstrap::ClusterManager) -> Option<BindConfig> {
+    classify!(at, message => pb::bootstrap::ClusterManager {
+        implemented: upstream_bind_config;
+        no_effect: enable_deferred_cluster_creation = "a cluster costs little before it is used",
+            outlier_detection = "only the log of outlier detection, of which there is none";
+        not_yet: local_cluster_name = "only zone-aware balancing asks for it", load_stats_config;
+    });
+    upstream_bind_config.map(|message| socket::bind_config(&at.field("upstream_bind_config"), message))
+}
+
+fn check_dynamic_resources(at: &At<'_>, message: Option<pb::bootstrap::BootstrapDynamicResources>) {
+    let Some(message) = message else { return };
+    classify!(&at.field("dynamic_resources"), message => pb::bootstrap::BootstrapDynamicResources {
+        refused: lds_config = "no xDS yet: write listeners into static_resources", lds_resources_locator,
+            cds_config = "no xDS yet: write clusters into static_resources", cds_resources_locator,
+            ads_config = "no xDS yet: write resources into static_resources";
+    });
+}
+
+fn check_extensions(at: &At<'_>, extensions: Vec<pb::core::TypedExtensionConfig>) {
+    const INTERNAL_LISTENER: &str = "envoy.extensions.bootstrap.internal_listener.v3.InternalListener";
+    for (index, extension) in extensions.into_iter().enumerate() {
+        let at = &at.item("bootstrap_extensions", index);
+        let Some(any) = extension.typed_config else {
+            at.error("typed_config must be set");
+            continue;
+        };
+        let class = if type_name(&any) == INTERNAL_LISTENER { Class::NoEffect } else { Class::Refused };
+        at.field("typed_config").extension(class, &any, "");
+    }
+}
+
+/// An extension of which only one kind is known, which needs no configuration.
+fn check_type(at: &At<'_>, extension: pb::core::TypedExtensionConfig, known: &str) {
+    match extension.typed_config {
+        Some(any) if type_name(&any) == known => {}
+        Some(any) => at.field("typed_config").extension(Class::Refused, &any, ""),
+        None => at.field("typed_config").error("must be set"),
+    }
+}
+
+fn overload_manager(at: &At<'_>, message: pb::bootstrap::OverloadManager) -> Overload {
+    classify!(at, message => pb::bootstrap::OverloadManager {
+        implemented: resource_monitors = "downstream_connections; others are not implemented yet";
+        no_effect: refresh_interval = "the number of connections is always current";
+        not_yet: actions, loadshed_points, buffer_factory_config;
+    });
+    let mut overload = Overload::default();
+    for (index, message) in resource_monitors.into_iter().enumerate() {
+        let at = &at.item("resource_monitors", index);
+        classify!(at, message => pb::bootstrap::ResourceMonitor {
+            implemented: config_type = "DownstreamConnectionsConfig; others are not implemented yet";
+            no_effect: name = "a monitor is found by the type of its typed_config";
+        });
+        let Some(pb::bootstrap::ResourceMonitorConfigTypeOneOf::TypedConfig(any)) = config_type else {
+            at.error("typed_config must be set");
+            continue;
+        };
+        let at = &at.field("typed_config");
+        if type_name(&any) != pb::extensions::DownstreamConnectionsConfig::NAME {
+            at.extension(Class::NotYet, &any, "");
+        } else if let Some(message) = at.unpack::<pb::extensions::DownstreamConnectionsConfig>(&any) {
+            classify!(at, message => pb::extensions::DownstreamConnectionsConfig {
+                implemented: max_active_downstream_connections;
+            });
+            match u64::try_from(max_active_downstream_connections) {
+                Ok(limit) if limit > 0 => overload.max_active_downstream_connections = Some(limit),
+                _ => at.field("max_active_downstream_connections").error("must be greater than 0"),
+            }
+        }
+    }
+    overload
+}

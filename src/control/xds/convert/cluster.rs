@@ -1,0 +1,446 @@
+//! Clusters: discovery, HTTP options, load balancing, limits.
+use std::time::Duration;
+
+use super::at::At;
+use super::fields::classify;
+use super::listener::transport_socket_is_raw;
+use super::report::Class;
+use super::value::type_name;
+use super::{dns, endpoint, http, http_filter, socket};
+use crate::config::cluster::{
+    CircuitBreakers, Cluster, CommonLbConfig, Discovery, LoadBalancingPolicy, LocalityMode, Thresholds,
+};
+use crate::config::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
+use crate::config::listener::BUFFER_LIMIT_BYTES_DEFAULT;
+use crate::control::xds::pb::{self, EnumName, Named};
+use pb::cluster::{
+    ClusterClusterDiscoveryTypeOneOf, ClusterClusterProtocolSelection,
+    ClusterCommonLbConfigLocalityConfigSpecifierOneOf, ClusterDiscoveryType, ClusterLbConfigOneOf,
+    ClusterLbPolicy,
+};
+use pb::extensions::{
+    HttpProtocolOptionsExplicitHttpConfigProtocolConfigOneOf as ExplicitProtocol,
+    HttpProtocolOptionsUpstreamProtocolOptionsOneOf as UpstreamProtocol,
+};
+
+/// Prefix of the names of fields and enum values of a cluster in findings.
+const CLUSTER: &str = "envoy.config.cluster.v3.Cluster.";
+
+/// One cluster.
+pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Cluster> {
+    classify!(at, message => pb::cluster::Cluster {
+        implemented: name, alt_stat_name,
+            cluster_discovery_type = "STATIC, STRICT_DNS, LOGICAL_DNS and envoy.clusters.dns; others are refused",
+            connect_timeout, per_connection_buffer_limit_bytes,
+            lb_policy = "ROUND_ROBIN; others are not implemented yet", load_assignment, max_requests_per_connection,
+            circuit_breakers, common_http_protocol_options, http_protocol_options,
+            typed_extension_protocol_options = "HttpProtocolOptions with HTTP/1; HTTP/2, HTTP/3 and AUTO are refused",
+            dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers,
+            use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config, wait_for_warm_on_init,
+            upstream_bind_config, common_lb_config, lb_config, transport_socket = "raw_buffer; others are refused",
+            metadata, protocol_selection, upstream_connection_options, ignore_health_on_host_removal,
+            load_balancing_policy = "RoundRobin; others are not implemented yet",
+            connection_pool_per_downstream_connection;
+        no_effect: upstream_http_protocol_options = "no TLS to endpoints, so no SNI and no certificates",
+            cleanup_interval = "only ORIGINAL_DST clusters, which are refused, clean up",
+            eds_cluster_config = "only EDS clusters, which are refused, read it",
+            close_connections_on_host_health_failure = "no active health checks",
+            lrs_report_endpoint_metrics = "no load reports", track_timeout_budgets = "deprecated for statistics";
+        not_yet: stats_matcher, health_checks, outlier_detection, per_connection_buffer_high_watermark_timeout,
+            lrs_server, track_cluster_stats, preconnect_policy, queuing_policies;
+        refused: transport_socket_matches, transport_socket_matcher, http2_protocol_options = "HTTP/1 only",
+            lb_subset_config, filters = "no network filters towards endpoints", upstream_config;
+    });
+    let mut cluster = Cluster::new(&name);
+    cluster.alt_stat_name = alt_stat_name.into();
+    cluster.metadata = at.metadata("metadata", metadata);
+    cluster.wait_for_warm_on_init = wait_for_warm_on_init.unwrap_or(true);
+    cluster.ignore_health_on_host_removal = ignore_health_on_host_removal;
+    cluster.connection_pool_per_downstream_connection = connection_pool_per_downstream_connection;
+    cluster.per_connection_buffer_limit_bytes =
+        per_connection_buffer_limit_bytes.unwrap_or(BUFFER_LIMIT_BYTES_DEFAULT);
+    cluster.connect_timeout =
+        at.duration("connect_timeout", connect_timeout).unwrap_or(cluster.connect_timeout);
+    if cluster.connect_timeout < Duration::from_millis(1) {
+        at.field("connect_timeout").error("must be at least 1 ms");
+    }
+
+    let deprecated = dns::Fields {
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+    };
+    let discovery = discovery(at, cluster_discovery_type, deprecated);
+    let names = matches!(discovery, Some(Discovery::StrictDns(_) | Discovery::LogicalDns(_)));
+    if let Some(message) = load_assignment {
+        // Of an unknown kind of discovery both addresses and names may be right.
+        let names = names || discovery.is_none();
+        cluster.load_assignment = endpoint::assignment(&at.field("load_assignment"), message, names);
+    } else if names {
+        at.field("load_assignment").error("must be set: it has the names to resolve");
+    }
+
+    let options = extension_options(at, typed_extension_protocol_options);
+    let (common_http, http1) = options.unwrap_or_else(|| {
+        let selection: ClusterClusterProtocolSelection =
+            at.enumeration("protocol_selection", protocol_selection);
+        // With HTTP/1 clients only, the downstream's protocol is HTTP/1.
+        let _ = selection;
+        let common = http::common(&at.field("common_http_protocol_options"), common_http_protocol_options);
+        (common, http::http1(&at.field("http_protocol_options"), http_protocol_options).0)
+    });
+    cluster.common_http = common_http;
+    cluster.http1 = http1;
+    if cluster.common_http.max_requests_per_connection.is_none() {
+        cluster.common_http.max_requests_per_connection =
+            max_requests_per_connection.filter(|count| *count > 0);
+    }
+
+    if let Some(message) = circuit_breakers {
+        cluster.circuit_breakers = self::circuit_breakers(&at.field("circuit_breakers"), message);
+    }
+    if let Some(message) = transport_socket {
+        transport_socket_is_raw(&at.field("transport_socket"), message);
+    }
+    if let Some(message) = upstream_connection_options {
+        let at = &at.field("upstream_connection_options");
+        classify!(at, message => pb::cluster::UpstreamConnectionOptions {
+            implemented: tcp_keepalive;
+            no_effect: set_local_interface_name_on_upstream_connections = "only logs would show it";
+            not_yet: happy_eyeballs_config;
+        });
+        cluster.tcp_keepalive =
+            tcp_keepalive.map(|message| socket::tcp_keepalive(&at.field("tcp_keepalive"), message));
+    }
+    cluster.bind_config = upstream_bind_config
+        .map(|message| socket::bind_config(&at.field("upstream_bind_config"), message))
+        .or_else(|| at.context.default_bind.clone());
+
+    if let Some(message) = common_lb_config {
+        cluster.common_lb = self::common_lb_config(&at.field("common_lb_config"), message);
+    }
+    if let Some(config) = lb_config {
+        check_lb_config(at, config);
+    }
+    cluster.load_balancing = match load_balancing_policy {
+        Some(message) => {
+            let (policy, locality) = self::load_balancing_policy(&at.field("load_balancing_policy"), message);
+            cluster.common_lb.locality = locality;
+            policy
+        }
+        None => self::lb_policy(at, lb_policy),
+    };
+
+    cluster.discovery = discovery?;
+    if matches!(cluster.discovery, Discovery::LogicalDns(_)) {
+        let mut localities = cluster.load_assignment.localities.iter();
+        let single =
+            matches!((localities.next(), localities.next()), (Some(only), None) if only.endpoints.len() == 1);
+        if !single {
+            at.field("load_assignment")
+                .error("LOGICAL_DNS clusters must have a single locality with a single endpoint");
+        }
+    }
+    Some(cluster)
+}
+
+fn discovery(
+    at: &At<'_>,
+    kind: Option<ClusterClusterDiscoveryTypeOneOf>,
+    deprecated: dns::Fields,
+) -> Option<Discovery> {
+    let value = match kind {
+        None => 0,
+        Some(ClusterClusterDiscoveryTypeOneOf::Type(value)) => value,
+        Some(ClusterClusterDiscoveryTypeOneOf::ClusterType(message)) => {
+            return custom_discovery(&at.field("cluster_type"), message, deprecated);
+        }
+    };
+    match at.enumeration("type", value) {
+        ClusterDiscoveryType::Static => Some(Discovery::Static),
+        ClusterDiscoveryType::StrictDns => Some(Discovery::StrictDns(dns::from_cluster(at, deprecated))),
+        ClusterDiscoveryType::LogicalDns => Some(Discovery::LogicalDns(dns::from_cluster(at, deprecated))),
+        other @ (ClusterDiscoveryType::Eds | ClusterDiscoveryType::OriginalDst) => {
+            let note = if other == ClusterDiscoveryType::Eds { "no xDS yet" } else { "" };
+            at.field("type").found(Class::Refused, format!("{CLUSTER}type.{}", other.proto_name()), note);
+            None
+        }
+    }
+}
+
+fn custom_discovery(
+    at: &At<'_>,
+    message: pb::cluster::ClusterCustomClusterType,
+    deprecated: dns::Fields,
+) -> Option<Discovery> {
+    classify!(at, message => pb::cluster::ClusterCustomClusterType {
+        implemented: name, typed_config = "envoy.extensions.clusters.dns.v3.DnsCluster; others are refused";
+    });
+    let Some(any) = typed_config else {
+        // The names under which Envoy registers its own kinds.
+        return match name.as_str() {
+            "envoy.cluster.static" => Some(Discovery::Static),
+            "envoy.cluster.strict_dns" => Some(Discovery::StrictDns(dns::from_cluster(at, deprecated))),
+            "envoy.cluster.logical_dns" => Some(Discovery::LogicalDns(dns::from_cluster(at, deprecated))),
+            _ => {
+                at.field("name").found(Class::Refused, format!("{CLUSTER}cluster_type.{name}"), "");
+                None
+            }
+        };
+    };
+    let at = &at.field("typed_config");
+    if type_name(&any) != pb::extensions::DnsCluster::NAME {
+        at.extension(Class::Refused, &any, "");
+        return None;
+    }
+    Some(dns::from_dns_cluster(at, at.unpack(&any)?))
+}
+
+/// What the cluster's `HttpProtocolOptions` say; `None` without them.
+fn extension_options(
+    at: &At<'_>,
+    options: std::collections::BTreeMap<String, pb::google::Any>,
+) -> Option<(CommonHttpProtocolOptions, Http1ProtocolOptions)> {
+    let mut found = None;
+    for (key, any) in &options {
+        let at = &at.key("typed_extension_protocol_options", key);
+        if type_name(any) == pb::extensions::HttpProtocolOptions::NAME {
+            found = at.unpack(any).map(|message| http_protocol_options(at, message));
+        } else {
+            at.extension(Class::Refused, any, "");
+        }
+    }
+    found
+}
+
+fn http_protocol_options(
+    at: &At<'_>,
+    message: pb::extensions::HttpProtocolOptions,
+) -> (CommonHttpProtocolOptions, Http1ProtocolOptions) {
+    const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.";
+    classify!(at, message => pb::extensions::HttpProtocolOptions {
+        implemented: common_http_protocol_options, upstream_protocol_options = "with HTTP/1; auto_config is refused",
+            http_filters = "empty, or the upstream codec alone; others are refused";
+        no_effect: upstream_http_protocol_options = "no TLS to endpoints, so no SNI and no certificates",
+            header_validation_config = "headers are always validated",
+            hash_policy = "no policy of this version hashes";
+        not_yet: outlier_detection, request_mirror_policies, retry_policy;
+    });
+    for (index, filter) in http_filters.into_iter().enumerate() {
+        http_filter::upstream_filter(&at.item("http_filters", index), filter);
+    }
+    let common = http::common(&at.field("common_http_protocol_options"), common_http_protocol_options);
+    let http1 = match upstream_protocol_options {
+        Some(UpstreamProtocol::ExplicitHttpConfig(message)) => {
+            let at = &at.field("explicit_http_config");
+            classify!(at, message => pb::extensions::HttpProtocolOptionsExplicitHttpConfig {
+                implemented: protocol_config = "http_protocol_options; HTTP/2 and HTTP/3 are refused";
+            });
+            explicit_http1(at, protocol_config)
+        }
+        Some(UpstreamProtocol::UseDownstreamProtocolConfig(message)) => {
+            let at = &at.field("use_downstream_protocol_config");
+            classify!(at, message => pb::extensions::HttpProtocolOptionsUseDownstreamHttpConfig {
+                implemented: http_protocol_options;
+                no_effect: http2_protocol_options = "no HTTP/2 client", http3_protocol_options = "no HTTP/3 client";
+            });
+            http::http1(&at.field("http_protocol_options"), http_protocol_options).0
+        }
+        Some(UpstreamProtocol::AutoConfig(_)) => {
+            at.field("auto_config").found(Class::Refused, format!("{OPTIONS}auto_config"), "no TLS, no ALPN");
+            Http1ProtocolOptions::default()
+        }
+        None => {
+            at.error("one of explicit_http_config, use_downstream_protocol_config, auto_config must be set");
+            Http1ProtocolOptions::default()
+        }
+    };
+    (common, http1)
+}
+
+fn explicit_http1(at: &At<'_>, protocol: Option<ExplicitProtocol>) -> Http1ProtocolOptions {
+    const EXPLICIT: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig.";
+    match protocol {
+        Some(ExplicitProtocol::HttpProtocolOptions(message)) => {
+            http::http1(&at.field("http_protocol_options"), Some(message)).0
+        }
+        Some(ExplicitProtocol::Http2ProtocolOptions(_)) => {
+            let field = format!("{EXPLICIT}http2_protocol_options");
+            at.field("http2_protocol_options").found(Class::Refused, field, "HTTP/1 only");
+            Http1ProtocolOptions::default()
+        }
+        Some(ExplicitProtocol::Http3ProtocolOptions(_)) => {
+            let field = format!("{EXPLICIT}http3_protocol_options");
+            at.field("http3_protocol_options").found(Class::Refused, field, "HTTP/1 only");
+            Http1ProtocolOptions::default()
+        }
+        None => {
+            at.error(
+                "one of http_protocol_options, http2_protocol_options, http3_protocol_options must be set",
+            );
+            Http1ProtocolOptions::default()
+        }
+    }
+}
+
+fn circuit_breakers(at: &At<'_>, message: pb::cluster::CircuitBreakers) -> CircuitBreakers {
+    classify!(at, message => pb::cluster::CircuitBreakers {
+        implemented: thresholds = "see its fields";
+        not_yet: per_host_thresholds;
+    });
+    let mut breakers = CircuitBreakers::default();
+    for (index, message) in thresholds.into_iter().enumerate() {
+        let at = &at.item("thresholds", index);
+        let (priority, converted) = self::thresholds(at, message);
+        match priority {
+            pb::core::RoutingPriority::Default => breakers.default = converted,
+            pb::core::RoutingPriority::High => breakers.high = converted,
+        }
+    }
+    breakers
+}
+
+fn thresholds(
+    at: &At<'_>,
+    message: pb::cluster::CircuitBreakersThresholds,
+) -> (pb::core::RoutingPriority, Thresholds) {
+    let limits = (
+        message.max_connections,
+        message.max_pending_requests,
+        message.max_requests,
+        message.max_retries,
+        message.max_connection_pools,
+        message.track_remaining,
+    );
+    classify!(at, message => pb::cluster::CircuitBreakersThresholds {
+        implemented: priority;
+        not_yet: max_connections = "shown by /clusters, not enforced",
+            max_pending_requests = "shown by /clusters, not enforced",
+            max_requests = "shown by /clusters, not enforced", max_retries = "shown by /clusters, not enforced",
+            retry_budget, track_remaining, max_connection_pools;
+    });
+    let (
+        max_connections,
+        max_pending_requests,
+        max_requests,
+        max_retries,
+        max_connection_pools,
+        track_remaining,
+    ) = limits;
+    let default = Thresholds::default();
+    let converted = Thresholds {
+        max_connections: max_connections.unwrap_or(default.max_connections),
+        max_pending_requests: max_pending_requests.unwrap_or(default.max_pending_requests),
+        max_requests: max_requests.unwrap_or(default.max_requests),
+        max_retries: max_retries.unwrap_or(default.max_retries),
+        max_connection_pools: max_connection_pools.unwrap_or(default.max_connection_pools),
+        track_remaining,
+    };
+    (at.enumeration("priority", priority), converted)
+}
+
+fn common_lb_config(at: &At<'_>, message: pb::cluster::ClusterCommonLbConfig) -> CommonLbConfig {
+    use ClusterCommonLbConfigLocalityConfigSpecifierOneOf as Locality;
+    classify!(at, message => pb::cluster::ClusterCommonLbConfig {
+        implemented: healthy_panic_threshold,
+            locality_config_specifier = "locality_weighted_lb_config; zone_aware_lb_config does nothing without a \
+                                         local cluster", close_connections_on_host_set_change;
+        no_effect: update_merge_window = "updates are always merged",
+            ignore_new_hosts_until_first_hc = "no active health checks",
+            consistent_hashing_lb_config = "no policy of this version hashes";
+        not_yet: override_host_status;
+    });
+    let mut config = CommonLbConfig { close_connections_on_host_set_change, ..CommonLbConfig::default() };
+    if let Some(percent) = healthy_panic_threshold {
+        let at = &at.field("healthy_panic_threshold");
+        classify!(at, percent => pb::types::Percent { implemented: value; });
+        if !(0.0..=100.0).contains(&value) {
+            at.error("must be 0 to 100");
+        }
+        config.healthy_panic_threshold_percent = value;
+    }
+    config.locality = match locality_config_specifier {
+        Some(Locality::LocalityWeightedLbConfig(_)) => LocalityMode::Weighted,
+        Some(Locality::ZoneAwareLbConfig(_)) | None => LocalityMode::Ignored,
+    };
+    config
+}
+
+fn lb_policy(at: &At<'_>, value: i32) -> LoadBalancingPolicy {
+    match at.enumeration("lb_policy", value) {
+        ClusterLbPolicy::RoundRobin => {}
+        ClusterLbPolicy::LoadBalancingPolicyConfig => {
+            at.field("load_balancing_policy")
+                .error("must be set with lb_policy: LOAD_BALANCING_POLICY_CONFIG");
+        }
+        other @ (ClusterLbPolicy::LeastRequest
+        | ClusterLbPolicy::RingHash
+        | ClusterLbPolicy::Random
+        | ClusterLbPolicy::Maglev
+        | ClusterLbPolicy::ClusterProvided) => {
+            let field = format!("{CLUSTER}lb_policy.{}", other.proto_name());
+            at.field("lb_policy").found(Class::NotYet, field, "round robin instead");
+        }
+    }
+    LoadBalancingPolicy::RoundRobin
+}
+
+fn check_lb_config(at: &At<'_>, config: ClusterLbConfigOneOf) {
+    let field = match config {
+        ClusterLbConfigOneOf::RoundRobinLbConfig(message) => {
+            classify!(&at.field("round_robin_lb_config"), message => pb::cluster::ClusterRoundRobinLbConfig {
+                not_yet: slow_start_config;
+            });
+            return;
+        }
+        ClusterLbConfigOneOf::RingHashLbConfig(_) => "ring_hash_lb_config",
+        ClusterLbConfigOneOf::MaglevLbConfig(_) => "maglev_lb_config",
+        ClusterLbConfigOneOf::OriginalDstLbConfig(_) => "original_dst_lb_config",
+        ClusterLbConfigOneOf::LeastRequestLbConfig(_) => "least_request_lb_config",
+    };
+    at.field(field).found(Class::NotYet, format!("{CLUSTER}{field}"), "round robin instead");
+}
+
+fn load_balancing_policy(
+    at: &At<'_>,
+    message: pb::cluster::LoadBalancingPolicy,
+) -> (LoadBalancingPolicy, LocalityMode) {
+    classify!(at, message => pb::cluster::LoadBalancingPolicy { implemented: policies = "the first one counts"; });
+    let mut locality = LocalityMode::Ignored;
+    let Some(first) = policies.into_iter().next() else {
+        at.field("policies").error("must not be empty");
+        return (LoadBalancingPolicy::RoundRobin, locality);
+    };
+    let at = &at.item("policies", 0);
+    classify!(at, first => pb::cluster::LoadBalancingPolicyPolicy { implemented: typed_extension_config; });
+    let at = &at.field("typed_extension_config");
+    let Some(any) = typed_extension_config.and_then(|extension| http::typed_config(at, extension)) else {
+        return (LoadBalancingPolicy::RoundRobin, locality);
+    };
+    let at = &at.field("typed_config");
+    if type_name(&any) != pb::extensions::RoundRobin::NAME {
+        at.extension(Class::NotYet, &any, "round robin instead");
+    } else if let Some(message) = at.unpack::<pb::extensions::RoundRobin>(&any) {
+        classify!(at, message => pb::extensions::RoundRobin {
+            implemented: locality_lb_config;
+            not_yet: slow_start_config;
+        });
+        if let Some(message) = locality_lb_config {
+            use pb::extensions::LocalityLbConfigLocalityConfigSpecifierOneOf as Locality;
+            classify!(&at.field("locality_lb_config"), message => pb::extensions::LocalityLbConfig {
+                implemented: locality_config_specifier = "locality_weighted_lb_config; zone_aware_lb_config does \
+                                                          nothing without a local cluster";
+            });
+            if let Some(Locality::LocalityWeightedLbConfig(_)) = locality_config_specifier {
+                locality = LocalityMode::Weighted;
+            }
+        }
+    }
+    (LoadBalancingPolicy::RoundRobin, locality)
+}

@@ -1,0 +1,268 @@
+//! Listeners and their filter chains.
+use std::sync::Arc;
+
+use super::address;
+use super::at::At;
+use super::fields::classify;
+use super::http_connection_manager;
+use super::report::Class;
+use super::value::type_name;
+use super::{access_log, socket};
+use crate::config::listener::{
+    BUFFER_LIMIT_BYTES_DEFAULT, DrainType, FilterChain, FilterChainMatch, ListenAddress, Listener,
+    NetworkFilter, TrafficDirection,
+};
+use crate::config::socket::SocketOption;
+use crate::control::xds::pb::{self, Named};
+use pb::listener::{FilterConfigTypeOneOf, ListenerFilterConfigTypeOneOf};
+
+/// Transport socket without encryption: what a chain or a cluster has without one.
+pub(super) const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
+
+/// Listener filters that look at a connection's first bytes for filter chains to match on. Chains of this version
+/// match on nothing, so that to leave them out changes nothing.
+const INSPECTORS: [&str; 2] = [
+    "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+    "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
+];
+
+/// One listener.
+pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<Listener> {
+    classify!(at, message => pb::listener::Listener {
+        implemented: name, address, additional_addresses, stat_prefix, filter_chains, default_filter_chain,
+            per_connection_buffer_limit_bytes, metadata, deprecated_v1, drain_type,
+            listener_filters = "tls_inspector and http_inspector, without effect; others are refused",
+            freebind, socket_options, tcp_fast_open_queue_length, traffic_direction, enable_reuse_port, access_log,
+            tcp_backlog_size, max_connections_to_accept_per_socket_event, bind_to_port, ignore_global_conn_limit,
+            listener_specifier = "refused: no internal listeners";
+        no_effect: listener_filters_timeout = "no listener filter waits",
+            continue_on_listener_filters_timeout = "no listener filter waits",
+            reuse_port = "enable_reuse_port has taken its place, in Envoy too",
+            bypass_overload_manager = "no overload action exists";
+        not_yet: stats_matcher, connection_balance_config, tcp_keepalive,
+            per_connection_buffer_high_watermark_timeout;
+        refused: fcds_config, filter_chain_matcher, use_original_dst, transparent, udp_listener_config, api_listener,
+            enable_mptcp;
+    });
+    if listener_specifier.is_some() {
+        at.field("internal_listener")
+            .value_refused("envoy.config.listener.v3.Listener.internal_listener", "");
+    }
+    let options = socket::options(at, socket_options);
+    let main = address::fixed(&at.field("address"), address).map(|(address, ipv4_compat)| ListenAddress {
+        address,
+        ipv4_compat,
+        socket_options: options.clone(),
+    });
+    let additional = additional_addresses.into_iter().enumerate().map(|(index, message)| {
+        additional_address(&at.item("additional_addresses", index), message, &options)
+    });
+    // Every address is converted before the first failure counts: all mistakes are reported.
+    let addresses: Vec<_> = std::iter::once(main).chain(additional).collect();
+
+    check_listener_filters(at, listener_filters);
+    if filter_chains.is_empty() && default_filter_chain.is_none() {
+        at.error("no filter chains specified");
+    }
+    let chains: Vec<_> = filter_chains
+        .into_iter()
+        .enumerate()
+        .map(|(index, message)| Arc::new(filter_chain(&at.item("filter_chains", index), message)))
+        .collect();
+    if chains.len() > 1 {
+        at.item("filter_chains", 1)
+            .field("filter_chain_match")
+            .error("the same matching rules as filter_chains[0]: a connection could take either");
+    }
+    let default_filter_chain = default_filter_chain
+        .map(|message| Arc::new(filter_chain(&at.field("default_filter_chain"), message)));
+    let traffic_direction = match at.enumeration("traffic_direction", traffic_direction) {
+        pb::core::TrafficDirection::Unspecified => TrafficDirection::Unspecified,
+        pb::core::TrafficDirection::Inbound => TrafficDirection::Inbound,
+        pb::core::TrafficDirection::Outbound => TrafficDirection::Outbound,
+    };
+    let drain_type = match at.enumeration("drain_type", drain_type) {
+        pb::listener::ListenerDrainType::Default => DrainType::Default,
+        pb::listener::ListenerDrainType::ModifyOnly => DrainType::ModifyOnly,
+    };
+    let access_log = access_log::access_logs(at, "access_log", access_log);
+    let metadata = at.metadata("metadata", metadata);
+    let deprecated_bind_to_port = deprecated_v1.and_then(|message| {
+        classify!(&at.field("deprecated_v1"), message => pb::listener::ListenerDeprecatedV1 {
+            implemented: bind_to_port;
+        });
+        bind_to_port
+    });
+
+    let addresses: Vec<_> = addresses.into_iter().collect::<Option<_>>()?;
+    let name = if name.is_empty() { generated_name(&addresses) } else { name.into() };
+    Some(Listener {
+        name,
+        stat_prefix: stat_prefix.into(),
+        addresses,
+        filter_chains: chains,
+        default_filter_chain,
+        per_connection_buffer_limit_bytes: per_connection_buffer_limit_bytes
+            .unwrap_or(BUFFER_LIMIT_BYTES_DEFAULT),
+        bind_to_port: bind_to_port.or(deprecated_bind_to_port).unwrap_or(true),
+        enable_reuse_port: enable_reuse_port.unwrap_or(true),
+        freebind: freebind.unwrap_or(false),
+        tcp_backlog_size,
+        tcp_fast_open_queue_length: tcp_fast_open_queue_length.filter(|length| *length > 0),
+        accepts_per_event_max: max_connections_to_accept_per_socket_event,
+        ignore_global_conn_limit,
+        traffic_direction,
+        drain_type,
+        access_log,
+        metadata,
+    })
+}
+
+/// Envoy names an unnamed listener by a random UUID; its address says more and stays the same.
+fn generated_name(addresses: &[ListenAddress]) -> Box<str> {
+    addresses.first().map(|first| first.address.to_string().into()).unwrap_or_default()
+}
+
+fn additional_address(
+    at: &At<'_>,
+    message: pb::listener::AdditionalAddress,
+    inherited: &[SocketOption],
+) -> Option<ListenAddress> {
+    classify!(at, message => pb::listener::AdditionalAddress {
+        implemented: address, socket_options;
+        not_yet: tcp_keepalive;
+    });
+    let socket_options = match socket_options {
+        None => inherited.to_vec(),
+        Some(message) => {
+            let at = &at.field("socket_options");
+            classify!(at, message => pb::core::SocketOptionsOverride { implemented: socket_options; });
+            socket::options(at, socket_options)
+        }
+    };
+    let (address, ipv4_compat) = address::fixed(&at.field("address"), address)?;
+    Some(ListenAddress { address, ipv4_compat, socket_options })
+}
+
+fn check_listener_filters(at: &At<'_>, filters: Vec<pb::listener::ListenerFilter>) {
+    for (index, message) in filters.into_iter().enumerate() {
+        let at = &at.item("listener_filters", index);
+        classify!(at, message => pb::listener::ListenerFilter {
+            implemented: config_type = "tls_inspector and http_inspector, without effect; others are refused";
+            no_effect: name = "a filter is found by the type of its typed_config",
+                filter_disabled = "only filters without effect are accepted";
+        });
+        match config_type {
+            Some(ListenerFilterConfigTypeOneOf::TypedConfig(any)) => {
+                let class =
+                    if INSPECTORS.contains(&type_name(&any)) { Class::NoEffect } else { Class::Refused };
+                at.field("typed_config").extension(class, &any, "");
+            }
+            Some(ListenerFilterConfigTypeOneOf::ConfigDiscovery(_)) => {
+                at.field("config_discovery")
+                    .value_refused("envoy.config.listener.v3.ListenerFilter.config_discovery", "");
+            }
+            None => missing_typed_config(at, &name),
+        }
+    }
+}
+
+fn filter_chain(at: &At<'_>, message: pb::listener::FilterChain) -> FilterChain {
+    classify!(at, message => pb::listener::FilterChain {
+        implemented: filter_chain_match = "empty; its fields are refused", filters, metadata,
+            transport_socket = "raw_buffer; others, TLS among them, are refused", transport_socket_connect_timeout,
+            name;
+        refused: use_proxy_proto;
+    });
+    if let Some(message) = filter_chain_match {
+        let at = &at.field("filter_chain_match");
+        classify!(at, message => pb::listener::FilterChainMatch {
+            refused: destination_port, prefix_ranges, address_suffix, suffix_len, direct_source_prefix_ranges,
+                source_type, source_prefix_ranges, source_ports, server_names, transport_protocol,
+                application_protocols;
+        });
+    }
+    if let Some(socket) = transport_socket {
+        transport_socket_is_raw(&at.field("transport_socket"), socket);
+    }
+    FilterChain {
+        name: name.into(),
+        filter_chain_match: FilterChainMatch::default(),
+        filters: network_filters(at, filters),
+        transport_socket_connect_timeout: at.timeout(
+            "transport_socket_connect_timeout",
+            transport_socket_connect_timeout,
+            None,
+        ),
+        metadata: at.metadata("metadata", metadata),
+    }
+}
+
+/// Refuses every transport socket but that without encryption.
+pub(super) fn transport_socket_is_raw(at: &At<'_>, message: pb::core::TransportSocket) {
+    classify!(at, message => pb::core::TransportSocket {
+        implemented: config_type = "raw_buffer; others, TLS among them, are refused";
+        no_effect: name = "a transport socket is found by the type of its typed_config";
+    });
+    match config_type {
+        Some(pb::core::TransportSocketConfigTypeOneOf::TypedConfig(any)) if type_name(&any) == RAW_BUFFER => {
+        }
+        Some(pb::core::TransportSocketConfigTypeOneOf::TypedConfig(any)) => {
+            at.field("typed_config").extension(Class::Refused, &any, "this version does not encrypt");
+        }
+        None => at.field("typed_config").error("must be set"),
+    }
+}
+
+fn network_filters(at: &At<'_>, filters: Vec<pb::listener::Filter>) -> Vec<NetworkFilter> {
+    let mut converted = Vec::with_capacity(filters.len());
+    let last = filters.len().saturating_sub(1);
+    for (index, message) in filters.into_iter().enumerate() {
+        let at = &at.item("filters", index);
+        classify!(at, message => pb::listener::Filter {
+            implemented: config_type = "the HTTP connection manager; other filters are refused";
+            no_effect: name = "a filter is found by the type of its typed_config";
+        });
+        match config_type {
+            Some(FilterConfigTypeOneOf::TypedConfig(any)) => {
+                let at = &at.field("typed_config");
+                if type_name(&any) != pb::http_connection_manager::HttpConnectionManager::NAME {
+                    at.extension(Class::Refused, &any, "");
+                    continue;
+                }
+                if index != last {
+                    at.error("the HTTP connection manager must be the last filter of its chain");
+                }
+                let manager =
+                    at.unpack(&any).and_then(|message| http_connection_manager::convert(at, message));
+                converted
+                    .extend(manager.map(|manager| NetworkFilter::HttpConnectionManager(Arc::new(manager))));
+            }
+            Some(FilterConfigTypeOneOf::ConfigDiscovery(_)) => {
+                at.field("config_discovery")
+                    .value_refused("envoy.config.listener.v3.Filter.config_discovery", "");
+            }
+            None => missing_typed_config(at, &name),
+        }
+    }
+    converted
+}
+
+/// A filter by name only, as v2 and old v3 files have it.
+pub(super) fn missing_typed_config(at: &At<'_>, name: &str) {
+    let types = [
+        ("http_connection_manager", pb::http_connection_manager::HttpConnectionManager::NAME),
+        ("router", pb::extensions::Router::NAME),
+        ("tls_inspector", INSPECTORS[0]),
+        ("http_inspector", INSPECTORS[1]),
+    ];
+    let known = types.iter().find(|(suffix, _)| name.rsplit('.').next() == Some(suffix));
+    let Some((_, message)) = known else {
+        at.error("typed_config must be set: a filter is found by its type, not by its name");
+        return;
+    };
+    at.error_with_fix(
+        "typed_config must be set: a filter is found by its type, not by its name",
+        format!("- name: {name}\n  typed_config:\n    \"@type\": type.googleapis.com/{message}"),
+    );
+}

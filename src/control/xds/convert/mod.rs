@@ -1,0 +1,54 @@
+//! Conversion: wire bytes of Envoy messages into `config` types, with a class for every field.
+//!
+//! File and control plane share it (`control::xds::load` brings files here). Every message is taken apart
+//! exhaustively by `classify!`, so that no field can be overlooked: it is implemented, has no effect for a reason, is
+//! not there yet, or is refused. A conversion does not stop at the first mistake: its [`Report`] has them all, each
+//! with the field's path.
+mod access_log;
+mod address;
+mod at;
+mod bootstrap;
+mod cluster;
+mod dns;
+mod endpoint;
+mod fields;
+mod format;
+mod http;
+mod http_connection_manager;
+mod http_filter;
+mod listener;
+mod matcher;
+mod messages;
+mod references;
+mod report;
+mod route;
+mod runtime;
+mod socket;
+mod stats;
+mod value;
+
+use prost::Message;
+
+pub use fields::{Classified, Field, markdown};
+pub use report::{Class, Finding, Report, Unimplemented};
+
+use super::pb;
+use crate::config::bootstrap::Bootstrap;
+use crate::config::error::ConfigError;
+
+/// Converts an encoded `envoy.config.bootstrap.v3.Bootstrap`.
+///
+/// # Errors
+/// The report, when it has errors.
+pub fn convert_bootstrap(wire: &[u8], unimplemented: Unimplemented) -> Result<(Bootstrap, Report), Report> {
+    let message = match pb::bootstrap::Bootstrap::decode(wire) {
+        Ok(message) => message,
+        Err(error) => {
+            let mut report = Report::default();
+            report.error(ConfigError::new("", format!("not an encoded bootstrap: {error}")));
+            return Err(report);
+        }
+    };
+    let (converted, report) = bootstrap::bootstrap(message, unimplemented);
+    if report.errors.0.is_empty() { Ok((converted, report)) } else { Err(report) }
+}

@@ -1,0 +1,72 @@
+//! Names that one resource uses for another: the clusters of static routes.
+use std::collections::HashSet;
+
+use super::at::At;
+use crate::config::bootstrap::Bootstrap;
+use crate::config::listener::{FilterChain, NetworkFilter};
+use crate::config::route::{Action, ClusterSpecifier, RouteAction, RouteConfiguration, WeightedClusterName};
+
+/// Reports clusters that static routes name and nobody defines, unless `validate_clusters: false`.
+///
+/// Paths are those of the file only while every listener, chain and filter was converted, so an earlier error ends
+/// this check: it would name the wrong places, and the next run finds what is left.
+pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap) {
+    if !at.context.report.borrow().errors.0.is_empty() {
+        return;
+    }
+    let clusters: HashSet<&str> = bootstrap.clusters.iter().map(|cluster| &*cluster.name).collect();
+    let at = &at.field("static_resources");
+    for (index, listener) in bootstrap.listeners.iter().enumerate() {
+        let at = &at.item("listeners", index);
+        for (index, chain) in listener.filter_chains.iter().enumerate() {
+            check_chain(&at.item("filter_chains", index), chain, &clusters);
+        }
+        if let Some(chain) = &listener.default_filter_chain {
+            check_chain(&at.field("default_filter_chain"), chain, &clusters);
+        }
+    }
+}
+
+fn check_chain(at: &At<'_>, chain: &FilterChain, clusters: &HashSet<&str>) {
+    for (index, filter) in chain.filters.iter().enumerate() {
+        let NetworkFilter::HttpConnectionManager(manager) = filter;
+        let at = &at.item("filters", index);
+        let at = &at.field("typed_config");
+        check_routes(&at.field("route_config"), &manager.route_config, clusters);
+    }
+}
+
+fn check_routes(at: &At<'_>, table: &RouteConfiguration, clusters: &HashSet<&str>) {
+    if !table.validate_clusters {
+        return;
+    }
+    for (index, host) in table.virtual_hosts.iter().enumerate() {
+        let at = &at.item("virtual_hosts", index);
+        for (index, route) in host.routes.iter().enumerate() {
+            if let Action::Forward(action) = &route.action {
+                let at = &at.item("routes", index);
+                check_action(&at.field("route"), action, clusters);
+            }
+        }
+    }
+}
+
+fn check_action(at: &At<'_>, action: &RouteAction, clusters: &HashSet<&str>) {
+    let check = |at: &At<'_>, name: &str| {
+        if !clusters.contains(name) {
+            at.error(format!("unknown cluster {name:?}"));
+        }
+    };
+    match &action.cluster {
+        ClusterSpecifier::Cluster(name) => check(&at.field("cluster"), name),
+        ClusterSpecifier::ClusterHeader(_) => {}
+        ClusterSpecifier::WeightedClusters(weighted) => {
+            let at = &at.field("weighted_clusters");
+            for (index, cluster) in weighted.clusters.iter().enumerate() {
+                if let WeightedClusterName::Cluster(name) = &cluster.cluster {
+                    check(&at.item("clusters", index).field("name"), name);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What statistics are kept and how they are tagged.
+use super::at::At;
+use super::fields::classify;
+use super::matcher;
+use crate::config::bootstrap::{HistogramBuckets, StatsConfig, StatsMatcher, TagSpecifier, TagValue};
+use crate::control::xds::pb;
+use pb::bootstrap::{StatsMatcherStatsMatcherOneOf, TagSpecifierTagValueOneOf};
+
+/// `stats_config`.
+pub(super) fn stats_config(at: &At<'_>, message: pb::bootstrap::StatsConfig) -> StatsConfig {
+    classify!(at, message => pb::bootstrap::StatsConfig {
+        implemented: stats_tags, use_all_default_tags, stats_matcher, histogram_bucket_settings;
+        no_effect: allow_default_tag_overrides = "a tag of the configuration always wins over a default one";
+    });
+    StatsConfig {
+        tags: stats_tags
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, message)| tag(&at.item("stats_tags", index), message))
+            .collect(),
+        use_all_default_tags: use_all_default_tags.unwrap_or(true),
+        matcher: stats_matcher
+            .map(|message| self::stats_matcher(&at.field("stats_matcher"), message))
+            .unwrap_or_default(),
+        histogram_buckets: histogram_bucket_settings
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, message)| buckets(&at.item("histogram_bucket_settings", index), message))
+            .collect(),
+        ..StatsConfig::default()
+    }
+}
+
+/// A tag. Its expression is not checked: Envoy's engine for tags knows look-ahead, which Istio's bootstraps use, and a
+/// tag that cannot be taken out of a name costs nothing but itself.
+fn tag(at: &At<'_>, message: pb::bootstrap::TagSpecifier) -> Option<TagSpecifier> {
+    classify!(at, message => pb::bootstrap::TagSpecifier { implemented: tag_name, tag_value; });
+    let value = match tag_value {
+        Some(TagSpecifierTagValueOneOf::FixedValue(text)) => TagValue::Fixed(text.into()),
+        Some(TagSpecifierTagValueOneOf::Regex(regex)) => TagValue::Regex(regex.into()),
+        // The name of one of Envoy's own tags, which are taken out anyhow.
+        None => return None,
+    };
+    Some(TagSpecifier { name: tag_name.into(), value })
+}
+
+fn stats_matcher(at: &At<'_>, message: pb::bootstrap::StatsMatcher) -> StatsMatcher {
+    use StatsMatcherStatsMatcherOneOf as Wire;
+    classify!(at, message => pb::bootstrap::StatsMatcher { implemented: stats_matcher; });
+    match stats_matcher {
+        Some(Wire::RejectAll(true)) => StatsMatcher::RejectAll,
+        Some(Wire::RejectAll(false)) => StatsMatcher::All,
+        Some(Wire::ExclusionList(list)) => {
+            StatsMatcher::Exclude(matcher::string_list(&at.field("exclusion_list"), list))
+        }
+        Some(Wire::InclusionList(list)) => {
+            StatsMatcher::Include(matcher::string_list(&at.field("inclusion_list"), list))
+        }
+        None => {
+            at.error("one of reject_all, exclusion_list, inclusion_list must be set");
+            StatsMatcher::All
+        }
+    }
+}
+
+fn buckets(at: &At<'_>, message: pb::bootstrap::HistogramBucketSettings) -> Option<HistogramBuckets> {
+    classify!(at, message => pb::bootstrap::HistogramBucketSettings {
+        implemented: r#match, buckets;
+        not_yet: bins;
+    });
+    let mut bounds = buckets;
+    bounds.sort_by(f64::total_cmp);
+    bounds.dedup();
+    let Some(matcher) = r#match else {
+        at.field("match").error("must be set");
+        return None;
+    };
+    let matcher = matcher::string(&at.field("match"), matcher)?;
+    Some(HistogramBuckets { matcher, bounds })
+}
