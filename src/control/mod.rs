@@ -1,4 +1,5 @@
 //! The control thread: configuration sources, discovery, admin, publishing.
 pub mod admin;
 pub mod discovery;
+pub mod log_writer;
 pub mod xds;

@@ -2,6 +2,8 @@
 //!
 //! Access logs, header values and the bodies of local replies are all written here. What a format reads
 //! is a [`context::FormatContext`]; nothing is allocated, locked or asked of a clock while it is written.
+pub mod access_log_buffer;
+pub mod access_log_queue;
 mod coalesce;
 pub mod context;
 mod environment;
