@@ -31,3 +31,13 @@ pub const ACCEPT_BACKOFF_MS: u64 = 50;
 pub const DNS_WAIT_MIN_MS: u64 = 10;
 /// Endpoint updates of one cluster that wait for the control thread; beyond it resolution pauses.
 pub const ENDPOINT_UPDATES_QUEUED_MAX: usize = 64;
+
+/// Containers (objects, lists, messages) within one another in a configuration. Envoy's limit, measured with 1.40; beyond
+/// it the configuration is refused.
+pub const CONFIG_DEPTH_MAX: usize = 100;
+/// Bytes of one configuration text. A tree of it takes some ten times as much while it is loaded. Beyond it: refused.
+pub const CONFIG_TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Values that YAML aliases may add to one document: an alias of an alias of an alias multiplies. Beyond it: refused.
+pub const CONFIG_ALIASED_VALUES_MAX: usize = 256 * 1024;
+/// Mistakes reported for one configuration; what follows is usually more of the same.
+pub const CONFIG_ERRORS_MAX: usize = 100;

@@ -9,4 +9,4 @@ mod rules;
 mod table;
 
 pub use rules::{Number, Rule, Rules, WellKnown};
-pub use table::{Class, Enum, EnumValue, Field, Kind, Message, Oneof};
+pub use table::{Class, Enum, EnumValue, Field, Kind, Message, Oneof, is_json_name};
