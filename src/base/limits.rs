@@ -41,3 +41,19 @@ pub const CONFIG_TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const CONFIG_ALIASED_VALUES_MAX: usize = 256 * 1024;
 /// Mistakes reported for one configuration; what follows is usually more of the same.
 pub const CONFIG_ERRORS_MAX: usize = 100;
+
+/// Most header lines of one HTTP/1 head, whatever `max_headers_count` says. Reason: the parser's
+/// table of headers lives on the stack, 32 bytes each. Beyond it: 431, or 502 for a response.
+pub const HEADERS_MAX: usize = 1024;
+
+/// Most bytes of the extensions of one chunk. Reason: nothing on the path reads them; the signed
+/// uploads that use them take about 90. Beyond it: 400, or a reset. Source: RFC 9112 §7.1.1.
+pub const CHUNK_EXTENSION_BYTES_MAX: u32 = 1024;
+
+/// Most bytes by which a body's chunk extensions may outweigh its data. Reason: without it one byte
+/// of data per kilobyte of extension keeps a core busy. Beyond it: 400, or a reset.
+pub const CHUNK_EXTENSION_EXCESS_BYTES_MAX: u64 = 16 * 1024;
+
+/// Most options that the `Connection` headers of one head may list. Beyond it: 400. Source: Envoy
+/// refuses ten and more (`MAX_ALLOWED_NOMINATED_HEADERS`).
+pub const CONNECTION_OPTIONS_MAX: usize = 9;

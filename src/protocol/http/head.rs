@@ -8,6 +8,8 @@
 //! traffic's usual size.
 
 use super::headers::{HeaderName, Known, NAME_BYTES_MAX};
+use super::validate;
+use crate::base::limits::CONNECTION_OPTIONS_MAX;
 
 /// The version a message was received with, or is to be sent with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,8 +32,12 @@ pub struct Head {
     path: Span,
     authority: Span,
     scheme: Span,
+    /// The reason phrase as received; written only where `forward_reason_phrase` asks for it.
+    reason: Span,
+    /// How the peer spelt `Host`; empty if it sent none.
+    host_name: Span,
     has_authority: bool,
-    overflowed: bool,
+    unsendable: bool,
     status: u16,
     status_text: [u8; 3],
     version: Version,
@@ -51,10 +57,21 @@ pub(in crate::protocol) struct Header {
     name_start: u32,
     name_len: u16,
     known: Option<Known>,
+    /// Whether a peer spelt the name (its case may be worth keeping), not an edit.
+    is_received: bool,
     value: Span,
 }
 
 const _: () = assert!(size_of::<Header>() == 16);
+
+/// One header as the codecs see it.
+pub(in crate::protocol) struct Field<'a> {
+    pub(in crate::protocol) known: Option<Known>,
+    pub(in crate::protocol) name: &'a [u8],
+    /// Whether the name is spelt as a peer sent it (and not by this proxy).
+    pub(in crate::protocol) is_received: bool,
+    pub(in crate::protocol) value: &'a [u8],
+}
 
 const NAME_OF_TABLE: u32 = u32::MAX;
 
@@ -62,8 +79,8 @@ const NAME_OF_TABLE: u32 = u32::MAX;
 const KEPT_TEXT_BYTES: usize = 16 * 1024;
 /// Number of headers for which a recycled head keeps room.
 const KEPT_HEADERS: usize = 128;
-/// Most bytes one head's text may take, edits included. Beyond it an edit is dropped and
-/// [`Head::overflowed`] is set, so that the head is answered with an error and never sent.
+/// Most bytes one head's text may take, edits included. Beyond it an edit is dropped and the head is
+/// no longer [sendable](Head::is_sendable).
 /// Reason: spans are 32 bits; the largest head Envoy's `max_request_headers_kb` admits is 8 MiB.
 const TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -75,7 +92,7 @@ impl Head {
 
     /// Empties the head for the next message. Keeps its memory, up to 16 KiB of text.
     pub fn clear(&mut self) {
-        let Self { text, headers, present, method, path, authority, scheme, .. } = self;
+        let Self { text, headers, .. } = self;
         text.clear();
         if text.capacity() > KEPT_TEXT_BYTES {
             text.shrink_to(KEPT_TEXT_BYTES);
@@ -84,28 +101,24 @@ impl Head {
         if headers.capacity() > KEPT_HEADERS {
             headers.shrink_to(KEPT_HEADERS);
         }
-        *present = 0;
-        (*method, *path, *authority, *scheme) = Default::default();
-        (self.has_authority, self.overflowed) = (false, false);
-        (self.status, self.status_text, self.version) = (0, [0; 3], Version::default());
+        *self = Self { text: std::mem::take(text), headers: std::mem::take(headers), ..Self::default() };
     }
 
     /// Makes this head equal to `other`, within the memory it already has where that suffices.
     pub fn copy_from(&mut self, other: &Self) {
-        self.text.clear();
-        self.text.extend_from_slice(&other.text);
-        self.headers.clear();
-        self.headers.extend_from_slice(&other.headers);
-        let Self { present, method, path, authority, scheme, has_authority, overflowed, .. } = *other;
-        (self.present, self.method, self.path) = (present, method, path);
-        (self.authority, self.scheme, self.has_authority) = (authority, scheme, has_authority);
-        (self.overflowed, self.status, self.status_text) = (overflowed, other.status, other.status_text);
-        self.version = other.version;
+        let (mut text, mut headers) = (std::mem::take(&mut self.text), std::mem::take(&mut self.headers));
+        text.clear();
+        text.extend_from_slice(&other.text);
+        headers.clear();
+        headers.extend_from_slice(&other.headers);
+        *self = Self { text, headers, ..*other };
     }
 
-    /// Whether an edit was dropped because the head had reached 64 MiB. Such a head is not sent.
-    pub fn overflowed(&self) -> bool {
-        self.overflowed
+    /// Whether the head may be written to a peer: false once an edit could not be taken, because it
+    /// held CR, LF or NUL (or, in a part of the start line, a space or control byte), or because the
+    /// head had reached 64 MiB. The encoders refuse such a head.
+    pub fn is_sendable(&self) -> bool {
+        !self.unsendable
     }
 
     /// Bytes the head's text takes, edits included (Envoy's header-map byte size is close to it).
@@ -129,7 +142,7 @@ impl Head {
     }
 
     pub fn set_method(&mut self, method: &[u8]) {
-        self.method = self.store(method);
+        self.method = self.store_word(method);
     }
 
     /// `:path`: path and query, `*` for the asterisk form, empty for CONNECT and in a response.
@@ -138,7 +151,7 @@ impl Head {
     }
 
     pub fn set_path(&mut self, path: &[u8]) {
-        self.path = self.store(path);
+        self.path = self.store_word(path);
     }
 
     /// `:authority`, the value of `Host`; empty when there is none.
@@ -152,7 +165,7 @@ impl Head {
     }
 
     pub fn set_authority(&mut self, authority: &[u8]) {
-        self.authority = self.store(authority);
+        self.authority = self.store_word(authority);
         self.has_authority = true;
     }
 
@@ -162,7 +175,7 @@ impl Head {
     }
 
     pub fn set_scheme(&mut self, scheme: &[u8]) {
-        self.scheme = self.store(scheme);
+        self.scheme = self.store_word(scheme);
     }
 
     /// The status code of a response, 0 in a request.
@@ -175,6 +188,11 @@ impl Head {
         self.status = status.min(999);
         let digit = |value: u16| b'0' + (value % 10) as u8;
         self.status_text = [digit(self.status / 100), digit(self.status / 10), digit(self.status)];
+    }
+
+    /// The reason phrase received with a response, empty if there was none.
+    pub fn reason(&self) -> &[u8] {
+        self.bytes(self.reason)
     }
 
     // === headers ===
@@ -224,20 +242,13 @@ impl Head {
             return self.append(name, value);
         };
         let old = self.headers[index].value;
-        if old.len == 0 {
-            self.headers[index].value = self.store(value);
-            return;
-        }
-        let total = self.text.len() + old.len as usize + delimiter.len() + value.len();
-        if total > TEXT_BYTES_MAX {
-            self.overflowed = true;
-            return;
-        }
         let start = self.text.len();
-        self.text.extend_from_within(old.range());
-        self.text.extend_from_slice(delimiter);
-        self.text.extend_from_slice(value);
-        self.headers[index].value = Span::of(start, total - start);
+        if old.len > 0 && self.admits(old.len as usize + delimiter.len() + value.len(), value) {
+            self.text.extend_from_within(old.range());
+            self.text.extend_from_slice(delimiter);
+        }
+        let end = self.store(value);
+        self.headers[index].value = if old.len > 0 { Span::of(start, self.text.len() - start) } else { end };
     }
 
     /// Removes every header of that name; whether there was one. Pseudo headers stay.
@@ -284,23 +295,79 @@ impl Head {
         self.present & known.bit() != 0
     }
 
+    pub(in crate::protocol) fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        self.headers.iter().map(|header| Field {
+            known: header.known,
+            name: header.name(&self.text),
+            is_received: header.is_received,
+            value: self.bytes(header.value),
+        })
+    }
+
     /// Takes a received header; its name and value stand in the text.
     pub(in crate::protocol) fn push_received(&mut self, known: Option<Known>, name: Span, value: Span) {
         debug_assert!(name.len as usize <= NAME_BYTES_MAX);
         self.present |= known.map_or(0, Known::bit);
-        self.headers.push(Header { name_start: name.start, name_len: name.len as u16, known, value });
+        self.headers.push(Header {
+            name_start: name.start,
+            name_len: name.len as u16,
+            known,
+            is_received: true,
+            value,
+        });
     }
 
     pub(in crate::protocol) fn set_method_span(&mut self, span: Span) {
         self.method = span;
     }
 
+    /// Makes `rest` of the text, the part of an absolute target behind its authority, the path:
+    /// with a slash before it when it is empty or a bare query.
+    pub(in crate::protocol) fn set_path_at_root(&mut self, rest: Span) {
+        if self.bytes(rest).starts_with(b"/") {
+            self.path = rest;
+            return;
+        }
+        let start = self.text.len();
+        self.text.push(b'/');
+        self.text.extend_from_within(rest.range());
+        self.path = Span::of(start, 1 + rest.len as usize);
+    }
+
+    /// Removes the headers that the `Connection` headers list. `Upgrade` and `TE` stay: whether they
+    /// pass is not the peer's choice alone.
+    pub(in crate::protocol) fn remove_nominated(&mut self) {
+        let Self { text, headers, .. } = self;
+        let mut options: [&[u8]; CONNECTION_OPTIONS_MAX] = [&[]; CONNECTION_OPTIONS_MAX];
+        let lists = headers.iter().filter(|header| header.known == Some(Known::CONNECTION));
+        let listed = lists.flat_map(|header| validate::list(header.value.of_text(text)));
+        options.iter_mut().zip(listed).for_each(|(slot, option)| *slot = option);
+        headers.retain(|header| {
+            matches!(header.known, Some(Known::UPGRADE | Known::TE))
+                || !options.iter().any(|option| header.name(text).eq_ignore_ascii_case(option))
+        });
+    }
+
+    /// Removes the headers of the table for which `keep` answers false.
+    pub(in crate::protocol) fn retain_known(&mut self, mut keep: impl FnMut(Known) -> bool) {
+        self.headers.retain(|header| header.known.is_none_or(&mut keep));
+    }
+
     pub(in crate::protocol) fn set_path_span(&mut self, span: Span) {
         self.path = span;
     }
 
-    pub(in crate::protocol) fn set_scheme_span(&mut self, span: Span) {
-        self.scheme = span;
+    /// How the peer spelt `Host`; empty if it sent none.
+    pub(in crate::protocol) fn host_name(&self) -> &[u8] {
+        self.bytes(self.host_name)
+    }
+
+    pub(in crate::protocol) fn set_host_name_span(&mut self, span: Span) {
+        self.host_name = span;
+    }
+
+    pub(in crate::protocol) fn set_reason_span(&mut self, span: Span) {
+        self.reason = span;
     }
 
     pub(in crate::protocol) fn set_authority_span(&mut self, span: Span) {
@@ -355,9 +422,6 @@ impl Head {
     }
 
     fn push(&mut self, name: &HeaderName, value: Span) {
-        if self.overflowed {
-            return;
-        }
         let known = name.known();
         let (name_start, name_len) = match known {
             Some(known) => {
@@ -369,17 +433,30 @@ impl Head {
                 (span.start, span.len as u16)
             }
         };
-        self.headers.push(Header { name_start, name_len, known, value });
+        self.headers.push(Header { name_start, name_len, known, is_received: false, value });
     }
 
     fn store(&mut self, bytes: &[u8]) -> Span {
-        if self.text.len() + bytes.len() > TEXT_BYTES_MAX {
-            self.overflowed = true;
+        if !self.admits(bytes.len(), bytes) {
             return Span::default();
         }
         let start = self.text.len();
         self.text.extend_from_slice(bytes);
         Span::of(start, bytes.len())
+    }
+
+    /// Stores a part of the start line, where a space would split the line.
+    fn store_word(&mut self, bytes: &[u8]) -> Span {
+        self.unsendable |= bytes.iter().any(|byte| *byte <= b' ' || *byte == 0x7f);
+        self.store(bytes)
+    }
+
+    /// Whether `added` bytes, of which `checked` come from outside, may be stored.
+    fn admits(&mut self, added: usize, checked: &[u8]) -> bool {
+        let admitted =
+            memchr::memchr3(b'\r', b'\n', 0, checked).is_none() && self.text.len() + added <= TEXT_BYTES_MAX;
+        self.unsendable |= !admitted;
+        admitted
     }
 }
 
@@ -388,6 +465,11 @@ impl Span {
     pub(in crate::protocol) fn of(start: usize, len: usize) -> Self {
         debug_assert!(start + len <= TEXT_BYTES_MAX);
         Self { start: start as u32, len: len as u32 }
+    }
+
+    /// This range of the text inside `outer`, as a range of the text `outer` is in.
+    pub(in crate::protocol) fn within(self, outer: Self) -> Self {
+        Self { start: outer.start + self.start, len: self.len }
     }
 
     fn range(self) -> std::ops::Range<usize> {
@@ -412,5 +494,110 @@ impl Header {
             (None, None) => self.name(text).eq_ignore_ascii_case(name.as_bytes()),
             (mine, asked) => mine == asked,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::http::headers;
+
+    fn name(text: &str) -> HeaderName {
+        HeaderName::parse(text.as_bytes()).unwrap()
+    }
+
+    fn list(head: &Head) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        head.iter().map(|(name, value)| (text(name), text(value))).collect()
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
+    }
+
+    #[test]
+    fn edits_keep_the_order_of_headers() {
+        let mut head = Head::new();
+        head.append(&name("x-one"), b"1");
+        head.append(&headers::VIA, b"a");
+        head.append(&name("x-one"), b"2");
+        head.append(&headers::VIA, b"b");
+        head.set(&headers::VIA, b"c");
+        assert_eq!(list(&head), pairs(&[("x-one", "1"), ("via", "c"), ("x-one", "2")]));
+        assert_eq!(head.get_all(&name("X-One")).collect::<Vec<_>>(), [b"1", b"2"]);
+        assert!(head.remove(&name("x-one")));
+        assert!(!head.remove(&name("x-one")));
+        assert!(!head.remove(&headers::DATE));
+        head.set(&headers::DATE, b"now");
+        assert_eq!(list(&head), pairs(&[("via", "c"), ("date", "now")]));
+        head.retain(|name, _| name != b"via");
+        assert_eq!(head.get(&headers::VIA), None);
+        head.set(&headers::VIA, b"again");
+        assert_eq!(list(&head), pairs(&[("date", "now"), ("via", "again")]));
+    }
+
+    #[test]
+    fn join_appends_to_the_last_value() {
+        let mut head = Head::new();
+        for value in [&b"1.1.1.1"[..], b"2.2.2.2"] {
+            head.join(&headers::X_FORWARDED_FOR, value, b",");
+        }
+        assert_eq!(head.get(&headers::X_FORWARDED_FOR), Some(&b"1.1.1.1,2.2.2.2"[..]));
+        head.append(&headers::VIA, b"");
+        head.join(&headers::VIA, b"x", b", ");
+        assert_eq!(head.get(&headers::VIA), Some(&b"x"[..]));
+    }
+
+    #[test]
+    fn pseudo_headers_are_the_start_line() {
+        let mut head = Head::new();
+        assert_eq!(head.get(&headers::HOST), None);
+        assert_eq!(head.get(&headers::STATUS), None);
+        head.set(&headers::PATH, b"/p");
+        head.append(&headers::HOST, b"h");
+        head.set(&headers::STATUS, b"404");
+        assert_eq!((head.path(), head.authority(), head.status()), (&b"/p"[..], &b"h"[..], 404));
+        assert_eq!(head.get(&headers::STATUS), Some(&b"404"[..]));
+        assert_eq!(head.get_all(&headers::AUTHORITY).collect::<Vec<_>>(), [b"h"]);
+        assert!(!head.remove(&headers::HOST));
+        assert!(head.is_empty());
+    }
+
+    #[test]
+    fn bad_edit_makes_the_head_unsendable_until_cleared() {
+        let mut head = Head::new();
+        head.append(&headers::VIA, b"a\nb");
+        assert!(!head.is_sendable());
+        head.clear();
+        head.append(&headers::VIA, b"a\tb \xff");
+        assert!(head.is_sendable());
+        head.set_authority(b"a b");
+        assert!(!head.is_sendable());
+    }
+
+    #[test]
+    fn clear_gives_back_oversize_memory_only() {
+        let mut head = Head::new();
+        head.append(&headers::VIA, &[b'x'; 8 * 1024]);
+        let kept = head.text.capacity();
+        head.clear();
+        assert_eq!(head.text.capacity(), kept);
+        head.append(&headers::VIA, &[b'x'; 64 * 1024]);
+        head.clear();
+        assert!(head.text.capacity() <= KEPT_TEXT_BYTES);
+        assert!(head.is_empty() && head.get(&headers::VIA).is_none());
+    }
+
+    #[test]
+    fn copy_from_is_equal_and_independent() {
+        let mut head = Head::new();
+        head.set_method(b"GET");
+        head.append(&name("x"), b"1");
+        let mut copy = Head::new();
+        copy.append(&headers::DATE, b"old");
+        copy.copy_from(&head);
+        head.set(&name("x"), b"2");
+        assert_eq!((list(&copy), copy.method()), (pairs(&[("x", "1")]), &b"GET"[..]));
+        assert_eq!(copy.get(&headers::DATE), None);
     }
 }

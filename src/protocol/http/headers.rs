@@ -92,7 +92,7 @@ macro_rules! known_names {
         /// One name of the table; its value is the name's bit in a head's presence set.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
-        #[allow(non_camel_case_types)]
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
         pub(in crate::protocol) enum Known { $($constant,)* }
 
         const KNOWN: &[Known] = &[$(Known::$constant,)*];
@@ -100,7 +100,7 @@ macro_rules! known_names {
 
         $(
             #[doc = concat!("`", $text, "`")]
-            pub const $constant: HeaderName = HeaderName::known_name(Known::$constant);
+            pub static $constant: HeaderName = HeaderName::known_name(Known::$constant);
         )*
     };
 }
@@ -205,7 +205,7 @@ known_names! {
 }
 
 /// `host`, which is the same name as `:authority`.
-pub const HOST: HeaderName = AUTHORITY;
+pub static HOST: HeaderName = HeaderName::known_name(Known::AUTHORITY);
 
 impl Known {
     /// The entry that `text` spells, without regard to case.
@@ -289,8 +289,8 @@ mod tests {
 
     #[test]
     fn parse_host_is_authority() {
-        assert_eq!(HeaderName::parse(b"Host"), Some(HOST));
-        assert_eq!(HeaderName::parse(b":Authority"), Some(AUTHORITY));
+        assert_eq!(HeaderName::parse(b"Host"), Some(HOST.clone()));
+        assert_eq!(HeaderName::parse(b":Authority"), Some(AUTHORITY.clone()));
         assert!(HOST.is_pseudo());
     }
 
