@@ -100,7 +100,7 @@ macro_rules! known_names {
 
         $(
             #[doc = concat!("`", $text, "`")]
-            pub static $constant: HeaderName = HeaderName::known_name(Known::$constant);
+            pub const $constant: HeaderName = HeaderName::known_name(Known::$constant);
         )*
     };
 }
@@ -205,7 +205,7 @@ known_names! {
 }
 
 /// `host`, which is the same name as `:authority`.
-pub static HOST: HeaderName = HeaderName::known_name(Known::AUTHORITY);
+pub const HOST: HeaderName = AUTHORITY;
 
 impl Known {
     /// The entry that `text` spells, without regard to case.
@@ -289,8 +289,8 @@ mod tests {
 
     #[test]
     fn parse_host_is_authority() {
-        assert_eq!(HeaderName::parse(b"Host"), Some(HOST.clone()));
-        assert_eq!(HeaderName::parse(b":Authority"), Some(AUTHORITY.clone()));
+        assert_eq!(HeaderName::parse(b"Host"), Some(HOST));
+        assert_eq!(HeaderName::parse(b":Authority"), Some(AUTHORITY));
         assert!(HOST.is_pseudo());
     }
 

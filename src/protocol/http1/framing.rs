@@ -183,7 +183,8 @@ fn check_coding(head: &Head, version: Version) -> Result<(), HeadError> {
     if version == Version::Http10 {
         return Err(HeadError::TransferEncodingInHttp10);
     }
-    let mut codings = head.get_all(&headers::TRANSFER_ENCODING);
+    let name = &headers::TRANSFER_ENCODING;
+    let mut codings = head.get_all(name);
     match (codings.next(), codings.next()) {
         (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(()),
         _ => Err(HeadError::TransferEncoding),
@@ -192,7 +193,8 @@ fn check_coding(head: &Head, version: Version) -> Result<(), HeadError> {
 
 /// The one `Content-Length`; with leading zeros it is rewritten, so that no peer reads it as octal.
 fn content_length(head: &mut Head) -> Result<u64, HeadError> {
-    let mut lengths = head.get_all(&headers::CONTENT_LENGTH);
+    let name = &headers::CONTENT_LENGTH;
+    let mut lengths = head.get_all(name);
     let text = lengths.next().ok_or(HeadError::ContentLength)?;
     if lengths.next().is_some() {
         return Err(HeadError::ContentLengthRepeated);
@@ -202,7 +204,7 @@ fn content_length(head: &mut Head) -> Result<u64, HeadError> {
         drop(lengths);
         let mut digits = [0; super::encode::DECIMAL_DIGITS_MAX];
         let text = super::encode::decimal(bytes, &mut digits);
-        head.set(&headers::CONTENT_LENGTH, text);
+        head.set(name, text);
     }
     Ok(bytes)
 }
@@ -257,7 +259,8 @@ fn may_not_be_nominated(option: &[u8]) -> bool {
 }
 
 fn names_upgrade(head: &Head) -> bool {
-    let mut protocols = head.get_all(&headers::UPGRADE).flat_map(validate::list).peekable();
+    let name = &headers::UPGRADE;
+    let mut protocols = head.get_all(name).flat_map(validate::list).peekable();
     protocols.peek().is_some() && !protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"))
 }
 
