@@ -63,7 +63,9 @@ const BANS: &[Ban] = &[
     ban(":: pb", GENERATED_USERS, "only the conversion names the generated messages"),
 ];
 
-const ENVIRONMENT: &[&str] = &["cli.rs"];
+/// The command line, the operator `%ENVIRONMENT(NAME)%`, which reads once when its format is parsed, and the data source
+/// `environment_variable`, which reads once when configuration is converted.
+const ENVIRONMENT: &[&str] = &["cli.rs", "cli/", "format/environment.rs", "control/xds/convert/value.rs"];
 const GENERATED_USERS: &[&str] = &["control/xds/convert", "control/xds/pb", "control/xds/mod.rs"];
 
 const fn ban(tokens: &'static str, only_in: &'static [&'static str], reason: &'static str) -> Ban {
