@@ -57,3 +57,9 @@ pub const CHUNK_EXTENSION_EXCESS_BYTES_MAX: u64 = 16 * 1024;
 /// Most options that the `Connection` headers of one head may list. Beyond it: 400. Source: Envoy
 /// refuses ten and more (`MAX_ALLOWED_NOMINATED_HEADERS`).
 pub const CONNECTION_OPTIONS_MAX: usize = 9;
+
+/// Bytes one regular expression's program may take; beyond it the configuration is refused. RE2's own budget is 8 MiB.
+pub const REGEX_PROGRAM_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of lazily built automaton one core keeps for one regular expression. Beyond it the automaton starts afresh, and
+/// if that happens too often the search goes on without one: slower, still linear.
+pub const REGEX_CACHE_BYTES_MAX: usize = 256 * 1024;

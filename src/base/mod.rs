@@ -1,4 +1,6 @@
-//! Clock, names, random numbers, and every hard maximum. Imports nothing of the crate.
+//! Clock, random numbers, hashing, regular expressions, and every hard maximum. Imports nothing of the crate.
 pub mod clock;
+pub mod hash;
 pub mod limits;
+pub mod regex;
 pub mod rng;
