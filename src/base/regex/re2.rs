@@ -123,7 +123,6 @@ fn literal(char: char, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::base::regex::{Regex, RegexCaches, RegexSlots};
 
     /// Verdicts of Envoy 1.40 (`--mode validate`).

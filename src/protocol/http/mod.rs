@@ -1,6 +1,10 @@
-//! What HTTP/1 and HTTP/2 share: heads, headers, bodies, validation.
+//! What HTTP/1 and HTTP/2 share: heads, headers, bodies, validation, forwarding.
 pub mod body;
 pub mod error;
+pub mod forwarding;
 pub mod head;
 pub mod headers;
+pub mod host;
+pub mod matcher;
+pub mod path;
 pub mod validate;
