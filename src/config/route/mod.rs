@@ -14,6 +14,7 @@ pub use action::{
 pub use header::{HeaderAppendAction, HeaderMutations, HeaderValueOption};
 
 use super::matcher::{HeaderMatcher, QueryParameterMatcher, RuntimeFraction};
+use super::metadata::Metadata;
 
 /// A whole routing table. Source: `envoy.config.route.v3.RouteConfiguration`.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,9 +87,6 @@ pub struct VirtualHost {
     /// Static metadata, by filter name. Default none. Source: `metadata.filter_metadata`.
     pub metadata: Metadata,
 }
-
-/// Static metadata: filter name to a JSON object. Source: `envoy.config.core.v3.Metadata.filter_metadata`.
-pub type Metadata = Vec<(Box<str>, serde_json::Value)>;
 
 /// Who is redirected to https. Source: `envoy.config.route.v3.VirtualHost.TlsRequirementType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -163,17 +161,17 @@ impl Default for RouteMatch {
     }
 }
 
-/// Condition on the path. Only `Prefix` sees the query. Source: `RouteMatch.path_specifier`.
+/// Condition on the path; no condition sees the query. Source: `RouteMatch.path_specifier`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathMatch {
-    /// The path begins with this text. Source: `prefix`.
+    /// The path begins with this text (empty: every path). Source: `prefix`.
     Prefix(Box<str>),
-    /// The path without its query equals this text. Source: `path`.
+    /// The path equals this text. Source: `path`.
     Path(Box<str>),
-    /// The path without its query equals this text or continues after it with `/`. Begins with `/`, does not end with it
+    /// The path equals this text or continues after it with `/`. Begins with `/`, does not end with it
     /// (`/` itself, which could not, is `Prefix`). Source: `path_separated_prefix`.
     PathSeparatedPrefix(Box<str>),
-    /// The whole path without its query matches this regular expression. Source: `safe_regex`.
+    /// The whole path matches this regular expression. Source: `safe_regex`.
     SafeRegex(Box<str>),
     /// The method is CONNECT (or an extended CONNECT). Source: `connect_matcher`.
     Connect,

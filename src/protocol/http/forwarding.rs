@@ -274,7 +274,7 @@ fn is_internal(config: &InternalAddressConfig, address: Option<IpAddr>, unix: bo
 }
 
 /// Headers by which an internal client steers the router; an external one may not.
-const INTERNAL_HEADERS: [HeaderName; 14] = [
+static INTERNAL_HEADERS: [HeaderName; 15] = [
     headers::X_ENVOY_RETRIABLE_STATUS_CODES,
     headers::X_ENVOY_RETRIABLE_HEADER_NAMES,
     headers::X_ENVOY_RETRY_ON,
@@ -289,6 +289,7 @@ const INTERNAL_HEADERS: [HeaderName; 14] = [
     headers::X_ENVOY_IP_TAGS,
     headers::X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT,
     headers::X_ENVOY_ORIGINAL_HOST,
+    headers::X_ENVOY_ORIGINAL_PATH,
 ];
 
 fn remove_internal_headers(head: &mut Head, edge: bool, internal_only: &[HeaderName]) {
@@ -297,7 +298,7 @@ fn remove_internal_headers(head: &mut Head, edge: bool, internal_only: &[HeaderN
         head.remove(&headers::X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER);
         head.remove(&headers::X_ENVOY_DOWNSTREAM_SERVICE_NODE);
     }
-    for name in INTERNAL_HEADERS.iter().chain([&headers::X_ENVOY_ORIGINAL_PATH]).chain(internal_only) {
+    for name in INTERNAL_HEADERS.iter().chain(internal_only) {
         head.remove(name);
     }
 }

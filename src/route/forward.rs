@@ -1,0 +1,147 @@
+//! [`Forward`]: which cluster a request goes to, and what the route says about getting it there.
+
+use std::time::Duration;
+
+use super::mutation::Mutations;
+use super::rewrite::{HostRewrite, PathRewrite};
+use crate::config::route::{ConnectConfig, MaxStreamDuration, RoutingPriority};
+use crate::protocol::http::head::Head;
+use crate::protocol::http::headers::HeaderName;
+
+/// Number of a cluster among those a table names: the worker resolves each name once, when it takes the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClusterSlot(pub u32);
+
+/// A compiled forwarding action. Source: `RouteAction`.
+#[derive(Debug)]
+pub struct Forward {
+    /// Answer when the cluster does not exist. Source: `cluster_not_found_response_code`.
+    pub cluster_not_found_status: u16,
+    /// Source: `timeout`; zero: no limit. [`Self::timeouts`](Forward::timeouts) is what counts for a request.
+    pub timeout: Duration,
+    /// Source: `idle_timeout`; none: the connection manager's; zero: no limit.
+    pub idle_timeout: Option<Duration>,
+    /// Source: `flush_timeout`; none: the connection manager's.
+    pub flush_timeout: Option<Duration>,
+    /// Source: `priority`.
+    pub priority: RoutingPriority,
+    pub(super) max_stream_duration: Option<MaxStreamDuration>,
+    pub(super) max_grpc_timeout: Option<Duration>,
+    pub(super) grpc_timeout_offset: Option<Duration>,
+    pub(super) specifier: Specifier,
+    pub(super) path_rewrite: PathRewrite,
+    pub(super) host_rewrite: HostRewrite,
+    pub(super) append_x_forwarded_host: bool,
+    pub(super) upgrades: Box<[UpgradeRule]>,
+}
+
+/// An upgrade the route allows or forbids, over the connection manager's word.
+#[derive(Debug, Clone)]
+pub struct UpgradeRule {
+    /// `websocket`, `connect`, in lower case.
+    pub upgrade_type: Box<str>,
+    /// Whether it passes.
+    pub enabled: bool,
+    /// For CONNECT: the tunnel ends here.
+    pub connect: Option<ConnectConfig>,
+}
+
+#[derive(Debug)]
+pub(super) enum Specifier {
+    One(Target),
+    Weighted { targets: Box<[WeightedTarget]>, total: u64, header: Option<HeaderName> },
+}
+
+#[derive(Debug)]
+pub(super) enum Target {
+    Slot(ClusterSlot),
+    Header(HeaderName),
+}
+
+#[derive(Debug)]
+pub(super) struct WeightedTarget {
+    pub(super) target: Target,
+    pub(super) weight: u32,
+    pub(super) mutations: Mutations,
+    pub(super) host_rewrite: Option<Box<[u8]>>,
+}
+
+/// The cluster chosen for one request.
+#[derive(Debug, Clone, Copy)]
+pub struct ClusterChoice<'t> {
+    target: &'t Target,
+    /// Set when it was drawn by weight: its own header changes and host.
+    pub(super) weighted: Option<&'t WeightedTarget>,
+}
+
+/// How the cluster chosen is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterName<'a> {
+    /// By its slot in the table.
+    Slot(ClusterSlot),
+    /// By this text from a request header; empty when the header is missing: no such cluster.
+    Text(&'a [u8]),
+}
+
+impl Forward {
+    /// Chooses the cluster. `random` is the one given to `find_route`.
+    pub fn choose_cluster(&self, head: &Head, random: u64) -> ClusterChoice<'_> {
+        match &self.specifier {
+            Specifier::One(target) => ClusterChoice { target, weighted: None },
+            Specifier::Weighted { targets, total, header } => {
+                let drawn = header.as_ref().and_then(|name| number(head, name)).unwrap_or(random);
+                let mut left = drawn.checked_rem(*total).unwrap_or(0);
+                let chosen = targets.iter().find(|target| {
+                    let weight = u64::from(target.weight);
+                    let found = left < weight;
+                    left = left.saturating_sub(weight);
+                    found
+                });
+                // The sum of the weights is `total`, so one is always found.
+                let chosen = chosen.or(targets.last());
+                debug_assert!(chosen.is_some_and(|chosen| chosen.weight > 0));
+                match chosen {
+                    Some(chosen) => ClusterChoice { target: &chosen.target, weighted: Some(chosen) },
+                    None => ClusterChoice { target: &NOWHERE, weighted: None },
+                }
+            }
+        }
+    }
+
+    /// What the route says about an upgrade to `upgrade_type` (any case; CONNECT for that method).
+    pub fn upgrade(&self, upgrade_type: &[u8]) -> Option<&UpgradeRule> {
+        self.upgrades.iter().find(|rule| upgrade_type.eq_ignore_ascii_case(rule.upgrade_type.as_bytes()))
+    }
+
+    /// Whether the host becomes that of the endpoint chosen; the caller knows it only then. Source:
+    /// `auto_host_rewrite`.
+    pub fn takes_host_of_endpoint(&self) -> bool {
+        matches!(self.host_rewrite, HostRewrite::Auto)
+    }
+
+    /// The longest life of the stream by the route's own word; zero: no limit; none: the connection manager's. Source:
+    /// `max_stream_duration.max_stream_duration`.
+    pub fn max_stream_duration(&self) -> Option<Duration> {
+        self.max_stream_duration?.max_stream_duration
+    }
+}
+
+/// A target that never exists.
+static NOWHERE: Target = Target::Slot(ClusterSlot(u32::MAX));
+
+impl ClusterChoice<'_> {
+    /// The cluster's name. Asked before the request's headers are changed.
+    pub fn name<'a>(&self, head: &'a Head) -> ClusterName<'a> {
+        match self.target {
+            Target::Slot(slot) => ClusterName::Slot(*slot),
+            Target::Header(name) => ClusterName::Text(head.get(name).unwrap_or_default()),
+        }
+    }
+}
+
+/// The decimal number that is the only value of `name`.
+fn number(head: &Head, name: &HeaderName) -> Option<u64> {
+    let mut values = head.get_all(name);
+    let value = values.next().filter(|_| values.next().is_none())?;
+    std::str::from_utf8(value.trim_ascii()).ok()?.parse().ok()
+}

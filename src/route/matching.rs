@@ -1,0 +1,186 @@
+//! What one route asks of a request, compiled: its path, headers, query parameters, share of traffic.
+
+use super::compile::CompileContext;
+use crate::base::regex::{Regex, RegexCaches, RegexSlots};
+use crate::config::error::ConfigError;
+use crate::config::matcher::{FractionalPercent, QueryParameterCondition};
+use crate::config::route as config;
+use crate::protocol::http::head::Head;
+use crate::protocol::http::headers;
+use crate::protocol::http::matcher::{HeaderMatcher, MatchScratch, StringMatcher, starts_with_ignore_case};
+use crate::protocol::http::path::{split_query, without_query};
+
+/// The condition on the path. It is asked of the path without query, fragment and (when the table ignores them)
+/// parameters.
+#[derive(Debug, Clone)]
+pub(super) enum PathTest {
+    Prefix { text: Box<[u8]>, ignore_case: bool },
+    Path { text: Box<[u8]>, ignore_case: bool },
+    SeparatedPrefix { text: Box<[u8]>, ignore_case: bool },
+    Regex(Regex),
+    Connect,
+}
+
+/// The conditions beside the path.
+#[derive(Debug, Clone)]
+pub(super) struct Conditions {
+    fraction: Option<FractionalPercent>,
+    grpc: bool,
+    headers: Box<[HeaderMatcher]>,
+    query_parameters: Box<[QueryParameterMatcher]>,
+}
+
+#[derive(Debug, Clone)]
+struct QueryParameterMatcher {
+    name: Box<[u8]>,
+    condition: QueryParameterTest,
+}
+
+#[derive(Debug, Clone)]
+enum QueryParameterTest {
+    Present(bool),
+    String(StringMatcher),
+}
+
+impl PathTest {
+    pub(super) fn compile(
+        config: &config::RouteMatch,
+        path: &str,
+        slots: &mut RegexSlots,
+    ) -> Result<Self, ConfigError> {
+        let ignore_case = !config.case_sensitive;
+        Ok(match &config.path {
+            config::PathMatch::Prefix(text) => Self::Prefix { text: text.as_bytes().into(), ignore_case },
+            config::PathMatch::Path(text) => Self::Path { text: text.as_bytes().into(), ignore_case },
+            config::PathMatch::PathSeparatedPrefix(text) => {
+                Self::SeparatedPrefix { text: text.as_bytes().into(), ignore_case }
+            }
+            config::PathMatch::SafeRegex(pattern) => {
+                Self::Regex(Regex::full_match(pattern, slots).map_err(|error| {
+                    ConfigError::new(format!("{path}.safe_regex.regex"), error.to_string())
+                })?)
+            }
+            config::PathMatch::Connect => Self::Connect,
+        })
+    }
+
+    pub(super) fn matches(&self, path: &[u8], is_connect: bool, regexes: &mut RegexCaches) -> bool {
+        // Only a CONNECT has no path, and only this condition is for it.
+        if path.is_empty() || matches!(self, Self::Connect) {
+            return is_connect && matches!(self, Self::Connect);
+        }
+        match self {
+            Self::Prefix { text, ignore_case } => begins(path, text, *ignore_case),
+            Self::Path { text, ignore_case } => path.len() == text.len() && begins(path, text, *ignore_case),
+            Self::SeparatedPrefix { text, ignore_case } => {
+                begins(path, text, *ignore_case) && matches!(path.get(text.len()), None | Some(b'/'))
+            }
+            Self::Regex(regex) => regex.is_full_match(path, regexes),
+            Self::Connect => false,
+        }
+    }
+
+    /// How many bytes of the path (with its query) a prefix rewrite replaces: what the condition's text matched, or the
+    /// whole path where it has none.
+    pub(super) fn matched_len(&self, path: &[u8]) -> usize {
+        match self {
+            Self::Prefix { text, .. } | Self::Path { text, .. } | Self::SeparatedPrefix { text, .. } => {
+                text.len().min(path.len())
+            }
+            Self::Regex(_) | Self::Connect => without_query(path).len(),
+        }
+    }
+
+    /// The text every matching path begins with, byte for byte; none when it cannot be looked up by it.
+    pub(super) fn index_text(&self) -> Option<&[u8]> {
+        match self {
+            Self::Prefix { text, ignore_case: false }
+            | Self::Path { text, ignore_case: false }
+            | Self::SeparatedPrefix { text, ignore_case: false } => Some(text),
+            _ => None,
+        }
+    }
+}
+
+fn begins(path: &[u8], text: &[u8], ignore_case: bool) -> bool {
+    if ignore_case { starts_with_ignore_case(path, text) } else { path.starts_with(text) }
+}
+
+impl Conditions {
+    pub(super) fn compile(
+        config: &config::RouteMatch,
+        path: &str,
+        context: &CompileContext<'_>,
+        slots: &mut RegexSlots,
+    ) -> Result<Self, ConfigError> {
+        let mut headers = Vec::with_capacity(config.headers.len());
+        for (index, header) in config.headers.iter().enumerate() {
+            headers.push(HeaderMatcher::compile(header, &format!("{path}.headers[{index}]"), slots)?);
+        }
+        let mut query_parameters = Vec::with_capacity(config.query_parameters.len());
+        for (index, parameter) in config.query_parameters.iter().enumerate() {
+            let path = format!("{path}.query_parameters[{index}].string_match");
+            query_parameters.push(QueryParameterMatcher {
+                name: parameter.name.as_bytes().into(),
+                condition: match &parameter.condition {
+                    QueryParameterCondition::Present(present) => QueryParameterTest::Present(*present),
+                    QueryParameterCondition::String(string) => {
+                        QueryParameterTest::String(StringMatcher::compile(string, &path, slots)?)
+                    }
+                },
+            });
+        }
+        let fraction = config.runtime_fraction.as_ref().map(|fraction| {
+            (context.runtime_fraction)(&fraction.runtime_key).unwrap_or(fraction.default_value)
+        });
+        Ok(Self {
+            fraction: fraction.filter(|fraction| fraction.numerator < fraction.denominator),
+            grpc: config.grpc,
+            headers: headers.into(),
+            query_parameters: query_parameters.into(),
+        })
+    }
+
+    /// Whether nothing is asked: every request with the right path matches.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { fraction, grpc, headers, query_parameters } = self;
+        fraction.is_none() && !grpc && headers.is_empty() && query_parameters.is_empty()
+    }
+
+    pub(super) fn matches(&self, head: &Head, random: u64, scratch: &mut MatchScratch) -> bool {
+        let drawn = |fraction: FractionalPercent| {
+            random % u64::from(fraction.denominator.max(1)) < u64::from(fraction.numerator)
+        };
+        self.fraction.is_none_or(drawn)
+            && (!self.grpc || is_grpc(head))
+            && self.headers.iter().all(|matcher| matcher.matches(head, scratch))
+            && self.query_parameters.iter().all(|matcher| matcher.matches(head.path(), &mut scratch.regexes))
+    }
+}
+
+impl QueryParameterMatcher {
+    /// Names and values are compared as sent, not decoded; of several values the first counts. Both as in Envoy.
+    fn matches(&self, path: &[u8], regexes: &mut RegexCaches) -> bool {
+        let (_, query) = split_query(path);
+        let query = query.get(1..).unwrap_or_default();
+        let value = query.split(|&byte| byte == b'&').find_map(|pair| {
+            let (name, value) = match memchr::memchr(b'=', pair) {
+                Some(equals) => (&pair[..equals], &pair[equals + 1..]),
+                None => (pair, &[][..]),
+            };
+            (name == &*self.name).then_some(value)
+        });
+        match &self.condition {
+            QueryParameterTest::Present(present) => value.is_some() == *present,
+            QueryParameterTest::String(string) => value.is_some_and(|value| string.matches(value, regexes)),
+        }
+    }
+}
+
+/// Whether the request's content type is `application/grpc` or `application/grpc+...`.
+pub(super) fn is_grpc(head: &Head) -> bool {
+    let content_type = head.get(&headers::CONTENT_TYPE).unwrap_or_default();
+    content_type
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
+}

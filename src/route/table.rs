@@ -1,0 +1,221 @@
+//! [`RouteTable`]: a route configuration, compiled; and [`RouteTable::find_route`].
+
+use super::forward::{ClusterSlot, Forward};
+use super::hosts::HostIndex;
+use super::matching::{Conditions, PathTest};
+use super::mutation::{Mutations, Pending};
+use super::path_index::PathIndex;
+use super::redirect::Redirect;
+use crate::config::metadata::Metadata;
+use crate::config::route::TlsRequirement;
+use crate::protocol::http::head::Head;
+use crate::protocol::http::headers::{self, HeaderName};
+use crate::protocol::http::host;
+use crate::protocol::http::matcher::MatchScratch;
+use crate::protocol::http::path::without_query;
+
+/// A compiled route configuration. Immutable, shared by all cores.
+#[derive(Debug)]
+pub struct RouteTable {
+    pub(super) name: Box<str>,
+    pub(super) hosts: HostIndex,
+    pub(super) virtual_hosts: Box<[VirtualHost]>,
+    pub(super) vhost_header: Option<HeaderName>,
+    pub(super) ignore_port: bool,
+    pub(super) ignore_path_parameters: bool,
+    pub(super) internal_only_headers: Box<[HeaderName]>,
+    pub(super) mutations: Mutations,
+    pub(super) most_specific_mutations_win: bool,
+    pub(super) clusters: Box<[Box<str>]>,
+}
+
+/// A compiled virtual host.
+#[derive(Debug)]
+pub struct VirtualHost {
+    /// Source: `VirtualHost.name`.
+    pub name: Box<str>,
+    /// Source: `VirtualHost.include_request_attempt_count`.
+    pub include_request_attempt_count: bool,
+    /// Source: `VirtualHost.include_attempt_count_in_response`.
+    pub include_attempt_count_in_response: bool,
+    /// Source: `VirtualHost.metadata`.
+    pub metadata: Metadata,
+    pub(super) require_tls: TlsRequirement,
+    pub(super) mutations: Mutations,
+    pub(super) routes: Box<[Route]>,
+    /// None for a few routes: trying them in order is as fast.
+    pub(super) index: Option<PathIndex>,
+}
+
+/// A compiled route.
+#[derive(Debug)]
+pub struct Route {
+    /// Source: `Route.name`.
+    pub name: Box<str>,
+    /// What is done with its requests.
+    pub action: Action,
+    /// Source: `Route.metadata`.
+    pub metadata: Metadata,
+    /// Source: `Route.stat_prefix`.
+    pub stat_prefix: Box<str>,
+    pub(super) path: PathTest,
+    pub(super) conditions: Conditions,
+    pub(super) mutations: Mutations,
+}
+
+/// What is done with a route's requests.
+#[derive(Debug)]
+pub enum Action {
+    /// They go to a cluster.
+    Forward(Box<Forward>),
+    /// They are answered with a redirect.
+    Redirect(Box<Redirect>),
+    /// They are answered with this content.
+    DirectResponse(DirectResponse),
+    /// Nothing here: a filter was to answer. 404 when none has.
+    NonForwarding,
+}
+
+/// An answer with fixed content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectResponse {
+    /// Status of the answer.
+    pub status: u16,
+    /// Its body.
+    pub body: Box<[u8]>,
+}
+
+/// What a table says to a request.
+#[derive(Debug, Clone, Copy)]
+pub enum Outcome<'t> {
+    /// 404, flag NR. The virtual host, if its domain matched.
+    NoRoute(Option<&'t VirtualHost>),
+    /// 301 to [`RouteTable::tls_redirect`]: the virtual host requires TLS.
+    TlsRedirect(&'t VirtualHost),
+    /// This route.
+    Route(&'t VirtualHost, &'t Route),
+}
+
+/// What matching and rewriting write to: one per core and routing table.
+#[derive(Debug, Default)]
+pub struct RouteScratch {
+    pub(super) matching: MatchScratch,
+    pub(super) host: Vec<u8>,
+    pub(super) path: Vec<u8>,
+    pub(super) candidates: Vec<u32>,
+    pub(super) pending: Pending,
+}
+
+impl RouteTable {
+    /// Source: `RouteConfiguration.name`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Names of the clusters the table sends to, by [`ClusterSlot`]; those named by request headers are not among them.
+    pub fn clusters(&self) -> impl ExactSizeIterator<Item = (ClusterSlot, &str)> {
+        self.clusters.iter().enumerate().map(|(slot, name)| (ClusterSlot(slot as u32), &**name))
+    }
+
+    /// Headers that only internal clients may send. Source: `RouteConfiguration.internal_only_headers`.
+    pub fn internal_only_headers(&self) -> &[HeaderName] {
+        &self.internal_only_headers
+    }
+
+    /// The route of a request, whose head went through `forwarding::mutate_request`. `random` is the request's own: it
+    /// decides `runtime_fraction`s, and the caller uses it again for [`Forward::choose_cluster`], as Envoy does.
+    pub fn find_route(&self, head: &Head, random: u64, scratch: &mut RouteScratch) -> Outcome<'_> {
+        let Some(virtual_host) = self.find_virtual_host(head, scratch) else {
+            return Outcome::NoRoute(None);
+        };
+        let plain = head.get(&headers::X_FORWARDED_PROTO) != Some(b"https");
+        let internal = || head.get(&headers::X_ENVOY_INTERNAL) == Some(b"true");
+        match virtual_host.require_tls {
+            TlsRequirement::All if plain => return Outcome::TlsRedirect(virtual_host),
+            TlsRequirement::ExternalOnly if plain && !internal() => {
+                return Outcome::TlsRedirect(virtual_host);
+            }
+            _ => {}
+        }
+        match virtual_host.find_route(head, random, self.ignore_path_parameters, scratch) {
+            Some(route) => Outcome::Route(virtual_host, route),
+            None => Outcome::NoRoute(Some(virtual_host)),
+        }
+    }
+
+    /// Writes the location of [`Outcome::TlsRedirect`]: the same URL by https.
+    pub fn tls_redirect(head: &Head, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"https://");
+        out.extend_from_slice(head.authority());
+        out.extend_from_slice(head.path());
+    }
+
+    fn find_virtual_host(&self, head: &Head, scratch: &mut RouteScratch) -> Option<&VirtualHost> {
+        let mut asked = match &self.vhost_header {
+            _ if !self.hosts.needs_host() => &[][..],
+            Some(header) => head.get(header)?,
+            None => head.authority(),
+        };
+        if self.ignore_port {
+            asked = host::without_port(asked);
+        }
+        let index = self.hosts.find(asked, &mut scratch.host)?;
+        self.virtual_hosts.get(index as usize)
+    }
+}
+
+impl VirtualHost {
+    fn find_route(
+        &self,
+        head: &Head,
+        random: u64,
+        ignore_parameters: bool,
+        scratch: &mut RouteScratch,
+    ) -> Option<&Route> {
+        let RouteScratch { matching, path: buffer, candidates, .. } = scratch;
+        let mut path = without_query(head.path());
+        if ignore_parameters && path.contains(&b';') {
+            remove_parameters(path, buffer);
+            path = buffer;
+        }
+        let is_connect = head.method() == b"CONNECT";
+        let mut matches = |route: &Route| {
+            route.path.matches(path, is_connect, &mut matching.regexes)
+                && route.conditions.matches(head, random, matching)
+        };
+        let Some(index) = &self.index else {
+            return self.routes.iter().find(|route| matches(route));
+        };
+        let found =
+            index.first(path, candidates, |route| self.routes.get(route as usize).is_some_and(&mut matches));
+        self.routes.get(found? as usize)
+    }
+}
+
+impl Route {
+    /// Writes the location of a redirect and moves the request's path to it, keeping the old one in
+    /// `x-envoy-original-path` (unless `keep_original` is false: `suppress_envoy_headers`).
+    pub fn redirect(
+        &self,
+        redirect: &Redirect,
+        head: &mut Head,
+        keep_original: bool,
+        scratch: &mut RouteScratch,
+        location: &mut Vec<u8>,
+    ) {
+        redirect.rewrite_path(head, self.path.matched_len(head.path()), keep_original, scratch);
+        redirect.write_location(head, location);
+    }
+}
+
+/// The path without `;parameters` of its segments. Source: `ignore_path_parameters_in_path_matching`.
+fn remove_parameters(path: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    let mut inside = false;
+    for &byte in path {
+        inside = byte == b';' || inside && byte != b'/';
+        if !inside {
+            out.push(byte);
+        }
+    }
+}
