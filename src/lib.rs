@@ -11,6 +11,8 @@ pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod protocol;
 pub mod proxy;
 pub mod route;

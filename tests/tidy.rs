@@ -11,7 +11,7 @@ use std::str::FromStr;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Files (and folders of the same name) of `src/` that put the program together: they may import everything, and nothing may import them.
-const TOP: [&str; 6] = ["lib", "main", "cli", "server", "demo", "signals"];
+const TOP: [&str; 7] = ["lib", "main", "cli", "server", "demo", "signals", "fuzz"];
 
 /// Longest source file, in lines. Beyond it a second reader cannot hold the file in the head: split it by role.
 const LINES_MAX: usize = 1000;

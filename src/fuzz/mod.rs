@@ -1,0 +1,8 @@
+//! What the fuzzers run: functions over arbitrary bytes that panic when an invariant is broken.
+//!
+//! Not part of the API. `fuzz/` has a thin shell around each; `tests/fuzz_corpus.rs` replays the
+//! committed corpus through the same functions on every `cargo test`. One file per subject.
+
+mod http1;
+
+pub use http1::{chunked, request_head, response_head};
