@@ -41,6 +41,13 @@ pub(super) trait Backend {
     /// The next accepted connection, registered. Pending registers the current task.
     fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<SocketKey>>;
 
+    /// Stops accepting and returns what was accepted, and what waits to be, one by one; `None` when that is all.
+    fn poll_accept_rest(
+        &mut self,
+        scope: &mut Scope<'_>,
+        key: SocketKey,
+    ) -> Poll<io::Result<Option<SocketKey>>>;
+
     /// The owner lets go: cancels what is under way, closes, frees the slot when the kernel is done with it.
     fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey);
 

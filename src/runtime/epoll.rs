@@ -166,6 +166,18 @@ impl Backend for Epoll {
         }
     }
 
+    fn poll_accept_rest(
+        &mut self,
+        scope: &mut Scope<'_>,
+        key: SocketKey,
+    ) -> Poll<io::Result<Option<SocketKey>>> {
+        scope.sockets.live(key).readable = true;
+        match self.poll_accept(scope, key) {
+            Poll::Ready(accepted) => Poll::Ready(accepted.map(Some)),
+            Poll::Pending => Poll::Ready(Ok(None)),
+        }
+    }
+
     fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
         // Closing takes the descriptor out of the epoll set.
         drop(scope.sockets.remove(key));

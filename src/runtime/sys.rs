@@ -97,10 +97,8 @@ type NameCall = unsafe extern "C" fn(c_int, *mut libc::sockaddr, *mut libc::sock
 
 fn name(fd: RawFd, call: NameCall) -> io::Result<SocketAddr> {
     // SAFETY: all zeroes is a valid sockaddr_storage.
-    let mut raw = RawAddr {
-        storage: unsafe { MaybeUninit::zeroed().assume_init() },
-        len: size_of::<libc::sockaddr_storage>() as u32,
-    };
+    let storage = unsafe { MaybeUninit::zeroed().assume_init() };
+    let mut raw = RawAddr { storage, len: size_of::<libc::sockaddr_storage>() as u32 };
     // SAFETY: the pointers are to live storage of the length given.
     check(unsafe { call(fd, (&raw mut raw.storage).cast(), &raw mut raw.len) })?;
     raw.to_socket_addr().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
@@ -385,4 +383,15 @@ impl Drop for Pages {
         // SAFETY: the mapping made in `new`; whoever was given the address is done with it.
         unsafe { libc::munmap(self.address.as_ptr().cast(), self.bytes) };
     }
+}
+
+#[cfg(test)]
+pub(crate) fn set_descriptor_limit_for_test(count: u64) {
+    let limit = libc::rlimit { rlim_cur: count, rlim_max: libc::RLIM_INFINITY };
+    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to live storage.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut old) };
+    let limit = libc::rlimit { rlim_max: old.rlim_max, ..limit };
+    // SAFETY: as above.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
 }

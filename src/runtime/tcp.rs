@@ -242,6 +242,13 @@ impl TcpStream {
     }
 }
 
+#[cfg(test)]
+impl TcpStream {
+    pub(super) fn key_for_test(&self) -> SocketKey {
+        self.key
+    }
+}
+
 impl Drop for TcpStream {
     fn drop(&mut self) {
         self.runtime.close(self.key);
@@ -263,11 +270,30 @@ impl TcpListener {
     /// `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`: out of resources, rest and try again; others concern one connection.
     pub fn poll_accept(&self) -> Poll<io::Result<TcpStream>> {
         let accepted = self.runtime.with_backend(|backend, scope| backend.poll_accept(scope, self.key));
-        accepted.map_ok(|key| {
-            let stream = TcpStream { runtime: self.runtime.clone(), key };
-            stream.set_nodelay();
-            stream
-        })
+        accepted.map_ok(|key| self.stream(key))
+    }
+
+    /// Stops accepting: returns the connections whose handshake is complete, one by one, then `None`. Their peers believe
+    /// to be connected; closing the listener would reset them.
+    ///
+    /// # Errors
+    /// As [`TcpListener::poll_accept`].
+    pub fn poll_accept_rest(&self) -> Poll<io::Result<Option<TcpStream>>> {
+        let accepted = self.runtime.with_backend(|backend, scope| backend.poll_accept_rest(scope, self.key));
+        accepted.map_ok(|key| key.map(|key| self.stream(key)))
+    }
+
+    fn stream(&self, key: SocketKey) -> TcpStream {
+        let stream = TcpStream { runtime: self.runtime.clone(), key };
+        stream.set_nodelay();
+        stream
+    }
+}
+
+#[cfg(test)]
+impl TcpListener {
+    pub(super) fn key_for_test(&self) -> SocketKey {
+        self.key
     }
 }
 

@@ -6,6 +6,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+mod hazards;
+
 use super::listen::{ListenOptions, bind, local_addr};
 use super::mailbox::{Mailbox, mailbox};
 use super::*;
@@ -65,9 +67,13 @@ fn turn_until(runtime: &Runtime, done: &Cell<bool>) {
 }
 
 fn listener(runtime: &Runtime) -> (TcpListener, SocketAddr) {
+    listener_with_backlog(runtime, 64)
+}
+
+fn listener_with_backlog(runtime: &Runtime, backlog: i32) -> (TcpListener, SocketAddr) {
     let options = ListenOptions {
         address: "127.0.0.1:0".parse().unwrap(),
-        backlog: 64,
+        backlog,
         freebind: false,
         transparent: false,
         ipv4_compat: false,

@@ -148,7 +148,8 @@ impl Ring {
                 socket.to_send.consume(sent);
             }
             Err(_) => match -result {
-                libc::EINTR | libc::EAGAIN => {}
+                // Nothing was taken, and nobody who still wants the socket has asked for the cancel: try again.
+                libc::EINTR | libc::EAGAIN | libc::ECANCELED => {}
                 errno => socket.fail_send(errno),
             },
         }

@@ -27,7 +27,7 @@ use queue::{BATCH, Queue};
 
 use super::backend::{Backend, Scope};
 use super::socket::{Connect, RecvEnd, RecvOp, Shutdown, Socket, SocketKey};
-use super::sys::RawAddr;
+use super::sys::{self, RawAddr};
 use crate::buffer::{Chunk, ChunkSize, Pool};
 
 pub(in crate::runtime) use queue::QueueSize;
@@ -352,6 +352,33 @@ impl Backend for Ring {
         Poll::Pending
     }
 
+    fn poll_accept_rest(
+        &mut self,
+        scope: &mut Scope<'_>,
+        key: SocketKey,
+    ) -> Poll<io::Result<Option<SocketKey>>> {
+        let listener = scope.sockets.live(key);
+        if let Some(fd) = listener.accepted.pop_front() {
+            return Poll::Ready(Ok(Some(scope.sockets.insert(fd))));
+        }
+        if listener.recv_op != RecvOp::Idle {
+            listener.recv_task = scope.tasks.current();
+            if listener.recv_op == RecvOp::Multishot {
+                self.cancel_recv(scope, key);
+            }
+            return Poll::Pending;
+        }
+        // Completed handshakes that the kernel has not handed over.
+        match sys::accept(listener.raw_fd()) {
+            Ok(fd) => {
+                scope.stats.accepted += 1;
+                Poll::Ready(Ok(Some(scope.sockets.insert(fd))))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Ready(Ok(None)),
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
     fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
         let socket = scope.sockets.live(key);
         socket.closing = true;
@@ -393,6 +420,26 @@ impl Backend for Ring {
 
     fn chunks_held(&self) -> usize {
         usize::from(self.small.resident() + self.large.resident())
+    }
+}
+
+#[cfg(test)]
+impl Ring {
+    /// Posts a failed completion with this user data.
+    pub(super) fn forge_for_test(&mut self, op: u8, key: SocketKey) {
+        let user_data = u64::from(op) << 56 | (Op::Close.user_data(key) & (u64::MAX >> 8));
+        self.in_flight += usize::from(op != Op::Cancel as u8 && op != Op::Close as u8);
+        self.queue.push(op::close(-1).user_data(user_data));
+    }
+
+    /// Lets the kernel work without looking at what it did.
+    pub(super) fn visit_for_test(&mut self) {
+        self.queue.visit(Some(0)).unwrap();
+    }
+
+    /// Cancels the send or the multishot receive of a socket as if the kernel had ended it.
+    pub(super) fn interrupt_for_test(&mut self, key: SocketKey, send: bool) {
+        self.queue.push(op::cancel(key, if send { Op::Send } else { Op::Recv }));
     }
 }
 
