@@ -1,7 +1,10 @@
 //! The Envoy v3 API: schema table, wire bytes, conversion.
 pub mod convert;
+mod load;
 pub mod loader;
 pub mod pb;
 pub mod schema;
 pub mod validate;
 pub mod wire;
+
+pub use load::{LoadOptions, LoadedBootstrap, load_bootstrap};

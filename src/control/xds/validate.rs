@@ -171,11 +171,13 @@ impl Checker {
     }
 
     fn absent(&mut self, field: Field) {
-        if field.kind() == Kind::Message {
+        if field.oneof().is_some() {
+            // Another member may be set; that one is, where it must be, is a rule of the oneof.
+        } else if field.kind() == Kind::Message {
             if rules_at(field.rules(), Level::Field).any(|rule| rule == Rule::Required) {
                 self.violation("is required");
             }
-        } else if field.oneof().is_none() {
+        } else {
             // Without presence, absence is a zero, and rules hold for zeros.
             self.scalar_rules(field, &zero(field.kind()), Level::Field);
             self.enum_value(field, 0);

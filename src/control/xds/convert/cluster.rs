@@ -26,6 +26,10 @@ use pb::extensions::{
 /// Prefix of the names of fields and enum values of a cluster in findings.
 const CLUSTER: &str = "envoy.config.cluster.v3.Cluster.";
 
+/// Keys under which Envoy looks for the HTTP options of a cluster.
+const OPTIONS_KEYS: [&str; 2] =
+    ["envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "envoy.upstreams.http.http_protocol_options"];
+
 /// One cluster.
 pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Cluster> {
     classify!(at, message => pb::cluster::Cluster {
@@ -82,8 +86,6 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
         // Of an unknown kind of discovery both addresses and names may be right.
         let names = names || discovery.is_none();
         cluster.load_assignment = endpoint::assignment(&at.field("load_assignment"), message, names);
-    } else if names {
-        at.field("load_assignment").error("must be set: it has the names to resolve");
     }
 
     let options = extension_options(at, typed_extension_protocol_options);
@@ -211,6 +213,9 @@ fn extension_options(
     for (key, any) in &options {
         let at = &at.key("typed_extension_protocol_options", key);
         if type_name(any) == pb::extensions::HttpProtocolOptions::NAME {
+            if !OPTIONS_KEYS.contains(&key.as_str()) {
+                at.error(format!("these options go under the key {:?}", OPTIONS_KEYS[0]));
+            }
             found = at.unpack(any).map(|message| http_protocol_options(at, message));
         } else {
             at.extension(Class::Refused, any, "");
@@ -379,11 +384,13 @@ fn lb_policy(at: &At<'_>, value: i32) -> LoadBalancingPolicy {
             at.field("load_balancing_policy")
                 .error("must be set with lb_policy: LOAD_BALANCING_POLICY_CONFIG");
         }
+        ClusterLbPolicy::ClusterProvided => {
+            at.field("lb_policy").error("a cluster of this type does not provide a load balancer of its own");
+        }
         other @ (ClusterLbPolicy::LeastRequest
         | ClusterLbPolicy::RingHash
         | ClusterLbPolicy::Random
-        | ClusterLbPolicy::Maglev
-        | ClusterLbPolicy::ClusterProvided) => {
+        | ClusterLbPolicy::Maglev) => {
             let field = format!("{CLUSTER}lb_policy.{}", other.proto_name());
             at.field("lb_policy").found(Class::NotYet, field, "round robin instead");
         }

@@ -3,10 +3,12 @@ use serde_json::Value;
 
 use super::at::At;
 use super::fields::classify;
+use super::report::Class;
 use super::value::json_object;
 use crate::config::access_log::{FormatTemplate, JsonTemplate, SubstitutionFormat};
 use crate::config::metadata::Struct;
 use crate::control::xds::pb;
+use crate::format::formatter::Formatter;
 use pb::http::SubstitutionFormatStringFormatOneOf as Format;
 
 /// A format of text or JSON.
@@ -85,8 +87,19 @@ fn json_template(at: &At<'_>, value: Value) -> Option<JsonTemplate> {
     })
 }
 
-/// Whether `text` is a valid format string; a mistake at `at` if not.
+/// Whether `text` is a valid format string; a mistake at `at` if not. Operators that are known and never have a value
+/// here are reported.
 pub(super) fn check(at: &At<'_>, text: &str) -> bool {
-    let _ = (at, text);
-    true
+    match Formatter::parse(text) {
+        Ok(formatter) => {
+            for operator in formatter.without_value() {
+                at.found(Class::NotYet, format!("%{operator}%"), "this operator never has a value");
+            }
+            true
+        }
+        Err(error) => {
+            at.error(error.to_string());
+            false
+        }
+    }
 }

@@ -18,14 +18,9 @@ pub(super) fn http_filters(
         at.field(field).error("no filters: the last one must be the router");
         return Vec::new();
     };
-    let mut names: Vec<String> = Vec::with_capacity(filters.len());
     let mut converted = Vec::with_capacity(1);
     for (index, filter) in filters.into_iter().enumerate() {
         let at = &at.item(field, index);
-        if names.contains(&filter.name) {
-            at.field("name").error(format!("duplicate filter name {:?}", filter.name));
-        }
-        names.push(filter.name.clone());
         match http_filter(at, filter, index == last) {
             Some(HttpFilter::Router(_)) if index != last => {
                 at.error("terminal filter must be the last filter of its chain");
@@ -61,6 +56,9 @@ fn http_filter(
     };
     let at = &at.field("typed_config");
     if type_name(&any) == pb::extensions::Router::NAME {
+        if disabled {
+            at.error("the last filter of a chain cannot be disabled by default");
+        }
         return Some(HttpFilter::Router(router(at, at.unpack(&any)?)));
     }
     if is_last {

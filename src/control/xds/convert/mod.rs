@@ -1,6 +1,6 @@
 //! Conversion: wire bytes of Envoy messages into `config` types, with a class for every field.
 //!
-//! File and control plane share it (`control::xds::load` brings files here). Every message is taken apart
+//! File and control plane share it (`control::xds::load_bootstrap` brings files here). Every message is taken apart
 //! exhaustively by `classify!`, so that no field can be overlooked: it is implemented, has no effect for a reason, is
 //! not there yet, or is refused. A conversion does not stop at the first mistake: its [`Report`] has them all, each
 //! with the field's path.
@@ -44,9 +44,7 @@ pub fn convert_bootstrap(wire: &[u8], unimplemented: Unimplemented) -> Result<(B
     let message = match pb::bootstrap::Bootstrap::decode(wire) {
         Ok(message) => message,
         Err(error) => {
-            let mut report = Report::default();
-            report.error(ConfigError::new("", format!("not an encoded bootstrap: {error}")));
-            return Err(report);
+            return Err(ConfigError::new("", format!("not an encoded bootstrap: {error}")).into());
         }
     };
     let (converted, report) = bootstrap::bootstrap(message, unimplemented);

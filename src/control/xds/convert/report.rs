@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::config::error::{ConfigError, ConfigErrors, Position};
+use crate::control::xds::loader::SourceMap;
 
 /// What this version does with a field of the Envoy API. Every field of every message that conversion reads has
 /// exactly one class.
@@ -49,6 +50,8 @@ pub struct Finding {
 pub struct Report {
     /// Fields set without their effect, in the order in which they were met.
     pub findings: Vec<Finding>,
+    /// Deprecated fields, and unknown ones that were let pass.
+    pub warnings: ConfigErrors,
     /// Mistakes, and refused fields.
     pub errors: ConfigErrors,
 }
@@ -59,20 +62,22 @@ impl Report {
         self.findings.iter().filter(|finding| matches!(finding.class, Class::NotYet | Class::Refused))
     }
 
-    /// Fills in positions of all findings and errors that lack one.
-    pub fn locate(&mut self, position_of: impl Fn(&str) -> Option<Position>) {
+    /// Fills in the places of findings and errors, and brings errors into the order of the text.
+    pub fn place(&mut self, map: &SourceMap) {
         for finding in &mut self.findings {
-            finding.position = finding.position.take().or_else(|| position_of(&finding.path));
+            finding.position = map.locate(&finding.path);
         }
-        for error in &mut self.errors.0 {
-            error.position = error.position.take().or_else(|| position_of(&error.path));
-        }
-        // The order of the text; errors without a position come first and keep their order.
-        self.errors.0.sort_by(|a, b| a.position.cmp(&b.position));
+        map.place(&mut self.errors);
     }
 
     pub(super) fn error(&mut self, error: ConfigError) {
         self.errors.0.push(error);
+    }
+}
+
+impl From<ConfigError> for Report {
+    fn from(error: ConfigError) -> Self {
+        Self { errors: error.into(), ..Self::default() }
     }
 }
 

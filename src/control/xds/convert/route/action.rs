@@ -7,7 +7,7 @@ use super::header::Mutations;
 use crate::config::route::{
     ClusterNotFoundResponseCode, ClusterSpecifier, ClusterWeight, ConnectConfig, DirectResponse, HostRewrite,
     MaxStreamDuration, PathRewrite, RedirectAction, RedirectPathRewrite, RedirectResponseCode, RouteAction,
-    RouteMatch, RoutingPriority, SchemeRedirect, UpgradeConfig, WeightedClusterName, WeightedClusters,
+    RoutingPriority, SchemeRedirect, UpgradeConfig, WeightedClusterName, WeightedClusters,
 };
 use crate::control::xds::pb;
 use pb::route::{
@@ -21,11 +21,7 @@ use pb::route::{
 const ACTION: &str = "envoy.config.route.v3.RouteAction.";
 
 /// Forwarding to a cluster.
-pub(super) fn route_action(
-    at: &At<'_>,
-    message: pb::route::RouteAction,
-    matcher: Option<&RouteMatch>,
-) -> Option<RouteAction> {
+pub(super) fn route_action(at: &At<'_>, message: pb::route::RouteAction) -> Option<RouteAction> {
     classify!(at, message => pb::route::RouteAction {
         implemented: cluster_specifier = "cluster, cluster_header, weighted_clusters; plugins are refused",
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite,
@@ -41,7 +37,6 @@ pub(super) fn route_action(
         not_yet: retry_policy, retry_policy_typed_config, request_mirror_policies, hedge_policy;
         refused: path_rewrite_policy, path_rewrite, internal_redirect_policy, internal_redirect_action;
     });
-    let _ = matcher;
     let mut action = RouteAction::to(ClusterSpecifier::Cluster(Box::default()));
     action.cluster_not_found_response_code =
         match at.enumeration("cluster_not_found_response_code", cluster_not_found_response_code) {
@@ -197,6 +192,9 @@ fn cluster_weight(
         .integer(&format!("{runtime_key_prefix}.{name}"))
         .filter(|_| !runtime_key_prefix.is_empty())
         .and_then(|weight| u32::try_from(weight).ok());
+    if weight.is_none() {
+        at.field("weight").error("must be set");
+    }
     let weight = from_runtime.or(weight).unwrap_or(0);
     let cluster = match (name.is_empty(), cluster_header.is_empty()) {
         (false, true) => WeightedClusterName::Cluster(name.into()),

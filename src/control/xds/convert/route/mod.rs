@@ -128,28 +128,26 @@ fn route(at: &At<'_>, message: pb::route::Route, body_bytes_max: u32) -> Option<
             None
         }
     };
-    let action = match action {
-        Some(RouteActionOneOf::Route(message)) => {
-            action::route_action(&at.field("route"), message, matcher.as_ref())
-                .map(|action| Action::Forward(Box::new(action)))
-        }
-        Some(RouteActionOneOf::Redirect(message)) => {
-            action::redirect(&at.field("redirect"), message).map(|action| Action::Redirect(Box::new(action)))
-        }
-        Some(RouteActionOneOf::DirectResponse(message)) => {
-            action::direct_response(&at.field("direct_response"), message, body_bytes_max)
-                .map(Action::DirectResponse)
-        }
-        Some(RouteActionOneOf::NonForwardingAction(_)) => Some(Action::NonForwarding),
-        Some(RouteActionOneOf::FilterAction(_)) => {
-            at.field("filter_action").value_refused("envoy.config.route.v3.Route.filter_action", "");
-            None
-        }
-        None => {
-            at.error("one of route, redirect, direct_response, non_forwarding_action must be set");
-            None
-        }
-    };
+    let action =
+        match action {
+            Some(RouteActionOneOf::Route(message)) => action::route_action(&at.field("route"), message)
+                .map(|action| Action::Forward(Box::new(action))),
+            Some(RouteActionOneOf::Redirect(message)) => action::redirect(&at.field("redirect"), message)
+                .map(|action| Action::Redirect(Box::new(action))),
+            Some(RouteActionOneOf::DirectResponse(message)) => {
+                action::direct_response(&at.field("direct_response"), message, body_bytes_max)
+                    .map(Action::DirectResponse)
+            }
+            Some(RouteActionOneOf::NonForwardingAction(_)) => Some(Action::NonForwarding),
+            Some(RouteActionOneOf::FilterAction(_)) => {
+                at.field("filter_action").value_refused("envoy.config.route.v3.Route.filter_action", "");
+                None
+            }
+            None => {
+                at.error("one of route, redirect, direct_response, non_forwarding_action must be set");
+                None
+            }
+        };
     let header_mutations = header::Mutations {
         request_headers_to_add,
         request_headers_to_remove,
