@@ -82,9 +82,9 @@ pub enum JsonTemplate {
     /// Written as it is.
     Null,
     /// An object; written with its keys sorted by their bytes.
-    Object(Vec<(Box<str>, JsonTemplate)>),
+    Object(Vec<(Box<str>, Self)>),
     /// An array.
-    List(Vec<JsonTemplate>),
+    List(Vec<Self>),
 }
 
 /// Which requests an access log records, or a local-reply mapper applies to.
@@ -93,7 +93,7 @@ pub enum JsonTemplate {
 pub enum AccessLogFilter {
     /// By response code; a request without a response counts as 0. Source: `status_code_filter`.
     StatusCode(Comparison),
-    /// By the request's whole duration in milliseconds; no match while it is not complete.
+    /// By the request's whole duration in milliseconds, or what has passed of it.
     /// Source: `duration_filter`.
     Duration(Comparison),
     /// All but requests that the health-check filter answered. Source: `not_health_check_filter`.
@@ -103,9 +103,9 @@ pub enum AccessLogFilter {
     /// A sample of all requests. Source: `runtime_filter`.
     Runtime(RuntimeSample),
     /// All of these, two at least. Source: `and_filter`.
-    And(Vec<AccessLogFilter>),
+    And(Vec<Self>),
     /// Any of these, two at least. Source: `or_filter`.
-    Or(Vec<AccessLogFilter>),
+    Or(Vec<Self>),
     /// By a request header. Source: `header_filter`.
     Header(HeaderMatcher),
     /// Requests with one of these response flags, by their short names (`UF`); empty: with any flag.

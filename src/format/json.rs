@@ -32,7 +32,7 @@ enum Node {
     Null,
     String(Formatter),
     Object(Box<[Field]>),
-    List(Box<[Node]>),
+    List(Box<[Self]>),
 }
 
 impl JsonFormatter {

@@ -73,7 +73,7 @@ pub(super) enum Operator {
     /// `UNIQUE_ID`
     UniqueId,
     /// `COALESCE`: the first of these that has a value.
-    Coalesce { operators: Box<[Operator]>, max: Option<usize> },
+    Coalesce { operators: Box<[Self]>, max: Option<usize> },
 }
 
 /// Where a header is looked for.

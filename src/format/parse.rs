@@ -32,7 +32,7 @@ pub(super) fn parse(format: &str) -> Result<Parsed, FormatError> {
     let mut literal = Vec::new();
     let mut rest = format;
     while let Some(percent) = rest.find('%') {
-        literal.extend_from_slice(rest[..percent].as_bytes());
+        literal.extend_from_slice(&rest.as_bytes()[..percent]);
         let position = format.len() - rest.len() + percent;
         rest = &rest[percent..];
         if let Some(after) = rest.strip_prefix("%%") {

@@ -359,7 +359,8 @@ fn parameters_are_accepted_and_refused_as_in_envoy() {
         let verdict = Formatter::parse(&format!("%{operator}%"));
         assert!(verdict.is_ok(), "{operator}: {verdict:?}");
     }
-    let refused: [(&str, fn(&FormatErrorKind) -> bool); 43] = [
+    type IsExpected = fn(&FormatErrorKind) -> bool;
+    let refused: [(&str, IsExpected); 43] = [
         ("NOPE", |kind| matches!(kind, UnknownOperator(_))),
         ("VIRTUAL_HOST_NAME", |kind| matches!(kind, UnknownOperator(_))),
         ("REQ_WITHOUT_QUERY(a)", |kind| matches!(kind, UnknownOperator(_))),
