@@ -19,4 +19,5 @@ pub mod route;
 pub mod runtime;
 pub mod snapshot;
 pub mod telemetry;
+pub mod server;
 pub mod worker;

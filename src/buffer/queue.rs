@@ -34,6 +34,15 @@ impl ChunkQueue {
         self.chunks.push_back(chunk);
     }
 
+    /// Appends copied bytes behind the last chunk, if that has room and no other reader; says whether it did.
+    pub fn try_extend(&mut self, bytes: &[u8]) -> bool {
+        let extended = self.chunks.back_mut().is_some_and(|last| last.try_extend(bytes));
+        if extended {
+            self.bytes += bytes.len();
+        }
+        extended
+    }
+
     /// Puts bytes back before all others.
     pub fn push_front(&mut self, chunk: Chunk) {
         if !chunk.is_empty() {

@@ -1,1 +1,13 @@
 //! Clusters, hosts, balancing and connection pools of one core.
+//!
+//! Everything here belongs to one worker: a cluster's hosts are built from published configuration and endpoint
+//! updates, picked by its load balancer, and each keeps its own idle connections.
+mod cluster;
+mod host;
+pub mod load_balancer;
+mod manager;
+pub mod pool;
+
+pub use cluster::Cluster;
+pub use host::{Host, HostSpec};
+pub use manager::ClusterManager;

@@ -1,1 +1,29 @@
 //! The path of a connection and of a request through one core.
+//!
+//! `listener` accepts, `downstream` serves a connection, `http` lists the steps of a request, `routing` decides,
+//! `router` forwards, `upstream_request` exchanges, `copy` moves bodies, `local_reply` answers for ourselves.
+mod chain;
+mod context;
+mod copy;
+mod date;
+mod deadlines;
+mod downstream;
+mod drain;
+mod error;
+mod http;
+mod listener;
+mod local_reply;
+mod response;
+mod router;
+mod routing;
+mod stream;
+mod upgrade;
+mod upstream_request;
+mod wire;
+
+pub use chain::HttpChain;
+pub use context::WorkerContext;
+pub use drain::Drain;
+pub use error::{ProxyError, Retry, Side};
+pub use listener::{ConnectionLimit, ConnectionPermit, Listener, accept};
+pub use stream::{Stream, StreamPool};

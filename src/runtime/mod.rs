@@ -154,6 +154,11 @@ impl Runtime {
         self.0.tasks.wake(task);
     }
 
+    /// Lets every task run again: something changed that any of them may wait for (a drain begins).
+    pub fn wake_all(&self) {
+        self.0.tasks.wake_all();
+    }
+
     /// Ready when the mailbox was rung since the last call by this task.
     pub async fn mailbox_rung(&self) {
         let mut waited = false;

@@ -127,6 +127,19 @@ impl Tasks {
         }
     }
 
+    /// Lets every task run again.
+    pub(super) fn wake_all(&self) {
+        let ids: Vec<_> = self
+            .slots
+            .borrow()
+            .iter()
+            .zip(0..)
+            .filter(|(slot, _)| slot.state == State::Idle)
+            .map(|(slot, index)| TaskId { index, generation: slot.generation })
+            .collect();
+        ids.into_iter().for_each(|id| self.wake(id));
+    }
+
     /// Tasks that have not finished.
     pub(super) fn alive(&self) -> usize {
         self.slots.borrow().len() - self.free.borrow().len()

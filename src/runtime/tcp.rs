@@ -14,7 +14,8 @@ use std::time::Duration;
 use super::Runtime;
 use super::socket::{Connect, Shutdown, SocketKey};
 use super::sys::{self, RawAddr};
-use crate::buffer::Chunk;
+use crate::base::limits;
+use crate::buffer::{Chunk, ChunkSize};
 
 /// A connection.
 #[derive(Debug)]
@@ -142,6 +143,25 @@ impl TcpStream {
                 socket.to_send.push(chunk);
             }
         });
+    }
+
+    /// Queues a copy of a few bytes; false when the pool has no chunk for them.
+    #[must_use]
+    pub fn send_copy(&self, mut bytes: &[u8]) -> bool {
+        let extended = self.runtime.with_socket(self.key, |socket, _| {
+            socket.send_error.is_some() || socket.to_send.try_extend(bytes)
+        });
+        if extended {
+            return true;
+        }
+        while !bytes.is_empty() {
+            let size = if bytes.len() > limits::SMALL_CHUNK_BYTES { ChunkSize::Large } else { ChunkSize::Small };
+            let Some(mut chunk) = self.runtime.pool().alloc(size) else { return false };
+            let written = chunk.write(bytes);
+            bytes = &bytes[written..];
+            self.send(chunk.freeze());
+        }
+        true
     }
 
     /// Sets what is queued going.

@@ -1,1 +1,49 @@
-//! Configuration compiled for the workers: immutable, per resource.
+//! Configuration compiled for the workers: immutable, per resource, made off the data path.
+//!
+//! Everything that can fail has failed here; a worker only builds its own handles from it (`worker::apply`).
+mod compile;
+mod hosts;
+
+use std::sync::Arc;
+
+use crate::cluster::HostSpec;
+use crate::config::cluster::Cluster;
+use crate::config::http::HttpConnectionManager;
+use crate::config::listener::Listener;
+use crate::telemetry::{ClusterStat, HttpStat, ListenerStat, Scope};
+
+pub use compile::{CompileError, Compiler};
+pub use hosts::HostRegistry;
+
+/// All resources of one generation.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// In the order of the configuration.
+    pub clusters: Vec<Arc<ClusterResource>>,
+    /// In the order of the configuration.
+    pub listeners: Vec<Arc<ListenerResource>>,
+}
+
+/// A cluster and the endpoints known now.
+#[derive(Debug)]
+pub struct ClusterResource {
+    pub config: Arc<Cluster>,
+    pub stats: Arc<Scope<ClusterStat>>,
+    pub hosts: Arc<[HostSpec]>,
+}
+
+/// A listener.
+#[derive(Debug)]
+pub struct ListenerResource {
+    pub config: Arc<Listener>,
+    pub stats: Arc<Scope<ListenerStat>>,
+    /// What serves its connections; `None`: no chain matches any.
+    pub http: Option<Arc<HttpResource>>,
+}
+
+/// An HTTP connection manager.
+#[derive(Debug)]
+pub struct HttpResource {
+    pub config: Arc<HttpConnectionManager>,
+    pub stats: Arc<Scope<HttpStat>>,
+}

@@ -1,1 +1,79 @@
-//! One core.
+//! One core: a runtime, the shared state of its connections, and the commands that reach it.
+mod apply;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cluster::HostSpec;
+use crate::proxy::{ConnectionLimit, WorkerContext};
+use crate::runtime::Runtime;
+use crate::runtime::mailbox::Mailbox;
+use crate::snapshot::Snapshot;
+use crate::telemetry::{Registry, ServerStat, Slot};
+
+/// What a worker can be told.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve this configuration with these listening sockets, by the listener's place in the snapshot.
+    Start { snapshot: Arc<Snapshot>, sockets: Vec<(usize, OwnedFd)> },
+    /// A cluster has other endpoints now.
+    Hosts { cluster: Arc<str>, hosts: Arc<[HostSpec]> },
+    /// Responses tell their clients to close, or no longer.
+    HealthFailed(bool),
+    /// Stop accepting on the listeners for which the filter holds; their queued connections are still accepted.
+    StopListeners { inbound_only: bool },
+    /// End: finish what runs, for this long at most.
+    Drain { deadline: Duration },
+}
+
+/// What a worker is made from.
+#[derive(Debug)]
+pub struct Setup {
+    /// Its number, from 0.
+    pub index: usize,
+    /// How many there are.
+    pub workers: usize,
+    /// Seed of its random generator.
+    pub seed: u64,
+    /// The process's limit of connections.
+    pub connections: ConnectionLimit,
+}
+
+/// Runs a worker until it has drained.
+///
+/// # Errors
+/// The kernel refuses the event loop's visits: the worker cannot go on.
+pub fn run(setup: &Setup, runtime: &Runtime, registry: &Registry, mailbox: Mailbox<Command>) -> io::Result<()> {
+    let server = registry.server(Slot::Worker(setup.index));
+    let context = WorkerContext::new(
+        runtime.clone(),
+        server.clone(),
+        setup.connections.clone(),
+        setup.seed,
+        setup.index,
+        setup.workers,
+    );
+    let worker = Rc::new(apply::Worker::new(Rc::clone(&context), setup.index));
+    let receiving = Rc::clone(&worker);
+    let handle = runtime.clone();
+    runtime.spawn(async move {
+        loop {
+            while let Some(command) = mailbox.try_recv() {
+                receiving.obey(command);
+            }
+            handle.mailbox_rung().await;
+        }
+    });
+    server.gauge_inc(ServerStat::Workers);
+    while !worker.is_finished() {
+        runtime.turn()?;
+        worker.report();
+    }
+    server.gauge_dec(ServerStat::Workers);
+    context.clusters.clear();
+    runtime.shut_down();
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! One cluster on this core.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use super::host::{Host, HostSpec};
+use super::load_balancer::{LoadBalancer, Pick};
+use super::manager::Keeper;
+use crate::base::clock::Now;
+use crate::base::rng::Rng;
+use crate::config::cluster::Cluster as Config;
+use crate::config::socket::{SocketOptionValue, SocketState};
+use crate::runtime::{Keepalive, RawOption, Runtime, TaskId};
+use crate::telemetry::metrics::ClusterCells;
+use crate::telemetry::names::ClusterStat;
+
+/// A cluster: its configuration, hosts and counters on this core.
+#[derive(Debug)]
+pub struct Cluster {
+    config: Arc<Config>,
+    stats: ClusterCells,
+    runtime: Runtime,
+    keeper: Rc<Keeper>,
+    hosts: RefCell<Vec<Rc<Host>>>,
+    balancer: RefCell<LoadBalancer>,
+    options: Vec<RawOption>,
+    worker: usize,
+}
+
+impl Cluster {
+    pub(super) fn new(config: Arc<Config>, stats: ClusterCells, runtime: &Runtime, keeper: &Rc<Keeper>, worker: usize) -> Rc<Self> {
+        Rc::new(Self {
+            worker,
+            balancer: RefCell::new(LoadBalancer::new(&config)),
+            options: connect_options(&config),
+            config,
+            stats,
+            runtime: runtime.clone(),
+            keeper: Rc::clone(keeper),
+            hosts: RefCell::default(),
+        })
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its counters on this core.
+    pub fn stats(&self) -> &ClusterCells {
+        &self.stats
+    }
+
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// The host for the next request; `None`: no host may take it.
+    pub fn pick(&self, rng: &mut Rng) -> Option<Rc<Host>> {
+        let Some(Pick { host, panic }) = self.balancer.borrow_mut().pick(rng) else {
+            self.stats.inc(ClusterStat::UpstreamCxNoneHealthy);
+            return None;
+        };
+        if panic {
+            self.stats.inc(ClusterStat::LbHealthyPanic);
+        }
+        Some(host)
+    }
+
+    /// Takes a new set of endpoints. Hosts that stay keep their connections.
+    pub fn update_hosts(&self, specs: &[HostSpec], rng: &mut Rng) {
+        let mut old = std::mem::take(&mut *self.hosts.borrow_mut());
+        let hosts: Vec<_> = specs
+            .iter()
+            .map(|spec| match old.iter().position(|host| host.address() == spec.address) {
+                Some(index) => {
+                    let host = old.swap_remove(index);
+                    host.update(spec.clone());
+                    host
+                }
+                None => Host::new(spec.clone(), self.worker),
+            })
+            .collect();
+        let close_all = self.config.common_lb.close_connections_on_host_set_change;
+        for host in &old {
+            host.remove();
+        }
+        if close_all && !old.is_empty() {
+            hosts.iter().for_each(|host| host.idle().borrow_mut().clear());
+        }
+        let overprovisioning = self.config.load_assignment.overprovisioning_factor_percent;
+        self.balancer.borrow_mut().rebuild(&hosts, overprovisioning, rng);
+        *self.hosts.borrow_mut() = hosts;
+    }
+
+    /// Source address and options of a connection to `to`.
+    pub(super) fn bind_for(&self, to: SocketAddr) -> (Option<SocketAddr>, &[RawOption]) {
+        let source = self.config.bind_config.as_ref().and_then(|bind| bind.source_address);
+        (source.filter(|source| source.is_ipv4() == to.is_ipv4()), &self.options)
+    }
+
+    pub(super) fn keepalive(&self) -> Option<Keepalive> {
+        let seconds = |value: Option<u32>| value.map(|s| std::time::Duration::from_secs(u64::from(s)));
+        self.config.tcp_keepalive.map(|keepalive| Keepalive {
+            probes: keepalive.probes,
+            idle: seconds(keepalive.time_s),
+            interval: seconds(keepalive.interval_s),
+        })
+    }
+
+    pub(super) fn keeper(&self) -> TaskId {
+        self.keeper.task()
+    }
+
+    /// A connection of `host` is idle until `due`.
+    pub(super) fn kept(self: &Rc<Self>, host: &Rc<Host>, due: Option<Now>) {
+        self.keeper.keep(self, host, due);
+    }
+
+    /// Closes all idle connections; called when the cluster goes.
+    pub(super) fn close_idle(&self) {
+        self.hosts.borrow().iter().for_each(|host| host.remove());
+    }
+}
+
+/// A cluster's host with idle connections, as the keeper remembers it.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) cluster: Weak<Cluster>,
+    pub(super) host: Weak<Host>,
+}
+
+fn connect_options(config: &Config) -> Vec<RawOption> {
+    let Some(bind) = &config.bind_config else { return Vec::new() };
+    let freebind = bind.freebind.then(|| RawOption {
+        level: libc::IPPROTO_IP,
+        name: libc::IP_FREEBIND,
+        value: 1i32.to_ne_bytes().into(),
+    });
+    let listed = bind.socket_options.iter().filter(|option| option.state == SocketState::Prebind).map(|option| RawOption {
+        level: option.level,
+        name: option.name,
+        value: match &option.value {
+            SocketOptionValue::Int(value) => value.to_ne_bytes().into(),
+            SocketOptionValue::Bytes(bytes) => bytes.clone(),
+        },
+    });
+    freebind.into_iter().chain(listed).collect()
+}

@@ -1,0 +1,135 @@
+//! One connection to a host, counted for its whole life.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::base::clock::Now;
+use crate::cluster::cluster::Cluster;
+use crate::cluster::host::Host;
+use crate::runtime::TcpStream;
+use crate::telemetry::names::{ClusterHistogram, ClusterStat};
+
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// `connect_timeout` passed.
+    Timeout,
+    /// The kernel's verdict, an errno: refused, unreachable, out of descriptors or ports.
+    Failed(i32),
+}
+
+/// A connection to a host.
+#[derive(Debug)]
+pub struct UpstreamConnection {
+    stream: TcpStream,
+    cluster: Rc<Cluster>,
+    host: Rc<Host>,
+    id: u64,
+    opened: Now,
+    pub(super) idle_since: Now,
+    requests: u32,
+    active: bool,
+    closed_by_peer: bool,
+}
+
+impl UpstreamConnection {
+    pub(super) fn new(stream: TcpStream, cluster: &Rc<Cluster>, host: &Rc<Host>, id: u64, now: Now) -> Self {
+        let stats = cluster.stats();
+        stats.inc(ClusterStat::UpstreamCxTotal);
+        stats.inc(ClusterStat::UpstreamCxHttp1Total);
+        stats.gauge_inc(ClusterStat::UpstreamCxActive);
+        Self {
+            stream,
+            cluster: Rc::clone(cluster),
+            host: Rc::clone(host),
+            id,
+            opened: now,
+            idle_since: now,
+            requests: 0,
+            active: false,
+            closed_by_peer: false,
+        }
+    }
+
+    /// The socket.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// The host it leads to.
+    pub fn host(&self) -> &Rc<Host> {
+        &self.host
+    }
+
+    /// Unique in the process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Our address.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.stream.local_addr().ok()
+    }
+
+    /// Whether it carried a request before the present one.
+    pub fn is_reused(&self) -> bool {
+        self.requests > 1
+    }
+
+    /// Requests carried, the present one included.
+    pub fn requests(&self) -> u32 {
+        self.requests
+    }
+
+    /// When it was opened.
+    pub fn opened(&self) -> Now {
+        self.opened
+    }
+
+    /// Takes note that the peer ended the connection: counted as its doing when dropped.
+    pub fn set_closed_by_peer(&mut self) {
+        self.closed_by_peer = true;
+    }
+
+    /// A request begins.
+    pub(super) fn begin(&mut self) {
+        self.requests += 1;
+        self.active = true;
+    }
+
+    /// The request is over, its response complete.
+    pub(super) fn finish(&mut self, now: Now) {
+        self.active = false;
+        self.idle_since = now;
+    }
+
+    pub(in crate::cluster) fn close_local(self) {
+        drop(self);
+    }
+
+    /// Its cluster.
+    pub fn cluster(&self) -> &Rc<Cluster> {
+        &self.cluster
+    }
+}
+
+impl Drop for UpstreamConnection {
+    fn drop(&mut self) {
+        let stats = self.cluster.stats();
+        stats.gauge_dec(ClusterStat::UpstreamCxActive);
+        stats.inc(ClusterStat::UpstreamCxDestroy);
+        let (side, side_active) = if self.closed_by_peer {
+            (ClusterStat::UpstreamCxDestroyRemote, ClusterStat::UpstreamCxDestroyRemoteWithActiveRq)
+        } else {
+            (ClusterStat::UpstreamCxDestroyLocal, ClusterStat::UpstreamCxDestroyLocalWithActiveRq)
+        };
+        stats.inc(side);
+        if self.active {
+            stats.inc(ClusterStat::UpstreamCxDestroyWithActiveRq);
+            stats.inc(side_active);
+        }
+        let lived = self.cluster.runtime().now().since(self.opened).as_millis();
+        stats.record(ClusterHistogram::UpstreamCxLengthMs, u64::try_from(lived).unwrap_or(u64::MAX));
+        stats.record(ClusterHistogram::UpstreamRqPerCx, u64::from(self.requests));
+    }
+}

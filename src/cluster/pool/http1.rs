@@ -1,0 +1,130 @@
+//! The HTTP/1.1 pool of a host: one request per connection at a time.
+//!
+//! An idle connection is watched by the pool keeper (see `cluster::manager`): when the peer closes it, sends what
+//! nobody asked for, or its idle time is over, it goes.
+
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::connection::{ConnectError, UpstreamConnection};
+use crate::base::clock::Now;
+use crate::cluster::cluster::Cluster;
+use crate::cluster::host::Host;
+use crate::runtime::{TcpStream, Timer};
+use crate::telemetry::names::{ClusterHistogram, ClusterStat};
+
+/// An idle connection that is alive as far as can be seen; begins a request on it.
+pub fn checkout(host: &Host) -> Option<UpstreamConnection> {
+    loop {
+        let mut connection = host.idle().borrow_mut().pop()?;
+        if is_quiet(&mut connection) {
+            connection.begin();
+            return Some(connection);
+        }
+    }
+}
+
+/// Opens a connection and begins a request on it. The cluster's `connect_timeout` bounds it.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect(
+    cluster: &Rc<Cluster>,
+    host: &Rc<Host>,
+    timer: &Timer,
+    id: u64,
+) -> Result<UpstreamConnection, ConnectError> {
+    let runtime = cluster.runtime();
+    let begun = runtime.now();
+    let (source, options) = cluster.bind_for(host.address());
+    let connect = TcpStream::connect(runtime, host.address(), source, options);
+    let stats = cluster.stats();
+    let outcome = timer.at(begun.after(cluster.config().connect_timeout), connect).await;
+    let stream = match outcome {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            stats.inc(ClusterStat::UpstreamCxConnectFail);
+            return Err(ConnectError::Failed(error.raw_os_error().unwrap_or(libc::EIO)));
+        }
+        Err(_) => {
+            stats.inc(ClusterStat::UpstreamCxConnectFail);
+            stats.inc(ClusterStat::UpstreamCxConnectTimeout);
+            return Err(ConnectError::Timeout);
+        }
+    };
+    if let Some(keepalive) = cluster.keepalive() {
+        // Probes are a help, not a promise: a refusal is no reason to fail the request.
+        let _ = stream.set_keepalive(keepalive);
+    }
+    let now = runtime.now();
+    let took = u64::try_from(now.since(begun).as_millis()).unwrap_or(u64::MAX);
+    stats.record(ClusterHistogram::UpstreamCxConnectMs, took);
+    let mut connection = UpstreamConnection::new(stream, cluster, host, id, now);
+    connection.begin();
+    Ok(connection)
+}
+
+/// Ends the request and keeps the connection if it may serve again.
+pub fn checkin(mut connection: UpstreamConnection, now: Now) {
+    connection.finish(now);
+    let cluster = Rc::clone(connection.cluster());
+    let host = Rc::clone(connection.host());
+    let options = &cluster.config().common_http;
+    if options.max_requests_per_connection.is_some_and(|max| connection.requests() >= max) {
+        cluster.stats().inc(ClusterStat::UpstreamCxMaxRequests);
+        return;
+    }
+    if options.max_connection_duration.is_some_and(|max| now >= connection.opened().after(max)) {
+        cluster.stats().inc(ClusterStat::UpstreamCxMaxDurationReached);
+        return;
+    }
+    // A panic may have left anything on the wire.
+    if host.is_removed() || std::thread::panicking() || !is_quiet(&mut connection) {
+        return;
+    }
+    connection.stream().set_bulk(false);
+    connection.stream().watch_by(cluster.keeper());
+    cluster.kept(&host, options.idle_timeout.map(|idle| now.after(idle)));
+    host.idle().borrow_mut().push(connection);
+}
+
+/// Drops idle connections of a host whose peer has closed, that said something unasked, or whose time is over.
+/// Returns when the next one is due; `None` when there is none, or no limit.
+pub fn sweep(host: &Host, cluster: &Cluster, now: Now) -> Option<Now> {
+    let options = &cluster.config().common_http;
+    let mut dropped = Vec::new();
+    let mut next = None;
+    let mut idle = host.idle().borrow_mut();
+    let mut index = 0;
+    while index < idle.len() {
+        let connection = &mut idle[index];
+        let due = options.idle_timeout.map(|limit| connection.idle_since.after(limit));
+        if due.is_some_and(|due| now >= due) {
+            cluster.stats().inc(ClusterStat::UpstreamCxIdleTimeout);
+            dropped.push(idle.remove(index));
+        } else if !is_quiet(connection) {
+            dropped.push(idle.remove(index));
+        } else {
+            next = next.into_iter().chain(due).min();
+            index += 1;
+        }
+    }
+    drop(idle);
+    next
+}
+
+/// Whether nothing has arrived on a connection that owes us nothing. Registers the current task for what may.
+fn is_quiet(connection: &mut UpstreamConnection) -> bool {
+    match connection.stream().poll_recv() {
+        Poll::Pending if connection.stream().poll_peer_closed().is_pending() => true,
+        Poll::Ready(Ok(Some(_))) => {
+            // Bytes without a request: an answer to nothing could be taken for the answer to the next.
+            connection.cluster().stats().inc(ClusterStat::UpstreamCxProtocolError);
+            false
+        }
+        Poll::Pending | Poll::Ready(Ok(None) | Err(_)) => {
+            connection.set_closed_by_peer();
+            false
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Moving a body from one connection to another, chunk by chunk, under the flow-control contract.
+//!
+//! Data is handed on as views of the chunks it arrived in. Reading pauses when the receiver's queue is above the high
+//! watermark and goes on when half of it has drained. One call moves a bounded number of chunks, so that no body keeps
+//! the worker to itself.
+
+use std::task::Poll;
+
+use crate::buffer::Chunk;
+use crate::config::http::HeaderKeyFormat;
+use crate::protocol::http::body::{BodyDecoder, BodyLength};
+use crate::protocol::http::error::BodyError;
+use crate::protocol::http::head::Head;
+use crate::protocol::http1::encode;
+use crate::protocol::http1::head_reader::HeadLimits;
+use crate::runtime::{Runtime, TcpStream};
+
+/// Chunks moved before other tasks get their turn.
+const CHUNKS_PER_POLL: usize = 16;
+/// A body of which more than this is to come is read in large chunks.
+const BULK_BYTES_MIN: u64 = 16 * 1024;
+/// Bytes gathered before they are handed to the kernel, when more is at hand.
+const FLUSH_BYTES: usize = 64 * 1024;
+
+/// A body on its way.
+#[derive(Debug)]
+pub(super) struct BodyCopy {
+    decoder: BodyDecoder,
+    framing: Framing,
+    paused: bool,
+    done: bool,
+    bulk: bool,
+    /// Body bytes moved so far.
+    pub(super) bytes: u64,
+    /// Bytes moved so far, framing as received included.
+    pub(super) wire_bytes: u64,
+    /// Times reading paused for the receiver.
+    pub(super) pauses: u64,
+}
+
+/// How the receiver is told where the body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// By its length, or by the connection's end.
+    Plain,
+    /// In chunks; trailers, with their names' spelling, pass or are dropped.
+    Chunked { trailers: Option<HeaderKeyFormat> },
+}
+
+/// Why a body did not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CopyError {
+    /// The sender's connection broke, or ended within the body.
+    SourceGone,
+    /// The sender's framing is wrong.
+    Body(BodyError),
+    /// The receiver's connection broke.
+    SinkGone,
+    /// No memory in the pool for framing.
+    Exhausted,
+}
+
+impl BodyCopy {
+    /// A body received framed as `length`.
+    pub(super) fn new(length: BodyLength, limits: HeadLimits, framing: Framing) -> Self {
+        let bulk = match length {
+            BodyLength::None => false,
+            BodyLength::Length(bytes) => bytes > BULK_BYTES_MIN,
+            // Unknown: decided by what arrives.
+            BodyLength::Chunked | BodyLength::UntilClose => false,
+        };
+        let decoder = BodyDecoder::new(length, limits);
+        let done = decoder.is_end();
+        Self { decoder, framing, paused: false, done, bulk, bytes: 0, wire_bytes: 0, pauses: 0 }
+    }
+
+    /// Whether the whole body was handed on.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Moves what can be moved. Ready when the body is complete; what follows it stays unread in `from`.
+    pub(super) fn poll(
+        &mut self,
+        runtime: &Runtime,
+        from: &TcpStream,
+        to: &TcpStream,
+        high_watermark: usize,
+        trailers: &mut Head,
+    ) -> Poll<Result<(), CopyError>> {
+        if self.done {
+            return Poll::Ready(Ok(()));
+        }
+        for _ in 0..CHUNKS_PER_POLL {
+            if !self.may_read(to, high_watermark)? {
+                return Poll::Pending;
+            }
+            from.set_bulk(self.bulk);
+            match from.poll_recv() {
+                Poll::Ready(Ok(Some(chunk))) => {
+                    // A full small chunk of a body of unknown length: more is coming.
+                    self.bulk |= chunk.len() == chunk.capacity();
+                    let outcome = self.take(runtime, chunk, from, to, trailers);
+                    if outcome != Ok(false) {
+                        to.flush();
+                        return Poll::Ready(outcome.map(drop));
+                    }
+                    if to.queued() >= FLUSH_BYTES {
+                        to.flush();
+                    }
+                }
+                Poll::Ready(Ok(None)) => {
+                    self.done = true;
+                    let ended = match self.decoder.finish() {
+                        Ok(()) => self.end(runtime, to, trailers),
+                        Err(_) => Err(CopyError::SourceGone),
+                    };
+                    to.flush();
+                    return Poll::Ready(ended);
+                }
+                Poll::Ready(Err(_)) => {
+                    to.flush();
+                    return Poll::Ready(Err(CopyError::SourceGone));
+                }
+                Poll::Pending => {
+                    to.flush();
+                    return Poll::Pending;
+                }
+            }
+        }
+        to.flush();
+        runtime.wake(runtime.current_task());
+        Poll::Pending
+    }
+
+    /// Takes what has arrived and drops it, up to a large chunk: a small body that nobody wants does not cost the
+    /// connection.
+    pub(super) fn discard(&mut self, from: &TcpStream, trailers: &mut Head) -> Result<(), CopyError> {
+        let mut left = crate::base::limits::LARGE_CHUNK_BYTES;
+        while !self.done && left > 0 {
+            let Poll::Ready(received) = from.poll_recv() else { return Ok(()) };
+            let Ok(Some(mut chunk)) = received else { return Err(CopyError::SourceGone) };
+            left = left.saturating_sub(chunk.len());
+            while !self.done && !chunk.is_empty() {
+                let decoded = self.decoder.decode(&chunk, trailers).map_err(CopyError::Body)?;
+                self.bytes += decoded.data.len() as u64;
+                self.wire_bytes += decoded.consumed as u64;
+                chunk.advance(decoded.consumed);
+                self.done = decoded.end;
+            }
+            from.unread(chunk);
+        }
+        Ok(())
+    }
+
+    /// Whether the receiver has room. When not, the task is woken once half of the watermark has drained.
+    fn may_read(&mut self, to: &TcpStream, high_watermark: usize) -> Result<bool, CopyError> {
+        if !self.paused && to.queued() <= high_watermark {
+            return Ok(true);
+        }
+        if !self.paused {
+            to.flush();
+            if to.queued() <= high_watermark {
+                return Ok(true);
+            }
+            self.pauses += 1;
+        }
+        match to.poll_sent(high_watermark / 2) {
+            Poll::Ready(Ok(())) => {
+                self.paused = false;
+                Ok(true)
+            }
+            Poll::Ready(Err(_)) => Err(CopyError::SinkGone),
+            Poll::Pending => {
+                self.paused = true;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Hands the chunk's data on; true when the body ended in it. The rest goes back to the sender's connection.
+    fn take(
+        &mut self,
+        runtime: &Runtime,
+        mut chunk: Chunk,
+        from: &TcpStream,
+        to: &TcpStream,
+        trailers: &mut Head,
+    ) -> Result<bool, CopyError> {
+        loop {
+            let decoded = self.decoder.decode(&chunk, trailers).map_err(CopyError::Body)?;
+            if !decoded.data.is_empty() {
+                let mut data = chunk.clone();
+                data.truncate(decoded.data.end);
+                data.advance(decoded.data.start);
+                self.send(data, to)?;
+            }
+            self.wire_bytes += decoded.consumed as u64;
+            chunk.advance(decoded.consumed);
+            if decoded.end {
+                self.done = true;
+                from.set_bulk(false);
+                from.unread(chunk);
+                self.end(runtime, to, trailers)?;
+                return Ok(true);
+            }
+            if chunk.is_empty() {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn send(&mut self, data: Chunk, to: &TcpStream) -> Result<(), CopyError> {
+        self.bytes += data.len() as u64;
+        if self.framing == Framing::Plain {
+            to.send(data);
+            return Ok(());
+        }
+        let mut line = [0; encode::CHUNK_START_BYTES_MAX];
+        let start = encode::chunk_start(data.len(), &mut line);
+        if !to.send_copy(start) {
+            return Err(CopyError::Exhausted);
+        }
+        to.send(data);
+        if to.send_copy(encode::CHUNK_END) { Ok(()) } else { Err(CopyError::Exhausted) }
+    }
+
+    fn end(&mut self, runtime: &Runtime, to: &TcpStream, trailers: &Head) -> Result<(), CopyError> {
+        match self.framing {
+            Framing::Plain => Ok(()),
+            Framing::Chunked { trailers: Some(names) } if !trailers.is_empty() => {
+                super::wire::send_trailers(runtime, to, trailers, names)
+            }
+            Framing::Chunked { .. } if to.send_copy(encode::LAST_CHUNK) => Ok(()),
+            Framing::Chunked { .. } => Err(CopyError::Exhausted),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A client's connection: waits for a request, has it served, waits for the next, and ends well.
+//!
+//! While it waits it is this small future and a socket; everything a request needs lives in a recycled future that
+//! `http::serve_request` fills and empties.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::chain::HttpChain;
+use super::context::WorkerContext;
+use super::http;
+use super::listener::{ConnectionPermit, Listener};
+use crate::base::clock::Now;
+use crate::runtime::{TcpStream, Timer};
+use crate::telemetry::names::{HttpHistogram, HttpStat, ListenerHistogram, ListenerStat};
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) context: Rc<WorkerContext>,
+    pub(super) listener: Rc<Listener>,
+    pub(super) chain: Rc<HttpChain>,
+    pub(super) stream: TcpStream,
+    /// One timer for all deadlines of the connection and its requests.
+    pub(super) timer: Timer,
+    pub(super) remote: SocketAddr,
+    pub(super) local: SocketAddr,
+    pub(super) id: u64,
+    pub(super) opened: Now,
+    pub(super) requests: Cell<u32>,
+    /// A request is being served.
+    pub(super) active: Cell<bool>,
+    /// The client ended the connection.
+    pub(super) closed_by_peer: Cell<bool>,
+    _permit: ConnectionPermit,
+}
+
+/// What is to become of a connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// It waits for the next request.
+    KeepAlive,
+    /// Everything is sent, then it ends in order.
+    Close,
+    /// The response is incomplete: what is queued is sent, then the connection breaks off.
+    Abort,
+    /// It ends at once: there is nothing sensible left to say.
+    Reset,
+}
+
+enum Waited {
+    Request,
+    /// The client went away.
+    Gone,
+    /// Idle for too long, too old, or draining.
+    Expired(Option<HttpStat>),
+}
+
+/// Serves a new connection in a task of its own.
+pub(super) fn spawn(
+    context: &Rc<WorkerContext>,
+    listener: &Rc<Listener>,
+    chain: &Rc<HttpChain>,
+    stream: TcpStream,
+    remote: SocketAddr,
+    local: SocketAddr,
+    permit: ConnectionPermit,
+) {
+    let (context, listener, chain) = (Rc::clone(context), Rc::clone(listener), Rc::clone(chain));
+    let runtime = context.runtime.clone();
+    runtime.spawn(async move {
+        let connection = Connection {
+            // Made here: a timer belongs to the task that made it.
+            timer: context.runtime.timer(),
+            id: context.next_id(),
+            opened: context.runtime.now(),
+            context,
+            listener,
+            chain,
+            stream,
+            remote,
+            local,
+            requests: Cell::new(0),
+            active: Cell::new(false),
+            closed_by_peer: Cell::new(false),
+            _permit: permit,
+        };
+        connection.count_open();
+        serve(connection).await;
+    });
+}
+
+async fn serve(connection: Connection) {
+    let runtime = &connection.context.runtime;
+    loop {
+        match wait_for_request(&connection).await {
+            Waited::Request => {}
+            Waited::Gone => return connection.closed_by_peer.set(true),
+            Waited::Expired(stat) => {
+                if let Some(stat) = stat {
+                    connection.chain.stats.inc(stat);
+                }
+                return linger(&connection).await;
+            }
+        }
+        match runtime.recycled(http::serve_request(&connection)).await {
+            After::KeepAlive => {}
+            After::Close => return linger(&connection).await,
+            After::Abort => {
+                // A reset, lest a body that only the connection's end delimits passes for complete.
+                flush(&connection).await;
+                return connection.stream.set_reset_on_close();
+            }
+            After::Reset => return connection.stream.set_reset_on_close(),
+        }
+    }
+}
+
+/// Waits for the first byte of a request, which stays unread.
+async fn wait_for_request(connection: &Connection) -> Waited {
+    let Connection { context, chain, stream, timer, .. } = connection;
+    let options = &chain.config.common;
+    let idle_from = context.runtime.now();
+    let idle_due = options.idle_timeout.map(|idle| idle_from.after(idle));
+    let life_due = options.max_connection_duration.map(|max| connection.opened.after(max));
+    poll_fn(|_| {
+        match stream.poll_recv() {
+            Poll::Ready(Ok(Some(chunk))) => {
+                stream.unread(chunk);
+                return Poll::Ready(Waited::Request);
+            }
+            Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Waited::Gone),
+            Poll::Pending => {}
+        }
+        let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
+        if is_due(context.drain.idle_until()) {
+            return Poll::Ready(Waited::Expired(Some(HttpStat::DownstreamCxDrainClose)));
+        }
+        if is_due(idle_due) {
+            return Poll::Ready(Waited::Expired(Some(HttpStat::DownstreamCxIdleTimeout)));
+        }
+        // With the safe variant the next response says so instead.
+        if !chain.config.http1_safe_max_connection_duration && is_due(life_due) {
+            return Poll::Ready(Waited::Expired(Some(HttpStat::DownstreamCxMaxDurationReached)));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Ends a connection in order: sends what is queued and our end, then reads until the peer's end, for
+/// `delayed_close_timeout` at most. Closing with unread bytes would reset the connection and could destroy the
+/// response before the client has read it.
+async fn linger(connection: &Connection) {
+    let Connection { context, chain, stream, timer, .. } = connection;
+    stream.shutdown_write();
+    let flushed = flush(connection).await;
+    // A zero timeout means no waiting for the peer's end.
+    let Some(delay) = chain.config.delayed_close_timeout.filter(|_| flushed) else { return };
+    let due = context.runtime.now().after(delay);
+    let ended = poll_fn(|_| {
+        loop {
+            match stream.poll_recv() {
+                Poll::Ready(Ok(Some(_))) => {}
+                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(true),
+                Poll::Pending => return timer.poll_at(due).map(|()| false),
+            }
+        }
+    })
+    .await;
+    if !ended {
+        chain.stats.inc(HttpStat::DownstreamCxDelayedCloseTimeout);
+    }
+}
+
+/// Waits until everything queued is with the kernel, as long as `stream_flush_timeout` allows; whether it is.
+async fn flush(connection: &Connection) -> bool {
+    let Connection { context, chain, stream, timer, .. } = connection;
+    let begun = context.runtime.now();
+    let due = chain.config.stream_flush_timeout.map(|patience| begun.after(patience));
+    stream.flush();
+    poll_fn(|_| match stream.poll_sent(0) {
+        Poll::Ready(outcome) => Poll::Ready(outcome.is_ok()),
+        Poll::Pending if due.is_some_and(|due| timer.poll_at(due).is_ready()) => Poll::Ready(false),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+impl Connection {
+    fn count_open(&self) {
+        self.context.open.set(self.context.open.get() + 1);
+        self.listener.stats.inc(ListenerStat::DownstreamCxTotal);
+        self.listener.stats.gauge_inc(ListenerStat::DownstreamCxActive);
+        let stats = &self.chain.stats;
+        stats.inc(HttpStat::DownstreamCxTotal);
+        stats.inc(HttpStat::DownstreamCxHttp1Total);
+        stats.gauge_inc(HttpStat::DownstreamCxActive);
+        stats.gauge_inc(HttpStat::DownstreamCxHttp1Active);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.context.open.set(self.context.open.get() - 1);
+        let lived = self.context.runtime.now().since(self.opened).as_millis();
+        let lived = u64::try_from(lived).unwrap_or(u64::MAX);
+        self.listener.stats.gauge_dec(ListenerStat::DownstreamCxActive);
+        self.listener.stats.inc(ListenerStat::DownstreamCxDestroy);
+        self.listener.stats.record(ListenerHistogram::DownstreamCxLengthMs, lived);
+        let stats = &self.chain.stats;
+        stats.gauge_dec(HttpStat::DownstreamCxActive);
+        stats.gauge_dec(HttpStat::DownstreamCxHttp1Active);
+        stats.inc(HttpStat::DownstreamCxDestroy);
+        stats.record(HttpHistogram::DownstreamCxLengthMs, lived);
+        let (side, side_active) = if self.closed_by_peer.get() {
+            (HttpStat::DownstreamCxDestroyRemote, HttpStat::DownstreamCxDestroyRemoteActiveRq)
+        } else {
+            (HttpStat::DownstreamCxDestroyLocal, HttpStat::DownstreamCxDestroyLocalActiveRq)
+        };
+        stats.inc(side);
+        if self.active.get() {
+            stats.inc(HttpStat::DownstreamCxDestroyActiveRq);
+            stats.inc(side_active);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! [`ProxyError`]: the one error of this room. `local_reply` turns it into a status; nothing else does.
+
+use std::fmt;
+
+use crate::cluster::pool::ConnectError;
+use crate::protocol::http::error::{BodyError, HeadError};
+use crate::protocol::response_code_details as details;
+use crate::protocol::response_flags::ResponseFlag;
+
+/// Who is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client.
+    Downstream,
+    /// The endpoint.
+    Upstream,
+    /// Configuration or a limit of this proxy.
+    Local,
+}
+
+/// Whether the request may be sent again elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    Never,
+    /// Only if the connection had served before: the peer closed it while it was idle, and saw nothing of this request.
+    IfReused,
+}
+
+/// Why a request ended other than by its upstream's complete response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyError {
+    /// The request's head was refused.
+    RequestHead(HeadError),
+    /// The request's body was refused.
+    RequestBody(BodyError),
+    /// The client went away.
+    DownstreamClosed,
+    /// `request_headers_timeout` passed.
+    RequestHeadersTimeout,
+    /// `request_timeout` passed.
+    RequestTimeout,
+    /// `stream_idle_timeout` or the route's passed. `request_complete` tells whose silence it was.
+    StreamIdleTimeout { request_complete: bool },
+    /// `max_stream_duration` of the connection manager or the route passed.
+    MaxStreamDuration { request_complete: bool },
+    /// The path could not be normalised or holds escaped slashes.
+    PathRejected,
+    /// A header with an underscore where they are refused.
+    UnderscoreInHeader,
+    /// An upgrade or CONNECT that nothing allows.
+    UpgradeRefused,
+    /// No route matches.
+    NoRoute,
+    /// The route's cluster does not exist; the status configured for that.
+    NoCluster { status: u16 },
+    /// No endpoint may take the request.
+    NoHealthyUpstream,
+    /// No connection could be made.
+    Connect(ConnectError),
+    /// The endpoint closed or reset before a byte of the response.
+    UpstreamClosed { reset: bool },
+    /// The endpoint closed within its response.
+    UpstreamTruncated,
+    /// The response's head was refused.
+    ResponseHead(HeadError),
+    /// The response's body was refused.
+    ResponseBody(BodyError),
+    /// The route's timeout passed.
+    ResponseTimeout,
+    /// A head became too large while it was edited.
+    HeadOverflow,
+}
+
+impl ProxyError {
+    /// Who is at fault.
+    pub fn side(self) -> Side {
+        match self {
+            Self::RequestHead(_)
+            | Self::RequestBody(_)
+            | Self::DownstreamClosed
+            | Self::RequestHeadersTimeout
+            | Self::RequestTimeout
+            | Self::PathRejected
+            | Self::UnderscoreInHeader
+            | Self::UpgradeRefused => Side::Downstream,
+            Self::StreamIdleTimeout { .. }
+            | Self::MaxStreamDuration { .. }
+            | Self::NoRoute
+            | Self::NoCluster { .. }
+            | Self::NoHealthyUpstream
+            | Self::HeadOverflow => Side::Local,
+            Self::Connect(_)
+            | Self::UpstreamClosed { .. }
+            | Self::UpstreamTruncated
+            | Self::ResponseHead(_)
+            | Self::ResponseBody(_)
+            | Self::ResponseTimeout => Side::Upstream,
+        }
+    }
+
+    /// Whether the request may be tried again.
+    pub fn retry(self) -> Retry {
+        if matches!(self, Self::UpstreamClosed { .. }) { Retry::IfReused } else { Retry::Never }
+    }
+
+    /// Status of the local reply; `None`: nobody is there to read one.
+    pub fn status(self) -> Option<u16> {
+        Some(match self {
+            Self::DownstreamClosed => return None,
+            Self::RequestHead(error) => error.status(),
+            Self::RequestBody(error) => error.status(),
+            Self::RequestHeadersTimeout | Self::RequestTimeout => 408,
+            Self::StreamIdleTimeout { request_complete } | Self::MaxStreamDuration { request_complete } => {
+                if request_complete { 504 } else { 408 }
+            }
+            Self::PathRejected | Self::UnderscoreInHeader => 400,
+            Self::UpgradeRefused => 403,
+            Self::NoRoute => 404,
+            Self::NoCluster { status } => status,
+            Self::NoHealthyUpstream | Self::Connect(_) | Self::UpstreamClosed { .. } => 503,
+            Self::UpstreamTruncated | Self::ResponseHead(_) | Self::ResponseBody(_) => 502,
+            Self::ResponseTimeout => 504,
+            Self::HeadOverflow => 431,
+        })
+    }
+
+    /// Envoy's response flag.
+    pub fn flag(self) -> Option<ResponseFlag> {
+        Some(match self {
+            Self::RequestHead(_) | Self::RequestBody(_) => ResponseFlag::DownstreamProtocolError,
+            Self::DownstreamClosed => ResponseFlag::DownstreamConnectionTermination,
+            Self::StreamIdleTimeout { .. } => ResponseFlag::StreamIdleTimeout,
+            Self::MaxStreamDuration { .. } => ResponseFlag::DurationTimeout,
+            Self::NoRoute => ResponseFlag::NoRouteFound,
+            Self::NoCluster { .. } => ResponseFlag::NoClusterFound,
+            Self::NoHealthyUpstream => ResponseFlag::NoHealthyUpstream,
+            Self::Connect(_) => ResponseFlag::UpstreamConnectionFailure,
+            Self::UpstreamClosed { .. } | Self::UpstreamTruncated => ResponseFlag::UpstreamConnectionTermination,
+            Self::ResponseHead(_) | Self::ResponseBody(_) => ResponseFlag::UpstreamProtocolError,
+            Self::ResponseTimeout => ResponseFlag::UpstreamRequestTimeout,
+            Self::RequestHeadersTimeout
+            | Self::RequestTimeout
+            | Self::PathRejected
+            | Self::UnderscoreInHeader
+            | Self::UpgradeRefused
+            | Self::HeadOverflow => return None,
+        })
+    }
+
+    /// `%RESPONSE_CODE_DETAILS%`, in Envoy's words.
+    pub fn details(self) -> &'static str {
+        match self {
+            Self::RequestHead(error) => error.details(),
+            Self::RequestBody(error) => error.details(),
+            Self::DownstreamClosed => details::DOWNSTREAM_REMOTE_DISCONNECT,
+            Self::RequestHeadersTimeout => details::REQUEST_HEADER_TIMEOUT,
+            Self::RequestTimeout => details::REQUEST_OVERALL_TIMEOUT,
+            Self::StreamIdleTimeout { .. } => details::STREAM_IDLE_TIMEOUT,
+            Self::MaxStreamDuration { .. } => details::MAX_DURATION_TIMEOUT,
+            Self::PathRejected => details::PATH_NORMALIZATION_FAILED,
+            Self::UnderscoreInHeader => "http1.unexpected_underscore",
+            Self::UpgradeRefused => details::UPGRADE_FAILED,
+            Self::NoRoute => details::ROUTE_NOT_FOUND,
+            Self::NoCluster { .. } => details::CLUSTER_NOT_FOUND,
+            Self::NoHealthyUpstream => details::NO_HEALTHY_UPSTREAM,
+            Self::Connect(ConnectError::Timeout) => "upstream_reset_before_response_started{connection_timeout}",
+            Self::Connect(ConnectError::Failed(_)) => {
+                "upstream_reset_before_response_started{remote_connection_failure}"
+            }
+            Self::UpstreamClosed { .. } => "upstream_reset_before_response_started{connection_termination}",
+            Self::UpstreamTruncated => "upstream_reset_after_response_started{connection_termination}",
+            Self::ResponseHead(_) => "upstream_reset_before_response_started{protocol_error}",
+            Self::ResponseBody(_) => "upstream_reset_after_response_started{protocol_error}",
+            Self::ResponseTimeout => details::RESPONSE_TIMEOUT,
+            Self::HeadOverflow => "http1.headers_too_large",
+        }
+    }
+
+    /// Body of the local reply, in Envoy's words.
+    pub fn body(self) -> &'static str {
+        match self {
+            Self::RequestHead(error) => reason(error.status()),
+            Self::RequestBody(error) => reason(error.status()),
+            Self::RequestHeadersTimeout => "request header timeout",
+            Self::RequestTimeout => "request timeout",
+            Self::StreamIdleTimeout { .. } => "stream timeout",
+            Self::MaxStreamDuration { .. } => "downstream duration timeout",
+            Self::NoHealthyUpstream => "no healthy upstream",
+            Self::Connect(ConnectError::Timeout) => {
+                "upstream connect error or disconnect/reset before headers. reset reason: connection timeout"
+            }
+            Self::Connect(ConnectError::Failed(_)) => {
+                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
+                 transport failure reason: delayed connect error: "
+            }
+            Self::UpstreamClosed { .. } => {
+                "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+            }
+            Self::UpstreamTruncated | Self::ResponseHead(_) | Self::ResponseBody(_) => {
+                "upstream connect error or disconnect/reset before headers. reset reason: protocol error"
+            }
+            Self::ResponseTimeout => "upstream request timeout",
+            Self::DownstreamClosed
+            | Self::PathRejected
+            | Self::UnderscoreInHeader
+            | Self::UpgradeRefused
+            | Self::NoRoute
+            | Self::NoCluster { .. }
+            | Self::HeadOverflow => "",
+        }
+    }
+}
+
+/// Body of the reply to a request that the codec refused.
+fn reason(status: u16) -> &'static str {
+    match status {
+        426 => "Upgrade Required",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        _ => "Bad Request",
+    }
+}
+
+impl fmt::Display for ProxyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.details())
+    }
+}
+
+impl std::error::Error for ProxyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::RequestHead(error) | Self::ResponseHead(error) => Some(error),
+            Self::RequestBody(error) | Self::ResponseBody(error) => Some(error),
+            _ => None,
+        }
+    }
+}

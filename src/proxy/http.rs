@@ -1,0 +1,270 @@
+//! One HTTP request from its first byte to the last of its response: the list of steps, a call each.
+//!
+//! 1. the head is read and parsed, or refused; 2. the connection manager edits it; 3. a route is found; 4. it answers
+//! itself, or 5. the router forwards; 6. the request is counted and logged.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use super::copy::{BodyCopy, Framing};
+use super::deadlines::Deadlines;
+use super::downstream::{After, Connection};
+use super::error::ProxyError;
+use super::local_reply::{self, Reply};
+use super::router::{self, Forwarded};
+use super::routing::{self, Decision};
+use super::stream::Stream;
+use super::upgrade;
+use crate::protocol::http::body::BodyLength;
+use crate::protocol::http::head::Version;
+use crate::protocol::http::headers;
+use crate::protocol::http1::framing::RequestMeta;
+use crate::protocol::http1::head_reader::HeadReader;
+use crate::protocol::http1::{hop_by_hop, parse};
+use crate::telemetry::names::{HttpHistogram, HttpStat};
+
+/// A request whose head was accepted.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) meta: RequestMeta,
+    /// How its body is framed towards the endpoint.
+    pub(super) length: BodyLength,
+    /// Its body, not read yet.
+    pub(super) body: BodyCopy,
+    pub(super) deadlines: Deadlines,
+    /// The client speaks HTTP/1.1.
+    pub(super) client_is_11: bool,
+    /// The connection may serve another request after this one.
+    pub(super) keep_alive: bool,
+}
+
+/// Serves the request whose first bytes wait unread.
+pub(super) async fn serve_request(connection: &Connection) -> After {
+    let context = &connection.context;
+    let mut stream = context.streams.take();
+    begin(connection, &mut stream);
+    let after = match read_head(connection, &mut stream).await {
+        Ok(mut request) => respond(connection, &mut stream, &mut request).await,
+        // Nobody asked for anything yet, or waits for an answer.
+        Err(ProxyError::DownstreamClosed) => {
+            connection.closed_by_peer.set(true);
+            fail(connection, &mut stream, ProxyError::DownstreamClosed);
+            After::Close
+        }
+        Err(error) => {
+            fail(connection, &mut stream, error);
+            local_reply::send(connection, &mut stream, &Reply::error(error), false);
+            After::Close
+        }
+    };
+    finish(connection, &mut stream);
+    after
+}
+
+async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Request) -> After {
+    match routing::decide(connection, stream, request) {
+        Decision::Reply(reply) => reply_and_go_on(connection, stream, request, &reply),
+        Decision::Forward(forward) => match router::forward(connection, stream, request, &forward).await {
+            Forwarded::Complete { close } if close => After::Close,
+            Forwarded::Complete { .. } => After::KeepAlive,
+            Forwarded::Tunnel(upstream) => upgrade::tunnel(connection, stream, upstream).await,
+            Forwarded::Failed { error, response_begun: false } => {
+                fail(connection, stream, error);
+                if error == ProxyError::DownstreamClosed {
+                    return After::Reset;
+                }
+                reply_and_go_on(connection, stream, request, &Reply::error(error))
+            }
+            Forwarded::Failed { error, response_begun: true } => {
+                fail(connection, stream, error);
+                connection.chain.stats.inc(HttpStat::RqResetAfterDownstreamResponseStarted);
+                After::Abort
+            }
+        },
+    }
+}
+
+/// Sends a reply of our own. The connection goes on only if the request was read to its end.
+fn reply_and_go_on(connection: &Connection, stream: &mut Stream, request: &mut Request, reply: &Reply<'_>) -> After {
+    let complete = discard_body(connection, stream, request);
+    let keep_alive = request.keep_alive && complete;
+    if !complete {
+        connection.chain.stats.inc(HttpStat::DownstreamRqResponseBeforeRqComplete);
+    }
+    local_reply::send(connection, stream, reply, keep_alive);
+    if keep_alive { After::KeepAlive } else { After::Close }
+}
+
+/// Reads what has already arrived of a body nobody wants; whether that was all of it.
+fn discard_body(connection: &Connection, stream: &mut Stream, request: &mut Request) -> bool {
+    if !request.body.is_done() {
+        let _ = request.body.discard(&connection.stream, &mut stream.trailers);
+    }
+    request.body.is_done()
+}
+
+fn begin(connection: &Connection, stream: &mut Stream) {
+    let Connection { context, chain, .. } = connection;
+    connection.active.set(true);
+    connection.requests.set(connection.requests.get().saturating_add(1));
+    chain.stats.inc(HttpStat::DownstreamRqTotal);
+    chain.stats.inc(HttpStat::DownstreamRqHttp1Total);
+    chain.stats.gauge_inc(HttpStat::DownstreamRqActive);
+    let info = &mut stream.info;
+    info.start_ns = context.runtime.now().0;
+    info.start_time_unix_ns = context.runtime.wall_ns();
+    info.connection_id = connection.id;
+    info.downstream_direct_remote_address = connection.remote.into();
+    info.downstream_remote_address = connection.remote.into();
+    info.downstream_local_address = connection.local.into();
+    info.downstream_direct_local_address = connection.local.into();
+}
+
+/// Takes note of why a request failed.
+fn fail(connection: &Connection, stream: &mut Stream, error: ProxyError) {
+    if let Some(flag) = error.flag() {
+        stream.info.response_flags.set(flag);
+    }
+    let stats = &connection.chain.stats;
+    match error {
+        ProxyError::RequestHead(_) | ProxyError::RequestBody(_) => {
+            stats.inc(HttpStat::DownstreamCxProtocolError);
+            if error.status() == Some(431) {
+                stats.inc(HttpStat::DownstreamRqTooLarge);
+            }
+        }
+        ProxyError::DownstreamClosed => {
+            connection.closed_by_peer.set(true);
+            stats.inc(HttpStat::DownstreamRqRxReset);
+        }
+        ProxyError::RequestHeadersTimeout => stats.inc(HttpStat::DownstreamRqHeaderTimeout),
+        ProxyError::RequestTimeout => stats.inc(HttpStat::DownstreamRqTimeout),
+        ProxyError::StreamIdleTimeout { .. } => stats.inc(HttpStat::DownstreamRqIdleTimeout),
+        ProxyError::MaxStreamDuration { .. } => stats.inc(HttpStat::DownstreamRqMaxDurationReached),
+        ProxyError::PathRejected => stats.inc(HttpStat::DownstreamRqFailedPathNormalization),
+        ProxyError::UpgradeRefused => stats.inc(HttpStat::DownstreamRqWsOnNonWsRoute),
+        _ => {}
+    }
+    if stream.info.response_code_details.is_empty() || stream.info.response_code.is_none() {
+        crate::protocol::stream_info::set_text(&mut stream.info.response_code_details, error.details());
+    }
+}
+
+fn finish(connection: &Connection, stream: &mut Stream) {
+    let Connection { context, chain, .. } = connection;
+    let now = context.runtime.now();
+    connection.active.set(false);
+    stream.info.complete_ns = Some(now.0);
+    let stats = &chain.stats;
+    stats.gauge_dec(HttpStat::DownstreamRqActive);
+    if let Some(status) = stream.info.response_code {
+        stats.inc(HttpStat::DownstreamRqCompleted);
+        stats.downstream_response(status);
+    }
+    stats.add(HttpStat::DownstreamCxRxBytesTotal, stream.info.downstream_bytes.wire_received);
+    stats.add(HttpStat::DownstreamCxTxBytesTotal, stream.info.downstream_bytes.wire_sent);
+    let took = now.0.saturating_sub(stream.info.start_ns) / 1_000_000;
+    stats.record(HttpHistogram::DownstreamRqTime, took);
+}
+
+/// Reads and parses the head, then strips what concerns only this connection.
+async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Request, ProxyError> {
+    let Connection { context, chain, stream: downstream, timer, .. } = connection;
+    let options = &chain.config;
+    let begun = context.runtime.now();
+    let headers_due = options.request_headers_timeout.map(|limit| begun.after(limit));
+    let mut deadlines = Deadlines {
+        idle: options.stream_idle_timeout,
+        last_activity: begun,
+        request_due: options.request_timeout.map(|limit| begun.after(limit)),
+        stream_due: options.common.max_stream_duration.map(|limit| begun.after(limit)),
+        response: None,
+        request_complete: None,
+    };
+    let mut reader = HeadReader::request();
+    poll_fn(|_| {
+        loop {
+            match downstream.poll_recv() {
+                Poll::Ready(Ok(Some(mut chunk))) => {
+                    deadlines.last_activity = context.runtime.now();
+                    let fed = reader
+                        .feed(&mut stream.request, &chunk, &chain.request_limits)
+                        .map_err(ProxyError::RequestHead)?;
+                    stream.info.downstream_bytes.header_received += fed.consumed as u64;
+                    stream.info.downstream_bytes.wire_received += fed.consumed as u64;
+                    chunk.advance(fed.consumed);
+                    downstream.unread(chunk);
+                    if fed.complete {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Err(ProxyError::DownstreamClosed)),
+                Poll::Pending => break,
+            }
+        }
+        if headers_due.is_some_and(|due| timer.poll_at(due).is_ready()) {
+            return Poll::Ready(Err(ProxyError::RequestHeadersTimeout));
+        }
+        match deadlines.poll(timer) {
+            Some(error) => Poll::Ready(Err(error)),
+            None => Poll::Pending,
+        }
+    })
+    .await?;
+
+    let parsed = parse::parse_request(&mut stream.request, &chain.parse_options);
+    let client_is_11 = stream.request.version() >= Version::Http11;
+    stream.info.protocol = Some(stream.request.version());
+    let meta = parsed.map_err(ProxyError::RequestHead)?;
+    hop_by_hop::strip_request(&mut stream.request, &meta);
+    let trailers = options.http1.enable_trailers.then_some(options.http1.header_key_format);
+    let framing = match meta.body {
+        BodyLength::Chunked => Framing::Chunked { trailers },
+        _ => Framing::Plain,
+    };
+    let body = BodyCopy::new(meta.body, chain.request_limits, framing);
+    if body.is_done() {
+        let now = context.runtime.now();
+        deadlines.request_complete = Some(now);
+        stream.info.downstream_timing.last_rx_ns = Some(now.0);
+    }
+    Ok(Request { keep_alive: may_go_on(connection, &meta), length: meta.body, meta, body, deadlines, client_is_11 })
+}
+
+/// Whether the connection may serve another request after this one.
+fn may_go_on(connection: &Connection, meta: &RequestMeta) -> bool {
+    let Connection { context, chain, .. } = connection;
+    let stats = &chain.stats;
+    if !meta.keep_alive {
+        return false;
+    }
+    if context.drain.closes_connections() {
+        stats.inc(HttpStat::DownstreamCxDrainClose);
+        return false;
+    }
+    let options = &chain.config.common;
+    if options.max_requests_per_connection.is_some_and(|max| connection.requests.get() >= max) {
+        stats.inc(HttpStat::DownstreamCxMaxRequestsReached);
+        return false;
+    }
+    if options.max_connection_duration.is_some_and(|max| context.runtime.now() >= connection.opened.after(max)) {
+        stats.inc(HttpStat::DownstreamCxMaxDurationReached);
+        return false;
+    }
+    true
+}
+
+/// Tells a client that waits for it to send its body, unless the endpoint is to say so.
+pub(super) fn answer_expectation(connection: &Connection, stream: &mut Stream, request: &Request) -> bool {
+    if !request.meta.expect_continue || connection.chain.config.proxy_100_continue {
+        return true;
+    }
+    stream.request.remove(&headers::EXPECT);
+    // A body that is already on its way needs no invitation (RFC 9110 §10.1.1).
+    if connection.stream.has_unread() {
+        return true;
+    }
+    let sent = connection.stream.send_copy(b"HTTP/1.1 100 Continue\r\n\r\n");
+    connection.stream.flush();
+    sent
+}

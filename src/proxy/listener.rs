@@ -1,0 +1,157 @@
+//! The accept loop of one listening socket on this core.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::Poll;
+
+use super::chain::HttpChain;
+use super::context::WorkerContext;
+use super::downstream;
+use crate::base::clock::Now;
+use crate::base::limits;
+use crate::config::listener::Listener as Config;
+use crate::runtime::{TcpListener, TcpStream};
+use crate::telemetry::metrics::ListenerCells;
+use crate::telemetry::names::{ListenerHistogram, ListenerStat, ServerStat};
+
+/// A listener on this core.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its configuration.
+    pub config: Arc<Config>,
+    /// Its counters on this core.
+    pub stats: ListenerCells,
+    /// The chain that serves its connections; `None`: they are closed.
+    pub chain: Option<Rc<HttpChain>>,
+    /// Set to stop accepting; the loop ends when it sees it.
+    stopped: Cell<bool>,
+}
+
+impl Listener {
+    /// A listener that accepts as soon as its loops run.
+    pub fn new(config: Arc<Config>, stats: ListenerCells, chain: Option<Rc<HttpChain>>) -> Rc<Self> {
+        Rc::new(Self { config, stats, chain, stopped: Cell::new(false) })
+    }
+
+    /// No more connections than those whose handshake the kernel has completed. The accept loops must be woken.
+    pub fn stop(&self) {
+        self.stopped.set(true);
+    }
+}
+
+/// Accepts until the listener is stopped, then what the kernel still has queued: those clients have completed a
+/// handshake.
+pub async fn accept(context: Rc<WorkerContext>, listener: Rc<Listener>, socket: TcpListener) {
+    let batch_max = listener.config.accepts_per_event_max.map_or(limits::ACCEPTS_PER_TURN, |max| max as usize);
+    let timer = context.runtime.timer();
+    let mut rest_until: Option<Now> = None;
+    poll_fn(|_| {
+        if let Some(due) = rest_until {
+            if timer.poll_at(due).is_pending() && !listener.stopped.get() {
+                return Poll::Pending;
+            }
+            rest_until = None;
+        }
+        for accepted in 0..batch_max.max(1) {
+            match socket.poll_accept() {
+                Poll::Ready(Ok(stream)) => admit(&context, &listener, stream),
+                Poll::Ready(Err(error)) if is_shortage(&error) => {
+                    context.server.inc(ServerStat::IoAcceptEmfile);
+                    let due = Now(context.runtime.now().0 + limits::ACCEPT_BACKOFF_MS * 1_000_000);
+                    // Pending: the timer wakes this task.
+                    let _ = timer.poll_at(due);
+                    rest_until = Some(due);
+                    return if listener.stopped.get() { Poll::Ready(()) } else { Poll::Pending };
+                }
+                // The connection was gone before it was taken.
+                Poll::Ready(Err(_)) => {}
+                Poll::Pending => {
+                    if accepted > 0 {
+                        let count = accepted as u64;
+                        listener.stats.record(ListenerHistogram::ConnectionsAcceptedPerSocketEvent, count);
+                    }
+                    return if listener.stopped.get() { Poll::Ready(()) } else { Poll::Pending };
+                }
+            }
+        }
+        listener.stats.record(ListenerHistogram::ConnectionsAcceptedPerSocketEvent, batch_max as u64);
+        // More may wait: other tasks first.
+        context.runtime.wake(context.runtime.current_task());
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Starts to serve a connection, or refuses it.
+fn admit(context: &Rc<WorkerContext>, listener: &Rc<Listener>, stream: TcpStream) {
+    let Some(chain) = &listener.chain else {
+        listener.stats.inc(ListenerStat::NoFilterChainMatch);
+        return;
+    };
+    let Some(permit) = context.connections.admit(listener.config.ignore_global_conn_limit) else {
+        listener.stats.inc(ListenerStat::DownstreamGlobalCxOverflow);
+        return;
+    };
+    // The peer may be gone already.
+    let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    downstream::spawn(context, listener, chain, stream, remote, local, permit);
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
+}
+
+/// The process's limit of downstream connections: one number for all workers (Envoy's
+/// `global_downstream_max_connections`). Taken one by one, per connection and never per request: the documented
+/// exception to "no shared atomic".
+#[derive(Clone, Debug)]
+pub struct ConnectionLimit(Option<Arc<AtomicI64>>);
+
+/// One connection's place under the limit; given back when dropped.
+#[derive(Debug)]
+pub struct ConnectionPermit(Option<Arc<AtomicI64>>);
+
+impl ConnectionLimit {
+    /// `None`: no limit.
+    pub fn new(max: Option<u64>) -> Self {
+        Self(max.map(|max| Arc::new(AtomicI64::new(i64::try_from(max).unwrap_or(i64::MAX)))))
+    }
+
+    fn admit(&self, unlimited: bool) -> Option<ConnectionPermit> {
+        let Some(left) = self.0.as_ref().filter(|_| !unlimited) else { return Some(ConnectionPermit(None)) };
+        if left.fetch_sub(1, Ordering::Relaxed) <= 0 {
+            left.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(ConnectionPermit(Some(Arc::clone(left))))
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        if let Some(left) = &self.0 {
+            left.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_beyond_the_limit_are_refused_until_one_ends() {
+        let limit = ConnectionLimit::new(Some(1));
+        let first = limit.admit(false);
+        assert!(first.is_some() && limit.admit(false).is_none() && limit.admit(true).is_some());
+        drop(first);
+        assert!(limit.admit(false).is_some());
+    }
+}

@@ -1,0 +1,266 @@
+//! The router: has a request answered by a host of the chosen cluster.
+//!
+//! One attempt is one [`Exchange`]. A reused connection that dies before a byte of the response was closed by its host
+//! while idle, so the host saw nothing of the request: it is sent once more if the method is idempotent and nothing of
+//! its body is gone (RFC 9110 §9.2.2; Envoy answers 503 UC instead).
+
+use std::future::poll_fn;
+use std::rc::Rc;
+
+use super::copy::CopyError;
+use super::downstream::Connection;
+use super::error::{ProxyError, Retry};
+use super::http::{self, Request};
+use super::routing::Forward;
+use super::stream::Stream;
+use super::upstream_request::{Download, Ended, Exchange};
+use super::wire::{self, SendError};
+use crate::cluster::pool::{self, ConnectError, UpstreamConnection};
+use crate::cluster::{Cluster, Host};
+use crate::protocol::http::head::Version;
+use crate::protocol::http1::encode::{RequestEncoding, encode_request};
+use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
+use crate::protocol::http1::parse::ParseOptions;
+use crate::protocol::stream_info::{StreamAddress, set_text};
+use crate::telemetry::names::{ClusterStat, HttpStat};
+
+/// How forwarding ended.
+#[derive(Debug)]
+pub(super) enum Forwarded {
+    /// The response is complete and queued.
+    Complete { close: bool },
+    /// The connection has become a tunnel to this one.
+    Tunnel(UpstreamConnection),
+    /// There is no (complete) response.
+    Failed { error: ProxyError, response_begun: bool },
+}
+
+/// Forwards the request and relays the response.
+pub(super) async fn forward(
+    connection: &Connection,
+    stream: &mut Stream,
+    request: &mut Request,
+    forward: &Forward<'_>,
+) -> Forwarded {
+    let failed = |error| Forwarded::Failed { error, response_begun: false };
+    if !http::answer_expectation(connection, stream, request) {
+        return failed(ProxyError::DownstreamClosed);
+    }
+    let cluster = &forward.cluster;
+    let stats = cluster.stats();
+    stats.inc(ClusterStat::UpstreamRqTotal);
+    stats.gauge_inc(ClusterStat::UpstreamRqActive);
+    let outcome = attempts(connection, stream, request, forward).await;
+    stats.gauge_dec(ClusterStat::UpstreamRqActive);
+    count_response(connection, stream, forward, &outcome);
+    outcome
+}
+
+async fn attempts(
+    connection: &Connection,
+    stream: &mut Stream,
+    request: &mut Request,
+    forward: &Forward<'_>,
+) -> Forwarded {
+    let failed = |error| Forwarded::Failed { error, response_begun: false };
+    let mut retried = false;
+    loop {
+        let mut upstream = match acquire(connection, stream, &forward.cluster, retried).await {
+            Ok(upstream) => upstream,
+            Err(error) => return failed(error),
+        };
+        let (outcome, response_begun) = attempt(connection, stream, request, forward, &upstream).await;
+        match outcome {
+            Ok(Ended::Complete { reuse_upstream, close_client }) => {
+                if reuse_upstream {
+                    pool::checkin(upstream, connection.context.runtime.now());
+                }
+                let early = !request.body.is_done();
+                if early {
+                    connection.chain.stats.inc(HttpStat::DownstreamRqResponseBeforeRqComplete);
+                }
+                return Forwarded::Complete { close: close_client || early };
+            }
+            Ok(Ended::Tunnel) => return Forwarded::Tunnel(upstream),
+            Err(error) => {
+                if matches!(error, ProxyError::UpstreamClosed { .. } | ProxyError::UpstreamTruncated) {
+                    upstream.set_closed_by_peer();
+                }
+                let untouched = request.body.bytes == 0 && !response_begun;
+                let again = error.retry() == Retry::IfReused
+                    && upstream.is_reused()
+                    && untouched
+                    && !retried
+                    && is_idempotent(stream.request.method());
+                if !again {
+                    return Forwarded::Failed { error, response_begun: stream.info.response_code.is_some() };
+                }
+                forward.cluster.stats().inc(ClusterStat::UpstreamRqRetryReusedConnection);
+                stream.response.clear();
+                retried = true;
+            }
+        }
+    }
+}
+
+/// A connection to a host of the cluster; a fresh one for a retry.
+async fn acquire(
+    connection: &Connection,
+    stream: &mut Stream,
+    cluster: &Rc<Cluster>,
+    fresh: bool,
+) -> Result<UpstreamConnection, ProxyError> {
+    let Connection { context, timer, .. } = connection;
+    let host = cluster.pick(&mut context.rng.borrow_mut()).ok_or(ProxyError::NoHealthyUpstream)?;
+    stream.info.upstream_host = StreamAddress::Ip(host.address());
+    host.with_hostname(|name| set_text(&mut stream.info.upstream_host_name, name));
+    let upstream = match (!fresh).then(|| pool::checkout(&host)).flatten() {
+        Some(idle) => idle,
+        None => connect(connection, stream, cluster, &host, timer).await?,
+    };
+    let info = &mut stream.info;
+    info.attempt_count += 1;
+    info.upstream_connection_id = upstream.id();
+    info.upstream_remote_address = StreamAddress::Ip(host.address());
+    info.upstream_local_address = upstream.local_address().map_or(StreamAddress::None, StreamAddress::Ip);
+    info.upstream_protocol = Some(Version::Http11);
+    info.upstream_timing.pool_ready_ns = Some(context.runtime.now().0.saturating_sub(info.start_ns));
+    Ok(upstream)
+}
+
+async fn connect(
+    connection: &Connection,
+    stream: &mut Stream,
+    cluster: &Rc<Cluster>,
+    host: &Rc<Host>,
+    timer: &crate::runtime::Timer,
+) -> Result<UpstreamConnection, ProxyError> {
+    let Connection { context, .. } = connection;
+    let stats = cluster.stats();
+    stream.info.upstream_timing.connect_start_ns = Some(context.runtime.now().0);
+    stats.inc(ClusterStat::UpstreamRqPendingTotal);
+    stats.gauge_inc(ClusterStat::UpstreamRqPendingActive);
+    let outcome = pool::connect(cluster, host, timer, context.next_id()).await;
+    stats.gauge_dec(ClusterStat::UpstreamRqPendingActive);
+    match outcome {
+        Ok(upstream) => {
+            stream.info.upstream_timing.connect_end_ns = Some(context.runtime.now().0);
+            Ok(upstream)
+        }
+        Err(error) => {
+            if let ConnectError::Failed(errno) = error {
+                // The kernel's words: a failure path, so formatting is fine.
+                let words = std::io::Error::from_raw_os_error(errno).to_string();
+                let words = words.split(" (os error").next().unwrap_or_default();
+                let reason = &mut stream.info.upstream_transport_failure_reason;
+                set_text(reason, "delayed connect error: ");
+                reason.push_str(words);
+            }
+            Err(ProxyError::Connect(error))
+        }
+    }
+}
+
+/// One exchange on one connection; and whether a byte of the response arrived.
+async fn attempt(
+    connection: &Connection,
+    stream: &mut Stream,
+    request: &mut Request,
+    forward: &Forward<'_>,
+    upstream: &UpstreamConnection,
+) -> (Result<Ended, ProxyError>, bool) {
+    let Connection { context, .. } = connection;
+    let cluster = forward.cluster.config();
+    let encoding = RequestEncoding {
+        body: request.length,
+        names: cluster.http1.header_key_format,
+        absolute_target: cluster.http1.send_fully_qualified_url,
+    };
+    let head = &stream.request;
+    match wire::send_encoded(&context.runtime, upstream.stream(), |room| encode_request(head, &encoding, room)) {
+        Ok(bytes) => {
+            let info = &mut stream.info;
+            info.upstream_bytes.header_sent += bytes as u64;
+            info.upstream_bytes.wire_sent += bytes as u64;
+            info.upstream_timing.first_tx_ns = Some(context.runtime.now().0);
+        }
+        Err(SendError::Unsendable) => return (Err(ProxyError::HeadOverflow), false),
+        Err(SendError::Exhausted) => return (Err(ProxyError::UpstreamClosed { reset: false }), false),
+    }
+    request.deadlines.response = forward.timeout;
+    request.deadlines.idle = forward.idle_timeout.unwrap_or(request.deadlines.idle);
+    if request.body.is_done() {
+        // With a body the head goes out with its first bytes.
+        upstream.stream().flush();
+        stream.info.upstream_timing.last_tx_ns = Some(context.runtime.now().0);
+    }
+    let mut exchange = Exchange {
+        connection,
+        upstream,
+        stream,
+        forward,
+        request,
+        response_limits: HeadLimits {
+            bytes_max: cluster.common_http.max_response_headers_kb.saturating_mul(1024),
+            headers_max: cluster.common_http.max_headers_count,
+        },
+        response_options: ParseOptions {
+            accept_http_10: true,
+            allow_chunked_length: cluster.http1.allow_chunked_length,
+            ..ParseOptions::default()
+        },
+        state: Download::Head(HeadReader::response()),
+        upload_broken: false,
+        response_begun: false,
+    };
+    let outcome = poll_fn(|_| exchange.poll()).await;
+    let begun = exchange.response_begun;
+    (outcome, begun)
+}
+
+/// RFC 9110 §9.2.2.
+fn is_idempotent(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
+}
+
+fn count_response(connection: &Connection, stream: &Stream, forward: &Forward<'_>, outcome: &Forwarded) {
+    let stats = forward.cluster.stats();
+    let origin = forward.origin;
+    match outcome {
+        Forwarded::Complete { .. } | Forwarded::Tunnel(_) => {
+            stats.upstream_response(origin, stream.info.response_code.unwrap_or(0));
+            let sent = stream.info.upstream_timing.first_tx_ns.unwrap_or(stream.info.start_ns);
+            let took = connection.context.runtime.now().0.saturating_sub(sent) / 1_000_000;
+            stats.upstream_rq_time(origin, took);
+        }
+        Forwarded::Failed { error, .. } => {
+            match error {
+                ProxyError::ResponseTimeout => stats.inc(ClusterStat::UpstreamRqTimeout),
+                ProxyError::UpstreamClosed { .. } | ProxyError::UpstreamTruncated => {
+                    stats.inc(ClusterStat::UpstreamRqRxReset);
+                }
+                ProxyError::DownstreamClosed => stats.inc(ClusterStat::UpstreamRqCancelled),
+                ProxyError::RequestBody(_) | ProxyError::StreamIdleTimeout { .. } => {
+                    stats.inc(ClusterStat::UpstreamRqTxReset);
+                }
+                _ => {}
+            }
+            if let Some(status) = error.status() {
+                stats.upstream_response(origin, stream.info.response_code.unwrap_or(status));
+            }
+        }
+    }
+    stats.add(ClusterStat::UpstreamCxRxBytesTotal, stream.info.upstream_bytes.wire_received);
+    stats.add(ClusterStat::UpstreamCxTxBytesTotal, stream.info.upstream_bytes.wire_sent);
+}
+
+impl From<CopyError> for ProxyError {
+    /// What a failed download means.
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::SourceGone => Self::UpstreamTruncated,
+            CopyError::Body(error) => Self::ResponseBody(error),
+            CopyError::SinkGone | CopyError::Exhausted => Self::DownstreamClosed,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What one request needs while it lasts, recycled per core: heads, facts, scratch space.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+
+use crate::protocol::http::head::Head;
+use crate::protocol::stream_info::StreamInfo;
+
+/// Streams kept for reuse per core; beyond it they are freed.
+const KEPT_MAX: usize = 1024;
+
+/// The state of one request and its response.
+#[derive(Debug, Default)]
+pub struct Stream {
+    /// The request as received, then as it is forwarded.
+    pub request: Head,
+    /// The response as received, then as it is sent.
+    pub response: Head,
+    /// Trailers of either direction, one at a time.
+    pub trailers: Head,
+    /// What is known of the request.
+    pub info: StreamInfo,
+    /// Room for texts being put together.
+    pub scratch: Vec<u8>,
+}
+
+/// The streams of a core that no request uses.
+#[derive(Clone, Default)]
+pub struct StreamPool(Rc<RefCell<Vec<Box<Stream>>>>);
+
+/// A stream in use; back in the pool when dropped.
+#[derive(Debug)]
+pub struct PooledStream {
+    /// Always there until the drop.
+    stream: Option<Box<Stream>>,
+    pool: StreamPool,
+}
+
+impl StreamPool {
+    /// An empty stream.
+    pub fn take(&self) -> PooledStream {
+        let stream = self.0.borrow_mut().pop().unwrap_or_default();
+        PooledStream { stream: Some(stream), pool: self.clone() }
+    }
+
+    /// Frees what nobody uses, but for a few.
+    pub fn trim(&self) {
+        let mut streams = self.0.borrow_mut();
+        streams.truncate(8);
+        streams.shrink_to(8);
+    }
+}
+
+impl Stream {
+    fn clear(&mut self) {
+        self.request.clear();
+        self.response.clear();
+        self.trailers.clear();
+        self.info.reset();
+        self.scratch.clear();
+        self.scratch.shrink_to(16 * 1024);
+    }
+}
+
+impl Deref for PooledStream {
+    type Target = Stream;
+
+    #[expect(clippy::expect_used, reason = "taken only by the drop")]
+    fn deref(&self) -> &Stream {
+        self.stream.as_deref().expect("there until the drop")
+    }
+}
+
+impl DerefMut for PooledStream {
+    #[expect(clippy::expect_used, reason = "taken only by the drop")]
+    fn deref_mut(&mut self) -> &mut Stream {
+        self.stream.as_deref_mut().expect("there until the drop")
+    }
+}
+
+impl Drop for PooledStream {
+    fn drop(&mut self) {
+        let Some(mut stream) = self.stream.take() else { return };
+        let mut pool = self.pool.0.borrow_mut();
+        // A panic may have left half an edit.
+        if pool.len() < KEPT_MAX && !std::thread::panicking() {
+            stream.clear();
+            pool.push(stream);
+        }
+    }
+}
+
+impl fmt::Debug for StreamPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StreamPool")
+    }
+}

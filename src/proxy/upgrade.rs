@@ -1,0 +1,82 @@
+//! A tunnel: after 101, or 2xx to CONNECT, bytes pass both ways untouched until both sides have finished.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use super::copy::{BodyCopy, CopyError, Framing};
+use super::downstream::{After, Connection};
+use super::stream::Stream;
+use super::wire;
+use crate::cluster::pool::UpstreamConnection;
+use crate::protocol::http::body::BodyLength;
+use crate::protocol::http1::head_reader::HeadLimits;
+use crate::telemetry::names::HttpStat;
+
+/// Relays until both directions have ended, one breaks, or nothing passes for `stream_idle_timeout`.
+pub(super) async fn tunnel(connection: &Connection, stream: &mut Stream, upstream: UpstreamConnection) -> After {
+    let Connection { context, chain, stream: downstream, listener, timer, .. } = connection;
+    chain.stats.inc(HttpStat::DownstreamCxUpgradesTotal);
+    chain.stats.gauge_inc(HttpStat::DownstreamCxUpgradesActive);
+    let raw = || BodyCopy::new(BodyLength::UntilClose, HeadLimits::default(), Framing::Plain);
+    let (mut up, mut down) = (raw(), raw());
+    let up_limit = wire::watermark(upstream.cluster().config().per_connection_buffer_limit_bytes);
+    let down_limit = wire::watermark(listener.config.per_connection_buffer_limit_bytes);
+    let mut last_activity = context.runtime.now();
+    let mut moved = 0;
+    let after = poll_fn(|_| {
+        let runtime = &context.runtime;
+        let directions = [
+            relay(runtime, &mut up, downstream, upstream.stream(), up_limit, stream),
+            relay(runtime, &mut down, upstream.stream(), downstream, down_limit, stream),
+        ];
+        if directions.contains(&Err(())) {
+            return Poll::Ready(After::Reset);
+        }
+        if up.is_done() && down.is_done() {
+            return Poll::Ready(After::Close);
+        }
+        let total = up.bytes + down.bytes;
+        if total != moved {
+            (moved, last_activity) = (total, runtime.now());
+        }
+        let due = chain.config.stream_idle_timeout.map(|limit| last_activity.after(limit));
+        if due.is_some_and(|due| timer.poll_at(due).is_ready()) {
+            chain.stats.inc(HttpStat::DownstreamRqIdleTimeout);
+            return Poll::Ready(After::Close);
+        }
+        Poll::Pending
+    })
+    .await;
+    // What is queued towards the endpoint still goes, as far as it takes it.
+    if after == After::Close {
+        upstream.stream().shutdown_write();
+    }
+    stream.info.bytes_received += up.bytes;
+    stream.info.bytes_sent += down.bytes;
+    chain.stats.gauge_dec(HttpStat::DownstreamCxUpgradesActive);
+    after
+}
+
+/// Moves one direction; at its end the receiver is told.
+fn relay(
+    runtime: &crate::runtime::Runtime,
+    copy: &mut BodyCopy,
+    from: &crate::runtime::TcpStream,
+    to: &crate::runtime::TcpStream,
+    limit: usize,
+    stream: &mut Stream,
+) -> Result<(), ()> {
+    if copy.is_done() {
+        return Ok(());
+    }
+    match copy.poll(runtime, from, to, limit, &mut stream.trailers) {
+        Poll::Pending => Ok(()),
+        Poll::Ready(Ok(())) => {
+            to.shutdown_write();
+            Ok(())
+        }
+        Poll::Ready(Err(CopyError::SourceGone | CopyError::SinkGone | CopyError::Exhausted | CopyError::Body(_))) => {
+            Err(())
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! One attempt to have a request answered by a host: the request goes up, the response comes down, both at once.
+//!
+//! [`Exchange`] is polled as one state machine: upload, download and deadlines are looked at in turn each time the task
+//! runs. Nothing here decides what the client is told when it fails; that is `http`'s.
+
+use std::task::Poll;
+
+use super::copy::{BodyCopy, CopyError};
+use super::downstream::Connection;
+use super::error::ProxyError;
+use super::http::Request;
+use super::response::{self, Client, Prepared};
+use super::routing::Forward;
+use super::stream::Stream;
+use super::wire;
+use crate::cluster::pool::UpstreamConnection;
+use crate::protocol::http1::framing::{ResponseKind, ResponseMeta};
+use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
+use crate::protocol::http1::parse::{self, ParseOptions};
+use crate::telemetry::names::{ClusterStat, HttpStat};
+
+/// What one attempt works with.
+#[derive(Debug)]
+pub(super) struct Exchange<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) upstream: &'a UpstreamConnection,
+    pub(super) stream: &'a mut Stream,
+    /// The request; its body is kept over attempts, so that none repeats what was consumed.
+    pub(super) request: &'a mut Request,
+    pub(super) forward: &'a Forward<'a>,
+    pub(super) response_limits: HeadLimits,
+    pub(super) response_options: ParseOptions,
+    pub(super) state: Download,
+    /// The endpoint stopped taking the request's body; its response may still come.
+    pub(super) upload_broken: bool,
+    /// Bytes of response arrived: a retry could answer twice.
+    pub(super) response_begun: bool,
+}
+
+/// How far the response is.
+#[derive(Debug)]
+pub(super) enum Download {
+    Head(HeadReader),
+    Body { copy: BodyCopy, meta: ResponseMeta, close_client: bool },
+}
+
+/// How an exchange ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The response is complete and queued.
+    Complete {
+        /// The upstream connection may carry another request.
+        reuse_upstream: bool,
+        /// The client was told that the connection ends.
+        close_client: bool,
+    },
+    /// Both sides switched protocols.
+    Tunnel,
+}
+
+impl Exchange<'_> {
+    /// Moves everything that can be moved.
+    pub(super) fn poll(&mut self) -> Poll<Result<Ended, ProxyError>> {
+        let moved = self.request.body.wire_bytes;
+        self.poll_upload()?;
+        let outcome = self.poll_download();
+        if outcome.is_ready() {
+            return outcome;
+        }
+        if self.request.body.wire_bytes != moved {
+            self.request.deadlines.last_activity = self.connection.context.runtime.now();
+        }
+        // A client that only waits is watched for its going away.
+        if self.request.body.is_done() && self.connection.stream.poll_peer_closed().is_ready() {
+            return Poll::Ready(Err(ProxyError::DownstreamClosed));
+        }
+        match self.request.deadlines.poll(&self.connection.timer) {
+            Some(error) => Poll::Ready(Err(error)),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_upload(&mut self) -> Result<(), ProxyError> {
+        if self.request.body.is_done() || self.upload_broken {
+            return Ok(());
+        }
+        let Connection { context, stream: downstream, .. } = self.connection;
+        let limit = wire::watermark(self.upstream.cluster().config().per_connection_buffer_limit_bytes);
+        let pauses = self.request.body.pauses;
+        let outcome =
+            self.request.body.poll(&context.runtime, downstream, self.upstream.stream(), limit, &mut self.stream.trailers);
+        if self.request.body.pauses != pauses {
+            self.connection.chain.stats.inc(HttpStat::DownstreamFlowControlPausedReadingTotal);
+            self.upstream.cluster().stats().inc(ClusterStat::UpstreamFlowControlBackedUpTotal);
+        }
+        match outcome {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Ok(())) => {
+                let now = context.runtime.now();
+                self.request_is_complete(now);
+                Ok(())
+            }
+            Poll::Ready(Err(CopyError::SourceGone)) => Err(ProxyError::DownstreamClosed),
+            Poll::Ready(Err(CopyError::Body(error))) => Err(ProxyError::RequestBody(error)),
+            Poll::Ready(Err(CopyError::SinkGone | CopyError::Exhausted)) => {
+                self.upload_broken = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// The request's last byte was handed on: the route's timeout begins.
+    pub(super) fn request_is_complete(&mut self, now: crate::base::clock::Now) {
+        self.request.deadlines.request_complete = Some(now);
+        self.request.deadlines.last_activity = now;
+        self.stream.info.downstream_timing.last_rx_ns = Some(now.0);
+        self.stream.info.upstream_timing.last_tx_ns = Some(now.0);
+    }
+
+    fn poll_download(&mut self) -> Poll<Result<Ended, ProxyError>> {
+        loop {
+            match &mut self.state {
+                Download::Head(_) => match self.poll_head() {
+                    Poll::Ready(Ok(Some(ended))) => return Poll::Ready(Ok(ended)),
+                    Poll::Ready(Ok(None)) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Download::Body { .. } => return self.poll_body(),
+            }
+        }
+    }
+
+    /// Reads heads until the final one has been sent on.
+    fn poll_head(&mut self) -> Poll<Result<Option<Ended>, ProxyError>> {
+        let Download::Head(reader) = &mut self.state else { return Poll::Ready(Ok(None)) };
+        let upstream = self.upstream.stream();
+        let now = self.connection.context.runtime.now();
+        let mut chunk = match upstream.poll_recv() {
+            Poll::Ready(Ok(Some(chunk))) => chunk,
+            Poll::Ready(Ok(None)) => return Poll::Ready(Err(self.closed(false))),
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(self.closed(true))),
+            Poll::Pending => return Poll::Pending,
+        };
+        self.request.deadlines.last_activity = now;
+        if !self.response_begun {
+            self.response_begun = true;
+            self.stream.info.upstream_timing.first_rx_ns = Some(now.0);
+        }
+        let fed = match reader.feed(&mut self.stream.response, &chunk, &self.response_limits) {
+            Ok(fed) => fed,
+            Err(error) => return Poll::Ready(Err(self.refused(error))),
+        };
+        self.stream.info.upstream_bytes.header_received += fed.consumed as u64;
+        self.stream.info.upstream_bytes.wire_received += fed.consumed as u64;
+        chunk.advance(fed.consumed);
+        upstream.unread(chunk);
+        if !fed.complete {
+            return Poll::Ready(Ok(None));
+        }
+        let meta = match parse::parse_response(&mut self.stream.response, self.request.meta.asked(), &self.response_options) {
+            Ok(meta) => meta,
+            Err(error) => return Poll::Ready(Err(self.refused(error))),
+        };
+        match meta.kind {
+            ResponseKind::Interim => {
+                let forward = self.request.client_is_11
+                    && (self.stream.response.status() != 100 || self.connection.chain.config.proxy_100_continue);
+                if forward {
+                    response::send_interim(self.connection, self.stream, &meta)?;
+                }
+                self.stream.response.clear();
+                self.state = Download::Head(HeadReader::response());
+                Poll::Ready(Ok(None))
+            }
+            ResponseKind::Tunnel => {
+                response::send_tunnel(self.connection, self.stream, self.forward, &meta)?;
+                Poll::Ready(Ok(Some(Ended::Tunnel)))
+            }
+            ResponseKind::Final => {
+                let client = Client {
+                    is_11: self.request.client_is_11,
+                    keep_alive: self.request.keep_alive && self.request.body.is_done(),
+                };
+                let Prepared { framing, close_client } =
+                    response::send_final(self.connection, self.stream, self.forward, &meta, client)?;
+                let copy = BodyCopy::new(meta.body, self.response_limits, framing);
+                self.state = Download::Body { copy, meta, close_client };
+                Poll::Ready(Ok(None))
+            }
+        }
+    }
+
+    fn poll_body(&mut self) -> Poll<Result<Ended, ProxyError>> {
+        let Download::Body { copy, meta, close_client } = &mut self.state else { return Poll::Pending };
+        let Connection { context, stream: downstream, listener, .. } = self.connection;
+        let limit = wire::watermark(listener.config.per_connection_buffer_limit_bytes);
+        let (moved, pauses) = (copy.wire_bytes, copy.pauses);
+        let outcome =
+            copy.poll(&context.runtime, self.upstream.stream(), downstream, limit, &mut self.stream.trailers);
+        let now = context.runtime.now();
+        if copy.wire_bytes != moved {
+            self.request.deadlines.last_activity = now;
+            let timing = &mut self.stream.info.upstream_timing;
+            timing.first_rx_body_ns = timing.first_rx_body_ns.or(Some(now.0));
+            self.stream.info.upstream_bytes.wire_received += copy.wire_bytes - moved;
+        }
+        if copy.pauses != pauses {
+            self.upstream.cluster().stats().inc(ClusterStat::UpstreamFlowControlPausedReadingTotal);
+        }
+        self.stream.info.bytes_sent = copy.bytes;
+        match outcome {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) => {
+                downstream.flush();
+                self.stream.info.upstream_timing.last_rx_ns = Some(now.0);
+                let reuse_upstream = meta.keep_alive && self.request.body.is_done() && !self.upload_broken;
+                let close_client = *close_client;
+                Poll::Ready(Ok(Ended::Complete { reuse_upstream, close_client }))
+            }
+            Poll::Ready(Err(error)) => {
+                if matches!(error, CopyError::Body(_)) {
+                    self.upstream.cluster().stats().inc(ClusterStat::UpstreamCxProtocolError);
+                }
+                Poll::Ready(Err(error.into()))
+            }
+        }
+    }
+
+    /// The endpoint ended the connection while its response head was awaited.
+    fn closed(&self, reset: bool) -> ProxyError {
+        // Within a head it is a broken response, not a broken connection; Envoy calls both the same.
+        ProxyError::UpstreamClosed { reset }
+    }
+
+    fn refused(&self, error: crate::protocol::http::error::HeadError) -> ProxyError {
+        self.upstream.cluster().stats().inc(ClusterStat::UpstreamCxProtocolError);
+        ProxyError::ResponseHead(error)
+    }
+}

@@ -1,0 +1,71 @@
+//! Heads and trailers onto a connection: encoded into a chunk of the size they need.
+
+use super::copy::CopyError;
+use crate::base::limits;
+use crate::buffer::ChunkSize;
+use crate::config::http::HeaderKeyFormat;
+use crate::protocol::http::head::Head;
+use crate::protocol::http1::encode::{self, EncodeError};
+use crate::runtime::{Runtime, TcpStream};
+
+/// Envoy's meaning of a buffer limit of zero.
+const NO_LIMIT: usize = usize::MAX / 2;
+
+/// The high watermark in bytes of a configured buffer limit.
+pub(super) fn watermark(buffer_limit_bytes: u32) -> usize {
+    if buffer_limit_bytes == 0 { NO_LIMIT } else { buffer_limit_bytes as usize }
+}
+
+/// Why a head was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SendError {
+    /// The head is not fit to be sent.
+    Unsendable,
+    /// No memory in the pool.
+    Exhausted,
+}
+
+/// Queues what `encode` writes; returns its length. The common head fits a small chunk; one beyond a large chunk is
+/// put together on the heap, the one allocation of this path.
+pub(super) fn send_encoded(
+    runtime: &Runtime,
+    to: &TcpStream,
+    encode: impl Fn(&mut [u8]) -> Result<usize, EncodeError>,
+) -> Result<usize, SendError> {
+    let mut size = ChunkSize::Small;
+    loop {
+        let mut chunk = runtime.pool().alloc(size).ok_or(SendError::Exhausted)?;
+        match encode(chunk.spare()) {
+            Ok(written) => {
+                chunk.advance(written);
+                to.send(chunk.freeze());
+                return Ok(written);
+            }
+            Err(EncodeError::Unsendable) => return Err(SendError::Unsendable),
+            Err(EncodeError::NeedsRoom(needed)) if needed <= limits::LARGE_CHUNK_BYTES && size == ChunkSize::Small => {
+                size = ChunkSize::Large;
+            }
+            Err(EncodeError::NeedsRoom(needed)) => {
+                let mut room = vec![0; needed];
+                let written = encode(&mut room).map_err(|_| SendError::Unsendable)?;
+                return if to.send_copy(&room[..written]) { Ok(written) } else { Err(SendError::Exhausted) };
+            }
+        }
+    }
+}
+
+/// Queues the last chunk with trailers.
+pub(super) fn send_trailers(
+    runtime: &Runtime,
+    to: &TcpStream,
+    trailers: &Head,
+    names: HeaderKeyFormat,
+) -> Result<(), CopyError> {
+    match send_encoded(runtime, to, |room| encode::encode_trailers(trailers, names, room)) {
+        Ok(_) => Ok(()),
+        Err(SendError::Exhausted) => Err(CopyError::Exhausted),
+        // Trailers cannot be refused any more; the body itself is whole.
+        Err(SendError::Unsendable) if to.send_copy(encode::LAST_CHUNK) => Ok(()),
+        Err(SendError::Unsendable) => Err(CopyError::Exhausted),
+    }
+}

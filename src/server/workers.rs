@@ -1,0 +1,117 @@
+//! The worker threads: started, commanded, awaited.
+
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::seed;
+use crate::cli::{EXIT_FAILURE, EXIT_PANIC, Options};
+use crate::config::bootstrap::Bootstrap;
+use crate::proxy::ConnectionLimit;
+use crate::runtime::Runtime;
+use crate::runtime::mailbox::{MailboxSender, mailbox};
+use crate::telemetry::Registry;
+use crate::worker::{self, Command, Setup};
+
+/// All workers of the process.
+#[derive(Debug)]
+pub(super) struct Workers {
+    mailboxes: Vec<MailboxSender<Command>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    running: Arc<Running>,
+    description: String,
+}
+
+/// Tells the control thread when the last worker has ended.
+#[derive(Debug)]
+struct Running {
+    left: std::sync::atomic::AtomicUsize,
+    ended: Notify,
+}
+
+impl Workers {
+    /// Starts `count` workers, which wait for their first command.
+    ///
+    /// # Errors
+    /// A thread or an event loop cannot be made, in one line.
+    pub(super) fn start(
+        options: &Options,
+        bootstrap: &Bootstrap,
+        registry: &Arc<Registry>,
+        count: usize,
+    ) -> Result<Self, String> {
+        let _ = options;
+        let connections = ConnectionLimit::new(bootstrap.overload.max_active_downstream_connections);
+        let running =
+            Arc::new(Running { left: std::sync::atomic::AtomicUsize::new(count), ended: Notify::new() });
+        let mut mailboxes = Vec::new();
+        let mut threads = Vec::new();
+        for index in 0..count {
+            let (sender, receiver) = mailbox().map_err(|error| format!("worker {index} has no mailbox: {error}"))?;
+            let setup = Setup { index, workers: count, seed: seed(index), connections: connections.clone() };
+            let (registry, running) = (Arc::clone(registry), Arc::clone(&running));
+            let body = move || {
+                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    let runtime = Runtime::epoll(receiver.bell().as_fd())?;
+                    worker::run(&setup, &runtime, &registry, receiver)
+                }));
+                match outcome {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        eprintln!("worker {index} cannot go on: {error}");
+                        std::process::exit(i32::from(EXIT_FAILURE));
+                    }
+                    // A panic outside of a connection's task: the state of this core can't be trusted.
+                    Err(_) => std::process::exit(i32::from(EXIT_PANIC)),
+                }
+                if running.left.fetch_sub(1, std::sync::atomic::Ordering::AcqRel) == 1 {
+                    running.ended.notify_one();
+                }
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(body)
+                .map_err(|error| format!("worker {index} cannot start: {error}"))?;
+            mailboxes.push(sender);
+            threads.push(thread);
+        }
+        let description = format!("I/O: epoll; {count} workers");
+        Ok(Self { mailboxes, threads: Mutex::new(threads), running, description })
+    }
+
+    /// Which I/O back end, and why; how many workers.
+    pub(super) fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// Tells one worker something. A worker that has ended does not hear.
+    pub(super) fn send(&self, worker: usize, command: Command) {
+        if let Some(mailbox) = self.mailboxes.get(worker) {
+            mailbox.send(command);
+        }
+    }
+
+    /// Lets all of them finish what runs, for `deadline` at most.
+    pub(super) fn drain(&self, deadline: Duration) {
+        for worker in 0..self.mailboxes.len() {
+            self.send(worker, Command::Drain { deadline });
+        }
+    }
+
+    /// When the last worker has ended.
+    pub(super) async fn ended(&self) {
+        self.running.ended.notified().await;
+    }
+
+    /// Waits for the threads themselves.
+    pub(super) fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // Its panics end the process before they get here.
+            let _ = thread.join();
+        }
+    }
+}

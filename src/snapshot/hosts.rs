@@ -1,0 +1,44 @@
+//! Endpoints of a cluster as the workers balance over them. A host keeps its counters over updates.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::cluster::HostSpec;
+use crate::config::address::{Address, EndpointAddress};
+use crate::config::endpoint::ClusterLoadAssignment;
+use crate::telemetry::{HostStat, Registry, Scope};
+
+/// The hosts of one cluster by address, with their counters.
+#[derive(Debug, Default)]
+pub struct HostRegistry {
+    stats: HashMap<SocketAddr, Arc<Scope<HostStat>>>,
+}
+
+impl HostRegistry {
+    /// The hosts of an assignment, each address once (the first entry counts). Endpoints that still have to be resolved
+    /// are none.
+    pub fn resolve(&mut self, assignment: &ClusterLoadAssignment, registry: &Registry) -> Arc<[HostSpec]> {
+        let mut old = std::mem::take(&mut self.stats);
+        let mut hosts = Vec::new();
+        for locality in &assignment.localities {
+            for endpoint in &locality.endpoints {
+                let EndpointAddress::Fixed(Address::Ip(address)) = &endpoint.address else { continue };
+                if self.stats.contains_key(address) {
+                    continue;
+                }
+                let stats = old.remove(address).unwrap_or_else(|| registry.host());
+                self.stats.insert(*address, Arc::clone(&stats));
+                hosts.push(HostSpec {
+                    address: *address,
+                    hostname: endpoint.hostname.clone(),
+                    weight: endpoint.weight.max(1),
+                    priority: locality.priority,
+                    health: endpoint.health_status,
+                    stats,
+                });
+            }
+        }
+        hosts.into()
+    }
+}

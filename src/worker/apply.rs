@@ -1,0 +1,116 @@
+//! Commands applied to one core: listeners started and stopped, clusters put, endpoints updated, the drain.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Command;
+use crate::base::clock::Now;
+use crate::config::listener::TrafficDirection;
+use crate::proxy::{self, HttpChain, Listener, WorkerContext};
+use crate::runtime::TcpListener;
+use crate::snapshot::{ListenerResource, Snapshot};
+use crate::telemetry::{ServerStat, Slot};
+
+/// What one core serves.
+#[derive(Debug)]
+pub(super) struct Worker {
+    context: Rc<WorkerContext>,
+    index: usize,
+    listeners: RefCell<Vec<Rc<Listener>>>,
+    /// When the drain ends in any case.
+    drain_until: Cell<Option<Now>>,
+    /// Counters of the runtime as last reported.
+    reported_panics: Cell<u64>,
+}
+
+impl Worker {
+    pub(super) fn new(context: Rc<WorkerContext>, index: usize) -> Self {
+        Self {
+            context,
+            index,
+            listeners: RefCell::default(),
+            drain_until: Cell::new(None),
+            reported_panics: Cell::new(0),
+        }
+    }
+
+    pub(super) fn obey(&self, command: Command) {
+        let context = &self.context;
+        match command {
+            Command::Start { snapshot, sockets } => self.start(&snapshot, sockets),
+            Command::Hosts { cluster, hosts } => {
+                if let Some(cluster) = context.clusters.find(&cluster) {
+                    cluster.update_hosts(&hosts, &mut context.rng.borrow_mut());
+                }
+            }
+            Command::HealthFailed(failed) => context.drain.set_health_failed(failed),
+            Command::StopListeners { inbound_only } => self.stop_listeners(inbound_only),
+            Command::Drain { deadline } => {
+                self.stop_listeners(false);
+                context.drain.begin(context.runtime.now());
+                let until = context.runtime.now().after(deadline);
+                self.drain_until.set(Some(self.drain_until.get().map_or(until, |old| old.min(until))));
+                // Connections look at the drain; this one makes sure that somebody looks at its end.
+                context.runtime.wake_all();
+                let runtime = context.runtime.clone();
+                context.runtime.spawn(async move { runtime.sleep_until(until).await });
+            }
+        }
+    }
+
+    /// Whether the drain is over: nobody is served any more, or its time is up.
+    pub(super) fn is_finished(&self) -> bool {
+        self.drain_until.get().is_some_and(|until| {
+            self.context.open.get() == 0 || self.context.runtime.now() >= until
+        })
+    }
+
+    /// Copies the runtime's own counts to the metrics.
+    pub(super) fn report(&self) {
+        let server = &self.context.server;
+        let panics = self.context.runtime.panics();
+        server.add(ServerStat::Panics, panics - self.reported_panics.replace(panics));
+        let pool = self.context.runtime.pool();
+        server.gauge_set(ServerStat::BufferChunksInUse, u64::from(pool.chunks_in_use()));
+    }
+
+    fn start(&self, snapshot: &Snapshot, sockets: Vec<(usize, OwnedFd)>) {
+        let context = &self.context;
+        for resource in &snapshot.clusters {
+            let stats = resource.stats.cells(Slot::Worker(self.index));
+            let cluster = context.clusters.put(Arc::clone(&resource.config), stats);
+            cluster.update_hosts(&resource.hosts, &mut context.rng.borrow_mut());
+        }
+        let listeners: Vec<_> = snapshot.listeners.iter().map(|resource| self.listener(resource)).collect();
+        for (place, socket) in sockets {
+            let Some(listener) = listeners.get(place) else { continue };
+            match TcpListener::new(&context.runtime, socket) {
+                Ok(socket) => {
+                    context.runtime.spawn(proxy::accept(Rc::clone(context), Rc::clone(listener), socket));
+                }
+                Err(error) => log::error!("listener {} cannot be watched: {error}", listener.config.name),
+            }
+        }
+        self.listeners.borrow_mut().extend(listeners);
+    }
+
+    fn listener(&self, resource: &ListenerResource) -> Rc<Listener> {
+        let slot = Slot::Worker(self.index);
+        let chain = resource
+            .http
+            .as_ref()
+            .map(|http| Rc::new(HttpChain::new(Arc::clone(&http.config), http.stats.cells(slot))));
+        Listener::new(Arc::clone(&resource.config), resource.stats.cells(slot), chain)
+    }
+
+    fn stop_listeners(&self, inbound_only: bool) {
+        for listener in self.listeners.borrow().iter() {
+            if !inbound_only || listener.config.traffic_direction == TrafficDirection::Inbound {
+                listener.stop();
+            }
+        }
+        self.context.runtime.wake_all();
+    }
+}
