@@ -17,7 +17,7 @@ pub mod protocol;
 pub mod proxy;
 pub mod route;
 pub mod runtime;
+pub mod server;
 pub mod snapshot;
 pub mod telemetry;
-pub mod server;
 pub mod worker;

@@ -14,10 +14,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::base::clock;
 use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, Options};
 use crate::config::address::Address;
-use crate::config::error::ConfigErrors;
 use crate::config::listener::Listener;
 use crate::config::socket::{SocketOption, SocketOptionValue, SocketState};
 use crate::control::log_writer::LogWriter;
+use crate::control::xds::LoadedBootstrap;
+use crate::control::xds::convert::Report;
 use crate::runtime::RawOption;
 use crate::runtime::listen::{self, ListenOptions};
 use crate::snapshot::{Compiler, Snapshot};
@@ -33,9 +34,9 @@ pub fn run(options: &Options) -> u8 {
     };
     let loaded = match config::load(options, demo.as_deref()) {
         Ok(loaded) => loaded,
-        Err(errors) => return refuse_config(&errors),
+        Err(report) => return refuse_config(&report),
     };
-    for warning in &loaded.warnings.0 {
+    for warning in &loaded.report.warnings.0 {
         log::warn!("{warning}");
     }
     for finding in &loaded.report.findings {
@@ -46,7 +47,8 @@ pub fn run(options: &Options) -> u8 {
         }
     }
     if options.action == Action::Validate {
-        let name = options.config_path.as_deref().map_or("--config-yaml".into(), |path| path.display().to_string());
+        let name =
+            options.config_path.as_deref().map_or("--config-yaml".into(), |path| path.display().to_string());
         println!("configuration '{name}' OK");
         return EXIT_OK;
     }
@@ -56,10 +58,11 @@ pub fn run(options: &Options) -> u8 {
     }
 }
 
-fn serve(options: &Options, loaded: &config::Loaded) -> Result<(), String> {
+fn serve(options: &Options, loaded: &LoadedBootstrap) -> Result<(), String> {
     let worker_count = options.concurrency.unwrap_or_else(available_cores);
     let registry = Arc::new(Registry::new(worker_count));
-    let mut log_writer = LogWriter::start().map_err(|error| format!("the access-log thread cannot start: {error}"))?;
+    let mut log_writer =
+        LogWriter::start().map_err(|error| format!("the access-log thread cannot start: {error}"))?;
     let mut open_sink = |sink: &_| log_writer.open(sink);
     let mut compiler = Compiler { registry: &registry, open_sink: &mut open_sink };
     let snapshot = Arc::new(compiler.bootstrap(&loaded.bootstrap).map_err(|error| error.to_string())?);
@@ -115,24 +118,35 @@ async fn control(options: &Options, workers: &Workers, log_writer: &LogWriter) -
 /// One socket per worker for each listener that binds; addresses that cannot be bound are named.
 fn bind(snapshot: &Snapshot, workers: usize) -> Result<Vec<(usize, Vec<OwnedFd>)>, String> {
     let mut bound = Vec::new();
-    for (place, resource) in snapshot.listeners.iter().enumerate().filter(|(_, listener)| listener.config.bind_to_port) {
+    for (place, resource) in
+        snapshot.listeners.iter().enumerate().filter(|(_, listener)| listener.config.bind_to_port)
+    {
         for listen in &resource.config.addresses {
             let Address::Ip(address) = listen.address else {
                 return Err(format!("listener {}: Unix sockets are not there yet", resource.config.name));
             };
-            let options = listen_options(&resource.config, address, listen.ipv4_compat, &listen.socket_options);
-            let sockets = listen::bind(&options, workers)
-                .map_err(|error| format!("listener {}: cannot listen on {address}: {error}", resource.config.name))?;
+            let options =
+                listen_options(&resource.config, address, listen.ipv4_compat, &listen.socket_options);
+            let sockets = listen::bind(&options, workers).map_err(|error| {
+                format!("listener {}: cannot listen on {address}: {error}", resource.config.name)
+            })?;
             bound.push((place, sockets));
         }
     }
     Ok(bound)
 }
 
-fn listen_options(config: &Listener, address: SocketAddr, ipv4_compat: bool, options: &[SocketOption]) -> ListenOptions {
+fn listen_options(
+    config: &Listener,
+    address: SocketAddr,
+    ipv4_compat: bool,
+    options: &[SocketOption],
+) -> ListenOptions {
     ListenOptions {
         address,
-        backlog: config.tcp_backlog_size.map_or(libc::SOMAXCONN, |size| i32::try_from(size).unwrap_or(i32::MAX)),
+        backlog: config
+            .tcp_backlog_size
+            .map_or(libc::SOMAXCONN, |size| i32::try_from(size).unwrap_or(i32::MAX)),
         freebind: config.freebind,
         transparent: false,
         ipv4_compat,
@@ -172,8 +186,11 @@ fn refuse(reason: &str) -> u8 {
     EXIT_FAILURE
 }
 
-fn refuse_config(errors: &ConfigErrors) -> u8 {
-    for error in &errors.0 {
+fn refuse_config(report: &Report) -> u8 {
+    for finding in &report.findings {
+        log::warn!("{finding}");
+    }
+    for error in &report.errors.0 {
         log::error!("{error}");
     }
     EXIT_FAILURE

@@ -30,7 +30,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub(super) fn new(config: Arc<Config>, stats: ClusterCells, runtime: &Runtime, keeper: &Rc<Keeper>, worker: usize) -> Rc<Self> {
+    pub(super) fn new(
+        config: Arc<Config>,
+        stats: ClusterCells,
+        runtime: &Runtime,
+        keeper: &Rc<Keeper>,
+        worker: usize,
+    ) -> Rc<Self> {
         Rc::new(Self {
             worker,
             balancer: RefCell::new(LoadBalancer::new(&config)),
@@ -139,13 +145,16 @@ fn connect_options(config: &Config) -> Vec<RawOption> {
         name: libc::IP_FREEBIND,
         value: 1i32.to_ne_bytes().into(),
     });
-    let listed = bind.socket_options.iter().filter(|option| option.state == SocketState::Prebind).map(|option| RawOption {
-        level: option.level,
-        name: option.name,
-        value: match &option.value {
-            SocketOptionValue::Int(value) => value.to_ne_bytes().into(),
-            SocketOptionValue::Bytes(bytes) => bytes.clone(),
-        },
-    });
+    let listed =
+        bind.socket_options.iter().filter(|option| option.state == SocketState::Prebind).map(|option| {
+            RawOption {
+                level: option.level,
+                name: option.name,
+                value: match &option.value {
+                    SocketOptionValue::Int(value) => value.to_ne_bytes().into(),
+                    SocketOptionValue::Bytes(bytes) => bytes.clone(),
+                },
+            }
+        });
     freebind.into_iter().chain(listed).collect()
 }

@@ -102,7 +102,9 @@ impl Keeper {
     fn sweep(&self, now: Now) -> Option<Now> {
         let mut next = None;
         self.kept.borrow_mut().retain(|entry| {
-            let (Some(cluster), Some(host)) = (entry.cluster.upgrade(), entry.host.upgrade()) else { return false };
+            let (Some(cluster), Some(host)) = (entry.cluster.upgrade(), entry.host.upgrade()) else {
+                return false;
+            };
             let due = pool::sweep(&host, &cluster, now);
             next = next.into_iter().chain(due).min();
             let idle = !host.idle().borrow().is_empty();

@@ -23,7 +23,8 @@ pub struct HttpChain {
 impl HttpChain {
     /// The chain of `config`.
     pub fn new(config: Arc<HttpConnectionManager>, stats: HttpCells) -> Self {
-        let HttpFilter::Router(router) = config.http_filters.last().cloned().unwrap_or(HttpFilter::Router(RouterConfig::default()));
+        let HttpFilter::Router(router) =
+            config.http_filters.last().cloned().unwrap_or(HttpFilter::Router(RouterConfig::default()));
         let request_limits = HeadLimits {
             bytes_max: config.max_request_headers_kb.saturating_mul(1024),
             headers_max: config.common.max_headers_count,

@@ -111,7 +111,11 @@ impl ProxyError {
             Self::RequestBody(error) => error.status(),
             Self::RequestHeadersTimeout | Self::RequestTimeout => 408,
             Self::StreamIdleTimeout { request_complete } | Self::MaxStreamDuration { request_complete } => {
-                if request_complete { 504 } else { 408 }
+                if request_complete {
+                    504
+                } else {
+                    408
+                }
             }
             Self::PathRejected | Self::UnderscoreInHeader => 400,
             Self::UpgradeRefused => 403,
@@ -135,7 +139,9 @@ impl ProxyError {
             Self::NoCluster { .. } => ResponseFlag::NoClusterFound,
             Self::NoHealthyUpstream => ResponseFlag::NoHealthyUpstream,
             Self::Connect(_) => ResponseFlag::UpstreamConnectionFailure,
-            Self::UpstreamClosed { .. } | Self::UpstreamTruncated => ResponseFlag::UpstreamConnectionTermination,
+            Self::UpstreamClosed { .. } | Self::UpstreamTruncated => {
+                ResponseFlag::UpstreamConnectionTermination
+            }
             Self::ResponseHead(_) | Self::ResponseBody(_) => ResponseFlag::UpstreamProtocolError,
             Self::ResponseTimeout => ResponseFlag::UpstreamRequestTimeout,
             Self::RequestHeadersTimeout
@@ -163,7 +169,9 @@ impl ProxyError {
             Self::NoRoute => details::ROUTE_NOT_FOUND,
             Self::NoCluster { .. } => details::CLUSTER_NOT_FOUND,
             Self::NoHealthyUpstream => details::NO_HEALTHY_UPSTREAM,
-            Self::Connect(ConnectError::Timeout) => "upstream_reset_before_response_started{connection_timeout}",
+            Self::Connect(ConnectError::Timeout) => {
+                "upstream_reset_before_response_started{connection_timeout}"
+            }
             Self::Connect(ConnectError::Failed(_)) => {
                 "upstream_reset_before_response_started{remote_connection_failure}"
             }

@@ -85,7 +85,12 @@ async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Req
 }
 
 /// Sends a reply of our own. The connection goes on only if the request was read to its end.
-fn reply_and_go_on(connection: &Connection, stream: &mut Stream, request: &mut Request, reply: &Reply<'_>) -> After {
+fn reply_and_go_on(
+    connection: &Connection,
+    stream: &mut Stream,
+    request: &mut Request,
+    reply: &Reply<'_>,
+) -> After {
     let complete = discard_body(connection, stream, request);
     let keep_alive = request.keep_alive && complete;
     if !complete {
@@ -228,7 +233,14 @@ async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Reque
         deadlines.request_complete = Some(now);
         stream.info.downstream_timing.last_rx_ns = Some(now.0);
     }
-    Ok(Request { keep_alive: may_go_on(connection, &meta), length: meta.body, meta, body, deadlines, client_is_11 })
+    Ok(Request {
+        keep_alive: may_go_on(connection, &meta),
+        length: meta.body,
+        meta,
+        body,
+        deadlines,
+        client_is_11,
+    })
 }
 
 /// Whether the connection may serve another request after this one.
@@ -247,7 +259,10 @@ fn may_go_on(connection: &Connection, meta: &RequestMeta) -> bool {
         stats.inc(HttpStat::DownstreamCxMaxRequestsReached);
         return false;
     }
-    if options.max_connection_duration.is_some_and(|max| context.runtime.now() >= connection.opened.after(max)) {
+    if options
+        .max_connection_duration
+        .is_some_and(|max| context.runtime.now() >= connection.opened.after(max))
+    {
         stats.inc(HttpStat::DownstreamCxMaxDurationReached);
         return false;
     }

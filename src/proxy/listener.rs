@@ -46,7 +46,8 @@ impl Listener {
 /// Accepts until the listener is stopped, then what the kernel still has queued: those clients have completed a
 /// handshake.
 pub async fn accept(context: Rc<WorkerContext>, listener: Rc<Listener>, socket: TcpListener) {
-    let batch_max = listener.config.accepts_per_event_max.map_or(limits::ACCEPTS_PER_TURN, |max| max as usize);
+    let batch_max =
+        listener.config.accepts_per_event_max.map_or(limits::ACCEPTS_PER_TURN, |max| max as usize);
     let timer = context.runtime.timer();
     let mut rest_until: Option<Now> = None;
     poll_fn(|_| {
@@ -102,10 +103,7 @@ fn admit(context: &Rc<WorkerContext>, listener: &Rc<Listener>, stream: TcpStream
 }
 
 fn is_shortage(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    )
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// The process's limit of downstream connections: one number for all workers (Envoy's

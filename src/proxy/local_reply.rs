@@ -60,7 +60,8 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
         names: chain.config.http1.header_key_format,
         version: if is_10 { Version::Http10 } else { Version::Http11 },
     };
-    let sent = wire::send_encoded(&context.runtime, downstream, |room| encode_response(head, &encoding, room));
+    let sent =
+        wire::send_encoded(&context.runtime, downstream, |room| encode_response(head, &encoding, room));
     let info = &mut stream.info;
     info.response_code = Some(reply.status);
     set_text(&mut info.response_code_details, reply.details);

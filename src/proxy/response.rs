@@ -32,7 +32,11 @@ pub(super) struct Client {
 }
 
 /// Queues an interim response (1xx) as it came.
-pub(super) fn send_interim(connection: &Connection, stream: &mut Stream, meta: &ResponseMeta) -> Result<(), ProxyError> {
+pub(super) fn send_interim(
+    connection: &Connection,
+    stream: &mut Stream,
+    meta: &ResponseMeta,
+) -> Result<(), ProxyError> {
     hop_by_hop::strip_response(&mut stream.response, meta);
     queue(connection, stream, BodyLength::None, Version::Http11)?;
     connection.stream.flush();
@@ -78,7 +82,9 @@ pub(super) fn send_final(
     queue(connection, stream, body, if client.is_11 { Version::Http11 } else { Version::Http10 })?;
     let http1 = &connection.chain.config.http1;
     let framing = match body {
-        BodyLength::Chunked => Framing::Chunked { trailers: http1.enable_trailers.then_some(http1.header_key_format) },
+        BodyLength::Chunked => {
+            Framing::Chunked { trailers: http1.enable_trailers.then_some(http1.header_key_format) }
+        }
         _ => Framing::Plain,
     };
     Ok(Prepared { framing, close_client })
@@ -110,11 +116,17 @@ fn edit(connection: &Connection, stream: &mut Stream, forward: &Forward<'_>) {
     }
 }
 
-fn queue(connection: &Connection, stream: &mut Stream, body: BodyLength, version: Version) -> Result<(), ProxyError> {
+fn queue(
+    connection: &Connection,
+    stream: &mut Stream,
+    body: BodyLength,
+    version: Version,
+) -> Result<(), ProxyError> {
     let Connection { context, chain, stream: downstream, .. } = connection;
     let encoding = ResponseEncoding { body, names: chain.config.http1.header_key_format, version };
     let head = &stream.response;
-    let written = wire::send_encoded(&context.runtime, downstream, |room| encode_response(head, &encoding, room));
+    let written =
+        wire::send_encoded(&context.runtime, downstream, |room| encode_response(head, &encoding, room));
     match written {
         Ok(bytes) => {
             let info = &mut stream.info;

@@ -177,7 +177,9 @@ async fn attempt(
         absolute_target: cluster.http1.send_fully_qualified_url,
     };
     let head = &stream.request;
-    match wire::send_encoded(&context.runtime, upstream.stream(), |room| encode_request(head, &encoding, room)) {
+    match wire::send_encoded(&context.runtime, upstream.stream(), |room| {
+        encode_request(head, &encoding, room)
+    }) {
         Ok(bytes) => {
             let info = &mut stream.info;
             info.upstream_bytes.header_sent += bytes as u64;

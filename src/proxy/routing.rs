@@ -41,7 +41,11 @@ impl Forward<'_> {
 }
 
 /// Edits the request and decides.
-pub(super) fn decide<'a>(connection: &'a Connection, stream: &mut Stream, _request: &Request) -> Decision<'a> {
+pub(super) fn decide<'a>(
+    connection: &'a Connection,
+    stream: &mut Stream,
+    _request: &Request,
+) -> Decision<'a> {
     let path = stream.request.path();
     for host in &connection.chain.config.route_config.virtual_hosts {
         for route in &host.routes {

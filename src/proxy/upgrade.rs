@@ -13,7 +13,11 @@ use crate::protocol::http1::head_reader::HeadLimits;
 use crate::telemetry::names::HttpStat;
 
 /// Relays until both directions have ended, one breaks, or nothing passes for `stream_idle_timeout`.
-pub(super) async fn tunnel(connection: &Connection, stream: &mut Stream, upstream: UpstreamConnection) -> After {
+pub(super) async fn tunnel(
+    connection: &Connection,
+    stream: &mut Stream,
+    upstream: UpstreamConnection,
+) -> After {
     let Connection { context, chain, stream: downstream, listener, timer, .. } = connection;
     chain.stats.inc(HttpStat::DownstreamCxUpgradesTotal);
     chain.stats.gauge_inc(HttpStat::DownstreamCxUpgradesActive);
@@ -75,8 +79,8 @@ fn relay(
             to.shutdown_write();
             Ok(())
         }
-        Poll::Ready(Err(CopyError::SourceGone | CopyError::SinkGone | CopyError::Exhausted | CopyError::Body(_))) => {
-            Err(())
-        }
+        Poll::Ready(Err(
+            CopyError::SourceGone | CopyError::SinkGone | CopyError::Exhausted | CopyError::Body(_),
+        )) => Err(()),
     }
 }

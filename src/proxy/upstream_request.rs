@@ -87,8 +87,13 @@ impl Exchange<'_> {
         let Connection { context, stream: downstream, .. } = self.connection;
         let limit = wire::watermark(self.upstream.cluster().config().per_connection_buffer_limit_bytes);
         let pauses = self.request.body.pauses;
-        let outcome =
-            self.request.body.poll(&context.runtime, downstream, self.upstream.stream(), limit, &mut self.stream.trailers);
+        let outcome = self.request.body.poll(
+            &context.runtime,
+            downstream,
+            self.upstream.stream(),
+            limit,
+            &mut self.stream.trailers,
+        );
         if self.request.body.pauses != pauses {
             self.connection.chain.stats.inc(HttpStat::DownstreamFlowControlPausedReadingTotal);
             self.upstream.cluster().stats().inc(ClusterStat::UpstreamFlowControlBackedUpTotal);
@@ -158,14 +163,19 @@ impl Exchange<'_> {
         if !fed.complete {
             return Poll::Ready(Ok(None));
         }
-        let meta = match parse::parse_response(&mut self.stream.response, self.request.meta.asked(), &self.response_options) {
+        let meta = match parse::parse_response(
+            &mut self.stream.response,
+            self.request.meta.asked(),
+            &self.response_options,
+        ) {
             Ok(meta) => meta,
             Err(error) => return Poll::Ready(Err(self.refused(error))),
         };
         match meta.kind {
             ResponseKind::Interim => {
                 let forward = self.request.client_is_11
-                    && (self.stream.response.status() != 100 || self.connection.chain.config.proxy_100_continue);
+                    && (self.stream.response.status() != 100
+                        || self.connection.chain.config.proxy_100_continue);
                 if forward {
                     response::send_interim(self.connection, self.stream, &meta)?;
                 }

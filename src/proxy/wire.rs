@@ -42,7 +42,9 @@ pub(super) fn send_encoded(
                 return Ok(written);
             }
             Err(EncodeError::Unsendable) => return Err(SendError::Unsendable),
-            Err(EncodeError::NeedsRoom(needed)) if needed <= limits::LARGE_CHUNK_BYTES && size == ChunkSize::Small => {
+            Err(EncodeError::NeedsRoom(needed))
+                if needed <= limits::LARGE_CHUNK_BYTES && size == ChunkSize::Small =>
+            {
                 size = ChunkSize::Large;
             }
             Err(EncodeError::NeedsRoom(needed)) => {

@@ -155,7 +155,8 @@ impl TcpStream {
             return true;
         }
         while !bytes.is_empty() {
-            let size = if bytes.len() > limits::SMALL_CHUNK_BYTES { ChunkSize::Large } else { ChunkSize::Small };
+            let size =
+                if bytes.len() > limits::SMALL_CHUNK_BYTES { ChunkSize::Large } else { ChunkSize::Small };
             let Some(mut chunk) = self.runtime.pool().alloc(size) else { return false };
             let written = chunk.write(bytes);
             bytes = &bytes[written..];

@@ -4,26 +4,16 @@ use std::path::Path;
 
 use crate::cli::{Action, Options};
 use crate::config::bootstrap::Bootstrap;
-use crate::config::error::{ConfigError, ConfigErrors};
-use crate::control::xds::convert::{Report, Unimplemented, convert_bootstrap};
-use crate::control::xds::loader::{self, Format, Source};
-use crate::control::xds::schema::Message;
-
-/// A bootstrap, and what there is to say about it.
-#[derive(Debug)]
-pub(super) struct Loaded {
-    pub(super) bootstrap: Bootstrap,
-    /// Its wire bytes, for `/config_dump`.
-    pub(super) wire: Vec<u8>,
-    pub(super) report: Report,
-    pub(super) warnings: ConfigErrors,
-}
+use crate::config::error::ConfigError;
+use crate::control::xds::convert::{Report, Unimplemented};
+use crate::control::xds::loader::{Format, Source};
+use crate::control::xds::{LoadOptions, LoadedBootstrap, load_bootstrap};
 
 /// Reads, checks and converts what the command line names; `demo` is used in its place for the demonstration.
 ///
 /// # Errors
 /// Every mistake found.
-pub(super) fn load(options: &Options, demo: Option<&str>) -> Result<Loaded, ConfigErrors> {
+pub(super) fn load(options: &Options, demo: Option<&str>) -> Result<LoadedBootstrap, Report> {
     let file = options.config_path.as_deref().map(|path| read(path).map(|text| (path, text))).transpose()?;
     let mut sources = Vec::new();
     let name;
@@ -41,27 +31,18 @@ pub(super) fn load(options: &Options, demo: Option<&str>) -> Result<Loaded, Conf
         let nothing = "no configuration: give --config-path (-c) or --config-yaml, or run `ringway demo`";
         return Err(ConfigError::new("", nothing).into());
     }
-    let root = Message::find("envoy.config.bootstrap.v3.Bootstrap")
-        .ok_or_else(|| ConfigError::new("", "the schema table lacks the bootstrap"))?;
-    let loaded = loader::load(root, &sources, options.allow_unknown_static_fields)?;
     let unimplemented =
         if options.allow_unimplemented { Unimplemented::Accept } else { Unimplemented::Refuse };
-    match convert_bootstrap(&loaded.bytes, unimplemented) {
-        Ok((mut bootstrap, mut report)) => {
-            report.locate(|path| loaded.source_map.locate(path));
-            name_node(&mut bootstrap, options);
-            Ok(Loaded { bootstrap, wire: loaded.bytes, report, warnings: loaded.warnings })
-        }
-        Err(mut report) => {
-            report.locate(|path| loaded.source_map.locate(path));
-            Err(report.errors)
-        }
-    }
+    let strictness = LoadOptions { allow_unknown_fields: options.allow_unknown_static_fields, unimplemented };
+    let mut loaded = load_bootstrap(&sources, strictness)?;
+    name_node(&mut loaded.bootstrap, options);
+    Ok(loaded)
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
     let name = path.display();
-    let bytes = std::fs::read(path).map_err(|error| ConfigError::new("", format!("cannot read {name}: {error}")))?;
+    let bytes =
+        std::fs::read(path).map_err(|error| ConfigError::new("", format!("cannot read {name}: {error}")))?;
     String::from_utf8(bytes).map_err(|_| ConfigError::new("", format!("{name} is not UTF-8 text")))
 }
 

@@ -1,6 +1,5 @@
 //! The worker threads: started, commanded, awaited.
 
-use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -8,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::seed;
-use crate::cli::{EXIT_FAILURE, EXIT_PANIC, Options};
+use crate::cli::{self, EXIT_FAILURE, EXIT_PANIC, Options};
 use crate::config::bootstrap::Bootstrap;
 use crate::proxy::ConnectionLimit;
-use crate::runtime::Runtime;
 use crate::runtime::mailbox::{MailboxSender, mailbox};
+use crate::runtime::{BackendInfo, IoBackend, IoChoice, RingLevel, Runtime};
 use crate::telemetry::Registry;
 use crate::worker::{self, Command, Setup};
 
@@ -22,7 +21,7 @@ pub(super) struct Workers {
     mailboxes: Vec<MailboxSender<Command>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     running: Arc<Running>,
-    description: String,
+    backend: BackendInfo,
 }
 
 /// Tells the control thread when the last worker has ended.
@@ -43,19 +42,24 @@ impl Workers {
         registry: &Arc<Registry>,
         count: usize,
     ) -> Result<Self, String> {
-        let _ = options;
+        let choice = io_choice(options);
+        let (chosen, backends) = std::sync::mpsc::channel();
         let connections = ConnectionLimit::new(bootstrap.overload.max_active_downstream_connections);
         let running =
             Arc::new(Running { left: std::sync::atomic::AtomicUsize::new(count), ended: Notify::new() });
         let mut mailboxes = Vec::new();
         let mut threads = Vec::new();
         for index in 0..count {
-            let (sender, receiver) = mailbox().map_err(|error| format!("worker {index} has no mailbox: {error}"))?;
+            let (sender, receiver) =
+                mailbox().map_err(|error| format!("worker {index} has no mailbox: {error}"))?;
             let setup = Setup { index, workers: count, seed: seed(index), connections: connections.clone() };
             let (registry, running) = (Arc::clone(registry), Arc::clone(&running));
+            let chosen = chosen.clone();
             let body = move || {
                 let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    let runtime = Runtime::epoll(receiver.bell().as_fd())?;
+                    let (runtime, backend) = Runtime::new(choice, receiver.bell())?;
+                    // The control thread waits for it.
+                    let _ = chosen.send(backend);
                     worker::run(&setup, &runtime, &registry, receiver)
                 }));
                 match outcome {
@@ -78,13 +82,15 @@ impl Workers {
             mailboxes.push(sender);
             threads.push(thread);
         }
-        let description = format!("I/O: epoll; {count} workers");
-        Ok(Self { mailboxes, threads: Mutex::new(threads), running, description })
+        drop(chosen);
+        // All workers choose alike; the first to answer speaks for all. None: all have failed, and said so.
+        let backend = backends.recv().map_err(|_| "no worker could start".to_owned())?;
+        Ok(Self { mailboxes, threads: Mutex::new(threads), running, backend })
     }
 
     /// Which I/O back end, and why; how many workers.
-    pub(super) fn description(&self) -> &str {
-        &self.description
+    pub(super) fn description(&self) -> String {
+        format!("I/O: {}; {} workers", self.backend, self.mailboxes.len())
     }
 
     /// Tells one worker something. A worker that has ended does not hear.
@@ -113,5 +119,21 @@ impl Workers {
             // Its panics end the process before they get here.
             let _ = thread.join();
         }
+    }
+}
+
+/// What the command line says about I/O.
+fn io_choice(options: &Options) -> IoChoice {
+    IoChoice {
+        backend: match options.io_backend {
+            cli::IoBackend::Auto => IoBackend::Auto,
+            cli::IoBackend::IoUring => IoBackend::IoUring,
+            cli::IoBackend::Epoll => IoBackend::Epoll,
+        },
+        level: options.io_level.map(|level| match level {
+            1 => RingLevel::One,
+            2 => RingLevel::Two,
+            _ => RingLevel::Three,
+        }),
     }
 }

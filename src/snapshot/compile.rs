@@ -56,8 +56,14 @@ impl Compiler<'_> {
         Ok(Arc::new(ListenerResource { config: Arc::clone(config), stats, http }))
     }
 
-    fn http(&mut self, chain: &FilterChain, listener: &str) -> Result<Option<Arc<HttpResource>>, CompileError> {
-        let Some(NetworkFilter::HttpConnectionManager(config)) = chain.filters.last() else { return Ok(None) };
+    fn http(
+        &mut self,
+        chain: &FilterChain,
+        listener: &str,
+    ) -> Result<Option<Arc<HttpResource>>, CompileError> {
+        let Some(NetworkFilter::HttpConnectionManager(config)) = chain.filters.last() else {
+            return Ok(None);
+        };
         let stats = self.registry.http(&config.stat_prefix, listener);
         Ok(Some(Arc::new(HttpResource { config: Arc::clone(config), stats })))
     }

@@ -46,7 +46,12 @@ pub struct Setup {
 ///
 /// # Errors
 /// The kernel refuses the event loop's visits: the worker cannot go on.
-pub fn run(setup: &Setup, runtime: &Runtime, registry: &Registry, mailbox: Mailbox<Command>) -> io::Result<()> {
+pub fn run(
+    setup: &Setup,
+    runtime: &Runtime,
+    registry: &Registry,
+    mailbox: Mailbox<Command>,
+) -> io::Result<()> {
     let server = registry.server(Slot::Worker(setup.index));
     let context = WorkerContext::new(
         runtime.clone(),

@@ -71,10 +71,16 @@ pub(super) fn group(hosts: &[Rc<Host>], overprovisioning_percent: u32, panic_thr
     }
 
     let availability = |available: usize, all: usize| {
-        if all == 0 { 0 } else { (u64::from(overprovisioning_percent) * available as u64 / all as u64).min(100) as u32 }
+        if all == 0 {
+            0
+        } else {
+            (u64::from(overprovisioning_percent) * available as u64 / all as u64).min(100) as u32
+        }
     };
-    let healthy: Vec<u32> = levels.iter().map(|level| availability(level.healthy.len(), level.all.len())).collect();
-    let degraded: Vec<u32> = levels.iter().map(|level| availability(level.degraded.len(), level.all.len())).collect();
+    let healthy: Vec<u32> =
+        levels.iter().map(|level| availability(level.healthy.len(), level.all.len())).collect();
+    let degraded: Vec<u32> =
+        levels.iter().map(|level| availability(level.degraded.len(), level.all.len())).collect();
     let total = (healthy.iter().sum::<u32>() + degraded.iter().sum::<u32>()).min(100);
     let in_panic = |level: &Level| {
         total < 100
@@ -132,14 +138,17 @@ mod tests {
         spec.iter()
             .zip(1..)
             .map(|(&(priority, health), port)| {
-                Host::new(HostSpec {
-                    address: ([127, 0, 0, 1], port).into(),
-                    hostname: Box::default(),
-                    weight: 1,
-                    priority,
-                    health,
-                    stats: Registry::new(1).host(),
-                }, 0)
+                Host::new(
+                    HostSpec {
+                        address: ([127, 0, 0, 1], port).into(),
+                        hostname: Box::default(),
+                        weight: 1,
+                        priority,
+                        health,
+                        stats: Registry::new(1).host(),
+                    },
+                    0,
+                )
             })
             .collect()
     }

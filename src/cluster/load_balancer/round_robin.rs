@@ -92,18 +92,21 @@ impl Eq for Entry {}
 mod tests {
     use super::*;
     use crate::cluster::host::HostSpec;
-    use crate::telemetry::Registry;
     use crate::config::endpoint::HealthStatus;
+    use crate::telemetry::Registry;
 
     fn host(port: u16) -> Rc<Host> {
-        Host::new(HostSpec {
-            address: ([127, 0, 0, 1], port).into(),
-            hostname: Box::default(),
-            weight: 1,
-            priority: 0,
-            health: HealthStatus::Unknown,
-            stats: Registry::new(1).host(),
-        }, 0)
+        Host::new(
+            HostSpec {
+                address: ([127, 0, 0, 1], port).into(),
+                hostname: Box::default(),
+                weight: 1,
+                priority: 0,
+                health: HealthStatus::Unknown,
+                stats: Registry::new(1).host(),
+            },
+            0,
+        )
     }
 
     fn picks(weights: &[u32], count: usize) -> Vec<usize> {
@@ -124,7 +127,10 @@ mod tests {
     #[test]
     fn shares_follow_the_weights() {
         let seen = picks(&[1, 2, 7], 1000);
-        assert!(seen.iter().zip([100, 200, 700]).all(|(&got, want): (&usize, usize)| got.abs_diff(want) <= 2), "{seen:?}");
+        assert!(
+            seen.iter().zip([100, 200, 700]).all(|(&got, want): (&usize, usize)| got.abs_diff(want) <= 2),
+            "{seen:?}"
+        );
     }
 
     #[test]
