@@ -1,0 +1,23 @@
+//! Replays the fuzzers' committed seeds and findings (`fuzz/corpus/TARGET/*`), so that what a fuzzer
+//! once found stays fixed without a fuzzer at hand.
+
+use std::path::Path;
+
+#[test]
+fn corpus_keeps_every_invariant() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for (target, check) in [
+        ("request_head", ringway::fuzz::request_head as fn(&[u8])),
+        ("response_head", ringway::fuzz::response_head),
+        ("chunked", ringway::fuzz::chunked),
+    ] {
+        let mut count = 0;
+        for entry in std::fs::read_dir(root.join(target)).unwrap() {
+            let path = entry.unwrap().path();
+            println!("{}", path.display());
+            check(&std::fs::read(&path).unwrap());
+            count += 1;
+        }
+        assert!(count > 0, "{target} has a corpus");
+    }
+}
