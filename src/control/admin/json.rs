@@ -1,0 +1,63 @@
+//! JSON as Envoy's admin endpoint prints it: one space per level.
+use serde::Serialize;
+use serde_json::ser::{PrettyFormatter, Serializer};
+use serde_json::{Value, json};
+
+use crate::config::address::Address;
+
+/// A document with its final newline.
+pub(super) fn document(value: &Value) -> String {
+    let mut text = String::new();
+    write(value, 0, &mut text);
+    text.push('\n');
+    text
+}
+
+/// Appends a value that stands at a level of the document. The first line is not indented.
+pub(super) fn write(value: &Value, level: usize, out: &mut String) {
+    let mut bytes = Vec::new();
+    // Writing a value to memory cannot fail.
+    drop(value.serialize(&mut Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(b" "))));
+    let text = String::from_utf8_lossy(&bytes);
+    if level == 0 {
+        return out.push_str(&text);
+    }
+    // Text of JSON has no raw newline inside strings: each begins a line.
+    for (at, line) in text.split('\n').enumerate() {
+        if at > 0 {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', level));
+        }
+        out.push_str(line);
+    }
+}
+
+/// An address as Envoy's `core.v3.Address`.
+pub(super) fn address(address: &Address) -> Value {
+    match address {
+        Address::Ip(socket) => {
+            json!({ "socket_address": { "address": socket.ip().to_string(), "port_value": socket.port() } })
+        }
+        Address::Pipe(pipe) => json!({ "pipe": { "path": pipe.path.to_string_lossy() } }),
+    }
+}
+
+/// An address in text: `127.0.0.1:80`, `[::1]:80`, `/run/a.sock`.
+pub(super) fn address_text(address: &Address) -> String {
+    match address {
+        Address::Ip(socket) => socket.to_string(),
+        Address::Pipe(pipe) => pipe.path.to_string_lossy().into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn value_at_a_level_is_indented_from_its_second_line() {
+        let mut out = String::new();
+        write(&json!({ "a": ["x\ny"], "b": {} }), 2, &mut out);
+        assert_eq!(out, "{\n   \"a\": [\n    \"x\\ny\"\n   ],\n   \"b\": {}\n  }");
+    }
+}
