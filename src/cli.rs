@@ -7,7 +7,7 @@
 //! Differences from Envoy: `--flag=value` and `-lvalue` work as well.
 mod flags;
 
-use crate::telemetry::log::{DEFAULT_PATTERN, Level, LogOptions, Pattern};
+use crate::telemetry::log::{Level, LogOptions, Pattern};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -190,6 +190,7 @@ impl From<clap::Error> for CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::log::DEFAULT_PATTERN;
 
     fn parsed(line: &str) -> Result<Options, CliError> {
         parse(std::iter::once("ringway").chain(line.split_whitespace()))

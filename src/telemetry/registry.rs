@@ -80,6 +80,11 @@ impl Registry {
         views
     }
 
+    /// Sum of a gauge over all connection managers.
+    pub fn http_total(&self, gauge: HttpStat) -> u64 {
+        self.lock().https.values().map(|scope| scope.value(gauge.index()).0).sum()
+    }
+
     /// Sets all counters to zero, as far as anybody can see: writers' cells are left alone, what they had counted
     /// is subtracted from now on. Gauges and histograms stay, as in Envoy.
     pub fn reset_counters(&self) {
@@ -136,7 +141,9 @@ impl Scopes {
         let before = self.listeners.len() + self.clusters.len() + self.https.len();
         self.listeners.retain(|_, scope| scope.is_held());
         self.clusters.retain(|_, scope| scope.is_held());
-        let gone: Vec<_> = self.https.extract_if(.., |_, scope| !scope.is_held()).collect();
+        let gone = self.https.iter().filter(|(_, scope)| !scope.is_held()).map(|(tags, _)| tags.clone());
+        let gone: Vec<_> = gone.collect();
+        let gone: Vec<_> = gone.into_iter().filter_map(|tags| self.https.remove_entry(&tags)).collect();
         for ((prefix, _), scope) in gone {
             let before = self.retired.remove(&prefix);
             if self

@@ -65,7 +65,11 @@ impl Steps for Render {
         if let Some(cluster) = self.clusters.next() {
             if self.json {
                 out.push_str(if std::mem::replace(&mut self.listed, true) { ",\n" } else { "\n" });
-                drop(write!(out, "  {{\n   \"name\": {},\n   \"host_statuses\": [", Value::from(&*cluster.name)));
+                let _ = write!(
+                    out,
+                    "  {{\n   \"name\": {},\n   \"host_statuses\": [",
+                    Value::from(&*cluster.name)
+                );
             } else {
                 cluster_text(&cluster, out);
             }
@@ -83,20 +87,22 @@ impl Steps for Render {
 
 fn cluster_text(cluster: &ClusterStatus, out: &mut String) {
     let name = &cluster.name;
-    drop(writeln!(out, "{name}::observability_name::{}", cluster.observability_name));
+    let _ = writeln!(out, "{name}::observability_name::{}", cluster.observability_name);
     for (priority, limits) in
         [("default", &cluster.circuit_breakers.default), ("high", &cluster.circuit_breakers.high)]
     {
         for (limit, value) in limit_names(limits) {
-            drop(writeln!(out, "{name}::{priority}_priority::{limit}::{value}"));
+            let _ = writeln!(out, "{name}::{priority}_priority::{limit}::{value}");
         }
     }
-    drop(writeln!(out, "{name}::added_via_api::{}", cluster.added_via_api));
+    let _ = writeln!(out, "{name}::added_via_api::{}", cluster.added_via_api);
 }
 
 fn host_text(cluster: &str, host: &HostStatus, out: &mut String) {
     let address = json::address_text(&host.address);
-    let mut line = |key: &str, value: &dyn std::fmt::Display| drop(writeln!(out, "{cluster}::{address}::{key}::{value}"));
+    let mut line = |key: &str, value: &dyn std::fmt::Display| {
+        let _ = writeln!(out, "{cluster}::{address}::{key}::{value}");
+    };
     for (index, row) in HostStat::ROWS.iter().enumerate() {
         line(row.name, &host.stats.value(index).0);
     }
@@ -146,7 +152,7 @@ fn cluster_end_json(cluster: &ClusterStatus, out: &mut String) {
         3,
         out,
     );
-    drop(write!(out, ",\n   \"observability_name\": {}\n  }}", Value::from(&*cluster.observability_name)));
+    let _ = write!(out, ",\n   \"observability_name\": {}\n  }}", Value::from(&*cluster.observability_name));
 }
 
 fn host_json(host: &HostStatus) -> Value {
@@ -176,9 +182,11 @@ fn host_json(host: &HostStatus) -> Value {
         HealthStatus::Timeout => "TIMEOUT",
     };
     let mut locality = Map::new();
-    for (name, value) in
-        [("region", &host.locality.region), ("zone", &host.locality.zone), ("sub_zone", &host.locality.sub_zone)]
-    {
+    for (name, value) in [
+        ("region", &host.locality.region),
+        ("zone", &host.locality.zone),
+        ("sub_zone", &host.locality.sub_zone),
+    ] {
         if !value.is_empty() {
             locality.insert(name.into(), Value::from(&**value));
         }

@@ -16,13 +16,15 @@ pub(super) fn config_dump(admin: &Admin, request: &Request) -> Reply {
         match regex(pattern) {
             Ok(names) => keep_named(&mut sections, |name| names.is_match(name)),
             Err(reason) => {
-                let text = format!("INVALID_ARGUMENT: Error while parsing name_regex from {pattern}: {reason}");
+                let text =
+                    format!("INVALID_ARGUMENT: Error while parsing name_regex from {pattern}: {reason}");
                 return plain(StatusCode::BAD_REQUEST, text);
             }
         }
     }
     let mask = request.parameter("mask").filter(|mask| !mask.is_empty());
-    let mask = mask.map(|mask| Mask(mask.split(',').map(|path| path.split('.').map(String::from).collect()).collect()));
+    let mask = mask
+        .map(|mask| Mask(mask.split(',').map(|path| path.split('.').map(String::from).collect()).collect()));
     let render = match request.parameter("resource").filter(|resource| !resource.is_empty()) {
         Some(resource) => match listed(sections, resource) {
             Ok(entries) => Render::entries(entries, mask),
@@ -59,13 +61,16 @@ fn keep_named(sections: &mut [DumpSection], wanted: impl Fn(&str) -> bool) {
 
 /// The entries of the lists of this name, for `?resource=`.
 fn listed(sections: Vec<DumpSection>, resource: &str) -> Result<Vec<DumpEntry>, (StatusCode, String)> {
-    let fields = sections.into_iter().flat_map(|section| section.fields).filter(|(name, _)| *name == resource);
+    let fields =
+        sections.into_iter().flat_map(|section| section.fields).filter(|(name, _)| *name == resource);
     let mut found = None;
     for (_, field) in fields {
         match field {
             DumpField::Repeated(entries) => found.get_or_insert_with(Vec::new).extend(entries),
             DumpField::Single(_) => {
-                let text = format!("{resource} is not a repeated field. Use ?mask={resource} to get only this field");
+                let text = format!(
+                    "{resource} is not a repeated field. Use ?mask={resource} to get only this field"
+                );
                 return Err((StatusCode::BAD_REQUEST, text));
             }
         }
@@ -85,7 +90,12 @@ struct Render {
 enum Item {
     Text(String),
     /// An entry, at a level of the document.
-    Entry { entry: DumpEntry, mask: Option<Mask>, level: usize, typed: bool },
+    Entry {
+        entry: DumpEntry,
+        mask: Option<Mask>,
+        level: usize,
+        typed: bool,
+    },
 }
 
 impl Steps for Render {
@@ -129,7 +139,12 @@ impl Render {
                         let mut before = format!(",\n   \"{name}\": [\n    ");
                         for entry in entries {
                             items.push_back(Item::Text(std::mem::replace(&mut before, ",\n    ".into())));
-                            items.push_back(Item::Entry { entry, mask: mask.clone(), level: 4, typed: false });
+                            items.push_back(Item::Entry {
+                                entry,
+                                mask: mask.clone(),
+                                level: 4,
+                                typed: false,
+                            });
                         }
                         items.push_back(Item::Text("\n   ]".into()));
                     }
@@ -188,12 +203,10 @@ impl Mask {
 }
 
 /// Lists that exist in Envoy's messages, whether or not anything is in them.
-const LISTS: [&str; 20] = [
+const LISTS: [&str; 15] = [
     "dynamic_active_clusters",
     "dynamic_active_secrets",
-    "dynamic_ecds_configs",
     "dynamic_endpoint_configs",
-    "dynamic_filters",
     "dynamic_listeners",
     "dynamic_route_configs",
     "dynamic_scoped_route_configs",
@@ -205,10 +218,7 @@ const LISTS: [&str; 20] = [
     "static_endpoint_configs",
     "static_listeners",
     "static_route_configs",
-    "static_scoped_route_configs",
     "static_secrets",
-    "warming_clusters",
-    "warming_listeners",
 ];
 
 #[cfg(test)]
@@ -224,7 +234,8 @@ mod tests {
     }
 
     fn entry(name: &str) -> DumpEntry {
-        let value = json!({ "cluster": { "@type": "t", "name": name, "type": "STATIC" }, "last_updated": "now" });
+        let value =
+            json!({ "cluster": { "@type": "t", "name": name, "type": "STATIC" }, "last_updated": "now" });
         DumpEntry { type_name: "x.StaticCluster", name: name.into(), render: Box::new(|| value) }
     }
 
@@ -265,7 +276,10 @@ mod tests {
             document["configs"][0],
             json!({ "@type": "type.googleapis.com/x.StaticCluster", "cluster": { "@type": "t", "name": "a" } })
         );
-        assert_eq!(rendered(Render::entries(listed(sections(), "static_listeners").unwrap(), None)), json!({}));
+        assert_eq!(
+            rendered(Render::entries(listed(sections(), "static_listeners").unwrap(), None)),
+            json!({})
+        );
     }
 
     #[test]

@@ -1,6 +1,4 @@
 //! JSON as Envoy's admin endpoint prints it: one space per level.
-use serde::Serialize;
-use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::{Value, json};
 
 use crate::config::address::Address;
@@ -15,20 +13,15 @@ pub(super) fn document(value: &Value) -> String {
 
 /// Appends a value that stands at a level of the document. The first line is not indented.
 pub(super) fn write(value: &Value, level: usize, out: &mut String) {
-    let mut bytes = Vec::new();
-    // Writing a value to memory cannot fail.
-    drop(value.serialize(&mut Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(b" "))));
-    let text = String::from_utf8_lossy(&bytes);
-    if level == 0 {
-        return out.push_str(&text);
-    }
-    // Text of JSON has no raw newline inside strings: each begins a line.
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    // Text of JSON has no raw newline inside strings: each begins a line, indented by two spaces per level.
     for (at, line) in text.split('\n').enumerate() {
+        let content = line.trim_start_matches(' ');
         if at > 0 {
             out.push('\n');
-            out.extend(std::iter::repeat_n(' ', level));
+            out.extend(std::iter::repeat_n(' ', level + (line.len() - content.len()) / 2));
         }
-        out.push_str(line);
+        out.push_str(content);
     }
 }
 

@@ -1,7 +1,89 @@
 //! The admin endpoint: Envoy's paths, on hyper, on the control thread.
+//!
+//! `server` has the sockets and the bounds on clients, `endpoints` the table of paths, and a file each the families
+//! of paths. What they show comes from `telemetry::Registry` and from [`AdminState`], which the composition root
+//! implements. Nothing here waits, and no reply is rendered as a whole when it can be long.
+//!
+//! Differences from Envoy: metrics of the endpoint itself (`http.admin.*`, `listener.admin.*`) do not exist;
+//! profiling, heap dumps and runtime changes do not either.
+mod actions;
+mod allow;
+mod body;
+mod clusters;
+mod config_dump;
+mod endpoints;
+mod info;
+mod json;
+mod logging;
+mod memory;
+mod prometheus;
+mod request;
+mod server;
 pub mod state;
+mod stats;
+#[cfg(test)]
+mod tests;
 
+pub use allow::AllowPaths;
+pub use server::AdminListener;
 pub use state::{
     AdminCommand, AdminState, ClusterStatus, DrainListeners, DumpEntry, DumpField, DumpSection, HostStatus,
     ListenerStatus, ServerInfo, ServerState,
 };
+
+use crate::config::address::Address;
+use crate::telemetry::log::Logger;
+use crate::telemetry::{HttpStat, Registry, ServerStat, Slot};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything the endpoint works with.
+pub struct Admin {
+    pub registry: Arc<Registry>,
+    pub logger: &'static Logger,
+    pub state: Arc<dyn AdminState>,
+    /// Source: `admin.allow_paths`.
+    pub allow_paths: AllowPaths,
+    /// Labels of every Prometheus sample. Source: `--stats-tag`.
+    pub stats_tags: Vec<(String, String)>,
+    /// Length of an interval of histograms. Source: `stats_flush_interval`, default 5 s.
+    pub flush_interval: Duration,
+}
+
+/// The text for `--admin-address-path`.
+pub fn address_file_text(address: &Address) -> String {
+    json::address_text(address)
+}
+
+impl Admin {
+    /// Brings the metrics of the process up to date that nobody writes when they change.
+    fn refresh_server_metrics(&self) {
+        let info = self.state.server_info();
+        let usage = memory::usage();
+        let cells = self.registry.server(Slot::Control);
+        let revision = info.version.get(..6).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        for (gauge, value) in [
+            (ServerStat::Concurrency, self.registry.workers() as u64),
+            // Nothing expires, which Envoy writes so.
+            (ServerStat::DaysUntilFirstCertExpiring, u32::MAX.into()),
+            (ServerStat::Live, u64::from(info.state == ServerState::Live)),
+            (ServerStat::MemoryAllocated, usage.allocated),
+            (ServerStat::MemoryHeapSize, usage.heap_size),
+            (ServerStat::MemoryPhysicalSize, usage.physical),
+            (ServerStat::State, info.state as u64),
+            (ServerStat::TotalConnections, self.registry.http_total(HttpStat::DownstreamCxActive)),
+            (ServerStat::Uptime, info.uptime.as_secs()),
+            (ServerStat::Version, revision.unwrap_or_default()),
+        ] {
+            cells.gauge_set(gauge, value);
+        }
+        let counted = cells.value(ServerStat::LogDropped);
+        cells.add(ServerStat::LogDropped, self.logger.dropped().saturating_sub(counted));
+    }
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("allow_paths", &self.allow_paths).finish_non_exhaustive()
+    }
+}

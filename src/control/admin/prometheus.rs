@@ -31,7 +31,9 @@ pub(super) fn prometheus(admin: &Admin, request: &Request) -> Reply {
     for view in admin.registry.views() {
         views[view.kind as usize].push(view);
     }
-    let families = |kind: ViewKind| kind.families(admin.registry.workers()).into_iter().map(move |family| (kind, family));
+    let families = |kind: ViewKind| {
+        kind.families(admin.registry.workers()).into_iter().map(move |family| (kind, family))
+    };
     let families = ViewKind::ALL.into_iter().flat_map(families);
     Reply {
         status: StatusCode::OK,
@@ -145,11 +147,18 @@ impl Sample<'_> {
         if *self.typed != self.name {
             self.typed.clone_from(&self.name);
             // Writing to a String cannot fail; so below.
-            drop(writeln!(self.out, "# TYPE {} {kind}", self.name));
+            let _ = writeln!(self.out, "# TYPE {} {kind}", self.name);
         }
     }
 
-    fn line(&mut self, view: &View, suffix: &str, code: Option<u16>, last: Option<(&str, &str)>, value: impl ToString) {
+    fn line(
+        &mut self,
+        view: &View,
+        suffix: &str,
+        code: Option<u16>,
+        last: Option<(&str, &str)>,
+        value: impl ToString,
+    ) {
         let Self { name, out, .. } = self;
         out.push_str(name);
         out.push_str(suffix);
@@ -168,7 +177,7 @@ impl Sample<'_> {
         if let Some((name, value)) = last {
             label(name, value);
         }
-        drop(writeln!(out, "}} {}", value.to_string()));
+        let _ = writeln!(out, "}} {}", value.to_string());
     }
 }
 

@@ -44,7 +44,7 @@ impl Request {
 
 impl Reply {
     pub(super) fn text(text: impl Into<String>) -> Self {
-        Self { status: StatusCode::OK, content_type: TEXT, body: text.into().into().into() }
+        Self { status: StatusCode::OK, content_type: TEXT, body: ReplyBody::from(text.into()) }
     }
 
     pub(super) fn json(text: String) -> Self {
@@ -72,7 +72,8 @@ impl From<String> for Reply {
 
 /// Compiles an expression of a request, within a bound: 1 MiB is enough for any that a person writes.
 pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
-    let limits = regex_automata::meta::Config::new().nfa_size_limit(Some(1 << 20)).hybrid_cache_capacity(1 << 20);
+    let limits =
+        regex_automata::meta::Config::new().nfa_size_limit(Some(1 << 20)).hybrid_cache_capacity(1 << 20);
     Regex::builder().configure(limits).build(pattern).map_err(|error| match error.syntax_error() {
         Some(syntax) => syntax.to_string(),
         None => error.to_string(),
@@ -86,7 +87,8 @@ fn decoded(text: &str) -> String {
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
         let digits = bytes.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
-        let escape = digits.filter(|_| *byte == b'%').filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let escape =
+            digits.filter(|_| *byte == b'%').filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
         match escape.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             Some(value) => {
                 out.push(value);

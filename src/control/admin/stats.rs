@@ -53,7 +53,10 @@ impl Selection {
         let filter = request.parameter("filter").filter(|pattern| !pattern.is_empty());
         Ok(Self {
             used_only: request.has("usedonly"),
-            filter: filter.map(regex).transpose().map_err(|reason| format!("Invalid re2 regex: {reason}\n"))?,
+            filter: filter
+                .map(regex)
+                .transpose()
+                .map_err(|reason| format!("Invalid re2 regex: {reason}\n"))?,
             invert: request.has("invert_filter"),
             kind: match request.parameter("type") {
                 None | Some("" | "All") => None,
@@ -66,7 +69,9 @@ impl Selection {
                 None | Some("" | "summary" | "none") => HistogramMode::Summary,
                 Some("cumulative") => HistogramMode::Cumulative,
                 Some("disjoint") => HistogramMode::Disjoint,
-                Some(_) => return Err("usage: /stats?histogram_buckets=(cumulative|disjoint|summary)\n".into()),
+                Some(_) => {
+                    return Err("usage: /stats?histogram_buckets=(cumulative|disjoint|summary)\n".into());
+                }
             },
         })
     }
@@ -101,7 +106,10 @@ impl Render {
         Self {
             selection,
             views: admin.registry.views(),
-            families: ViewKind::ALL.into_iter().map(|kind| (kind, kind.families(admin.registry.workers()))).collect(),
+            families: ViewKind::ALL
+                .into_iter()
+                .map(|kind| (kind, kind.families(admin.registry.workers())))
+                .collect(),
             json,
             histograms: false,
             next_view: 0,
@@ -111,7 +119,8 @@ impl Render {
     }
 
     fn view(&mut self, at: usize, out: &mut String) {
-        let Some((view, families)) = self.views.get(at).and_then(|view| Some((view, self.families.get(&view.kind)?)))
+        let Some((view, families)) =
+            self.views.get(at).and_then(|view| Some((view, self.families.get(&view.kind)?)))
         else {
             return;
         };
@@ -122,7 +131,9 @@ impl Render {
             if self.histograms {
                 let name = view.name(family, None);
                 let values = view.histograms(family);
-                if self.selection.matches(&name) && !(self.selection.used_only && values.cumulative.is_empty()) {
+                if self.selection.matches(&name)
+                    && !(self.selection.used_only && values.cumulative.is_empty())
+                {
                     let before = Separator { listed: &mut self.listed, nested: &mut self.nested };
                     histogram(&name, &values, self.selection.mode, self.json.then_some(before), out);
                 }
@@ -134,12 +145,12 @@ impl Render {
                     return;
                 }
                 // Writing to a String cannot fail.
-                drop(if self.json {
+                let _ = if self.json {
                     let comma = if std::mem::replace(&mut self.listed, true) { "," } else { "" };
                     write!(out, "{comma}{{\"name\":{},\"value\":{}}}", quoted(&name), point.value)
                 } else {
                     writeln!(out, "{name}: {}", point.value)
-                });
+                };
             });
         }
     }
@@ -178,7 +189,13 @@ struct Separator<'a> {
 }
 
 /// One histogram; as JSON when there is something to separate it from.
-fn histogram(name: &str, values: &Histograms, mode: HistogramMode, json: Option<Separator<'_>>, out: &mut String) {
+fn histogram(
+    name: &str,
+    values: &Histograms,
+    mode: HistogramMode,
+    json: Option<Separator<'_>>,
+    out: &mut String,
+) {
     let Some(separator) = json else {
         out.push_str(name);
         out.push_str(if values.cumulative.is_empty() { ": No recorded values" } else { ":" });
@@ -186,8 +203,12 @@ fn histogram(name: &str, values: &Histograms, mode: HistogramMode, json: Option<
             each(values, mode, |at, interval, cumulative| {
                 let (interval, cumulative) = (number(interval, "nan"), number(cumulative, "nan"));
                 match mode {
-                    HistogramMode::Summary => drop(write!(out, " {}({interval},{cumulative})", QUANTILES[at].0)),
-                    _ => drop(write!(out, " B{}({interval},{cumulative})", BOUNDS[at])),
+                    HistogramMode::Summary => {
+                        let _ = write!(out, " {}({interval},{cumulative})", QUANTILES[at].0);
+                    }
+                    _ => {
+                        let _ = write!(out, " B{}({interval},{cumulative})", BOUNDS[at]);
+                    }
                 }
             });
         }
@@ -196,26 +217,32 @@ fn histogram(name: &str, values: &Histograms, mode: HistogramMode, json: Option<
     if std::mem::replace(separator.nested, true) {
         out.push(',');
     } else {
-        out.push_str(if std::mem::replace(separator.listed, true) { ",{\"histograms\":" } else { "{\"histograms\":" });
+        out.push_str(if std::mem::replace(separator.listed, true) {
+            ",{\"histograms\":"
+        } else {
+            "{\"histograms\":"
+        });
         if mode == HistogramMode::Summary {
             let quantiles = QUANTILES.map(|(name, _)| &name[1..]).join(",");
-            drop(write!(out, "{{\"supported_quantiles\":[{quantiles}],\"computed_quantiles\":"));
+            let _ = write!(out, "{{\"supported_quantiles\":[{quantiles}],\"computed_quantiles\":");
         }
         out.push('[');
     }
     let list = if mode == HistogramMode::Summary { "values" } else { "buckets" };
-    drop(write!(out, "{{\"name\":{},\"{list}\":[", quoted(name)));
+    let _ = write!(out, "{{\"name\":{},\"{list}\":[", quoted(name));
     each(values, mode, |at, interval, cumulative| {
         let comma = if at > 0 { "," } else { "" };
         let (interval, cumulative) = (number(interval, "null"), number(cumulative, "null"));
-        drop(match mode {
-            HistogramMode::Summary => write!(out, "{comma}{{\"cumulative\":{cumulative},\"interval\":{interval}}}"),
+        let _ = match mode {
+            HistogramMode::Summary => {
+                write!(out, "{comma}{{\"cumulative\":{cumulative},\"interval\":{interval}}}")
+            }
             _ => write!(
                 out,
                 "{comma}{{\"upper_bound\":{},\"interval\":{interval},\"cumulative\":{cumulative}}}",
                 BOUNDS[at]
             ),
-        });
+        };
     });
     out.push_str("]}");
 }

@@ -1,0 +1,714 @@
+//! The endpoint over real sockets on loopback, by a client that speaks raw TCP.
+use super::*;
+use crate::config::bootstrap::{RuntimeLayer, RuntimeLayerKind};
+use crate::config::cluster::CircuitBreakers;
+use crate::config::endpoint::{HealthStatus, Locality};
+use crate::config::matcher::{StringMatcher, StringPattern};
+use crate::telemetry::log::{LogOptions, Pattern};
+use crate::telemetry::{
+    ClusterStat, HostStat, HttpCells, HttpHistogram, ListenerStat, Origin, Scope, log::DEFAULT_PATTERN,
+    log::Level,
+};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+
+/// What the composition root would be.
+struct Root {
+    state: Mutex<ServerState>,
+    commands: Mutex<Vec<AdminCommand>>,
+    host: Arc<Scope<HostStat>>,
+}
+
+impl AdminState for Root {
+    fn server_info(&self) -> ServerInfo {
+        ServerInfo {
+            state: *self.state.lock().unwrap(),
+            uptime: Duration::from_secs(61),
+            version: "abcdef0123/0.1.0/Clean/DEBUG/NoTLS".into(),
+            command_line_options: json!({ "concurrency": 2 }),
+            node: json!({ "id": "n1" }),
+            io_backend: "epoll".into(),
+            io_backend_reason: "asked for".into(),
+            workers: "2, not pinned".into(),
+        }
+    }
+
+    fn clusters(&self) -> Vec<ClusterStatus> {
+        let host = HostStatus {
+            address: Address::Ip("127.0.0.1:80".parse().unwrap()),
+            hostname: "a.test".into(),
+            health: HealthStatus::Degraded,
+            weight: 1,
+            priority: 1,
+            locality: Locality { zone: "z".into(), ..Locality::default() },
+            canary: false,
+            stats: Arc::clone(&self.host),
+        };
+        let cluster = |name: &str, hosts| ClusterStatus {
+            name: name.into(),
+            observability_name: name.into(),
+            added_via_api: false,
+            circuit_breakers: CircuitBreakers::default(),
+            hosts,
+        };
+        vec![cluster("a", vec![host.clone(), host]), cluster("empty", Vec::new())]
+    }
+
+    fn listeners(&self) -> Vec<ListenerStatus> {
+        let addresses = ["127.0.0.1:80", "[::1]:80"].map(|address| Address::Ip(address.parse().unwrap()));
+        vec![ListenerStatus { name: "main".into(), addresses: addresses.to_vec() }]
+    }
+
+    fn config_dump(&self, include_eds: bool) -> Vec<DumpSection> {
+        let entries = (0..if include_eds { 2 } else { 1 }).map(|number| DumpEntry {
+            type_name: "envoy.admin.v3.ClustersConfigDump.StaticCluster",
+            name: format!("c{number}").into(),
+            render: Box::new(move || json!({ "cluster": { "name": format!("c{number}") } })),
+        });
+        let fields = vec![("static_clusters", DumpField::Repeated(entries.collect()))];
+        vec![DumpSection { type_url: "type.googleapis.com/envoy.admin.v3.ClustersConfigDump", fields }]
+    }
+
+    fn runtime_layers(&self) -> Vec<RuntimeLayer> {
+        let layer =
+            |name: &str, values| RuntimeLayer { name: name.into(), kind: RuntimeLayerKind::Static(values) };
+        vec![
+            layer("low", vec![("a".into(), json!(5)), ("b".into(), json!("x"))]),
+            layer("high", vec![("a".into(), json!(6))]),
+        ]
+    }
+
+    fn command(&self, command: AdminCommand) {
+        self.commands.lock().unwrap().push(command);
+    }
+}
+
+/// The endpoint on a thread of its own; ends with the test.
+struct Served {
+    address: SocketAddr,
+    root: Arc<Root>,
+    registry: Arc<Registry>,
+    cells: HttpCells,
+    held: Box<dyn std::any::Any>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Served {
+    fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Admin)) -> Self {
+        let registry = Arc::new(Registry::new(2));
+        let root = Arc::new(Root {
+            state: Mutex::new(ServerState::Live),
+            commands: Mutex::default(),
+            host: registry.host(),
+        });
+        let options = LogOptions {
+            level: Level::Off,
+            components: Vec::new(),
+            pattern: Pattern::parse(DEFAULT_PATTERN).unwrap(),
+            escaped: false,
+            path: None,
+        };
+        let mut admin = Admin {
+            registry: Arc::clone(&registry),
+            logger: Box::leak(Box::new(Logger::new(options).unwrap())),
+            state: Arc::clone(&root) as Arc<dyn AdminState>,
+            allow_paths: AllowPaths::default(),
+            stats_tags: Vec::new(),
+            flush_interval: Duration::from_secs(3600),
+        };
+        change(&mut admin);
+        let listener = AdminListener::bind(&Address::Ip("127.0.0.1:0".parse().unwrap())).unwrap();
+        let Address::Ip(address) = *listener.local_address() else { unreachable!() };
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                tokio::select! {
+                    result = listener.serve(Arc::new(admin)) => panic!("{result:?}"),
+                    _ = stopped => {}
+                }
+            });
+        });
+        // Some traffic, so that every kind of metric has a value.
+        let cluster = registry.cluster("a.b");
+        let cells = cluster.cells(Slot::Worker(0));
+        cells.inc(ClusterStat::UpstreamCxTotal);
+        cells.upstream_response(Origin::External, 200);
+        cells.upstream_response(Origin::External, 503);
+        cells.upstream_rq_time(Origin::External, 7);
+        let listening = registry.listener("127.0.0.1:80");
+        listening.cells(Slot::Worker(1)).inc(ListenerStat::DownstreamCxTotal);
+        let http = registry.http("in\"gress", "127.0.0.1:80").cells(Slot::Worker(1));
+        http.downstream_response(404);
+        http.record(HttpHistogram::DownstreamRqTime, 12);
+        let held = Box::new((cluster, cells, listening));
+        Self { address, root, registry, cells: http, held, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "")
+    }
+
+    fn post(&self, path: &str) -> Answer {
+        self.ask("POST", path, "")
+    }
+
+    fn ask(&self, method: &str, path: &str, rest: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{}",
+            if rest.is_empty() { "\r\n" } else { rest }
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        Answer::read(stream)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let _ = &self.held;
+        if let Some(thread) = self.thread.take() {
+            assert!(thread.join().is_ok() || std::thread::panicking());
+        }
+    }
+}
+
+struct Answer {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: String,
+}
+
+impl Answer {
+    fn read(mut stream: impl Read) -> Self {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers: BTreeMap<_, _> = lines
+            .map(|line| {
+                line.split_once(": ")
+                    .map(|(name, value)| (name.to_ascii_lowercase(), value.to_string()))
+                    .unwrap()
+            })
+            .collect();
+        let body = match headers.get("transfer-encoding") {
+            Some(_) => unchunked(body),
+            None => body.to_string(),
+        };
+        Self { status, headers, body }
+    }
+
+    fn json(&self) -> Value {
+        assert_eq!(self.headers["content-type"], "application/json");
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+}
+
+fn unchunked(mut rest: &str) -> String {
+    let mut body = String::new();
+    loop {
+        let (size, after) = rest.split_once("\r\n").unwrap();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        if size == 0 {
+            return body;
+        }
+        body.push_str(&after[..size]);
+        rest = &after[size + 2..];
+    }
+}
+
+#[test]
+fn ready_follows_the_state_of_the_process() {
+    let served = Served::start();
+    let answer = served.get("/ready");
+    assert_eq!((answer.status, &*answer.body), (200, "LIVE\n"));
+    for (name, value) in [
+        ("content-type", "text/plain; charset=UTF-8"),
+        ("cache-control", "no-cache, max-age=0"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        assert_eq!(answer.headers[name], value);
+    }
+    *served.root.state.lock().unwrap() = ServerState::Draining;
+    let answer = served.get("/ready");
+    assert_eq!((answer.status, &*answer.body), (503, "DRAINING\n"));
+}
+
+#[test]
+fn what_changes_something_wants_post() {
+    let served = Served::start();
+    for (path, command) in [
+        ("/quitquitquit", AdminCommand::Quit),
+        ("/healthcheck/fail", AdminCommand::FailHealthcheck),
+        ("/healthcheck/ok", AdminCommand::PassHealthcheck),
+        ("/reopen_logs", AdminCommand::ReopenLogs),
+        (
+            "/drain_listeners?graceful&skip_exit&inboundonly",
+            AdminCommand::DrainListeners(DrainListeners {
+                graceful: true,
+                skip_exit: true,
+                inbound_only: true,
+            }),
+        ),
+        ("/drain_listeners", AdminCommand::DrainListeners(DrainListeners::default())),
+    ] {
+        let answer = served.get(path);
+        assert_eq!((answer.status, &*answer.body), (405, "Method GET not allowed, POST required."), "{path}");
+        assert_eq!(served.root.commands.lock().unwrap().len(), 0);
+        let answer = served.post(path);
+        assert_eq!((answer.status, &*answer.body), (200, "OK\n"), "{path}");
+        assert_eq!(std::mem::take(&mut *served.root.commands.lock().unwrap()), [command]);
+    }
+    assert_eq!(served.get("/logging").status, 405);
+    assert_eq!(served.post("/runtime_modify?a=1").status, 503);
+}
+
+#[test]
+fn unknown_path_lists_the_known_ones() {
+    let served = Served::start();
+    let answer = served.get("/nope");
+    assert_eq!(answer.status, 404);
+    assert!(answer.body.starts_with("invalid path. admin commands are:\n  /: "));
+    assert!(answer.body.contains("\n  /quitquitquit (POST): "));
+    assert_eq!(served.get("/help").body, answer.body["invalid path. ".len()..]);
+    let page = served.get("/");
+    assert_eq!(page.headers["content-type"], "text/html; charset=UTF-8");
+    assert!(page.body.contains("<a href=\"stats/prometheus\">"));
+}
+
+#[test]
+fn path_that_is_not_allowed_is_forbidden() {
+    let only = StringMatcher { pattern: StringPattern::Prefix("/ready".into()), ignore_case: false };
+    let served = Served::with(|admin| admin.allow_paths = AllowPaths::compile(&[only]).unwrap());
+    assert_eq!(served.get("/ready?x").status, 200);
+    let answer = served.post("/quitquitquit");
+    assert_eq!((answer.status, &*answer.body), (403, "request to path /quitquitquit not allowed"));
+    assert!(served.root.commands.lock().unwrap().is_empty());
+}
+
+#[test]
+fn stats_as_text_are_those_of_envoy() {
+    let served = Served::start();
+    let body = served.get("/stats").body;
+    for line in [
+        "cluster.a.b.upstream_cx_total: 1",
+        "cluster.a.b.upstream_rq_200: 1",
+        "cluster.a.b.external.upstream_rq_5xx: 1",
+        "cluster.a.b.upstream_rq_completed: 2",
+        "http.in\"gress.downstream_rq_4xx: 1",
+        "listener.127.0.0.1_80.http.in\"gress.downstream_rq_completed: 1",
+        "listener.127.0.0.1_80.worker_1.downstream_cx_total: 1",
+        "server.live: 1",
+        "server.uptime: 61",
+        "server.concurrency: 2",
+        "server.version: 11259375",
+        "server.state: 0",
+        "cluster.a.b.upstream_cx_connect_ms: No recorded values",
+    ] {
+        assert!(body.lines().any(|other| other == line), "{line} is missing in\n{body}");
+    }
+    assert!(body.contains("\ncluster.a.b.upstream_rq_time: P0(nan,7.05) P25(nan,7.05)"));
+    let names: Vec<_> = body.lines().filter_map(|line| line.split_once(": ")).map(|(name, _)| name).collect();
+    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "every name once");
+}
+
+#[test]
+fn stats_are_selected_as_asked() {
+    let served = Served::start();
+    assert_eq!(served.get("/stats?filter=%5Eserver%5C.live").body, "server.live: 1\n");
+    // What istio's agent asks before it reports ready.
+    let filter = "/stats?usedonly&filter=^(server\\.state|listener_manager\\.workers_started)";
+    assert_eq!(served.get(filter).body, "server.state: 0\n");
+    served.registry.server(Slot::Control).gauge_set(ServerStat::ListenerManagerWorkersStarted, 1);
+    assert_eq!(served.get(filter).body, "listener_manager.workers_started: 1\nserver.state: 0\n");
+    assert_eq!(served.get("/stats?type=Counters&filter=server.live").body, "");
+    assert_eq!(
+        served.get("/stats?usedonly&filter=downstream_rq_[0-9]xx").body,
+        "http.in\"gress.downstream_rq_4xx: 1\nlistener.127.0.0.1_80.http.in\"gress.downstream_rq_4xx: 1\n"
+    );
+    let buckets = served.get("/stats?histogram_buckets=cumulative&filter=downstream_rq_time$").body;
+    assert!(
+        buckets
+            .starts_with("http.in\"gress.downstream_rq_time: B0.5(0,0) B1(0,0) B5(0,0) B10(0,0) B25(0,1) ")
+    );
+    let inverted =
+        served.get("/stats?invert_filter&filter=^(cluster|http|listener|server|ringway|filesystem)").body;
+    assert!(inverted.starts_with("runtime.load_error: 0\n"), "{inverted}");
+    for path in ["/stats?filter=[", "/stats?type=Foo", "/stats?format=foo", "/stats?histogram_buckets=foo"] {
+        assert_eq!(served.get(path).status, 400, "{path}");
+    }
+}
+
+#[test]
+fn stats_as_json_are_one_list() {
+    let served = Served::start();
+    let answer = served.get("/stats?format=json&filter=^listener\\..*\\.downstream_cx_total$");
+    assert_eq!(
+        answer.body,
+        "{\"stats\":[{\"name\":\"listener.127.0.0.1_80.downstream_cx_total\",\"value\":1},\
+         {\"name\":\"listener.127.0.0.1_80.worker_0.downstream_cx_total\",\"value\":0},\
+         {\"name\":\"listener.127.0.0.1_80.worker_1.downstream_cx_total\",\"value\":1}]}"
+    );
+    let all = served.get("/stats?format=json").json();
+    let list = all["stats"].as_array().unwrap();
+    let histograms = &list.last().unwrap()["histograms"];
+    assert_eq!(histograms["supported_quantiles"], json!([0, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 100]));
+    let time = histograms["computed_quantiles"].as_array().unwrap().iter();
+    let time =
+        time.filter(|histogram| histogram["name"] == "cluster.a.b.upstream_rq_time").collect::<Vec<_>>();
+    assert_eq!(time[0]["values"][9], json!({ "cumulative": 7.05, "interval": null }));
+    assert_eq!(served.get("/stats?format=json&filter=zzz").body, "{\"stats\":[]}");
+    for mode in ["cumulative", "disjoint"] {
+        let path =
+            format!("/stats?format=json&usedonly&histogram_buckets={mode}&filter=external.upstream_rq_time");
+        let buckets = &served.get(&path).json()["stats"][0]["histograms"][0]["buckets"];
+        assert_eq!(buckets[3], json!({ "upper_bound": 10, "interval": 0, "cumulative": 1 }), "{mode}");
+        assert_eq!(buckets[4]["cumulative"], json!(if mode == "disjoint" { 0 } else { 1 }));
+    }
+}
+
+#[test]
+fn reset_counters_shows_zero_and_counts_on() {
+    let served = Served::start();
+    let path = "/stats?filter=^http.*downstream_rq_4xx";
+    assert_eq!(served.get(path).body, "http.in\"gress.downstream_rq_4xx: 1\n");
+    assert_eq!(served.post("/reset_counters").body, "OK\n");
+    assert_eq!(served.get(path).body, "http.in\"gress.downstream_rq_4xx: 0\n");
+    served.cells.downstream_response(404);
+    assert_eq!(served.get(path).body, "http.in\"gress.downstream_rq_4xx: 1\n");
+}
+
+/// A sample of the exposition format.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Sample {
+    name: String,
+    labels: BTreeMap<String, String>,
+}
+
+/// A strict reader of the exposition format: one TYPE per name, before its samples; samples of a name together; no
+/// label and no sample twice; values are numbers; histograms whole, cumulative and ended by `+Inf`.
+fn exposition(text: &str) -> BTreeMap<Sample, f64> {
+    let mut samples = BTreeMap::new();
+    let mut types: BTreeMap<String, String> = BTreeMap::new();
+    let mut current = String::new();
+    let mut buckets: Vec<(BTreeMap<String, String>, f64, f64)> = Vec::new();
+    assert!(text.is_empty() || text.ends_with('\n'));
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(["counter", "gauge", "histogram", "summary"].contains(&kind), "{line}");
+            assert!(types.insert(name.into(), kind.into()).is_none(), "{name} has two types");
+            current = name.into();
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+        let (name, rest) = series.split_once('{').unwrap();
+        let mut rest = rest.strip_suffix('}').unwrap();
+        assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'), "{line}");
+        let mut labels = BTreeMap::new();
+        while !rest.is_empty() {
+            let (label, after) = rest.split_once("=\"").unwrap();
+            assert!(
+                !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'),
+                "{line}"
+            );
+            let mut text = String::new();
+            let mut chars = after.chars();
+            loop {
+                match chars.next().unwrap() {
+                    '"' => break,
+                    '\\' => text.push(match chars.next().unwrap() {
+                        'n' => '\n',
+                        c @ ('\\' | '"') => c,
+                        c => panic!("\\{c} in {line}"),
+                    }),
+                    c => text.push(c),
+                }
+            }
+            assert!(labels.insert(label.to_string(), text).is_none(), "{line}");
+            rest = chars.as_str();
+            if !rest.is_empty() {
+                rest = rest.strip_prefix(',').unwrap();
+                assert!(!rest.is_empty());
+            }
+        }
+        let kind = &*types[&current];
+        let suffix =
+            name.strip_prefix(&*current).unwrap_or_else(|| panic!("{line} after the type of {current}"));
+        match (kind, suffix) {
+            ("histogram", "_bucket") => {
+                let bound = labels["le"].parse().unwrap_or_else(|_| panic!("{line}"));
+                let mut series = labels.clone();
+                series.remove("le");
+                match buckets.last() {
+                    Some((other, last, count)) if *other == series => {
+                        assert!(*last < bound && *count <= value, "{line}")
+                    }
+                    before => assert!(before.is_none_or(|(_, last, _)| last.is_infinite()), "{line}"),
+                }
+                buckets.push((series, bound, value));
+            }
+            ("histogram", "_sum") => {}
+            ("histogram", "_count") => {
+                let (series, bound, count) = buckets.pop().unwrap();
+                assert!(series == labels && bound.is_infinite() && count == value, "{line}");
+                buckets.clear();
+            }
+            ("summary", "_sum" | "_count" | "") | ("counter" | "gauge", "") => {}
+            _ => panic!("{line} is no {kind}"),
+        }
+        assert!(
+            samples.insert(Sample { name: name.into(), labels }, value).is_none(),
+            "{line} is there twice"
+        );
+    }
+    samples
+}
+
+fn sample(samples: &BTreeMap<Sample, f64>, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let labels = labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    samples.get(&Sample { name: name.into(), labels }).copied()
+}
+
+#[test]
+fn prometheus_has_the_names_and_labels_of_envoy() {
+    let served = Served::start();
+    let samples = exposition(&served.get("/stats/prometheus").body);
+    let cluster = ("envoy_cluster_name", "a.b");
+    let prefix = ("envoy_http_conn_manager_prefix", "in\"gress");
+    let address = ("envoy_listener_address", "127.0.0.1_80");
+    let class = |class| ("envoy_response_code_class", class);
+    for (name, labels, expected) in [
+        ("envoy_cluster_upstream_cx_total", vec![cluster], 1.0),
+        ("envoy_cluster_upstream_rq", vec![("envoy_response_code", "503"), cluster], 1.0),
+        ("envoy_cluster_upstream_rq_xx", vec![class("2"), cluster], 1.0),
+        ("envoy_cluster_external_upstream_rq", vec![("envoy_response_code", "200"), cluster], 1.0),
+        ("envoy_cluster_external_upstream_rq_completed", vec![cluster], 2.0),
+        ("envoy_cluster_upstream_rq_time_bucket", vec![cluster, ("le", "5")], 0.0),
+        ("envoy_cluster_upstream_rq_time_bucket", vec![cluster, ("le", "10")], 1.0),
+        ("envoy_cluster_upstream_rq_time_sum", vec![cluster], 7.0),
+        ("envoy_http_downstream_rq_xx", vec![class("4"), prefix], 1.0),
+        ("envoy_http_downstream_rq_xx", vec![class("2"), prefix], 0.0),
+        ("envoy_http_downstream_cx_active", vec![prefix], 0.0),
+        ("envoy_listener_http_downstream_rq_xx", vec![class("4"), prefix, address], 1.0),
+        ("envoy_listener_downstream_cx_total", vec![address], 1.0),
+        ("envoy_listener_worker_downstream_cx_total", vec![("envoy_worker_id", "1"), address], 1.0),
+        ("envoy_server_live", vec![], 1.0),
+    ] {
+        assert_eq!(sample(&samples, name, &labels), Some(expected), "{name} {labels:?}");
+    }
+    assert_eq!(
+        served.get("/stats?format=prometheus&filter=server.live").body,
+        "# TYPE envoy_server_live gauge\nenvoy_server_live{} 1\n"
+    );
+}
+
+#[test]
+fn prometheus_is_selected_and_tagged_as_asked() {
+    let served = Served::with(|admin| admin.stats_tags = vec![("zone".into(), "a\\b".into())]);
+    let samples = exposition(&served.get("/stats/prometheus?usedonly&filter=^cluster").body);
+    let labels = [("envoy_cluster_name", "a.b"), ("zone", "a\\b")];
+    assert_eq!(sample(&samples, "envoy_cluster_upstream_cx_total", &labels), Some(1.0));
+    assert_eq!(sample(&samples, "envoy_cluster_upstream_cx_active", &labels), None);
+    assert!(samples.keys().all(|sample| sample.name.starts_with("envoy_cluster_")));
+    let samples = exposition(&served.get("/stats/prometheus?histogram_buckets=summary&filter=rq_time").body);
+    let quantile = [labels[0], ("quantile", "0.5"), labels[1]];
+    assert_eq!(sample(&samples, "envoy_cluster_upstream_rq_time", &quantile), Some(7.05));
+    assert_eq!(served.get("/stats/prometheus?histogram_buckets=disjoint").status, 400);
+}
+
+#[test]
+fn prometheus_of_many_clusters_comes_whole_in_pieces() {
+    let served = Served::start();
+    let held: Vec<_> = (0..500).map(|number| served.registry.cluster(&format!("c{number}"))).collect();
+    held.iter().for_each(|cluster| cluster.cells(Slot::Worker(0)).inc(ClusterStat::UpstreamCxTotal));
+    let samples = exposition(&served.get("/stats/prometheus").body);
+    let count = samples.keys().filter(|sample| sample.name == "envoy_cluster_upstream_cx_total").count();
+    assert_eq!(count, 501);
+    assert_eq!(
+        served.get("/stats?usedonly&filter=^cluster.c[0-9]*.upstream_cx_total").body.lines().count(),
+        500
+    );
+}
+
+#[test]
+fn clusters_as_text_and_json_are_those_of_envoy() {
+    let served = Served::start();
+    served.root.host.cells(Slot::Worker(0)).inc(HostStat::RqTotal);
+    let text = served.get("/clusters").body;
+    for line in [
+        "a::observability_name::a",
+        "a::default_priority::max_connections::1024",
+        "a::high_priority::max_retries::3",
+        "a::added_via_api::false",
+        "a::127.0.0.1:80::rq_total::1",
+        "a::127.0.0.1:80::hostname::a.test",
+        "a::127.0.0.1:80::health_flags::/degraded_eds_health",
+        "a::127.0.0.1:80::zone::z",
+        "a::127.0.0.1:80::success_rate::-1",
+        "empty::added_via_api::false",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line} is missing in\n{text}");
+    }
+    let answer = served.get("/clusters?format=json&filter=^a$");
+    let json = answer.json();
+    let cluster = &json["cluster_statuses"][0];
+    assert_eq!(cluster["host_statuses"].as_array().unwrap().len(), 2);
+    let host = &cluster["host_statuses"][1];
+    assert_eq!(host["address"], json!({ "socket_address": { "address": "127.0.0.1", "port_value": 80 } }));
+    assert!(host["stats"].as_array().unwrap().contains(&json!({ "value": "1", "name": "rq_total" })));
+    assert!(host["stats"].as_array().unwrap().contains(&json!({ "type": "GAUGE", "name": "rq_active" })));
+    assert_eq!(host["health_status"], json!({ "eds_health_status": "DEGRADED" }));
+    assert_eq!(cluster["circuit_breakers"]["thresholds"][1]["priority"], "HIGH");
+    assert_eq!(json["cluster_statuses"].as_array().unwrap().len(), 1);
+    // The pieces are laid out as a printer of the whole would have done.
+    assert_eq!(answer.body, json::document(&json));
+    let all = served.get("/clusters?format=json");
+    assert_eq!(all.body, json::document(&all.json()));
+    assert_eq!(served.get("/clusters?format=json&filter=zzz").json(), json!({ "cluster_statuses": [] }));
+    assert_eq!(served.get("/clusters?filter=[").status, 400);
+}
+
+#[test]
+fn listeners_as_text_and_json_are_those_of_envoy() {
+    let served = Served::start();
+    assert_eq!(served.get("/listeners").body, "main::127.0.0.1:80\nmain::[::1]:80\n");
+    let status = &served.get("/listeners?format=json").json()["listener_statuses"][0];
+    assert_eq!(status["local_address"]["socket_address"]["port_value"], 80);
+    assert_eq!(status["additional_local_addresses"][0]["socket_address"]["address"], "::1");
+}
+
+#[test]
+fn config_dump_is_rendered_as_asked() {
+    let served = Served::start();
+    let answer = served.get("/config_dump?include_eds");
+    let document = answer.json();
+    assert_eq!(answer.body, json::document(&document));
+    assert_eq!(document["configs"][0]["static_clusters"][1]["cluster"]["name"], "c1");
+    assert_eq!(
+        served.get("/config_dump").json()["configs"][0]["static_clusters"].as_array().unwrap().len(),
+        1
+    );
+    let listed = served.get("/config_dump?resource=static_clusters&include_eds&name_regex=c1").json();
+    assert_eq!(
+        listed["configs"],
+        json!([{ "@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump.StaticCluster", "cluster": { "name": "c1" } }])
+    );
+    assert_eq!(served.get("/config_dump?resource=dynamic_listeners").body, "{}\n");
+    assert_eq!(served.get("/config_dump?resource=foo").status, 404);
+    assert_eq!(served.get("/config_dump?mask=foo").status, 400);
+    assert_eq!(served.get("/config_dump?name_regex=[").status, 400);
+}
+
+#[test]
+fn server_info_names_the_backend_and_why() {
+    let served = Served::start();
+    let info = served.get("/server_info").json();
+    assert_eq!(info["state"], "LIVE");
+    assert_eq!(info["uptime_current_epoch"], "61s");
+    assert_eq!(info["command_line_options"]["concurrency"], 2);
+    assert_eq!(info["node"]["id"], "n1");
+    let build = &info["node"]["user_agent_build_version"];
+    assert_eq!(build["version"], json!({ "major_number": 0, "minor_number": 1, "patch": 0 }));
+    assert_eq!(build["metadata"]["io.backend"], "epoll");
+    assert_eq!(build["metadata"]["io.backend.reason"], "asked for");
+}
+
+#[test]
+fn memory_runtime_and_certs_are_documents() {
+    let served = Served::start();
+    assert_ne!(served.get("/memory").json()["total_physical_bytes"], "0");
+    let runtime = served.get("/runtime").json();
+    assert_eq!(runtime["layers"], json!(["low", "high"]));
+    assert_eq!(runtime["entries"]["a"], json!({ "layer_values": ["5", "6"], "final_value": "6" }));
+    assert_eq!(runtime["entries"]["b"], json!({ "layer_values": ["x", ""], "final_value": "x" }));
+    assert_eq!(served.get("/certs").json(), json!({ "certificates": [] }));
+    assert_eq!(served.get("/hot_restart_version").body, "disabled");
+}
+
+#[test]
+fn logging_shows_and_changes_levels() {
+    let served = Served::start();
+    assert!(served.post("/logging").body.starts_with("active loggers:\n  a2a: off\n  admin: off\n"));
+    let answer = served.post("/logging?paths=admin:debug,main:info");
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains("\n  admin: debug\n") && answer.body.contains("\n  main: info\n"));
+    assert!(served.post("/logging?upstream=trace").body.contains("\n  upstream: trace\n"));
+    let form = "level=error";
+    let rest = format!(
+        "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+        form.len()
+    );
+    assert!(served.ask("POST", "/logging", &rest).body.contains("\n  upstream: error\n"));
+    for (query, reason) in [
+        ("level=foo", "unknown logger level"),
+        ("nope=trace", "unknown logger name"),
+        ("paths=x", "empty logger name or empty logger level"),
+        ("paths=admin:info,x:info", "unknown logger name"),
+        ("a=b&level=info", "invalid number of parameters"),
+        ("group=admin:info", "group parameter requires fine-grain logging to be enabled"),
+    ] {
+        let answer = served.post(&format!("/logging?{query}"));
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.body.starts_with(&format!("error: {reason}\n\nusage: ")), "{}", answer.body);
+        assert!(answer.body.contains("\n  admin: error\n"), "nothing changed");
+    }
+    assert_eq!(served.post("/logging?level=off").status, 200);
+}
+
+#[test]
+fn head_of_a_request_beyond_the_bound_is_refused() {
+    let served = Served::start();
+    let answer = served.get(&format!("/ready?{}", "x".repeat(64 * 1024)));
+    assert!([414, 431].contains(&answer.status), "{}", answer.status);
+    assert_eq!(served.ask("HEAD", "/ready", "").body, "");
+    assert_eq!(served.ask("PUT", "/ready", "").status, 200);
+}
+
+#[test]
+fn connection_serves_several_requests() {
+    let served = Served::start();
+    let mut stream = TcpStream::connect(served.address).unwrap();
+    stream.write_all(b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\nGET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert_eq!(text.matches("LIVE\n").count(), 2);
+}
+
+#[test]
+fn address_that_is_taken_is_an_error() {
+    let served = Served::start();
+    let error = AdminListener::bind(&Address::Ip(served.address)).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+}
+
+#[test]
+fn pipe_is_served_and_a_stale_one_replaced() {
+    let path = std::env::temp_dir().join(format!("ringway-admin-{}.sock", std::process::id()));
+    let pipe = Address::Pipe(crate::config::address::Pipe { path: path.clone(), mode: 0o600 });
+    drop(AdminListener::bind(&pipe).unwrap());
+    let listener = AdminListener::bind(&pipe).unwrap();
+    assert_eq!(AdminListener::bind(&pipe).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+    assert!(UnixStream::connect(&path).is_ok());
+    drop(listener);
+    std::fs::remove_file(&path).unwrap();
+    let hidden = Address::Pipe(crate::config::address::Pipe {
+        path: format!("@ringway-admin-{}", std::process::id()).into(),
+        mode: 0,
+    });
+    assert_eq!(AdminListener::bind(&hidden).unwrap().local_address(), &hidden);
+}
