@@ -10,6 +10,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod control;
+pub mod filter;
 pub mod format;
 #[doc(hidden)]
 pub mod fuzz;

@@ -1,6 +1,7 @@
 //! The composition root: bootstrap → listening sockets → one worker per core and the control thread → signals → drain.
 mod config;
 mod demo;
+mod runtime_layers;
 mod workers;
 
 use std::io;
@@ -14,11 +15,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::base::clock;
 use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, Options};
 use crate::config::address::Address;
+use crate::config::bootstrap::Bootstrap;
 use crate::config::listener::Listener;
 use crate::config::socket::{SocketOption, SocketOptionValue, SocketState};
 use crate::control::log_writer::LogWriter;
 use crate::control::xds::LoadedBootstrap;
 use crate::control::xds::convert::Report;
+use crate::filter::CompileServices;
+use crate::protocol::http::forwarding::LocalInfo;
+use crate::route::CompileContext;
 use crate::runtime::RawOption;
 use crate::runtime::listen::{self, ListenOptions};
 use crate::snapshot::{Compiler, Snapshot};
@@ -63,12 +68,10 @@ fn serve(options: &Options, loaded: &LoadedBootstrap) -> Result<(), String> {
     let registry = Arc::new(Registry::new(worker_count));
     let mut log_writer =
         LogWriter::start().map_err(|error| format!("the access-log thread cannot start: {error}"))?;
-    let mut open_sink = |sink: &_| log_writer.open(sink);
-    let mut compiler = Compiler { registry: &registry, open_sink: &mut open_sink };
-    let snapshot = Arc::new(compiler.bootstrap(&loaded.bootstrap).map_err(|error| error.to_string())?);
+    let snapshot = Arc::new(compile(&loaded.bootstrap, &registry, &mut log_writer)?);
     let mut sockets = bind(&snapshot, worker_count)?;
 
-    let workers = Workers::start(options, &loaded.bootstrap, &registry, worker_count)?;
+    let workers = Workers::start(options, &loaded.bootstrap, &registry, &log_writer, worker_count)?;
     for worker in (0..worker_count).rev() {
         let sockets = sockets.iter_mut().filter_map(|(place, fds)| Some((*place, fds.pop()?))).collect();
         workers.send(worker, Command::Start { snapshot: Arc::clone(&snapshot), sockets });
@@ -113,6 +116,32 @@ async fn control(options: &Options, workers: &Workers, log_writer: &LogWriter) -
             }
         }
     }
+}
+
+/// Everything static, compiled.
+fn compile(
+    bootstrap: &Bootstrap,
+    registry: &Registry,
+    log_writer: &mut LogWriter,
+) -> Result<Snapshot, String> {
+    let runtime = runtime_layers::Values::of(&bootstrap.runtime_layers);
+    let exists = |name: &str| bootstrap.clusters.iter().any(|cluster| &*cluster.name == name);
+    let local_info =
+        LocalInfo { cluster: bootstrap.node.cluster.clone(), node: bootstrap.node.id.clone(), address: None };
+    let mut compiler = Compiler {
+        registry,
+        services: CompileServices {
+            routes: CompileContext {
+                cluster_exists: &exists,
+                runtime_fraction: &|key| runtime.fraction(key),
+                runtime_integer: &|key| runtime.integer(key),
+                hash_seed: seed(usize::MAX),
+            },
+            local_info: &local_info,
+            open_sink: &mut |sink| log_writer.open(sink),
+        },
+    };
+    compiler.bootstrap(bootstrap).map_err(|(listener, error)| format!("listener {listener}: {error}"))
 }
 
 /// One socket per worker for each listener that binds; addresses that cannot be bound are named.

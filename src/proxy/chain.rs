@@ -1,40 +1,58 @@
-//! A filter chain that serves HTTP, on this core: configuration compiled once, counters, access logs.
+//! A filter chain that serves HTTP, on this core: the compiled connection manager, its counters, its scratch space, and
+//! the clusters that its routes name.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::config::http::{HttpConnectionManager, HttpFilter, RouterConfig};
-use crate::protocol::http1::head_reader::HeadLimits;
-use crate::protocol::http1::parse::ParseOptions;
-use crate::telemetry::metrics::HttpCells;
+use crate::cluster::{Cluster, ClusterManager};
+use crate::filter::ConnectionManager;
+use crate::format::header_additions::HeaderScratch;
+use crate::protocol::http::matcher::MatchScratch;
+use crate::route::{ClusterName, RouteScratch};
+use crate::telemetry::HttpCells;
 
 /// An HTTP connection manager on this core.
 #[derive(Debug)]
 pub struct HttpChain {
-    /// Its configuration.
-    pub config: Arc<HttpConnectionManager>,
+    /// What it was compiled to.
+    pub manager: Arc<ConnectionManager>,
     /// Its counters on this core.
     pub stats: HttpCells,
-    /// Options of the router filter.
-    pub(super) router: RouterConfig,
-    pub(super) request_limits: HeadLimits,
-    pub(super) parse_options: ParseOptions,
+    /// Name of the filter chain.
+    pub(super) name: Box<str>,
+    /// The routing table's clusters by slot; `None`: there is none of that name.
+    clusters: Box<[Option<Rc<Cluster>>]>,
+    pub(super) scratch: RefCell<Scratch>,
+}
+
+/// What the steps of a request write to. Borrowed within a step, never across one.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub(super) route: RouteScratch,
+    pub(super) matching: MatchScratch,
+    pub(super) headers: HeaderScratch,
+    pub(super) text: Vec<u8>,
+    pub(super) path: Vec<u8>,
 }
 
 impl HttpChain {
-    /// The chain of `config`.
-    pub fn new(config: Arc<HttpConnectionManager>, stats: HttpCells) -> Self {
-        let HttpFilter::Router(router) =
-            config.http_filters.last().cloned().unwrap_or(HttpFilter::Router(RouterConfig::default()));
-        let request_limits = HeadLimits {
-            bytes_max: config.max_request_headers_kb.saturating_mul(1024),
-            headers_max: config.common.max_headers_count,
-        };
-        let parse_options = ParseOptions {
-            accept_http_10: config.http1.accept_http_10,
-            allow_absolute_url: config.http1.allow_absolute_url,
-            allow_custom_methods: config.http1.allow_custom_methods,
-            allow_chunked_length: config.http1.allow_chunked_length,
-        };
-        Self { config, stats, router, request_limits, parse_options }
+    /// The chain of `manager`; clusters of its routes are looked up once, here.
+    pub fn new(
+        manager: Arc<ConnectionManager>,
+        stats: HttpCells,
+        name: &str,
+        clusters: &ClusterManager,
+    ) -> Self {
+        let clusters = manager.routes.clusters().map(|(_, name)| clusters.find(name)).collect();
+        Self { manager, stats, name: name.into(), clusters, scratch: RefCell::default() }
+    }
+
+    /// The cluster of that name, if there is one.
+    pub(super) fn cluster(&self, name: ClusterName<'_>, clusters: &ClusterManager) -> Option<Rc<Cluster>> {
+        match name {
+            ClusterName::Slot(slot) => self.clusters.get(slot.0 as usize)?.clone(),
+            ClusterName::Text(text) => clusters.find(std::str::from_utf8(text).ok()?),
+        }
     }
 }

@@ -1,15 +1,22 @@
 //! What all connections of a worker share.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
+use super::chain::HttpChain;
 use super::date::DateCache;
 use super::drain::Drain;
 use super::listener::ConnectionLimit;
-use super::stream::StreamPool;
+use super::stream::{Stream, StreamPool};
+use crate::base::clock::Now;
 use crate::base::rng::Rng;
 use crate::cluster::ClusterManager;
-use crate::runtime::Runtime;
+use crate::config::access_log::AccessLogType;
+use crate::format::access_log_buffer::AccessLogBuffer;
+use crate::format::context::FormatContext;
+use crate::runtime::{Runtime, TaskId};
 use crate::telemetry::metrics::ServerCells;
 
 /// The shared state of one core.
@@ -31,6 +38,9 @@ pub struct WorkerContext {
     pub rng: RefCell<Rng>,
     /// The `date` header of this second.
     pub date: DateCache,
+    /// Access-log records on their way to the log thread.
+    pub access_log: RefCell<AccessLogBuffer>,
+    access_log_task: Cell<TaskId>,
     /// Open connections of clients on this core.
     pub open: Cell<usize>,
     ids: Cell<u64>,
@@ -43,11 +53,12 @@ impl WorkerContext {
         runtime: Runtime,
         server: ServerCells,
         connections: ConnectionLimit,
+        access_log: AccessLogBuffer,
         seed: u64,
         index: usize,
         workers: usize,
     ) -> Rc<Self> {
-        Rc::new(Self {
+        let context = Rc::new(Self {
             clusters: ClusterManager::new(&runtime, index),
             runtime,
             server,
@@ -56,10 +67,14 @@ impl WorkerContext {
             connections,
             rng: RefCell::new(Rng::from_seed(seed)),
             date: DateCache::default(),
+            access_log: RefCell::new(access_log),
+            access_log_task: Cell::new(TaskId::NONE),
             open: Cell::new(0),
             ids: Cell::new(index as u64),
             ids_step: workers.max(1) as u64,
-        })
+        });
+        context.access_log_task.set(context.runtime.spawn(flush_access_log(Rc::clone(&context))));
+        context
     }
 
     /// A number no other connection of the process has; never 0.
@@ -68,8 +83,46 @@ impl WorkerContext {
         self.ids.get()
     }
 
+    /// Records a request that is over in the logs of its chain.
+    pub(super) fn log_access(&self, chain: &HttpChain, stream: &Stream) {
+        if chain.manager.access_logs.is_empty() {
+            return;
+        }
+        let format = FormatContext {
+            request: Some(&stream.request),
+            response: Some(&stream.response),
+            trailers: Some(&stream.trailers),
+            log_type: AccessLogType::DownstreamEnd,
+            ..FormatContext::new(&stream.info, self.runtime.now().0, self.random())
+        };
+        let mut buffer = self.access_log.borrow_mut();
+        let waiting = buffer.flush_at_ns().is_some();
+        let matching = &mut chain.scratch.borrow_mut().matching;
+        for log in &chain.manager.access_logs {
+            log.log(&format, matching, &mut buffer);
+        }
+        if !waiting && buffer.flush_at_ns().is_some() {
+            self.runtime.wake(self.access_log_task.get());
+        }
+    }
+
     /// 64 random bits.
     pub fn random(&self) -> u64 {
         self.rng.borrow_mut().next_u64()
     }
+}
+
+/// Hands access-log records over when they have waited long enough.
+async fn flush_access_log(context: Rc<WorkerContext>) {
+    let timer = context.runtime.timer();
+    poll_fn(|_| -> Poll<()> {
+        let mut buffer = context.access_log.borrow_mut();
+        buffer.flush_due(context.runtime.now().0);
+        if let Some(due) = buffer.flush_at_ns() {
+            // What was due by now is gone, so this arms.
+            let _ = timer.poll_at(Now(due));
+        }
+        Poll::Pending
+    })
+    .await;
 }

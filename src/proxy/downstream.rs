@@ -14,6 +14,7 @@ use super::context::WorkerContext;
 use super::http;
 use super::listener::{ConnectionPermit, Listener};
 use crate::base::clock::Now;
+use crate::protocol::http::forwarding;
 use crate::runtime::{TcpStream, Timer};
 use crate::telemetry::names::{HttpHistogram, HttpStat, ListenerHistogram, ListenerStat};
 
@@ -28,6 +29,8 @@ pub(super) struct Connection {
     pub(super) timer: Timer,
     pub(super) remote: SocketAddr,
     pub(super) local: SocketAddr,
+    /// What its requests have in common in headers.
+    pub(super) peer: forwarding::Downstream,
     pub(super) id: u64,
     pub(super) opened: Now,
     pub(super) requests: Cell<u32>,
@@ -77,6 +80,12 @@ pub(super) fn spawn(
             timer: context.runtime.timer(),
             id: context.next_id(),
             opened: context.runtime.now(),
+            peer: forwarding::Downstream::new(
+                Some(remote.ip()),
+                Some(local),
+                false,
+                &chain.manager.forwarding,
+            ),
             context,
             listener,
             chain,
@@ -122,7 +131,7 @@ async fn serve(connection: Connection) {
 /// Waits for the first byte of a request, which stays unread.
 async fn wait_for_request(connection: &Connection) -> Waited {
     let Connection { context, chain, stream, timer, .. } = connection;
-    let options = &chain.config.common;
+    let options = &chain.manager.config.common;
     let idle_from = context.runtime.now();
     let idle_due = options.idle_timeout.map(|idle| idle_from.after(idle));
     let life_due = options.max_connection_duration.map(|max| connection.opened.after(max));
@@ -143,7 +152,7 @@ async fn wait_for_request(connection: &Connection) -> Waited {
             return Poll::Ready(Waited::Expired(Some(HttpStat::DownstreamCxIdleTimeout)));
         }
         // With the safe variant the next response says so instead.
-        if !chain.config.http1_safe_max_connection_duration && is_due(life_due) {
+        if !chain.manager.config.http1_safe_max_connection_duration && is_due(life_due) {
             return Poll::Ready(Waited::Expired(Some(HttpStat::DownstreamCxMaxDurationReached)));
         }
         Poll::Pending
@@ -159,7 +168,7 @@ async fn linger(connection: &Connection) {
     stream.shutdown_write();
     let flushed = flush(connection).await;
     // A zero timeout means no waiting for the peer's end.
-    let Some(delay) = chain.config.delayed_close_timeout.filter(|_| flushed) else { return };
+    let Some(delay) = chain.manager.config.delayed_close_timeout.filter(|_| flushed) else { return };
     let due = context.runtime.now().after(delay);
     let ended = poll_fn(|_| {
         loop {
@@ -180,7 +189,7 @@ async fn linger(connection: &Connection) {
 async fn flush(connection: &Connection) -> bool {
     let Connection { context, chain, stream, timer, .. } = connection;
     let begun = context.runtime.now();
-    let due = chain.config.stream_flush_timeout.map(|patience| begun.after(patience));
+    let due = chain.manager.config.stream_flush_timeout.map(|patience| begun.after(patience));
     stream.flush();
     poll_fn(|_| match stream.poll_sent(0) {
         Poll::Ready(outcome) => Poll::Ready(outcome.is_ok()),

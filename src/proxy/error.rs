@@ -199,7 +199,7 @@ impl ProxyError {
             }
             Self::Connect(ConnectError::Failed(_)) => {
                 "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
-                 transport failure reason: delayed connect error: "
+                 transport failure reason: "
             }
             Self::UpstreamClosed { .. } => {
                 "upstream connect error or disconnect/reset before headers. reset reason: connection termination"

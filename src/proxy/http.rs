@@ -53,7 +53,8 @@ pub(super) async fn serve_request(connection: &Connection) -> After {
         }
         Err(error) => {
             fail(connection, &mut stream, error);
-            local_reply::send(connection, &mut stream, &Reply::error(error), false);
+            let reply = Reply::error(error, &stream);
+            local_reply::send(connection, &mut stream, &reply, false);
             After::Close
         }
     };
@@ -64,6 +65,11 @@ pub(super) async fn serve_request(connection: &Connection) -> After {
 async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Request) -> After {
     match routing::decide(connection, stream, request) {
         Decision::Reply(reply) => reply_and_go_on(connection, stream, request, &reply),
+        Decision::Fail(error) => {
+            fail(connection, stream, error);
+            let reply = Reply::error(error, stream);
+            reply_and_go_on(connection, stream, request, &reply)
+        }
         Decision::Forward(forward) => match router::forward(connection, stream, request, &forward).await {
             Forwarded::Complete { close } if close => After::Close,
             Forwarded::Complete { .. } => After::KeepAlive,
@@ -73,7 +79,8 @@ async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Req
                 if error == ProxyError::DownstreamClosed {
                     return After::Reset;
                 }
-                reply_and_go_on(connection, stream, request, &Reply::error(error))
+                let reply = Reply::error(error, stream);
+                reply_and_go_on(connection, stream, request, &reply)
             }
             Forwarded::Failed { error, response_begun: true } => {
                 fail(connection, stream, error);
@@ -123,6 +130,7 @@ fn begin(connection: &Connection, stream: &mut Stream) {
     info.downstream_remote_address = connection.remote.into();
     info.downstream_local_address = connection.local.into();
     info.downstream_direct_local_address = connection.local.into();
+    crate::protocol::stream_info::set_text(&mut info.filter_chain_name, &chain.name);
 }
 
 /// Takes note of why a request failed.
@@ -170,12 +178,13 @@ fn finish(connection: &Connection, stream: &mut Stream) {
     stats.add(HttpStat::DownstreamCxTxBytesTotal, stream.info.downstream_bytes.wire_sent);
     let took = now.0.saturating_sub(stream.info.start_ns) / 1_000_000;
     stats.record(HttpHistogram::DownstreamRqTime, took);
+    context.log_access(chain, stream);
 }
 
 /// Reads and parses the head, then strips what concerns only this connection.
 async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Request, ProxyError> {
     let Connection { context, chain, stream: downstream, timer, .. } = connection;
-    let options = &chain.config;
+    let options = &chain.manager.config;
     let begun = context.runtime.now();
     let headers_due = options.request_headers_timeout.map(|limit| begun.after(limit));
     let mut deadlines = Deadlines {
@@ -193,7 +202,7 @@ async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Reque
                 Poll::Ready(Ok(Some(mut chunk))) => {
                     deadlines.last_activity = context.runtime.now();
                     let fed = reader
-                        .feed(&mut stream.request, &chunk, &chain.request_limits)
+                        .feed(&mut stream.request, &chunk, &chain.manager.request_limits)
                         .map_err(ProxyError::RequestHead)?;
                     stream.info.downstream_bytes.header_received += fed.consumed as u64;
                     stream.info.downstream_bytes.wire_received += fed.consumed as u64;
@@ -217,7 +226,7 @@ async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Reque
     })
     .await?;
 
-    let parsed = parse::parse_request(&mut stream.request, &chain.parse_options);
+    let parsed = parse::parse_request(&mut stream.request, &chain.manager.parse_options);
     let client_is_11 = stream.request.version() >= Version::Http11;
     stream.info.protocol = Some(stream.request.version());
     let meta = parsed.map_err(ProxyError::RequestHead)?;
@@ -227,7 +236,7 @@ async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Reque
         BodyLength::Chunked => Framing::Chunked { trailers },
         _ => Framing::Plain,
     };
-    let body = BodyCopy::new(meta.body, chain.request_limits, framing);
+    let body = BodyCopy::new(meta.body, chain.manager.request_limits, framing);
     if body.is_done() {
         let now = context.runtime.now();
         deadlines.request_complete = Some(now);
@@ -254,7 +263,7 @@ fn may_go_on(connection: &Connection, meta: &RequestMeta) -> bool {
         stats.inc(HttpStat::DownstreamCxDrainClose);
         return false;
     }
-    let options = &chain.config.common;
+    let options = &chain.manager.config.common;
     if options.max_requests_per_connection.is_some_and(|max| connection.requests.get() >= max) {
         stats.inc(HttpStat::DownstreamCxMaxRequestsReached);
         return false;
@@ -271,7 +280,7 @@ fn may_go_on(connection: &Connection, meta: &RequestMeta) -> bool {
 
 /// Tells a client that waits for it to send its body, unless the endpoint is to say so.
 pub(super) fn answer_expectation(connection: &Connection, stream: &mut Stream, request: &Request) -> bool {
-    if !request.meta.expect_continue || connection.chain.config.proxy_100_continue {
+    if !request.meta.expect_continue || connection.chain.manager.config.proxy_100_continue {
         return true;
     }
     stream.request.remove(&headers::EXPECT);

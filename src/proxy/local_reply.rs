@@ -1,10 +1,18 @@
 //! Replies of our own: the only place that turns an error into a status.
 
+use std::borrow::Cow;
+
+use super::chain::Scratch;
 use super::downstream::Connection;
 use super::error::ProxyError;
+use super::routing::Matched;
 use super::stream::Stream;
 use super::wire;
+use crate::cluster::pool::ConnectError;
+use crate::format::context::FormatContext;
+use crate::format::local_reply::LocalReply;
 use crate::protocol::http::body::BodyLength;
+use crate::protocol::http::forwarding;
 use crate::protocol::http::head::Version;
 use crate::protocol::http::headers::{self, HeaderName};
 use crate::protocol::http1::encode::{ResponseEncoding, encode_response};
@@ -14,22 +22,34 @@ use crate::protocol::stream_info::set_text;
 #[derive(Debug)]
 pub(super) struct Reply<'a> {
     pub(super) status: u16,
-    pub(super) body: &'a [u8],
-    pub(super) content_type: &'a [u8],
-    pub(super) details: &'a str,
+    pub(super) body: Cow<'a, [u8]>,
+    pub(super) details: &'static str,
     /// A header besides those that every reply has.
-    pub(super) header: Option<(&'static HeaderName, Vec<u8>)>,
+    pub(super) header: Option<(HeaderName, Vec<u8>)>,
+    /// The route whose answer this is: its header changes apply.
+    pub(super) matched: Option<Matched<'a>>,
 }
 
-impl Reply<'static> {
+impl<'a> Reply<'a> {
     /// The reply that an error is answered with.
-    pub(super) fn error(error: ProxyError) -> Self {
+    pub(super) fn error(error: ProxyError, stream: &Stream) -> Self {
+        let mut body = Cow::Borrowed(error.body().as_bytes());
+        if matches!(error, ProxyError::Connect(ConnectError::Failed(_))) {
+            // A failure path: putting the reason together is fine.
+            body.to_mut().extend_from_slice(stream.info.upstream_transport_failure_reason.as_bytes());
+        }
+        let status = error.status().unwrap_or(503);
+        Self { status, body, details: error.details(), header: None, matched: None }
+    }
+
+    /// A redirect to `location`.
+    pub(super) fn redirect(status: u16, location: Vec<u8>, matched: Option<Matched<'a>>) -> Self {
         Self {
-            status: error.status().unwrap_or(503),
-            body: error.body().as_bytes(),
-            content_type: b"text/plain",
-            details: error.details(),
-            header: None,
+            status,
+            body: Cow::Borrowed(b""),
+            details: crate::protocol::response_code_details::DIRECT_RESPONSE,
+            header: Some((headers::LOCATION, location)),
+            matched,
         }
     }
 }
@@ -37,43 +57,70 @@ impl Reply<'static> {
 /// Queues the reply and sets it going.
 pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'_>, keep_alive: bool) {
     let Connection { context, chain, stream: downstream, .. } = connection;
+    let manager = &chain.manager;
+    let now = context.runtime.now().0;
+    set_text(&mut stream.info.response_code_details, reply.details);
     let head = &mut stream.response;
     head.clear();
     head.set_status(reply.status);
-    if !reply.body.is_empty() {
-        head.set(&headers::CONTENT_TYPE, reply.content_type);
-    }
     if let Some((name, value)) = &reply.header {
         head.set(name, value);
     }
-    head.set(&headers::DATE, &context.date.at(context.runtime.wall_ns()));
-    head.set(&headers::SERVER, chain.config.server_name.as_bytes());
+    let scratch = &mut *chain.scratch.borrow_mut();
+    let Scratch { matching, headers: added, text, route, .. } = scratch;
+    let mut rewritten = LocalReply {
+        request: Some(&stream.request),
+        response: head,
+        info: &mut stream.info,
+        body: &reply.body,
+        now_ns: now,
+        random: context.random(),
+    };
+    let content_type = manager.local_replies.rewrite(&mut rewritten, matching, added, text);
+    if !text.is_empty() {
+        stream.response.set(&headers::CONTENT_TYPE, content_type.as_bytes());
+    }
+    if let Some(matched) = &reply.matched {
+        let mut format = FormatContext::new(&stream.info, now, context.random());
+        format.request = Some(&stream.request);
+        let choice = matched.choice.as_ref();
+        manager.routes.mutate_response(
+            Some(matched.virtual_host),
+            Some(matched.route),
+            choice,
+            &mut stream.response,
+            &format,
+            route,
+        );
+    }
+    stream.response.set(&headers::DATE, &context.date.at(context.runtime.wall_ns()));
+    forwarding::mutate_response(&mut stream.response, &stream.request, &manager.forwarding);
     let is_10 = stream.request.version() == Version::Http10;
     if !keep_alive {
-        head.set(&headers::CONNECTION, b"close");
+        stream.response.set(&headers::CONNECTION, b"close");
     } else if is_10 {
-        head.set(&headers::CONNECTION, b"keep-alive");
+        stream.response.set(&headers::CONNECTION, b"keep-alive");
     }
-    let is_head = stream.request.method() == b"HEAD";
+    let status = stream.response.status();
+    let bodiless = stream.request.method() == b"HEAD" || status == 204 || status == 304;
     let encoding = ResponseEncoding {
-        body: BodyLength::Length(reply.body.len() as u64),
-        names: chain.config.http1.header_key_format,
+        body: if status == 204 { BodyLength::None } else { BodyLength::Length(text.len() as u64) },
+        names: manager.config.http1.header_key_format,
         version: if is_10 { Version::Http10 } else { Version::Http11 },
     };
+    let head = &stream.response;
     let sent =
         wire::send_encoded(&context.runtime, downstream, |room| encode_response(head, &encoding, room));
     let info = &mut stream.info;
-    info.response_code = Some(reply.status);
-    set_text(&mut info.response_code_details, reply.details);
-    let now = context.runtime.now().0;
+    info.response_code = Some(status);
     info.downstream_timing.first_tx_ns = Some(now);
     info.downstream_timing.last_tx_ns = Some(now);
     if let Ok(bytes) = sent {
         info.downstream_bytes.header_sent += bytes as u64;
         info.downstream_bytes.wire_sent += bytes as u64;
-        if !is_head && downstream.send_copy(reply.body) {
-            info.bytes_sent += reply.body.len() as u64;
-            info.downstream_bytes.wire_sent += reply.body.len() as u64;
+        if !bodiless && downstream.send_copy(text) {
+            info.bytes_sent += text.len() as u64;
+            info.downstream_bytes.wire_sent += text.len() as u64;
         }
     }
     downstream.flush();

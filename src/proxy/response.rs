@@ -6,10 +6,10 @@ use super::error::ProxyError;
 use super::routing::Forward;
 use super::stream::Stream;
 use super::wire::{self, SendError};
-use crate::config::http::ServerHeaderTransformation;
+use crate::format::context::FormatContext;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
-use crate::protocol::http::headers;
+use crate::protocol::http::{forwarding, headers};
 use crate::protocol::http1::encode::{self, ResponseEncoding, encode_response};
 use crate::protocol::http1::framing::ResponseMeta;
 use crate::protocol::http1::hop_by_hop;
@@ -57,6 +57,20 @@ pub(super) fn send_tunnel(
     Ok(())
 }
 
+/// Queues our own 200 to a CONNECT that ends here.
+pub(super) fn send_connected(
+    connection: &Connection,
+    stream: &mut Stream,
+    forward: &Forward<'_>,
+) -> Result<(), ProxyError> {
+    stream.response.clear();
+    stream.response.set_status(200);
+    edit(connection, stream, forward);
+    queue(connection, stream, BodyLength::UntilClose, Version::Http11)?;
+    connection.stream.flush();
+    Ok(())
+}
+
 /// Queues the final head.
 pub(super) fn send_final(
     connection: &Connection,
@@ -80,7 +94,7 @@ pub(super) fn send_final(
         stream.response.set(&headers::CONNECTION, b"keep-alive");
     }
     queue(connection, stream, body, if client.is_11 { Version::Http11 } else { Version::Http10 })?;
-    let http1 = &connection.chain.config.http1;
+    let http1 = &connection.chain.manager.config.http1;
     let framing = match body {
         BodyLength::Chunked => {
             Framing::Chunked { trailers: http1.enable_trailers.then_some(http1.header_key_format) }
@@ -93,27 +107,39 @@ pub(super) fn send_final(
 /// What the router and the connection manager write into every response from upstream.
 fn edit(connection: &Connection, stream: &mut Stream, forward: &Forward<'_>) {
     let Connection { context, chain, .. } = connection;
-    let head = &mut stream.response;
-    stream.info.response_code = Some(head.status());
-    set_text(&mut stream.info.response_code_details, details::VIA_UPSTREAM);
-    if !chain.router.suppress_envoy_headers {
-        let sent = stream.info.upstream_timing.first_tx_ns.unwrap_or(stream.info.start_ns);
-        let took = context.runtime.now().0.saturating_sub(sent) / 1_000_000;
+    let manager = &chain.manager;
+    let now = context.runtime.now().0;
+    let Stream { request, response: head, info, .. } = stream;
+    info.response_code = Some(head.status());
+    set_text(&mut info.response_code_details, details::VIA_UPSTREAM);
+    if !manager.router.suppress_envoy_headers {
+        let sent = info.upstream_timing.first_tx_ns.unwrap_or(info.start_ns);
         let mut digits = [0; encode::DECIMAL_DIGITS_MAX];
-        head.set(&headers::X_ENVOY_UPSTREAM_SERVICE_TIME, encode::decimal(took, &mut digits));
+        let took = encode::decimal(now.saturating_sub(sent) / 1_000_000, &mut digits);
+        head.set(&headers::X_ENVOY_UPSTREAM_SERVICE_TIME, took);
     }
-    forward.edit_response(head);
+    let matched = &forward.matched;
+    if matched.virtual_host.include_attempt_count_in_response {
+        let mut digits = [0; encode::DECIMAL_DIGITS_MAX];
+        head.set(
+            &headers::X_ENVOY_ATTEMPT_COUNT,
+            encode::decimal(u64::from(info.attempt_count), &mut digits),
+        );
+    }
+    let mut format = FormatContext::new(info, now, context.random());
+    format.request = Some(request);
+    manager.routes.mutate_response(
+        Some(matched.virtual_host),
+        Some(matched.route),
+        matched.choice.as_ref(),
+        head,
+        &format,
+        &mut chain.scratch.borrow_mut().route,
+    );
     if !head.contains(&headers::DATE) {
         head.set(&headers::DATE, &context.date.at(context.runtime.wall_ns()));
     }
-    let server = chain.config.server_name.as_bytes();
-    match chain.config.server_header_transformation {
-        ServerHeaderTransformation::Overwrite => head.set(&headers::SERVER, server),
-        ServerHeaderTransformation::AppendIfAbsent if !head.contains(&headers::SERVER) => {
-            head.set(&headers::SERVER, server);
-        }
-        ServerHeaderTransformation::AppendIfAbsent | ServerHeaderTransformation::PassThrough => {}
-    }
+    forwarding::mutate_response(head, request, &manager.forwarding);
 }
 
 fn queue(
@@ -123,7 +149,7 @@ fn queue(
     version: Version,
 ) -> Result<(), ProxyError> {
     let Connection { context, chain, stream: downstream, .. } = connection;
-    let encoding = ResponseEncoding { body, names: chain.config.http1.header_key_format, version };
+    let encoding = ResponseEncoding { body, names: chain.manager.config.http1.header_key_format, version };
     let head = &stream.response;
     let written =
         wire::send_encoded(&context.runtime, downstream, |room| encode_response(head, &encoding, room));

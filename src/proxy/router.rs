@@ -11,6 +11,7 @@ use super::copy::CopyError;
 use super::downstream::Connection;
 use super::error::{ProxyError, Retry};
 use super::http::{self, Request};
+use super::response;
 use super::routing::Forward;
 use super::stream::Stream;
 use super::upstream_request::{Download, Ended, Exchange};
@@ -50,7 +51,11 @@ pub(super) async fn forward(
     let stats = cluster.stats();
     stats.inc(ClusterStat::UpstreamRqTotal);
     stats.gauge_inc(ClusterStat::UpstreamRqActive);
-    let outcome = attempts(connection, stream, request, forward).await;
+    let outcome = if forward.terminate_connect.is_some() {
+        terminate_connect(connection, stream, forward).await
+    } else {
+        attempts(connection, stream, request, forward).await
+    };
     stats.gauge_dec(ClusterStat::UpstreamRqActive);
     count_response(connection, stream, forward, &outcome);
     outcome
@@ -65,7 +70,7 @@ async fn attempts(
     let failed = |error| Forwarded::Failed { error, response_begun: false };
     let mut retried = false;
     loop {
-        let mut upstream = match acquire(connection, stream, &forward.cluster, retried).await {
+        let mut upstream = match acquire(connection, stream, forward, retried).await {
             Ok(upstream) => upstream,
             Err(error) => return failed(error),
         };
@@ -103,17 +108,40 @@ async fn attempts(
     }
 }
 
+/// Ends a CONNECT here: what follows in the tunnel goes to a host as plain bytes. Source: Envoy `connect_config`.
+async fn terminate_connect(connection: &Connection, stream: &mut Stream, forward: &Forward<'_>) -> Forwarded {
+    let outcome = match acquire(connection, stream, forward, true).await {
+        Ok(upstream) => response::send_connected(connection, stream, forward).map(|()| upstream),
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(upstream) => Forwarded::Tunnel(upstream),
+        Err(error) => Forwarded::Failed { error, response_begun: false },
+    }
+}
+
 /// A connection to a host of the cluster; a fresh one for a retry.
 async fn acquire(
     connection: &Connection,
     stream: &mut Stream,
-    cluster: &Rc<Cluster>,
+    forward: &Forward<'_>,
     fresh: bool,
 ) -> Result<UpstreamConnection, ProxyError> {
-    let Connection { context, timer, .. } = connection;
+    let Connection { context, chain, timer, .. } = connection;
+    let cluster = &forward.cluster;
     let host = cluster.pick(&mut context.rng.borrow_mut()).ok_or(ProxyError::NoHealthyUpstream)?;
     stream.info.upstream_host = StreamAddress::Ip(host.address());
     host.with_hostname(|name| set_text(&mut stream.info.upstream_host_name, name));
+    if forward.action.takes_host_of_endpoint() && !stream.info.upstream_host_name.is_empty() {
+        let keep_original = !chain.manager.router.suppress_envoy_headers;
+        let name = stream.info.upstream_host_name.as_bytes();
+        forward.action.set_host(
+            &mut stream.request,
+            name,
+            keep_original,
+            &mut chain.scratch.borrow_mut().text,
+        );
+    }
     let upstream = match (!fresh).then(|| pool::checkout(&host)).flatten() {
         Some(idle) => idle,
         None => connect(connection, stream, cluster, &host, timer).await?,
@@ -190,7 +218,10 @@ async fn attempt(
         Err(SendError::Exhausted) => return (Err(ProxyError::UpstreamClosed { reset: false }), false),
     }
     request.deadlines.response = forward.timeout;
-    request.deadlines.idle = forward.idle_timeout.unwrap_or(request.deadlines.idle);
+    // The route's word, where it has one; zero is no limit.
+    if let Some(idle) = forward.action.idle_timeout {
+        request.deadlines.idle = (!idle.is_zero()).then_some(idle);
+    }
     if request.body.is_done() {
         // With a body the head goes out with its first bytes.
         upstream.stream().flush();

@@ -1,69 +1,283 @@
 //! From a request to what is done with it: the connection manager's edits, the route, the cluster.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::chain::Scratch;
 use super::downstream::Connection;
 use super::error::ProxyError;
 use super::http::Request;
 use super::local_reply::Reply;
 use super::stream::Stream;
 use crate::cluster::Cluster;
-use crate::config::route::{Action, ClusterSpecifier};
-use crate::protocol::http::head::Head;
+use crate::config::http::HeadersWithUnderscoresAction;
+use crate::config::route::ConnectConfig;
+use crate::format::context::FormatContext;
+use crate::protocol::http::error::HeadError;
+use crate::protocol::http::path::{self, PathVerdict};
+use crate::protocol::http::{forwarding, headers, host};
+use crate::protocol::http1::framing::MethodKind;
+use crate::protocol::response_code_details as details;
+use crate::protocol::stream_info::{StreamAddress, set_text};
+use crate::route::{self, Action, ClusterChoice, Outcome, Route, VirtualHost};
 use crate::telemetry::codes::Origin;
+use crate::telemetry::{HttpStat, ServerStat};
 
 /// What is done with a request.
 #[derive(Debug)]
 pub(super) enum Decision<'a> {
     /// It is answered here.
     Reply(Reply<'a>),
+    /// It failed here.
+    Fail(ProxyError),
     /// It is forwarded.
     Forward(Forward<'a>),
+}
+
+/// The route that a request has taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Matched<'a> {
+    pub(super) virtual_host: &'a VirtualHost,
+    pub(super) route: &'a Route,
+    pub(super) choice: Option<ClusterChoice<'a>>,
 }
 
 /// Where and how a request is forwarded.
 #[derive(Debug)]
 pub(super) struct Forward<'a> {
     pub(super) cluster: Rc<Cluster>,
+    pub(super) matched: Matched<'a>,
+    pub(super) action: &'a route::Forward,
     /// Longest time from the complete request to the complete response; `None`: no limit.
     pub(super) timeout: Option<Duration>,
-    /// The route's own idle timeout, if it has one; inside, `None` is no limit.
-    pub(super) idle_timeout: Option<Option<Duration>>,
+    /// Set for a CONNECT whose tunnel ends here.
+    pub(super) terminate_connect: Option<ConnectConfig>,
     /// Whether statistics count the request as internal.
     pub(super) origin: Origin,
-    _route: std::marker::PhantomData<&'a ()>,
-}
-
-impl Forward<'_> {
-    /// The route's edits of a response.
-    pub(super) fn edit_response(&self, _head: &mut Head) {}
 }
 
 /// Edits the request and decides.
 pub(super) fn decide<'a>(
     connection: &'a Connection,
     stream: &mut Stream,
-    _request: &Request,
+    request: &mut Request,
 ) -> Decision<'a> {
-    let path = stream.request.path();
-    for host in &connection.chain.config.route_config.virtual_hosts {
-        for route in &host.routes {
-            let _ = (&route.matcher, path);
-            let Action::Forward(action) = &route.action else { continue };
-            let ClusterSpecifier::Cluster(name) = &action.cluster else { continue };
-            let Some(cluster) = connection.context.clusters.find(name) else {
-                let error = ProxyError::NoCluster { status: action.cluster_not_found_response_code.status() };
-                return Decision::Reply(Reply::error(error));
-            };
-            return Decision::Forward(Forward {
-                cluster,
-                timeout: (!action.timeout.is_zero()).then_some(action.timeout),
-                idle_timeout: None,
-                origin: Origin::External,
-                _route: std::marker::PhantomData,
-            });
+    match admit(connection, stream) {
+        Ok(None) => {}
+        Ok(Some(reply)) => return Decision::Reply(reply),
+        Err(error) => return Decision::Fail(error),
+    }
+    let origin = introduce(connection, stream);
+    let Connection { context, chain, .. } = connection;
+    let random = context.random();
+    let scratch = &mut *chain.scratch.borrow_mut();
+    ignore_upgrade(connection, stream, request, scratch);
+    let routes = &chain.manager.routes;
+    let (virtual_host, route) = match routes.find_route(&stream.request, random, &mut scratch.route) {
+        Outcome::Route(virtual_host, route) => (virtual_host, route),
+        Outcome::TlsRedirect(_) => {
+            let mut location = Vec::new();
+            route::RouteTable::tls_redirect(&stream.request, &mut location);
+            return Decision::Reply(Reply::redirect(301, location, None));
+        }
+        Outcome::NoRoute(_) => {
+            chain.stats.inc(HttpStat::NoRoute);
+            return Decision::Fail(ProxyError::NoRoute);
+        }
+    };
+    set_text(&mut stream.info.route_name, &route.name);
+    let matched = Matched { virtual_host, route, choice: None };
+    let keep_original = !chain.manager.router.suppress_envoy_headers;
+    chain.stats.inc(HttpStat::RqTotal);
+    match &route.action {
+        Action::Forward(action) => {
+            forward(connection, stream, request, matched, action, random, origin, scratch)
+        }
+        Action::Redirect(redirect) => {
+            chain.stats.inc(HttpStat::RqRedirect);
+            let mut location = Vec::new();
+            route.redirect(redirect, &mut stream.request, keep_original, &mut scratch.route, &mut location);
+            Decision::Reply(Reply::redirect(redirect.status, location, Some(matched)))
+        }
+        Action::DirectResponse(answer) => {
+            chain.stats.inc(HttpStat::RqDirectResponse);
+            Decision::Reply(Reply {
+                status: answer.status,
+                body: Cow::Borrowed(&answer.body),
+                details: details::DIRECT_RESPONSE,
+                header: None,
+                matched: Some(matched),
+            })
+        }
+        Action::NonForwarding => Decision::Fail(ProxyError::NoRoute),
+    }
+}
+
+/// Refuses what the connection manager does not let pass, and normalises path and host.
+fn admit<'a>(connection: &Connection, stream: &mut Stream) -> Result<Option<Reply<'a>>, ProxyError> {
+    let Connection { context, chain, .. } = connection;
+    let config = &chain.manager.config;
+    let head = &mut stream.request;
+    if !head.has_authority() {
+        // Only HTTP/1.0 gets here without one.
+        if config.http1.default_host_for_http_10.is_empty() {
+            return Err(ProxyError::RequestHead(HeadError::HostMissing));
+        }
+        head.set_authority(config.http1.default_host_for_http_10.as_bytes());
+    }
+    match config.common.headers_with_underscores_action {
+        HeadersWithUnderscoresAction::Allow => {}
+        action if head.iter().any(|(name, _)| name.contains(&b'_')) => {
+            if action == HeadersWithUnderscoresAction::RejectRequest {
+                context.server.inc(ServerStat::Http1RequestsRejectedWithUnderscoresInHeaders);
+                return Err(ProxyError::UnderscoreInHeader);
+            }
+            context.server.inc(ServerStat::Http1DroppedHeadersWithUnderscores);
+            head.retain(|name, _| !name.contains(&b'_'));
+        }
+        _ => {}
+    }
+    let scratch = &mut *chain.scratch.borrow_mut();
+    match path::sanitize(head.path(), chain.manager.paths, &mut scratch.text, &mut scratch.path) {
+        PathVerdict::Unchanged => {}
+        PathVerdict::Changed => head.set_path(&scratch.path),
+        PathVerdict::Reject => return Err(ProxyError::PathRejected),
+        PathVerdict::Redirect
+            if head.get(&headers::CONTENT_TYPE).is_some_and(|t| t.starts_with(b"application/grpc")) =>
+        {
+            return Err(ProxyError::PathRejected);
+        }
+        PathVerdict::Redirect => {
+            chain.stats.inc(HttpStat::DownstreamRqRedirectedWithNormalizedPath);
+            let location = scratch.path.clone();
+            let mut reply = Reply::redirect(307, location, None);
+            reply.details = "path_normalization_failed";
+            return Ok(Some(reply));
         }
     }
-    Decision::Reply(Reply::error(ProxyError::NoRoute))
+    let port = Some(connection.local.port());
+    host::strip(head, config.strip_trailing_host_dot, config.strip_port, port, &mut scratch.text);
+    Ok(None)
+}
+
+/// Writes and removes what the next hop may or may not believe.
+fn introduce(connection: &Connection, stream: &mut Stream) -> Origin {
+    let Connection { context, chain, .. } = connection;
+    let manager = &chain.manager;
+    let client = forwarding::mutate_request(
+        &mut stream.request,
+        &manager.forwarding,
+        &connection.peer,
+        manager.routes.internal_only_headers(),
+        &mut context.rng.borrow_mut(),
+        &mut chain.scratch.borrow_mut().text,
+    );
+    let info = &mut stream.info;
+    if let Some(address) = client.address.filter(|&address| address != connection.remote.ip()) {
+        info.downstream_remote_address = StreamAddress::Ip((address, 0).into());
+    }
+    if let Some(Ok(id)) = stream.request.get(&headers::X_REQUEST_ID).map(std::str::from_utf8) {
+        set_text(&mut info.request_id, id);
+    }
+    if client.internal { Origin::Internal } else { Origin::External }
+}
+
+/// Takes out an upgrade that the configuration treats as absent.
+fn ignore_upgrade(
+    connection: &Connection,
+    stream: &mut Stream,
+    request: &mut Request,
+    scratch: &mut Scratch,
+) {
+    let ignored = &connection.chain.manager.ignored_upgrades;
+    if !request.meta.upgrade || ignored.is_empty() {
+        return;
+    }
+    let regexes = &mut scratch.matching.regexes;
+    let asked = stream.request.get(&headers::UPGRADE).unwrap_or_default();
+    if ignored.iter().any(|matcher| matcher.matches(asked, regexes)) {
+        request.meta.upgrade = false;
+        stream.request.remove(&headers::UPGRADE);
+        stream.request.remove(&headers::CONNECTION);
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the facts of one decision, gathered by its only caller")]
+fn forward<'a>(
+    connection: &'a Connection,
+    stream: &mut Stream,
+    request: &Request,
+    matched: Matched<'a>,
+    action: &'a route::Forward,
+    random: u64,
+    origin: Origin,
+    scratch: &mut Scratch,
+) -> Decision<'a> {
+    let Connection { context, chain, .. } = connection;
+    let manager = &chain.manager;
+    let choice = action.choose_cluster(&stream.request, random);
+    let Some(cluster) = chain.cluster(choice.name(&stream.request), &context.clusters) else {
+        chain.stats.inc(HttpStat::NoCluster);
+        return Decision::Fail(ProxyError::NoCluster { status: action.cluster_not_found_status });
+    };
+    let Ok(terminate_connect) = upgrade(connection, stream, request, action) else {
+        return Decision::Fail(ProxyError::UpgradeRefused);
+    };
+    set_text(&mut stream.info.upstream_cluster, &cluster.config().name);
+    set_text(&mut stream.info.upstream_cluster_alt_stat_name, &cluster.config().alt_stat_name);
+    let timeouts = action.timeouts(&mut stream.request, manager.timeouts);
+    let matched = Matched { choice: Some(choice), ..matched };
+    let mut format = FormatContext::new(&stream.info, context.runtime.now().0, context.random());
+    format.request = None;
+    manager.routes.mutate_request(
+        matched.virtual_host,
+        matched.route,
+        Some(&choice),
+        &mut stream.request,
+        &format,
+        &mut scratch.route,
+    );
+    let keep_original = !manager.router.suppress_envoy_headers;
+    matched.route.rewrite(action, &mut stream.request, keep_original, &mut scratch.route);
+    if matched.virtual_host.include_request_attempt_count {
+        stream.request.set(&headers::X_ENVOY_ATTEMPT_COUNT, b"1");
+    }
+    Decision::Forward(Forward {
+        cluster,
+        matched,
+        action,
+        timeout: timeouts.per_try.into_iter().chain(timeouts.response).min(),
+        terminate_connect,
+        origin,
+    })
+}
+
+/// Whether the request's upgrade or CONNECT may pass: the route's word, else the connection manager's. For a CONNECT
+/// whose tunnel ends here, how.
+fn upgrade(
+    connection: &Connection,
+    stream: &Stream,
+    request: &Request,
+    action: &route::Forward,
+) -> Result<Option<ConnectConfig>, ()> {
+    let is_connect = request.meta.method == MethodKind::Connect;
+    if !is_connect && !request.meta.upgrade {
+        return Ok(None);
+    }
+    let asked: &[u8] =
+        if is_connect { b"CONNECT" } else { stream.request.get(&headers::UPGRADE).unwrap_or_default() };
+    let rule = action.upgrade(asked);
+    let allowed = rule.map(|rule| rule.enabled).or_else(|| {
+        let configured = &connection.chain.manager.config.upgrade_configs;
+        configured
+            .iter()
+            .find(|config| asked.eq_ignore_ascii_case(config.upgrade_type.as_bytes()))
+            .map(|config| config.enabled)
+    });
+    if allowed == Some(true) {
+        Ok(rule.filter(|_| is_connect).and_then(|rule| rule.connect))
+    } else {
+        Err(())
+    }
 }

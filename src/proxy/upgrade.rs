@@ -43,7 +43,7 @@ pub(super) async fn tunnel(
         if total != moved {
             (moved, last_activity) = (total, runtime.now());
         }
-        let due = chain.config.stream_idle_timeout.map(|limit| last_activity.after(limit));
+        let due = chain.manager.config.stream_idle_timeout.map(|limit| last_activity.after(limit));
         if due.is_some_and(|due| timer.poll_at(due).is_ready()) {
             chain.stats.inc(HttpStat::DownstreamRqIdleTimeout);
             return Poll::Ready(After::Close);

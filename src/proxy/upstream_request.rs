@@ -175,7 +175,7 @@ impl Exchange<'_> {
             ResponseKind::Interim => {
                 let forward = self.request.client_is_11
                     && (self.stream.response.status() != 100
-                        || self.connection.chain.config.proxy_100_continue);
+                        || self.connection.chain.manager.config.proxy_100_continue);
                 if forward {
                     response::send_interim(self.connection, self.stream, &meta)?;
                 }

@@ -9,11 +9,12 @@ use tokio::sync::Notify;
 use super::seed;
 use crate::cli::{self, EXIT_FAILURE, EXIT_PANIC, Options};
 use crate::config::bootstrap::Bootstrap;
+use crate::control::log_writer::LogWriter;
 use crate::proxy::ConnectionLimit;
 use crate::runtime::mailbox::{MailboxSender, mailbox};
 use crate::runtime::{BackendInfo, IoBackend, IoChoice, RingLevel, Runtime};
 use crate::telemetry::Registry;
-use crate::worker::{self, Command, Setup};
+use crate::worker::{self, AccessLogSetup, Command, Setup};
 
 /// All workers of the process.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ impl Workers {
         options: &Options,
         bootstrap: &Bootstrap,
         registry: &Arc<Registry>,
+        log_writer: &LogWriter,
         count: usize,
     ) -> Result<Self, String> {
         let choice = io_choice(options);
@@ -52,7 +54,17 @@ impl Workers {
         for index in 0..count {
             let (sender, receiver) =
                 mailbox().map_err(|error| format!("worker {index} has no mailbox: {error}"))?;
-            let setup = Setup { index, workers: count, seed: seed(index), connections: connections.clone() };
+            let setup = Setup {
+                index,
+                workers: count,
+                seed: seed(index),
+                connections: connections.clone(),
+                access_log: AccessLogSetup {
+                    queue: log_writer.queue(),
+                    flush_interval: options.file_flush_interval,
+                    flush_min_bytes: options.file_flush_min_bytes,
+                },
+            };
             let (registry, running) = (Arc::clone(registry), Arc::clone(&running));
             let chosen = chosen.clone();
             let body = move || {

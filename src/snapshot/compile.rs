@@ -1,39 +1,28 @@
 //! From configuration types to resources: everything that can be wrong beyond conversion shows here.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 
 use super::{ClusterResource, HostRegistry, HttpResource, ListenerResource, Snapshot};
-use crate::config::access_log::AccessLogSink;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::listener::{FilterChain, Listener, NetworkFilter};
-use crate::format::access_log_queue::SinkId;
+use crate::filter::{CompileError, CompileServices, ConnectionManager};
 use crate::telemetry::Registry;
 
 /// Compiles configuration, with what it needs from the control thread.
 pub struct Compiler<'a> {
     /// Where scopes of metrics come from.
     pub registry: &'a Registry,
-    /// Opens an access log.
-    pub open_sink: &'a mut dyn FnMut(&AccessLogSink) -> io::Result<SinkId>,
-}
-
-/// What could not be compiled.
-#[derive(Debug)]
-pub struct CompileError {
-    /// Which resource.
-    pub resource: String,
-    /// What is wrong with it.
-    pub reason: String,
+    /// What connection managers need.
+    pub services: CompileServices<'a>,
 }
 
 impl Compiler<'_> {
     /// All static resources of a bootstrap. Endpoints that need resolving are not there yet.
     ///
     /// # Errors
-    /// An access log cannot be opened, an expression does not compile.
-    pub fn bootstrap(&mut self, bootstrap: &Bootstrap) -> Result<Snapshot, CompileError> {
+    /// The listener's name, and what is wrong with it.
+    pub fn bootstrap(&mut self, bootstrap: &Bootstrap) -> Result<Snapshot, (Box<str>, CompileError)> {
         let clusters = bootstrap
             .clusters
             .iter()
@@ -43,8 +32,8 @@ impl Compiler<'_> {
                 Arc::new(ClusterResource { config: Arc::clone(config), stats, hosts })
             })
             .collect();
-        let listeners =
-            bootstrap.listeners.iter().map(|config| self.listener(config)).collect::<Result<_, _>>()?;
+        let listener = |config| self.listener(config).map_err(|error| (config.name.clone(), error));
+        let listeners = bootstrap.listeners.iter().map(listener).collect::<Result<_, _>>()?;
         Ok(Snapshot { clusters, listeners })
     }
 
@@ -64,8 +53,9 @@ impl Compiler<'_> {
         let Some(NetworkFilter::HttpConnectionManager(config)) = chain.filters.last() else {
             return Ok(None);
         };
+        let manager = Arc::new(ConnectionManager::compile(config, &mut self.services)?);
         let stats = self.registry.http(&config.stat_prefix, listener);
-        Ok(Some(Arc::new(HttpResource { config: Arc::clone(config), stats })))
+        Ok(Some(Arc::new(HttpResource { manager, chain: chain.name.clone(), stats })))
     }
 }
 
@@ -82,11 +72,3 @@ impl fmt::Debug for Compiler<'_> {
         f.write_str("Compiler")
     }
 }
-
-impl fmt::Display for CompileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.resource, self.reason)
-    }
-}
-
-impl std::error::Error for CompileError {}

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use crate::cluster::HostSpec;
 use crate::config::cluster::Cluster;
-use crate::config::http::HttpConnectionManager;
 use crate::config::listener::Listener;
+use crate::filter::ConnectionManager;
 use crate::telemetry::{ClusterStat, HttpStat, ListenerStat, Scope};
 
-pub use compile::{CompileError, Compiler};
+pub use compile::Compiler;
 pub use hosts::HostRegistry;
 
 /// All resources of one generation.
@@ -44,6 +44,8 @@ pub struct ListenerResource {
 /// An HTTP connection manager.
 #[derive(Debug)]
 pub struct HttpResource {
-    pub config: Arc<HttpConnectionManager>,
+    pub manager: Arc<ConnectionManager>,
+    /// Name of the filter chain.
+    pub chain: Box<str>,
     pub stats: Arc<Scope<HttpStat>>,
 }

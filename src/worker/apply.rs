@@ -98,10 +98,14 @@ impl Worker {
 
     fn listener(&self, resource: &ListenerResource) -> Rc<Listener> {
         let slot = Slot::Worker(self.index);
-        let chain = resource
-            .http
-            .as_ref()
-            .map(|http| Rc::new(HttpChain::new(Arc::clone(&http.config), http.stats.cells(slot))));
+        let chain = resource.http.as_ref().map(|http| {
+            Rc::new(HttpChain::new(
+                Arc::clone(&http.manager),
+                http.stats.cells(slot),
+                &http.chain,
+                &self.context.clusters,
+            ))
+        });
         Listener::new(Arc::clone(&resource.config), resource.stats.cells(slot), chain)
     }
 

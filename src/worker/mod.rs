@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::HostSpec;
+use crate::format::access_log_buffer::AccessLogBuffer;
+use crate::format::access_log_queue::LogQueue;
 use crate::proxy::{ConnectionLimit, WorkerContext};
 use crate::runtime::Runtime;
 use crate::runtime::mailbox::Mailbox;
@@ -40,6 +42,18 @@ pub struct Setup {
     pub seed: u64,
     /// The process's limit of connections.
     pub connections: ConnectionLimit,
+    /// The log thread's queue, and when records go there.
+    pub access_log: AccessLogSetup,
+}
+
+/// How a worker hands over access-log records.
+#[derive(Clone, Debug)]
+pub struct AccessLogSetup {
+    pub queue: LogQueue,
+    /// Longest time a record waits.
+    pub flush_interval: Duration,
+    /// Bytes that are handed over at once.
+    pub flush_min_bytes: usize,
 }
 
 /// Runs a worker until it has drained.
@@ -53,10 +67,12 @@ pub fn run(
     mailbox: Mailbox<Command>,
 ) -> io::Result<()> {
     let server = registry.server(Slot::Worker(setup.index));
+    let access_log = &setup.access_log;
     let context = WorkerContext::new(
         runtime.clone(),
         server.clone(),
         setup.connections.clone(),
+        AccessLogBuffer::new(access_log.queue.clone(), access_log.flush_interval, access_log.flush_min_bytes),
         setup.seed,
         setup.index,
         setup.workers,
@@ -78,6 +94,7 @@ pub fn run(
         worker.report();
     }
     server.gauge_dec(ServerStat::Workers);
+    context.access_log.borrow_mut().flush();
     context.clusters.clear();
     runtime.shut_down();
     Ok(())

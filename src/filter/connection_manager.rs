@@ -1,0 +1,149 @@
+//! An HTTP connection manager, compiled: routing table, header rules, local replies, access logs.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use crate::base::regex::RegexSlots;
+use crate::config::access_log::AccessLogSink;
+use crate::config::error::ConfigError;
+use crate::config::http::{HttpConnectionManager, HttpFilter, RouterConfig};
+use crate::format::access_log::AccessLog;
+use crate::format::access_log_queue::SinkId;
+use crate::format::local_reply::LocalReplies;
+use crate::protocol::http::forwarding::{ForwardingSettings, LocalInfo};
+use crate::protocol::http::matcher::StringMatcher;
+use crate::protocol::http::path::PathSettings;
+use crate::protocol::http1::head_reader::HeadLimits;
+use crate::protocol::http1::parse::ParseOptions;
+use crate::route::{CompileContext, RouteTable, TimeoutOptions};
+
+/// A compiled connection manager.
+#[derive(Debug)]
+pub struct ConnectionManager {
+    /// As configured.
+    pub config: Arc<HttpConnectionManager>,
+    /// Options of its router filter.
+    pub router: RouterConfig,
+    /// Where requests go.
+    pub routes: RouteTable,
+    /// What is written to and removed from heads.
+    pub forwarding: ForwardingSettings,
+    /// How paths are normalised.
+    pub paths: PathSettings,
+    /// How replies of our own look.
+    pub local_replies: LocalReplies,
+    /// What is recorded, and where.
+    pub access_logs: Box<[AccessLog]>,
+    /// Upgrades that are treated as absent.
+    pub ignored_upgrades: Box<[StringMatcher]>,
+    /// Bounds of request heads.
+    pub request_limits: HeadLimits,
+    /// What the request parser accepts.
+    pub parse_options: ParseOptions,
+    /// How requests' own words about timeouts count.
+    pub timeouts: TimeoutOptions,
+}
+
+/// What compiling needs from elsewhere.
+#[allow(missing_debug_implementations, reason = "it borrows functions")]
+pub struct CompileServices<'a> {
+    /// For the routing table.
+    pub routes: CompileContext<'a>,
+    /// What this process is called.
+    pub local_info: &'a LocalInfo,
+    /// Opens an access log.
+    pub open_sink: &'a mut dyn FnMut(&AccessLogSink) -> io::Result<SinkId>,
+}
+
+/// Why a connection manager could not be compiled.
+#[derive(Debug)]
+pub enum CompileError {
+    /// The configuration is wrong; the path is relative to the manager.
+    Config(ConfigError),
+    /// An access log cannot be opened.
+    Sink { sink: AccessLogSink, error: io::Error },
+}
+
+impl ConnectionManager {
+    /// Compiles a connection manager.
+    ///
+    /// # Errors
+    /// A mistake in routes, formats or expressions; an access log that cannot be opened.
+    pub fn compile(
+        config: &Arc<HttpConnectionManager>,
+        services: &mut CompileServices<'_>,
+    ) -> Result<Self, CompileError> {
+        let router = match config.http_filters.last() {
+            Some(HttpFilter::Router(router)) => router.clone(),
+            None => RouterConfig::default(),
+        };
+        let mut slots = RegexSlots::default();
+        let mut access_logs = Vec::new();
+        for (index, log) in config.access_log.iter().enumerate() {
+            let sink = (services.open_sink)(&log.sink)
+                .map_err(|error| CompileError::Sink { sink: log.sink.clone(), error })?;
+            access_logs.push(AccessLog::compile(log, sink, &format!("access_log[{index}]"), &mut slots)?);
+        }
+        let ignored = &config.http1.ignore_http_11_upgrade;
+        let ignored_upgrades = ignored
+            .iter()
+            .enumerate()
+            .map(|(index, matcher)| {
+                let path = format!("http_protocol_options.ignore_http_11_upgrade[{index}]");
+                StringMatcher::compile(matcher, &path, &mut slots)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            routes: RouteTable::compile(&config.route_config, &services.routes)
+                .map_err(|error| within("route_config", error))?,
+            forwarding: ForwardingSettings::new(config, services.local_info),
+            paths: PathSettings::of(config),
+            local_replies: LocalReplies::compile(
+                &config.local_reply_config,
+                "local_reply_config",
+                &mut slots,
+            )?,
+            access_logs: access_logs.into(),
+            ignored_upgrades,
+            request_limits: HeadLimits {
+                bytes_max: config.max_request_headers_kb.saturating_mul(1024),
+                headers_max: config.common.max_headers_count,
+            },
+            parse_options: ParseOptions {
+                accept_http_10: config.http1.accept_http_10,
+                allow_absolute_url: config.http1.allow_absolute_url,
+                allow_custom_methods: config.http1.allow_custom_methods,
+                allow_chunked_length: config.http1.allow_chunked_length,
+            },
+            timeouts: TimeoutOptions {
+                respect_expected: router.respect_expected_rq_timeout,
+                suppress_envoy_headers: router.suppress_envoy_headers,
+            },
+            config: Arc::clone(config),
+            router,
+        })
+    }
+}
+
+fn within(field: &str, mut error: ConfigError) -> ConfigError {
+    error.path = format!("{field}.{}", error.path);
+    error
+}
+
+impl From<ConfigError> for CompileError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Sink { sink, error } => write!(f, "cannot open access log {sink:?}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for CompileError {}
