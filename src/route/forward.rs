@@ -98,7 +98,7 @@ impl Forward {
                     found
                 });
                 // The sum of the weights is `total`, so one is always found.
-                let chosen = chosen.or(targets.last());
+                let chosen = chosen.or_else(|| targets.last());
                 debug_assert!(chosen.is_some_and(|chosen| chosen.weight > 0));
                 match chosen {
                     Some(chosen) => ClusterChoice { target: &chosen.target, weighted: Some(chosen) },

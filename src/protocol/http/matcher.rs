@@ -131,7 +131,8 @@ impl HeaderMatcher {
     /// Whether the head meets the condition. Several values count as one, joined by commas, as in Envoy.
     pub fn matches(&self, head: &Head, scratch: &mut MatchScratch) -> bool {
         let MatchScratch { regexes, joined } = scratch;
-        let Some(value) = joined_value(head, &self.name, joined).or(self.missing_is_empty.then_some(&[]))
+        let Some(value) =
+            joined_value(head, &self.name, joined).or_else(|| self.missing_is_empty.then_some(&[]))
         else {
             // Missing: only questions of presence can be answered with yes.
             return matches!(self.condition, Condition::Present(present) if present == self.invert);

@@ -1,0 +1,229 @@
+//! Clusters, rewrites, timeouts, upgrades and redirects of whole tables.
+
+use super::*;
+
+// === forwarding ===
+
+fn forwarding(path: config::PathMatch, edit: impl FnOnce(&mut config::RouteAction)) -> RouteTable {
+    let mut action = config::RouteAction::to(config::ClusterSpecifier::Cluster("c".into()));
+    edit(&mut action);
+    compile_routes(vec![route(path, config::Action::Forward(Box::new(action)))])
+}
+
+fn chosen(table: &RouteTable, head: &Head, random: u64) -> String {
+    match forward_of(table).1.choose_cluster(head, random).name(head) {
+        ClusterName::Slot(slot) => table.clusters().find(|(it, _)| *it == slot).unwrap().1.to_owned(),
+        ClusterName::Text(text) => format!("header {}", String::from_utf8_lossy(text)),
+    }
+}
+
+#[test]
+fn weighted_clusters_share_by_weight_header_and_runtime() {
+    let table =
+        forwarding(prefix("/"), |it| it.cluster = weighted(&[("a", 1), ("zero", 0), ("b", 3)], |_| {}));
+    let head = request("h", "/", &[]);
+    let drawn: Vec<_> = (0..5).map(|random| chosen(&table, &head, random)).collect();
+    assert_eq!(drawn, ["a", "b", "b", "b", "a"]);
+    assert_eq!(table.clusters().map(|(_, name)| name).collect::<Vec<_>>(), ["a", "zero", "b"]);
+
+    let by_header = forwarding(prefix("/"), |it| {
+        it.cluster = weighted(&[("a", 1), ("b", 3)], |it| it.header_name = Some("x-r".into()));
+    });
+    assert_eq!(chosen(&by_header, &request("h", "/", &[("x-r", "4")]), 1), "a");
+    assert_eq!(chosen(&by_header, &request("h", "/", &[("x-r", "junk")]), 1), "b");
+    assert_eq!(
+        chosen(&by_header, &request("h", "/", &[("x-r", "0"), ("x-r", "0")]), 1),
+        "b",
+        "two values do not count"
+    );
+
+    let by_runtime = forwarding(prefix("/"), |it| {
+        it.cluster = weighted(&[("a", 1), ("b", 3)], |it| it.runtime_key_prefix = Some("weights".into()));
+    });
+    assert!((0..8).all(|random| chosen(&by_runtime, &head, random) == "a"));
+}
+
+#[test]
+fn cluster_header_names_the_cluster() {
+    let table =
+        forwarding(prefix("/"), |it| it.cluster = config::ClusterSpecifier::ClusterHeader("x-c".into()));
+    assert_eq!(chosen(&table, &request("h", "/", &[("x-c", "a")]), 0), "header a");
+    assert_eq!(chosen(&table, &request("h", "/", &[]), 0), "header ");
+}
+
+fn rewritten(path: config::PathMatch, rewrite: config::PathRewrite, asked: &str) -> (String, String) {
+    let table = forwarding(path, |it| it.path_rewrite = rewrite);
+    let (route, forward) = forward_of(&table);
+    let mut head = request("h", asked, &[]);
+    route.rewrite(forward, &mut head, true, &mut RouteScratch::default());
+    (text(&head, ":path"), text(&head, "x-envoy-original-path"))
+}
+
+/// As observed from Envoy 1.40.
+#[test]
+fn path_is_rewritten_by_prefix_or_regex() {
+    let to = |text: &str| config::PathRewrite::Prefix(text.into());
+    let regex = |regex: &str, substitution: &str| {
+        config::PathRewrite::Regex(RegexRewrite { regex: regex.into(), substitution: substitution.into() })
+    };
+    for (path, rewrite, asked, expected) in [
+        (prefix("/up"), to("/"), "/up/a?b", "//a?b"),
+        (prefix("/up"), to("/"), "/up", "/"),
+        (prefix("/up/"), to("/"), "/up/a", "/a"),
+        (config::PathMatch::PathSeparatedPrefix("/up".into()), to("/new"), "/up/a?b", "/new/a?b"),
+        (config::PathMatch::Path("/up".into()), to("/new"), "/up?b", "/new?b"),
+        (config::PathMatch::SafeRegex("/u.*".into()), to("/new"), "/up/a?b", "/new?b"),
+        (prefix("/sub"), regex("^/sub(.*)$", r"/x\1"), "/sub/1?2", "/x/1?2"),
+        (prefix("/sub"), regex("^/sub(.*)$", r"/x\1"), "/sub?2", "/x?2"),
+    ] {
+        assert_eq!(rewritten(path, rewrite, asked), (expected.into(), asked.into()), "{asked}");
+    }
+    assert_eq!(rewritten(prefix("/rx"), regex("^/rx.*$", ""), "/rx/1?2"), ("/rx/1?2".into(), String::new()));
+    assert_eq!(rewritten(prefix("/a"), to(""), "/a"), ("/a".into(), String::new()));
+}
+
+/// As observed from Envoy 1.40.
+#[test]
+fn host_is_rewritten_and_the_old_one_kept() {
+    let regex = RegexRewrite { regex: "^/([^/]+)/.*$".into(), substitution: r"\1.internal".into() };
+    for (rewrite, sent, expected, forwarded) in [
+        (config::HostRewrite::Literal("o".into()), &[][..], "o", "h:80"),
+        (config::HostRewrite::Literal("o".into()), &[("x-forwarded-host", "z")], "o", "z,h:80"),
+        (config::HostRewrite::Literal("o".into()), &[("x-forwarded-host", "z,h:80")], "o", "z,h:80"),
+        (config::HostRewrite::Header("x-h".into()), &[("x-h", "o")], "o", "h:80"),
+        (config::HostRewrite::Header("x-h".into()), &[], "h:80", ""),
+        (config::HostRewrite::PathRegex(regex), &[], "a.internal", "h:80"),
+        (config::HostRewrite::Auto, &[], "h:80", ""),
+    ] {
+        let table = forwarding(prefix("/"), |it| {
+            (it.host_rewrite, it.append_x_forwarded_host) = (rewrite.clone(), true);
+        });
+        let (route, forward) = forward_of(&table);
+        let mut head = request("h:80", "/a/b", sent);
+        route.rewrite(forward, &mut head, true, &mut RouteScratch::default());
+        assert_eq!(text(&head, ":authority"), expected, "{rewrite:?}");
+        assert_eq!(text(&head, "x-forwarded-host"), forwarded, "{rewrite:?}");
+        assert_eq!(text(&head, "x-envoy-original-host"), if expected == "h:80" { "" } else { "h:80" });
+        assert_eq!(forward.takes_host_of_endpoint(), rewrite == config::HostRewrite::Auto);
+    }
+}
+
+#[test]
+fn timeouts_come_from_route_trusted_headers_and_grpc() {
+    let secs = |secs| Some(Duration::from_secs(secs));
+    let table = forwarding(prefix("/"), |_| {});
+    let timeouts = |table: &RouteTable, sent: &[(&str, &str)], options: TimeoutOptions| {
+        let mut head = request("h", "/", sent);
+        let limits = forward_of(table).1.timeouts(&mut head, options);
+        assert_eq!(text(&head, "x-envoy-upstream-rq-timeout-ms"), "");
+        (limits, text(&head, "x-envoy-expected-rq-timeout-ms"), text(&head, "grpc-timeout"))
+    };
+    let plain = TimeoutOptions::default();
+    let (limits, told, _) = timeouts(&table, &[], plain);
+    assert_eq!((limits.response, limits.per_try, &*told), (secs(15), None, "15000"));
+    let (limits, told, _) = timeouts(&table, &[("x-envoy-upstream-rq-timeout-ms", "2000")], plain);
+    assert_eq!((limits.response, &*told), (secs(2), "2000"));
+    assert_eq!(timeouts(&table, &[("x-envoy-upstream-rq-timeout-ms", "junk")], plain).0.response, secs(15));
+    assert_eq!(timeouts(&table, &[("x-envoy-upstream-rq-timeout-ms", "0")], plain).0.response, None);
+    let (limits, told, _) = timeouts(&table, &[("x-envoy-upstream-rq-per-try-timeout-ms", "1000")], plain);
+    assert_eq!((limits.per_try, &*told), (secs(1), "1000"));
+    assert_eq!(
+        timeouts(&table, &[("x-envoy-upstream-rq-per-try-timeout-ms", "15000")], plain).0.per_try,
+        None
+    );
+    let respecting = TimeoutOptions { respect_expected: true, ..plain };
+    assert_eq!(
+        timeouts(&table, &[("x-envoy-expected-rq-timeout-ms", "3000")], respecting).0.response,
+        secs(3)
+    );
+    let silent = TimeoutOptions { suppress_envoy_headers: true, ..plain };
+    assert_eq!(timeouts(&table, &[], silent).1, "");
+
+    let grpc = [("content-type", "application/grpc"), ("grpc-timeout", "5S")];
+    let capped = forwarding(prefix("/"), |it| it.max_grpc_timeout = secs(3));
+    let (limits, _, sent) = timeouts(&capped, &grpc, plain);
+    assert_eq!((limits.response, &*sent), (secs(3), "3000m"));
+    let open = forwarding(prefix("/"), |it| {
+        (it.max_grpc_timeout, it.grpc_timeout_offset) = (Some(Duration::ZERO), secs(1));
+    });
+    assert_eq!(timeouts(&open, &grpc, plain).0.response, secs(4));
+    assert_eq!(timeouts(&open, &grpc[..1], plain).0.response, None);
+
+    let stream = forwarding(prefix("/"), |it| {
+        it.max_stream_duration =
+            Some(config::MaxStreamDuration { grpc_timeout_header_max: secs(2), ..Default::default() });
+    });
+    let (limits, ..) = timeouts(&stream, &grpc, plain);
+    assert_eq!((limits.response, limits.stream), (None, secs(2)), "the route's own timeout is off then");
+}
+
+#[test]
+fn upgrades_are_found_without_case() {
+    let rule = |upgrade_type: &str, enabled| config::UpgradeConfig {
+        upgrade_type: upgrade_type.into(),
+        enabled,
+        connect_config: None,
+    };
+    let table = forwarding(prefix("/"), |it| {
+        it.upgrade_configs = vec![rule("WebSocket", true), rule("CONNECT", false)]
+    });
+    let forward = forward_of(&table).1;
+    assert!(forward.upgrade(b"websocket").unwrap().enabled);
+    assert!(!forward.upgrade(b"CONNECT").unwrap().enabled);
+    assert!(forward.upgrade(b"h2c").is_none());
+}
+
+// === redirects ===
+
+#[test]
+fn redirect_location_follows_envoy() {
+    let redirect = |edit: &dyn Fn(&mut config::RedirectAction)| {
+        let mut action = config::RedirectAction::default();
+        edit(&mut action);
+        action
+    };
+    let path = |path: &str| config::RedirectPathRewrite::Path(path.into());
+    let https = config::SchemeRedirect::Https;
+    let cases: Vec<(config::RedirectAction, &str, &str, &str)> = vec![
+        (redirect(&|it| it.host_redirect = Some("n".into())), "h:8080", "/r/a?b", "http://n/r/a?b"),
+        (redirect(&|it| it.scheme = https.clone()), "h:80", "/r/a?b", "https://h/r/a?b"),
+        (redirect(&|it| it.scheme = https.clone()), "h:8080", "/r", "https://h:8080/r"),
+        (redirect(&|it| it.scheme = https.clone()), "[::1]:80", "/r", "https://[::1]/r"),
+        (redirect(&|it| it.scheme = https.clone()), "[::1]", "/r", "https://[::1]/r"),
+        (redirect(&|it| it.port_redirect = Some(8443)), "h:80", "/r", "http://h:8443/r"),
+        (redirect(&|it| it.path = path("/n")), "h", "/r?b", "http://h/n?b"),
+        (redirect(&|it| (it.path, it.strip_query) = (path("/n"), true)), "h", "/r?b", "http://h/n"),
+        (redirect(&|it| (it.path, it.strip_query) = (path("/n?q"), true)), "h", "/r?b", "http://h/n?q"),
+        (redirect(&|it| it.path = path("n")), "h", "/r", "http://h/n"),
+        (redirect(&|it| it.strip_query = true), "h", "/r/a?b", "http://h/r/a"),
+        (
+            redirect(&|it| {
+                (it.path, it.scheme) = (config::RedirectPathRewrite::Prefix("/new".into()), https.clone())
+            }),
+            "h:80",
+            "/r/x?q=1",
+            "https://h/new/x?q=1",
+        ),
+        (
+            redirect(&|it| {
+                let rewrite = RegexRewrite { regex: "/r/(.*)".into(), substitution: r"/s/\1".into() };
+                it.path = config::RedirectPathRewrite::Regex(rewrite);
+            }),
+            "h",
+            "/r/x?q",
+            "http://h/s/x?q",
+        ),
+        (redirect(&|_| {}), "h", "/r", "http://h/r"),
+    ];
+    for (action, authority, asked, expected) in cases {
+        let table =
+            compile_routes(vec![route(prefix("/r"), config::Action::Redirect(Box::new(action.clone())))]);
+        let route = &table.virtual_hosts[0].routes[0];
+        let Action::Redirect(redirect) = &route.action else { panic!() };
+        let mut head = request(authority, asked, &[("x-forwarded-proto", "http")]);
+        let mut location = Vec::new();
+        route.redirect(redirect, &mut head, true, &mut RouteScratch::default(), &mut location);
+        assert_eq!(String::from_utf8(location).unwrap(), expected, "{action:?}");
+        assert_eq!(redirect.status, 301);
+    }
+}
