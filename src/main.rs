@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             return ExitCode::from(cli::EXIT_FAILURE);
         }
     };
-    let code = server::run(&options);
+    let code = server::run(&options, logger);
     logger.drain(Duration::from_secs(1));
     ExitCode::from(code)
 }

@@ -1,16 +1,14 @@
 //! The composition root: bootstrap → listening sockets → one worker per core and the control thread → signals → drain.
 mod config;
+mod control;
 mod demo;
+mod process;
 mod runtime_layers;
 mod workers;
 
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::base::clock;
 use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, Options};
@@ -18,9 +16,10 @@ use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::listener::Listener;
 use crate::config::socket::{SocketOption, SocketOptionValue, SocketState};
+use crate::control::admin::{Admin, AdminListener, AdminState, AllowPaths, ListenerStatus};
 use crate::control::log_writer::LogWriter;
 use crate::control::xds::LoadedBootstrap;
-use crate::control::xds::convert::Report;
+use crate::control::xds::convert::{Class, Report};
 use crate::filter::CompileServices;
 use crate::protocol::http::forwarding::LocalInfo;
 use crate::route::CompileContext;
@@ -28,11 +27,13 @@ use crate::runtime::RawOption;
 use crate::runtime::listen::{self, ListenOptions};
 use crate::snapshot::{Compiler, Snapshot};
 use crate::telemetry::Registry;
-use crate::worker::Command;
+use crate::telemetry::log::Logger;
+use control::Control;
+use process::{Parts, Process};
 use workers::Workers;
 
 /// Does what the command line asks for; the exit code.
-pub fn run(options: &Options) -> u8 {
+pub fn run(options: &Options, logger: &'static Logger) -> u8 {
     let demo = match config::is_demo(options).then(demo::start).transpose() {
         Ok(demo) => demo,
         Err(error) => return refuse(&format!("the demonstration's upstreams cannot start: {error}")),
@@ -47,6 +48,9 @@ pub fn run(options: &Options) -> u8 {
     for finding in &loaded.report.findings {
         if options.action == Action::Validate {
             println!("{finding}");
+        } else if finding.class == Class::NoEffect {
+            // Nearly every file has some; `--mode validate` lists them.
+            log::debug!("{finding}");
         } else {
             log::warn!("{finding}");
         }
@@ -57,65 +61,92 @@ pub fn run(options: &Options) -> u8 {
         println!("configuration '{name}' OK");
         return EXIT_OK;
     }
-    match serve(options, &loaded) {
+    match serve(options, loaded, logger) {
         Ok(()) => EXIT_OK,
         Err(reason) => refuse(&reason),
     }
 }
 
-fn serve(options: &Options, loaded: &LoadedBootstrap) -> Result<(), String> {
+fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) -> Result<(), String> {
+    let LoadedBootstrap { bootstrap, wire, .. } = loaded;
     let worker_count = options.concurrency.unwrap_or_else(available_cores);
     let registry = Arc::new(Registry::new(worker_count));
     let mut log_writer =
         LogWriter::start().map_err(|error| format!("the access-log thread cannot start: {error}"))?;
-    let snapshot = Arc::new(compile(&loaded.bootstrap, &registry, &mut log_writer)?);
-    let mut sockets = bind(&snapshot, worker_count)?;
-
-    let workers = Workers::start(options, &loaded.bootstrap, &registry, &log_writer, worker_count)?;
-    for worker in (0..worker_count).rev() {
-        let sockets = sockets.iter_mut().filter_map(|(place, fds)| Some((*place, fds.pop()?))).collect();
-        workers.send(worker, Command::Start { snapshot: Arc::clone(&snapshot), sockets });
-    }
+    let snapshot = Arc::new(compile(&bootstrap, &registry, &mut log_writer)?);
+    let admin = bootstrap.admin.as_ref().map(bind_admin).transpose()?;
+    let (sockets, listeners) = bind(&snapshot, worker_count)?;
+    let workers = Arc::new(Workers::start(options, &bootstrap, &registry, &log_writer, worker_count)?);
     log::info!("{}", workers.description());
+    let (sender, commands) = tokio::sync::mpsc::unbounded_channel();
+    let backend = workers.backend();
+    let process = Process::new(Parts {
+        options: options.clone(),
+        bootstrap: bootstrap.clone(),
+        wire,
+        registry: Arc::clone(&registry),
+        backend: (backend.name().to_owned(), backend.reason.clone()),
+        workers: workers.description(),
+        listeners,
+        commands: sender,
+    });
+    let admin = match admin {
+        Some(listener) => Some((listener, admin_endpoint(options, &bootstrap, &registry, &process, logger)?)),
+        None => None,
+    };
     if config::is_demo(options) {
         introduce(&workers);
     }
-
+    let control = Control {
+        options,
+        bootstrap: &bootstrap,
+        registry: &registry,
+        process,
+        workers: Arc::clone(&workers),
+        log_writer: &log_writer,
+        admin,
+        commands,
+        start: Some(Start { snapshot, sockets }),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("the control thread cannot start: {error}"))?;
-    let outcome = runtime.block_on(control(options, &workers, &log_writer));
+    let outcome = runtime.block_on(control.run());
     workers.join();
     log_writer.finish();
     outcome.map_err(|error| format!("signals cannot be received: {error}"))
 }
 
-/// The control thread: waits for what ends the process.
-async fn control(options: &Options, workers: &Workers, log_writer: &LogWriter) -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut reopen = signal(SignalKind::user_defined1())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            () = workers.ended() => return Ok(()),
-            _ = reopen.recv() => log_writer.reopen(),
-            // As Envoy: a terminal that closes does not end the proxy.
-            _ = hangup.recv() => {}
-            _ = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } } => {
-                if draining {
-                    log::warn!("told to end again: closing what is left");
-                    workers.drain(Duration::ZERO);
-                } else {
-                    log::info!("draining for {} s at most", options.drain_time.as_secs());
-                    workers.drain(options.drain_time);
-                    draining = true;
-                }
-            }
-        }
-    }
+/// What the workers are sent when everything is ready: configuration, and sockets by the listener's place in it.
+#[derive(Debug)]
+struct Start {
+    snapshot: Arc<Snapshot>,
+    sockets: Vec<(usize, Vec<OwnedFd>)>,
+}
+
+fn bind_admin(admin: &crate::config::bootstrap::Admin) -> Result<AdminListener, String> {
+    AdminListener::bind(&admin.address)
+        .map_err(|error| format!("admin: cannot listen on {}: {error}", admin.address))
+}
+
+fn admin_endpoint(
+    options: &Options,
+    bootstrap: &Bootstrap,
+    registry: &Arc<Registry>,
+    process: &Arc<Process>,
+    logger: &'static Logger,
+) -> Result<Arc<Admin>, String> {
+    let allow = bootstrap.admin.as_ref().map_or(&[][..], |admin| &admin.allow_paths);
+    let state: Arc<dyn AdminState> = Arc::<Process>::clone(process);
+    Ok(Arc::new(Admin {
+        registry: Arc::clone(registry),
+        logger,
+        state,
+        allow_paths: AllowPaths::compile(allow).map_err(|reason| format!("admin.allow_paths: {reason}"))?,
+        stats_tags: options.stats_tags.clone(),
+        flush_interval: bootstrap.stats.flush_interval,
+    }))
 }
 
 /// Everything static, compiled.
@@ -144,25 +175,34 @@ fn compile(
     compiler.bootstrap(bootstrap).map_err(|(listener, error)| format!("listener {listener}: {error}"))
 }
 
-/// One socket per worker for each listener that binds; addresses that cannot be bound are named.
-fn bind(snapshot: &Snapshot, workers: usize) -> Result<Vec<(usize, Vec<OwnedFd>)>, String> {
+/// One socket per worker for each address of each listener that binds, and what is bound; an address that cannot be
+/// bound is named.
+#[expect(clippy::type_complexity, reason = "taken apart at its only call")]
+fn bind(
+    snapshot: &Snapshot,
+    workers: usize,
+) -> Result<(Vec<(usize, Vec<OwnedFd>)>, Vec<ListenerStatus>), String> {
     let mut bound = Vec::new();
+    let mut statuses = Vec::new();
     for (place, resource) in
         snapshot.listeners.iter().enumerate().filter(|(_, listener)| listener.config.bind_to_port)
     {
-        for listen in &resource.config.addresses {
+        let config = &resource.config;
+        let mut addresses = Vec::new();
+        for listen in &config.addresses {
             let Address::Ip(address) = listen.address else {
-                return Err(format!("listener {}: Unix sockets are not there yet", resource.config.name));
+                return Err(format!("listener {}: Unix sockets are not there yet", config.name));
             };
-            let options =
-                listen_options(&resource.config, address, listen.ipv4_compat, &listen.socket_options);
-            let sockets = listen::bind(&options, workers).map_err(|error| {
-                format!("listener {}: cannot listen on {address}: {error}", resource.config.name)
-            })?;
+            let options = listen_options(config, address, listen.ipv4_compat, &listen.socket_options);
+            let failed = |error| format!("listener {}: cannot listen on {address}: {error}", config.name);
+            let sockets = listen::bind(&options, workers).map_err(failed)?;
+            let local = sockets.first().map_or(Ok(address), listen::local_addr).map_err(failed)?;
+            addresses.push(Address::Ip(local));
             bound.push((place, sockets));
         }
+        statuses.push(ListenerStatus { name: (*config.name).into(), addresses });
     }
-    Ok(bound)
+    Ok((bound, statuses))
 }
 
 fn listen_options(

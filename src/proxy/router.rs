@@ -23,7 +23,7 @@ use crate::protocol::http1::encode::{RequestEncoding, encode_request};
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
 use crate::protocol::http1::parse::ParseOptions;
 use crate::protocol::stream_info::{StreamAddress, set_text};
-use crate::telemetry::names::{ClusterStat, HttpStat};
+use crate::telemetry::names::{ClusterStat, HostStat, HttpStat};
 
 /// How forwarding ended.
 #[derive(Debug)]
@@ -75,6 +75,7 @@ async fn attempts(
             Err(error) => return failed(error),
         };
         let (outcome, response_begun) = attempt(connection, stream, request, forward, &upstream).await;
+        count_for_host(upstream.host(), stream, &outcome);
         match outcome {
             Ok(Ended::Complete { reuse_upstream, close_client }) => {
                 if reuse_upstream {
@@ -254,6 +255,22 @@ async fn attempt(
 /// RFC 9110 §9.2.2.
 fn is_idempotent(method: &[u8]) -> bool {
     matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
+}
+
+fn count_for_host(host: &Host, stream: &Stream, outcome: &Result<Ended, ProxyError>) {
+    let stats = host.stats();
+    match outcome {
+        Ok(_) if stream.info.response_code.is_some_and(|status| status < 500) => {
+            stats.inc(HostStat::RqSuccess)
+        }
+        Ok(_) => stats.inc(HostStat::RqError),
+        Err(error) => {
+            stats.inc(HostStat::RqError);
+            if *error == ProxyError::ResponseTimeout {
+                stats.inc(HostStat::RqTimeout);
+            }
+        }
+    }
 }
 
 fn count_response(connection: &Connection, stream: &Stream, forward: &Forward<'_>, outcome: &Forwarded) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::seed;
+use super::{Start, seed};
 use crate::cli::{self, EXIT_FAILURE, EXIT_PANIC, Options};
 use crate::config::bootstrap::Bootstrap;
 use crate::control::log_writer::LogWriter;
@@ -110,6 +110,27 @@ impl Workers {
         if let Some(mailbox) = self.mailboxes.get(worker) {
             mailbox.send(command);
         }
+    }
+
+    /// Tells all of them something.
+    pub(super) fn send_all(&self, command: impl Fn() -> Command) {
+        for mailbox in &self.mailboxes {
+            mailbox.send(command());
+        }
+    }
+
+    /// Gives every worker the configuration and its share of the listening sockets.
+    pub(super) fn start_serving(&self, start: Start) {
+        let Start { snapshot, mut sockets } = start;
+        for worker in (0..self.mailboxes.len()).rev() {
+            let sockets = sockets.iter_mut().filter_map(|(place, fds)| Some((*place, fds.pop()?))).collect();
+            self.send(worker, Command::Start { snapshot: Arc::clone(&snapshot), sockets });
+        }
+    }
+
+    /// The I/O back end that was chosen.
+    pub(super) fn backend(&self) -> &BackendInfo {
+        &self.backend
     }
 
     /// Lets all of them finish what runs, for `deadline` at most.

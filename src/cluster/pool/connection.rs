@@ -7,7 +7,7 @@ use crate::base::clock::Now;
 use crate::cluster::cluster::Cluster;
 use crate::cluster::host::Host;
 use crate::runtime::TcpStream;
-use crate::telemetry::names::{ClusterHistogram, ClusterStat};
+use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
 
 /// Why there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ impl UpstreamConnection {
         stats.inc(ClusterStat::UpstreamCxTotal);
         stats.inc(ClusterStat::UpstreamCxHttp1Total);
         stats.gauge_inc(ClusterStat::UpstreamCxActive);
+        host.stats().inc(HostStat::CxTotal);
+        host.stats().gauge_inc(HostStat::CxActive);
         Self {
             stream,
             cluster: Rc::clone(cluster),
@@ -95,11 +97,14 @@ impl UpstreamConnection {
     pub(super) fn begin(&mut self) {
         self.requests += 1;
         self.active = true;
+        self.host.stats().inc(HostStat::RqTotal);
+        self.host.stats().gauge_inc(HostStat::RqActive);
     }
 
     /// The request is over, its response complete.
     pub(super) fn finish(&mut self, now: Now) {
         self.active = false;
+        self.host.stats().gauge_dec(HostStat::RqActive);
         self.idle_since = now;
     }
 
@@ -117,6 +122,7 @@ impl Drop for UpstreamConnection {
     fn drop(&mut self) {
         let stats = self.cluster.stats();
         stats.gauge_dec(ClusterStat::UpstreamCxActive);
+        self.host.stats().gauge_dec(HostStat::CxActive);
         stats.inc(ClusterStat::UpstreamCxDestroy);
         let (side, side_active) = if self.closed_by_peer {
             (ClusterStat::UpstreamCxDestroyRemote, ClusterStat::UpstreamCxDestroyRemoteWithActiveRq)
@@ -125,6 +131,7 @@ impl Drop for UpstreamConnection {
         };
         stats.inc(side);
         if self.active {
+            self.host.stats().gauge_dec(HostStat::RqActive);
             stats.inc(ClusterStat::UpstreamCxDestroyWithActiveRq);
             stats.inc(side_active);
         }

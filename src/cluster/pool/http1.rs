@@ -11,7 +11,7 @@ use crate::base::clock::Now;
 use crate::cluster::cluster::Cluster;
 use crate::cluster::host::Host;
 use crate::runtime::{TcpStream, Timer};
-use crate::telemetry::names::{ClusterHistogram, ClusterStat};
+use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
 
 /// An idle connection that is alive as far as can be seen; begins a request on it.
 pub fn checkout(host: &Host) -> Option<UpstreamConnection> {
@@ -44,11 +44,13 @@ pub async fn connect(
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             stats.inc(ClusterStat::UpstreamCxConnectFail);
+            host.stats().inc(HostStat::CxConnectFail);
             return Err(ConnectError::Failed(error.raw_os_error().unwrap_or(libc::EIO)));
         }
         Err(_) => {
             stats.inc(ClusterStat::UpstreamCxConnectFail);
             stats.inc(ClusterStat::UpstreamCxConnectTimeout);
+            host.stats().inc(HostStat::CxConnectFail);
             return Err(ConnectError::Timeout);
         }
     };

@@ -1,0 +1,181 @@
+//! The control thread: signals, admin commands, discovery, and the end of the process.
+
+use std::collections::HashSet;
+use std::future::pending;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
+
+use super::process::Process;
+use super::workers::Workers;
+use super::{Start, seed};
+use crate::base::limits::ENDPOINT_UPDATES_QUEUED_MAX;
+use crate::cli::Options;
+use crate::config::bootstrap::Bootstrap;
+use crate::control::admin::{Admin, AdminCommand, AdminListener, DrainListeners, ServerState};
+use crate::control::discovery::EndpointUpdate;
+use crate::control::discovery::dns::DnsDiscovery;
+use crate::control::log_writer::LogWriter;
+use crate::telemetry::{Registry, Slot};
+use crate::worker::Command;
+
+/// What the control thread works with.
+pub(super) struct Control<'a> {
+    pub(super) options: &'a Options,
+    pub(super) bootstrap: &'a Bootstrap,
+    pub(super) registry: &'a Arc<Registry>,
+    pub(super) process: Arc<Process>,
+    pub(super) workers: Arc<Workers>,
+    pub(super) log_writer: &'a LogWriter,
+    pub(super) admin: Option<(AdminListener, Arc<Admin>)>,
+    pub(super) commands: UnboundedReceiver<AdminCommand>,
+    /// Sent to the workers once all clusters that are waited for have endpoints.
+    pub(super) start: Option<Start>,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reopen: Signal,
+    hangup: Signal,
+}
+
+impl Control<'_> {
+    /// Runs until the workers have drained.
+    ///
+    /// # Errors
+    /// Signals cannot be received.
+    pub(super) async fn run(mut self) -> io::Result<()> {
+        let mut signals = Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reopen: signal(SignalKind::user_defined1())?,
+            hangup: signal(SignalKind::hangup())?,
+        };
+        let (mut updates, _discoveries, mut awaited) = self.discover();
+        let admin = self.admin.take();
+        let serve_admin = async {
+            match admin {
+                Some((listener, admin)) => {
+                    let Err(error) = listener.serve(admin).await;
+                    log::error!("the admin endpoint ended: {error}");
+                    pending::<()>().await;
+                }
+                None => pending().await,
+            }
+        };
+        tokio::pin!(serve_admin);
+        let workers = Arc::clone(&self.workers);
+        let mut draining = false;
+        loop {
+            if awaited.is_empty() {
+                self.start_workers();
+            }
+            tokio::select! {
+                () = workers.ended() => return Ok(()),
+                () = &mut serve_admin => {}
+                _ = signals.reopen.recv() => self.log_writer.reopen(),
+                // As Envoy: a terminal that closes does not end the proxy.
+                _ = signals.hangup.recv() => {}
+                _ = signals.terminate.recv() => self.end(&mut draining),
+                _ = signals.interrupt.recv() => self.end(&mut draining),
+                Some(command) = self.commands.recv() => self.obey(command, &mut draining),
+                Some(update) = updates.recv() => {
+                    awaited.remove(&*update.cluster);
+                    self.publish(&update);
+                }
+            }
+        }
+    }
+
+    /// Starts discovery; which clusters the start waits for.
+    fn discover(&self) -> (Receiver<EndpointUpdate>, Vec<DnsDiscovery>, HashSet<Box<str>>) {
+        let (sender, updates) = mpsc::channel(ENDPOINT_UPDATES_QUEUED_MAX);
+        let mut discoveries = Vec::new();
+        let mut awaited = HashSet::new();
+        for (index, cluster) in self.bootstrap.clusters.iter().enumerate() {
+            let cells = self.registry.cluster(cluster.stat_name()).cells(Slot::Control);
+            if let Some(discovery) = DnsDiscovery::start(cluster, cells, seed(index), sender.clone()) {
+                discoveries.push(discovery);
+                if cluster.wait_for_warm_on_init {
+                    awaited.insert(cluster.name.clone());
+                }
+            }
+        }
+        (updates, discoveries, awaited)
+    }
+
+    fn start_workers(&mut self) {
+        let Some(start) = self.start.take() else { return };
+        self.workers.start_serving(start);
+        // What discovery has found so far.
+        for cluster in &self.bootstrap.clusters {
+            if let Some(hosts) = self.process.hosts(&cluster.name) {
+                let name: Arc<str> = (*cluster.name).into();
+                self.workers
+                    .send_all(|| Command::Hosts { cluster: Arc::clone(&name), hosts: Arc::clone(&hosts) });
+            }
+        }
+        self.process.set_state(ServerState::Live);
+        log::info!("all clusters have endpoints or an answer: serving");
+    }
+
+    fn publish(&self, update: &EndpointUpdate) {
+        let hosts = self.process.publish(&update.cluster, &update.assignment);
+        if self.start.is_none() {
+            self.workers.send_all(|| Command::Hosts {
+                cluster: Arc::clone(&update.cluster),
+                hosts: Arc::clone(&hosts),
+            });
+        }
+    }
+
+    /// The first call drains, the second ends at once.
+    fn end(&mut self, draining: &mut bool) {
+        self.process.set_state(ServerState::Draining);
+        if *draining {
+            log::warn!("told to end again: closing what is left");
+            self.workers.drain(Duration::ZERO);
+            return;
+        }
+        *draining = true;
+        log::info!("draining for {} s at most", self.options.drain_time.as_secs());
+        self.workers.drain(self.options.drain_time);
+    }
+
+    fn obey(&mut self, command: AdminCommand, draining: &mut bool) {
+        match command {
+            AdminCommand::Quit => self.end(draining),
+            AdminCommand::FailHealthcheck => {
+                self.process.set_state(ServerState::Draining);
+                self.workers.send_all(|| Command::HealthFailed(true));
+            }
+            AdminCommand::PassHealthcheck => {
+                if !*draining {
+                    self.process.set_state(ServerState::Live);
+                }
+                self.workers.send_all(|| Command::HealthFailed(false));
+            }
+            AdminCommand::DrainListeners(how) => self.drain_listeners(how),
+            AdminCommand::ReopenLogs => self.log_writer.reopen(),
+        }
+    }
+
+    fn drain_listeners(&self, DrainListeners { graceful, skip_exit, inbound_only }: DrainListeners) {
+        if !graceful {
+            return self.workers.send_all(|| Command::StopListeners { inbound_only });
+        }
+        self.process.set_state(ServerState::Draining);
+        self.workers.send_all(|| Command::HealthFailed(true));
+        if !skip_exit {
+            let (workers, after) = (Arc::clone(&self.workers), self.options.drain_time);
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                workers.send_all(|| Command::StopListeners { inbound_only });
+            });
+        }
+    }
+}
