@@ -6,6 +6,7 @@
 //!
 //! Differences from Envoy: `--flag=value` and `-lvalue` work as well.
 mod flags;
+mod json;
 
 use crate::telemetry::log::{Level, LogOptions, Pattern};
 use std::fmt;
