@@ -1,5 +1,6 @@
 //! The Envoy v3 API: schema table, wire bytes, conversion.
 pub mod convert;
+pub mod json;
 mod load;
 pub mod loader;
 pub mod pb;
