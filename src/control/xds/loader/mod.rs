@@ -73,7 +73,7 @@ pub struct Loaded {
 }
 
 /// Reads `sources` as one `root` message, each merged over those before it as protobuf merges: singular fields
-/// are replaced, messages merged, lists appended.
+/// are replaced, messages merged, lists appended. Then checks the API's constraints.
 ///
 /// `allow_unknown_fields` makes warnings of fields and enum values that the API does not have
 /// (`--allow-unknown-static-fields`).
@@ -85,10 +85,33 @@ pub fn load(
     sources: &[Source<'_>],
     allow_unknown_fields: bool,
 ) -> Result<Loaded, ConfigErrors> {
-    let mut bytes = Vec::new();
-    let mut source_map = SourceMap::default();
+    let (mut loaded, mut errors) = transcode(root, sources, allow_unknown_fields);
+    let checked = validate::check(root, &loaded.bytes);
+    loaded.warnings.0.extend(checked.deprecated);
+    // What could not be written is missing now: only constraints elsewhere are news.
+    let is_news = |found: &ConfigError| !errors.0.iter().any(|known| is_about(found, known));
+    let news: Vec<_> = checked.violations.into_iter().filter(is_news).collect();
+    errors.0.extend(news);
+    finish(loaded, errors)
+}
+
+/// `load` without the check of constraints: for messages that are checked elsewhere or are mere fragments.
+///
+/// # Errors
+/// As of `load`.
+pub fn read(
+    root: Message,
+    sources: &[Source<'_>],
+    allow_unknown_fields: bool,
+) -> Result<Loaded, ConfigErrors> {
+    let (loaded, errors) = transcode(root, sources, allow_unknown_fields);
+    finish(loaded, errors)
+}
+
+fn transcode(root: Message, sources: &[Source<'_>], allow_unknown_fields: bool) -> (Loaded, ConfigErrors) {
+    let mut loaded =
+        Loaded { bytes: Vec::new(), source_map: SourceMap::default(), warnings: ConfigErrors::default() };
     let mut errors = ConfigErrors::default();
-    let mut warnings = ConfigErrors::default();
     for source in sources {
         let tree = match parse(source) {
             Ok(tree) => tree,
@@ -98,23 +121,20 @@ pub fn load(
             }
         };
         let mut encoder = encode::Encoder::new(source.name, allow_unknown_fields);
-        encoder.message(&mut bytes, root, &tree);
+        encoder.message(&mut loaded.bytes, root, &tree);
         errors.0.append(&mut encoder.errors);
-        warnings.0.append(&mut encoder.warnings);
-        source_map.push(source.name, tree);
+        loaded.warnings.0.append(&mut encoder.warnings);
+        loaded.source_map.push(source.name, tree);
     }
-    let checked = validate::check(root, &bytes);
-    warnings.0.extend(checked.deprecated);
-    // What could not be written is missing now: only constraints elsewhere are news.
-    let news =
-        checked.violations.into_iter().filter(|found| !errors.0.iter().any(|known| is_about(found, known)));
-    let news: Vec<_> = news.collect();
-    errors.0.extend(news);
-    source_map.place(&mut warnings);
+    (loaded, errors)
+}
+
+fn finish(mut loaded: Loaded, mut errors: ConfigErrors) -> Result<Loaded, ConfigErrors> {
     if errors.0.is_empty() {
-        return Ok(Loaded { bytes, source_map, warnings });
+        loaded.source_map.place(&mut loaded.warnings);
+        return Ok(loaded);
     }
-    source_map.place(&mut errors);
+    loaded.source_map.place(&mut errors);
     errors.0.truncate(CONFIG_ERRORS_MAX);
     Err(errors)
 }

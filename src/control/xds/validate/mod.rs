@@ -173,9 +173,11 @@ impl Checker {
     }
 
     fn absent(&mut self, field: Field) {
+        // Rules of a oneof's member hold only while it is the one that is set.
         if field.oneof().is_some() {
-            // Another member may be set; that one is, where it must be, is a rule of the oneof.
-        } else if field.kind() == Kind::Message {
+            return;
+        }
+        if field.kind() == Kind::Message {
             if rules_at(field.rules(), Level::Field).any(|rule| rule == Rule::Required) {
                 self.violation("is required");
             }
