@@ -105,7 +105,19 @@ fn socket(at: &At<'_>, message: pb::core::SocketAddress) -> Option<Written> {
         Ok(ip) => EndpointAddress::Fixed(Address::Ip(SocketAddr::new(ip, port))),
         Err(_) => EndpointAddress::Name(HostPort { host: address.into(), port }),
     };
+    if ipv4_compat && !may_be_ipv4_compat(&address) {
+        at.field("ipv4_compat").error("only the IPv6 address :: or an IPv4-mapped IPv6 address can set it");
+    }
     Some(Written { address, ipv4_compat })
+}
+
+fn may_be_ipv4_compat(address: &EndpointAddress) -> bool {
+    match address {
+        EndpointAddress::Fixed(Address::Ip(SocketAddr::V6(v6))) => {
+            v6.ip().is_unspecified() || v6.ip().to_ipv4_mapped().is_some()
+        }
+        _ => false,
+    }
 }
 
 fn pipe(at: &At<'_>, message: pb::core::Pipe) -> Option<Pipe> {

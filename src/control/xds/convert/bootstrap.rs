@@ -17,7 +17,10 @@ use crate::control::xds::pb::{self, Named};
 /// Runtime key that limits downstream connections where the overload manager does not.
 const DOWNSTREAM_CONNECTIONS_KEY: &str = "overload.global_downstream_max_connections";
 
-/// The whole bootstrap. `None` only with errors in the report; with errors and `Some` it must not be used either.
+/// Name of the monitor that limits downstream connections.
+const DOWNSTREAM_CONNECTIONS_MONITOR: &str = "envoy.resource_monitors.global_downstream_max_connections";
+
+/// The whole bootstrap. With errors in the report it is incomplete and must not be used.
 pub(super) fn bootstrap(
     message: pb::bootstrap::Bootstrap,
     unimplemented: Unimplemented,
@@ -61,6 +64,7 @@ pub(super) fn bootstrap(
         .unwrap_or_default();
     let default_dns =
         dns::defaults(at, typed_dns_resolver_config, dns_resolution_config, use_tcp_for_dns_lookups);
+    let local_cluster = cluster_manager.as_ref().map(|message| message.local_cluster_name.clone());
     let default_bind =
         cluster_manager.and_then(|message| self::cluster_manager(&at.field("cluster_manager"), message));
     context.runtime = Runtime::new(&runtime_layers);
@@ -103,7 +107,7 @@ pub(super) fn bootstrap(
     if let Some(message) = static_resources {
         self::static_resources(&at.field("static_resources"), message, &mut converted);
     }
-    references::check(at, &converted);
+    references::check(at, &converted, local_cluster.as_deref().unwrap_or_default());
     (converted, context.report.into_inner())
 }
 
@@ -214,8 +218,7 @@ fn overload_manager(at: &At<'_>, message: pb::bootstrap::OverloadManager) -> Ove
     for (index, message) in resource_monitors.into_iter().enumerate() {
         let at = &at.item("resource_monitors", index);
         classify!(at, message => pb::bootstrap::ResourceMonitor {
-            implemented: config_type = "DownstreamConnectionsConfig; others are not implemented yet";
-            no_effect: name = "a monitor is found by the type of its typed_config";
+            implemented: name, config_type = "DownstreamConnectionsConfig; others are not implemented yet";
         });
         let Some(pb::bootstrap::ResourceMonitorConfigTypeOneOf::TypedConfig(any)) = config_type else {
             at.error("typed_config must be set");
@@ -224,7 +227,13 @@ fn overload_manager(at: &At<'_>, message: pb::bootstrap::OverloadManager) -> Ove
         let at = &at.field("typed_config");
         if type_name(&any) != pb::extensions::DownstreamConnectionsConfig::NAME {
             at.extension(Class::NotYet, &any, "");
-        } else if let Some(message) = at.unpack::<pb::extensions::DownstreamConnectionsConfig>(&any) {
+            continue;
+        }
+        // Envoy finds this monitor by its name.
+        if name != DOWNSTREAM_CONNECTIONS_MONITOR {
+            at.error(format!("this monitor must be named {DOWNSTREAM_CONNECTIONS_MONITOR}"));
+        }
+        if let Some(message) = at.unpack::<pb::extensions::DownstreamConnectionsConfig>(&any) {
             classify!(at, message => pb::extensions::DownstreamConnectionsConfig {
                 implemented: max_active_downstream_connections;
             });

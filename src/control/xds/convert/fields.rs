@@ -26,6 +26,9 @@ pub struct Field {
     pub note: &'static str,
 }
 
+/// Fields without effect that are for the reader of a configuration, so that a report of them would be noise.
+const LABELS: [&str; 2] = ["name", "description"];
+
 /// Whether a field is set to something that asks for behaviour.
 pub(super) trait IsSet {
     fn is_set(&self) -> bool;
@@ -170,6 +173,9 @@ impl Table {
     /// Reports `field` by its class if it is set.
     pub(super) fn report<T: IsSet>(&self, at: &At<'_>, field: &'static str, value: &T) {
         let name = proto_name(field);
+        if LABELS.contains(&name) {
+            return;
+        }
         let known = self.fields.iter().find(|known| known.name == name);
         if let Some(Field { class, note, .. }) = known.filter(|_| value.is_set()) {
             at.field(name).found(*class, format!("{}.{name}", self.message), note);

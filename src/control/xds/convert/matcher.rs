@@ -1,6 +1,7 @@
 //! Conditions on strings, headers and query parameters, and regular expressions.
 use super::at::At;
 use super::fields::classify;
+use crate::base::regex::{Regex, RegexSlots};
 use crate::config::matcher::{
     HeaderCondition, HeaderMatcher, QueryParameterCondition, QueryParameterMatcher, RegexRewrite,
     StringMatcher, StringPattern,
@@ -59,23 +60,19 @@ pub(super) fn regex(at: &At<'_>, message: pb::types::RegexMatcher) -> Option<Box
     checked_regex(&at.field("regex"), regex)
 }
 
-/// A regular expression that is the whole value here.
-pub(super) fn checked_regex(at: &At<'_>, regex: String) -> Option<Box<str>> {
-    match regex_automata::meta::Regex::new(&regex) {
+/// A regular expression that is the whole value here. Compiled only to be checked: whoever uses it numbers its own.
+fn checked_regex(at: &At<'_>, regex: String) -> Option<Box<str>> {
+    match Regex::search(&regex, &mut RegexSlots::default()) {
         Ok(_) => Some(regex.into_boxed_str()),
         Err(error) => {
-            at.error(format!("not a regular expression: {}", one_line(&error)));
+            at.error(format!("not a regular expression: {error}"));
             None
         }
     }
 }
 
-fn one_line(error: &regex_automata::meta::BuildError) -> String {
-    let text = error.syntax_error().map_or_else(|| error.to_string(), ToString::to_string);
-    text.lines().last().unwrap_or_default().trim().to_owned()
-}
-
-/// A regular expression and its substitution, whose groups must exist.
+/// A regular expression and its substitution. Envoy lets pass a substitution that names a group that does not exist;
+/// it replaces nothing.
 pub(super) fn regex_rewrite(
     at: &At<'_>,
     message: pb::types::RegexMatchAndSubstitute,
@@ -86,31 +83,7 @@ pub(super) fn regex_rewrite(
         return None;
     };
     let regex = regex(&at.field("pattern"), pattern)?;
-    let groups = regex_automata::meta::Regex::new(&regex).map_or(0, |compiled| compiled.captures_len());
-    if let Err(reason) = check_substitution(&substitution, groups) {
-        at.field("substitution").error(reason);
-        return None;
-    }
     Some(RegexRewrite { regex, substitution: substitution.into() })
-}
-
-/// `\0` to `\9` name a group that exists, `\\` is a backslash, any other use of one is wrong.
-fn check_substitution(substitution: &str, groups: usize) -> Result<(), String> {
-    let mut bytes = substitution.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'\\' {
-            continue;
-        }
-        match bytes.next() {
-            Some(b'\\') => {}
-            Some(digit @ b'0'..=b'9') if usize::from(digit - b'0') < groups => {}
-            Some(digit @ b'0'..=b'9') => {
-                return Err(format!("group \\{} does not exist in the pattern", char::from(digit)));
-            }
-            _ => return Err("a backslash must be followed by a digit or a backslash".into()),
-        }
-    }
-    Ok(())
 }
 
 /// Conditions on headers.
@@ -165,17 +138,4 @@ pub(super) fn query_parameters(
         Some(QueryParameterMatcher { name: name.into(), condition })
     };
     matchers.into_iter().enumerate().filter_map(convert).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn substitution_with_missing_group_is_refused() {
-        assert!(check_substitution(r"\1/\0/\\", 2).is_ok());
-        assert!(check_substitution(r"\2", 2).is_err());
-        assert!(check_substitution(r"a\", 2).is_err());
-        assert!(check_substitution(r"\x", 2).is_err());
-    }
 }

@@ -27,6 +27,9 @@ mod socket;
 mod stats;
 mod value;
 
+#[cfg(test)]
+mod tests;
+
 use prost::Message;
 
 pub use fields::{Classified, Field, markdown};

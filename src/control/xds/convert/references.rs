@@ -1,21 +1,27 @@
-//! Names that one resource uses for another: the clusters of static routes.
-use std::collections::HashSet;
+//! What ties static resources together: the clusters that routes name, the addresses that listeners share.
+use std::collections::{HashMap, HashSet};
 
 use super::at::At;
+use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
-use crate::config::listener::{FilterChain, NetworkFilter};
+use crate::config::listener::{FilterChain, ListenAddress, NetworkFilter};
 use crate::config::route::{Action, ClusterSpecifier, RouteAction, RouteConfiguration, WeightedClusterName};
 
-/// Reports clusters that static routes name and nobody defines, unless `validate_clusters: false`.
+/// Reports clusters that static routes name and nobody defines, unless `validate_clusters: false`, and listeners that
+/// would bind the same address.
 ///
 /// Paths are those of the file only while every listener, chain and filter was converted, so an earlier error ends
 /// this check: it would name the wrong places, and the next run finds what is left.
-pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap) {
+pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap, local_cluster: &str) {
     if !at.context.report.borrow().errors.0.is_empty() {
         return;
     }
     let clusters: HashSet<&str> = bootstrap.clusters.iter().map(|cluster| &*cluster.name).collect();
+    if !local_cluster.is_empty() && !clusters.contains(local_cluster) {
+        at.field("cluster_manager").error(format!("local cluster {local_cluster:?} must be defined"));
+    }
     let at = &at.field("static_resources");
+    check_addresses(at, bootstrap);
     for (index, listener) in bootstrap.listeners.iter().enumerate() {
         let at = &at.item("listeners", index);
         for (index, chain) in listener.filter_chains.iter().enumerate() {
@@ -23,6 +29,24 @@ pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap) {
         }
         if let Some(chain) = &listener.default_filter_chain {
             check_chain(&at.field("default_filter_chain"), chain, &clusters);
+        }
+    }
+}
+
+/// Of two listeners on one address the kernel would give each a share of the connections. Port 0 is another port for
+/// each of them.
+fn check_addresses(at: &At<'_>, bootstrap: &Bootstrap) {
+    let mut owners: HashMap<&Address, usize> = HashMap::new();
+    for (index, listener) in bootstrap.listeners.iter().enumerate() {
+        for ListenAddress { address, .. } in &listener.addresses {
+            if matches!(address, Address::Ip(ip) if ip.port() == 0) {
+                continue;
+            }
+            let owner = *owners.entry(address).or_insert(index);
+            if owner != index {
+                at.item("listeners", index)
+                    .error(format!("duplicate address {address}: listeners[{owner}] has it"));
+            }
         }
     }
 }

@@ -67,7 +67,15 @@ pub(super) fn layers(at: &At<'_>, runtime: pb::bootstrap::LayeredRuntime) -> Vec
             at.field("name").error(format!("duplicate layer name {name:?}"));
         }
         let kind = match layer_specifier {
-            Some(Specifier::StaticLayer(values)) => RuntimeLayerKind::Static(flatten(json_object(values))),
+            Some(Specifier::StaticLayer(values)) => {
+                let values = flatten(json_object(values));
+                for (key, value) in &values {
+                    if matches!(value, Value::Null | Value::Array(_)) {
+                        at.field("static_layer").error(format!("invalid runtime entry value for {key}"));
+                    }
+                }
+                RuntimeLayerKind::Static(values)
+            }
             Some(Specifier::AdminLayer(_)) => {
                 admin_layers += 1;
                 if admin_layers > 1 {

@@ -27,7 +27,6 @@ pub(super) fn route_configuration(at: &At<'_>, message: pb::route::RouteConfigur
     });
     let max_direct_response_body_bytes = max_direct_response_body_size_bytes.unwrap_or(4096);
     let mut wildcards = 0;
-    let mut names = HashSet::new();
     let mut domains = HashSet::new();
     let virtual_hosts: Vec<_> = virtual_hosts
         .into_iter()
@@ -35,9 +34,6 @@ pub(super) fn route_configuration(at: &At<'_>, message: pb::route::RouteConfigur
         .map(|(index, message)| {
             let at = &at.item("virtual_hosts", index);
             let host = virtual_host(at, message, max_direct_response_body_bytes);
-            if !names.insert(host.name.clone()) {
-                at.field("name").error(format!("duplicate virtual host {:?}", host.name));
-            }
             for (index, domain) in host.domains.iter().enumerate() {
                 let at = &at.item("domains", index);
                 wildcards += usize::from(&**domain == "*");
