@@ -136,7 +136,7 @@ def upstream_facts(upstreams):
 def run_all(argv, ports, upstreams, chosen):
     """The facts of every case through one proxy."""
     results = {}
-    with rig.Process(argv, ready_port=ports["admin"]) as proxy:
+    with rig.Process(argv, ready_port=ports["plain"]) as proxy:
         for listener in {case.listener for case in chosen}:
             rig.wait_for(lambda: rig.accepts(ports[listener]), f"listener {listener}")
         for case in chosen:

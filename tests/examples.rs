@@ -1,0 +1,35 @@
+//! Every bootstrap in `examples/` is accepted, completely: no field in them is missing from this version or unknown.
+use std::fs;
+use std::process::Command;
+
+#[test]
+fn examples_are_accepted_whole() {
+    let mut count = 0;
+    for entry in fs::read_dir("examples").expect("examples/") {
+        let path = entry.expect("a readable entry").path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let ringway = env!("CARGO_BIN_EXE_ringway");
+        let output =
+            Command::new(ringway).args(["--mode", "validate", "-c"]).arg(&path).output().expect("ringway");
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{}: {}\n{text}", path.display(), output.status);
+        assert!(text.contains(" OK"), "{}\n{text}", path.display());
+        assert!(!text.contains("unimplemented"), "{}\n{text}", path.display());
+        count += 1;
+    }
+    assert!(count >= 6, "only {count} examples were found");
+}
+
+#[test]
+fn bootstrap_of_the_readme_is_accepted() {
+    let readme = fs::read_to_string("README.md").expect("README.md");
+    let yaml =
+        readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a YAML block");
+    let ringway = env!("CARGO_BIN_EXE_ringway");
+    let output =
+        Command::new(ringway).args(["--mode", "validate", "--config-yaml", yaml]).output().expect("ringway");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
