@@ -47,7 +47,8 @@ const BANS: &[Ban] = &[
         tests_may: true,
         ..ban("env :: vars", ENVIRONMENT, "the environment is an input of the command line only")
     },
-    ban("process :: exit", &["main.rs"], "exit codes are decided in one place"),
+    // And when a worker thread has died: nothing that could unwind may run any more.
+    ban("process :: exit", &["main.rs", "server/workers.rs"], "exit codes are decided in one place"),
     // The last words of a process whose log queue is full: there is no event to wait for.
     ban("thread :: sleep", &["telemetry/log/sink.rs"], "wait for an event with a deadline"),
     ban("todo !", &[], "what is not written is not landed"),
