@@ -10,6 +10,7 @@ fn corpus_keeps_every_invariant() {
         ("request_head", ringway::fuzz::request_head as fn(&[u8])),
         ("response_head", ringway::fuzz::response_head),
         ("chunked", ringway::fuzz::chunked),
+        ("route_match", ringway::fuzz::route_match),
     ] {
         let mut count = 0;
         for entry in std::fs::read_dir(root.join(target)).unwrap() {

@@ -4,5 +4,7 @@
 //! committed corpus through the same functions on every `cargo test`. One file per subject.
 
 mod http1;
+mod route;
 
 pub use http1::{chunked, request_head, response_head};
+pub use route::route_match;

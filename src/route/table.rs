@@ -122,6 +122,15 @@ impl RouteTable {
         &self.internal_only_headers
     }
 
+    /// The same table without the index of its routes: every route is tried in order. What the fuzzer and tests hold the
+    /// index against.
+    pub(crate) fn without_index(mut self) -> Self {
+        for virtual_host in &mut self.virtual_hosts {
+            virtual_host.index = None;
+        }
+        self
+    }
+
     /// The route of a request, whose head went through `forwarding::mutate_request`. `random` is the request's own: it
     /// decides `runtime_fraction`s, and the caller uses it again for [`Forward::choose_cluster`], as Envoy does.
     pub fn find_route(&self, head: &Head, random: u64, scratch: &mut RouteScratch) -> Outcome<'_> {
