@@ -6,6 +6,7 @@
 //! `interim`, `tunnel` for accepted heads, with `+close`, `+upgrade`, `+expect`, `+te` where they hold;
 //! `body3`, `incomplete3` for chunked bodies, with `+trailers2` and `+rest18` (bytes of the next message).
 //! Responses name what was asked (`get`, `head`, `connect`, `upgrade`) before their subject.
+#![allow(clippy::unwrap_used, reason = "a test that cannot read its fixtures has failed")]
 
 use std::fmt::Write as _;
 use std::path::Path;

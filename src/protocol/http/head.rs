@@ -7,6 +7,7 @@
 //! status are never in the list; nothing allocates once `text` and `headers` have grown to the
 //! traffic's usual size.
 
+use super::field::{Field, Header, NAME_OF_TABLE, Span, TEXT_BYTES_MAX};
 use super::headers::{HeaderName, Known, NAME_BYTES_MAX};
 use super::validate;
 use crate::base::limits::CONNECTION_OPTIONS_MAX;
@@ -43,46 +44,10 @@ pub struct Head {
     version: Version,
 }
 
-/// A range of a head's `text`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::protocol) struct Span {
-    pub(in crate::protocol) start: u32,
-    pub(in crate::protocol) len: u32,
-}
-
-/// One header: where its name and its value stand in the text.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::protocol) struct Header {
-    /// [`NAME_OF_TABLE`] when the name is the table's spelling and not in the text.
-    name_start: u32,
-    name_len: u16,
-    known: Option<Known>,
-    /// Whether a peer spelt the name (its case may be worth keeping), not an edit.
-    is_received: bool,
-    value: Span,
-}
-
-const _: () = assert!(size_of::<Header>() == 16);
-
-/// One header as the codecs see it.
-pub(in crate::protocol) struct Field<'a> {
-    pub(in crate::protocol) known: Option<Known>,
-    pub(in crate::protocol) name: &'a [u8],
-    /// Whether the name is spelt as a peer sent it (and not by this proxy).
-    pub(in crate::protocol) is_received: bool,
-    pub(in crate::protocol) value: &'a [u8],
-}
-
-const NAME_OF_TABLE: u32 = u32::MAX;
-
 /// Capacity of `text` that a recycled head keeps, in bytes; an oversize head gives the rest back.
 const KEPT_TEXT_BYTES: usize = 16 * 1024;
 /// Number of headers for which a recycled head keeps room.
 const KEPT_HEADERS: usize = 128;
-/// Most bytes one head's text may take, edits included. Beyond it an edit is dropped and the head is
-/// no longer [sendable](Head::is_sendable).
-/// Reason: spans are 32 bits; the largest head Envoy's `max_request_headers_kb` admits is 8 MiB.
-const TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 impl Head {
     /// An empty head. Allocates nothing until it is filled.
@@ -457,43 +422,6 @@ impl Head {
             memchr::memchr3(b'\r', b'\n', 0, checked).is_none() && self.text.len() + added <= TEXT_BYTES_MAX;
         self.unsendable |= !admitted;
         admitted
-    }
-}
-
-impl Span {
-    /// A range of a text, whose length [`TEXT_BYTES_MAX`] bounds far below 32 bits.
-    pub(in crate::protocol) fn of(start: usize, len: usize) -> Self {
-        debug_assert!(start + len <= TEXT_BYTES_MAX);
-        Self { start: start as u32, len: len as u32 }
-    }
-
-    /// This range of the text inside `outer`, as a range of the text `outer` is in.
-    pub(in crate::protocol) fn within(self, outer: Self) -> Self {
-        Self { start: outer.start + self.start, len: self.len }
-    }
-
-    fn range(self) -> std::ops::Range<usize> {
-        self.start as usize..self.start as usize + self.len as usize
-    }
-
-    fn of_text(self, text: &[u8]) -> &[u8] {
-        text.get(self.range()).unwrap_or_default()
-    }
-}
-
-impl Header {
-    pub(in crate::protocol) fn name<'a>(&'a self, text: &'a [u8]) -> &'a [u8] {
-        match self.known {
-            Some(known) if self.name_start == NAME_OF_TABLE => known.as_str().as_bytes(),
-            _ => Span { start: self.name_start, len: u32::from(self.name_len) }.of_text(text),
-        }
-    }
-
-    fn is_named(&self, text: &[u8], name: &HeaderName) -> bool {
-        match (self.known, name.known()) {
-            (None, None) => self.name(text).eq_ignore_ascii_case(name.as_bytes()),
-            (mine, asked) => mine == asked,
-        }
     }
 }
 

@@ -8,7 +8,8 @@
 use super::status::reason_phrase;
 use crate::config::http::HeaderKeyFormat;
 use crate::protocol::http::body::BodyLength;
-use crate::protocol::http::head::{Field, Head, Version};
+use crate::protocol::http::field::Field;
+use crate::protocol::http::head::{Head, Version};
 use crate::protocol::http::headers::Known;
 
 /// Why nothing usable was written.

@@ -10,7 +10,8 @@ use super::diagnose;
 use super::framing::{self, Asked, RequestMeta, ResponseMeta};
 use crate::base::limits::HEADERS_MAX;
 use crate::protocol::http::error::HeadError;
-use crate::protocol::http::head::{Head, Span, Version};
+use crate::protocol::http::field::Span;
+use crate::protocol::http::head::{Head, Version};
 use crate::protocol::http::headers::{Known, NAME_BYTES_MAX};
 use crate::protocol::http::validate;
 
