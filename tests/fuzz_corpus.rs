@@ -12,6 +12,8 @@ fn corpus_keeps_every_invariant() {
         ("response_head", ringway::fuzz::response_head),
         ("chunked", ringway::fuzz::chunked),
         ("route_match", ringway::fuzz::route_match),
+        ("config_text", ringway::fuzz::config_text),
+        ("config_wire", ringway::fuzz::config_wire),
     ] {
         let mut count = 0;
         for entry in std::fs::read_dir(root.join(target)).unwrap() {

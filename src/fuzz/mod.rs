@@ -3,8 +3,10 @@
 //! Not part of the API. `fuzz/` has a thin shell around each; `tests/fuzz_corpus.rs` replays the
 //! committed corpus through the same functions on every `cargo test`. One file per subject.
 
+mod config;
 mod http1;
 mod route;
 
+pub use config::{config_text, config_wire};
 pub use http1::{chunked, request_head, response_head};
 pub use route::route_match;

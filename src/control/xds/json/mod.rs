@@ -48,6 +48,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     // === Punctuation ===
 
+    /// Begins a list or object; what comes next is its first element.
     fn open(&mut self, bracket: char) -> bool {
         self.out.push(bracket);
         self.indent += 1;
@@ -111,7 +112,7 @@ impl Writer<'_> {
 
     /// A message; `secret` if something around it is.
     fn message(&mut self, message: Message, bytes: &[u8], secret: bool) -> Result<(), WireError> {
-        if self.depth >= CONFIG_DEPTH_MAX {
+        if self.depth > CONFIG_DEPTH_MAX {
             return Err(WireError::TooDeep);
         }
         self.depth += 1;
@@ -470,6 +471,12 @@ typed_filter_metadata:
         let mut out = String::new();
         write(&mut out, message, &bytes, Style::default()).unwrap();
         assert_eq!(out, "{\"k\":\"b\"}");
+    }
+
+    #[test]
+    fn deepest_text_comes_back() {
+        let nested = format!("{}1{}", "{x: ".repeat(CONFIG_DEPTH_MAX), "}".repeat(CONFIG_DEPTH_MAX));
+        round_trip("google.protobuf.Struct", &nested);
     }
 
     #[test]

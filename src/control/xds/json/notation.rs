@@ -17,10 +17,11 @@ pub(super) fn of(class: Class, fields: &Fields<'_>) -> Option<String> {
         Class::Timestamp => timestamp(seconds(), nanos),
         Class::FieldMask => {
             let paths = fields.groups().flat_map(|(_, values)| values).filter_map(|(_, value)| match value {
-                Value::Text(path) => Some(camel_case(path)),
+                Value::Text(path) => Some(*path),
                 _ => None,
             });
-            Some(paths.collect::<Vec<_>>().join(","))
+            let paths: Option<Vec<_>> = paths.map(camel_case).collect();
+            paths.map(|paths| paths.join(","))
         }
         _ => None,
     }
@@ -71,18 +72,22 @@ fn date(days: i64) -> (i64, i64, i64) {
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
-fn camel_case(path: &str) -> String {
+/// A path in lowerCamelCase, if the loader turns that into the same path again.
+fn camel_case(path: &str) -> Option<String> {
     let mut out = String::with_capacity(path.len());
     let mut raise = false;
     for c in path.chars() {
-        match c {
-            '_' => raise = true,
-            _ => {
-                out.push(if std::mem::take(&mut raise) { c.to_ascii_uppercase() } else { c });
+        match (c, raise) {
+            ('_', false) => raise = true,
+            ('a'..='z', true) => {
+                raise = false;
+                out.push(c.to_ascii_uppercase());
             }
+            ('a'..='z' | '0'..='9' | '.', false) => out.push(c),
+            _ => return None,
         }
     }
-    out
+    (!raise && !out.is_empty()).then_some(out)
 }
 
 #[cfg(test)]
@@ -98,5 +103,13 @@ mod tests {
         assert_eq!(timestamp(951_782_400, 0).unwrap(), "2000-02-29T00:00:00Z");
         assert_eq!(timestamp(-62_135_596_800, 0).unwrap(), "0001-01-01T00:00:00Z");
         assert_eq!(timestamp(i64::MAX, 0), None);
+    }
+
+    #[test]
+    fn field_mask_path_without_a_camel_form_is_none() {
+        assert_eq!(camel_case("a.foo_bar1").as_deref(), Some("a.fooBar1"));
+        for path in ["", "a__b", "a_", "a_1", "aB", "a,b"] {
+            assert_eq!(camel_case(path), None, "{path}");
+        }
     }
 }

@@ -93,7 +93,7 @@ impl Writer<'_> {
         disguised: Option<Message>,
         secret: bool,
     ) -> Result<(), WireError> {
-        if self.depth >= CONFIG_DEPTH_MAX {
+        if self.depth > CONFIG_DEPTH_MAX {
             return Err(WireError::TooDeep);
         }
         self.depth += 1;

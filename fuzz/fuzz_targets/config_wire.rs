@@ -1,0 +1,4 @@
+//! Shell around [`ringway::fuzz::config_wire`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| ringway::fuzz::config_wire(input));
