@@ -37,6 +37,12 @@ impl Clock {
         Self { start: Instant::now(), wall_ns: wall_ns() }
     }
 
+    /// A clock whose wall time does not depend on the day: only `wall_ns` is asked, and `resync` changes nothing.
+    #[cfg(test)]
+    pub fn fixed_for_test() -> Self {
+        Self { wall_ns: FIXED_WALL_NS, ..Self::start() }
+    }
+
     /// Reads the monotonic clock.
     #[allow(clippy::disallowed_methods, reason = "the one place that reads the clock")]
     pub fn now(&self) -> Now {
@@ -50,9 +56,17 @@ impl Clock {
 
     /// Follows a step of the wall clock; called about once a second.
     pub fn resync(&mut self, now: Now) {
+        #[cfg(test)]
+        if self.wall_ns == FIXED_WALL_NS {
+            return;
+        }
         self.wall_ns = wall_ns().saturating_sub(now.0);
     }
 }
+
+/// 2026-01-01T00:00:00Z.
+#[cfg(test)]
+const FIXED_WALL_NS: u64 = 1_767_225_600_000_000_000;
 
 /// Wall time, nanoseconds since the epoch.
 #[allow(clippy::disallowed_methods, reason = "the one place that reads the clock")]

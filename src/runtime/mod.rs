@@ -3,11 +3,14 @@
 //! A worker calls [`Runtime::turn`] for ever: visit the kernel once, note what happened, fire timers, run the tasks
 //! that became ready. Everything is single-threaded; only a mailbox crosses threads.
 mod backend;
+mod endpoint;
 mod epoll;
 pub mod listen;
 pub mod mailbox;
 mod probe;
 mod ring;
+#[cfg(test)]
+pub mod sim;
 mod socket;
 mod stats;
 mod sys;
@@ -22,7 +25,8 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -36,6 +40,7 @@ use crate::base::clock::{Clock, Now};
 use crate::base::limits;
 use crate::buffer::Pool;
 
+pub use endpoint::Endpoint;
 pub use probe::{BackendInfo, IoBackend, IoChoice};
 pub use ring::RingLevel;
 pub use stats::Stats;
@@ -69,6 +74,8 @@ struct Io {
 enum Driver {
     Epoll(epoll::Epoll),
     Ring(Box<ring::Ring>),
+    #[cfg(test)]
+    Sim(sim::Sim),
 }
 
 impl Driver {
@@ -76,6 +83,35 @@ impl Driver {
         match self {
             Self::Epoll(epoll) => epoll,
             Self::Ring(ring) => &mut **ring,
+            #[cfg(test)]
+            Self::Sim(sim) => sim,
+        }
+    }
+
+    /// What tells the wall time of a moment.
+    fn clock(&self) -> Clock {
+        match self {
+            Self::Epoll(_) | Self::Ring(_) => Clock::start(),
+            #[cfg(test)]
+            Self::Sim(_) => Clock::fixed_for_test(),
+        }
+    }
+
+    /// The present. The simulation's time is its own.
+    fn now(&self, clock: Clock) -> Now {
+        match self {
+            Self::Epoll(_) | Self::Ring(_) => clock.now(),
+            #[cfg(test)]
+            Self::Sim(sim) => Now(sim.network().now_ns()),
+        }
+    }
+
+    /// A socket to connect from.
+    fn open(&self, to: SocketAddr) -> io::Result<Endpoint> {
+        match self {
+            Self::Epoll(_) | Self::Ring(_) => sys::tcp_socket(to).map(Endpoint::Fd),
+            #[cfg(test)]
+            Self::Sim(sim) => Ok(sim.open()),
         }
     }
 }
@@ -104,8 +140,19 @@ impl Runtime {
         Self::new(choice, bell).map(|(runtime, _)| runtime)
     }
 
+    /// A runtime in a simulated world. Its time is the world's; the bell is a real one.
+    ///
+    /// # Errors
+    /// No address space left.
+    #[cfg(test)]
+    pub fn sim(network: &sim::SimNetwork, bell: BorrowedFd<'_>) -> io::Result<Self> {
+        let driver = Driver::Sim(sim::Sim::new(network, bell.as_raw_fd()));
+        Ok(Self::with_driver(driver, Pool::new()?))
+    }
+
     fn with_driver(driver: Driver, pool: Pool) -> Self {
-        let clock = Clock::start();
+        let clock = driver.clock();
+        let now = driver.now(clock);
         let io = Io { driver, sockets: Sockets::default(), starved: Vec::new(), stats: Stats::default() };
         Self(Rc::new(Shared {
             io: RefCell::new(io),
@@ -113,7 +160,7 @@ impl Runtime {
             wheel: RefCell::new(Wheel::new()),
             pool,
             clock: Cell::new(clock),
-            now: Cell::new(clock.now()),
+            now: Cell::new(now),
             mail_task: Cell::new(TaskId::NONE),
             upkeep: Cell::new(Now(0)),
         }))
@@ -188,7 +235,7 @@ impl Runtime {
     pub fn turn(&self) -> io::Result<()> {
         let timeout = self.timeout_ms();
         let rung = self.with_scope(|driver, scope| driver.backend().wait(scope, timeout))?;
-        self.0.now.set(self.0.clock.get().now());
+        self.0.now.set(self.0.io.borrow().driver.now(self.0.clock.get()));
         self.0.wheel.borrow_mut().advance(self.now().millis(), |task| self.0.tasks.wake(task));
         if rung {
             self.0.tasks.wake(self.0.mail_task.get());
@@ -257,19 +304,10 @@ impl Runtime {
         self.0.tasks.clear();
     }
 
-    fn adopt(&self, fd: OwnedFd) -> io::Result<SocketKey> {
+    fn adopt(&self, endpoint: Endpoint, listener: bool) -> io::Result<SocketKey> {
         self.with_scope(|driver, scope| {
-            let key = scope.sockets.insert(fd);
-            driver.backend().register(scope, key).map(|()| key).inspect_err(|_| {
-                scope.sockets.remove(key);
-            })
-        })
-    }
-
-    fn adopt_listener(&self, fd: OwnedFd) -> io::Result<SocketKey> {
-        self.with_scope(|driver, scope| {
-            let key = scope.sockets.insert(fd);
-            scope.sockets.live(key).listener = true;
+            let key = scope.sockets.insert(endpoint);
+            scope.sockets.live(key).listener = listener;
             driver.backend().register(scope, key).map(|()| key).inspect_err(|_| {
                 scope.sockets.remove(key);
             })

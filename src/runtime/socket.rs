@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::os::fd::{OwnedFd, RawFd};
 
-use super::sys::{self, RawAddr};
+use super::endpoint::Endpoint;
+use super::sys::RawAddr;
 use super::task::TaskId;
 use crate::buffer::ChunkQueue;
 
@@ -60,7 +61,7 @@ pub(super) enum RecvOp {
 pub(super) struct Socket {
     pub(super) generation: u32,
     /// `None`: the slot is free.
-    pub(super) fd: Option<OwnedFd>,
+    pub(super) endpoint: Option<Endpoint>,
     pub(super) listener: bool,
     /// The owner let go; the slot is freed once `ops` is zero.
     pub(super) closing: bool,
@@ -115,14 +116,14 @@ pub(super) struct Sockets {
 const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 impl Sockets {
-    pub(super) fn insert(&mut self, fd: OwnedFd) -> SocketKey {
+    pub(super) fn insert(&mut self, endpoint: impl Into<Endpoint>) -> SocketKey {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Socket::vacant());
             self.slots.len() as u32 - 1
         });
         let socket = &mut self.slots[slot as usize];
         socket.reset();
-        socket.fd = Some(fd);
+        socket.endpoint = Some(endpoint.into());
         SocketKey { slot, generation: socket.generation }
     }
 
@@ -130,28 +131,28 @@ impl Sockets {
     pub(super) fn find(&mut self, key: SocketKey) -> Option<&mut Socket> {
         self.slots
             .get_mut(key.slot as usize)
-            .filter(|socket| socket.generation == key.generation && socket.fd.is_some())
+            .filter(|socket| socket.generation == key.generation && socket.endpoint.is_some())
     }
 
     /// The socket of a live handle.
     pub(super) fn live(&mut self, key: SocketKey) -> &mut Socket {
         let socket = &mut self.slots[key.slot as usize];
         debug_assert!(
-            socket.generation == key.generation && socket.fd.is_some(),
+            socket.generation == key.generation && socket.endpoint.is_some(),
             "a handle keeps its socket"
         );
         socket
     }
 
-    /// Frees the slot and hands out its descriptor.
-    pub(super) fn remove(&mut self, key: SocketKey) -> Option<OwnedFd> {
+    /// Frees the slot and hands out what was open there.
+    pub(super) fn remove(&mut self, key: SocketKey) -> Option<Endpoint> {
         let socket = self.find(key)?;
         debug_assert_eq!(socket.ops, 0, "the kernel holds nothing of a freed slot");
-        let fd = socket.fd.take();
+        let endpoint = socket.endpoint.take();
         socket.clear();
         socket.generation = (socket.generation + 1) & GENERATION_MASK;
         self.free.push(key.slot);
-        fd
+        endpoint
     }
 
     /// Sockets in use: a leak counter.
@@ -169,7 +170,7 @@ impl Socket {
     fn vacant() -> Self {
         Self {
             generation: 0,
-            fd: None,
+            endpoint: None,
             listener: false,
             closing: false,
             ops: 0,
@@ -215,8 +216,15 @@ impl Socket {
     }
 
     pub(super) fn raw_fd(&self) -> RawFd {
-        use std::os::fd::AsRawFd;
-        self.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+        self.endpoint.as_ref().map_or(-1, Endpoint::raw_fd)
+    }
+
+    #[cfg(test)]
+    pub(super) fn sim_id(&self) -> usize {
+        match &self.endpoint {
+            Some(Endpoint::Sim(end)) => end.id,
+            _ => unreachable!("a socket of the simulation"),
+        }
     }
 
     /// Takes note that nothing more will arrive.
@@ -235,7 +243,7 @@ impl Socket {
     /// Closes our direction, all being sent.
     pub(super) fn finish_shutdown(&mut self) {
         // A broken connection refuses; its receiving side says so.
-        let _ = sys::shutdown_write(self.raw_fd());
+        let _ = self.endpoint.as_ref().map(Endpoint::shutdown_write);
         self.shutdown = Shutdown::Done;
     }
 

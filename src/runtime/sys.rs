@@ -385,6 +385,14 @@ impl Drop for Pages {
     }
 }
 
+/// Clears an event descriptor; whether it was set.
+#[cfg(test)]
+pub(crate) fn event_take(fd: RawFd) -> bool {
+    let mut count = [0u8; 8];
+    // SAFETY: pointer and length describe `count`.
+    unsafe { libc::read(fd, count.as_mut_ptr().cast(), count.len()) == 8 }
+}
+
 #[cfg(test)]
 pub(crate) fn set_descriptor_limit_for_test(count: u64) {
     let limit = libc::rlimit { rlim_cur: count, rlim_max: libc::RLIM_INFINITY };

@@ -7,13 +7,13 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::task::Poll;
 use std::time::Duration;
 
 use super::Runtime;
+use super::endpoint::Endpoint;
 use super::socket::{Connect, Shutdown, SocketKey};
-use super::sys::{self, RawAddr};
+use super::sys::RawAddr;
 use crate::base::limits;
 use crate::buffer::{Chunk, ChunkSize};
 
@@ -64,18 +64,17 @@ impl TcpStream {
         source: Option<SocketAddr>,
         options: &[RawOption],
     ) -> io::Result<Self> {
-        let fd = sys::tcp_socket(to)?;
-        let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
+        let endpoint = runtime.with_scope(|driver, _| driver.open(to))?;
+        set_nodelay(&endpoint)?;
         for option in options {
-            sys::set_option_bytes(raw, option.level, option.name, &option.value)?;
+            endpoint.set_option_bytes(option.level, option.name, &option.value)?;
         }
         if let Some(source) = source {
             // The port is chosen at connect time, so that one source port serves many destinations.
-            sys::set_option(raw, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
-            sys::bind(raw, source)?;
+            endpoint.set_option(libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+            endpoint.bind(source)?;
         }
-        let stream = Self { runtime: runtime.clone(), key: runtime.adopt(fd)? };
-        stream.set_nodelay();
+        let stream = Self { runtime: runtime.clone(), key: runtime.adopt(endpoint, false)? };
         runtime.with_backend(|backend, scope| backend.connect(scope, stream.key, RawAddr::new(to)));
         poll_fn(|_| {
             stream.runtime.with_socket(stream.key, |socket, current| match socket.connect {
@@ -204,7 +203,11 @@ impl TcpStream {
 
     /// Makes the close that follows a reset (RST) instead of an orderly end.
     pub fn set_reset_on_close(&self) {
-        self.runtime.with_socket(self.key, |socket, _| sys::set_linger_zero(socket.raw_fd()));
+        self.runtime.with_socket(self.key, |socket, _| {
+            if let Some(endpoint) = &socket.endpoint {
+                endpoint.set_reset_on_close();
+            }
+        });
     }
 
     /// Makes `task` the one that hears of received bytes and of the peer's end: who looks after an idle connection.
@@ -220,7 +223,7 @@ impl TcpStream {
     /// # Errors
     /// The connection is gone.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.runtime.with_socket(self.key, |socket, _| sys::peer_addr(socket.raw_fd()))
+        self.with_endpoint(Endpoint::peer_addr)
     }
 
     /// Our address.
@@ -228,7 +231,7 @@ impl TcpStream {
     /// # Errors
     /// The connection is gone.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.runtime.with_socket(self.key, |socket, _| sys::local_addr(socket.raw_fd()))
+        self.with_endpoint(Endpoint::local_addr)
     }
 
     /// Keep-alive probes.
@@ -236,31 +239,32 @@ impl TcpStream {
     /// # Errors
     /// The kernel refuses a value.
     pub fn set_keepalive(&self, keepalive: Keepalive) -> io::Result<()> {
-        self.runtime.with_socket(self.key, |socket, _| {
-            let fd = socket.raw_fd();
+        self.with_endpoint(|endpoint| {
             let seconds = |time: Duration| i32::try_from(time.as_secs().max(1)).unwrap_or(i32::MAX);
-            sys::set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+            endpoint.set_option(libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
             if let Some(probes) = keepalive.probes {
                 let probes = i32::try_from(probes).unwrap_or(i32::MAX);
-                sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, probes)?;
+                endpoint.set_option(libc::IPPROTO_TCP, libc::TCP_KEEPCNT, probes)?;
             }
             if let Some(idle) = keepalive.idle {
-                sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds(idle))?;
+                endpoint.set_option(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds(idle))?;
             }
             if let Some(interval) = keepalive.interval {
-                sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, seconds(interval))?;
+                endpoint.set_option(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, seconds(interval))?;
             }
             Ok(())
         })
     }
 
-    /// A proxy never waits for more bytes to fill a segment.
-    fn set_nodelay(&self) {
-        self.runtime.with_socket(self.key, |socket, _| {
-            // Refused only by a connection that is gone, which the next read reports.
-            let _ = sys::set_option(socket.raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
-        });
+    fn with_endpoint<T>(&self, work: impl FnOnce(&Endpoint) -> io::Result<T>) -> io::Result<T> {
+        let gone = || io::Error::from_raw_os_error(libc::EBADF);
+        self.runtime.with_socket(self.key, |socket, _| work(socket.endpoint.as_ref().ok_or_else(gone)?))
     }
+}
+
+/// A proxy never waits for more bytes to fill a segment.
+fn set_nodelay(endpoint: &Endpoint) -> io::Result<()> {
+    endpoint.set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
 }
 
 #[cfg(test)]
@@ -281,8 +285,11 @@ impl TcpListener {
     ///
     /// # Errors
     /// The back end cannot watch it.
-    pub fn new(runtime: &Runtime, fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { runtime: runtime.clone(), key: runtime.adopt_listener(fd)? })
+    pub fn new(runtime: &Runtime, socket: impl Into<Endpoint>) -> io::Result<Self> {
+        let endpoint = socket.into();
+        // Accepted connections inherit it: a system call less for each.
+        set_nodelay(&endpoint)?;
+        Ok(Self { runtime: runtime.clone(), key: runtime.adopt(endpoint, true)? })
     }
 
     /// The next connection.
@@ -305,9 +312,7 @@ impl TcpListener {
     }
 
     fn stream(&self, key: SocketKey) -> TcpStream {
-        let stream = TcpStream { runtime: self.runtime.clone(), key };
-        stream.set_nodelay();
-        stream
+        TcpStream { runtime: self.runtime.clone(), key }
     }
 }
 

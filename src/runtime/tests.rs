@@ -7,22 +7,38 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 mod hazards;
+mod sim;
 
 use super::listen::{ListenOptions, bind, local_addr};
 use super::mailbox::{Mailbox, mailbox};
+use super::sim::{SimConfig, SimNetwork};
 use super::*;
 use crate::buffer::{Chunk, ChunkSize};
 
-/// Runs a test on each back end that this host has.
+/// Runs a test on each back end that this host has, and in some simulated worlds.
 fn on_every_backend(test: impl Fn(&Runtime)) {
+    on_every_kernel_backend(&test);
+    for seed in 1..=5 {
+        let (_sender, mail) = mailbox::<()>().unwrap();
+        let network = SimNetwork::new(seed, SimConfig::KIND);
+        on(&format!("sim, seed {seed}"), &Runtime::sim(&network, mail.bell()).unwrap(), &test);
+    }
+}
+
+/// Runs a test whose other side is the kernel's.
+fn on_every_kernel_backend(test: impl Fn(&Runtime)) {
     let (_sender, mail) = mailbox::<()>().unwrap();
     for (name, runtime) in backends(&mail) {
-        println!("back end: {name}");
-        test(&runtime);
-        runtime.shut_down();
-        settle(&runtime);
-        assert_eq!(runtime.leaks(), Leaks::default(), "{name} leaks");
+        on(&name, &runtime, &test);
     }
+}
+
+fn on(name: &str, runtime: &Runtime, test: impl Fn(&Runtime)) {
+    println!("back end: {name}");
+    test(runtime);
+    runtime.shut_down();
+    settle(runtime);
+    assert_eq!(runtime.leaks(), Leaks::default(), "{name} leaks");
 }
 
 /// epoll, and every level of the ring that works here. Set `RINGWAY_REQUIRE_IO_URING=1` to fail where one does not.
@@ -71,6 +87,15 @@ fn listener(runtime: &Runtime) -> (TcpListener, SocketAddr) {
 }
 
 fn listener_with_backlog(runtime: &Runtime, backlog: i32) -> (TcpListener, SocketAddr) {
+    let simulated = runtime.with_scope(|driver, _| match driver {
+        Driver::Sim(sim) => Some(sim.network().clone()),
+        _ => None,
+    });
+    if let Some(network) = simulated {
+        let endpoint = network.listen("127.0.0.1:0".parse().unwrap());
+        let address = endpoint.local_addr().unwrap();
+        return (TcpListener::new(runtime, endpoint).unwrap(), address);
+    }
     let options = ListenOptions {
         address: "127.0.0.1:0".parse().unwrap(),
         backlog,
@@ -88,6 +113,15 @@ fn chunk(runtime: &Runtime, bytes: &[u8]) -> Chunk {
     let mut chunk = runtime.pool().alloc(ChunkSize::Large).unwrap();
     assert_eq!(chunk.write(bytes), bytes.len());
     chunk.freeze()
+}
+
+/// Receives exactly these bytes, in however many pieces.
+async fn expect_bytes(stream: &TcpStream, expected: &[u8]) {
+    let mut got = Vec::new();
+    while got.len() < expected.len() {
+        got.extend_from_slice(&stream.recv().await.unwrap().expect("more bytes"));
+    }
+    assert_eq!(got, expected);
 }
 
 fn run(runtime: &Runtime, future: impl Future<Output = io::Result<()>> + 'static) {
@@ -229,12 +263,16 @@ fn unread_bytes_come_first() {
         let client = runtime.clone();
         run(runtime, async move {
             let stream = TcpStream::connect(&client, address, None, &[]).await?;
-            let mut bytes = stream.recv().await?.expect("bytes");
-            let first = bytes.split_to(3);
-            stream.unread(bytes);
-            assert!(stream.has_unread());
-            assert_eq!((&*first, &*stream.recv().await?.expect("rest")), (&b"one"[..], &b"two"[..]));
-            assert!(stream.recv().await?.is_none());
+            let mut got = Vec::new();
+            while let Some(mut bytes) = stream.recv().await? {
+                let first = bytes.split_to(1);
+                if !bytes.is_empty() {
+                    stream.unread(bytes);
+                    assert!(stream.has_unread());
+                }
+                got.extend_from_slice(&first);
+            }
+            assert_eq!(got, b"onetwo");
             Ok(())
         });
     });
@@ -283,4 +321,21 @@ fn mailbox_message_ends_the_wait() {
         }
         runtime.shut_down();
     }
+}
+
+#[test]
+fn accepted_connection_sends_without_delay_as_its_listener() {
+    on_every_kernel_backend(|runtime| {
+        let (listener, address) = listener(runtime);
+        let handle = runtime.clone();
+        run(runtime, async move {
+            let near = TcpStream::connect(&handle, address, None, &[]).await?;
+            let far = poll_fn(|_| listener.poll_accept()).await?;
+            for stream in [near, far] {
+                let fd = handle.with_socket(stream.key_for_test(), |socket, _| socket.raw_fd());
+                assert_eq!(sys::option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY)?, 1);
+            }
+            Ok(())
+        });
+    });
 }

@@ -26,6 +26,7 @@ use op::{Messages, Op, RecvMode};
 use queue::{BATCH, Queue};
 
 use super::backend::{Backend, Scope};
+use super::endpoint::Endpoint;
 use super::socket::{Connect, RecvEnd, RecvOp, Shutdown, Socket, SocketKey};
 use super::sys::{self, RawAddr};
 use crate::buffer::{Chunk, ChunkSize, Pool};
@@ -192,7 +193,7 @@ impl Ring {
 
     /// Frees the slot of a closing socket once the kernel holds nothing of it.
     fn release(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
-        if let Some(fd) = scope.sockets.remove(key) {
+        if let Some(Endpoint::Fd(fd)) = scope.sockets.remove(key) {
             self.close_fd(fd);
         }
     }

@@ -35,7 +35,7 @@ async fn next_turn(runtime: &Runtime) {
 fn on_ring<T>(runtime: &Runtime, work: impl FnOnce(&mut Ring) -> T) -> Option<T> {
     runtime.with_scope(|driver, _| match driver {
         Driver::Ring(ring) => Some(work(ring)),
-        Driver::Epoll(_) => None,
+        _ => None,
     })
 }
 
@@ -115,7 +115,9 @@ fn handle_dropped_while_a_send_is_under_way_keeps_its_chunks_until_the_kernel_is
                     Ok(Some(bytes)) => assert!(bytes.iter().all(|&byte| byte == b'A')),
                     Ok(None) | Err(_) => break,
                 }
-                others.push(chunk(&handle, &[b'B'; 60_000]));
+                if others.len() < 1000 {
+                    others.push(chunk(&handle, &[b'B'; 60_000]));
+                }
             }
             Ok(())
         });
@@ -163,7 +165,7 @@ fn stale_completion_touches_no_successor() {
             }
             near.send(chunk(&handle, b"still here"));
             near.flush();
-            assert_eq!(&*far.recv().await?.expect("bytes"), b"still here");
+            expect_bytes(&far, b"still here").await;
             // The operation that was not tracked as one of ours is not counted as ended either.
             Ok(())
         });
@@ -172,7 +174,7 @@ fn stale_completion_touches_no_successor() {
 
 #[test]
 fn accept_that_succeeds_while_being_cancelled_leaks_no_descriptor() {
-    on_every_backend(|runtime| {
+    on_every_kernel_backend(|runtime| {
         let (listener, address) = listener(runtime);
         assert!(matches!(listener.poll_accept(), Poll::Pending));
         runtime.spawn(async {});
@@ -192,7 +194,7 @@ fn accept_that_succeeds_while_being_cancelled_leaks_no_descriptor() {
 
 #[test]
 fn connect_that_succeeds_after_its_owner_left_is_closed() {
-    on_every_backend(|runtime| {
+    on_every_kernel_backend(|runtime| {
         let (listener, address) = listener(runtime);
         let handle = runtime.clone();
         run(runtime, async move {
@@ -211,7 +213,7 @@ fn connect_that_succeeds_after_its_owner_left_is_closed() {
 
 #[test]
 fn listener_that_stops_hands_out_every_completed_handshake() {
-    on_every_backend(|runtime| {
+    on_every_kernel_backend(|runtime| {
         let (listener, address) = listener(runtime);
         let handle = runtime.clone();
         run(runtime, async move {
@@ -342,7 +344,7 @@ fn full_queues_lose_no_completion_and_no_submission() {
                 near.flush();
             }
             for (_, far) in &pairs {
-                assert_eq!(&*far.recv().await?.expect("bytes"), b"0123456789");
+                expect_bytes(&far, b"0123456789").await;
             }
             Ok(())
         });
@@ -368,7 +370,7 @@ fn receive_that_the_kernel_ended_is_armed_again() {
                 }
                 near.send(chunk(&handle, &[round]));
                 near.flush();
-                assert_eq!(&*far.recv().await?.expect("a byte"), [round]);
+                expect_bytes(&far, &[round]).await;
             }
             Ok(())
         });
@@ -439,7 +441,7 @@ fn reused_descriptors_and_slots_are_not_mistaken_for_their_predecessors() {
                     old.push(far);
                     continue;
                 }
-                assert_eq!(&*near.recv().await?.expect("bytes"), [round; 100]);
+                expect_bytes(&near, &[round; 100]).await;
                 old.truncate(3);
             }
             Ok(())
@@ -456,10 +458,14 @@ fn reset_that_a_send_has_reported_is_no_orderly_end_for_the_reader() {
             far.set_reset_on_close();
             drop(far);
             turns(&handle, 3).await;
-            // Nobody reads: the send is the first to meet the error.
-            near.send(chunk(&handle, b"x"));
-            near.flush();
-            assert!(poll_fn(|_| near.poll_sent(0)).await.is_err());
+            // Nobody reads: a send is the first to meet the error.
+            loop {
+                near.send(chunk(&handle, b"x"));
+                near.flush();
+                if poll_fn(|_| near.poll_sent(0)).await.is_err() {
+                    break;
+                }
+            }
             assert!(near.recv().await.is_err(), "a cut-off message must not look complete");
             Ok(())
         });
@@ -476,7 +482,7 @@ fn idle_connection_hears_of_the_peers_end() {
                 near.set_bulk(bulk);
                 far.send(chunk(&handle, b"response"));
                 far.flush();
-                assert_eq!(&*near.recv().await?.expect("bytes"), b"response");
+                expect_bytes(&near, b"response").await;
                 near.set_bulk(false);
                 // The pool's keeper watches; the task that used the connection is gone.
                 let heard = Rc::new(Cell::new(false));
@@ -515,7 +521,7 @@ fn half_closed_peer_still_gets_everything() {
             let (near, far) = pair(&handle).await;
             near.send(chunk(&handle, b"request"));
             near.shutdown_write();
-            assert_eq!(&*far.recv().await?.expect("bytes"), b"request");
+            expect_bytes(&far, b"request").await;
             assert!(far.recv().await?.is_none());
             let sender = handle.clone();
             handle.spawn(async move { send_pattern(&sender, &far, 5 << 20).await });
@@ -528,7 +534,7 @@ fn half_closed_peer_still_gets_everything() {
 #[test]
 fn untaken_connections_are_bounded_and_all_served_later() {
     const CLIENTS: usize = 700;
-    on_every_backend(|runtime| {
+    on_every_kernel_backend(|runtime| {
         let (listener, address) = listener_with_backlog(runtime, CLIENTS as i32);
         let handle = runtime.clone();
         run(runtime, async move {
@@ -611,7 +617,7 @@ fn stale_tail_of_a_buffer_never_shows() {
             for _ in 0..300 {
                 near.send(chunk(&handle, b"abc"));
                 near.flush();
-                assert_eq!(&*far.recv().await?.expect("bytes"), b"abc");
+                expect_bytes(&far, b"abc").await;
             }
             Ok(())
         });
@@ -663,7 +669,7 @@ fn accept_without_descriptors_reports_it_and_recovers() {
     if !alone("accept_without_descriptors_reports_it_and_recovers") {
         return;
     }
-    on_every_backend(|runtime| {
+    on_every_kernel_backend(|runtime| {
         let (listener, address) = listener(runtime);
         let handle = runtime.clone();
         run(runtime, async move {

@@ -1,0 +1,104 @@
+//! What a socket is to the world: a descriptor, or an end of the simulated network. Dropping it closes it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+#[cfg(test)]
+use super::sim::SimEnd;
+use super::sys;
+
+/// An open socket.
+#[derive(Debug)]
+pub enum Endpoint {
+    /// The kernel's.
+    Fd(OwnedFd),
+    /// The simulation's.
+    #[cfg(test)]
+    Sim(SimEnd),
+}
+
+impl Endpoint {
+    /// The descriptor; -1 in the simulation, whose back end never asks.
+    pub(super) fn raw_fd(&self) -> RawFd {
+        match self {
+            Self::Fd(fd) => fd.as_raw_fd(),
+            #[cfg(test)]
+            Self::Sim(_) => -1,
+        }
+    }
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// Not connected.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Fd(fd) => sys::peer_addr(fd.as_raw_fd()),
+            #[cfg(test)]
+            Self::Sim(end) => end.peer_addr(),
+        }
+    }
+
+    /// Our address.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Fd(fd) => sys::local_addr(fd.as_raw_fd()),
+            #[cfg(test)]
+            Self::Sim(end) => end.local_addr(),
+        }
+    }
+
+    pub(super) fn bind(&self, address: SocketAddr) -> io::Result<()> {
+        match self {
+            Self::Fd(fd) => sys::bind(fd.as_raw_fd(), address),
+            #[cfg(test)]
+            Self::Sim(end) => end.bind(address),
+        }
+    }
+
+    /// The simulation has no options: each is taken and changes nothing.
+    pub(super) fn set_option(&self, level: i32, name: i32, value: i32) -> io::Result<()> {
+        match self {
+            Self::Fd(fd) => sys::set_option(fd.as_raw_fd(), level, name, value),
+            #[cfg(test)]
+            Self::Sim(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn set_option_bytes(&self, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Fd(fd) => sys::set_option_bytes(fd.as_raw_fd(), level, name, value),
+            #[cfg(test)]
+            Self::Sim(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn set_reset_on_close(&self) {
+        match self {
+            Self::Fd(fd) => sys::set_linger_zero(fd.as_raw_fd()),
+            #[cfg(test)]
+            Self::Sim(end) => end.set_reset_on_close(),
+        }
+    }
+
+    pub(super) fn shutdown_write(&self) -> io::Result<()> {
+        match self {
+            Self::Fd(fd) => sys::shutdown_write(fd.as_raw_fd()),
+            #[cfg(test)]
+            Self::Sim(end) => {
+                end.shutdown_write();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl From<OwnedFd> for Endpoint {
+    fn from(fd: OwnedFd) -> Self {
+        Self::Fd(fd)
+    }
+}
