@@ -171,7 +171,6 @@ fn finish(connection: &Connection, stream: &mut Stream) {
     let stats = &chain.stats;
     stats.gauge_dec(HttpStat::DownstreamRqActive);
     if let Some(status) = stream.info.response_code {
-        stats.inc(HttpStat::DownstreamRqCompleted);
         stats.downstream_response(status);
     }
     stats.add(HttpStat::DownstreamCxRxBytesTotal, stream.info.downstream_bytes.wire_received);

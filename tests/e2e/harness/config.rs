@@ -1,0 +1,118 @@
+//! Bootstraps for tests: one listener, one virtual host, and what a test adds.
+
+/// A bootstrap in the making. Texts are YAML in flow style, `key: value` pairs without the braces around them.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Fields of the HTTP connection manager.
+    pub(crate) manager: String,
+    /// Fields of the one route action, or...
+    pub(crate) route: String,
+    /// ...all routes.
+    pub(crate) routes: Option<String>,
+    /// Fields of the virtual host.
+    pub(crate) virtual_host: String,
+    /// Fields of the listener.
+    pub(crate) listener: String,
+    /// Fields of the one cluster, `upstream`, or...
+    pub(crate) cluster: String,
+    /// ...all clusters, each in braces.
+    pub(crate) clusters: Option<String>,
+    /// Port of the one cluster's endpoint.
+    pub(crate) port: u16,
+    /// More command line.
+    pub(crate) arguments: Vec<String>,
+    /// Limit of open files, in the words of `ulimit -n`.
+    pub(crate) open_files: Option<u32>,
+}
+
+impl Config {
+    /// Everything goes to that port of this host.
+    pub(crate) fn to(port: u16) -> Self {
+        Self {
+            manager: String::new(),
+            route: String::new(),
+            routes: None,
+            virtual_host: String::new(),
+            listener: String::new(),
+            cluster: String::new(),
+            clusters: None,
+            port,
+            arguments: Vec::new(),
+            open_files: None,
+        }
+    }
+
+    /// Adds a field of the HTTP connection manager.
+    pub(crate) fn manager(mut self, field: &str) -> Self {
+        self.manager = format!("{}{field}, ", self.manager);
+        self
+    }
+
+    /// Adds a field of the route action.
+    pub(crate) fn route(mut self, field: &str) -> Self {
+        self.route = format!("{}, {field}", self.route);
+        self
+    }
+
+    /// Adds a field of the listener.
+    pub(crate) fn listener(mut self, field: &str) -> Self {
+        self.listener = format!("{}{field}, ", self.listener);
+        self
+    }
+
+    /// Adds a field of the cluster.
+    pub(crate) fn cluster(mut self, field: &str) -> Self {
+        self.cluster = format!("{}{field}, ", self.cluster);
+        self
+    }
+
+    /// Adds arguments of the command line.
+    pub(crate) fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// The bootstrap's text.
+    pub(crate) fn text(&self, port: u16, admin: u16) -> String {
+        let Self { manager, route, virtual_host, listener, cluster, .. } = self;
+        let routes = self.routes.clone().unwrap_or_else(|| {
+            format!("{{match: {{prefix: /}}, route: {{cluster: upstream, timeout: 30s{route}}}}}")
+        });
+        let clusters = self
+            .clusters
+            .clone()
+            .unwrap_or_else(|| format!("{{{cluster}{}}}", cluster_to("upstream", self.port)));
+        format!(
+            r#"admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
+static_resources:
+  listeners:
+  - name: test
+    address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config: {{
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
+          stat_prefix: test, {manager}
+          route_config: {{virtual_hosts: [{{name: all, domains: ["*"], {virtual_host} routes: [{routes}]}}]}},
+          http_filters: [{{name: router, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}
+{listener}
+  clusters: [{clusters}]
+"#,
+            listener = indent(listener),
+        )
+    }
+}
+
+/// Fields of a cluster with one endpoint, on that port of this host.
+pub(crate) fn cluster_to(name: &str, port: u16) -> String {
+    format!(
+        "name: {name}, connect_timeout: 5s, load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: \
+         [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]}}"
+    )
+}
+
+/// A listener's fields, one a line: the listener itself is in block style.
+fn indent(fields: &str) -> String {
+    fields.split_terminator(", ").map(|field| format!("    {field}\n")).collect()
+}

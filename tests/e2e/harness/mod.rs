@@ -1,0 +1,85 @@
+//! What the tests are made of: the proxy as a child process, a client, scripted upstreams, and HTTP/1.1 as a test reads
+//! it. The reader here is written apart from the proxy's own parser, so that they cannot be wrong in the same way.
+mod client;
+mod config;
+mod message;
+mod process;
+mod random;
+mod upstream;
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+pub(crate) use client::Client;
+pub(crate) use config::{Config, cluster_to};
+pub(crate) use message::{Message, chunked};
+pub(crate) use process::{Proxy, TempFolder, binary, free_port};
+pub(crate) use random::Random;
+pub(crate) use upstream::{Peer, Upstream, echo_of, ok, set_receive_buffer};
+
+use ringway::runtime::mailbox::mailbox;
+use ringway::runtime::{IoBackend, IoChoice, Runtime};
+
+/// Longest wait for something that should happen at once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The I/O back end a test runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Io {
+    Epoll,
+    IoUring,
+}
+
+impl Io {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Epoll => "epoll",
+            Self::IoUring => "io_uring",
+        }
+    }
+
+    /// Whether it works here; says so if not, or fails if it must.
+    pub(crate) fn is_available(self) -> bool {
+        static REFUSAL: OnceLock<Option<String>> = OnceLock::new();
+        if self == Self::Epoll {
+            return true;
+        }
+        let refusal = REFUSAL.get_or_init(|| {
+            let (_sender, receiver) = mailbox::<()>().unwrap();
+            let choice = IoChoice { backend: IoBackend::IoUring, level: None };
+            Runtime::new(choice, receiver.bell()).err().map(|error| error.to_string())
+        });
+        if let Some(reason) = refusal {
+            assert!(std::env::var_os("RINGWAY_REQUIRE_IO_URING").is_none(), "no io_uring: {reason}");
+            println!("not run: no io_uring: {reason}");
+        }
+        refusal.is_none()
+    }
+}
+
+/// Asks again and again until the answer is yes: for what can only be asked about, such as a counter.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "still not so: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Makes of each function a test per back end.
+macro_rules! on_each_backend {
+    ($($(#[$doc:meta])* fn $name:ident($io:ident) $body:block)*) => {
+        $($(#[$doc])* fn $name($io: $crate::harness::Io) $body)*
+
+        mod epoll {
+            $(#[test] fn $name() { super::$name($crate::harness::Io::Epoll) })*
+        }
+
+        mod io_uring {
+            $(#[test] fn $name() {
+                if $crate::harness::Io::IoUring.is_available() { super::$name($crate::harness::Io::IoUring) }
+            })*
+        }
+    };
+}
+pub(crate) use on_each_backend;

@@ -1,0 +1,215 @@
+//! The proxy as a child process.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use super::{Client, Config, Io, Message, PATIENCE, until};
+
+/// The program under test.
+pub(crate) fn binary() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_ringway"))
+}
+
+/// A running proxy; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    child: Child,
+    pub(crate) port: u16,
+    admin: u16,
+    log: Arc<Log>,
+    folder: TempFolder,
+}
+
+/// What it has written to its standard error.
+#[derive(Debug, Default)]
+struct Log {
+    text: Mutex<(String, bool)>,
+    changed: Condvar,
+}
+
+impl Proxy {
+    /// Starts it and waits until it serves.
+    pub(crate) fn start(io: Io, config: &Config) -> Self {
+        let (port, admin) = (free_port(), free_port());
+        let folder = TempFolder::new();
+        let path = folder.path().join("bootstrap.yaml");
+        std::fs::write(&path, config.text(port, admin)).unwrap();
+        let mut command = match config.open_files {
+            None => binary(),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.args([
+                    "-c",
+                    &format!("ulimit -n {limit} && exec \"$0\" \"$@\""),
+                    env!("CARGO_BIN_EXE_ringway"),
+                ]);
+                shell
+            }
+        };
+        command.arg("-c").arg(&path).args(["--io-backend", io.name()]);
+        if !config.arguments.iter().any(|argument| argument == "--concurrency") {
+            command.args(["--concurrency", "1"]);
+        }
+        command.args(["--drain-time-s", "10"]).args(&config.arguments);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut child = child.unwrap();
+        let log = Arc::new(Log::default());
+        let (writer, stderr) = (Arc::clone(&log), child.stderr.take().unwrap());
+        std::thread::spawn(move || writer.fill(BufReader::new(stderr)));
+        let proxy = Self { child, port, admin, log, folder };
+        proxy.wait_for_log("serving");
+        assert_eq!(proxy.admin("GET", "/ready").text(), "LIVE\n");
+        proxy
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.port)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Asks the admin endpoint.
+    pub(crate) fn admin(&self, method: &str, path: &str) -> Message {
+        let mut client = Client::connect(self.admin);
+        client.ask(&format!("{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"))
+    }
+
+    /// A counter or gauge.
+    pub(crate) fn stat(&self, name: &str) -> u64 {
+        let text = self.admin("GET", "/stats").text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+    }
+
+    /// Waits until a counter or gauge has that value.
+    pub(crate) fn wait_for_stat(&self, name: &str, value: u64) {
+        until(&format!("{name} is {value}"), || self.stat(name) == value);
+    }
+
+    /// Waits until no connection of a client and no request is left.
+    pub(crate) fn wait_until_idle(&self) {
+        for gauge in ["http.test.downstream_cx_active", "http.test.downstream_rq_active"] {
+            self.wait_for_stat(gauge, 0);
+        }
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// Waits for a line in its log.
+    pub(crate) fn wait_for_log(&self, part: &str) {
+        let text = self.log.text.lock().unwrap();
+        let (text, waited) = self
+            .log
+            .changed
+            .wait_timeout_while(text, PATIENCE, |(text, ended)| !text.contains(part) && !*ended)
+            .unwrap();
+        assert!(!waited.timed_out() && text.0.contains(part), "no {part:?} in its log:\n{}", text.0);
+    }
+
+    pub(crate) fn signal(&self, signal: libc::c_int) {
+        // SAFETY: takes no pointers; the child was not waited for, so its id is its own.
+        #[allow(unsafe_code, reason = "std can only kill")]
+        let sent = unsafe { libc::kill(self.id().cast_signed(), signal) };
+        assert_eq!(sent, 0);
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "it does not end; its log:\n{}",
+                self.log.text.lock().unwrap().0
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    /// Ends it by SIGTERM; it must drain and exit with 0.
+    pub(crate) fn end(mut self) {
+        self.signal(libc::SIGTERM);
+        let status = self.wait();
+        assert_eq!(status.code(), Some(0), "its log:\n{}", self.log.text.lock().unwrap().0);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("log of the proxy:\n{}", self.log.text.lock().unwrap().0);
+        }
+    }
+}
+
+impl Log {
+    fn fill(&self, lines: impl BufRead) {
+        for line in lines.lines().map_while(Result::ok) {
+            let mut text = self.text.lock().unwrap();
+            text.0.push_str(&line);
+            text.0.push('\n');
+            drop(text);
+            self.changed.notify_all();
+        }
+        self.text.lock().unwrap().1 = true;
+        self.changed.notify_all();
+    }
+}
+
+/// A port that nothing listens on, from below the range the kernel gives to outgoing connections.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let place = (std::process::id().wrapping_mul(97).wrapping_add(step)) % 20_000;
+        let port = u16::try_from(11_000 + place).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A folder of a test's own, removed with it.
+#[derive(Debug)]
+pub(crate) struct TempFolder(PathBuf);
+
+impl TempFolder {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("ringway-e2e-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,181 @@
+//! Persistent connections: one request after the other, pipelined, cut into pieces, HTTP/1.0, limits of a connection.
+
+use crate::harness::{Config, Proxy, Upstream, on_each_backend};
+
+fn pipelined() -> (Vec<u8>, Vec<String>) {
+    let mut requests = Vec::new();
+    let mut answers = Vec::new();
+    for index in 0..10 {
+        if index % 3 == 1 {
+            let body = format!("body of {index}");
+            let length = body.len();
+            let text = format!("POST /{index} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}");
+            requests.extend_from_slice(text.as_bytes());
+            answers.push(format!("POST /{index}\n{body}"));
+        } else if index % 3 == 2 {
+            let text = format!(
+                "POST /{index} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+            );
+            requests.extend_from_slice(text.as_bytes());
+            answers.push(format!("POST /{index}\nabcde"));
+        } else {
+            requests.extend_from_slice(format!("GET /{index} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+            answers.push(format!("GET /{index}\n"));
+        }
+    }
+    (requests, answers)
+}
+
+on_each_backend! {
+    fn requests_one_after_the_other_share_a_connection_both_ways(io) {
+        let upstream = Upstream::echo();
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut client = proxy.connect();
+        for index in 0..20 {
+            let response = client.get(&format!("/{index}"));
+            assert_eq!((response.status(), response.text()), (200, format!("GET /{index}\n")));
+            assert_eq!(response.header("connection"), None);
+        }
+        assert_eq!(upstream.connections(), 1);
+        assert_eq!(proxy.stat("http.test.downstream_cx_total"), 1);
+        drop(client);
+        proxy.wait_until_idle();
+        // Once counted each response twice.
+        assert_eq!(proxy.stat("http.test.downstream_rq_completed"), 20);
+        proxy.end();
+    }
+
+    fn pipelined_requests_cut_anywhere_are_answered_in_order(io) {
+        let upstream = Upstream::echo();
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let (requests, answers) = pipelined();
+        for cut in 1..requests.len() {
+            let mut client = proxy.connect();
+            client.send(&requests[..cut]);
+            // A first answer, where the first piece holds a whole request, makes sure that the pieces arrive apart.
+            let mut answers = answers.iter();
+            if cut >= "GET /0 HTTP/1.1\r\nHost: a\r\n\r\n".len() {
+                assert_eq!(client.response().text(), *answers.next().unwrap(), "cut at {cut}");
+            }
+            client.send(&requests[cut..]);
+            for answer in answers {
+                let response = client.response();
+                assert_eq!((response.status(), &response.text()), (200, answer), "cut at {cut}");
+            }
+        }
+        proxy.end();
+    }
+
+    fn pipelined_requests_byte_by_byte_are_answered_in_order(io) {
+        let upstream = Upstream::echo();
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let (requests, answers) = pipelined();
+        let mut client = proxy.connect();
+        for byte in &requests {
+            client.send([*byte]);
+        }
+        for answer in answers {
+            assert_eq!(client.response().text(), answer);
+        }
+        proxy.end();
+    }
+
+    fn connection_close_is_obeyed_both_ways(io) {
+        let upstream = Upstream::answering(|_| {
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok".to_vec()
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        // The upstream's wish concerns its own connection only.
+        let mut client = proxy.connect();
+        for connections in 1..=3 {
+            let response = client.get("/");
+            assert_eq!((response.text().as_str(), response.header("connection")), ("ok", None));
+            assert_eq!(upstream.connections(), connections);
+        }
+        let response = client.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert_eq!(response.header("connection"), Some("close"));
+        client.expect_closed();
+        proxy.end();
+    }
+
+    fn http_10_without_consent_is_refused_and_with_it_served(io) {
+        let upstream = Upstream::echo();
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut client = proxy.connect();
+        assert_eq!(client.ask("GET / HTTP/1.0\r\nHost: a\r\n\r\n").status(), 426);
+        client.expect_closed();
+        proxy.end();
+
+        let options = "http_protocol_options: {accept_http_10: true, default_host_for_http_10: old.example}";
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager(options));
+        let mut client = proxy.connect();
+        let response = client.ask("GET /close HTTP/1.0\r\n\r\n");
+        assert_eq!((response.status(), response.text().as_str()), (200, "GET /close\n"));
+        assert!(response.start.starts_with("HTTP/1.0 "), "{response:?}");
+        client.expect_closed();
+        let seen = upstream.seen();
+        assert_eq!(seen.last().unwrap().request.header("host"), Some("old.example"));
+
+        let mut client = proxy.connect();
+        for _ in 0..3 {
+            let response = client.ask("GET /keep HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n");
+            assert_eq!((response.status(), response.header("connection")), (200, Some("keep-alive")));
+        }
+        proxy.end();
+    }
+
+    fn absolute_form_names_host_and_path(io) {
+        let upstream = Upstream::echo();
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut client = proxy.connect();
+        let response = client.ask("GET http://there.example:81/a?b HTTP/1.1\r\nHost: ignored\r\n\r\n");
+        assert_eq!((response.status(), response.text().as_str()), (200, "GET /a?b\n"));
+        let seen = upstream.seen();
+        assert_eq!(seen[0].request.header("host"), Some("there.example:81"));
+        assert_eq!(seen[0].request.headers.iter().filter(|(name, _)| name == "host").count(), 1);
+        proxy.end();
+    }
+
+    fn connection_ends_after_max_requests(io) {
+        let upstream = Upstream::echo();
+        let options = "common_http_protocol_options: {max_requests_per_connection: 3}";
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager(options));
+        let mut client = proxy.connect();
+        assert_eq!(client.get("/").header("connection"), None);
+        assert_eq!(client.get("/").header("connection"), None);
+        assert_eq!(client.get("/").header("connection"), Some("close"));
+        client.expect_closed();
+        assert_eq!(proxy.stat("http.test.downstream_cx_max_requests_reached"), 1);
+        proxy.end();
+    }
+
+    fn head_is_answered_with_the_length_and_no_body(io) {
+        let upstream = Upstream::answering(|_| b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n".to_vec());
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut client = proxy.connect();
+        for _ in 0..3 {
+            let response = client.ask("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!((response.status(), response.header("content-length")), (200, Some("1000")));
+        }
+        assert_eq!(upstream.connections(), 1);
+        proxy.end();
+    }
+
+    fn responses_that_may_not_have_a_body_leave_the_connection_usable(io) {
+        let upstream = Upstream::answering(|request| match request.path() {
+            "/204" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+            "/304" => b"HTTP/1.1 304 Not Modified\r\nContent-Length: 77\r\nETag: \"x\"\r\n\r\n".to_vec(),
+            _ => b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut client = proxy.connect();
+        for path in ["/204", "/304", "/200", "/204", "/304"] {
+            let response = client.get(path);
+            assert_eq!(format!("/{}", response.status()), path);
+            assert!(response.status() != 204 || response.header("content-length").is_none());
+            assert!(response.status() != 304 || response.header("etag") == Some("\"x\""));
+        }
+        assert_eq!(upstream.connections(), 1);
+        proxy.end();
+    }
+}

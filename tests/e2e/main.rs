@@ -1,0 +1,17 @@
+//! Black-box tests: the built binary between scripted clients and scripted upstreams, over real sockets.
+//!
+//! Every test runs on both I/O back ends. Where the host refuses io_uring, those runs say so and count as passed; with
+//! `RINGWAY_REQUIRE_IO_URING=1` that is a failure. Nothing sleeps to let something happen: a test waits for an event, and
+//! every wait has a deadline (`harness::PATIENCE`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests fail by panicking and have deadlines of their own"
+)]
+
+mod harness;
+
+mod bodies;
+mod keep_alive;
+mod smuggling;
+mod upstream_failures;
