@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::base::clock;
-use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, Options};
+use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, IpVersion, Options};
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::listener::Listener;
@@ -23,8 +23,8 @@ use crate::control::xds::convert::{Class, Report};
 use crate::filter::CompileServices;
 use crate::protocol::http::forwarding::LocalInfo;
 use crate::route::CompileContext;
-use crate::runtime::RawOption;
 use crate::runtime::listen::{self, ListenOptions};
+use crate::runtime::{RawOption, local_address};
 use crate::snapshot::{Compiler, Snapshot};
 use crate::telemetry::Registry;
 use crate::telemetry::log::Logger;
@@ -73,7 +73,7 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
     let registry = Arc::new(Registry::new(worker_count));
     let mut log_writer =
         LogWriter::start().map_err(|error| format!("the access-log thread cannot start: {error}"))?;
-    let snapshot = Arc::new(compile(&bootstrap, &registry, &mut log_writer)?);
+    let snapshot = Arc::new(compile(options, &bootstrap, &registry, &mut log_writer)?);
     let admin = bootstrap.admin.as_ref().map(bind_admin).transpose()?;
     let (sockets, listeners) = bind(&snapshot, worker_count)?;
     let workers = Arc::new(Workers::start(options, &bootstrap, &registry, &log_writer, worker_count)?);
@@ -151,6 +151,8 @@ fn admin_endpoint(
 
 /// Everything static, compiled.
 fn compile(
+    options: &Options,
+
     bootstrap: &Bootstrap,
     registry: &Registry,
     log_writer: &mut LogWriter,

@@ -63,6 +63,8 @@ pub enum ProxyError {
     UpstreamTruncated,
     /// The response's head was refused.
     ResponseHead(HeadError),
+    /// The endpoint closed within its response's head.
+    ResponseHeadTruncated,
     /// The response's body was refused.
     ResponseBody(BodyError),
     /// The route's timeout passed.
@@ -93,6 +95,7 @@ impl ProxyError {
             | Self::UpstreamClosed { .. }
             | Self::UpstreamTruncated
             | Self::ResponseHead(_)
+            | Self::ResponseHeadTruncated
             | Self::ResponseBody(_)
             | Self::ResponseTimeout => Side::Upstream,
         }
@@ -122,7 +125,10 @@ impl ProxyError {
             Self::NoRoute => 404,
             Self::NoCluster { status } => status,
             Self::NoHealthyUpstream | Self::Connect(_) | Self::UpstreamClosed { .. } => 503,
-            Self::UpstreamTruncated | Self::ResponseHead(_) | Self::ResponseBody(_) => 502,
+            Self::UpstreamTruncated
+            | Self::ResponseHead(_)
+            | Self::ResponseHeadTruncated
+            | Self::ResponseBody(_) => 502,
             Self::ResponseTimeout => 504,
             Self::HeadOverflow => 431,
         })
@@ -142,7 +148,9 @@ impl ProxyError {
             Self::UpstreamClosed { .. } | Self::UpstreamTruncated => {
                 ResponseFlag::UpstreamConnectionTermination
             }
-            Self::ResponseHead(_) | Self::ResponseBody(_) => ResponseFlag::UpstreamProtocolError,
+            Self::ResponseHead(_) | Self::ResponseHeadTruncated | Self::ResponseBody(_) => {
+                ResponseFlag::UpstreamProtocolError
+            }
             Self::ResponseTimeout => ResponseFlag::UpstreamRequestTimeout,
             Self::RequestHeadersTimeout
             | Self::RequestTimeout
@@ -177,7 +185,9 @@ impl ProxyError {
             }
             Self::UpstreamClosed { .. } => "upstream_reset_before_response_started{connection_termination}",
             Self::UpstreamTruncated => "upstream_reset_after_response_started{connection_termination}",
-            Self::ResponseHead(_) => "upstream_reset_before_response_started{protocol_error}",
+            Self::ResponseHead(_) | Self::ResponseHeadTruncated => {
+                "upstream_reset_before_response_started{protocol_error}"
+            }
             Self::ResponseBody(_) => "upstream_reset_after_response_started{protocol_error}",
             Self::ResponseTimeout => details::RESPONSE_TIMEOUT,
             Self::HeadOverflow => "http1.headers_too_large",
@@ -187,6 +197,10 @@ impl ProxyError {
     /// Body of the local reply, in Envoy's words.
     pub fn body(self) -> &'static str {
         match self {
+            // What Envoy's codec takes and its connection manager refuses has no body.
+            Self::RequestHead(HeadError::HostMissing | HeadError::TargetFragment | HeadError::Connection) => {
+                ""
+            }
             Self::RequestHead(error) => reason(error.status()),
             Self::RequestBody(error) => reason(error.status()),
             Self::RequestHeadersTimeout => "request header timeout",
@@ -198,23 +212,25 @@ impl ProxyError {
                 "upstream connect error or disconnect/reset before headers. reset reason: connection timeout"
             }
             Self::Connect(ConnectError::Failed(_)) => {
-                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
-                 transport failure reason: "
+                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
             }
             Self::UpstreamClosed { .. } => {
                 "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
             }
-            Self::UpstreamTruncated | Self::ResponseHead(_) | Self::ResponseBody(_) => {
+            Self::UpstreamTruncated
+            | Self::ResponseHead(_)
+            | Self::ResponseHeadTruncated
+            | Self::ResponseBody(_) => {
                 "upstream connect error or disconnect/reset before headers. reset reason: protocol error"
             }
             Self::ResponseTimeout => "upstream request timeout",
             Self::DownstreamClosed
             | Self::PathRejected
-            | Self::UnderscoreInHeader
             | Self::UpgradeRefused
             | Self::NoRoute
             | Self::NoCluster { .. }
             | Self::HeadOverflow => "",
+            Self::UnderscoreInHeader => "Bad Request",
         }
     }
 }

@@ -9,7 +9,7 @@ use std::task::Poll;
 use super::copy::{BodyCopy, Framing};
 use super::deadlines::Deadlines;
 use super::downstream::{After, Connection};
-use super::error::ProxyError;
+use super::error::{ProxyError, Side};
 use super::local_reply::{self, Reply};
 use super::router::{self, Forwarded};
 use super::routing::{self, Decision};
@@ -53,7 +53,7 @@ pub(super) async fn serve_request(connection: &Connection) -> After {
         }
         Err(error) => {
             fail(connection, &mut stream, error);
-            let reply = Reply::error(error, &stream);
+            let reply = Reply::error(error, None);
             local_reply::send(connection, &mut stream, &reply, false);
             After::Close
         }
@@ -65,9 +65,11 @@ pub(super) async fn serve_request(connection: &Connection) -> After {
 async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Request) -> After {
     match routing::decide(connection, stream, request) {
         Decision::Reply(reply) => reply_and_go_on(connection, stream, request, &reply),
-        Decision::Fail(error) => {
+        Decision::Fail(error, matched) => {
             fail(connection, stream, error);
-            let reply = Reply::error(error, stream);
+            // As Envoy: who sends what is refused may have lost its place in the stream.
+            request.keep_alive &= error.side() != Side::Downstream;
+            let reply = Reply::error(error, matched);
             reply_and_go_on(connection, stream, request, &reply)
         }
         Decision::Forward(forward) => match router::forward(connection, stream, request, &forward).await {
@@ -79,7 +81,7 @@ async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Req
                 if error == ProxyError::DownstreamClosed {
                     return After::Reset;
                 }
-                let reply = Reply::error(error, stream);
+                let reply = Reply::error(error, Some(forward.matched));
                 reply_and_go_on(connection, stream, request, &reply)
             }
             Forwarded::Failed { error, response_begun: true } => {

@@ -8,7 +8,6 @@ use super::error::ProxyError;
 use super::routing::Matched;
 use super::stream::Stream;
 use super::wire;
-use crate::cluster::pool::ConnectError;
 use crate::format::context::FormatContext;
 use crate::format::local_reply::LocalReply;
 use crate::protocol::http::body::BodyLength;
@@ -32,14 +31,14 @@ pub(super) struct Reply<'a> {
 
 impl<'a> Reply<'a> {
     /// The reply that an error is answered with.
-    pub(super) fn error(error: ProxyError, stream: &Stream) -> Self {
-        let mut body = Cow::Borrowed(error.body().as_bytes());
-        if matches!(error, ProxyError::Connect(ConnectError::Failed(_))) {
-            // A failure path: putting the reason together is fine.
-            body.to_mut().extend_from_slice(stream.info.upstream_transport_failure_reason.as_bytes());
+    pub(super) fn error(error: ProxyError, matched: Option<Matched<'a>>) -> Self {
+        Self {
+            status: error.status().unwrap_or(503),
+            body: Cow::Borrowed(error.body().as_bytes()),
+            details: error.details(),
+            header: None,
+            matched,
         }
-        let status = error.status().unwrap_or(503);
-        Self { status, body, details: error.details(), header: None, matched: None }
     }
 
     /// A redirect to `location`.
@@ -66,11 +65,23 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
     if let Some((name, value)) = &reply.header {
         head.set(name, value);
     }
-    let scratch = &mut *chain.scratch.borrow_mut();
-    let Scratch { matching, headers: added, text, route, .. } = scratch;
+    let Scratch { matching, headers: added, text, route, .. } = &mut *chain.scratch.borrow_mut();
+    // Before the reply is settled: to these headers there is no response code yet, as in Envoy.
+    if let Some(matched) = &reply.matched {
+        let mut format = FormatContext::new(&stream.info, now, context.random());
+        format.request = Some(&stream.request);
+        manager.routes.mutate_response(
+            Some(matched.virtual_host),
+            Some(matched.route),
+            matched.choice.as_ref(),
+            &mut stream.response,
+            &format,
+            route,
+        );
+    }
     let mut rewritten = LocalReply {
         request: Some(&stream.request),
-        response: head,
+        response: &mut stream.response,
         info: &mut stream.info,
         body: &reply.body,
         now_ns: now,
@@ -80,22 +91,10 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
     if !text.is_empty() {
         stream.response.set(&headers::CONTENT_TYPE, content_type.as_bytes());
     }
-    if let Some(matched) = &reply.matched {
-        let mut format = FormatContext::new(&stream.info, now, context.random());
-        format.request = Some(&stream.request);
-        let choice = matched.choice.as_ref();
-        manager.routes.mutate_response(
-            Some(matched.virtual_host),
-            Some(matched.route),
-            choice,
-            &mut stream.response,
-            &format,
-            route,
-        );
-    }
     stream.response.set(&headers::DATE, &context.date.at(context.runtime.wall_ns()));
     forwarding::mutate_response(&mut stream.response, &stream.request, &manager.forwarding);
-    let is_10 = stream.request.version() == Version::Http10;
+    // A version that is not spoken here is answered in one that is.
+    let is_10 = stream.request.version() == Version::Http10 && manager.config.http1.accept_http_10;
     if !keep_alive {
         stream.response.set(&headers::CONNECTION, b"close");
     } else if is_10 {

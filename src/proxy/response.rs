@@ -112,7 +112,7 @@ fn edit(connection: &Connection, stream: &mut Stream, forward: &Forward<'_>) {
     let Stream { request, response: head, info, .. } = stream;
     info.response_code = Some(head.status());
     set_text(&mut info.response_code_details, details::VIA_UPSTREAM);
-    if !manager.router.suppress_envoy_headers {
+    if !manager.router.suppress_envoy_headers && head.status() != 101 {
         let sent = info.upstream_timing.first_tx_ns.unwrap_or(info.start_ns);
         let mut digits = [0; encode::DECIMAL_DIGITS_MAX];
         let took = encode::decimal(now.saturating_sub(sent) / 1_000_000, &mut digits);

@@ -18,6 +18,7 @@ use super::upstream_request::{Download, Ended, Exchange};
 use super::wire::{self, SendError};
 use crate::cluster::pool::{self, ConnectError, UpstreamConnection};
 use crate::cluster::{Cluster, Host};
+use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
 use crate::protocol::http1::encode::{RequestEncoding, encode_request};
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
@@ -201,7 +202,11 @@ async fn attempt(
     let Connection { context, .. } = connection;
     let cluster = forward.cluster.config();
     let encoding = RequestEncoding {
-        body: request.length,
+        // A method that anticipates content says when it has none (RFC 9110 8.6).
+        body: match request.length {
+            BodyLength::None if anticipates_content(stream.request.method()) => BodyLength::Length(0),
+            length => length,
+        },
         names: cluster.http1.header_key_format,
         absolute_target: cluster.http1.send_fully_qualified_url,
     };
@@ -250,6 +255,11 @@ async fn attempt(
     let outcome = poll_fn(|_| exchange.poll()).await;
     let begun = exchange.response_begun;
     (outcome, begun)
+}
+
+/// Methods to which a missing `content-length` could mean that it is missing; those Envoy leaves without are none.
+fn anticipates_content(method: &[u8]) -> bool {
+    !matches!(method, b"GET" | b"HEAD" | b"DELETE" | b"TRACE" | b"CONNECT")
 }
 
 /// RFC 9110 §9.2.2.

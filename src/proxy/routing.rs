@@ -29,8 +29,8 @@ use crate::telemetry::{HttpStat, ServerStat};
 pub(super) enum Decision<'a> {
     /// It is answered here.
     Reply(Reply<'a>),
-    /// It failed here.
-    Fail(ProxyError),
+    /// It failed here; the route whose header changes the answer gets.
+    Fail(ProxyError, Option<Matched<'a>>),
     /// It is forwarded.
     Forward(Forward<'a>),
 }
@@ -66,7 +66,7 @@ pub(super) fn decide<'a>(
     match admit(connection, stream) {
         Ok(None) => {}
         Ok(Some(reply)) => return Decision::Reply(reply),
-        Err(error) => return Decision::Fail(error),
+        Err(error) => return Decision::Fail(error, None),
     }
     let origin = introduce(connection, stream);
     let Connection { context, chain, .. } = connection;
@@ -83,7 +83,7 @@ pub(super) fn decide<'a>(
         }
         Outcome::NoRoute(_) => {
             chain.stats.inc(HttpStat::NoRoute);
-            return Decision::Fail(ProxyError::NoRoute);
+            return Decision::Fail(ProxyError::NoRoute, None);
         }
     };
     set_text(&mut stream.info.route_name, &route.name);
@@ -110,7 +110,7 @@ pub(super) fn decide<'a>(
                 matched: Some(matched),
             })
         }
-        Action::NonForwarding => Decision::Fail(ProxyError::NoRoute),
+        Action::NonForwarding => Decision::Fail(ProxyError::NoRoute, Some(matched)),
     }
 }
 
@@ -219,10 +219,11 @@ fn forward<'a>(
     let choice = action.choose_cluster(&stream.request, random);
     let Some(cluster) = chain.cluster(choice.name(&stream.request), &context.clusters) else {
         chain.stats.inc(HttpStat::NoCluster);
-        return Decision::Fail(ProxyError::NoCluster { status: action.cluster_not_found_status });
+        let error = ProxyError::NoCluster { status: action.cluster_not_found_status };
+        return Decision::Fail(error, Some(matched));
     };
     let Ok(terminate_connect) = upgrade(connection, stream, request, action) else {
-        return Decision::Fail(ProxyError::UpgradeRefused);
+        return Decision::Fail(ProxyError::UpgradeRefused, Some(matched));
     };
     set_text(&mut stream.info.upstream_cluster, &cluster.config().name);
     set_text(&mut stream.info.upstream_cluster_alt_stat_name, &cluster.config().alt_stat_name);

@@ -239,8 +239,12 @@ impl Exchange<'_> {
 
     /// The endpoint ended the connection while its response head was awaited.
     fn closed(&self, reset: bool) -> ProxyError {
-        // Within a head it is a broken response, not a broken connection; Envoy calls both the same.
-        ProxyError::UpstreamClosed { reset }
+        // Within the head it is a broken response; before its first byte, a broken connection.
+        if self.response_begun {
+            ProxyError::ResponseHeadTruncated
+        } else {
+            ProxyError::UpstreamClosed { reset }
+        }
     }
 
     fn refused(&self, error: crate::protocol::http::error::HeadError) -> ProxyError {

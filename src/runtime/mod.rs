@@ -8,6 +8,7 @@ mod epoll;
 pub mod listen;
 pub mod mailbox;
 mod probe;
+mod process;
 mod ring;
 #[cfg(test)]
 pub mod sim;
@@ -32,6 +33,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use backend::{Backend, Scope};
+pub use process::{give_back_startup_pages, local_address};
 use socket::{Socket, SocketKey, Sockets};
 use task::Tasks;
 use timer::{TimerId, Wheel};
@@ -62,6 +64,8 @@ struct Shared {
     mail_task: Cell<TaskId>,
     /// When memory was last given back and the wall clock compared.
     upkeep: Cell<Now>,
+    /// Tasks ran since the last round of upkeep: another is due within a second even if nothing happens.
+    upkeep_owed: Cell<bool>,
 }
 
 struct Io {
@@ -163,6 +167,7 @@ impl Runtime {
             now: Cell::new(now),
             mail_task: Cell::new(TaskId::NONE),
             upkeep: Cell::new(Now(0)),
+            upkeep_owed: Cell::new(false),
         }))
     }
 
@@ -240,7 +245,10 @@ impl Runtime {
         if rung {
             self.0.tasks.wake(self.0.mail_task.get());
         }
-        self.0.tasks.run(limits::POLLS_PER_TURN);
+        if self.0.tasks.has_ready() {
+            self.0.upkeep_owed.set(true);
+            self.0.tasks.run(limits::POLLS_PER_TURN);
+        }
         self.upkeep();
         Ok(())
     }
@@ -253,7 +261,9 @@ impl Runtime {
         let timer = self.0.wheel.borrow().next_due().map(|due| due.saturating_sub(now).max(1));
         // Starved readers look again soon, should the pool be refilled by other means than their own turn.
         let starved = (!self.0.io.borrow().starved.is_empty()).then_some(1);
-        timer.into_iter().chain(starved).min()
+        // After a burst the surplus goes back soon, even if nothing else happens; an idle worker then sleeps.
+        let upkeep = self.0.upkeep_owed.get().then_some(UPKEEP_NS / 1_000_000);
+        timer.into_iter().chain(starved).chain(upkeep).min()
     }
 
     /// Once a second at most: gives unused memory back, follows the wall clock; each turn: feeds the starved.
@@ -270,6 +280,7 @@ impl Runtime {
             return;
         }
         self.0.upkeep.set(now);
+        self.0.upkeep_owed.set(false);
         self.0.pool.trim();
         self.0.tasks.trim();
         let mut clock = self.0.clock.get();

@@ -19,6 +19,7 @@ use crate::control::admin::{Admin, AdminCommand, AdminListener, DrainListeners, 
 use crate::control::discovery::EndpointUpdate;
 use crate::control::discovery::dns::DnsDiscovery;
 use crate::control::log_writer::LogWriter;
+use crate::runtime::give_back_startup_pages;
 use crate::telemetry::{Registry, Slot};
 use crate::worker::Command;
 
@@ -120,6 +121,7 @@ impl Control<'_> {
             }
         }
         self.process.set_state(ServerState::Live);
+        give_back_startup_pages();
         log::info!("all clusters have endpoints or an answer: serving");
     }
 
