@@ -160,7 +160,11 @@ fn compile(
     let runtime = runtime_layers::Values::of(&bootstrap.runtime_layers);
     let exists = |name: &str| bootstrap.clusters.iter().any(|cluster| &*cluster.name == name);
     let local_info =
-        LocalInfo { cluster: bootstrap.node.cluster.clone(), node: bootstrap.node.id.clone(), address: None };
+        LocalInfo {
+        cluster: bootstrap.node.cluster.clone(),
+        node: bootstrap.node.id.clone(),
+        address: local_address(options.local_address_ip_version == IpVersion::V6),
+    };
     let mut compiler = Compiler {
         registry,
         services: CompileServices {
