@@ -42,16 +42,17 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers,
             use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config, wait_for_warm_on_init,
             upstream_bind_config, common_lb_config, lb_config, transport_socket = "raw_buffer; others are refused",
-            metadata, protocol_selection, upstream_connection_options, ignore_health_on_host_removal,
-            load_balancing_policy = "RoundRobin; others are not implemented yet",
-            connection_pool_per_downstream_connection;
+            metadata, protocol_selection, upstream_connection_options,
+            load_balancing_policy = "RoundRobin; others are not implemented yet";
         no_effect: upstream_http_protocol_options = "no TLS to endpoints, so no SNI and no certificates",
             cleanup_interval = "only ORIGINAL_DST clusters, which are refused, clean up",
             eds_cluster_config = "only EDS clusters, which are refused, read it",
             close_connections_on_host_health_failure = "no active health checks",
+            ignore_health_on_host_removal = "no active health checks",
             lrs_report_endpoint_metrics = "no load reports", track_timeout_budgets = "deprecated for statistics";
         not_yet: stats_matcher, health_checks, outlier_detection, per_connection_buffer_high_watermark_timeout,
-            lrs_server, track_cluster_stats, preconnect_policy, queuing_policies;
+            lrs_server, track_cluster_stats, preconnect_policy, queuing_policies,
+            connection_pool_per_downstream_connection;
         refused: transport_socket_matches, transport_socket_matcher, http2_protocol_options = "HTTP/1 only",
             lb_subset_config, filters = "no network filters towards endpoints", upstream_config;
     });
@@ -354,8 +355,8 @@ fn common_lb_config(at: &At<'_>, message: pb::cluster::ClusterCommonLbConfig) ->
     use ClusterCommonLbConfigLocalityConfigSpecifierOneOf as Locality;
     classify!(at, message => pb::cluster::ClusterCommonLbConfig {
         implemented: healthy_panic_threshold,
-            locality_config_specifier = "locality_weighted_lb_config; zone_aware_lb_config does nothing without a \
-                                         local cluster", close_connections_on_host_set_change;
+            locality_config_specifier = "zone_aware_lb_config does nothing without a local cluster; \
+                                         locality_weighted_lb_config is not implemented yet", close_connections_on_host_set_change;
         no_effect: update_merge_window = "updates are always merged",
             ignore_new_hosts_until_first_hc = "no active health checks",
             consistent_hashing_lb_config = "no policy of this version hashes";
@@ -371,10 +372,21 @@ fn common_lb_config(at: &At<'_>, message: pb::cluster::ClusterCommonLbConfig) ->
         config.healthy_panic_threshold_percent = value;
     }
     config.locality = match locality_config_specifier {
-        Some(Locality::LocalityWeightedLbConfig(_)) => LocalityMode::Weighted,
+        Some(Locality::LocalityWeightedLbConfig(_)) => locality_weighted(at),
         Some(Locality::ZoneAwareLbConfig(_)) | None => LocalityMode::Ignored,
     };
     config
+}
+
+/// Weights of localities are kept; balancing does not read them yet.
+fn locality_weighted(at: &At<'_>) -> LocalityMode {
+    let field = "envoy.config.cluster.v3.Cluster.CommonLbConfig.locality_weighted_lb_config";
+    at.field("locality_weighted_lb_config").found(
+        Class::NotYet,
+        field,
+        "every locality of a priority counts alike",
+    );
+    LocalityMode::Weighted
 }
 
 fn lb_policy(at: &At<'_>, value: i32) -> LoadBalancingPolicy {
@@ -441,11 +453,11 @@ fn load_balancing_policy(
         if let Some(message) = locality_lb_config {
             use pb::extensions::LocalityLbConfigLocalityConfigSpecifierOneOf as Locality;
             classify!(&at.field("locality_lb_config"), message => pb::extensions::LocalityLbConfig {
-                implemented: locality_config_specifier = "locality_weighted_lb_config; zone_aware_lb_config does \
-                                                          nothing without a local cluster";
+                implemented: locality_config_specifier = "zone_aware_lb_config does nothing without a local cluster; \
+                                                          locality_weighted_lb_config is not implemented yet";
             });
             if let Some(Locality::LocalityWeightedLbConfig(_)) = locality_config_specifier {
-                locality = LocalityMode::Weighted;
+                locality = locality_weighted(&at.field("locality_lb_config"));
             }
         }
     }

@@ -20,9 +20,10 @@ pub(super) fn http1(
     let Some(message) = message else { return (Http1ProtocolOptions::default(), None) };
     classify!(at, message => pb::http::Http1ProtocolOptions {
         implemented: allow_absolute_url, accept_http_10, default_host_for_http_10, header_key_format, enable_trailers,
-            allow_chunked_length, override_stream_error_on_invalid_http_message, send_fully_qualified_url,
+            allow_chunked_length, send_fully_qualified_url,
             allow_custom_methods, ignore_http_11_upgrade;
         no_effect: use_balsa_parser = "there is one parser";
+        not_yet: override_stream_error_on_invalid_http_message;
     });
     let options = Http1ProtocolOptions {
         allow_absolute_url: allow_absolute_url.unwrap_or(true),

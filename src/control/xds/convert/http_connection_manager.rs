@@ -24,20 +24,21 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
             stat_prefix, route_specifier = "route_config; rds and scoped_routes are refused", http_filters,
             add_user_agent, common_http_protocol_options, http1_safe_max_connection_duration, http_protocol_options,
             server_name, server_header_transformation, scheme_header_transformation, max_request_headers_kb,
-            stream_idle_timeout, stream_flush_timeout, request_timeout, request_headers_timeout, drain_timeout,
+            stream_idle_timeout, stream_flush_timeout, request_timeout, request_headers_timeout,
             delayed_close_timeout, access_log, use_remote_address, xff_num_trusted_hops, internal_address_config,
             skip_xff_append, via, generate_request_id, preserve_external_request_id,
             always_set_request_id_in_response, forward_client_cert_details, proxy_100_continue,
             represent_ipv4_remote_address_as_ipv4_mapped_ipv6, upgrade_configs, normalize_path, merge_slashes,
             path_with_escaped_slashes_action, request_id_extension, local_reply_config, strip_matching_host_port,
-            strip_port_mode, stream_error_on_invalid_http_message, strip_trailing_host_dot, append_x_forwarded_port;
+            strip_port_mode, strip_trailing_host_dot, append_x_forwarded_port;
         no_effect: set_current_client_cert_details = "no connection has a client certificate",
             http2_protocol_options = "no HTTP/2", http3_protocol_options = "no HTTP/3",
             append_local_overload = "no overload action exists",
             add_proxy_protocol_connection_state = "no PROXY protocol",
-            typed_header_validation_config = "headers are always validated";
+            typed_header_validation_config = "headers are always validated",
+            drain_timeout = "an HTTP/1 connection drains with its next response";
         not_yet: tracing, access_log_flush_interval, flush_access_log_on_new_request, access_log_options,
-            proxy_status_config, drain_timeout_jitter, record_route_resolution_stats;
+            proxy_status_config, drain_timeout_jitter, record_route_resolution_stats, stream_error_on_invalid_http_message;
         refused: original_ip_detection_extensions, early_header_mutation_extensions, forward_client_cert_matcher,
             path_normalization_options, forward_proto_config;
     });

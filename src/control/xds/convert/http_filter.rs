@@ -76,11 +76,11 @@ fn http_filter(
 
 fn router(at: &At<'_>, message: pb::extensions::Router) -> RouterConfig {
     classify!(at, message => pb::extensions::Router {
-        implemented: dynamic_stats, suppress_envoy_headers, strict_check_headers, respect_expected_rq_timeout,
-            suppress_grpc_request_failure_code_stats, upstream_log,
+        implemented: suppress_envoy_headers, respect_expected_rq_timeout,
             upstream_http_filters = "empty; the upstream codec alone changes nothing and others are refused";
-        no_effect: start_child_span = "no tracing";
-        not_yet: upstream_log_options;
+        no_effect: start_child_span = "no tracing", dynamic_stats = "statistics cost nothing before they are used";
+        not_yet: upstream_log_options, upstream_log, strict_check_headers,
+            suppress_grpc_request_failure_code_stats;
         refused: reject_connect_request_early_data;
     });
     for (index, filter) in upstream_http_filters.into_iter().enumerate() {

@@ -30,16 +30,17 @@ const INSPECTORS: [&str; 2] = [
 pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<Listener> {
     classify!(at, message => pb::listener::Listener {
         implemented: name, address, additional_addresses, stat_prefix, filter_chains, default_filter_chain,
-            per_connection_buffer_limit_bytes, metadata, deprecated_v1, drain_type,
+            per_connection_buffer_limit_bytes, metadata, deprecated_v1,
             listener_filters = "tls_inspector and http_inspector, without effect; others are refused",
-            freebind, socket_options, tcp_fast_open_queue_length, traffic_direction, enable_reuse_port, access_log,
+            freebind, socket_options, traffic_direction,
+            enable_reuse_port = "true; false is not implemented yet", access_log,
             tcp_backlog_size, max_connections_to_accept_per_socket_event, bind_to_port, ignore_global_conn_limit,
             listener_specifier = "refused: no internal listeners";
         no_effect: listener_filters_timeout = "no listener filter waits",
             continue_on_listener_filters_timeout = "no listener filter waits",
             reuse_port = "enable_reuse_port has taken its place, in Envoy too",
             bypass_overload_manager = "no overload action exists";
-        not_yet: stats_matcher, connection_balance_config, tcp_keepalive,
+        not_yet: stats_matcher, connection_balance_config, tcp_keepalive, drain_type, tcp_fast_open_queue_length,
             per_connection_buffer_high_watermark_timeout;
         refused: fcds_config, filter_chain_matcher, use_original_dst, transparent, udp_listener_config, api_listener,
             enable_mptcp;
@@ -47,6 +48,10 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
     if listener_specifier.is_some() {
         at.field("internal_listener")
             .value_refused("envoy.config.listener.v3.Listener.internal_listener", "");
+    }
+    if enable_reuse_port == Some(false) {
+        let field = "envoy.config.listener.v3.Listener.enable_reuse_port";
+        at.field("enable_reuse_port").found(Class::NotYet, field, "every worker has a socket of its own");
     }
     let options = socket::options(at, socket_options);
     let main = address::fixed(&at.field("address"), address).map(|(address, ipv4_compat)| ListenAddress {
@@ -170,8 +175,8 @@ fn check_listener_filters(at: &At<'_>, filters: Vec<pb::listener::ListenerFilter
 fn filter_chain(at: &At<'_>, message: pb::listener::FilterChain) -> FilterChain {
     classify!(at, message => pb::listener::FilterChain {
         implemented: filter_chain_match = "empty; its fields are refused", filters, metadata,
-            transport_socket = "raw_buffer; others, TLS among them, are refused", transport_socket_connect_timeout,
-            name;
+            transport_socket = "raw_buffer; others, TLS among them, are refused", name;
+        no_effect: transport_socket_connect_timeout = "no transport socket has a handshake";
         refused: use_proxy_proto;
     });
     if let Some(message) = filter_chain_match {

@@ -2,6 +2,7 @@
 use super::at::At;
 use super::fields::classify;
 use super::matcher;
+use super::report::Class;
 use crate::base::regex::{Regex, RegexSlots};
 use crate::config::bootstrap::{HistogramBuckets, StatsConfig, StatsMatcher, TagSpecifier, TagValue};
 use crate::control::xds::pb;
@@ -10,9 +11,13 @@ use pb::bootstrap::{StatsMatcherStatsMatcherOneOf, TagSpecifierTagValueOneOf};
 /// `stats_config`.
 pub(super) fn stats_config(at: &At<'_>, message: pb::bootstrap::StatsConfig) -> StatsConfig {
     classify!(at, message => pb::bootstrap::StatsConfig {
-        implemented: stats_tags, use_all_default_tags, stats_matcher, histogram_bucket_settings;
+        implemented: stats_tags, use_all_default_tags = "true; false is not implemented yet", stats_matcher, histogram_bucket_settings;
         no_effect: allow_default_tag_overrides = "a tag of the configuration always wins over a default one";
     });
+    if use_all_default_tags == Some(false) {
+        let field = "envoy.config.metrics.v3.StatsConfig.use_all_default_tags";
+        at.field("use_all_default_tags").found(Class::NotYet, field, "Envoy's own tags are always taken out");
+    }
     StatsConfig {
         tags: stats_tags
             .into_iter()
