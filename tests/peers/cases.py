@@ -1,7 +1,8 @@
 """The requests of the differential test: what is sent to which listener, and what the upstream answers.
 
 `send` is the bytes of the client's side in steps: bytes are written, an int waits until so many final responses have arrived,
-`EOF` closes the write side. `methods` are the methods of the expected responses (HEAD has no body); their number is how many
+`EOF` closes the write side,
+`CONTINUE` waits for an interim response, `ARRIVED` until the upstream has the request. `methods` are the methods of the expected responses (HEAD has no body); their number is how many
 responses are read. A name is the key of differences.toml, so it stays.
 """
 
@@ -10,6 +11,8 @@ import dataclasses
 from upstream import Reply
 
 EOF = object()
+CONTINUE = object()
+ARRIVED = object()
 
 
 @dataclasses.dataclass
@@ -97,6 +100,9 @@ get("response-early", replies=reply("413 Payload Too Large"))
 get("response-to-head-chunked", "/path", replies=(Reply(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),))
 case("response-head-chunked", request("HEAD /path"), methods=("HEAD",), replies=(Reply(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),))
 case("expect-continue", [request("POST /path", "expect: 100-continue", "content-length: 4"), b"body"], methods=("POST",))
+case("expect-continue-awaited", [request("POST /path", "expect: 100-continue", "content-length: 4"), CONTINUE, b"body"], methods=("POST",))
+case("expect-continue-refused", request("POST /direct/503", "expect: 100-continue", "content-length: 4"), methods=("POST",))
+case("expect-continue-proxied-awaited", [request("POST /path", "expect: 100-continue", "content-length: 4"), CONTINUE, b"body"], listener="proper", methods=("POST",), replies=(Reply(early=b"HTTP/1.1 100 Continue\r\n\r\n"),))
 case("expect-continue-proxied", [request("POST /path", "expect: 100-continue", "content-length: 4"), b"body"], listener="proper", methods=("POST",), replies=(Reply(early=b"HTTP/1.1 100 Continue\r\n\r\n"),))
 case("expect-other", request("POST /path", "expect: something", "content-length: 4", body=b"body"), methods=("POST",))
 
@@ -109,6 +115,9 @@ get("bad-response-chunk-size", replies=(Reply(b"HTTP/1.1 200 OK\r\ntransfer-enco
 get("bad-response-truncated", replies=(Reply(b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhello", then="close"),))
 get("bad-response-truncated-head", replies=(Reply(b"HTTP/1.1 200 OK\r\ncontent-le", then="close"),))
 get("bad-response-huge-head", replies=(Reply(b"HTTP/1.1 200 OK\r\nx-big: " + b"z" * 80000 + b"\r\ncontent-length: 0\r\n\r\n", then="close"),))
+get("bad-response-head-70000", replies=(Reply(b"HTTP/1.1 200 OK\r\nx-big: " + b"z" * 70000 + b"\r\ncontent-length: 0\r\n\r\n"),))
+get("bad-response-head-90000", replies=(Reply(b"HTTP/1.1 200 OK\r\nx-big: " + b"z" * 90000 + b"\r\ncontent-length: 0\r\n\r\n", then="close"),))
+get("bad-response-head-120-headers", replies=reply("200 OK", *[f"x-{n}: {n}" for n in range(120)]))
 get("bad-response-204-body", replies=(Reply(b"HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\nhello", then="close"),))
 get("upstream-closes", replies=(Reply(b"", then="close"),))
 get("upstream-resets", replies=(Reply(b"", then="reset"),))
@@ -208,7 +217,7 @@ get("path-host-header-missing", "/host-header")
 get("path-append-host-chain", "/append-host", "x-forwarded-host: first.test")
 for name, path in {
     "dots": "/a/./b/../path", "above-root": "/../../path", "encoded-dots": "/a/%2e%2e/path", "slashes": "//path///x//", "escaped-slash": "/a%2Fb", "escaped-backslash": "/a%5Cb%5cc",
-    "backslash": "/a\\b", "query": "/a//b?c=//d/../e", "trailing-dots": "/a/b/..", "unreserved": "/%7Epath%41", "encoded-slash-dots": "/a%2f..%2fpath", "null": "/a%00b", "fragment": "/path#a",
+    "backslash": "/a\\b", "query": "/a//b?c=//d/../e", "trailing-dots": "/a/b/..", "unreserved": "/%7Epath%41", "encoded-slash-dots": "/a%2f..%2fpath", "null": "/a%00b", "fragment": "/path#a", "fragment-query": "/path?a#b",
 }.items():
     for listener in ("normal", "slash_redirect", "slash_reject"):
         get(f"{listener}-{name}", path, listener=listener)
@@ -220,7 +229,9 @@ for name, path, *fields in (
     ("range-out", "/match", "x-number: 20"), ("range-text", "/match", "x-number: 12a"), ("present", "/match", "x-there:"), ("inverted-missing", "/match", "x-need: 1"),
     ("inverted", "/match", "x-need: 1", "x-inverted: yes"), ("inverted-no", "/match", "x-need: 1", "x-inverted: no"), ("missing-as-empty", "/match", "x-treat: 1"),
     ("query", "/match?q=one"), ("query-other", "/match?q=two"), ("query-flag", "/match?flag"), ("query-flag-value", "/match?a=b&flag=x"), ("query-encoded", "/match?q=%6fne"),
-    ("two-values", "/match", "x-kind: exact", "x-kind: other"), ("none", "/match"),
+    ("two-values", "/match", "x-kind: exact", "x-kind: other"), ("two-values-second", "/match", "x-kind: other", "x-kind: exact"),
+    ("two-values-joined", "/match", "x-kind: m", "x-kind: id"), ("two-values-contains", "/match", "x-kind: other", "x-kind: amidst"),
+    ("two-values-inverted", "/match", "x-need: 1", "x-inverted: no", "x-inverted: yes"), ("comma-value", "/match", "x-kind: exact,other"), ("none", "/match"),
 ):
     get(f"match-{name}", path, *fields)
 case("match-method", request("DELETE /match"), methods=("DELETE",))
@@ -265,7 +276,8 @@ case("pipelined-head", request("HEAD /path") + request("GET /path"), methods=("H
 case("sequential", [request("GET /path"), 1, request("GET /path")], methods=("GET", "GET"))
 case("sequential-close", [request("GET /path"), 1, request("GET /path", "connection: close")], methods=("GET", "GET"))
 case("leading-crlf", b"\r\n" + request("GET /path"))
-case("half-close", [request("GET /path"), EOF])
+case("half-close", [request("GET /path"), ARRIVED, EOF], replies=(Reply(then="hang"),))
+case("half-close-after-answer", [request("GET /path"), 1, EOF])
 case("http10-refused", b"GET /path HTTP/1.0\r\nhost: a.test\r\n\r\n")
 case("http10", b"GET /path HTTP/1.0\r\nhost: a.test\r\n\r\n", listener="old")
 case("http10-no-host", b"GET /path HTTP/1.0\r\n\r\n", listener="old")
