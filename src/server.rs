@@ -2,6 +2,7 @@
 mod config;
 mod control;
 mod demo;
+mod dump;
 mod process;
 mod runtime_layers;
 mod workers;
@@ -159,8 +160,7 @@ fn compile(
 ) -> Result<Snapshot, String> {
     let runtime = runtime_layers::Values::of(&bootstrap.runtime_layers);
     let exists = |name: &str| bootstrap.clusters.iter().any(|cluster| &*cluster.name == name);
-    let local_info =
-        LocalInfo {
+    let local_info = LocalInfo {
         cluster: bootstrap.node.cluster.clone(),
         node: bootstrap.node.id.clone(),
         address: local_address(options.local_address_ip_version == IpVersion::V6),

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::base::clock::Clock;
-use crate::cli::{self, DrainStrategy, Options};
+use super::dump;
+use crate::base::clock::{self, Clock};
+use crate::cli::{self, Options};
 use crate::cluster::HostSpec;
 use crate::config::address::Address;
 use crate::config::bootstrap::{Bootstrap, Node, RuntimeLayer};
@@ -27,7 +28,9 @@ pub(super) struct Process {
     options: Options,
     bootstrap: Bootstrap,
     /// The bootstrap's wire bytes.
-    wire: Vec<u8>,
+    wire: Arc<[u8]>,
+    /// When the bootstrap was taken, RFC 3339.
+    loaded: String,
     registry: Arc<Registry>,
     backend: (String, String),
     workers: String,
@@ -65,7 +68,8 @@ impl Process {
             clock: Clock::start(),
             options,
             bootstrap,
-            wire,
+            wire: wire.into(),
+            loaded: timestamp(clock::wall_ns()),
             registry,
             backend,
             workers,
@@ -133,7 +137,7 @@ impl AdminState for Process {
             state: self.state(),
             uptime: Duration::from_nanos(self.clock.now().0),
             version: cli::build_version(),
-            command_line_options: command_line(&self.options),
+            command_line_options: self.options.to_json(self.registry.workers()),
             node: node(&self.bootstrap.node),
             io_backend: self.backend.0.clone(),
             io_backend_reason: self.backend.1.clone(),
@@ -164,9 +168,9 @@ impl AdminState for Process {
         self.listeners.clone()
     }
 
-    fn config_dump(&self, include_eds: bool) -> Vec<DumpSection> {
-        let _ = (include_eds, &self.wire);
-        Vec::new()
+    fn config_dump(&self, _include_eds: bool) -> Vec<DumpSection> {
+        // Endpoints of static clusters are shown within them.
+        dump::sections(&self.wire, &self.loaded)
     }
 
     fn runtime_layers(&self) -> Vec<RuntimeLayer> {
@@ -196,31 +200,9 @@ fn status(host: &HostSpec, assignment: &ClusterLoadAssignment) -> HostStatus {
     }
 }
 
-/// Envoy's `CommandLineOptions`, what is set of it.
-fn command_line(options: &Options) -> Value {
-    json!({
-        "concurrency": options.concurrency,
-        "config_path": options.config_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-        "config_yaml": options.config_yaml.clone().unwrap_or_default(),
-        "allow_unknown_static_fields": options.allow_unknown_static_fields,
-        "reject_unknown_dynamic_fields": options.reject_unknown_dynamic_fields,
-        "ignore_unknown_dynamic_fields": options.ignore_unknown_dynamic_fields,
-        "log_level": options.log_level.name(),
-        "component_log_level": options.component_log_level_text,
-        "log_format": options.log_format,
-        "log_format_escaped": options.log_format_escaped,
-        "log_path": options.log_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-        "service_cluster": options.service_cluster.clone().unwrap_or_default(),
-        "service_node": options.service_node.clone().unwrap_or_default(),
-        "service_zone": options.service_zone.clone().unwrap_or_default(),
-        "drain_strategy": if options.drain_strategy == DrainStrategy::Gradual { "Gradual" } else { "Immediate" },
-        "drain_time": format!("{}s", options.drain_time.as_secs()),
-        "parent_shutdown_time": format!("{}s", options.parent_shutdown_time.as_secs()),
-        "file_flush_interval": format!("{}s", options.file_flush_interval.as_secs_f64()),
-        "disable_hot_restart": options.disable_hot_restart,
-        "cpuset_threads": options.cpuset_threads,
-        "mode": "Serve",
-    })
+/// A wall time as RFC 3339.
+fn timestamp(wall_ns: u64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(wall_ns)).map(|time| time.to_string()).unwrap_or_default()
 }
 
 fn node(node: &Node) -> Value {

@@ -1,0 +1,172 @@
+//! `/config_dump`: the bootstrap's resources in Envoy's sections, each rendered from its wire bytes when it is asked for.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::control::admin::{DumpEntry, DumpField, DumpSection};
+use crate::control::xds::json::{self, Style};
+use crate::control::xds::schema::Message;
+use crate::control::xds::wire::{self, Fields};
+
+const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
+const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+
+/// The sections of a bootstrap that was loaded at `loaded` (RFC 3339).
+pub(super) fn sections(bootstrap: &Arc<[u8]>, loaded: &str) -> Vec<DumpSection> {
+    let whole = DumpEntry {
+        type_name: "",
+        name: "".into(),
+        render: entry(Arc::clone(bootstrap), BOOTSTRAP, "bootstrap", loaded),
+    };
+    let listeners = resources(bootstrap, 1);
+    let routes = listeners.iter().flat_map(|listener| route_configurations(listener)).collect();
+    vec![
+        DumpSection {
+            type_url: "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump",
+            fields: vec![("bootstrap", DumpField::Single(whole))],
+        },
+        DumpSection {
+            type_url: "type.googleapis.com/envoy.admin.v3.ClustersConfigDump",
+            fields: vec![(
+                "static_clusters",
+                entries(
+                    resources(bootstrap, 2),
+                    (
+                        "envoy.admin.v3.ClustersConfigDump.StaticCluster",
+                        "envoy.config.cluster.v3.Cluster",
+                        "cluster",
+                    ),
+                    loaded,
+                ),
+            )],
+        },
+        DumpSection {
+            type_url: "type.googleapis.com/envoy.admin.v3.ListenersConfigDump",
+            fields: vec![(
+                "static_listeners",
+                entries(
+                    listeners,
+                    (
+                        "envoy.admin.v3.ListenersConfigDump.StaticListener",
+                        "envoy.config.listener.v3.Listener",
+                        "listener",
+                    ),
+                    loaded,
+                ),
+            )],
+        },
+        DumpSection {
+            type_url: "type.googleapis.com/envoy.admin.v3.RoutesConfigDump",
+            fields: vec![(
+                "static_route_configs",
+                entries(
+                    routes,
+                    (
+                        "envoy.admin.v3.RoutesConfigDump.StaticRouteConfig",
+                        "envoy.config.route.v3.RouteConfiguration",
+                        "route_config",
+                    ),
+                    loaded,
+                ),
+            )],
+        },
+    ]
+}
+
+/// The static resources in field `number` of `static_resources`.
+fn resources(bootstrap: &[u8], number: u32) -> Vec<Arc<[u8]>> {
+    let Some(static_resources) = children(BOOTSTRAP, bootstrap, 2).into_iter().next() else {
+        return Vec::new();
+    };
+    children("envoy.config.bootstrap.v3.Bootstrap.StaticResources", &static_resources, number)
+}
+
+/// The route configurations that a listener's connection managers hold.
+fn route_configurations(listener: &[u8]) -> Vec<Arc<[u8]>> {
+    let chains = children("envoy.config.listener.v3.Listener", listener, 3).into_iter().chain(children(
+        "envoy.config.listener.v3.Listener",
+        listener,
+        25,
+    ));
+    chains
+        .flat_map(|chain| children("envoy.config.listener.v3.FilterChain", &chain, 3))
+        .flat_map(|filter| children("envoy.config.listener.v3.Filter", &filter, 4))
+        .filter_map(|any| {
+            let fields = Fields::decode(Message::find("google.protobuf.Any")?, &any).ok()?;
+            let manager = fields.text(1).ends_with(MANAGER).then(|| fields.get(2))??;
+            let wire::Value::Bytes(bytes) = manager else { return None };
+            children(MANAGER, bytes, 4).into_iter().next()
+        })
+        .collect()
+}
+
+/// The messages in field `number`.
+fn children(type_name: &str, bytes: &[u8], number: u32) -> Vec<Arc<[u8]>> {
+    let Some(message) = Message::find(type_name) else { return Vec::new() };
+    let (Some(field), Ok(fields)) = (message.field_by_number(number), Fields::decode(message, bytes)) else {
+        return Vec::new();
+    };
+    let bytes = |value: &wire::Value<'_>| match value {
+        wire::Value::Message(bytes) => Some(Arc::from(bytes.as_ref())),
+        _ => None,
+    };
+    fields.of(field).iter().filter_map(|(_, value)| bytes(value)).collect()
+}
+
+fn entries(
+    all: Vec<Arc<[u8]>>,
+    names: (&'static str, &'static str, &'static str),
+    loaded: &str,
+) -> DumpField {
+    let (type_name, message, field) = names;
+    let entries = all.into_iter().map(|bytes| DumpEntry {
+        type_name,
+        name: name_of(message, &bytes).into(),
+        render: entry(bytes, message, field, loaded),
+    });
+    DumpField::Repeated(entries.collect())
+}
+
+/// `name` is field 1 of every resource.
+fn name_of(type_name: &str, bytes: &[u8]) -> String {
+    let fields = Message::find(type_name).and_then(|message| Fields::decode(message, bytes).ok());
+    fields.map(|fields| fields.text(1).to_owned()).unwrap_or_default()
+}
+
+/// Renders a resource below `field`, with its `@type` where Envoy has an Any.
+fn entry(
+    bytes: Arc<[u8]>,
+    message: &'static str,
+    field: &'static str,
+    loaded: &str,
+) -> Box<dyn FnOnce() -> Value + Send> {
+    let loaded = loaded.to_owned();
+    Box::new(move || {
+        let mut shown = render(message, &bytes);
+        if message == BOOTSTRAP {
+            // Single fields are put in place by the section itself.
+            return shown;
+        }
+        if let Value::Object(object) = &mut shown {
+            let mut typed = Map::new();
+            typed.insert("@type".to_owned(), Value::String(format!("type.googleapis.com/{message}")));
+            typed.append(object);
+            *object = typed;
+        }
+        let mut entry = Map::new();
+        entry.insert(field.to_owned(), shown);
+        entry.insert("last_updated".to_owned(), json!(loaded));
+        Value::Object(entry)
+    })
+}
+
+fn render(type_name: &str, bytes: &[u8]) -> Value {
+    let mut text = String::new();
+    let style = Style { redact: true, ..Style::default() };
+    let written = Message::find(type_name).map(|message| json::write(&mut text, message, bytes, style));
+    match written {
+        Some(Ok(())) => serde_json::from_str(&text).unwrap_or(Value::Null),
+        _ => Value::Null,
+    }
+}
