@@ -57,8 +57,10 @@ pub fn run(options: &Options, logger: &'static Logger) -> u8 {
         }
     }
     if options.action == Action::Validate {
-        let name =
-            options.config_path.as_deref().map_or("--config-yaml".into(), |path| path.display().to_string());
+        let name = options
+            .config_path
+            .as_deref()
+            .map_or_else(|| "--config-yaml".into(), |path| path.display().to_string());
         println!("configuration '{name}' OK");
         return EXIT_OK;
     }

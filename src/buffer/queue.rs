@@ -23,12 +23,11 @@ impl ChunkQueue {
             return;
         }
         self.bytes += chunk.len();
-        if chunk.len() <= COALESCE_BYTES_MAX {
-            if let Some(last) = self.chunks.back_mut() {
-                if last.try_extend(&chunk) {
-                    return;
-                }
-            }
+        if chunk.len() <= COALESCE_BYTES_MAX
+            && let Some(last) = self.chunks.back_mut()
+            && last.try_extend(&chunk)
+        {
+            return;
         }
         self.capacity += chunk.capacity();
         self.chunks.push_back(chunk);

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::cluster::{Cluster, Kept};
 use super::host::Host;
+use super::local::{Cluster, Kept};
 use super::pool;
 use crate::base::clock::Now;
 use crate::config::cluster::Cluster as Config;
@@ -91,10 +91,10 @@ impl Keeper {
             self.kept.borrow_mut().push(Kept { cluster: Rc::downgrade(cluster), host: Rc::downgrade(host) });
         }
         // Usually the keeper is armed for an older connection, which is due earlier.
-        if due.is_some_and(|due| self.due.get().is_none_or(|armed| due < armed)) {
-            if let Some(runtime) = &*self.runtime.borrow() {
-                runtime.wake(self.task());
-            }
+        if due.is_some_and(|due| self.due.get().is_none_or(|armed| due < armed))
+            && let Some(runtime) = &*self.runtime.borrow()
+        {
+            runtime.wake(self.task());
         }
     }
 

@@ -2,12 +2,12 @@
 //!
 //! Everything here belongs to one worker: a cluster's hosts are built from published configuration and endpoint
 //! updates, picked by its load balancer, and each keeps its own idle connections.
-mod cluster;
 mod host;
 pub mod load_balancer;
+mod local;
 mod manager;
 pub mod pool;
 
-pub use cluster::Cluster;
 pub use host::{Host, HostSpec};
+pub use local::Cluster;
 pub use manager::ClusterManager;

@@ -1,7 +1,7 @@
 //! One HTTP request from its first byte to the last of its response: the list of steps, a call each.
 //!
-//! 1. the head is read and parsed, or refused; 2. the connection manager edits it; 3. a route is found; 4. it answers
-//! itself, or 5. the router forwards; 6. the request is counted and logged.
+//! The head is read and parsed, or refused; the connection manager edits it; a route is found; it answers itself, or the
+//! router forwards; the request is counted and logged.
 
 use std::future::poll_fn;
 use std::task::Poll;

@@ -159,7 +159,7 @@ fn queue(
             info.downstream_bytes.header_sent += bytes as u64;
             info.downstream_bytes.wire_sent += bytes as u64;
             info.downstream_timing.first_tx_ns =
-                info.downstream_timing.first_tx_ns.or(Some(context.runtime.now().0));
+                info.downstream_timing.first_tx_ns.or_else(|| Some(context.runtime.now().0));
             Ok(())
         }
         Err(SendError::Unsendable) => Err(ProxyError::HeadOverflow),

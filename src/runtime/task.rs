@@ -128,6 +128,7 @@ impl Tasks {
     }
 
     /// Lets every task run again.
+    #[expect(clippy::needless_collect, reason = "waking borrows the slots")]
     pub(super) fn wake_all(&self) {
         let ids: Vec<_> = self
             .slots
@@ -247,8 +248,10 @@ impl Blocks {
     }
 
     fn class(layout: Layout) -> Option<usize> {
-        (layout.size() <= CLASSED_BYTES_MAX && layout.align() == ALIGN && layout.size() % CLASS_BYTES == 0)
-            .then(|| layout.size() / CLASS_BYTES)
+        (layout.size() <= CLASSED_BYTES_MAX
+            && layout.align() == ALIGN
+            && layout.size().is_multiple_of(CLASS_BYTES))
+        .then(|| layout.size() / CLASS_BYTES)
     }
 
     fn take(&self, layout: Layout) -> NonNull<u8> {

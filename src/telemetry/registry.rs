@@ -137,6 +137,7 @@ struct Scopes {
 impl Scopes {
     /// Forgets scopes that nobody holds. A cluster or listener takes its metrics along; a connection manager
     /// leaves its counts to the others of its prefix, so that the sum never shrinks.
+    #[expect(clippy::needless_collect, reason = "removing borrows the map")]
     fn sweep(&mut self) {
         let before = self.listeners.len() + self.clusters.len() + self.https.len();
         self.listeners.retain(|_, scope| scope.is_held());

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::base::clock::Now;
-use crate::cluster::cluster::Cluster;
 use crate::cluster::host::Host;
+use crate::cluster::local::Cluster;
 use crate::runtime::TcpStream;
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
 

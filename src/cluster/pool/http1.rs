@@ -8,8 +8,8 @@ use std::task::Poll;
 
 use super::connection::{ConnectError, UpstreamConnection};
 use crate::base::clock::Now;
-use crate::cluster::cluster::Cluster;
 use crate::cluster::host::Host;
+use crate::cluster::local::Cluster;
 use crate::runtime::{TcpStream, Timer};
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
 

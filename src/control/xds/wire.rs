@@ -208,11 +208,11 @@ impl<'a> Fields<'a> {
                 continue;
             };
             let position = message.position(field);
-            if let Some(held) = field.oneof().and_then(|oneof| oneofs.get_mut(oneof)) {
-                if let Some(other) = held.replace(position).filter(|other| *other != position) {
-                    singular[other] = NONE;
-                    cleared = true;
-                }
+            if let Some(held) = field.oneof().and_then(|oneof| oneofs.get_mut(oneof))
+                && let Some(other) = held.replace(position).filter(|other| *other != position)
+            {
+                singular[other] = NONE;
+                cleared = true;
             }
             match (out.set.get_mut(singular[position] as usize), value) {
                 (Some((_, Value::Message(joined))), Value::Message(piece)) => {

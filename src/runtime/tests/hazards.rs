@@ -344,7 +344,7 @@ fn full_queues_lose_no_completion_and_no_submission() {
                 near.flush();
             }
             for (_, far) in &pairs {
-                expect_bytes(&far, b"0123456789").await;
+                expect_bytes(far, b"0123456789").await;
             }
             Ok(())
         });

@@ -11,11 +11,11 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub(crate) use client::Client;
-pub(crate) use config::{Config, cluster_to};
+pub(crate) use config::Config;
 pub(crate) use message::{Message, chunked};
-pub(crate) use process::{Proxy, TempFolder, binary, free_port};
+pub(crate) use process::{Proxy, TempFolder};
 pub(crate) use random::Random;
-pub(crate) use upstream::{Peer, Upstream, echo_of, ok, set_receive_buffer};
+pub(crate) use upstream::{Upstream, ok, set_receive_buffer};
 
 use ringway::runtime::mailbox::mailbox;
 use ringway::runtime::{IoBackend, IoChoice, Runtime};

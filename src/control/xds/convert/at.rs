@@ -31,7 +31,7 @@ pub(super) struct Context {
 /// A place in a configuration.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct At<'a> {
-    parent: Option<&'a At<'a>>,
+    parent: Option<&'a Self>,
     step: Step<'a>,
     pub(super) context: &'a Context,
 }

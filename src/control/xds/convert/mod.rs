@@ -4,6 +4,11 @@
 //! exhaustively by `classify!`, so that no field can be overlooked: it is implemented, has no effect for a reason, is
 //! not there yet, or is refused. A conversion does not stop at the first mistake: its [`Report`] has them all, each
 //! with the field's path.
+#![allow(
+    clippy::needless_collect,
+    reason = "every element is converted before the first failure is returned: all mistakes are reported"
+)]
+
 mod access_log;
 mod address;
 mod at;

@@ -29,7 +29,8 @@ impl Writer<'_> {
             }
             None => false,
         };
-        if !opened && !(url.is_empty() && bytes.is_empty()) {
+        let is_empty = url.is_empty() && bytes.is_empty();
+        if !opened && !is_empty {
             self.out.truncate(start);
             (first, self.indent, self.depth) = state;
             self.key("value", &mut first);

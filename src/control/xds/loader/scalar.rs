@@ -139,15 +139,15 @@ pub(super) fn enumeration(of: Enum, value: &Value) -> Result<i32, String> {
     let (Value::Number(text) | Value::Text(text)) = value else {
         return Err(expected(&format!("a value of {}", of.name()), value));
     };
-    if let Value::Text(text) = value {
-        if let Some(found) = of.value_by_name(text) {
-            return Ok(found.number);
-        }
+    if let Value::Text(text) = value
+        && let Some(found) = of.value_by_name(text)
+    {
+        return Ok(found.number);
     }
-    if let Ok(number) = integer(Kind::Int32, value) {
-        if matches!(value, Value::Number(_)) || decimal(text).is_some() {
-            return Ok(number as i32);
-        }
+    if let Ok(number) = integer(Kind::Int32, value)
+        && (matches!(value, Value::Number(_)) || decimal(text).is_some())
+    {
+        return Ok(number as i32);
     }
     let names: Vec<_> = of.values().map(|value| value.name).collect();
     let hint = match closest(text, names.iter().copied()) {

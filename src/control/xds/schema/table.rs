@@ -365,7 +365,7 @@ impl Field {
     }
 
     /// Key and value fields of a map.
-    pub fn map_entry(self) -> Option<(Field, Field)> {
+    pub fn map_entry(self) -> Option<(Self, Self)> {
         let entry = self.message().filter(|_| self.is_map())?;
         Some((entry.field_by_number(1)?, entry.field_by_number(2)?))
     }

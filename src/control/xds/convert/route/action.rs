@@ -180,12 +180,11 @@ fn cluster_weight(
         response_headers_to_remove,
     }
     .convert(at);
-    let host_rewrite_literal = match host_rewrite_specifier {
-        Some(WeightedClusterClusterWeightHostRewriteSpecifierOneOf::HostRewriteLiteral(text)) => {
-            Some(text.into_boxed_str())
-        }
-        None => None,
-    };
+    let host_rewrite_literal = host_rewrite_specifier.map(
+        |WeightedClusterClusterWeightHostRewriteSpecifierOneOf::HostRewriteLiteral(text)| {
+            text.into_boxed_str()
+        },
+    );
     let from_runtime = at
         .context
         .runtime
