@@ -74,6 +74,13 @@ impl BodyCopy {
         Self { decoder, framing, paused: false, done, bulk, bytes: 0, wire_bytes: 0, pauses: 0 }
     }
 
+    /// Settles how trailers of a chunked body go on, now that the receiver is known.
+    pub(super) fn set_trailers(&mut self, trailers: Option<HeaderKeyFormat>) {
+        if let Framing::Chunked { .. } = self.framing {
+            self.framing = Framing::Chunked { trailers };
+        }
+    }
+
     /// Whether the whole body was handed on.
     pub(super) fn is_done(&self) -> bool {
         self.done

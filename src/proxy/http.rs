@@ -232,9 +232,8 @@ async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Reque
     stream.info.protocol = Some(stream.request.version());
     let meta = parsed.map_err(ProxyError::RequestHead)?;
     hop_by_hop::strip_request(&mut stream.request, &meta);
-    let trailers = options.http1.enable_trailers.then_some(options.http1.header_key_format);
     let framing = match meta.body {
-        BodyLength::Chunked => Framing::Chunked { trailers },
+        BodyLength::Chunked => Framing::Chunked { trailers: None },
         _ => Framing::Plain,
     };
     let body = BodyCopy::new(meta.body, chain.manager.request_limits, framing);

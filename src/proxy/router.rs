@@ -210,6 +210,10 @@ async fn attempt(
         names: cluster.http1.header_key_format,
         absolute_target: cluster.http1.send_fully_qualified_url,
     };
+    // Trailers pass only where both sides take them.
+    let takes_trailers =
+        connection.chain.manager.config.http1.enable_trailers && cluster.http1.enable_trailers;
+    request.body.set_trailers(takes_trailers.then_some(cluster.http1.header_key_format));
     let head = &stream.request;
     match wire::send_encoded(&context.runtime, upstream.stream(), |room| {
         encode_request(head, &encoding, room)
