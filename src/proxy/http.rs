@@ -44,7 +44,12 @@ pub(super) async fn serve_request(connection: &Connection) -> After {
     let mut stream = context.streams.take();
     begin(connection, &mut stream);
     let after = match read_head(connection, &mut stream).await {
-        Ok(mut request) => respond(connection, &mut stream, &mut request).await,
+        Ok(mut request) => {
+            let after = respond(connection, &mut stream, &mut request).await;
+            stream.info.bytes_received += request.body.bytes;
+            stream.info.downstream_bytes.wire_received += request.body.wire_bytes;
+            after
+        }
         // Nobody asked for anything yet, or waits for an answer.
         Err(ProxyError::DownstreamClosed) => {
             connection.closed_by_peer.set(true);
@@ -101,7 +106,7 @@ fn reply_and_go_on(
     reply: &Reply<'_>,
 ) -> After {
     let complete = discard_body(connection, stream, request);
-    let keep_alive = request.keep_alive && complete;
+    let keep_alive = complete && goes_on(connection, request);
     if !complete {
         connection.chain.stats.inc(HttpStat::DownstreamRqResponseBeforeRqComplete);
     }
@@ -259,10 +264,6 @@ fn may_go_on(connection: &Connection, meta: &RequestMeta) -> bool {
     if !meta.keep_alive {
         return false;
     }
-    if context.drain.closes_connections() {
-        stats.inc(HttpStat::DownstreamCxDrainClose);
-        return false;
-    }
     let options = &chain.manager.config.common;
     if options.max_requests_per_connection.is_some_and(|max| connection.requests.get() >= max) {
         stats.inc(HttpStat::DownstreamCxMaxRequestsReached);
@@ -276,6 +277,16 @@ fn may_go_on(connection: &Connection, meta: &RequestMeta) -> bool {
         return false;
     }
     true
+}
+
+/// Whether the connection goes on after the response that is about to begin. The drain is asked about only now: it may
+/// have begun while the request was served.
+pub(super) fn goes_on(connection: &Connection, request: &Request) -> bool {
+    if request.keep_alive && connection.context.drain.closes_connections() {
+        connection.chain.stats.inc(HttpStat::DownstreamCxDrainClose);
+        return false;
+    }
+    request.keep_alive
 }
 
 /// Tells a client that waits for it to send its body, unless the endpoint is to say so.

@@ -8,7 +8,7 @@ use std::task::Poll;
 use super::copy::{BodyCopy, CopyError};
 use super::downstream::Connection;
 use super::error::ProxyError;
-use super::http::Request;
+use super::http::{self, Request};
 use super::response::{self, Client, Prepared};
 use super::routing::Forward;
 use super::stream::Stream;
@@ -190,7 +190,7 @@ impl Exchange<'_> {
             ResponseKind::Final => {
                 let client = Client {
                     is_11: self.request.client_is_11,
-                    keep_alive: self.request.keep_alive && self.request.body.is_done(),
+                    keep_alive: self.request.body.is_done() && http::goes_on(self.connection, self.request),
                 };
                 let Prepared { framing, close_client } =
                     response::send_final(self.connection, self.stream, self.forward, &meta, client)?;

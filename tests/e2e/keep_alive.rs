@@ -49,8 +49,8 @@ on_each_backend! {
         let upstream = Upstream::echo();
         let proxy = Proxy::start(io, &Config::to(upstream.port));
         let (requests, answers) = pipelined();
+        let mut client = proxy.connect();
         for cut in 1..requests.len() {
-            let mut client = proxy.connect();
             client.send(&requests[..cut]);
             // A first answer, where the first piece holds a whole request, makes sure that the pieces arrive apart.
             let mut answers = answers.iter();

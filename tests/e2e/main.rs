@@ -11,7 +11,17 @@
 
 mod harness;
 
+mod admin;
 mod bodies;
+mod clusters;
+mod interim;
+mod isolation;
 mod keep_alive;
+mod lifecycle;
+mod logs;
+mod pool;
 mod smuggling;
+mod soak;
+mod timeouts;
+mod tunnels;
 mod upstream_failures;

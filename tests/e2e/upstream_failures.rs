@@ -117,7 +117,7 @@ on_each_backend! {
             }
         });
         let proxy = Proxy::start(io, &Config::to(upstream.port));
-        assert_eq!(proxy.connect().get("/").status(), 503);
+        assert_eq!(proxy.connect().get("/").status(), 502);
         proxy.end();
     }
 

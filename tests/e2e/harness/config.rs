@@ -5,14 +5,8 @@
 pub(crate) struct Config {
     /// Fields of the HTTP connection manager.
     pub(crate) manager: String,
-    /// Fields of the one route action, or...
-    pub(crate) route: String,
-    /// ...all routes.
+    /// All routes, each in braces; by default everything goes to `upstream`.
     pub(crate) routes: Option<String>,
-    /// Fields of the virtual host.
-    pub(crate) virtual_host: String,
-    /// Fields of the listener.
-    pub(crate) listener: String,
     /// Fields of the one cluster, `upstream`, or...
     pub(crate) cluster: String,
     /// ...all clusters, each in braces.
@@ -30,10 +24,7 @@ impl Config {
     pub(crate) fn to(port: u16) -> Self {
         Self {
             manager: String::new(),
-            route: String::new(),
             routes: None,
-            virtual_host: String::new(),
-            listener: String::new(),
             cluster: String::new(),
             clusters: None,
             port,
@@ -45,18 +36,6 @@ impl Config {
     /// Adds a field of the HTTP connection manager.
     pub(crate) fn manager(mut self, field: &str) -> Self {
         self.manager = format!("{}{field}, ", self.manager);
-        self
-    }
-
-    /// Adds a field of the route action.
-    pub(crate) fn route(mut self, field: &str) -> Self {
-        self.route = format!("{}, {field}", self.route);
-        self
-    }
-
-    /// Adds a field of the listener.
-    pub(crate) fn listener(mut self, field: &str) -> Self {
-        self.listener = format!("{}{field}, ", self.listener);
         self
     }
 
@@ -74,10 +53,11 @@ impl Config {
 
     /// The bootstrap's text.
     pub(crate) fn text(&self, port: u16, admin: u16) -> String {
-        let Self { manager, route, virtual_host, listener, cluster, .. } = self;
-        let routes = self.routes.clone().unwrap_or_else(|| {
-            format!("{{match: {{prefix: /}}, route: {{cluster: upstream, timeout: 30s{route}}}}}")
-        });
+        let Self { manager, cluster, .. } = self;
+        let routes = self
+            .routes
+            .clone()
+            .unwrap_or_else(|| "{match: {prefix: /}, route: {cluster: upstream, timeout: 30s}}".to_owned());
         let clusters = self
             .clusters
             .clone()
@@ -94,12 +74,10 @@ static_resources:
         typed_config: {{
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
           stat_prefix: test, {manager}
-          route_config: {{virtual_hosts: [{{name: all, domains: ["*"], {virtual_host} routes: [{routes}]}}]}},
+          route_config: {{virtual_hosts: [{{name: all, domains: ["*"], routes: [{routes}]}}]}},
           http_filters: [{{name: router, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}
-{listener}
   clusters: [{clusters}]
-"#,
-            listener = indent(listener),
+"#
         )
     }
 }
@@ -110,9 +88,4 @@ pub(crate) fn cluster_to(name: &str, port: u16) -> String {
         "name: {name}, connect_timeout: 5s, load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: \
          [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]}}"
     )
-}
-
-/// A listener's fields, one a line: the listener itself is in block style.
-fn indent(fields: &str) -> String {
-    fields.split_terminator(", ").map(|field| format!("    {field}\n")).collect()
 }

@@ -11,9 +11,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub(crate) use client::Client;
-pub(crate) use config::Config;
+pub(crate) use config::{Config, cluster_to};
 pub(crate) use message::{Message, chunked};
-pub(crate) use process::{Proxy, TempFolder};
+pub(crate) use process::{Proxy, TempFolder, binary, free_port};
 pub(crate) use random::Random;
 pub(crate) use upstream::{Upstream, ok, set_receive_buffer};
 
@@ -57,12 +57,15 @@ impl Io {
     }
 }
 
+/// Between two questions of [`until`]: without it the asking takes the core from who is to answer.
+const BETWEEN_QUESTIONS: Duration = Duration::from_millis(2);
+
 /// Asks again and again until the answer is yes: for what can only be asked about, such as a counter.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "still not so: {what}");
-        std::thread::yield_now();
+        std::thread::park_timeout(BETWEEN_QUESTIONS);
     }
 }
 

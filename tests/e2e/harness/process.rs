@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
 
 use super::{Client, Config, Io, Message, PATIENCE, until};
 
@@ -22,7 +21,8 @@ pub(crate) struct Proxy {
     pub(crate) port: u16,
     admin: u16,
     log: Arc<Log>,
-    folder: TempFolder,
+    /// Where its bootstrap is.
+    _folder: TempFolder,
 }
 
 /// What it has written to its standard error.
@@ -61,7 +61,7 @@ impl Proxy {
         let log = Arc::new(Log::default());
         let (writer, stderr) = (Arc::clone(&log), child.stderr.take().unwrap());
         std::thread::spawn(move || writer.fill(BufReader::new(stderr)));
-        let proxy = Self { child, port, admin, log, folder };
+        let proxy = Self { child, port, admin, log, _folder: folder };
         proxy.wait_for_log("serving");
         assert_eq!(proxy.admin("GET", "/ready").text(), "LIVE\n");
         proxy
@@ -73,10 +73,6 @@ impl Proxy {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// Asks the admin endpoint.
@@ -131,18 +127,12 @@ impl Proxy {
 
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "it does not end; its log:\n{}",
-                self.log.text.lock().unwrap().0
-            );
-            std::thread::yield_now();
-        }
+        let mut status = None;
+        until("it ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
     }
 
     /// Ends it by SIGTERM; it must drain and exit with 0.

@@ -1,0 +1,137 @@
+//! From start to end of the process: bad files, taken ports, no descriptors left, and the drain.
+
+use std::process::{Command, Output};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+
+use crate::harness::{
+    Client, Config, Proxy, TempFolder, Upstream, binary, free_port, ok, on_each_backend, until,
+};
+
+fn output(command: &mut Command) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
+}
+
+on_each_backend! {
+    fn drain_finishes_what_runs_closes_what_idles_and_refuses_the_new(io) {
+        let (release, released) = channel::<()>();
+        let released = Mutex::new(released);
+        let upstream = Upstream::start(move |peer| {
+            while let Some(request) = peer.request() {
+                if request.path() == "/slow" {
+                    let _ = released.lock().unwrap().recv();
+                }
+                peer.send(ok(b"whole"));
+            }
+        });
+        let mut proxy = Proxy::start(io, &Config::to(upstream.port));
+        let (mut idle, mut busy) = (proxy.connect(), proxy.connect());
+        assert_eq!(idle.get("/").header("connection"), None);
+        busy.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+        upstream.wait_for_requests(2);
+        proxy.signal(libc::SIGTERM);
+        proxy.wait_for_log("draining");
+        until("new connections are refused", || Client::try_connect(proxy.port).is_err());
+        idle.expect_closed();
+        release.send(()).unwrap();
+        let response = busy.response();
+        assert_eq!((response.text().as_str(), response.header("connection")), ("whole", Some("close")));
+        busy.expect_closed();
+        drop((idle, busy));
+        assert_eq!(proxy.wait().code(), Some(0));
+    }
+
+    fn drain_ends_in_any_case_when_its_time_is_up(io) {
+        let upstream = Upstream::start(|peer| { peer.sees_end(); });
+        let config = Config::to(upstream.port);
+        let mut proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        upstream.seen();
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_active", 1);
+        proxy.signal(libc::SIGTERM);
+        proxy.wait_for_log("draining");
+        // A second signal ends the wait.
+        proxy.signal(libc::SIGTERM);
+        assert_eq!(proxy.wait().code(), Some(0));
+        client.expect_closed();
+    }
+
+    fn second_process_on_the_same_port_says_so_and_exits_1(io) {
+        let upstream = Upstream::echo();
+        for workers in ["1", "2"] {
+            let proxy = Proxy::start(io, &Config::to(upstream.port).arguments(&["--concurrency", workers]));
+            let text = Config::to(upstream.port).text(proxy.port, free_port());
+            let (code, said) = output(
+                binary().args(["--config-yaml", &text, "--io-backend", io.name(), "--concurrency", workers]),
+            );
+            assert_eq!(code, Some(1), "{said}");
+            let address = format!("127.0.0.1:{}", proxy.port);
+            let named = said.lines().filter(|line| line.contains(&address)).count();
+            assert_eq!(named, 1, "{said}");
+            assert!(said.contains("in use"), "{said}");
+            assert_eq!(proxy.connect().get("/").status(), 200);
+            proxy.end();
+        }
+    }
+
+    fn without_descriptors_it_keeps_serving_and_accepts_again_later(io) {
+        let upstream = Upstream::echo();
+        let config = Config { open_files: Some(64), ..Config::to(upstream.port) };
+        let proxy = Proxy::start(io, &config);
+        let mut served = proxy.connect();
+        assert_eq!(served.get("/").status(), 200);
+        // More than there are descriptors; the kernel queues those that are not accepted.
+        let crowd = (0..80).map(|_| proxy.connect()).collect::<Vec<_>>();
+        // No descriptor is left for a connection of the admin endpoint: the log and the traffic must tell.
+        for _ in 0..20 {
+            assert_eq!(served.get("/").status(), 200);
+        }
+        drop(crowd);
+        until("accepts go on", || {
+            let mut client = proxy.connect();
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            client.any_response_to("GET").is_ok_and(|response| response.is_some_and(|r| r.status() == 200))
+        });
+        assert!(proxy.stat("ringway.io.accept_emfile") > 0);
+        drop(served);
+        proxy.end();
+    }
+}
+
+#[test]
+fn bad_bootstrap_is_refused_with_its_place_and_exit_code_1() {
+    let folder = TempFolder::new();
+    let path = folder.path().join("bad.yaml");
+    let text = Config::to(1).text(free_port(), free_port()).replace("connect_timeout", "conect_timeout");
+    std::fs::write(&path, &text).unwrap();
+    let (code, said) = output(binary().arg("-c").arg(&path));
+    assert_eq!(code, Some(1), "{said}");
+    let (line, rest) = text
+        .lines()
+        .enumerate()
+        .find_map(|(n, line)| Some((n + 1, line.find("conect_timeout")? + 1)))
+        .unwrap();
+    let place = format!("bad.yaml:{line}:{rest} ");
+    assert!(said.contains(&place), "no {place:?} in {said}");
+    assert!(said.contains("connect_timeout"), "the right name is not suggested: {said}");
+
+    let (code, said) = output(binary().args(["-c", "/nonexistent/bootstrap.yaml"]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("/nonexistent/bootstrap.yaml"), "{said}");
+}
+
+#[test]
+fn validate_mode_checks_and_does_not_listen() {
+    let upstream = Upstream::echo();
+    let port = free_port();
+    let text = Config::to(upstream.port).text(port, free_port());
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let (code, said) = output(binary().args(["--mode", "validate", "--config-yaml", &text]));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("OK"), "{said}");
+    drop(listener);
+    let (code, said) = output(binary().args(["--mode", "validate", "--config-yaml", "static_resources: 7"]));
+    assert_eq!(code, Some(1), "{said}");
+}

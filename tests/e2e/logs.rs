@@ -1,0 +1,46 @@
+//! Access logs: written in the configured format, reopened by their paths on SIGUSR1.
+
+use std::path::Path;
+
+use crate::harness::{Config, Proxy, Upstream, on_each_backend, until};
+use crate::upstream_failures::log_to;
+
+fn lines(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+on_each_backend! {
+    fn access_log_is_written_and_reopened_when_rotated(io) {
+        let upstream = Upstream::echo();
+        let folder = crate::harness::TempFolder::new();
+        let (path, rotated) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
+        let format = "%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL% %RESPONSE_CODE% %BYTES_RECEIVED% %BYTES_SENT% \
+            %UPSTREAM_CLUSTER% %REQ(X-TOKEN)%";
+        let config = Config::to(upstream.port)
+            .manager(&log_to(&path, format))
+            .arguments(&["--file-flush-interval-msec", "20"]);
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        client.ask("POST /one HTTP/1.1\r\nHost: a\r\nX-Token: t\r\nContent-Length: 4\r\n\r\nbody");
+        client.get("/two");
+        until("two lines are written", || lines(&path).len() == 2);
+        assert_eq!(lines(&path), [
+            "POST /one HTTP/1.1 200 4 14 upstream t",
+            "GET /two HTTP/1.1 200 0 9 upstream -",
+        ]);
+        std::fs::rename(&path, &rotated).unwrap();
+        client.get("/three");
+        until("the old file has three lines", || lines(&rotated).len() == 3);
+        proxy.signal(libc::SIGUSR1);
+        until("the file is there again", || path.exists());
+        client.get("/four");
+        until("the new file has a line", || lines(&path).len() == 1);
+        assert!(lines(&path)[0].starts_with("GET /four "));
+        // What is still in memory at the end is written, too.
+        client.get("/five");
+        drop(client);
+        proxy.end();
+        assert_eq!((lines(&rotated).len(), lines(&path).len()), (3, 2));
+    }
+}

@@ -1,0 +1,150 @@
+//! Upstream connections: reused one request at a time, tried again only where that is safe.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use crate::harness::{Config, Proxy, Upstream, ok, on_each_backend, until};
+
+/// An upstream that answers the first request of every connection and closes it when it sees the second.
+fn closes_on_second() -> Upstream {
+    Upstream::start(|peer| {
+        if peer.request().is_some() {
+            peer.send(ok(b"first"));
+            // Seen, and not answered: to the proxy the connection dies while it is reused.
+            peer.request();
+        }
+    })
+}
+
+on_each_backend! {
+    fn reused_connection_that_dies_is_retried_once_for_get(io) {
+        let upstream = closes_on_second();
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut client = proxy.connect();
+        assert_eq!(client.get("/1").text(), "first");
+        let response = client.get("/2");
+        assert_eq!((response.status(), response.text().as_str()), (200, "first"));
+        let seen = upstream.seen();
+        let order = seen.iter().map(|seen| (seen.connection, seen.request.path())).collect::<Vec<_>>();
+        assert_eq!(order, [(0, "/1"), (0, "/2"), (1, "/2")]);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_rq_retry_reused_connection"), 1);
+        proxy.end();
+    }
+
+    fn reused_connection_that_dies_is_not_retried_for_post(io) {
+        let upstream = closes_on_second();
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        for body in ["", "text"] {
+            let mut client = proxy.connect();
+            assert_eq!(client.get("/1").text(), "first");
+            let length = body.len();
+            let request = format!("POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}");
+            assert_eq!(client.ask(&request).status(), 503, "{body:?}");
+        }
+        let posts = upstream.seen().iter().filter(|seen| seen.request.method() == "POST").count();
+        assert_eq!(posts, 2, "each was sent once");
+        assert_eq!(proxy.stat("cluster.upstream.upstream_rq_retry_reused_connection"), 0);
+        proxy.end();
+    }
+
+    fn idempotent_request_whose_body_is_gone_is_not_retried(io) {
+        let upstream = closes_on_second();
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut client = proxy.connect();
+        assert_eq!(client.get("/1").text(), "first");
+        assert_eq!(client.ask("PUT /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody").status(), 503);
+        assert_eq!(upstream.seen().len(), 2);
+        proxy.end();
+    }
+
+    fn connection_closed_while_idle_is_not_used(io) {
+        let upstream = Upstream::start(|peer| {
+            if peer.request().is_some() {
+                peer.send(ok(b"once"));
+            }
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut client = proxy.connect();
+        for _ in 0..3 {
+            assert_eq!(client.get("/").text(), "once");
+            proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        }
+        assert_eq!(proxy.stat("cluster.upstream.upstream_rq_retry_reused_connection"), 0);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_destroy_remote"), 3);
+        proxy.end();
+    }
+
+    fn two_requests_never_share_an_upstream_connection(io) {
+        let (sender, receiver): (Sender<()>, Receiver<()>) = channel();
+        let release = Arc::new(Mutex::new(receiver));
+        let upstream = Upstream::start(move |peer| {
+            while peer.request().is_some() {
+                let _ = release.lock().unwrap().recv();
+                peer.send(ok(peer.connection.to_string().as_bytes()));
+            }
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut clients = (0..10).map(|_| proxy.connect()).collect::<Vec<_>>();
+        for round in 1..=3 {
+            for client in &mut clients {
+                client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            }
+            // All ten are on their way before the first is answered.
+            upstream.wait_for_requests(10 * round);
+            for _ in 0..10 {
+                sender.send(()).unwrap();
+            }
+            let mut used = clients.iter_mut().map(|client| client.response().text()).collect::<Vec<_>>();
+            used.sort_unstable();
+            used.dedup();
+            assert_eq!(used.len(), 10, "each on a connection of its own");
+        }
+        assert_eq!(upstream.connections(), 10, "and those are used again");
+        proxy.end();
+    }
+
+    fn upstream_connection_serves_max_requests_and_no_more(io) {
+        let upstream = Upstream::start(|peer| {
+            while peer.request().is_some() {
+                peer.send(ok(peer.connection.to_string().as_bytes()));
+            }
+        });
+        let cluster = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+            {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+            common_http_protocol_options: {max_requests_per_connection: 2}, explicit_http_config: \
+            {http_protocol_options: {}}}}";
+        let proxy = Proxy::start(io, &Config::to(upstream.port).cluster(cluster));
+        let mut client = proxy.connect();
+        let used = (0..6).map(|_| client.get("/").text()).collect::<String>();
+        assert_eq!(used, "001122");
+        proxy.end();
+    }
+
+    fn client_that_goes_away_cancels_its_request_upstream(io) {
+        let (ended, has_ended) = channel();
+        let upstream = Upstream::start(move |peer| {
+            if peer.request_head().is_some() {
+                let _ = ended.send(peer.sees_end());
+            }
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        for request in ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf"] {
+            for is_reset in [false, true] {
+                let mut client = proxy.connect();
+                let requests = upstream.seen().len();
+                client.send(request);
+                upstream.wait_for_requests(requests + 1);
+                if is_reset {
+                    client.reset_on_close();
+                }
+                drop(client);
+                let ended = has_ended.recv_timeout(crate::harness::PATIENCE);
+                assert_eq!(ended, Ok(true), "{request:?}, reset {is_reset}");
+            }
+        }
+        proxy.wait_until_idle();
+        until("requests upstream are over", || proxy.stat("cluster.upstream.upstream_rq_active") == 0);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_rq_cancelled"), 4);
+        proxy.end();
+    }
+}

@@ -1,0 +1,148 @@
+//! Every limit in time: who is silent for too long is told so and let go.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{Config, Proxy, Upstream, ok, on_each_backend};
+
+const HALF_POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf";
+
+/// An upstream that reads and says nothing.
+fn silent() -> Upstream {
+    Upstream::start(|peer| {
+        peer.sees_end();
+    })
+}
+
+on_each_backend! {
+    fn upstream_slower_than_the_routes_timeout_is_answered_504(io) {
+        let upstream = silent();
+        let routes = "{match: {prefix: /}, route: {cluster: upstream, timeout: 0.15s}}";
+        let config = Config { routes: Some(routes.to_owned()), ..Config::to(upstream.port) };
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        for _ in 0..2 {
+            let begun = Instant::now();
+            let response = client.get("/");
+            assert_eq!((response.status(), response.text().as_str()), (504, "upstream request timeout"));
+            assert!(begun.elapsed() >= Duration::from_millis(150));
+        }
+        assert_eq!(proxy.stat("cluster.upstream.upstream_rq_timeout"), 2);
+        proxy.end();
+    }
+
+    fn route_timeout_after_the_head_breaks_the_response_off(io) {
+        let upstream = Upstream::start(|peer| {
+            peer.request();
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+            peer.sees_end();
+        });
+        let routes = "{match: {prefix: /}, route: {cluster: upstream, timeout: 0.15s}}";
+        let config = Config { routes: Some(routes.to_owned()), ..Config::to(upstream.port) };
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        if let Ok(Some(response)) = client.any_response_to("GET") {
+            assert!(!response.complete, "{response:?}");
+        }
+        proxy.wait_until_idle();
+        proxy.end();
+    }
+
+    fn silence_of_the_client_within_a_request_is_answered_408(io) {
+        let upstream = silent();
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager("stream_idle_timeout: 0.15s"));
+        let mut client = proxy.connect();
+        client.send(HALF_POST);
+        assert_eq!(client.response_to("POST").status(), 408);
+        client.expect_closed();
+        proxy.end();
+    }
+
+    fn silence_of_the_upstream_is_answered_504_by_stream_idle_timeout(io) {
+        let upstream = silent();
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager("stream_idle_timeout: 0.15s"));
+        let response = proxy.connect().get("/");
+        assert_eq!((response.status(), response.text().as_str()), (504, "stream timeout"));
+        proxy.end();
+    }
+
+    fn request_that_takes_too_long_is_answered_408(io) {
+        let upstream = silent();
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager("request_timeout: 0.2s"));
+        let mut client = proxy.connect();
+        // Never silent, yet never done.
+        client.stream().set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
+        let deadline = Instant::now() + crate::harness::PATIENCE;
+        let response = loop {
+            assert!(Instant::now() < deadline, "no answer");
+            let _ = client.try_send("x");
+            if let Ok(response) = client.any_response_to("POST") {
+                break response.expect("an answer before the end");
+            }
+        };
+        assert_eq!((response.status(), response.text().as_str()), (408, "request timeout"));
+        proxy.end();
+    }
+
+    fn head_a_byte_at_a_time_is_answered_408_and_let_go(io) {
+        let upstream = silent();
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager("request_headers_timeout: 0.2s"));
+        let mut client = proxy.connect();
+        client.stream().set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let mut bytes = b"GET / HTTP/1.1\r\nHost: a\r\nX: ".iter().copied().chain(std::iter::repeat(b'y'));
+        let begun = Instant::now();
+        let response = loop {
+            assert!(begun.elapsed() < crate::harness::PATIENCE, "no answer");
+            let _ = client.try_send([bytes.next().unwrap()]);
+            if let Ok(response) = client.any_response_to("GET") {
+                break response.expect("an answer before the end");
+            }
+        };
+        assert_eq!((response.status(), response.text().as_str()), (408, "request header timeout"));
+        assert_eq!(proxy.stat("http.test.downstream_rq_header_timeout"), 1);
+        drop(client);
+        proxy.wait_until_idle();
+        proxy.end();
+    }
+
+    fn idle_connection_is_closed_after_idle_timeout(io) {
+        let upstream = Upstream::echo();
+        let options = "common_http_protocol_options: {idle_timeout: 0.15s}";
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager(options));
+        // Both one that never asked and one that did.
+        let (mut fresh, mut used) = (proxy.connect(), proxy.connect());
+        assert_eq!(used.get("/").status(), 200);
+        fresh.expect_closed();
+        used.expect_closed();
+        assert_eq!(proxy.stat("http.test.downstream_cx_idle_timeout"), 2);
+        proxy.end();
+    }
+
+    fn idle_upstream_connection_is_closed_after_idle_timeout(io) {
+        let (ended, has_ended) = std::sync::mpsc::channel();
+        let upstream = Upstream::start(move |peer| {
+            peer.request();
+            peer.send(ok(b""));
+            let _ = ended.send(peer.sees_end());
+        });
+        let cluster = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+            {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+            common_http_protocol_options: {idle_timeout: 0.15s}, explicit_http_config: {http_protocol_options: {}}}}";
+        let proxy = Proxy::start(io, &Config::to(upstream.port).cluster(cluster));
+        assert_eq!(proxy.connect().get("/").status(), 200);
+        assert_eq!(has_ended.recv_timeout(crate::harness::PATIENCE), Ok(true));
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_idle_timeout"), 1);
+        proxy.end();
+    }
+
+    fn stream_that_lasts_too_long_is_ended(io) {
+        let upstream = silent();
+        let options = "common_http_protocol_options: {max_stream_duration: 0.15s}";
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager(options));
+        assert_eq!(proxy.connect().get("/").status(), 504);
+        assert_eq!(proxy.stat("http.test.downstream_rq_max_duration_reached"), 1);
+        proxy.end();
+    }
+}
