@@ -60,6 +60,22 @@ pub(super) fn fixed(at: &At<'_>, message: Option<pb::core::Address>) -> Option<(
     }
 }
 
+/// An IP address of a listener: Unix sockets carry no traffic in this version.
+pub(super) fn tcp(at: &At<'_>, message: Option<pb::core::Address>) -> Option<(Address, bool)> {
+    let (address, ipv4_compat) = fixed(at, message)?;
+    if let Address::Pipe(_) = address {
+        refuse_pipe(at);
+        return None;
+    }
+    Some((address, ipv4_compat))
+}
+
+/// Refuses the Unix socket at this address.
+pub(super) fn refuse_pipe(at: &At<'_>) {
+    let note = "listeners and endpoints are TCP only; the admin server may be a Unix socket";
+    at.field("pipe").value_refused("envoy.config.core.v3.Address.pipe", note);
+}
+
 /// An IP address and port: of a resolver, of a source address.
 pub(super) fn socket_address(at: &At<'_>, message: pb::core::SocketAddress) -> Option<SocketAddr> {
     match socket(at, message)?.address {

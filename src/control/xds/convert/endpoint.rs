@@ -2,7 +2,7 @@
 use super::address;
 use super::at::At;
 use super::fields::classify;
-use crate::config::address::EndpointAddress;
+use crate::config::address::{Address, EndpointAddress};
 use crate::config::endpoint::{
     ClusterLoadAssignment, Endpoint, HealthStatus, Locality, LocalityEndpoints,
     OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
@@ -145,6 +145,10 @@ fn lb_endpoint(at: &At<'_>, message: pb::endpoint::LbEndpoint, names: bool) -> O
     });
     let at = &at.field("address");
     let address = address::written(at, address)?.address;
+    if let EndpointAddress::Fixed(Address::Pipe(_)) = address {
+        address::refuse_pipe(at);
+        return None;
+    }
     match &address {
         EndpointAddress::Name(name) if !names => {
             at.field("socket_address").field("address").error_with_fix(

@@ -54,7 +54,7 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         at.field("enable_reuse_port").found(Class::NotYet, field, "every worker has a socket of its own");
     }
     let options = socket::options(at, socket_options);
-    let main = address::fixed(&at.field("address"), address).map(|(address, ipv4_compat)| ListenAddress {
+    let main = address::tcp(&at.field("address"), address).map(|(address, ipv4_compat)| ListenAddress {
         address,
         ipv4_compat,
         socket_options: options.clone(),
@@ -145,7 +145,7 @@ fn additional_address(
             socket::options(at, socket_options)
         }
     };
-    let (address, ipv4_compat) = address::fixed(&at.field("address"), address)?;
+    let (address, ipv4_compat) = address::tcp(&at.field("address"), address)?;
     Some(ListenAddress { address, ipv4_compat, socket_options })
 }
 
