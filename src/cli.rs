@@ -62,7 +62,7 @@ pub struct Options {
     pub cpuset_threads: bool,
     /// Ours. Default: io_uring where it works, else epoll.
     pub io_backend: IoBackend,
-    /// Ours: highest rung of the io_uring ladder to try, 1 to 3. Default: the highest that works.
+    /// Ours: exactly this rung of the io_uring ladder, 1 to 3. Default: the highest that works.
     pub io_level: Option<u8>,
     pub cpu_affinity: CpuAffinity,
     /// Ours: bootstrap fields that this version lacks warn instead of being refused.

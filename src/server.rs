@@ -24,6 +24,7 @@ use crate::control::xds::convert::{Class, Report};
 use crate::filter::CompileServices;
 use crate::protocol::http::forwarding::LocalInfo;
 use crate::route::CompileContext;
+use crate::runtime::affinity::Cpus;
 use crate::runtime::listen::{self, ListenOptions};
 use crate::runtime::{RawOption, local_address};
 use crate::snapshot::{Compiler, Snapshot};
@@ -72,7 +73,7 @@ pub fn run(options: &Options, logger: &'static Logger) -> u8 {
 
 fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) -> Result<(), String> {
     let LoadedBootstrap { bootstrap, wire, .. } = loaded;
-    let worker_count = options.concurrency.unwrap_or_else(available_cores);
+    let worker_count = options.concurrency.unwrap_or_else(|| Cpus::of_this_process().workers());
     let registry = Arc::new(Registry::new(worker_count));
     let mut log_writer =
         LogWriter::start().map_err(|error| format!("the access-log thread cannot start: {error}"))?;
@@ -240,10 +241,6 @@ fn listen_options(
             })
             .collect(),
     }
-}
-
-fn available_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn introduce(workers: &Workers) {

@@ -284,7 +284,7 @@ fn own() -> Vec<Arg> {
         Arg::new("io-level")
             .long("io-level")
             .value_name("1-3")
-            .help("Highest io_uring feature level to use [default: the highest that works]")
+            .help("Exactly this io_uring feature level [default: the highest that works]")
             .value_parser(value_parser!(u8).range(1..=3)),
         value("cpu-affinity", "auto|off|LIST", "Pin workers to CPUs: a list such as 0,2-5 [default: auto]"),
         flag(

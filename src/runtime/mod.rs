@@ -2,6 +2,7 @@
 //!
 //! A worker calls [`Runtime::turn`] for ever: visit the kernel once, note what happened, fire timers, run the tasks
 //! that became ready. Everything is single-threaded; only a mailbox crosses threads.
+pub mod affinity;
 mod backend;
 mod endpoint;
 mod epoll;

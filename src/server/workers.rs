@@ -11,6 +11,7 @@ use crate::cli::{self, EXIT_FAILURE, EXIT_PANIC, Options};
 use crate::config::bootstrap::Bootstrap;
 use crate::control::log_writer::LogWriter;
 use crate::proxy::ConnectionLimit;
+use crate::runtime::affinity::{self, Affinity, Cpus};
 use crate::runtime::mailbox::{MailboxSender, mailbox};
 use crate::runtime::{BackendInfo, IoBackend, IoChoice, RingLevel, Runtime};
 use crate::telemetry::Registry;
@@ -45,6 +46,7 @@ impl Workers {
         count: usize,
     ) -> Result<Self, String> {
         let choice = io_choice(options);
+        let (cpus, affinity) = (Cpus::of_this_process(), affinity_choice(options));
         let (chosen, backends) = std::sync::mpsc::channel();
         let connections = ConnectionLimit::new(bootstrap.overload.max_active_downstream_connections);
         let running =
@@ -67,8 +69,15 @@ impl Workers {
             };
             let (registry, running) = (Arc::clone(registry), Arc::clone(&running));
             let chosen = chosen.clone();
+            let cpu = cpus.of_worker(&affinity, index, count);
             let body = move || {
                 let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    // Before the worker's memory is touched, so that it lies close to its CPU.
+                    if let Some(cpu) = cpu.filter(|&cpu| !affinity::bind_thread(cpu)) {
+                        log::warn!(
+                            "worker {index} cannot be bound to CPU {cpu}; the kernel decides where it runs"
+                        );
+                    }
                     let (runtime, backend) = Runtime::new(choice, receiver.bell())?;
                     // The control thread waits for it.
                     let _ = chosen.send(backend);
@@ -152,6 +161,15 @@ impl Workers {
             // Its panics end the process before they get here.
             let _ = thread.join();
         }
+    }
+}
+
+/// What the command line says about CPUs.
+fn affinity_choice(options: &Options) -> Affinity {
+    match &options.cpu_affinity {
+        cli::CpuAffinity::Auto => Affinity::Auto,
+        cli::CpuAffinity::Off => Affinity::Off,
+        cli::CpuAffinity::List(cpus) => Affinity::List(cpus.clone()),
     }
 }
 

@@ -429,7 +429,7 @@ impl Ring {
     /// Posts a failed completion with this user data.
     pub(super) fn forge_for_test(&mut self, op: u8, key: SocketKey) {
         let user_data = u64::from(op) << 56 | (Op::Close.user_data(key) & (u64::MAX >> 8));
-        self.in_flight += usize::from(op != Op::Cancel as u8 && op != Op::Close as u8);
+        self.in_flight += usize::from((Op::Accept as u8..=Op::Send as u8).contains(&op));
         self.queue.push(op::close(-1).user_data(user_data));
     }
 

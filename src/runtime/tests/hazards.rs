@@ -560,7 +560,7 @@ fn untaken_connections_are_bounded_and_all_served_later() {
 fn many_connections_at_once_echo_their_own_bytes() {
     const CLIENTS: usize = 300;
     on_every_backend(|runtime| {
-        let (listener, address) = listener(runtime);
+        let (listener, address) = listener_with_backlog(runtime, CLIENTS as i32);
         let server = runtime.clone();
         let acceptor = runtime.spawn(async move {
             loop {
