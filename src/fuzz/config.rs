@@ -11,7 +11,7 @@ const ROOTS: [&str; 4] = [
     "envoy.config.bootstrap.v3.Bootstrap",
     "envoy.config.core.v3.Metadata",
     "envoy.config.cluster.v3.Cluster",
-    "google.protobuf.FieldMask",
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
 ];
 
 /// One byte: root, notation (bit 2), whether unknown fields pass (bit 3); then a text.

@@ -111,7 +111,7 @@ impl<'a> Encoder<'a> {
             let reason = format!("expected an object ({}), found {}", message.name(), node.value.describe());
             return self.error(node.mark, reason);
         };
-        if let Some((reason, fix)) = legacy::missing_typed_config(message, node) {
+        if let Some((reason, fix)) = legacy::missing_typed_config(message, node, self.allow_unknown_fields) {
             self.error_with_fix(node.mark, reason, Some(fix));
         }
         let mut known: Vec<(Field, &Entry)> = Vec::with_capacity(entries.len());

@@ -4,6 +4,7 @@
 //! reasons; the answer is the YAML to write instead, made from what the file says.
 use super::super::schema::{Class, Message};
 use super::extensions::{EXTENSIONS, Extension};
+use super::scalar;
 use super::tree::{Node, Value, write_yaml, yaml_scalar};
 
 /// Messages whose `typed_config` may be absent although they have a `name`.
@@ -30,25 +31,31 @@ fn extension(name: &str) -> Option<&'static Extension> {
 }
 
 /// If `object` names an extension and says nothing of its type, which Envoy has refused since v1.20: the
-/// reason and the YAML to write.
-pub(super) fn missing_typed_config(message: Message, object: &Node) -> Option<(String, String)> {
+/// reason and the YAML to write. A v2 `config` in its place is a mistake of its own, unless fields that do not
+/// exist are let pass.
+pub(super) fn missing_typed_config(
+    message: Message,
+    object: &Node,
+    allow_unknown_fields: bool,
+) -> Option<(String, String)> {
     let typed_config = message.field_by_name("typed_config")?;
     let has = |key: &str| object.entry(key).is_some_and(|node| node.value != Value::Null);
-    let given =
-        ["typed_config", "typedConfig", "config", "config_discovery", "configDiscovery"].into_iter().any(has);
+    let given = ["typed_config", "typedConfig", "config_discovery", "configDiscovery"].into_iter().any(has);
+    let config = object.entry("config").filter(|config| config.value != Value::Null);
     let optional = OPTIONAL_TYPED_CONFIG.contains(&message.name())
         || ["is_optional", "isOptional"]
             .into_iter()
-            .any(|key| object.entry(key).is_some_and(|node| node.value == Value::Bool(true)));
+            .any(|key| object.entry(key).is_some_and(|node| scalar::boolean(&node.value) == Ok(true)));
     let is_any = typed_config.message().is_some_and(|message| message.class() == Class::Any);
     let name = object.entry("name")?.text()?;
-    if given || optional || !is_any || name.is_empty() {
+    let reported = config.is_some() && !allow_unknown_fields;
+    if given || reported || optional || !is_any || name.is_empty() {
         return None;
     }
     let reason = format!(
         "typed_config is missing: an extension is found by the type in it, not by its name \"{name}\""
     );
-    Some((reason, typed_config_yaml(message, name, None)))
+    Some((reason, typed_config_yaml(message, name, config)))
 }
 
 /// `name` and `typed_config` with the right type, and the fields of an old `config`.
@@ -257,7 +264,7 @@ typed_config:
     fn missing_typed_config_is_spelt_out_unless_it_may_be_missing() {
         let filter =
             Message::find("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter").unwrap();
-        let check = |yaml: &str| missing_typed_config(filter, &parse(yaml).unwrap());
+        let check = |yaml: &str| missing_typed_config(filter, &parse(yaml).unwrap(), false);
         assert_eq!(
             check("name: envoy.filters.http.router").unwrap().1,
             "name: envoy.filters.http.router
@@ -267,7 +274,12 @@ typed_config:
         assert_eq!(check("{name: envoy.filters.http.cors, is_optional: true}"), None);
         assert_eq!(check("{name: a, typed_config: {}}"), None);
         assert_eq!(check("{name: a, config_discovery: {}}"), None);
+        assert_eq!(check("{name: a, is_optional: \"true\"}"), None);
         assert_eq!(check("{typed_config: null}"), None);
+        // Reported as a field that does not exist; where such fields pass, the filter still has no type.
+        assert_eq!(check("{name: a, config: {b: 1}}"), None);
+        let object = parse("{name: envoy.lua, config: {inline_code: x}}").unwrap();
+        assert!(missing_typed_config(filter, &object, true).unwrap().1.ends_with("\n  inline_code: x"));
     }
 
     #[test]

@@ -27,15 +27,14 @@ impl SourceMap {
         self.files.push((file.into(), tree));
     }
 
-    /// The place of `path`, or of the closest object around it that a file has. None if no file has even its
-    /// first field.
+    /// The place of `path`, or of the closest object around it that a file has: where a field is missing, that is
+    /// where it would stand. None only if nothing was loaded from files.
     pub fn locate(&self, path: &str) -> Option<Position> {
         let mut found: Vec<Found<'_>> =
             self.files.iter().map(|(file, node)| (&**file, node.mark, node)).collect();
-        if !path.is_empty() && steps(path).next().is_none() {
-            return None;
-        }
-        for (index, step) in steps(path).enumerate() {
+        // Of the files themselves the first stands for all; further down, what was merged last has the last word.
+        found.truncate(if path.is_empty() { 1 } else { found.len() });
+        for (taken, step) in steps(path).enumerate() {
             let next = match step {
                 Step::Field(name) => {
                     children(&found, |entry| &*entry.key == name || is_json_name(name, &entry.key))
@@ -44,14 +43,11 @@ impl SourceMap {
                 Step::Index(index) => element(&found, index),
             };
             if next.is_empty() {
-                if index == 0 {
-                    return None;
-                }
+                found.truncate(if taken == 0 { 1 } else { found.len() });
                 break;
             }
             found = next;
         }
-        // What was merged last has the last word.
         found.last().map(|(file, mark, _)| Position {
             file: (*file).into(),
             line: mark.line,
@@ -150,7 +146,7 @@ mod tests {
             ("static_resources.clusters[1].m[\"k.x\"]", "file0:5:9"),
             ("static_resources.clusters[1].absent.more", "file0:4:5"),
             ("static_resources.clusters[7]", "file0:2:3"),
-            ("admin", "nowhere"),
+            ("admin", "file0:1:1"),
             ("", "file0:1:1"),
         ] {
             assert_eq!(place(&map, path), expected, "{path}");
@@ -167,10 +163,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_nowhere() {
-        let map = map(&["a: 1"]);
+    fn what_is_no_path_is_at_the_start_of_the_first_file() {
+        let map = map(&["a: 1", "b: 1"]);
         for path in ["[", "[\"", "[x]", ".", "..", "[99999999999999999999]", "]"] {
-            assert_eq!(place(&map, path), "nowhere", "{path}");
+            assert_eq!(place(&map, path), "file0:1:1", "{path}");
         }
+        assert_eq!(place(&SourceMap::default(), "a"), "nowhere");
     }
 }
