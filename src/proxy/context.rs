@@ -41,6 +41,8 @@ pub struct WorkerContext {
     /// Access-log records on their way to the log thread.
     pub access_log: RefCell<AccessLogBuffer>,
     access_log_task: Cell<TaskId>,
+    /// Accept loops that have not ended: a drain waits for them, their clients have completed a handshake.
+    pub accepting: Cell<usize>,
     /// Open connections of clients on this core.
     pub open: Cell<usize>,
     ids: Cell<u64>,
@@ -69,6 +71,7 @@ impl WorkerContext {
             date: DateCache::default(),
             access_log: RefCell::new(access_log),
             access_log_task: Cell::new(TaskId::NONE),
+            accepting: Cell::new(0),
             open: Cell::new(0),
             ids: Cell::new(index as u64),
             ids_step: workers.max(1) as u64,

@@ -46,6 +46,7 @@ impl Listener {
 /// Accepts until the listener is stopped, then what the kernel still has queued: those clients have completed a
 /// handshake.
 pub async fn accept(context: Rc<WorkerContext>, listener: Rc<Listener>, socket: TcpListener) {
+    context.accepting.set(context.accepting.get() + 1);
     let batch_max =
         listener.config.accepts_per_event_max.map_or(limits::ACCEPTS_PER_TURN, |max| max as usize);
     let timer = context.runtime.timer();
@@ -85,6 +86,7 @@ pub async fn accept(context: Rc<WorkerContext>, listener: Rc<Listener>, socket: 
         Poll::Pending
     })
     .await;
+    context.accepting.set(context.accepting.get() - 1);
 }
 
 /// Starts to serve a connection, or refuses it.

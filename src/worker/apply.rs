@@ -62,9 +62,10 @@ impl Worker {
 
     /// Whether the drain is over: nobody is served any more, or its time is up.
     pub(super) fn is_finished(&self) -> bool {
-        self.drain_until
-            .get()
-            .is_some_and(|until| self.context.open.get() == 0 || self.context.runtime.now() >= until)
+        self.drain_until.get().is_some_and(|until| {
+            (self.context.accepting.get() == 0 && self.context.open.get() == 0)
+                || self.context.runtime.now() >= until
+        })
     }
 
     /// Copies the runtime's own counts to the metrics.

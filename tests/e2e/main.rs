@@ -5,8 +5,9 @@
 //! every wait has a deadline (`harness::PATIENCE`).
 #![allow(
     clippy::unwrap_used,
+    clippy::needless_collect,
     clippy::disallowed_methods,
-    reason = "tests fail by panicking and have deadlines of their own"
+    reason = "tests fail by panicking, start all threads before they join one, and have deadlines of their own"
 )]
 
 mod harness;
