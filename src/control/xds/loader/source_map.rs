@@ -32,9 +32,8 @@ impl SourceMap {
     pub fn locate(&self, path: &str) -> Option<Position> {
         let mut found: Vec<Found<'_>> =
             self.files.iter().map(|(file, node)| (&**file, node.mark, node)).collect();
-        // Of the files themselves the first stands for all; further down, what was merged last has the last word.
-        found.truncate(if path.is_empty() { 1 } else { found.len() });
-        for (taken, step) in steps(path).enumerate() {
+        let mut is_within = false;
+        for step in steps(path) {
             let next = match step {
                 Step::Field(name) => {
                     children(&found, |entry| &*entry.key == name || is_json_name(name, &entry.key))
@@ -43,16 +42,14 @@ impl SourceMap {
                 Step::Index(index) => element(&found, index),
             };
             if next.is_empty() {
-                found.truncate(if taken == 0 { 1 } else { found.len() });
                 break;
             }
             found = next;
+            is_within = true;
         }
-        found.last().map(|(file, mark, _)| Position {
-            file: (*file).into(),
-            line: mark.line,
-            column: mark.column,
-        })
+        // What was merged last has the last word; of the files themselves, the first stands for all.
+        let place = if is_within { found.last() } else { found.first() };
+        place.map(|(file, mark, _)| Position { file: (*file).into(), line: mark.line, column: mark.column })
     }
 
     /// Adds the places of errors that have none, and brings all into the order of the files.
