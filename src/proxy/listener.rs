@@ -59,8 +59,15 @@ pub async fn accept(context: Rc<WorkerContext>, listener: Rc<Listener>, socket: 
             rest_until = None;
         }
         for accepted in 0..batch_max.max(1) {
-            match socket.poll_accept() {
-                Poll::Ready(Ok(stream)) => admit(&context, &listener, stream),
+            let next = if listener.stopped.get() {
+                socket.poll_accept_rest()
+            } else {
+                socket.poll_accept().map_ok(Some)
+            };
+            match next {
+                Poll::Ready(Ok(Some(stream))) => admit(&context, &listener, stream),
+                // Stopped, and nobody is left who has completed a handshake.
+                Poll::Ready(Ok(None)) => return Poll::Ready(()),
                 Poll::Ready(Err(error)) if is_shortage(&error) => {
                     context.server.inc(ServerStat::IoAcceptEmfile);
                     let due = Now(context.runtime.now().0 + limits::ACCEPT_BACKOFF_MS * 1_000_000);
@@ -76,7 +83,7 @@ pub async fn accept(context: Rc<WorkerContext>, listener: Rc<Listener>, socket: 
                         let count = accepted as u64;
                         listener.stats.record(ListenerHistogram::ConnectionsAcceptedPerSocketEvent, count);
                     }
-                    return if listener.stopped.get() { Poll::Ready(()) } else { Poll::Pending };
+                    return Poll::Pending;
                 }
             }
         }
