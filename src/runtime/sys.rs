@@ -287,7 +287,9 @@ struct RingFdUpdate {
 
 /// `struct io_uring_getevents_arg` with the time it points to.
 #[derive(Debug)]
-pub(crate) struct EnterArgs(Option<[i64; 2]>);
+pub(crate) struct EnterArgs {
+    time: Option<[i64; 2]>,
+}
 
 #[repr(C)]
 struct GetEvents {
@@ -298,9 +300,10 @@ struct GetEvents {
 }
 
 impl EnterArgs {
-    /// `None` waits for ever.
+    /// Waits up to `timeout_ms` (`None`: for ever).
     pub(crate) fn new(timeout_ms: Option<u64>) -> Self {
-        Self(timeout_ms.map(|ms| [(ms / 1000).min(i64::MAX as u64) as i64, (ms % 1000) as i64 * 1_000_000]))
+        let seconds = |ms: u64| i64::try_from(ms / 1000).unwrap_or(i64::MAX);
+        Self { time: timeout_ms.map(|ms| [seconds(ms), (ms % 1000) as i64 * 1_000_000]) }
     }
 }
 
@@ -312,7 +315,7 @@ pub(crate) fn ring_enter(
     flags: u32,
     args: &EnterArgs,
 ) -> io::Result<()> {
-    let time = args.0.as_ref().map_or(0, |time| time.as_ptr() as u64);
+    let time = args.time.as_ref().map_or(0, |time| time.as_ptr() as u64);
     let arg = GetEvents { sigmask: 0, sigmask_bytes: 0, min_wait_usec: 0, time };
     // SAFETY: the argument and the time live through the call; submitted entries are the caller's promise.
     let result = unsafe {

@@ -22,6 +22,8 @@ pub enum ConnectError {
 #[derive(Debug)]
 pub struct UpstreamConnection {
     stream: TcpStream,
+    /// Our end, asked for once: every request's record names it.
+    local: Option<SocketAddr>,
     cluster: Rc<Cluster>,
     host: Rc<Host>,
     id: u64,
@@ -41,6 +43,7 @@ impl UpstreamConnection {
         host.stats().inc(HostStat::CxTotal);
         host.stats().gauge_inc(HostStat::CxActive);
         Self {
+            local: stream.local_addr().ok(),
             stream,
             cluster: Rc::clone(cluster),
             host: Rc::clone(host),
@@ -70,7 +73,7 @@ impl UpstreamConnection {
 
     /// Our address.
     pub fn local_address(&self) -> Option<SocketAddr> {
-        self.stream.local_addr().ok()
+        self.local
     }
 
     /// Whether it carried a request before the present one.

@@ -63,6 +63,9 @@ const SMALL_ENTRIES: u16 = 512;
 const SMALL_RESIDENT: u16 = 64;
 /// Large chunks that may be with the kernel at most, a power of two. Further bulk receives wait for their turn.
 const LARGE_ENTRIES: u16 = 32;
+/// Bytes after which a multishot receive ends by itself, so that a body that begins to stream is not read in small
+/// chunks before its head was looked at. Keep-alive requests of usual size arm again every few dozens.
+const RECV_BYTES_MAX: u32 = 32 * 1024;
 /// Turns without shortage after which half of the additional small chunks go.
 const CALM_TURNS: u32 = 4096;
 /// Received and unread pool memory per socket, in bytes, at which a multishot receive is cancelled; it is armed again
@@ -84,6 +87,8 @@ pub(super) struct Ring {
     level: RingLevel,
     /// Small chunks to keep with the kernel.
     small_target: u16,
+    /// Bytes after which a multishot receive ends by itself; zero where the kernel cannot (before Linux 6.17).
+    recv_bytes_max: u32,
     calm_turns: u32,
     /// Receives that may pick a large chunk.
     bulk_armed: u16,
@@ -116,6 +121,7 @@ impl Ring {
             large,
             level,
             small_target: SMALL_RESIDENT,
+            recv_bytes_max: RECV_BYTES_MAX,
             calm_turns: 0,
             bulk_armed: 0,
             to_arm: Vec::new(),
@@ -148,12 +154,14 @@ impl Ring {
             return;
         }
         let multishot = self.has_multishot() && !socket.bulk;
-        let mode = if socket.bulk {
+        let (op, group) = if socket.bulk {
             self.bulk_armed += 1;
-            RecvMode { op: Op::RecvBulk, group: self.large.group(), multishot, poll_first: socket.drained }
+            (Op::RecvBulk, self.large.group())
         } else {
-            RecvMode { op: Op::Recv, group: self.small.group(), multishot, poll_first: socket.drained }
+            (Op::Recv, self.small.group())
         };
+        let bytes_max = if multishot { self.recv_bytes_max } else { 0 };
+        let mode = RecvMode { op, group, multishot, bytes_max, poll_first: socket.drained };
         socket.recv_op = if multishot { RecvOp::Multishot } else { RecvOp::Single };
         socket.ops += 1;
         self.in_flight += 1;

@@ -70,6 +70,8 @@ pub(super) struct RecvMode {
     pub(super) op: Op,
     pub(super) group: u16,
     pub(super) multishot: bool,
+    /// A multishot receive ends after so many bytes; zero: never.
+    pub(super) bytes_max: u32,
     /// Nothing is expected there yet.
     pub(super) poll_first: bool,
 }
@@ -82,13 +84,24 @@ pub(super) fn recv(key: SocketKey, fd: RawFd, mode: RecvMode) -> squeue::Entry {
     if mode.poll_first {
         how |= POLL_FIRST;
     }
-    opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0)
+    let mut entry = opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0)
         .ioprio(how)
         .buf_group(mode.group)
         .build()
         .flags(squeue::Flags::BUFFER_SELECT)
-        .user_data(mode.op.user_data(key))
+        .user_data(mode.op.user_data(key));
+    if mode.bytes_max > 0 {
+        let option: *mut squeue::Entry = &mut entry;
+        // SAFETY: `Entry` is a C structure of 64 bytes, `struct io_uring_sqe`; `optlen` is its u32 at byte 44.
+        // JUSTIFICATION: the crate has no setter for it.
+        unsafe { option.cast::<u32>().add(OPTLEN_OFFSET / 4).write(mode.bytes_max) };
+    }
+    entry
 }
+
+/// Offset of `optlen` in `struct io_uring_sqe`, which the kernel keeps for ever.
+const OPTLEN_OFFSET: usize = 44;
+const _: () = assert!(size_of::<squeue::Entry>() == 64);
 
 pub(super) fn accept(key: SocketKey, fd: RawFd) -> squeue::Entry {
     opcode::AcceptMulti::new(Fd(fd))

@@ -24,7 +24,14 @@ impl Ring {
     /// # Errors
     /// The kernel's refusal, or `EOPNOTSUPP` when the outcome is not what the documentation says.
     pub(in crate::runtime) fn prove(&mut self) -> io::Result<()> {
-        self.prove_recv()?;
+        match self.prove_recv() {
+            // Not this, or not with a cap: the second try tells.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                self.recv_bytes_max = 0;
+                self.prove_recv()?;
+            }
+            proven => proven?,
+        }
         self.prove_accept()
     }
 
@@ -34,7 +41,9 @@ impl Ring {
         let pool = self.pool.clone();
         self.small.top_up(&pool, 2);
         let multishot = self.has_multishot();
-        let mode = RecvMode { op: Op::Recv, group: self.small.group(), multishot, poll_first: true };
+        let bytes_max = if multishot { self.recv_bytes_max } else { 0 };
+        let mode =
+            RecvMode { op: Op::Recv, group: self.small.group(), multishot, bytes_max, poll_first: true };
         self.track(op::recv(key, near.as_raw_fd(), mode));
         self.queue.visit(Some(0))?;
         far.write_all(b"!")?;
