@@ -30,7 +30,7 @@ pub struct StringMatcher {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderMatcher {
     /// Name of the header, compared without case; `:method`, `:path`, `:authority`, `:scheme` and `:status` name the start line.
-    /// Several values are joined by a comma before they are compared, as in Envoy. Source: `name`.
+    /// Of several lines with this name one must meet the condition; inverted, none may. Source: `name`.
     pub name: Box<str>,
     /// What is asked of its value. Default when nothing is configured: `Present(true)`.
     pub condition: HeaderCondition,

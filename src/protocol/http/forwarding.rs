@@ -9,7 +9,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::head::Head;
 use super::headers::{self, HeaderName};
-use super::matcher::joined_value;
 use crate::base::rng::Rng;
 use crate::config::address::CidrRange;
 use crate::config::http::{
@@ -368,6 +367,22 @@ fn is_referer(value: &[u8]) -> bool {
 
 fn address_text(address: IpAddr) -> Vec<u8> {
     address.to_string().into_bytes()
+}
+
+/// The value of `name`; several, joined by commas in `joined`.
+fn joined_value<'a>(head: &'a Head, name: &HeaderName, joined: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    let first = head.get(name)?;
+    if head.get_all(name).nth(1).is_none() {
+        return Some(first);
+    }
+    joined.clear();
+    for value in head.get_all(name) {
+        if !joined.is_empty() {
+            joined.push(b',');
+        }
+        joined.extend_from_slice(value);
+    }
+    Some(joined)
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use crate::config::matcher as config;
 pub struct MatchScratch {
     /// Caches of the set's regular expressions.
     pub regexes: RegexCaches,
-    joined: Vec<u8>,
 }
 
 /// A condition on a text.
@@ -128,40 +127,23 @@ impl HeaderMatcher {
         Ok(Self { name, condition, invert: invert_match, missing_is_empty: treat_missing_header_as_empty })
     }
 
-    /// Whether the head meets the condition. Several values count as one, joined by commas, as in Envoy.
+    /// Whether the head meets the condition. Of several lines with this name one must; inverted, none may. Source: Envoy
+    /// since 1.39 (`match_headers_individually`); before, the lines joined by commas were one value.
     pub fn matches(&self, head: &Head, scratch: &mut MatchScratch) -> bool {
-        let MatchScratch { regexes, joined } = scratch;
-        let Some(value) =
-            joined_value(head, &self.name, joined).or_else(|| self.missing_is_empty.then_some(&[]))
-        else {
+        let Some(first) = head.get(&self.name).or_else(|| self.missing_is_empty.then_some(&[])) else {
             // Missing: only questions of presence can be answered with yes.
             return matches!(self.condition, Condition::Present(present) if present == self.invert);
         };
-        let matched = match &self.condition {
+        let mut meets = |value: &[u8]| match &self.condition {
             Condition::Present(present) => *present,
             Condition::Range { start, end } => {
                 integer(value).is_some_and(|value| (*start..*end).contains(&value))
             }
-            Condition::String(string) => string.matches(value, regexes),
+            Condition::String(string) => string.matches(value, &mut scratch.regexes),
         };
+        let matched = meets(first) || head.get_all(&self.name).skip(1).any(meets);
         matched != self.invert
     }
-}
-
-/// The value of `name`; several, joined by commas in `joined`.
-pub fn joined_value<'a>(head: &'a Head, name: &HeaderName, joined: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-    let first = head.get(name)?;
-    if head.get_all(name).nth(1).is_none() {
-        return Some(first);
-    }
-    joined.clear();
-    for value in head.get_all(name) {
-        if !joined.is_empty() {
-            joined.push(b',');
-        }
-        joined.extend_from_slice(value);
-    }
-    Some(joined)
 }
 
 /// Whether `text` begins with `prefix`, ASCII case ignored.
@@ -256,10 +238,13 @@ mod tests {
     }
 
     #[test]
-    fn header_matcher_joins_several_values() {
+    fn header_matcher_of_several_lines_is_met_by_any_and_inverted_by_none() {
         let two = head(&[("x-a", "1"), ("x-b", "3"), ("X-A", "2")]);
-        assert!(matches(exact("1,2"), false, false, &two));
-        assert!(!matches(exact("1"), false, false, &two));
+        for (value, met) in [("1", true), ("2", true), ("3", false), ("1,2", false)] {
+            assert_eq!(matches(exact(value), false, false, &two), met, "{value}");
+            assert_eq!(matches(exact(value), true, false, &two), !met, "{value}, inverted");
+        }
+        assert!(matches(config::HeaderCondition::Range { start: 2, end: 3 }, false, false, &two));
     }
 
     #[test]
