@@ -210,8 +210,8 @@ pub struct CommonHttpProtocolOptions {
     /// Most headers of a message. Default 100. Beyond it: a request gets 431, a response counts as broken (502).
     /// Source: `max_headers_count`.
     pub max_headers_count: u32,
-    /// Largest response head, in KiB, 1..=8192. Default 60. Only towards endpoints. Beyond it: 502. Source:
-    /// `max_response_headers_kb`.
+    /// Largest response head, in KiB, 1..=8192. Default 80, Envoy's for HTTP/1. Only towards endpoints. Beyond it: 502.
+    /// Source: `max_response_headers_kb`.
     pub max_response_headers_kb: u32,
     /// Longest life of a stream. Default `None`: no limit. Beyond it: 504 or a reset; flag DT or UMSDR. Source:
     /// `max_stream_duration`.
@@ -330,7 +330,7 @@ impl Default for CommonHttpProtocolOptions {
             idle_timeout: Some(Duration::from_secs(3600)),
             max_connection_duration: None,
             max_headers_count: 100,
-            max_response_headers_kb: 60,
+            max_response_headers_kb: 80,
             max_stream_duration: None,
             headers_with_underscores_action: HeadersWithUnderscoresAction::default(),
             max_requests_per_connection: None,

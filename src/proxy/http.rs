@@ -248,7 +248,8 @@ async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Reque
         stream.info.downstream_timing.last_rx_ns = Some(now.0);
     }
     Ok(Request {
-        keep_alive: may_go_on(connection, &meta),
+        // What follows a CONNECT that is refused may be meant for the tunnel: it must not be read as a request.
+        keep_alive: may_go_on(connection, &meta) && stream.request.method() != b"CONNECT",
         length: meta.body,
         meta,
         body,

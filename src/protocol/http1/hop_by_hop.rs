@@ -9,7 +9,7 @@ use crate::protocol::http::head::Head;
 use crate::protocol::http::headers;
 
 /// Strips a request. `TE` stays as `trailers` if the client takes trailers, and an upgrade request
-/// keeps `Upgrade`, with `Connection: upgrade`. `Transfer-Encoding` goes: the encoder writes its own.
+/// keeps `Upgrade`, with `Connection: Upgrade`. `Transfer-Encoding` goes: the encoder writes its own.
 pub fn strip_request(head: &mut Head, meta: &RequestMeta) {
     strip(head, meta.upgrade);
     if meta.te_trailers {
@@ -19,7 +19,7 @@ pub fn strip_request(head: &mut Head, meta: &RequestMeta) {
     }
 }
 
-/// Strips a response; a 101 keeps `Upgrade`, with `Connection: upgrade`.
+/// Strips a response; a 101 keeps `Upgrade`, with `Connection: Upgrade`.
 pub fn strip_response(head: &mut Head, meta: &ResponseMeta) {
     strip(head, meta.kind == ResponseKind::Tunnel && head.status() == 101);
     head.remove(&headers::TE);
@@ -34,7 +34,8 @@ fn strip(head: &mut Head, upgrade: bool) {
     head.remove(&headers::PROXY_CONNECTION);
     head.remove(&headers::TRANSFER_ENCODING);
     if upgrade {
-        head.set(&headers::CONNECTION, b"upgrade");
+        // The spelling of RFC 6455: some servers compare it as it stands.
+        head.set(&headers::CONNECTION, b"Upgrade");
     } else {
         head.remove(&headers::UPGRADE);
         head.remove(&headers::HTTP2_SETTINGS);
@@ -78,7 +79,7 @@ mod tests {
     fn strip_upgrade_request_keeps_its_upgrade() {
         let head = stripped("Upgrade: websocket\r\nConnection: Upgrade, x\r\nX: 1\r\n");
         assert_eq!(head.get(&headers::UPGRADE), Some(&b"websocket"[..]));
-        assert_eq!(head.get(&headers::CONNECTION), Some(&b"upgrade"[..]));
+        assert_eq!(head.get(&headers::CONNECTION), Some(&b"Upgrade"[..]));
         assert!(!head.contains(&HeaderName::parse(b"x").unwrap()));
     }
 
