@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+mod accepting;
 mod hazards;
 mod sim;
 
