@@ -16,6 +16,7 @@ use ringway::control::log_writer::LogWriter;
 use ringway::control::xds::load_bootstrap;
 use ringway::control::xds::loader::{Format, Source};
 use ringway::filter::CompileServices;
+use ringway::format::access_log_buffer::PIECE_BYTES;
 use ringway::protocol::http::forwarding::LocalInfo;
 use ringway::proxy::ConnectionLimit;
 use ringway::route::CompileContext;
@@ -28,8 +29,16 @@ use ringway::worker::{self, AccessLogSetup, Command, Setup};
 
 /// Requests before counting begins: pools, tables and buffers reach their sizes.
 const WARM_UP: usize = 2000;
-/// Requests counted.
+/// Requests counted, in each of the rounds.
 const COUNTED: usize = 5000;
+const ROUNDS: usize = 5;
+/// Bytes of a record: `/200` and the line's end.
+const RECORD_BYTES: usize = 5;
+/// What may be allocated without being an allocation per request, and depends on the clock or on another thread: nine
+/// decades of each of the two histograms that a request records (`telemetry::histogram`), once, when a first value of a
+/// decade comes; and a 16 KiB piece of access log for each that the log thread has not given back in time. Records are
+/// short, so that these are few: one allocation in a thousand requests would exceed it.
+const ONCE_MAX: u64 = (2 * 9 + (WARM_UP + ROUNDS * COUNTED) * RECORD_BYTES / PIECE_BYTES + 1) as u64;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[global_allocator]
@@ -110,7 +119,10 @@ fn bootstrap(upstream: u16, log: &str) -> String {
           use_remote_address: true
           access_log:
           - name: file
-            typed_config: {{"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: {log}}}
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+              path: {log}
+              log_format: {{text_format_source: {{inline_string: "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH):1%%RESPONSE_CODE%\n"}}}}
           route_config:
             virtual_hosts:
             - name: all
@@ -151,7 +163,7 @@ fn ask(client: &mut TcpStream, requests: usize) {
 }
 
 /// Allocations of the worker during [`COUNTED`] requests.
-fn allocations(backend: IoBackend) -> Option<u64> {
+fn allocations(backend: IoBackend) -> Option<[u64; ROUNDS]> {
     let log = std::env::temp_dir().join(format!("ringway-allocations-{}.log", std::process::id()));
     let text = bootstrap(upstream(), &log.display().to_string());
     let source = Source { name: "test.yaml", text: &text, format: Format::Yaml };
@@ -214,9 +226,11 @@ fn allocations(backend: IoBackend) -> Option<u64> {
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.set_nodelay(true).unwrap();
     ask(&mut client, WARM_UP);
-    let before = COUNT.load(Ordering::Relaxed);
-    ask(&mut client, COUNTED);
-    let counted = COUNT.load(Ordering::Relaxed) - before;
+    let counted = std::array::from_fn(|_| {
+        let before = COUNT.load(Ordering::Relaxed);
+        ask(&mut client, COUNTED);
+        COUNT.load(Ordering::Relaxed) - before
+    });
     drop(client);
     sender.send(Command::Drain { deadline: PATIENCE });
     worker.join().unwrap();
@@ -228,8 +242,8 @@ fn allocations(backend: IoBackend) -> Option<u64> {
 #[test]
 fn keep_alive_requests_in_steady_state_allocate_nothing_on_the_worker() {
     for backend in [IoBackend::Epoll, IoBackend::IoUring] {
-        if let Some(count) = allocations(backend) {
-            assert_eq!(count, 0, "allocations in {COUNTED} requests on {backend:?}");
-        }
+        let Some(counts) = allocations(backend) else { continue };
+        let what = format!("allocations in rounds of {COUNTED} requests on {backend:?}: {counts:?}");
+        assert!(counts.iter().sum::<u64>() <= ONCE_MAX, "{what}");
     }
 }

@@ -9,6 +9,8 @@ use super::access_log_queue::{LogQueue, Piece, SinkId};
 /// Records of a sink that are gathered before they are handed over, in bytes. Reason: one wake-up of the
 /// writing thread for some eighty requests; a core with ten logs holds 160 KiB.
 pub const PIECE_BYTES: usize = 16 * 1024;
+/// Room of a piece: a record that takes it past [`PIECE_BYTES`] must not make it grow.
+const PIECE_CAPACITY: usize = PIECE_BYTES + 4 * 1024;
 /// Empty pieces kept by one worker; more are freed. Reason: as many as one worker has under way at once
 /// while the writing thread keeps up.
 const PIECES_KEPT: usize = 8;
@@ -66,7 +68,7 @@ impl AccessLogBuffer {
             gathering.since_ns = now_ns;
             if gathering.records.capacity() == 0 {
                 gathering.records =
-                    self.returned.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE_BYTES));
+                    self.returned.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE_CAPACITY));
             }
             let flush_at_ns = now_ns.saturating_add(self.flush_interval_ns);
             self.flush_at_ns = Some(self.flush_at_ns.map_or(flush_at_ns, |earlier| earlier.min(flush_at_ns)));
