@@ -54,6 +54,9 @@ pub(super) enum After {
     Reset,
 }
 
+/// Most bytes that an idle connection's task may take.
+const TASK_BYTES_MAX: usize = 384;
+
 enum Waited {
     Request,
     /// The client went away.
@@ -72,60 +75,57 @@ pub(super) fn spawn(
     local: SocketAddr,
     permit: ConnectionPermit,
 ) {
-    let (context, listener, chain) = (Rc::clone(context), Rc::clone(listener), Rc::clone(chain));
-    let runtime = context.runtime.clone();
-    runtime.spawn(async move {
-        let connection = Connection {
-            // Made here: a timer belongs to the task that made it.
-            timer: context.runtime.timer(),
-            id: context.next_id(),
-            opened: context.runtime.now(),
-            peer: forwarding::Downstream::new(
-                Some(remote.ip()),
-                Some(local),
-                false,
-                &chain.manager.forwarding,
-            ),
-            context,
-            listener,
-            chain,
-            stream,
-            remote,
-            local,
-            requests: Cell::new(0),
-            active: Cell::new(false),
-            closed_by_peer: Cell::new(false),
-            _permit: permit,
-        };
-        connection.count_open();
-        serve(connection).await;
-    });
-}
-
-async fn serve(connection: Connection) {
-    let runtime = &connection.context.runtime;
-    loop {
-        match wait_for_request(&connection).await {
-            Waited::Request => {}
-            Waited::Gone => return connection.closed_by_peer.set(true),
-            Waited::Expired(stat) => {
-                if let Some(stat) = stat {
-                    connection.chain.stats.inc(stat);
+    let connection = Connection {
+        timer: context.runtime.timer(),
+        id: context.next_id(),
+        opened: context.runtime.now(),
+        peer: forwarding::Downstream::new(Some(remote.ip()), Some(local), false, &chain.manager.forwarding),
+        context: Rc::clone(context),
+        listener: Rc::clone(listener),
+        chain: Rc::clone(chain),
+        stream,
+        remote,
+        local,
+        requests: Cell::new(0),
+        active: Cell::new(false),
+        closed_by_peer: Cell::new(false),
+        _permit: permit,
+    };
+    connection.count_open();
+    // The block borrows the connection it captured: moved into a local, or passed to an `async fn`, it would lie in the
+    // future twice.
+    let task = async move {
+        let connection = &connection;
+        let runtime = &connection.context.runtime;
+        loop {
+            match wait_for_request(connection).await {
+                Waited::Request => {}
+                Waited::Gone => return connection.closed_by_peer.set(true),
+                Waited::Expired(stat) => {
+                    if let Some(stat) = stat {
+                        connection.chain.stats.inc(stat);
+                    }
+                    return linger(connection).await;
                 }
-                return linger(&connection).await;
+            }
+            match runtime.recycled(http::serve_request(connection)).await {
+                After::KeepAlive => {}
+                After::Close => return linger(connection).await,
+                After::Abort => {
+                    // A reset, lest a body that only the connection's end delimits passes for complete.
+                    flush(connection).await;
+                    return connection.stream.set_reset_on_close();
+                }
+                After::Reset => return connection.stream.set_reset_on_close(),
             }
         }
-        match runtime.recycled(http::serve_request(&connection)).await {
-            After::KeepAlive => {}
-            After::Close => return linger(&connection).await,
-            After::Abort => {
-                // A reset, lest a body that only the connection's end delimits passes for complete.
-                flush(&connection).await;
-                return connection.stream.set_reset_on_close();
-            }
-            After::Reset => return connection.stream.set_reset_on_close(),
-        }
-    }
+    };
+    debug_assert!(
+        size_of_val(&task) <= TASK_BYTES_MAX,
+        "{} bytes for an idle connection",
+        size_of_val(&task)
+    );
+    context.runtime.spawn(task);
 }
 
 /// Waits for the first byte of a request, which stays unread.

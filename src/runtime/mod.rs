@@ -222,10 +222,9 @@ impl Runtime {
         .await;
     }
 
-    /// A timer for the current task.
+    /// A timer for the task that first waits with it.
     pub fn timer(&self) -> Timer {
-        let id = self.0.wheel.borrow_mut().add(self.current_task());
-        Timer { runtime: self.clone(), id }
+        Timer { runtime: self.clone(), id: Cell::new(None) }
     }
 
     /// Waits until a moment.
@@ -371,7 +370,8 @@ pub struct Leaks {
 #[derive(Debug)]
 pub struct Timer {
     runtime: Runtime,
-    id: TimerId,
+    /// `None` until the first wait, which makes it the current task's.
+    id: Cell<Option<TimerId>>,
 }
 
 /// The deadline came first.
@@ -385,7 +385,10 @@ impl Timer {
             return Poll::Ready(());
         }
         // Round up: a timer never fires before its moment.
-        self.runtime.0.wheel.borrow_mut().arm_by(self.id, due.0.div_ceil(1_000_000));
+        let mut wheel = self.runtime.0.wheel.borrow_mut();
+        let id = self.id.get().unwrap_or_else(|| wheel.add(self.runtime.current_task()));
+        self.id.set(Some(id));
+        wheel.arm_by(id, due.0.div_ceil(1_000_000));
         Poll::Pending
     }
 
@@ -407,6 +410,8 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        self.runtime.0.wheel.borrow_mut().remove(self.id);
+        if let Some(id) = self.id.get() {
+            self.runtime.0.wheel.borrow_mut().remove(id);
+        }
     }
 }
