@@ -55,6 +55,9 @@ pub(super) trait Backend {
     /// Returns whether the mailbox was rung.
     fn wait(&mut self, scope: &mut Scope<'_>, timeout_ms: Option<u64>) -> io::Result<bool>;
 
+    /// Lets go of memory that a burst needed; called once a second at most, after the tasks have run.
+    fn trim(&mut self) {}
+
     /// Pool chunks that the back end keeps ready to receive into.
     fn chunks_held(&self) -> usize {
         0

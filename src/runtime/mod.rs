@@ -281,6 +281,7 @@ impl Runtime {
         }
         self.0.upkeep.set(now);
         self.0.upkeep_owed.set(false);
+        self.with_scope(|driver, _| driver.backend().trim());
         self.0.pool.trim();
         self.0.tasks.trim();
         let mut clock = self.0.clock.get();

@@ -97,14 +97,21 @@ impl Buffers {
     /// Takes every chunk back. Only while no operation of the group is with the kernel: nothing reads the tail then, and
     /// with the tail moved back to the kernel's head the group is empty.
     pub(super) fn take_back(&mut self) {
-        self.tail = self.tail.wrapping_sub(self.resident);
+        self.shrink(0);
+    }
+
+    /// Takes the chunks that were published last back until `target` are left. Only while the kernel cannot pick one, and
+    /// every completion that names one has been taken.
+    pub(super) fn shrink(&mut self, target: u16) {
+        let surplus = self.resident.saturating_sub(target);
+        self.tail = self.tail.wrapping_sub(surplus);
         self.publish();
-        for (id, chunk) in self.held.iter_mut().enumerate() {
-            if chunk.take().is_some() {
-                self.free.push(id as u16);
-            }
+        for offset in 0..surplus {
+            let id = self.entry(usize::from(self.tail.wrapping_add(offset) & (self.entries - 1))).bid();
+            self.held[usize::from(id)] = None;
+            self.free.push(id);
         }
-        self.resident = 0;
+        self.resident -= surplus;
     }
 
     fn entry(&mut self, index: usize) -> &mut BufRingEntry {

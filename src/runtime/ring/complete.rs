@@ -98,7 +98,7 @@ impl Ring {
                     scope.stats.recv_enobufs += 1;
                     if !bulk {
                         self.small_target = (self.small_target * 2).min(SMALL_ENTRIES);
-                        self.calm_turns = 0;
+                        self.was_short = true;
                     }
                     // Bytes are there: they need a buffer, not a readiness event.
                     socket.drained = false;

@@ -66,8 +66,6 @@ const LARGE_ENTRIES: u16 = 32;
 /// Bytes after which a multishot receive ends by itself, so that a body that begins to stream is not read in small
 /// chunks before its head was looked at. Keep-alive requests of usual size arm again every few dozens.
 const RECV_BYTES_MAX: u32 = 32 * 1024;
-/// Turns without shortage after which half of the additional small chunks go.
-const CALM_TURNS: u32 = 4096;
 /// Received and unread pool memory per socket, in bytes, at which a multishot receive is cancelled; it is armed again
 /// at half of it. A 64 KiB head is the largest thing read ahead.
 const UNREAD_BYTES_MAX: usize = 64 * 1024;
@@ -89,7 +87,8 @@ pub(super) struct Ring {
     small_target: u16,
     /// Bytes after which a multishot receive ends by itself; zero where the kernel cannot (before Linux 6.17).
     recv_bytes_max: u32,
-    calm_turns: u32,
+    /// The small chunks did not suffice since the last trim.
+    was_short: bool,
     /// Receives that may pick a large chunk.
     bulk_armed: u16,
     /// Sockets whose receive ended though more is wanted; looked at before each submission.
@@ -122,7 +121,7 @@ impl Ring {
             level,
             small_target: SMALL_RESIDENT,
             recv_bytes_max: RECV_BYTES_MAX,
-            calm_turns: 0,
+            was_short: false,
             bulk_armed: 0,
             to_arm: Vec::new(),
             to_send: Vec::new(),
@@ -250,15 +249,24 @@ impl Ring {
     /// Gives the kernel chunks to pick from, and takes the large ones back when no body streams any more.
     fn top_up(&mut self, scope: &Scope<'_>) {
         self.small.top_up(scope.pool, self.small_target);
-        self.calm_turns += 1;
-        if self.calm_turns >= CALM_TURNS {
-            self.calm_turns = 0;
-            self.small_target = (self.small_target / 2).max(SMALL_RESIDENT);
-        }
         if self.bulk_armed > 0 {
             self.large.top_up(scope.pool, self.bulk_armed);
         } else if self.large.resident() > 0 {
             self.large.take_back();
+        }
+    }
+
+    /// After a time without shortage half of the additional small chunks go.
+    ///
+    /// Taking them out of the kernel's hands is safe only where it picks chunks within our system calls and nowhere else,
+    /// and when all that it has picked has been taken note of; elsewhere they go as they are used.
+    fn trim_small(&mut self) {
+        if std::mem::replace(&mut self.was_short, false) {
+            return;
+        }
+        self.small_target = (self.small_target / 2).max(SMALL_RESIDENT);
+        if self.level >= RingLevel::Three && self.queue.is_drained() {
+            self.small.shrink(self.small_target);
         }
     }
 
@@ -427,6 +435,10 @@ impl Backend for Ring {
         Ok(std::mem::take(&mut self.rung))
     }
 
+    fn trim(&mut self) {
+        self.trim_small();
+    }
+
     fn chunks_held(&self) -> usize {
         usize::from(self.small.resident() + self.large.resident())
     }
@@ -434,6 +446,18 @@ impl Backend for Ring {
 
 #[cfg(test)]
 impl Ring {
+    pub(super) fn level_for_test(&mut self) -> RingLevel {
+        self.level
+    }
+
+    pub(super) fn small_held_for_test(&mut self) -> u16 {
+        self.small.resident()
+    }
+
+    pub(super) fn trim_for_test(&mut self) {
+        self.trim_small();
+    }
+
     /// Posts a failed completion with this user data.
     pub(super) fn forge_for_test(&mut self, op: u8, key: SocketKey) {
         let user_data = u64::from(op) << 56 | (Op::Close.user_data(key) & (u64::MAX >> 8));

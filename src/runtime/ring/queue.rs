@@ -163,6 +163,11 @@ impl Queue {
         }
     }
 
+    /// Whether the kernel has posted nothing that was not taken out.
+    pub(super) fn is_drained(&mut self) -> bool {
+        !self.is_overflown() && self.ring.completion().is_empty()
+    }
+
     /// Takes completions out, oldest first.
     pub(super) fn completions<'a>(
         &mut self,
