@@ -3,6 +3,7 @@ mod config;
 mod control;
 mod demo;
 mod dump;
+mod metrics;
 mod process;
 mod runtime_layers;
 mod workers;
@@ -31,6 +32,7 @@ use crate::snapshot::{Compiler, Snapshot};
 use crate::telemetry::Registry;
 use crate::telemetry::log::Logger;
 use control::Control;
+use metrics::ServerMetrics;
 use process::{Parts, Process};
 use workers::Workers;
 
@@ -72,9 +74,10 @@ pub fn run(options: &Options, logger: &'static Logger) -> u8 {
 }
 
 fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) -> Result<(), String> {
-    let LoadedBootstrap { bootstrap, wire, .. } = loaded;
     let worker_count = options.concurrency.unwrap_or_else(|| Cpus::of_this_process().workers());
     let registry = Arc::new(Registry::new(worker_count));
+    let metrics = ServerMetrics::loaded(&registry, &loaded);
+    let LoadedBootstrap { bootstrap, wire, .. } = loaded;
     let mut log_writer =
         LogWriter::start().map_err(|error| format!("the access-log thread cannot start: {error}"))?;
     let snapshot = Arc::new(compile(options, &bootstrap, &registry, &mut log_writer)?);
@@ -89,13 +92,16 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
         bootstrap: bootstrap.clone(),
         wire,
         registry: Arc::clone(&registry),
+        clusters: &snapshot.clusters,
         backend: (backend.name().to_owned(), backend.reason.clone()),
         workers: workers.description(),
         listeners,
         commands: sender,
     });
     let admin = match admin {
-        Some(listener) => Some((listener, admin_endpoint(options, &bootstrap, &registry, &process, logger)?)),
+        Some(listener) => {
+            Some((listener, admin_endpoint(options, &bootstrap, &registry, &process, &log_writer, logger)?))
+        }
         None => None,
     };
     if config::is_demo(options) {
@@ -105,6 +111,7 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
         options,
         bootstrap: &bootstrap,
         registry: &registry,
+        metrics,
         process,
         workers: Arc::clone(&workers),
         log_writer: &log_writer,
@@ -139,6 +146,7 @@ fn admin_endpoint(
     bootstrap: &Bootstrap,
     registry: &Arc<Registry>,
     process: &Arc<Process>,
+    log_writer: &LogWriter,
     logger: &'static Logger,
 ) -> Result<Arc<Admin>, String> {
     let allow = bootstrap.admin.as_ref().map_or(&[][..], |admin| &admin.allow_paths);
@@ -146,6 +154,7 @@ fn admin_endpoint(
     Ok(Arc::new(Admin {
         registry: Arc::clone(registry),
         logger,
+        log_counts: Arc::clone(log_writer.queue().counts()),
         state,
         allow_paths: AllowPaths::compile(allow).map_err(|reason| format!("admin.allow_paths: {reason}"))?,
         stats_tags: options.stats_tags.clone(),

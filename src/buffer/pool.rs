@@ -99,6 +99,14 @@ impl Pool {
             + u64::from(self.0.large.in_use.get()) * limits::LARGE_CHUNK_BYTES as u64
     }
 
+    /// Bytes of chunks whose pages are, or were, in use and were not given back to the kernel.
+    pub fn resident_bytes(&self) -> u64 {
+        [&self.0.small, &self.0.large]
+            .map(|group| (group.in_use.get() as usize + group.warm.borrow().len()) * group.chunk_bytes)
+            .iter()
+            .sum::<usize>() as u64
+    }
+
     /// How often [`Pool::alloc`] found nothing.
     pub fn exhausted_count(&self) -> u64 {
         self.0.exhausted.get()
@@ -257,7 +265,10 @@ mod tests {
         let pool = Pool::with_capacity(64, 1).unwrap();
         let all: Vec<_> = (0..64).map(|_| pool.alloc(ChunkSize::Small).unwrap()).collect();
         drop(all);
+        assert_eq!(pool.resident_bytes(), 64 * limits::SMALL_CHUNK_BYTES as u64);
         pool.trim();
+        let warm = limits::SMALL_CHUNKS_WARM * limits::SMALL_CHUNK_BYTES;
+        assert_eq!(pool.resident_bytes(), warm as u64);
         let _all: Vec<_> = (0..64).map(|_| pool.alloc(ChunkSize::Small).unwrap()).collect();
         assert!(pool.alloc(ChunkSize::Small).is_none());
     }

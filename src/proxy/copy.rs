@@ -36,6 +36,8 @@ pub(super) struct BodyCopy {
     pub(super) wire_bytes: u64,
     /// Times reading paused for the receiver.
     pub(super) pauses: u64,
+    /// Times it went on after that.
+    pub(super) resumes: u64,
 }
 
 /// How the receiver is told where the body ends.
@@ -71,7 +73,7 @@ impl BodyCopy {
         };
         let decoder = BodyDecoder::new(length, limits);
         let done = decoder.is_end();
-        Self { decoder, framing, paused: false, done, bulk, bytes: 0, wire_bytes: 0, pauses: 0 }
+        Self { decoder, framing, paused: false, done, bulk, bytes: 0, wire_bytes: 0, pauses: 0, resumes: 0 }
     }
 
     /// Settles how trailers of a chunked body go on, now that the receiver is known.
@@ -175,6 +177,7 @@ impl BodyCopy {
         match to.poll_sent(high_watermark / 2) {
             Poll::Ready(Ok(())) => {
                 self.paused = false;
+                self.resumes += 1;
                 Ok(true)
             }
             Poll::Ready(Err(_)) => Err(CopyError::SinkGone),

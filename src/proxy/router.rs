@@ -48,16 +48,11 @@ pub(super) async fn forward(
     if !http::answer_expectation(connection, stream, request) {
         return failed(ProxyError::DownstreamClosed);
     }
-    let cluster = &forward.cluster;
-    let stats = cluster.stats();
-    stats.inc(ClusterStat::UpstreamRqTotal);
-    stats.gauge_inc(ClusterStat::UpstreamRqActive);
     let outcome = if forward.terminate_connect.is_some() {
         terminate_connect(connection, stream, forward).await
     } else {
         attempts(connection, stream, request, forward).await
     };
-    stats.gauge_dec(ClusterStat::UpstreamRqActive);
     count_response(connection, stream, forward, &outcome);
     outcome
 }

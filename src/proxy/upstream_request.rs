@@ -86,7 +86,7 @@ impl Exchange<'_> {
         }
         let Connection { context, stream: downstream, .. } = self.connection;
         let limit = wire::watermark(self.upstream.cluster().config().per_connection_buffer_limit_bytes);
-        let pauses = self.request.body.pauses;
+        let (pauses, resumes) = (self.request.body.pauses, self.request.body.resumes);
         let outcome = self.request.body.poll(
             &context.runtime,
             downstream,
@@ -94,9 +94,15 @@ impl Exchange<'_> {
             limit,
             &mut self.stream.trailers,
         );
-        if self.request.body.pauses != pauses {
-            self.connection.chain.stats.inc(HttpStat::DownstreamFlowControlPausedReadingTotal);
-            self.upstream.cluster().stats().inc(ClusterStat::UpstreamFlowControlBackedUpTotal);
+        let paused = self.request.body.pauses - pauses;
+        if paused > 0 {
+            self.connection.chain.stats.add(HttpStat::DownstreamFlowControlPausedReadingTotal, paused);
+            self.upstream.cluster().stats().add(ClusterStat::UpstreamFlowControlBackedUpTotal, paused);
+        }
+        let resumed = self.request.body.resumes - resumes;
+        if resumed > 0 {
+            self.connection.chain.stats.add(HttpStat::DownstreamFlowControlResumedReadingTotal, resumed);
+            self.upstream.cluster().stats().add(ClusterStat::UpstreamFlowControlDrainedTotal, resumed);
         }
         match outcome {
             Poll::Pending => Ok(()),
@@ -188,6 +194,9 @@ impl Exchange<'_> {
                 Poll::Ready(Ok(Some(Ended::Tunnel)))
             }
             ResponseKind::Final => {
+                if !meta.keep_alive {
+                    self.upstream.cluster().stats().inc(ClusterStat::UpstreamCxCloseNotify);
+                }
                 let client = Client {
                     is_11: self.request.client_is_11,
                     keep_alive: self.request.body.is_done() && http::goes_on(self.connection, self.request),
@@ -205,7 +214,7 @@ impl Exchange<'_> {
         let Download::Body { copy, meta, close_client } = &mut self.state else { return Poll::Pending };
         let Connection { context, stream: downstream, listener, .. } = self.connection;
         let limit = wire::watermark(listener.config.per_connection_buffer_limit_bytes);
-        let (moved, pauses) = (copy.wire_bytes, copy.pauses);
+        let (moved, pauses, resumes) = (copy.wire_bytes, copy.pauses, copy.resumes);
         let outcome =
             copy.poll(&context.runtime, self.upstream.stream(), downstream, limit, &mut self.stream.trailers);
         let now = context.runtime.now();
@@ -216,7 +225,14 @@ impl Exchange<'_> {
             self.stream.info.upstream_bytes.wire_received += copy.wire_bytes - moved;
         }
         if copy.pauses != pauses {
-            self.upstream.cluster().stats().inc(ClusterStat::UpstreamFlowControlPausedReadingTotal);
+            self.upstream
+                .cluster()
+                .stats()
+                .add(ClusterStat::UpstreamFlowControlPausedReadingTotal, copy.pauses - pauses);
+        }
+        if copy.resumes != resumes {
+            let resumed = copy.resumes - resumes;
+            self.upstream.cluster().stats().add(ClusterStat::UpstreamFlowControlResumedReadingTotal, resumed);
         }
         self.stream.info.bytes_sent = copy.bytes;
         match outcome {

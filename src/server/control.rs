@@ -9,12 +9,14 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
 
+use super::metrics::ServerMetrics;
 use super::process::Process;
 use super::workers::Workers;
 use super::{Start, seed};
 use crate::base::limits::ENDPOINT_UPDATES_QUEUED_MAX;
 use crate::cli::Options;
 use crate::config::bootstrap::Bootstrap;
+use crate::config::listener::{Listener, TrafficDirection};
 use crate::control::admin::{Admin, AdminCommand, AdminListener, DrainListeners, ServerState};
 use crate::control::discovery::EndpointUpdate;
 use crate::control::discovery::dns::DnsDiscovery;
@@ -28,6 +30,7 @@ pub(super) struct Control<'a> {
     pub(super) options: &'a Options,
     pub(super) bootstrap: &'a Bootstrap,
     pub(super) registry: &'a Arc<Registry>,
+    pub(super) metrics: ServerMetrics,
     pub(super) process: Arc<Process>,
     pub(super) workers: Arc<Workers>,
     pub(super) log_writer: &'a LogWriter,
@@ -121,6 +124,7 @@ impl Control<'_> {
             }
         }
         self.process.set_state(ServerState::Live);
+        self.metrics.serving(self.process.age(), self.registry.workers());
         give_back_startup_pages();
         log::info!("all clusters have endpoints or an answer: serving");
     }
@@ -144,6 +148,7 @@ impl Control<'_> {
             return;
         }
         *draining = true;
+        self.metrics.stopped(self.bootstrap.listeners.len());
         log::info!("draining for {} s at most", self.options.drain_time.as_secs());
         self.workers.drain(self.options.drain_time);
     }
@@ -168,6 +173,10 @@ impl Control<'_> {
 
     fn drain_listeners(&self, DrainListeners { graceful, skip_exit, inbound_only }: DrainListeners) {
         if !graceful {
+            let stops = |listener: &&Arc<Listener>| {
+                !inbound_only || listener.traffic_direction == TrafficDirection::Inbound
+            };
+            self.metrics.stopped(self.bootstrap.listeners.iter().filter(stops).count());
             return self.workers.send_all(|| Command::StopListeners { inbound_only });
         }
         self.process.set_state(ServerState::Draining);

@@ -18,7 +18,7 @@ use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::admin::{
     AdminCommand, AdminState, ClusterStatus, DumpSection, HostStatus, ListenerStatus, ServerInfo, ServerState,
 };
-use crate::snapshot::HostRegistry;
+use crate::snapshot::{ClusterResource, HostRegistry};
 use crate::telemetry::{ClusterStat, Registry, Slot};
 
 /// What the control thread knows, shared with the admin endpoint.
@@ -50,11 +50,13 @@ struct Endpoints {
 
 /// What the process is made of, for [`Process::new`].
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(super) struct Parts<'a> {
     pub(super) options: Options,
     pub(super) bootstrap: Bootstrap,
     pub(super) wire: Vec<u8>,
     pub(super) registry: Arc<Registry>,
+    /// What the workers start with: their hosts' counters are those that are shown.
+    pub(super) clusters: &'a [Arc<ClusterResource>],
     pub(super) backend: (String, String),
     pub(super) workers: String,
     pub(super) listeners: Vec<ListenerStatus>,
@@ -62,8 +64,9 @@ pub(super) struct Parts {
 }
 
 impl Process {
-    pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { options, bootstrap, wire, registry, backend, workers, listeners, commands } = parts;
+    pub(super) fn new(parts: Parts<'_>) -> Arc<Self> {
+        let Parts { options, bootstrap, wire, registry, clusters, backend, workers, listeners, commands } =
+            parts;
         let process = Arc::new(Self {
             clock: Clock::start(),
             options,
@@ -78,14 +81,21 @@ impl Process {
             state: AtomicU8::new(ServerState::PreInitializing as u8),
             commands,
         });
-        for cluster in &process.bootstrap.clusters {
-            process.publish(&cluster.name, &cluster.load_assignment);
+        for ClusterResource { config, hosts, .. } in clusters.iter().map(AsRef::as_ref) {
+            let endpoints = Endpoints { registry: HostRegistry::of(hosts), ..Endpoints::default() };
+            process.lock().insert(config.name.clone(), endpoints);
+            process.publish(&config.name, &config.load_assignment);
         }
         process
     }
 
     pub(super) fn set_state(&self, state: ServerState) {
         self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// How long it has been there.
+    pub(super) fn age(&self) -> Duration {
+        Duration::from_nanos(self.clock.now().0)
     }
 
     fn state(&self) -> ServerState {
@@ -135,7 +145,7 @@ impl AdminState for Process {
     fn server_info(&self) -> ServerInfo {
         ServerInfo {
             state: self.state(),
-            uptime: Duration::from_nanos(self.clock.now().0),
+            uptime: self.age(),
             version: cli::build_version(),
             command_line_options: self.options.to_json(self.registry.workers()),
             node: node(&self.bootstrap.node),

@@ -16,6 +16,11 @@ pub struct HostRegistry {
 }
 
 impl HostRegistry {
+    /// A registry that knows these hosts.
+    pub fn of(hosts: &[HostSpec]) -> Self {
+        Self { stats: hosts.iter().map(|host| (host.address, Arc::clone(&host.stats))).collect() }
+    }
+
     /// The hosts of an assignment, each address once (the first entry counts). Endpoints that still have to be resolved
     /// are none.
     pub fn resolve(&mut self, assignment: &ClusterLoadAssignment, registry: &Registry) -> Arc<[HostSpec]> {

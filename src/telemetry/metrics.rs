@@ -59,6 +59,12 @@ impl<S: Stats> Cells<S> {
         cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
     }
 
+    /// Raises a counter to what somebody else has counted so far, of whom this writer alone reports.
+    #[inline]
+    pub fn raise(&self, counter: S, total: u64) {
+        self.cell(counter, Kind::Counter).store(total, Relaxed);
+    }
+
     /// Adds one to a gauge.
     #[inline]
     pub fn gauge_inc(&self, gauge: S) {

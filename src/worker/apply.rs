@@ -21,19 +21,11 @@ pub(super) struct Worker {
     listeners: RefCell<Vec<Rc<Listener>>>,
     /// When the drain ends in any case.
     drain_until: Cell<Option<Now>>,
-    /// Counters of the runtime as last reported.
-    reported_panics: Cell<u64>,
 }
 
 impl Worker {
     pub(super) fn new(context: Rc<WorkerContext>, index: usize) -> Self {
-        Self {
-            context,
-            index,
-            listeners: RefCell::default(),
-            drain_until: Cell::new(None),
-            reported_panics: Cell::new(0),
-        }
+        Self { context, index, listeners: RefCell::default(), drain_until: Cell::new(None) }
     }
 
     pub(super) fn obey(&self, command: Command) {
@@ -71,10 +63,21 @@ impl Worker {
     /// Copies the runtime's own counts to the metrics.
     pub(super) fn report(&self) {
         let server = &self.context.server;
-        let panics = self.context.runtime.panics();
-        server.add(ServerStat::Panics, panics - self.reported_panics.replace(panics));
-        let pool = self.context.runtime.pool();
+        let (counts, pool) = (self.context.runtime.stats(), self.context.runtime.pool());
+        for (counter, total) in [
+            (ServerStat::Panics, self.context.runtime.panics()),
+            (ServerStat::BufferExhausted, pool.exhausted_count()),
+            (ServerStat::IoAcceptDropped, counts.accepts_dropped),
+            (ServerStat::IoCompletions, counts.completions),
+            (ServerStat::IoCqOverflow, counts.cq_overflows),
+            (ServerStat::IoEnobufs, counts.recv_enobufs),
+            (ServerStat::IoEnters, counts.visits),
+            (ServerStat::IoShortSends, counts.short_sends),
+        ] {
+            server.raise(counter, total);
+        }
         server.gauge_set(ServerStat::BufferChunksInUse, u64::from(pool.chunks_in_use()));
+        server.gauge_set(ServerStat::BufferResidentBytes, pool.resident_bytes());
     }
 
     fn start(&self, snapshot: &Snapshot, sockets: Vec<(usize, OwnedFd)>) {

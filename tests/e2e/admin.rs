@@ -26,6 +26,53 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn counters_of_hosts_clusters_and_the_process_count(io) {
+        let upstream = Upstream::echo();
+        let nobody = crate::harness::free_port();
+        let mut config = Config::to(upstream.port);
+        config.clusters = Some(format!(
+            "{{{}}}, {{{}}}",
+            crate::harness::cluster_to("upstream", upstream.port),
+            crate::harness::cluster_to("nobody", nobody)
+        ));
+        config.routes = Some(
+            "{match: {prefix: /nobody}, route: {cluster: nobody}}, {match: {prefix: /}, route: {cluster: upstream}}"
+                .to_owned(),
+        );
+        let proxy = Proxy::start(io, &config);
+        assert_eq!(proxy.connect().get("/").status(), 200);
+        assert_eq!(proxy.connect().get("/nobody").status(), 503);
+        let clusters = proxy.admin("GET", "/clusters").text();
+        for (name, port, values) in [
+            ("upstream", upstream.port, [("cx_total", 1), ("cx_connect_fail", 0), ("rq_total", 1), ("rq_error", 0)]),
+            ("nobody", nobody, [("cx_total", 1), ("cx_connect_fail", 1), ("rq_total", 0), ("rq_error", 1)]),
+        ] {
+            for (counter, value) in values {
+                let line = format!("{name}::127.0.0.1:{port}::{counter}::{value}\n");
+                assert!(clusters.contains(&line), "{line} is not in\n{clusters}");
+            }
+        }
+        // Envoy 1.40 says the same of the same.
+        for (name, value) in [
+            ("cluster.nobody.upstream_cx_total", 1),
+            ("cluster.nobody.upstream_cx_destroy", 1),
+            ("cluster.nobody.upstream_rq_total", 0),
+            ("cluster.upstream.upstream_rq_total", 1),
+            ("cluster_manager.cluster_added", 2),
+            ("cluster_manager.active_clusters", 2),
+            ("listener_manager.listener_added", 1),
+            ("listener_manager.listener_create_success", 1),
+            ("listener_manager.total_listeners_active", 1),
+            ("listener_manager.workers_started", 1),
+        ] {
+            assert_eq!(proxy.stat(name), value, "{name}");
+        }
+        assert!(proxy.stat("ringway.io.enters") > 0);
+        assert!(proxy.stat("ringway.io.completions") > 0);
+        assert!(!proxy.admin("GET", "/stats?usedonly&filter=initialization_time").text().is_empty());
+        proxy.end();
+    }
+
     fn failed_healthcheck_ends_connections_and_passing_it_undoes_that(io) {
         let upstream = Upstream::echo();
         let proxy = Proxy::start(io, &Config::to(upstream.port));

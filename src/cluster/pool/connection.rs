@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::base::clock::Now;
 use crate::cluster::host::Host;
@@ -100,6 +101,8 @@ impl UpstreamConnection {
     pub(super) fn begin(&mut self) {
         self.requests += 1;
         self.active = true;
+        self.cluster.stats().inc(ClusterStat::UpstreamRqTotal);
+        self.cluster.stats().gauge_inc(ClusterStat::UpstreamRqActive);
         self.host.stats().inc(HostStat::RqTotal);
         self.host.stats().gauge_inc(HostStat::RqActive);
     }
@@ -107,6 +110,7 @@ impl UpstreamConnection {
     /// The request is over, its response complete.
     pub(super) fn finish(&mut self, now: Now) {
         self.active = false;
+        self.cluster.stats().gauge_dec(ClusterStat::UpstreamRqActive);
         self.host.stats().gauge_dec(HostStat::RqActive);
         self.idle_since = now;
     }
@@ -119,6 +123,30 @@ impl UpstreamConnection {
     pub fn cluster(&self) -> &Rc<Cluster> {
         &self.cluster
     }
+}
+
+/// Counts a connection that was never there, as Envoy does: made, and gone at once; the
+/// request it was for failed.
+pub(super) fn count_failed(cluster: &Cluster, host: &Host, lived: Duration, timed_out: bool) {
+    let stats = cluster.stats();
+    let side =
+        if timed_out { ClusterStat::UpstreamCxDestroyLocal } else { ClusterStat::UpstreamCxDestroyRemote };
+    for counter in [
+        ClusterStat::UpstreamCxTotal,
+        ClusterStat::UpstreamCxHttp1Total,
+        ClusterStat::UpstreamCxConnectFail,
+        ClusterStat::UpstreamCxDestroy,
+        side,
+    ] {
+        stats.inc(counter);
+    }
+    if timed_out {
+        stats.inc(ClusterStat::UpstreamCxConnectTimeout);
+    }
+    stats.record(ClusterHistogram::UpstreamCxLengthMs, u64::try_from(lived.as_millis()).unwrap_or(u64::MAX));
+    host.stats().inc(HostStat::CxTotal);
+    host.stats().inc(HostStat::CxConnectFail);
+    host.stats().inc(HostStat::RqError);
 }
 
 impl Drop for UpstreamConnection {
@@ -134,6 +162,7 @@ impl Drop for UpstreamConnection {
         };
         stats.inc(side);
         if self.active {
+            stats.gauge_dec(ClusterStat::UpstreamRqActive);
             self.host.stats().gauge_dec(HostStat::RqActive);
             stats.inc(ClusterStat::UpstreamCxDestroyWithActiveRq);
             stats.inc(side_active);

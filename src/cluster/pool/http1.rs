@@ -6,12 +6,12 @@
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::connection::{ConnectError, UpstreamConnection};
+use super::connection::{ConnectError, UpstreamConnection, count_failed};
 use crate::base::clock::Now;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
 use crate::runtime::{TcpStream, Timer};
-use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
+use crate::telemetry::names::{ClusterHistogram, ClusterStat};
 
 /// An idle connection that is alive as far as can be seen; begins a request on it.
 pub fn checkout(host: &Host) -> Option<UpstreamConnection> {
@@ -43,14 +43,15 @@ pub async fn connect(
     let stream = match outcome {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            stats.inc(ClusterStat::UpstreamCxConnectFail);
-            host.stats().inc(HostStat::CxConnectFail);
-            return Err(ConnectError::Failed(error.raw_os_error().unwrap_or(libc::EIO)));
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            if source.is_some() && matches!(errno, libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EACCES) {
+                stats.inc(ClusterStat::BindErrors);
+            }
+            count_failed(cluster, host, runtime.now().since(begun), false);
+            return Err(ConnectError::Failed(errno));
         }
         Err(_) => {
-            stats.inc(ClusterStat::UpstreamCxConnectFail);
-            stats.inc(ClusterStat::UpstreamCxConnectTimeout);
-            host.stats().inc(HostStat::CxConnectFail);
+            count_failed(cluster, host, runtime.now().since(begun), true);
             return Err(ConnectError::Timeout);
         }
     };

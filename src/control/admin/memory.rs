@@ -5,7 +5,8 @@
 pub(super) struct Usage {
     /// Private memory in use: RSS without pages of files.
     pub(super) allocated: u64,
-    /// Memory mapped for data.
+    /// Private memory the process holds, in use or swapped out: what its allocator could give back at most. Not the
+    /// address space it reserved, which is large and costs nothing.
     pub(super) heap_size: u64,
     /// RSS.
     pub(super) physical: u64,
@@ -22,7 +23,11 @@ fn parse(status: &str) -> Usage {
         let kilobytes = line.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
         kilobytes.unwrap_or_default().saturating_mul(1024)
     };
-    Usage { allocated: bytes("RssAnon"), heap_size: bytes("VmData"), physical: bytes("VmRSS") }
+    Usage {
+        allocated: bytes("RssAnon"),
+        heap_size: bytes("RssAnon") + bytes("VmSwap"),
+        physical: bytes("VmRSS"),
+    }
 }
 
 #[cfg(test)]
@@ -31,8 +36,8 @@ mod tests {
 
     #[test]
     fn status_of_the_kernel_is_read_in_bytes() {
-        let usage = parse("Name:\tx\nVmData:\t 8 kB\nVmRSS:\t      20 kB\nRssAnon:\t      12 kB\n");
-        assert_eq!(usage, Usage { allocated: 12 * 1024, heap_size: 8 * 1024, physical: 20 * 1024 });
+        let usage = parse("Name:\tx\nVmSwap:\t 8 kB\nVmRSS:\t      20 kB\nRssAnon:\t      12 kB\n");
+        assert_eq!(usage, Usage { allocated: 12 * 1024, heap_size: 20 * 1024, physical: 20 * 1024 });
         assert_eq!(parse(""), Usage::default());
         assert!(super::usage().physical > 0);
     }

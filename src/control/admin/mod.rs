@@ -32,15 +32,19 @@ pub use state::{
 };
 
 use crate::config::address::Address;
+use crate::format::access_log_queue::LogCounts;
 use crate::telemetry::log::Logger;
 use crate::telemetry::{HttpStat, Registry, ServerStat, Slot};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// Everything the endpoint works with.
 pub struct Admin {
     pub registry: Arc<Registry>,
     pub logger: &'static Logger,
+    /// What became of access-log records.
+    pub log_counts: Arc<LogCounts>,
     pub state: Arc<dyn AdminState>,
     /// Source: `admin.allow_paths`.
     pub allow_paths: AllowPaths,
@@ -77,8 +81,19 @@ impl Admin {
         ] {
             cells.gauge_set(gauge, value);
         }
-        let counted = cells.value(ServerStat::LogDropped);
-        cells.add(ServerStat::LogDropped, self.logger.dropped().saturating_sub(counted));
+        let log = &self.log_counts;
+        for (counter, total) in [
+            (ServerStat::FilesystemFlushedByTimer, log.flushed_by_timer.load(Relaxed)),
+            (ServerStat::FilesystemReopenFailed, log.reopen_failed.load(Relaxed)),
+            (ServerStat::FilesystemWriteBuffered, log.queued.load(Relaxed)),
+            (ServerStat::FilesystemWriteCompleted, log.written.load(Relaxed)),
+            (ServerStat::FilesystemWriteFailed, log.write_failed.load(Relaxed)),
+            (ServerStat::LogAccessDroppedBytes, log.dropped_bytes.load(Relaxed)),
+            (ServerStat::LogDropped, self.logger.dropped()),
+        ] {
+            cells.raise(counter, total);
+        }
+        cells.gauge_set(ServerStat::FilesystemWriteTotalBuffered, log.queued_bytes.load(Relaxed));
     }
 }
 

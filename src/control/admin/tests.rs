@@ -120,6 +120,7 @@ impl Served {
         let mut admin = Admin {
             registry: Arc::clone(&registry),
             logger: Box::leak(Box::new(Logger::new(options).unwrap())),
+            log_counts: Arc::default(),
             state: Arc::clone(&root) as Arc<dyn AdminState>,
             allow_paths: AllowPaths::default(),
             stats_tags: Vec::new(),
@@ -346,7 +347,7 @@ fn stats_are_selected_as_asked() {
     );
     let inverted =
         served.get("/stats?invert_filter&filter=^(cluster|http|listener|server|ringway|filesystem)").body;
-    assert!(inverted.starts_with("runtime.load_error: 0\n"), "{inverted}");
+    assert!(inverted.starts_with("runtime.deprecated_feature_seen_since_process_start: 0\n"), "{inverted}");
     for path in ["/stats?filter=[", "/stats?type=Foo", "/stats?format=foo", "/stats?histogram_buckets=foo"] {
         assert_eq!(served.get(path).status, 400, "{path}");
     }

@@ -27,6 +27,10 @@ pub struct LoadedBootstrap {
     pub report: Report,
     /// The encoded `Bootstrap`, for `/config_dump`.
     pub wire: Vec<u8>,
+    /// How many fields were let pass that the API does not have.
+    pub unknown_fields: usize,
+    /// How many deprecated fields are set.
+    pub deprecated_fields: usize,
 }
 
 impl Default for LoadOptions {
@@ -54,7 +58,9 @@ pub fn load_bootstrap(sources: &[Source<'_>], options: LoadOptions) -> Result<Lo
     match convert_bootstrap(&loaded.bytes, options.unimplemented) {
         Ok((bootstrap, report)) => {
             let report = place(report);
-            Ok(LoadedBootstrap { bootstrap, report, wire: loaded.bytes })
+            let deprecated_fields = loaded.deprecated;
+            let unknown_fields = report.warnings.0.len() - deprecated_fields;
+            Ok(LoadedBootstrap { bootstrap, report, wire: loaded.bytes, unknown_fields, deprecated_fields })
         }
         Err(report) => Err(place(report)),
     }

@@ -1,4 +1,5 @@
-//! Rows of the process: those of Envoy by the control thread, `ringway.*` by the runtime of each worker.
+//! Rows of the process: those of Envoy by the control thread (`server::metrics`, `control::admin`), `ringway.*` by the
+//! runtime of each worker.
 //! Source: Envoy "Server statistics", "Cluster manager", "Listener manager", "File system" and "Runtime".
 super::metrics! {
     /// Metrics of the process; their names are complete.
@@ -34,28 +35,30 @@ super::metrics! {
         BufferExhausted Counter "ringway.buffer.exhausted",
         /// Ours: bytes of chunk memory held by the pools, used or free.
         BufferResidentBytes Gauge "ringway.buffer.resident_bytes",
+        /// Ours: connections that the kernel accepted for a listener that was already gone.
+        IoAcceptDropped Counter "ringway.io.accept_dropped",
         /// Ours: accepts refused by the kernel for want of a file descriptor (EMFILE, ENFILE).
         IoAcceptEmfile Counter "ringway.io.accept_emfile",
+        /// Ours: events or completions taken from the kernel.
+        IoCompletions Counter "ringway.io.completions",
         /// Ours: times the kernel reported an overflowing completion queue.
         IoCqOverflow Counter "ringway.io.cq_overflow",
         /// Ours: receives that ended because the provided-buffer ring was empty.
         IoEnobufs Counter "ringway.io.enobufs",
         /// Ours: system calls into the kernel to submit or wait.
         IoEnters Counter "ringway.io.enters",
-        /// Ours: operations the kernel has not completed.
-        IoOpsActive Gauge "ringway.io.ops_active",
-        /// Ours: submissions that had to enter the kernel because the submission queue was full.
-        IoSqFull Counter "ringway.io.sq_full",
-        /// Ours: access-log pieces dropped because the queue to the log thread was full.
-        LogAccessDropped Counter "ringway.log.access_dropped",
+        /// Ours: sends of which the kernel took only a part.
+        IoShortSends Counter "ringway.io.short_sends",
+        /// Ours: bytes of access-log records dropped because the queue to the log thread was full.
+        LogAccessDroppedBytes Counter "ringway.log.access_dropped_bytes",
         /// Ours: lines of the application log that could not be written.
         LogDropped Counter "ringway.log.dropped",
-        /// Ours: messages between threads that had to wait for room.
-        MailboxFull Counter "ringway.mailbox.full",
         /// Ours: panics caught; each cost one connection.
         Panics Counter "ringway.panics",
         /// Ours: workers running.
         Workers Gauge "ringway.workers",
+        RuntimeDeprecatedFeatureSeenSinceProcessStart Gauge "runtime.deprecated_feature_seen_since_process_start",
+        RuntimeDeprecatedFeatureUse Counter "runtime.deprecated_feature_use",
         RuntimeLoadError Counter "runtime.load_error",
         RuntimeLoadSuccess Counter "runtime.load_success",
         RuntimeNumKeys Gauge "runtime.num_keys",

@@ -70,6 +70,8 @@ pub struct Loaded {
     pub source_map: SourceMap,
     /// Deprecated fields, unknown ones that were let pass: accepted, to be logged.
     pub warnings: ConfigErrors,
+    /// How many of the warnings are deprecated fields; the others are unknown ones.
+    pub deprecated: usize,
 }
 
 /// Reads `sources` as one `root` message, each merged over those before it as protobuf merges: singular fields
@@ -87,6 +89,7 @@ pub fn load(
 ) -> Result<Loaded, ConfigErrors> {
     let (mut loaded, mut errors) = transcode(root, sources, allow_unknown_fields);
     let checked = validate::check(root, &loaded.bytes);
+    loaded.deprecated = checked.deprecated.len();
     loaded.warnings.0.extend(checked.deprecated);
     // What could not be written is missing now: only constraints elsewhere are news.
     let is_news = |found: &ConfigError| !errors.0.iter().any(|known| is_about(found, known));
@@ -109,8 +112,12 @@ pub fn read(
 }
 
 fn transcode(root: Message, sources: &[Source<'_>], allow_unknown_fields: bool) -> (Loaded, ConfigErrors) {
-    let mut loaded =
-        Loaded { bytes: Vec::new(), source_map: SourceMap::default(), warnings: ConfigErrors::default() };
+    let mut loaded = Loaded {
+        bytes: Vec::new(),
+        source_map: SourceMap::default(),
+        warnings: ConfigErrors::default(),
+        deprecated: 0,
+    };
     let mut errors = ConfigErrors::default();
     for source in sources {
         let tree = match parse(source) {

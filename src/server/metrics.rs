@@ -1,0 +1,63 @@
+//! Metrics that change when the process does: its resources, its start, its end. Those that are merely looked at when
+//! somebody scrapes (memory, uptime, log counts) are in `control::admin`.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::config::bootstrap::{Bootstrap, RuntimeLayerKind};
+use crate::control::xds::LoadedBootstrap;
+use crate::telemetry::{Registry, ServerCells, ServerHistogram, ServerStat, Slot};
+
+/// The control thread's own cells, and what they count of.
+#[derive(Debug)]
+pub(super) struct ServerMetrics {
+    cells: ServerCells,
+    listeners: u64,
+}
+
+impl ServerMetrics {
+    /// Counts what was loaded. Everything of a file is taken whole or not at all.
+    pub(super) fn loaded(registry: &Registry, loaded: &LoadedBootstrap) -> Self {
+        let cells = registry.server(Slot::Control);
+        let Bootstrap { clusters, listeners, runtime_layers, .. } = &loaded.bootstrap;
+        let (clusters, listeners) = (clusters.len() as u64, listeners.len() as u64);
+        let keys: HashSet<_> = runtime_layers
+            .iter()
+            .flat_map(|layer| match &layer.kind {
+                RuntimeLayerKind::Static(values) => values.as_slice(),
+                RuntimeLayerKind::Admin => &[],
+            })
+            .map(|(key, _)| key)
+            .collect();
+        cells.add(ServerStat::ClusterManagerClusterAdded, clusters);
+        cells.add(ServerStat::ListenerManagerListenerAdded, listeners);
+        cells.add(ServerStat::StaticUnknownFields, loaded.unknown_fields as u64);
+        cells.add(ServerStat::RuntimeDeprecatedFeatureUse, loaded.deprecated_fields as u64);
+        cells.inc(ServerStat::RuntimeLoadSuccess);
+        for (gauge, value) in [
+            (ServerStat::ClusterManagerActiveClusters, clusters),
+            (ServerStat::RuntimeDeprecatedFeatureSeenSinceProcessStart, loaded.deprecated_fields as u64),
+            (ServerStat::RuntimeNumKeys, keys.len() as u64),
+            (ServerStat::RuntimeNumLayers, runtime_layers.len() as u64),
+        ] {
+            cells.gauge_set(gauge, value);
+        }
+        Self { cells, listeners }
+    }
+
+    /// The workers serve, this long after the start of the process.
+    pub(super) fn serving(&self, took: Duration, workers: usize) {
+        let workers = workers as u64;
+        self.cells.add(ServerStat::ListenerManagerListenerCreateSuccess, self.listeners * workers);
+        self.cells.gauge_set(ServerStat::ListenerManagerTotalListenersActive, self.listeners);
+        self.cells.gauge_set(ServerStat::ListenerManagerWorkersStarted, 1);
+        let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.cells.record(ServerHistogram::InitializationTimeMs, took);
+    }
+
+    /// So many listeners no longer accept, those that had stopped before included.
+    pub(super) fn stopped(&self, listeners: usize) {
+        let before = self.cells.value(ServerStat::ListenerManagerListenerStopped);
+        self.cells.raise(ServerStat::ListenerManagerListenerStopped, before.max(listeners as u64));
+    }
+}
