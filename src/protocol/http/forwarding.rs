@@ -8,7 +8,7 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use super::head::Head;
-use super::headers::{self, HeaderName};
+use super::headers::{self, HeaderName, Known, NameSet};
 use crate::base::rng::Rng;
 use crate::config::address::CidrRange;
 use crate::config::http::{
@@ -273,31 +273,37 @@ fn is_internal(config: &InternalAddressConfig, address: Option<IpAddr>, unix: bo
 }
 
 /// Headers by which an internal client steers the router; an external one may not.
-static INTERNAL_HEADERS: [HeaderName; 15] = [
-    headers::X_ENVOY_RETRIABLE_STATUS_CODES,
-    headers::X_ENVOY_RETRIABLE_HEADER_NAMES,
-    headers::X_ENVOY_RETRY_ON,
-    headers::X_ENVOY_RETRY_GRPC_ON,
-    headers::X_ENVOY_MAX_RETRIES,
-    headers::X_ENVOY_UPSTREAM_ALT_STAT_NAME,
-    headers::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS,
-    headers::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS,
-    headers::X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE,
-    headers::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS,
-    headers::X_ENVOY_FORCE_TRACE,
-    headers::X_ENVOY_IP_TAGS,
-    headers::X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT,
-    headers::X_ENVOY_ORIGINAL_HOST,
-    headers::X_ENVOY_ORIGINAL_PATH,
-];
+const INTERNAL_HEADERS: NameSet = NameSet::of(&[
+    Known::X_ENVOY_RETRIABLE_STATUS_CODES,
+    Known::X_ENVOY_RETRIABLE_HEADER_NAMES,
+    Known::X_ENVOY_RETRY_ON,
+    Known::X_ENVOY_RETRY_GRPC_ON,
+    Known::X_ENVOY_MAX_RETRIES,
+    Known::X_ENVOY_UPSTREAM_ALT_STAT_NAME,
+    Known::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS,
+    Known::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS,
+    Known::X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE,
+    Known::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS,
+    Known::X_ENVOY_FORCE_TRACE,
+    Known::X_ENVOY_IP_TAGS,
+    Known::X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT,
+    Known::X_ENVOY_ORIGINAL_HOST,
+    Known::X_ENVOY_ORIGINAL_PATH,
+]);
+
+/// What an edge besides takes from external clients: who claims to call.
+const EDGE_HEADERS: NameSet = NameSet::of(&[
+    Known::X_ENVOY_DECORATOR_OPERATION,
+    Known::X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER,
+    Known::X_ENVOY_DOWNSTREAM_SERVICE_NODE,
+]);
 
 fn remove_internal_headers(head: &mut Head, edge: bool, internal_only: &[HeaderName]) {
     if edge {
-        head.remove(&headers::X_ENVOY_DECORATOR_OPERATION);
-        head.remove(&headers::X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER);
-        head.remove(&headers::X_ENVOY_DOWNSTREAM_SERVICE_NODE);
+        head.remove_set(EDGE_HEADERS);
     }
-    for name in INTERNAL_HEADERS.iter().chain(internal_only) {
+    head.remove_set(INTERNAL_HEADERS);
+    for name in internal_only {
         head.remove(name);
     }
 }
@@ -333,13 +339,16 @@ pub fn uuid_v4(high: u64, low: u64) -> [u8; UUID_LEN] {
     let high = high & !0xf000 | 0x4000;
     let low = low & !(0b11 << 62) | 0b10 << 62;
     let mut text = [b'-'; UUID_LEN];
-    let slots = (0..UUID_LEN).filter(|index| !matches!(index, 8 | 13 | 18 | 23));
-    for (digit, slot) in slots.enumerate() {
-        let word = if digit < 16 { high } else { low };
-        text[slot] = b"0123456789abcdef"[(word >> (60 - 4 * (digit % 16)) & 15) as usize];
+    let bytes = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
+    for (byte, at) in bytes.into_iter().zip(UUID_PAIRS) {
+        text[at] = b"0123456789abcdef"[usize::from(byte >> 4)];
+        text[at + 1] = b"0123456789abcdef"[usize::from(byte & 15)];
     }
     text
 }
+
+/// Where the digits of each byte begin.
+const UUID_PAIRS: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
 /// Removes `referer` unless every value is a URL or relative reference without fragment and user name (RFC 9110
 /// §10.1.3).

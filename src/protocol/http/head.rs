@@ -8,7 +8,7 @@
 //! traffic's usual size.
 
 use super::field::{Field, Header, NAME_OF_TABLE, Span, TEXT_BYTES_MAX};
-use super::headers::{HeaderName, Known, NAME_BYTES_MAX};
+use super::headers::{HeaderName, Known, NAME_BYTES_MAX, NameSet};
 use super::validate;
 use crate::base::limits::CONNECTION_OPTIONS_MAX;
 
@@ -164,6 +164,7 @@ impl Head {
 
     /// The first value of `name`. Pseudo headers (`:path`, `:status`, ..., `host`) answer from the
     /// start line; those that are not set are `None`.
+    #[inline]
     pub fn get(&self, name: &HeaderName) -> Option<&[u8]> {
         match name.known() {
             Some(known) if known.is_pseudo() => self.pseudo(known),
@@ -217,6 +218,7 @@ impl Head {
     }
 
     /// Removes every header of that name; whether there was one. Pseudo headers stay.
+    #[inline]
     pub fn remove(&mut self, name: &HeaderName) -> bool {
         if let Some(known) = name.known() {
             if self.present & known.bit() == 0 {
@@ -227,6 +229,14 @@ impl Head {
         let (before, text) = (self.headers.len(), &self.text);
         self.headers.retain(|header| !header.is_named(text, name));
         self.headers.len() < before
+    }
+
+    /// Removes every header whose name is in the set.
+    pub fn remove_set(&mut self, names: NameSet) {
+        if self.present & names.0 != 0 {
+            self.present &= !names.0;
+            self.headers.retain(|header| header.known.is_none_or(|known| known.bit() & names.0 == 0));
+        }
     }
 
     /// Removes the headers for which `keep` (given name and value) answers false.

@@ -211,12 +211,12 @@ impl Known {
     /// The entry that `text` spells, without regard to case.
     #[inline]
     pub(in crate::protocol) fn of(text: &[u8]) -> Option<Self> {
-        if text.eq_ignore_ascii_case(b"host") {
+        if spells(text, b"host") {
             return Some(Self::AUTHORITY);
         }
         let slot = slot_of(text)?;
         let known = *KNOWN.get(usize::from(SLOTS[slot]))?;
-        known.as_str().as_bytes().eq_ignore_ascii_case(text).then_some(known)
+        spells(text, known.as_str().as_bytes()).then_some(known)
     }
 
     pub(in crate::protocol) const fn as_str(self) -> &'static str {
@@ -229,6 +229,62 @@ impl Known {
 
     pub(in crate::protocol) const fn is_pseudo(self) -> bool {
         self.as_str().as_bytes()[0] == b':'
+    }
+}
+
+/// Whether `text` is `lower`, a text in lower case, but for its case. Every received name is compared once: words at a
+/// time, the last overlapping the one before.
+#[inline]
+fn spells(text: &[u8], lower: &[u8]) -> bool {
+    if text.len() != lower.len() {
+        return false;
+    }
+    let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+    match (text.last_chunk::<8>(), lower.last_chunk::<8>()) {
+        (Some(last), Some(lower_last)) => {
+            let (words, lower_words) = (text.as_chunks::<8>().0, lower.as_chunks::<8>().0);
+            words.iter().zip(lower_words).all(|(bytes, lower)| lower_case(word(bytes)) == word(lower))
+                && lower_case(word(last)) == word(lower_last)
+        }
+        _ => match (ends(text), ends(lower)) {
+            (Some(ends), Some(lower_ends)) => lower_case(ends) == lower_ends,
+            _ => text.eq_ignore_ascii_case(lower),
+        },
+    }
+}
+
+/// The first and the last four bytes of a text of four to eight.
+#[inline]
+fn ends(text: &[u8]) -> Option<u64> {
+    let (first, last) = (text.first_chunk::<4>()?, text.last_chunk::<4>()?);
+    Some(u64::from(u32::from_ne_bytes(*first)) << 32 | u64::from(u32::from_ne_bytes(*last)))
+}
+
+/// Eight bytes with their ASCII letters in lower case.
+#[inline]
+const fn lower_case(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let low_bits = word & (0x7f * ONES);
+    // The high bit of each byte tells; sums of seven bits never carry into the next byte.
+    let from_a = low_bits + (0x80 - b'A' as u64) * ONES;
+    let beyond_z = low_bits + (0x7f - b'Z' as u64) * ONES;
+    let upper = (from_a ^ beyond_z) & !word & (0x80 * ONES);
+    word | upper >> 2
+}
+
+/// Some names of the table, to be taken out of a head in one pass.
+#[derive(Clone, Copy, Debug)]
+pub struct NameSet(pub(in crate::protocol) u128);
+
+impl NameSet {
+    /// The set of these names.
+    pub(in crate::protocol) const fn of(names: &[Known]) -> Self {
+        let (mut bits, mut index) = (0, 0);
+        while index < names.len() {
+            bits |= names[index].bit();
+            index += 1;
+        }
+        Self(bits)
     }
 }
 
@@ -276,6 +332,21 @@ mod tests {
             assert_eq!(Known::of(text.as_bytes()), Some(KNOWN[index]), "{text}");
             assert_eq!(Known::of(text.to_ascii_uppercase().as_bytes()), Some(KNOWN[index]), "{text}");
             assert_eq!(text.to_ascii_lowercase(), *text);
+        }
+    }
+
+    #[test]
+    fn spells_agrees_with_the_standard_library_byte_by_byte() {
+        for lower in ["te", "host", "via", "trailer", "location", "keep-alive", "x-forwarded-proto", "1-{_`z"]
+        {
+            for at in 0..lower.len() {
+                for byte in 0..=u8::MAX {
+                    let mut text = lower.as_bytes().to_vec();
+                    text[at] = byte;
+                    let same = text.eq_ignore_ascii_case(lower.as_bytes());
+                    assert_eq!(spells(&text, lower.as_bytes()), same, "{lower} {at} {byte}");
+                }
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::framing::{RequestMeta, ResponseKind, ResponseMeta};
 use crate::protocol::http::head::Head;
-use crate::protocol::http::headers;
+use crate::protocol::http::headers::{self, Known, NameSet};
 
 /// Strips a request. `TE` stays as `trailers` if the client takes trailers, and an upgrade request
 /// keeps `Upgrade`, with `Connection: Upgrade`. `Transfer-Encoding` goes: the encoder writes its own.
@@ -30,17 +30,18 @@ fn strip(head: &mut Head, upgrade: bool) {
         head.remove_nominated();
         head.remove(&headers::CONNECTION);
     }
-    head.remove(&headers::KEEP_ALIVE);
-    head.remove(&headers::PROXY_CONNECTION);
-    head.remove(&headers::TRANSFER_ENCODING);
+    head.remove_set(HOP_BY_HOP);
     if upgrade {
         // The spelling of RFC 6455: some servers compare it as it stands.
         head.set(&headers::CONNECTION, b"Upgrade");
     } else {
-        head.remove(&headers::UPGRADE);
-        head.remove(&headers::HTTP2_SETTINGS);
+        head.remove_set(UPGRADES);
     }
 }
+
+const HOP_BY_HOP: NameSet =
+    NameSet::of(&[Known::KEEP_ALIVE, Known::PROXY_CONNECTION, Known::TRANSFER_ENCODING]);
+const UPGRADES: NameSet = NameSet::of(&[Known::UPGRADE, Known::HTTP2_SETTINGS]);
 
 #[cfg(test)]
 mod tests {
