@@ -18,7 +18,7 @@ use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::listener::Listener;
 use crate::config::socket::{SocketOption, SocketOptionValue, SocketState};
-use crate::control::admin::{Admin, AdminListener, AdminState, AllowPaths, ListenerStatus};
+use crate::control::admin::{Admin, AdminListener, AdminState, AllowPaths, ListenerStatus, StatsPolicy};
 use crate::control::log_writer::LogWriter;
 use crate::control::xds::LoadedBootstrap;
 use crate::control::xds::convert::{Class, Report};
@@ -157,7 +157,10 @@ fn admin_endpoint(
         log_counts: Arc::clone(log_writer.queue().counts()),
         state,
         allow_paths: AllowPaths::compile(allow).map_err(|reason| format!("admin.allow_paths: {reason}"))?,
-        stats_tags: options.stats_tags.clone(),
+        stats_policy: Arc::new(
+            StatsPolicy::compile(&bootstrap.stats, &options.stats_tags)
+                .map_err(|reason| format!("stats_config: {reason}"))?,
+        ),
         flush_interval: bootstrap.stats.flush_interval,
     }))
 }

@@ -66,6 +66,9 @@ pub struct StatsConfig {
     pub tags: Vec<TagSpecifier>,
     /// Whether Envoy's own tags are taken out. Default true. Source: `use_all_default_tags`.
     pub use_all_default_tags: bool,
+    /// Whether a tag of the configuration replaces Envoy's own of the same name. Default false: Envoy's own wins. Source:
+    /// `allow_default_tag_overrides`.
+    pub tags_replace_default: bool,
     /// Which statistics are kept. Source: `stats_matcher`.
     pub matcher: StatsMatcher,
     /// Bounds of histogram buckets, by the first entry whose condition holds. Source: `histogram_bucket_settings`.
@@ -87,6 +90,8 @@ pub struct TagSpecifier {
 /// Where a tag's value comes from. Source: Envoy `TagSpecifier.tag_value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TagValue {
+    /// It is one of Envoy's own tags, taken out as Envoy does. Source: neither value is set.
+    Default,
     /// Every statistic has it with this value. Source: `fixed_value`.
     Fixed(Box<str>),
     /// The second group of this expression (the first, if there is one only); what the first group matches is cut from
@@ -149,6 +154,7 @@ impl Default for StatsConfig {
         Self {
             tags: Vec::new(),
             use_all_default_tags: true,
+            tags_replace_default: false,
             matcher: StatsMatcher::default(),
             histogram_buckets: Vec::new(),
             flush_interval: Duration::from_secs(5),

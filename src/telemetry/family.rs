@@ -4,6 +4,8 @@
 //! never part of a name: a family has both spellings from the start. One consequence is meant: a cluster or
 //! prefix with dots in its name keeps its whole name as label, where Envoy cuts it at the first dot and turns the
 //! rest into part of the metric's name.
+use std::ops::Range;
+
 use super::codes::Origin;
 use super::names::{ClusterHistogram, HistogramIndex};
 use super::names::{ClusterStat, HttpStat, Kind, ListenerStat, Row, ServerStat, Stats};
@@ -16,9 +18,18 @@ pub struct Family {
     /// Prometheus's name below `envoy_` and the kind's prefix.
     pub prometheus: String,
     /// A label that the whole family shares, such as the class of response codes.
-    pub label: Option<(&'static str, String)>,
+    pub label: Option<Label>,
     pub kind: FamilyKind,
     pub(super) at: At,
+}
+
+/// A label of a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    pub name: &'static str,
+    pub value: String,
+    /// Which part of the family's text says so.
+    pub cut: Range<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +107,13 @@ impl Family {
         self
     }
 
+    /// With a label whose value the text names: the class of `upstream_rq_2xx`, the number of `worker_0.`.
     fn labelled(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.label = Some((name, value.to_string()));
+        let value = value.to_string();
+        let (before, behind) = if name == CLASS_LABEL { ("_rq_", "") } else { ("worker_", ".") };
+        let start = self.text.find(before).map_or(0, |at| at + before.len());
+        let cut = start..start + value.len() + behind.len();
+        self.label = Some(Label { name, value, cut });
         self
     }
 
@@ -222,7 +238,10 @@ mod tests {
     fn names_of_both_kinds_are_those_of_envoy() {
         let find = |kind: ViewKind, text: &str| {
             let family = kind.families(2).into_iter().find(|family| family.text == text).unwrap();
-            (format!("envoy_{}{}", kind.prometheus_prefix(), family.prometheus), family.label)
+            (
+                format!("envoy_{}{}", kind.prometheus_prefix(), family.prometheus),
+                family.label.map(|label| (label.name, label.value)),
+            )
         };
         let class = |class: u16| Some((CLASS_LABEL, class.to_string()));
         assert_eq!(

@@ -88,16 +88,11 @@ impl Distribution {
             .then(|| QUANTILES.map(|(_, quantile)| self.ranked((quantile * total as f64).ceil() as u64)))
     }
 
-    /// Number of values at or below each bound of [`BOUNDS`], as Prometheus wants it. All bounds are limits of
-    /// buckets; the bucket that begins at a bound counts as below it, as in Envoy: integers are exact up to 99.
-    pub fn cumulative(&self) -> [u64; BOUNDS.len()] {
-        BOUNDS.map(|bound| {
-            self.buckets
-                .iter()
-                .take_while(|(bucket, _)| limits(*bucket).0 <= bound)
-                .map(|(_, count)| count)
-                .sum()
-        })
+    /// Number of values at or below a bound, as Prometheus wants it. The default bounds are all limits of buckets; the
+    /// bucket that begins at a bound counts as below it, as in Envoy: integers are exact up to 99.
+    pub fn count_to(&self, bound: f64) -> u64 {
+        let below = self.buckets.iter().take_while(|(bucket, _)| limits(*bucket).0 <= bound);
+        below.map(|(_, count)| count).sum()
     }
 
     /// The value at a rank counted from 1.
@@ -211,9 +206,11 @@ mod tests {
 
     #[test]
     fn cumulative_counts_are_those_of_envoy() {
-        let cumulative = distribution(&[0, 1, 1, 3, 6, 14, 26, 50, 100, 250, 500, 500]).cumulative();
+        let values = distribution(&[0, 1, 1, 3, 6, 14, 26, 50, 100, 250, 500, 500]);
+        let cumulative = BOUNDS.map(|bound| values.count_to(bound));
         assert_eq!(cumulative, [1, 3, 4, 5, 6, 8, 9, 10, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12]);
-        assert_eq!(distribution(&[u64::MAX]).cumulative(), [0; 19]);
+        assert_eq!(BOUNDS.map(|bound| distribution(&[u64::MAX]).count_to(bound)), [0; 19]);
+        assert_eq!([2.5, 13.7].map(|bound| values.count_to(bound)), [3, 5]);
     }
 
     #[test]

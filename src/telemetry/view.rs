@@ -7,6 +7,7 @@ use super::family::{At, CODE_LABEL, Family, FamilyKind, ViewKind};
 use super::histogram::Distribution;
 use super::metrics::Scope;
 use super::names::{ClusterStat, HttpStat, ListenerStat, ServerStat, Stats};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// One scope, ready to be rendered.
@@ -67,6 +68,9 @@ pub(super) struct Interval {
     pub(super) gathered: Distribution,
 }
 
+/// What the full name of a listener's metric begins with.
+const LISTENER_PREFIX: &str = "listener.";
+
 impl View {
     /// Calls `f` with each number of a family; not for histograms.
     pub fn points(&self, family: &Family, mut f: impl FnMut(Point)) {
@@ -125,15 +129,33 @@ impl View {
         [&self.prefix, &*family.text, &code].concat()
     }
 
-    /// Calls `f` with the labels of a number, the more special ones first, as Envoy does.
-    pub fn labels(&self, family: &Family, code: Option<u16>, mut f: impl FnMut(&str, &str)) {
+    /// Calls `f` with each of Envoy's own tags of a number, the more special ones first, as Envoy does: its Prometheus
+    /// label, its value, and the part of the full name that it takes out.
+    pub fn tags(
+        &self,
+        family: &Family,
+        code: Option<u16>,
+        mut f: impl FnMut(&'static str, &str, Range<usize>),
+    ) {
+        let end = self.prefix.len() + family.text.len();
         if let Some(code) = code {
-            f(CODE_LABEL, &code.to_string());
+            let code = code.to_string();
+            // The stem ends in an underscore, which goes as well.
+            f(CODE_LABEL, &code, end - 1..end + code.len());
         }
-        if let Some((name, value)) = &family.label {
-            f(name, value);
+        if let Some(label) = &family.label {
+            let start = self.prefix.len() + label.cut.start;
+            f(label.name, &label.value, start..self.prefix.len() + label.cut.end);
         }
-        self.labels.iter().for_each(|(name, value)| f(name, value));
+        for (at, (name, value)) in self.labels.iter().enumerate() {
+            // The value stands with a dot behind it at the end of the prefix; that of a listener with more below it at
+            // the start of its prefix.
+            let start = match at {
+                0 => self.prefix.len() - value.len() - 1,
+                _ => LISTENER_PREFIX.len(),
+            };
+            f(name, value, start..start + value.len() + 1);
+        }
     }
 
     pub(super) fn histogram(&self, index: usize) -> Distribution {

@@ -10,8 +10,10 @@
 
 mod re2;
 mod substitution;
+mod tag;
 
 pub use substitution::Substitution;
+pub use tag::{TagGroups, TagRegex};
 
 use regex_automata::meta::{self, Cache};
 use regex_automata::util::{primitives::NonMaxUsize, syntax};

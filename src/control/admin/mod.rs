@@ -21,6 +21,7 @@ mod request;
 mod server;
 pub mod state;
 mod stats;
+mod stats_policy;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ pub use state::{
     AdminCommand, AdminState, ClusterStatus, DrainListeners, DumpEntry, DumpField, DumpSection, HostStatus,
     ListenerStatus, ServerInfo, ServerState,
 };
+pub use stats_policy::StatsPolicy;
 
 use crate::config::address::Address;
 use crate::format::access_log_queue::LogCounts;
@@ -48,8 +50,8 @@ pub struct Admin {
     pub state: Arc<dyn AdminState>,
     /// Source: `admin.allow_paths`.
     pub allow_paths: AllowPaths,
-    /// Labels of every Prometheus sample. Source: `--stats-tag`.
-    pub stats_tags: Vec<(String, String)>,
+    /// Which metrics are shown, and how. Source: `stats_config`, `--stats-tag`.
+    pub stats_policy: Arc<StatsPolicy>,
     /// Length of an interval of histograms. Source: `stats_flush_interval`, default 5 s.
     pub flush_interval: Duration,
 }

@@ -1,14 +1,17 @@
 //! `/stats`: every metric as text or JSON.
 use super::body::{ReplyBody, Steps};
 use super::request::{JSON, Reply, Request, TEXT, regex};
+use super::stats_policy::StatsPolicy;
 use super::{Admin, prometheus};
+use crate::base::regex::RegexCaches;
 use crate::telemetry::family::{Family, FamilyKind, ViewKind};
-use crate::telemetry::histogram::{BOUNDS, Distribution, QUANTILES};
+use crate::telemetry::histogram::{Distribution, QUANTILES};
 use crate::telemetry::view::{Histograms, View};
 use hyper::StatusCode;
 use regex_automata::meta::Regex;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// `/stats`.
 pub(super) fn stats(admin: &Admin, request: &Request) -> Reply {
@@ -18,7 +21,7 @@ pub(super) fn stats(admin: &Admin, request: &Request) -> Reply {
         Some(_) => return Reply::bad_request("usage: /stats?format=(json|prometheus|text)\n\n"),
     }
     let json = request.parameter("format") == Some("json");
-    let selection = match Selection::parse(request) {
+    let selection = match Selection::parse(admin, request) {
         Ok(selection) => selection,
         Err(reason) => return Reply::bad_request(reason),
     };
@@ -32,6 +35,8 @@ pub(super) fn stats(admin: &Admin, request: &Request) -> Reply {
 
 /// Which metrics a request wants.
 pub(super) struct Selection {
+    pub(super) policy: Arc<StatsPolicy>,
+    pub(super) caches: RegexCaches,
     pub(super) used_only: bool,
     filter: Option<Regex>,
     invert: bool,
@@ -49,9 +54,11 @@ pub(super) enum HistogramMode {
 }
 
 impl Selection {
-    pub(super) fn parse(request: &Request) -> Result<Self, String> {
+    pub(super) fn parse(admin: &Admin, request: &Request) -> Result<Self, String> {
         let filter = request.parameter("filter").filter(|pattern| !pattern.is_empty());
         Ok(Self {
+            policy: Arc::clone(&admin.stats_policy),
+            caches: RegexCaches::new(),
             used_only: request.has("usedonly"),
             filter: filter
                 .map(regex)
@@ -80,9 +87,15 @@ impl Selection {
         self.kind.is_none_or(|kind| kind == family.kind)
     }
 
-    /// Whether the filter lets a full name through.
-    pub(super) fn matches(&self, name: &str) -> bool {
+    /// Whether a metric of this full name is there, and the filter lets it through.
+    pub(super) fn matches(&mut self, name: &str) -> bool {
         self.filter.as_ref().is_none_or(|filter| filter.is_match(name) != self.invert)
+            && self.policy.keeps(name, &mut self.caches)
+    }
+
+    /// Bounds of a histogram's buckets.
+    pub(super) fn bounds(&mut self, name: &str) -> &[f64] {
+        self.policy.bounds(name, &mut self.caches)
     }
 }
 
@@ -124,24 +137,27 @@ impl Render {
         else {
             return;
         };
-        let wanted = families.iter().filter(|family| {
-            self.selection.wants(family) && (family.kind == FamilyKind::Histogram) == self.histograms
-        });
-        for family in wanted {
+        let selection = &mut self.selection;
+        for family in families {
+            if !selection.wants(family) || (family.kind == FamilyKind::Histogram) != self.histograms {
+                continue;
+            }
             if self.histograms {
                 let name = view.name(family, None);
+                if !selection.matches(&name) {
+                    continue;
+                }
                 let values = view.histograms(family);
-                if self.selection.matches(&name)
-                    && !(self.selection.used_only && values.cumulative.is_empty())
-                {
+                if !(selection.used_only && values.cumulative.is_empty()) {
                     let before = Separator { listed: &mut self.listed, nested: &mut self.nested };
-                    histogram(&name, &values, self.selection.mode, self.json.then_some(before), out);
+                    let (mode, json) = (selection.mode, self.json.then_some(before));
+                    histogram(&name, &values, mode, selection.bounds(&name), json, out);
                 }
                 continue;
             }
             view.points(family, |point| {
                 let name = view.name(family, point.code);
-                if !self.selection.matches(&name) || (self.selection.used_only && !point.used) {
+                if (selection.used_only && !point.used) || !selection.matches(&name) {
                     return;
                 }
                 // Writing to a String cannot fail.
@@ -193,6 +209,7 @@ fn histogram(
     name: &str,
     values: &Histograms,
     mode: HistogramMode,
+    bounds: &[f64],
     json: Option<Separator<'_>>,
     out: &mut String,
 ) {
@@ -200,14 +217,14 @@ fn histogram(
         out.push_str(name);
         out.push_str(if values.cumulative.is_empty() { ": No recorded values" } else { ":" });
         if !values.cumulative.is_empty() {
-            each(values, mode, |at, interval, cumulative| {
+            each(values, mode, bounds, |at, interval, cumulative| {
                 let (interval, cumulative) = (number(interval, "nan"), number(cumulative, "nan"));
                 match mode {
                     HistogramMode::Summary => {
                         let _ = write!(out, " {}({interval},{cumulative})", QUANTILES[at].0);
                     }
                     _ => {
-                        let _ = write!(out, " B{}({interval},{cumulative})", BOUNDS[at]);
+                        let _ = write!(out, " B{}({interval},{cumulative})", bounds[at]);
                     }
                 }
             });
@@ -230,7 +247,7 @@ fn histogram(
     }
     let list = if mode == HistogramMode::Summary { "values" } else { "buckets" };
     let _ = write!(out, "{{\"name\":{},\"{list}\":[", quoted(name));
-    each(values, mode, |at, interval, cumulative| {
+    each(values, mode, bounds, |at, interval, cumulative| {
         let comma = if at > 0 { "," } else { "" };
         let (interval, cumulative) = (number(interval, "null"), number(cumulative, "null"));
         let _ = match mode {
@@ -240,7 +257,7 @@ fn histogram(
             _ => write!(
                 out,
                 "{comma}{{\"upper_bound\":{},\"interval\":{interval},\"cumulative\":{cumulative}}}",
-                BOUNDS[at]
+                bounds[at]
             ),
         };
     });
@@ -248,7 +265,12 @@ fn histogram(
 }
 
 /// Calls `f` with the interval's and the cumulative value of each quantile or bucket.
-fn each(values: &Histograms, mode: HistogramMode, mut f: impl FnMut(usize, Option<f64>, Option<f64>)) {
+fn each(
+    values: &Histograms,
+    mode: HistogramMode,
+    bounds: &[f64],
+    mut f: impl FnMut(usize, Option<f64>, Option<f64>),
+) {
     if mode == HistogramMode::Summary {
         let (interval, cumulative) = (values.interval.quantiles(), values.cumulative.quantiles());
         for at in 0..QUANTILES.len() {
@@ -257,7 +279,7 @@ fn each(values: &Histograms, mode: HistogramMode, mut f: impl FnMut(usize, Optio
         return;
     }
     let buckets = |distribution: &Distribution| {
-        let mut counts = distribution.cumulative();
+        let mut counts: Vec<_> = bounds.iter().map(|bound| distribution.count_to(*bound)).collect();
         if mode == HistogramMode::Disjoint {
             for at in (1..counts.len()).rev() {
                 counts[at] -= counts[at - 1];
@@ -266,7 +288,7 @@ fn each(values: &Histograms, mode: HistogramMode, mut f: impl FnMut(usize, Optio
         counts
     };
     let (interval, cumulative) = (buckets(&values.interval), buckets(&values.cumulative));
-    for at in 0..BOUNDS.len() {
+    for at in 0..bounds.len() {
         f(at, Some(interval[at] as f64), Some(cumulative[at] as f64));
     }
 }

@@ -1,6 +1,8 @@
 //! The endpoint over real sockets on loopback, by a client that speaks raw TCP.
 use super::*;
-use crate::config::bootstrap::{RuntimeLayer, RuntimeLayerKind};
+use crate::config::bootstrap::{
+    RuntimeLayer, RuntimeLayerKind, StatsConfig, StatsMatcher, TagSpecifier, TagValue,
+};
 use crate::config::cluster::CircuitBreakers;
 use crate::config::endpoint::{HealthStatus, Locality};
 use crate::config::matcher::{StringMatcher, StringPattern};
@@ -123,7 +125,7 @@ impl Served {
             log_counts: Arc::default(),
             state: Arc::clone(&root) as Arc<dyn AdminState>,
             allow_paths: AllowPaths::default(),
-            stats_tags: Vec::new(),
+            stats_policy: Arc::new(StatsPolicy::compile(&StatsConfig::default(), &[]).unwrap()),
             flush_interval: Duration::from_secs(3600),
         };
         change(&mut admin);
@@ -520,7 +522,10 @@ fn prometheus_has_the_names_and_labels_of_envoy() {
 
 #[test]
 fn prometheus_is_selected_and_tagged_as_asked() {
-    let served = Served::with(|admin| admin.stats_tags = vec![("zone".into(), "a\\b".into())]);
+    let served = Served::with(|admin| {
+        let tags = [("zone".into(), "a\\b".into())];
+        admin.stats_policy = Arc::new(StatsPolicy::compile(&StatsConfig::default(), &tags).unwrap());
+    });
     let samples = exposition(&served.get("/stats/prometheus?usedonly&filter=^cluster").body);
     let labels = [("envoy_cluster_name", "a.b"), ("zone", "a\\b")];
     assert_eq!(sample(&samples, "envoy_cluster_upstream_cx_total", &labels), Some(1.0));
@@ -530,6 +535,44 @@ fn prometheus_is_selected_and_tagged_as_asked() {
     let quantile = [labels[0], ("quantile", "0.5"), labels[1]];
     assert_eq!(sample(&samples, "envoy_cluster_upstream_rq_time", &quantile), Some(7.05));
     assert_eq!(served.get("/stats/prometheus?histogram_buckets=disjoint").status, 400);
+}
+
+#[test]
+fn prometheus_of_searched_tags_is_gathered_by_name() {
+    let served = Served::with(|admin| {
+        // Makes one name of two families, which are no neighbours.
+        let tag = |name: &str, regex: &str| TagSpecifier {
+            name: name.into(),
+            value: TagValue::Regex(regex.into()),
+        };
+        let tags = vec![
+            tag("what", r"_cx(_(?:total|connect_fail))$"),
+            tag("zone", r"^cluster\.((a).*?)\.upstream_cx_(?:total|connect_fail)$"),
+        ];
+        let config = StatsConfig { tags, ..StatsConfig::default() };
+        admin.stats_policy = Arc::new(StatsPolicy::compile(&config, &[]).unwrap());
+    });
+    let page = served.get("/stats/prometheus").body;
+    let samples = exposition(&page);
+    let labels = |what: &'static str| [("envoy_cluster_name", "a.b"), ("what", what), ("zone", "a")];
+    assert_eq!(sample(&samples, "envoy_cluster_upstream_cx", &labels("_total")), Some(1.0), "{page}");
+    assert_eq!(sample(&samples, "envoy_cluster_upstream_cx", &labels("_connect_fail")), Some(0.0));
+    assert_eq!(page.matches("# TYPE envoy_cluster_upstream_cx counter\n").count(), 1);
+}
+
+#[test]
+fn rejected_metrics_are_shown_nowhere() {
+    let served = Served::with(|admin| {
+        let pattern = StringPattern::Prefix("cluster.".into());
+        let matcher = StatsMatcher::Exclude(vec![StringMatcher { pattern, ignore_case: false }]);
+        let config = StatsConfig { matcher, ..StatsConfig::default() };
+        admin.stats_policy = Arc::new(StatsPolicy::compile(&config, &[]).unwrap());
+    });
+    for page in ["/stats", "/stats?format=json", "/stats/prometheus"] {
+        let body = served.get(page).body;
+        assert!(!body.contains("cluster.") && !body.contains("envoy_cluster_upstream"), "{body}");
+        assert!(body.contains("server"), "{body}");
+    }
 }
 
 #[test]
