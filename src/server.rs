@@ -6,14 +6,18 @@ mod dump;
 mod metrics;
 mod process;
 mod runtime_layers;
+#[cfg(test)]
+mod simulation;
 mod workers;
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::base::clock;
 use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, IpVersion, Options};
+use crate::config::access_log::AccessLogSink;
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::listener::Listener;
@@ -23,6 +27,7 @@ use crate::control::log_writer::LogWriter;
 use crate::control::xds::LoadedBootstrap;
 use crate::control::xds::convert::{Class, Report};
 use crate::filter::CompileServices;
+use crate::format::access_log_queue::SinkId;
 use crate::protocol::http::forwarding::LocalInfo;
 use crate::route::CompileContext;
 use crate::runtime::affinity::Cpus;
@@ -80,7 +85,12 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
     let LoadedBootstrap { bootstrap, wire, .. } = loaded;
     let mut log_writer =
         LogWriter::start().map_err(|error| format!("the access-log thread cannot start: {error}"))?;
-    let snapshot = Arc::new(compile(options, &bootstrap, &registry, &mut log_writer)?);
+    let surroundings = Surroundings {
+        local_address: local_address(options.local_address_ip_version == IpVersion::V6),
+        hash_seed: seed(usize::MAX),
+        open_sink: &mut |sink| log_writer.open(sink),
+    };
+    let snapshot = Arc::new(compile(&bootstrap, &registry, surroundings)?);
     let admin = bootstrap.admin.as_ref().map(bind_admin).transpose()?;
     let (sockets, listeners) = bind(&snapshot, worker_count)?;
     let workers = Arc::new(Workers::start(options, &bootstrap, &registry, &log_writer, worker_count)?);
@@ -165,20 +175,25 @@ fn admin_endpoint(
     }))
 }
 
+/// What compiling takes from outside, so that a simulated run can be given the same each time.
+struct Surroundings<'a> {
+    local_address: Option<IpAddr>,
+    hash_seed: u64,
+    open_sink: &'a mut dyn FnMut(&AccessLogSink) -> io::Result<SinkId>,
+}
+
 /// Everything static, compiled.
 fn compile(
-    options: &Options,
-
     bootstrap: &Bootstrap,
     registry: &Registry,
-    log_writer: &mut LogWriter,
+    surroundings: Surroundings<'_>,
 ) -> Result<Snapshot, String> {
     let runtime = runtime_layers::Values::of(&bootstrap.runtime_layers);
     let exists = |name: &str| bootstrap.clusters.iter().any(|cluster| &*cluster.name == name);
     let local_info = LocalInfo {
         cluster: bootstrap.node.cluster.clone(),
         node: bootstrap.node.id.clone(),
-        address: local_address(options.local_address_ip_version == IpVersion::V6),
+        address: surroundings.local_address,
     };
     let mut compiler = Compiler {
         registry,
@@ -187,10 +202,10 @@ fn compile(
                 cluster_exists: &exists,
                 runtime_fraction: &|key| runtime.fraction(key),
                 runtime_integer: &|key| runtime.integer(key),
-                hash_seed: seed(usize::MAX),
+                hash_seed: surroundings.hash_seed,
             },
             local_info: &local_info,
-            open_sink: &mut |sink| log_writer.open(sink),
+            open_sink: surroundings.open_sink,
         },
     };
     compiler.bootstrap(bootstrap).map_err(|(listener, error)| format!("listener {listener}: {error}"))

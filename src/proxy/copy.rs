@@ -76,8 +76,10 @@ impl BodyCopy {
         Self { decoder, framing, paused: false, done, bulk, bytes: 0, wire_bytes: 0, pauses: 0, resumes: 0 }
     }
 
-    /// Settles how trailers of a chunked body go on, now that the receiver is known.
-    pub(super) fn set_trailers(&mut self, trailers: Option<HeaderKeyFormat>) {
+    /// Begins with a receiver, the first or the one of a retry: settles how trailers of a chunked body go on.
+    pub(super) fn set_receiver(&mut self, trailers: Option<HeaderKeyFormat>) {
+        // What an earlier receiver had not taken is no reason to wait for this one.
+        self.paused = false;
         if let Framing::Chunked { .. } = self.framing {
             self.framing = Framing::Chunked { trailers };
         }

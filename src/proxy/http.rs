@@ -283,6 +283,10 @@ fn may_go_on(connection: &Connection, meta: &RequestMeta) -> bool {
 /// Whether the connection goes on after the response that is about to begin. The drain is asked about only now: it may
 /// have begun while the request was served.
 pub(super) fn goes_on(connection: &Connection, request: &Request) -> bool {
+    // What follows an upgrade that is not made may be meant for its protocol: it must not be read as a request.
+    if request.meta.upgrade {
+        return false;
+    }
     if request.keep_alive && connection.context.drain.closes_connections() {
         connection.chain.stats.inc(HttpStat::DownstreamCxDrainClose);
         return false;

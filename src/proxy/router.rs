@@ -88,7 +88,8 @@ async fn attempts(
                 if matches!(error, ProxyError::UpstreamClosed { .. } | ProxyError::UpstreamTruncated) {
                     upstream.set_closed_by_peer();
                 }
-                let untouched = request.body.bytes == 0 && !response_begun;
+                // An empty body in chunks has an end, which is gone with the first attempt.
+                let untouched = request.body.wire_bytes == 0 && !response_begun;
                 let again = error.retry() == Retry::IfReused
                     && upstream.is_reused()
                     && untouched
@@ -208,7 +209,7 @@ async fn attempt(
     // Trailers pass only where both sides take them.
     let takes_trailers =
         connection.chain.manager.config.http1.enable_trailers && cluster.http1.enable_trailers;
-    request.body.set_trailers(takes_trailers.then_some(cluster.http1.header_key_format));
+    request.body.set_receiver(takes_trailers.then_some(cluster.http1.header_key_format));
     let head = &stream.request;
     match wire::send_encoded(&context.runtime, upstream.stream(), |room| {
         encode_request(head, &encoding, room)

@@ -1,7 +1,6 @@
 //! Commands applied to one core: listeners started and stopped, clusters put, endpoints updated, the drain.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use super::Command;
 use crate::base::clock::Now;
 use crate::config::listener::TrafficDirection;
 use crate::proxy::{self, HttpChain, Listener, WorkerContext};
-use crate::runtime::TcpListener;
+use crate::runtime::{Endpoint, TcpListener};
 use crate::snapshot::{ListenerResource, Snapshot};
 use crate::telemetry::{ServerStat, Slot};
 
@@ -80,7 +79,7 @@ impl Worker {
         server.gauge_set(ServerStat::BufferResidentBytes, pool.resident_bytes());
     }
 
-    fn start(&self, snapshot: &Snapshot, sockets: Vec<(usize, OwnedFd)>) {
+    pub(super) fn start(&self, snapshot: &Snapshot, sockets: Vec<(usize, impl Into<Endpoint>)>) {
         let context = &self.context;
         for resource in &snapshot.clusters {
             let stats = resource.stats.cells(Slot::Worker(self.index));

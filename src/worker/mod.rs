@@ -11,6 +11,8 @@ use crate::cluster::HostSpec;
 use crate::format::access_log_buffer::AccessLogBuffer;
 use crate::format::access_log_queue::LogQueue;
 use crate::proxy::{ConnectionLimit, WorkerContext};
+#[cfg(test)]
+use crate::runtime::Endpoint;
 use crate::runtime::Runtime;
 use crate::runtime::mailbox::Mailbox;
 use crate::snapshot::Snapshot;
@@ -56,6 +58,14 @@ pub struct AccessLogSetup {
     pub flush_min_bytes: usize,
 }
 
+/// One core, moved on turn by turn by the thread that owns it.
+#[derive(Debug)]
+pub struct Core {
+    runtime: Runtime,
+    context: Rc<WorkerContext>,
+    worker: Rc<apply::Worker>,
+}
+
 /// Runs a worker until it has drained.
 ///
 /// # Errors
@@ -66,36 +76,70 @@ pub fn run(
     registry: &Registry,
     mailbox: Mailbox<Command>,
 ) -> io::Result<()> {
-    let server = registry.server(Slot::Worker(setup.index));
-    let access_log = &setup.access_log;
-    let context = WorkerContext::new(
-        runtime.clone(),
-        server.clone(),
-        setup.connections.clone(),
-        AccessLogBuffer::new(access_log.queue.clone(), access_log.flush_interval, access_log.flush_min_bytes),
-        setup.seed,
-        setup.index,
-        setup.workers,
-    );
-    let worker = Rc::new(apply::Worker::new(Rc::clone(&context), setup.index));
-    let receiving = Rc::clone(&worker);
-    let handle = runtime.clone();
-    runtime.spawn(async move {
-        loop {
-            while let Some(command) = mailbox.try_recv() {
-                receiving.obey(command);
-            }
-            handle.mailbox_rung().await;
-        }
-    });
-    server.gauge_inc(ServerStat::Workers);
-    while !worker.is_finished() {
-        runtime.turn()?;
-        worker.report();
+    let core = Core::new(setup, runtime, registry, mailbox);
+    while !core.is_finished() {
+        core.turn()?;
     }
-    server.gauge_dec(ServerStat::Workers);
-    context.access_log.borrow_mut().flush();
-    context.clusters.clear();
-    runtime.shut_down();
+    core.end();
     Ok(())
+}
+
+impl Core {
+    /// A core that waits for its first command.
+    pub fn new(setup: &Setup, runtime: &Runtime, registry: &Registry, mailbox: Mailbox<Command>) -> Self {
+        let server = registry.server(Slot::Worker(setup.index));
+        let AccessLogSetup { queue, flush_interval, flush_min_bytes } = setup.access_log.clone();
+        let context = WorkerContext::new(
+            runtime.clone(),
+            server,
+            setup.connections.clone(),
+            AccessLogBuffer::new(queue, flush_interval, flush_min_bytes),
+            setup.seed,
+            setup.index,
+            setup.workers,
+        );
+        let worker = Rc::new(apply::Worker::new(Rc::clone(&context), setup.index));
+        let receiving = Rc::clone(&worker);
+        let handle = runtime.clone();
+        runtime.spawn(async move {
+            loop {
+                while let Some(command) = mailbox.try_recv() {
+                    receiving.obey(command);
+                }
+                handle.mailbox_rung().await;
+            }
+        });
+        context.server.gauge_inc(ServerStat::Workers);
+        Self { runtime: runtime.clone(), context, worker }
+    }
+
+    /// One turn of its event loop.
+    ///
+    /// # Errors
+    /// The kernel refuses the visit: the worker cannot go on.
+    pub fn turn(&self) -> io::Result<()> {
+        self.runtime.turn()?;
+        self.worker.report();
+        Ok(())
+    }
+
+    /// Whether it has drained.
+    pub fn is_finished(&self) -> bool {
+        self.worker.is_finished()
+    }
+
+    /// Closes what is left and hands over the last access-log records.
+    pub fn end(self) {
+        let Self { runtime, context, .. } = self;
+        context.server.gauge_dec(ServerStat::Workers);
+        runtime.shut_down();
+        context.clusters.clear();
+        context.access_log.borrow_mut().flush();
+    }
+
+    /// Serves on sockets of the simulation, which cannot be sent between threads as a command can.
+    #[cfg(test)]
+    pub(crate) fn start_for_test(&self, snapshot: &Snapshot, sockets: Vec<(usize, Endpoint)>) {
+        self.worker.start(snapshot, sockets);
+    }
 }

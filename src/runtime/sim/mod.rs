@@ -24,6 +24,8 @@ use crate::buffer::{Chunk, ChunkSize};
 pub struct SimConfig {
     /// Longest way of bytes, ends and answers, in nanoseconds.
     pub delay_ns_max: u64,
+    /// Smallest receive window of a connection, in bytes.
+    pub window_bytes_min: u64,
     /// Largest receive window of a connection, in bytes.
     pub window_bytes_max: u64,
     /// A send breaks the connection.
@@ -42,6 +44,7 @@ impl SimConfig {
     /// Slow and partial, but nothing breaks.
     pub const KIND: Self = Self {
         delay_ns_max: 200_000,
+        window_bytes_min: 1,
         window_bytes_max: 256 * 1024,
         reset_odds: 0,
         refuse_odds: 0,
@@ -53,6 +56,7 @@ impl SimConfig {
     /// Everything that can break does, now and then.
     pub const HOSTILE: Self = Self {
         delay_ns_max: 2_000_000,
+        window_bytes_min: 1,
         window_bytes_max: 8 * 1024,
         reset_odds: 200,
         refuse_odds: 20,

@@ -166,6 +166,11 @@ impl SimNetwork {
         self.0.borrow().now_ns
     }
 
+    /// Sockets that nobody has closed.
+    pub fn open_sockets(&self) -> usize {
+        self.0.borrow().nodes.iter().filter(|node| !matches!(node, Node::Closed)).count()
+    }
+
     pub(super) fn world(&self) -> std::cell::RefMut<'_, World> {
         self.0.borrow_mut()
     }
@@ -290,9 +295,11 @@ impl World {
         }
         let most = stream.inbox.len().min(into.len());
         let count = if self.rng.below(4) == 0 { 1 + self.rng.below(most as u64) as usize } else { most };
-        for (to, byte) in into.iter_mut().zip(stream.inbox.drain(..count)) {
-            *to = byte;
-        }
+        let (first, second) = stream.inbox.as_slices();
+        let from_first = count.min(first.len());
+        into[..from_first].copy_from_slice(&first[..from_first]);
+        into[from_first..count].copy_from_slice(&second[..count - from_first]);
+        stream.inbox.drain(..count);
         let peer = stream.peer;
         if let Some(peer) = peer {
             self.unblock(peer);
@@ -493,7 +500,8 @@ impl World {
 
 impl Stream {
     fn new(local: SocketAddr, world: &mut World) -> Self {
-        let window = 1 + world.rng.below(world.config.window_bytes_max) as usize;
+        let SimConfig { window_bytes_min, window_bytes_max, .. } = world.config;
+        let window = (window_bytes_min + world.rng.below(window_bytes_max)) as usize;
         Self {
             owner: None,
             local,
