@@ -37,6 +37,7 @@ pub(crate) fn request(received: &[u8], out: &mut impl Write) -> io::Result<Optio
         out.write_all(part.as_bytes())?;
     }
     let mut head = fields(request.headers, request.version, out)?;
+    out.write_all(b"\r\n")?;
     (head.bytes, head.is_head) = (bytes, method == "HEAD");
     Ok(Some(head))
 }
@@ -63,6 +64,10 @@ pub(crate) fn response(received: &[u8], asked: Head, out: &mut impl Write) -> io
     out.write_all(b"\r\n")?;
     let has_length = response.headers.iter().any(|line| line.name.eq_ignore_ascii_case("content-length"));
     let mut head = fields(response.headers, response.version, out)?;
+    if asked.close {
+        out.write_all(b"Connection: close\r\n")?;
+    }
+    out.write_all(b"\r\n")?;
     head.bytes = bytes;
     if asked.is_head || status == 204 || status == 304 {
         head.body = 0;
@@ -98,7 +103,6 @@ fn fields(lines: &[httparse::Header<'_>], version: Option<u8>, out: &mut impl Wr
         out.write_all(line.value)?;
         out.write_all(b"\r\n")?;
     }
-    out.write_all(b"\r\n")?;
     Ok(head)
 }
 
@@ -127,6 +131,14 @@ mod tests {
         let head =
             response(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", asked, &mut out).unwrap().unwrap();
         assert_eq!((head.body, out.as_slice()), (0, &b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"[..]));
+    }
+
+    #[test]
+    fn client_that_wants_the_end_is_told_so() {
+        let mut out = Vec::new();
+        let asked = Head { bytes: 0, body: 0, close: true, is_head: false };
+        response(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", asked, &mut out).unwrap();
+        assert_eq!(out, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     }
 
     #[test]

@@ -1,0 +1,1 @@
+"""The rig: processes, generators, results, charts. Python's standard library only."""

@@ -1,0 +1,104 @@
+"""The command line of `load-tests/run`."""
+
+import argparse
+import fnmatch
+import os
+import pathlib
+import signal
+import sys
+import time
+
+import peers as all_peers
+import scenarios as all_scenarios
+from loads import charts, errors, host, results, runner, table, tools
+
+OUT = tools.ROOT / "load-tests/out"
+GIVEN = ("ringway", "envoy", "nginx", "haproxy", "wrk", "h2load", "pingora-peer", "runtimes", "generator")
+SMOKE = {"scenarios": "keep-alive-64,down-64k", "rounds": 1, "seconds": 1}
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        prog="load-tests/run",
+        description="Measures Ringway and its peers in turns: CPU time per request, throughput, latency, memory. "
+        "Writes results.md, samples.csv and charts.",
+    )
+    parser.add_argument("--list", action="store_true", help="print scenarios and peers, and end")
+    parser.add_argument("--scenarios", default="*", help="names or patterns, separated by commas [default: all]")
+    parser.add_argument("--peers", default="*", help="names or patterns, separated by commas [default: all]")
+    parser.add_argument("--rounds", type=int, default=8, help="rounds in which every peer has its turn [default: 8]")
+    parser.add_argument("--seconds", type=int, default=1, help="length of a turn [default: 1]")
+    parser.add_argument("--proxy-core", default="0", help="CPU of the proxy under test [default: 0]")
+    parser.add_argument("--load-core", default="1", help="CPU of the load generator and the origin [default: 1]")
+    parser.add_argument("--output", type=pathlib.Path, help="folder of the results [default: load-tests/out/TIME]")
+    parser.add_argument("--smoke", action="store_true", help="one round of one second, two scenarios: does it all work?")
+    parser.add_argument("--no-install", action="store_true", help="fail where a peer is missing instead of installing it")
+    for name in GIVEN:
+        parser.add_argument(f"--{name}", metavar="PATH", help=argparse.SUPPRESS)
+    parser.epilog = f"Programs to use instead of those found or built: {', '.join(f'--{name} PATH' for name in GIVEN)}."
+    options = parser.parse_args(arguments)
+    if options.smoke:
+        vars(options).update(SMOKE)
+    if options.rounds < 1 or options.seconds < 1:
+        parser.error("--rounds and --seconds are at least 1")
+    return options
+
+
+def chosen(known, patterns, what):
+    """The known ones that match, in their own order; a pattern that matches nothing is an error."""
+    wanted = set()
+    for pattern in patterns.split(","):
+        matching = fnmatch.filter(known, pattern.strip())
+        if not matching:
+            raise errors.Failed(f"no {what} is called {pattern.strip()!r}: {', '.join(known)}")
+        wanted.update(matching)
+    return [value for name, value in known.items() if name in wanted]
+
+
+def main(arguments=None):
+    options = parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.umask(0o022)
+    try:
+        if options.list:
+            return listing()
+        return measure(options)
+    except errors.Failed as error:
+        tools.say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        tools.say("interrupted; nothing is left behind")
+        return 130
+
+
+def listing():
+    for name, scenario in all_scenarios.known().items():
+        print(f"{name:24} {scenario.title}")
+    print()
+    print("peers:", ", ".join(all_peers.known()))
+    return 0
+
+
+def measure(options):
+    scenarios = chosen(all_scenarios.known(), options.scenarios, "scenario")
+    peers = chosen(all_peers.known(), options.peers, "peer")
+    given = {name: vars(options)[name.replace("-", "_")] for name in GIVEN}
+    found = tools.Tools({name: path for name, path in given.items() if path}, not options.no_install)
+    versions = {peer.name: peer.find(found) for peer in peers}
+    host.raise_descriptor_limit()
+    facts = {
+        **host.description(),
+        "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC",
+        "command": " ".join(["load-tests/run", *sys.argv[1:]]),
+    }
+    found_results = results.Results({scenario.name: scenario.title for scenario in scenarios}, versions, facts)
+    cores = runner.Options(options.rounds, options.seconds, options.proxy_core, options.load_core)
+    runner.run(cores, found, scenarios, peers, found_results)
+    folder = options.output or OUT / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.md").write_text(table.render(found_results), encoding="utf-8")
+    found_results.write_csv(folder / "samples.csv")
+    charts.write(found_results, {peer.name: peer.color for peer in peers}, folder)
+    print((folder / "results.md").read_text(encoding="utf-8"))
+    tools.say(f"results in {folder}")
+    return 1 if found_results.failures else 0

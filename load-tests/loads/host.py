@@ -1,0 +1,37 @@
+"""The machine: its description for the results, free ports, descriptors."""
+
+import os
+import pathlib
+import platform
+import re
+import resource
+import socket
+
+
+def description():
+    """Kernel, processor, cores and memory, as the results name them."""
+    cpu = re.search(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = int(re.search(r"^MemTotal:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text(), re.MULTILINE)[1])
+    return {
+        "kernel": platform.release(),
+        "machine": f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} CPUs, {memory / 1048576:.0f} GB",
+    }
+
+
+def free_ports(count):
+    """Ports that nobody listens on, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for held in sockets:
+            held.bind(("127.0.0.1", 0))
+        return [held.getsockname()[1] for held in sockets]
+    finally:
+        for held in sockets:
+            held.close()
+
+
+def raise_descriptor_limit():
+    """Children inherit it: thousands of connections on both sides of a proxy."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

@@ -1,0 +1,106 @@
+"""What is measured: one class per peer, found by name; a new file with a `PEERS` list adds more.
+
+A peer turns a `Setup` into a command. What it cannot do it says with `errors.Unsupported`, and the table shows the reason.
+"""
+
+import contextlib
+import dataclasses
+import http.client
+import importlib
+import pathlib
+import pkgutil
+import time
+
+from loads import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a scenario needs of a proxy. Peers that run with an equal setup are shared between scenarios."""
+
+    # Worker threads (or processes).
+    workers: int = 1
+    # Virtual hosts, each with a route and a cluster of its own; the last one is asked for.
+    routes: int = 1
+    # Started so that it can reload its configuration.
+    reloads: bool = False
+
+    def host(self):
+        """The Host that requests name."""
+        return f"h{self.routes - 1}.test"
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a proxy listens and forwards to, and a folder of its own."""
+
+    port: int
+    admin: int
+    upstream: int
+    folder: pathlib.Path
+
+
+class Peer:
+    """A program that forwards."""
+
+    name = ""
+    # "ringway", "proxy", "floor", or "direct": no proxy at all.
+    kind = "proxy"
+    color = "#888888"
+    # A variant that differs from its namesake in how it moves large bodies, and in nothing else.
+    for_bodies = False
+
+    def find(self, tools):
+        """Finds or installs it; its version."""
+        raise NotImplementedError
+
+    def command(self, setup, place):
+        """Writes its configuration; the command line."""
+        raise NotImplementedError
+
+    def reload(self, process, setup, place):
+        """Makes a running process take its configuration anew."""
+        raise errors.Unsupported("cannot")
+
+
+class Running:
+    """A started peer: where it is, and its process (none for the direct run)."""
+
+    def __init__(self, peer, setup, place, process):
+        self.peer, self.setup, self.place, self.process = peer, setup, place, process
+        self.port = place.port if process else place.upstream
+
+    def reload(self):
+        self.peer.reload(self.process, self.setup, self.place)
+
+    def wait_ready(self, deadline_s=120.0):
+        """Waits for the first answer; how long that took, in seconds."""
+        begun = time.monotonic()
+        while True:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+                connection.request("GET", "/", headers={"Host": self.setup.host(), "Connection": "close"})
+                response = connection.getresponse()
+                response.read()
+                connection.close()
+                if response.status == 200:
+                    return time.monotonic() - begun
+            if self.process:
+                self.process.require_alive()
+            if time.monotonic() - begun > deadline_s:
+                raise errors.Failed(f"{self.peer.name} did not answer within {deadline_s:.0f} s")
+            time.sleep(0.001)
+
+
+def known():
+    """All peers by name, in the order of their files' `ORDER` and lists."""
+    modules = [importlib.import_module(f"peers.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    modules = sorted((module for module in modules if hasattr(module, "PEERS")), key=lambda module: module.ORDER)
+    return {peer.name: peer for module in modules for peer in module.PEERS}
+
+
+def only_one_route(setup):
+    if setup.routes > 1:
+        raise errors.Unsupported("no routing of its own")
+    if setup.reloads:
+        raise errors.Unsupported("no reload of its own")

@@ -1,0 +1,93 @@
+"""Envoy, and the bootstrap that Ringway takes as well: the same file for both."""
+
+import os
+import pathlib
+
+from loads import tools as installed
+from peers import Peer
+
+MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+LISTENER = """\
+- {type}name: load
+  address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+  filter_chains:
+  - filters:
+    - name: envoy.filters.network.http_connection_manager
+      typed_config:
+        "@type": type.googleapis.com/{manager}
+        stat_prefix: load
+        http_filters:
+        - {{name: envoy.filters.http.router, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}
+        route_config:
+          name: {routes}
+          virtual_hosts:
+"""
+HOST = """\
+          - {{name: v{i}, domains: ["{domain}"], routes: [{{match: {{prefix: /}}, route: {{cluster: c{i}, timeout: 0s}}}}]}}
+"""
+CLUSTER = """\
+  - name: c{i}
+    connect_timeout: 5s
+    load_assignment: {{cluster_name: c{i}, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {upstream}}}}}}}}}]}}]}}
+"""
+# Envoy's own limits of 1,024 lie under the load of some scenarios.
+LIMITS = """\
+    circuit_breakers: {thresholds: [{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}]}
+"""
+
+
+def listener(setup, place, kind="", routes="load"):
+    """A listener with one virtual host per route; a single one answers to every name."""
+    text = LISTENER.format(type=kind, port=place.port, manager=MANAGER, routes=routes)
+    for i in range(setup.routes):
+        text += HOST.format(i=i, domain=f"h{i}.test" if setup.routes > 1 else "*")
+    return text
+
+
+def clusters(setup, place):
+    """The clusters of the routes. Limits are raised for one cluster: where there are many, the load is small."""
+    text = "".join(CLUSTER.format(i=i, upstream=place.upstream) for i in range(setup.routes))
+    return text + LIMITS if setup.routes == 1 else text
+
+
+def indent(text, by):
+    return "".join(" " * by + line for line in text.splitlines(True))
+
+
+class Envoy(Peer):
+    name, color = "envoy", "#b04fc0"
+    reloaded = 0
+
+    def find(self, tools):
+        self.binary = tools.envoy()
+        return installed.version([self.binary, "--version"]).strip()
+
+    def command(self, setup, place):
+        text = f"admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {place.admin}}}}}}}\n"
+        if setup.reloads:
+            text += f"dynamic_resources: {{lds_config: {{path_config_source: {{path: {place.folder}/lds.yaml}}}}}}\n"
+            text += "node: {id: load, cluster: load}\n"
+            self.write_listeners(setup, place)
+        text += "static_resources:\n"
+        if not setup.reloads:
+            text += "  listeners:\n" + indent(listener(setup, place), 2)
+        text += "  clusters:\n" + clusters(setup, place)
+        file = place.folder / "envoy.yaml"
+        file.write_text(text)
+        return [self.binary, "-c", file, "--concurrency", setup.workers, "--disable-hot-restart", "-l", "warning"]
+
+    def reload(self, process, setup, place):
+        self.reloaded += 1
+        self.write_listeners(setup, place)
+
+    def write_listeners(self, setup, place):
+        """As its control planes do: a new file moved over the old one. Another name makes it another configuration."""
+        text = f"version_info: '{self.reloaded}'\nresources:\n"
+        text += listener(setup, place, '"@type": type.googleapis.com/envoy.config.listener.v3.Listener\n  ', f"r{self.reloaded}")
+        new = pathlib.Path(place.folder, "lds.new")
+        new.write_text(text)
+        os.replace(new, place.folder / "lds.yaml")
+
+
+ORDER = 4
+PEERS = [Envoy()]

@@ -1,0 +1,63 @@
+"""HAProxy, and HAProxy with splice(2) for the large bodies it is meant for; one thread, upstream connections reused."""
+
+import os
+import signal
+
+from loads import tools as installed
+from peers import Peer
+
+CONFIG = """\
+global
+  nbthread {workers}
+  maxconn 6000
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+  timeout http-keep-alive 1h
+{options}
+frontend f
+  bind 127.0.0.1:{port} backlog 4096
+{choice}
+"""
+BACKEND = """\
+backend b{i}
+  http-reuse always
+  server s 127.0.0.1:{upstream} pool-max-conn -1 pool-purge-delay 1h
+"""
+
+
+class HaProxy(Peer):
+    name, color = "haproxy", "#2f6fd0"
+    options = ""
+
+    def find(self, tools):
+        self.binary = tools.debian("haproxy", "haproxy")
+        return installed.version([self.binary, "-v"])
+
+    def command(self, setup, place):
+        choice = "  default_backend b0"
+        if setup.routes > 1:
+            map_file = place.folder / "hosts.map"
+            map_file.write_text("".join(f"h{i}.test b{i}\n" for i in range(setup.routes)))
+            choice = f"  use_backend %[req.hdr(host),lower,map({map_file})]"
+        text = CONFIG.format(workers=setup.workers, port=place.port, options=self.options, choice=choice)
+        text += "".join(BACKEND.format(i=i, upstream=place.upstream) for i in range(setup.routes))
+        file = place.folder / "haproxy.cfg"
+        file.write_text(text)
+        # Only a master can reload; alone it would be a process more in the memory figures.
+        return [self.binary, *(["-W"] if setup.reloads else []), "-db", "-f", file]
+
+    def reload(self, process, setup, place):
+        os.kill(process.pid, signal.SIGUSR2)
+
+
+class HaProxySplice(HaProxy):
+    name, color = "haproxy-splice", "#7aa7ea"
+    for_bodies = True
+    options = "  option splice-request\n  option splice-response"
+
+
+ORDER = 3
+PEERS = [HaProxy(), HaProxySplice()]

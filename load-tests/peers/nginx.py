@@ -1,0 +1,56 @@
+"""nginx as a reverse proxy, one worker process, keep-alive to the upstream, no access log."""
+
+import os
+import signal
+
+from loads import tools as installed
+from peers import Peer
+
+# Connections are memory to nginx, used or not: `worker_connections` is enough for all scenarios, and no more.
+# A pool as large as the load for one route; small ones where there are thousands.
+KEEP_ALIVE_ONE, KEEP_ALIVE_MANY = 2048, 64
+
+CONFIG = """\
+worker_processes {workers}; daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+worker_rlimit_nofile 65536;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 1h;
+  server_names_hash_max_size 65536; server_names_hash_bucket_size 128;
+  client_max_body_size 0; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  proxy_http_version 1.1; proxy_set_header Connection "";
+  # Bodies pass as they come, as in the other peers, instead of through files; for answers that is proxy_buffering,
+  # whose files are switched off.
+  proxy_request_buffering off; proxy_max_temp_file_size 0;
+{hosts}
+}}
+"""
+HOST = """\
+  upstream u{i} {{ server 127.0.0.1:{upstream}; keepalive {keep}; keepalive_requests 1000000000; keepalive_timeout 1h; }}
+  server {{ listen 127.0.0.1:{port}{backlog}; server_name h{i}.test; location / {{ proxy_pass http://u{i}; }} }}
+"""
+
+
+class Nginx(Peer):
+    name, color = "nginx", "#2e9e4f"
+
+    def find(self, tools):
+        self.binary = tools.debian("nginx", "nginx-light")
+        return installed.version([self.binary, "-v"])
+
+    def command(self, setup, place):
+        keep = KEEP_ALIVE_ONE if setup.routes == 1 else KEEP_ALIVE_MANY
+        hosts = "".join(
+            HOST.format(i=i, port=place.port, upstream=place.upstream, keep=keep, backlog="" if i else " backlog=4096")
+            for i in range(setup.routes)
+        )
+        file = place.folder / "nginx.conf"
+        file.write_text(CONFIG.format(workers=setup.workers, folder=place.folder, hosts=hosts))
+        return [self.binary, "-c", file]
+
+    def reload(self, process, setup, place):
+        os.kill(process.pid, signal.SIGHUP)
+
+
+ORDER = 2
+PEERS = [Nginx()]

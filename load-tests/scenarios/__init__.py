@@ -1,0 +1,63 @@
+"""What is measured: one file per kind of work, each with a `SCENARIOS` list; a new file adds more.
+
+A scenario measures one peer once and returns values by metric (`loads/results.py` knows their names). The rig calls it for
+each peer in turn, round by round.
+"""
+
+import importlib
+import pkgutil
+
+from loads import checker, errors
+from peers import Setup
+
+
+class Scenario:
+    """One line of the tables."""
+
+    name = ""
+    # What is done, in a few words for the reader.
+    title = ""
+    setup = Setup()
+    # Rounds at most: what hardly varies, or takes long, needs few.
+    rounds_max = 1000
+    # A first measurement is thrown away.
+    warms_up = True
+    # It starts processes of its own instead of taking the running ones.
+    starts = False
+    # Sizes of the origin's files that it fetches.
+    files = ()
+    # Whether the direct run, without a proxy, says something.
+    direct = False
+
+    def allows(self, peer):
+        """Raises `errors.Unsupported` for a peer that this is not for."""
+        if peer.for_bodies:
+            raise errors.Unsupported("for large bodies only")
+
+    def measure(self, bench, running):
+        """Values by metric."""
+        raise NotImplementedError
+
+
+def under_check(bench, running, path, generate, tolerant=False):
+    """Runs `generate` beside the checking client; what it counted, with the proxy's CPU time per request."""
+    process = running.process
+    expected = bench.files.hashes[path]
+    check = checker.Checker(running.port, path, expected, running.setup.host(), tolerant)
+    before = process.cpu_ns() if process else 0
+    with check:
+        load = generate()
+    values = {"rps": load.per_second, **{f"{name}_us": value for name, value in load.latency_us.items()}}
+    if process:
+        process.require_alive()
+        values["cpu_us"] = (process.cpu_ns() - before) / 1000 / (load.requests + check.requests)
+    if tolerant:
+        values["failed"] = load.errors + check.lost
+    return values
+
+
+def known():
+    """All scenarios by name, in the order of their files' `ORDER` and lists."""
+    modules = [importlib.import_module(f"scenarios.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    modules.sort(key=lambda module: module.ORDER)
+    return {scenario.name: scenario for module in modules for scenario in module.SCENARIOS}
