@@ -17,12 +17,15 @@ use std::sync::Arc;
 
 use crate::base::clock;
 use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, IpVersion, Options};
-use crate::config::access_log::AccessLogSink;
+use crate::config::access_log::{AccessLog, AccessLogSink};
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::listener::Listener;
 use crate::config::socket::{SocketOption, SocketOptionValue, SocketState};
-use crate::control::admin::{Admin, AdminListener, AdminState, AllowPaths, ListenerStatus, StatsPolicy};
+use crate::control::admin::{
+    Admin, AdminAccessLogs, AdminListener, AdminState, AllowPaths, ListenerStatus, StatsPolicy,
+    address_file_text,
+};
 use crate::control::log_writer::LogWriter;
 use crate::control::xds::LoadedBootstrap;
 use crate::control::xds::convert::{Class, Report};
@@ -110,7 +113,9 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
     });
     let admin = match admin {
         Some(listener) => {
-            Some((listener, admin_endpoint(options, &bootstrap, &registry, &process, &log_writer, logger)?))
+            write_admin_address(options, &listener);
+            let endpoint = admin_endpoint(options, &bootstrap, &registry, &process, &mut log_writer, logger)?;
+            Some((listener, endpoint))
         }
         None => None,
     };
@@ -147,8 +152,31 @@ struct Start {
 }
 
 fn bind_admin(admin: &crate::config::bootstrap::Admin) -> Result<AdminListener, String> {
-    AdminListener::bind(&admin.address)
-        .map_err(|error| format!("admin: cannot listen on {}: {error}", admin.address))
+    let listener = match admin.address {
+        Address::Ip(address) => {
+            let options = ListenOptions {
+                ipv4_compat: admin.ipv4_compat,
+                options: raw_options(&admin.socket_options, SocketState::Prebind),
+                bound_options: raw_options(&admin.socket_options, SocketState::Bound),
+                listening_options: raw_options(&admin.socket_options, SocketState::Listening),
+                ..ListenOptions::plain(address, libc::SOMAXCONN)
+            };
+            listen::bind(&options, 1).and_then(|sockets| {
+                let socket = sockets.into_iter().next().ok_or_else(std::io::Error::last_os_error)?;
+                AdminListener::adopt(socket.into())
+            })
+        }
+        Address::Pipe(_) => AdminListener::bind(&admin.address),
+    };
+    listener.map_err(|error| format!("admin: cannot listen on {}: {error}", admin.address))
+}
+
+/// Writes where the admin endpoint listens, for those who gave it port 0. Source: `--admin-address-path`.
+fn write_admin_address(options: &Options, listener: &AdminListener) {
+    let Some(path) = &options.admin_address_path else { return };
+    if let Err(error) = std::fs::write(path, address_file_text(listener.local_address())) {
+        log::error!("--admin-address-path: cannot write {}: {error}", path.display());
+    }
 }
 
 fn admin_endpoint(
@@ -156,16 +184,26 @@ fn admin_endpoint(
     bootstrap: &Bootstrap,
     registry: &Arc<Registry>,
     process: &Arc<Process>,
-    log_writer: &LogWriter,
+    log_writer: &mut LogWriter,
     logger: &'static Logger,
 ) -> Result<Arc<Admin>, String> {
     let allow = bootstrap.admin.as_ref().map_or(&[][..], |admin| &admin.allow_paths);
+    let logs = bootstrap.admin.as_ref().map_or(&[][..], |admin| &admin.access_log);
+    let open = |log: &AccessLog| {
+        log_writer
+            .open(&log.sink)
+            .map_err(|error| format!("admin.access_log: cannot open {:?}: {error}", log.sink))
+    };
+    let sinks = logs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let access_logs = AdminAccessLogs::compile(logs, &sinks, log_writer.queue(), seed(usize::MAX - 1))
+        .map_err(|error| error.to_string())?;
     let state: Arc<dyn AdminState> = Arc::<Process>::clone(process);
     Ok(Arc::new(Admin {
         registry: Arc::clone(registry),
         logger,
         log_counts: Arc::clone(log_writer.queue().counts()),
         state,
+        access_logs: Arc::new(access_logs),
         allow_paths: AllowPaths::compile(allow).map_err(|reason| format!("admin.allow_paths: {reason}"))?,
         stats_policy: Arc::new(
             StatsPolicy::compile(&bootstrap.stats, &options.stats_tags)
@@ -255,19 +293,23 @@ fn listen_options(
         freebind: config.freebind,
         transparent: false,
         ipv4_compat,
-        options: options
-            .iter()
-            .filter(|option| option.state == SocketState::Prebind)
-            .map(|option| RawOption {
-                level: option.level,
-                name: option.name,
-                value: match &option.value {
-                    SocketOptionValue::Int(value) => value.to_ne_bytes().into(),
-                    SocketOptionValue::Bytes(bytes) => bytes.clone(),
-                },
-            })
-            .collect(),
+        options: raw_options(options, SocketState::Prebind),
+        bound_options: raw_options(options, SocketState::Bound),
+        listening_options: raw_options(options, SocketState::Listening),
     }
+}
+
+/// The options to be set in one state of a socket.
+fn raw_options(options: &[SocketOption], state: SocketState) -> Vec<RawOption> {
+    let raw = |option: &SocketOption| RawOption {
+        level: option.level,
+        name: option.name,
+        value: match &option.value {
+            SocketOptionValue::Int(value) => value.to_ne_bytes().into(),
+            SocketOptionValue::Bytes(bytes) => bytes.clone(),
+        },
+    };
+    options.iter().filter(|option| option.state == state).map(raw).collect()
 }
 
 fn introduce(workers: &Workers) {

@@ -182,14 +182,7 @@ fn allocations(backend: IoBackend) -> Option<[u64; ROUNDS]> {
         open_sink: &mut |sink| log_writer.open(sink),
     };
     let snapshot = Compiler { registry: &registry, services }.bootstrap(&loaded.bootstrap).unwrap();
-    let options = ListenOptions {
-        address: ([127, 0, 0, 1], 0).into(),
-        backlog: 16,
-        freebind: false,
-        transparent: false,
-        ipv4_compat: false,
-        options: Vec::new(),
-    };
+    let options = ListenOptions::plain(([127, 0, 0, 1], 0).into(), 16);
     let sockets = listen::bind(&options, 1).unwrap();
     let address = listen::local_addr(&sockets[0]).unwrap();
     let (sender, receiver) = mailbox().unwrap();

@@ -48,7 +48,9 @@ pub struct Node {
 pub struct Admin {
     /// Where it listens. Source: `address`.
     pub address: Address,
-    /// Options of its socket. Source: `socket_options`.
+    /// Whether it takes IPv4 as well on an IPv6 address. Default false. Source: `address.socket_address.ipv4_compat`.
+    pub ipv4_compat: bool,
+    /// Options of its socket, a TCP one. Source: `socket_options`.
     pub socket_options: Vec<SocketOption>,
     /// Logs of its requests. Source: `access_log`, or the older `access_log_path`.
     pub access_log: Vec<AccessLog>,

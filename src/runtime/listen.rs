@@ -25,6 +25,26 @@ pub struct ListenOptions {
     pub ipv4_compat: bool,
     /// Set before the bind.
     pub options: Vec<RawOption>,
+    /// Set once it is bound.
+    pub bound_options: Vec<RawOption>,
+    /// Set once it listens.
+    pub listening_options: Vec<RawOption>,
+}
+
+impl ListenOptions {
+    /// A socket without special wishes.
+    pub fn plain(address: SocketAddr, backlog: i32) -> Self {
+        Self {
+            address,
+            backlog,
+            freebind: false,
+            transparent: false,
+            ipv4_compat: false,
+            options: Vec::new(),
+            bound_options: Vec::new(),
+            listening_options: Vec::new(),
+        }
+    }
 }
 
 /// Binds one listening socket per worker, all on the same address.
@@ -36,14 +56,14 @@ pub fn bind(options: &ListenOptions, workers: usize) -> io::Result<Vec<OwnedFd>>
     let probe = socket(options, address, false)?;
     address = sys::local_addr(probe.as_raw_fd())?;
     if workers <= 1 {
-        sys::listen(probe.as_raw_fd(), options.backlog)?;
+        listen(&probe, options)?;
         return Ok(vec![probe]);
     }
     drop(probe);
     // All are bound before the first listens: a connection must not meet a group that still grows.
     let sockets = (0..workers).map(|_| socket(options, address, true)).collect::<io::Result<Vec<_>>>()?;
     for socket in &sockets {
-        sys::listen(socket.as_raw_fd(), options.backlog)?;
+        listen(socket, options)?;
     }
     Ok(sockets)
 }
@@ -72,9 +92,42 @@ fn socket(options: &ListenOptions, address: SocketAddr, share_port: bool) -> io:
     if options.transparent {
         sys::set_option(fd, libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1)?;
     }
-    for option in &options.options {
-        sys::set_option_bytes(fd, option.level, option.name, &option.value)?;
-    }
+    set_all(&socket, &options.options)?;
     sys::bind(fd, address)?;
+    set_all(&socket, &options.bound_options)?;
     Ok(socket)
+}
+
+fn listen(socket: &OwnedFd, options: &ListenOptions) -> io::Result<()> {
+    sys::listen(socket.as_raw_fd(), options.backlog)?;
+    set_all(socket, &options.listening_options)
+}
+
+fn set_all(socket: &OwnedFd, options: &[RawOption]) -> io::Result<()> {
+    for option in options {
+        sys::set_option_bytes(socket.as_raw_fd(), option.level, option.name, &option.value)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_set_in_the_state_they_ask_for() {
+        let plain = ListenOptions::plain(([127, 0, 0, 1], 0).into(), 1);
+        let refused = || vec![RawOption { level: libc::SOL_SOCKET, name: -1, value: Box::new([0; 4]) }];
+        assert!(bind(&plain, 2).is_ok());
+        for options in [
+            ListenOptions { options: refused(), ..plain.clone() },
+            ListenOptions { bound_options: refused(), ..plain.clone() },
+            ListenOptions { listening_options: refused(), ..plain },
+        ] {
+            for workers in [1, 2] {
+                let error = bind(&options, workers).unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT), "{options:?}");
+            }
+        }
+    }
 }

@@ -97,14 +97,7 @@ fn listener_with_backlog(runtime: &Runtime, backlog: i32) -> (TcpListener, Socke
         let address = endpoint.local_addr().unwrap();
         return (TcpListener::new(runtime, endpoint).unwrap(), address);
     }
-    let options = ListenOptions {
-        address: "127.0.0.1:0".parse().unwrap(),
-        backlog,
-        freebind: false,
-        transparent: false,
-        ipv4_compat: false,
-        options: Vec::new(),
-    };
+    let options = ListenOptions::plain("127.0.0.1:0".parse().unwrap(), backlog);
     let fd = bind(&options, 1).unwrap().pop().unwrap();
     let address = local_addr(&fd).unwrap();
     (TcpListener::new(runtime, fd).unwrap(), address)

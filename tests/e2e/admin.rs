@@ -73,6 +73,31 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn endpoint_logs_its_requests_sets_its_options_and_writes_its_address(io) {
+        let upstream = Upstream::echo();
+        let folder = crate::harness::TempFolder::new();
+        let (log, address) = (folder.path().join("admin.log"), folder.path().join("address"));
+        let format = "%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL% %RESPONSE_CODE% %BYTES_RECEIVED% %BYTES_SENT% \
+            %REQ(X-WHO)% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%";
+        let mut config = Config::to(upstream.port).arguments(&["--admin-address-path", address.to_str().unwrap()]);
+        // SO_KEEPALIVE once bound.
+        config.admin = format!(
+            "{}, socket_options: [{{level: 1, name: 9, int_value: 1, state: STATE_BOUND}}],",
+            crate::upstream_failures::log_to(&log, format)
+        );
+        let proxy = Proxy::start(io, &config);
+        assert_eq!(proxy.admin("GET", "/hot_restart_version").text(), "disabled");
+        assert_eq!(proxy.admin("GET", "/nowhere?a=b").status(), 404);
+        let written = std::fs::read_to_string(&address).unwrap();
+        assert!(written.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_loopback()), "{written}");
+        let text = || std::fs::read_to_string(&log).unwrap_or_default();
+        crate::harness::until("both requests are logged", || text().contains("/nowhere"));
+        let text = text();
+        assert!(text.contains("GET /hot_restart_version HTTP/1.1 200 0 8 - 127.0.0.1\n"), "{text}");
+        assert!(text.contains("GET /nowhere?a=b HTTP/1.1 404 0 "), "{text}");
+        proxy.end();
+    }
+
     fn failed_healthcheck_ends_connections_and_passing_it_undoes_that(io) {
         let upstream = Upstream::echo();
         let proxy = Proxy::start(io, &Config::to(upstream.port));

@@ -6,6 +6,7 @@
 //!
 //! Differences from Envoy: metrics of the endpoint itself (`http.admin.*`, `listener.admin.*`) do not exist;
 //! profiling, heap dumps and runtime changes do not either.
+mod access_log;
 mod actions;
 mod allow;
 mod body;
@@ -25,6 +26,7 @@ mod stats_policy;
 #[cfg(test)]
 mod tests;
 
+pub use access_log::AdminAccessLogs;
 pub use allow::AllowPaths;
 pub use server::AdminListener;
 pub use state::{
@@ -48,6 +50,8 @@ pub struct Admin {
     /// What became of access-log records.
     pub log_counts: Arc<LogCounts>,
     pub state: Arc<dyn AdminState>,
+    /// Logs of its own requests.
+    pub access_logs: Arc<AdminAccessLogs>,
     /// Source: `admin.allow_paths`.
     pub allow_paths: AllowPaths,
     /// Which metrics are shown, and how. Source: `stats_config`, `--stats-tag`.

@@ -1,6 +1,6 @@
 //! Sockets and connections of the admin endpoint: hyper, with a bound on everything a client can hold.
 use super::Admin;
-use super::body::ReplyBody;
+use super::access_log::{Ends, LoggedBody};
 use super::endpoints;
 use super::request::{Reply, Request};
 use crate::config::address::Address;
@@ -48,10 +48,7 @@ impl AdminListener {
     pub fn bind(address: &Address) -> io::Result<Self> {
         let (socket, local_address) = match address {
             Address::Ip(address) => {
-                let socket = std::net::TcpListener::bind(address)?;
-                socket.set_nonblocking(true)?;
-                let bound = socket.local_addr()?;
-                (Socket::Tcp(socket), Address::Ip(bound))
+                return Self::adopt(std::net::TcpListener::bind(address)?);
             }
             Address::Pipe(pipe) => {
                 let socket = bind_pipe(&pipe.path, pipe.mode)?;
@@ -60,6 +57,16 @@ impl AdminListener {
             }
         };
         Ok(Self { socket, local_address })
+    }
+
+    /// Takes a socket that listens already, for one that has options.
+    ///
+    /// # Errors
+    /// It is no socket of this kind.
+    pub fn adopt(socket: std::net::TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let local_address = Address::Ip(socket.local_addr()?);
+        Ok(Self { socket: Socket::Tcp(socket), local_address })
     }
 
     /// Where it is bound; port 0 is resolved.
@@ -108,16 +115,25 @@ async fn accept_all(socket: Socket, admin: &Arc<Admin>) -> io::Result<Infallible
     match socket {
         Socket::Tcp(socket) => {
             let socket = tokio::net::TcpListener::from_std(socket)?;
-            accept_loop(async || socket.accept().await.map(|(stream, _)| stream), admin).await
+            let accept = async || {
+                let (stream, peer) = socket.accept().await?;
+                let ends = Ends { peer: Some(peer), local: stream.local_addr().ok() };
+                Ok((stream, ends))
+            };
+            accept_loop(accept, admin).await
         }
         Socket::Unix(socket) => {
             let socket = tokio::net::UnixListener::from_std(socket)?;
-            accept_loop(async || socket.accept().await.map(|(stream, _)| stream), admin).await
+            accept_loop(async || socket.accept().await.map(|(stream, _)| (stream, Ends::default())), admin)
+                .await
         }
     }
 }
 
-async fn accept_loop<S>(accept: impl AsyncFn() -> io::Result<S>, admin: &Arc<Admin>) -> io::Result<Infallible>
+async fn accept_loop<S>(
+    accept: impl AsyncFn() -> io::Result<(S, Ends)>,
+    admin: &Arc<Admin>,
+) -> io::Result<Infallible>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -128,10 +144,10 @@ where
         let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
         while connections.try_join_next().is_some() {}
         match accept().await {
-            Ok(stream) => {
+            Ok((stream, ends)) => {
                 let admin = Arc::clone(admin);
                 connections.spawn(async move {
-                    serve_connection(stream, admin).await;
+                    serve_connection(stream, ends, admin).await;
                     drop(permit);
                 });
             }
@@ -144,13 +160,13 @@ where
     }
 }
 
-async fn serve_connection<S>(stream: S, admin: Arc<Admin>)
+async fn serve_connection<S>(stream: S, ends: Ends, admin: Arc<Admin>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request| {
         let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(serve_request(&admin, request).await) }
+        async move { Ok::<_, Infallible>(serve_request(&admin, ends, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -162,8 +178,9 @@ where
     }
 }
 
-async fn serve_request(admin: &Admin, request: hyper::Request<Incoming>) -> Response<ReplyBody> {
+async fn serve_request(admin: &Admin, ends: Ends, request: hyper::Request<Incoming>) -> Response<LoggedBody> {
     let (head, body) = request.into_parts();
+    let mut record = admin.access_logs.begin(&head, ends);
     let mut parsed = Request {
         path: head.uri.path().to_string(),
         post: head.method == Method::POST,
@@ -176,11 +193,13 @@ async fn serve_request(admin: &Admin, request: hyper::Request<Incoming>) -> Resp
     if parsed.post && form {
         // A body that is too long or does not come counts as none.
         if let Ok(Ok(body)) = timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
-            parsed.add_parameters(&String::from_utf8_lossy(&body.to_bytes()));
+            let form = body.to_bytes();
+            record.iter_mut().for_each(|record| record.received(form.len()));
+            parsed.add_parameters(&String::from_utf8_lossy(&form));
         }
     }
     let Reply { status, content_type, body } = endpoints::answer(admin, &parsed, head.method.as_str());
-    let mut response = Response::new(body);
+    let mut response = Response::new(LoggedBody::new(body, status.as_u16(), record));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -6,6 +6,7 @@ use crate::config::bootstrap::{
 use crate::config::cluster::CircuitBreakers;
 use crate::config::endpoint::{HealthStatus, Locality};
 use crate::config::matcher::{StringMatcher, StringPattern};
+use crate::format::access_log_queue::LogQueue;
 use crate::telemetry::log::{LogOptions, Pattern};
 use crate::telemetry::{
     ClusterStat, HostStat, HttpCells, HttpHistogram, ListenerStat, Origin, Scope, log::DEFAULT_PATTERN,
@@ -124,6 +125,7 @@ impl Served {
             logger: Box::leak(Box::new(Logger::new(options).unwrap())),
             log_counts: Arc::default(),
             state: Arc::clone(&root) as Arc<dyn AdminState>,
+            access_logs: Arc::new(AdminAccessLogs::compile(&[], &[], LogQueue::new().0, 1).unwrap()),
             allow_paths: AllowPaths::default(),
             stats_policy: Arc::new(StatsPolicy::compile(&StatsConfig::default(), &[]).unwrap()),
             flush_interval: Duration::from_secs(3600),

@@ -3,6 +3,8 @@
 /// A bootstrap in the making. Texts are YAML in flow style, `key: value` pairs without the braces around them.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
+    /// Fields of the admin endpoint.
+    pub(crate) admin: String,
     /// Fields of the HTTP connection manager.
     pub(crate) manager: String,
     /// All routes, each in braces; by default everything goes to `upstream`.
@@ -23,6 +25,7 @@ impl Config {
     /// Everything goes to that port of this host.
     pub(crate) fn to(port: u16) -> Self {
         Self {
+            admin: String::new(),
             manager: String::new(),
             routes: None,
             cluster: String::new(),
@@ -53,7 +56,7 @@ impl Config {
 
     /// The bootstrap's text.
     pub(crate) fn text(&self, port: u16, admin: u16) -> String {
-        let Self { manager, cluster, .. } = self;
+        let Self { admin: endpoint, manager, cluster, .. } = self;
         let routes = self
             .routes
             .clone()
@@ -63,7 +66,7 @@ impl Config {
             .clone()
             .unwrap_or_else(|| format!("{{{cluster}{}}}", cluster_to("upstream", self.port)));
         format!(
-            r#"admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
+            r#"admin: {{{endpoint} address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
 static_resources:
   listeners:
   - name: test

@@ -24,7 +24,7 @@ pub(super) fn written(at: &At<'_>, message: Option<pb::core::Address>) -> Option
         return None;
     };
     classify!(at, message => pb::core::Address {
-        implemented: address = "socket_address and pipe; envoy_internal_address is refused";
+        implemented: address = "socket_address; pipe for the admin server only, listeners and endpoints are TCP; envoy_internal_address is refused";
     });
     match address {
         Some(AddressAddressOneOf::SocketAddress(socket_address)) => {

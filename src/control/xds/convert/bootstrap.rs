@@ -163,8 +163,8 @@ fn admin(at: &At<'_>, message: pb::bootstrap::Admin) -> Option<Admin> {
     let socket_options = socket::options(at, socket_options);
     let allow_paths = matcher::strings(at, "allow_paths", allow_paths);
     // Envoy takes an admin without an address for none.
-    let (address, _) = address::fixed(&at.field("address"), Some(address?))?;
-    Some(Admin { address, socket_options, access_log, ignore_global_conn_limit, allow_paths })
+    let (address, ipv4_compat) = address::fixed(&at.field("address"), Some(address?))?;
+    Some(Admin { address, ipv4_compat, socket_options, access_log, ignore_global_conn_limit, allow_paths })
 }
 
 fn cluster_manager(at: &At<'_>, message: pb::bootstrap::ClusterManager) -> Option<BindConfig> {
