@@ -76,6 +76,17 @@ pub enum Action {
     Validate,
     /// Serve the embedded demonstration.
     Demo,
+    /// Look at the host and say what to change.
+    Doctor(ReportFormat),
+}
+
+/// How a report is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportFormat {
+    /// For people.
+    Text,
+    /// For programs. Source: `--json`.
+    Json,
 }
 
 /// Which connections a drain asks to close.
@@ -123,6 +134,8 @@ pub const EXIT_OK: u8 = 0;
 /// Refused: wrong flags, invalid or unreadable configuration, an address that cannot be bound, no permission.
 /// As Envoy's.
 pub const EXIT_FAILURE: u8 = 1;
+/// `ringway doctor` found a problem: something that will fail or hurt under load.
+pub const EXIT_PROBLEM: u8 = 2;
 /// A defect: a panic outside a connection's task, or while shared state was being edited. Source: EX_SOFTWARE.
 pub const EXIT_PANIC: u8 = 70;
 
@@ -346,6 +359,15 @@ mod tests {
         assert_eq!((options.action, options.concurrency), (Action::Demo, Some(3)));
         assert_eq!(options.io_backend, IoBackend::IoUring);
         assert_eq!(parsed("-c a --mode validate").unwrap().action, Action::Validate);
+    }
+
+    #[test]
+    fn doctor_takes_only_its_own_flags() {
+        assert_eq!(parsed("doctor").unwrap().action, Action::Doctor(ReportFormat::Text));
+        assert_eq!(parsed("doctor --json").unwrap().action, Action::Doctor(ReportFormat::Json));
+        for line in ["doctor --concurrency 2", "doctor -c a", "-c a doctor", "doctor x"] {
+            refused(line);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 mod config;
 mod control;
 mod demo;
+mod doctor;
 mod dump;
 mod metrics;
 mod process;
@@ -46,6 +47,9 @@ use workers::Workers;
 
 /// Does what the command line asks for; the exit code.
 pub fn run(options: &Options, logger: &'static Logger) -> u8 {
+    if let Action::Doctor(format) = options.action {
+        return doctor::run(format);
+    }
     let demo = match config::is_demo(options).then(demo::start).transpose() {
         Ok(demo) => demo,
         Err(error) => return refuse(&format!("the demonstration's upstreams cannot start: {error}")),

@@ -1,7 +1,7 @@
 //! The flags: how clap is told about them, and how its findings become [`Options`].
 use super::{
-    Action, CliError, CpuAffinity, DrainStrategy, EXIT_OK, IoBackend, IpVersion, Options, VERSION,
-    build_version,
+    Action, CliError, CpuAffinity, DrainStrategy, EXIT_OK, IoBackend, IpVersion, Options, ReportFormat,
+    VERSION, build_version,
 };
 use crate::telemetry::log::{COMPONENTS, DEFAULT_PATTERN, Level, Pattern};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -28,6 +28,12 @@ pub(super) fn command() -> Command {
                 .args(logging())
                 .args(own()),
         )
+        .subcommand(
+            Command::new("doctor")
+                .about("Look at this host and say what to change, with the command and what it gains")
+                .after_help(DOCTOR_EXIT_CODES)
+                .arg(flag("json", "Print the findings as JSON")),
+        )
 }
 
 /// Turns what clap found into options; the answers to `--version` and its like come back as errors.
@@ -41,6 +47,10 @@ pub(super) fn options(found: &ArgMatches) -> Result<Options, CliError> {
     }
     if let Some(found) = found.subcommand_matches("demo") {
         return common(found, Action::Demo);
+    }
+    if let Some(found) = found.subcommand_matches("doctor") {
+        let format = if found.get_flag("json") { ReportFormat::Json } else { ReportFormat::Text };
+        return defaults(Action::Doctor(format));
     }
     let action = match text(found, "mode").as_deref() {
         None | Some("serve") => Action::Serve,
@@ -92,9 +102,6 @@ fn common(found: &ArgMatches, action: Action) -> Result<Options, CliError> {
     let log_format = text(found, "log-format").unwrap_or_else(|| DEFAULT_PATTERN.to_string());
     let component_log_level_text = text(found, "component-log-level").unwrap_or_default();
     Ok(Options {
-        action,
-        config_path: None,
-        config_yaml: None,
         // As in Envoy, 0 means 1.
         concurrency: found.get_one::<u32>("concurrency").map(|count| (*count).max(1) as usize),
         log_level: text(found, "log-level").map_or(Ok(Level::Info), |name| level(&name))?,
@@ -104,6 +111,36 @@ fn common(found: &ArgMatches, action: Action) -> Result<Options, CliError> {
         log_format,
         log_format_escaped: found.get_flag("log-format-escaped"),
         log_path: text(found, "log-path").map(Into::into),
+        io_backend: match text(found, "io-backend").as_deref() {
+            Some("io_uring") => IoBackend::IoUring,
+            Some("epoll") => IoBackend::Epoll,
+            _ => IoBackend::Auto,
+        },
+        io_level: found.get_one::<u8>("io-level").copied(),
+        cpu_affinity: match text(found, "cpu-affinity").as_deref() {
+            None | Some("auto") => CpuAffinity::Auto,
+            Some("off") => CpuAffinity::Off,
+            Some(list) => CpuAffinity::List(cpu_list(list)?),
+        },
+        allow_unimplemented: found.get_flag("allow-unimplemented"),
+        ..defaults(action)?
+    })
+}
+
+/// What holds without any flag.
+fn defaults(action: Action) -> Result<Options, CliError> {
+    Ok(Options {
+        action,
+        config_path: None,
+        config_yaml: None,
+        concurrency: None,
+        log_level: Level::Info,
+        component_log_level: Vec::new(),
+        component_log_level_text: String::new(),
+        log_pattern: Pattern::parse(DEFAULT_PATTERN).map_err(CliError::refused)?,
+        log_format: DEFAULT_PATTERN.to_string(),
+        log_format_escaped: false,
+        log_path: None,
         service_node: None,
         service_cluster: None,
         service_zone: None,
@@ -120,18 +157,10 @@ fn common(found: &ArgMatches, action: Action) -> Result<Options, CliError> {
         stats_tags: Vec::new(),
         disable_hot_restart: false,
         cpuset_threads: false,
-        io_backend: match text(found, "io-backend").as_deref() {
-            Some("io_uring") => IoBackend::IoUring,
-            Some("epoll") => IoBackend::Epoll,
-            _ => IoBackend::Auto,
-        },
-        io_level: found.get_one::<u8>("io-level").copied(),
-        cpu_affinity: match text(found, "cpu-affinity").as_deref() {
-            None | Some("auto") => CpuAffinity::Auto,
-            Some("off") => CpuAffinity::Off,
-            Some(list) => CpuAffinity::List(cpu_list(list)?),
-        },
-        allow_unimplemented: found.get_flag("allow-unimplemented"),
+        io_backend: IoBackend::Auto,
+        io_level: None,
+        cpu_affinity: CpuAffinity::Auto,
+        allow_unimplemented: false,
     })
 }
 
@@ -322,6 +351,8 @@ fn without_effect() -> Vec<Arg> {
 
 const EXIT_CODES: &str = "Exit codes: 0 served and drained, validated, or answered; 1 refused (flags, configuration, \
 an address in use, permissions); 70 an internal defect.";
+const DOCTOR_EXIT_CODES: &str = "Exit codes: 0 no problem found (advice and what cannot be seen from here do not count); \
+1 wrong flags, or the report cannot be written; 2 at least one problem.";
 /// Bound of the number of workers: each costs a ring and buffers. No machine has more CPUs that Linux supports.
 const WORKERS_MAX: u32 = 8192;
 /// Linux's limit of CPUs.

@@ -43,7 +43,7 @@ impl Options {
             },
             "parent_shutdown_time": duration(self.parent_shutdown_time),
             "mode": match self.action {
-                Action::Serve | Action::Demo => "Serve",
+                Action::Serve | Action::Demo | Action::Doctor(_) => "Serve",
                 Action::Validate => "Validate",
             },
             "disable_hot_restart": self.disable_hot_restart,

@@ -44,7 +44,7 @@ use crate::base::limits;
 use crate::buffer::Pool;
 
 pub use endpoint::Endpoint;
-pub use probe::{BackendInfo, IoBackend, IoChoice};
+pub use probe::{BackendInfo, IoBackend, IoChoice, LevelSurvey, RingOptions, survey};
 pub use ring::RingLevel;
 pub use stats::Stats;
 pub use task::{Recycled, TaskId};

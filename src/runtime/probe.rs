@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use super::Driver;
 use super::epoll::Epoll;
@@ -104,6 +104,53 @@ pub(super) fn open(choice: IoChoice, bell: RawFd, pool: &Pool) -> io::Result<(Dr
     }
 }
 
+/// What one level of the ring answers here and now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LevelSurvey {
+    /// The level.
+    pub level: RingLevel,
+    /// Its options, or why it does not work, in a sentence.
+    pub outcome: Result<RingOptions, String>,
+}
+
+/// What the kernel offers within a level: used where it is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingOptions {
+    /// A multishot receive ends by itself after a number of bytes (Linux 6.17).
+    pub receive_cap: bool,
+    /// Waiting does not count as waiting for a disk (Linux 6.15).
+    pub no_iowait: bool,
+    /// The ring's descriptor is registered, which saves a look-up per call (Linux 5.18).
+    pub registered_descriptor: bool,
+}
+
+/// Tries every level, the highest first, as [`open`] would.
+///
+/// # Errors
+/// No descriptor or address space left for trying.
+pub fn survey() -> io::Result<Vec<LevelSurvey>> {
+    let pool = Pool::with_capacity(SURVEY_CHUNKS, 1)?;
+    let bell = super::sys::event_fd()?;
+    let mut works = false;
+    let mut outcome = |level| {
+        let ring = Ring::open(level, QUEUE_SIZE, bell.as_raw_fd(), &pool);
+        let proven = ring.and_then(|mut ring| ring.prove().map(|()| ring.options()));
+        let explained = proven.map_err(|error| match error.raw_os_error() {
+            // The kernel takes its time to free the ring before.
+            Some(libc::ENOMEM) if works => {
+                "not tried: RLIMIT_MEMLOCK has no room for a second ring".to_owned()
+            }
+            _ => explain(&error),
+        });
+        works |= explained.is_ok();
+        explained
+    };
+    Ok(LEVELS.into_iter().map(|level| LevelSurvey { level, outcome: outcome(level) }).collect())
+}
+
+/// Small chunks that trying takes.
+const SURVEY_CHUNKS: usize = 64;
+
 /// Whether lower levels would be refused as well.
 fn is_final(error: &io::Error) -> bool {
     matches!(
@@ -141,11 +188,22 @@ mod tests {
     }
 
     #[test]
+    fn survey_agrees_with_what_is_chosen() {
+        let bell = super::super::sys::event_fd().unwrap();
+        let pool = Pool::with_capacity(64, 1).unwrap();
+        let (_, info) = open(IoChoice::default(), bell.as_raw_fd(), &pool).unwrap();
+        let levels = survey().unwrap();
+        assert_eq!(levels.iter().map(|one| one.level).collect::<Vec<_>>(), LEVELS);
+        let highest = levels.iter().find(|one| one.outcome.is_ok()).map(|one| one.level);
+        assert_eq!(highest, info.level, "{levels:?}");
+    }
+
+    #[test]
     fn epoll_asked_for_is_epoll() {
         let bell = super::super::sys::event_fd().unwrap();
         let pool = Pool::with_capacity(64, 1).unwrap();
         let choice = IoChoice { backend: IoBackend::Epoll, level: None };
-        let (_, info) = open(choice, std::os::fd::AsRawFd::as_raw_fd(&bell), &pool).unwrap();
+        let (_, info) = open(choice, bell.as_raw_fd(), &pool).unwrap();
         assert_eq!((info.name(), info.level), ("epoll", None));
     }
 }

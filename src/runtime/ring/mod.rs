@@ -27,6 +27,7 @@ use queue::{BATCH, Queue};
 
 use super::backend::{Backend, Scope};
 use super::endpoint::Endpoint;
+use super::probe::RingOptions;
 use super::socket::{Connect, RecvEnd, RecvOp, Shutdown, Socket, SocketKey};
 use super::sys::{self, RawAddr};
 use crate::buffer::{Chunk, ChunkSize, Pool};
@@ -132,6 +133,15 @@ impl Ring {
             in_flight: 0,
             pool: pool.clone(),
         })
+    }
+
+    /// What this kernel offers within the level; known once the ring is proven.
+    pub(super) fn options(&self) -> RingOptions {
+        RingOptions {
+            receive_cap: self.has_multishot() && self.recv_bytes_max > 0,
+            no_iowait: self.queue.has_no_iowait(),
+            registered_descriptor: self.queue.is_registered(),
+        }
     }
 
     fn has_multishot(&self) -> bool {

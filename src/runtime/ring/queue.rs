@@ -94,6 +94,16 @@ impl Queue {
         self.ring.submitter().register_enable_rings()
     }
 
+    /// Whether waiting is kept out of the statistics of waiting for disks.
+    pub(super) fn has_no_iowait(&self) -> bool {
+        self.flags.contains(EnterFlags::NO_IOWAIT)
+    }
+
+    /// Whether the ring's own descriptor is registered.
+    pub(super) fn is_registered(&self) -> bool {
+        self.registered.is_some()
+    }
+
     pub(super) fn submitter(&self) -> io_uring::Submitter<'_> {
         self.ring.submitter()
     }
