@@ -1,5 +1,6 @@
 //! Clock, random numbers, hashing, regular expressions, and every hard maximum. Imports nothing of the crate.
 pub mod clock;
+pub mod edits;
 pub mod hash;
 pub mod limits;
 pub mod regex;

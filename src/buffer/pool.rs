@@ -13,6 +13,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 use super::chunk::ChunkMut;
+use crate::base::edits::Edits;
 use crate::base::limits;
 
 /// Which group a chunk comes from.
@@ -51,6 +52,7 @@ pub(super) struct Group {
     /// Chunks at and above this index were never used.
     fresh: Cell<u32>,
     in_use: Cell<u32>,
+    edits: Edits,
 }
 
 impl Pool {
@@ -91,6 +93,11 @@ impl Pool {
     /// Chunks in use, both groups: the leak counter, zero when a worker holds nothing.
     pub fn chunks_in_use(&self) -> u32 {
         self.0.small.in_use.get() + self.0.large.in_use.get()
+    }
+
+    /// Whether no panic has cut off a change of the lists.
+    pub fn is_whole(&self) -> bool {
+        self.0.small.edits.are_whole() && self.0.large.edits.are_whole()
     }
 
     /// Bytes of the chunks in use, by capacity.
@@ -158,10 +165,15 @@ impl Group {
             cold: RefCell::new(Vec::new()),
             fresh: Cell::new(0),
             in_use: Cell::new(0),
+            edits: Edits::default(),
         })
     }
 
     fn take(&self) -> Option<u32> {
+        self.edits.run(|| self.take_free())
+    }
+
+    fn take_free(&self) -> Option<u32> {
         let warm = self.warm.borrow_mut().pop();
         let index = warm.or_else(|| self.cold.borrow_mut().pop()).or_else(|| {
             let fresh = self.fresh.get();
@@ -185,13 +197,15 @@ impl Group {
     }
 
     pub(super) fn drop_view(&self, index: u32) {
-        let views = &mut self.views.borrow_mut()[index as usize];
-        debug_assert!(*views > 0);
-        *views -= 1;
-        if *views == 0 {
-            self.in_use.set(self.in_use.get() - 1);
-            self.warm.borrow_mut().push(index);
-        }
+        self.edits.run(|| {
+            let views = &mut self.views.borrow_mut()[index as usize];
+            debug_assert!(*views > 0);
+            *views -= 1;
+            if *views == 0 {
+                self.in_use.set(self.in_use.get() - 1);
+                self.warm.borrow_mut().push(index);
+            }
+        });
     }
 
     pub(super) fn is_unique(&self, index: u32) -> bool {

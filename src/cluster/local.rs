@@ -65,7 +65,7 @@ impl Cluster {
 
     /// The host for the next request; `None`: no host may take it.
     pub fn pick(&self, rng: &mut Rng) -> Option<Rc<Host>> {
-        let Some(Pick { host, panic }) = self.balancer.borrow_mut().pick(rng) else {
+        let Some(Pick { host, panic }) = self.runtime.edit(|| self.balancer.borrow_mut().pick(rng)) else {
             self.stats.inc(ClusterStat::UpstreamCxNoneHealthy);
             return None;
         };

@@ -38,6 +38,18 @@ struct Gathering {
     since_ns: u64,
 }
 
+/// A record being written. What a panic leaves of one is taken out again.
+struct Begun<'a> {
+    records: &'a mut Vec<u8>,
+    whole_bytes: usize,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.records.truncate(self.whole_bytes);
+    }
+}
+
 impl AccessLogBuffer {
     /// A buffer in front of `queue`. Records are handed over when they are `flush_interval` old
     /// (`--file-flush-interval-msec`), or when `flush_min_bytes` of them (`--file-flush-min-size-kb`) or
@@ -73,7 +85,10 @@ impl AccessLogBuffer {
             let flush_at_ns = now_ns.saturating_add(self.flush_interval_ns);
             self.flush_at_ns = Some(self.flush_at_ns.map_or(flush_at_ns, |earlier| earlier.min(flush_at_ns)));
         }
-        write(&mut gathering.records);
+        let mut begun = Begun { whole_bytes: gathering.records.len(), records: &mut gathering.records };
+        write(begun.records);
+        begun.whole_bytes = begun.records.len();
+        drop(begun);
         if gathering.records.len() >= self.piece_bytes {
             self.hand_over(index);
         }
@@ -175,6 +190,22 @@ mod tests {
         record(&mut buffer, 0, 0, b"next");
         buffer.flush();
         assert_eq!(received(&receiver).unwrap().records.as_ptr(), memory);
+    }
+
+    #[test]
+    fn record_that_a_panic_cuts_off_leaves_nothing() {
+        let (mut buffer, receiver) = buffer();
+        record(&mut buffer, 0, 0, b"whole\n");
+        let cut = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            buffer.record(SinkId(0), 0, |out| {
+                out.extend_from_slice(b"ha");
+                panic!("injected");
+            });
+        }));
+        assert!(cut.is_err());
+        record(&mut buffer, 0, 0, b"next\n");
+        buffer.flush();
+        assert_eq!(received(&receiver).unwrap().records, b"whole\nnext\n");
     }
 
     #[test]

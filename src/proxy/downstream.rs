@@ -125,7 +125,7 @@ pub(super) fn spawn(
         "{} bytes for an idle connection",
         size_of_val(&task)
     );
-    context.runtime.spawn(task);
+    context.runtime.spawn_isolated(task);
 }
 
 /// Waits for the first byte of a request, which stays unread.

@@ -42,6 +42,7 @@ pub(super) struct Request {
 pub(super) async fn serve_request(connection: &Connection) -> After {
     let context = &connection.context;
     let mut stream = context.streams.take();
+    let _active = connection.chain.stats.active(HttpStat::DownstreamRqActive);
     begin(connection, &mut stream);
     let after = match read_head(connection, &mut stream).await {
         Ok(mut request) => {
@@ -128,7 +129,6 @@ fn begin(connection: &Connection, stream: &mut Stream) {
     connection.requests.set(connection.requests.get().saturating_add(1));
     chain.stats.inc(HttpStat::DownstreamRqTotal);
     chain.stats.inc(HttpStat::DownstreamRqHttp1Total);
-    chain.stats.gauge_inc(HttpStat::DownstreamRqActive);
     let info = &mut stream.info;
     info.start_ns = context.runtime.now().0;
     info.start_time_unix_ns = context.runtime.wall_ns();
@@ -176,7 +176,6 @@ fn finish(connection: &Connection, stream: &mut Stream) {
     connection.active.set(false);
     stream.info.complete_ns = Some(now.0);
     let stats = &chain.stats;
-    stats.gauge_dec(HttpStat::DownstreamRqActive);
     if let Some(status) = stream.info.response_code {
         stats.downstream_response(status);
     }

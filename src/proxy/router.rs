@@ -165,9 +165,9 @@ async fn connect(
     let stats = cluster.stats();
     stream.info.upstream_timing.connect_start_ns = Some(context.runtime.now().0);
     stats.inc(ClusterStat::UpstreamRqPendingTotal);
-    stats.gauge_inc(ClusterStat::UpstreamRqPendingActive);
+    let pending = stats.active(ClusterStat::UpstreamRqPendingActive);
     let outcome = pool::connect(cluster, host, timer, context.next_id()).await;
-    stats.gauge_dec(ClusterStat::UpstreamRqPendingActive);
+    drop(pending);
     match outcome {
         Ok(upstream) => {
             stream.info.upstream_timing.connect_end_ns = Some(context.runtime.now().0);

@@ -20,7 +20,7 @@ pub(super) async fn tunnel(
 ) -> After {
     let Connection { context, chain, stream: downstream, listener, timer, .. } = connection;
     chain.stats.inc(HttpStat::DownstreamCxUpgradesTotal);
-    chain.stats.gauge_inc(HttpStat::DownstreamCxUpgradesActive);
+    let _active = chain.stats.active(HttpStat::DownstreamCxUpgradesActive);
     let raw = || BodyCopy::new(BodyLength::UntilClose, HeadLimits::default(), Framing::Plain);
     let (mut up, mut down) = (raw(), raw());
     let up_limit = wire::watermark(upstream.cluster().config().per_connection_buffer_limit_bytes);
@@ -57,7 +57,6 @@ pub(super) async fn tunnel(
     }
     stream.info.bytes_received += up.bytes;
     stream.info.bytes_sent += down.bytes;
-    chain.stats.gauge_dec(HttpStat::DownstreamCxUpgradesActive);
     after
 }
 

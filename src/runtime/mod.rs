@@ -40,6 +40,7 @@ use task::Tasks;
 use timer::{TimerId, Wheel};
 
 use crate::base::clock::{Clock, Now};
+use crate::base::edits::Edits;
 use crate::base::limits;
 use crate::buffer::Pool;
 
@@ -59,6 +60,7 @@ struct Shared {
     tasks: Tasks,
     wheel: RefCell<Wheel>,
     pool: Pool,
+    edits: Edits,
     clock: Cell<Clock>,
     now: Cell<Now>,
     /// Woken when the mailbox is rung.
@@ -164,6 +166,7 @@ impl Runtime {
             tasks: Tasks::new(),
             wheel: RefCell::new(Wheel::new()),
             pool,
+            edits: Edits::default(),
             clock: Cell::new(clock),
             now: Cell::new(now),
             mail_task: Cell::new(TaskId::NONE),
@@ -187,9 +190,19 @@ impl Runtime {
         &self.0.pool
     }
 
-    /// Starts a task.
+    /// Starts a task of the worker's own: a panic of it unwinds out of [`Runtime::turn`].
     pub fn spawn(&self, future: impl Future<Output = ()> + 'static) -> TaskId {
-        self.0.tasks.spawn(future)
+        self.edit(|| self.0.tasks.spawn(false, future))
+    }
+
+    /// Starts a connection's task: a panic of it is counted and costs this task only, unless it has cut off an edit.
+    pub fn spawn_isolated(&self, future: impl Future<Output = ()> + 'static) -> TaskId {
+        self.edit(|| self.0.tasks.spawn(true, future))
+    }
+
+    /// Runs an edit of what the tasks of this core share. A panic within means that none of it can be trusted.
+    pub fn edit<T>(&self, edit: impl FnOnce() -> T) -> T {
+        self.0.edits.run(edit)
     }
 
     /// Puts a future into recycled memory.
@@ -204,7 +217,7 @@ impl Runtime {
 
     /// Lets a task run again.
     pub fn wake(&self, task: TaskId) {
-        self.0.tasks.wake(task);
+        self.edit(|| self.0.tasks.wake(task));
     }
 
     /// Lets every task run again: something changed that any of them may wait for (a drain begins).
@@ -247,7 +260,7 @@ impl Runtime {
         }
         if self.0.tasks.has_ready() {
             self.0.upkeep_owed.set(true);
-            self.0.tasks.run(limits::POLLS_PER_TURN);
+            self.0.tasks.run(limits::POLLS_PER_TURN, || self.0.edits.are_whole() && self.0.pool.is_whole());
         }
         self.upkeep();
         Ok(())
@@ -306,6 +319,12 @@ impl Runtime {
         self.0.io.borrow().stats
     }
 
+    /// Lets the first connection's task panic at its `nth` operation or poll.
+    #[cfg(test)]
+    pub(crate) fn sabotage_for_test(&self, nth: u64) {
+        self.0.tasks.sabotage_for_test(nth);
+    }
+
     /// Tasks that ended in a panic so far.
     pub fn panics(&self) -> u64 {
         self.0.tasks.panics()
@@ -331,16 +350,22 @@ impl Runtime {
     }
 
     fn with_backend<T>(&self, work: impl FnOnce(&mut dyn Backend, &mut Scope<'_>) -> T) -> T {
+        #[cfg(test)]
+        self.0.tasks.point_for_test();
         self.with_scope(|driver, scope| work(driver.backend(), scope))
     }
 
     fn with_scope<T>(&self, work: impl FnOnce(&mut Driver, &mut Scope<'_>) -> T) -> T {
         let Io { driver, sockets, starved, stats } = &mut *self.0.io.borrow_mut();
-        work(driver, &mut Scope { sockets, tasks: &self.0.tasks, pool: &self.0.pool, starved, stats })
+        self.edit(|| {
+            work(driver, &mut Scope { sockets, tasks: &self.0.tasks, pool: &self.0.pool, starved, stats })
+        })
     }
 
     fn with_socket<T>(&self, key: SocketKey, work: impl FnOnce(&mut Socket, TaskId) -> T) -> T {
-        work(self.0.io.borrow_mut().sockets.live(key), self.0.tasks.current())
+        #[cfg(test)]
+        self.0.tasks.point_for_test();
+        self.edit(|| work(self.0.io.borrow_mut().sockets.live(key), self.0.tasks.current()))
     }
 }
 

@@ -13,7 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -49,6 +49,8 @@ enum State {
 struct Slot {
     generation: u32,
     state: State,
+    /// A panic of it is its own affair.
+    isolated: bool,
     future: Option<Recycled<dyn Future<Output = ()>>>,
 }
 
@@ -60,6 +62,18 @@ pub(super) struct Tasks {
     current: Cell<TaskId>,
     panics: Cell<u64>,
     blocks: Rc<Blocks>,
+    #[cfg(test)]
+    sabotage: Sabotage,
+}
+
+/// A panic to come, in a test.
+#[cfg(test)]
+#[derive(Debug, Default)]
+struct Sabotage {
+    /// The first isolated task.
+    victim: Cell<Option<TaskId>>,
+    /// Points until it panics; zero: it does not.
+    points_left: Cell<u64>,
 }
 
 impl Tasks {
@@ -71,21 +85,29 @@ impl Tasks {
             current: Cell::new(TaskId::NONE),
             panics: Cell::new(0),
             blocks: Rc::default(),
+            #[cfg(test)]
+            sabotage: Sabotage::default(),
         }
     }
 
-    pub(super) fn spawn(&self, future: impl Future<Output = ()> + 'static) -> TaskId {
+    /// Starts a task. `isolated`: a panic costs this task only; otherwise it goes up to the caller of [`Tasks::run`].
+    pub(super) fn spawn(&self, isolated: bool, future: impl Future<Output = ()> + 'static) -> TaskId {
         let future = self.recycled(future).erase();
         let mut slots = self.slots.borrow_mut();
         let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
-            slots.push(Slot { generation: 0, state: State::Free, future: None });
+            slots.push(Slot { generation: 0, state: State::Free, isolated: false, future: None });
             slots.len() as u32 - 1
         });
         let slot = &mut slots[index as usize];
         slot.generation = slot.generation.wrapping_add(1);
         slot.state = State::Queued;
+        slot.isolated = isolated;
         slot.future = Some(future);
         let id = TaskId { index, generation: slot.generation };
+        #[cfg(test)]
+        if isolated && self.sabotage.victim.get().is_none() {
+            self.sabotage.victim.set(Some(id));
+        }
         self.queue.borrow_mut().push_back(id);
         id
     }
@@ -118,12 +140,13 @@ impl Tasks {
         !self.queue.borrow().is_empty()
     }
 
-    /// Polls up to `budget` ready tasks.
-    pub(super) fn run(&self, budget: usize) {
+    /// Polls up to `budget` ready tasks. `is_sound` is asked after a panic of an isolated task: whether what the tasks
+    /// share can still be trusted. If not, the panic goes on to the caller.
+    pub(super) fn run(&self, budget: usize, is_sound: impl Fn() -> bool) {
         for _ in 0..budget {
             let next = self.queue.borrow_mut().pop_front();
             let Some(id) = next else { return };
-            self.poll(id);
+            self.poll(id, &is_sound);
         }
     }
 
@@ -151,6 +174,22 @@ impl Tasks {
         self.panics.get()
     }
 
+    /// A place where a test may have the first isolated task panic.
+    #[cfg(test)]
+    pub(super) fn point_for_test(&self) {
+        let Sabotage { victim, points_left } = &self.sabotage;
+        if points_left.get() > 0 && victim.get() == Some(self.current()) {
+            points_left.set(points_left.get() - 1);
+            assert!(points_left.get() > 0, "injected");
+        }
+    }
+
+    /// Lets the first isolated task panic at the `nth` such place.
+    #[cfg(test)]
+    pub(super) fn sabotage_for_test(&self, nth: u64) {
+        self.sabotage.points_left.set(nth);
+    }
+
     /// Drops every task.
     pub(super) fn clear(&self) {
         loop {
@@ -176,20 +215,24 @@ impl Tasks {
         self.blocks.trim();
     }
 
-    fn poll(&self, id: TaskId) {
-        let taken = {
+    fn poll(&self, id: TaskId, is_sound: &impl Fn() -> bool) {
+        let (taken, isolated) = {
             let mut slots = self.slots.borrow_mut();
             let slot = &mut slots[id.index as usize];
             if slot.generation != id.generation || slot.state != State::Queued {
                 return;
             }
             slot.state = State::Running;
-            slot.future.take()
+            (slot.future.take(), slot.isolated)
         };
         let Some(mut future) = taken else { return };
         self.current.set(id);
         let mut context = Context::from_waker(Waker::noop());
-        let outcome = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut future).poll(&mut context)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(test)]
+            self.point_for_test();
+            Pin::new(&mut future).poll(&mut context)
+        }));
         if matches!(outcome, Ok(Poll::Pending)) {
             self.current.set(TaskId::NONE);
             let mut slots = self.slots.borrow_mut();
@@ -203,12 +246,13 @@ impl Tasks {
             }
             return;
         }
-        if outcome.is_err() {
+        // A destructor may panic too.
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(future)));
+        for panic in [outcome.map(drop), dropped].into_iter().filter_map(Result::err) {
             self.panics.set(self.panics.get() + 1);
-        }
-        // A destructor may panic too; that costs nothing but the count.
-        if catch_unwind(AssertUnwindSafe(|| drop(future))).is_err() {
-            self.panics.set(self.panics.get() + 1);
+            if !isolated || !is_sound() {
+                resume_unwind(panic);
+            }
         }
         self.current.set(TaskId::NONE);
         let mut slots = self.slots.borrow_mut();
@@ -375,23 +419,26 @@ mod tests {
             .map(|n| {
                 let log = Rc::clone(&log);
                 let mut polls = 0;
-                tasks.spawn(poll_fn(move |_| {
-                    log.borrow_mut().push(n);
-                    polls += 1;
-                    if polls == 2 { Poll::Ready(()) } else { Poll::Pending }
-                }))
+                tasks.spawn(
+                    false,
+                    poll_fn(move |_| {
+                        log.borrow_mut().push(n);
+                        polls += 1;
+                        if polls == 2 { Poll::Ready(()) } else { Poll::Pending }
+                    }),
+                )
             })
             .collect();
-        tasks.run(10);
+        tasks.run(10, || true);
         assert_eq!(tasks.alive(), 3);
         tasks.wake(ids[2]);
         tasks.wake(ids[0]);
         tasks.wake(ids[2]);
-        tasks.run(10);
+        tasks.run(10, || true);
         assert_eq!(*log.borrow(), [0, 1, 2, 2, 0]);
         assert_eq!(tasks.alive(), 1);
         tasks.wake(ids[0]);
-        tasks.run(10);
+        tasks.run(10, || true);
         assert_eq!(log.borrow().len(), 5, "a finished task's name wakes nobody");
         tasks.clear();
         assert_eq!(tasks.alive(), 0);
@@ -401,12 +448,26 @@ mod tests {
     fn panicking_task_costs_only_itself() {
         let tasks = Tasks::new();
         let ran = Rc::new(Cell::new(false));
-        tasks.spawn(async { panic!("injected") });
+        tasks.spawn(true, async { panic!("injected") });
         let seen = Rc::clone(&ran);
-        tasks.spawn(async move { seen.set(true) });
-        tasks.run(10);
+        tasks.spawn(false, async move { seen.set(true) });
+        tasks.run(10, || true);
         assert!(ran.get());
         assert_eq!((tasks.panics(), tasks.alive()), (1, 0));
+    }
+
+    #[test]
+    fn panic_of_the_workers_own_task_or_in_shared_state_goes_on() {
+        let tasks = Tasks::new();
+        let run = |sound: bool| catch_unwind(AssertUnwindSafe(|| tasks.run(10, || sound)));
+        tasks.spawn(false, async { panic!("injected") });
+        assert!(run(true).is_err());
+        tasks.spawn(true, async { panic!("injected") });
+        assert!(run(false).is_err());
+        tasks.spawn(true, async { panic!("injected") });
+        assert!(run(true).is_ok());
+        assert_eq!(tasks.panics(), 3);
+        tasks.clear();
     }
 
     #[test]

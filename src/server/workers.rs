@@ -1,5 +1,7 @@
 //! The worker threads: started, commanded, awaited.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -71,7 +73,7 @@ impl Workers {
             let chosen = chosen.clone();
             let cpu = cpus.of_worker(&affinity, index, count);
             let body = move || {
-                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                finish_or_end_process(index, || {
                     // Before the worker's memory is touched, so that it lies close to its CPU.
                     if let Some(cpu) = cpu.filter(|&cpu| !affinity::bind_thread(cpu)) {
                         log::warn!(
@@ -82,16 +84,7 @@ impl Workers {
                     // The control thread waits for it.
                     let _ = chosen.send(backend);
                     worker::run(&setup, &runtime, &registry, receiver)
-                }));
-                match outcome {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        eprintln!("worker {index} cannot go on: {error}");
-                        std::process::exit(i32::from(EXIT_FAILURE));
-                    }
-                    // A panic outside of a connection's task: the state of this core can't be trusted.
-                    Err(_) => std::process::exit(i32::from(EXIT_PANIC)),
-                }
+                });
                 if running.left.fetch_sub(1, std::sync::atomic::Ordering::AcqRel) == 1 {
                     running.ended.notify_one();
                 }
@@ -164,6 +157,19 @@ impl Workers {
     }
 }
 
+/// Does a worker's work. When it cannot go on, neither can the process: nobody would serve its connections.
+fn finish_or_end_process(index: usize, work: impl FnOnce() -> io::Result<()>) {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            eprintln!("worker {index} cannot go on: {error}");
+            std::process::exit(i32::from(EXIT_FAILURE));
+        }
+        // A panic outside of a connection's task, or within an edit of shared state: this core can't be trusted.
+        Err(_) => std::process::exit(i32::from(EXIT_PANIC)),
+    }
+}
+
 /// What the command line says about CPUs.
 fn affinity_choice(options: &Options) -> Affinity {
     match &options.cpu_affinity {
@@ -186,5 +192,61 @@ fn io_choice(options: &Options) -> IoChoice {
             2 => RingLevel::Two,
             _ => RingLevel::Three,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a test of this file in a process of its own; its exit code, or `None` in that process itself.
+    fn exit_code_of(name: &str) -> Option<i32> {
+        if std::env::var_os("RINGWAY_TEST_ALONE").is_some() {
+            return None;
+        }
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("server::workers::tests::{name}"), "--nocapture"])
+            .env("RINGWAY_TEST_ALONE", "1")
+            .stderr(std::process::Stdio::null())
+            .status();
+        Some(status.unwrap().code().unwrap())
+    }
+
+    fn runtime() -> (MailboxSender<()>, Runtime) {
+        let (sender, receiver) = mailbox().unwrap();
+        let runtime = Runtime::epoll(receiver.bell()).unwrap();
+        // The bell stays with the sender.
+        (sender, runtime)
+    }
+
+    #[test]
+    fn panic_of_the_workers_own_task_ends_the_process_with_its_code() {
+        let code = exit_code_of("panic_of_the_workers_own_task_ends_the_process_with_its_code");
+        if code.is_some() {
+            return assert_eq!(code, Some(i32::from(EXIT_PANIC)));
+        }
+        let (_bell, runtime) = runtime();
+        runtime.spawn(async { panic!("injected") });
+        finish_or_end_process(0, || runtime.turn());
+    }
+
+    #[test]
+    fn panic_within_an_edit_of_shared_state_ends_the_process_with_its_code() {
+        let code = exit_code_of("panic_within_an_edit_of_shared_state_ends_the_process_with_its_code");
+        if code.is_some() {
+            return assert_eq!(code, Some(i32::from(EXIT_PANIC)));
+        }
+        let (_bell, runtime) = runtime();
+        let handle = runtime.clone();
+        runtime.spawn_isolated(async move { handle.edit(|| panic!("injected")) });
+        finish_or_end_process(0, || runtime.turn());
+    }
+
+    #[test]
+    fn panic_of_a_connections_task_ends_nothing() {
+        let (_bell, runtime) = runtime();
+        runtime.spawn_isolated(async { panic!("injected") });
+        finish_or_end_process(0, || runtime.turn());
+        assert_eq!((runtime.panics(), runtime.leaks().tasks), (1, 0));
     }
 }

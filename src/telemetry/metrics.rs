@@ -43,6 +43,19 @@ pub struct Scope<S: Stats> {
     blocks: Box<[OnceLock<Arc<Block<S>>>]>,
 }
 
+/// Something that a gauge counts while it lasts, however it ends.
+#[derive(Debug)]
+pub struct Active<'a, S: Stats> {
+    cells: &'a Cells<S>,
+    gauge: S,
+}
+
+impl<S: Stats> Drop for Active<'_, S> {
+    fn drop(&mut self) {
+        self.cells.gauge_dec(self.gauge);
+    }
+}
+
 // === impl Cells ===
 
 impl<S: Stats> Cells<S> {
@@ -75,6 +88,12 @@ impl<S: Stats> Cells<S> {
     #[inline]
     pub fn gauge_dec(&self, gauge: S) {
         self.gauge_sub(gauge, 1);
+    }
+
+    /// Adds one to a gauge until the guard is dropped.
+    pub fn active(&self, gauge: S) -> Active<'_, S> {
+        self.gauge_inc(gauge);
+        Active { cells: self, gauge }
     }
 
     #[inline]

@@ -37,6 +37,8 @@ pub struct UpstreamConnection {
 
 impl UpstreamConnection {
     pub(super) fn new(stream: TcpStream, cluster: &Rc<Cluster>, host: &Rc<Host>, id: u64, now: Now) -> Self {
+        // Before anything is counted, so that the count and its drop cannot be parted.
+        let local = stream.local_addr().ok();
         let stats = cluster.stats();
         stats.inc(ClusterStat::UpstreamCxTotal);
         stats.inc(ClusterStat::UpstreamCxHttp1Total);
@@ -44,7 +46,7 @@ impl UpstreamConnection {
         host.stats().inc(HostStat::CxTotal);
         host.stats().gauge_inc(HostStat::CxActive);
         Self {
-            local: stream.local_addr().ok(),
+            local,
             stream,
             cluster: Rc::clone(cluster),
             host: Rc::clone(host),

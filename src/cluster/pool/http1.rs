@@ -87,8 +87,10 @@ pub fn checkin(mut connection: UpstreamConnection, now: Now) {
     }
     connection.stream().set_bulk(false);
     connection.stream().watch_by(cluster.keeper());
-    cluster.kept(&host, options.idle_timeout.map(|idle| now.after(idle)));
-    host.idle().borrow_mut().push(connection);
+    cluster.runtime().edit(|| {
+        cluster.kept(&host, options.idle_timeout.map(|idle| now.after(idle)));
+        host.idle().borrow_mut().push(connection);
+    });
 }
 
 /// Drops idle connections of a host whose peer has closed, that said something unasked, or whose time is over.
