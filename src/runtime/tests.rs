@@ -74,11 +74,11 @@ fn settle(runtime: &Runtime) {
 
 /// Turns until `done`; the deadline makes a hang a failure.
 fn turn_until(runtime: &Runtime, done: &Cell<bool>) {
-    let deadline = runtime.now().0 + 10_000_000_000;
+    let deadline = runtime.now().0 + 60_000_000_000;
     let tick = runtime.clone();
     runtime.spawn(async move { tick.sleep_until(Now(deadline)).await });
     while !done.get() {
-        assert!(runtime.now().0 < deadline, "no end within 10 s");
+        assert!(runtime.now().0 < deadline, "no end within a minute");
         runtime.turn().unwrap();
     }
 }
