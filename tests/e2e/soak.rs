@@ -7,6 +7,11 @@ use crate::harness::{Client, Config, Message, Proxy, Random, Upstream, chunked, 
 
 const CLIENTS: u64 = 8;
 const LARGE: usize = 1 << 20;
+/// A slow client's pause.
+const BETWEEN_PIECES: Duration = Duration::from_millis(1);
+/// How much resident memory may grow from one round to the next, in bytes: what clients that abort leave is given back, so
+/// only a leak grows with the number of requests.
+const GROWTH_BYTES_MAX: u64 = 4 << 20;
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -79,7 +84,18 @@ fn client(port: u16, seed: u64, until: Instant) -> u64 {
             let mut writer = client.stream().try_clone().unwrap();
             let abort_at = (random.below(8) == 0).then(|| random.below(bytes.len()));
             let sent = bytes[..abort_at.unwrap_or(bytes.len())].to_vec();
-            let writing = std::thread::spawn(move || writer.write_all(&sent));
+            let slow_writer = random.below(6) == 0;
+            let writing = std::thread::spawn(move || {
+                if !slow_writer {
+                    return writer.write_all(&sent);
+                }
+                // In small pieces, and now and then a pause: what arrives is cut everywhere.
+                sent.chunks(1 + sent.len() / 64).try_for_each(|piece| {
+                    std::thread::park_timeout(BETWEEN_PIECES);
+                    writer.write_all(piece)
+                })
+            });
+            let slow_reader = random.below(6) == 0;
             if abort_at.is_some() {
                 if random.below(2) == 0 {
                     client.reset_on_close();
@@ -89,6 +105,9 @@ fn client(port: u16, seed: u64, until: Instant) -> u64 {
                 break;
             }
             for (path, body, _) in &batch {
+                if slow_reader {
+                    std::thread::park_timeout(BETWEEN_PIECES * 20);
+                }
                 let response = client.response();
                 assert_eq!(response.status(), 200, "seed {seed}: {path}");
                 assert!(response.body == expected(path, body), "seed {seed}: {path} came back changed");
@@ -111,14 +130,22 @@ on_each_backend! {
         let proxy = Proxy::start(io, &Config::to(upstream.port).arguments(&["--concurrency", "2"]));
         let port = proxy.port;
         let seconds = setting("RINGWAY_SOAK_SECONDS").unwrap_or(3);
-        let until = Instant::now() + Duration::from_secs(seconds);
-        let clients = (0..CLIENTS)
-            .map(|number| std::thread::spawn(move || client(port, seed.wrapping_add(number), until)))
-            .collect::<Vec<_>>();
-        let checked = clients.into_iter().map(|client| client.join().unwrap()).sum::<u64>();
-        println!("{checked} responses checked");
-        assert!(checked > 0);
-        proxy.wait_until_idle();
+        let round = |seed: u64| {
+            let until = Instant::now() + Duration::from_secs(seconds.div_ceil(2));
+            let clients = (0..CLIENTS)
+                .map(|number| std::thread::spawn(move || client(port, seed.wrapping_add(number), until)))
+                .collect::<Vec<_>>();
+            let checked = clients.into_iter().map(|client| client.join().unwrap()).sum::<u64>();
+            println!("{checked} responses checked");
+            assert!(checked > 0);
+            proxy.wait_until_idle();
+        };
+        round(seed);
+        let resident = proxy.resident_bytes();
+        round(seed.wrapping_add(CLIENTS));
+        crate::harness::until("memory is as it was after the first round", || {
+            proxy.resident_bytes() <= resident + GROWTH_BYTES_MAX
+        });
         for gauge in [
             "cluster.upstream.upstream_rq_active",
             "cluster.upstream.upstream_rq_pending_active",

@@ -1,15 +1,26 @@
 //! A client on a plain socket.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::{Arc, Weak};
 
 use super::PATIENCE;
 use super::message::{Message, Otherwise, Reader};
 
 /// A connection to the proxy.
 #[derive(Debug)]
-pub(crate) struct Client(Reader<TcpStream>);
+pub(crate) struct Client(Reader<Shared>);
+
+/// The client's socket, which the proxy's harness may end too. Closed with the client.
+#[derive(Debug)]
+pub(super) struct Shared(Arc<TcpStream>);
+
+impl Read for Shared {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(into)
+    }
+}
 
 impl Client {
     pub(crate) fn connect(port: u16) -> Self {
@@ -21,19 +32,24 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self(Reader::new(stream)))
+        Ok(Self(Reader::new(Shared(Arc::new(stream)))))
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
-        &self.0.stream
+        &self.0.stream.0
+    }
+
+    /// Its socket as long as it lives.
+    pub(super) fn socket(&self) -> Weak<TcpStream> {
+        Arc::downgrade(&self.0.stream.0)
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.0.stream.write_all(bytes.as_ref()).unwrap();
+        self.stream().write_all(bytes.as_ref()).unwrap();
     }
 
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.0.stream.write_all(bytes.as_ref())
+        self.stream().write_all(bytes.as_ref())
     }
 
     /// A complete final response to a request of this method; fails on anything else.
@@ -104,7 +120,7 @@ impl Client {
     }
 
     pub(crate) fn shutdown_write(&self) {
-        self.0.stream.shutdown(Shutdown::Write).unwrap();
+        self.stream().shutdown(Shutdown::Write).unwrap();
     }
 
     /// Closing sends a reset instead of an end.
@@ -114,7 +130,7 @@ impl Client {
         #[allow(unsafe_code, reason = "std has no stable way to set SO_LINGER")]
         let set = unsafe {
             libc::setsockopt(
-                self.0.stream.as_raw_fd(),
+                self.stream().as_raw_fd(),
                 libc::SOL_SOCKET,
                 libc::SO_LINGER,
                 std::ptr::from_ref(&linger).cast(),

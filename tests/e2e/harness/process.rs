@@ -1,11 +1,11 @@
 //! The proxy as a child process.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 
 use super::{Client, Config, Io, Message, PATIENCE, until};
 
@@ -21,6 +21,8 @@ pub(crate) struct Proxy {
     pub(crate) port: u16,
     admin: u16,
     log: Arc<Log>,
+    /// Connections made by [`Proxy::connect`].
+    clients: Mutex<Vec<Weak<TcpStream>>>,
     /// Where its bootstrap is.
     _folder: TempFolder,
 }
@@ -61,14 +63,16 @@ impl Proxy {
         let log = Arc::new(Log::default());
         let (writer, stderr) = (Arc::clone(&log), child.stderr.take().unwrap());
         std::thread::spawn(move || writer.fill(BufReader::new(stderr)));
-        let proxy = Self { child, port, admin, log, _folder: folder };
+        let proxy = Self { child, port, admin, log, clients: Mutex::default(), _folder: folder };
         proxy.wait_for_log("serving");
         assert_eq!(proxy.admin("GET", "/ready").text(), "LIVE\n");
         proxy
     }
 
     pub(crate) fn connect(&self) -> Client {
-        Client::connect(self.port)
+        let client = Client::connect(self.port);
+        self.clients.lock().unwrap().push(client.socket());
+        client
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -135,8 +139,13 @@ impl Proxy {
         status.unwrap()
     }
 
-    /// Ends it by SIGTERM; it must drain and exit with 0.
+    /// Ends it by SIGTERM; it must drain and exit with 0. Clients of [`Proxy::connect`] leave before: a drain gives those
+    /// that stay a second of grace.
     pub(crate) fn end(mut self) {
+        for client in self.clients.lock().unwrap().drain(..).filter_map(|client| client.upgrade()) {
+            // It may be gone already.
+            let _ = client.shutdown(Shutdown::Both);
+        }
         self.signal(libc::SIGTERM);
         let status = self.wait();
         assert_eq!(status.code(), Some(0), "its log:\n{}", self.log.text.lock().unwrap().0);
