@@ -1,7 +1,10 @@
 //! The bootstrap a process starts with: the files of the command line, or the embedded demonstration.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
+use crate::base::limits::CONFIG_TEXT_BYTES_MAX;
 use crate::cli::{Action, Options};
 use crate::config::bootstrap::Bootstrap;
 use crate::config::error::ConfigError;
@@ -39,10 +42,16 @@ pub(super) fn load(options: &Options, demo: Option<&str>) -> Result<LoadedBootst
     Ok(loaded)
 }
 
+/// The text of a file, one byte more than is accepted at most: the file may be a device without an end.
 fn read(path: &Path) -> Result<String, ConfigError> {
     let name = path.display();
-    let bytes =
-        std::fs::read(path).map_err(|error| ConfigError::new("", format!("cannot read {name}: {error}")))?;
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(CONFIG_TEXT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| ConfigError::new("", format!("cannot read {name}: {error}")))?;
+    if bytes.len() > CONFIG_TEXT_BYTES_MAX {
+        return Err(ConfigError::new("", format!("{name} is longer than {CONFIG_TEXT_BYTES_MAX} bytes")));
+    }
     String::from_utf8(bytes).map_err(|_| ConfigError::new("", format!("{name} is not UTF-8 text")))
 }
 
@@ -63,4 +72,21 @@ fn name_node(bootstrap: &mut Bootstrap, options: &Options) {
 /// Whether the embedded demonstration is asked for.
 pub(super) fn is_demo(options: &Options) -> bool {
     options.action == Action::Demo
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_that_cannot_be_a_configuration_is_refused_by_name() {
+        for (path, reason) in [
+            ("/dev/zero", "/dev/zero is longer than 67108864 bytes"),
+            ("/", "cannot read /: Is a directory"),
+            ("/nowhere.yaml", "cannot read /nowhere.yaml: No such file"),
+        ] {
+            let error = read(Path::new(path)).unwrap_err();
+            assert!(error.reason.starts_with(reason), "{error}");
+        }
+    }
 }

@@ -133,6 +133,18 @@ def variants():
                         ("empty stat_prefix", {"prefix": 'stat_prefix: ""'}), ("via", {"manager": "via: a"}),
                         ("server header", {"manager": "server_header_transformation: pass_through"})):
         yield what, ".yaml", manager(**parts), None
+    yield ("listener name twice", ".yaml", "static_resources: {listeners: [%s]}" % ", ".join(
+        ["{name: l, filter_chains: [{}], address: {socket_address: {address: 127.0.0.1, port_value: 0}}}"] * 2),
+        "Envoy drops the second silently")
+    for tag in ("{tag_name: envoy.cluster_name}", "{tag_name: envoy.nothing}", "{tag_name: a, regex: '^a(?=b)(c)'}", "{tag_name: a, regex: '(?i)(c)'}",
+                "{tag_name: a, regex: '('}", "{tag_name: a, regex: ''}", "{tag_name: a, fixed_value: b}", "{fixed_value: b}", r"{tag_name: a, regex: '(a)\1'}"):
+        yield f"tag {tag}", ".yaml", f"stats_config: {{stats_tags: [{tag}]}}", None
+    for matcher in ("reject_all: true", "reject_all: false", "inclusion_list: {patterns: []}", "exclusion_list: {patterns: [{prefix: a}]}",
+                    "inclusion_list: {patterns: [{safe_regex: {regex: '('}}]}", ""):
+        late = "Envoy finds this only when it starts" if "'('" in matcher else None
+        yield f"stats_matcher {matcher}", ".yaml", f"stats_config: {{stats_matcher: {{{matcher}}}}}", late
+    for buckets in ("[1, 2.5]", "[2, 1]", "[1, 1]", "[0]", "[-1]", "[]"):
+        yield f"buckets {buckets}", ".yaml", f"stats_config: {{histogram_bucket_settings: [{{match: {{prefix: a}}, buckets: {buckets}}}]}}", None
     yield "no router", ".yaml", manager(filters="  []"), "without a router no request is ever answered"
     json = '{"static_resources":{"clusters":[{"name":"a","connect_timeout":"1s"%s}]}}'
     for what, text in (("plain", json % ""), ("comma behind the last", json % ","), ("single quotes", (json % "").replace('"', "'")),

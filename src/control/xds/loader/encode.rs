@@ -132,6 +132,11 @@ impl<'a> Encoder<'a> {
     }
 
     fn unknown_field(&mut self, message: Message, entry: &Entry, object: &Node) {
+        let found = if self.allow_unknown_fields { &self.warnings } else { &self.errors };
+        if found.len() >= CONFIG_ERRORS_MAX {
+            // Nobody would read it, and looking for what was meant takes its time.
+            return;
+        }
         let key = &*entry.key;
         self.within_field(key, |encoder| {
             let mut reason = format!("no such field in {}", message.name());
