@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod dump;
 mod metrics;
+mod patience;
 mod process;
 mod runtime_layers;
 #[cfg(test)]
@@ -156,7 +157,8 @@ struct Start {
 }
 
 fn bind_admin(admin: &crate::config::bootstrap::Admin) -> Result<AdminListener, String> {
-    let listener = match admin.address {
+    let what = format!("admin on {}", admin.address);
+    let listener = patience::while_in_use(&what, || match admin.address {
         Address::Ip(address) => {
             let options = ListenOptions {
                 ipv4_compat: admin.ipv4_compat,
@@ -171,7 +173,7 @@ fn bind_admin(admin: &crate::config::bootstrap::Admin) -> Result<AdminListener, 
             })
         }
         Address::Pipe(_) => AdminListener::bind(&admin.address),
-    };
+    });
     listener.map_err(|error| format!("admin: cannot listen on {}: {error}", admin.address))
 }
 
@@ -273,7 +275,9 @@ fn bind(
             };
             let options = listen_options(config, address, listen.ipv4_compat, &listen.socket_options);
             let failed = |error| format!("listener {}: cannot listen on {address}: {error}", config.name);
-            let sockets = listen::bind(&options, workers).map_err(failed)?;
+            let what = format!("listener {} on {address}", config.name);
+            let sockets =
+                patience::while_in_use(&what, || listen::bind(&options, workers)).map_err(failed)?;
             let local = sockets.first().map_or(Ok(address), listen::local_addr).map_err(failed)?;
             addresses.push(Address::Ip(local));
             bound.push((place, sockets));

@@ -50,7 +50,11 @@ const BANS: &[Ban] = &[
     // And when a worker thread has died: nothing that could unwind may run any more.
     ban("process :: exit", &["main.rs", "server/workers.rs"], "exit codes are decided in one place"),
     // The last words of a process whose log queue is full: there is no event to wait for.
-    ban("thread :: sleep", &["telemetry/log/sink.rs"], "wait for an event with a deadline"),
+    ban(
+        "thread :: sleep",
+        &["telemetry/log/sink.rs", "server/patience.rs"],
+        "wait for an event with a deadline",
+    ),
     ban("todo !", &[], "what is not written is not landed"),
     ban("unimplemented !", &[], "what is not written is not landed"),
     ban("dbg !", &[], "the application log is for that"),
