@@ -9,6 +9,7 @@ equal, but for the differences that differences.toml lists with a reason. A list
 import argparse
 import contextlib
 import fnmatch
+import json
 import pathlib
 import re
 import select
@@ -18,6 +19,7 @@ import time
 import tomllib
 
 import cases
+import cases_more  # noqa: F401 (adds its cases)
 import rig
 from upstream import Upstream
 
@@ -28,9 +30,10 @@ QUIET_S = 0.05  # how long a connection that should stay open is watched for a c
 UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
 
 
-def bootstrap(ports):
+def bootstrap(ports, folder):
     text = (HERE / "differential.yaml").read_text()
-    return re.sub(r"@([a-z_]+)@", lambda match: str(ports[match[1]]), text)
+    values = {**ports, "folder": folder}
+    return re.sub(r"@([a-z_]+)@", lambda match: str(values[match[1]]), text)
 
 
 def perform(case, port, upstreams):
@@ -84,7 +87,7 @@ def perform(case, port, upstreams):
 
 def settle(case):
     """A client that has gone leaves the proxy to finish on its own: what reaches the upstream late must not count for the next case."""
-    if cases.EOF in case.send:
+    if cases.EOF in case.send or case.tunnel or case.listener == "tunnels":
         time.sleep(0.2)
 
 
@@ -119,6 +122,9 @@ def describe(body):
 def header_facts(prefix, headers):
     """Values by name. The order of different names carries no meaning, that of one name's values does."""
     facts = {}
+    odd = sorted(name for name in getattr(headers, "names", ()) if name != name.lower())
+    if odd:
+        facts[f"{prefix}.spelling"] = " ".join(odd)
     for name, value in headers:
         if name == "date":
             value = "<date>"
@@ -146,9 +152,11 @@ def upstream_facts(upstreams):
     return facts
 
 
-def run_all(argv, ports, upstreams, chosen):
+def run_all(argv, ports, upstreams, chosen, log_path):
     """The facts of every case through one proxy."""
     results = {}
+    log_path.unlink(missing_ok=True)
+    log = AccessLog(log_path, ports["plain"])
     with rig.Process(argv, ready_port=ports["plain"]) as proxy:
         for listener in {case.listener for case in chosen}:
             rig.wait_for(lambda: rig.accepts(ports[listener]), f"listener {listener}")
@@ -162,6 +170,7 @@ def run_all(argv, ports, upstreams, chosen):
                 raise
             settle(case)
             facts.update(upstream_facts(upstreams))
+            facts.update(log_facts(log.records(case)))
             proxy.check()
             results[case.name] = {key: mask(value, ports) for key, value in facts.items()}
     return results
@@ -171,6 +180,40 @@ def mask(value, ports):
     for name, port in ports.items():
         value = value.replace(f":{port}", f":<{name}>")
     return value
+
+
+class AccessLog:
+    """What the proxy has recorded of each case: the lines before the mark that a request of its own leaves."""
+
+    def __init__(self, path, port):
+        self.path = path
+        self.port = port
+        self.taken = 0
+
+    def records(self, case):
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: mark.test\r\nconnection: close\r\n\r\n")
+            rig.Reader(connection).rest()
+        found = rig.wait_for(self.until_mark, f"the access log's mark after {case.name}")
+        self.taken += len(found)
+        return found[:-1]
+
+    def until_mark(self):
+        text = self.path.read_text() if self.path.exists() else ""
+        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")][self.taken :]
+        marks = [index for index, line in enumerate(lines) if line["authority"] == "mark.test"]
+        return lines[: marks[0] + 1] if marks else None
+
+
+def log_facts(records):
+    facts = {}
+    for index, record in enumerate(records):
+        record["has"] = sorted(name for name, took in record["has"].items() if took is not None)
+        for name, value in record.items():
+            if isinstance(value, str) and len(value) > 300:
+                value = f"{len(value)} bytes"
+            facts[f"log.{index}.{name}"] = value if isinstance(value, str) else json.dumps(value)
+    return facts
 
 
 def differences(ours, theirs):
@@ -202,21 +245,24 @@ def run():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="*", help="cases by name, with wildcards")
     parser.add_argument("--self", action="store_true", help="Envoy on both sides")
+    parser.add_argument("--io-backend", default="auto", help="Ringway's")
     arguments = parser.parse_args()
 
     chosen = [case for case in cases.CASES if fnmatch.fnmatchcase(case.name, arguments.only)]
     upstreams = [Upstream("one"), Upstream("two")]
-    names = re.findall(r"@([a-z_]+)@", (HERE / "differential.yaml").read_text())
-    ports = dict(zip(sorted(set(names)), rig.free_ports(len(set(names)))))
+    names = set(re.findall(r"@([a-z_]+)@", (HERE / "differential.yaml").read_text())) - {"folder"}
+    ports = dict(zip(sorted(names), rig.free_ports(len(names))))
     ports.update({upstream.name: upstream.port for upstream in upstreams})
 
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "bootstrap.yaml"
-        path.write_text(bootstrap(ports))
-        envoy = [rig.envoy(), "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
-        ours = envoy if arguments.self else [rig.ringway(), "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
-        theirs_facts = run_all(envoy, ports, upstreams, chosen)
-        ours_facts = run_all(ours, ports, upstreams, chosen)
+        path.write_text(bootstrap(ports, folder))
+        flags = ["-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "5"]
+        envoy = [rig.envoy(), *flags]
+        ours = envoy if arguments.self else [rig.ringway(), *flags, "--io-backend", arguments.io_backend]
+        log = pathlib.Path(folder) / "access.log"
+        theirs_facts = run_all(envoy, ports, upstreams, chosen, log)
+        ours_facts = run_all(ours, ports, upstreams, chosen, log)
 
     entries = [] if arguments.self else listed()
     unlisted = []

@@ -140,6 +140,14 @@ class Message:
         return [value for key, value in self.headers if key == name]
 
 
+class Fields(list):
+    """Pairs of name (in lower case) and value, and the names as they were spelt."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+
 class Reader:
     """Takes messages off a socket."""
 
@@ -179,10 +187,11 @@ class Reader:
         return taken
 
     def fields(self, block):
-        fields = []
+        fields = Fields()
         for line in block.split(b"\r\n"):
             if line:
                 name, _, value = line.partition(b":")
+                fields.names.add(name.decode("latin1"))
                 fields.append((name.strip().lower().decode("latin1"), value.strip().decode("latin1")))
         return fields
 

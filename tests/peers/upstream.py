@@ -17,7 +17,7 @@ class Reply:
 
     raw: bytes = OK
     early: bytes = b""  # sent after the head, before the body is read
-    then: str = "keep"  # or "close", "reset", "hang" (neither answer nor close until the client goes)
+    then: str = "keep"  # or "close", "reset", "hang" (neither answer nor close until the client goes), "end" (answer, then close, tunnel or not)
 
 
 class Upstream:
@@ -73,6 +73,8 @@ class Upstream:
                     connection.close()
                     return
                 connection.sendall(reply.raw)
+                if reply.then == "end":
+                    return
                 if b" 101 " in reply.raw[:16] or (start_line.startswith(b"CONNECT ") and b" 200 " in reply.raw[:16]):
                     self.echo(connection, reader)
                     return
