@@ -190,13 +190,27 @@ pub enum HeaderKeyFormat {
     LowerCase,
     /// `Content-Type`: first letters upper case. Source: `proper_case_words`.
     ProperCaseWords,
-    /// As received; names added here are in lower case. Source: the stateful formatter `preserve_case`.
+    /// As received, set on the side that receives; names added here are in lower case. Source: the stateful formatter
+    /// `preserve_case`.
     PreserveCase {
         /// How names without an original case are written. Source: `formatter_type_on_envoy_headers`.
         proper_case_added: bool,
         /// Whether the reason phrase of a response is forwarded. Source: `forward_reason_phrase`.
         forward_reason_phrase: bool,
     },
+}
+
+impl HeaderKeyFormat {
+    /// How a message is written that came in on one side, with this format, and goes out on the other. The receiving side
+    /// decides whether names are kept as they came, as in Envoy: requests by the connection manager's word, responses by
+    /// the cluster's.
+    pub fn towards(self, sent_by: Self) -> Self {
+        match (self, sent_by) {
+            (Self::PreserveCase { .. }, _) => self,
+            (_, Self::PreserveCase { .. }) => Self::LowerCase,
+            _ => sent_by,
+        }
+    }
 }
 
 /// Limits that do not depend on the HTTP version. Source: Envoy `core.v3.HttpProtocolOptions`.

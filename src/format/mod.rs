@@ -11,7 +11,7 @@ mod environment;
 pub mod error;
 pub mod filter;
 pub mod formatter;
-mod grpc_status;
+pub mod grpc_status;
 pub mod header_additions;
 pub mod json;
 pub mod local_reply;

@@ -34,6 +34,8 @@ pub(super) struct BodyCopy {
     pub(super) bytes: u64,
     /// Bytes moved so far, framing as received included.
     pub(super) wire_bytes: u64,
+    /// Bytes queued towards the receiver so far, framing as sent included.
+    pub(super) sent_bytes: u64,
     /// Times reading paused for the receiver.
     pub(super) pauses: u64,
     /// Times it went on after that.
@@ -73,7 +75,18 @@ impl BodyCopy {
         };
         let decoder = BodyDecoder::new(length, limits);
         let done = decoder.is_end();
-        Self { decoder, framing, paused: false, done, bulk, bytes: 0, wire_bytes: 0, pauses: 0, resumes: 0 }
+        Self {
+            decoder,
+            framing,
+            paused: false,
+            done,
+            bulk,
+            bytes: 0,
+            wire_bytes: 0,
+            sent_bytes: 0,
+            pauses: 0,
+            resumes: 0,
+        }
     }
 
     /// Begins with a receiver, the first or the one of a retry: settles how trailers of a chunked body go on.
@@ -224,12 +237,14 @@ impl BodyCopy {
 
     fn send(&mut self, data: Chunk, to: &TcpStream) -> Result<(), CopyError> {
         self.bytes += data.len() as u64;
+        self.sent_bytes += data.len() as u64;
         if self.framing == Framing::Plain {
             to.send(data);
             return Ok(());
         }
         let mut line = [0; encode::CHUNK_START_BYTES_MAX];
         let start = encode::chunk_start(data.len(), &mut line);
+        self.sent_bytes += (start.len() + encode::CHUNK_END.len()) as u64;
         if !to.send_copy(start) {
             return Err(CopyError::Exhausted);
         }
@@ -241,9 +256,13 @@ impl BodyCopy {
         match self.framing {
             Framing::Plain => Ok(()),
             Framing::Chunked { trailers: Some(names) } if !trailers.is_empty() => {
-                super::wire::send_trailers(runtime, to, trailers, names)
+                self.sent_bytes += super::wire::send_trailers(runtime, to, trailers, names)? as u64;
+                Ok(())
             }
-            Framing::Chunked { .. } if to.send_copy(encode::LAST_CHUNK) => Ok(()),
+            Framing::Chunked { .. } if to.send_copy(encode::LAST_CHUNK) => {
+                self.sent_bytes += encode::LAST_CHUNK.len() as u64;
+                Ok(())
+            }
             Framing::Chunked { .. } => Err(CopyError::Exhausted),
         }
     }

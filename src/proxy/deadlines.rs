@@ -17,6 +17,8 @@ pub(super) struct Deadlines {
     pub(super) request_due: Option<Now>,
     /// When the stream must be over (`max_stream_duration`).
     pub(super) stream_due: Option<Now>,
+    /// When the upstream request must be over (`max_stream_duration` of the cluster, or of the request's own header).
+    pub(super) upstream_due: Option<Now>,
     /// Longest time from the complete request to the complete response (route `timeout`).
     pub(super) response: Option<Duration>,
     /// When the request was complete.
@@ -30,6 +32,9 @@ impl Deadlines {
         let passed = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
         if passed(self.stream_due) {
             return Some(ProxyError::MaxStreamDuration { request_complete });
+        }
+        if passed(self.upstream_due) {
+            return Some(ProxyError::UpstreamMaxStreamDuration { request_complete });
         }
         match self.request_complete {
             None if passed(self.request_due) => return Some(ProxyError::RequestTimeout),

@@ -43,8 +43,12 @@ pub enum ProxyError {
     StreamIdleTimeout { request_complete: bool },
     /// `max_stream_duration` of the connection manager or the route passed.
     MaxStreamDuration { request_complete: bool },
+    /// `max_stream_duration` of the cluster, or the request's own `x-envoy-upstream-stream-duration-ms`, passed.
+    UpstreamMaxStreamDuration { request_complete: bool },
     /// The path could not be normalised or holds escaped slashes.
     PathRejected,
+    /// A target that no route can match: `OPTIONS *`.
+    PathNotAbsolute,
     /// A header with an underscore where they are refused.
     UnderscoreInHeader,
     /// An upgrade or CONNECT that nothing allows.
@@ -59,6 +63,8 @@ pub enum ProxyError {
     Connect(ConnectError),
     /// The endpoint closed or reset before a byte of the response.
     UpstreamClosed { reset: bool },
+    /// The endpoint ended a tunnel.
+    UpstreamTunnelClosed,
     /// The endpoint closed within its response.
     UpstreamTruncated,
     /// The response's head was refused.
@@ -87,6 +93,7 @@ impl ProxyError {
             | Self::UpgradeRefused => Side::Downstream,
             Self::StreamIdleTimeout { .. }
             | Self::MaxStreamDuration { .. }
+            | Self::PathNotAbsolute
             | Self::NoRoute
             | Self::NoCluster { .. }
             | Self::NoHealthyUpstream
@@ -97,6 +104,8 @@ impl ProxyError {
             | Self::ResponseHead(_)
             | Self::ResponseHeadTruncated
             | Self::ResponseBody(_)
+            | Self::UpstreamTunnelClosed
+            | Self::UpstreamMaxStreamDuration { .. }
             | Self::ResponseTimeout => Side::Upstream,
         }
     }
@@ -109,11 +118,13 @@ impl ProxyError {
     /// Status of the local reply; `None`: nobody is there to read one.
     pub fn status(self) -> Option<u16> {
         Some(match self {
-            Self::DownstreamClosed => return None,
+            Self::DownstreamClosed | Self::UpstreamTunnelClosed => return None,
             Self::RequestHead(error) => error.status(),
             Self::RequestBody(error) => error.status(),
             Self::RequestHeadersTimeout | Self::RequestTimeout => 408,
-            Self::StreamIdleTimeout { request_complete } | Self::MaxStreamDuration { request_complete } => {
+            Self::StreamIdleTimeout { request_complete }
+            | Self::MaxStreamDuration { request_complete }
+            | Self::UpstreamMaxStreamDuration { request_complete } => {
                 if request_complete {
                     504
                 } else {
@@ -122,7 +133,7 @@ impl ProxyError {
             }
             Self::PathRejected | Self::UnderscoreInHeader => 400,
             Self::UpgradeRefused => 403,
-            Self::NoRoute => 404,
+            Self::NoRoute | Self::PathNotAbsolute => 404,
             Self::NoCluster { status } => status,
             Self::NoHealthyUpstream | Self::Connect(_) | Self::UpstreamClosed { .. } => 503,
             Self::UpstreamTruncated
@@ -137,25 +148,31 @@ impl ProxyError {
     /// Envoy's response flag.
     pub fn flag(self) -> Option<ResponseFlag> {
         Some(match self {
-            Self::RequestHead(_) | Self::RequestBody(_) => ResponseFlag::DownstreamProtocolError,
+            // What Envoy's codec takes and its connection manager refuses has no flag.
+            Self::RequestHead(HeadError::HostMissing | HeadError::TargetFragment) => return None,
+            Self::RequestHead(_) | Self::RequestBody(_) | Self::UnderscoreInHeader => {
+                ResponseFlag::DownstreamProtocolError
+            }
             Self::DownstreamClosed => ResponseFlag::DownstreamConnectionTermination,
             Self::StreamIdleTimeout { .. } => ResponseFlag::StreamIdleTimeout,
-            Self::MaxStreamDuration { .. } => ResponseFlag::DurationTimeout,
+            Self::UpstreamMaxStreamDuration { .. } => ResponseFlag::UpstreamMaxStreamDurationReached,
             Self::NoRoute => ResponseFlag::NoRouteFound,
             Self::NoCluster { .. } => ResponseFlag::NoClusterFound,
             Self::NoHealthyUpstream => ResponseFlag::NoHealthyUpstream,
             Self::Connect(_) => ResponseFlag::UpstreamConnectionFailure,
-            Self::UpstreamClosed { .. } | Self::UpstreamTruncated => {
+            Self::UpstreamClosed { .. } | Self::UpstreamTunnelClosed => {
                 ResponseFlag::UpstreamConnectionTermination
             }
-            Self::ResponseHead(_) | Self::ResponseHeadTruncated | Self::ResponseBody(_) => {
-                ResponseFlag::UpstreamProtocolError
-            }
+            Self::UpstreamTruncated
+            | Self::ResponseHead(_)
+            | Self::ResponseHeadTruncated
+            | Self::ResponseBody(_) => ResponseFlag::UpstreamProtocolError,
             Self::ResponseTimeout => ResponseFlag::UpstreamRequestTimeout,
             Self::RequestHeadersTimeout
             | Self::RequestTimeout
+            | Self::MaxStreamDuration { .. }
             | Self::PathRejected
-            | Self::UnderscoreInHeader
+            | Self::PathNotAbsolute
             | Self::UpgradeRefused
             | Self::HeadOverflow => return None,
         })
@@ -171,8 +188,10 @@ impl ProxyError {
             Self::RequestTimeout => details::REQUEST_OVERALL_TIMEOUT,
             Self::StreamIdleTimeout { .. } => details::STREAM_IDLE_TIMEOUT,
             Self::MaxStreamDuration { .. } => details::MAX_DURATION_TIMEOUT,
+            Self::UpstreamMaxStreamDuration { .. } => details::UPSTREAM_MAX_STREAM_DURATION_REACHED,
             Self::PathRejected => details::PATH_NORMALIZATION_FAILED,
             Self::UnderscoreInHeader => "http1.unexpected_underscore",
+            Self::PathNotAbsolute => details::ABSOLUTE_PATH_REJECTED,
             Self::UpgradeRefused => details::UPGRADE_FAILED,
             Self::NoRoute => details::ROUTE_NOT_FOUND,
             Self::NoCluster { .. } => details::CLUSTER_NOT_FOUND,
@@ -184,11 +203,13 @@ impl ProxyError {
                 "upstream_reset_before_response_started{remote_connection_failure}"
             }
             Self::UpstreamClosed { .. } => "upstream_reset_before_response_started{connection_termination}",
-            Self::UpstreamTruncated => "upstream_reset_after_response_started{connection_termination}",
             Self::ResponseHead(_) | Self::ResponseHeadTruncated => {
                 "upstream_reset_before_response_started{protocol_error}"
             }
-            Self::ResponseBody(_) => "upstream_reset_after_response_started{protocol_error}",
+            Self::UpstreamTunnelClosed => "upstream_reset_after_response_started{connection_termination}",
+            Self::ResponseBody(_) | Self::UpstreamTruncated => {
+                "upstream_reset_after_response_started{protocol_error}"
+            }
             Self::ResponseTimeout => details::RESPONSE_TIMEOUT,
             Self::HeadOverflow => "http1.headers_too_large",
         }
@@ -198,15 +219,14 @@ impl ProxyError {
     pub fn body(self) -> &'static str {
         match self {
             // What Envoy's codec takes and its connection manager refuses has no body.
-            Self::RequestHead(HeadError::HostMissing | HeadError::TargetFragment | HeadError::Connection) => {
-                ""
-            }
+            Self::RequestHead(HeadError::HostMissing | HeadError::TargetFragment) => "",
             Self::RequestHead(error) => reason(error.status()),
             Self::RequestBody(error) => reason(error.status()),
             Self::RequestHeadersTimeout => "request header timeout",
             Self::RequestTimeout => "request timeout",
             Self::StreamIdleTimeout { .. } => "stream timeout",
             Self::MaxStreamDuration { .. } => "downstream duration timeout",
+            Self::UpstreamMaxStreamDuration { .. } => "upstream max stream duration reached",
             Self::NoHealthyUpstream => "no healthy upstream",
             Self::Connect(ConnectError::Timeout) => {
                 "upstream connect error or disconnect/reset before headers. reset reason: connection timeout"
@@ -225,7 +245,9 @@ impl ProxyError {
             }
             Self::ResponseTimeout => "upstream request timeout",
             Self::DownstreamClosed
+            | Self::UpstreamTunnelClosed
             | Self::PathRejected
+            | Self::PathNotAbsolute
             | Self::UpgradeRefused
             | Self::NoRoute
             | Self::NoCluster { .. }

@@ -6,7 +6,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
-use super::copy::{BodyCopy, Framing};
+use super::copy::{BodyCopy, CopyError, Framing};
 use super::deadlines::Deadlines;
 use super::downstream::{After, Connection};
 use super::error::{ProxyError, Side};
@@ -21,6 +21,7 @@ use crate::protocol::http::headers;
 use crate::protocol::http1::framing::RequestMeta;
 use crate::protocol::http1::head_reader::HeadReader;
 use crate::protocol::http1::{hop_by_hop, parse};
+use crate::protocol::stream_info::set_text;
 use crate::telemetry::names::{HttpHistogram, HttpStat};
 
 /// A request whose head was accepted.
@@ -36,6 +37,8 @@ pub(super) struct Request {
     pub(super) client_is_11: bool,
     /// The connection may serve another request after this one.
     pub(super) keep_alive: bool,
+    /// The port that was cut from the host of a CONNECT: it leads nowhere without.
+    pub(super) connect_port: Option<u32>,
 }
 
 /// Serves the request whose first bytes wait unread.
@@ -78,10 +81,22 @@ async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Req
             let reply = Reply::error(error, matched);
             reply_and_go_on(connection, stream, request, &reply)
         }
+        Decision::Wait => {
+            let error = wait(connection, stream, request).await;
+            fail(connection, stream, error);
+            if error == ProxyError::DownstreamClosed {
+                return After::Reset;
+            }
+            reply_and_go_on(connection, stream, request, &Reply::error(error, None))
+        }
         Decision::Forward(forward) => match router::forward(connection, stream, request, &forward).await {
             Forwarded::Complete { close } if close => After::Close,
             Forwarded::Complete { .. } => After::KeepAlive,
-            Forwarded::Tunnel(upstream) => upgrade::tunnel(connection, stream, upstream).await,
+            Forwarded::Tunnel(upstream) => {
+                let ended = upgrade::tunnel(connection, stream, upstream, &mut request.deadlines).await;
+                fail(connection, stream, ended.why);
+                ended.after
+            }
             Forwarded::Failed { error, response_begun: false } => {
                 fail(connection, stream, error);
                 if error == ProxyError::DownstreamClosed {
@@ -97,6 +112,34 @@ async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Req
             }
         },
     }
+}
+
+/// A chain without filters answers nothing, as in Envoy: its requests are taken in until a limit passes.
+async fn wait(connection: &Connection, stream: &mut Stream, request: &mut Request) -> ProxyError {
+    let Connection { context, stream: downstream, timer, .. } = connection;
+    poll_fn(|_| {
+        let moved = request.body.wire_bytes;
+        if !request.body.is_done() {
+            match request.body.discard(downstream, &mut stream.request_trailers) {
+                Err(CopyError::Body(error)) => return Poll::Ready(ProxyError::RequestBody(error)),
+                Err(_) => return Poll::Ready(ProxyError::DownstreamClosed),
+                Ok(()) => {}
+            }
+            let now = context.runtime.now();
+            if request.body.wire_bytes != moved {
+                request.deadlines.last_activity = now;
+                context.runtime.wake(context.runtime.current_task());
+            }
+            if request.body.is_done() {
+                request.deadlines.request_complete = Some(now);
+            }
+        }
+        if request.body.is_done() && downstream.poll_peer_closed().is_ready() {
+            return Poll::Ready(ProxyError::DownstreamClosed);
+        }
+        request.deadlines.poll(timer).map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }
 
 /// Sends a reply of our own. The connection goes on only if the request was read to its end.
@@ -118,7 +161,7 @@ fn reply_and_go_on(
 /// Reads what has already arrived of a body nobody wants; whether that was all of it.
 fn discard_body(connection: &Connection, stream: &mut Stream, request: &mut Request) -> bool {
     if !request.body.is_done() {
-        let _ = request.body.discard(&connection.stream, &mut stream.trailers);
+        let _ = request.body.discard(&connection.stream, &mut stream.request_trailers);
     }
     request.body.is_done()
 }
@@ -137,7 +180,9 @@ fn begin(connection: &Connection, stream: &mut Stream) {
     info.downstream_remote_address = connection.remote.into();
     info.downstream_local_address = connection.local.into();
     info.downstream_direct_local_address = connection.local.into();
-    crate::protocol::stream_info::set_text(&mut info.filter_chain_name, &chain.name);
+    // Until its head says otherwise.
+    info.protocol = Some(Version::Http11);
+    set_text(&mut info.filter_chain_name, &chain.name);
 }
 
 /// Takes note of why a request failed.
@@ -161,12 +206,21 @@ fn fail(connection: &Connection, stream: &mut Stream, error: ProxyError) {
         ProxyError::RequestTimeout => stats.inc(HttpStat::DownstreamRqTimeout),
         ProxyError::StreamIdleTimeout { .. } => stats.inc(HttpStat::DownstreamRqIdleTimeout),
         ProxyError::MaxStreamDuration { .. } => stats.inc(HttpStat::DownstreamRqMaxDurationReached),
+        ProxyError::PathNotAbsolute => stats.inc(HttpStat::DownstreamRqNonRelativePath),
         ProxyError::PathRejected => stats.inc(HttpStat::DownstreamRqFailedPathNormalization),
         ProxyError::UpgradeRefused => stats.inc(HttpStat::DownstreamRqWsOnNonWsRoute),
         _ => {}
     }
-    if stream.info.response_code_details.is_empty() || stream.info.response_code.is_none() {
-        crate::protocol::stream_info::set_text(&mut stream.info.response_code_details, error.details());
+    let info = &mut stream.info;
+    set_text(&mut info.response_code_details, error.details());
+    if let ProxyError::Connect(_) = error
+        && !info.upstream_transport_failure_reason.is_empty()
+    {
+        // As Envoy: `…{remote_connection_failure|delayed_connect_error:_Connection_refused}`.
+        info.response_code_details.pop();
+        info.response_code_details.push('|');
+        info.response_code_details.push_str(&info.upstream_transport_failure_reason);
+        info.response_code_details.push('}');
     }
 }
 
@@ -197,6 +251,7 @@ async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Reque
         last_activity: begun,
         request_due: options.request_timeout.map(|limit| begun.after(limit)),
         stream_due: options.common.max_stream_duration.map(|limit| begun.after(limit)),
+        upstream_due: None,
         response: None,
         request_complete: None,
     };
@@ -254,6 +309,7 @@ async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Reque
         body,
         deadlines,
         client_is_11,
+        connect_port: None,
     })
 }
 

@@ -4,17 +4,19 @@ use std::borrow::Cow;
 
 use super::chain::Scratch;
 use super::downstream::Connection;
-use super::error::ProxyError;
+use super::error::{ProxyError, Side};
 use super::routing::Matched;
 use super::stream::Stream;
 use super::wire;
+use crate::config::http::HeaderKeyFormat;
 use crate::format::context::FormatContext;
+use crate::format::grpc_status;
 use crate::format::local_reply::LocalReply;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::forwarding;
 use crate::protocol::http::head::Version;
 use crate::protocol::http::headers::{self, HeaderName};
-use crate::protocol::http1::encode::{ResponseEncoding, encode_response};
+use crate::protocol::http1::encode::{self, ResponseEncoding, encode_response};
 use crate::protocol::stream_info::set_text;
 
 /// What the client is told.
@@ -22,9 +24,14 @@ use crate::protocol::stream_info::set_text;
 pub(super) struct Reply<'a> {
     pub(super) status: u16,
     pub(super) body: Cow<'a, [u8]>,
-    pub(super) details: &'static str,
+    /// `None`: noted when the request failed.
+    pub(super) details: Option<&'static str>,
     /// A header besides those that every reply has.
     pub(super) header: Option<(HeaderName, Vec<u8>)>,
+    /// Whether it becomes a gRPC status when the request is gRPC. Not so when the request's head is not understood.
+    pub(super) may_be_grpc: bool,
+    /// Whether the router gave up on its hosts: a virtual host that counts attempts has them counted here too.
+    pub(super) tells_attempts: bool,
     /// The route whose answer this is: its header changes apply.
     pub(super) matched: Option<Matched<'a>>,
 }
@@ -35,8 +42,10 @@ impl<'a> Reply<'a> {
         Self {
             status: error.status().unwrap_or(503),
             body: Cow::Borrowed(error.body().as_bytes()),
-            details: error.details(),
+            details: None,
             header: None,
+            may_be_grpc: !matches!(error, ProxyError::RequestHead(_)),
+            tells_attempts: error.side() == Side::Upstream || error == ProxyError::NoHealthyUpstream,
             matched,
         }
     }
@@ -46,8 +55,10 @@ impl<'a> Reply<'a> {
         Self {
             status,
             body: Cow::Borrowed(b""),
-            details: crate::protocol::response_code_details::DIRECT_RESPONSE,
+            details: Some(crate::protocol::response_code_details::DIRECT_RESPONSE),
             header: Some((headers::LOCATION, location)),
+            may_be_grpc: true,
+            tells_attempts: false,
             matched,
         }
     }
@@ -58,7 +69,9 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
     let Connection { context, chain, stream: downstream, .. } = connection;
     let manager = &chain.manager;
     let now = context.runtime.now().0;
-    set_text(&mut stream.info.response_code_details, reply.details);
+    if let Some(details) = reply.details {
+        set_text(&mut stream.info.response_code_details, details);
+    }
     let head = &mut stream.response;
     head.clear();
     head.set_status(reply.status);
@@ -78,6 +91,11 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
             &format,
             route,
         );
+        if matched.virtual_host.include_attempt_count_in_response && reply.tells_attempts {
+            let mut digits = [0; encode::DECIMAL_DIGITS_MAX];
+            let attempts = encode::decimal(u64::from(stream.info.attempt_count), &mut digits);
+            stream.response.set(&headers::X_ENVOY_ATTEMPT_COUNT, attempts);
+        }
     }
     let mut rewritten = LocalReply {
         request: Some(&stream.request),
@@ -88,7 +106,12 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
         random: context.random(),
     };
     let content_type = manager.local_replies.rewrite(&mut rewritten, matching, added, text);
-    if !text.is_empty() {
+    if reply.may_be_grpc && grpc_status::is_request(&stream.request) {
+        become_grpc(stream, text);
+    }
+    // A type that the route wrote is that of the route's own text only.
+    let rewritten = text.as_slice() != &*reply.body;
+    if !text.is_empty() && (rewritten || !stream.response.contains(&headers::CONTENT_TYPE)) {
         stream.response.set(&headers::CONTENT_TYPE, content_type.as_bytes());
     }
     stream.response.set(&headers::DATE, &context.date.at(context.runtime.wall_ns()));
@@ -101,10 +124,19 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
         stream.response.set(&headers::CONNECTION, b"keep-alive");
     }
     let status = stream.response.status();
+    if !text.is_empty() && status != 204 {
+        let mut digits = [0; encode::DECIMAL_DIGITS_MAX];
+        stream.response.set(&headers::CONTENT_LENGTH, encode::decimal(text.len() as u64, &mut digits));
+    }
     let bodiless = stream.request.method() == b"HEAD" || status == 204 || status == 304;
     let encoding = ResponseEncoding {
-        body: if status == 204 { BodyLength::None } else { BodyLength::Length(text.len() as u64) },
-        names: manager.config.http1.header_key_format,
+        // What a 304 stands for has a length of its own: nothing is said of it.
+        body: if status == 204 || status == 304 {
+            BodyLength::None
+        } else {
+            BodyLength::Length(text.len() as u64)
+        },
+        names: HeaderKeyFormat::LowerCase.towards(manager.config.http1.header_key_format),
         version: if is_10 { Version::Http10 } else { Version::Http11 },
     };
     let head = &stream.response;
@@ -123,4 +155,33 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
         }
     }
     downstream.flush();
+}
+
+/// Makes the reply a gRPC status without a message, as gRPC clients expect it: 200, the reason in headers, no body.
+/// Source: gRPC over HTTP/2, "Responses" (Trailers-Only); Envoy `Utility::sendLocalReply`.
+fn become_grpc(stream: &mut Stream, text: &mut Vec<u8>) {
+    let head = &mut stream.response;
+    if !head.contains(&headers::GRPC_STATUS) {
+        let mut digits = [0; encode::DECIMAL_DIGITS_MAX];
+        let status = encode::decimal(grpc_status::of_http(head.status()), &mut digits);
+        head.set(&headers::GRPC_STATUS, status);
+    }
+    head.set_status(200);
+    head.set(&headers::CONTENT_TYPE, b"application/grpc");
+    // A JSON text ends in a newline.
+    let message = text.strip_suffix(b"\n").unwrap_or(text);
+    if !message.is_empty() && stream.request.method() != b"HEAD" {
+        let mut encoded = Vec::with_capacity(message.len());
+        for &byte in message {
+            match byte {
+                b'%' | ..b' ' | b'~'.. => {
+                    let hex = |digit: u8| b"0123456789ABCDEF"[usize::from(digit & 15)];
+                    encoded.extend_from_slice(&[b'%', hex(byte >> 4), hex(byte)]);
+                }
+                plain => encoded.push(plain),
+            }
+        }
+        head.set(&headers::GRPC_MESSAGE, &encoded);
+    }
+    text.clear();
 }

@@ -29,16 +29,21 @@ pub(super) struct Prepared {
 pub(super) struct Client {
     pub(super) is_11: bool,
     pub(super) keep_alive: bool,
+    /// Its request has arrived whole; one that asks for an upgrade never has.
+    pub(super) request_complete: bool,
+    /// It asked for an upgrade.
+    pub(super) upgrade: bool,
 }
 
 /// Queues an interim response (1xx) as it came.
 pub(super) fn send_interim(
     connection: &Connection,
     stream: &mut Stream,
+    forward: &Forward<'_>,
     meta: &ResponseMeta,
 ) -> Result<(), ProxyError> {
     hop_by_hop::strip_response(&mut stream.response, meta);
-    queue(connection, stream, BodyLength::None, Version::Http11)?;
+    queue(connection, stream, forward, BodyLength::None, Version::Http11)?;
     connection.stream.flush();
     Ok(())
 }
@@ -51,8 +56,8 @@ pub(super) fn send_tunnel(
     meta: &ResponseMeta,
 ) -> Result<(), ProxyError> {
     hop_by_hop::strip_response(&mut stream.response, meta);
-    edit(connection, stream, forward);
-    queue(connection, stream, BodyLength::UntilClose, Version::Http11)?;
+    edit(connection, stream, forward, false);
+    queue(connection, stream, forward, BodyLength::UntilClose, Version::Http11)?;
     connection.stream.flush();
     Ok(())
 }
@@ -65,8 +70,8 @@ pub(super) fn send_connected(
 ) -> Result<(), ProxyError> {
     stream.response.clear();
     stream.response.set_status(200);
-    edit(connection, stream, forward);
-    queue(connection, stream, BodyLength::UntilClose, Version::Http11)?;
+    edit(connection, stream, forward, false);
+    queue(connection, stream, forward, BodyLength::UntilClose, Version::Http11)?;
     connection.stream.flush();
     Ok(())
 }
@@ -79,8 +84,12 @@ pub(super) fn send_final(
     meta: &ResponseMeta,
     client: Client,
 ) -> Result<Prepared, ProxyError> {
+    // RFC 9110 section 15.5.22: a 426 says what to upgrade to. Only who may upgrade here is told.
+    let offered = (client.upgrade && stream.response.status() == 426)
+        .then(|| stream.response.get(&headers::UPGRADE).map(<[u8]>::to_vec))
+        .flatten();
     hop_by_hop::strip_response(&mut stream.response, meta);
-    edit(connection, stream, forward);
+    edit(connection, stream, forward, client.request_complete);
     // A body that only the connection's end delimits is chunked for clients that understand it.
     let body = match meta.body {
         BodyLength::UntilClose | BodyLength::Chunked if client.is_11 => BodyLength::Chunked,
@@ -88,16 +97,24 @@ pub(super) fn send_final(
         known => known,
     };
     let close_client = !client.keep_alive || body == BodyLength::UntilClose;
-    if close_client {
+    if let Some(offered) = &offered {
+        stream.response.set(&headers::UPGRADE, offered);
+    }
+    if offered.is_some() {
+        let options: &[u8] = if close_client { b"upgrade, close" } else { b"upgrade" };
+        stream.response.set(&headers::CONNECTION, options);
+    } else if close_client {
         stream.response.set(&headers::CONNECTION, b"close");
     } else if !client.is_11 {
         stream.response.set(&headers::CONNECTION, b"keep-alive");
     }
-    queue(connection, stream, body, if client.is_11 { Version::Http11 } else { Version::Http10 })?;
+    queue(connection, stream, forward, body, if client.is_11 { Version::Http11 } else { Version::Http10 })?;
     let http1 = &connection.chain.manager.config.http1;
     let framing = match body {
         BodyLength::Chunked => {
-            Framing::Chunked { trailers: http1.enable_trailers.then_some(http1.header_key_format) }
+            // Trailers pass only where both sides take them.
+            let takes = http1.enable_trailers && forward.cluster.config().http1.enable_trailers;
+            Framing::Chunked { trailers: takes.then_some(http1.header_key_format) }
         }
         _ => Framing::Plain,
     };
@@ -105,14 +122,14 @@ pub(super) fn send_final(
 }
 
 /// What the router and the connection manager write into every response from upstream.
-fn edit(connection: &Connection, stream: &mut Stream, forward: &Forward<'_>) {
+fn edit(connection: &Connection, stream: &mut Stream, forward: &Forward<'_>, request_complete: bool) {
     let Connection { context, chain, .. } = connection;
     let manager = &chain.manager;
     let now = context.runtime.now().0;
     let Stream { request, response: head, info, .. } = stream;
     info.response_code = Some(head.status());
     set_text(&mut info.response_code_details, details::VIA_UPSTREAM);
-    if !manager.router.suppress_envoy_headers && head.status() != 101 {
+    if !manager.router.suppress_envoy_headers && request_complete {
         let sent = info.upstream_timing.first_tx_ns.unwrap_or(info.start_ns);
         let mut digits = [0; encode::DECIMAL_DIGITS_MAX];
         let took = encode::decimal(now.saturating_sub(sent) / 1_000_000, &mut digits);
@@ -145,11 +162,14 @@ fn edit(connection: &Connection, stream: &mut Stream, forward: &Forward<'_>) {
 fn queue(
     connection: &Connection,
     stream: &mut Stream,
+    forward: &Forward<'_>,
     body: BodyLength,
     version: Version,
 ) -> Result<(), ProxyError> {
     let Connection { context, chain, stream: downstream, .. } = connection;
-    let encoding = ResponseEncoding { body, names: chain.manager.config.http1.header_key_format, version };
+    let received_by = forward.cluster.config().http1.header_key_format;
+    let names = received_by.towards(chain.manager.config.http1.header_key_format);
+    let encoding = ResponseEncoding { body, names, version };
     let head = &stream.response;
     let written =
         wire::send_encoded(&context.runtime, downstream, |room| encode_response(head, &encoding, room));

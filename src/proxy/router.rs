@@ -4,8 +4,10 @@
 //! while idle, so the host saw nothing of the request: it is sent once more if the method is idempotent and nothing of
 //! its body is gone (RFC 9110 §9.2.2; Envoy answers 503 UC instead).
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use super::copy::CopyError;
 use super::downstream::Connection;
@@ -49,7 +51,7 @@ pub(super) async fn forward(
         return failed(ProxyError::DownstreamClosed);
     }
     let outcome = if forward.terminate_connect.is_some() {
-        terminate_connect(connection, stream, forward).await
+        terminate_connect(connection, stream, request, forward).await
     } else {
         attempts(connection, stream, request, forward).await
     };
@@ -66,7 +68,7 @@ async fn attempts(
     let failed = |error| Forwarded::Failed { error, response_begun: false };
     let mut retried = false;
     loop {
-        let mut upstream = match acquire(connection, stream, forward, retried).await {
+        let mut upstream = match acquire(connection, stream, request, forward, retried).await {
             Ok(upstream) => upstream,
             Err(error) => return failed(error),
         };
@@ -107,8 +109,13 @@ async fn attempts(
 }
 
 /// Ends a CONNECT here: what follows in the tunnel goes to a host as plain bytes. Source: Envoy `connect_config`.
-async fn terminate_connect(connection: &Connection, stream: &mut Stream, forward: &Forward<'_>) -> Forwarded {
-    let outcome = match acquire(connection, stream, forward, true).await {
+async fn terminate_connect(
+    connection: &Connection,
+    stream: &mut Stream,
+    request: &Request,
+    forward: &Forward<'_>,
+) -> Forwarded {
+    let outcome = match acquire(connection, stream, request, forward, true).await {
         Ok(upstream) => response::send_connected(connection, stream, forward).map(|()| upstream),
         Err(error) => Err(error),
     };
@@ -122,11 +129,13 @@ async fn terminate_connect(connection: &Connection, stream: &mut Stream, forward
 async fn acquire(
     connection: &Connection,
     stream: &mut Stream,
+    request: &Request,
     forward: &Forward<'_>,
     fresh: bool,
 ) -> Result<UpstreamConnection, ProxyError> {
-    let Connection { context, chain, timer, .. } = connection;
+    let Connection { context, chain, .. } = connection;
     let cluster = &forward.cluster;
+    stream.info.attempt_count += 1;
     let host = cluster.pick(&mut context.rng.borrow_mut()).ok_or(ProxyError::NoHealthyUpstream)?;
     stream.info.upstream_host = StreamAddress::Ip(host.address());
     host.with_hostname(|name| set_text(&mut stream.info.upstream_host_name, name));
@@ -142,10 +151,9 @@ async fn acquire(
     }
     let upstream = match (!fresh).then(|| pool::checkout(&host)).flatten() {
         Some(idle) => idle,
-        None => connect(connection, stream, cluster, &host, timer).await?,
+        None => connect(connection, stream, request, cluster, &host).await?,
     };
     let info = &mut stream.info;
-    info.attempt_count += 1;
     info.upstream_connection_id = upstream.id();
     info.upstream_remote_address = StreamAddress::Ip(host.address());
     info.upstream_local_address = upstream.local_address().map_or(StreamAddress::None, StreamAddress::Ip);
@@ -154,20 +162,32 @@ async fn acquire(
     Ok(upstream)
 }
 
+/// A fresh connection. The request's deadlines run and its client is watched meanwhile.
 async fn connect(
     connection: &Connection,
     stream: &mut Stream,
+    request: &Request,
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
-    timer: &crate::runtime::Timer,
 ) -> Result<UpstreamConnection, ProxyError> {
-    let Connection { context, .. } = connection;
+    let Connection { context, timer, .. } = connection;
     let stats = cluster.stats();
     stream.info.upstream_timing.connect_start_ns = Some(context.runtime.now().0);
     stats.inc(ClusterStat::UpstreamRqPendingTotal);
     let pending = stats.active(ClusterStat::UpstreamRqPendingActive);
-    let outcome = pool::connect(cluster, host, timer, context.next_id()).await;
+    let mut connecting = pin!(pool::connect(cluster, host, timer, context.next_id()));
+    let outcome = poll_fn(|task| {
+        if let Poll::Ready(outcome) = connecting.as_mut().poll(task) {
+            return Poll::Ready(Ok(outcome));
+        }
+        if request.body.is_done() && connection.stream.poll_peer_closed().is_ready() {
+            return Poll::Ready(Err(ProxyError::DownstreamClosed));
+        }
+        request.deadlines.poll(timer).map_or(Poll::Pending, |passed| Poll::Ready(Err(passed)))
+    })
+    .await;
     drop(pending);
+    let outcome = outcome?;
     match outcome {
         Ok(upstream) => {
             stream.info.upstream_timing.connect_end_ns = Some(context.runtime.now().0);
@@ -197,18 +217,18 @@ async fn attempt(
 ) -> (Result<Ended, ProxyError>, bool) {
     let Connection { context, .. } = connection;
     let cluster = forward.cluster.config();
+    let manager = &connection.chain.manager.config;
     let encoding = RequestEncoding {
         // A method that anticipates content says when it has none (RFC 9110 8.6).
         body: match request.length {
             BodyLength::None if anticipates_content(stream.request.method()) => BodyLength::Length(0),
             length => length,
         },
-        names: cluster.http1.header_key_format,
+        names: manager.http1.header_key_format.towards(cluster.http1.header_key_format),
         absolute_target: cluster.http1.send_fully_qualified_url,
     };
     // Trailers pass only where both sides take them.
-    let takes_trailers =
-        connection.chain.manager.config.http1.enable_trailers && cluster.http1.enable_trailers;
+    let takes_trailers = manager.http1.enable_trailers && cluster.http1.enable_trailers;
     request.body.set_receiver(takes_trailers.then_some(cluster.http1.header_key_format));
     let head = &stream.request;
     match wire::send_encoded(&context.runtime, upstream.stream(), |room| {
@@ -223,11 +243,7 @@ async fn attempt(
         Err(SendError::Unsendable) => return (Err(ProxyError::HeadOverflow), false),
         Err(SendError::Exhausted) => return (Err(ProxyError::UpstreamClosed { reset: false }), false),
     }
-    request.deadlines.response = forward.timeout;
-    // The route's word, where it has one; zero is no limit.
-    if let Some(idle) = forward.action.idle_timeout {
-        request.deadlines.idle = (!idle.is_zero()).then_some(idle);
-    }
+    request.deadlines.upstream_due = forward.upstream_limit.map(|limit| context.runtime.now().after(limit));
     if request.body.is_done() {
         // With a body the head goes out with its first bytes.
         upstream.stream().flush();

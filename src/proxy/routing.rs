@@ -10,13 +10,17 @@ use super::error::ProxyError;
 use super::http::Request;
 use super::local_reply::Reply;
 use super::stream::Stream;
+use crate::base::clock::Now;
 use crate::cluster::Cluster;
 use crate::config::http::HeadersWithUnderscoresAction;
 use crate::config::route::ConnectConfig;
 use crate::format::context::FormatContext;
 use crate::protocol::http::error::HeadError;
+use crate::protocol::http::head::Head;
+use crate::protocol::http::headers::HeaderName;
 use crate::protocol::http::path::{self, PathVerdict};
 use crate::protocol::http::{forwarding, headers, host};
+use crate::protocol::http1::encode::{DECIMAL_DIGITS_MAX, decimal};
 use crate::protocol::http1::framing::MethodKind;
 use crate::protocol::response_code_details as details;
 use crate::protocol::stream_info::{StreamAddress, set_text};
@@ -31,6 +35,8 @@ pub(super) enum Decision<'a> {
     Reply(Reply<'a>),
     /// It failed here; the route whose header changes the answer gets.
     Fail(ProxyError, Option<Matched<'a>>),
+    /// Nothing answers it: the chain has no filters.
+    Wait,
     /// It is forwarded.
     Forward(Forward<'a>),
 }
@@ -49,8 +55,8 @@ pub(super) struct Forward<'a> {
     pub(super) cluster: Rc<Cluster>,
     pub(super) matched: Matched<'a>,
     pub(super) action: &'a route::Forward,
-    /// Longest time from the complete request to the complete response; `None`: no limit.
-    pub(super) timeout: Option<Duration>,
+    /// Longest life of the upstream request, from its begin; `None`: no limit.
+    pub(super) upstream_limit: Option<Duration>,
     /// Set for a CONNECT whose tunnel ends here.
     pub(super) terminate_connect: Option<ConnectConfig>,
     /// Whether statistics count the request as internal.
@@ -63,13 +69,16 @@ pub(super) fn decide<'a>(
     stream: &mut Stream,
     request: &mut Request,
 ) -> Decision<'a> {
-    match admit(connection, stream) {
+    match admit(connection, stream, request) {
         Ok(None) => {}
         Ok(Some(reply)) => return Decision::Reply(reply),
         Err(error) => return Decision::Fail(error, None),
     }
     let origin = introduce(connection, stream);
     let Connection { context, chain, .. } = connection;
+    if chain.manager.config.http_filters.is_empty() {
+        return Decision::Wait;
+    }
     let random = context.random();
     let scratch = &mut *chain.scratch.borrow_mut();
     ignore_upgrade(connection, stream, request, scratch);
@@ -105,8 +114,10 @@ pub(super) fn decide<'a>(
             Decision::Reply(Reply {
                 status: answer.status,
                 body: Cow::Borrowed(&answer.body),
-                details: details::DIRECT_RESPONSE,
-                header: None,
+                details: Some(details::DIRECT_RESPONSE),
+                header: direct_location(answer.status, &stream.request),
+                may_be_grpc: true,
+                tells_attempts: false,
                 matched: Some(matched),
             })
         }
@@ -114,8 +125,18 @@ pub(super) fn decide<'a>(
     }
 }
 
+/// Where a direct response that speaks of a place says it is: at the request's own URI, as Envoy writes it.
+fn direct_location(status: u16, head: &Head) -> Option<(HeaderName, Vec<u8>)> {
+    let speaks = status == 201 || (300..400).contains(&status);
+    speaks.then(|| (headers::LOCATION, [head.scheme(), b"://", head.authority(), head.path()].concat()))
+}
+
 /// Refuses what the connection manager does not let pass, and normalises path and host.
-fn admit<'a>(connection: &Connection, stream: &mut Stream) -> Result<Option<Reply<'a>>, ProxyError> {
+fn admit<'a>(
+    connection: &Connection,
+    stream: &mut Stream,
+    request: &mut Request,
+) -> Result<Option<Reply<'a>>, ProxyError> {
     let Connection { context, chain, .. } = connection;
     let config = &chain.manager.config;
     let head = &mut stream.request;
@@ -138,6 +159,9 @@ fn admit<'a>(connection: &Connection, stream: &mut Stream) -> Result<Option<Repl
         }
         _ => {}
     }
+    if !head.path().starts_with(b"/") && head.method() != b"CONNECT" {
+        return Err(ProxyError::PathNotAbsolute);
+    }
     let scratch = &mut *chain.scratch.borrow_mut();
     match path::sanitize(head.path(), chain.manager.paths, &mut scratch.text, &mut scratch.path) {
         PathVerdict::Unchanged => {}
@@ -152,12 +176,14 @@ fn admit<'a>(connection: &Connection, stream: &mut Stream) -> Result<Option<Repl
             chain.stats.inc(HttpStat::DownstreamRqRedirectedWithNormalizedPath);
             let location = scratch.path.clone();
             let mut reply = Reply::redirect(307, location, None);
-            reply.details = "path_normalization_failed";
+            reply.details = Some(details::PATH_NORMALIZATION_FAILED);
+            head.set_path(&scratch.path);
             return Ok(Some(reply));
         }
     }
     let port = Some(connection.local.port());
-    host::strip(head, config.strip_trailing_host_dot, config.strip_port, port, &mut scratch.text);
+    let cut = host::strip(head, config.strip_trailing_host_dot, config.strip_port, port, &mut scratch.text);
+    request.connect_port = cut.filter(|_| head.method() == b"CONNECT");
     Ok(None)
 }
 
@@ -207,7 +233,7 @@ fn ignore_upgrade(
 fn forward<'a>(
     connection: &'a Connection,
     stream: &mut Stream,
-    request: &Request,
+    request: &mut Request,
     matched: Matched<'a>,
     action: &'a route::Forward,
     random: u64,
@@ -222,12 +248,20 @@ fn forward<'a>(
         let error = ProxyError::NoCluster { status: action.cluster_not_found_status };
         return Decision::Fail(error, Some(matched));
     };
+    set_text(&mut stream.info.upstream_cluster, &cluster.config().name);
+    set_text(&mut stream.info.upstream_cluster_alt_stat_name, &cluster.config().alt_stat_name);
     let Ok(terminate_connect) = upgrade(connection, stream, request, action) else {
         return Decision::Fail(ProxyError::UpgradeRefused, Some(matched));
     };
-    set_text(&mut stream.info.upstream_cluster, &cluster.config().name);
-    set_text(&mut stream.info.upstream_cluster_alt_stat_name, &cluster.config().alt_stat_name);
     let timeouts = action.timeouts(&mut stream.request, manager.timeouts);
+    if let Some(limit) = timeouts.stream {
+        let begun = Now(stream.info.start_ns);
+        request.deadlines.stream_due = (!limit.is_zero()).then(|| begun.after(limit));
+    }
+    if let Some(idle) = action.idle_timeout {
+        request.deadlines.idle = (!idle.is_zero()).then_some(idle);
+    }
+    request.deadlines.response = timeouts.per_try.into_iter().chain(timeouts.response).min();
     let matched = Matched { choice: Some(choice), ..matched };
     let mut format = FormatContext::new(&stream.info, context.runtime.now().0, context.random());
     format.request = None;
@@ -239,16 +273,25 @@ fn forward<'a>(
         &format,
         &mut scratch.route,
     );
+    if let Some(port) = request.connect_port {
+        let mut digits = [0; DECIMAL_DIGITS_MAX];
+        scratch.text.clear();
+        scratch.text.extend_from_slice(stream.request.authority());
+        scratch.text.push(b':');
+        scratch.text.extend_from_slice(decimal(port.into(), &mut digits));
+        stream.request.set_authority(&scratch.text);
+    }
     let keep_original = !manager.router.suppress_envoy_headers;
     matched.route.rewrite(action, &mut stream.request, keep_original, &mut scratch.route);
     if matched.virtual_host.include_request_attempt_count {
         stream.request.set(&headers::X_ENVOY_ATTEMPT_COUNT, b"1");
     }
+    let own = cluster.config().common_http.max_stream_duration;
     Decision::Forward(Forward {
         cluster,
         matched,
         action,
-        timeout: timeouts.per_try.into_iter().chain(timeouts.response).min(),
+        upstream_limit: timeouts.upstream.or(own).filter(|limit| !limit.is_zero()),
         terminate_connect,
         origin,
     })

@@ -18,7 +18,9 @@ pub struct Stream {
     pub request: Head,
     /// The response as received, then as it is sent.
     pub response: Head,
-    /// Trailers of either direction, one at a time.
+    /// The request's trailers. Bodies go both ways at once, so neither direction may write into the other's.
+    pub request_trailers: Head,
+    /// The response's trailers.
     pub trailers: Head,
     /// What is known of the request.
     pub info: StreamInfo,
@@ -61,6 +63,7 @@ impl Stream {
     fn clear(&mut self) {
         self.request.clear();
         self.response.clear();
+        self.request_trailers.clear();
         self.trailers.clear();
         self.info.reset();
         self.scratch.clear();

@@ -4,7 +4,9 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use super::copy::{BodyCopy, CopyError, Framing};
+use super::deadlines::Deadlines;
 use super::downstream::{After, Connection};
+use super::error::ProxyError;
 use super::stream::Stream;
 use super::wire;
 use crate::cluster::pool::UpstreamConnection;
@@ -12,12 +14,21 @@ use crate::protocol::http::body::BodyLength;
 use crate::protocol::http1::head_reader::HeadLimits;
 use crate::telemetry::names::HttpStat;
 
-/// Relays until both directions have ended, one breaks, or nothing passes for `stream_idle_timeout`.
+/// How a tunnel ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) after: After,
+    /// Which side went first, or which limit passed: every tunnel ends by one of them.
+    pub(super) why: ProxyError,
+}
+
+/// Relays until both directions have ended, one breaks, or a limit of the stream passes.
 pub(super) async fn tunnel(
     connection: &Connection,
     stream: &mut Stream,
     upstream: UpstreamConnection,
-) -> After {
+    deadlines: &mut Deadlines,
+) -> Ended {
     let Connection { context, chain, stream: downstream, listener, timer, .. } = connection;
     chain.stats.inc(HttpStat::DownstreamCxUpgradesTotal);
     let _active = chain.stats.active(HttpStat::DownstreamCxUpgradesActive);
@@ -25,14 +36,22 @@ pub(super) async fn tunnel(
     let (mut up, mut down) = (raw(), raw());
     let up_limit = wire::watermark(upstream.cluster().config().per_connection_buffer_limit_bytes);
     let down_limit = wire::watermark(listener.config.per_connection_buffer_limit_bytes);
-    let mut last_activity = context.runtime.now();
+    let now = context.runtime.now();
+    // The response is there; what is left are the limits of the stream as a whole.
+    (deadlines.last_activity, deadlines.request_complete, deadlines.response) = (now, Some(now), None);
     let mut moved = 0;
+    let mut first = None;
     let after = poll_fn(|_| {
         let runtime = &context.runtime;
         let directions = [
             relay(runtime, &mut up, downstream, upstream.stream(), up_limit, stream),
             relay(runtime, &mut down, upstream.stream(), downstream, down_limit, stream),
         ];
+        if first.is_none() && (up.is_done() || directions[0].is_err()) {
+            first = Some(ProxyError::DownstreamClosed);
+        } else if first.is_none() && (down.is_done() || directions[1].is_err()) {
+            first = Some(ProxyError::UpstreamTunnelClosed);
+        }
         if directions.contains(&Err(())) {
             return Poll::Ready(After::Reset);
         }
@@ -41,14 +60,11 @@ pub(super) async fn tunnel(
         }
         let total = up.bytes + down.bytes;
         if total != moved {
-            (moved, last_activity) = (total, runtime.now());
+            (moved, deadlines.last_activity) = (total, runtime.now());
         }
-        let due = chain.manager.config.stream_idle_timeout.map(|limit| last_activity.after(limit));
-        if due.is_some_and(|due| timer.poll_at(due).is_ready()) {
-            chain.stats.inc(HttpStat::DownstreamRqIdleTimeout);
-            return Poll::Ready(After::Close);
-        }
-        Poll::Pending
+        let Some(passed) = deadlines.poll(timer) else { return Poll::Pending };
+        first = Some(passed);
+        Poll::Ready(After::Close)
     })
     .await;
     // What is queued towards the endpoint still goes, as far as it takes it.
@@ -57,7 +73,11 @@ pub(super) async fn tunnel(
     }
     stream.info.bytes_received += up.bytes;
     stream.info.bytes_sent += down.bytes;
-    after
+    stream.info.downstream_bytes.wire_received += up.bytes;
+    stream.info.upstream_bytes.wire_sent += up.bytes;
+    stream.info.upstream_bytes.wire_received += down.bytes;
+    stream.info.downstream_bytes.wire_sent += down.bytes;
+    Ended { after, why: first.unwrap_or(ProxyError::DownstreamClosed) }
 }
 
 /// Moves one direction; at its end the receiver is told.

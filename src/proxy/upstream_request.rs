@@ -14,7 +14,7 @@ use super::routing::Forward;
 use super::stream::Stream;
 use super::wire;
 use crate::cluster::pool::UpstreamConnection;
-use crate::protocol::http1::framing::{ResponseKind, ResponseMeta};
+use crate::protocol::http1::framing::{MethodKind, ResponseKind, ResponseMeta};
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
 use crate::protocol::http1::parse::{self, ParseOptions};
 use crate::telemetry::names::{ClusterStat, HttpStat};
@@ -86,14 +86,16 @@ impl Exchange<'_> {
         }
         let Connection { context, stream: downstream, .. } = self.connection;
         let limit = wire::watermark(self.upstream.cluster().config().per_connection_buffer_limit_bytes);
-        let (pauses, resumes) = (self.request.body.pauses, self.request.body.resumes);
+        let body = &self.request.body;
+        let (sent, pauses, resumes) = (body.sent_bytes, body.pauses, body.resumes);
         let outcome = self.request.body.poll(
             &context.runtime,
             downstream,
             self.upstream.stream(),
             limit,
-            &mut self.stream.trailers,
+            &mut self.stream.request_trailers,
         );
+        self.stream.info.upstream_bytes.wire_sent += self.request.body.sent_bytes - sent;
         let paused = self.request.body.pauses - pauses;
         if paused > 0 {
             self.connection.chain.stats.add(HttpStat::DownstreamFlowControlPausedReadingTotal, paused);
@@ -154,10 +156,7 @@ impl Exchange<'_> {
             Poll::Pending => return Poll::Pending,
         };
         self.request.deadlines.last_activity = now;
-        if !self.response_begun {
-            self.response_begun = true;
-            self.stream.info.upstream_timing.first_rx_ns = Some(now.0);
-        }
+        self.response_begun = true;
         let fed = match reader.feed(&mut self.stream.response, &chunk, &self.response_limits) {
             Ok(fed) => fed,
             Err(error) => return Poll::Ready(Err(self.refused(error))),
@@ -177,13 +176,16 @@ impl Exchange<'_> {
             Ok(meta) => meta,
             Err(error) => return Poll::Ready(Err(self.refused(error))),
         };
+        if meta.kind != ResponseKind::Interim {
+            self.stream.info.upstream_timing.first_rx_ns = Some(now.0);
+        }
         match meta.kind {
             ResponseKind::Interim => {
                 let forward = self.request.client_is_11
                     && (self.stream.response.status() != 100
                         || self.connection.chain.manager.config.proxy_100_continue);
                 if forward {
-                    response::send_interim(self.connection, self.stream, &meta)?;
+                    response::send_interim(self.connection, self.stream, self.forward, &meta)?;
                 }
                 self.stream.response.clear();
                 self.state = Download::Head(HeadReader::response());
@@ -197,8 +199,14 @@ impl Exchange<'_> {
                 if !meta.keep_alive {
                     self.upstream.cluster().stats().inc(ClusterStat::UpstreamCxCloseNotify);
                 }
+                let asked = self.request.meta.asked();
+                let upgrade = asked.upgrade;
                 let client = Client {
                     is_11: self.request.client_is_11,
+                    upgrade,
+                    request_complete: self.request.body.is_done()
+                        && !upgrade
+                        && asked.method != MethodKind::Connect,
                     keep_alive: self.request.body.is_done() && http::goes_on(self.connection, self.request),
                 };
                 let Prepared { framing, close_client } =
@@ -214,7 +222,8 @@ impl Exchange<'_> {
         let Download::Body { copy, meta, close_client } = &mut self.state else { return Poll::Pending };
         let Connection { context, stream: downstream, listener, .. } = self.connection;
         let limit = wire::watermark(listener.config.per_connection_buffer_limit_bytes);
-        let (moved, pauses, resumes) = (copy.wire_bytes, copy.pauses, copy.resumes);
+        let (moved, sent) = (copy.wire_bytes, copy.sent_bytes);
+        let (pauses, resumes) = (copy.pauses, copy.resumes);
         let outcome =
             copy.poll(&context.runtime, self.upstream.stream(), downstream, limit, &mut self.stream.trailers);
         let now = context.runtime.now();
@@ -235,11 +244,17 @@ impl Exchange<'_> {
             self.upstream.cluster().stats().add(ClusterStat::UpstreamFlowControlResumedReadingTotal, resumed);
         }
         self.stream.info.bytes_sent = copy.bytes;
+        self.stream.info.downstream_bytes.wire_sent += copy.sent_bytes - sent;
         match outcome {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) => {
                 downstream.flush();
                 self.stream.info.upstream_timing.last_rx_ns = Some(now.0);
+                self.stream.info.downstream_timing.last_tx_ns = Some(now.0);
+                if !self.upstream.cluster().config().http1.enable_trailers {
+                    // Not asked for, so not there: not for the access log either.
+                    self.stream.trailers.clear();
+                }
                 let reuse_upstream = meta.keep_alive && self.request.body.is_done() && !self.upload_broken;
                 let close_client = *close_client;
                 Poll::Ready(Ok(Ended::Complete { reuse_upstream, close_client }))
@@ -255,8 +270,8 @@ impl Exchange<'_> {
 
     /// The endpoint ended the connection while its response head was awaited.
     fn closed(&self, reset: bool) -> ProxyError {
-        // Within the head it is a broken response; before its first byte, a broken connection.
-        if self.response_begun {
+        // Within the head it is a broken response; before its first byte, or after an interim one, a broken connection.
+        if matches!(&self.state, Download::Head(reader) if !reader.is_idle()) {
             ProxyError::ResponseHeadTruncated
         } else {
             ProxyError::UpstreamClosed { reset }

@@ -56,18 +56,18 @@ pub(super) fn send_encoded(
     }
 }
 
-/// Queues the last chunk with trailers.
+/// Queues the last chunk with trailers; the bytes that are.
 pub(super) fn send_trailers(
     runtime: &Runtime,
     to: &TcpStream,
     trailers: &Head,
     names: HeaderKeyFormat,
-) -> Result<(), CopyError> {
+) -> Result<usize, CopyError> {
     match send_encoded(runtime, to, |room| encode::encode_trailers(trailers, names, room)) {
-        Ok(_) => Ok(()),
+        Ok(bytes) => Ok(bytes),
         Err(SendError::Exhausted) => Err(CopyError::Exhausted),
         // Trailers cannot be refused any more; the body itself is whole.
-        Err(SendError::Unsendable) if to.send_copy(encode::LAST_CHUNK) => Ok(()),
+        Err(SendError::Unsendable) if to.send_copy(encode::LAST_CHUNK) => Ok(encode::LAST_CHUNK.len()),
         Err(SendError::Unsendable) => Err(CopyError::Exhausted),
     }
 }

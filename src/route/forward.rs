@@ -118,12 +118,6 @@ impl Forward {
     pub fn takes_host_of_endpoint(&self) -> bool {
         matches!(self.host_rewrite, HostRewrite::Auto)
     }
-
-    /// The longest life of the stream by the route's own word; zero: no limit; none: the connection manager's. Source:
-    /// `max_stream_duration.max_stream_duration`.
-    pub fn max_stream_duration(&self) -> Option<Duration> {
-        self.max_stream_duration?.max_stream_duration
-    }
 }
 
 /// A target that never exists.

@@ -23,13 +23,15 @@ pub struct RequestTimeouts {
     pub response: Option<Duration>,
     /// Longest time of one attempt; none: no limit of its own.
     pub per_try: Option<Duration>,
-    /// Longest life of the stream by `grpc-timeout`; none: the route's or the connection manager's.
+    /// Longest life of the stream, from its begin; zero: no limit; none: the connection manager's.
     pub stream: Option<Duration>,
+    /// Longest life of the upstream request, in place of the cluster's; zero: no limit.
+    pub upstream: Option<Duration>,
 }
 
 impl Forward {
-    /// Settles the limits of a request and edits its head accordingly: takes out `x-envoy-upstream-rq-timeout-ms` and its
-    /// per-try sibling (present only where the client is trusted), writes `x-envoy-expected-rq-timeout-ms`.
+    /// Settles the limits of a request and edits its head accordingly: takes out `x-envoy-upstream-rq-timeout-ms`, its
+    /// per-try sibling and `x-envoy-upstream-stream-duration-ms` (present only where the client is trusted), writes `x-envoy-expected-rq-timeout-ms`.
     /// Source: Envoy's `finalTimeout`.
     pub fn timeouts(&self, head: &mut Head, options: TimeoutOptions) -> RequestTimeouts {
         let grpc = is_grpc(head);
@@ -54,6 +56,9 @@ impl Forward {
         head.remove(&headers::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS);
         let per_try = if per_try >= response && !response.is_zero() { Duration::ZERO } else { per_try };
 
+        let upstream = milliseconds(head, &headers::X_ENVOY_UPSTREAM_STREAM_DURATION_MS);
+        head.remove(&headers::X_ENVOY_UPSTREAM_STREAM_DURATION_MS);
+
         let told = if per_try.is_zero() { response } else { per_try };
         if !told.is_zero() {
             let mut digits = [0; 20];
@@ -69,17 +74,19 @@ impl Forward {
         RequestTimeouts {
             response: some(response),
             per_try: some(per_try),
-            stream: self.grpc_stream_limit(head, grpc),
+            stream: self.stream_limit(head),
+            upstream,
         }
     }
 
-    /// Source: `max_stream_duration.grpc_timeout_header_max`.
-    fn grpc_stream_limit(&self, head: &Head, grpc: bool) -> Option<Duration> {
-        let config = self.max_stream_duration.filter(|_| grpc)?;
-        let max = config.grpc_timeout_header_max?;
-        let asked = grpc_timeout(head)?;
-        let limit = capped(offset(asked, config.grpc_timeout_header_offset), max);
-        (!limit.is_zero()).then_some(limit)
+    /// What `grpc-timeout` asks for where the route reads it, else the route's own limit. Source: `max_stream_duration`,
+    /// `grpc_timeout_header_max`, `grpc_timeout_header_offset`.
+    fn stream_limit(&self, head: &Head) -> Option<Duration> {
+        let config = self.max_stream_duration?;
+        match (grpc_timeout(head), config.grpc_timeout_header_max) {
+            (Some(asked), Some(max)) => Some(offset(capped(asked, max), config.grpc_timeout_header_offset)),
+            _ => config.max_stream_duration,
+        }
     }
 }
 

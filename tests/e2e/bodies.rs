@@ -7,6 +7,10 @@ use std::sync::mpsc::channel;
 use crate::harness::{Config, Proxy, Random, Upstream, chunked, ok, on_each_backend, set_receive_buffer};
 
 const TRAILERS: &str = "http_protocol_options: {enable_trailers: true}";
+const CLUSTER_TRAILERS: &str = "typed_extension_protocol_options: \
+    {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+    {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+    explicit_http_config: {http_protocol_options: {enable_trailers: true}}}}";
 /// A large body.
 const LARGE: usize = 8 << 20;
 /// What a proxied body may add to resident memory at most: the watermarks, the socket buffers' views and some slack.
@@ -51,10 +55,7 @@ on_each_backend! {
             }
             responses
         };
-        let cluster = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
-            {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
-            explicit_http_config: {http_protocol_options: {enable_trailers: true}}}}";
-        let proxy = Proxy::start(io, &Config::to(upstream.port).manager(TRAILERS).cluster(cluster));
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager(TRAILERS).cluster(CLUSTER_TRAILERS));
         for response in ask(&proxy) {
             assert_eq!(response.text(), "[x-up=1;]");
             let trailers = response.trailers.iter().map(|(name, value)| format!("{name}={value};")).collect::<String>();
@@ -66,6 +67,31 @@ on_each_backend! {
         for response in ask(&proxy) {
             assert_eq!((response.text().as_str(), response.trailers.len()), ("[]", 0));
         }
+        proxy.end();
+    }
+
+    fn trailers_of_both_directions_do_not_mix_when_both_are_under_way(io) {
+        const REQUEST_TRAILERS: &str = "0\r\nx-up: 1\r\nx-up-too: 2\r\n\r\n";
+        let (got, has_got) = channel();
+        let upstream = Upstream::start(move |peer| {
+            peer.request_head();
+            // The chunk comes with the first half of the trailers behind it.
+            assert_eq!(peer.read(6).as_deref(), Some(&b"1\r\nx\r\n"[..]));
+            peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\ny\r\n0\r\nX-Down: 1\r\nX-Do");
+            let trailers = peer.read(REQUEST_TRAILERS.len());
+            let _ = got.send(trailers.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
+            peer.send("wn-Too: 2\r\n\r\n");
+            peer.sees_end();
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager(TRAILERS).cluster(CLUSTER_TRAILERS));
+        let mut client = proxy.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.send("1\r\nx\r\n0\r\nX-Up: 1\r\nX-U");
+        assert_eq!(client.head().status(), 200);
+        assert_eq!(client.read(6), b"1\r\ny\r\n");
+        client.send("p-Too: 2\r\n\r\n");
+        assert_eq!(has_got.recv_timeout(crate::harness::PATIENCE), Ok(Some(REQUEST_TRAILERS.to_owned())));
+        assert_eq!(String::from_utf8_lossy(&client.read_to_end()), "0\r\nx-down: 1\r\nx-down-too: 2\r\n\r\n");
         proxy.end();
     }
 

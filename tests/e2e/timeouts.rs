@@ -1,5 +1,7 @@
 //! Every limit in time: who is silent for too long is told so and let go.
 
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Config, Proxy, Upstream, ok, on_each_backend};
@@ -13,7 +15,60 @@ fn silent() -> Upstream {
     })
 }
 
+/// A port where handshakes do not complete: the kernel's queue of the listener is full. Both must be kept.
+#[allow(unsafe_code, reason = "std has no way to set the queue's length")]
+fn unanswering() -> (TcpListener, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // SAFETY: listens again on an open socket, with a queue of one.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let first = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (listener, first)
+}
+
 on_each_backend! {
+    fn route_timeout_passes_while_the_upstream_is_being_connected_to(io) {
+        let (listener, _first) = unanswering();
+        let routes = "{match: {prefix: /}, route: {cluster: upstream, timeout: 0.15s}}";
+        let port = listener.local_addr().unwrap().port();
+        let config = Config { routes: Some(routes.to_owned()), ..Config::to(port) };
+        let proxy = Proxy::start(io, &config);
+        let response = proxy.connect().get("/");
+        assert_eq!((response.status(), response.text().as_str()), (504, "upstream request timeout"));
+        proxy.end();
+    }
+
+    fn client_that_goes_while_the_upstream_is_being_connected_to_is_let_go(io) {
+        let (listener, _first) = unanswering();
+        let proxy = Proxy::start(io, &Config::to(listener.local_addr().unwrap().port()));
+        let mut client = proxy.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 1);
+        drop(client);
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 0);
+        proxy.wait_for_stat("http.test.downstream_cx_active", 0);
+        proxy.end();
+    }
+
+    fn routes_own_stream_duration_ends_the_stream(io) {
+        let upstream = silent();
+        let routes = "{match: {prefix: /}, route: {cluster: upstream, max_stream_duration: {max_stream_duration: 0.15s}}}";
+        let config = Config { routes: Some(routes.to_owned()), ..Config::to(upstream.port) };
+        let proxy = Proxy::start(io, &config);
+        assert_eq!(proxy.connect().get("/").text(), "downstream duration timeout");
+        proxy.end();
+    }
+
+    fn clusters_stream_duration_ends_the_upstream_request(io) {
+        let upstream = silent();
+        let cluster = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+            {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+            common_http_protocol_options: {max_stream_duration: 0.15s}, explicit_http_config: {http_protocol_options: {}}}}";
+        let proxy = Proxy::start(io, &Config::to(upstream.port).cluster(cluster));
+        let response = proxy.connect().get("/");
+        assert_eq!((response.status(), response.text().as_str()), (504, "upstream max stream duration reached"));
+        proxy.end();
+    }
+
     fn upstream_slower_than_the_routes_timeout_is_answered_504(io) {
         let upstream = silent();
         let routes = "{match: {prefix: /}, route: {cluster: upstream, timeout: 0.15s}}";

@@ -63,6 +63,7 @@ pub fn reason_phrase(status: u16) -> &'static [u8] {
         508 => b"Loop Detected",
         510 => b"Not Extended",
         511 => b"Network Authentication Required",
+        599 => b"Last Unassigned Server Error Code",
         _ => b"Unknown",
     }
 }
