@@ -353,7 +353,9 @@ impl Head {
     // === inside ===
 
     fn fields_named<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a Header> {
-        self.headers.iter().filter(move |header| header.is_named(&self.text, name))
+        let absent = name.known().is_some_and(|known| self.present & known.bit() == 0);
+        let headers = if absent { &[] } else { self.headers.as_slice() };
+        headers.iter().filter(move |header| header.is_named(&self.text, name))
     }
 
     fn pseudo(&self, known: Known) -> Option<&[u8]> {
@@ -384,7 +386,10 @@ impl Head {
 
     fn set_span(&mut self, name: &HeaderName, value: Span) {
         let absent = name.known().is_some_and(|known| self.present & known.bit() == 0);
-        let first = self.headers.iter().position(|header| !absent && header.is_named(&self.text, name));
+        if absent {
+            return self.push(name, value);
+        }
+        let first = self.headers.iter().position(|header| header.is_named(&self.text, name));
         let Some(first) = first else {
             return self.push(name, value);
         };
@@ -428,11 +433,19 @@ impl Head {
 
     /// Whether `added` bytes, of which `checked` come from outside, may be stored.
     fn admits(&mut self, added: usize, checked: &[u8]) -> bool {
-        let admitted =
-            memchr::memchr3(b'\r', b'\n', 0, checked).is_none() && self.text.len() + added <= TEXT_BYTES_MAX;
+        let admitted = !splits_line(checked) && self.text.len() + added <= TEXT_BYTES_MAX;
         self.unsendable |= !admitted;
         admitted
     }
+}
+
+/// Whether a value holds what ends a line, or what some peers take for the end of a text.
+fn splits_line(value: &[u8]) -> bool {
+    // Most edits are a few bytes long: a search by words costs more than it saves.
+    if value.len() <= 16 {
+        return value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
+    }
+    memchr::memchr3(b'\r', b'\n', 0, value).is_some()
 }
 
 #[cfg(test)]

@@ -228,6 +228,9 @@ impl ConnectionOptions {
 
 fn connection_options(head: &Head) -> Result<ConnectionOptions, HeadError> {
     let mut found = ConnectionOptions::default();
+    if !head.may_have(Known::CONNECTION) {
+        return Ok(found);
+    }
     let mut count = 0;
     for option in head.get_all(&headers::CONNECTION).flat_map(validate::list) {
         count += 1;
@@ -265,5 +268,6 @@ fn names_upgrade(head: &Head) -> bool {
 }
 
 fn lists(head: &Head, name: &HeaderName, element: &[u8]) -> bool {
-    head.get_all(name).flat_map(validate::list).any(|listed| listed.eq_ignore_ascii_case(element))
+    head.contains(name)
+        && head.get_all(name).flat_map(validate::list).any(|listed| listed.eq_ignore_ascii_case(element))
 }
