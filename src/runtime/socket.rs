@@ -76,6 +76,8 @@ pub(super) struct Socket {
     pub(super) recv_op: RecvOp,
     /// Large chunks are worth it: a body streams.
     pub(super) bulk: bool,
+    /// A body has streamed since the last receive for a head: the next may stream, too.
+    pub(super) streamed: bool,
     /// Ring: the last receive left nothing in the kernel's buffer.
     pub(super) drained: bool,
     /// Epoll, sim: a receive may find something.
@@ -180,6 +182,7 @@ impl Socket {
             recv_end: None,
             recv_op: RecvOp::Idle,
             bulk: false,
+            streamed: false,
             drained: false,
             readable: false,
             peer_closed: false,

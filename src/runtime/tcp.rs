@@ -132,7 +132,10 @@ impl TcpStream {
 
     /// Whether reads take large chunks: worth it while a body streams.
     pub fn set_bulk(&self, bulk: bool) {
-        self.runtime.with_socket(self.key, |socket, _| socket.bulk = bulk);
+        self.runtime.with_socket(self.key, |socket, _| {
+            socket.bulk = bulk;
+            socket.streamed |= bulk;
+        });
     }
 
     /// Queues bytes to be sent.

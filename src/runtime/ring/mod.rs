@@ -67,6 +67,8 @@ const LARGE_ENTRIES: u16 = 32;
 /// Bytes after which a multishot receive ends by itself, so that a body that begins to stream is not read in small
 /// chunks before its head was looked at. Keep-alive requests of usual size arm again every few dozens.
 const RECV_BYTES_MAX: u32 = 32 * 1024;
+/// The same where a body has streamed before: one small chunk, which holds the head.
+const HEAD_BYTES_MAX: u32 = crate::base::limits::SMALL_CHUNK_BYTES as u32;
 /// Received and unread pool memory per socket, in bytes, at which a multishot receive is cancelled; it is armed again
 /// at half of it. A 64 KiB head is the largest thing read ahead.
 const UNREAD_BYTES_MAX: usize = 64 * 1024;
@@ -169,7 +171,11 @@ impl Ring {
         } else {
             (Op::Recv, self.small.group())
         };
-        let bytes_max = if multishot { self.recv_bytes_max } else { 0 };
+        let bytes_max = match multishot {
+            true if std::mem::take(&mut socket.streamed) => self.recv_bytes_max.min(HEAD_BYTES_MAX),
+            true => self.recv_bytes_max,
+            false => 0,
+        };
         let mode = RecvMode { op, group, multishot, bytes_max, poll_first: socket.drained };
         socket.recv_op = if multishot { RecvOp::Multishot } else { RecvOp::Single };
         socket.ops += 1;
@@ -329,8 +335,9 @@ impl Backend for Ring {
     fn poll_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Option<Chunk>>> {
         let socket = scope.sockets.live(key);
         if let Some(chunk) = socket.received.pop() {
-            if socket.recv_op == RecvOp::Idle && self.has_multishot() && !socket.bulk {
-                self.arm_recv(scope, key);
+            if socket.recv_op == RecvOp::Idle && self.level >= RingLevel::Two && !socket.bulk {
+                // With the next submission: what is read here may say that a body streams.
+                self.to_arm.push(key);
             }
             return Poll::Ready(Ok(Some(chunk)));
         }
