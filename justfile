@@ -25,6 +25,12 @@ ci *parts:
 differential *args: release
     python3 tests/peers/differential.py {{args}}
 
+# Single steps of the path: time, and instructions against the committed table
+bench *args:
+    cd benches/micro && cargo bench -- {{args}}
+instructions *args:
+    benches/count-instructions {{args}}
+
 # Memory and size budgets of the release build
 budgets: release
     python3 tests/peers/budgets.py

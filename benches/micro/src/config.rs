@@ -1,0 +1,104 @@
+//! A configuration's way to the workers: text to types, types to a snapshot.
+
+use std::fmt::Write;
+use std::hint::black_box;
+
+use ringway::config::bootstrap::Bootstrap;
+use ringway::control::xds::load_bootstrap;
+use ringway::control::xds::loader::{Format, Source};
+use ringway::filter::CompileServices;
+use ringway::format::access_log_queue::SinkId;
+use ringway::protocol::http::forwarding::LocalInfo;
+use ringway::route::CompileContext;
+use ringway::snapshot::{Compiler, Snapshot};
+use ringway::telemetry::Registry;
+
+use crate::{Case, Step};
+
+pub(crate) fn cases() -> Vec<Case> {
+    let sizes = [1, 100, 1_000];
+    let load_case = |size| Case::slow(format!("snapshot/load_and_convert_{size}"), move || load_step(size));
+    let compile_case = |size| Case::slow(format!("snapshot/compile_{size}"), move || compile_step(size));
+    sizes.map(load_case).into_iter().chain(sizes.map(compile_case)).collect()
+}
+
+/// Clusters of that many hosts, and a route to each.
+pub(crate) fn clusters(count: usize, hosts: usize, weighted: bool) -> String {
+    let mut text = String::from(
+        "static_resources:
+  listeners:
+  - name: http
+    address: {socket_address: {address: 127.0.0.1, port_value: 10000}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: http
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+          route_config:
+            virtual_hosts:\n",
+    );
+    for n in 0..count {
+        let routes = format!("[{{match: {{prefix: /}}, route: {{cluster: c-{n}}}}}]");
+        let _ =
+            writeln!(text, "            - {{name: v-{n}, domains: [h-{n}.example.com], routes: {routes}}}");
+    }
+    text.push_str("  clusters:\n");
+    for n in 0..count {
+        let _ = writeln!(
+            text,
+            "  - name: c-{n}\n    connect_timeout: 1s\n    load_assignment:\n      cluster_name: c-{n}\n      endpoints:\n      - lb_endpoints:"
+        );
+        for host in 0..hosts {
+            let weight =
+                if weighted { format!(", load_balancing_weight: {}", 1 + host % 5) } else { String::new() };
+            let address = format!("address: 10.{}.{}.{}, port_value: 8080", n % 250, host / 250, host % 250);
+            let _ = writeln!(
+                text,
+                "        - {{endpoint: {{address: {{socket_address: {{{address}}}}}}}{weight}}}"
+            );
+        }
+    }
+    text
+}
+
+pub(crate) fn load(text: &str) -> Bootstrap {
+    let source = Source { name: "bench.yaml", text, format: Format::Yaml };
+    load_bootstrap(&[source], Default::default()).unwrap_or_else(|report| panic!("{report:?}")).bootstrap
+}
+
+fn load_step(count: usize) -> Step {
+    let text = clusters(count, 2, false);
+    Box::new(move || drop(black_box(load(black_box(&text)))))
+}
+
+fn compile_step(count: usize) -> Step {
+    let bootstrap = load(&clusters(count, 2, false));
+    Box::new(move || {
+        let snapshot = compile(black_box(&bootstrap));
+        assert_eq!(snapshot.clusters.len(), bootstrap.clusters.len());
+    })
+}
+
+fn compile(bootstrap: &Bootstrap) -> Snapshot {
+    let registry = Registry::new(1);
+    let local_info = LocalInfo::default();
+    let services = CompileServices {
+        routes: CompileContext {
+            cluster_exists: &|_| true,
+            runtime_fraction: &|_| None,
+            runtime_integer: &|_| None,
+            hash_seed: 1,
+        },
+        local_info: &local_info,
+        open_sink: &mut |_| -> std::io::Result<SinkId> {
+            Err(std::io::Error::other("there is no access log here"))
+        },
+    };
+    Compiler { registry: &registry, services }
+        .bootstrap(bootstrap)
+        .unwrap_or_else(|error| panic!("{error:?}"))
+}
