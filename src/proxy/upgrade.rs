@@ -53,7 +53,8 @@ pub(super) async fn tunnel(
             first = Some(ProxyError::UpstreamTunnelClosed);
         }
         if directions.contains(&Err(())) {
-            return Poll::Ready(After::Reset);
+            // What is queued is the client's, the 101 perhaps: it goes out before the connection breaks off.
+            return Poll::Ready(After::Abort);
         }
         if up.is_done() && down.is_done() {
             return Poll::Ready(After::Close);
