@@ -97,8 +97,12 @@ impl Workers {
             threads.push(thread);
         }
         drop(chosen);
-        // All workers choose alike; the first to answer speaks for all. None: all have failed, and said so.
-        let backend = backends.recv().map_err(|_| "no worker could start".to_owned())?;
+        // The first to answer speaks for all, and those that differ are named. None: all have failed, and said so.
+        let answers: Vec<BackendInfo> = backends.iter().take(count).collect();
+        let backend = answers.first().cloned().ok_or_else(|| "no worker could start".to_owned())?;
+        if let Some(warning) = mixed(&answers) {
+            log::warn!("{warning}");
+        }
         Ok(Self { mailboxes, threads: Mutex::new(threads), running, backend })
     }
 
@@ -168,6 +172,14 @@ fn finish_or_end_process(index: usize, work: impl FnOnce() -> io::Result<()>) {
         // A panic outside of a connection's task, or within an edit of shared state: this core can't be trusted.
         Err(_) => std::process::exit(i32::from(EXIT_PANIC)),
     }
+}
+
+/// What to say when workers have not all got the same back end: locked memory, or descriptors, sufficed for some of them.
+fn mixed(answers: &[BackendInfo]) -> Option<String> {
+    let first = answers.first()?;
+    let others: Vec<_> = answers.iter().filter(|other| other.level != first.level).collect();
+    let other = others.first()?;
+    Some(format!("{} of {} workers differ from the first and use {other}", others.len(), answers.len()))
 }
 
 /// What the command line says about CPUs.
@@ -240,6 +252,17 @@ mod tests {
         let handle = runtime.clone();
         runtime.spawn_isolated(async move { handle.edit(|| panic!("injected")) });
         finish_or_end_process(0, || runtime.turn());
+    }
+
+    /// Where RLIMIT_MEMLOCK had room for one ring of two, the log spoke of io_uring for both.
+    #[test]
+    fn workers_that_got_another_back_end_are_named() {
+        let ring = BackendInfo { level: Some(RingLevel::Three), reason: "works".into() };
+        let epoll = BackendInfo { level: None, reason: "out of memory".into() };
+        assert_eq!(mixed(&[ring.clone(), ring.clone()]), None);
+        assert_eq!(mixed(&[]), None);
+        let said = mixed(&[ring.clone(), epoll, ring]).unwrap();
+        assert_eq!(said, "1 of 3 workers differ from the first and use epoll: out of memory");
     }
 
     #[test]
