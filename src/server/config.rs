@@ -1,8 +1,11 @@
 //! The bootstrap a process starts with: the files of the command line, or the embedded demonstration.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use crate::base::limits::CONFIG_TEXT_BYTES_MAX;
 use crate::cli::{Action, Options};
@@ -11,6 +14,9 @@ use crate::config::error::ConfigError;
 use crate::control::xds::convert::{Report, Unimplemented};
 use crate::control::xds::loader::{Format, Source};
 use crate::control::xds::{LoadOptions, LoadedBootstrap, load_bootstrap};
+
+/// How long a pipe may take to deliver the bootstrap. Envoy waits for ever.
+const PIPE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Reads, checks and converts what the command line names; `demo` is used in its place for the demonstration.
 ///
@@ -42,17 +48,36 @@ pub(super) fn load(options: &Options, demo: Option<&str>) -> Result<LoadedBootst
     Ok(loaded)
 }
 
-/// The text of a file, one byte more than is accepted at most: the file may be a device without an end.
+/// The text of a file.
 fn read(path: &Path) -> Result<String, ConfigError> {
     let name = path.display();
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(CONFIG_TEXT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
+    let bytes = bytes(path, PIPE_PATIENCE)
         .map_err(|error| ConfigError::new("", format!("cannot read {name}: {error}")))?;
     if bytes.len() > CONFIG_TEXT_BYTES_MAX {
         return Err(ConfigError::new("", format!("{name} is longer than {CONFIG_TEXT_BYTES_MAX} bytes")));
     }
     String::from_utf8(bytes).map_err(|_| ConfigError::new("", format!("{name} is not UTF-8 text")))
+}
+
+/// The contents of a file, one byte more than is accepted at most: it may be a device without an end. A pipe, which
+/// consul-dataplane and a shell's `<(command)` give, is waited for within bounds: its opening blocks until somebody writes.
+fn bytes(path: &Path, patience: Duration) -> io::Result<Vec<u8>> {
+    let read = |path: &Path| {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(CONFIG_TEXT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    if !std::fs::metadata(path)?.file_type().is_fifo() {
+        return read(path);
+    }
+    let (sender, receiver) = channel();
+    let pipe = path.to_owned();
+    // Without a writer it stays blocked until the process ends, which is at once: the start fails.
+    std::thread::spawn(move || sender.send(read(&pipe)));
+    receiver.recv_timeout(patience).unwrap_or_else(|_| {
+        let reason = format!("nobody wrote all of this pipe within {patience:?}");
+        Err(io::Error::new(io::ErrorKind::TimedOut, reason))
+    })
 }
 
 /// The command line overrides the node's names.
@@ -88,5 +113,39 @@ mod tests {
             let error = read(Path::new(path)).unwrap_err();
             assert!(error.reason.starts_with(reason), "{error}");
         }
+    }
+
+    /// A named pipe, removed in the end.
+    struct Pipe(std::path::PathBuf);
+
+    impl Pipe {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("ringway-{}-{name}", std::process::id()));
+            let made = std::process::Command::new("mkfifo").arg(&path).status();
+            assert!(made.is_ok_and(|status| status.success()));
+            Self(path)
+        }
+    }
+
+    impl Drop for Pipe {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn pipe_is_read_to_its_end() {
+        let pipe = Pipe::new("written");
+        let path = pipe.0.clone();
+        let writer = std::thread::spawn(move || std::fs::write(path, "a".repeat(1 << 20)));
+        assert_eq!(read(&pipe.0).unwrap(), "a".repeat(1 << 20));
+        writer.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn pipe_that_nobody_writes_is_given_up() {
+        let pipe = Pipe::new("silent");
+        let error = bytes(&pipe.0, Duration::ZERO).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }
