@@ -11,7 +11,6 @@ use super::manager::Keeper;
 use crate::base::clock::Now;
 use crate::base::rng::Rng;
 use crate::config::cluster::Cluster as Config;
-use crate::config::socket::{SocketOptionValue, SocketState};
 use crate::runtime::{Keepalive, RawOption, Runtime, TaskId};
 use crate::telemetry::metrics::ClusterCells;
 use crate::telemetry::names::ClusterStat;
@@ -145,16 +144,10 @@ fn connect_options(config: &Config) -> Vec<RawOption> {
         name: libc::IP_FREEBIND,
         value: 1i32.to_ne_bytes().into(),
     });
-    let listed =
-        bind.socket_options.iter().filter(|option| option.state == SocketState::Prebind).map(|option| {
-            RawOption {
-                level: option.level,
-                name: option.name,
-                value: match &option.value {
-                    SocketOptionValue::Int(value) => value.to_ne_bytes().into(),
-                    SocketOptionValue::Bytes(bytes) => bytes.clone(),
-                },
-            }
-        });
+    let listed = bind.socket_options.iter().map(|option| RawOption {
+        level: option.level,
+        name: option.name,
+        value: option.value.bytes(),
+    });
     freebind.into_iter().chain(listed).collect()
 }

@@ -23,6 +23,16 @@ pub enum SocketOptionValue {
     Bytes(Box<[u8]>),
 }
 
+impl SocketOptionValue {
+    /// As the kernel takes it.
+    pub fn bytes(&self) -> Box<[u8]> {
+        match self {
+            Self::Int(value) => value.to_ne_bytes().into(),
+            Self::Bytes(bytes) => bytes.clone(),
+        }
+    }
+}
+
 /// The moment at which an option is set. Source: Envoy `SocketOption.SocketState`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SocketState {
@@ -31,7 +41,7 @@ pub enum SocketState {
     Prebind,
     /// After `bind`, before `listen`.
     Bound,
-    /// After `listen`; for connections to endpoints after `connect`.
+    /// After `listen`.
     Listening,
 }
 
@@ -55,6 +65,6 @@ pub struct BindConfig {
     pub source_address: Option<SocketAddr>,
     /// `IP_FREEBIND`: bind to an address no interface has. Default off. Source: `freebind`.
     pub freebind: bool,
-    /// Options set on each socket. Source: `socket_options`.
+    /// Options set on each socket, all of state [`SocketState::Prebind`]. Source: `socket_options`.
     pub socket_options: Vec<SocketOption>,
 }

@@ -60,17 +60,27 @@ pub(super) fn tcp_keepalive(at: &At<'_>, message: pb::core::TcpKeepalive) -> Tcp
     TcpKeepalive { probes: keepalive_probes, time_s: keepalive_time, interval_s: keepalive_interval }
 }
 
-/// Source address and options of connections to endpoints.
+/// Source address and options of connections to endpoints. As in Envoy, such a connection has the state PREBIND only;
+/// what is to be set in another is left out.
 pub(super) fn bind_config(at: &At<'_>, message: pb::core::BindConfig) -> BindConfig {
     classify!(at, message => pb::core::BindConfig {
         implemented: source_address, freebind, socket_options;
         no_effect: validate_network_namespaces = "no network namespaces";
         refused: extra_source_addresses, additional_source_addresses, local_address_selector;
     });
+    for (index, option) in socket_options.iter().enumerate() {
+        if option.state != SocketOptionSocketState::StatePrebind as i32 {
+            let (at, note) =
+                (&at.item("socket_options", index), "a connection to an endpoint is set up in PREBIND only");
+            at.field("state").found(Class::NoEffect, "envoy.config.core.v3.SocketOption.state", note);
+        }
+    }
+    let mut socket_options = options(at, socket_options);
+    socket_options.retain(|option| option.state == SocketState::Prebind);
     BindConfig {
         source_address: source_address
             .and_then(|address| socket_address(&at.field("source_address"), address)),
         freebind: freebind.unwrap_or(false),
-        socket_options: options(at, socket_options),
+        socket_options,
     }
 }

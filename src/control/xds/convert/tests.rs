@@ -10,6 +10,7 @@ use crate::config::cluster::Discovery;
 use crate::config::http::{CodecType, HttpConnectionManager, HttpFilter};
 use crate::config::listener::NetworkFilter;
 use crate::config::route::Action;
+use crate::config::socket::SocketState;
 use crate::control::xds::loader::{Format, Source};
 use crate::control::xds::{LoadOptions, load_bootstrap};
 
@@ -239,6 +240,20 @@ fn field_without_effect_is_noted_and_an_explicit_false_is_not() {
             "test.yaml:28:5 static_resources.clusters[0].track_timeout_budgets: no effect (deprecated for statistics)"
         ]
     );
+}
+
+#[test]
+fn socket_option_of_a_state_that_connections_to_endpoints_lack_is_left_out_and_noted() {
+    let option = |state: &str| format!("{{level: 1, name: 8, int_value: 9, state: {state}}}");
+    let options = ["STATE_PREBIND", "STATE_BOUND", "STATE_LISTENING"].map(option).join(", ");
+    let bind = format!("upstream_bind_config: {{socket_options: [{options}]}}");
+    let (bootstrap, report) = load_with(Unimplemented::Refuse, &[("CLUSTER", &bind)]).unwrap();
+    let states: Vec<_> =
+        bootstrap.clusters[0].bind_config.iter().flat_map(|bind| &bind.socket_options).collect();
+    assert!(matches!(states[..], [one] if one.state == SocketState::Prebind), "{states:?}");
+    let found: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("socket_options[1].state: no effect"), "{found:?}");
 }
 
 #[test]
