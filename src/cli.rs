@@ -4,6 +4,8 @@
 //! start Ringway in Envoy's place. Flags that cannot mean anything here are accepted and say so in `--help`; one
 //! that would be a lie (`--restart-epoch 1`) is refused.
 //!
+//! As with Envoy, a flag and its value may be one argument with a space between, which Contour's manifests rely on.
+//!
 //! Differences from Envoy: `--flag=value` and `-lvalue` work as well.
 mod flags;
 mod json;
@@ -89,7 +91,7 @@ pub enum ReportFormat {
     Json,
 }
 
-/// Which connections a drain asks to close.
+/// Which connections `/drain_listeners?graceful` asks to close. The end of the process asks all of them at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainStrategy {
     /// With a probability that rises over the drain time.
@@ -148,7 +150,9 @@ where
     I: IntoIterator<Item = T>,
     T: Into<std::ffi::OsString> + Clone,
 {
-    flags::options(&flags::command().try_get_matches_from(args)?)
+    let command = flags::command();
+    let words = flags::split_words(&command, args.into_iter().map(Into::into).collect());
+    flags::options(&command.try_get_matches_from(words)?)
 }
 
 /// Revision of the source, as the build was told.
@@ -256,6 +260,7 @@ mod tests {
             "--component-log-level",
             "misc:error",
             "--skip-deprecated-logs",
+            "--enable-core-dump",
             "--log-format",
             "%Y-%m-%dT%T.%fZ\t%l\tenvoy %n %g:%#\t%v\tthread=%t",
             "--config-yaml",
@@ -275,9 +280,30 @@ mod tests {
     }
 
     #[test]
-    fn command_lines_of_kuma_dp_and_envoy_gateway_are_accepted() {
-        parsed("--config-path b.yaml --drain-time-s 30 --drain-strategy immediate --disable-hot-restart --concurrency 2")
-            .unwrap();
+    fn command_lines_of_other_control_planes_are_accepted() {
+        for line in [
+            // kuma-dp, with and without a number of workers of its own.
+            "--config-path b.yaml --drain-time-s 30 --drain-strategy immediate --disable-hot-restart \
+             --log-level off --component-log-level upstream:debug --concurrency 2",
+            "--config-path b.yaml --drain-time-s 30 --drain-strategy immediate --disable-hot-restart \
+             --log-level info --cpuset-threads",
+            // AWS App Mesh and ECS Service Connect.
+            "-c b.yaml -l warn --concurrency 1 --drain-time-s 20 --disable-hot-restart --skip-deprecated-logs",
+            // Emissary, and istio when it still restarted Envoy.
+            "-c b.json --base-id 0 --restart-epoch 0 --drain-time-s 5 --parent-shutdown-time-s 10",
+        ] {
+            parsed(line).unwrap();
+        }
+        let consul = [
+            r#"{"@timestamp":"%Y-%m-%dT%T.%fZ%z","@module":"envoy.%n","@level":"%l","@message":"%j","thread":%t}"#,
+            "%Y-%m-%dT%T.%eZ%z [%l] envoy.%n(%t) %v",
+        ];
+        for format in consul {
+            let line = ["ringway", "--config-path", "/tmp/envoy-1-bootstrap.json", "--log-format", format];
+            let options =
+                parse(line.into_iter().chain(["--log-level", "info", "--disable-hot-restart"])).unwrap();
+            assert_eq!(options.log_format, format);
+        }
         let options = parsed(
             "--service-cluster a --service-node b --config-yaml x --log-level warn --cpuset-threads \
              --drain-strategy immediate --drain-time-s 60 --stats-tag zone:a",
@@ -286,6 +312,26 @@ mod tests {
         assert!(options.cpuset_threads);
         assert_eq!(options.service_node.as_deref(), Some("b"));
         assert_eq!(options.stats_tags, [("zone".to_string(), "a".to_string())]);
+    }
+
+    #[test]
+    fn flag_and_value_in_one_argument_are_two() {
+        // Contour's manifest.
+        let line =
+            ["ringway", "-c", "/config/envoy.json", "--service-cluster ns", "--service-node pod", "-l debug"];
+        let options = parse(line).unwrap();
+        assert_eq!(options.config_path, Some("/config/envoy.json".into()));
+        assert_eq!(options.service_cluster.as_deref(), Some("ns"));
+        assert_eq!((options.service_node.as_deref(), options.log_level), (Some("pod"), Level::Debug));
+        // A value is taken as it is, even one that looks like that.
+        let options = parse(["ringway", "--config-yaml", "--log-level debug"]).unwrap();
+        assert_eq!(options.config_yaml.as_deref(), Some("--log-level debug"));
+        let options = parse(["ringway", "--config-yaml={a: -l b}", "--service-zone a  b"]).unwrap();
+        assert_eq!(options.config_yaml.as_deref(), Some("{a: -l b}"));
+        assert_eq!(options.service_zone.as_deref(), Some("a  b"));
+        for line in [["ringway", "-c a", "--cpuset-threads x"], ["ringway", "-c a", "--nope x"]] {
+            assert_eq!(parse(line).unwrap_err().exit_code, EXIT_FAILURE);
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::config::access_log::{AccessLog, AccessLogSink};
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::listener::Listener;
-use crate::config::socket::{SocketOption, SocketOptionValue, SocketState};
+use crate::config::socket::{SocketOption, SocketState};
 use crate::control::admin::{
     Admin, AdminAccessLogs, AdminListener, AdminState, AllowPaths, ListenerStatus, StatsPolicy,
     address_file_text,
@@ -138,6 +138,8 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
         admin,
         commands,
         start: Some(Start { snapshot, sockets }),
+        spread: None,
+        stops: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -312,10 +314,7 @@ fn raw_options(options: &[SocketOption], state: SocketState) -> Vec<RawOption> {
     let raw = |option: &SocketOption| RawOption {
         level: option.level,
         name: option.name,
-        value: match &option.value {
-            SocketOptionValue::Int(value) => value.to_ne_bytes().into(),
-            SocketOptionValue::Bytes(bytes) => bytes.clone(),
-        },
+        value: option.value.bytes(),
     };
     options.iter().filter(|option| option.state == state).map(raw).collect()
 }

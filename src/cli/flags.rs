@@ -5,6 +5,7 @@ use super::{
 };
 use crate::telemetry::log::{COMPONENTS, DEFAULT_PATTERN, Level, Pattern};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::ffi::OsString;
 use std::time::Duration;
 
 /// The command line's description.
@@ -34,6 +35,35 @@ pub(super) fn command() -> Command {
                 .after_help(DOCTOR_EXIT_CODES)
                 .arg(flag("json", "Print the findings as JSON")),
         )
+}
+
+/// Splits an argument that holds a flag, a space and its value in two, as Envoy does; values are left as they are.
+pub(super) fn split_words(command: &Command, args: Vec<OsString>) -> Vec<OsString> {
+    let takes_value = |word: &str| {
+        let is_it = |arg: &&Arg| match word.strip_prefix("--") {
+            Some(long) => arg.get_long() == Some(long),
+            None => word
+                .strip_prefix('-')
+                .is_some_and(|short| arg.get_short().map(String::from).as_deref() == Some(short)),
+        };
+        command.get_arguments().find(is_it).is_some_and(|arg| arg.get_action().takes_values())
+    };
+    let mut words = Vec::with_capacity(args.len());
+    let mut is_value = false;
+    for arg in args {
+        if std::mem::take(&mut is_value) {
+            words.push(arg);
+            continue;
+        }
+        match arg.to_str().and_then(|text| text.split_once(' ')) {
+            Some((flag, value)) if takes_value(flag) => words.extend([flag.into(), value.into()]),
+            _ => {
+                is_value = arg.to_str().is_some_and(takes_value);
+                words.push(arg);
+            }
+        }
+    }
+    words
 }
 
 /// Turns what clap found into options; the answers to `--version` and its like come back as errors.
@@ -270,6 +300,11 @@ fn configuration() -> Vec<Arg> {
         value("service-cluster", "NAME", "Node cluster; overrides the bootstrap"),
         value("service-zone", "ZONE", "Node zone; overrides the bootstrap"),
         value("admin-address-path", "FILE", "Write the admin endpoint's address to this file"),
+        value(
+            "local-address-ip-version",
+            "v4|v6",
+            "Family of the address that says which machine this is [default: v4]",
+        ),
         value("stats-tag", "TAG:VALUE", "Tag added to all Prometheus metrics; may be repeated")
             .action(ArgAction::Append),
         concurrency(),
@@ -294,11 +329,12 @@ fn logging() -> Vec<Arg> {
 
 fn lifecycle() -> Vec<Arg> {
     vec![
-        count("drain-time-s", Some("600"), "Seconds a drain may take"),
+        count("drain-time-s", Some("600"), "Seconds a drain may take, that of the process's end included"),
         value(
             "drain-strategy",
             "gradual|immediate",
-            "Ask connections to close over the drain time, or at once",
+            "Let /drain_listeners?graceful ask connections to close one by one over the drain time, or all at \
+             once [default: gradual]; the process's end always asks all of them",
         ),
         count("file-flush-interval-msec", Some("10000"), "Access logs are written at least this often"),
         count("file-flush-min-size-kb", Some("64"), "Access logs are written when this much has gathered"),
@@ -338,7 +374,6 @@ fn without_effect() -> Vec<Arg> {
         flag("skip-hot-restart-on-no-parent", "There is no hot restart"),
         flag("skip-hot-restart-parent-stats", "There is no hot restart"),
         flag("cpuset-threads", "Workers are always counted from the cpuset"),
-        value("local-address-ip-version", "v4|v6", "Nothing here asks for the local address"),
         flag("enable-core-dump", "The process's core limit is left as it is"),
         flag("enable-mutex-tracing", "Workers share no mutex"),
         flag("enable-fine-grain-logging", "Levels are per component"),

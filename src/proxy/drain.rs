@@ -1,4 +1,5 @@
-//! Draining: no new connections, the open ones told to go, an end in any case.
+//! Draining: no new connections, the open ones told to go, an end in any case; or, while listeners still accept, the
+//! open ones told to go one after the other.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -15,6 +16,15 @@ pub struct Drain {
     since: Cell<Option<Now>>,
     /// `/healthcheck/fail`: responses end their connections although listeners still accept.
     health_failed: Cell<bool>,
+    spread: Cell<Option<Spread>>,
+}
+
+/// Connections told to go, one after the other, while listeners still accept.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    since: Now,
+    over: Duration,
+    inbound_only: bool,
 }
 
 impl Drain {
@@ -25,9 +35,10 @@ impl Drain {
         }
     }
 
-    /// Whether it has begun.
-    pub fn is_draining(&self) -> bool {
-        self.since.get().is_some()
+    /// From now on responses tell their clients to go, with a probability that rises from none to certainty over the
+    /// time `over`; zero: all of them. Source: Envoy's `/drain_listeners?graceful`, `--drain-strategy`.
+    pub fn spread(&self, since: Now, over: Duration, inbound_only: bool) {
+        self.spread.set(Some(Spread { since, over, inbound_only }));
     }
 
     /// `/healthcheck/fail` or `/healthcheck/ok` was called.
@@ -35,13 +46,59 @@ impl Drain {
         self.health_failed.set(failed);
     }
 
-    /// Whether responses tell their clients to go.
-    pub fn closes_connections(&self) -> bool {
-        self.is_draining() || self.health_failed.get()
+    /// Whether a response on a connection of an inbound listener, or another, tells its client to go. `below` is a
+    /// random number below its argument.
+    pub fn closes(&self, now: Now, inbound: bool, below: impl FnOnce(u64) -> u64) -> bool {
+        if self.since.get().is_some() || self.health_failed.get() {
+            return true;
+        }
+        self.spread.get().is_some_and(|spread| {
+            let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+            let (elapsed, over) = (nanos(now.since(spread.since)), nanos(spread.over));
+            (inbound || !spread.inbound_only) && (elapsed >= over || below(over) < elapsed)
+        })
     }
 
     /// When idle connections are closed; `None`: not at all.
     pub fn idle_until(&self) -> Option<Now> {
         self.since.get().map(|since| since.after(IDLE_GRACE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a response is the last, `elapsed` seconds into a drain spread over 100 seconds, at this draw of 100.
+    fn closes_after(elapsed: u64, draw: u64) -> bool {
+        let drain = Drain::default();
+        let start = Now(7);
+        drain.spread(start, Duration::from_secs(100), false);
+        drain.closes(start.after(Duration::from_secs(elapsed)), false, |bound| bound / 100 * draw)
+    }
+
+    #[test]
+    fn spread_drain_closes_with_a_probability_that_rises() {
+        assert!(!closes_after(0, 0));
+        assert!(closes_after(30, 29) && !closes_after(30, 30));
+        assert!(closes_after(99, 98) && !closes_after(99, 99));
+        assert!(closes_after(100, 99) && closes_after(1000, 99));
+    }
+
+    #[test]
+    fn spread_over_no_time_closes_all_at_once() {
+        let drain = Drain::default();
+        assert!(!drain.closes(Now(7), true, |bound| bound));
+        drain.spread(Now(7), Duration::ZERO, false);
+        assert!(drain.closes(Now(7), false, |bound| bound));
+    }
+
+    #[test]
+    fn spread_of_inbound_connections_leaves_the_others() {
+        let drain = Drain::default();
+        drain.spread(Now(7), Duration::ZERO, true);
+        assert!(drain.closes(Now(7), true, |bound| bound) && !drain.closes(Now(7), false, |bound| bound));
+        drain.begin(Now(7));
+        assert!(drain.closes(Now(7), false, |bound| bound));
     }
 }

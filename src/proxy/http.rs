@@ -15,6 +15,7 @@ use super::router::{self, Forwarded};
 use super::routing::{self, Decision};
 use super::stream::Stream;
 use super::upgrade;
+use crate::config::listener::TrafficDirection;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
 use crate::protocol::http::headers;
@@ -342,7 +343,10 @@ pub(super) fn goes_on(connection: &Connection, request: &Request) -> bool {
     if request.meta.upgrade {
         return false;
     }
-    if request.keep_alive && connection.context.drain.closes_connections() {
+    let context = &connection.context;
+    let inbound = connection.listener.config.traffic_direction == TrafficDirection::Inbound;
+    let below = |bound| context.rng.borrow_mut().below(bound);
+    if request.keep_alive && context.drain.closes(context.runtime.now(), inbound, below) {
         connection.chain.stats.inc(HttpStat::DownstreamCxDrainClose);
         return false;
     }

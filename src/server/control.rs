@@ -3,18 +3,20 @@
 use std::collections::HashSet;
 use std::future::pending;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
+use tokio::time::{Sleep, sleep};
 
 use super::metrics::ServerMetrics;
 use super::process::Process;
 use super::workers::Workers;
 use super::{Start, seed};
 use crate::base::limits::ENDPOINT_UPDATES_QUEUED_MAX;
-use crate::cli::Options;
+use crate::cli::{DrainStrategy, Options};
 use crate::config::bootstrap::Bootstrap;
 use crate::config::listener::{Listener, TrafficDirection};
 use crate::control::admin::{Admin, AdminCommand, AdminListener, DrainListeners, ServerState};
@@ -38,6 +40,10 @@ pub(super) struct Control<'a> {
     pub(super) commands: UnboundedReceiver<AdminCommand>,
     /// Sent to the workers once all clusters that are waited for have endpoints.
     pub(super) start: Option<Start>,
+    /// The graceful drain of listeners that was asked for.
+    pub(super) spread: Option<DrainListeners>,
+    /// When it stops them.
+    pub(super) stops: Option<Pin<Box<Sleep>>>,
 }
 
 struct Signals {
@@ -86,6 +92,10 @@ impl Control<'_> {
                 _ = signals.hangup.recv() => {}
                 _ = signals.terminate.recv() => self.end(&mut draining),
                 _ = signals.interrupt.recv() => self.end(&mut draining),
+                () = due(&mut self.stops) => {
+                    self.stops = None;
+                    self.stop_listeners(self.spread.is_some_and(|how| how.inbound_only));
+                }
                 Some(command) = self.commands.recv() => self.obey(command, &mut draining),
                 Some(update) = updates.recv() => {
                     awaited.remove(&*update.cluster);
@@ -171,22 +181,37 @@ impl Control<'_> {
         }
     }
 
-    fn drain_listeners(&self, DrainListeners { graceful, skip_exit, inbound_only }: DrainListeners) {
-        if !graceful {
-            let stops = |listener: &&Arc<Listener>| {
-                !inbound_only || listener.traffic_direction == TrafficDirection::Inbound
-            };
-            self.metrics.stopped(self.bootstrap.listeners.iter().filter(stops).count());
-            return self.workers.send_all(|| Command::StopListeners { inbound_only });
+    fn drain_listeners(&mut self, how: DrainListeners) {
+        let inbound_only = how.inbound_only;
+        if !how.graceful {
+            return self.stop_listeners(inbound_only);
         }
-        self.process.set_state(ServerState::Draining);
-        self.workers.send_all(|| Command::HealthFailed(true));
-        if !skip_exit {
-            let (workers, after) = (Arc::clone(&self.workers), self.options.drain_time);
-            tokio::spawn(async move {
-                tokio::time::sleep(after).await;
-                workers.send_all(|| Command::StopListeners { inbound_only });
-            });
+        // As in Envoy, what drains already drains no more for being told so.
+        if self.spread.as_ref().is_some_and(|old| !old.inbound_only || inbound_only) {
+            return;
         }
+        let over = match self.options.drain_strategy {
+            DrainStrategy::Gradual => self.options.drain_time,
+            DrainStrategy::Immediate => Duration::ZERO,
+        };
+        self.workers.send_all(|| Command::Spread { over, inbound_only });
+        self.spread = Some(how);
+        self.stops = (!how.skip_exit).then(|| Box::pin(sleep(self.options.drain_time)));
+    }
+
+    fn stop_listeners(&self, inbound_only: bool) {
+        let stops = |listener: &&Arc<Listener>| {
+            !inbound_only || listener.traffic_direction == TrafficDirection::Inbound
+        };
+        self.metrics.stopped(self.bootstrap.listeners.iter().filter(stops).count());
+        self.workers.send_all(|| Command::StopListeners { inbound_only });
+    }
+}
+
+/// Waits for a moment that may never come.
+async fn due(moment: &mut Option<Pin<Box<Sleep>>>) {
+    match moment {
+        Some(sleep) => sleep.await,
+        None => pending().await,
     }
 }

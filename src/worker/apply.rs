@@ -37,6 +37,9 @@ impl Worker {
                 }
             }
             Command::HealthFailed(failed) => context.drain.set_health_failed(failed),
+            Command::Spread { over, inbound_only } => {
+                context.drain.spread(context.runtime.now(), over, inbound_only);
+            }
             Command::StopListeners { inbound_only } => self.stop_listeners(inbound_only),
             Command::Drain { deadline } => {
                 self.stop_listeners(false);

@@ -27,6 +27,8 @@ pub enum Command {
     Hosts { cluster: Arc<str>, hosts: Arc<[HostSpec]> },
     /// Responses tell their clients to close, or no longer.
     HealthFailed(bool),
+    /// Responses tell their clients to close, more and more of them over this time; listeners still accept.
+    Spread { over: Duration, inbound_only: bool },
     /// Stop accepting on the listeners for which the filter holds; their queued connections are still accepted.
     StopListeners { inbound_only: bool },
     /// End: finish what runs, for this long at most.

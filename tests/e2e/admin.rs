@@ -112,6 +112,35 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn graceful_drain_closes_by_strategy_while_listeners_accept_and_stops_them_unless_told_not_to(io) {
+        let upstream = Upstream::echo();
+        let config = Config::to(upstream.port);
+        let immediate = ["--drain-strategy", "immediate", "--drain-time-s", "600"];
+        let proxy = Proxy::start(io, &config.arguments(&immediate));
+        assert_eq!(proxy.admin("POST", "/drain_listeners?graceful").status(), 200);
+        crate::harness::until("responses close", || {
+            proxy.connect().get("/").header("connection") == Some("close")
+        });
+        assert_eq!(proxy.admin("GET", "/ready").status(), 200);
+        proxy.end();
+
+        let proxy = Proxy::start(io, &Config::to(upstream.port).arguments(&["--drain-time-s", "0"]));
+        assert_eq!(proxy.admin("POST", "/drain_listeners?graceful&skip_exit").status(), 200);
+        crate::harness::until("responses close", || {
+            proxy.connect().get("/").header("connection") == Some("close")
+        });
+        assert_eq!(proxy.stat("listener_manager.listener_stopped"), 0);
+        proxy.end();
+
+        let proxy = Proxy::start(io, &Config::to(upstream.port).arguments(&["--drain-time-s", "0"]));
+        assert_eq!(proxy.admin("POST", "/drain_listeners?graceful").status(), 200);
+        proxy.wait_for_stat("listener_manager.listener_stopped", 1);
+        crate::harness::until("new connections are refused", || {
+            crate::harness::Client::try_connect(proxy.port).is_err()
+        });
+        proxy.end();
+    }
+
     fn quitquitquit_drains_and_exits_0(io) {
         let upstream = Upstream::echo();
         let mut proxy = Proxy::start(io, &Config::to(upstream.port));

@@ -54,10 +54,12 @@ impl Proxy {
             }
         };
         command.arg("-c").arg(&path).args(["--io-backend", io.name()]);
-        if !config.arguments.iter().any(|argument| argument == "--concurrency") {
-            command.args(["--concurrency", "1"]);
+        for (flag, value) in [("--concurrency", "1"), ("--drain-time-s", "10")] {
+            if !config.arguments.iter().any(|argument| argument == flag) {
+                command.args([flag, value]);
+            }
         }
-        command.args(["--drain-time-s", "10"]).args(&config.arguments);
+        command.args(&config.arguments);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let mut child = child.unwrap();
         let log = Arc::new(Log::default());
