@@ -87,8 +87,9 @@ const fn with(endpoint: Endpoint, parameters: &'static [(&'static str, &'static 
 }
 
 /// Sorted by path. Texts are plain: they appear in HTML as they are.
-static ENDPOINTS: [Endpoint; 23] = [
+static ENDPOINTS: [Endpoint; 31] = [
     get("/", "this page", index),
+    post("/allocprofiler", "refused: no profiler here, but perf works", no_profiler),
     get("/certs", "certificates in use", info::certs),
     with(
         get("/clusters", "upstream clusters and their hosts", clusters::clusters),
@@ -103,16 +104,20 @@ static ENDPOINTS: [Endpoint; 23] = [
             ("include_eds", "endpoints as well"),
         ],
     ),
+    get("/contention", "no mutex is traced", no_contention),
+    post("/cpuprofiler", "refused: no profiler here, but perf works", no_profiler),
     with(
         post("/drain_listeners", "drain listeners", actions::drain_listeners),
         &[
-            ("graceful", "listeners stop only after the drain time"),
+            ("graceful", "connections close by --drain-strategy, listeners stop after the drain time"),
             ("skip_exit", "connections are asked to close, listeners never stop"),
             ("inboundonly", "only listeners whose traffic_direction is inbound"),
         ],
     ),
     post("/healthcheck/fail", "fail health checks", actions::healthcheck_fail),
     post("/healthcheck/ok", "pass health checks", actions::healthcheck_ok),
+    get("/heap_dump", "refused: no heap profiler here", no_profiler),
+    post("/heapprofiler", "refused: no heap profiler here", no_profiler),
     get("/help", "this list as text", help),
     get("/hot_restart_version", "hot restart is not supported", info::hot_restart_version),
     get("/init_dump", "what start-up waits for", info::init_dump),
@@ -157,11 +162,35 @@ static ENDPOINTS: [Endpoint; 23] = [
         ],
     ),
     get("/stats/recentlookups", "nothing is looked up by name", no_lookups),
+    post("/stats/recentlookups/clear", "refused: nothing is looked up by name", no_lookup_tracking),
+    post("/stats/recentlookups/disable", "refused: nothing is looked up by name", no_lookup_tracking),
+    post("/stats/recentlookups/enable", "refused: nothing is looked up by name", no_lookup_tracking),
 ];
 
 /// `/stats/recentlookups`: metrics are reached by index.
 fn no_lookups(_: &Admin, _: &Request) -> Reply {
     Reply::text("Lookup tracking is not supported: metrics are not looked up by name.\n\ntotal: 0\n")
+}
+
+/// `/stats/recentlookups/enable` and its like.
+fn no_lookup_tracking(_: &Admin, _: &Request) -> Reply {
+    Reply::refused(StatusCode::NOT_IMPLEMENTED, "The current build does not support lookup tracking")
+}
+
+/// `/contention`: as Envoy without `--enable-mutex-tracing`.
+fn no_contention(_: &Admin, _: &Request) -> Reply {
+    Reply::text("Mutex contention tracing is not enabled: workers share no mutex.\n")
+}
+
+/// The profilers, as Envoy's builds that lack one.
+fn no_profiler(_: &Admin, request: &Request) -> Reply {
+    let what = match &*request.path {
+        "/allocprofiler" => "allocation profiler",
+        "/cpuprofiler" => "cpu profiler",
+        "/heap_dump" => "heap dump",
+        _ => "heap profiler",
+    };
+    Reply::refused(StatusCode::NOT_IMPLEMENTED, format!("The current build does not support {what}"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! implements. Nothing here waits, and no reply is rendered as a whole when it can be long.
 //!
 //! Differences from Envoy: metrics of the endpoint itself (`http.admin.*`, `listener.admin.*`) do not exist;
-//! profiling, heap dumps and runtime changes do not either.
+//! profiling, heap dumps, lookup tracking and runtime changes are refused, and `/stats` has no HTML format.
 mod access_log;
 mod actions;
 mod allow;

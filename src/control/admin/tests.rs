@@ -282,6 +282,29 @@ fn what_changes_something_wants_post() {
 }
 
 #[test]
+fn what_this_build_lacks_is_refused_by_name() {
+    let served = Served::start();
+    for (path, lacks) in [
+        ("/allocprofiler?enable=y", "allocation profiler"),
+        ("/cpuprofiler?enable=y", "cpu profiler"),
+        ("/heapprofiler?enable=n", "heap profiler"),
+        ("/stats/recentlookups/enable", "lookup tracking"),
+        ("/stats/recentlookups/clear", "lookup tracking"),
+    ] {
+        assert_eq!(served.get(path).status, 405, "{path}");
+        let answer = served.post(path);
+        assert_eq!(
+            (answer.status, answer.body),
+            (501, format!("The current build does not support {lacks}"))
+        );
+    }
+    assert_eq!(served.get("/heap_dump").status, 501);
+    assert_eq!(served.get("/contention").status, 200);
+    let answer = served.get("/stats?format=html");
+    assert_eq!((answer.status, &*answer.body), (400, "usage: /stats?format=(json|prometheus|text)\n\n"));
+}
+
+#[test]
 fn unknown_path_lists_the_known_ones() {
     let served = Served::start();
     let answer = served.get("/nope");
