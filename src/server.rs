@@ -212,7 +212,7 @@ fn admin_endpoint(
         log_counts: Arc::clone(log_writer.queue().counts()),
         state,
         access_logs: Arc::new(access_logs),
-        allow_paths: AllowPaths::compile(allow).map_err(|reason| format!("admin.allow_paths: {reason}"))?,
+        allow_paths: AllowPaths::compile(allow).map_err(|error| error.to_string())?,
         stats_policy: Arc::new(
             StatsPolicy::compile(&bootstrap.stats, &options.stats_tags)
                 .map_err(|reason| format!("stats_config: {reason}"))?,

@@ -42,15 +42,14 @@ impl HeaderAdditions {
     /// Compiles a list; `path` is its field path.
     ///
     /// # Errors
-    /// When a name is no header name or a value is no format string.
+    /// When a name is no header's that may be changed, or a value is no format string.
     pub fn compile(config: &[HeaderValueOption], path: &str) -> Result<Self, ConfigError> {
         let compile = |(index, option): (usize, &HeaderValueOption)| {
             let HeaderValueOption { key, value, append_action, keep_empty_value } = option;
             let failed = |field: &str, reason: String| {
                 ConfigError::new(format!("{path}[{index}].header.{field}"), reason)
             };
-            let name = HeaderName::parse(key.as_bytes())
-                .ok_or_else(|| failed("key", format!("not a header name: {key:?}")))?;
+            let name = modifiable(key).map_err(|reason| failed("key", reason.into()))?;
             let value = header_value(value).map_err(|error| failed("value", error.to_string()))?;
             Ok(HeaderAddition { name, value, action: *append_action, keep_empty: *keep_empty_value })
         };
@@ -108,6 +107,19 @@ impl HeaderAdditions {
                 }
             }
         }
+    }
+}
+
+/// The name, if header changes may touch it: rewriting path and host is the route action's own business.
+///
+/// # Errors
+/// What the name is instead.
+pub fn modifiable(name: &str) -> Result<HeaderName, &'static str> {
+    match HeaderName::parse(name.as_bytes()) {
+        Some(name) if !name.is_pseudo() => Ok(name),
+        Some(_) => Err("`:`-prefixed headers and host may not be changed or removed"),
+        None if name.starts_with(':') => Err("`:`-prefixed headers and host may not be changed or removed"),
+        None => Err("not a header name"),
     }
 }
 
@@ -182,7 +194,12 @@ mod tests {
 
     #[test]
     fn wrong_names_and_values_are_errors_with_their_path() {
-        for (key, value, path) in [("a b", "x", "add[1].header.key"), ("a", "50%", "add[1].header.value")] {
+        for (key, value, path) in [
+            ("a b", "x", "add[1].header.key"),
+            (":status", "x", "add[1].header.key"),
+            ("host", "x", "add[1].header.key"),
+            ("a", "50%", "add[1].header.value"),
+        ] {
             let options = [option("a", "x", AddIfAbsent), option(key, value, AddIfAbsent)];
             assert_eq!(HeaderAdditions::compile(&options, "add").unwrap_err().path, path);
         }

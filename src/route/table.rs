@@ -3,11 +3,12 @@
 use super::forward::{ClusterSlot, Forward};
 use super::hosts::HostIndex;
 use super::matching::{Conditions, PathTest};
-use super::mutation::{Mutations, Pending};
+use super::mutation::Mutations;
 use super::path_index::PathIndex;
 use super::redirect::Redirect;
 use crate::config::metadata::Metadata;
 use crate::config::route::TlsRequirement;
+use crate::format::header_additions::HeaderScratch;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::{self, HeaderName};
 use crate::protocol::http::host;
@@ -103,7 +104,7 @@ pub struct RouteScratch {
     pub(super) host: Vec<u8>,
     pub(super) path: Vec<u8>,
     pub(super) candidates: Vec<u32>,
-    pub(super) pending: Pending,
+    pub(super) additions: HeaderScratch,
 }
 
 impl RouteTable {

@@ -1,64 +1,41 @@
 //! Which paths the endpoint serves at all.
-use super::request::regex;
-use crate::config::matcher::{StringMatcher, StringPattern};
-use regex_automata::meta::Regex;
+use crate::base::regex::{RegexCaches, RegexSlots};
+use crate::config::error::ConfigError;
+use crate::config::matcher as config;
+use crate::protocol::http::matcher::StringMatcher;
 
 /// The configured list, ready to be asked. Source: Envoy `Admin.allow_paths`.
 #[derive(Debug, Default)]
-pub struct AllowPaths(Vec<Rule>);
-
-#[derive(Debug)]
-enum Rule {
-    Text(StringMatcher),
-    Regex(Regex),
-}
+pub struct AllowPaths(Vec<StringMatcher>);
 
 impl AllowPaths {
     /// Compiles the list; empty: everything is allowed.
     ///
     /// # Errors
-    /// An expression that does not compile, with the reason.
-    pub fn compile(list: &[StringMatcher]) -> Result<Self, String> {
-        let rule = |matcher: &StringMatcher| match &matcher.pattern {
-            // The whole text has to match.
-            StringPattern::SafeRegex(pattern) => regex(&format!("^(?:{pattern})$")).map(Rule::Regex),
-            _ => Ok(Rule::Text(matcher.clone())),
+    /// An expression that does not compile.
+    pub fn compile(list: &[config::StringMatcher]) -> Result<Self, ConfigError> {
+        let mut slots = RegexSlots::default();
+        let compile = |(index, matcher): (usize, &config::StringMatcher)| {
+            StringMatcher::compile(matcher, &format!("admin.allow_paths[{index}]"), &mut slots)
         };
-        list.iter().map(rule).collect::<Result<_, _>>().map(Self)
+        list.iter().enumerate().map(compile).collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether a path, without its query, may be served.
     pub(super) fn allows(&self, path: &str) -> bool {
-        self.0.is_empty() || self.0.iter().any(|rule| rule.matches(path))
-    }
-}
-
-impl Rule {
-    fn matches(&self, path: &str) -> bool {
-        let matcher = match self {
-            Self::Regex(regex) => return regex.is_match(path),
-            Self::Text(matcher) => matcher,
-        };
-        let fold =
-            |text: &str| if matcher.ignore_case { text.to_ascii_lowercase() } else { text.to_string() };
-        let path = fold(path);
-        match &matcher.pattern {
-            StringPattern::Exact(text) => path == fold(text),
-            StringPattern::Prefix(text) => path.starts_with(&fold(text)),
-            StringPattern::Suffix(text) => path.ends_with(&fold(text)),
-            StringPattern::Contains(text) => path.contains(&fold(text)),
-            // Compiled to the other variant.
-            StringPattern::SafeRegex(_) => false,
-        }
+        // Few ask, and seldom: caches of expressions are not worth keeping.
+        let mut caches = RegexCaches::default();
+        self.0.is_empty() || self.0.iter().any(|matcher| matcher.matches(path.as_bytes(), &mut caches))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::matcher::StringPattern;
 
     fn list(patterns: &[(StringPattern, bool)]) -> AllowPaths {
-        let matcher = |(pattern, ignore_case): &(StringPattern, bool)| StringMatcher {
+        let matcher = |(pattern, ignore_case): &(StringPattern, bool)| config::StringMatcher {
             pattern: pattern.clone(),
             ignore_case: *ignore_case,
         };
