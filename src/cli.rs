@@ -375,9 +375,9 @@ mod tests {
     #[test]
     fn own_flags_are_parsed() {
         let options =
-            parsed("-c a --io-backend epoll --io-level 2 --cpu-affinity 0,2-4 --allow-unimplemented")
+            parsed("-c a --io-backend io_uring --io-level 2 --cpu-affinity 0,2-4 --allow-unimplemented")
                 .unwrap();
-        assert_eq!((options.io_backend, options.io_level), (IoBackend::Epoll, Some(2)));
+        assert_eq!((options.io_backend, options.io_level), (IoBackend::IoUring, Some(2)));
         assert_eq!(options.cpu_affinity, CpuAffinity::List(vec![0, 2, 3, 4]));
         assert!(options.allow_unimplemented);
         assert_eq!(parsed("-c a --cpu-affinity off").unwrap().cpu_affinity, CpuAffinity::Off);
@@ -385,6 +385,7 @@ mod tests {
             "--io-level 4",
             "--io-level 0",
             "--io-backend kqueue",
+            "--io-backend epoll --io-level 1",
             "--cpu-affinity 4-2",
             "--cpu-affinity 1,,2",
         ] {

@@ -133,6 +133,21 @@ impl Pool {
     }
 }
 
+/// How a group's memory is mapped. Miri knows only plain mappings.
+const MAPPING: libc::c_int =
+    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | if cfg!(miri) { 0 } else { libc::MAP_NORESERVE };
+
+/// Tells the kernel how pages are used. Miri has no pages to advise on.
+///
+/// # Safety
+/// The range is a mapping of the pool, and nothing that the advice takes away is in use.
+unsafe fn advise(address: *mut libc::c_void, bytes: usize, advice: libc::c_int) {
+    if !cfg!(miri) {
+        // SAFETY: the caller's promise.
+        unsafe { libc::madvise(address, bytes, advice) };
+    }
+}
+
 impl Group {
     fn new(chunk_bytes: usize, chunks_max: usize) -> io::Result<Self> {
         // SAFETY: an anonymous mapping at an address of the kernel's choosing; it aliases nothing.
@@ -143,7 +158,7 @@ impl Group {
                 std::ptr::null_mut(),
                 chunk_bytes * chunks_max,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                MAPPING,
                 -1,
                 0,
             )
@@ -153,9 +168,9 @@ impl Group {
         }
         // Huge pages would make one touched chunk cost 2 MiB.
         // SAFETY: the range is the mapping just made. A refusal only costs memory.
-        unsafe { libc::madvise(address, chunk_bytes * chunks_max, libc::MADV_NOHUGEPAGE) };
+        unsafe { advise(address, chunk_bytes * chunks_max, libc::MADV_NOHUGEPAGE) };
         // SAFETY: a child must not inherit buffers the kernel may still write to; same range.
-        unsafe { libc::madvise(address, chunk_bytes * chunks_max, libc::MADV_DONTFORK) };
+        unsafe { advise(address, chunk_bytes * chunks_max, libc::MADV_DONTFORK) };
         Ok(Self {
             base: NonNull::new(address.cast()).ok_or_else(io::Error::last_os_error)?,
             chunk_bytes,
@@ -233,7 +248,7 @@ impl Group {
         for index in warm.drain(..surplus) {
             let address = self.address(index);
             // SAFETY: the chunk is free (it was on the warm list), so no view and no kernel operation refers to it.
-            unsafe { libc::madvise(address.as_ptr().cast(), self.chunk_bytes, libc::MADV_DONTNEED) };
+            unsafe { advise(address.as_ptr().cast(), self.chunk_bytes, libc::MADV_DONTNEED) };
             cold.push(index);
         }
     }

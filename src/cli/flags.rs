@@ -131,6 +131,15 @@ pub(super) fn options(found: &ArgMatches) -> Result<Options, CliError> {
 fn common(found: &ArgMatches, action: Action) -> Result<Options, CliError> {
     let log_format = text(found, "log-format").unwrap_or_else(|| DEFAULT_PATTERN.to_string());
     let component_log_level_text = text(found, "component-log-level").unwrap_or_default();
+    let io_backend = match text(found, "io-backend").as_deref() {
+        Some("io_uring") => IoBackend::IoUring,
+        Some("epoll") => IoBackend::Epoll,
+        _ => IoBackend::Auto,
+    };
+    let io_level = found.get_one::<u8>("io-level").copied();
+    if io_backend == IoBackend::Epoll && io_level.is_some() {
+        return Err(CliError::refused("--io-level names a level of io_uring: not with --io-backend epoll"));
+    }
     Ok(Options {
         // As in Envoy, 0 means 1.
         concurrency: found.get_one::<u32>("concurrency").map(|count| (*count).max(1) as usize),
@@ -141,12 +150,8 @@ fn common(found: &ArgMatches, action: Action) -> Result<Options, CliError> {
         log_format,
         log_format_escaped: found.get_flag("log-format-escaped"),
         log_path: text(found, "log-path").map(Into::into),
-        io_backend: match text(found, "io-backend").as_deref() {
-            Some("io_uring") => IoBackend::IoUring,
-            Some("epoll") => IoBackend::Epoll,
-            _ => IoBackend::Auto,
-        },
-        io_level: found.get_one::<u8>("io-level").copied(),
+        io_backend,
+        io_level,
         cpu_affinity: match text(found, "cpu-affinity").as_deref() {
             None | Some("auto") => CpuAffinity::Auto,
             Some("off") => CpuAffinity::Off,

@@ -15,7 +15,7 @@ use super::http;
 use super::listener::{ConnectionPermit, Listener};
 use crate::base::clock::Now;
 use crate::protocol::http::forwarding;
-use crate::runtime::{TcpStream, Timer};
+use crate::runtime::{Recycled, TcpStream, Timer};
 use crate::telemetry::names::{HttpHistogram, HttpStat, ListenerHistogram, ListenerStat};
 
 /// A client's connection.
@@ -56,6 +56,9 @@ pub(super) enum After {
 
 /// Most bytes that an idle connection's task may take.
 const TASK_BYTES_MAX: usize = 384;
+/// Most bytes that a request's future may take: what a connection with a request costs beside its stream and buffers.
+/// Debug builds make it somewhat larger than release builds do.
+const REQUEST_BYTES_MAX: usize = 1664;
 
 enum Waited {
     Request,
@@ -96,7 +99,6 @@ pub(super) fn spawn(
     // future twice.
     let task = async move {
         let connection = &connection;
-        let runtime = &connection.context.runtime;
         loop {
             match wait_for_request(connection).await {
                 Waited::Request => {}
@@ -108,7 +110,7 @@ pub(super) fn spawn(
                     return linger(connection).await;
                 }
             }
-            match runtime.recycled(http::serve_request(connection)).await {
+            match serve_request(connection).await {
                 After::KeepAlive => {}
                 After::Close => return linger(connection).await,
                 After::Abort => {
@@ -126,6 +128,17 @@ pub(super) fn spawn(
         size_of_val(&task)
     );
     context.runtime.spawn_isolated(task);
+}
+
+/// Serves a request in recycled memory. Apart from the task, whose future a local in it would enlarge.
+fn serve_request(connection: &Connection) -> Recycled<impl Future<Output = After>> {
+    let request = http::serve_request(connection);
+    debug_assert!(
+        size_of_val(&request) <= REQUEST_BYTES_MAX,
+        "{} bytes for a request",
+        size_of_val(&request)
+    );
+    connection.context.runtime.recycled(request)
 }
 
 /// Waits for the first byte of a request, which stays unread.

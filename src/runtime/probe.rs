@@ -68,40 +68,60 @@ pub(super) fn open(choice: IoChoice, bell: RawFd, pool: &Pool) -> io::Result<(Dr
         let reason = "asked for".to_owned();
         return Ok((Driver::Epoll(Epoll::new(bell)?), BackendInfo { level: None, reason }));
     }
-    let mut refusals = String::new();
-    let mut last = None;
-    for level in LEVELS.into_iter().filter(|&level| choice.level.is_none_or(|asked| asked == level)) {
-        match Ring::open(level, QUEUE_SIZE, bell, pool).and_then(|mut ring| ring.prove().map(|()| ring)) {
-            Ok(ring) => {
-                let reason = match (choice.level, refusals.is_empty()) {
-                    (Some(_), _) => "this level was asked for, and works".to_owned(),
-                    (None, true) => "everything used was tried and works".to_owned(),
-                    (None, false) => format!("the highest level that works; {refusals}"),
-                };
-                return Ok((Driver::Ring(Box::new(ring)), BackendInfo { level: Some(level), reason }));
+    let attempt =
+        |level| Ring::open(level, QUEUE_SIZE, bell, pool).and_then(|mut ring| ring.prove().map(|()| ring));
+    match climb_down(choice.level, attempt) {
+        Ok((ring, info)) => Ok((Driver::Ring(Box::new(ring)), info)),
+        Err(refused) => {
+            let reason = format!("io_uring does not work here ({})", refused.why);
+            if choice.backend == IoBackend::IoUring {
+                return Err(io::Error::new(
+                    refused.last,
+                    format!("{reason}; --io-backend auto would use epoll"),
+                ));
             }
-            Err(error) => {
-                if !refusals.is_empty() {
-                    refusals.push_str(", ");
-                }
-                refusals.push_str(&format!("{level}: {}", explain(&error)));
-                let forbidden = is_final(&error);
-                last = Some(error);
-                if forbidden {
-                    break;
-                }
-            }
-        }
-    }
-    match (choice.backend, last) {
-        (IoBackend::IoUring, Some(error)) => {
-            Err(io::Error::new(error.kind(), format!("io_uring does not work here ({refusals})")))
-        }
-        _ => {
-            let reason = format!("io_uring does not work here ({refusals})");
             Ok((Driver::Epoll(Epoll::new(bell)?), BackendInfo { level: None, reason }))
         }
     }
+}
+
+/// No level works.
+#[derive(Debug)]
+struct Refused {
+    /// Each level that was tried, and why not.
+    why: String,
+    last: io::ErrorKind,
+}
+
+/// The highest level with which `attempt` succeeds, or the one asked for; what the kernel forbids altogether is not asked
+/// for again.
+fn climb_down<R>(
+    asked: Option<RingLevel>,
+    mut attempt: impl FnMut(RingLevel) -> io::Result<R>,
+) -> Result<(R, BackendInfo), Refused> {
+    let mut refused = Refused { why: String::new(), last: io::ErrorKind::Unsupported };
+    for level in LEVELS.into_iter().filter(|&level| asked.is_none_or(|asked| asked == level)) {
+        let error = match attempt(level) {
+            Ok(ring) => {
+                let reason = match (asked, refused.why.is_empty()) {
+                    (Some(_), _) => "this level was asked for, and works".to_owned(),
+                    (None, true) => "everything used was tried and works".to_owned(),
+                    (None, false) => format!("the highest level that works; {}", refused.why),
+                };
+                return Ok((ring, BackendInfo { level: Some(level), reason }));
+            }
+            Err(error) => error,
+        };
+        if !refused.why.is_empty() {
+            refused.why.push_str(", ");
+        }
+        refused.why.push_str(&format!("{level}: {}", explain(&error)));
+        refused.last = error.kind();
+        if is_final(&error) {
+            break;
+        }
+    }
+    Err(refused)
 }
 
 /// What one level of the ring answers here and now.
@@ -185,6 +205,48 @@ mod tests {
         assert!(seccomp.contains("seccomp"), "{seccomp}");
         assert!(is_final(&io::Error::from_raw_os_error(libc::EPERM)));
         assert!(!is_final(&io::Error::from_raw_os_error(libc::EINVAL)), "a lower level may work");
+    }
+
+    /// Which levels were tried, and the outcome, where `refuse` says what the kernel has against a level.
+    fn climbed(
+        asked: Option<RingLevel>,
+        refuse: impl Fn(RingLevel) -> Option<i32>,
+    ) -> (Vec<RingLevel>, Result<BackendInfo, Refused>) {
+        let mut tried = Vec::new();
+        let outcome = climb_down(asked, |level| {
+            tried.push(level);
+            refuse(level).map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
+        });
+        (tried, outcome.map(|((), info)| info))
+    }
+
+    #[test]
+    fn unknown_level_is_left_for_the_one_below() {
+        let (tried, outcome) = climbed(None, |level| (level > RingLevel::One).then_some(libc::EINVAL));
+        assert_eq!(tried, LEVELS);
+        let info = outcome.unwrap();
+        assert_eq!(info.level, Some(RingLevel::One));
+        assert!(info.reason.contains("ring-3: unknown") && info.reason.contains("ring-2: unknown"), "{info}");
+    }
+
+    #[test]
+    fn level_asked_for_is_the_only_one_tried() {
+        for asked in LEVELS {
+            let (tried, outcome) = climbed(Some(asked), |_| None);
+            assert_eq!((tried, outcome.unwrap().level), (vec![asked], Some(asked)));
+            let (tried, outcome) = climbed(Some(asked), |level| (level == asked).then_some(libc::EINVAL));
+            assert_eq!(tried, [asked]);
+            assert_eq!(outcome.unwrap_err().last, io::ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn forbidden_ring_is_tried_once() {
+        for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::ENOMEM, libc::EMFILE, libc::ENFILE] {
+            let (tried, outcome) = climbed(None, |_| Some(errno));
+            assert_eq!(tried, [RingLevel::Three]);
+            assert!(outcome.unwrap_err().why.starts_with("ring-3: "));
+        }
     }
 
     #[test]

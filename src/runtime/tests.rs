@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 mod accepting;
 mod hazards;
+mod sharing;
 mod sim;
 
 use super::listen::{ListenOptions, bind, local_addr};

@@ -80,10 +80,18 @@ impl Workers {
                             "worker {index} cannot be bound to CPU {cpu}; the kernel decides where it runs"
                         );
                     }
-                    let (runtime, backend) = Runtime::new(choice, receiver.bell())?;
-                    // The control thread waits for it.
-                    let _ = chosen.send(backend);
-                    worker::run(&setup, &runtime, &registry, receiver)
+                    // The control thread waits for it, and says what went wrong.
+                    match Runtime::new(choice, receiver.bell()) {
+                        Ok((runtime, backend)) => {
+                            let _ = chosen.send(Ok(backend));
+                            drop(chosen);
+                            worker::run(&setup, &runtime, &registry, receiver)
+                        }
+                        Err(error) => {
+                            let _ = chosen.send(Err(format!("worker {index} cannot start: {error}")));
+                            Ok(())
+                        }
+                    }
                 });
                 if running.left.fetch_sub(1, std::sync::atomic::Ordering::AcqRel) == 1 {
                     running.ended.notify_one();
@@ -97,8 +105,8 @@ impl Workers {
             threads.push(thread);
         }
         drop(chosen);
-        // The first to answer speaks for all, and those that differ are named. None: all have failed, and said so.
-        let answers: Vec<BackendInfo> = backends.iter().take(count).collect();
+        // The first to answer speaks for all, and those that differ are named.
+        let answers: Vec<BackendInfo> = backends.iter().collect::<Result<_, String>>()?;
         let backend = answers.first().cloned().ok_or_else(|| "no worker could start".to_owned())?;
         if let Some(warning) = mixed(&answers) {
             log::warn!("{warning}");

@@ -13,6 +13,7 @@
 mod harness;
 
 mod admin;
+mod backends;
 mod bodies;
 mod clusters;
 mod interim;

@@ -491,6 +491,22 @@ impl Ring {
     pub(super) fn interrupt_for_test(&mut self, key: SocketKey, send: bool) {
         self.queue.push(op::cancel(key, if send { Op::Send } else { Op::Recv }));
     }
+
+    /// Cancels the watch over the bell as if the kernel had ended it.
+    pub(super) fn interrupt_bell_for_test(&mut self) {
+        self.queue.push(op::cancel(SocketKey { slot: 0, generation: 0 }, Op::Bell));
+    }
+
+    /// What the kernel answers to an operation, and to a flag, that are not used here.
+    pub(super) fn forbidden_for_test(&mut self) -> [i32; 2] {
+        let linked = op::close(-1).flags(io_uring::squeue::Flags::IO_LINK);
+        [io_uring::opcode::Nop::new().build(), linked].map(|entry| {
+            self.queue.push(entry);
+            self.queue.visit(Some(1000)).unwrap();
+            let mut batch = [const { MaybeUninit::uninit() }; BATCH];
+            self.queue.completions(&mut batch).first().map_or(0, io_uring::cqueue::Entry::result)
+        })
+    }
 }
 
 impl Drop for Ring {

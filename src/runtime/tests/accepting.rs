@@ -73,13 +73,13 @@ fn untaken_connections_are_bounded_and_all_served_later() {
     });
 }
 
-/// Runs a test of this file in a process of its own, where it may change limits.
-fn alone(name: &str) -> bool {
+/// Runs a test of these files in a process of its own, where it may change limits.
+pub(super) fn alone(name: &str) -> bool {
     if std::env::var_os("RINGWAY_TEST_ALONE").is_some() {
         return true;
     }
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("runtime::tests::accepting::{name}"), "--nocapture"])
+        .args(["--exact", &format!("runtime::tests::{name}"), "--nocapture"])
         .env("RINGWAY_TEST_ALONE", "1")
         .output()
         .unwrap();
@@ -89,7 +89,7 @@ fn alone(name: &str) -> bool {
 
 #[test]
 fn accept_without_descriptors_reports_it_and_recovers() {
-    if !alone("accept_without_descriptors_reports_it_and_recovers") {
+    if !alone("accepting::accept_without_descriptors_reports_it_and_recovers") {
         return;
     }
     on_every_kernel_backend(|runtime| {

@@ -1,5 +1,7 @@
 //! Bootstraps for tests: one listener, one virtual host, and what a test adds.
 
+use super::Confinement;
+
 /// A bootstrap in the making. Texts are YAML in flow style, `key: value` pairs without the braces around them.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -19,6 +21,8 @@ pub(crate) struct Config {
     pub(crate) arguments: Vec<String>,
     /// Limit of open files, in the words of `ulimit -n`.
     pub(crate) open_files: Option<u32>,
+    /// What the kernel refuses to it.
+    pub(crate) confinement: Option<Confinement>,
 }
 
 impl Config {
@@ -33,6 +37,7 @@ impl Config {
             port,
             arguments: Vec::new(),
             open_files: None,
+            confinement: None,
         }
     }
 

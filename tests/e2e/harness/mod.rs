@@ -2,6 +2,7 @@
 //! it. The reader here is written apart from the proxy's own parser, so that they cannot be wrong in the same way.
 mod client;
 mod config;
+mod confine;
 mod message;
 mod process;
 mod random;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use client::Client;
 pub(crate) use config::{Config, cluster_to};
+pub(crate) use confine::Confinement;
 pub(crate) use message::{Message, chunked};
 pub(crate) use process::{Proxy, TempFolder, binary, free_port};
 pub(crate) use random::Random;
@@ -25,7 +27,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The I/O back end a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "io_uring is its name")]
 pub(crate) enum Io {
+    /// What the proxy chooses; only where that is the subject.
+    Auto,
     Epoll,
     IoUring,
 }
@@ -33,6 +38,7 @@ pub(crate) enum Io {
 impl Io {
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Auto => "auto",
             Self::Epoll => "epoll",
             Self::IoUring => "io_uring",
         }
@@ -41,7 +47,7 @@ impl Io {
     /// Whether it works here; says so if not, or fails if it must.
     pub(crate) fn is_available(self) -> bool {
         static REFUSAL: OnceLock<Option<String>> = OnceLock::new();
-        if self == Self::Epoll {
+        if self != Self::IoUring {
             return true;
         }
         let refusal = REFUSAL.get_or_init(|| {

@@ -53,6 +53,9 @@ impl Proxy {
                 shell
             }
         };
+        if let Some(confinement) = &config.confinement {
+            confinement.apply(&mut command);
+        }
         command.arg("-c").arg(&path).args(["--io-backend", io.name()]);
         for (flag, value) in [("--concurrency", "1"), ("--drain-time-s", "10")] {
             if !config.arguments.iter().any(|argument| argument == flag) {
@@ -122,6 +125,11 @@ impl Proxy {
             .wait_timeout_while(text, PATIENCE, |(text, ended)| !text.contains(part) && !*ended)
             .unwrap();
         assert!(!waited.timed_out() && text.0.contains(part), "no {part:?} in its log:\n{}", text.0);
+    }
+
+    /// How often a text is in its log so far.
+    pub(crate) fn count_in_log(&self, part: &str) -> usize {
+        self.log.text.lock().unwrap().0.matches(part).count()
     }
 
     pub(crate) fn signal(&self, signal: libc::c_int) {
