@@ -7,6 +7,7 @@ equal, but for the differences that differences.toml lists with a reason. A list
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import fnmatch
 import json
@@ -152,12 +153,16 @@ def upstream_facts(upstreams):
     return facts
 
 
-def run_all(argv, ports, upstreams, chosen, log_path):
+def run_all(command, chosen, upstreams, ports):
     """The facts of every case through one proxy."""
     results = {}
-    log_path.unlink(missing_ok=True)
-    log = AccessLog(log_path, ports["plain"])
-    with rig.Process(argv, ready_port=ports["plain"]) as proxy:
+    ports = {**ports, **{upstream.name: upstream.port for upstream in upstreams}}
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        path = folder / "bootstrap.yaml"
+        path.write_text(bootstrap(ports, folder))
+        log = AccessLog(folder / "access.log", ports["plain"])
+        proxy = stack.enter_context(rig.Process([*command, "-c", path], ready_port=ports["plain"]))
         for listener in {case.listener for case in chosen}:
             rig.wait_for(lambda: rig.accepts(ports[listener]), f"listener {listener}")
         for case in chosen:
@@ -178,7 +183,7 @@ def run_all(argv, ports, upstreams, chosen, log_path):
 
 def mask(value, ports):
     for name, port in ports.items():
-        value = value.replace(f":{port}", f":<{name}>")
+        value = re.sub(rf"(?<![^:/]){port}(?![0-9])", f"<{name}>", value)
     return value
 
 
@@ -188,21 +193,30 @@ class AccessLog:
     def __init__(self, path, port):
         self.path = path
         self.port = port
-        self.taken = 0
+        self.taken = 0  # bytes of the file that belong to earlier cases
 
     def records(self, case):
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nhost: mark.test\r\nconnection: close\r\n\r\n")
             rig.Reader(connection).rest()
-        found = rig.wait_for(self.until_mark, f"the access log's mark after {case.name}")
-        self.taken += len(found)
-        return found[:-1]
+        return rig.wait_for(self.until_mark, f"the access log's mark after {case.name}")[:-1]
 
     def until_mark(self):
-        text = self.path.read_text() if self.path.exists() else ""
-        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")][self.taken :]
-        marks = [index for index, line in enumerate(lines) if line["authority"] == "mark.test"]
-        return lines[: marks[0] + 1] if marks else None
+        if not self.path.exists():
+            return None
+        with self.path.open("rb") as file:
+            file.seek(self.taken)
+            text = file.read()
+        found, taken = [], 0
+        for line in text.splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break
+            taken += len(line)
+            found.append(json.loads(line))
+            if found[-1]["authority"] == "mark.test":
+                self.taken += taken
+                return found
+        return None
 
 
 def log_facts(records):
@@ -249,20 +263,18 @@ def run():
     arguments = parser.parse_args()
 
     chosen = [case for case in cases.CASES if fnmatch.fnmatchcase(case.name, arguments.only)]
-    upstreams = [Upstream("one"), Upstream("two")]
-    names = set(re.findall(r"@([a-z_]+)@", (HERE / "differential.yaml").read_text())) - {"folder"}
-    ports = dict(zip(sorted(names), rig.free_ports(len(names))))
-    ports.update({upstream.name: upstream.port for upstream in upstreams})
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "bootstrap.yaml"
-        path.write_text(bootstrap(ports, folder))
-        flags = ["-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "5"]
-        envoy = [rig.envoy(), *flags]
-        ours = envoy if arguments.self else [rig.ringway(), *flags, "--io-backend", arguments.io_backend]
-        log = pathlib.Path(folder) / "access.log"
-        theirs_facts = run_all(envoy, ports, upstreams, chosen, log)
-        ours_facts = run_all(ours, ports, upstreams, chosen, log)
+    flags = ["--concurrency", "1", "--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "5"]
+    envoy = [rig.envoy(), *flags]
+    ours = envoy if arguments.self else [rig.ringway(), *flags, "--io-backend", arguments.io_backend]
+    # Side by side: most of the time both wait for what must not come.
+    commands = [envoy, ours]
+    upstreams = [[Upstream("one"), Upstream("two")] for _ in commands]
+    names = sorted(set(re.findall(r"@([a-z_]+)@", (HERE / "differential.yaml").read_text())) - {"folder"})
+    # All at once, so that all are different: some must stay without a listener.
+    free = rig.free_ports(len(names) * len(commands))
+    ports = [dict(zip(names, free[side :: len(commands)])) for side, _ in enumerate(commands)]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        theirs_facts, ours_facts = pool.map(run_all, commands, [chosen] * len(commands), upstreams, ports)
 
     entries = [] if arguments.self else listed()
     unlisted = []
