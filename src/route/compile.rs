@@ -170,7 +170,6 @@ impl<'a> Compiler<'a> {
             max_grpc_timeout: config.max_grpc_timeout,
             grpc_timeout_offset: config.grpc_timeout_offset,
             upgrades: upgrades(&config.upgrade_configs, path)?,
-            priority: config.priority,
         })
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::mutation::Mutations;
 use super::rewrite::{HostRewrite, PathRewrite};
-use crate::config::route::{ConnectConfig, MaxStreamDuration, RoutingPriority};
+use crate::config::route::{ConnectConfig, MaxStreamDuration};
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::HeaderName;
 
@@ -23,8 +23,6 @@ pub struct Forward {
     pub idle_timeout: Option<Duration>,
     /// Source: `flush_timeout`; none: the connection manager's.
     pub flush_timeout: Option<Duration>,
-    /// Source: `priority`.
-    pub priority: RoutingPriority,
     pub(super) max_stream_duration: Option<MaxStreamDuration>,
     pub(super) max_grpc_timeout: Option<Duration>,
     pub(super) grpc_timeout_offset: Option<Duration>,

@@ -39,8 +39,6 @@ pub struct RouteAction {
     pub grpc_timeout_offset: Option<Duration>,
     /// Upgrades allowed or forbidden on this route, over the connection manager's. Default none. Source: `upgrade_configs`.
     pub upgrade_configs: Vec<UpgradeConfig>,
-    /// Which of the cluster's circuit-breaker thresholds and pools apply. Default `Default`. Source: `priority`.
-    pub priority: RoutingPriority,
 }
 
 impl RouteAction {
@@ -59,7 +57,6 @@ impl RouteAction {
             max_grpc_timeout: None,
             grpc_timeout_offset: None,
             upgrade_configs: Vec::new(),
-            priority: RoutingPriority::Default,
         }
     }
 }
@@ -190,20 +187,7 @@ pub struct UpgradeConfig {
 
 /// How a CONNECT tunnel ends here. Source: `RouteAction.UpgradeConfig.ConnectConfig`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ConnectConfig {
-    /// Whether POST requests become raw TCP too. Default false. Source: `allow_post`.
-    pub allow_post: bool,
-}
-
-/// Which of a cluster's thresholds and pools apply. Source: `envoy.config.core.v3.RoutingPriority`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RoutingPriority {
-    /// The ordinary ones. Source: `DEFAULT`.
-    #[default]
-    Default,
-    /// Those for important traffic. Source: `HIGH`.
-    High,
-}
+pub struct ConnectConfig;
 
 /// A redirect. Source: `envoy.config.route.v3.RedirectAction`.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -9,7 +9,7 @@ mod header;
 pub use action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, ClusterWeight, ConnectConfig, DirectResponse, HostRewrite,
     MaxStreamDuration, PathRewrite, RedirectAction, RedirectPathRewrite, RedirectResponseCode, RouteAction,
-    RoutingPriority, SchemeRedirect, UpgradeConfig, WeightedClusterName, WeightedClusters,
+    SchemeRedirect, UpgradeConfig, WeightedClusterName, WeightedClusters,
 };
 pub use header::{HeaderAppendAction, HeaderMutations, HeaderValueOption};
 

@@ -7,7 +7,7 @@ use super::header::Mutations;
 use crate::config::route::{
     ClusterNotFoundResponseCode, ClusterSpecifier, ClusterWeight, ConnectConfig, DirectResponse, HostRewrite,
     MaxStreamDuration, PathRewrite, RedirectAction, RedirectPathRewrite, RedirectResponseCode, RouteAction,
-    RoutingPriority, SchemeRedirect, UpgradeConfig, WeightedClusterName, WeightedClusters,
+    SchemeRedirect, UpgradeConfig, WeightedClusterName, WeightedClusters,
 };
 use crate::control::xds::pb;
 use pb::route::{
@@ -26,14 +26,15 @@ pub(super) fn route_action(at: &At<'_>, message: pb::route::RouteAction) -> Opti
         implemented: cluster_specifier = "cluster, cluster_header, weighted_clusters; plugins are refused",
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite,
             host_rewrite_specifier = "host_rewrite is refused", append_x_forwarded_host, timeout, idle_timeout,
-            flush_timeout, priority, max_grpc_timeout, grpc_timeout_offset, upgrade_configs, max_stream_duration;
+            flush_timeout, max_grpc_timeout, grpc_timeout_offset, upgrade_configs, max_stream_duration;
         no_effect: metadata_match = "only subsets, which are refused, read it",
             early_data_policy = "no TLS, so no early data",
             rate_limits = "only the rate limit filter, which is refused, reads it",
             include_vh_rate_limits = "only the rate limit filter, which is refused, reads it",
             hash_policy = "no policy of this version hashes",
             cors = "only the CORS filter, which is refused, reads it",
-            max_internal_redirects = "no internal redirects";
+            max_internal_redirects = "no internal redirects",
+            priority = "only circuit breakers read it, which are not enforced yet";
         not_yet: retry_policy, retry_policy_typed_config, request_mirror_policies, hedge_policy;
         refused: path_rewrite_policy, path_rewrite, internal_redirect_policy, internal_redirect_action;
     });
@@ -77,10 +78,6 @@ pub(super) fn route_action(at: &At<'_>, message: pb::route::RouteAction) -> Opti
         }
     });
     action.upgrade_configs = self::upgrade_configs(at, upgrade_configs);
-    action.priority = match at.enumeration("priority", priority) {
-        pb::core::RoutingPriority::Default => RoutingPriority::Default,
-        pb::core::RoutingPriority::High => RoutingPriority::High,
-    };
     action.cluster = cluster_specifier_of(at, cluster_specifier)?;
     Some(action)
 }
@@ -244,10 +241,9 @@ fn upgrade_configs(at: &At<'_>, configs: Vec<pb::route::RouteActionUpgradeConfig
                 at.error(format!("non-CONNECT upgrade type {upgrade_type} has connect_config"));
             }
             classify!(at, message => pb::route::RouteActionUpgradeConfigConnectConfig {
-                implemented: allow_post;
-                refused: proxy_protocol_config;
+                refused: allow_post, proxy_protocol_config;
             });
-            ConnectConfig { allow_post }
+            ConnectConfig
         });
         converted.push(UpgradeConfig {
             upgrade_type: upgrade_type.into(),
