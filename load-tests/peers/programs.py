@@ -8,6 +8,10 @@ class Pingora(Peer):
     name, color = "pingora", "#c9a227"
 
     def find(self, tools):
+        if tools.install and "pingora-peer" not in tools.given:
+            # A library of its own is built with them.
+            for program in ("cmake", "make"):
+                tools.debian(program, program)
         self.binary = tools.crate("load-tests/peers/pingora", "pingora-peer")
         return "pingora-proxy 0.9.1"
 
