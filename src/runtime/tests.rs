@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 mod accepting;
+mod buffers;
 mod hazards;
 mod sharing;
 mod sim;

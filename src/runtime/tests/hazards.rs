@@ -2,11 +2,11 @@
 //! happen. Each ends with all leak counters at zero.
 
 use super::*;
-use crate::runtime::ring::{QueueSize, Ring, RingLevel};
+use crate::runtime::ring::{QueueSize, Ring};
 use crate::runtime::socket::SocketKey;
 
 /// A connected pair on one runtime: the connecting and the accepted end.
-async fn pair(runtime: &Runtime) -> (TcpStream, TcpStream) {
+pub(super) async fn pair(runtime: &Runtime) -> (TcpStream, TcpStream) {
     let (listener, address) = listener(runtime);
     let near = TcpStream::connect(runtime, address, None, &[]).await.unwrap();
     let far = poll_fn(|_| listener.poll_accept()).await.unwrap();
@@ -234,73 +234,6 @@ fn receive_without_memory_waits_and_loses_nothing() {
             });
         }
     });
-}
-
-#[test]
-fn more_ready_sockets_than_buffers_are_all_served() {
-    on_every_backend(|runtime| {
-        let handle = runtime.clone();
-        run(runtime, async move {
-            burst(&handle, || ()).await;
-            Ok(())
-        });
-    });
-}
-
-#[test]
-fn buffers_taken_back_from_the_kernel_lose_no_byte() {
-    on_every_kernel_backend(|runtime| {
-        let handle = runtime.clone();
-        run(runtime, async move {
-            // While bytes arrive, then with nothing else to do.
-            burst(&handle, || {
-                on_ring(&handle, Ring::trim_for_test);
-            })
-            .await;
-            for _ in 0..10 {
-                on_ring(&handle, Ring::trim_for_test);
-            }
-            let held = on_ring(&handle, |ring| (ring.level_for_test(), ring.small_held_for_test()));
-            if let Some((RingLevel::Three, held)) = held {
-                assert!(held <= 64, "{held} chunks stay with the kernel");
-            }
-            burst(&handle, || ()).await;
-            Ok(())
-        });
-    });
-}
-
-/// Many sockets receive at once, more than there are buffers for.
-async fn burst(runtime: &Runtime, mut each_turn: impl FnMut()) {
-    const SOCKETS: usize = 300;
-    let mut pairs = Vec::new();
-    for _ in 0..SOCKETS {
-        pairs.push(pair(runtime).await);
-    }
-    let left = Rc::new(Cell::new(SOCKETS));
-    let mut senders = Vec::new();
-    for (n, (near, far)) in pairs.into_iter().enumerate() {
-        senders.push(near);
-        let left = Rc::clone(&left);
-        runtime.spawn(async move {
-            let mut got = 0;
-            while let Some(bytes) = far.recv().await.unwrap() {
-                assert!(bytes.iter().all(|&byte| byte == n as u8));
-                got += bytes.len();
-            }
-            assert_eq!(got, 10_000);
-            left.set(left.get() - 1);
-        });
-    }
-    turns(runtime, 3).await;
-    for (n, near) in senders.iter().enumerate() {
-        near.send(chunk(runtime, &[n as u8; 10_000]));
-        near.shutdown_write();
-    }
-    while left.get() > 0 {
-        turns(runtime, 1).await;
-        each_turn();
-    }
 }
 
 #[test]
