@@ -4,6 +4,7 @@ mod control;
 mod demo;
 mod doctor;
 mod dump;
+mod event_loop;
 mod metrics;
 mod patience;
 mod process;
@@ -141,10 +142,7 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
         spread: None,
         stops: None,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("the control thread cannot start: {error}"))?;
+    let runtime = event_loop::new().map_err(|error| format!("the control thread cannot start: {error}"))?;
     let outcome = runtime.block_on(control.run());
     workers.join();
     log_writer.finish();

@@ -31,7 +31,7 @@ fn upstream(name: &'static str) -> io::Result<u16> {
     let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.set_nonblocking(true)?;
     let port = socket.local_addr()?.port();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = super::event_loop::new()?;
     std::thread::Builder::new().name(format!("upstream-{name}")).spawn(move || {
         runtime.block_on(async move {
             let listener = match TcpListener::from_std(socket) {

@@ -11,8 +11,8 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
 use io_uring::cqueue;
 
+use super::Ring;
 use super::op::{self, Op, RecvMode};
-use super::{BATCH, Ring};
 use crate::runtime::socket::SocketKey;
 
 /// Visits of 10 ms until an answer is overdue.
@@ -83,8 +83,9 @@ impl Ring {
     fn await_completion(&mut self) -> io::Result<cqueue::Entry> {
         for _ in 0..VISITS_MAX {
             self.queue.visit(Some(10))?;
-            let mut batch = [const { MaybeUninit::uninit() }; BATCH];
-            if let Some(completion) = self.queue.completions(&mut batch).first() {
+            // One at a time: one that came with it, such as an accept's end for want of descriptors, is the next answer.
+            let mut one = [MaybeUninit::uninit()];
+            if let Some(completion) = self.queue.completions(&mut one).first() {
                 self.note_end(completion);
                 return match completion.result() {
                     result if result < 0 && result != -libc::ECANCELED => {

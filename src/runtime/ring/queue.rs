@@ -178,10 +178,10 @@ impl Queue {
         !self.is_overflown() && self.ring.completion().is_empty()
     }
 
-    /// Takes completions out, oldest first.
+    /// Takes completions out, oldest first, as many as there is room for.
     pub(super) fn completions<'a>(
         &mut self,
-        into: &'a mut [MaybeUninit<cqueue::Entry>; BATCH],
+        into: &'a mut [MaybeUninit<cqueue::Entry>],
     ) -> &'a [cqueue::Entry] {
         self.ring.completion().fill(into)
     }
