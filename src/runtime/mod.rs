@@ -10,6 +10,7 @@ pub mod listen;
 pub mod mailbox;
 mod probe;
 mod process;
+mod refusal;
 mod ring;
 #[cfg(test)]
 pub mod sim;
@@ -46,6 +47,7 @@ use crate::buffer::Pool;
 
 pub use endpoint::Endpoint;
 pub use probe::{BackendInfo, IoBackend, IoChoice, LevelSurvey, RingOptions, survey};
+pub use refusal::{Cause, Refusal};
 pub use ring::RingLevel;
 pub use stats::Stats;
 pub use task::{Recycled, TaskId};

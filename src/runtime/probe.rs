@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use super::Driver;
 use super::epoll::Epoll;
+use super::refusal::{Cause, Refusal};
 use super::ring::{QUEUE_SIZE, Ring, RingLevel};
 use crate::buffer::Pool;
 
@@ -115,9 +116,10 @@ fn climb_down<R>(
         if !refused.why.is_empty() {
             refused.why.push_str(", ");
         }
-        refused.why.push_str(&format!("{level}: {}", explain(&error)));
+        let refusal = Refusal::of(&error);
+        refused.why.push_str(&format!("{level}: {refusal}"));
         refused.last = error.kind();
-        if is_final(&error) {
+        if refusal.is_final() {
             break;
         }
     }
@@ -129,8 +131,8 @@ fn climb_down<R>(
 pub struct LevelSurvey {
     /// The level.
     pub level: RingLevel,
-    /// Its options, or why it does not work, in a sentence.
-    pub outcome: Result<RingOptions, String>,
+    /// Its options, or why it does not work.
+    pub outcome: Result<RingOptions, Refusal>,
 }
 
 /// What the kernel offers within a level: used where it is there.
@@ -155,12 +157,10 @@ pub fn survey() -> io::Result<Vec<LevelSurvey>> {
     let mut outcome = |level| {
         let ring = Ring::open(level, QUEUE_SIZE, bell.as_raw_fd(), &pool);
         let proven = ring.and_then(|mut ring| ring.prove().map(|()| ring.options()));
-        let explained = proven.map_err(|error| match error.raw_os_error() {
+        let explained = proven.map_err(|error| Refusal::of(&error)).map_err(|refusal| match refusal.cause {
             // The kernel takes its time to free the ring before.
-            Some(libc::ENOMEM) if works => {
-                "not tried: RLIMIT_MEMLOCK has no room for a second ring".to_owned()
-            }
-            _ => explain(&error),
+            Cause::Memory if works => Refusal::no_second_ring(),
+            _ => refusal,
         });
         works |= explained.is_ok();
         explained
@@ -171,41 +171,9 @@ pub fn survey() -> io::Result<Vec<LevelSurvey>> {
 /// Small chunks that trying takes.
 const SURVEY_CHUNKS: usize = 64;
 
-/// Whether lower levels would be refused as well.
-fn is_final(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EPERM | libc::EACCES | libc::ENOSYS | libc::ENOMEM | libc::EMFILE | libc::ENFILE)
-    )
-}
-
-fn explain(error: &io::Error) -> String {
-    let hint = match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) if is_disabled() => "switched off by kernel.io_uring_disabled",
-        Some(libc::EPERM | libc::EACCES) => "forbidden, as container runtimes' default seccomp profiles do",
-        Some(libc::ENOSYS) => "not in this kernel, or hidden by a seccomp profile",
-        Some(libc::ENOMEM) => "out of memory, or beyond RLIMIT_MEMLOCK",
-        Some(libc::EINVAL | libc::EOPNOTSUPP) => "unknown to this kernel",
-        _ => return error.to_string(),
-    };
-    format!("{hint} ({error})")
-}
-
-fn is_disabled() -> bool {
-    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").is_ok_and(|value| value.trim() != "0")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn refusal_is_explained_for_the_operator() {
-        let seccomp = explain(&io::Error::from_raw_os_error(libc::ENOSYS));
-        assert!(seccomp.contains("seccomp"), "{seccomp}");
-        assert!(is_final(&io::Error::from_raw_os_error(libc::EPERM)));
-        assert!(!is_final(&io::Error::from_raw_os_error(libc::EINVAL)), "a lower level may work");
-    }
 
     /// Which levels were tried, and the outcome, where `refuse` says what the kernel has against a level.
     fn climbed(

@@ -43,7 +43,7 @@ pub(super) fn run(format: ReportFormat) -> u8 {
 /// Everything that is looked at, in the order of the report.
 fn examine(files: &Files, cpus: &Cpus, survey: &io::Survey) -> Vec<Finding> {
     let mut findings = io::findings(files, survey);
-    findings.extend(limit::findings(files, cpus));
+    findings.extend(limit::findings(files, cpus, survey));
     findings.extend(cgroup::findings(files));
     findings.extend(cpu::findings(files, cpus));
     findings.extend(network::findings(files));

@@ -1,11 +1,12 @@
 //! From start to end of the process: bad files, taken ports, no descriptors left, and the drain.
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 
 use crate::harness::{
-    Client, Config, Proxy, TempFolder, Upstream, binary, free_port, ok, on_each_backend, until,
+    Client, Config, Io, Proxy, TempFolder, Upstream, binary, free_port, ok, on_each_backend, until,
 };
 
 fn output(command: &mut Command) -> (Option<i32>, String) {
@@ -101,6 +102,36 @@ on_each_backend! {
         drop(served);
         proxy.end();
     }
+}
+
+/// With eight to fifteen descriptors the start took three seconds for every level of the ring, or ended in a panic of tokio's.
+#[test]
+fn start_with_few_descriptors_serves_or_is_refused_for_that() {
+    let mut served = 0;
+    for (io, limit) in [Io::Auto, Io::Epoll].into_iter().flat_map(|io| (6..=24).map(move |limit| (io, limit)))
+    {
+        let text = Config::to(free_port()).text(free_port(), free_port());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]).arg(binary().get_program());
+        shell.args(["--config-yaml", &text, "--concurrency", "2", "--io-backend", io.name()]);
+        let mut child =
+            shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = String::new();
+        for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+            log.extend([&line, "\n"]);
+            if line.ends_with(": serving") {
+                child.kill().unwrap();
+            }
+        }
+        let code = child.wait().unwrap().code();
+        served += usize::from(code.is_none());
+        assert!(matches!(code, None | Some(1)), "{limit}: {code:?}\n{log}");
+        assert_eq!(code == Some(1), log.contains("[error]"), "{limit}\n{log}");
+        assert!(code.is_none() || log.contains("Too many open files"), "{limit}\n{log}");
+        let is_overdue = Io::IoUring.works() && log.contains("unknown to this kernel");
+        assert!(!is_overdue && !log.contains("panicked"), "{limit}\n{log}");
+    }
+    assert!((2..38).contains(&served), "{served} of 38 starts served");
 }
 
 #[test]

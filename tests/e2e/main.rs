@@ -16,6 +16,7 @@ mod admin;
 mod backends;
 mod bodies;
 mod clusters;
+mod doctor;
 mod interim;
 mod isolation;
 mod keep_alive;

@@ -3,7 +3,7 @@
 use super::files::{Files, Text};
 use super::finding::{Advice, Finding, Topic};
 use super::parse;
-use crate::runtime::{LevelSurvey, RingLevel};
+use crate::runtime::{Cause, LevelSurvey, RingLevel};
 
 /// What the runtime's own probing said, or why it could not be tried.
 pub(super) type Survey = Result<Vec<LevelSurvey>, String>;
@@ -12,6 +12,8 @@ pub(super) type Survey = Result<Vec<LevelSurvey>, String>;
 const KERNEL_FULL: (u64, u64) = (6, 1);
 /// The kernel below which io_uring is not used.
 const KERNEL_RING: (u64, u64) = (5, 19);
+
+const NEWER_KERNEL: &str = "apt-get dist-upgrade   # or the distribution's newer kernel";
 
 /// Bare forwarders of one run: what ring and epoll cost.
 const FLOOR: &str = "ARCHITECTURE.md, choice 1";
@@ -48,7 +50,7 @@ fn kernel(release: &Text) -> Finding {
         found,
         Advice {
             what: format!("{missing}; 6.1 is Debian 12's"),
-            command: "apt-get dist-upgrade   # or the distribution's newer kernel".into(),
+            command: NEWER_KERNEL.into(),
             gain: "Fewer system calls per request. Not measured across kernels here",
             source: FLOOR,
         },
@@ -67,46 +69,83 @@ fn backend(survey: &Survey) -> Finding {
         Ok(levels) => levels,
         Err(why) => return topic.unknown(format!("nothing can be tried: {why}")),
     };
-    match highest(levels) {
+    match highest(survey) {
         Some(RingLevel::Three) => topic.ok("io_uring, ring-3: everything used was tried and works"),
         Some(level) => topic.ok(format!("io_uring, {level}: the highest level that works")),
-        None => topic.advice(
-            "epoll: no level of io_uring works",
-            Advice {
-                what: "let it have the ring, if calls are dear where it runs; epoll serves the same otherwise".into(),
-                command: "docker run --security-opt seccomp=deploy/seccomp-io_uring.json ...   # container\n\
-                          sysctl -w kernel.io_uring_disabled=0   # where the sysctl forbids it"
-                    .into(),
-                gain: "One system call per 3-4 requests instead of 4 per request. CPU per request was level where calls are \
-                       cheap: 14.6 us (ring) and 14.7 us (epoll) at 64 connections, Linux 6.18",
-                source: FLOOR,
-            },
+        None => {
+            let refusal = levels.iter().find_map(|one| one.outcome.as_ref().err());
+            let (what, command) = way_out(refusal.map_or(Cause::Unexpected, |refusal| refusal.cause));
+            topic.advice(
+                "epoll: no level of io_uring works",
+                Advice {
+                    what: format!("{what}, if calls are dear where it runs; epoll serves the same otherwise"),
+                    command: command.into(),
+                    gain: "One system call per 3-4 requests instead of 4 per request. CPU per request was level where calls are \
+                           cheap: 14.6 us (ring) and 14.7 us (epoll) at 64 connections, Linux 6.18",
+                    source: FLOOR,
+                },
+            )
+        }
+    }
+}
+
+/// What to do about a refusal, and the command.
+fn way_out(cause: Cause) -> (&'static str, &'static str) {
+    match cause {
+        Cause::SwitchedOff => (
+            "switch it on, for all or for a group (line kernel.io_uring_disabled)",
+            "sysctl -w kernel.io_uring_disabled=0",
+        ),
+        Cause::Forbidden => (
+            "run under a profile that allows the three io_uring calls",
+            "docker run --security-opt seccomp=deploy/seccomp-io_uring.json ...",
+        ),
+        Cause::Absent => (
+            "run under a profile that allows the three io_uring calls, or on a kernel built with CONFIG_IO_URING",
+            "docker run --security-opt seccomp=deploy/seccomp-io_uring.json ...",
+        ),
+        Cause::Memory => (
+            "give it memory that may be locked (line locked memory)",
+            "systemctl edit ringway   # [Service] LimitMEMLOCK=64M",
+        ),
+        Cause::Descriptors => (
+            "give it descriptors (line file descriptors)",
+            "systemctl edit ringway   # [Service] LimitNOFILE=1048576",
+        ),
+        Cause::TooOld => ("run it on a newer kernel (line kernel)", NEWER_KERNEL),
+        Cause::Unexpected => (
+            "find the call that fails, and why",
+            "strace -f -e trace=io_uring_setup,io_uring_register,io_uring_enter ringway doctor",
         ),
     }
 }
 
-fn highest(levels: &[LevelSurvey]) -> Option<RingLevel> {
-    levels.iter().filter(|one| one.outcome.is_ok()).map(|one| one.level).max()
+/// The highest level that works.
+pub(super) fn highest(survey: &Survey) -> Option<RingLevel> {
+    survey.iter().flatten().filter(|one| one.outcome.is_ok()).map(|one| one.level).max()
 }
 
 fn level(one: &LevelSurvey) -> Finding {
-    let (number, what) = match one.level {
+    let (number, offers) = match one.level {
         RingLevel::One => (1, "buffer rings, multishot accept (Linux 5.19)"),
         RingLevel::Two => (2, "multishot receive, single issuer (Linux 6.0)"),
         RingLevel::Three => (3, "deferred task running (Linux 6.1)"),
     };
     let topic = Topic::new(format!("io_uring_level_{number}"), format!("io_uring level {number}"));
     match &one.outcome {
-        Ok(_) => topic.ok(format!("works: {what}")),
-        Err(why) => topic.advice(
-            format!("refused: {what}: {why}"),
-            Advice {
-                what: "find what refuses it: the lines kernel, kernel.io_uring_disabled and seccomp have the ways out".into(),
-                command: "uname -r; cat /proc/sys/kernel/io_uring_disabled; grep Seccomp /proc/self/status".into(),
-                gain: "Fewer system calls per request. Levels were not measured against each other here",
-                source: FLOOR,
-            },
-        ),
+        Ok(_) => topic.ok(format!("works: {offers}")),
+        Err(refusal) => {
+            let (what, command) = way_out(refusal.cause);
+            topic.advice(
+                format!("refused: {offers}: {refusal}"),
+                Advice {
+                    what: what.into(),
+                    command: command.into(),
+                    gain: "Fewer system calls per request. Levels were not measured against each other here",
+                    source: FLOOR,
+                },
+            )
+        }
     }
 }
 
@@ -171,7 +210,7 @@ fn seccomp(status: &Text, survey: &Survey) -> Finding {
         Err(why) => return topic.unknown(why.reason()),
     };
     let filters = parse::field(status, "Seccomp_filters").and_then(parse::number);
-    let works = survey.as_ref().ok().and_then(|levels| highest(levels)).is_some();
+    let works = highest(survey).is_some();
     match parse::field(status, "Seccomp").and_then(parse::number) {
         Some(0) => topic.ok("off: no system call is filtered"),
         Some(1) => topic.ok("strict"),
@@ -199,7 +238,7 @@ fn seccomp(status: &Text, survey: &Survey) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::RingOptions;
+    use crate::runtime::{Refusal, RingOptions};
     use crate::server::doctor::files::Unreadable;
     use crate::server::doctor::finding::Verdict::{Advice, Ok as Fine, Unknown};
 
@@ -208,13 +247,16 @@ mod tests {
     }
 
     fn survey(works: [bool; 3]) -> Survey {
+        refused_by(Cause::Forbidden, works)
+    }
+
+    fn refused_by(cause: Cause, works: [bool; 3]) -> Survey {
         let levels = [RingLevel::Three, RingLevel::Two, RingLevel::One].into_iter().zip(works);
-        Ok(levels
-            .map(|(level, works)| LevelSurvey {
-                level,
-                outcome: if works { Ok(RingOptions::default()) } else { Err("forbidden".into()) },
-            })
-            .collect())
+        let outcome = |works| match works {
+            true => Ok(RingOptions::default()),
+            false => Err(Refusal { cause, text: "in the kernel's words".into() }),
+        };
+        Ok(levels.map(|(level, works)| LevelSurvey { level, outcome: outcome(works) }).collect())
     }
 
     #[test]
@@ -250,7 +292,27 @@ mod tests {
         let refused = &survey([false; 3]).unwrap()[0];
         let finding = level(refused);
         assert_eq!((finding.id.as_str(), finding.verdict), ("io_uring_level_3", Advice));
-        assert!(finding.found.ends_with("forbidden"), "{finding:?}");
+        assert!(finding.found.ends_with("in the kernel's words"), "{finding:?}");
+    }
+
+    /// On Linux 5.10 the doctor advised a seccomp profile and a sysctl that is not there.
+    #[test]
+    fn way_out_is_that_of_the_cause() {
+        for (cause, what, command) in [
+            (Cause::SwitchedOff, "line kernel.io_uring_disabled", "sysctl"),
+            (Cause::Forbidden, "profile", "seccomp-io_uring.json"),
+            (Cause::Absent, "profile", "seccomp-io_uring.json"),
+            (Cause::Memory, "line locked memory", "LimitMEMLOCK"),
+            (Cause::Descriptors, "line file descriptors", "LimitNOFILE"),
+            (Cause::TooOld, "line kernel", "dist-upgrade"),
+            (Cause::Unexpected, "the call that fails", "strace"),
+        ] {
+            let levels = refused_by(cause, [false; 3]);
+            for finding in [backend(&levels), level(&levels.unwrap()[1])] {
+                let advice = finding.advice.unwrap();
+                assert!(advice.what.contains(what) && advice.command.contains(command), "{advice:?}");
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::files::{Files, Text};
 use super::finding::{Advice, Finding, Topic};
+use super::io::{Survey, highest};
 use super::parse;
 use crate::runtime::affinity::Cpus;
 
@@ -15,9 +16,10 @@ const RING_LOCKED: u64 = 64 << 10;
 /// The bit of CAP_IPC_LOCK in the masks of `/proc/self/status`.
 const CAP_IPC_LOCK: u64 = 1 << 14;
 
-pub(super) fn findings(files: &Files, cpus: &Cpus) -> Vec<Finding> {
+pub(super) fn findings(files: &Files, cpus: &Cpus, survey: &Survey) -> Vec<Finding> {
     let limits = files.read("proc/self/limits");
-    vec![descriptors(&limits), locked(&limits, &files.read("proc/self/status"), cpus.workers())]
+    let status = files.read("proc/self/status");
+    vec![descriptors(&limits), locked(&limits, &status, cpus.workers(), survey)]
 }
 
 fn descriptors(limits: &Text) -> Finding {
@@ -47,7 +49,7 @@ fn descriptors(limits: &Text) -> Finding {
     if soft < FILES_MIN { topic.problem(found, advice) } else { topic.advice(found, advice) }
 }
 
-fn locked(limits: &Text, status: &Text, workers: usize) -> Finding {
+fn locked(limits: &Text, status: &Text, workers: usize, survey: &Survey) -> Finding {
     let topic = Topic::new("memlock", "locked memory");
     let (soft, hard) = match limit(limits, "Max locked memory") {
         Ok(pair) => pair,
@@ -59,6 +61,9 @@ fn locked(limits: &Text, status: &Text, workers: usize) -> Finding {
     let capabilities = capabilities.and_then(|mask| u64::from_str_radix(mask, 16).ok());
     if capabilities.is_some_and(|mask| mask & CAP_IPC_LOCK != 0) {
         return topic.ok(format!("{found}; does not bind this process (CAP_IPC_LOCK)"));
+    }
+    if soft < RING_LOCKED && highest(survey).is_some() {
+        return topic.ok(format!("{found}; this kernel does not count rings: one was made"));
     }
     let needed = RING_LOCKED.saturating_mul(workers as u64);
     let rings = if soft == u64::MAX { "any number of".to_owned() } else { (soft / RING_LOCKED).to_string() };
@@ -73,8 +78,8 @@ fn locked(limits: &Text, status: &Text, workers: usize) -> Finding {
             command: "systemctl edit ringway   # [Service] LimitMEMLOCK=64M\n\
                       docker run --ulimit memlock=67108864 ..."
                 .into(),
-            gain: "io_uring instead of epoll on kernels that count rings against the limit: before 5.12, and again on 6.18, where a \
-                   worker's ring was measured to need 64 KiB",
+            gain: "io_uring instead of epoll on kernels that count rings against the limit: before 5.12, not on 6.1 and 6.12, and \
+                   again on 6.18, where a worker's ring was measured to need 64 KiB",
             source: "man 2 io_uring_setup, ENOMEM",
         },
     )
@@ -99,6 +104,7 @@ fn shown(limit: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::{LevelSurvey, RingLevel, RingOptions};
     use crate::server::doctor::finding::Verdict;
 
     fn limits(files: &str, memory: &str) -> Text {
@@ -132,7 +138,7 @@ mod tests {
     fn locked_memory_has_room_for_a_ring_per_worker_or_gets_advice() {
         let status = |capabilities: &str| Ok(format!("CapPrm:\t0\nCapEff:\t{capabilities}\n"));
         let judged = |memory: &str, capabilities, workers| {
-            locked(&limits("1 1", memory), &status(capabilities), workers)
+            locked(&limits("1 1", memory), &status(capabilities), workers, &untried())
         };
         assert_eq!(judged("8388608 unlimited", "0", 2).verdict, Verdict::Ok);
         assert!(
@@ -144,6 +150,27 @@ mod tests {
         assert_eq!(judged("0 0", "000001ffffffffff", 2).verdict, Verdict::Ok, "it is not bound by the limit");
         assert_eq!(judged("0 0", "zz", 2).verdict, Verdict::Advice);
         assert_eq!(judged("unlimited unlimited", "0", usize::MAX).verdict, Verdict::Ok);
-        assert_eq!(locked(&Ok(String::new()), &status("0"), 1).verdict, Verdict::Unknown);
+        assert_eq!(locked(&Ok(String::new()), &status("0"), 1, &untried()).verdict, Verdict::Unknown);
+    }
+
+    /// On Linux 6.1, as a user of no privilege without locked memory, the doctor advised more of it.
+    #[test]
+    fn ring_that_was_made_without_locked_memory_needs_none() {
+        let outcome = Ok(RingOptions::default());
+        let survey = Ok(vec![LevelSurvey { level: RingLevel::One, outcome }]);
+        let status = Ok("CapEff:\t0\n".to_owned());
+        let judged = |memory: &str, survey: &Survey| locked(&limits("1 1", memory), &status, 4, survey);
+        assert_eq!(judged("0 0", &survey).verdict, Verdict::Ok);
+        assert!(judged("0 0", &survey).found.contains("does not count"));
+        assert_eq!(judged("0 0", &untried()).verdict, Verdict::Advice);
+        assert_eq!(
+            judged("65536 65536", &survey).verdict,
+            Verdict::Advice,
+            "one ring fits: it proves nothing"
+        );
+    }
+
+    fn untried() -> Survey {
+        Ok(Vec::new())
     }
 }

@@ -44,17 +44,28 @@ impl Io {
         }
     }
 
-    /// Whether it works here; says so if not, or fails if it must.
-    pub(crate) fn is_available(self) -> bool {
+    /// Why it does not work here.
+    fn refusal(self) -> Option<&'static str> {
         static REFUSAL: OnceLock<Option<String>> = OnceLock::new();
         if self != Self::IoUring {
-            return true;
+            return None;
         }
         let refusal = REFUSAL.get_or_init(|| {
             let (_sender, receiver) = mailbox::<()>().unwrap();
             let choice = IoChoice { backend: IoBackend::IoUring, level: None };
             Runtime::new(choice, receiver.bell()).err().map(|error| error.to_string())
         });
+        refusal.as_deref()
+    }
+
+    /// Whether it works here, for a test about its not working.
+    pub(crate) fn works(self) -> bool {
+        self.refusal().is_none()
+    }
+
+    /// Whether it works here; says so if not, or fails if it must.
+    pub(crate) fn is_available(self) -> bool {
+        let refusal = self.refusal();
         if let Some(reason) = refusal {
             assert!(std::env::var_os("RINGWAY_REQUIRE_IO_URING").is_none(), "no io_uring: {reason}");
             println!("not run: no io_uring: {reason}");

@@ -127,6 +127,12 @@ impl Proxy {
         assert!(!waited.timed_out() && text.0.contains(part), "no {part:?} in its log:\n{}", text.0);
     }
 
+    /// What follows a text on its first line in the log so far.
+    pub(crate) fn after_in_log(&self, part: &str) -> Option<String> {
+        let text = self.log.text.lock().unwrap();
+        Some(text.0.split_once(part)?.1.lines().next()?.to_owned())
+    }
+
     /// How often a text is in its log so far.
     pub(crate) fn count_in_log(&self, part: &str) -> usize {
         self.log.text.lock().unwrap().0.matches(part).count()
