@@ -10,7 +10,7 @@ import time
 
 import peers as all_peers
 import scenarios as all_scenarios
-from loads import charts, errors, host, results, runner, table, tools
+from loads import charts, clean, errors, host, results, runner, table, tools
 
 OUT = tools.ROOT / "load-tests/out"
 GIVEN = ("ringway", "envoy", "nginx", "haproxy", "wrk", "h2load", "pingora-peer", "runtimes", "generator")
@@ -21,16 +21,17 @@ def parse(arguments):
     parser = argparse.ArgumentParser(
         prog="load-tests/run",
         description="Measures Ringway and its peers in turns: CPU time per request, throughput, latency, memory. "
-        "Writes results.md, samples.csv and charts.",
+        "Writes results.md, results.csv, run.json and charts.",
     )
     parser.add_argument("--list", action="store_true", help="print scenarios and peers, and end")
     parser.add_argument("--scenarios", default="*", help="names or patterns, separated by commas [default: all]")
     parser.add_argument("--peers", default="*", help="names or patterns, separated by commas [default: all]")
-    parser.add_argument("--rounds", type=int, default=8, help="rounds in which every peer has its turn [default: 8]")
+    parser.add_argument("--rounds", type=int, help="rounds in which every peer has its turn [default: 8 where there is a target, else 3]")
     parser.add_argument("--seconds", type=int, default=1, help="length of a turn [default: 1]")
     parser.add_argument("--proxy-core", default="0", help="CPU of the proxy under test [default: 0]")
     parser.add_argument("--load-core", default="1", help="CPU of the load generator and the origin [default: 1]")
     parser.add_argument("--output", type=pathlib.Path, help="folder of the results [default: load-tests/out/TIME]")
+    parser.add_argument("--append", action="store_true", help="add to the results in --output; scenarios that are complete there are left out")
     parser.add_argument("--smoke", action="store_true", help="one round of one second, two scenarios: does it all work?")
     parser.add_argument("--no-install", action="store_true", help="fail where a peer is missing instead of installing it")
     for name in GIVEN:
@@ -39,8 +40,10 @@ def parse(arguments):
     options = parser.parse_args(arguments)
     if options.smoke:
         vars(options).update(SMOKE)
-    if options.rounds < 1 or options.seconds < 1:
+    if (options.rounds is not None and options.rounds < 1) or options.seconds < 1:
         parser.error("--rounds and --seconds are at least 1")
+    if options.append and not options.output:
+        parser.error("--append needs --output")
     return options
 
 
@@ -67,7 +70,7 @@ def main(arguments=None):
         tools.say(str(error))
         return 1
     except KeyboardInterrupt:
-        tools.say("interrupted; nothing is left behind")
+        tools.say("interrupted; complete scenarios are in the results, no process is left behind")
         return 130
 
 
@@ -80,25 +83,35 @@ def listing():
 
 
 def measure(options):
-    scenarios = chosen(all_scenarios.known(), options.scenarios, "scenario")
-    peers = chosen(all_peers.known(), options.peers, "peer")
+    known, known_peers = all_scenarios.known(), all_peers.known()
+    scenarios = chosen(known, options.scenarios, "scenario")
+    peers = chosen(known_peers, options.peers, "peer")
     given = {name: vars(options)[name.replace("-", "_")] for name in GIVEN}
     found = tools.Tools({name: path for name, path in given.items() if path}, not options.no_install)
     versions = {peer.name: peer.find(found) for peer in peers}
     host.raise_descriptor_limit()
-    facts = {
-        **host.description(),
-        "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC",
-        "command": " ".join(["load-tests/run", *sys.argv[1:]]),
-    }
-    found_results = results.Results({scenario.name: scenario.title for scenario in scenarios}, versions, facts)
-    cores = runner.Options(options.rounds, options.seconds, options.proxy_core, options.load_core)
-    runner.run(cores, found, scenarios, peers, found_results)
     folder = options.output or OUT / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    titles = {name: scenario.title for name, scenario in known.items()}
+    kept = results.open_in(folder, titles, versions, host.description(), list(known_peers), options.append)
+    scenarios = [scenario for scenario in scenarios if scenario.name not in kept.complete()]
+    if not scenarios:
+        raise errors.Failed(f"all of these scenarios are complete in {folder}")
+    for scenario in scenarios:
+        kept.forget(scenario.name)
+    paths = {f"--{name}" for name in (*GIVEN, "output")}
+    date = time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC"
+    kept.runs.append({"date": date, "command": clean.command(sys.argv[1:], paths)})
+    colors = {peer.name: peer.color for peer in known_peers.values()}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.md").write_text(table.render(found_results), encoding="utf-8")
-    found_results.write_csv(folder / "samples.csv")
-    charts.write(found_results, {peer.name: peer.color for peer in peers}, folder)
+
+    def save():
+        """After every scenario: an interruption costs no more than the one that was running."""
+        kept.write(folder)
+        text = table.render(kept, charts.write(kept, colors, folder))
+        (folder / "results.md").write_text(text, encoding="utf-8")
+
+    cores = runner.Options(options.rounds, options.seconds, options.proxy_core, options.load_core)
+    runner.run(cores, found, scenarios, peers, kept, save)
     print((folder / "results.md").read_text(encoding="utf-8"))
     tools.say(f"results in {folder}")
-    return 1 if found_results.failures else 0
+    return 1 if kept.failures else 0

@@ -6,6 +6,9 @@ import platform
 import re
 import resource
 import socket
+import subprocess
+
+from loads import errors
 
 
 def description():
@@ -16,6 +19,14 @@ def description():
         "kernel": platform.release(),
         "machine": f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} CPUs, {memory / 1048576:.0f} GB",
     }
+
+
+def stay_on(cores):
+    """The rig's own threads (checks, slow clients, echo) leave the proxy's core alone. `cores` as taskset has them."""
+    taskset = ["taskset", "-a", "-p", "-c", str(cores), str(os.getpid())]
+    done = subprocess.run(taskset, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise errors.Failed(f"--load-core {cores}: {done.stderr.strip()}")
 
 
 def free_ports(count):

@@ -1,8 +1,15 @@
-"""Samples, their statistics, and the CSV: one line per value, with machine, kernel and version."""
+"""Samples, their statistics, and the two files that keep them: `results.csv` and `run.json`.
+
+The CSV has one line per value, with machine, kernel and version. The JSON has what is no value: command lines, versions,
+why cells are empty, what failed. Together they are everything that tables and charts are made of.
+"""
 
 import csv
 import dataclasses
+import json
 import statistics
+
+from loads import errors
 
 # Metric: title, unit, decimals. The tables follow this order.
 METRICS = {
@@ -25,6 +32,9 @@ METRICS = {
     "rss_per_connection_kb": ("Resident memory per idle connection (first 2,000)", "KB", 2),
     "rss_after_kb": ("Resident memory after the connections are gone", "KB", 0),
 }
+MORE_IS_BETTER = ("rps",)
+FLOORS = ("floor-ring", "floor-epoll", "floor-monoio")
+COLUMNS = ["kernel", "machine", "scenario", "peer", "version", "round", "metric", "unit", "value"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,24 +48,44 @@ class Sample:
 
 @dataclasses.dataclass
 class Results:
-    """Everything one run found."""
+    """Everything that was found, in one run or in several on one machine."""
 
     # Scenario titles and peer versions by name, both in the order of the tables.
     scenarios: dict
     peers: dict
-    # Machine, kernel, date, command.
+    # Machine, kernel.
     facts: dict
+    # Date and command of each run.
+    runs: list = dataclasses.field(default_factory=list)
     samples: list = dataclasses.field(default_factory=list)
     # Why a cell is empty, by (scenario, peer).
     notes: dict = dataclasses.field(default_factory=dict)
-    # What went wrong, a line each: the run as a whole has failed.
-    failures: list = dataclasses.field(default_factory=list)
+    # What went wrong, by (scenario, peer): the run as a whole has failed.
+    failures: dict = dataclasses.field(default_factory=dict)
 
     def add(self, scenario, peer, number, values):
         """One turn's values. Percentiles without a table (wrk's 75 %) are left out."""
         self.samples += [
             Sample(scenario, peer, number, metric, value) for metric, value in values.items() if metric in METRICS
         ]
+
+    def fail(self, scenario, peer, why):
+        """Its figures so far cannot be believed either."""
+        self.failures[scenario, peer] = why
+        self.notes[scenario, peer] = "failed"
+        self.samples = [s for s in self.samples if (s.scenario, s.peer) != (scenario, peer)]
+
+    def forget(self, scenario):
+        """As if the scenario had never begun: half of its rounds are nothing to compare."""
+        self.samples = [sample for sample in self.samples if sample.scenario != scenario]
+        for kept in (self.notes, self.failures):
+            for key in [key for key in kept if key[0] == scenario]:
+                del kept[key]
+
+    def complete(self):
+        """Scenarios with values of which nothing failed."""
+        found = {sample.scenario for sample in self.samples}
+        return found - {scenario for scenario, _ in self.failures}
 
     def values(self, scenario, peer, metric):
         return [
@@ -72,11 +102,14 @@ class Results:
     def minimum(self, scenario, peer, metric):
         return min(self.values(scenario, peer, metric), default=None)
 
-    def ratio(self, scenario, metric, ours, theirs):
-        """Our median by the best of theirs; `None` where either is missing."""
-        mine = self.median(scenario, ours, metric)
-        others = [value for peer in theirs if (value := self.median(scenario, peer, metric))]
-        return mine / min(others) if mine is not None and others else None
+    def best(self, scenario, metric, peers):
+        """The lowest median of several peers; `None` where none has one."""
+        found = [self.median(scenario, peer, metric) for peer in peers]
+        return min((value for value in found if value is not None), default=None)
+
+    def floor(self, scenario, metric):
+        """The lowest of the bare forwarders: what no proxy on this machine can go below by much."""
+        return self.best(scenario, metric, FLOORS)
 
     def having(self, metric):
         """Scenarios and peers with values of a metric, in order."""
@@ -86,24 +119,55 @@ class Results:
             [name for name in self.peers if any(peer == name for _, peer in found)],
         )
 
-    def write_csv(self, file):
-        with open(file, "w", newline="", encoding="utf-8") as out:
-            lines = csv.writer(out)
-            lines.writerow(
-                ["date", "kernel", "machine", "scenario", "peer", "version", "round", "metric", "unit", "value"]
-            )
-            for sample in self.samples:
-                lines.writerow(
-                    [
-                        self.facts["date"],
-                        self.facts["kernel"],
-                        self.facts["machine"],
-                        sample.scenario,
-                        sample.peer,
-                        self.peers[sample.peer],
-                        sample.round,
-                        sample.metric,
-                        METRICS[sample.metric][1],
-                        f"{sample.value:.3f}",
-                    ]
-                )
+    def write(self, folder):
+        """The two files."""
+        with open(folder / "results.csv", "w", newline="", encoding="utf-8") as out:
+            lines = csv.writer(out, lineterminator="\n")
+            lines.writerow(COLUMNS)
+            place = [self.facts["kernel"], self.facts["machine"]]
+            for s in self.samples:
+                unit = METRICS[s.metric][1]
+                line = [s.scenario, s.peer, self.peers[s.peer], s.round, s.metric, unit, f"{s.value:.3f}"]
+                lines.writerow(place + line)
+        pairs = lambda kept: [[scenario, peer, why] for (scenario, peer), why in kept.items()]
+        kept = {
+            "facts": self.facts,
+            "runs": self.runs,
+            "peers": self.peers,
+            "notes": pairs(self.notes),
+            "failures": pairs(self.failures),
+        }
+        (folder / "run.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def read(self, folder, order):
+        """Takes over what a folder has. Figures of another machine or of other programs are not beside these.
+
+        `order` is that of all known peers.
+        """
+        kept = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        if kept["facts"] != self.facts:
+            raise errors.Failed(f"the results in {folder} are another machine's: {kept['facts']}, here {self.facts}")
+        for peer, version in kept["peers"].items():
+            if self.peers.get(peer, version) != version:
+                raise errors.Failed(f"the results in {folder} are of {version}, not of {self.peers[peer]}")
+        every = {**kept["peers"], **self.peers}
+        self.peers = {name: every[name] for name in sorted(every, key=order.index)}
+        self.runs = kept["runs"]
+        self.notes = {(scenario, peer): why for scenario, peer, why in kept["notes"]}
+        self.failures = {(scenario, peer): why for scenario, peer, why in kept["failures"]}
+        with open(folder / "results.csv", newline="", encoding="utf-8") as file:
+            self.samples = [
+                Sample(line["scenario"], line["peer"], int(line["round"]), line["metric"], float(line["value"]))
+                for line in csv.DictReader(file)
+            ]
+
+
+def open_in(folder, scenarios, peers, facts, order, appends):
+    """Empty results, or those of the folder."""
+    found = Results(scenarios, peers, facts)
+    exists = (folder / "run.json").exists()
+    if exists and not appends:
+        raise errors.Failed(f"{folder} has results already: --append adds to them, another --output leaves them alone")
+    if exists:
+        found.read(folder, order)
+    return found

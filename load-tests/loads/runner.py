@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 
-from loads import errors, generators, host, process, tools, upstream
+from loads import clean, errors, generators, host, process, tools, upstream
 from peers import Place, Running
 
 
@@ -15,7 +15,8 @@ from peers import Place, Running
 class Options:
     """What the command line asks for."""
 
-    rounds: int
+    # `None`: as many as each scenario needs.
+    rounds: int | None
     seconds: int
     proxy_core: str
     load_core: str
@@ -80,14 +81,21 @@ class Progress:
             print(f"[{self.done}/{self.total}, {left / 60:.0f} min left] {what}", file=sys.stderr, flush=True)
         self.last = what
 
+    def skip(self, turns):
+        """Turns that a peer will not have."""
+        self.total -= turns
+
     def end(self):
         if self.live:
             sys.stderr.write("\r\x1b[K")
 
 
-def run(options, found, scenarios, peers, results):
-    """Fills `results`; what failed is in `results.failures`, and has no figures."""
-    total = sum(rounds_of(scenario, options) + scenario.warms_up for scenario in scenarios) * len(peers)
+def run(options, found, scenarios, peers, results, save):
+    """Fills `results`, and calls `save` after every scenario; what failed is in `results.failures`, and has no figures."""
+    host.stay_on(options.load_core)
+    total = sum(
+        (rounds_of(scenario, options) + scenario.warms_up) * len(taking(scenario, peers)) for scenario in scenarios
+    )
     progress = Progress(total)
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ringway-load-")))
@@ -101,12 +109,18 @@ def run(options, found, scenarios, peers, results):
         turns = Turns(bench, results, progress)
         for scenario in scenarios:
             turns.scenario(scenario, peers)
+            save()
         turns.end_all()
     progress.end()
 
 
 def rounds_of(scenario, options):
-    return min(options.rounds, scenario.rounds_max)
+    return min(options.rounds or scenario.rounds, scenario.rounds_max)
+
+
+def taking(scenario, peers):
+    """The peers that a scenario is for: the others have no turn, and no line under *Not measured*."""
+    return [peer for peer in peers if scenario.is_for(peer)]
 
 
 class Turns:
@@ -120,18 +134,20 @@ class Turns:
     def scenario(self, scenario, peers):
         if scenario.starts or scenario.setup != self.setup:
             self.end_all()
-        taking = [peer for peer in peers if peer.kind != "direct" or scenario.direct]
+        going = taking(scenario, peers)
         rounds = rounds_of(scenario, self.bench.options)
         for number in range(0 if scenario.warms_up else 1, rounds + 1):
-            for peer in taking[:]:
+            for peer in going[:]:
                 self.progress.step(scenario.name, number, rounds, peer.name)
                 try:
                     values = self.turn(scenario, peer)
                 except errors.Unsupported as reason:
-                    taking.remove(peer)
+                    going.remove(peer)
                     self.results.notes[scenario.name, peer.name] = str(reason)
+                    self.progress.skip(rounds - number)
                 except errors.Failed as error:
-                    taking.remove(peer)
+                    going.remove(peer)
+                    self.progress.skip(rounds - number)
                     self.fail(scenario, peer, error)
                 else:
                     if number:
@@ -149,7 +165,6 @@ class Turns:
         return running
 
     def turn(self, scenario, peer):
-        scenario.allows(peer)
         if not scenario.starts:
             return scenario.measure(self.bench, self.ensure(scenario.setup, peer))
         running = self.bench.start(peer, scenario.setup)
@@ -159,12 +174,9 @@ class Turns:
             self.bench.end(running)
 
     def fail(self, scenario, peer, error):
-        """Its figures so far cannot be believed either."""
-        results = self.results
-        results.failures.append(f"{scenario.name}, {peer.name}: {error}")
-        results.notes[scenario.name, peer.name] = "failed"
-        results.samples = [s for s in results.samples if (s.scenario, s.peer) != (scenario.name, peer.name)]
-        tools.say(f"FAILED: {results.failures[-1]}")
+        why = clean.text(str(error))
+        self.results.fail(scenario.name, peer.name, why)
+        tools.say(f"FAILED: {scenario.name}, {peer.name}: {why}")
 
     def end_all(self):
         for running in self.running.values():

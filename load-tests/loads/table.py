@@ -1,60 +1,112 @@
-"""The results as Markdown: a matrix per metric, and the ratios that a proxy is judged by."""
+"""The results as Markdown: targets first, then what a request costs at a glance, the charts, and a matrix per metric."""
 
-from loads.results import METRICS
+from loads import targets
+from loads.results import FLOORS, METRICS, MORE_IS_BETTER
 
-# Title, ours, theirs: our median divided by the best of theirs.
-RATIOS = [
-    ("ringway ÷ best of nginx, haproxy", "ringway", ("nginx", "haproxy")),
-    ("ringway ÷ haproxy-splice", "ringway", ("haproxy-splice",)),
-    ("ringway ÷ envoy", "ringway", ("envoy",)),
-    ("ringway ÷ pingora", "ringway", ("pingora",)),
-    ("ringway ÷ bare ring", "ringway", ("floor-ring",)),
-    ("epoll ÷ nginx", "ringway-epoll", ("nginx",)),
-    ("epoll ÷ bare epoll", "ringway-epoll", ("floor-epoll",)),
-    ("bare ring ÷ bare monoio", "floor-ring", ("floor-monoio",)),
-]
+OURS = ("ringway", "ringway-epoll")
+# Bare forwarders and the direct run are beside the contest.
+BESIDE = (*FLOORS, "floor-glommio", "direct")
 OWN_SHARE = ("p50_us", "p99_us", "p99.9_us")
+# Words in a cell that has no figure; other reasons stand below the tables.
+WORDS = ("failed", "not offered")
+ALT = {
+    "cpu.svg": "CPU time per request of small requests",
+    "bodies.svg": "CPU time per request with bodies",
+    "throughput.svg": "Requests per second on one core",
+    "latency.svg": "Latency percentiles against the rate",
+    "memory.svg": "Resident memory against idle connections",
+    "routes.svg": "CPU time per request and memory against the number of routes",
+    "startup.svg": "Start to first answer against the number of clusters",
+}
 
 
-def render(results):
-    parts = [head(results)]
-    if any(sample.metric == "cpu_us" for sample in results.samples):
-        parts.append(ratios(results))
-    parts += [matrix(results, metric) for metric in METRICS]
-    parts.append(own_share(results))
-    parts.append(notes(results))
+def render(results, drawn=()):
+    parts = [head(results), target_table(results), glance(results)]
+    parts += [f"![{ALT[name]}]({name})\n" for name in drawn]
+    parts += [matrix(results, metric) for metric in METRICS if metric != "cpu_us"]
+    parts += [own_share(results), forwarders(results), notes(results), origin(results)]
     return "\n".join(part for part in parts if part)
 
 
 def head(results):
-    facts = results.facts
+    facts, dates = results.facts, [run["date"] for run in results.runs]
+    when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
     lines = [
-        "# Load tests",
+        "# Load tests: results",
         "",
-        f"{facts['date']}, kernel {facts['kernel']}, {facts['machine']}. `{facts['command']}`",
+        f"{facts['machine']}, Linux {facts['kernel']}, {when}. One core for the proxy, one for load generator and origin; peers took",
+        "turns within every round, and figures are medians of the rounds. They drift with the machine: compare figures of one",
+        "line, as ratios. [What is measured, and how](../README.md).",
         "",
-        "Peers took turns within every round; a cell is the median of the rounds, the minimum in brackets. Absolute figures",
-        "drift with the machine: compare figures of one table, as ratios.",
-        "",
-        *(f"**FAILED** {failure}\n" for failure in results.failures),
-        *(f"- **{peer}**: {version}" for peer, version in results.peers.items()),
-        "",
-        *(f"- *{name}*: {title}" for name, title in results.scenarios.items()),
-        "",
+        *(f"**FAILED** {scenario}, {peer}: {why}\n" for (scenario, peer), why in results.failures.items()),
     ]
     return "\n".join(lines)
 
 
-def ratios(results):
-    """CPU time per request, ours by theirs."""
-    rows = {}
-    for name in results.having("cpu_us")[0]:
-        cells = [results.ratio(name, "cpu_us", ours, theirs) for _, ours, theirs in RATIOS]
-        if any(cell is not None for cell in cells):
-            rows[name] = ["–" if cell is None else f"{cell:.2f}" for cell in cells]
-    if not rows:
+def target_table(results):
+    """Each target with its limit in this run, and what was found."""
+    found = targets.verdicts(results)
+    if not found:
         return ""
-    return grid("## CPU time per request, ratios of medians (below 1: less)", [title for title, *_ in RATIOS], rows)
+    rows = {}
+    for v in found:
+        word = {"met": "met", "not met": "**not met**", "void": "void"}[v.word()]
+        if v.word() != "met" and v.floor:
+            word += f": the floor is {v.floor:,.{v.decimals}f}, ringway {v.found / v.floor:.2f} × it"
+        rows[v.what] = [f"{v.limit:,.{v.decimals}f} {v.unit}", f"{v.found:,.{v.decimals}f} {v.unit}", word]
+    counts = {word: sum(v.word() == word for v in found) for word in ("met", "not met", "void")}
+    title = "## Targets: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    text = grid(title, ["limit", "measured", ""], rows, "what ringway is held to")
+    return text + "\n*void*: the limit lies under what a bare forwarder takes in this run.\n"
+
+
+def glance(results):
+    """CPU time per request of all peers, and what ours is of the best other and of the floor."""
+    scenarios, peers = results.having("cpu_us")
+    if not scenarios:
+        return ""
+    contest = [peer for peer in columns(results, scenarios, peers) if peer not in BESIDE]
+    rows = {}
+    for name in scenarios:
+        ours, floor = results.median(name, "ringway", "cpu_us"), results.floor(name, "cpu_us")
+        others = results.best(name, "cpu_us", [peer for peer in contest if peer not in OURS])
+        cells = ranked(results, name, contest, "cpu_us", with_minimum=True)
+        cells.append("–" if floor is None else f"{floor:,.1f}")
+        rows[name] = cells + [quotient(ours, others), quotient(ours, floor)]
+    titles = [*contest, "floor", "ringway ÷ best other", "ringway ÷ floor"]
+    text = grid("## CPU time per request, µs", titles, rows)
+    text += "\nThe least of the proxies is bold; minima of the rounds in brackets. *floor*: the best of the bare forwarders.\n\n"
+    return text + "\n".join([*(f"- `{name}`: {results.scenarios[name]}" for name in scenarios), ""])
+
+
+def columns(results, scenarios, peers):
+    """Those with a value, and those that have a word in its place."""
+    return [p for p in results.peers if p in peers or any(results.notes.get((s, p)) in WORDS for s in scenarios)]
+
+
+def quotient(ours, theirs):
+    return "–" if ours is None or not theirs else f"{ours / theirs:.2f}"
+
+
+def ranked(results, scenario, peers, metric, with_minimum=False):
+    """A cell per peer, the best bold."""
+    medians = {peer: value for peer in peers if (value := results.median(scenario, peer, metric)) is not None}
+    contest = [value for peer, value in medians.items() if peer not in BESIDE]
+    best = (max if metric in MORE_IS_BETTER else min)(contest, default=None)
+    return [cell(results, scenario, peer, metric, medians.get(peer), best, with_minimum) for peer in peers]
+
+
+def cell(results, scenario, peer, metric, median, best, with_minimum):
+    if median is None:
+        note = results.notes.get((scenario, peer))
+        return note if note in WORDS else "–"
+    decimals = METRICS[metric][2]
+    text = f"{median:,.{decimals}f}"
+    if median == best and peer not in BESIDE:
+        text = f"**{text}**"
+    if with_minimum and len(results.values(scenario, peer, metric)) > 1:
+        text += f" ({results.minimum(scenario, peer, metric):,.{decimals}f})"
+    return text
 
 
 def matrix(results, metric):
@@ -62,19 +114,10 @@ def matrix(results, metric):
     scenarios, peers = results.having(metric)
     if not scenarios:
         return ""
-    title, unit, decimals = METRICS[metric]
-    rows = {name: [cell(results, name, peer, metric, decimals) for peer in peers] for name in scenarios}
+    peers = columns(results, scenarios, peers)
+    title, unit, _ = METRICS[metric]
+    rows = {name: ranked(results, name, peers, metric) for name in scenarios}
     return grid(f"## {title}{f', {unit}' if unit else ''}", peers, rows)
-
-
-def cell(results, scenario, peer, metric, decimals):
-    median = results.median(scenario, peer, metric)
-    if median is None:
-        note = results.notes.get((scenario, peer))
-        return note if note in ("failed", "not yet") else "–"
-    if len(results.values(scenario, peer, metric)) == 1:
-        return f"{median:,.{decimals}f}"
-    return f"{median:,.{decimals}f} ({results.minimum(scenario, peer, metric):,.{decimals}f})"
 
 
 def own_share(results):
@@ -93,16 +136,38 @@ def own_share(results):
     return text
 
 
+def forwarders(results):
+    """The bare forwarders one by one."""
+    scenarios, peers = results.having("cpu_us")
+    peers = [peer for peer in peers if peer in BESIDE]
+    if not peers:
+        return ""
+    rows = {name: ranked(results, name, peers, "cpu_us", with_minimum=True) for name in scenarios}
+    return grid("## Bare forwarders: CPU time per request, µs", peers, rows)
+
+
 def notes(results):
     """Why cells are empty, also those of peers that have no column."""
     cells = {}
     for (scenario, peer), why in results.notes.items():
-        cells.setdefault((peer, why), []).append(scenario)
-    lines = [f"- {peer}: {why} ({', '.join(scenarios)})" for (peer, why), scenarios in cells.items()]
+        cells.setdefault((why, scenario), []).append(peer)
+    reasons = {}
+    for (why, scenario), peers in cells.items():
+        reasons.setdefault((why, tuple(peers)), []).append(scenario)
+    lines = [f"- {', '.join(peers)}: {why} ({', '.join(scenarios)})" for (why, peers), scenarios in reasons.items()]
     return "\n".join(["## Not measured", "", *lines, ""]) if lines else ""
 
 
-def grid(title, columns, rows):
-    lines = [title, "", f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+def origin(results):
+    """Versions and command lines."""
+    lines = ["## Where this comes from", ""]
+    lines += [f"- {peer}: {version}" for peer, version in results.peers.items()]
+    lines += ["", "```sh", *(run["command"] for run in results.runs), "```"]
+    lines += ["", "Every sample: [results.csv](results.csv); versions, commands and reasons: [run.json](run.json).", ""]
+    return "\n".join(lines)
+
+
+def grid(title, titles, rows, corner=""):
+    lines = [title, "", f"| {corner} | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
     lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
     return "\n".join([*lines, ""])

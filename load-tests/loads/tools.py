@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-from loads import errors
+from loads import clean, errors
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -87,9 +87,9 @@ def executable(name, path):
 
 
 def version(argv):
-    """The first line that a program says of itself."""
+    """Name and version from the first line that a program says of itself."""
     said = subprocess.run(argv, capture_output=True, text=True, check=False)
-    return (said.stdout + said.stderr).strip().partition("\n")[0]
+    return clean.version((said.stdout + said.stderr).strip().partition("\n")[0])
 
 
 def call(argv, environment=None):

@@ -49,6 +49,8 @@ class Peer:
     color = "#888888"
     # A variant that differs from its namesake in how it moves large bodies, and in nothing else.
     for_bodies = False
+    # An event loop that is compared with the other ones, and no floor of its own.
+    is_loop = False
 
     def find(self, tools):
         """Finds or installs it; its version."""
@@ -103,4 +105,4 @@ def only_one_route(setup):
     if setup.routes > 1:
         raise errors.Unsupported("no routing of its own")
     if setup.reloads:
-        raise errors.Unsupported("no reload of its own")
+        raise errors.Unsupported("not offered")

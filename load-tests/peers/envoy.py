@@ -60,7 +60,7 @@ class Envoy(Peer):
 
     def find(self, tools):
         self.binary = tools.envoy()
-        return installed.version([self.binary, "--version"]).strip()
+        return installed.version([self.binary, "--version"])
 
     def command(self, setup, place):
         text = f"admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {place.admin}}}}}}}\n"

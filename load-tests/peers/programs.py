@@ -27,6 +27,7 @@ class Floor(Peer):
 
     def __init__(self, loop, color):
         self.loop, self.name, self.color = loop, f"floor-{loop}", color
+        self.is_loop = loop in ("monoio", "glommio")
 
     def find(self, tools):
         self.binary = tools.crate("benches/runtimes", "runtimes")

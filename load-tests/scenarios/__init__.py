@@ -7,7 +7,7 @@ each peer in turn, round by round.
 import importlib
 import pkgutil
 
-from loads import checker, errors
+from loads import checker
 from peers import Setup
 
 
@@ -18,6 +18,8 @@ class Scenario:
     # What is done, in a few words for the reader.
     title = ""
     setup = Setup()
+    # Rounds unless the command line says otherwise; 8 where performance is promised.
+    rounds = 3
     # Rounds at most: what hardly varies, or takes long, needs few.
     rounds_max = 1000
     # A first measurement is thrown away.
@@ -28,11 +30,16 @@ class Scenario:
     files = ()
     # Whether the direct run, without a proxy, says something.
     direct = False
+    # Whether bodies are so large that peers which differ in nothing else differ.
+    large = False
+    # Whether the event loops are compared with each other, and not only the floor under the proxies is wanted.
+    all_floors = False
 
-    def allows(self, peer):
-        """Raises `errors.Unsupported` for a peer that this is not for."""
-        if peer.for_bodies:
-            raise errors.Unsupported("for large bodies only")
+    def is_for(self, peer):
+        """Whether a peer has turns; one that has and cannot says why (`errors.Unsupported`)."""
+        if peer.kind == "direct":
+            return self.direct
+        return (self.large or not peer.for_bodies) and (self.all_floors or not peer.is_loop)
 
     def measure(self, bench, running):
         """Values by metric."""

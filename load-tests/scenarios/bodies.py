@@ -8,6 +8,7 @@ COUNTED = {"64m": (2, 8)}
 CONNECTIONS = 8
 # splice(2) is for bodies beyond HAProxy's buffer of 16 KiB.
 LARGE = ("64k", "1m", "64m")
+PROMISED = ("64k", "1m")
 
 
 class Body(Scenario):
@@ -15,6 +16,7 @@ class Body(Scenario):
         self.size = size
         self.bytes = upstream.SIZES[size]
         self.connections, self.count = COUNTED.get(size, (CONNECTIONS, 0))
+        self.large = size in LARGE
         self.says = f"{size.upper().replace('K', ' KiB').replace('M', ' MiB')}"
 
     def under_check(self, bench, running, path, generate):
@@ -22,15 +24,12 @@ class Body(Scenario):
         # A handful of requests has no percentiles.
         return {name: values[name] for name in ("cpu_us", "rps")} if self.count else values
 
-    def allows(self, peer):
-        if self.size not in LARGE:
-            super().allows(peer)
-
 
 class Down(Body):
     def __init__(self, size):
         super().__init__(size)
         self.name, self.files = f"down-{size}", (size,)
+        self.rounds = 8 if size in PROMISED else 3
         self.title = f"{self.says} answers, {self.connections} connections"
 
     def measure(self, bench, running):

@@ -14,11 +14,13 @@ FIRST = 2000
 
 
 class Idle(Scenario):
-    name, title = "idle", "two workers: memory idle and with up to 5,000 idle connections"
-    setup = Setup(workers=2)
     rounds_max = 1
     warms_up = False
     starts = True
+
+    def __init__(self, name, workers, steps):
+        self.name, self.setup, self.steps = name, Setup(workers=workers), steps
+        self.title = f"{workers} workers, memory with up to {steps[-1]:,} idle connections"
 
     def measure(self, bench, running):
         process = running.process
@@ -31,13 +33,14 @@ class Idle(Scenario):
         }
         with contextlib.ExitStack() as opened:
             count = 0
-            for step in STEPS:
+            for step in self.steps:
                 while count < step:
                     client = opened.enter_context(socket.create_connection(("127.0.0.1", running.port), 10))
                     ask(client, request)
                     count += 1
                 values[f"rss_at_{step}_kb"] = process.settled_kb()
-        values["rss_per_connection_kb"] = (values[f"rss_at_{FIRST}_kb"] - idle) / FIRST
+        if FIRST in self.steps:
+            values["rss_per_connection_kb"] = (values[f"rss_at_{FIRST}_kb"] - idle) / FIRST
         # Proxies give memory back a little later, if they do.
         time.sleep(2)
         values["rss_after_kb"] = process.settled_kb()
@@ -59,4 +62,4 @@ def ask(client, request):
 
 
 ORDER = 4
-SCENARIOS = [Idle()]
+SCENARIOS = [Idle("idle", 2, STEPS), Idle("idle-4-workers", 4, STEPS[:1])]

@@ -12,7 +12,7 @@ SECONDS = 3
 class Reload(Scenario):
     name, title = "reload", f"{RELOADS} reloads in {SECONDS} s under 64 busy connections: failed requests, latency"
     setup = Setup(reloads=True)
-    rounds_max = 3
+    rounds = 3
 
     def measure(self, bench, running):
         stop = threading.Event()

@@ -7,12 +7,12 @@ from scenarios import Scenario
 class StartUp(Scenario):
     warms_up = False
     starts = True
-    rounds_max = 5
+    rounds = 5
 
     def __init__(self, count):
         self.setup = Setup(routes=count)
         self.name = f"start-{count}"
-        self.title = f"start to first answer, {count:,} virtual hosts, routes and clusters"
+        self.title = f"start to first answer, {count:,} virtual host{'s' if count > 1 else ''} with route and cluster"
 
     def measure(self, bench, running):
         return {"start_ms": running.started_s * 1000}

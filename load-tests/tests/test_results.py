@@ -1,4 +1,4 @@
-"""Statistics, tables and charts of made-up samples."""
+"""Statistics, files, targets, tables and charts of made-up samples."""
 
 import csv
 import pathlib
@@ -6,19 +6,21 @@ import tempfile
 import unittest
 import xml.etree.ElementTree
 
-from loads import charts, results, table
+import peers
+import scenarios
+from loads import charts, errors, results, svg, table, targets
 
-COLORS = {"ringway": "#ff0000", "nginx": "#00ff00", "haproxy": "#0000ff", "direct": "#000000"}
+COLORS = {"ringway": "#ff0000", "nginx": "#00ff00", "haproxy": "#0000ff", "floor-ring": "#777777", "direct": "#000000"}
 
 
 def made_up():
-    facts = {"date": "2026-01-01", "kernel": "6.1", "machine": "one, two", "command": "run"}
-    made = results.Results({"keep-alive-64": "small", "idle": "memory"}, dict.fromkeys(COLORS, "1.0"), facts)
+    facts = {"kernel": "6.1", "machine": "one, two"}
+    runs = [{"date": "2026-01-01 10:00 UTC", "command": "load-tests/run"}]
+    made = results.Results({"keep-alive-64": "small", "idle": "memory"}, dict.fromkeys(COLORS, "1.0"), facts, runs)
     for number, (ours, nginx, haproxy) in enumerate([(9, 20, 30), (10, 18, 99), (50, 22, 30)]):
         made.add("keep-alive-64", "ringway", number, {"cpu_us": ours, "p75_us": 1})
         made.add("keep-alive-64", "nginx", number, {"cpu_us": nginx})
         made.add("keep-alive-64", "haproxy", number, {"cpu_us": haproxy})
-    made.notes["keep-alive-64", "direct"] = "no proxy"
     return made
 
 
@@ -28,37 +30,124 @@ class Statistics(unittest.TestCase):
         self.assertEqual(made.median("keep-alive-64", "ringway", "cpu_us"), 10)
         self.assertEqual(made.minimum("keep-alive-64", "ringway", "cpu_us"), 9)
 
-    def test_ratio_is_by_the_best_of_the_others(self):
-        self.assertEqual(made_up().ratio("keep-alive-64", "cpu_us", "ringway", ("nginx", "haproxy")), 0.5)
-
     def test_what_was_not_measured_is_nothing(self):
         made = made_up()
         self.assertIsNone(made.median("idle", "ringway", "cpu_us"))
-        self.assertIsNone(made.ratio("keep-alive-64", "cpu_us", "ringway", ("envoy",)))
+        self.assertIsNone(made.best("keep-alive-64", "cpu_us", ("envoy",)))
         self.assertEqual(made.having("p75_us"), ([], []))
 
+    def test_forgotten_scenario_leaves_nothing(self):
+        made = made_up()
+        made.fail("keep-alive-64", "nginx", "wrong answer")
+        made.forget("keep-alive-64")
+        self.assertEqual((made.samples, made.notes, made.failures), ([], {}, {}))
+
+    def test_scenario_with_a_failure_is_not_complete(self):
+        made = made_up()
+        self.assertEqual(made.complete(), {"keep-alive-64"})
+        made.fail("keep-alive-64", "nginx", "wrong answer")
+        self.assertEqual(made.complete(), set())
+
+
+class Files(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.made = made_up()
+        self.made.notes["idle", "nginx"] = "not offered"
+        self.made.write(self.folder)
+
+    def open(self, peers=None, facts=None, appends=True):
+        peers = peers or {"ringway": "1.0"}
+        return results.open_in(self.folder, {}, peers, facts or self.made.facts, list(COLORS), appends)
+
     def test_csv_names_machine_kernel_and_every_sample(self):
-        with tempfile.TemporaryDirectory() as folder:
-            file = pathlib.Path(folder, "samples.csv")
-            made_up().write_csv(file)
-            lines = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+        lines = list(csv.DictReader((self.folder / "results.csv").read_text(encoding="utf-8").splitlines()))
         self.assertEqual(len(lines), 9)
         self.assertEqual((lines[0]["kernel"], lines[0]["machine"], lines[0]["value"]), ("6.1", "one, two", "9.000"))
 
+    def test_appending_takes_over_all_that_was_written(self):
+        again = self.open({"direct": "no proxy", "ringway": "1.0"} | dict.fromkeys(COLORS, "1.0"))
+        self.assertEqual((again.samples, again.notes, again.runs), (self.made.samples, self.made.notes, self.made.runs))
+        self.assertEqual(list(again.peers), list(COLORS))
+
+    def test_appending_to_another_machine_or_version_fails(self):
+        with self.assertRaisesRegex(errors.Failed, "another machine"):
+            self.open(facts={"kernel": "6.2", "machine": "one, two"})
+        with self.assertRaisesRegex(errors.Failed, "are of 1.0, not of 2.0"):
+            self.open({"ringway": "2.0"})
+
+    def test_results_are_not_overwritten_unasked(self):
+        with self.assertRaisesRegex(errors.Failed, "--append"):
+            self.open(appends=False)
+
+
+class Targets(unittest.TestCase):
+    def made(self, ours, floor=None):
+        made = results.Results({"s": ""}, dict.fromkeys(COLORS, "1.0"), {})
+        for peer, value in {"ringway": ours, "nginx": 20, "haproxy": 30, "floor-ring": floor}.items():
+            if value is not None:
+                made.add("s", peer, 1, {"cpu_us": value, "p99_us": value * 10})
+        made.add("s", "direct", 1, {"p99_us": 50})
+        return made
+
+    def word(self, target, *values):
+        return target.verdict(self.made(*values)).word()
+
+    def test_limit_is_a_multiple_of_the_better_peer(self):
+        target = targets.Cpu("s", 0.85, ("nginx", "haproxy"))
+        self.assertEqual(target.verdict(self.made(17)).limit, 17)
+        self.assertEqual((self.word(target, 17), self.word(target, 17.1)), ("met", "not met"))
+
+    def test_limit_below_the_floor_is_void_unless_met(self):
+        target = targets.Cpu("s", 0.85, ("nginx",))
+        self.assertEqual((self.word(target, 18.5, 18), self.word(target, 16, 18)), ("void", "met"))
+
+    def test_multiple_of_the_floor_is_never_void(self):
+        self.assertEqual(self.word(targets.Cpu("s", 0.5, ("floor-ring",)), 18.5, 18), "not met")
+
+    def test_own_share_is_without_the_direct_run(self):
+        verdict = targets.OwnShare("s", "p99_us", 1.0, "haproxy").verdict(self.made(20, 10))
+        self.assertEqual((verdict.limit, verdict.found, verdict.floor, verdict.word()), (250, 150, 50, "met"))
+
+    def test_peer_that_was_not_measured_has_no_verdict(self):
+        self.assertIsNone(targets.Cpu("s", 0.25, ("envoy",)).verdict(self.made(1)))
+        self.assertEqual(targets.verdicts(self.made(1)), [])
+
+    def test_targets_name_scenarios_and_peers_that_exist(self):
+        known = scenarios.known()
+        for target in targets.TARGETS:
+            for name in (vars(target).get(field) for field in ("scenario", "many", "few")):
+                self.assertTrue(name is None or name in known, name)
+            for name in (*vars(target).get("peers", ()), vars(target).get("ours", "ringway")):
+                self.assertIn(name, peers.known())
+
 
 class Tables(unittest.TestCase):
-    def test_cell_has_median_and_minimum(self):
-        self.assertIn("| keep-alive-64 | 10.0 (9.0) | 20.0 (18.0) | 30.0 (30.0) |", table.render(made_up()))
+    def test_best_proxy_is_bold_with_the_minimum_beside_it(self):
+        made = made_up()
+        made.add("keep-alive-64", "floor-ring", 1, {"cpu_us": 8})
+        line = "| keep-alive-64 | **10.0** (9.0) | 20.0 (18.0) | 30.0 (30.0) | 8.0 | 0.50 | 1.25 |"
+        self.assertIn(line, table.glance(made))
+
+    def test_most_requests_are_best(self):
+        made = made_up()
+        for peer, value in {"ringway": 5, "nginx": 6, "direct": 7}.items():
+            made.add("keep-alive-64", peer, 1, {"rps": value})
+        self.assertIn("| keep-alive-64 | 5 | **6** | 7 |", table.matrix(made, "rps"))
 
     def test_peer_that_cannot_is_named_with_its_reason(self):
         made = made_up()
-        made.notes["idle", "ringway"] = "not yet"
-        self.assertIn("- ringway: not yet (idle)", table.render(made))
+        made.notes["idle", "ringway"] = "not offered"
+        self.assertIn("- ringway: not offered (idle)", table.render(made))
 
     def test_failure_stands_at_the_top(self):
         made = made_up()
-        made.failures.append("idle, nginx: wrong answer")
-        self.assertLess(table.render(made).index("**FAILED** idle, nginx"), table.render(made).index("## "))
+        made.fail("keep-alive-64", "nginx", "wrong answer")
+        text = table.render(made)
+        self.assertLess(text.index("**FAILED** keep-alive-64, nginx: wrong answer"), text.index("## "))
+        self.assertIn("| failed |", text)
 
     def test_own_share_is_the_difference_to_direct(self):
         made = made_up()
@@ -69,31 +158,64 @@ class Tables(unittest.TestCase):
         self.assertIn("| latency-1000 | 150 |", share)
 
 
+SVG = "{http://www.w3.org/2000/svg}"
+
+
 class Charts(unittest.TestCase):
-    def test_charts_are_written_for_what_was_measured_and_are_xml(self):
+    def everything(self):
         made = made_up()
-        for rate in (1000, 2000):
-            made.scenarios[f"latency-{rate}"] = ""
-            for peer, value in (("direct", 300), ("ringway", 400 + rate / 10)):
-                made.add(f"latency-{rate}", peer, 1, {"p50_us": value, "p99_us": value * 3})
+        for number in (1, 1000):
+            for name, metrics in {
+                "latency": ("p50_us", "p99_us", "p99.9_us"),
+                "routes": ("cpu_us", "rss_kb"),
+                "start": ("start_ms",),
+            }.items():
+                made.scenarios[f"{name}-{number}"] = "x"
+                for peer in ("ringway", "nginx", "direct"):
+                    made.add(f"{name}-{number}", peer, 1, {metric: number + 70 for metric in metrics})
+        made.scenarios["down-1m"] = "x"
+        made.add("down-1m", "ringway", 1, {"cpu_us": 300, "rps": 1000})
         made.add("idle", "ringway", 1, {"rss_at_0_kb": 4096, "rss_at_1000_kb": 8192})
+        return made
+
+    def test_charts_are_written_for_what_was_measured_and_are_xml(self):
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
-            written = charts.write(made, COLORS, folder)
-            self.assertEqual(written, ["cpu.svg", "latency.svg", "memory.svg"])
+            self.assertEqual(charts.write(made_up(), COLORS, folder), ["cpu.svg"])
+            written = charts.write(self.everything(), COLORS, folder)
+            self.assertEqual(set(written), set(table.ALT))
             for file in written:
                 drawn = xml.etree.ElementTree.parse(folder / file).getroot()
-                self.assertTrue(drawn.tag.endswith("svg"))
+                self.assertEqual((drawn.tag, drawn.get("width")), (f"{SVG}svg", "800"))
+                self.assertIn("one, two · Linux 6.1", "".join(drawn.itertext()))
+
+    def test_chart_without_values_any_more_is_removed(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            charts.write(self.everything(), COLORS, folder)
+            charts.write(made_up(), COLORS, folder)
+            self.assertEqual([file.name for file in folder.iterdir()], ["cpu.svg"])
+
+    def test_text_stays_inside_the_page(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            for file in charts.write(self.everything(), COLORS, folder):
+                for said in xml.etree.ElementTree.parse(folder / file).getroot().iter(f"{SVG}text"):
+                    long = svg.wide(said.text, float(said.get("font-size"))) * 0.9
+                    before = {"start": 0, "middle": 0.5, "end": 1}[said.get("text-anchor")] * long
+                    left = float(said.get("x")) - before
+                    self.assertGreaterEqual(left, 0, said.text)
+                    self.assertLessEqual(left + long, svg.WIDTH, said.text)
 
     def test_longest_bar_is_the_largest_value(self):
-        drawn = charts.bars("t", "µs", {"s": {"ringway": 10.0, "nginx": 20.0}}, COLORS)
-        root = xml.etree.ElementTree.fromstring(drawn)
-        long = {rect.get("fill"): float(rect.get("width")) for rect in root.iter("{http://www.w3.org/2000/svg}rect") if rect.get("x")}
+        _, parts = svg.bars([("s", "", {"ringway": 10.0, "nginx": 20.0}, None)], COLORS, ("ringway",), 1)
+        root = xml.etree.ElementTree.fromstring("<g>" + "".join(parts) + "</g>")
+        long = {rect.get("fill"): float(rect.get("width")) for rect in root.iter("rect")}
         self.assertAlmostEqual(long["#00ff00"] / long["#ff0000"], 2, places=2)
 
     def test_ticks_enclose_the_values(self):
-        self.assertEqual(charts.linear_ticks(93), [0, 20, 40, 60, 80, 100])
-        ticks = charts.log_ticks([(1, 70.0), (2, 1300.0)])
+        self.assertEqual(svg.linear_ticks(93), [0, 20, 40, 60, 80, 100])
+        ticks = svg.log_ticks([70.0, 1300.0])
         self.assertEqual((ticks[0], ticks[-1]), (50, 2000))
 
 

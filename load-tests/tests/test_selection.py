@@ -24,6 +24,19 @@ class Selection(unittest.TestCase):
         colors = [peer.color for peer in peers.known().values()]
         self.assertEqual(len(colors), len(set(colors)))
 
+    def test_variants_have_turns_only_where_they_differ(self):
+        known, every = scenarios.known(), peers.known()
+        for scenario, peer, takes in [
+            ("down-1m", "haproxy-splice", True),
+            ("down-1k", "haproxy-splice", False),
+            ("keep-alive-64", "floor-glommio", True),
+            ("keep-alive-16", "floor-glommio", False),
+            ("keep-alive-16", "floor-ring", True),
+            ("latency-4000", "direct", True),
+            ("idle", "direct", False),
+        ]:
+            self.assertEqual(known[scenario].is_for(every[peer]), takes, (scenario, peer))
+
     def test_missing_peer_fails_when_nothing_may_be_installed(self):
         missing = tools.Tools({"envoy": "/nonexistent/envoy"}, install=False)
         with self.assertRaises(errors.Failed):
