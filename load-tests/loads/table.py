@@ -7,7 +7,7 @@ OURS = ("ringway", "ringway-epoll")
 # Bare forwarders and the direct run are beside the contest.
 BESIDE = (*FLOORS, "floor-glommio", "direct")
 OWN_SHARE = ("p50_us", "p99_us", "p99.9_us")
-# Words in a cell that has no figure; other reasons stand below the tables.
+# Words in a cell that has no figure, up to a colon; other reasons, and the rest of these, stand below the tables.
 WORDS = ("failed", "not offered")
 ALT = {
     "cpu.svg": "CPU time per request of small requests",
@@ -81,7 +81,12 @@ def glance(results):
 
 def columns(results, scenarios, peers):
     """Those with a value, and those that have a word in its place."""
-    return [p for p in results.peers if p in peers or any(results.notes.get((s, p)) in WORDS for s in scenarios)]
+    return [p for p in results.peers if p in peers or any(word(results, s, p) for s in scenarios)]
+
+
+def word(results, scenario, peer):
+    said = results.notes.get((scenario, peer), "").partition(":")[0]
+    return said if said in WORDS else None
 
 
 def quotient(ours, theirs):
@@ -98,8 +103,7 @@ def ranked(results, scenario, peers, metric, with_minimum=False):
 
 def cell(results, scenario, peer, metric, median, best, with_minimum):
     if median is None:
-        note = results.notes.get((scenario, peer))
-        return note if note in WORDS else "–"
+        return word(results, scenario, peer) or "–"
     decimals = METRICS[metric][2]
     text = f"{median:,.{decimals}f}"
     if median == best and peer not in BESIDE:

@@ -105,4 +105,4 @@ def only_one_route(setup):
     if setup.routes > 1:
         raise errors.Unsupported("no routing of its own")
     if setup.reloads:
-        raise errors.Unsupported("not offered")
+        raise errors.Unsupported("not offered: the program has no other configuration")

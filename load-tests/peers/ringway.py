@@ -18,7 +18,7 @@ class Ringway(Peer):
 
     def command(self, setup, place):
         if setup.reloads:
-            raise errors.Unsupported("not offered")
+            raise errors.Unsupported("not offered: a changed file needs a new process")
         text = f"admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {place.admin}}}}}}}\n"
         text += "static_resources:\n  listeners:\n" + envoy.indent(envoy.listener(setup, place), 2)
         text += "  clusters:\n" + envoy.clusters(setup, place)

@@ -139,8 +139,10 @@ class Tables(unittest.TestCase):
 
     def test_peer_that_cannot_is_named_with_its_reason(self):
         made = made_up()
-        made.notes["idle", "ringway"] = "not offered"
-        self.assertIn("- ringway: not offered (idle)", table.render(made))
+        made.notes["idle", "ringway"] = "not offered: why"
+        made.add("idle", "nginx", 1, {"failed": 3})
+        self.assertIn("- ringway: not offered: why (idle)", table.render(made))
+        self.assertIn("| idle | not offered | **3** |", table.matrix(made, "failed"))
 
     def test_failure_stands_at_the_top(self):
         made = made_up()
