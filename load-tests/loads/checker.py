@@ -15,15 +15,18 @@ POST_BYTES_MAX = 40_000
 
 
 class Checker:
-    """Checks while its block runs; leaving it raises what was found."""
+    """Checks while its block runs, or `once`; leaving either raises what was found."""
 
     def __init__(self, port, path, expected, host="load.test", tolerant=False):
-        self.port, self.path, self.expected, self.host = port, path, expected, host
+        self.path, self.expected, self.host = path, expected, host
         # While a peer reloads, a connection may end between two requests; wrong bytes are wrong always.
         self.tolerant = tolerant
         self.requests = 0
         self.lost = 0
         self.wrong = None
+        self.chance = random.Random(1)
+        # Opens itself, anew where it was lost.
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.work, daemon=True)
 
@@ -34,34 +37,43 @@ class Checker:
     def __exit__(self, kind, *_):
         self.stop.set()
         self.thread.join()
-        if kind is None and self.wrong:
+        if kind is None:
+            self.judge()
+
+    def once(self):
+        self.step()
+        self.judge()
+
+    def judge(self):
+        self.connection.close()
+        if self.wrong:
             raise errors.Failed(self.wrong)
-        if kind is None and not self.requests:
+        if not self.requests:
             raise errors.Failed("the checking client had no answer during the whole run")
 
     def work(self):
-        chance = random.Random(1)
-        connection = None
         while True:
-            try:
-                connection = connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-                self.check(connection, chance)
-            except (OSError, http.client.HTTPException) as error:
-                connection = None
-                self.lost += 1
-                if not self.tolerant:
-                    self.wrong = f"the checking client lost its connection: {error!r}"
+            self.step()
             if self.wrong or self.stop.wait(PAUSE_S):
                 return
 
-    def check(self, connection, chance):
-        self.exchange(connection, "GET", self.path, None, lambda body: upstream.digest(body) == self.expected)
-        posted = chance.randbytes(chance.randrange(1, POST_BYTES_MAX))
-        self.exchange(connection, "POST", "/echo", posted, lambda body: body.decode() == upstream.digest(posted))
+    def step(self):
+        try:
+            self.check()
+        except (OSError, http.client.HTTPException) as error:
+            self.connection.close()
+            self.lost += 1
+            if not self.tolerant:
+                self.wrong = f"the checking client lost its connection: {error!r}"
 
-    def exchange(self, connection, method, path, body, is_right):
-        connection.request(method, path, body, {"Host": self.host})
-        response = connection.getresponse()
+    def check(self):
+        self.exchange("GET", self.path, None, lambda body: upstream.digest(body) == self.expected)
+        posted = self.chance.randbytes(self.chance.randrange(1, POST_BYTES_MAX))
+        self.exchange("POST", "/echo", posted, lambda body: body.decode() == upstream.digest(posted))
+
+    def exchange(self, method, path, body, is_right):
+        self.connection.request(method, path, body, {"Host": self.host})
+        response = self.connection.getresponse()
         received = response.read()
         self.requests += 1
         if response.status != 200 or not is_right(received):
