@@ -47,7 +47,7 @@ class Peer:
     # "ringway", "proxy", "floor", or "direct": no proxy at all.
     kind = "proxy"
     color = "#888888"
-    # A variant that differs from its namesake in how it moves large bodies, and in nothing else.
+    # A variant that differs from its namesake in how it moves large bodies.
     for_bodies = False
     # An event loop that is compared with the other ones, and no floor of its own.
     is_loop = False

@@ -1,4 +1,4 @@
-"""HAProxy, and HAProxy with splice(2) for the large bodies it is meant for; one thread, upstream connections reused."""
+"""HAProxy; for large bodies also with splice(2), and with larger buffers. One thread, upstream connections reused."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ CONFIG = """\
 global
   nbthread {workers}
   maxconn 6000
+{tuning}
 defaults
   mode http
   timeout connect 5s
@@ -30,7 +31,7 @@ backend b{i}
 
 class HaProxy(Peer):
     name, color = "haproxy", "#2f6fd0"
-    options = ""
+    tuning = options = ""
 
     def find(self, tools):
         self.binary = tools.debian("haproxy", "haproxy")
@@ -42,7 +43,7 @@ class HaProxy(Peer):
             map_file = place.folder / "hosts.map"
             map_file.write_text("".join(f"h{i}.test b{i}\n" for i in range(setup.routes)))
             choice = f"  use_backend %[req.hdr(host),lower,map({map_file})]"
-        text = CONFIG.format(workers=setup.workers, port=place.port, options=self.options, choice=choice)
+        text = CONFIG.format(workers=setup.workers, port=place.port, tuning=self.tuning, options=self.options, choice=choice)
         text += "".join(BACKEND.format(i=i, upstream=place.upstream) for i in range(setup.routes))
         file = place.folder / "haproxy.cfg"
         file.write_text(text)
@@ -59,5 +60,13 @@ class HaProxySplice(HaProxy):
     options = "  option splice-request\n  option splice-response"
 
 
+class HaProxyLarge(HaProxy):
+    """With buffers as large as Ringway's for bodies; the default is 16 KiB."""
+
+    name, color = "haproxy-64k", "#1d4388"
+    for_bodies = True
+    tuning = "  tune.bufsize 65536"
+
+
 ORDER = 3
-PEERS = [HaProxy(), HaProxySplice()]
+PEERS = [HaProxy(), HaProxySplice(), HaProxyLarge()]

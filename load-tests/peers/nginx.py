@@ -1,4 +1,4 @@
-"""nginx as a reverse proxy, one worker process, keep-alive to the upstream, no access log."""
+"""nginx as a reverse proxy, one worker process, keep-alive to the upstream, no access log; and with larger buffers."""
 
 import os
 import signal
@@ -22,6 +22,7 @@ http {{
   # Bodies pass as they come, as in the other peers, instead of through files; for answers that is proxy_buffering,
   # whose files are switched off.
   proxy_request_buffering off; proxy_max_temp_file_size 0;
+  {buffers}
 {hosts}
 }}
 """
@@ -33,6 +34,7 @@ HOST = """\
 
 class Nginx(Peer):
     name, color = "nginx", "#2e9e4f"
+    buffers = ""
 
     def find(self, tools):
         self.binary = tools.debian("nginx", "nginx-light")
@@ -45,12 +47,22 @@ class Nginx(Peer):
             for i in range(setup.routes)
         )
         file = place.folder / "nginx.conf"
-        file.write_text(CONFIG.format(workers=setup.workers, folder=place.folder, hosts=hosts))
+        file.write_text(CONFIG.format(workers=setup.workers, folder=place.folder, buffers=self.buffers, hosts=hosts))
         return [self.binary, "-c", file]
 
     def reload(self, process, setup, place):
         os.kill(process.pid, signal.SIGHUP)
 
 
+class NginxLarge(Nginx):
+    """With buffers as large as Ringway's for bodies; by default they are pages."""
+
+    name, color = "nginx-64k", "#86c79a"
+    for_bodies = True
+    buffers = (
+        "proxy_buffer_size 16k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k; client_body_buffer_size 64k;"
+    )
+
+
 ORDER = 2
-PEERS = [Nginx()]
+PEERS = [Nginx(), NginxLarge()]
