@@ -13,6 +13,7 @@ mod runtime_layers;
 mod simulation;
 mod workers;
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -111,7 +112,7 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
         bootstrap: bootstrap.clone(),
         wire,
         registry: Arc::clone(&registry),
-        clusters: &snapshot.clusters,
+        clusters: Arc::clone(&snapshot.clusters),
         backend: (backend.name().to_owned(), backend.reason.clone()),
         workers: workers.description(),
         listeners,
@@ -233,7 +234,8 @@ fn compile(
     surroundings: Surroundings<'_>,
 ) -> Result<Snapshot, String> {
     let runtime = runtime_layers::Values::of(&bootstrap.runtime_layers);
-    let exists = |name: &str| bootstrap.clusters.iter().any(|cluster| &*cluster.name == name);
+    let names: HashSet<&str> = bootstrap.clusters.iter().map(|cluster| &*cluster.name).collect();
+    let exists = |name: &str| names.contains(name);
     let local_info = LocalInfo {
         cluster: bootstrap.node.cluster.clone(),
         node: bootstrap.node.id.clone(),

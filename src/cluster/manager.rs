@@ -1,4 +1,6 @@
 //! All clusters of this core, by name, and the keeper of their idle connections.
+//!
+//! A cluster is made when it is first asked for: before, a core holds nothing of it but the set that all cores share.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -7,13 +9,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::host::Host;
+use super::host::{Host, HostSpec};
 use super::local::{Cluster, Kept};
 use super::pool;
+use super::set::ClusterSet;
 use crate::base::clock::Now;
-use crate::config::cluster::Cluster as Config;
+use crate::base::rng::Rng;
 use crate::runtime::{Runtime, TaskId};
-use crate::telemetry::metrics::ClusterCells;
+use crate::telemetry::Slot;
 
 /// The clusters of one core.
 #[derive(Debug)]
@@ -21,7 +24,14 @@ pub struct ClusterManager {
     runtime: Runtime,
     /// This core's number, for its part of host counters.
     worker: usize,
+    /// All that are configured.
+    published: RefCell<Arc<ClusterSet>>,
+    /// Newer endpoints than those published, of clusters that nobody has asked for.
+    endpoints: RefCell<HashMap<Arc<str>, Arc<[HostSpec]>>>,
+    /// Those that somebody has asked for.
     clusters: RefCell<HashMap<Box<str>, Rc<Cluster>>>,
+    /// Where balancing begins.
+    rng: RefCell<Rng>,
     keeper: Rc<Keeper>,
 }
 
@@ -38,7 +48,7 @@ pub(super) struct Keeper {
 
 impl ClusterManager {
     /// Without clusters; starts the keeper.
-    pub fn new(runtime: &Runtime, worker: usize) -> Self {
+    pub fn new(runtime: &Runtime, worker: usize, seed: u64) -> Self {
         let keeper = Rc::new(Keeper { runtime: RefCell::new(Some(runtime.clone())), ..Keeper::default() });
         let keeping = Rc::clone(&keeper);
         let handle = runtime.clone();
@@ -55,29 +65,61 @@ impl ClusterManager {
             .await;
         });
         keeper.task.set(Some(task));
-        Self { runtime: runtime.clone(), worker, clusters: RefCell::default(), keeper }
+        Self {
+            runtime: runtime.clone(),
+            worker,
+            published: RefCell::default(),
+            endpoints: RefCell::default(),
+            clusters: RefCell::default(),
+            rng: RefCell::new(Rng::from_seed(seed)),
+            keeper,
+        }
     }
 
     /// The cluster of that name.
     pub fn find(&self, name: &str) -> Option<Rc<Cluster>> {
-        self.clusters.borrow().get(name).cloned()
+        let made = self.clusters.borrow().get(name).cloned();
+        made.or_else(|| self.runtime.edit(|| self.make(name)))
     }
 
-    /// Adds a cluster, or puts one in place of its predecessor. It has no hosts yet.
-    pub fn put(&self, config: Arc<Config>, stats: ClusterCells) -> Rc<Cluster> {
-        let name = config.name.clone();
-        let cluster = Cluster::new(config, stats, &self.runtime, &self.keeper, self.worker);
-        if let Some(old) = self.clusters.borrow_mut().insert(name, Rc::clone(&cluster)) {
-            old.close_idle();
+    /// Takes all clusters there are. Those that were there before close their idle connections.
+    pub fn publish(&self, clusters: Arc<ClusterSet>) {
+        self.close_all();
+        self.endpoints.borrow_mut().clear();
+        *self.published.borrow_mut() = clusters;
+    }
+
+    /// Takes a new set of endpoints of one cluster.
+    pub fn update_hosts(&self, name: Arc<str>, hosts: Arc<[HostSpec]>) {
+        match self.clusters.borrow().get(&*name) {
+            Some(cluster) => cluster.update_hosts(&hosts, &mut self.rng.borrow_mut()),
+            None => {
+                self.endpoints.borrow_mut().insert(name, hosts);
+            }
         }
-        cluster
     }
 
     /// Drops every cluster and every idle connection.
     pub fn clear(&self) {
+        self.publish(Arc::default());
+        self.keeper.runtime.borrow_mut().take();
+    }
+
+    #[cold]
+    fn make(&self, name: &str) -> Option<Rc<Cluster>> {
+        let published = Arc::clone(&self.published.borrow());
+        let spec = published.find(name)?;
+        let (config, stats) = (Arc::clone(&spec.config), spec.stats.cells(Slot::Worker(self.worker)));
+        let cluster = Cluster::new(config, stats, &self.runtime, &self.keeper, self.worker);
+        let newer = self.endpoints.borrow_mut().remove(name);
+        cluster.update_hosts(newer.as_ref().unwrap_or(&spec.hosts), &mut self.rng.borrow_mut());
+        self.clusters.borrow_mut().insert(name.into(), Rc::clone(&cluster));
+        Some(cluster)
+    }
+
+    fn close_all(&self) {
         let clusters = std::mem::take(&mut *self.clusters.borrow_mut());
         clusters.values().for_each(|cluster| cluster.close_idle());
-        self.keeper.runtime.borrow_mut().take();
     }
 }
 

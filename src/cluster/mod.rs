@@ -1,13 +1,15 @@
 //! Clusters, hosts, balancing and connection pools of one core.
 //!
-//! Everything here belongs to one worker: a cluster's hosts are built from published configuration and endpoint
-//! updates, picked by its load balancer, and each keeps its own idle connections.
+//! Everything here belongs to one worker: a cluster's hosts are built from published configuration ([`ClusterSet`]) and
+//! endpoint updates when a request first asks for it, picked by its load balancer, and each keeps its own idle connections.
 mod host;
 pub mod load_balancer;
 mod local;
 mod manager;
 pub mod pool;
+mod set;
 
 pub use host::{Host, HostSpec};
 pub use local::Cluster;
 pub use manager::ClusterManager;
+pub use set::{ClusterSet, ClusterSpec};

@@ -1,7 +1,7 @@
 //! A filter chain that serves HTTP, on this core: the compiled connection manager, its counters, its scratch space, and
 //! the clusters that its routes name.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ pub struct HttpChain {
     pub stats: HttpCells,
     /// Name of the filter chain.
     pub(super) name: Box<str>,
-    /// The routing table's clusters by slot; `None`: there is none of that name.
-    clusters: Box<[Option<Rc<Cluster>>]>,
+    /// The routing table's clusters by slot, each from its first request on.
+    clusters: Box<[OnceCell<Rc<Cluster>>]>,
     pub(super) scratch: RefCell<Scratch>,
 }
 
@@ -37,21 +37,23 @@ pub(super) struct Scratch {
 }
 
 impl HttpChain {
-    /// The chain of `manager`; clusters of its routes are looked up once, here.
-    pub fn new(
-        manager: Arc<ConnectionManager>,
-        stats: HttpCells,
-        name: &str,
-        clusters: &ClusterManager,
-    ) -> Self {
-        let clusters = manager.routes.clusters().map(|(_, name)| clusters.find(name)).collect();
+    /// The chain of `manager`.
+    pub fn new(manager: Arc<ConnectionManager>, stats: HttpCells, name: &str) -> Self {
+        let clusters = (0..manager.routes.cluster_count()).map(|_| OnceCell::new()).collect();
         Self { manager, stats, name: name.into(), clusters, scratch: RefCell::default() }
     }
 
     /// The cluster of that name, if there is one.
     pub(super) fn cluster(&self, name: ClusterName<'_>, clusters: &ClusterManager) -> Option<Rc<Cluster>> {
         match name {
-            ClusterName::Slot(slot) => self.clusters.get(slot.0 as usize)?.clone(),
+            ClusterName::Slot(slot) => {
+                let cell = self.clusters.get(slot.0 as usize)?;
+                if let Some(cluster) = cell.get() {
+                    return Some(Rc::clone(cluster));
+                }
+                let cluster = clusters.find(self.manager.routes.cluster_name(slot)?)?;
+                Some(Rc::clone(cell.get_or_init(|| cluster)))
+            }
             ClusterName::Text(text) => clusters.find(std::str::from_utf8(text).ok()?),
         }
     }

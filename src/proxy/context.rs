@@ -61,7 +61,7 @@ impl WorkerContext {
         workers: usize,
     ) -> Rc<Self> {
         let context = Rc::new(Self {
-            clusters: ClusterManager::new(&runtime, index),
+            clusters: ClusterManager::new(&runtime, index, !seed),
             runtime,
             server,
             streams: StreamPool::default(),

@@ -113,9 +113,14 @@ impl RouteTable {
         &self.name
     }
 
-    /// Names of the clusters the table sends to, by [`ClusterSlot`]; those named by request headers are not among them.
-    pub fn clusters(&self) -> impl ExactSizeIterator<Item = (ClusterSlot, &str)> {
-        self.clusters.iter().enumerate().map(|(slot, name)| (ClusterSlot(slot as u32), &**name))
+    /// How many clusters the table sends to; those named by request headers are not among them.
+    pub fn cluster_count(&self) -> usize {
+        self.clusters.len()
+    }
+
+    /// The name of one of them.
+    pub fn cluster_name(&self, slot: ClusterSlot) -> Option<&str> {
+        self.clusters.get(slot.0 as usize).map(|name| &**name)
     }
 
     /// Headers that only internal clients may send. Source: `RouteConfiguration.internal_only_headers`.

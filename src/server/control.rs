@@ -111,7 +111,7 @@ impl Control<'_> {
         let mut discoveries = Vec::new();
         let mut awaited = HashSet::new();
         for (index, cluster) in self.bootstrap.clusters.iter().enumerate() {
-            let cells = self.registry.cluster(cluster.stat_name()).cells(Slot::Control);
+            let cells = || self.registry.cluster(cluster.stat_name()).cells(Slot::Control);
             if let Some(discovery) = DnsDiscovery::start(cluster, cells, seed(index), sender.clone()) {
                 discoveries.push(discovery);
                 if cluster.wait_for_warm_on_init {
@@ -125,13 +125,9 @@ impl Control<'_> {
     fn start_workers(&mut self) {
         let Some(start) = self.start.take() else { return };
         self.workers.start_serving(start);
-        // What discovery has found so far.
-        for cluster in &self.bootstrap.clusters {
-            if let Some(hosts) = self.process.hosts(&cluster.name) {
-                let name: Arc<str> = (*cluster.name).into();
-                self.workers
-                    .send_all(|| Command::Hosts { cluster: Arc::clone(&name), hosts: Arc::clone(&hosts) });
-            }
+        for (cluster, hosts) in self.process.discovered() {
+            self.workers
+                .send_all(|| Command::Hosts { cluster: Arc::clone(&cluster), hosts: Arc::clone(&hosts) });
         }
         self.process.set_state(ServerState::Live);
         self.metrics.serving(self.process.age(), self.registry.workers());

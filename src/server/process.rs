@@ -11,15 +11,15 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::dump;
 use crate::base::clock::{self, Clock};
 use crate::cli::{self, Options};
-use crate::cluster::HostSpec;
+use crate::cluster::{ClusterSet, ClusterSpec, HostSpec};
 use crate::config::address::Address;
 use crate::config::bootstrap::{Bootstrap, Node, RuntimeLayer};
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::admin::{
     AdminCommand, AdminState, ClusterStatus, DumpSection, HostStatus, ListenerStatus, ServerInfo, ServerState,
 };
-use crate::snapshot::{ClusterResource, HostRegistry};
-use crate::telemetry::{ClusterStat, Registry, Slot};
+use crate::snapshot::{HostRegistry, note_members};
+use crate::telemetry::Registry;
 
 /// What the control thread knows, shared with the admin endpoint.
 #[derive(Debug)]
@@ -35,12 +35,15 @@ pub(super) struct Process {
     backend: (String, String),
     workers: String,
     listeners: Vec<ListenerStatus>,
-    endpoints: Mutex<HashMap<Box<str>, Endpoints>>,
+    /// What the workers start with: their hosts' counters are those that are shown.
+    clusters: Arc<ClusterSet>,
+    /// Endpoints that discovery has found, in place of those the workers start with.
+    endpoints: Mutex<HashMap<Arc<str>, Endpoints>>,
     state: AtomicU8,
     commands: UnboundedSender<AdminCommand>,
 }
 
-/// Endpoints of a cluster as last published.
+/// Endpoints of a cluster as last published by discovery.
 #[derive(Debug, Default)]
 struct Endpoints {
     registry: HostRegistry,
@@ -50,13 +53,12 @@ struct Endpoints {
 
 /// What the process is made of, for [`Process::new`].
 #[derive(Debug)]
-pub(super) struct Parts<'a> {
+pub(super) struct Parts {
     pub(super) options: Options,
     pub(super) bootstrap: Bootstrap,
     pub(super) wire: Vec<u8>,
     pub(super) registry: Arc<Registry>,
-    /// What the workers start with: their hosts' counters are those that are shown.
-    pub(super) clusters: &'a [Arc<ClusterResource>],
+    pub(super) clusters: Arc<ClusterSet>,
     pub(super) backend: (String, String),
     pub(super) workers: String,
     pub(super) listeners: Vec<ListenerStatus>,
@@ -64,10 +66,10 @@ pub(super) struct Parts<'a> {
 }
 
 impl Process {
-    pub(super) fn new(parts: Parts<'_>) -> Arc<Self> {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
         let Parts { options, bootstrap, wire, registry, clusters, backend, workers, listeners, commands } =
             parts;
-        let process = Arc::new(Self {
+        Arc::new(Self {
             clock: Clock::start(),
             options,
             bootstrap,
@@ -77,16 +79,11 @@ impl Process {
             backend,
             workers,
             listeners,
+            clusters,
             endpoints: Mutex::default(),
             state: AtomicU8::new(ServerState::PreInitializing as u8),
             commands,
-        });
-        for ClusterResource { config, hosts, .. } in clusters.iter().map(AsRef::as_ref) {
-            let endpoints = Endpoints { registry: HostRegistry::of(hosts), ..Endpoints::default() };
-            process.lock().insert(config.name.clone(), endpoints);
-            process.publish(&config.name, &config.load_assignment);
-        }
-        process
+        })
     }
 
     pub(super) fn set_state(&self, state: ServerState) {
@@ -109,34 +106,29 @@ impl Process {
         states.into_iter().find(|&state| state as u8 == number).unwrap_or(ServerState::Live)
     }
 
-    /// Takes note of a cluster's endpoints; the hosts that workers balance over.
-    pub(super) fn publish(&self, cluster: &str, assignment: &ClusterLoadAssignment) -> Arc<[HostSpec]> {
+    /// Takes note of the endpoints that discovery has found for a cluster; the hosts that workers balance over.
+    pub(super) fn publish(&self, cluster: &Arc<str>, assignment: &ClusterLoadAssignment) -> Arc<[HostSpec]> {
+        let spec = self.clusters.find(cluster);
         let mut all = self.lock();
-        let endpoints = all.entry(cluster.into()).or_default();
+        let endpoints = all.entry(Arc::clone(cluster)).or_insert_with(|| Endpoints {
+            registry: HostRegistry::of(spec.map_or(&[][..], |spec| &spec.hosts)),
+            ..Endpoints::default()
+        });
         endpoints.hosts = endpoints.registry.resolve(assignment, &self.registry);
         endpoints.assignment = assignment.clone();
-        let config = self.bootstrap.clusters.iter().find(|config| &*config.name == cluster);
-        if let Some(config) = config {
-            use crate::config::endpoint::HealthStatus::{Degraded, Healthy, Unknown};
-            let cells = self.registry.cluster(config.stat_name()).cells(Slot::Control);
-            let count = |healthy: &dyn Fn(&HostSpec) -> bool| {
-                endpoints.hosts.iter().filter(|host| healthy(host)).count()
-            };
-            let healthy = count(&|host| matches!(host.health, Unknown | Healthy));
-            cells.inc(ClusterStat::MembershipChange);
-            cells.gauge_set(ClusterStat::MembershipTotal, endpoints.hosts.len() as u64);
-            cells.gauge_set(ClusterStat::MembershipHealthy, healthy as u64);
-            cells.gauge_set(ClusterStat::MembershipDegraded, count(&|host| host.health == Degraded) as u64);
+        if let Some(spec) = spec {
+            note_members(&spec.stats, &endpoints.hosts);
         }
         Arc::clone(&endpoints.hosts)
     }
 
-    /// The hosts of a cluster as last published.
-    pub(super) fn hosts(&self, cluster: &str) -> Option<Arc<[HostSpec]>> {
-        self.lock().get(cluster).map(|endpoints| Arc::clone(&endpoints.hosts))
+    /// What discovery has found so far.
+    pub(super) fn discovered(&self) -> Vec<(Arc<str>, Arc<[HostSpec]>)> {
+        let all = self.lock();
+        all.iter().map(|(name, endpoints)| (Arc::clone(name), Arc::clone(&endpoints.hosts))).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Endpoints>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Endpoints>> {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -157,21 +149,21 @@ impl AdminState for Process {
 
     fn clusters(&self) -> Vec<ClusterStatus> {
         let all = self.lock();
-        let hosts = |name: &str| {
-            let Some(endpoints) = all.get(name) else { return Vec::new() };
-            endpoints.hosts.iter().map(|host| status(host, &endpoints.assignment)).collect()
-        };
-        self.bootstrap
-            .clusters
-            .iter()
-            .map(|cluster| ClusterStatus {
-                name: (*cluster.name).into(),
-                observability_name: cluster.stat_name().into(),
+        let status_of = |spec: &ClusterSpec| {
+            let ClusterSpec { config, hosts, .. } = spec;
+            let (hosts, assignment) = match all.get(&*config.name) {
+                Some(endpoints) => (&endpoints.hosts, &endpoints.assignment),
+                None => (hosts, &config.load_assignment),
+            };
+            ClusterStatus {
+                name: (*config.name).into(),
+                observability_name: config.stat_name().into(),
                 added_via_api: false,
-                circuit_breakers: cluster.circuit_breakers.clone(),
-                hosts: hosts(&cluster.name),
-            })
-            .collect()
+                circuit_breakers: config.circuit_breakers.clone(),
+                hosts: hosts.iter().map(|host| status(host, assignment)).collect(),
+            }
+        };
+        self.clusters.iter().map(|spec| status_of(spec)).collect()
     }
 
     fn listeners(&self) -> Vec<ListenerStatus> {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{ClusterResource, HostRegistry, HttpResource, ListenerResource, Snapshot};
+use super::{HostRegistry, note_members, HttpResource, ListenerResource, Snapshot};
+use crate::cluster::{ClusterSet, ClusterSpec};
 use crate::config::bootstrap::Bootstrap;
 use crate::config::listener::{FilterChain, Listener, NetworkFilter};
 use crate::filter::{CompileError, CompileServices, ConnectionManager};
@@ -29,9 +30,11 @@ impl Compiler<'_> {
             .map(|config| {
                 let hosts = HostRegistry::default().resolve(&config.load_assignment, self.registry);
                 let stats = self.registry.cluster(config.stat_name());
-                Arc::new(ClusterResource { config: Arc::clone(config), stats, hosts })
+                note_members(&stats, &hosts);
+                Arc::new(ClusterSpec { config: Arc::clone(config), stats, hosts })
             })
             .collect();
+        let clusters = Arc::new(ClusterSet::new(clusters));
         let listener = |config| self.listener(config).map_err(|error| (config.name.clone(), error));
         let listeners = bootstrap.listeners.iter().map(listener).collect::<Result<_, _>>()?;
         Ok(Snapshot { clusters, listeners })

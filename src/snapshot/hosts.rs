@@ -5,9 +5,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::cluster::HostSpec;
+use crate::config::endpoint::HealthStatus::{Degraded, Healthy, Unknown};
 use crate::config::address::{Address, EndpointAddress};
 use crate::config::endpoint::ClusterLoadAssignment;
-use crate::telemetry::{HostStat, Registry, Scope};
+use crate::telemetry::{ClusterStat, HostStat, Registry, Scope};
+
+/// Takes note of a cluster's new endpoints in its statistics. Control thread only.
+pub fn note_members(stats: &Scope<ClusterStat>, hosts: &[HostSpec]) {
+    let count = |is: &dyn Fn(&HostSpec) -> bool| hosts.iter().filter(|host| is(host)).count() as u64;
+    stats.note(&[
+        (ClusterStat::MembershipChange, 1),
+        (ClusterStat::MembershipTotal, hosts.len() as u64),
+        (ClusterStat::MembershipHealthy, count(&|host| matches!(host.health, Unknown | Healthy))),
+        (ClusterStat::MembershipDegraded, count(&|host| host.health == Degraded)),
+    ]);
+}
 
 /// The hosts of one cluster by address, with their counters.
 #[derive(Debug, Default)]

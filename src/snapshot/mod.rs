@@ -6,30 +6,20 @@ mod hosts;
 
 use std::sync::Arc;
 
-use crate::cluster::HostSpec;
-use crate::config::cluster::Cluster;
+use crate::cluster::ClusterSet;
 use crate::config::listener::Listener;
 use crate::filter::ConnectionManager;
-use crate::telemetry::{ClusterStat, HttpStat, ListenerStat, Scope};
+use crate::telemetry::{HttpStat, ListenerStat, Scope};
 
 pub use compile::Compiler;
-pub use hosts::HostRegistry;
+pub use hosts::{HostRegistry, note_members};
 
 /// All resources of one generation.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// In the order of the configuration.
-    pub clusters: Vec<Arc<ClusterResource>>,
+    pub clusters: Arc<ClusterSet>,
     /// In the order of the configuration.
     pub listeners: Vec<Arc<ListenerResource>>,
-}
-
-/// A cluster and the endpoints known now.
-#[derive(Debug)]
-pub struct ClusterResource {
-    pub config: Arc<Cluster>,
-    pub stats: Arc<Scope<ClusterStat>>,
-    pub hosts: Arc<[HostSpec]>,
 }
 
 /// A listener.

@@ -1,6 +1,7 @@
 //! The cells that the data path writes.
 //!
-//! A scope (one cluster, one listener ...) has a block of cells per writer, made when that writer first asks.
+//! A scope (one cluster, one listener ...) has a block of cells per writer, made when that writer first asks: a cluster
+//! without traffic has none, since what control says of every cluster is a short list ([`Scope::note`]).
 //! A cell has one writer, so an increment is a relaxed load and a relaxed store: no lock prefix, no line that
 //! moves between cores. The control thread reads them whenever it likes; it sees each cell's last or last but one
 //! value, which is all a counter promises.
@@ -39,8 +40,11 @@ pub enum Slot {
 /// holder is gone the registry forgets the scope.
 #[derive(Debug)]
 pub struct Scope<S: Stats> {
-    tags: Box<[Box<str>]>,
-    blocks: Box<[OnceLock<Arc<Block<S>>>]>,
+    workers: u32,
+    /// One per writer; none before the first of them asks.
+    blocks: OnceLock<Box<[OnceLock<Arc<Block<S>>>]>>,
+    /// What the control thread has noted.
+    notes: OnceLock<Box<[(S, AtomicU64)]>>,
 }
 
 /// Something that a gauge counts while it lasts, however it ends.
@@ -184,10 +188,26 @@ impl<S: Stats> Clone for Cells<S> {
 // === impl Scope ===
 
 impl<S: Stats> Scope<S> {
-    pub(super) fn new(tags: &[&str], workers: usize) -> Self {
+    pub(super) fn new(workers: usize) -> Self {
         Self {
-            tags: tags.iter().map(|tag| Box::from(*tag)).collect(),
-            blocks: (0..workers + FIXED_SLOTS).map(|_| OnceLock::new()).collect(),
+            workers: u32::try_from(workers).unwrap_or(u32::MAX),
+            blocks: OnceLock::new(),
+            notes: OnceLock::new(),
+        }
+    }
+
+    /// Adds to counters and sets gauges, for the control thread alone: what it says of every cluster needs no block of
+    /// cells. Always the same stats: those of the first call are kept.
+    pub fn note(&self, values: &[(S, u64)]) {
+        let notes = self.notes.get_or_init(|| values.iter().map(|(stat, _)| (*stat, AtomicU64::new(0))).collect());
+        for (stat, value) in values {
+            let cell = notes.iter().find(|(noted, _)| noted.index() == stat.index());
+            debug_assert!(cell.is_some(), "{} was not among the first notes", S::ROWS[stat.index()].name);
+            let Some((_, cell)) = cell else { continue };
+            match S::ROWS[stat.index()].kind {
+                Kind::Counter => cell.store(cell.load(Relaxed).wrapping_add(*value), Relaxed),
+                Kind::Gauge => cell.store(value | TOUCHED, Relaxed),
+            }
         }
     }
 
@@ -195,19 +215,17 @@ impl<S: Stats> Scope<S> {
     /// counters share no cache line with another's. A worker number beyond those the registry was made for shares
     /// the last worker's cells.
     pub fn cells(&self, slot: Slot) -> Cells<S> {
-        let last = self.blocks.len() - 1;
+        let blocks = self.blocks.get_or_init(|| {
+            (0..self.workers as usize + FIXED_SLOTS).map(|_| OnceLock::new()).collect()
+        });
+        let last = blocks.len() - 1;
         let index = match slot {
             Slot::Control => 0,
             Slot::Log => 1,
             Slot::Worker(worker) => (worker + FIXED_SLOTS).min(last),
         };
         debug_assert!(slot != Slot::Worker(usize::MAX) && index <= last);
-        Cells(Arc::clone(self.blocks[index].get_or_init(Arc::default)))
-    }
-
-    /// Values that identify the scope: the cluster's name, the listener's address ...
-    pub fn tag(&self, index: usize) -> &str {
-        self.tags.get(index).map_or("", |tag| tag)
+        Cells(Arc::clone(blocks[index].get_or_init(Arc::default)))
     }
 
     /// Whether a handle or a writer outside the registry still holds the scope's cells.
@@ -219,7 +237,10 @@ impl<S: Stats> Scope<S> {
     pub fn value(&self, row: usize) -> (u64, bool) {
         let gauge = S::ROWS[row].kind == Kind::Gauge;
         let (mut sum, mut used) = (0u64, false);
-        for value in self.written().map(|block| block.values.as_ref()[row].load(Relaxed)) {
+        let notes = self.notes.get().into_iter().flatten();
+        let noted = notes.filter(|(stat, _)| stat.index() == row).map(|(_, cell)| cell.load(Relaxed));
+        let cells = self.written().map(|block| block.values.as_ref()[row].load(Relaxed));
+        for value in noted.chain(cells) {
             sum = sum.wrapping_add(value);
             used |= value != 0;
         }
@@ -231,7 +252,8 @@ impl<S: Stats> Scope<S> {
 
     /// One worker's part of a counter or gauge, for the metrics that Envoy has per worker.
     pub fn worker_value(&self, row: usize, worker: usize) -> u64 {
-        let block = self.blocks.get(worker + FIXED_SLOTS).and_then(OnceLock::get);
+        let blocks = self.blocks.get();
+        let block = blocks.and_then(|blocks| blocks.get(worker + FIXED_SLOTS)).and_then(OnceLock::get);
         let value = block.map_or(0, |block| block.values.as_ref()[row].load(Relaxed));
         if S::ROWS[row].kind == Kind::Gauge { unsigned(value) } else { value }
     }
@@ -249,7 +271,7 @@ impl<S: Stats> Scope<S> {
     }
 
     fn written(&self) -> impl Iterator<Item = &Arc<Block<S>>> {
-        self.blocks.iter().filter_map(OnceLock::get)
+        self.blocks.get().into_iter().flatten().filter_map(OnceLock::get)
     }
 }
 
@@ -288,7 +310,7 @@ mod tests {
 
     #[test]
     fn gauge_back_at_zero_counts_as_used() {
-        let scope = Scope::<HttpStat>::new(&["p", "l"], 2);
+        let scope = Scope::<HttpStat>::new(2);
         let row = HttpStat::DownstreamCxActive.index();
         assert_eq!(scope.value(row), (0, false));
         let cells = scope.cells(Slot::Worker(0));
@@ -301,7 +323,7 @@ mod tests {
 
     #[test]
     fn gauge_parts_of_all_writers_add_up() {
-        let scope = Scope::<HttpStat>::new(&["p", "l"], 2);
+        let scope = Scope::<HttpStat>::new(2);
         let row = HttpStat::DownstreamCxActive.index();
         let cells = [0, 1].map(|worker| scope.cells(Slot::Worker(worker)));
         cells[0].gauge_add(HttpStat::DownstreamCxActive, 5);
@@ -316,7 +338,7 @@ mod tests {
 
     #[test]
     fn counter_parts_of_all_writers_add_up() {
-        let scope = Scope::<ClusterStat>::new(&["c"], 1);
+        let scope = Scope::<ClusterStat>::new(1);
         scope.cells(Slot::Control).inc(ClusterStat::MembershipChange);
         scope.cells(Slot::Worker(0)).add(ClusterStat::MembershipChange, 3);
         assert_eq!(scope.value(ClusterStat::MembershipChange.index()), (4, true));
@@ -325,7 +347,7 @@ mod tests {
 
     #[test]
     fn upstream_response_is_counted_once_under_its_origin() {
-        let scope = Scope::<ClusterStat>::new(&["c"], 1);
+        let scope = Scope::<ClusterStat>::new(1);
         let cells = scope.cells(Slot::Worker(0));
         cells.upstream_response(Origin::External, 200);
         cells.upstream_response(Origin::Internal, 503);
@@ -335,8 +357,21 @@ mod tests {
     }
 
     #[test]
+    fn notes_of_the_control_thread_need_no_cells_and_add_to_them() {
+        let scope = Scope::<ClusterStat>::new(1);
+        scope.note(&[(ClusterStat::MembershipChange, 1), (ClusterStat::MembershipTotal, 3)]);
+        scope.note(&[(ClusterStat::MembershipChange, 1), (ClusterStat::MembershipTotal, 0)]);
+        assert!(scope.written().next().is_none());
+        assert_eq!(scope.value(ClusterStat::MembershipChange.index()), (2, true));
+        assert_eq!(scope.value(ClusterStat::MembershipTotal.index()), (0, true));
+        assert_eq!(scope.value(ClusterStat::MembershipHealthy.index()), (0, false));
+        scope.cells(Slot::Control).inc(ClusterStat::MembershipChange);
+        assert_eq!(scope.value(ClusterStat::MembershipChange.index()), (3, true));
+    }
+
+    #[test]
     fn scope_is_held_as_long_as_a_writer_has_cells() {
-        let scope = Arc::new(Scope::<HttpStat>::new(&["p", "l"], 1));
+        let scope = Arc::new(Scope::<HttpStat>::new(1));
         assert!(!scope.is_held());
         let cells = scope.cells(Slot::Worker(0));
         assert!(scope.is_held());

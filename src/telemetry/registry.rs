@@ -22,7 +22,7 @@ pub struct Registry {
 impl Registry {
     /// A registry for this many workers.
     pub fn new(workers: usize) -> Self {
-        Self { workers, server: Arc::new(Scope::new(&[], workers)), scopes: Mutex::default() }
+        Self { workers, server: Arc::new(Scope::new(workers)), scopes: Mutex::default() }
     }
 
     pub fn workers(&self) -> usize {
@@ -39,7 +39,7 @@ impl Registry {
     pub fn listener(&self, address: &str) -> Arc<Scope<ListenerStat>> {
         let tag = sanitized(address);
         let mut scopes = self.lock();
-        Arc::clone(scopes.listeners.entry(tag.clone()).or_insert_with(|| self.scope(&[&tag])))
+        Arc::clone(scopes.listeners.entry(tag.clone()).or_insert_with(|| self.scope()))
     }
 
     /// A connection manager, by its `stat_prefix` and the address of its listener. `http.<stat_prefix>` is the
@@ -47,23 +47,23 @@ impl Registry {
     pub fn http(&self, stat_prefix: &str, listener_address: &str) -> Arc<Scope<HttpStat>> {
         let tags = (sanitized(stat_prefix), sanitized(listener_address));
         let mut scopes = self.lock();
-        Arc::clone(scopes.https.entry(tags.clone()).or_insert_with(|| self.scope(&[&tags.0, &tags.1])))
+        Arc::clone(scopes.https.entry(tags.clone()).or_insert_with(|| self.scope()))
     }
 
     /// A cluster by its name, or `alt_stat_name`.
     pub fn cluster(&self, name: &str) -> Arc<Scope<ClusterStat>> {
         let tag = sanitized(name);
         let mut scopes = self.lock();
-        Arc::clone(scopes.clusters.entry(tag.clone()).or_insert_with(|| self.scope(&[&tag])))
+        Arc::clone(scopes.clusters.entry(tag.clone()).or_insert_with(|| self.scope()))
     }
 
     /// Cells for one host. The registry does not keep them: they live as long as the host.
     pub fn host(&self) -> Arc<Scope<HostStat>> {
-        self.scope(&[])
+        self.scope()
     }
 
-    fn scope<S: Stats>(&self, tags: &[&str]) -> Arc<Scope<S>> {
-        Arc::new(Scope::new(tags, self.workers))
+    fn scope<S: Stats>(&self) -> Arc<Scope<S>> {
+        Arc::new(Scope::new(self.workers))
     }
 
     /// Everything there is to show, sorted by prefix, the process last. Scopes without holders are forgotten.
@@ -233,6 +233,9 @@ impl View {
 
 /// A tag as Envoy writes it into a name: `://`, `:/`, `:` and NUL become `_`.
 fn sanitized(tag: &str) -> Box<str> {
+    if !tag.contains([':', '\0']) {
+        return tag.into();
+    }
     tag.replace("://", "_").replace(":/", "_").replace([':', '\0'], "_").into()
 }
 

@@ -32,9 +32,7 @@ impl Worker {
         match command {
             Command::Start { snapshot, sockets } => self.start(&snapshot, sockets),
             Command::Hosts { cluster, hosts } => {
-                if let Some(cluster) = context.clusters.find(&cluster) {
-                    cluster.update_hosts(&hosts, &mut context.rng.borrow_mut());
-                }
+                context.clusters.update_hosts(cluster, hosts);
             }
             Command::HealthFailed(failed) => context.drain.set_health_failed(failed),
             Command::Spread { over, inbound_only } => {
@@ -84,11 +82,7 @@ impl Worker {
 
     pub(super) fn start(&self, snapshot: &Snapshot, sockets: Vec<(usize, impl Into<Endpoint>)>) {
         let context = &self.context;
-        for resource in &snapshot.clusters {
-            let stats = resource.stats.cells(Slot::Worker(self.index));
-            let cluster = context.clusters.put(Arc::clone(&resource.config), stats);
-            cluster.update_hosts(&resource.hosts, &mut context.rng.borrow_mut());
-        }
+        context.clusters.publish(Arc::clone(&snapshot.clusters));
         let listeners: Vec<_> = snapshot.listeners.iter().map(|resource| self.listener(resource)).collect();
         for (place, socket) in sockets {
             let Some(listener) = listeners.get(place) else { continue };
@@ -109,7 +103,6 @@ impl Worker {
                 Arc::clone(&http.manager),
                 http.stats.cells(slot),
                 &http.chain,
-                &self.context.clusters,
             ))
         });
         Listener::new(Arc::clone(&resource.config), resource.stats.cells(slot), chain)

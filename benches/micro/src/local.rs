@@ -1,16 +1,17 @@
 //! What belongs to one core: buffers, timers, the choice of a host.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringway::base::clock::Now;
 use ringway::base::rng::Rng;
 use ringway::buffer::{ChunkSize, Pool};
-use ringway::cluster::ClusterManager;
+use ringway::cluster::{ClusterManager, ClusterSet, ClusterSpec};
 use ringway::runtime::Runtime;
 use ringway::runtime::mailbox::mailbox;
 use ringway::snapshot::HostRegistry;
-use ringway::telemetry::{Registry, Slot};
+use ringway::telemetry::Registry;
 
 use crate::config::{clusters, load};
 use crate::{Case, Step};
@@ -66,12 +67,13 @@ fn pick(hosts: usize, weighted: bool) -> Step {
     let (runtime, registry) = (runtime(), Registry::new(1));
     let bootstrap = load(&clusters(1, hosts, weighted));
     let config = &bootstrap.clusters[0];
-    let manager = ClusterManager::new(&runtime, 0);
-    let cluster = manager.put(config.clone(), registry.cluster("c").cells(Slot::Worker(0)));
-    let mut rng = Rng::from_seed(1);
     let specs = HostRegistry::default().resolve(&config.load_assignment, &registry);
     assert_eq!(specs.len(), hosts);
-    cluster.update_hosts(&specs, &mut rng);
+    let spec = ClusterSpec { config: config.clone(), stats: registry.cluster("c"), hosts: specs };
+    let manager = ClusterManager::new(&runtime, 0, 1);
+    manager.publish(Arc::new(ClusterSet::new(vec![Arc::new(spec)])));
+    let cluster = manager.find(&config.name).expect("it was published");
+    let mut rng = Rng::from_seed(1);
     Box::new(move || {
         let (_manager, host) = (&manager, cluster.pick(&mut rng));
         assert!(black_box(host).is_some());

@@ -32,11 +32,11 @@ mod schedule;
 pub struct DnsDiscovery(JoinHandle<()>);
 
 impl DnsDiscovery {
-    /// Starts to resolve the names of `cluster`; `None` when it is not a DNS cluster. `cells` are those of the control
+    /// Starts to resolve the names of `cluster`; `None` when it is not a DNS cluster. `cells` gives those of the control
     /// thread, `seed` spreads the waits. Must be called within a tokio runtime that has I/O and time.
     pub fn start(
         cluster: &Cluster,
-        cells: ClusterCells,
+        cells: impl FnOnce() -> ClusterCells,
         seed: u64,
         updates: mpsc::Sender<EndpointUpdate>,
     ) -> Option<Self> {
@@ -46,7 +46,7 @@ impl DnsDiscovery {
             Discovery::LogicalDns(dns) => (dns, Mode::Logical),
         };
         let members = Members::new(&cluster.name, &cluster.load_assignment, mode);
-        let task = run(members, dns.clone(), cells, seed, updates, tokio::time::sleep);
+        let task = run(members, dns.clone(), cells(), seed, updates, tokio::time::sleep);
         Some(Self(tokio::spawn(task)))
     }
 }

@@ -1,0 +1,68 @@
+//! The clusters as published: compiled off the data path, immutable, shared by all cores. A core makes its own
+//! [`Cluster`](super::Cluster) of one when a request first asks for it.
+
+use std::sync::Arc;
+
+use super::host::HostSpec;
+use crate::config::cluster::Cluster as Config;
+use crate::telemetry::{ClusterStat, Scope};
+
+/// A cluster and the endpoints known when it was published.
+#[derive(Debug)]
+pub struct ClusterSpec {
+    pub config: Arc<Config>,
+    pub stats: Arc<Scope<ClusterStat>>,
+    pub hosts: Arc<[HostSpec]>,
+}
+
+/// All clusters, in the order of the configuration.
+#[derive(Debug, Default)]
+pub struct ClusterSet {
+    all: Box<[Arc<ClusterSpec>]>,
+    /// Places in `all`, sorted by name.
+    by_name: Box<[u32]>,
+}
+
+impl ClusterSet {
+    /// These clusters, whose names differ.
+    pub fn new(all: Vec<Arc<ClusterSpec>>) -> Self {
+        let mut by_name: Box<[u32]> = (0..).take(all.len()).collect();
+        let name = |place: &u32| all.get(*place as usize).map(|spec| &*spec.config.name);
+        by_name.sort_unstable_by(|a, b| name(a).cmp(&name(b)));
+        Self { all: all.into(), by_name }
+    }
+
+    /// In the order of the configuration.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<ClusterSpec>> {
+        self.all.iter()
+    }
+
+    /// The cluster of that name.
+    pub fn find(&self, name: &str) -> Option<&Arc<ClusterSpec>> {
+        let spec = |place: &u32| self.all.get(*place as usize);
+        let found = self.by_name.binary_search_by(|place| spec(place).map(|spec| &*spec.config.name).cmp(&Some(name)));
+        spec(self.by_name.get(found.ok()?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Registry;
+
+    #[test]
+    fn cluster_is_found_by_its_name_and_no_other() {
+        let registry = Registry::new(1);
+        let spec = |name: &&str| {
+            let config = Arc::new(Config::new(name));
+            Arc::new(ClusterSpec { config, stats: registry.cluster(name), hosts: Arc::default() })
+        };
+        let set = ClusterSet::new(["b", "d", "", "a"].iter().map(spec).collect());
+        for name in ["a", "b", "d", ""] {
+            assert_eq!(set.find(name).map(|spec| &*spec.config.name), Some(name));
+        }
+        assert!(["c", "e", "aa"].iter().all(|name| set.find(name).is_none()));
+        assert!(set.iter().map(|spec| &*spec.config.name).eq(["b", "d", "", "a"]));
+        assert!(ClusterSet::default().find("a").is_none());
+    }
+}
