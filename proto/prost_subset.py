@@ -86,6 +86,12 @@ KEEP = {
             HttpProtocolOptions.ExplicitHttpConfig HttpProtocolOptions.UseDownstreamHttpConfig''',
     },
 }
+# Lists that may be long: kept as bytes and decoded element by element, so that they never stand decoded all at once.
+ENCODED = {
+    ('envoy.config.bootstrap.v3.Bootstrap.StaticResources', 'clusters'),
+    ('envoy.config.bootstrap.v3.Bootstrap.StaticResources', 'listeners'),
+    ('envoy.config.route.v3.RouteConfiguration', 'virtual_hosts'),
+}
 F = descriptor_pb2.FieldDescriptorProto
 # Proto scalar: (prost attribute, Rust type).
 SCALARS = {
@@ -164,7 +170,7 @@ class Generator:
             return 'message', name if owner == module else f'super::{owner}::{name}', True
         return 'bytes = "vec"', 'Vec<u8>', True
 
-    def field(self, field, message, module):
+    def field(self, full, field, message, module):
         name = ('r#' if field.name in KEYWORDS else '') + field.name
         entry = next((n for n in message.nested_type if n.options.map_entry and
                       field.type_name.endswith(f'.{message.name}.{n.name}')), None)
@@ -176,6 +182,8 @@ class Generator:
             return f'#[prost(btree_map = "string, {value}", tag = "{field.number}")]\n' \
                    f'pub {name}: std::collections::BTreeMap<String, {rust}>,'
         attribute, rust, is_message = self.kind(field, module)
+        if (full, field.name) in ENCODED:
+            attribute, rust = SCALARS[F.TYPE_BYTES]
         label = ''
         if field.label == F.LABEL_REPEATED:
             label, rust = ', repeated', f'Vec<{rust}>'
@@ -189,7 +197,7 @@ class Generator:
         out, oneofs, seen = [], [], set()
         for field in message.field:
             if not field.HasField('oneof_index') or field.proto3_optional:
-                out.append(self.field(field, message, module))
+                out.append(self.field(full, field, message, module))
                 continue
             if field.oneof_index in seen:
                 continue

@@ -92,7 +92,7 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
     let worker_count = options.concurrency.unwrap_or_else(|| Cpus::of_this_process().workers());
     let registry = Arc::new(Registry::new(worker_count));
     let metrics = ServerMetrics::loaded(&registry, &loaded);
-    let LoadedBootstrap { bootstrap, wire, .. } = loaded;
+    let LoadedBootstrap { mut bootstrap, wire, .. } = loaded;
     let mut log_writer =
         LogWriter::start().map_err(|error| format!("the access-log thread cannot start: {error}"))?;
     let surroundings = Surroundings {
@@ -100,7 +100,7 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
         hash_seed: seed(usize::MAX),
         open_sink: &mut |sink| log_writer.open(sink),
     };
-    let snapshot = Arc::new(compile(&bootstrap, &registry, surroundings)?);
+    let snapshot = Arc::new(compile(&mut bootstrap, &registry, surroundings)?);
     let admin = bootstrap.admin.as_ref().map(bind_admin).transpose()?;
     let (sockets, listeners) = bind(&snapshot, worker_count)?;
     let workers = Arc::new(Workers::start(options, &bootstrap, &registry, &log_writer, worker_count)?);
@@ -227,9 +227,9 @@ struct Surroundings<'a> {
     open_sink: &'a mut dyn FnMut(&AccessLogSink) -> io::Result<SinkId>,
 }
 
-/// Everything static, compiled.
+/// Everything static, compiled. What was compiled of it and is of no further use is taken out of the bootstrap.
 fn compile(
-    bootstrap: &Bootstrap,
+    bootstrap: &mut Bootstrap,
     registry: &Registry,
     surroundings: Surroundings<'_>,
 ) -> Result<Snapshot, String> {
@@ -254,7 +254,9 @@ fn compile(
             open_sink: surroundings.open_sink,
         },
     };
-    compiler.bootstrap(bootstrap).map_err(|(listener, error)| format!("listener {listener}: {error}"))
+    compiler
+        .bootstrap(&bootstrap.clusters, &mut bootstrap.listeners)
+        .map_err(|(listener, error)| format!("listener {listener}: {error}"))
 }
 
 /// One socket per worker for each address of each listener that binds, and what is bound; an address that cannot be

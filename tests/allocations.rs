@@ -167,7 +167,7 @@ fn allocations(backend: IoBackend) -> Option<[u64; ROUNDS]> {
     let log = std::env::temp_dir().join(format!("ringway-allocations-{}.log", std::process::id()));
     let text = bootstrap(upstream(), &log.display().to_string());
     let source = Source { name: "test.yaml", text: &text, format: Format::Yaml };
-    let loaded = load_bootstrap(&[source], Default::default()).unwrap();
+    let mut loaded = load_bootstrap(&[source], Default::default()).unwrap();
     let registry = Arc::new(Registry::new(1));
     let mut log_writer = LogWriter::start().unwrap();
     let local_info = LocalInfo::default();
@@ -181,7 +181,9 @@ fn allocations(backend: IoBackend) -> Option<[u64; ROUNDS]> {
         local_info: &local_info,
         open_sink: &mut |sink| log_writer.open(sink),
     };
-    let snapshot = Compiler { registry: &registry, services }.bootstrap(&loaded.bootstrap).unwrap();
+    let snapshot = Compiler { registry: &registry, services }
+        .bootstrap(&loaded.bootstrap.clusters, &mut loaded.bootstrap.listeners)
+        .unwrap();
     let options = ListenOptions::plain(([127, 0, 0, 1], 0).into(), 16);
     let sockets = listen::bind(&options, 1).unwrap();
     let address = listen::local_addr(&sockets[0]).unwrap();

@@ -40,7 +40,9 @@ impl ClusterSet {
     /// The cluster of that name.
     pub fn find(&self, name: &str) -> Option<&Arc<ClusterSpec>> {
         let spec = |place: &u32| self.all.get(*place as usize);
-        let found = self.by_name.binary_search_by(|place| spec(place).map(|spec| &*spec.config.name).cmp(&Some(name)));
+        let found = self
+            .by_name
+            .binary_search_by(|place| spec(place).map(|spec| &*spec.config.name).cmp(&Some(name)));
         spec(self.by_name.get(found.ok()?)?)
     }
 }

@@ -1,5 +1,7 @@
 //! Clusters: groups of endpoints and how to reach them. Source: Envoy `config.cluster.v3.Cluster`.
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
@@ -8,17 +10,27 @@ use super::listener::BUFFER_LIMIT_BYTES_DEFAULT;
 use super::metadata::Metadata;
 use super::socket::{BindConfig, TcpKeepalive};
 
-/// One cluster.
+/// One cluster: what is its own, and settings that it shares with all clusters that have the same. Of thousands of
+/// clusters nearly all differ in names and endpoints only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
     /// Unique name that routes use, not empty. Source: `name`.
     pub name: Box<str>,
     /// Name in statistics (`cluster.ALT_STAT_NAME.`); empty: `name`. Source: `alt_stat_name`.
     pub alt_stat_name: Box<str>,
-    /// Where the endpoints come from. Source: `type`, `cluster_type`.
-    pub discovery: Discovery,
     /// The endpoints, or the names to resolve. Source: `load_assignment`.
     pub load_assignment: ClusterLoadAssignment,
+    /// Metadata, for formatters. Source: `metadata`.
+    pub metadata: Metadata,
+    /// Everything else; a cluster derefs to it.
+    pub settings: Arc<ClusterSettings>,
+}
+
+/// What clusters have in common.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterSettings {
+    /// Where the endpoints come from. Source: `type`, `cluster_type`.
+    pub discovery: Discovery,
     /// How an endpoint is picked. Source: `lb_policy`, `load_balancing_policy`.
     pub load_balancing: LoadBalancingPolicy,
     /// What all policies share. Source: `common_lb_config`.
@@ -52,8 +64,6 @@ pub struct Cluster {
     /// Whether the server waits for this cluster's first resolution before it listens. Default true. Source:
     /// `wait_for_warm_on_init`.
     pub wait_for_warm_on_init: bool,
-    /// Metadata, for formatters. Source: `metadata`.
-    pub metadata: Metadata,
 }
 
 /// Where endpoints come from. Source: Envoy `Cluster.DiscoveryType`.
@@ -227,12 +237,26 @@ impl Cluster {
         Self {
             name: name.into(),
             alt_stat_name: Box::default(),
-            discovery: Discovery::Static,
             load_assignment: ClusterLoadAssignment {
                 cluster_name: name.into(),
                 localities: Vec::new(),
                 overprovisioning_factor_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
             },
+            metadata: Metadata::default(),
+            settings: Arc::default(),
+        }
+    }
+
+    /// Name in statistics.
+    pub fn stat_name(&self) -> &str {
+        if self.alt_stat_name.is_empty() { &self.name } else { &self.alt_stat_name }
+    }
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            discovery: Discovery::Static,
             load_balancing: LoadBalancingPolicy::default(),
             common_lb: CommonLbConfig::default(),
             connect_timeout: Duration::from_secs(5),
@@ -245,12 +269,70 @@ impl Cluster {
             connection_pool_per_downstream_connection: false,
             ignore_health_on_host_removal: false,
             wait_for_warm_on_init: true,
-            metadata: Metadata::default(),
         }
     }
+}
 
-    /// Name in statistics.
-    pub fn stat_name(&self) -> &str {
-        if self.alt_stat_name.is_empty() { &self.name } else { &self.alt_stat_name }
+impl Deref for Cluster {
+    type Target = ClusterSettings;
+
+    fn deref(&self) -> &ClusterSettings {
+        &self.settings
+    }
+}
+
+/// Settings that others share are copied first.
+impl DerefMut for Cluster {
+    fn deref_mut(&mut self) -> &mut ClusterSettings {
+        Arc::make_mut(&mut self.settings)
+    }
+}
+
+/// Settings of earlier clusters, for later ones to share.
+#[derive(Debug, Default)]
+pub struct SharedSettings(Vec<Arc<ClusterSettings>>);
+
+impl SharedSettings {
+    /// Most settings that a further cluster's are compared with: the latest.
+    const COMPARED_MAX: usize = 8;
+
+    /// Lets the cluster share the settings of an earlier one that has the same.
+    pub fn share(&mut self, cluster: &mut Cluster) {
+        match self.0.iter().find(|known| **known == cluster.settings) {
+            Some(known) => cluster.settings = Arc::clone(known),
+            None => {
+                if self.0.len() == Self::COMPARED_MAX {
+                    self.0.remove(0);
+                }
+                self.0.push(Arc::clone(&cluster.settings));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_with_the_same_settings_share_them_and_others_do_not() {
+        let mut settings = SharedSettings::default();
+        let mut shared = |name: &str, seconds| {
+            let mut cluster = Cluster::new(name);
+            cluster.connect_timeout = Duration::from_secs(seconds);
+            settings.share(&mut cluster);
+            cluster
+        };
+        let (a, b, mut c) = (shared("a", 1), shared("b", 2), shared("c", 1));
+        assert!(Arc::ptr_eq(&a.settings, &c.settings) && !Arc::ptr_eq(&a.settings, &b.settings));
+        c.connect_timeout = Duration::from_secs(3);
+        assert_eq!(
+            (a.connect_timeout.as_secs(), b.connect_timeout.as_secs()),
+            (1, 2),
+            "a change is the cluster's own"
+        );
+        for other in 0..20 {
+            assert_eq!(shared("d", other).connect_timeout.as_secs(), other);
+        }
     }
 }

@@ -36,7 +36,7 @@ pub fn config_text(input: &[u8]) {
     }
 }
 
-fn assert_comes_back(root: Message, loaded: &Loaded) {
+fn assert_comes_back(root: Message, loaded: &Loaded<'_>) {
     let printed =
         print(root, &loaded.bytes).unwrap_or_else(|error| panic!("own bytes are not understood: {error}"));
     let source = Source { name: "printed", text: &printed, format: Format::Json };

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::forward::{ClusterSlot, Forward, Specifier, Target, UpgradeRule, WeightedTarget};
+use super::forward::{ClusterSlot, Forward, Specifier, Target, UpgradeRule, Weighted, WeightedTarget};
 use super::hosts::HostIndex;
 use super::matching::{Conditions, PathTest};
-use super::mutation::Mutations;
+use super::mutation::Changes;
 use super::path_index::PathIndex;
 use super::redirect::Redirect;
 use super::rewrite::{HostRewrite, PathRewrite};
@@ -88,7 +88,7 @@ impl RouteTable {
             ignore_port: config.ignore_port_in_host_matching,
             ignore_path_parameters: config.ignore_path_parameters_in_path_matching,
             internal_only_headers: internal_only_headers.into(),
-            mutations: Mutations::compile(&config.header_mutations, "")?,
+            mutations: Changes::compile(&config.header_mutations, String::new)?,
             most_specific_mutations_win: config.most_specific_header_mutations_wins,
             clusters: compiler.cluster_names.into(),
         })
@@ -106,17 +106,16 @@ impl<'a> Compiler<'a> {
             routes.push(self.route(route, &format!("{path}.routes[{index}]"))?);
         }
         let keys = routes.iter().map(|route| {
-            let takes_all = matches!(route.path, PathTest::Prefix { .. }) && route.conditions.is_empty();
+            let takes_all = matches!(route.path, PathTest::Prefix { .. }) && route.conditions.is_none();
             (route.path.index_text(), takes_all)
         });
-        let index = (routes.len() >= INDEXED_ROUTES_MIN).then(|| PathIndex::new(keys));
+        let index = (routes.len() >= INDEXED_ROUTES_MIN).then(|| Box::new(PathIndex::new(keys)));
         Ok(VirtualHost {
             name: config.name.clone(),
             include_request_attempt_count: config.include_request_attempt_count,
             include_attempt_count_in_response: config.include_attempt_count_in_response,
-            metadata: config.metadata.clone(),
             require_tls: config.require_tls,
-            mutations: Mutations::compile(&config.header_mutations, &format!("{path}."))?,
+            mutations: Changes::compile(&config.header_mutations, || format!("{path}."))?,
             index,
             routes: routes.into(),
         })
@@ -150,9 +149,7 @@ impl<'a> Compiler<'a> {
                 }
                 config::Action::NonForwarding => Action::NonForwarding,
             },
-            metadata: config.metadata.clone(),
-            stat_prefix: config.stat_prefix.clone(),
-            mutations: Mutations::compile(&config.header_mutations, &format!("{path}."))?,
+            mutations: Changes::compile(&config.header_mutations, || format!("{path}."))?,
         })
     }
 
@@ -166,7 +163,7 @@ impl<'a> Compiler<'a> {
             timeout: config.timeout,
             idle_timeout: config.idle_timeout,
             flush_timeout: config.flush_timeout,
-            max_stream_duration: config.max_stream_duration,
+            max_stream_duration: config.max_stream_duration.map(Box::new),
             max_grpc_timeout: config.max_grpc_timeout,
             grpc_timeout_offset: config.grpc_timeout_offset,
             upgrades: upgrades(&config.upgrade_configs, path)?,
@@ -200,7 +197,7 @@ impl<'a> Compiler<'a> {
         }
         let header = weighted.header_name.as_deref().filter(|name| !name.is_empty());
         let header = header.map(|name| header_name(name, &format!("{path}.header_name"))).transpose()?;
-        Ok(Specifier::Weighted { targets: targets.into(), total, header })
+        Ok(Specifier::Weighted(Box::new(Weighted { targets: targets.into(), total, header })))
     }
 
     fn weighted(
@@ -223,7 +220,7 @@ impl<'a> Compiler<'a> {
         Ok(WeightedTarget {
             target,
             weight: overridden.map_or(config.weight, |weight| u32::try_from(weight).unwrap_or(u32::MAX)),
-            mutations: Mutations::compile(&config.header_mutations, &format!("{path}."))?,
+            mutations: Changes::compile(&config.header_mutations, || format!("{path}."))?,
             host_rewrite: config
                 .host_rewrite_literal
                 .as_deref()

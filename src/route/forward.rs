@@ -23,7 +23,7 @@ pub struct Forward {
     pub idle_timeout: Option<Duration>,
     /// Source: `flush_timeout`; none: the connection manager's.
     pub flush_timeout: Option<Duration>,
-    pub(super) max_stream_duration: Option<MaxStreamDuration>,
+    pub(super) max_stream_duration: Option<Box<MaxStreamDuration>>,
     pub(super) max_grpc_timeout: Option<Duration>,
     pub(super) grpc_timeout_offset: Option<Duration>,
     pub(super) specifier: Specifier,
@@ -47,7 +47,17 @@ pub struct UpgradeRule {
 #[derive(Debug)]
 pub(super) enum Specifier {
     One(Target),
-    Weighted { targets: Box<[WeightedTarget]>, total: u64, header: Option<HeaderName> },
+    Weighted(Box<Weighted>),
+}
+
+/// Clusters drawn by weight.
+#[derive(Debug)]
+pub(super) struct Weighted {
+    pub(super) targets: Box<[WeightedTarget]>,
+    /// Sum of their weights.
+    pub(super) total: u64,
+    /// Header whose number is drawn in place of a random one.
+    pub(super) header: Option<HeaderName>,
 }
 
 #[derive(Debug)]
@@ -86,7 +96,8 @@ impl Forward {
     pub fn choose_cluster(&self, head: &Head, random: u64) -> ClusterChoice<'_> {
         match &self.specifier {
             Specifier::One(target) => ClusterChoice { target, weighted: None },
-            Specifier::Weighted { targets, total, header } => {
+            Specifier::Weighted(weighted) => {
+                let Weighted { targets, total, header } = &**weighted;
                 let drawn = header.as_ref().and_then(|name| number(head, name)).unwrap_or(random);
                 let mut left = drawn.checked_rem(*total).unwrap_or(0);
                 let chosen = targets.iter().find(|target| {

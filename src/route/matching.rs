@@ -107,12 +107,13 @@ fn begins(path: &[u8], text: &[u8], ignore_case: bool) -> bool {
 }
 
 impl Conditions {
+    /// None when nothing is asked: every request with the right path matches.
     pub(super) fn compile(
         config: &config::RouteMatch,
         path: &str,
         context: &CompileContext<'_>,
         slots: &mut RegexSlots,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Option<Box<Self>>, ConfigError> {
         let mut headers = Vec::with_capacity(config.headers.len());
         for (index, header) in config.headers.iter().enumerate() {
             headers.push(HeaderMatcher::compile(header, &format!("{path}.headers[{index}]"), slots)?);
@@ -133,16 +134,16 @@ impl Conditions {
         let fraction = config.runtime_fraction.as_ref().map(|fraction| {
             (context.runtime_fraction)(&fraction.runtime_key).unwrap_or(fraction.default_value)
         });
-        Ok(Self {
+        let asked = Self {
             fraction: fraction.filter(|fraction| fraction.numerator < fraction.denominator),
             grpc: config.grpc,
             headers: headers.into(),
             query_parameters: query_parameters.into(),
-        })
+        };
+        Ok((!asked.is_empty()).then(|| Box::new(asked)))
     }
 
-    /// Whether nothing is asked: every request with the right path matches.
-    pub(super) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         let Self { fraction, grpc, headers, query_parameters } = self;
         fraction.is_none() && !grpc && headers.is_empty() && query_parameters.is_empty()
     }

@@ -12,9 +12,11 @@ use crate::format::header_additions::{HeaderAdditions, HeaderScratch, modifiable
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::HeaderName;
 
-/// The compiled header changes of one level.
-#[derive(Debug, Default)]
-pub(super) struct Mutations {
+/// The compiled header changes of one level; most levels have none.
+pub(super) type Mutations = Option<Box<Changes>>;
+
+#[derive(Debug)]
+pub(super) struct Changes {
     request: Side,
     response: Side,
 }
@@ -25,12 +27,20 @@ struct Side {
     add: HeaderAdditions,
 }
 
-impl Mutations {
-    pub(super) fn compile(config: &HeaderMutations, path: &str) -> Result<Self, ConfigError> {
-        Ok(Self {
+impl Changes {
+    /// `path` is the level's field path, made only when there is something to compile.
+    pub(super) fn compile(
+        config: &HeaderMutations,
+        path: impl FnOnce() -> String,
+    ) -> Result<Mutations, ConfigError> {
+        if config.is_empty() {
+            return Ok(None);
+        }
+        let path = &path();
+        Ok(Some(Box::new(Self {
             request: Side::compile(&config.request_add, &config.request_remove, path, "request")?,
             response: Side::compile(&config.response_add, &config.response_remove, path, "response")?,
-        })
+        })))
     }
 }
 
@@ -82,13 +92,15 @@ impl RouteTable {
         context: &FormatContext<'_>,
         scratch: &mut RouteScratch,
     ) {
-        let mut apply = |level: &Mutations, head: &mut Head| {
+        let mut apply = |level: &Changes, head: &mut Head| {
             level.request.apply(head, &mut scratch.additions, |additions, head, out| {
                 additions.evaluate(&FormatContext { request: Some(head), ..*context }, head, out);
             });
         };
         if let Some(weighted) = choice.and_then(|choice| choice.weighted) {
-            apply(&weighted.mutations, head);
+            if let Some(changes) = &weighted.mutations {
+                apply(changes, head);
+            }
             // Unlike the route's own rewrite it leaves no trace in `x-forwarded-host`, as in Envoy.
             if let Some(host) = &weighted.host_rewrite {
                 head.set_authority(host);
@@ -110,7 +122,8 @@ impl RouteTable {
         context: &FormatContext<'_>,
         scratch: &mut RouteScratch,
     ) {
-        let weighted = choice.and_then(|choice| choice.weighted).map(|weighted| &weighted.mutations);
+        let weighted =
+            choice.and_then(|choice| choice.weighted).and_then(|weighted| weighted.mutations.as_deref());
         for level in weighted.into_iter().chain(self.levels(virtual_host, route)) {
             level.response.apply(head, &mut scratch.additions, |additions, head, out| {
                 additions.evaluate(&FormatContext { response: Some(head), ..*context }, head, out);
@@ -123,9 +136,12 @@ impl RouteTable {
         &'a self,
         virtual_host: Option<&'a VirtualHost>,
         route: Option<&'a Route>,
-    ) -> impl Iterator<Item = &'a Mutations> {
-        let virtual_host = virtual_host.map(|virtual_host| &virtual_host.mutations);
-        let mut levels = [route.map(|route| &route.mutations), virtual_host, Some(&self.mutations)];
+    ) -> impl Iterator<Item = &'a Changes> {
+        let mut levels = [
+            route.and_then(|route| route.mutations.as_deref()),
+            virtual_host.and_then(|virtual_host| virtual_host.mutations.as_deref()),
+            self.mutations.as_deref(),
+        ];
         if self.most_specific_mutations_win {
             levels.reverse();
         }

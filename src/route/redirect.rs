@@ -47,11 +47,9 @@ impl Redirect {
             rewrite: match &config.path {
                 config::RedirectPathRewrite::Keep | config::RedirectPathRewrite::Path(_) => PathRewrite::None,
                 config::RedirectPathRewrite::Prefix(prefix) => PathRewrite::prefix(prefix),
-                config::RedirectPathRewrite::Regex(rewrite) => PathRewrite::Regex(RegexRewrite::compile(
-                    rewrite,
-                    &format!("{path}.regex_rewrite"),
-                    slots,
-                )?),
+                config::RedirectPathRewrite::Regex(rewrite) => PathRewrite::Regex(Box::new(
+                    RegexRewrite::compile(rewrite, &format!("{path}.regex_rewrite"), slots)?,
+                )),
             },
             strip_query: config.strip_query,
         })

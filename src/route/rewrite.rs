@@ -21,7 +21,7 @@ pub(super) struct RegexRewrite {
 pub(super) enum PathRewrite {
     None,
     Prefix(Box<[u8]>),
-    Regex(RegexRewrite),
+    Regex(Box<RegexRewrite>),
 }
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) enum HostRewrite {
     Literal(Box<[u8]>),
     Auto,
     Header(HeaderName),
-    PathRegex(RegexRewrite),
+    PathRegex(Box<RegexRewrite>),
 }
 
 impl RegexRewrite {
@@ -54,9 +54,11 @@ impl PathRewrite {
         Ok(match config {
             config::PathRewrite::None => Self::None,
             config::PathRewrite::Prefix(text) => Self::prefix(text),
-            config::PathRewrite::Regex(rewrite) => {
-                Self::Regex(RegexRewrite::compile(rewrite, &format!("{path}.regex_rewrite"), slots)?)
-            }
+            config::PathRewrite::Regex(rewrite) => Self::Regex(Box::new(RegexRewrite::compile(
+                rewrite,
+                &format!("{path}.regex_rewrite"),
+                slots,
+            )?)),
         })
     }
 
@@ -118,11 +120,11 @@ impl HostRewrite {
                     ConfigError::new(format!("{path}.host_rewrite_header"), "not a header name")
                 })?)
             }
-            config::HostRewrite::PathRegex(rewrite) => Self::PathRegex(RegexRewrite::compile(
+            config::HostRewrite::PathRegex(rewrite) => Self::PathRegex(Box::new(RegexRewrite::compile(
                 rewrite,
                 &format!("{path}.host_rewrite_path_regex"),
                 slots,
-            )?),
+            )?)),
         })
     }
 }

@@ -6,7 +6,6 @@ use super::matching::{Conditions, PathTest};
 use super::mutation::Mutations;
 use super::path_index::PathIndex;
 use super::redirect::Redirect;
-use crate::config::metadata::Metadata;
 use crate::config::route::TlsRequirement;
 use crate::format::header_additions::HeaderScratch;
 use crate::protocol::http::head::Head;
@@ -39,13 +38,11 @@ pub struct VirtualHost {
     pub include_request_attempt_count: bool,
     /// Source: `VirtualHost.include_attempt_count_in_response`.
     pub include_attempt_count_in_response: bool,
-    /// Source: `VirtualHost.metadata`.
-    pub metadata: Metadata,
     pub(super) require_tls: TlsRequirement,
     pub(super) mutations: Mutations,
     pub(super) routes: Box<[Route]>,
     /// None for a few routes: trying them in order is as fast.
-    pub(super) index: Option<PathIndex>,
+    pub(super) index: Option<Box<PathIndex>>,
 }
 
 /// A compiled route.
@@ -55,12 +52,9 @@ pub struct Route {
     pub name: Box<str>,
     /// What is done with its requests.
     pub action: Action,
-    /// Source: `Route.metadata`.
-    pub metadata: Metadata,
-    /// Source: `Route.stat_prefix`.
-    pub stat_prefix: Box<str>,
     pub(super) path: PathTest,
-    pub(super) conditions: Conditions,
+    /// None: whatever has the path.
+    pub(super) conditions: Option<Box<Conditions>>,
     pub(super) mutations: Mutations,
 }
 
@@ -196,7 +190,7 @@ impl VirtualHost {
         let is_connect = head.method() == b"CONNECT";
         let mut matches = |route: &Route| {
             route.path.matches(path, is_connect, &mut matching.regexes)
-                && route.conditions.matches(head, random, matching)
+                && route.conditions.as_ref().is_none_or(|asked| asked.matches(head, random, matching))
         };
         let Some(index) = &self.index else {
             return self.routes.iter().find(|route| matches(route));

@@ -82,7 +82,7 @@ impl Forward {
     /// What `grpc-timeout` asks for where the route reads it, else the route's own limit. Source: `max_stream_duration`,
     /// `grpc_timeout_header_max`, `grpc_timeout_header_offset`.
     fn stream_limit(&self, head: &Head) -> Option<Duration> {
-        let config = self.max_stream_duration?;
+        let config = self.max_stream_duration.as_ref()?;
         match (grpc_timeout(head), config.grpc_timeout_header_max) {
             (Some(asked), Some(max)) => Some(offset(capped(asked, max), config.grpc_timeout_header_offset)),
             _ => config.max_stream_duration,

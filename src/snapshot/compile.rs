@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{HostRegistry, note_members, HttpResource, ListenerResource, Snapshot};
+use super::{HostRegistry, HttpResource, ListenerResource, Snapshot, note_members};
 use crate::cluster::{ClusterSet, ClusterSpec};
-use crate::config::bootstrap::Bootstrap;
+use crate::config::cluster::Cluster;
 use crate::config::listener::{FilterChain, Listener, NetworkFilter};
 use crate::filter::{CompileError, CompileServices, ConnectionManager};
 use crate::telemetry::Registry;
@@ -19,13 +19,17 @@ pub struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    /// All static resources of a bootstrap. Endpoints that need resolving are not there yet.
+    /// All static resources of a bootstrap. Endpoints that need resolving are not there yet. Route configurations are
+    /// taken out of the listeners: nobody reads them beside the tables.
     ///
     /// # Errors
     /// The listener's name, and what is wrong with it.
-    pub fn bootstrap(&mut self, bootstrap: &Bootstrap) -> Result<Snapshot, (Box<str>, CompileError)> {
-        let clusters = bootstrap
-            .clusters
+    pub fn bootstrap(
+        &mut self,
+        clusters: &[Arc<Cluster>],
+        listeners: &mut [Arc<Listener>],
+    ) -> Result<Snapshot, (Box<str>, CompileError)> {
+        let clusters = clusters
             .iter()
             .map(|config| {
                 let hosts = HostRegistry::default().resolve(&config.load_assignment, self.registry);
@@ -35,14 +39,16 @@ impl Compiler<'_> {
             })
             .collect();
         let clusters = Arc::new(ClusterSet::new(clusters));
-        let listener = |config| self.listener(config).map_err(|error| (config.name.clone(), error));
-        let listeners = bootstrap.listeners.iter().map(listener).collect::<Result<_, _>>()?;
+        let listener =
+            |config: &mut Arc<Listener>| self.listener(config).map_err(|error| (config.name.clone(), error));
+        let listeners = listeners.iter_mut().map(listener).collect::<Result<_, _>>()?;
         Ok(Snapshot { clusters, listeners })
     }
 
-    fn listener(&mut self, config: &Arc<Listener>) -> Result<Arc<ListenerResource>, CompileError> {
+    fn listener(&mut self, config: &mut Arc<Listener>) -> Result<Arc<ListenerResource>, CompileError> {
         let stat_name = stat_name(config);
-        let chain = config.filter_chains.first().or(config.default_filter_chain.as_ref());
+        let Listener { filter_chains, default_filter_chain, .. } = Arc::make_mut(config);
+        let chain = filter_chains.first_mut().or(default_filter_chain.as_mut()).map(Arc::make_mut);
         let http = chain.map(|chain| self.http(chain, &stat_name)).transpose()?.flatten();
         let stats = self.registry.listener(&stat_name);
         Ok(Arc::new(ListenerResource { config: Arc::clone(config), stats, http }))
@@ -50,10 +56,10 @@ impl Compiler<'_> {
 
     fn http(
         &mut self,
-        chain: &FilterChain,
+        chain: &mut FilterChain,
         listener: &str,
     ) -> Result<Option<Arc<HttpResource>>, CompileError> {
-        let Some(NetworkFilter::HttpConnectionManager(config)) = chain.filters.last() else {
+        let Some(NetworkFilter::HttpConnectionManager(config)) = chain.filters.last_mut() else {
             return Ok(None);
         };
         let manager = Arc::new(ConnectionManager::compile(config, &mut self.services)?);

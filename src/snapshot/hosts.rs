@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::cluster::HostSpec;
-use crate::config::endpoint::HealthStatus::{Degraded, Healthy, Unknown};
 use crate::config::address::{Address, EndpointAddress};
 use crate::config::endpoint::ClusterLoadAssignment;
+use crate::config::endpoint::HealthStatus::{Degraded, Healthy, Unknown};
 use crate::telemetry::{ClusterStat, HostStat, Registry, Scope};
 
 /// Takes note of a cluster's new endpoints in its statistics. Control thread only.

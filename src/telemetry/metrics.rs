@@ -199,7 +199,8 @@ impl<S: Stats> Scope<S> {
     /// Adds to counters and sets gauges, for the control thread alone: what it says of every cluster needs no block of
     /// cells. Always the same stats: those of the first call are kept.
     pub fn note(&self, values: &[(S, u64)]) {
-        let notes = self.notes.get_or_init(|| values.iter().map(|(stat, _)| (*stat, AtomicU64::new(0))).collect());
+        let notes =
+            self.notes.get_or_init(|| values.iter().map(|(stat, _)| (*stat, AtomicU64::new(0))).collect());
         for (stat, value) in values {
             let cell = notes.iter().find(|(noted, _)| noted.index() == stat.index());
             debug_assert!(cell.is_some(), "{} was not among the first notes", S::ROWS[stat.index()].name);
@@ -215,9 +216,9 @@ impl<S: Stats> Scope<S> {
     /// counters share no cache line with another's. A worker number beyond those the registry was made for shares
     /// the last worker's cells.
     pub fn cells(&self, slot: Slot) -> Cells<S> {
-        let blocks = self.blocks.get_or_init(|| {
-            (0..self.workers as usize + FIXED_SLOTS).map(|_| OnceLock::new()).collect()
-        });
+        let blocks = self
+            .blocks
+            .get_or_init(|| (0..self.workers as usize + FIXED_SLOTS).map(|_| OnceLock::new()).collect());
         let last = blocks.len() - 1;
         let index = match slot {
             Slot::Control => 0,

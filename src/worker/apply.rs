@@ -99,11 +99,7 @@ impl Worker {
     fn listener(&self, resource: &ListenerResource) -> Rc<Listener> {
         let slot = Slot::Worker(self.index);
         let chain = resource.http.as_ref().map(|http| {
-            Rc::new(HttpChain::new(
-                Arc::clone(&http.manager),
-                http.stats.cells(slot),
-                &http.chain,
-            ))
+            Rc::new(HttpChain::new(Arc::clone(&http.manager), http.stats.cells(slot), &http.chain))
         });
         Listener::new(Arc::clone(&resource.config), resource.stats.cells(slot), chain)
     }

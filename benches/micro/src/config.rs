@@ -78,12 +78,12 @@ fn load_step(count: usize) -> Step {
 fn compile_step(count: usize) -> Step {
     let bootstrap = load(&clusters(count, 2, false));
     Box::new(move || {
-        let snapshot = compile(black_box(&bootstrap));
+        let snapshot = compile(black_box(bootstrap.clone()));
         assert_eq!(snapshot.clusters.len(), bootstrap.clusters.len());
     })
 }
 
-fn compile(bootstrap: &Bootstrap) -> Snapshot {
+fn compile(mut bootstrap: Bootstrap) -> Snapshot {
     let registry = Registry::new(1);
     let local_info = LocalInfo::default();
     let services = CompileServices {
@@ -99,6 +99,6 @@ fn compile(bootstrap: &Bootstrap) -> Snapshot {
         },
     };
     Compiler { registry: &registry, services }
-        .bootstrap(bootstrap)
+        .bootstrap(&bootstrap.clusters, &mut bootstrap.listeners)
         .unwrap_or_else(|error| panic!("{error:?}"))
 }

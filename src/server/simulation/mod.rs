@@ -88,14 +88,14 @@ impl World {
     /// `workers` workers serve what `bootstrap` says, at [`FRONT`].
     fn start(seed: u64, config: SimConfig, bootstrap: &str, workers: usize) -> Self {
         let source = Source { name: "simulation.yaml", text: bootstrap, format: Format::Yaml };
-        let loaded = load_bootstrap(&[source], LoadOptions::default()).unwrap_or_else(|report| {
+        let mut loaded = load_bootstrap(&[source], LoadOptions::default()).unwrap_or_else(|report| {
             panic!("{:#?}\n{bootstrap}", report.errors);
         });
         let registry = Registry::new(workers);
         let (queue, log) = LogQueue::new();
         let surroundings =
             Surroundings { local_address: None, hash_seed: seed, open_sink: &mut |_| Ok(SinkId(0)) };
-        let snapshot = compile(&loaded.bootstrap, &registry, surroundings).unwrap();
+        let snapshot = compile(&mut loaded.bootstrap, &registry, surroundings).unwrap();
         let network = SimNetwork::new(seed, config);
         let front: SocketAddr = FRONT.parse().unwrap();
         let connections = ConnectionLimit::new(None);

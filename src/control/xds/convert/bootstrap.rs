@@ -10,7 +10,7 @@ use super::runtime::{self, Runtime};
 use super::value::{json_object, type_name};
 use super::{access_log, address, cluster, dns, endpoint, listener, matcher, references, socket, stats};
 use crate::config::bootstrap::{Admin, Bootstrap, Node, Overload};
-use crate::config::cluster::Dns;
+use crate::config::cluster::{Dns, SharedSettings};
 use crate::config::socket::BindConfig;
 use crate::control::xds::pb::{self, Named};
 
@@ -117,16 +117,23 @@ fn static_resources(at: &At<'_>, message: pb::bootstrap::BootstrapStaticResource
         refused: secrets = "only TLS, which is refused, reads them";
     });
     let mut names = HashSet::new();
-    for (index, message) in clusters.into_iter().enumerate() {
+    let mut settings = SharedSettings::default();
+    into.clusters.reserve_exact(clusters.len());
+    for (index, bytes) in clusters.into_iter().enumerate() {
         let at = &at.item("clusters", index);
+        let Some(message) = at.decode::<pb::cluster::Cluster>(&bytes) else { continue };
         if !names.insert(message.name.clone()) {
             at.field("name").error(format!("duplicate cluster name {:?}", message.name));
         }
-        into.clusters.extend(cluster::cluster(at, message).map(Arc::new));
+        into.clusters.extend(cluster::cluster(at, message).map(|mut cluster| {
+            settings.share(&mut cluster);
+            Arc::new(cluster)
+        }));
     }
     let mut names = HashSet::new();
-    for (index, message) in listeners.into_iter().enumerate() {
+    for (index, bytes) in listeners.into_iter().enumerate() {
         let at = &at.item("listeners", index);
+        let Some(message) = at.decode::<pb::listener::Listener>(&bytes) else { continue };
         if !message.name.is_empty() && !names.insert(message.name.clone()) {
             at.field("name").error(format!("duplicate listener name {:?}", message.name));
         }

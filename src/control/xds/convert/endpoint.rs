@@ -35,11 +35,12 @@ pub(super) fn assignment(
             overprovisioning_factor
         }
     };
-    let localities: Vec<_> = endpoints
+    let mut localities: Vec<_> = endpoints
         .into_iter()
         .enumerate()
         .map(|(index, message)| locality_endpoints(&at.item("endpoints", index), message, names))
         .collect();
+    localities.shrink_to_fit();
     check_weights(at, &localities);
     ClusterLoadAssignment {
         cluster_name: cluster_name.into(),
@@ -91,16 +92,18 @@ fn locality_endpoints(
             );
         }
     }
+    let mut endpoints: Vec<_> = lb_endpoints
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, message)| lb_endpoint(&at.item("lb_endpoints", index), message, names))
+        .collect();
+    endpoints.shrink_to_fit();
     LocalityEndpoints {
         locality: locality.map(|locality| self::locality(at, locality)).unwrap_or_default(),
         priority,
         weight: load_balancing_weight,
         metadata: at.metadata("metadata", metadata),
-        endpoints: lb_endpoints
-            .into_iter()
-            .enumerate()
-            .filter_map(|(index, message)| lb_endpoint(&at.item("lb_endpoints", index), message, names))
-            .collect(),
+        endpoints,
     }
 }
 

@@ -63,7 +63,7 @@ impl Report {
     }
 
     /// Fills in the places of findings and errors, and brings errors into the order of the text.
-    pub fn place(&mut self, map: &SourceMap) {
+    pub fn place(&mut self, map: &SourceMap<'_>) {
         for finding in &mut self.findings {
             finding.position = map.locate(&finding.path);
         }

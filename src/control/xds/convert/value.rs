@@ -60,7 +60,12 @@ impl At<'_> {
             self.error(format!("{} expected, not {:?}", M::NAME, any.type_url));
             return None;
         }
-        match M::decode(any.value.as_slice()) {
+        self.decode(&any.value)
+    }
+
+    /// An encoded message; not being one is a mistake.
+    pub(super) fn decode<M: Message + Named + Default>(&self, bytes: &[u8]) -> Option<M> {
+        match M::decode(bytes) {
             Ok(message) => Some(message),
             Err(error) => {
                 self.error(format!("not a valid {}: {error}", M::NAME));

@@ -63,11 +63,11 @@ pub struct Source<'a> {
 
 /// What a text became.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct Loaded<'a> {
     /// Wire bytes of the message.
     pub bytes: Vec<u8>,
     /// Where each field stands.
-    pub source_map: SourceMap,
+    pub source_map: SourceMap<'a>,
     /// Deprecated fields, unknown ones that were let pass: accepted, to be logged.
     pub warnings: ConfigErrors,
     /// How many of the warnings are deprecated fields; the others are unknown ones.
@@ -82,11 +82,11 @@ pub struct Loaded {
 ///
 /// # Errors
 /// Every mistake found, `limits::CONFIG_ERRORS_MAX` at most, in the order of the text.
-pub fn load(
+pub fn load<'a>(
     root: Message,
-    sources: &[Source<'_>],
+    sources: &[Source<'a>],
     allow_unknown_fields: bool,
-) -> Result<Loaded, ConfigErrors> {
+) -> Result<Loaded<'a>, ConfigErrors> {
     let (mut loaded, mut errors) = transcode(root, sources, allow_unknown_fields);
     let checked = validate::check(root, &loaded.bytes);
     loaded.deprecated = checked.deprecated.len();
@@ -102,16 +102,21 @@ pub fn load(
 ///
 /// # Errors
 /// As of `load`.
-pub fn read(
+pub fn read<'a>(
     root: Message,
-    sources: &[Source<'_>],
+    sources: &[Source<'a>],
     allow_unknown_fields: bool,
-) -> Result<Loaded, ConfigErrors> {
+) -> Result<Loaded<'a>, ConfigErrors> {
     let (loaded, errors) = transcode(root, sources, allow_unknown_fields);
     finish(loaded, errors)
 }
 
-fn transcode(root: Message, sources: &[Source<'_>], allow_unknown_fields: bool) -> (Loaded, ConfigErrors) {
+fn transcode<'a>(
+    root: Message,
+    sources: &[Source<'a>],
+    allow_unknown_fields: bool,
+) -> (Loaded<'a>, ConfigErrors) {
+    let mut readable = Vec::with_capacity(sources.len());
     let mut loaded = Loaded {
         bytes: Vec::new(),
         source_map: SourceMap::default(),
@@ -131,12 +136,13 @@ fn transcode(root: Message, sources: &[Source<'_>], allow_unknown_fields: bool) 
         encoder.message(&mut loaded.bytes, root, &tree);
         errors.0.append(&mut encoder.errors);
         loaded.warnings.0.append(&mut encoder.warnings);
-        loaded.source_map.push(source.name, tree);
+        readable.push(*source);
     }
+    loaded.source_map = SourceMap::new(readable);
     (loaded, errors)
 }
 
-fn finish(mut loaded: Loaded, mut errors: ConfigErrors) -> Result<Loaded, ConfigErrors> {
+fn finish(mut loaded: Loaded<'_>, mut errors: ConfigErrors) -> Result<Loaded<'_>, ConfigErrors> {
     if errors.0.is_empty() {
         loaded.source_map.place(&mut loaded.warnings);
         return Ok(loaded);
@@ -183,15 +189,19 @@ mod tests {
     const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
     const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
 
-    fn load_as(message: &str, texts: &[&str], allow_unknown_fields: bool) -> Result<Loaded, ConfigErrors> {
+    fn load_as<'a>(
+        message: &str,
+        texts: &[&'a str],
+        allow_unknown_fields: bool,
+    ) -> Result<Loaded<'a>, ConfigErrors> {
         let sources: Vec<_> =
             texts.iter().map(|text| Source { name: "front.yaml", text, format: Format::Yaml }).collect();
         load(Message::find(message).unwrap(), &sources, allow_unknown_fields)
     }
 
     /// A cluster with `extra` as its further fields.
-    fn cluster(extra: &str) -> Result<Loaded, ConfigErrors> {
-        load_as(CLUSTER, &[&format!("name: a\nconnect_timeout: 1s\n{extra}\n")], false)
+    fn cluster(extra: &str) -> Result<Loaded<'static>, ConfigErrors> {
+        load_as(CLUSTER, &[String::leak(format!("name: a\nconnect_timeout: 1s\n{extra}\n"))], false)
     }
 
     fn refused(extra: &str) -> String {

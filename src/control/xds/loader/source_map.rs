@@ -1,16 +1,20 @@
 //! Where in the files a field path stands.
 //!
-//! Later stages know paths only (`static_resources.clusters[1].lb_policy`); the trees of the files are kept
-//! beside the wire bytes until conversion is done, and a path is walked through them when a mistake is to be
-//! reported.
+//! Later stages know paths only (`static_resources.clusters[1].lb_policy`). When there is something to report of one,
+//! the texts are read a second time and the path is walked through their trees: kept all the while, they would be
+//! most of the memory that a start needs.
 use super::super::schema::is_json_name;
+use super::Source;
 use super::tree::{Entry, Mark, Node, Value};
 use crate::config::error::{ConfigError, ConfigErrors, Position};
+use std::cell::OnceCell;
 
 /// The files of a configuration, in the order in which they were merged.
 #[derive(Debug, Default)]
-pub struct SourceMap {
-    files: Vec<(Box<str>, Node)>,
+pub struct SourceMap<'a> {
+    sources: Vec<Source<'a>>,
+    /// Made when the first path is asked for.
+    trees: OnceCell<Vec<(&'a str, Node)>>,
 }
 
 /// A node on the way down: file, place, value.
@@ -22,16 +26,24 @@ enum Step<'a> {
     Key(&'a str),
 }
 
-impl SourceMap {
-    pub(super) fn push(&mut self, file: &str, tree: Node) {
-        self.files.push((file.into(), tree));
+impl<'a> SourceMap<'a> {
+    /// Texts that could be read.
+    pub(super) fn new(sources: Vec<Source<'a>>) -> Self {
+        Self { sources, trees: OnceCell::new() }
+    }
+
+    fn trees(&self) -> &[(&'a str, Node)] {
+        self.trees.get_or_init(|| {
+            let read = |source: &Source<'a>| Some((source.name, super::parse(source).ok()?));
+            self.sources.iter().filter_map(read).collect()
+        })
     }
 
     /// The place of `path`, or of the closest object around it that a file has: where a field is missing, that is
     /// where it would stand. None only if nothing was loaded from files.
     pub fn locate(&self, path: &str) -> Option<Position> {
         let mut found: Vec<Found<'_>> =
-            self.files.iter().map(|(file, node)| (&**file, node.mark, node)).collect();
+            self.trees().iter().map(|(file, node)| (*file, node.mark, node)).collect();
         let mut is_within = false;
         for step in steps(path) {
             let next = match step {
@@ -61,7 +73,7 @@ impl SourceMap {
         }
         let order = |error: &ConfigError| {
             let position = error.position.as_ref()?;
-            let file = self.files.iter().position(|(file, _)| *file == position.file)?;
+            let file = self.sources.iter().position(|source| *source.name == *position.file)?;
             Some((file, position.line, position.column))
         };
         errors.0.sort_by_key(|error| order(error).unwrap_or((usize::MAX, 0, 0)));
@@ -118,18 +130,15 @@ fn steps(path: &str) -> impl Iterator<Item = Step<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::yaml::parse;
+    use super::super::Format;
     use super::*;
 
-    fn map(texts: &[&str]) -> SourceMap {
-        let mut map = SourceMap::default();
-        for (index, text) in texts.iter().enumerate() {
-            map.push(&format!("file{index}"), parse(text).unwrap());
-        }
-        map
+    fn map<'a>(texts: &[&'a str]) -> SourceMap<'a> {
+        let source = |(text, name): (&&'a str, &'a str)| Source { name, text, format: Format::Yaml };
+        SourceMap::new(texts.iter().zip(["file0", "file1"]).map(source).collect())
     }
 
-    fn place(map: &SourceMap, path: &str) -> String {
+    fn place(map: &SourceMap<'_>, path: &str) -> String {
         map.locate(path).map_or_else(|| "nowhere".into(), |position| position.to_string())
     }
 

@@ -106,10 +106,10 @@ pub enum BootstrapStatsEvictionOneOf {
 /// `envoy.config.bootstrap.v3.Bootstrap.StaticResources`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct BootstrapStaticResources {
-    #[prost(message, repeated, tag = "1")]
-    pub listeners: Vec<super::listener::Listener>,
-    #[prost(message, repeated, tag = "2")]
-    pub clusters: Vec<super::cluster::Cluster>,
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub listeners: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub clusters: Vec<Vec<u8>>,
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub secrets: Vec<Vec<u8>>,
 }

@@ -5,8 +5,8 @@
 pub struct RouteConfiguration {
     #[prost(string, tag = "1")]
     pub name: String,
-    #[prost(message, repeated, tag = "2")]
-    pub virtual_hosts: Vec<VirtualHost>,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub virtual_hosts: Vec<Vec<u8>>,
     #[prost(bytes = "vec", optional, tag = "9")]
     pub vhds: Option<Vec<u8>>,
     #[prost(string, repeated, tag = "3")]

@@ -31,9 +31,9 @@ pub(super) fn route_configuration(at: &At<'_>, message: pb::route::RouteConfigur
     let virtual_hosts: Vec<_> = virtual_hosts
         .into_iter()
         .enumerate()
-        .map(|(index, message)| {
+        .filter_map(|(index, bytes)| {
             let at = &at.item("virtual_hosts", index);
-            let host = virtual_host(at, message, max_direct_response_body_bytes);
+            let host = virtual_host(at, at.decode(&bytes)?, max_direct_response_body_bytes);
             for (index, domain) in host.domains.iter().enumerate() {
                 let at = &at.item("domains", index);
                 wildcards += usize::from(&**domain == "*");
@@ -45,7 +45,7 @@ pub(super) fn route_configuration(at: &At<'_>, message: pb::route::RouteConfigur
                     ));
                 }
             }
-            host
+            Some(host)
         })
         .collect();
     RouteConfiguration {
