@@ -42,10 +42,12 @@ pub enum Slot {
 pub struct Scope<S: Stats> {
     workers: u32,
     /// One per writer; none before the first of them asks.
-    blocks: OnceLock<Box<[OnceLock<Arc<Block<S>>>]>>,
+    blocks: OnceLock<Blocks<S>>,
     /// What the control thread has noted.
     notes: OnceLock<Box<[(S, AtomicU64)]>>,
 }
+
+type Blocks<S> = Box<[OnceLock<Arc<Block<S>>>]>;
 
 /// Something that a gauge counts while it lasts, however it ends.
 #[derive(Debug)]

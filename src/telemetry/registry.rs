@@ -39,7 +39,7 @@ impl Registry {
     pub fn listener(&self, address: &str) -> Arc<Scope<ListenerStat>> {
         let tag = sanitized(address);
         let mut scopes = self.lock();
-        Arc::clone(scopes.listeners.entry(tag.clone()).or_insert_with(|| self.scope()))
+        Arc::clone(scopes.listeners.entry(tag).or_insert_with(|| self.scope()))
     }
 
     /// A connection manager, by its `stat_prefix` and the address of its listener. `http.<stat_prefix>` is the
@@ -47,14 +47,14 @@ impl Registry {
     pub fn http(&self, stat_prefix: &str, listener_address: &str) -> Arc<Scope<HttpStat>> {
         let tags = (sanitized(stat_prefix), sanitized(listener_address));
         let mut scopes = self.lock();
-        Arc::clone(scopes.https.entry(tags.clone()).or_insert_with(|| self.scope()))
+        Arc::clone(scopes.https.entry(tags).or_insert_with(|| self.scope()))
     }
 
     /// A cluster by its name, or `alt_stat_name`.
     pub fn cluster(&self, name: &str) -> Arc<Scope<ClusterStat>> {
         let tag = sanitized(name);
         let mut scopes = self.lock();
-        Arc::clone(scopes.clusters.entry(tag.clone()).or_insert_with(|| self.scope()))
+        Arc::clone(scopes.clusters.entry(tag).or_insert_with(|| self.scope()))
     }
 
     /// Cells for one host. The registry does not keep them: they live as long as the host.
