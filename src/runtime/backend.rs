@@ -22,6 +22,28 @@ pub(super) struct Scope<'a> {
     pub(super) stats: &'a mut Stats,
 }
 
+/// How long a visit to the kernel may wait for something to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Not at all: there is work.
+    None,
+    /// So many milliseconds from `now`, milliseconds of the runtime's clock.
+    Until { now: u64, ms: u64 },
+    /// Until something happens.
+    Forever,
+}
+
+impl Patience {
+    /// As milliseconds, `None` for ever.
+    pub(super) fn timeout_ms(self) -> Option<u64> {
+        match self {
+            Self::None => Some(0),
+            Self::Until { ms, .. } => Some(ms),
+            Self::Forever => None,
+        }
+    }
+}
+
 pub(super) trait Backend {
     /// Makes a connected, connecting or listening socket known.
     fn register(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> io::Result<()>;
@@ -51,9 +73,8 @@ pub(super) trait Backend {
     /// The owner lets go: cancels what is under way, closes, frees the slot when the kernel is done with it.
     fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey);
 
-    /// Visits the kernel: submits, waits up to `timeout_ms` (`None`: until something happens), takes note of events.
-    /// Returns whether the mailbox was rung.
-    fn wait(&mut self, scope: &mut Scope<'_>, timeout_ms: Option<u64>) -> io::Result<bool>;
+    /// Visits the kernel: submits, waits, takes note of events. Returns whether the mailbox was rung.
+    fn wait(&mut self, scope: &mut Scope<'_>, patience: Patience) -> io::Result<bool>;
 
     /// Lets go of memory that a burst needed; called once a second at most, after the tasks have run.
     fn trim(&mut self) {}

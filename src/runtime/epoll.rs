@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::task::Poll;
 
-use super::backend::{Backend, Scope};
+use super::backend::{Backend, Patience, Scope};
 use super::socket::{Connect, RecvEnd, Shutdown, SocketKey};
 use super::sys::{self, RawAddr};
 use crate::base::limits;
@@ -184,8 +184,8 @@ impl Backend for Epoll {
         drop(scope.sockets.remove(key));
     }
 
-    fn wait(&mut self, scope: &mut Scope<'_>, timeout_ms: Option<u64>) -> io::Result<bool> {
-        let timeout = timeout_ms.map_or(-1, |ms| i32::try_from(ms).unwrap_or(i32::MAX));
+    fn wait(&mut self, scope: &mut Scope<'_>, patience: Patience) -> io::Result<bool> {
+        let timeout = patience.timeout_ms().map_or(-1, |ms| i32::try_from(ms).unwrap_or(i32::MAX));
         let count = sys::epoll_wait(&self.epoll, &mut self.events, timeout)?;
         scope.stats.visits += 1;
         scope.stats.completions += count as u64;

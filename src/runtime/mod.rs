@@ -34,7 +34,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use backend::{Backend, Scope};
+use backend::{Backend, Patience, Scope};
 pub use process::{give_back_startup_pages, local_address};
 use socket::{Socket, SocketKey, Sockets};
 use task::Tasks;
@@ -253,8 +253,8 @@ impl Runtime {
     /// # Errors
     /// The kernel refuses the visit itself: the worker cannot go on.
     pub fn turn(&self) -> io::Result<()> {
-        let timeout = self.timeout_ms();
-        let rung = self.with_scope(|driver, scope| driver.backend().wait(scope, timeout))?;
+        let patience = self.patience();
+        let rung = self.with_scope(|driver, scope| driver.backend().wait(scope, patience))?;
         self.0.now.set(self.0.io.borrow().driver.now(self.0.clock.get()));
         self.0.wheel.borrow_mut().advance(self.now().millis(), |task| self.0.tasks.wake(task));
         if rung {
@@ -268,9 +268,9 @@ impl Runtime {
         Ok(())
     }
 
-    fn timeout_ms(&self) -> Option<u64> {
+    fn patience(&self) -> Patience {
         if self.0.tasks.has_ready() {
-            return Some(0);
+            return Patience::None;
         }
         let now = self.now().millis();
         let timer = self.0.wheel.borrow().next_due().map(|due| due.saturating_sub(now).max(1));
@@ -278,7 +278,8 @@ impl Runtime {
         let starved = (!self.0.io.borrow().starved.is_empty()).then_some(1);
         // After a burst the surplus goes back soon, even if nothing else happens; an idle worker then sleeps.
         let upkeep = self.0.upkeep_owed.get().then_some(UPKEEP_NS / 1_000_000);
-        timer.into_iter().chain(starved).chain(upkeep).min()
+        let first = timer.into_iter().chain(starved).chain(upkeep).min();
+        first.map_or(Patience::Forever, |ms| Patience::Until { now, ms })
     }
 
     /// Once a second at most: gives unused memory back, follows the wall clock; each turn: feeds the starved.

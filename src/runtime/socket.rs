@@ -91,6 +91,8 @@ pub(super) struct Socket {
     pub(super) sending: bool,
     /// Ring: bytes of that send.
     pub(super) sending_bytes: usize,
+    /// Ring: the last send found no room for all of it.
+    pub(super) send_full: bool,
     /// Ring: on the list of sockets that have something to send.
     pub(super) send_queued: bool,
     /// `send_task` is woken when no more than this waits.
@@ -189,6 +191,7 @@ impl Socket {
             to_send: ChunkQueue::default(),
             sending: false,
             sending_bytes: 0,
+            send_full: false,
             send_queued: false,
             wake_at: 0,
             send_error: None,

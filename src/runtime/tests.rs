@@ -11,6 +11,7 @@ mod buffers;
 mod hazards;
 mod sharing;
 mod sim;
+mod waiting;
 
 use super::listen::{ListenOptions, bind, local_addr};
 use super::mailbox::{Mailbox, mailbox};

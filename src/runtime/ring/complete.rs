@@ -23,6 +23,7 @@ impl Ring {
                 self.bell_armed = cqueue::more(completion.flags());
                 self.rung |= completion.result() >= 0;
             }
+            Some(Op::Alarm) => self.alarm.rang(),
             // Only failures are reported: nothing left to cancel, or a descriptor that closed with an error.
             Some(Op::Cancel | Op::Close) | None => {}
         }
@@ -46,8 +47,10 @@ impl Ring {
     /// Counts an operation that ends.
     pub(super) fn note_end(&mut self, completion: &cqueue::Entry) {
         let (op, _) = Op::parse(completion.user_data());
-        let counted =
-            matches!(op, Some(Op::Accept | Op::Connect | Op::Recv | Op::RecvBulk | Op::Send | Op::Bell));
+        let counted = matches!(
+            op,
+            Some(Op::Accept | Op::Connect | Op::Recv | Op::RecvBulk | Op::Send | Op::Bell | Op::Alarm)
+        );
         if counted && !cqueue::more(completion.flags()) {
             debug_assert!(self.in_flight > 0);
             self.in_flight = self.in_flight.saturating_sub(1);
@@ -145,11 +148,13 @@ impl Ring {
             Ok(sent) => {
                 debug_assert!(sent <= socket.sending_bytes);
                 scope.stats.short_sends += u64::from(sent < socket.sending_bytes);
+                socket.send_full = sent < socket.sending_bytes;
                 socket.to_send.consume(sent);
             }
             Err(_) => match -result {
                 // Nothing was taken, and nobody who still wants the socket has asked for the cancel: try again.
-                libc::EINTR | libc::EAGAIN | libc::ECANCELED => {}
+                libc::EAGAIN => socket.send_full = true,
+                libc::EINTR | libc::ECANCELED => {}
                 errno => socket.fail_send(errno),
             },
         }

@@ -9,6 +9,7 @@
 //! closed through the same queue, behind the cancel that names it.
 #![allow(unsafe_code)]
 
+mod alarm;
 mod buffers;
 mod complete;
 mod op;
@@ -21,15 +22,17 @@ use std::mem::MaybeUninit;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::task::Poll;
 
+use alarm::{Alarm, Ending};
 use buffers::Buffers;
-use op::{Messages, Op, RecvMode};
+use op::{Messages, Op, RecvMode, SendMode};
 use queue::{BATCH, Queue};
 
-use super::backend::{Backend, Scope};
+use super::backend::{Backend, Patience, Scope};
 use super::endpoint::Endpoint;
 use super::probe::RingOptions;
 use super::socket::{Connect, RecvEnd, RecvOp, Shutdown, Socket, SocketKey};
 use super::sys::{self, RawAddr};
+use super::task::TaskId;
 use crate::buffer::{Chunk, ChunkSize, Pool};
 
 pub(in crate::runtime) use queue::QueueSize;
@@ -74,6 +77,10 @@ const HEAD_BYTES_MAX: u32 = crate::base::limits::SMALL_CHUNK_BYTES as u32;
 const UNREAD_BYTES_MAX: usize = 64 * 1024;
 /// The same while a body streams.
 const UNREAD_BULK_BYTES_MAX: usize = 512 * 1024;
+/// Bytes queued up to which a send takes what room there is and completes at submission: a socket whose peer reads has
+/// room for them. The visit that submits it then waits for something else to happen: with one connection that is two
+/// visits per request instead of four (63 µs of CPU instead of 72 in the same run).
+const TRY_BYTES_MAX: usize = 16 * 1024;
 /// Connections accepted and not taken by the owner, per listener, at which accepting pauses.
 const ACCEPTED_MAX: usize = 256;
 /// Visits of 10 ms that the end of a ring waits for the last completions.
@@ -99,6 +106,9 @@ pub(super) struct Ring {
     /// Sockets with bytes to send in the next submission.
     to_send: Vec<SocketKey>,
     messages: Messages,
+    /// Sends that complete within the next submission and whose completion nobody waits for.
+    unawaited: u32,
+    alarm: Alarm,
     bell: RawFd,
     bell_armed: bool,
     rung: bool,
@@ -129,6 +139,8 @@ impl Ring {
             to_arm: Vec::new(),
             to_send: Vec::new(),
             messages: Messages::default(),
+            unawaited: 0,
+            alarm: Alarm::default(),
             bell,
             bell_armed: false,
             rung: false,
@@ -206,8 +218,12 @@ impl Ring {
         if socket.closing || socket.sending || socket.to_send.is_empty() || socket.connect != Connect::Done {
             return;
         }
-        let (entry, bytes) = self.messages.send(key, socket.raw_fd(), &socket.to_send);
+        let small = socket.to_send.bytes() <= TRY_BYTES_MAX;
+        let mode = if small && !socket.send_full { SendMode::Try } else { SendMode::Wait };
+        let (entry, bytes) = self.messages.send(key, socket.raw_fd(), &socket.to_send, mode);
         self.queue.push(entry);
+        let awaited = socket.send_task != TaskId::NONE || socket.shutdown == Shutdown::WhenSent;
+        self.unawaited += u32::from(mode == SendMode::Try && !awaited);
         socket.sending = true;
         socket.sending_bytes = bytes;
         socket.ops += 1;
@@ -223,6 +239,20 @@ impl Ring {
 
     fn close_fd(&mut self, fd: OwnedFd) {
         self.queue.push(op::close(fd.into_raw_fd()));
+    }
+
+    /// The timeout that the wait itself needs: none if the alarm ends it.
+    fn timeout_ms(&mut self, patience: Patience) -> Option<u64> {
+        let Patience::Until { now, ms } = patience else { return patience.timeout_ms() };
+        match self.alarm.end_by(now, ms) {
+            Ending::Timeout => Some(ms),
+            Ending::Armed => None,
+            Ending::Arm { entry, first } => {
+                self.in_flight += usize::from(first);
+                self.queue.push(entry);
+                None
+            }
+        }
     }
 
     /// Everything that belongs into the next submission.
@@ -302,10 +332,11 @@ impl Ring {
     }
 
     fn visit(&mut self, scope: &mut Scope<'_>, timeout_ms: Option<u64>) -> io::Result<()> {
+        let unawaited = std::mem::take(&mut self.unawaited);
         if self.queue.is_overflown() {
             scope.stats.cq_overflows += 1;
         }
-        if self.queue.visit(timeout_ms)? {
+        if self.queue.visit(timeout_ms, 1 + unawaited)? {
             scope.stats.visits += 1;
         }
         if self.queue.is_flushed() {
@@ -433,21 +464,21 @@ impl Backend for Ring {
         }
     }
 
-    fn wait(&mut self, scope: &mut Scope<'_>, timeout_ms: Option<u64>) -> io::Result<bool> {
+    fn wait(&mut self, scope: &mut Scope<'_>, patience: Patience) -> io::Result<bool> {
         // What completed without a visit is applied first: its follow-ups go with this submission.
         self.drain(scope);
         self.prepare(scope);
-        while !self.queue.refill() {
-            self.visit(scope, Some(0))?;
-        }
         let timeout = if scope.tasks.has_ready() || self.rung {
             Some(0)
         } else if self.to_arm.is_empty() {
-            timeout_ms
+            self.timeout_ms(patience)
         } else {
             // Without memory to receive into: look again soon.
-            Some(timeout_ms.unwrap_or(1).min(1))
+            Some(patience.timeout_ms().unwrap_or(1).min(1))
         };
+        while !self.queue.refill() {
+            self.visit(scope, Some(0))?;
+        }
         self.visit(scope, timeout)?;
         Ok(std::mem::take(&mut self.rung))
     }
@@ -484,7 +515,7 @@ impl Ring {
 
     /// Lets the kernel work without looking at what it did.
     pub(super) fn visit_for_test(&mut self) {
-        self.queue.visit(Some(0)).unwrap();
+        self.queue.visit(Some(0), 1).unwrap();
     }
 
     /// Cancels the send or the multishot receive of a socket as if the kernel had ended it.
@@ -502,7 +533,7 @@ impl Ring {
         let linked = op::close(-1).flags(io_uring::squeue::Flags::IO_LINK);
         [io_uring::opcode::Nop::new().build(), linked].map(|entry| {
             self.queue.push(entry);
-            self.queue.visit(Some(1000)).unwrap();
+            self.queue.visit(Some(1000), 1).unwrap();
             let mut batch = [const { MaybeUninit::uninit() }; BATCH];
             self.queue.completions(&mut batch).first().map_or(0, io_uring::cqueue::Entry::result)
         })
@@ -517,7 +548,7 @@ impl Drop for Ring {
             if flushed && self.in_flight == 0 {
                 return;
             }
-            if self.queue.visit(Some(10)).is_err() {
+            if self.queue.visit(Some(10), 1).is_err() {
                 break;
             }
             let mut batch = [const { MaybeUninit::uninit() }; BATCH];

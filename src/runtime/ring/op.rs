@@ -22,8 +22,25 @@ const SEND_BYTES_MAX: usize = 256 * 1024;
 const POLL_FIRST: u16 = 1;
 /// `IORING_RECV_MULTISHOT`.
 const RECV_MULTISHOT: u16 = 2;
-/// With `MSG_WAITALL` the kernel goes on after a short send itself; a short count is still handled.
-const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+/// How a send goes about a socket without room for all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SendMode {
+    /// It completes at submission, with what there was room for.
+    Try,
+    /// It waits for room: with `MSG_WAITALL` the kernel goes on after a short send itself. A short count is still
+    /// handled.
+    Wait,
+}
+
+impl SendMode {
+    fn flags(self) -> i32 {
+        libc::MSG_NOSIGNAL
+            | match self {
+                Self::Try => libc::MSG_DONTWAIT,
+                Self::Wait => libc::MSG_WAITALL,
+            }
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -40,6 +57,8 @@ pub(super) enum Op {
     Close = 7,
     /// The mailbox's bell.
     Bell = 8,
+    /// The standing timeout.
+    Alarm = 9,
 }
 
 impl Op {
@@ -57,6 +76,7 @@ impl Op {
             6 => Some(Self::Cancel),
             7 => Some(Self::Close),
             8 => Some(Self::Bell),
+            9 => Some(Self::Alarm),
             _ => None,
         };
         let generation = (user_data >> 32) as u32 & 0x00ff_ffff;
@@ -179,11 +199,18 @@ impl Messages {
 
     /// An entry that sends the first chunks of a queue, and how many bytes that are. The chunks stay in the queue,
     /// untouched, until the completion.
-    pub(super) fn send(&mut self, key: SocketKey, fd: RawFd, queue: &ChunkQueue) -> (squeue::Entry, usize) {
+    pub(super) fn send(
+        &mut self,
+        key: SocketKey,
+        fd: RawFd,
+        queue: &ChunkQueue,
+        mode: SendMode,
+    ) -> (squeue::Entry, usize) {
         let user_data = Op::Send.user_data(key);
         let mut chunks = queue.iter();
         if let (Some(only), None) = (chunks.next(), chunks.next()) {
-            let entry = opcode::Send::new(Fd(fd), only.as_ptr(), only.len() as u32).flags(SEND_FLAGS).build();
+            let entry =
+                opcode::Send::new(Fd(fd), only.as_ptr(), only.len() as u32).flags(mode.flags()).build();
             return (entry.user_data(user_data), only.len());
         }
         if self.used == self.all.len() {
@@ -203,7 +230,7 @@ impl Messages {
         message.header.msg_iov = message.buffers.as_mut_ptr();
         message.header.msg_iovlen = count;
         let header = &raw const message.header;
-        let entry = opcode::SendMsg::new(Fd(fd), header).flags(SEND_FLAGS as u32).build();
+        let entry = opcode::SendMsg::new(Fd(fd), header).flags(mode.flags() as u32).build();
         (entry.user_data(user_data), bytes)
     }
 }
@@ -229,8 +256,8 @@ mod tests {
     #[test]
     fn user_data_carries_op_generation_and_slot() {
         let key = SocketKey { slot: u32::MAX - 1, generation: 0x00fe_dcba };
-        for op in [Op::Accept, Op::Connect, Op::Recv, Op::RecvBulk, Op::Send, Op::Cancel, Op::Close, Op::Bell]
-        {
+        let ops = [Op::Accept, Op::Connect, Op::Recv, Op::RecvBulk, Op::Send, Op::Cancel, Op::Close];
+        for op in ops.into_iter().chain([Op::Bell, Op::Alarm]) {
             assert_eq!(Op::parse(op.user_data(key)), (Some(op), key));
         }
         assert_eq!(Op::parse(0).0, None);

@@ -45,7 +45,7 @@ impl Ring {
         let mode =
             RecvMode { op: Op::Recv, group: self.small.group(), multishot, bytes_max, poll_first: true };
         self.track(op::recv(key, near.as_raw_fd(), mode));
-        self.queue.visit(Some(0))?;
+        self.queue.visit(Some(0), 1)?;
         far.write_all(b"!")?;
         let got = self.await_completion()?;
         let chunk = cqueue::buffer_select(got.flags()).and_then(|id| self.small.take(id));
@@ -65,7 +65,7 @@ impl Ring {
         let listener = UnixListener::bind_addr(&address)?;
         let key = SocketKey { slot: 0, generation: 0 };
         self.track(op::accept(key, listener.as_raw_fd()));
-        self.queue.visit(Some(0))?;
+        self.queue.visit(Some(0), 1)?;
         let _client = UnixStream::connect_addr(&address)?;
         let got = self.await_completion()?;
         self.discard_descriptor(&got);
@@ -82,7 +82,7 @@ impl Ring {
 
     fn await_completion(&mut self) -> io::Result<cqueue::Entry> {
         for _ in 0..VISITS_MAX {
-            self.queue.visit(Some(10))?;
+            self.queue.visit(Some(10), 1)?;
             // One at a time: one that came with it, such as an accept's end for want of descriptors, is the next answer.
             let mut one = [MaybeUninit::uninit()];
             if let Some(completion) = self.queue.completions(&mut one).first() {

@@ -79,6 +79,8 @@ impl Queue {
             opcode::AsyncCancel::CODE,
             opcode::PollAdd::CODE,
             opcode::Close::CODE,
+            opcode::Timeout::CODE,
+            opcode::TimeoutUpdate::CODE,
         ]
         .map(Restriction::sqe_op)
         .into();
@@ -144,8 +146,8 @@ impl Queue {
         true
     }
 
-    /// Submits what is queued and waits up to `timeout_ms` for a completion (`None`: for ever, 0: not at all). Returns
-    /// whether the kernel was entered.
+    /// Submits what is queued and waits up to `timeout_ms` (`None`: for ever, 0: not at all) for so many completions.
+    /// Returns whether the kernel was entered.
     ///
     /// Not used: a longer wait for more completions (`min_wait`, 6.12), which would save the turn that a send's completion
     /// costs. Its timer is always the next to fire; in a virtual machine arming it costs an exit of the guest and doubled
@@ -154,7 +156,7 @@ impl Queue {
     /// # Errors
     /// The ring itself is unusable. Timeouts, signals and passing lack of resources are no errors: the next visit goes
     /// on where this one stopped.
-    pub(super) fn visit(&mut self, timeout_ms: Option<u64>) -> io::Result<bool> {
+    pub(super) fn visit(&mut self, timeout_ms: Option<u64>, completions: u32) -> io::Result<bool> {
         let queue = self.ring.submission();
         let to_submit = queue.len() as u32;
         let wait = timeout_ms != Some(0);
@@ -164,7 +166,7 @@ impl Queue {
         drop(queue);
         let fd = self.registered.map_or_else(|| self.ring.as_raw_fd(), |index| index as RawFd);
         let args = EnterArgs::new(timeout_ms);
-        match sys::ring_enter(fd, to_submit, u32::from(wait), self.flags.bits(), &args) {
+        match sys::ring_enter(fd, to_submit, if wait { completions } else { 0 }, self.flags.bits(), &args) {
             Ok(()) => Ok(true),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(true),

@@ -14,7 +14,7 @@ use network::{Actor, Notice, Received};
 pub use network::{SimEnd, SimNetwork};
 
 use super::Endpoint;
-use super::backend::{Backend, Scope};
+use super::backend::{Backend, Patience, Scope};
 use super::socket::{Connect, RecvEnd, Shutdown, SocketKey};
 use super::sys::{self, RawAddr};
 use crate::buffer::{Chunk, ChunkSize};
@@ -336,7 +336,7 @@ impl Backend for Sim {
         }
     }
 
-    fn wait(&mut self, scope: &mut Scope<'_>, timeout_ms: Option<u64>) -> io::Result<bool> {
+    fn wait(&mut self, scope: &mut Scope<'_>, patience: Patience) -> io::Result<bool> {
         scope.stats.visits += 1;
         for key in std::mem::take(&mut self.to_send) {
             self.send(scope, key);
@@ -353,10 +353,10 @@ impl Backend for Sim {
         if notices.is_empty()
             && !rung
             && !scope.tasks.has_ready()
-            && timeout_ms != Some(0)
+            && patience != Patience::None
             && self.to_send.is_empty()
         {
-            let until = timeout_ms.map(|ms| world.now_ns() + ms * 1_000_000);
+            let until = patience.timeout_ms().map(|ms| world.now_ns() + ms * 1_000_000);
             world.idle(self.actor, until)?;
         } else {
             world.busy(self.actor);
