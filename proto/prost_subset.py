@@ -43,8 +43,9 @@ KEEP = {
         'envoy.type.matcher.v3': '''StringMatcher ListStringMatcher RegexMatcher RegexMatchAndSubstitute''',
     },
     'listener': {
-        'envoy.config.listener.v3': '''Listener Listener.DeprecatedV1 AdditionalAddress FilterChain FilterChainMatch
-            Filter ListenerFilter''',
+        'envoy.config.listener.v3': '''Listener Listener.DeprecatedV1 Listener.ConnectionBalanceConfig
+            Listener.ConnectionBalanceConfig.ExactBalance AdditionalAddress FilterChain FilterChainMatch Filter
+            ListenerFilter''',
     },
     'http_connection_manager': {
         'envoy.extensions.filters.network.http_connection_manager.v3': '''HttpConnectionManager

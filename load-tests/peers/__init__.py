@@ -24,6 +24,8 @@ class Setup:
     routes: int = 1
     # Started so that it can reload its configuration.
     reloads: bool = False
+    # Every worker gets as many connections (Envoy's `exact_balance`).
+    exact_balance: bool = False
 
     def host(self):
         """The Host that requests name."""
@@ -101,7 +103,13 @@ def known():
     return {peer.name: peer for module in modules for peer in module.PEERS}
 
 
+def without_balance(setup):
+    if setup.exact_balance:
+        raise errors.Unsupported("no such setting")
+
+
 def only_one_route(setup):
+    without_balance(setup)
     if setup.routes > 1:
         raise errors.Unsupported("no routing of its own")
     if setup.reloads:

@@ -38,6 +38,8 @@ LIMITS = """\
 
 def listener(setup, place, kind="", routes="load"):
     """A listener with one virtual host per route; a single one answers to every name."""
+    if setup.exact_balance:
+        kind += "connection_balance_config: {exact_balance: {}}\n  "
     text = LISTENER.format(type=kind, port=place.port, manager=MANAGER, routes=routes)
     for i in range(setup.routes):
         text += HOST.format(i=i, domain=f"h{i}.test" if setup.routes > 1 else "*")

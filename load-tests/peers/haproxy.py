@@ -4,7 +4,7 @@ import os
 import signal
 
 from loads import tools as installed
-from peers import Peer
+from peers import Peer, without_balance
 
 CONFIG = """\
 global
@@ -38,6 +38,7 @@ class HaProxy(Peer):
         return installed.version([self.binary, "-v"])
 
     def command(self, setup, place):
+        without_balance(setup)
         choice = "  default_backend b0"
         if setup.routes > 1:
             map_file = place.folder / "hosts.map"

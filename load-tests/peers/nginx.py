@@ -4,7 +4,7 @@ import os
 import signal
 
 from loads import tools as installed
-from peers import Peer
+from peers import Peer, without_balance
 
 # Connections are memory to nginx, used or not: `worker_connections` is enough for all scenarios, and no more.
 # A pool as large as the load for one route; small ones where there are thousands.
@@ -41,6 +41,7 @@ class Nginx(Peer):
         return installed.version([self.binary, "-v"])
 
     def command(self, setup, place):
+        without_balance(setup)
         keep = KEEP_ALIVE_ONE if setup.routes == 1 else KEEP_ALIVE_MANY
         hosts = "".join(
             HOST.format(i=i, port=place.port, upstream=place.upstream, keep=keep, backlog="" if i else " backlog=4096")

@@ -19,6 +19,12 @@ pub const LARGE_CHUNKS_WARM: usize = 2;
 pub const SOCKETS_MAX: usize = 1 << 20;
 /// Connections accepted from one listening socket before other work gets its turn.
 pub const ACCEPTS_PER_TURN: usize = 64;
+/// Connections of one listener on their way to one worker; beyond it the worker that accepted them serves them. Reason:
+/// a worker that does not get on must not collect them.
+pub const HANDOVERS_MAX: u64 = 1024;
+/// Workers whose numbers are compared before a connection is handed over, unless the balance is exact. Reason: each may
+/// be a cache line from another core; the best of eight at random is close to the best of all.
+pub const WORKERS_LOOKED_AT_MAX: usize = 8;
 /// Task polls between two visits to the kernel: more wait for the next turn, so that no burst starves the sockets.
 pub const POLLS_PER_TURN: usize = 512;
 /// Buffers handed to one `sendmsg`.

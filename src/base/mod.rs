@@ -1,4 +1,5 @@
 //! Clock, random numbers, hashing, regular expressions, and every hard maximum. Imports nothing of the crate.
+pub mod balance;
 pub mod clock;
 pub mod edits;
 pub mod hash;

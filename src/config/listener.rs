@@ -8,6 +8,7 @@ use super::address::Address;
 use super::http::HttpConnectionManager;
 use super::metadata::Metadata;
 use super::socket::SocketOption;
+use crate::base::balance::Policy;
 
 /// One listener.
 #[derive(Debug, Clone)]
@@ -34,6 +35,9 @@ pub struct Listener {
     /// One socket per worker with SO_REUSEPORT, or one shared by all. Default true; sockets of Unix
     /// domain are always shared. Source: `enable_reuse_port`.
     pub enable_reuse_port: bool,
+    /// Which worker serves a connection. Default: the one that accepted it, unless that is ahead of another. Source:
+    /// `connection_balance_config`.
+    pub connection_balance: Policy,
     /// `IP_FREEBIND`: bind to an address no interface has. Default off. Source: `freebind`.
     pub freebind: bool,
     /// Length of the kernel's accept queue (`listen`); the kernel cuts it to

@@ -11,8 +11,9 @@ use std::task::Poll;
 
 use super::chain::HttpChain;
 use super::context::WorkerContext;
+use super::handover::Place;
 use super::http;
-use super::listener::{ConnectionPermit, Listener};
+use super::listener::ConnectionPermit;
 use crate::base::clock::Now;
 use crate::protocol::http::forwarding;
 use crate::runtime::{Recycled, TcpStream, Timer};
@@ -22,7 +23,7 @@ use crate::telemetry::names::{HttpHistogram, HttpStat, ListenerHistogram, Listen
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) context: Rc<WorkerContext>,
-    pub(super) listener: Rc<Listener>,
+    pub(super) listener: Place,
     pub(super) chain: Rc<HttpChain>,
     pub(super) stream: TcpStream,
     /// One timer for all deadlines of the connection and its requests.
@@ -71,8 +72,8 @@ enum Waited {
 /// Serves a new connection in a task of its own.
 pub(super) fn spawn(
     context: &Rc<WorkerContext>,
-    listener: &Rc<Listener>,
-    chain: &Rc<HttpChain>,
+    listener: Place,
+    chain: Rc<HttpChain>,
     stream: TcpStream,
     remote: SocketAddr,
     local: SocketAddr,
@@ -84,8 +85,8 @@ pub(super) fn spawn(
         opened: context.runtime.now(),
         peer: forwarding::Downstream::new(Some(remote.ip()), Some(local), false, &chain.manager.forwarding),
         context: Rc::clone(context),
-        listener: Rc::clone(listener),
-        chain: Rc::clone(chain),
+        listener,
+        chain,
         stream,
         remote,
         local,

@@ -11,10 +11,11 @@ use std::task::Poll;
 use super::chain::HttpChain;
 use super::context::WorkerContext;
 use super::downstream;
+use super::handover::{Place, Share, dispatch};
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::config::listener::Listener as Config;
-use crate::runtime::{TcpListener, TcpStream};
+use crate::runtime::{Accepted, TcpListener, TcpStream};
 use crate::telemetry::metrics::ListenerCells;
 use crate::telemetry::names::{ListenerHistogram, ListenerStat, ServerStat};
 
@@ -29,17 +30,39 @@ pub struct Listener {
     pub chain: Option<Rc<HttpChain>>,
     /// Set to stop accepting; the loop ends when it sees it.
     stopped: Cell<bool>,
+    /// Its part in the balance with other workers; `None`: there are none.
+    pub(super) share: Option<Share>,
 }
 
 impl Listener {
     /// A listener that accepts as soon as its loops run.
-    pub fn new(config: Arc<Config>, stats: ListenerCells, chain: Option<Rc<HttpChain>>) -> Rc<Self> {
-        Rc::new(Self { config, stats, chain, stopped: Cell::new(false) })
+    pub fn new(
+        config: Arc<Config>,
+        stats: ListenerCells,
+        chain: Option<Rc<HttpChain>>,
+        share: Option<Share>,
+    ) -> Rc<Self> {
+        Rc::new(Self { config, stats, chain, stopped: Cell::new(false), share })
     }
 
-    /// No more connections than those whose handshake the kernel has completed. The accept loops must be woken.
+    /// No more connections than those whose handshake the kernel has completed, and those that are on their way from
+    /// other workers. The accept loops must be woken.
     pub fn stop(&self) {
         self.stopped.set(true);
+        self.share.iter().for_each(Share::close);
+    }
+
+    /// Whether no connection is on its way from another worker. Those that have arrived are open connections.
+    pub fn expects_none(&self) -> bool {
+        self.share.as_ref().is_none_or(Share::is_empty)
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.get()
+    }
+
+    pub(super) fn count_handed_over(&self) {
+        self.stats.inc(ListenerStat::DownstreamCxHandedOver);
     }
 }
 
@@ -60,12 +83,12 @@ pub async fn accept(context: Rc<WorkerContext>, listener: Rc<Listener>, socket: 
         }
         for accepted in 0..batch_max.max(1) {
             let next = if listener.stopped.get() {
-                socket.poll_accept_rest()
+                socket.poll_take_rest()
             } else {
-                socket.poll_accept().map_ok(Some)
+                socket.poll_take().map_ok(Some)
             };
             match next {
-                Poll::Ready(Ok(Some(stream))) => admit(&context, &listener, stream),
+                Poll::Ready(Ok(Some(taken))) => dispatch(&context, &listener, taken),
                 // Stopped, and nobody is left who has completed a handshake.
                 Poll::Ready(Ok(None)) => return Poll::Ready(()),
                 Poll::Ready(Err(error)) if is_shortage(&error) => {
@@ -97,8 +120,15 @@ pub async fn accept(context: Rc<WorkerContext>, listener: Rc<Listener>, socket: 
 }
 
 /// Starts to serve a connection, or refuses it.
-fn admit(context: &Rc<WorkerContext>, listener: &Rc<Listener>, stream: TcpStream) {
-    let Some(chain) = &listener.chain else {
+pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Accepted) {
+    let stream = match TcpStream::adopt(&context.runtime, accepted) {
+        Ok(stream) => stream,
+        Err(error) => {
+            context.server.add(ServerStat::IoAcceptEmfile, u64::from(is_shortage(&error)));
+            return;
+        }
+    };
+    let Some(chain) = listener.chain.clone() else {
         listener.stats.inc(ListenerStat::NoFilterChainMatch);
         return;
     };

@@ -6,6 +6,7 @@
 use std::io;
 use std::task::Poll;
 
+use super::endpoint::Endpoint;
 use super::socket::{SocketKey, Sockets};
 use super::stats::Stats;
 use super::sys::RawAddr;
@@ -60,15 +61,15 @@ pub(super) trait Backend {
     /// Sends what is queued, now or with the next visit to the kernel. At most one send per socket is under way.
     fn start_send(&mut self, scope: &mut Scope<'_>, key: SocketKey);
 
-    /// The next accepted connection, registered. Pending registers the current task.
-    fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<SocketKey>>;
+    /// The next accepted connection, which nobody watches yet. Pending registers the current task.
+    fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>>;
 
     /// Stops accepting and returns what was accepted, and what waits to be, one by one; `None` when that is all.
     fn poll_accept_rest(
         &mut self,
         scope: &mut Scope<'_>,
         key: SocketKey,
-    ) -> Poll<io::Result<Option<SocketKey>>>;
+    ) -> Poll<io::Result<Option<Endpoint>>>;
 
     /// The owner lets go: cancels what is under way, closes, frees the slot when the kernel is done with it.
     fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey);

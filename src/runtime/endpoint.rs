@@ -97,6 +97,30 @@ impl Endpoint {
     }
 }
 
+/// An accepted connection that no worker watches yet, so that it may go to another. Dropping it closes it.
+#[derive(Debug)]
+pub struct Accepted(pub(super) Parcel);
+
+/// What of an endpoint crosses threads.
+#[derive(Debug)]
+pub(super) enum Parcel {
+    /// A descriptor is one of the process.
+    Fd(OwnedFd),
+    /// The number of a socket in the world that all of its runtimes share.
+    #[cfg(test)]
+    Sim(usize),
+}
+
+impl From<Endpoint> for Accepted {
+    fn from(endpoint: Endpoint) -> Self {
+        Self(match endpoint {
+            Endpoint::Fd(fd) => Parcel::Fd(fd),
+            #[cfg(test)]
+            Endpoint::Sim(end) => Parcel::Sim(end.detach()),
+        })
+    }
+}
+
 impl From<OwnedFd> for Endpoint {
     fn from(fd: OwnedFd) -> Self {
         Self::Fd(fd)

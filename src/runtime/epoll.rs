@@ -8,6 +8,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::task::Poll;
 
 use super::backend::{Backend, Patience, Scope};
+use super::endpoint::Endpoint;
 use super::socket::{Connect, RecvEnd, Shutdown, SocketKey};
 use super::sys::{self, RawAddr};
 use crate::base::limits;
@@ -140,7 +141,7 @@ impl Backend for Epoll {
         }
     }
 
-    fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<SocketKey>> {
+    fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>> {
         let listener = scope.sockets.live(key);
         if !listener.readable {
             listener.recv_task = scope.tasks.current();
@@ -149,12 +150,7 @@ impl Backend for Epoll {
         match sys::accept(listener.raw_fd()) {
             Ok(fd) => {
                 scope.stats.accepted += 1;
-                let accepted = scope.sockets.insert(fd);
-                if let Err(error) = self.register(scope, accepted) {
-                    scope.sockets.remove(accepted);
-                    return Poll::Ready(Err(error));
-                }
-                Poll::Ready(Ok(accepted))
+                Poll::Ready(Ok(fd.into()))
             }
             Err(error) => {
                 listener.readable = false;
@@ -171,7 +167,7 @@ impl Backend for Epoll {
         &mut self,
         scope: &mut Scope<'_>,
         key: SocketKey,
-    ) -> Poll<io::Result<Option<SocketKey>>> {
+    ) -> Poll<io::Result<Option<Endpoint>>> {
         scope.sockets.live(key).readable = true;
         match self.poll_accept(scope, key) {
             Poll::Ready(accepted) => Poll::Ready(accepted.map(Some)),

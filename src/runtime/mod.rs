@@ -35,6 +35,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use backend::{Backend, Patience, Scope};
+use endpoint::Parcel;
 pub use process::{give_back_startup_pages, local_address};
 use socket::{Socket, SocketKey, Sockets};
 use task::Tasks;
@@ -45,7 +46,7 @@ use crate::base::edits::Edits;
 use crate::base::limits;
 use crate::buffer::Pool;
 
-pub use endpoint::Endpoint;
+pub use endpoint::{Accepted, Endpoint};
 pub use probe::{BackendInfo, IoBackend, IoChoice, LevelSurvey, RingOptions, survey};
 pub use refusal::{Cause, Refusal};
 pub use ring::RingLevel;
@@ -112,6 +113,17 @@ impl Driver {
             Self::Epoll(_) | Self::Ring(_) => clock.now(),
             #[cfg(test)]
             Self::Sim(sim) => Now(sim.network().now_ns()),
+        }
+    }
+
+    /// An accepted connection, as a socket of this runtime.
+    fn unpack(&self, accepted: Accepted) -> Endpoint {
+        match (self, accepted.0) {
+            (_, Parcel::Fd(fd)) => Endpoint::Fd(fd),
+            #[cfg(test)]
+            (Self::Sim(sim), Parcel::Sim(id)) => sim.network().attach(id),
+            #[cfg(test)]
+            (_, Parcel::Sim(_)) => unreachable!("the world's sockets stay in it"),
         }
     }
 

@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::Runtime;
-use super::endpoint::Endpoint;
+use super::endpoint::{Accepted, Endpoint};
 use super::socket::{Connect, Shutdown, SocketKey};
 use super::sys::RawAddr;
 use crate::base::limits;
@@ -88,6 +88,15 @@ impl TcpStream {
         })
         .await?;
         Ok(stream)
+    }
+
+    /// Takes on a connection that this worker, or another, has accepted.
+    ///
+    /// # Errors
+    /// The back end cannot watch it; it is closed.
+    pub fn adopt(runtime: &Runtime, accepted: Accepted) -> io::Result<Self> {
+        let endpoint = runtime.with_scope(|driver, _| driver.unpack(accepted));
+        Ok(Self { runtime: runtime.clone(), key: runtime.adopt(endpoint, false)? })
     }
 
     /// Received bytes in order, `None` once the peer has finished. Pending wakes the current task later.
@@ -295,27 +304,31 @@ impl TcpListener {
         Ok(Self { runtime: runtime.clone(), key: runtime.adopt(endpoint, true)? })
     }
 
-    /// The next connection.
+    /// The next connection, taken on by this worker.
+    ///
+    /// # Errors
+    /// As [`TcpListener::poll_take`] and [`TcpStream::adopt`].
+    pub fn poll_accept(&self) -> Poll<io::Result<TcpStream>> {
+        self.poll_take().map(|taken| TcpStream::adopt(&self.runtime, taken?))
+    }
+
+    /// The next connection, which any worker may take on.
     ///
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`: out of resources, rest and try again; others concern one connection.
-    pub fn poll_accept(&self) -> Poll<io::Result<TcpStream>> {
+    pub fn poll_take(&self) -> Poll<io::Result<Accepted>> {
         let accepted = self.runtime.with_backend(|backend, scope| backend.poll_accept(scope, self.key));
-        accepted.map_ok(|key| self.stream(key))
+        accepted.map_ok(Accepted::from)
     }
 
     /// Stops accepting: returns the connections whose handshake is complete, one by one, then `None`. Their peers believe
     /// to be connected; closing the listener would reset them.
     ///
     /// # Errors
-    /// As [`TcpListener::poll_accept`].
-    pub fn poll_accept_rest(&self) -> Poll<io::Result<Option<TcpStream>>> {
+    /// As [`TcpListener::poll_take`].
+    pub fn poll_take_rest(&self) -> Poll<io::Result<Option<Accepted>>> {
         let accepted = self.runtime.with_backend(|backend, scope| backend.poll_accept_rest(scope, self.key));
-        accepted.map_ok(|key| key.map(|key| self.stream(key)))
-    }
-
-    fn stream(&self, key: SocketKey) -> TcpStream {
-        TcpStream { runtime: self.runtime.clone(), key }
+        accepted.map_ok(|endpoint| endpoint.map(Accepted::from))
     }
 }
 

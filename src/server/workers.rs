@@ -53,14 +53,15 @@ impl Workers {
         let connections = ConnectionLimit::new(bootstrap.overload.max_active_downstream_connections);
         let running =
             Arc::new(Running { left: std::sync::atomic::AtomicUsize::new(count), ended: Notify::new() });
-        let mut mailboxes = Vec::new();
+        let boxed = |index| mailbox().map_err(|error| format!("worker {index} has no mailbox: {error}"));
+        let (mailboxes, receivers): (Vec<_>, Vec<_>) =
+            (0..count).map(boxed).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
         let mut threads = Vec::new();
-        for index in 0..count {
-            let (sender, receiver) =
-                mailbox().map_err(|error| format!("worker {index} has no mailbox: {error}"))?;
+        for (index, receiver) in receivers.into_iter().enumerate() {
             let setup = Setup {
                 index,
                 workers: count,
+                peers: mailboxes.clone(),
                 seed: seed(index),
                 connections: connections.clone(),
                 access_log: AccessLogSetup {
@@ -101,7 +102,6 @@ impl Workers {
                 .name(format!("worker-{index}"))
                 .spawn(body)
                 .map_err(|error| format!("worker {index} cannot start: {error}"))?;
-            mailboxes.push(sender);
             threads.push(thread);
         }
         drop(chosen);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{HostRegistry, HttpResource, ListenerResource, Snapshot, note_members};
+use crate::base::balance::Balance;
 use crate::cluster::{ClusterSet, ClusterSpec};
 use crate::config::cluster::Cluster;
 use crate::config::listener::{FilterChain, Listener, NetworkFilter};
@@ -51,7 +52,9 @@ impl Compiler<'_> {
         let chain = filter_chains.first_mut().or(default_filter_chain.as_mut()).map(Arc::make_mut);
         let http = chain.map(|chain| self.http(chain, &stat_name)).transpose()?.flatten();
         let stats = self.registry.listener(&stat_name);
-        Ok(Arc::new(ListenerResource { config: Arc::clone(config), stats, http }))
+        let workers = self.registry.workers();
+        let balance = (workers > 1).then(|| Arc::new(Balance::new(config.connection_balance, workers)));
+        Ok(Arc::new(ListenerResource { config: Arc::clone(config), stats, balance, http }))
     }
 
     fn http(

@@ -6,6 +6,7 @@ mod hosts;
 
 use std::sync::Arc;
 
+use crate::base::balance::Balance;
 use crate::cluster::ClusterSet;
 use crate::config::listener::Listener;
 use crate::filter::ConnectionManager;
@@ -27,6 +28,8 @@ pub struct Snapshot {
 pub struct ListenerResource {
     pub config: Arc<Listener>,
     pub stats: Arc<Scope<ListenerStat>>,
+    /// How its connections spread over the workers; `None`: there is one.
+    pub balance: Option<Arc<Balance>>,
     /// What serves its connections; `None`: no chain matches any.
     pub http: Option<Arc<HttpResource>>,
 }

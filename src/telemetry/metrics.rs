@@ -278,7 +278,10 @@ impl<S: Stats> Scope<S> {
     }
 }
 
+/// Begins on a cache line and fills whole ones, so that no other allocation, of another writer perhaps, lies on
+/// them. Histograms and tables of codes are allocated by the writer's own thread, from pages of its own.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Block<S: Stats> {
     values: S::Values,
     histograms: Box<[Histogram]>,
@@ -322,6 +325,26 @@ mod tests {
         assert_eq!(scope.value(row), (1, true));
         cells.gauge_dec(HttpStat::DownstreamCxActive);
         assert_eq!(scope.value(row), (0, true));
+    }
+
+    #[test]
+    fn cells_of_two_writers_share_no_cache_line() {
+        const LINE: usize = 64;
+        let scope = Scope::<ListenerStat>::new(&["l"], 4);
+        let mut lines = std::collections::BTreeMap::new();
+        let slots = [Slot::Control, Slot::Log].into_iter().chain((0..4).map(Slot::Worker));
+        for (writer, cells) in slots.map(|slot| scope.cells(slot)).enumerate() {
+            let block = &*cells.0;
+            let (first, bytes) = (std::ptr::from_ref(block).addr(), size_of_val(block));
+            assert_eq!(
+                (first % LINE, bytes % LINE),
+                (0, 0),
+                "the lines are its own, whoever allocates beside it"
+            );
+            for line in first / LINE..(first + bytes) / LINE {
+                assert_eq!(lines.insert(line, writer), None, "a line of two writers");
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::Command;
 use crate::base::clock::Now;
 use crate::config::listener::TrafficDirection;
-use crate::proxy::{self, HttpChain, Listener, WorkerContext};
+use crate::proxy::{self, Courier, HttpChain, Listener, Share, WorkerContext};
+use crate::runtime::mailbox::MailboxSender;
 use crate::runtime::{Endpoint, TcpListener};
 use crate::snapshot::{ListenerResource, Snapshot};
 use crate::telemetry::{ServerStat, Slot};
@@ -18,19 +19,33 @@ pub(super) struct Worker {
     context: Rc<WorkerContext>,
     index: usize,
     listeners: RefCell<Vec<Rc<Listener>>>,
+    courier: Courier,
     /// When the drain ends in any case.
     drain_until: Cell<Option<Now>>,
 }
 
 impl Worker {
-    pub(super) fn new(context: Rc<WorkerContext>, index: usize) -> Self {
-        Self { context, index, listeners: RefCell::default(), drain_until: Cell::new(None) }
+    pub(super) fn new(context: Rc<WorkerContext>, index: usize, peers: Vec<MailboxSender<Command>>) -> Self {
+        let courier = Courier::new(move |to, handover| {
+            // A worker that is gone was out of time, as this one will be: the connection is closed.
+            peers.get(to).map(|peer| peer.send(Command::Serve(handover)));
+        });
+        Self { context, index, listeners: RefCell::default(), courier, drain_until: Cell::new(None) }
     }
 
     pub(super) fn obey(&self, command: Command) {
         let context = &self.context;
         match command {
             Command::Start { snapshot, sockets } => self.start(&snapshot, sockets),
+            Command::Serve(handover) => {
+                let listeners = self.listeners.borrow();
+                // Nobody gives to a worker before it has opened the listener.
+                let listener = listeners.iter().find(|listener| handover.is_of(listener));
+                debug_assert!(listener.is_some());
+                if let Some(listener) = listener {
+                    handover.serve(context, listener);
+                }
+            }
             Command::Hosts { cluster, hosts } => {
                 context.clusters.update_hosts(cluster, hosts);
             }
@@ -55,7 +70,9 @@ impl Worker {
     /// Whether the drain is over: nobody is served any more, or its time is up.
     pub(super) fn is_finished(&self) -> bool {
         self.drain_until.get().is_some_and(|until| {
-            (self.context.accepting.get() == 0 && self.context.open.get() == 0)
+            (self.context.accepting.get() == 0
+                && self.context.open.get() == 0
+                && self.listeners.borrow().iter().all(|listener| listener.expects_none()))
                 || self.context.runtime.now() >= until
         })
     }
@@ -101,7 +118,11 @@ impl Worker {
         let chain = resource.http.as_ref().map(|http| {
             Rc::new(HttpChain::new(Arc::clone(&http.manager), http.stats.cells(slot), &http.chain))
         });
-        Listener::new(Arc::clone(&resource.config), resource.stats.cells(slot), chain)
+        let share = resource
+            .balance
+            .as_ref()
+            .map(|balance| Share::open(Arc::clone(balance), self.index, self.courier.clone()));
+        Listener::new(Arc::clone(&resource.config), resource.stats.cells(slot), chain, share)
     }
 
     fn stop_listeners(&self, inbound_only: bool) {

@@ -10,11 +10,11 @@ use std::time::Duration;
 use crate::cluster::HostSpec;
 use crate::format::access_log_buffer::AccessLogBuffer;
 use crate::format::access_log_queue::LogQueue;
-use crate::proxy::{ConnectionLimit, WorkerContext};
+use crate::proxy::{ConnectionLimit, Handover, WorkerContext};
 #[cfg(test)]
 use crate::runtime::Endpoint;
 use crate::runtime::Runtime;
-use crate::runtime::mailbox::Mailbox;
+use crate::runtime::mailbox::{Mailbox, MailboxSender};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Registry, ServerStat, Slot};
 
@@ -23,6 +23,8 @@ use crate::telemetry::{Registry, ServerStat, Slot};
 pub enum Command {
     /// Serve this configuration with these listening sockets, by the listener's place in the snapshot.
     Start { snapshot: Arc<Snapshot>, sockets: Vec<(usize, OwnedFd)> },
+    /// Serve a connection that another worker has accepted.
+    Serve(Handover),
     /// A cluster has other endpoints now.
     Hosts { cluster: Arc<str>, hosts: Arc<[HostSpec]> },
     /// Responses tell their clients to close, or no longer.
@@ -42,6 +44,8 @@ pub struct Setup {
     pub index: usize,
     /// How many there are.
     pub workers: usize,
+    /// How to reach all of them, by number.
+    pub peers: Vec<MailboxSender<Command>>,
     /// Seed of its random generator.
     pub seed: u64,
     /// The process's limit of connections.
@@ -100,7 +104,7 @@ impl Core {
             setup.index,
             setup.workers,
         );
-        let worker = Rc::new(apply::Worker::new(Rc::clone(&context), setup.index));
+        let worker = Rc::new(apply::Worker::new(Rc::clone(&context), setup.index, setup.peers.clone()));
         let receiving = Rc::clone(&worker);
         let handle = runtime.clone();
         runtime.spawn(async move {

@@ -14,6 +14,7 @@ mod harness;
 
 mod admin;
 mod backends;
+mod balance;
 mod bodies;
 mod clusters;
 mod doctor;

@@ -399,10 +399,10 @@ impl Backend for Ring {
         }
     }
 
-    fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<SocketKey>> {
+    fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>> {
         let listener = scope.sockets.live(key);
         if let Some(fd) = listener.accepted.pop_front() {
-            return Poll::Ready(Ok(scope.sockets.insert(fd)));
+            return Poll::Ready(Ok(fd.into()));
         }
         if let Some(errno) = listener.accept_error.take() {
             return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
@@ -421,10 +421,10 @@ impl Backend for Ring {
         &mut self,
         scope: &mut Scope<'_>,
         key: SocketKey,
-    ) -> Poll<io::Result<Option<SocketKey>>> {
+    ) -> Poll<io::Result<Option<Endpoint>>> {
         let listener = scope.sockets.live(key);
         if let Some(fd) = listener.accepted.pop_front() {
-            return Poll::Ready(Ok(Some(scope.sockets.insert(fd))));
+            return Poll::Ready(Ok(Some(fd.into())));
         }
         if listener.recv_op != RecvOp::Idle {
             listener.recv_task = scope.tasks.current();
@@ -437,7 +437,7 @@ impl Backend for Ring {
         match sys::accept(listener.raw_fd()) {
             Ok(fd) => {
                 scope.stats.accepted += 1;
-                Poll::Ready(Ok(Some(scope.sockets.insert(fd))))
+                Poll::Ready(Ok(Some(fd.into())))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Ready(Ok(None)),
             Err(error) => Poll::Ready(Err(error)),

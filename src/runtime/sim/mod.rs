@@ -296,7 +296,7 @@ impl Backend for Sim {
         }
     }
 
-    fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<SocketKey>> {
+    fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>> {
         let listener = scope.sockets.live(key);
         listener.recv_task = scope.tasks.current();
         let id = listener.sim_id();
@@ -307,9 +307,7 @@ impl Backend for Sim {
         match self.network.accept(id) {
             Some(endpoint) => {
                 scope.stats.accepted += 1;
-                let accepted = scope.sockets.insert(endpoint);
-                self.register(scope, accepted)?;
-                Poll::Ready(Ok(accepted))
+                Poll::Ready(Ok(endpoint))
             }
             None => Poll::Pending,
         }
@@ -319,7 +317,7 @@ impl Backend for Sim {
         &mut self,
         scope: &mut Scope<'_>,
         key: SocketKey,
-    ) -> Poll<io::Result<Option<SocketKey>>> {
+    ) -> Poll<io::Result<Option<Endpoint>>> {
         match self.poll_accept(scope, key) {
             Poll::Ready(accepted) => Poll::Ready(accepted.map(Some)),
             Poll::Pending => Poll::Ready(Ok(None)),

@@ -24,6 +24,8 @@ pub struct SimNetwork(Rc<RefCell<World>>);
 pub struct SimEnd {
     network: SimNetwork,
     pub(in crate::runtime) id: usize,
+    /// Whether dropping it closes it: not once it is on its way to another runtime.
+    attached: bool,
 }
 
 /// Names a runtime in the world.
@@ -153,7 +155,7 @@ impl SimNetwork {
             address.set_port(world.port());
         }
         world.nodes.push(Node::Listener(Listener { owner: None, local: address, backlog: VecDeque::new() }));
-        Endpoint::Sim(SimEnd { network: self.clone(), id: world.nodes.len() - 1 })
+        Endpoint::Sim(SimEnd { network: self.clone(), id: world.nodes.len() - 1, attached: true })
     }
 
     /// Connects to this address are never answered.
@@ -181,14 +183,20 @@ impl SimNetwork {
         let local = SocketAddr::from(([127, 0, 0, 1], world.port()));
         let stream = Stream::new(local, &mut world);
         world.nodes.push(Node::Stream(stream));
-        Endpoint::Sim(SimEnd { network: self.clone(), id: world.nodes.len() - 1 })
+        Endpoint::Sim(SimEnd { network: self.clone(), id: world.nodes.len() - 1, attached: true })
     }
 
     pub(super) fn accept(&self, listener: usize) -> Option<Endpoint> {
         let mut world = self.0.borrow_mut();
         let Node::Listener(listener) = &mut world.nodes[listener] else { return None };
         let id = listener.backlog.pop_front()?;
-        Some(Endpoint::Sim(SimEnd { network: self.clone(), id }))
+        drop(world);
+        Some(self.attach(id))
+    }
+
+    /// The end that was detached from another runtime of this world.
+    pub(in crate::runtime) fn attach(&self, id: usize) -> Endpoint {
+        Endpoint::Sim(SimEnd { network: self.clone(), id, attached: true })
     }
 }
 
@@ -521,6 +529,12 @@ impl Stream {
 }
 
 impl SimEnd {
+    /// Its number, by which another runtime of the same world attaches it.
+    pub(in crate::runtime) fn detach(mut self) -> usize {
+        self.attached = false;
+        self.id
+    }
+
     fn with_stream<T>(&self, work: impl FnOnce(&mut Stream) -> T) -> Option<T> {
         match &mut self.network.0.borrow_mut().nodes[self.id] {
             Node::Stream(stream) => Some(work(stream)),
@@ -565,6 +579,8 @@ impl SimEnd {
 
 impl Drop for SimEnd {
     fn drop(&mut self) {
-        self.network.0.borrow_mut().close(self.id);
+        if self.attached {
+            self.network.0.borrow_mut().close(self.id);
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod client;
 mod exchange;
+mod handover;
 mod message;
 mod panics;
 mod peer;
@@ -99,12 +100,13 @@ impl World {
         let network = SimNetwork::new(seed, config);
         let front: SocketAddr = FRONT.parse().unwrap();
         let connections = ConnectionLimit::new(None);
-        let cores = (0..workers).map(|index| {
-            let (sender, receiver) = mailbox().unwrap();
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mailbox().unwrap()).unzip();
+        let cores = senders.iter().zip(receivers).enumerate().map(|(index, (sender, receiver))| {
             let runtime = Runtime::sim(&network, receiver.bell()).unwrap();
             let setup = Setup {
                 index,
                 workers,
+                peers: senders.clone(),
                 seed: seed ^ (index as u64 + 1),
                 connections: connections.clone(),
                 access_log: AccessLogSetup {
@@ -115,7 +117,7 @@ impl World {
             };
             let core = Core::new(&setup, &runtime, &registry, receiver);
             core.start_for_test(&snapshot, vec![(0, network.listen(front))]);
-            (core, sender, runtime)
+            (core, sender.clone(), runtime)
         });
         let cores = cores.collect();
         let bells = [(); 2].map(|()| mailbox::<()>().unwrap().1);

@@ -28,6 +28,7 @@ pub(super) fn bootstrap(rng: &mut Rng, weather: Weather) -> String {
     };
     // Nobody is that slow unless a plan says that it stalls.
     let (idle, route) = if weather == Weather::Faulty { ("60s", "90s") } else { ("600s", "0s") };
+    let balance = if rng.below(2) == 0 { "connection_balance_config: {exact_balance: {}}" } else { "" };
     let endpoints: Vec<_> = ENDPOINTS
         .iter()
         .map(|address| {
@@ -42,6 +43,7 @@ pub(super) fn bootstrap(rng: &mut Rng, weather: Weather) -> String {
     stat_prefix: sim
     address: {{socket_address: {{address: {host}, port_value: 80}}}}
     per_connection_buffer_limit_bytes: {down}
+    {balance}
     filter_chains:
     - filters:
       - name: envoy.filters.network.http_connection_manager

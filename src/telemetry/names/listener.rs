@@ -5,6 +5,7 @@ super::metrics! {
     ListenerStat {
         DownstreamCxActive Gauge "downstream_cx_active",
         DownstreamCxDestroy Counter "downstream_cx_destroy",
+        DownstreamCxHandedOver Counter "downstream_cx_handed_over",
         DownstreamCxOverflow Counter "downstream_cx_overflow",
         DownstreamCxTotal Counter "downstream_cx_total",
         DownstreamGlobalCxOverflow Counter "downstream_global_cx_overflow",

@@ -7,6 +7,8 @@ use super::Confinement;
 pub(crate) struct Config {
     /// Fields of the admin endpoint.
     pub(crate) admin: String,
+    /// Lines of the listener, each a field.
+    pub(crate) listener: String,
     /// Fields of the HTTP connection manager.
     pub(crate) manager: String,
     /// All routes, each in braces; by default everything goes to `upstream`.
@@ -30,6 +32,7 @@ impl Config {
     pub(crate) fn to(port: u16) -> Self {
         Self {
             admin: String::new(),
+            listener: String::new(),
             manager: String::new(),
             routes: None,
             cluster: String::new(),
@@ -39,6 +42,12 @@ impl Config {
             open_files: None,
             confinement: None,
         }
+    }
+
+    /// Adds a field of the listener.
+    pub(crate) fn listener(mut self, field: &str) -> Self {
+        self.listener = format!("{}    {field}\n", self.listener);
+        self
     }
 
     /// Adds a field of the HTTP connection manager.
@@ -61,7 +70,7 @@ impl Config {
 
     /// The bootstrap's text.
     pub(crate) fn text(&self, port: u16, admin: u16) -> String {
-        let Self { admin: endpoint, manager, cluster, .. } = self;
+        let Self { admin: endpoint, listener, manager, cluster, .. } = self;
         let routes = self
             .routes
             .clone()
@@ -76,7 +85,7 @@ static_resources:
   listeners:
   - name: test
     address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
-    filter_chains:
+{listener}    filter_chains:
     - filters:
       - name: envoy.filters.network.http_connection_manager
         typed_config: {{

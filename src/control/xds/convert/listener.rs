@@ -8,13 +8,17 @@ use super::http_connection_manager;
 use super::report::Class;
 use super::value::type_name;
 use super::{access_log, socket};
+use crate::base::balance::Policy;
 use crate::config::listener::{
     BUFFER_LIMIT_BYTES_DEFAULT, DrainType, FilterChain, FilterChainMatch, ListenAddress, Listener,
     NetworkFilter, TrafficDirection,
 };
 use crate::config::socket::SocketOption;
 use crate::control::xds::pb::{self, Named};
-use pb::listener::{FilterConfigTypeOneOf, ListenerFilterConfigTypeOneOf};
+use pb::listener::{
+    FilterConfigTypeOneOf, ListenerConnectionBalanceConfigBalanceTypeOneOf as BalanceTypeOneOf,
+    ListenerFilterConfigTypeOneOf,
+};
 
 /// Transport socket without encryption: what a chain or a cluster has without one.
 pub(super) const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
@@ -34,13 +38,14 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
             listener_filters = "tls_inspector and http_inspector, without effect; others are refused",
             freebind, socket_options, traffic_direction,
             enable_reuse_port = "true; false is not implemented yet", access_log,
+            connection_balance_config = "without it: the accepting worker unless it is ahead of another",
             tcp_backlog_size, max_connections_to_accept_per_socket_event, bind_to_port, ignore_global_conn_limit,
             listener_specifier = "refused: no internal listeners";
         no_effect: listener_filters_timeout = "no listener filter waits",
             continue_on_listener_filters_timeout = "no listener filter waits",
             reuse_port = "enable_reuse_port has taken its place, in Envoy too",
             bypass_overload_manager = "no overload action exists";
-        not_yet: stats_matcher, connection_balance_config, tcp_keepalive, drain_type, tcp_fast_open_queue_length,
+        not_yet: stats_matcher, tcp_keepalive, drain_type, tcp_fast_open_queue_length,
             per_connection_buffer_high_watermark_timeout;
         refused: fcds_config, filter_chain_matcher, use_original_dst, transparent, udp_listener_config, api_listener,
             enable_mptcp;
@@ -90,6 +95,9 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         pb::listener::ListenerDrainType::Default => DrainType::Default,
         pb::listener::ListenerDrainType::ModifyOnly => DrainType::ModifyOnly,
     };
+    let connection_balance = connection_balance_config.map_or_else(Policy::default, |message| {
+        connection_balance(&at.field("connection_balance_config"), message)
+    });
     let access_log = access_log::access_logs(at, "access_log", access_log);
     let metadata = at.metadata("metadata", metadata);
     let deprecated_bind_to_port = deprecated_v1.and_then(|message| {
@@ -111,6 +119,7 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
             .unwrap_or(BUFFER_LIMIT_BYTES_DEFAULT),
         bind_to_port: bind_to_port.or(deprecated_bind_to_port).unwrap_or(true),
         enable_reuse_port: enable_reuse_port.unwrap_or(true),
+        connection_balance,
         freebind: freebind.unwrap_or(false),
         tcp_backlog_size,
         tcp_fast_open_queue_length: tcp_fast_open_queue_length.filter(|length| *length > 0),
@@ -121,6 +130,30 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         access_log,
         metadata,
     })
+}
+
+/// How connections spread over the workers.
+fn connection_balance(at: &At<'_>, message: pb::listener::ListenerConnectionBalanceConfig) -> Policy {
+    classify!(at, message => pb::listener::ListenerConnectionBalanceConfig {
+        implemented: balance_type = "exact_balance; extend_balance and cpu_locality_balance are refused";
+    });
+    match balance_type {
+        Some(BalanceTypeOneOf::ExactBalance(message)) => {
+            let at = &at.field("exact_balance");
+            classify!(at, message => pb::listener::ListenerConnectionBalanceConfigExactBalance {});
+            return Policy::Exact;
+        }
+        Some(BalanceTypeOneOf::ExtendBalance(_)) => at.field("extend_balance").value_refused(
+            "envoy.config.listener.v3.Listener.ConnectionBalanceConfig.extend_balance",
+            "exact_balance needs no extension",
+        ),
+        Some(BalanceTypeOneOf::CpuLocalityBalance(_)) => at.field("cpu_locality_balance").value_refused(
+            "envoy.config.listener.v3.Listener.ConnectionBalanceConfig.cpu_locality_balance",
+            "",
+        ),
+        None => at.error("exact_balance must be set: {exact_balance: {}}"),
+    }
+    Policy::default()
 }
 
 /// Envoy names an unnamed listener by a random UUID; its address says more and stays the same.

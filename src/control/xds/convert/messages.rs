@@ -26,6 +26,8 @@ messages!(
     pb::bootstrap::HistogramBucketSettings,
     pb::listener::Listener,
     pb::listener::ListenerDeprecatedV1,
+    pb::listener::ListenerConnectionBalanceConfig,
+    pb::listener::ListenerConnectionBalanceConfigExactBalance,
     pb::listener::AdditionalAddress,
     pb::listener::ListenerFilter,
     pb::listener::FilterChain,

@@ -53,8 +53,8 @@ pub struct Listener {
     pub udp_listener_config: Option<Vec<u8>>,
     #[prost(bytes = "vec", optional, tag = "19")]
     pub api_listener: Option<Vec<u8>>,
-    #[prost(bytes = "vec", optional, tag = "20")]
-    pub connection_balance_config: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "20")]
+    pub connection_balance_config: Option<ListenerConnectionBalanceConfig>,
     #[prost(bool, tag = "21")]
     pub reuse_port: bool,
     #[prost(message, optional, tag = "29")]
@@ -96,6 +96,33 @@ pub struct ListenerDeprecatedV1 {
 }
 impl super::Named for ListenerDeprecatedV1 {
     const NAME: &'static str = "envoy.config.listener.v3.Listener.DeprecatedV1";
+}
+
+/// `envoy.config.listener.v3.Listener.ConnectionBalanceConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ListenerConnectionBalanceConfig {
+    #[prost(oneof = "ListenerConnectionBalanceConfigBalanceTypeOneOf", tags = "1, 2, 3")]
+    pub balance_type: Option<ListenerConnectionBalanceConfigBalanceTypeOneOf>,
+}
+impl super::Named for ListenerConnectionBalanceConfig {
+    const NAME: &'static str = "envoy.config.listener.v3.Listener.ConnectionBalanceConfig";
+}
+/// Oneof `balance_type` of `envoy.config.listener.v3.Listener.ConnectionBalanceConfig`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum ListenerConnectionBalanceConfigBalanceTypeOneOf {
+    #[prost(message, tag = "1")]
+    ExactBalance(ListenerConnectionBalanceConfigExactBalance),
+    #[prost(message, tag = "2")]
+    ExtendBalance(super::core::TypedExtensionConfig),
+    #[prost(bytes = "vec", tag = "3")]
+    CpuLocalityBalance(Vec<u8>),
+}
+
+/// `envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ListenerConnectionBalanceConfigExactBalance {}
+impl super::Named for ListenerConnectionBalanceConfigExactBalance {
+    const NAME: &'static str = "envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance";
 }
 
 /// `envoy.config.listener.v3.AdditionalAddress`

@@ -1,0 +1,136 @@
+//! Connections that one worker accepts and another serves: the only thing that workers give each other.
+//!
+//! What travels is an accepted, unread socket; the worker that gets it opens, limits and counts the connection as if it had
+//! accepted it. A worker that stops takes none any more (`Balance::close`), and ends only when those on their way have
+//! arrived and ended, so that none is lost on the way; whatever is dropped on it is closed and counted off.
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::context::WorkerContext;
+use super::listener::{Listener, admit};
+use crate::base::balance::Balance;
+use crate::runtime::Accepted;
+
+/// One worker's part in the balance of a listener.
+#[derive(Debug)]
+pub struct Share {
+    balance: Arc<Balance>,
+    /// Its number.
+    worker: usize,
+    courier: Courier,
+}
+
+/// Takes a connection to the worker of a number.
+#[derive(Clone)]
+pub struct Courier(Rc<dyn Fn(usize, Handover)>);
+
+/// An accepted connection on its way to another worker.
+#[derive(Debug)]
+pub struct Handover {
+    socket: Accepted,
+    passage: Passage,
+}
+
+/// The way to another worker; it ends when this is dropped, and the connection with it unless it was taken.
+#[derive(Debug)]
+struct Passage {
+    balance: Arc<Balance>,
+    to: usize,
+    taken: bool,
+}
+
+/// A connection's place in the balance of its listener; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place(Rc<Listener>);
+
+impl Share {
+    /// The part of worker `worker`, which from now on takes connections of others; `courier` takes one to another.
+    pub fn open(balance: Arc<Balance>, worker: usize, courier: Courier) -> Self {
+        balance.open(worker);
+        Self { balance, worker, courier }
+    }
+
+    /// Nothing more is taken from others.
+    pub(super) fn close(&self) {
+        self.balance.close(self.worker);
+    }
+
+    /// Whether this worker has no connection of the listener, and none is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.balance.is_empty(self.worker)
+    }
+}
+
+/// Sees to a connection that this worker has accepted: serves it, or gives it to a worker that has fewer.
+pub(super) fn dispatch(context: &Rc<WorkerContext>, listener: &Rc<Listener>, socket: Accepted) {
+    if let Some(share) = &listener.share {
+        let Share { balance, worker, courier: Courier(give) } = share;
+        if listener.is_stopped() {
+            // The others are stopping, too.
+            balance.keep(*worker);
+        } else {
+            let to = balance.place(*worker);
+            if to != *worker {
+                listener.count_handed_over();
+                let passage = Passage { balance: Arc::clone(balance), to, taken: false };
+                return give(to, Handover { socket, passage });
+            }
+        }
+    }
+    admit(context, Place(Rc::clone(listener)), socket);
+}
+
+impl Handover {
+    /// Whether it is a connection of this listener.
+    pub fn is_of(&self, listener: &Listener) -> bool {
+        listener.share.as_ref().is_some_and(|share| Arc::ptr_eq(&share.balance, &self.passage.balance))
+    }
+
+    /// Serves it on the worker it was given to.
+    pub fn serve(self, context: &Rc<WorkerContext>, listener: &Rc<Listener>) {
+        let Self { socket, mut passage } = self;
+        passage.taken = true;
+        drop(passage);
+        admit(context, Place(Rc::clone(listener)), socket);
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.balance.arrive(self.to);
+        if !self.taken {
+            self.balance.leave(self.to);
+        }
+    }
+}
+
+impl std::ops::Deref for Place {
+    type Target = Listener;
+
+    fn deref(&self) -> &Listener {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(share) = &self.0.share {
+            share.balance.leave(share.worker);
+        }
+    }
+}
+
+impl Courier {
+    /// One that does it so.
+    pub fn new(give: impl Fn(usize, Handover) + 'static) -> Self {
+        Self(Rc::new(give))
+    }
+}
+
+impl fmt::Debug for Courier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Courier")
+    }
+}
