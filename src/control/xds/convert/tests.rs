@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::{Class, Report, Unimplemented};
+use crate::base::balance::Policy;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::Discovery;
 use crate::config::http::{CodecType, HttpConnectionManager, HttpFilter};
@@ -223,6 +224,22 @@ fn refused_field_is_refused_whatever_is_allowed() {
             report.errors.to_string().contains("Envoy field that this version does not implement"),
             "{set:?}"
         );
+    }
+}
+
+#[test]
+fn connection_balance_is_exact_or_the_default_and_never_another() {
+    let policy = |fields: &[(&str, &str)]| load(fields).listeners[0].connection_balance;
+    assert_eq!(policy(&[]), Policy::Near);
+    assert_eq!(policy(&[("LISTENER", "connection_balance_config: {exact_balance: {}}")]), Policy::Exact);
+    for (balance, reason) in [
+        ("extend_balance: {name: x}", "connection_balance_config.extend_balance"),
+        ("cpu_locality_balance: {}", "connection_balance_config.cpu_locality_balance"),
+        ("", "exact_balance must be set"),
+    ] {
+        let field = format!("connection_balance_config: {{{balance}}}");
+        let report = load_with(Unimplemented::Accept, &[("LISTENER", &field)]).map(drop).unwrap_err();
+        assert!(report.errors.to_string().contains(reason), "{balance}: {}", report.errors);
     }
 }
 
