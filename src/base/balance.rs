@@ -55,6 +55,11 @@ impl Balance {
         Self { policy, words: (0..workers).map(word).collect() }
     }
 
+    /// Whether no worker may have more connections than another can help.
+    pub fn is_exact(&self) -> bool {
+        self.policy == Policy::Exact
+    }
+
     /// From now on a worker takes connections that others have accepted.
     pub fn open(&self, worker: usize) {
         self.words[worker].word.fetch_and(!CLOSED, Relaxed);

@@ -229,6 +229,9 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.context.open.set(self.context.open.get() - 1);
+        if self.requests.get() == 1 {
+            self.listener.ended_after_one_request();
+        }
         let lived = self.context.runtime.now().since(self.opened).as_millis();
         let lived = u64::try_from(lived).unwrap_or(u64::MAX);
         self.listener.stats.gauge_dec(ListenerStat::DownstreamCxActive);

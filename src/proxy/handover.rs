@@ -4,6 +4,7 @@
 //! accepted it. A worker that stops takes none any more (`Balance::close`), and ends only when those on their way have
 //! arrived and ended, so that none is lost on the way; whatever is dropped on it is closed and counted off.
 
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,7 +21,12 @@ pub struct Share {
     /// Its number.
     worker: usize,
     courier: Courier,
+    /// Connections that ended after one request and whose successors are yet to come.
+    brief: Cell<u32>,
 }
+
+/// Brief connections that are remembered: as many may stay where they were accepted once clients have become lasting ones.
+const BRIEF_MAX: u32 = 256;
 
 /// Takes a connection to the worker of a number.
 #[derive(Clone)]
@@ -49,7 +55,20 @@ impl Share {
     /// The part of worker `worker`, which from now on takes connections of others; `courier` takes one to another.
     pub fn open(balance: Arc<Balance>, worker: usize, courier: Courier) -> Self {
         balance.open(worker);
-        Self { balance, worker, courier }
+        Self { balance, worker, courier, brief: Cell::new(0) }
+    }
+
+    /// A connection ended after its only request. Where that is the rule, the next one takes its place and is gone as
+    /// soon: to hand it over would cost more than it evens out.
+    pub(super) fn ended_after_one_request(&self) {
+        self.brief.set((self.brief.get() + 1).min(BRIEF_MAX));
+    }
+
+    /// Whether the next connection takes the place of such a one.
+    fn replaces_brief(&self) -> bool {
+        let brief = self.brief.get();
+        self.brief.set(brief.saturating_sub(1));
+        brief > 0 && !self.balance.is_exact()
     }
 
     /// Nothing more is taken from others.
@@ -66,9 +85,9 @@ impl Share {
 /// Sees to a connection that this worker has accepted: serves it, or gives it to a worker that has fewer.
 pub(super) fn dispatch(context: &Rc<WorkerContext>, listener: &Rc<Listener>, socket: Accepted) {
     if let Some(share) = &listener.share {
-        let Share { balance, worker, courier: Courier(give) } = share;
-        if listener.is_stopped() {
-            // The others are stopping, too.
+        let Share { balance, worker, courier: Courier(give), .. } = share;
+        // Where it has stopped, the others are stopping, too.
+        if listener.is_stopped() || share.replaces_brief() {
             balance.keep(*worker);
         } else {
             let to = balance.place(*worker);

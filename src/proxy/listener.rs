@@ -61,6 +61,11 @@ impl Listener {
         self.stopped.get()
     }
 
+    /// A connection ended after its only request.
+    pub(super) fn ended_after_one_request(&self) {
+        self.share.iter().for_each(Share::ended_after_one_request);
+    }
+
     pub(super) fn count_handed_over(&self) {
         self.stats.inc(ListenerStat::DownstreamCxHandedOver);
     }

@@ -127,6 +127,34 @@ fn default_balance_leaves_no_worker_far_behind() {
     });
 }
 
+/// Connections handed over when clients with one request each come in waves.
+fn handed_over_in_waves(seed: u64, balance: &str) -> u64 {
+    const WAVE: usize = 18;
+    let (world, clients) = start(seed, balance, WAVE);
+    clients.ask.set(true);
+    for wave in 1..=10 {
+        world.run(|| clients.answered.get() == wave * WAVE);
+        for _ in 0..WAVE {
+            world.clients.spawn(ask(world.clients.clone(), Rc::clone(&clients)));
+        }
+    }
+    world.run(|| clients.answered.get() == 11 * WAVE);
+    let (_, handed_over) = spread(&world);
+    world.end();
+    handed_over
+}
+
+#[test]
+fn connections_of_one_request_each_mostly_stay_where_they_were_accepted() {
+    let (mut by_default, mut exactly) = (0, 0);
+    for_seeds(5, |seed| {
+        by_default += handed_over_in_waves(seed, "");
+        exactly += handed_over_in_waves(seed, EXACT);
+    });
+    println!("{by_default} by default, {exactly} with exact_balance");
+    assert!(by_default * 4 < exactly);
+}
+
 #[test]
 fn workers_that_drain_lose_no_connection_on_its_way() {
     let mut handed = 0;

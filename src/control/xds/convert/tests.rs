@@ -235,7 +235,7 @@ fn connection_balance_is_exact_or_the_default_and_never_another() {
     for (balance, reason) in [
         ("extend_balance: {name: x}", "connection_balance_config.extend_balance"),
         ("cpu_locality_balance: {}", "connection_balance_config.cpu_locality_balance"),
-        ("", "exact_balance must be set"),
+        ("", "is required"),
     ] {
         let field = format!("connection_balance_config: {{{balance}}}");
         let report = load_with(Unimplemented::Accept, &[("LISTENER", &field)]).map(drop).unwrap_err();
