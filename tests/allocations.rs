@@ -191,6 +191,7 @@ fn allocations(backend: IoBackend) -> Option<[u64; ROUNDS]> {
     let setup = Setup {
         index: 0,
         workers: 1,
+        peers: Vec::new(),
         seed: 1,
         connections: ConnectionLimit::new(None),
         access_log: AccessLogSetup {

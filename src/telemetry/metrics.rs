@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn cells_of_two_writers_share_no_cache_line() {
         const LINE: usize = 64;
-        let scope = Scope::<ListenerStat>::new(&["l"], 4);
+        let scope = Scope::<ListenerStat>::new(4);
         let mut lines = std::collections::BTreeMap::new();
         let slots = [Slot::Control, Slot::Log].into_iter().chain((0..4).map(Slot::Worker));
         for (writer, cells) in slots.map(|slot| scope.cells(slot)).enumerate() {
