@@ -1,4 +1,4 @@
-"""Budgets of the release build: resident memory when idle, per idle connection, and the size of the binary.
+"""Budgets of the release build: resident memory when idle, per idle connection, per cluster and route, and the size of the binary.
 
     python3 tests/peers/budgets.py
 
@@ -19,6 +19,8 @@ from upstream import Upstream
 IDLE_KB_MAX = 6 * 1024  # resident, one route and two workers
 CONNECTION_KB_MAX = 1.5  # resident, each of the first CONNECTIONS idle ones
 CONNECTIONS = 2000
+PAIR_KB_MAX = 6.5  # resident, each of PAIRS virtual hosts with a route and a cluster of their own
+PAIRS = 5000
 BINARY_MB_MAX = 25  # with symbols
 
 BOOTSTRAP = """
@@ -59,6 +61,35 @@ def settled_kb(pid):
 
     rig.wait_for(steady, "resident memory to settle")
     return last[-1]
+
+
+def pairs(port, count):
+    """A bootstrap of so many virtual hosts, each with a route to a cluster of its own."""
+    head, _, rest = BOOTSTRAP.partition("            virtual_hosts:")
+    filters, _, cluster = rest[rest.index("\n") + 1 :].partition("  - name: one\n")
+    hosts = "".join(
+        f"            - {{name: v{n}, domains: [h{n}.test], routes: [{{match: {{prefix: /}}, route: {{cluster: c{n}}}}}]}}\n"
+        for n in range(count)
+    )
+    clusters = "".join(("  - name: one\n" + cluster).replace("one\n", f"c{n}\n").replace(": one,", f": c{n},") for n in range(count))
+    text = f"{head}            virtual_hosts:\n{hosts}{filters}{clusters}"
+    return text.replace("@http@", str(port)).replace("@one@", "1")
+
+
+def measure_pairs():
+    """Resident memory of each of many clusters and routes that no request has asked for."""
+    resident = []
+    for count in (1, 1 + PAIRS):
+        (port,) = rig.free_ports(1)
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            file.write(pairs(port, count))
+            file.flush()
+            argv = [rig.ringway(), "-c", file.name, "--concurrency", "2", "-l", "error"]
+            with rig.Process(argv, ready_port=port) as proxy:
+                resident.append(settled_kb(proxy.pid))
+    each = (resident[1] - resident[0]) / PAIRS
+    print(f"each of {PAIRS} virtual hosts, routes and clusters: {each:.2f} kB")
+    return [f"{each:.2f} kB per virtual host, route and cluster, more than {PAIR_KB_MAX}"] if each > PAIR_KB_MAX else []
 
 
 def exchange(connection):
@@ -105,6 +136,7 @@ def run():
     failures = [f"binary: {size:.1f} MB, more than {BINARY_MB_MAX}"] if size > BINARY_MB_MAX else []
     for backend in parser.parse_args().backend or ["io_uring", "epoll"]:
         failures += measure(backend)
+    failures += measure_pairs()
     if failures:
         raise rig.Failed("\n".join(failures))
 
