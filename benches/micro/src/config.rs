@@ -79,7 +79,7 @@ fn compile_step(count: usize) -> Step {
     let bootstrap = load(&clusters(count, 2, false));
     Box::new(move || {
         let snapshot = compile(black_box(bootstrap.clone()));
-        assert_eq!(snapshot.clusters.len(), bootstrap.clusters.len());
+        assert_eq!(snapshot.clusters.iter().len(), bootstrap.clusters.len());
     })
 }
 
