@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ringway::runtime::allocator::Allocator;
 use ringway::telemetry::log::Logger;
 use ringway::{cli, server};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     let options = match cli::parse(std::env::args_os()) {

@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod dump;
 mod event_loop;
+mod memory;
 mod metrics;
 mod patience;
 mod process;
@@ -39,7 +40,7 @@ use crate::protocol::http::forwarding::LocalInfo;
 use crate::route::CompileContext;
 use crate::runtime::affinity::Cpus;
 use crate::runtime::listen::{self, ListenOptions};
-use crate::runtime::{RawOption, local_address};
+use crate::runtime::{RawOption, allocator, local_address};
 use crate::snapshot::{Compiler, Snapshot};
 use crate::telemetry::Registry;
 use crate::telemetry::log::Logger;
@@ -89,6 +90,7 @@ pub fn run(options: &Options, logger: &'static Logger) -> u8 {
 }
 
 fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) -> Result<(), String> {
+    let before = allocator::live_bytes();
     let worker_count = options.concurrency.unwrap_or_else(|| Cpus::of_this_process().workers());
     let registry = Arc::new(Registry::new(worker_count));
     let metrics = ServerMetrics::loaded(&registry, &loaded);
@@ -101,6 +103,8 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
         open_sink: &mut |sink| log_writer.open(sink),
     };
     let snapshot = Arc::new(compile(&mut bootstrap, &registry, surroundings)?);
+    let started =
+        memory::Started { configuration: before, snapshot: allocator::live_bytes().saturating_sub(before) };
     let admin = bootstrap.admin.as_ref().map(bind_admin).transpose()?;
     let (sockets, listeners) = bind(&snapshot, worker_count)?;
     let workers = Arc::new(Workers::start(options, &bootstrap, &registry, &log_writer, worker_count)?);
@@ -112,6 +116,7 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
         bootstrap: bootstrap.clone(),
         wire,
         registry: Arc::clone(&registry),
+        started,
         clusters: Arc::clone(&snapshot.clusters),
         backend: (backend.name().to_owned(), backend.reason.clone()),
         workers: workers.description(),

@@ -146,6 +146,10 @@ fn workers_take_no_lock_and_keep_no_thread_local() {
     let mut breaches = Vec::new();
     for file in Source::all().into_iter().filter(|file| WORKER_SIDE.contains(&file.room())) {
         for word in ["Mutex", "RwLock", "Condvar", "thread_local"] {
+            // An allocator is told nothing but sizes: which thread it is, it has to know by itself.
+            if word == "thread_local" && file.path == "runtime/allocator.rs" {
+                continue;
+            }
             for line in file.find(word, true) {
                 breaches.push(format!(
                     "src/{}:{line}: `{word}` in a room whose code runs on the workers",

@@ -10,10 +10,6 @@ pub const LARGE_CHUNK_BYTES: usize = 64 * 1024;
 pub const SMALL_CHUNKS_MAX: usize = 32 * 1024;
 /// Large chunks per worker (128 MiB of address space). Beyond it reads fall back to small chunks.
 pub const LARGE_CHUNKS_MAX: usize = 2 * 1024;
-/// Free small chunks that stay resident on an idle worker; the rest go back to the kernel.
-pub const SMALL_CHUNKS_WARM: usize = 32;
-/// Free large chunks that stay resident on an idle worker.
-pub const LARGE_CHUNKS_WARM: usize = 2;
 
 /// Sockets of one worker: accepted, listening and towards upstreams. The fd limit is reached long before.
 pub const SOCKETS_MAX: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! Clock, random numbers, hashing, regular expressions, and every hard maximum. Imports nothing of the crate.
+//! Clock, random numbers, hashing, regular expressions, spare things, and every hard maximum. Imports nothing of the crate.
 pub mod balance;
 pub mod clock;
 pub mod edits;
@@ -6,3 +6,4 @@ pub mod hash;
 pub mod limits;
 pub mod regex;
 pub mod rng;
+pub mod spares;

@@ -1,7 +1,8 @@
 //! The per-core pool: two groups of equally sized chunks, each in one reserved mapping.
 //!
 //! The mapping is address space only; a page costs memory once it is touched. Free chunks are handed out last-in
-//! first-out, so the resident set follows the load and stays in cache; [`Pool::trim`] returns the rest to the kernel.
+//! first-out, so the resident set follows the load and stays in cache; [`Pool::trim`] returns the rest to the kernel, and
+//! forgets the highest of them, so that the lists follow the load, too.
 //!
 //! Invariants: a chunk is on a free list or has a positive count of views, never both; the pool outlives its chunks
 //! (each view holds the pool); neither is `Send`.
@@ -15,6 +16,7 @@ use std::rc::Rc;
 use super::chunk::ChunkMut;
 use crate::base::edits::Edits;
 use crate::base::limits;
+use crate::base::spares::Spares;
 
 /// Which group a chunk comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +48,8 @@ pub(super) struct Group {
     /// Views of each chunk that was ever used; zero when free. Grows with `fresh`, so that an idle pool stays small.
     views: RefCell<Vec<u32>>,
     /// Free and probably resident, most recently used last.
-    warm: RefCell<Vec<u32>>,
-    /// Free, its pages given back to the kernel.
+    warm: RefCell<Spares<u32>>,
+    /// Free, its pages given back to the kernel, lowest last.
     cold: RefCell<Vec<u32>>,
     /// Chunks at and above this index were never used.
     fresh: Cell<u32>,
@@ -119,10 +121,11 @@ impl Pool {
         self.0.exhausted.get()
     }
 
-    /// Gives the pages of free chunks beyond the warm set back to the kernel. Called when the worker is idle.
-    pub fn trim(&self) {
-        self.0.small.trim(limits::SMALL_CHUNKS_WARM);
-        self.0.large.trim(limits::LARGE_CHUNKS_WARM);
+    /// Gives the pages of free chunks that nobody has needed since the last call back to the kernel; whether the next call
+    /// may give more. Called once a second at most.
+    pub fn trim(&self) -> bool {
+        let small = self.0.small.trim();
+        self.0.large.trim() || small
     }
 
     pub(super) fn group(&self, size: ChunkSize) -> &Group {
@@ -176,7 +179,7 @@ impl Group {
             chunk_bytes,
             chunks_max,
             views: RefCell::new(Vec::new()),
-            warm: RefCell::new(Vec::new()),
+            warm: RefCell::default(),
             cold: RefCell::new(Vec::new()),
             fresh: Cell::new(0),
             in_use: Cell::new(0),
@@ -238,19 +241,38 @@ impl Group {
         unsafe { self.base.add(index as usize * self.chunk_bytes) }
     }
 
-    fn trim(&self, keep: usize) {
-        let mut warm = self.warm.borrow_mut();
-        if warm.len() <= keep {
-            return;
-        }
-        let surplus = warm.len() - keep;
+    fn trim(&self) -> bool {
         let mut cold = self.cold.borrow_mut();
-        for index in warm.drain(..surplus) {
+        let before = cold.len();
+        let more = self.warm.borrow_mut().trim(|index| {
             let address = self.address(index);
             // SAFETY: the chunk is free (it was on the warm list), so no view and no kernel operation refers to it.
             unsafe { advise(address.as_ptr().cast(), self.chunk_bytes, libc::MADV_DONTNEED) };
             cold.push(index);
+        });
+        if cold.len() > before {
+            self.forget_last(&mut cold);
         }
+        more
+    }
+
+    /// The lowest of the cold serve next; those at the end of what was ever used count as never used.
+    fn forget_last(&self, cold: &mut Vec<u32>) {
+        cold.sort_unstable_by(|a, b| b.cmp(a));
+        let mut fresh = self.fresh.get();
+        let forgotten = cold.iter().take_while(|&&index| {
+            let last = index + 1 == fresh;
+            fresh -= u32::from(last);
+            last
+        });
+        let forgotten = forgotten.count();
+        cold.drain(..forgotten);
+        let left = cold.len();
+        cold.shrink_to(2 * left);
+        self.fresh.set(fresh);
+        let mut views = self.views.borrow_mut();
+        views.truncate(fresh as usize);
+        views.shrink_to(2 * fresh as usize);
     }
 }
 
@@ -289,15 +311,37 @@ mod tests {
         assert_eq!(pool.exhausted_count(), 1);
     }
 
+    /// 5,000 uploads at once left half a megabyte of lists behind.
+    #[test]
+    fn lists_follow_the_load_and_the_lowest_chunk_serves_next() {
+        let pool = Pool::with_capacity(4096, 1).unwrap();
+        let mut all: Vec<_> = (0..4096).map(|_| pool.alloc(ChunkSize::Small)).collect();
+        let first = all[0].as_ref().unwrap().as_ptr() as usize;
+        let stays = all[1000].take();
+        drop(all);
+        assert!(pool.trim() && !pool.trim());
+        let group = pool.group(ChunkSize::Small);
+        assert_eq!((group.fresh.get(), group.views.borrow().len()), (1001, 1001));
+        assert!(group.cold.borrow().capacity() <= 2048 && group.warm.borrow().list_bytes() == 0);
+        assert_eq!(pool.alloc(ChunkSize::Small).unwrap().as_ptr() as usize, first);
+        drop(stays);
+        let all: Vec<_> = (0..4096).filter_map(|_| pool.alloc(ChunkSize::Small)).collect();
+        let distinct: std::collections::BTreeSet<_> =
+            all.iter().map(|chunk| chunk.as_ptr() as usize).collect();
+        assert_eq!((all.len(), distinct.len()), (4096, 4096), "none is lost, none is there twice");
+        assert!(pool.alloc(ChunkSize::Small).is_none());
+    }
+
     #[test]
     fn trimmed_chunks_serve_again() {
         let pool = Pool::with_capacity(64, 1).unwrap();
         let all: Vec<_> = (0..64).map(|_| pool.alloc(ChunkSize::Small).unwrap()).collect();
         drop(all);
         assert_eq!(pool.resident_bytes(), 64 * limits::SMALL_CHUNK_BYTES as u64);
+        assert!(pool.trim(), "they may have been needed a moment ago");
+        assert_eq!(pool.resident_bytes(), 64 * limits::SMALL_CHUNK_BYTES as u64);
         pool.trim();
-        let warm = limits::SMALL_CHUNKS_WARM * limits::SMALL_CHUNK_BYTES;
-        assert_eq!(pool.resident_bytes(), warm as u64);
+        assert_eq!(pool.resident_bytes(), 0);
         let _all: Vec<_> = (0..64).map(|_| pool.alloc(ChunkSize::Small).unwrap()).collect();
         assert!(pool.alloc(ChunkSize::Small).is_none());
     }

@@ -108,11 +108,6 @@ impl ChunkQueue {
     pub fn iter(&self) -> impl Iterator<Item = &Chunk> {
         self.chunks.iter()
     }
-
-    /// Gives back room beyond `chunks` entries that a burst has left.
-    pub fn shrink(&mut self, chunks: usize) {
-        self.chunks.shrink_to(chunks);
-    }
 }
 
 #[cfg(test)]

@@ -99,6 +99,13 @@ impl ClusterManager {
         }
     }
 
+    /// Bytes of the lists of idle connections.
+    pub fn idle_bytes(&self) -> usize {
+        let kept = self.keeper.kept.borrow();
+        let hosts = kept.iter().filter_map(|kept| kept.host.upgrade());
+        hosts.map(|host| host.idle().borrow().capacity() * size_of::<pool::UpstreamConnection>()).sum()
+    }
+
     /// Drops every cluster and every idle connection.
     pub fn clear(&self) {
         self.publish(Arc::default());

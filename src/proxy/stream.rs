@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
+use crate::base::spares::Spares;
 use crate::protocol::http::head::Head;
 use crate::protocol::stream_info::StreamInfo;
 
@@ -28,13 +29,9 @@ pub struct Stream {
     pub scratch: Vec<u8>,
 }
 
-/// The streams of a core that no request uses.
+/// The streams of a core that no request uses. Boxed: moving a kilobyte per request costs more.
 #[derive(Clone, Default)]
-#[expect(
-    clippy::vec_box,
-    reason = "a stream is handed out by its box: moving a kilobyte per request costs more"
-)]
-pub struct StreamPool(Rc<RefCell<Vec<Box<Stream>>>>);
+pub struct StreamPool(Rc<RefCell<Spares<Box<Stream>>>>);
 
 /// A stream in use; back in the pool when dropped.
 #[derive(Debug)]
@@ -51,15 +48,27 @@ impl StreamPool {
         PooledStream { stream: Some(stream), pool: self.clone() }
     }
 
-    /// Frees what nobody uses, but for a few.
-    pub fn trim(&self) {
-        let mut streams = self.0.borrow_mut();
-        streams.truncate(8);
-        streams.shrink_to(8);
+    /// Frees those that were not needed since the last call; whether the next call may free more.
+    pub fn trim(&self) -> bool {
+        self.0.borrow_mut().trim(drop)
+    }
+}
+
+impl StreamPool {
+    /// Bytes of the streams that no request uses.
+    pub fn spare_bytes(&self) -> usize {
+        let streams = self.0.borrow();
+        streams.list_bytes() + streams.iter().map(|stream| stream.bytes()).sum::<usize>()
     }
 }
 
 impl Stream {
+    /// Bytes of the state and of the rooms it has grown.
+    fn bytes(&self) -> usize {
+        let heads = [&self.request, &self.response, &self.request_trailers, &self.trailers];
+        size_of::<Self>() + self.scratch.capacity() + heads.map(Head::room_bytes).iter().sum::<usize>()
+    }
+
     fn clear(&mut self) {
         self.request.clear();
         self.response.clear();

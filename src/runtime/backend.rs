@@ -77,8 +77,11 @@ pub(super) trait Backend {
     /// Visits the kernel: submits, waits, takes note of events. Returns whether the mailbox was rung.
     fn wait(&mut self, scope: &mut Scope<'_>, patience: Patience) -> io::Result<bool>;
 
-    /// Lets go of memory that a burst needed; called once a second at most, after the tasks have run.
-    fn trim(&mut self) {}
+    /// Lets go of memory that a burst needed; called once a second at most, after the tasks have run. Returns whether more
+    /// is to go a second later, even if nothing happens until then.
+    fn trim(&mut self) -> bool {
+        false
+    }
 
     /// Pool chunks that the back end keeps ready to receive into.
     fn chunks_held(&self) -> usize {

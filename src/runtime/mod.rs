@@ -3,6 +3,7 @@
 //! A worker calls [`Runtime::turn`] for ever: visit the kernel once, note what happened, fire timers, run the tasks
 //! that became ready. Everything is single-threaded; only a mailbox crosses threads.
 pub mod affinity;
+pub mod allocator;
 mod backend;
 mod endpoint;
 mod epoll;
@@ -14,6 +15,7 @@ mod refusal;
 mod ring;
 #[cfg(test)]
 pub mod sim;
+mod slab;
 mod socket;
 mod stats;
 mod sys;
@@ -34,6 +36,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
+use allocator::Surplus;
 use backend::{Backend, Patience, Scope};
 use endpoint::Parcel;
 pub use process::{give_back_startup_pages, local_address};
@@ -72,6 +75,9 @@ struct Shared {
     upkeep: Cell<Now>,
     /// Tasks ran since the last round of upkeep: another is due within a second even if nothing happens.
     upkeep_owed: Cell<bool>,
+    /// That has been done, and the owner has not seen it.
+    trimmed: Cell<bool>,
+    surplus: RefCell<Surplus>,
 }
 
 struct Io {
@@ -186,6 +192,8 @@ impl Runtime {
             mail_task: Cell::new(TaskId::NONE),
             upkeep: Cell::new(Now(0)),
             upkeep_owed: Cell::new(false),
+            trimmed: Cell::new(false),
+            surplus: RefCell::default(),
         }))
     }
 
@@ -308,13 +316,46 @@ impl Runtime {
             return;
         }
         self.0.upkeep.set(now);
-        self.0.upkeep_owed.set(false);
-        self.with_scope(|driver, _| driver.backend().trim());
-        self.0.pool.trim();
-        self.0.tasks.trim();
+        self.0.surplus.borrow_mut().note();
+        let more = self.with_scope(|driver, scope| {
+            scope.sockets.trim();
+            scope.starved.shrink_to(0);
+            driver.backend().trim()
+        });
+        let more = self.0.pool.trim() || more;
+        self.0.wheel.borrow_mut().trim();
+        self.0.upkeep_owed.set(self.0.tasks.trim() || more);
         let mut clock = self.0.clock.get();
         clock.resync(now);
         self.0.clock.set(clock);
+        self.0.trimmed.set(true);
+    }
+
+    /// Whether unused memory was given back since the last call, which is at most once a second: the time for the owner to
+    /// do the same with its own, and then to call [`Runtime::trimmed`].
+    pub fn has_trimmed(&self) -> bool {
+        self.0.trimmed.replace(false)
+    }
+
+    /// The owner has freed what it could, and may free more a second later, even if nothing happens until then. What
+    /// became free in sum goes from the allocator to the kernel if it is worth it.
+    pub fn trimmed(&self, more: bool) {
+        if more {
+            self.0.upkeep_owed.set(true);
+        }
+        self.0.surplus.borrow_mut().give_back();
+    }
+
+    /// What the runtime's parts take of the heap.
+    pub fn memory(&self) -> Memory {
+        let (tasks, futures) = self.0.tasks.bytes();
+        Memory {
+            heap: allocator::live_bytes_here(),
+            tasks,
+            futures,
+            sockets: self.0.io.borrow().sockets.bytes(),
+            timers: self.0.wheel.borrow().bytes(),
+        }
     }
 
     /// Tasks alive, sockets open, operations with the kernel, chunks in use: all zero when nothing leaks.
@@ -401,6 +442,21 @@ pub struct Leaks {
     pub operations: usize,
     /// Pool chunks in use.
     pub chunks: usize,
+}
+
+/// Bytes of the heap, by part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Allocated by this thread and not freed, less what it freed of others'.
+    pub heap: i64,
+    /// The table of tasks and the run queue.
+    pub tasks: usize,
+    /// Memory of the tasks' futures, in use and kept for the next.
+    pub futures: usize,
+    /// The table of sockets.
+    pub sockets: usize,
+    /// The timer wheel.
+    pub timers: usize,
 }
 
 /// A timer of one task, shared by all deadlines that task waits for.

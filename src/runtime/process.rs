@@ -47,9 +47,10 @@ fn address_of(address: *const libc::sockaddr) -> Option<IpAddr> {
     }
 }
 
-/// Gives the pages of code and constants back that only the start has touched: parsing and compiling configuration is
-/// most of the program, and none of it runs while it serves. What is needed again comes back from the page cache.
+/// Gives the pages back that only the start has touched, of this thread's heap, of code and of constants: parsing and
+/// compiling configuration is most of the program, and none of it runs while it serves. What is needed again comes back from the page cache.
 pub fn give_back_startup_pages() {
+    super::allocator::collect();
     // SAFETY: the callback keeps nothing of what it is given.
     unsafe { libc::dl_iterate_phdr(Some(give_back), std::ptr::null_mut()) };
 }

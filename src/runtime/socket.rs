@@ -1,12 +1,14 @@
 //! The worker's table of sockets: what each back end keeps per socket, owned here and nowhere else.
 //!
-//! A key carries a generation, so that a late completion or a stale handle never touches a successor. A slot is freed
-//! only when no kernel operation refers to it any more ([`Socket::ops`] is zero).
+//! A key carries a generation, so that a late completion or a stale handle never touches a successor: the number of the
+//! insertion, whichever slot it went to, so that slots can be given back. A slot is freed only when no kernel operation
+//! refers to it any more ([`Socket::ops`] is zero).
 
 use std::collections::VecDeque;
 use std::os::fd::{OwnedFd, RawFd};
 
 use super::endpoint::Endpoint;
+use super::slab::Slab;
 use super::sys::RawAddr;
 use super::task::TaskId;
 use crate::buffer::ChunkQueue;
@@ -113,34 +115,32 @@ pub(super) struct Socket {
 /// All sockets of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    slots: Vec<Socket>,
-    free: Vec<u32>,
+    slots: Slab<Socket>,
+    /// Of the latest insertion.
+    generation: u32,
 }
 
 const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 impl Sockets {
     pub(super) fn insert(&mut self, endpoint: impl Into<Endpoint>) -> SocketKey {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Socket::vacant());
-            self.slots.len() as u32 - 1
-        });
-        let socket = &mut self.slots[slot as usize];
-        socket.reset();
-        socket.endpoint = Some(endpoint.into());
-        SocketKey { slot, generation: socket.generation }
+        self.generation = (self.generation + 1) & GENERATION_MASK;
+        let key = SocketKey { slot: self.slots.insert(), generation: self.generation };
+        self.slots[key.slot] =
+            Socket { generation: key.generation, endpoint: Some(endpoint.into()), ..Socket::default() };
+        key
     }
 
     /// The socket, if the key is not stale. A socket that is closing is still found.
     pub(super) fn find(&mut self, key: SocketKey) -> Option<&mut Socket> {
         self.slots
-            .get_mut(key.slot as usize)
+            .get_mut(key.slot)
             .filter(|socket| socket.generation == key.generation && socket.endpoint.is_some())
     }
 
     /// The socket of a live handle.
     pub(super) fn live(&mut self, key: SocketKey) -> &mut Socket {
-        let socket = &mut self.slots[key.slot as usize];
+        let socket = &mut self.slots[key.slot];
         debug_assert!(
             socket.generation == key.generation && socket.endpoint.is_some(),
             "a handle keeps its socket"
@@ -153,25 +153,36 @@ impl Sockets {
         let socket = self.find(key)?;
         debug_assert_eq!(socket.ops, 0, "the kernel holds nothing of a freed slot");
         let endpoint = socket.endpoint.take();
-        socket.clear();
-        socket.generation = (socket.generation + 1) & GENERATION_MASK;
-        self.free.push(key.slot);
+        // With the room of its queues: blocks that outlive a burst one by one would keep its pages resident.
+        *socket = Socket::default();
+        self.slots.remove(key.slot);
         endpoint
     }
 
     /// Sockets in use: a leak counter.
     pub(super) fn open(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len()
     }
 
     /// Operations with the kernel: a leak counter.
     pub(super) fn ops(&self) -> usize {
-        self.slots.iter().map(|socket| socket.ops as usize).sum()
+        self.slots.used().map(|slot| self.slots[slot].ops as usize).sum()
+    }
+
+    /// Gives the memory of a burst back.
+    pub(super) fn trim(&mut self) {
+        self.slots.trim();
+    }
+
+    /// Bytes of the table; what the queues hold is not part of it.
+    pub(super) fn bytes(&self) -> usize {
+        self.slots.bytes()
     }
 }
 
-impl Socket {
-    fn vacant() -> Self {
+/// A vacant slot.
+impl Default for Socket {
+    fn default() -> Self {
         Self {
             generation: 0,
             endpoint: None,
@@ -203,24 +214,9 @@ impl Socket {
             address: None,
         }
     }
+}
 
-    /// Ready for a new descriptor; queues keep their room.
-    fn reset(&mut self) {
-        let received = std::mem::take(&mut self.received);
-        let to_send = std::mem::take(&mut self.to_send);
-        debug_assert!(received.is_empty() && to_send.is_empty());
-        *self = Self { generation: self.generation, received, to_send, ..Self::vacant() };
-    }
-
-    fn clear(&mut self) {
-        self.received.clear();
-        self.to_send.clear();
-        self.received.shrink(QUEUE_ENTRIES_KEPT);
-        self.to_send.shrink(QUEUE_ENTRIES_KEPT);
-        self.accepted.clear();
-        self.address = None;
-    }
-
+impl Socket {
     pub(super) fn raw_fd(&self) -> RawFd {
         self.endpoint.as_ref().map_or(-1, Endpoint::raw_fd)
     }
@@ -261,5 +257,35 @@ impl Socket {
     }
 }
 
-/// Room for chunks that a socket's queues keep between connections.
-const QUEUE_ENTRIES_KEPT: usize = 4;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(sockets: &mut Sockets) -> SocketKey {
+        sockets.insert(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()))
+    }
+
+    /// Slots of a burst are given back and come again: whatever is late must not meet who is there now.
+    #[test]
+    fn key_of_a_slot_that_was_given_back_never_finds_a_successor() {
+        let mut sockets = Sockets::default();
+        let mut stale = Vec::new();
+        for _ in 0..3 {
+            let keys: Vec<_> = (0..100).map(|_| open(&mut sockets)).collect();
+            assert!(stale.iter().all(|&key| sockets.find(key).is_none()));
+            assert!(keys.iter().all(|&key| sockets.find(key).is_some()));
+            let full = sockets.bytes();
+            for &key in &keys {
+                assert!(sockets.remove(key).is_some() && sockets.remove(key).is_none());
+            }
+            sockets.trim();
+            assert!(sockets.bytes() < full / 10 && sockets.open() == 0);
+            assert!(keys.iter().all(|&key| sockets.find(key).is_none()));
+            stale.extend(keys);
+        }
+        sockets.generation = GENERATION_MASK;
+        let key = open(&mut sockets);
+        assert!(key.generation == 0 && sockets.find(key).is_some(), "24 bits wrap");
+        sockets.remove(key);
+    }
+}

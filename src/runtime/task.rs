@@ -19,6 +19,9 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::slab::Slab;
+use crate::base::spares::Spares;
+
 /// Names a task; a stale name wakes nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId {
@@ -36,8 +39,9 @@ impl TaskId {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
+    #[default]
     Free,
     Idle,
     Queued,
@@ -46,6 +50,7 @@ enum State {
     RunningWoken,
 }
 
+#[derive(Default)]
 struct Slot {
     generation: u32,
     state: State,
@@ -54,10 +59,14 @@ struct Slot {
     future: Option<Recycled<dyn Future<Output = ()>>>,
 }
 
+/// Room that the run queue keeps when it is idle, in entries.
+const QUEUE_ENTRIES_KEPT: usize = 32;
+
 /// All tasks of a worker.
 pub(super) struct Tasks {
-    slots: RefCell<Vec<Slot>>,
-    free: RefCell<Vec<u32>>,
+    slots: RefCell<Slab<Slot>>,
+    /// Of the latest task: every name is a new one, whichever slots are given back and come again.
+    generation: Cell<u32>,
     queue: RefCell<VecDeque<TaskId>>,
     current: Cell<TaskId>,
     panics: Cell<u64>,
@@ -79,8 +88,8 @@ struct Sabotage {
 impl Tasks {
     pub(super) fn new() -> Self {
         Self {
-            slots: RefCell::new(Vec::new()),
-            free: RefCell::new(Vec::new()),
+            slots: RefCell::default(),
+            generation: Cell::new(0),
             queue: RefCell::new(VecDeque::new()),
             current: Cell::new(TaskId::NONE),
             panics: Cell::new(0),
@@ -94,16 +103,11 @@ impl Tasks {
     pub(super) fn spawn(&self, isolated: bool, future: impl Future<Output = ()> + 'static) -> TaskId {
         let future = self.recycled(future).erase();
         let mut slots = self.slots.borrow_mut();
-        let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
-            slots.push(Slot { generation: 0, state: State::Free, isolated: false, future: None });
-            slots.len() as u32 - 1
-        });
-        let slot = &mut slots[index as usize];
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.state = State::Queued;
-        slot.isolated = isolated;
-        slot.future = Some(future);
-        let id = TaskId { index, generation: slot.generation };
+        let index = slots.insert();
+        let generation = self.generation.get().wrapping_add(1);
+        self.generation.set(generation);
+        slots[index] = Slot { generation, state: State::Queued, isolated, future: Some(future) };
+        let id = TaskId { index, generation };
         #[cfg(test)]
         if isolated && self.sabotage.victim.get().is_none() {
             self.sabotage.victim.set(Some(id));
@@ -122,8 +126,7 @@ impl Tasks {
 
     pub(super) fn wake(&self, id: TaskId) {
         let mut slots = self.slots.borrow_mut();
-        let Some(slot) = slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)
-        else {
+        let Some(slot) = slots.get_mut(id.index).filter(|slot| slot.generation == id.generation) else {
             return;
         };
         match slot.state {
@@ -151,22 +154,17 @@ impl Tasks {
     }
 
     /// Lets every task run again.
-    #[expect(clippy::needless_collect, reason = "waking borrows the slots")]
     pub(super) fn wake_all(&self) {
-        let ids: Vec<_> = self
-            .slots
-            .borrow()
-            .iter()
-            .zip(0..)
-            .filter(|(slot, _)| slot.state == State::Idle)
-            .map(|(slot, index)| TaskId { index, generation: slot.generation })
-            .collect();
+        let ids: Vec<_> = {
+            let slots = self.slots.borrow();
+            slots.used().map(|index| TaskId { index, generation: slots[index].generation }).collect()
+        };
         ids.into_iter().for_each(|id| self.wake(id));
     }
 
     /// Tasks that have not finished.
     pub(super) fn alive(&self) -> usize {
-        self.slots.borrow().len() - self.free.borrow().len()
+        self.slots.borrow().len()
     }
 
     /// Tasks that ended in a panic.
@@ -193,32 +191,38 @@ impl Tasks {
     /// Drops every task.
     pub(super) fn clear(&self) {
         loop {
-            let future = self.slots.borrow_mut().iter_mut().find_map(|slot| slot.future.take());
-            match future {
-                Some(future) => drop(future),
-                None => break,
-            }
+            let next = self.slots.borrow().used().next();
+            let Some(index) = next else { break };
+            let future = {
+                let mut slots = self.slots.borrow_mut();
+                slots.remove(index);
+                slots[index].state = State::Free;
+                slots[index].future.take()
+            };
+            drop(future);
         }
         self.queue.borrow_mut().clear();
-        let mut slots = self.slots.borrow_mut();
-        let mut free = self.free.borrow_mut();
-        free.clear();
-        for (index, slot) in slots.iter_mut().enumerate() {
-            slot.state = State::Free;
-            slot.generation = slot.generation.wrapping_add(1);
-            free.push(index as u32);
-        }
     }
 
-    /// Gives memory of finished futures back.
-    pub(super) fn trim(&self) {
-        self.blocks.trim();
+    /// Gives memory of finished tasks back; whether the next call may give more.
+    pub(super) fn trim(&self) -> bool {
+        self.slots.borrow_mut().trim();
+        let mut queue = self.queue.borrow_mut();
+        let waiting = queue.len();
+        queue.shrink_to(2 * waiting.max(QUEUE_ENTRIES_KEPT));
+        self.blocks.trim()
+    }
+
+    /// Bytes of the table and the run queue, and those of the futures' memory, used or kept.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        let queue = self.queue.borrow().capacity() * size_of::<TaskId>();
+        (self.slots.borrow().bytes() + queue, self.blocks.bytes.get())
     }
 
     fn poll(&self, id: TaskId, is_sound: &impl Fn() -> bool) {
         let (taken, isolated) = {
             let mut slots = self.slots.borrow_mut();
-            let slot = &mut slots[id.index as usize];
+            let Some(slot) = slots.get_mut(id.index) else { return };
             if slot.generation != id.generation || slot.state != State::Queued {
                 return;
             }
@@ -236,7 +240,7 @@ impl Tasks {
         if matches!(outcome, Ok(Poll::Pending)) {
             self.current.set(TaskId::NONE);
             let mut slots = self.slots.borrow_mut();
-            let slot = &mut slots[id.index as usize];
+            let slot = &mut slots[id.index];
             slot.future = Some(future);
             if slot.state == State::RunningWoken {
                 slot.state = State::Queued;
@@ -256,8 +260,8 @@ impl Tasks {
         }
         self.current.set(TaskId::NONE);
         let mut slots = self.slots.borrow_mut();
-        slots[id.index as usize].state = State::Free;
-        self.free.borrow_mut().push(id.index);
+        slots[id.index].state = State::Free;
+        slots.remove(id.index);
     }
 }
 
@@ -274,13 +278,13 @@ const CLASS_BYTES: usize = 128;
 /// Futures beyond this size come from the allocator directly.
 const CLASSED_BYTES_MAX: usize = 32 * 1024;
 const ALIGN: usize = 16;
-/// Free blocks of a class that survive a trim.
-const BLOCKS_WARM: usize = 4;
 
 /// Free memory blocks by size class.
 #[derive(Debug, Default)]
 struct Blocks {
-    classes: RefCell<Vec<Vec<NonNull<u8>>>>,
+    classes: RefCell<Vec<Spares<NonNull<u8>>>>,
+    /// Bytes of all blocks, in use and free.
+    bytes: Cell<usize>,
 }
 
 impl Blocks {
@@ -299,9 +303,10 @@ impl Blocks {
     }
 
     fn take(&self, layout: Layout) -> NonNull<u8> {
-        let free =
-            Self::class(layout).and_then(|class| self.classes.borrow_mut().get_mut(class).and_then(Vec::pop));
+        let free = Self::class(layout)
+            .and_then(|class| self.classes.borrow_mut().get_mut(class).and_then(Spares::pop));
         free.unwrap_or_else(|| {
+            self.bytes.set(self.bytes.get() + layout.size());
             // SAFETY: the size is never zero (see `layout`).
             let block = unsafe { alloc(layout) };
             NonNull::new(block).unwrap_or_else(|| handle_alloc_error(layout))
@@ -312,35 +317,37 @@ impl Blocks {
         if let Some(class) = Self::class(layout) {
             let mut classes = self.classes.borrow_mut();
             if classes.len() <= class {
-                classes.resize_with(class + 1, Vec::new);
+                classes.resize_with(class + 1, Spares::default);
             }
             classes[class].push(block);
         } else {
-            // SAFETY: taken from `take` with the same layout, and not used any more.
-            unsafe { dealloc(block.as_ptr(), layout) };
+            self.free(block, layout);
         }
     }
 
-    fn trim(&self) {
+    fn free(&self, block: NonNull<u8>, layout: Layout) {
+        self.bytes.set(self.bytes.get() - layout.size());
+        // SAFETY: taken from `take` with the same layout, and not used any more: the callers hold the only handle.
+        unsafe { dealloc(block.as_ptr(), layout) };
+    }
+
+    /// Frees what was not needed since the last trim; whether the next may free more.
+    fn trim(&self) -> bool {
+        let mut more = false;
         for (class, blocks) in self.classes.borrow_mut().iter_mut().enumerate() {
-            let surplus = blocks.len().saturating_sub(BLOCKS_WARM);
-            for block in blocks.drain(..surplus) {
-                // SAFETY: free blocks of this class were allocated with exactly this layout.
-                unsafe { dealloc(block.as_ptr(), Self::layout(class * CLASS_BYTES, ALIGN)) };
-            }
-            if blocks.capacity() > 64 {
-                blocks.shrink_to(BLOCKS_WARM);
-            }
+            let layout = Self::layout(class * CLASS_BYTES, ALIGN);
+            more |= blocks.trim(|block| self.free(block, layout));
         }
+        more
     }
 }
 
 impl Drop for Blocks {
     fn drop(&mut self) {
-        for (class, blocks) in self.classes.get_mut().iter_mut().enumerate() {
-            for block in blocks.drain(..) {
-                // SAFETY: as in `trim`.
-                unsafe { dealloc(block.as_ptr(), Self::layout(class * CLASS_BYTES, ALIGN)) };
+        let classes = std::mem::take(self.classes.get_mut());
+        for (class, mut blocks) in classes.into_iter().enumerate() {
+            while let Some(block) = blocks.pop() {
+                self.free(block, Self::layout(class * CLASS_BYTES, ALIGN));
             }
         }
     }
@@ -442,6 +449,35 @@ mod tests {
         assert_eq!(log.borrow().len(), 5, "a finished task's name wakes nobody");
         tasks.clear();
         assert_eq!(tasks.alive(), 0);
+    }
+
+    #[test]
+    fn name_of_a_task_whose_slot_was_given_back_wakes_no_successor() {
+        let tasks = Tasks::new();
+        let polls = Rc::new(Cell::new(0));
+        let old: Vec<_> = (0..100).map(|_| tasks.spawn(false, async {})).collect();
+        tasks.run(100, || true);
+        let full = tasks.bytes().0;
+        tasks.trim();
+        assert!(tasks.bytes().0 < full / 2, "{} of {full} bytes", tasks.bytes().0);
+        let seen = Rc::clone(&polls);
+        let new = tasks.spawn(
+            false,
+            poll_fn(move |_| {
+                seen.set(seen.get() + 1);
+                Poll::<()>::Pending
+            }),
+        );
+        tasks.run(100, || true);
+        assert!(old.iter().any(|id| id.index == new.index) && !old.contains(&new));
+        old.iter().for_each(|&id| tasks.wake(id));
+        assert!(!tasks.has_ready() && polls.get() == 1);
+        tasks.wake(new);
+        assert!(tasks.has_ready());
+        tasks.clear();
+        tasks.trim();
+        tasks.trim();
+        assert_eq!(tasks.bytes().1, 0, "no future's memory is left");
     }
 
     #[test]

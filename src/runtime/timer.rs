@@ -4,6 +4,7 @@
 //! timeout of the turn's one wait. Owners arm lazily (see `task::Timer`), so a keep-alive connection touches the wheel
 //! about once per timeout, not once per request.
 
+use super::slab::Slab;
 use super::task::TaskId;
 
 const LEVELS: usize = 6;
@@ -25,12 +26,17 @@ struct Entry {
     next: u32,
 }
 
+impl Default for Entry {
+    fn default() -> Self {
+        Self { task: TaskId::NONE, due: 0, list: NONE, prev: NONE, next: NONE }
+    }
+}
+
 /// The wheel of one worker.
 #[derive(Debug)]
 pub(super) struct Wheel {
     tick: u64,
-    entries: Vec<Entry>,
-    free: Vec<u32>,
+    entries: Slab<Entry>,
     heads: Box<[u32; LEVELS * SLOTS]>,
     /// One bit per slot that has entries.
     occupied: [u64; LEVELS],
@@ -40,8 +46,7 @@ impl Wheel {
     pub(super) fn new() -> Self {
         Self {
             tick: 0,
-            entries: Vec::new(),
-            free: Vec::new(),
+            entries: Slab::default(),
             heads: Box::new([NONE; LEVELS * SLOTS]),
             occupied: [0; LEVELS],
         }
@@ -49,38 +54,44 @@ impl Wheel {
 
     /// Makes a disarmed entry.
     pub(super) fn add(&mut self, task: TaskId) -> TimerId {
-        let entry = Entry { task, due: 0, list: NONE, prev: NONE, next: NONE };
-        if let Some(index) = self.free.pop() {
-            self.entries[index as usize] = entry;
-            return TimerId(index);
-        }
-        self.entries.push(entry);
-        TimerId(self.entries.len() as u32 - 1)
+        let index = self.entries.insert();
+        self.entries[index] = Entry { task, ..Entry::default() };
+        TimerId(index)
     }
 
     pub(super) fn remove(&mut self, id: TimerId) {
         self.disarm(id);
-        self.free.push(id.0);
+        self.entries.remove(id.0);
+    }
+
+    /// Gives the memory of a burst back.
+    pub(super) fn trim(&mut self) {
+        self.entries.trim();
+    }
+
+    /// Bytes of the entries and of the wheel itself.
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.bytes() + size_of_val(&*self.heads)
     }
 
     /// Fires at tick `due` (milliseconds), at the next tick if that has passed.
     pub(super) fn arm(&mut self, id: TimerId, due: u64) {
         self.disarm(id);
         let due = due.max(self.tick + 1);
-        self.entries[id.0 as usize].due = due;
+        self.entries[id.0].due = due;
         self.link(id.0);
     }
 
     /// Fires at tick `due` or before: nothing to do if it is armed for an earlier moment.
     pub(super) fn arm_by(&mut self, id: TimerId, due: u64) {
-        let entry = &self.entries[id.0 as usize];
+        let entry = &self.entries[id.0];
         if entry.list == NONE || entry.due > due {
             self.arm(id, due);
         }
     }
 
     pub(super) fn disarm(&mut self, id: TimerId) {
-        if self.entries[id.0 as usize].list != NONE {
+        if self.entries[id.0].list != NONE {
             self.unlink(id.0);
         }
     }
@@ -108,7 +119,7 @@ impl Wheel {
                 self.heads[level * SLOTS + slot] = NONE;
                 self.occupied[level] &= !(1 << slot);
                 while index != NONE {
-                    let entry = &mut self.entries[index as usize];
+                    let entry = &mut self.entries[index];
                     let next = entry.next;
                     entry.list = NONE;
                     if entry.due <= due {
@@ -140,23 +151,23 @@ impl Wheel {
     }
 
     fn link(&mut self, index: u32) {
-        let due = self.entries[index as usize].due;
+        let due = self.entries[index].due;
         // The highest bit in which `due` differs from the present names the level.
         let level = ((63 - ((due ^ self.tick) | 1).leading_zeros() as usize) / 6).min(LEVELS - 1);
         let slot = (due >> (6 * level)) as usize & 63;
         let list = level * SLOTS + slot;
         let head = self.heads[list];
-        let entry = &mut self.entries[index as usize];
+        let entry = &mut self.entries[index];
         (entry.list, entry.prev, entry.next) = (list as u32, NONE, head);
         if head != NONE {
-            self.entries[head as usize].prev = index;
+            self.entries[head].prev = index;
         }
         self.heads[list] = index;
         self.occupied[level] |= 1 << slot;
     }
 
     fn unlink(&mut self, index: u32) {
-        let entry = &mut self.entries[index as usize];
+        let entry = &mut self.entries[index];
         let (list, prev, next) = (entry.list as usize, entry.prev, entry.next);
         entry.list = NONE;
         if prev == NONE {
@@ -165,10 +176,10 @@ impl Wheel {
                 self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
             }
         } else {
-            self.entries[prev as usize].next = next;
+            self.entries[prev].next = next;
         }
         if next != NONE {
-            self.entries[next as usize].prev = prev;
+            self.entries[next].prev = prev;
         }
     }
 }

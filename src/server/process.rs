@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::dump;
+use super::{dump, memory};
 use crate::base::clock::{self, Clock};
 use crate::cli::{self, Options};
 use crate::cluster::{ClusterSet, ClusterSpec, HostSpec};
@@ -18,6 +18,7 @@ use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::admin::{
     AdminCommand, AdminState, ClusterStatus, DumpSection, HostStatus, ListenerStatus, ServerInfo, ServerState,
 };
+use crate::runtime::allocator;
 use crate::snapshot::{HostRegistry, note_members};
 use crate::telemetry::Registry;
 
@@ -32,6 +33,7 @@ pub(super) struct Process {
     /// When the bootstrap was taken, RFC 3339.
     loaded: String,
     registry: Arc<Registry>,
+    started: memory::Started,
     backend: (String, String),
     workers: String,
     listeners: Vec<ListenerStatus>,
@@ -58,6 +60,7 @@ pub(super) struct Parts {
     pub(super) bootstrap: Bootstrap,
     pub(super) wire: Vec<u8>,
     pub(super) registry: Arc<Registry>,
+    pub(super) started: memory::Started,
     pub(super) clusters: Arc<ClusterSet>,
     pub(super) backend: (String, String),
     pub(super) workers: String,
@@ -67,8 +70,18 @@ pub(super) struct Parts {
 
 impl Process {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { options, bootstrap, wire, registry, clusters, backend, workers, listeners, commands } =
-            parts;
+        let Parts {
+            options,
+            bootstrap,
+            wire,
+            registry,
+            started,
+            clusters,
+            backend,
+            workers,
+            listeners,
+            commands,
+        } = parts;
         Arc::new(Self {
             clock: Clock::start(),
             options,
@@ -76,6 +89,7 @@ impl Process {
             wire: wire.into(),
             loaded: timestamp(clock::wall_ns()),
             registry,
+            started,
             backend,
             workers,
             listeners,
@@ -134,6 +148,14 @@ impl Process {
 }
 
 impl AdminState for Process {
+    fn live_heap_bytes(&self) -> u64 {
+        allocator::live_bytes()
+    }
+
+    fn memory_ledger(&self) -> Value {
+        memory::ledger(&self.registry, self.started)
+    }
+
     fn server_info(&self) -> ServerInfo {
         ServerInfo {
             state: self.state(),

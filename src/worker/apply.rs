@@ -97,6 +97,27 @@ impl Worker {
         server.gauge_set(ServerStat::BufferResidentBytes, pool.resident_bytes());
     }
 
+    /// Frees what has not been needed lately; whether the next call may free more.
+    pub(super) fn trim(&self) -> bool {
+        self.context.streams.trim()
+    }
+
+    /// Copies what the memory went to, to the metrics. Once a second: a connection's coming and going need not show at once.
+    pub(super) fn report_memory(&self) {
+        let memory = self.context.runtime.memory();
+        for (gauge, bytes) in [
+            (ServerStat::MemoryHeap, usize::try_from(memory.heap).unwrap_or(0)),
+            (ServerStat::MemoryFutures, memory.futures),
+            (ServerStat::MemoryPools, self.context.clusters.idle_bytes()),
+            (ServerStat::MemorySockets, memory.sockets),
+            (ServerStat::MemoryStreams, self.context.streams.spare_bytes()),
+            (ServerStat::MemoryTasks, memory.tasks),
+            (ServerStat::MemoryTimers, memory.timers),
+        ] {
+            self.context.server.gauge_set(gauge, bytes as u64);
+        }
+    }
+
     pub(super) fn start(&self, snapshot: &Snapshot, sockets: Vec<(usize, impl Into<Endpoint>)>) {
         let context = &self.context;
         context.clusters.publish(Arc::clone(&snapshot.clusters));

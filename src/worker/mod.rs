@@ -126,6 +126,10 @@ impl Core {
     pub fn turn(&self) -> io::Result<()> {
         self.runtime.turn()?;
         self.worker.report();
+        if self.runtime.has_trimmed() {
+            self.runtime.trimmed(self.worker.trim());
+            self.worker.report_memory();
+        }
         Ok(())
     }
 

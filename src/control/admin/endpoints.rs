@@ -129,7 +129,10 @@ static ENDPOINTS: [Endpoint; 31] = [
             ("paths", "levels of some components, such as upstream:debug,config:trace"),
         ],
     ),
-    get("/memory", "memory of the process", info::memory),
+    with(
+        get("/memory", "memory of the process", info::memory),
+        &[("ledger", "resident memory by owner as well")],
+    ),
     post("/quitquitquit", "end the process", actions::quit),
     get("/ready", "state of the process; 200 if LIVE, else 503", info::ready),
     post("/reopen_logs", "reopen log files", actions::reopen_logs),

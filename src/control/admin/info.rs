@@ -56,17 +56,21 @@ pub(super) fn server_info(admin: &Admin, _: &Request) -> Reply {
     })))
 }
 
-/// `/memory`, from the kernel's numbers: the allocator's own are not counted on the path.
-pub(super) fn memory(_: &Admin, _: &Request) -> Reply {
-    let usage = memory::usage();
-    Reply::json(json::document(&json!({
+/// `/memory`: Envoy's fields; with `?ledger` where all of it is.
+pub(super) fn memory(admin: &Admin, request: &Request) -> Reply {
+    let usage = memory::usage(admin);
+    let mut document = json!({
         "allocated": usage.allocated.to_string(),
         "heap_size": usage.heap_size.to_string(),
         "pageheap_unmapped": "0",
-        "pageheap_free": "0",
+        "pageheap_free": usage.free().to_string(),
         "total_thread_cache": "0",
         "total_physical_bytes": usage.physical.to_string(),
-    })))
+    });
+    if request.has("ledger") {
+        document["ledger"] = admin.state.memory_ledger();
+    }
+    Reply::json(json::document(&document))
 }
 
 /// `/runtime`.

@@ -69,7 +69,7 @@ impl Admin {
     /// Brings the metrics of the process up to date that nobody writes when they change.
     fn refresh_server_metrics(&self) {
         let info = self.state.server_info();
-        let usage = memory::usage();
+        let usage = memory::usage(self);
         let cells = self.registry.server(Slot::Control);
         let revision = info.version.get(..6).and_then(|digits| u64::from_str_radix(digits, 16).ok());
         for (gauge, value) in [

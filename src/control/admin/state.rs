@@ -23,6 +23,10 @@ pub trait AdminState: Send + Sync + 'static {
     fn config_dump(&self, include_eds: bool) -> Vec<DumpSection>;
     /// Layers of runtime values, lowest first.
     fn runtime_layers(&self) -> Vec<RuntimeLayer>;
+    /// Bytes of the heap in use, of all threads; 0: not counted.
+    fn live_heap_bytes(&self) -> u64;
+    /// Resident memory by owner, as JSON.
+    fn memory_ledger(&self) -> Value;
     /// Asks the process to do something. Must not wait for it.
     fn command(&self, command: AdminCommand);
 }

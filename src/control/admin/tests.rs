@@ -30,6 +30,14 @@ struct Root {
 }
 
 impl AdminState for Root {
+    fn live_heap_bytes(&self) -> u64 {
+        1000
+    }
+
+    fn memory_ledger(&self) -> Value {
+        json!({ "resident": 7 })
+    }
+
     fn server_info(&self) -> ServerInfo {
         ServerInfo {
             state: *self.state.lock().unwrap(),
@@ -515,7 +523,10 @@ fn server_info_names_the_backend_and_why() {
 #[test]
 fn memory_runtime_and_certs_are_documents() {
     let served = Served::start();
-    assert_ne!(served.get("/memory").json()["total_physical_bytes"], "0");
+    let memory = served.get("/memory").json();
+    assert!(memory["total_physical_bytes"] != "0" && memory["ledger"].is_null());
+    assert_eq!(memory["allocated"], "1000");
+    assert_eq!(served.get("/memory?ledger").json()["ledger"]["resident"], 7);
     let runtime = served.get("/runtime").json();
     assert_eq!(runtime["layers"], json!(["low", "high"]));
     assert_eq!(runtime["entries"]["a"], json!({ "layer_values": ["5", "6"], "final_value": "6" }));

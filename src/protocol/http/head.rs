@@ -69,6 +69,11 @@ impl Head {
         *self = Self { text: std::mem::take(text), headers: std::mem::take(headers), ..Self::default() };
     }
 
+    /// Bytes of the memory that it keeps.
+    pub fn room_bytes(&self) -> usize {
+        self.text.capacity() + self.headers.capacity() * size_of::<Header>()
+    }
+
     /// Makes this head equal to `other`, within the memory it already has where that suffices.
     pub fn copy_from(&mut self, other: &Self) {
         let (mut text, mut headers) = (std::mem::take(&mut self.text), std::mem::take(&mut self.headers));

@@ -305,18 +305,19 @@ impl Ring {
         }
     }
 
-    /// After a time without shortage half of the additional small chunks go.
+    /// After a time without shortage half of the additional small chunks go. Returns whether there are more.
     ///
     /// Taking them out of the kernel's hands is safe only where it picks chunks within our system calls and nowhere else,
     /// and when all that it has picked has been taken note of; elsewhere they go as they are used.
-    fn trim_small(&mut self) {
+    fn trim_small(&mut self) -> bool {
         if std::mem::replace(&mut self.was_short, false) {
-            return;
+            return true;
         }
         self.small_target = (self.small_target / 2).max(SMALL_RESIDENT);
         if self.level >= RingLevel::Three && self.queue.is_drained() {
             self.small.shrink(self.small_target);
         }
+        self.small_target > SMALL_RESIDENT
     }
 
     /// Applies completions until the queue is empty.
@@ -487,8 +488,13 @@ impl Backend for Ring {
         Ok(std::mem::take(&mut self.rung))
     }
 
-    fn trim(&mut self) {
-        self.trim_small();
+    fn trim(&mut self) -> bool {
+        for list in [&mut self.to_arm, &mut self.to_send] {
+            list.shrink_to(2 * list.len());
+        }
+        self.messages.trim();
+        self.queue.trim();
+        self.trim_small()
     }
 
     fn chunks_held(&self) -> usize {

@@ -197,6 +197,13 @@ impl Messages {
         self.used = 0;
     }
 
+    /// Frees the headers of a burst once everything was submitted.
+    pub(super) fn trim(&mut self) {
+        if self.used == 0 {
+            self.all = Vec::new();
+        }
+    }
+
     /// An entry that sends the first chunks of a queue, and how many bytes that are. The chunks stay in the queue,
     /// untouched, until the completion.
     pub(super) fn send(

@@ -146,6 +146,11 @@ impl Queue {
         true
     }
 
+    /// Gives back the room of a backlog that is gone.
+    pub(super) fn trim(&mut self) {
+        self.backlog.shrink_to(2 * self.backlog.len());
+    }
+
     /// Submits what is queued and waits up to `timeout_ms` (`None`: for ever, 0: not at all) for so many completions.
     /// Returns whether the kernel was entered.
     ///

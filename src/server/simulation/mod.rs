@@ -4,6 +4,7 @@
 //! A run is determined by its seed, which every test prints: `RINGWAY_SEED=N` runs that one alone, `RINGWAY_SIM_ROUNDS=N`
 //! runs that many from a fresh start.
 
+mod bursts;
 mod client;
 mod exchange;
 mod handover;

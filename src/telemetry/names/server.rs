@@ -53,6 +53,21 @@ super::metrics! {
         LogAccessDroppedBytes Counter "ringway.log.access_dropped_bytes",
         /// Ours: lines of the application log that could not be written.
         LogDropped Counter "ringway.log.dropped",
+        /// Ours: heap of the workers in bytes, allocated and not freed. This and its parts below follow a worker's last
+        /// activity by a second.
+        MemoryHeap Gauge "ringway.memory.heap",
+        /// Ours: of it the memory of connections' and requests' tasks.
+        MemoryFutures Gauge "ringway.memory.futures",
+        /// Ours: of it the tables of upstream connections that are idle.
+        MemoryPools Gauge "ringway.memory.pools",
+        /// Ours: of it the table of sockets, without what their queues hold.
+        MemorySockets Gauge "ringway.memory.sockets",
+        /// Ours: of it requests' state that no request uses at the moment.
+        MemoryStreams Gauge "ringway.memory.streams",
+        /// Ours: of it the table of tasks and the run queue.
+        MemoryTasks Gauge "ringway.memory.tasks",
+        /// Ours: of it the timer wheel.
+        MemoryTimers Gauge "ringway.memory.timers",
         /// Ours: panics caught; each cost one connection.
         Panics Counter "ringway.panics",
         /// Ours: workers running.
