@@ -125,29 +125,30 @@ fn register() -> usize {
 
 // SAFETY: every call goes to mimalloc with the caller's own arguments; counting neither allocates nor unwinds.
 // JUSTIFICATION: mimalloc keeps no such count in release builds, and `/memory` has to say what the heap is.
+// Never inlined: the calls are everywhere, and would be a fifth of the program.
 unsafe impl GlobalAlloc for Allocator {
-    #[inline]
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as i64);
         // SAFETY: the caller's promise.
         unsafe { MiMalloc.alloc(layout) }
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as i64);
         // SAFETY: the caller's promise.
         unsafe { MiMalloc.alloc_zeroed(layout) }
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         count(-(layout.size() as i64));
         // SAFETY: the caller's promise.
         unsafe { MiMalloc.dealloc(block, layout) };
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size as i64 - layout.size() as i64);
         // SAFETY: the caller's promise.
