@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::client::{Expectations, converse};
 use super::exchange::{Exchanges, Plan, Weather};
 use super::soak::bootstrap;
-use super::{ENDPOINTS, FRONT, World, for_seeds, upstream};
+use super::{FRONT, World, for_seeds, upstream};
 use crate::base::rng::Rng;
 use crate::runtime::sim::SimConfig;
 
@@ -36,17 +36,7 @@ fn memory_of_a_burst_is_given_back_and_its_slots_serve_the_next() {
         );
         let world = World::start(seed, SimConfig::KIND, &text, 2);
         let exchanges = Exchanges::default();
-        for index in 0..ENDPOINTS.len() {
-            let rng = Rng::from_seed(rng.next_u64());
-            let serving = world.servers.clone();
-            world.servers.spawn(upstream::listen(
-                serving,
-                world.endpoint(index),
-                exchanges.clone(),
-                weather,
-                rng,
-            ));
-        }
+        upstream::serve_all(&world, &exchanges, weather, &mut rng);
         let held = || -> usize {
             let parts = world.cores.iter().map(|(.., runtime)| runtime.memory());
             parts.map(|memory| memory.tasks + memory.futures + memory.sockets + memory.timers).sum()

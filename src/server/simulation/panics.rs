@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::client::{Expectations, converse};
 use super::exchange::{Exchange, Exchanges, Plan, Weather};
-use super::{ENDPOINTS, Ended, FRONT, World, upstream};
+use super::{Ended, FRONT, World, upstream};
 use crate::base::rng::Rng;
 use crate::runtime::sim::SimConfig;
 use crate::telemetry::HttpStat;
@@ -28,12 +28,7 @@ fn run(nth: u64) -> (Ended, Vec<Rc<Exchange>>) {
     let config = SimConfig { window_bytes_min: 2000, ..SimConfig::KIND };
     let world = World::start(7, config, &bootstrap, 1);
     let exchanges = Exchanges::default();
-    for index in 0..ENDPOINTS.len() {
-        let serving = world.servers.clone();
-        let rng = Rng::from_seed(rng.next_u64());
-        let listener = world.endpoint(index);
-        world.servers.spawn(upstream::listen(serving, listener, exchanges.clone(), Weather::Calm, rng));
-    }
+    upstream::serve_all(&world, &exchanges, Weather::Calm, &mut rng);
     world.cores[0].2.sabotage_for_test(nth);
     let open = Rc::new(Cell::new(0));
     let mut talk = |panics: bool| {

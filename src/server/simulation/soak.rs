@@ -104,17 +104,7 @@ fn soak_of(seed: u64, weather: Weather, hostile: bool, plan: impl Fn(usize, &mut
     let text = bootstrap(&mut rng, weather);
     let world = World::start(seed, config, &text, 1 + rng.below(3) as usize);
     let exchanges = Exchanges::default();
-    for index in 0..ENDPOINTS.len() {
-        let rng = Rng::from_seed(rng.next_u64());
-        let serving = world.servers.clone();
-        world.servers.spawn(upstream::listen(
-            serving,
-            world.endpoint(index),
-            exchanges.clone(),
-            weather,
-            rng,
-        ));
-    }
+    upstream::serve_all(&world, &exchanges, weather, &mut rng);
     let expect = Expectations { weather, hostile, panics: false };
     let open = Rc::new(Cell::new(CONNECTIONS));
     let moved = Rc::new(RefCell::new((0, 0)));

@@ -7,11 +7,21 @@ use std::task::Poll;
 use super::exchange::{ClientFault, EndpointFault, Exchange, Exchanges, Plan, Weather, framed};
 use super::message::{Framing, Head, read_body};
 use super::peer::{Gone, Peer};
+use super::{ENDPOINTS, World};
 use crate::base::rng::Rng;
 use crate::runtime::{Runtime, TcpListener};
 
+/// Starts all endpoints of a world.
+pub(super) fn serve_all(world: &World, exchanges: &Exchanges, weather: Weather, rng: &mut Rng) {
+    for index in 0..ENDPOINTS.len() {
+        let rng = Rng::from_seed(rng.next_u64());
+        let serving = world.servers.clone();
+        world.servers.spawn(listen(serving, world.endpoint(index), exchanges.clone(), weather, rng));
+    }
+}
+
 /// Accepts for ever.
-pub(super) async fn listen(
+async fn listen(
     runtime: Runtime,
     listener: TcpListener,
     exchanges: Exchanges,

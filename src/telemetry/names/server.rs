@@ -53,11 +53,11 @@ super::metrics! {
         LogAccessDroppedBytes Counter "ringway.log.access_dropped_bytes",
         /// Ours: lines of the application log that could not be written.
         LogDropped Counter "ringway.log.dropped",
-        /// Ours: heap of the workers in bytes, allocated and not freed. This and its parts below follow a worker's last
-        /// activity by a second.
-        MemoryHeap Gauge "ringway.memory.heap",
-        /// Ours: of it the memory of connections' and requests' tasks.
+        /// Ours: of the heap the memory of connections' and requests' tasks.
         MemoryFutures Gauge "ringway.memory.futures",
+        /// Ours: heap of the workers in bytes, allocated and not freed. This and its parts follow a worker's last activity
+        /// by a second.
+        MemoryHeap Gauge "ringway.memory.heap",
         /// Ours: of it the tables of upstream connections that are idle.
         MemoryPools Gauge "ringway.memory.pools",
         /// Ours: of it the table of sockets, without what their queues hold.
