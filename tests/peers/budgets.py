@@ -21,7 +21,7 @@ import rig
 IDLE_KB_MAX = 6 * 1024  # resident, one route and two workers
 CONNECTION_KB_MAX = 1.5  # resident, each of the first CONNECTIONS idle ones
 CONNECTIONS = 2000
-PAIR_KB_MAX = 6.5  # resident, each of PAIRS virtual hosts with a route and a cluster of their own
+PAIR_KB_MAX = 3.5  # resident, each of PAIRS virtual hosts with a route and a cluster of their own
 PAIRS = 5000
 CONTRACT_KB_MAX = 10_000  # resident, four workers and CONTRACT_CONNECTIONS idle ones
 CONTRACT_CONNECTIONS = 1000
@@ -29,7 +29,7 @@ BURST = 5000  # connections at once, and as many to the upstream
 AFTER_BURST_MAX = 1.10  # resident at rest after a burst, over what it was before
 # Beside it, for what a burst leaves once and a second one does not add to: each size's page of the allocator that a block which lives on
 # shares with it (64 KiB, per worker), and chunks of the receive ring that were never touched before (256 KiB per worker).
-AFTER_BURST_KB = 1536
+AFTER_BURST_KB = 2560
 WARM_UP = 100  # connections before, at once, of each kind
 REST_S = 15  # within so many seconds
 LEDGER_OFF_MAX = 0.10  # of resident memory that the lines may be off
