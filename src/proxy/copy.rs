@@ -13,7 +13,8 @@ use crate::protocol::http::error::BodyError;
 use crate::protocol::http::head::Head;
 use crate::protocol::http1::encode;
 use crate::protocol::http1::head_reader::HeadLimits;
-use crate::runtime::{Runtime, TcpStream};
+use crate::protocol::transport::Transport;
+use crate::runtime::Runtime;
 
 /// Chunks moved before other tasks get their turn.
 const CHUNKS_PER_POLL: usize = 16;
@@ -107,8 +108,8 @@ impl BodyCopy {
     pub(super) fn poll(
         &mut self,
         runtime: &Runtime,
-        from: &TcpStream,
-        to: &TcpStream,
+        from: &Transport,
+        to: &Transport,
         high_watermark: usize,
         trailers: &mut Head,
     ) -> Poll<Result<(), CopyError>> {
@@ -159,7 +160,7 @@ impl BodyCopy {
 
     /// Takes what has arrived and drops it, up to a large chunk: a small body that nobody wants does not cost the
     /// connection.
-    pub(super) fn discard(&mut self, from: &TcpStream, trailers: &mut Head) -> Result<(), CopyError> {
+    pub(super) fn discard(&mut self, from: &Transport, trailers: &mut Head) -> Result<(), CopyError> {
         let mut left = crate::base::limits::LARGE_CHUNK_BYTES;
         while !self.done && left > 0 {
             let Poll::Ready(received) = from.poll_recv() else { return Ok(()) };
@@ -178,7 +179,7 @@ impl BodyCopy {
     }
 
     /// Whether the receiver has room. When not, the task is woken once half of the watermark has drained.
-    fn may_read(&mut self, to: &TcpStream, high_watermark: usize) -> Result<bool, CopyError> {
+    fn may_read(&mut self, to: &Transport, high_watermark: usize) -> Result<bool, CopyError> {
         if !self.paused && to.queued() <= high_watermark {
             return Ok(true);
         }
@@ -208,8 +209,8 @@ impl BodyCopy {
         &mut self,
         runtime: &Runtime,
         mut chunk: Chunk,
-        from: &TcpStream,
-        to: &TcpStream,
+        from: &Transport,
+        to: &Transport,
         trailers: &mut Head,
     ) -> Result<bool, CopyError> {
         loop {
@@ -235,7 +236,7 @@ impl BodyCopy {
         }
     }
 
-    fn send(&mut self, data: Chunk, to: &TcpStream) -> Result<(), CopyError> {
+    fn send(&mut self, data: Chunk, to: &Transport) -> Result<(), CopyError> {
         self.bytes += data.len() as u64;
         self.sent_bytes += data.len() as u64;
         if self.framing == Framing::Plain {
@@ -252,7 +253,7 @@ impl BodyCopy {
         if to.send_copy(encode::CHUNK_END) { Ok(()) } else { Err(CopyError::Exhausted) }
     }
 
-    fn end(&mut self, runtime: &Runtime, to: &TcpStream, trailers: &Head) -> Result<(), CopyError> {
+    fn end(&mut self, runtime: &Runtime, to: &Transport, trailers: &Head) -> Result<(), CopyError> {
         match self.framing {
             Framing::Plain => Ok(()),
             Framing::Chunked { trailers: Some(names) } if !trailers.is_empty() => {

@@ -16,7 +16,8 @@ use super::http;
 use super::listener::ConnectionPermit;
 use crate::base::clock::Now;
 use crate::protocol::http::forwarding;
-use crate::runtime::{Recycled, TcpStream, Timer};
+use crate::protocol::transport::Transport;
+use crate::runtime::{Recycled, Timer};
 use crate::telemetry::names::{HttpHistogram, HttpStat, ListenerHistogram, ListenerStat};
 
 /// A client's connection.
@@ -25,7 +26,7 @@ pub(super) struct Connection {
     pub(super) context: Rc<WorkerContext>,
     pub(super) listener: Place,
     pub(super) chain: Rc<HttpChain>,
-    pub(super) stream: TcpStream,
+    pub(super) stream: Transport,
     /// One timer for all deadlines of the connection and its requests.
     pub(super) timer: Timer,
     pub(super) remote: SocketAddr,
@@ -74,7 +75,7 @@ pub(super) fn spawn(
     context: &Rc<WorkerContext>,
     listener: Place,
     chain: Rc<HttpChain>,
-    stream: TcpStream,
+    stream: Transport,
     remote: SocketAddr,
     local: SocketAddr,
     permit: ConnectionPermit,

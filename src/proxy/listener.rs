@@ -143,7 +143,7 @@ pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Acce
     };
     // The peer may be gone already.
     let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
-    downstream::spawn(context, listener, chain, stream, remote, local, permit);
+    downstream::spawn(context, listener, chain, stream.into(), remote, local, permit);
 }
 
 fn is_shortage(error: &io::Error) -> bool {

@@ -12,6 +12,7 @@ use super::wire;
 use crate::cluster::pool::UpstreamConnection;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http1::head_reader::HeadLimits;
+use crate::protocol::transport::Transport;
 use crate::telemetry::names::HttpStat;
 
 /// How a tunnel ended.
@@ -85,8 +86,8 @@ pub(super) async fn tunnel(
 fn relay(
     runtime: &crate::runtime::Runtime,
     copy: &mut BodyCopy,
-    from: &crate::runtime::TcpStream,
-    to: &crate::runtime::TcpStream,
+    from: &Transport,
+    to: &Transport,
     limit: usize,
     stream: &mut Stream,
 ) -> Result<(), ()> {

@@ -6,7 +6,8 @@ use crate::buffer::ChunkSize;
 use crate::config::http::HeaderKeyFormat;
 use crate::protocol::http::head::Head;
 use crate::protocol::http1::encode::{self, EncodeError};
-use crate::runtime::{Runtime, TcpStream};
+use crate::protocol::transport::Transport;
+use crate::runtime::Runtime;
 
 /// Envoy's meaning of a buffer limit of zero.
 const NO_LIMIT: usize = usize::MAX / 2;
@@ -29,7 +30,7 @@ pub(super) enum SendError {
 /// put together on the heap, the one allocation of this path.
 pub(super) fn send_encoded(
     runtime: &Runtime,
-    to: &TcpStream,
+    to: &Transport,
     encode: impl Fn(&mut [u8]) -> Result<usize, EncodeError>,
 ) -> Result<usize, SendError> {
     let mut size = ChunkSize::Small;
@@ -59,7 +60,7 @@ pub(super) fn send_encoded(
 /// Queues the last chunk with trailers; the bytes that are.
 pub(super) fn send_trailers(
     runtime: &Runtime,
-    to: &TcpStream,
+    to: &Transport,
     trailers: &Head,
     names: HeaderKeyFormat,
 ) -> Result<usize, CopyError> {

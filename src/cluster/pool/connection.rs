@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::base::clock::Now;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
-use crate::runtime::TcpStream;
+use crate::protocol::transport::Transport;
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
 
 /// Why there is no connection.
@@ -22,7 +22,7 @@ pub enum ConnectError {
 /// A connection to a host.
 #[derive(Debug)]
 pub struct UpstreamConnection {
-    stream: TcpStream,
+    stream: Transport,
     /// Our end, asked for once: every request's record names it.
     local: Option<SocketAddr>,
     cluster: Rc<Cluster>,
@@ -36,7 +36,7 @@ pub struct UpstreamConnection {
 }
 
 impl UpstreamConnection {
-    pub(super) fn new(stream: TcpStream, cluster: &Rc<Cluster>, host: &Rc<Host>, id: u64, now: Now) -> Self {
+    pub(super) fn new(stream: Transport, cluster: &Rc<Cluster>, host: &Rc<Host>, id: u64, now: Now) -> Self {
         // Before anything is counted, so that the count and its drop cannot be parted.
         let local = stream.local_addr().ok();
         let stats = cluster.stats();
@@ -59,8 +59,8 @@ impl UpstreamConnection {
         }
     }
 
-    /// The socket.
-    pub fn stream(&self) -> &TcpStream {
+    /// Its bytes.
+    pub fn stream(&self) -> &Transport {
         &self.stream
     }
 

@@ -62,7 +62,7 @@ pub async fn connect(
     let now = runtime.now();
     let took = u64::try_from(now.since(begun).as_millis()).unwrap_or(u64::MAX);
     stats.record(ClusterHistogram::UpstreamCxConnectMs, took);
-    let mut connection = UpstreamConnection::new(stream, cluster, host, id, now);
+    let mut connection = UpstreamConnection::new(stream.into(), cluster, host, id, now);
     connection.begin();
     Ok(connection)
 }
