@@ -1,4 +1,4 @@
-"""Kernels out of Debian's packages, without installing them and without touching the machine's own package sources.
+"""Debian's packages of other suites, kernels above all, without installing them and without touching the machine's own package sources.
 
 Each suite is asked through apt with folders of its own, at the archive that the machine's own sources name.
 """
@@ -11,7 +11,7 @@ import rig
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # The smallest flavour: it has the serial console, the loopback and seccomp built in, so no module is needed.
 PACKAGE = "linux-image-cloud-amd64"
-DEADLINE_S = 180
+DEADLINE_S = 300
 
 
 def run(argv, **options):
@@ -66,12 +66,19 @@ class Suite:
             raise rig.Failed(f"{PACKAGE} depends on {names or 'nothing'}, which is not one kernel")
         return names[0]
 
+    def update(self):
+        run(["apt-get", *self.options, "update"])
+
+    def download(self, names):
+        """Paths of these packages."""
+        run(["apt-get", *self.options, "download", *names], cwd=self.folder)
+        return [next(self.folder.glob(f"{name}_*.deb")) for name in names]
+
     def kernel(self):
         """Its newest kernel: name and bytes of the image."""
-        run(["apt-get", *self.options, "update"])
+        self.update()
         name = self.newest()
-        run(["apt-get", *self.options, "download", name], cwd=self.folder)
-        (package,) = self.folder.glob(f"{name}_*.deb")
+        (package,) = self.download([name])
         files = run(["dpkg-deb", "--fsys-tarfile", package])
         package.unlink()
         return name, run(["tar", "--extract", "--to-stdout", "--wildcards", "./boot/vmlinuz-*"], input=files)
