@@ -1,8 +1,7 @@
 //! The command line: a pure function from arguments to [`Options`].
 //!
 //! Names, meanings and defaults are Envoy's, so that pilot-agent, kuma-dp, Envoy Gateway and people's scripts can
-//! start Ringway in Envoy's place. Flags that cannot mean anything here are accepted and say so in `--help`; one
-//! that would be a lie (`--restart-epoch 1`) is refused.
+//! start Ringway in Envoy's place. Flags that cannot mean anything here are accepted and say so in `--help`.
 //!
 //! As with Envoy, a flag and its value may be one argument with a space between, which Contour's manifests rely on.
 //!
@@ -47,8 +46,9 @@ pub struct Options {
     /// How long a drain lasts before remaining connections are closed. Default 600 s.
     pub drain_time: Duration,
     pub drain_strategy: DrainStrategy,
-    /// Default 900 s. No effect: there is no hot restart; kept for `/server_info`.
+    /// How long after a hot restart the process before this one is told to end. Default 900 s.
     pub parent_shutdown_time: Duration,
+    pub hot_restart: HotRestart,
     /// Unknown fields in the bootstrap warn instead of being refused.
     pub allow_unknown_static_fields: bool,
     /// Unknown fields from control planes are refused. Default: counted and ignored with a warning.
@@ -60,7 +60,6 @@ pub struct Options {
     pub admin_address_path: Option<PathBuf>,
     /// Tags added to every metric in `/stats/prometheus`.
     pub stats_tags: Vec<(String, String)>,
-    pub disable_hot_restart: bool,
     pub cpuset_threads: bool,
     /// Ours. Default: io_uring where it works, else epoll.
     pub io_backend: IoBackend,
@@ -89,6 +88,30 @@ pub enum ReportFormat {
     Text,
     /// For programs. Source: `--json`.
     Json,
+}
+
+/// How processes that replace each other find each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HotRestart {
+    /// Source: `--disable-hot-restart`.
+    pub disabled: bool,
+    /// How often the first process has been replaced. Source: `--restart-epoch`, default 0.
+    pub epoch: u32,
+    /// Tells chains of processes of one host apart. Source: `--base-id`, default 0.
+    pub base_id: u32,
+    /// Take any base id that is free.
+    pub use_dynamic_base_id: bool,
+    /// File to which the base id is written.
+    pub base_id_path: Option<PathBuf>,
+    /// What the names of their sockets begin with; `@`: in the abstract namespace. Default `@ringway_domain_socket`: Envoy's
+    /// is another, since a process of either would not understand the other's.
+    pub socket_path: String,
+    /// Permissions of the socket, if it is a file. Default 600.
+    pub socket_mode: u32,
+    /// Start afresh where there is no process to replace.
+    pub skip_on_no_parent: bool,
+    /// Statistics begin at zero.
+    pub skip_parent_stats: bool,
 }
 
 /// Which connections `/drain_listeners?graceful` asks to close. The end of the process asks all of them at once.
@@ -160,6 +183,8 @@ pub const REVISION: &str = match option_env!("RINGWAY_REVISION") {
     Some(revision) => revision,
     None => "0000000000000000000000000000000000000000",
 };
+/// What two processes have in common that can replace each other: the version of what they say to each other.
+pub const HOT_RESTART_VERSION: &str = "ringway.1";
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// `revision/version/status/build type/TLS library`. kuma-dp looks for `version:` and wants exactly five parts,
@@ -365,7 +390,8 @@ mod tests {
             ("-c a --stats-tag a:b.c", "misformatted stats-tag 'a:b.c'"),
             ("-c a --stats-tag a:b --stats-tag a:c", "stats-tag 'a' is set twice"),
             ("-c a --log-format %q", "%q"),
-            ("-c a --restart-epoch 1", "hot restart"),
+            ("-c a --restart-epoch 1 --use-dynamic-base-id", "cannot use --restart-epoch=1 with"),
+            ("-c a --socket-mode 999", "invalid socket-mode"),
         ] {
             let text = refused(line);
             assert!(text.contains(part), "{line}: {text}");
@@ -435,13 +461,15 @@ mod tests {
         assert_eq!(answer.exit_code, EXIT_OK);
         let at = answer.text.find("Accepted without effect").unwrap();
         assert!(
-            answer.text.find("--base-id").unwrap() > at && answer.text.find("--concurrency").unwrap() < at
+            answer.text.find("--cpuset-threads").unwrap() > at
+                && answer.text.find("--concurrency").unwrap() < at
         );
         assert!(answer.text.contains("Exit codes"));
         assert_eq!(
-            parsed("--hot-restart-version").unwrap_err(),
+            parsed("--hot-restart-version --disable-hot-restart").unwrap_err(),
             CliError { text: "disabled\n".into(), exit_code: 0 }
         );
+        assert_eq!(parsed("--hot-restart-version").unwrap_err().text, "ringway.1\n");
     }
 
     #[test]

@@ -9,15 +9,16 @@ mod memory;
 mod metrics;
 mod patience;
 mod process;
+pub(crate) mod restart;
 mod runtime_layers;
 #[cfg(test)]
 mod simulation;
+mod sockets;
 mod workers;
 
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::base::clock;
@@ -28,8 +29,7 @@ use crate::config::bootstrap::Bootstrap;
 use crate::config::listener::Listener;
 use crate::config::socket::{SocketOption, SocketState};
 use crate::control::admin::{
-    Admin, AdminAccessLogs, AdminListener, AdminState, AllowPaths, ListenerStatus, StatsPolicy,
-    address_file_text,
+    Admin, AdminAccessLogs, AdminListener, AdminState, AllowPaths, StatsPolicy, address_file_text,
 };
 use crate::control::log_writer::LogWriter;
 use crate::control::xds::LoadedBootstrap;
@@ -44,9 +44,11 @@ use crate::runtime::{RawOption, allocator, local_address};
 use crate::snapshot::{Compiler, Snapshot};
 use crate::telemetry::Registry;
 use crate::telemetry::log::Logger;
-use control::Control;
+use control::{AdminEndpoint, Control, Succession};
 use metrics::ServerMetrics;
-use process::{Parts, Process};
+use process::{Chain, Parts, Process};
+use restart::{Place, Predecessor};
+use sockets::ListenSocketSet;
 use workers::Workers;
 
 /// Does what the command line asks for; the exit code.
@@ -54,6 +56,11 @@ pub fn run(options: &Options, logger: &'static Logger) -> u8 {
     if let Action::Doctor(format) = options.action {
         return doctor::run(format);
     }
+    // Before anything else: a process that has no place must not touch the log of the one that has.
+    let place = match restart::claim(options) {
+        Ok(place) => place,
+        Err(reason) => return refuse(&reason),
+    };
     let demo = match config::is_demo(options).then(demo::start).transpose() {
         Ok(demo) => demo,
         Err(error) => return refuse(&format!("the demonstration's upstreams cannot start: {error}")),
@@ -83,13 +90,18 @@ pub fn run(options: &Options, logger: &'static Logger) -> u8 {
         println!("configuration '{name}' OK");
         return EXIT_OK;
     }
-    match serve(options, loaded, logger) {
+    match serve(options, loaded, logger, place) {
         Ok(()) => EXIT_OK,
         Err(reason) => refuse(&reason),
     }
 }
 
-fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) -> Result<(), String> {
+fn serve(
+    options: &Options,
+    loaded: LoadedBootstrap,
+    logger: &'static Logger,
+    mut place: Option<Place>,
+) -> Result<(), String> {
     let before = allocator::live_bytes();
     let worker_count = options.concurrency.unwrap_or_else(|| Cpus::of_this_process().workers());
     let registry = Arc::new(Registry::new(worker_count));
@@ -105,8 +117,11 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
     let snapshot = Arc::new(compile(&mut bootstrap, &registry, surroundings)?);
     let started =
         memory::Started { configuration: before, snapshot: allocator::live_bytes().saturating_sub(before) };
-    let admin = bootstrap.admin.as_ref().map(bind_admin).transpose()?;
-    let (sockets, listeners) = bind(&snapshot, worker_count)?;
+    // Only now, with a configuration that is good: until here the process before this one knows nothing.
+    let predecessor = place.as_mut().map_or(Ok(None), |place| place.meet(&options.hot_restart))?;
+    let before = predecessor.as_ref();
+    let admin = bootstrap.admin.as_ref().map(|admin| take_or_bind_admin(admin, before)).transpose()?;
+    let (sockets, listeners) = ListenSocketSet::bind(&snapshot, worker_count, before)?;
     let workers = Arc::new(Workers::start(options, &bootstrap, &registry, &log_writer, worker_count)?);
     log::info!("{}", workers.description());
     let (sender, commands) = tokio::sync::mpsc::unbounded_channel();
@@ -122,12 +137,13 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
         workers: workers.description(),
         listeners,
         commands: sender,
+        chain: Chain::of(place.as_ref()),
     });
     let admin = match admin {
-        Some(listener) => {
+        Some((listener, inherited)) => {
             write_admin_address(options, &listener);
             let endpoint = admin_endpoint(options, &bootstrap, &registry, &process, &mut log_writer, logger)?;
-            Some((listener, endpoint))
+            Some(AdminEndpoint { listener, admin: endpoint, inherited })
         }
         None => None,
     };
@@ -144,7 +160,11 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
         log_writer: &log_writer,
         admin,
         commands,
-        start: Some(Start { snapshot, sockets }),
+        start: Some(snapshot),
+        serving: None,
+        sockets,
+        succession: Succession::new(place, predecessor),
+        orphaned: None,
         spread: None,
         stops: None,
     };
@@ -155,11 +175,24 @@ fn serve(options: &Options, loaded: LoadedBootstrap, logger: &'static Logger) ->
     outcome.map_err(|error| format!("signals cannot be received: {error}"))
 }
 
-/// What the workers are sent when everything is ready: configuration, and sockets by the listener's place in it.
-#[derive(Debug)]
-struct Start {
-    snapshot: Arc<Snapshot>,
-    sockets: Vec<(usize, Vec<OwnedFd>)>,
+/// The admin endpoint's socket; whether the process before this one still accepts from it.
+fn take_or_bind_admin(
+    admin: &crate::config::bootstrap::Admin,
+    predecessor: Option<&Predecessor>,
+) -> Result<(AdminListener, bool), String> {
+    let given = predecessor.map(|process| process.admin(&admin.address.to_string())).transpose();
+    match given {
+        Ok(Some(Some(socket))) => {
+            let listener = AdminListener::inherit(socket, &admin.address)
+                .map_err(|error| format!("admin: the socket of {}: {error}", admin.address))?;
+            return Ok((listener, true));
+        }
+        Ok(_) => {}
+        Err(error) => {
+            log::error!("admin: the process before this one does not give its socket: {error}");
+        }
+    }
+    Ok((bind_admin(admin)?, false))
 }
 
 fn bind_admin(admin: &crate::config::bootstrap::Admin) -> Result<AdminListener, String> {
@@ -173,10 +206,7 @@ fn bind_admin(admin: &crate::config::bootstrap::Admin) -> Result<AdminListener, 
                 listening_options: raw_options(&admin.socket_options, SocketState::Listening),
                 ..ListenOptions::plain(address, libc::SOMAXCONN)
             };
-            listen::bind(&options, 1).and_then(|sockets| {
-                let socket = sockets.into_iter().next().ok_or_else(std::io::Error::last_os_error)?;
-                AdminListener::adopt(socket.into())
-            })
+            listen::bind_exclusive(&options).and_then(|socket| AdminListener::adopt(socket.into()))
         }
         Address::Pipe(_) => AdminListener::bind(&admin.address),
     });
@@ -262,38 +292,6 @@ fn compile(
     compiler
         .bootstrap(&bootstrap.clusters, &mut bootstrap.listeners)
         .map_err(|(listener, error)| format!("listener {listener}: {error}"))
-}
-
-/// One socket per worker for each address of each listener that binds, and what is bound; an address that cannot be
-/// bound is named.
-#[expect(clippy::type_complexity, reason = "taken apart at its only call")]
-fn bind(
-    snapshot: &Snapshot,
-    workers: usize,
-) -> Result<(Vec<(usize, Vec<OwnedFd>)>, Vec<ListenerStatus>), String> {
-    let mut bound = Vec::new();
-    let mut statuses = Vec::new();
-    for (place, resource) in
-        snapshot.listeners.iter().enumerate().filter(|(_, listener)| listener.config.bind_to_port)
-    {
-        let config = &resource.config;
-        let mut addresses = Vec::new();
-        for listen in &config.addresses {
-            let Address::Ip(address) = listen.address else {
-                return Err(format!("listener {}: Unix sockets are not there yet", config.name));
-            };
-            let options = listen_options(config, address, listen.ipv4_compat, &listen.socket_options);
-            let failed = |error| format!("listener {}: cannot listen on {address}: {error}", config.name);
-            let what = format!("listener {} on {address}", config.name);
-            let sockets =
-                patience::while_in_use(&what, || listen::bind(&options, workers)).map_err(failed)?;
-            let local = sockets.first().map_or(Ok(address), listen::local_addr).map_err(failed)?;
-            addresses.push(Address::Ip(local));
-            bound.push((place, sockets));
-        }
-        statuses.push(ListenerStatus { name: (*config.name).into(), addresses });
-    }
-    Ok((bound, statuses))
 }
 
 fn listen_options(

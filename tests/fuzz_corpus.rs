@@ -14,6 +14,7 @@ fn corpus_keeps_every_invariant() {
         ("route_match", ringway::fuzz::route_match),
         ("config_text", ringway::fuzz::config_text),
         ("config_wire", ringway::fuzz::config_wire),
+        ("restart_message", ringway::fuzz::restart_message),
     ] {
         let mut count = 0;
         for entry in std::fs::read_dir(root.join(target)).unwrap() {

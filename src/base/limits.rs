@@ -28,6 +28,9 @@ pub const SEND_IOVECS_MAX: usize = 16;
 /// How long a listening socket rests after the process ran out of descriptors, in milliseconds.
 pub const ACCEPT_BACKOFF_MS: u64 = 50;
 
+/// Listening sockets of one address that a process takes from the one it replaces: twice the workers that can be had.
+pub const LISTEN_SOCKETS_INHERITED_MAX: usize = 16_384;
+
 /// Shortest wait between two resolutions of a DNS name, in milliseconds. A failed one waits a random time below its
 /// interval, which may come out as nothing; this keeps a dead name server from being asked in a loop.
 pub const DNS_WAIT_MIN_MS: u64 = 10;

@@ -1,7 +1,7 @@
 //! The flags: how clap is told about them, and how its findings become [`Options`].
 use super::{
-    Action, CliError, CpuAffinity, DrainStrategy, EXIT_OK, IoBackend, IpVersion, Options, ReportFormat,
-    VERSION, build_version,
+    Action, CliError, CpuAffinity, DrainStrategy, EXIT_OK, HOT_RESTART_VERSION, HotRestart, IoBackend,
+    IpVersion, Options, ReportFormat, VERSION, build_version,
 };
 use crate::telemetry::log::{COMPONENTS, DEFAULT_PATTERN, Level, Pattern};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -19,6 +19,7 @@ pub(super) fn command() -> Command {
         .args(configuration())
         .args(logging())
         .args(lifecycle())
+        .args(hot_restart_flags())
         .args(own())
         .args(without_effect())
         .after_help(EXIT_CODES)
@@ -73,7 +74,8 @@ pub(super) fn options(found: &ArgMatches) -> Result<Options, CliError> {
         return answer(format!("\nringway  version: {}\n\n", build_version()));
     }
     if found.get_flag("hot-restart-version") {
-        return answer("disabled\n".into());
+        let disabled = found.get_flag("disable-hot-restart");
+        return answer(format!("{}\n", if disabled { "disabled" } else { HOT_RESTART_VERSION }));
     }
     if let Some(found) = found.subcommand_matches("demo") {
         return common(found, Action::Demo);
@@ -95,9 +97,7 @@ pub(super) fn options(found: &ArgMatches) -> Result<Options, CliError> {
             "at least one of --config-path or --config-yaml is needed; `ringway demo` runs without, --help lists all flags",
         ));
     }
-    if found.get_one::<u32>("restart-epoch").is_some_and(|epoch| *epoch != 0) {
-        return Err(CliError::refused("hot restart is not supported: --restart-epoch must be 0"));
-    }
+    options.hot_restart = hot_restart(found)?;
     options.service_node = text(found, "service-node");
     options.service_cluster = text(found, "service-cluster");
     options.service_zone = text(found, "service-zone");
@@ -121,7 +121,6 @@ pub(super) fn options(found: &ArgMatches) -> Result<Options, CliError> {
         found.get_flag("allow-unknown-static-fields") || found.get_flag("allow-unknown-fields");
     options.reject_unknown_dynamic_fields = found.get_flag("reject-unknown-dynamic-fields");
     options.ignore_unknown_dynamic_fields = found.get_flag("ignore-unknown-dynamic-fields");
-    options.disable_hot_restart = found.get_flag("disable-hot-restart");
     options.cpuset_threads = found.get_flag("cpuset-threads");
     options.stats_tags = stats_tags(found)?;
     Ok(options)
@@ -184,19 +183,53 @@ fn defaults(action: Action) -> Result<Options, CliError> {
         drain_time: Duration::from_secs(600),
         drain_strategy: DrainStrategy::Gradual,
         parent_shutdown_time: Duration::from_secs(900),
+        hot_restart: HotRestart {
+            // What only looks, and the demonstration, meet no other process.
+            disabled: action != Action::Serve,
+            epoch: 0,
+            base_id: 0,
+            use_dynamic_base_id: false,
+            base_id_path: None,
+            socket_path: SOCKET_PATH.to_owned(),
+            socket_mode: 0o600,
+            skip_on_no_parent: false,
+            skip_parent_stats: false,
+        },
         allow_unknown_static_fields: false,
         reject_unknown_dynamic_fields: false,
         ignore_unknown_dynamic_fields: false,
         local_address_ip_version: IpVersion::V4,
         admin_address_path: None,
         stats_tags: Vec::new(),
-        disable_hot_restart: false,
         cpuset_threads: false,
         io_backend: IoBackend::Auto,
         io_level: None,
         cpu_affinity: CpuAffinity::Auto,
         allow_unimplemented: false,
     })
+}
+
+fn hot_restart(found: &ArgMatches) -> Result<HotRestart, CliError> {
+    let mode = text(found, "socket-mode").unwrap_or_else(|| "600".to_owned());
+    let wrong = || CliError::refused(format_args!("invalid socket-mode '{mode}'"));
+    let hot_restart = HotRestart {
+        disabled: found.get_flag("disable-hot-restart"),
+        epoch: found.get_one("restart-epoch").copied().unwrap_or_default(),
+        base_id: found.get_one("base-id").copied().unwrap_or_default(),
+        use_dynamic_base_id: found.get_flag("use-dynamic-base-id"),
+        base_id_path: text(found, "base-id-path").map(Into::into),
+        socket_path: text(found, "socket-path").unwrap_or_else(|| SOCKET_PATH.to_owned()),
+        socket_mode: u32::from_str_radix(&mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(wrong)?,
+        skip_on_no_parent: found.get_flag("skip-hot-restart-on-no-parent"),
+        skip_parent_stats: found.get_flag("skip-hot-restart-parent-stats"),
+    };
+    if hot_restart.use_dynamic_base_id && hot_restart.epoch > 0 {
+        let epoch = hot_restart.epoch;
+        return Err(CliError::refused(format_args!(
+            "cannot use --restart-epoch={epoch} with --use-dynamic-base-id: give the --base-id that epoch 0 took"
+        )));
+    }
+    Ok(hot_restart)
 }
 
 /// A text flag; the empty text counts as not given, as in Envoy.
@@ -344,8 +377,41 @@ fn lifecycle() -> Vec<Arg> {
         count("file-flush-interval-msec", Some("10000"), "Access logs are written at least this often"),
         count("file-flush-min-size-kb", Some("64"), "Access logs are written when this much has gathered"),
         flag("version", "Print the version and exit"),
-        flag("hot-restart-version", "Print \"disabled\" and exit"),
     ]
+}
+
+fn hot_restart_flags() -> Vec<Arg> {
+    let args = vec![
+        flag("disable-hot-restart", "Neither replace a process nor let one replace this"),
+        count(
+            "restart-epoch",
+            None,
+            "How often the first process has been replaced: one more than that of the process to replace [default: 0]",
+        ),
+        count(
+            "base-id",
+            None,
+            "Number that tells processes of one host apart: each that runs on its own needs another [default: 0]",
+        ),
+        flag("use-dynamic-base-id", "Take any base id that is free"),
+        value("base-id-path", "FILE", "Write the base id to this file"),
+        count(
+            "parent-shutdown-time-s",
+            Some("900"),
+            "Seconds after which the replaced process is told to end; sooner when its connections are gone",
+        ),
+        value(
+            "socket-path",
+            "PATH",
+            "Where processes find each other; _BASEID_EPOCH is added, and @ means the abstract namespace \
+             [default: @ringway_domain_socket]",
+        ),
+        value("socket-mode", "MODE", "Permissions of that socket, if it is a file [default: 600]"),
+        flag("skip-hot-restart-on-no-parent", "Start afresh where there is no process to replace"),
+        flag("skip-hot-restart-parent-stats", "Statistics begin at zero after a hot restart"),
+        flag("hot-restart-version", "Print which processes can replace each other, and exit"),
+    ];
+    args.into_iter().map(|arg| arg.help_heading("Hot restart")).collect()
 }
 
 fn own() -> Vec<Arg> {
@@ -368,16 +434,6 @@ fn own() -> Vec<Arg> {
 /// Flags of Envoy whose subject does not exist here. The help text of each says why.
 fn without_effect() -> Vec<Arg> {
     let args = vec![
-        flag("disable-hot-restart", "There is no hot restart"),
-        count("parent-shutdown-time-s", Some("900"), "There is no hot restart"),
-        count("restart-epoch", None, "There is no hot restart; only 0 is accepted"),
-        count("base-id", None, "There is no hot restart"),
-        flag("use-dynamic-base-id", "There is no hot restart"),
-        value("base-id-path", "FILE", "There is no hot restart; nothing is written"),
-        value("socket-path", "PATH", "There is no hot restart"),
-        value("socket-mode", "MODE", "There is no hot restart"),
-        flag("skip-hot-restart-on-no-parent", "There is no hot restart"),
-        flag("skip-hot-restart-parent-stats", "There is no hot restart"),
         flag("cpuset-threads", "Workers are always counted from the cpuset"),
         flag("enable-core-dump", "The process's core limit is left as it is"),
         flag("enable-mutex-tracing", "Workers share no mutex"),
@@ -393,6 +449,8 @@ const EXIT_CODES: &str = "Exit codes: 0 served and drained, validated, or answer
 an address in use, permissions); 70 an internal defect.";
 const DOCTOR_EXIT_CODES: &str = "Exit codes: 0 no problem found (advice and what cannot be seen from here do not count); \
 1 wrong flags, or the report cannot be written; 2 at least one problem.";
+/// Default of `--socket-path`.
+const SOCKET_PATH: &str = "@ringway_domain_socket";
 /// Bound of the number of workers: each costs a ring and buffers. No machine has more CPUs that Linux supports.
 const WORKERS_MAX: u32 = 8192;
 /// Linux's limit of CPUs.

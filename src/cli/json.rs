@@ -14,7 +14,13 @@ impl Options {
         let duration = |duration: Duration| format!("{}s", duration.as_secs_f64());
         let tags: Vec<_> = self.stats_tags.iter().map(|(name, value)| format!("{name}:{value}")).collect();
         json!({
-            "base_id": "0",
+            "base_id": self.hot_restart.base_id.to_string(),
+            "use_dynamic_base_id": self.hot_restart.use_dynamic_base_id,
+            "base_id_path": path(&self.hot_restart.base_id_path),
+            "socket_path": self.hot_restart.socket_path,
+            "socket_mode": self.hot_restart.socket_mode,
+            "skip_hot_restart_on_no_parent": self.hot_restart.skip_on_no_parent,
+            "skip_hot_restart_parent_stats": self.hot_restart.skip_parent_stats,
             "concurrency": workers,
             "config_path": path(&self.config_path),
             "config_yaml": text(&self.config_yaml),
@@ -46,8 +52,8 @@ impl Options {
                 Action::Serve | Action::Demo | Action::Doctor(_) => "Serve",
                 Action::Validate => "Validate",
             },
-            "disable_hot_restart": self.disable_hot_restart,
-            "restart_epoch": 0,
+            "disable_hot_restart": self.hot_restart.disabled,
+            "restart_epoch": self.hot_restart.epoch,
             "cpuset_threads": self.cpuset_threads,
             "stats_tag": tags,
         })

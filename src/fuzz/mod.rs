@@ -5,8 +5,10 @@
 
 mod config;
 mod http1;
+mod restart;
 mod route;
 
 pub use config::{config_text, config_wire};
 pub use http1::{chunked, request_head, response_head};
+pub use restart::restart_message;
 pub use route::route_match;

@@ -1,8 +1,9 @@
 //! The accept loop of one listening socket on this core.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -30,6 +31,8 @@ pub struct Listener {
     pub chain: Option<Rc<HttpChain>>,
     /// Set to stop accepting; the loop ends when it sees it.
     stopped: Cell<bool>,
+    /// Where another process accepts now, from the same sockets.
+    handed_over: RefCell<Arc<[SocketAddr]>>,
     /// Its part in the balance with other workers; `None`: there are none.
     pub(super) share: Option<Share>,
 }
@@ -42,19 +45,34 @@ impl Listener {
         chain: Option<Rc<HttpChain>>,
         share: Option<Share>,
     ) -> Rc<Self> {
-        Rc::new(Self { config, stats, chain, stopped: Cell::new(false), share })
+        Rc::new(Self {
+            config,
+            stats,
+            chain,
+            stopped: Cell::new(false),
+            handed_over: RefCell::default(),
+            share,
+        })
     }
 
     /// No more connections than those whose handshake the kernel has completed, and those that are on their way from
-    /// other workers. The accept loops must be woken.
-    pub fn stop(&self) {
-        self.stopped.set(true);
+    /// other workers; at addresses that were handed over, another process has the former. The accept loops must be woken.
+    pub fn stop(&self, handed_over: &Arc<[SocketAddr]>) {
+        // Those that have ended look no more.
+        if !self.stopped.replace(true) {
+            self.handed_over.replace(Arc::clone(handed_over));
+        }
         self.share.iter().for_each(Share::close);
     }
 
     /// Whether no connection is on its way from another worker. Those that have arrived are open connections.
     pub fn expects_none(&self) -> bool {
         self.share.as_ref().is_none_or(Share::is_empty)
+    }
+
+    /// Whether another process accepts what this socket has queued.
+    fn is_handed_over(&self, socket: &TcpListener) -> bool {
+        socket.local_addr().is_ok_and(|address| self.handed_over.borrow().contains(&address))
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -88,7 +106,7 @@ pub async fn accept(context: Rc<WorkerContext>, listener: Rc<Listener>, socket: 
         }
         for accepted in 0..batch_max.max(1) {
             let next = if listener.stopped.get() {
-                socket.poll_take_rest()
+                socket.poll_take_rest(!listener.is_handed_over(&socket))
             } else {
                 socket.poll_take().map_ok(Some)
             };

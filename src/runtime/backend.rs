@@ -64,11 +64,13 @@ pub(super) trait Backend {
     /// The next accepted connection, which nobody watches yet. Pending registers the current task.
     fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>>;
 
-    /// Stops accepting and returns what was accepted, and what waits to be, one by one; `None` when that is all.
+    /// Stops accepting and returns what was accepted, and with `queued` what waits to be, one by one; `None` when that is
+    /// all.
     fn poll_accept_rest(
         &mut self,
         scope: &mut Scope<'_>,
         key: SocketKey,
+        queued: bool,
     ) -> Poll<io::Result<Option<Endpoint>>>;
 
     /// The owner lets go: cancels what is under way, closes, frees the slot when the kernel is done with it.

@@ -167,7 +167,11 @@ impl Backend for Epoll {
         &mut self,
         scope: &mut Scope<'_>,
         key: SocketKey,
+        queued: bool,
     ) -> Poll<io::Result<Option<Endpoint>>> {
+        if !queued {
+            return Poll::Ready(Ok(None));
+        }
         scope.sockets.live(key).readable = true;
         match self.poll_accept(scope, key) {
             Poll::Ready(accepted) => Poll::Ready(accepted.map(Some)),

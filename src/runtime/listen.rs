@@ -52,16 +52,36 @@ impl ListenOptions {
 /// # Errors
 /// Address in use, no permission, no such address, an option refused.
 pub fn bind(options: &ListenOptions, workers: usize) -> io::Result<Vec<OwnedFd>> {
-    let mut address = options.address;
-    let probe = socket(options, address, false)?;
-    address = sys::local_addr(probe.as_raw_fd())?;
+    let probe = socket(options, options.address, false)?;
     if workers <= 1 {
+        // The next process may have more workers, and may then [`join`].
+        sys::set_option(probe.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
         listen(&probe, options)?;
         return Ok(vec![probe]);
     }
+    let address = sys::local_addr(probe.as_raw_fd())?;
     drop(probe);
+    join(&ListenOptions { address, ..options.clone() }, workers)
+}
+
+/// Binds the one listening socket of an address.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_exclusive(options: &ListenOptions) -> io::Result<OwnedFd> {
+    let socket = socket(options, options.address, false)?;
+    listen(&socket, options)?;
+    Ok(socket)
+}
+
+/// Binds further listening sockets to an address that sockets of [`bind`] have already, or to a free one.
+///
+/// # Errors
+/// As [`bind`]; the address belongs to sockets that do not share it, or to another user's.
+pub fn join(options: &ListenOptions, count: usize) -> io::Result<Vec<OwnedFd>> {
     // All are bound before the first listens: a connection must not meet a group that still grows.
-    let sockets = (0..workers).map(|_| socket(options, address, true)).collect::<io::Result<Vec<_>>>()?;
+    let sockets =
+        (0..count).map(|_| socket(options, options.address, true)).collect::<io::Result<Vec<_>>>()?;
     for socket in &sockets {
         listen(socket, options)?;
     }
@@ -113,6 +133,22 @@ fn set_all(socket: &OwnedFd, options: &[RawOption]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sockets_of_workers_are_joined_by_further_ones_and_by_nobody_elses_bind() {
+        let plain = ListenOptions::plain(([127, 0, 0, 1], 0).into(), 1);
+        for workers in [1, 2] {
+            let sockets = bind(&plain, workers).unwrap();
+            let taken = ListenOptions { address: local_addr(&sockets[0]).unwrap(), ..plain.clone() };
+            assert_eq!(sockets.len(), workers);
+            assert_eq!(bind(&taken, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            assert_eq!(bind_exclusive(&taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            assert_eq!(join(&taken, 2).unwrap().len(), 2);
+        }
+        let socket = bind_exclusive(&plain).unwrap();
+        let taken = ListenOptions { address: local_addr(&socket).unwrap(), ..plain };
+        assert_eq!(join(&taken, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
 
     #[test]
     fn options_are_set_in_the_state_they_ask_for() {

@@ -9,6 +9,7 @@ mod endpoint;
 mod epoll;
 pub mod listen;
 pub mod mailbox;
+pub mod packet;
 mod probe;
 mod process;
 mod refusal;

@@ -304,6 +304,16 @@ impl TcpListener {
         Ok(Self { runtime: runtime.clone(), key: runtime.adopt(endpoint, true)? })
     }
 
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        let gone = || io::Error::from_raw_os_error(libc::EBADF);
+        self.runtime
+            .with_socket(self.key, |socket, _| socket.endpoint.as_ref().ok_or_else(gone)?.local_addr())
+    }
+
     /// The next connection, taken on by this worker.
     ///
     /// # Errors
@@ -322,12 +332,14 @@ impl TcpListener {
     }
 
     /// Stops accepting: returns the connections whose handshake is complete, one by one, then `None`. Their peers believe
-    /// to be connected; closing the listener would reset them.
+    /// to be connected; closing the listener would reset them. With `queued` false another process accepts from the same
+    /// socket: only those are returned that this one has taken already.
     ///
     /// # Errors
     /// As [`TcpListener::poll_take`].
-    pub fn poll_take_rest(&self) -> Poll<io::Result<Option<Accepted>>> {
-        let accepted = self.runtime.with_backend(|backend, scope| backend.poll_accept_rest(scope, self.key));
+    pub fn poll_take_rest(&self, queued: bool) -> Poll<io::Result<Option<Accepted>>> {
+        let accepted =
+            self.runtime.with_backend(|backend, scope| backend.poll_accept_rest(scope, self.key, queued));
         accepted.map_ok(|endpoint| endpoint.map(Accepted::from))
     }
 }

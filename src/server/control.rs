@@ -3,18 +3,26 @@
 use std::collections::HashSet;
 use std::future::pending;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
-use tokio::time::{Sleep, sleep};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::metrics::ServerMetrics;
 use super::process::Process;
+use super::restart::wire::{Refusal, Reply, Request, VERSION, parts};
+use super::restart::{
+    Event, FAREWELL_PATIENCE, Following, Place, Predecessor, Successor, TERMINATE_PATIENCE,
+};
+use super::seed;
+use super::sockets::ListenSocketSet;
 use super::workers::Workers;
-use super::{Start, seed};
 use crate::base::limits::ENDPOINT_UPDATES_QUEUED_MAX;
 use crate::cli::{DrainStrategy, Options};
 use crate::config::bootstrap::Bootstrap;
@@ -23,8 +31,9 @@ use crate::control::admin::{Admin, AdminCommand, AdminListener, DrainListeners, 
 use crate::control::discovery::EndpointUpdate;
 use crate::control::discovery::dns::DnsDiscovery;
 use crate::control::log_writer::LogWriter;
-use crate::runtime::give_back_startup_pages;
-use crate::telemetry::{Registry, Slot};
+use crate::runtime::{give_back_startup_pages, packet};
+use crate::snapshot::Snapshot;
+use crate::telemetry::{HttpStat, Registry, Slot};
 use crate::worker::Command;
 
 /// What the control thread works with.
@@ -36,14 +45,58 @@ pub(super) struct Control<'a> {
     pub(super) process: Arc<Process>,
     pub(super) workers: Arc<Workers>,
     pub(super) log_writer: &'a LogWriter,
-    pub(super) admin: Option<(AdminListener, Arc<Admin>)>,
+    pub(super) admin: Option<AdminEndpoint>,
     pub(super) commands: UnboundedReceiver<AdminCommand>,
     /// Sent to the workers once all clusters that are waited for have endpoints.
-    pub(super) start: Option<Start>,
+    pub(super) start: Option<Arc<Snapshot>>,
+    /// What they serve since then: its counters are kept until the last has been told.
+    pub(super) serving: Option<Arc<Snapshot>>,
+    pub(super) sockets: ListenSocketSet,
+    pub(super) succession: Succession,
+    /// The next process, which was to end this one, is gone: when this one ends by itself.
+    pub(super) orphaned: Option<Pin<Box<Sleep>>>,
     /// The graceful drain of listeners that was asked for.
     pub(super) spread: Option<DrainListeners>,
     /// When it stops them.
     pub(super) stops: Option<Pin<Box<Sleep>>>,
+}
+
+/// The admin endpoint.
+#[derive(Debug)]
+pub(super) struct AdminEndpoint {
+    pub(super) listener: AdminListener,
+    pub(super) admin: Arc<Admin>,
+    /// The process before this one accepts from its socket until it has handed over.
+    pub(super) inherited: bool,
+}
+
+/// What a hot restart needs: the process before this one, and the one after.
+#[derive(Debug)]
+pub(super) struct Succession {
+    place: Option<Place>,
+    predecessor: Option<Predecessor>,
+    /// Ends the process before this one early.
+    finish: Arc<Notify>,
+    /// Follows it to its end.
+    following: Option<JoinHandle<()>>,
+    /// Where the next process connects; there once the event loop runs.
+    successor: Option<Successor>,
+    /// A copy of the admin endpoint's socket for it, and the address that it is configured at.
+    admin: Option<(String, OwnedFd)>,
+}
+
+impl Succession {
+    pub(super) fn new(place: Option<Place>, predecessor: Option<Predecessor>) -> Self {
+        Self { place, predecessor, finish: Arc::default(), following: None, successor: None, admin: None }
+    }
+
+    /// What the next process does; never anything when there is none.
+    async fn event(&mut self) -> Event {
+        match &mut self.successor {
+            Some(successor) => successor.next().await,
+            None => pending().await,
+        }
+    }
 }
 
 struct Signals {
@@ -66,27 +119,32 @@ impl Control<'_> {
             hangup: signal(SignalKind::hangup())?,
         };
         let (mut updates, _discoveries, mut awaited) = self.discover();
-        let admin = self.admin.take();
-        let serve_admin = async {
-            match admin {
-                Some((listener, admin)) => {
-                    let Err(error) = listener.serve(admin).await;
-                    log::error!("the admin endpoint ended: {error}");
-                    pending::<()>().await;
-                }
-                None => pending().await,
-            }
-        };
-        tokio::pin!(serve_admin);
+        self.await_successor()?;
+        let (taken_over, may_serve) = oneshot::channel();
+        let mut taken_over = Some(taken_over);
+        let mut serve_admin = self.admin.take().map(|endpoint| Box::pin(serve_admin(endpoint, may_serve)));
         let workers = Arc::clone(&self.workers);
         let mut draining = false;
         loop {
             if awaited.is_empty() {
-                self.start_workers();
+                self.start_workers(&mut taken_over);
             }
             tokio::select! {
-                () = workers.ended() => return Ok(()),
-                () = &mut serve_admin => {}
+                () = workers.ended() => {
+                    self.say_farewell().await;
+                    return Ok(());
+                }
+                () = running(&mut serve_admin) => serve_admin = None,
+                event = self.succession.event() => {
+                    if self.heed(event, &mut draining) {
+                        serve_admin = None;
+                        self.hand_over();
+                    }
+                }
+                () = due(&mut self.orphaned) => {
+                    self.orphaned = None;
+                    self.end(&mut draining);
+                }
                 _ = signals.reopen.recv() => self.log_writer.reopen(),
                 // As Envoy: a terminal that closes does not end the proxy.
                 _ = signals.hangup.recv() => {}
@@ -122,9 +180,11 @@ impl Control<'_> {
         (updates, discoveries, awaited)
     }
 
-    fn start_workers(&mut self) {
-        let Some(start) = self.start.take() else { return };
-        self.workers.start_serving(start);
+    fn start_workers(&mut self, taken_over: &mut Option<oneshot::Sender<()>>) {
+        let Some(snapshot) = self.start.take() else { return };
+        let hands = self.sockets.deal(self.registry.workers(), self.succession.successor.is_some());
+        self.workers.start_serving(&snapshot, hands);
+        self.serving = Some(snapshot);
         for (cluster, hosts) in self.process.discovered() {
             self.workers
                 .send_all(|| Command::Hosts { cluster: Arc::clone(&cluster), hosts: Arc::clone(&hosts) });
@@ -133,6 +193,20 @@ impl Control<'_> {
         self.metrics.serving(self.process.age(), self.registry.workers());
         give_back_startup_pages();
         log::info!("all clusters have endpoints or an answer: serving");
+        let Some(taken_over) = taken_over.take() else { return };
+        match self.succession.predecessor.take() {
+            Some(predecessor) => {
+                self.succession.following = Some(tokio::spawn(predecessor.follow(Following {
+                    registry: Arc::clone(self.registry),
+                    with_stats: !self.options.hot_restart.skip_parent_stats,
+                    every: self.bootstrap.stats.flush_interval,
+                    until: self.options.parent_shutdown_time,
+                    finish: Arc::clone(&self.succession.finish),
+                    taken_over,
+                })));
+            }
+            None => drop(taken_over),
+        }
     }
 
     fn publish(&self, update: &EndpointUpdate) {
@@ -156,6 +230,7 @@ impl Control<'_> {
         *draining = true;
         self.metrics.stopped(self.bootstrap.listeners.len());
         log::info!("draining for {} s at most", self.options.drain_time.as_secs());
+        self.close_sockets(false);
         self.workers.drain(self.options.drain_time);
     }
 
@@ -186,21 +261,181 @@ impl Control<'_> {
         if self.spread.as_ref().is_some_and(|old| !old.inbound_only || inbound_only) {
             return;
         }
-        let over = match self.options.drain_strategy {
-            DrainStrategy::Gradual => self.options.drain_time,
-            DrainStrategy::Immediate => Duration::ZERO,
-        };
-        self.workers.send_all(|| Command::Spread { over, inbound_only });
+        self.workers.send_all(|| Command::Spread { over: self.drain_spread(), inbound_only });
         self.spread = Some(how);
         self.stops = (!how.skip_exit).then(|| Box::pin(sleep(self.options.drain_time)));
     }
 
-    fn stop_listeners(&self, inbound_only: bool) {
+    /// Over which time connections are asked to go.
+    fn drain_spread(&self) -> Duration {
+        match self.options.drain_strategy {
+            DrainStrategy::Gradual => self.options.drain_time,
+            DrainStrategy::Immediate => Duration::ZERO,
+        }
+    }
+
+    fn stop_listeners(&mut self, inbound_only: bool) {
         let stops = |listener: &&Arc<Listener>| {
             !inbound_only || listener.traffic_direction == TrafficDirection::Inbound
         };
         self.metrics.stopped(self.bootstrap.listeners.iter().filter(stops).count());
-        self.workers.send_all(|| Command::StopListeners { inbound_only });
+        self.close_sockets(inbound_only);
+        self.workers.send_all(|| Command::StopListeners { inbound_only, handed_over: Arc::default() });
+    }
+
+    /// Nobody is given them any more: what is queued is served here.
+    fn close_sockets(&mut self, inbound_only: bool) {
+        self.sockets.take_back();
+        self.sockets.close(inbound_only);
+    }
+}
+
+/// Hot restart: the next process.
+impl Control<'_> {
+    /// Listens for it.
+    fn await_successor(&mut self) -> io::Result<()> {
+        let Some(place) = &self.succession.place else { return Ok(()) };
+        self.succession.successor = Some(Successor::await_at(place.listener.try_clone()?)?);
+        if let (Some(endpoint), Some(admin)) = (&self.admin, &self.bootstrap.admin) {
+            self.succession.admin = Some((admin.address.to_string(), endpoint.listener.duplicate()?));
+        }
+        Ok(())
+    }
+
+    /// Answers it; whether it takes over.
+    fn heed(&mut self, event: Event, draining: &mut bool) -> bool {
+        let request = match event {
+            Event::Asked(request) => request,
+            Event::Left(false) => {
+                log::warn!("hot restart: the next process is gone before it has taken over");
+                self.sockets.take_back();
+                return false;
+            }
+            Event::Left(true) => {
+                let patience = self.options.parent_shutdown_time;
+                log::info!("hot restart: the next process is gone; ending in {} s", patience.as_secs());
+                self.orphaned = Some(Box::pin(sleep(patience)));
+                return false;
+            }
+        };
+        match request {
+            Request::Hello { version, epoch } => {
+                let reply = self.greeting(version, epoch, *draining);
+                self.sockets.take_back();
+                self.reply(&reply);
+            }
+            Request::Sockets { address, listener, from } => {
+                let Some(successor) = &mut self.succession.successor else { return false };
+                let sockets = self.sockets.give(address, &listener);
+                let total = u32::try_from(sockets.len()).unwrap_or(u32::MAX);
+                let from = sockets.len().min(usize::try_from(from).unwrap_or(usize::MAX));
+                let until = sockets.len().min(from + packet::DESCRIPTORS_MAX);
+                successor.reply(&Reply::Sockets { total }, &sockets[from..until]);
+            }
+            Request::Admin { address } => {
+                let Some(successor) = &mut self.succession.successor else { return false };
+                let socket = self.succession.admin.as_ref().filter(|(at, _)| **at == *address);
+                let socket: Vec<_> = socket.iter().map(|(_, socket)| socket.as_fd()).collect();
+                successor.reply(&Reply::Admin, &socket);
+            }
+            Request::Drain => return true,
+            Request::Stats { part } => {
+                self.tell_stats(part, false);
+            }
+            Request::Terminate => {
+                log::info!("hot restart: told to end by the next process");
+                *draining = true;
+                self.workers.drain(TERMINATE_PATIENCE);
+                self.reply(&Reply::Terminating);
+            }
+        }
+        false
+    }
+
+    fn greeting(&self, version: u32, epoch: u32, draining: bool) -> Reply {
+        let own = self.options.hot_restart.epoch;
+        Reply::Refused(match &self.succession.place {
+            _ if version != VERSION => Refusal::Version(VERSION),
+            _ if Some(epoch) != own.checked_add(1) => Refusal::Epoch(own),
+            _ if draining => Refusal::Ending,
+            _ if self.start.is_some() => Refusal::Initializing,
+            None => Refusal::Ending,
+            Some(place) => {
+                log::info!("hot restart: a process of epoch {epoch} is about to take over");
+                return Reply::Welcome { started_s: place.started_s, generation: place.generation };
+            }
+        })
+    }
+
+    /// The next process serves: it accepts from the same sockets, and this one no more. The admin endpoint is closed.
+    fn hand_over(&mut self) {
+        log::info!("hot restart: the next process serves; draining");
+        self.succession.admin = None;
+        self.metrics.stopped(self.bootstrap.listeners.len());
+        let handed_over = self.sockets.close(false);
+        self.workers.send_all(|| Command::StopListeners {
+            inbound_only: false,
+            handed_over: Arc::clone(&handed_over),
+        });
+        self.workers.send_all(|| Command::Spread { over: self.drain_spread(), inbound_only: false });
+        self.stops = None;
+        self.process.set_state(ServerState::Draining);
+        self.reply(&Reply::Draining);
+        // There are three at most, and the oldest one goes.
+        self.succession.finish.notify_one();
+    }
+
+    /// The workers have ended: a process that has taken over hears the last counts.
+    async fn say_farewell(&mut self) {
+        let farewell = async {
+            while self.succession.successor.as_ref().is_some_and(Successor::is_there) {
+                match self.succession.event().await {
+                    Event::Asked(Request::Stats { part }) => {
+                        // Its own predecessor has counted, too.
+                        let ended = self.succession.following.as_ref().is_none_or(JoinHandle::is_finished);
+                        if self.tell_stats(part, ended) && ended {
+                            return;
+                        }
+                    }
+                    Event::Asked(Request::Terminate) => self.reply(&Reply::Terminating),
+                    Event::Asked(_) | Event::Left(_) => return,
+                }
+            }
+        };
+        // It has lost them if it is too late.
+        let _ = timeout(TERMINATE_PATIENCE + FAREWELL_PATIENCE, farewell).await;
+    }
+
+    /// Tells a part of the statistics; whether it was the last.
+    fn tell_stats(&mut self, part: u32, ended: bool) -> bool {
+        let Some(successor) = &mut self.succession.successor else { return true };
+        let connections = self.registry.http_total(HttpStat::DownstreamCxActive);
+        successor.reply_stats(part, connections, ended, || parts(self.registry.bequests()))
+    }
+
+    fn reply(&mut self, reply: &Reply) {
+        if let Some(successor) = &mut self.succession.successor {
+            successor.reply(reply, &[]);
+        }
+    }
+}
+
+/// Serves the admin endpoint, once the process before this one has left it.
+async fn serve_admin(endpoint: AdminEndpoint, may_serve: oneshot::Receiver<()>) {
+    let AdminEndpoint { listener, admin, inherited } = endpoint;
+    if inherited {
+        // Told so, or that process is gone.
+        let _ = may_serve.await;
+    }
+    let Err(error) = listener.serve(admin).await;
+    log::error!("the admin endpoint ended: {error}");
+}
+
+/// Runs what there is to run.
+async fn running(future: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Binding a port that is on its way to become free.
+//! Binding a port that is on its way to become free, and meeting a process that is on its way to listen.
 //!
 //! The sockets of a killed process live on until the kernel has taken its io_uring apart, which happens after the process
 //! is gone: its successor can meet them for some milliseconds. Any other error, and a port that stays in use, is told at
@@ -13,9 +13,28 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Tries after the first: one second.
 const RETRIES_MAX: usize = 20;
 
+/// Tries after the first to find the process before this one: five seconds. It may still read its configuration.
+const MEETINGS_MAX: usize = 100;
+
 /// Binds `what`, again for a second while its address is in use.
 pub(super) fn while_in_use<T>(what: &dyn Display, bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     with_pause(what, std::thread::sleep, bind)
+}
+
+/// Connects to a process, again for five seconds while nobody listens.
+pub(super) fn while_nobody_listens<T>(mut connect: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..MEETINGS_MAX {
+        match connect() {
+            Err(error) if is_nobody(&error) => std::thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
+    connect()
+}
+
+/// Whether nobody listens there, which may change.
+pub(super) fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
 }
 
 fn with_pause<T>(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{dump, memory};
+use super::{dump, memory, restart};
 use crate::base::clock::{self, Clock};
 use crate::cli::{self, Options};
 use crate::cluster::{ClusterSet, ClusterSpec, HostSpec};
@@ -43,6 +43,7 @@ pub(super) struct Process {
     endpoints: Mutex<HashMap<Arc<str>, Endpoints>>,
     state: AtomicU8,
     commands: UnboundedSender<AdminCommand>,
+    chain: Chain,
 }
 
 /// Endpoints of a cluster as last published by discovery.
@@ -51,6 +52,14 @@ struct Endpoints {
     registry: HostRegistry,
     assignment: ClusterLoadAssignment,
     hosts: Arc<[HostSpec]>,
+}
+
+impl Chain {
+    /// Of which this process has that place; `None`: of itself.
+    pub(super) fn of(place: Option<&restart::Place>) -> Self {
+        let alone = Self { started_s: u64::MAX, generation: 1 };
+        place.map_or(alone, |place| Self { started_s: place.started_s, generation: place.generation })
+    }
 }
 
 /// What the process is made of, for [`Process::new`].
@@ -66,6 +75,16 @@ pub(super) struct Parts {
     pub(super) workers: String,
     pub(super) listeners: Vec<ListenerStatus>,
     pub(super) commands: UnboundedSender<AdminCommand>,
+    pub(super) chain: Chain,
+}
+
+/// The chain of processes that have replaced each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chain {
+    /// When the first began, seconds since 1970.
+    pub(super) started_s: u64,
+    /// How many there were, this one included.
+    pub(super) generation: u64,
 }
 
 impl Process {
@@ -81,6 +100,7 @@ impl Process {
             workers,
             listeners,
             commands,
+            chain,
         } = parts;
         Arc::new(Self {
             clock: Clock::start(),
@@ -97,6 +117,7 @@ impl Process {
             endpoints: Mutex::default(),
             state: AtomicU8::new(ServerState::PreInitializing as u8),
             commands,
+            chain,
         })
     }
 
@@ -160,6 +181,13 @@ impl AdminState for Process {
         ServerInfo {
             state: self.state(),
             uptime: self.age(),
+            uptime_all_epochs: restart::age_of_chain(self.chain.started_s).max(self.age()),
+            restart_epoch: self.options.hot_restart.epoch,
+            restart_generation: self.chain.generation,
+            hot_restart_version: match self.options.hot_restart.disabled {
+                true => "disabled".to_owned(),
+                false => cli::HOT_RESTART_VERSION.to_owned(),
+            },
             version: cli::build_version(),
             command_line_options: self.options.to_json(self.registry.workers()),
             node: node(&self.bootstrap.node),

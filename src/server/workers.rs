@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Start, seed};
+use super::seed;
+use super::sockets::Hand;
 use crate::cli::{self, EXIT_FAILURE, EXIT_PANIC, Options};
 use crate::config::bootstrap::Bootstrap;
 use crate::control::log_writer::LogWriter;
@@ -16,6 +17,7 @@ use crate::proxy::ConnectionLimit;
 use crate::runtime::affinity::{self, Affinity, Cpus};
 use crate::runtime::mailbox::{MailboxSender, mailbox};
 use crate::runtime::{BackendInfo, IoBackend, IoChoice, RingLevel, Runtime};
+use crate::snapshot::Snapshot;
 use crate::telemetry::Registry;
 use crate::worker::{self, AccessLogSetup, Command, Setup};
 
@@ -134,11 +136,9 @@ impl Workers {
     }
 
     /// Gives every worker the configuration and its share of the listening sockets.
-    pub(super) fn start_serving(&self, start: Start) {
-        let Start { snapshot, mut sockets } = start;
-        for worker in (0..self.mailboxes.len()).rev() {
-            let sockets = sockets.iter_mut().filter_map(|(place, fds)| Some((*place, fds.pop()?))).collect();
-            self.send(worker, Command::Start { snapshot: Arc::clone(&snapshot), sockets });
+    pub(super) fn start_serving(&self, snapshot: &Arc<Snapshot>, hands: Vec<Hand>) {
+        for (worker, sockets) in hands.into_iter().enumerate() {
+            self.send(worker, Command::Start { snapshot: Arc::clone(snapshot), sockets });
         }
     }
 

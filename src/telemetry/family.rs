@@ -70,6 +70,16 @@ pub enum ViewKind {
 impl ViewKind {
     pub const ALL: [Self; 5] = [Self::Cluster, Self::Http, Self::Listener, Self::ListenerHttp, Self::Server];
 
+    /// The rows of its scopes.
+    pub(super) fn rows(self) -> &'static [Row] {
+        match self {
+            Self::Cluster => ClusterStat::ROWS,
+            Self::Http | Self::ListenerHttp => HttpStat::ROWS,
+            Self::Listener => ListenerStat::ROWS,
+            Self::Server => ServerStat::ROWS,
+        }
+    }
+
     /// What stands between `envoy_` and the name of the family.
     pub fn prometheus_prefix(self) -> &'static str {
         match self {

@@ -6,6 +6,7 @@
 pub mod codes;
 pub mod family;
 pub mod histogram;
+pub mod inherited;
 pub mod log;
 pub mod metrics;
 pub mod names;
@@ -13,6 +14,7 @@ pub mod registry;
 pub mod view;
 
 pub use codes::Origin;
+pub use inherited::Bequest;
 pub use metrics::{Cells, ClusterCells, HostCells, HttpCells, ListenerCells, Scope, ServerCells, Slot};
 pub use names::{
     ClusterHistogram, ClusterStat, HostStat, HttpHistogram, HttpStat, ListenerHistogram, ListenerStat,

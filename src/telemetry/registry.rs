@@ -111,6 +111,19 @@ impl Registry {
         self.lock().history = history;
     }
 
+    /// Keeps what scopes had in the process before this one, as far as they are here too.
+    pub(super) fn put_inherited(&self, given: impl Iterator<Item = (ViewKey, Arc<Totals>)>) {
+        let keys: BTreeSet<_> = self.views().iter().map(View::key).collect();
+        self.lock().inherited.extend(given.filter(|(key, _)| keys.contains(key)));
+    }
+
+    /// Changes what was inherited.
+    pub(super) fn map_inherited(&self, change: impl Fn(ViewKind, &mut Totals)) {
+        for ((kind, _), totals) in &mut self.lock().inherited {
+            change(*kind, Arc::make_mut(totals));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Scopes> {
         // Nothing under the lock can leave the maps half changed.
         self.scopes.lock().unwrap_or_else(PoisonError::into_inner)
@@ -118,7 +131,7 @@ impl Registry {
 }
 
 type HttpTags = (Box<str>, Box<str>);
-type ViewKey = (ViewKind, String);
+pub(super) type ViewKey = (ViewKind, String);
 const SERVER_KEY: ViewKey = (ViewKind::Server, String::new());
 
 #[derive(Debug, Default)]
@@ -131,6 +144,8 @@ struct Scopes {
     retired: BTreeMap<Box<str>, Arc<Totals>>,
     /// Counters at the last reset.
     bases: BTreeMap<ViewKey, Arc<Totals>>,
+    /// What the process before this one had counted, after a hot restart.
+    inherited: BTreeMap<ViewKey, Arc<Totals>>,
     history: BTreeMap<ViewKey, Arc<Vec<Interval>>>,
 }
 
@@ -169,6 +184,7 @@ impl Scopes {
             // A later scope of the same name begins anew.
             let keys: BTreeSet<_> = self.views().iter().map(View::key).chain([SERVER_KEY]).collect();
             self.bases.retain(|key, _| keys.contains(key));
+            self.inherited.retain(|key, _| keys.contains(key));
             self.history.retain(|key, _| keys.contains(key));
         }
     }
@@ -217,9 +233,10 @@ impl Scopes {
         labels: Vec<(&'static str, Box<str>)>,
         source: Source,
     ) -> View {
-        let mut view = View { kind, prefix, labels, source, base: None, history: None };
+        let mut view = View { kind, prefix, labels, source, base: None, inherited: None, history: None };
         let key = view.key();
         view.base = self.bases.get(&key).cloned();
+        view.inherited = self.inherited.get(&key).cloned();
         view.history = self.history.get(&key).cloned();
         view
     }

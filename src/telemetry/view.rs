@@ -6,7 +6,7 @@ use super::codes::{CodeCounts, Origin};
 use super::family::{At, CODE_LABEL, Family, FamilyKind, ViewKind};
 use super::histogram::Distribution;
 use super::metrics::Scope;
-use super::names::{ClusterStat, HttpStat, ListenerStat, ServerStat, Stats};
+use super::names::{ClusterStat, HttpStat, Kind, ListenerStat, ServerStat, Stats};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ pub struct View {
     pub(super) source: Source,
     /// What counters had counted when they were last reset.
     pub(super) base: Option<Arc<Totals>>,
+    /// What the process before this one had counted.
+    pub(super) inherited: Option<Arc<Totals>>,
     /// Histograms at the last flush, and what they gathered in the interval before it.
     pub(super) history: Option<Arc<Vec<Interval>>>,
 }
@@ -77,11 +79,8 @@ impl View {
         let mut point = |value, used, code| f(Point { value, used, code });
         match family.at {
             At::Row(row) => {
-                let (mut value, used) = self.row(row);
-                if family.kind == FamilyKind::Counter {
-                    value = value.saturating_sub(self.base.as_ref().map_or(0, |base| base.values[row]));
-                }
-                point(value, used, None);
+                let kind = if family.kind == FamilyKind::Counter { Kind::Counter } else { Kind::Gauge };
+                point(self.shown(row, kind), self.row(row).1, None);
             }
             At::Worker { row, worker } => {
                 let value = self.worker_row(row, worker);
@@ -186,20 +185,26 @@ impl View {
 
     /// Everything that has been counted, without regard to an earlier reset.
     pub(super) fn totals(&self) -> Totals {
-        let rows = match &self.source {
-            Source::Server(_) => ServerStat::ROWS,
-            Source::Listener(_) => ListenerStat::ROWS,
-            Source::Cluster(_) => ClusterStat::ROWS,
-            Source::Http(..) => HttpStat::ROWS,
-        };
         Totals {
-            values: (0..rows.len()).map(|row| self.row(row).0).collect(),
+            values: (0..self.kind.rows().len()).map(|row| self.row(row).0).collect(),
             codes: [Origin::Internal, Origin::External].map(|origin| self.raw_codes(origin)),
             histograms: (0..self.histogram_count()).map(|index| self.histogram(index)).collect(),
         }
     }
 
+    /// The number of a row as it is shown: a counter since its last reset.
+    pub(super) fn shown(&self, row: usize, kind: Kind) -> u64 {
+        let base = self.base.as_ref().filter(|_| kind == Kind::Counter);
+        self.row(row).0.saturating_sub(base.map_or(0, |base| base.values[row]))
+    }
+
     fn row(&self, row: usize) -> (u64, bool) {
+        let inherited = self.inherited.as_ref().map_or(0, |inherited| inherited.values[row]);
+        let (value, used) = self.own_row(row);
+        (value.wrapping_add(inherited), used || inherited != 0)
+    }
+
+    fn own_row(&self, row: usize) -> (u64, bool) {
         match &self.source {
             Source::Server(scope) => scope.value(row),
             Source::Listener(scope) => scope.value(row),
@@ -221,7 +226,7 @@ impl View {
         }
     }
 
-    fn codes(&self, origin: Option<Origin>) -> CodeCounts {
+    pub(super) fn codes(&self, origin: Option<Origin>) -> CodeCounts {
         let one = |origin: Origin| {
             let mut codes = self.raw_codes(origin);
             if let Some(base) = &self.base {
@@ -243,6 +248,9 @@ impl View {
         let mut codes = CodeCounts::default();
         if let Source::Cluster(scope) = &self.source {
             scope.merge_codes(origin, &mut codes);
+        }
+        if let Some(inherited) = &self.inherited {
+            codes.add_all(&inherited.codes[origin as usize]);
         }
         codes
     }

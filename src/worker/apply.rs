@@ -1,6 +1,7 @@
 //! Commands applied to one core: listeners started and stopped, clusters put, endpoints updated, the drain.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -53,9 +54,11 @@ impl Worker {
             Command::Spread { over, inbound_only } => {
                 context.drain.spread(context.runtime.now(), over, inbound_only);
             }
-            Command::StopListeners { inbound_only } => self.stop_listeners(inbound_only),
+            Command::StopListeners { inbound_only, handed_over } => {
+                self.stop_listeners(inbound_only, &handed_over);
+            }
             Command::Drain { deadline } => {
-                self.stop_listeners(false);
+                self.stop_listeners(false, &Arc::default());
                 context.drain.begin(context.runtime.now());
                 let until = context.runtime.now().after(deadline);
                 self.drain_until.set(Some(self.drain_until.get().map_or(until, |old| old.min(until))));
@@ -146,10 +149,10 @@ impl Worker {
         Listener::new(Arc::clone(&resource.config), resource.stats.cells(slot), chain, share)
     }
 
-    fn stop_listeners(&self, inbound_only: bool) {
+    fn stop_listeners(&self, inbound_only: bool, handed_over: &Arc<[SocketAddr]>) {
         for listener in self.listeners.borrow().iter() {
             if !inbound_only || listener.config.traffic_direction == TrafficDirection::Inbound {
-                listener.stop();
+                listener.stop(handed_over);
             }
         }
         self.context.runtime.wake_all();

@@ -2,6 +2,7 @@
 mod apply;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,8 +32,9 @@ pub enum Command {
     HealthFailed(bool),
     /// Responses tell their clients to close, more and more of them over this time; listeners still accept.
     Spread { over: Duration, inbound_only: bool },
-    /// Stop accepting on the listeners for which the filter holds; their queued connections are still accepted.
-    StopListeners { inbound_only: bool },
+    /// Stop accepting on the listeners for which the filter holds; their queued connections are still accepted, but where
+    /// another process goes on accepting.
+    StopListeners { inbound_only: bool, handed_over: Arc<[SocketAddr]> },
     /// End: finish what runs, for this long at most.
     Drain { deadline: Duration },
 }

@@ -160,6 +160,7 @@ fn refused_ring_that_is_insisted_on_is_no_start() {
         let mut command = binary();
         Confinement::Call(call, errno).apply(&mut command);
         command.args(["--config-yaml", &text, "--io-backend", "io_uring", "--concurrency", "3"]);
+        command.arg("--disable-hot-restart");
         refuses_to_start(command, why);
     }
 }
@@ -180,7 +181,7 @@ fn locked_memory_that_is_short_is_said_and_epoll_serves() {
         let text = Config::to(free_port()).text(free_port(), free_port());
         let mut command = binary();
         confinement.apply(&mut command);
-        command.args(["--config-yaml", &text, "--io-backend", "io_uring"]);
+        command.args(["--config-yaml", &text, "--io-backend", "io_uring", "--disable-hot-restart"]);
         refuses_to_start(command, "beyond RLIMIT_MEMLOCK");
     }
     serves(proxy);

@@ -65,7 +65,9 @@ on_each_backend! {
             let proxy = Proxy::start(io, &Config::to(upstream.port).arguments(&["--concurrency", workers]));
             let text = Config::to(upstream.port).text(proxy.port, free_port());
             let (code, said) = output(
-                binary().args(["--config-yaml", &text, "--io-backend", io.name(), "--concurrency", workers]),
+                binary()
+                    .args(["--config-yaml", &text, "--io-backend", io.name(), "--concurrency", workers])
+                    .arg("--disable-hot-restart"),
             );
             assert_eq!(code, Some(1), "{said}");
             let address = format!("127.0.0.1:{}", proxy.port);
@@ -114,6 +116,7 @@ fn start_with_few_descriptors_serves_or_is_refused_for_that() {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]).arg(binary().get_program());
         shell.args(["--config-yaml", &text, "--concurrency", "2", "--io-backend", io.name()]);
+        shell.arg("--disable-hot-restart");
         let mut child =
             shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = String::new();
@@ -140,7 +143,7 @@ fn bad_bootstrap_is_refused_with_its_place_and_exit_code_1() {
     let path = folder.path().join("bad.yaml");
     let text = Config::to(1).text(free_port(), free_port()).replace("connect_timeout", "conect_timeout");
     std::fs::write(&path, &text).unwrap();
-    let (code, said) = output(binary().arg("-c").arg(&path));
+    let (code, said) = output(binary().arg("--disable-hot-restart").arg("-c").arg(&path));
     assert_eq!(code, Some(1), "{said}");
     let (line, rest) = text
         .lines()
@@ -151,7 +154,7 @@ fn bad_bootstrap_is_refused_with_its_place_and_exit_code_1() {
     assert!(said.contains(&place), "no {place:?} in {said}");
     assert!(said.contains("connect_timeout"), "the right name is not suggested: {said}");
 
-    let (code, said) = output(binary().args(["-c", "/nonexistent/bootstrap.yaml"]));
+    let (code, said) = output(binary().args(["--disable-hot-restart", "-c", "/nonexistent/bootstrap.yaml"]));
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("/nonexistent/bootstrap.yaml"), "{said}");
 }

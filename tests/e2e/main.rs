@@ -24,6 +24,7 @@ mod keep_alive;
 mod lifecycle;
 mod logs;
 mod pool;
+mod restart;
 mod smuggling;
 mod soak;
 mod timeouts;

@@ -105,7 +105,7 @@ def measure_pairs():
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             file.write(pairs(port, count))
             file.flush()
-            argv = [rig.ringway(), "-c", file.name, "--concurrency", "2", "-l", "error"]
+            argv = [rig.ringway(), "--disable-hot-restart", "-c", file.name, "--concurrency", "2", "-l", "error"]
             with rig.Process(argv, ready_port=port) as proxy:
                 resident.append(settled_kb(proxy.pid))
     each = (resident[1] - resident[0]) / PAIRS
@@ -130,7 +130,7 @@ class Proxy(rig.Process):
             text = text.replace("    connect_timeout: 1s\n", SHORT_IDLE)
             file.write(f"admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {self.admin}}}}}}}\n{text}")
             file.flush()
-            argv = [rig.ringway(), "-c", file.name, "--concurrency", str(workers), "--io-backend", backend, "-l", "error"]
+            argv = [rig.ringway(), "--disable-hot-restart", "-c", file.name, "--concurrency", str(workers), "--io-backend", backend, "-l", "error"]
             super().__init__(argv, ready_port=self.port)
 
     def warm_up(self):

@@ -156,7 +156,7 @@ def one_backend(backend):
         (folder / "nginx.conf").write_text(fill(NGINX, values))
         (folder / "ringway.yaml").write_text(fill(BOOTSTRAP, values))
         nginx = rig.binary("NGINX", "nginx", "/usr/sbin/nginx")
-        ringway = [rig.ringway(), "-c", folder / "ringway.yaml", "--concurrency", "2", "--io-backend", backend, "-l", "warning"]
+        ringway = [rig.ringway(), "--disable-hot-restart", "-c", folder / "ringway.yaml", "--concurrency", "2", "--io-backend", backend, "-l", "warning"]
         with rig.Process([nginx, "-p", folder, "-c", folder / "nginx.conf"], ready_port=values["nginx"]):
             with rig.Process(ringway, ready_port=values["http"]) as proxy:
                 url = f"http://127.0.0.1:{values['http']}"

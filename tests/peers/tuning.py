@@ -60,7 +60,7 @@ def run():
     with tempfile.TemporaryDirectory() as folder:
         config = pathlib.Path(folder) / "tuning.yaml"
         config.write_text(BOOTSTRAP.replace("@http@", str(port)), encoding="ascii")
-        argv = [rig.ringway(), "-c", str(config), "--concurrency", "2", "-l", "error"]
+        argv = [rig.ringway(), "--disable-hot-restart", "-c", str(config), "--concurrency", "2", "-l", "error"]
         with rig.Process(argv, ready_port=port) as proxy:
             load = subprocess.Popen(["wrk", "-t1", "-c8", "-d60", f"http://127.0.0.1:{port}/"], stdout=subprocess.DEVNULL)
             try:

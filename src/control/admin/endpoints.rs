@@ -119,7 +119,7 @@ static ENDPOINTS: [Endpoint; 31] = [
     get("/heap_dump", "refused: no heap profiler here", no_profiler),
     post("/heapprofiler", "refused: no heap profiler here", no_profiler),
     get("/help", "this list as text", help),
-    get("/hot_restart_version", "hot restart is not supported", info::hot_restart_version),
+    get("/hot_restart_version", "print the hot restart compatibility version", info::hot_restart_version),
     get("/init_dump", "what start-up waits for", info::init_dump),
     with(get("/listeners", "listeners and their addresses", info::listeners), &[("format", "text or json")]),
     with(

@@ -7,6 +7,7 @@ use crate::config::bootstrap::RuntimeLayerKind;
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// `/ready`: 200 while the process is `LIVE`, else 503.
 pub(super) fn ready(admin: &Admin, _: &Request) -> Reply {
@@ -19,7 +20,7 @@ pub(super) fn ready(admin: &Admin, _: &Request) -> Reply {
 /// that strict readers of Envoy's message stay content.
 pub(super) fn server_info(admin: &Admin, _: &Request) -> Reply {
     let info = admin.state.server_info();
-    let uptime = format!("{}s", info.uptime.as_secs());
+    let seconds = |uptime: Duration| format!("{}s", uptime.as_secs());
     let mut node = match info.node {
         Value::Object(node) => node,
         _ => Map::new(),
@@ -48,9 +49,9 @@ pub(super) fn server_info(admin: &Admin, _: &Request) -> Reply {
     Reply::json(json::document(&json!({
         "version": info.version,
         "state": info.state.name(),
-        "uptime_current_epoch": uptime,
-        "uptime_all_epochs": uptime,
-        "hot_restart_version": "disabled",
+        "uptime_current_epoch": seconds(info.uptime),
+        "uptime_all_epochs": seconds(info.uptime_all_epochs),
+        "hot_restart_version": info.hot_restart_version,
         "command_line_options": info.command_line_options,
         "node": node,
     })))
@@ -134,8 +135,8 @@ pub(super) fn listeners(admin: &Admin, request: &Request) -> Reply {
 }
 
 /// `/hot_restart_version`.
-pub(super) fn hot_restart_version(_: &Admin, _: &Request) -> Reply {
-    Reply::text("disabled")
+pub(super) fn hot_restart_version(admin: &Admin, _: &Request) -> Reply {
+    Reply::text(admin.state.server_info().hot_restart_version)
 }
 
 /// `/init_dump`: nothing here waits behind Envoy's init manager.

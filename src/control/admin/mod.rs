@@ -81,8 +81,15 @@ impl Admin {
             (ServerStat::MemoryHeapSize, usage.heap_size),
             (ServerStat::MemoryPhysicalSize, usage.physical),
             (ServerStat::State, info.state as u64),
-            (ServerStat::TotalConnections, self.registry.http_total(HttpStat::DownstreamCxActive)),
-            (ServerStat::Uptime, info.uptime.as_secs()),
+            (ServerStat::HotRestartEpoch, info.restart_epoch.into()),
+            (ServerStat::HotRestartGeneration, info.restart_generation),
+            // Those of the process that this one has replaced as well.
+            (
+                ServerStat::TotalConnections,
+                self.registry.http_total(HttpStat::DownstreamCxActive)
+                    + cells.value(ServerStat::ParentConnections),
+            ),
+            (ServerStat::Uptime, info.uptime_all_epochs.as_secs()),
             (ServerStat::Version, revision.unwrap_or_default()),
         ] {
             cells.gauge_set(gauge, value);

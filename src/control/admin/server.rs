@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -67,6 +68,32 @@ impl AdminListener {
         socket.set_nonblocking(true)?;
         let local_address = Address::Ip(socket.local_addr()?);
         Ok(Self { socket: Socket::Tcp(socket), local_address })
+    }
+
+    /// Takes the socket of an admin endpoint at `address` that another process has bound.
+    ///
+    /// # Errors
+    /// It is no socket of this kind.
+    pub fn inherit(socket: OwnedFd, address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Ip(_) => Self::adopt(socket.into()),
+            Address::Pipe(_) => {
+                let socket = std::os::unix::net::UnixListener::from(socket);
+                socket.set_nonblocking(true)?;
+                Ok(Self { socket: Socket::Unix(socket), local_address: address.clone() })
+            }
+        }
+    }
+
+    /// Its socket once more, for another process. As long as one of them is open clients can connect.
+    ///
+    /// # Errors
+    /// No descriptor left.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.as_fd().try_clone_to_owned(),
+            Socket::Unix(socket) => socket.as_fd().try_clone_to_owned(),
+        }
     }
 
     /// Where it is bound; port 0 is resolved.

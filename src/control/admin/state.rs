@@ -63,6 +63,14 @@ pub struct ServerInfo {
     pub state: ServerState,
     /// Since the process started.
     pub uptime: Duration,
+    /// Since the first of the processes that have replaced each other started.
+    pub uptime_all_epochs: Duration,
+    /// How often the first process has been replaced.
+    pub restart_epoch: u32,
+    /// How many processes have replaced each other so far, this one included.
+    pub restart_generation: u64,
+    /// Which processes can replace this one; `disabled`: none.
+    pub hot_restart_version: String,
     /// `revision/version/status/build type/TLS library`.
     pub version: String,
     /// Envoy's `CommandLineOptions` as JSON.

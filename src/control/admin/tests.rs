@@ -43,6 +43,10 @@ impl AdminState for Root {
         ServerInfo {
             state: *self.state.lock().unwrap(),
             uptime: Duration::from_secs(61),
+            uptime_all_epochs: Duration::from_secs(3661),
+            restart_epoch: 2,
+            restart_generation: 3,
+            hot_restart_version: "ringway.1".into(),
             version: "abcdef0123/0.1.0/Clean/DEBUG/NoTLS".into(),
             command_line_options: json!({ "concurrency": 2 }),
             node: json!({ "id": "n1" }),
@@ -420,7 +424,11 @@ fn server_info_names_the_backend_and_why() {
     let served = Served::start();
     let info = served.get("/server_info").json();
     assert_eq!(info["state"], "LIVE");
-    assert_eq!(info["uptime_current_epoch"], "61s");
+    assert_eq!((&info["uptime_current_epoch"], &info["uptime_all_epochs"]), (&json!("61s"), &json!("3661s")));
+    assert_eq!(info["hot_restart_version"], "ringway.1");
+    assert!(
+        served.get("/stats").body.contains("server.hot_restart_epoch: 2\nserver.hot_restart_generation: 3\n")
+    );
     assert_eq!(info["command_line_options"]["concurrency"], 2);
     assert_eq!(info["node"]["id"], "n1");
     let build = &info["node"]["user_agent_build_version"];
@@ -441,7 +449,7 @@ fn memory_runtime_and_certs_are_documents() {
     assert_eq!(runtime["entries"]["a"], json!({ "layer_values": ["5", "6"], "final_value": "6" }));
     assert_eq!(runtime["entries"]["b"], json!({ "layer_values": ["x", ""], "final_value": "x" }));
     assert_eq!(served.get("/certs").json(), json!({ "certificates": [] }));
-    assert_eq!(served.get("/hot_restart_version").body, "disabled");
+    assert_eq!(served.get("/hot_restart_version").body, "ringway.1");
 }
 
 #[test]

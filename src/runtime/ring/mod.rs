@@ -426,6 +426,7 @@ impl Backend for Ring {
         &mut self,
         scope: &mut Scope<'_>,
         key: SocketKey,
+        queued: bool,
     ) -> Poll<io::Result<Option<Endpoint>>> {
         let listener = scope.sockets.live(key);
         if let Some(fd) = listener.accepted.pop_front() {
@@ -437,6 +438,9 @@ impl Backend for Ring {
                 self.cancel_recv(scope, key);
             }
             return Poll::Pending;
+        }
+        if !queued {
+            return Poll::Ready(Ok(None));
         }
         // Completed handshakes that the kernel has not handed over.
         match sys::accept(listener.raw_fd()) {

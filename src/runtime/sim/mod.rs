@@ -317,7 +317,11 @@ impl Backend for Sim {
         &mut self,
         scope: &mut Scope<'_>,
         key: SocketKey,
+        queued: bool,
     ) -> Poll<io::Result<Option<Endpoint>>> {
+        if !queued {
+            return Poll::Ready(Ok(None));
+        }
         match self.poll_accept(scope, key) {
             Poll::Ready(accepted) => Poll::Ready(accepted.map(Some)),
             Poll::Pending => Poll::Ready(Ok(None)),

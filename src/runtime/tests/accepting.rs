@@ -38,7 +38,7 @@ fn listener_that_stops_hands_out_every_completed_handshake() {
             // These the kernel has completed and not handed over.
             (0..20).for_each(|_| clients.push(std::net::TcpStream::connect(address).unwrap()));
             let mut accepted = 0;
-            while let Some(taken) = poll_fn(|_| listener.poll_take_rest()).await? {
+            while let Some(taken) = poll_fn(|_| listener.poll_take_rest(true)).await? {
                 let stream = TcpStream::adopt(&handle, taken)?;
                 assert!(stream.peer_addr().is_ok());
                 accepted += 1;

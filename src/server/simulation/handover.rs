@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{DRAIN, FRONT, World, for_seeds};
@@ -186,7 +187,7 @@ fn workers_that_stop_listening_serve_what_they_have_and_end() {
         let (world, clients) = start(seed, EXACT, 12);
         world.run(|| clients.connected.get() == 12);
         for (_, sender, _) in &world.cores {
-            assert!(sender.send(Command::StopListeners { inbound_only: false }));
+            assert!(sender.send(Command::StopListeners { inbound_only: false, handed_over: Arc::default() }));
             world.turn();
         }
         clients.ask.set(true);

@@ -82,6 +82,7 @@ super::metrics! {
         DaysUntilFirstCertExpiring Gauge "server.days_until_first_cert_expiring",
         DynamicUnknownFields Counter "server.dynamic_unknown_fields",
         HotRestartEpoch Gauge "server.hot_restart_epoch",
+        HotRestartGeneration Gauge "server.hot_restart_generation",
         Live Gauge "server.live",
         MemoryAllocated Gauge "server.memory_allocated",
         MemoryHeapSize Gauge "server.memory_heap_size",

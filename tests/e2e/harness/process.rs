@@ -37,7 +37,22 @@ struct Log {
 impl Proxy {
     /// Starts it and waits until it serves.
     pub(crate) fn start(io: Io, config: &Config) -> Self {
-        let (port, admin) = (free_port(), free_port());
+        let proxy = Self::launch(io, config, free_port(), free_port());
+        proxy.wait_for_log("serving");
+        assert_eq!(proxy.admin("GET", "/ready").text(), "LIVE\n");
+        proxy
+    }
+
+    /// Starts another at the same ports, which is to replace it, and waits until it has.
+    pub(crate) fn next(&self, io: Io, config: &Config) -> Self {
+        let proxy = Self::launch(io, config, self.port, self.admin);
+        proxy.wait_for_log("the process before this one accepts no more");
+        assert_eq!(proxy.admin("GET", "/ready").text(), "LIVE\n");
+        proxy
+    }
+
+    /// Starts it at these ports.
+    pub(crate) fn launch(io: Io, config: &Config, port: u16, admin: u16) -> Self {
         let folder = TempFolder::new();
         let path = folder.path().join("bootstrap.yaml");
         std::fs::write(&path, config.text(port, admin)).unwrap();
@@ -63,21 +78,27 @@ impl Proxy {
             }
         }
         command.args(&config.arguments);
+        if !config.arguments.iter().any(|argument| argument == "--base-id") {
+            // Others run beside it.
+            command.arg("--disable-hot-restart");
+        }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let mut child = child.unwrap();
         let log = Arc::new(Log::default());
         let (writer, stderr) = (Arc::clone(&log), child.stderr.take().unwrap());
         std::thread::spawn(move || writer.fill(BufReader::new(stderr)));
-        let proxy = Self { child, port, admin, log, clients: Mutex::default(), _folder: folder };
-        proxy.wait_for_log("serving");
-        assert_eq!(proxy.admin("GET", "/ready").text(), "LIVE\n");
-        proxy
+        Self { child, port, admin, log, clients: Mutex::default(), _folder: folder }
     }
 
     pub(crate) fn connect(&self) -> Client {
         let client = Client::connect(self.port);
         self.clients.lock().unwrap().push(client.socket());
         client
+    }
+
+    /// Its ports: where it serves, and its admin endpoint.
+    pub(crate) fn ports(&self) -> (u16, u16) {
+        (self.port, self.admin)
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -15,7 +15,7 @@ fn stats_as_text_are_those_of_envoy() {
         "listener.127.0.0.1_80.http.in\"gress.downstream_rq_completed: 1",
         "listener.127.0.0.1_80.worker_1.downstream_cx_total: 1",
         "server.live: 1",
-        "server.uptime: 61",
+        "server.uptime: 3661",
         "server.concurrency: 2",
         "server.version: 11259375",
         "server.state: 0",

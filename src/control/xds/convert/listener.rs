@@ -37,7 +37,7 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
             per_connection_buffer_limit_bytes, metadata, deprecated_v1,
             listener_filters = "tls_inspector and http_inspector, without effect; others are refused",
             freebind, socket_options, traffic_direction,
-            enable_reuse_port = "true; false is not implemented yet", access_log,
+            enable_reuse_port, access_log,
             connection_balance_config = "without it: the accepting worker unless it is ahead of another",
             tcp_backlog_size, max_connections_to_accept_per_socket_event, bind_to_port, ignore_global_conn_limit,
             listener_specifier = "refused: no internal listeners";
@@ -53,10 +53,6 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
     if listener_specifier.is_some() {
         at.field("internal_listener")
             .value_refused("envoy.config.listener.v3.Listener.internal_listener", "");
-    }
-    if enable_reuse_port == Some(false) {
-        let field = "envoy.config.listener.v3.Listener.enable_reuse_port";
-        at.field("enable_reuse_port").found(Class::NotYet, field, "every worker has a socket of its own");
     }
     let options = socket::options(at, socket_options);
     let main = address::tcp(&at.field("address"), address).map(|(address, ipv4_compat)| ListenAddress {

@@ -1,0 +1,245 @@
+//! The process's listening sockets: bound, or taken from the process before this one, dealt to the workers, and kept for
+//! the one that comes after.
+//!
+//! A copy of each is kept while the process may be replaced, so that its successor accepts from the same queues: no
+//! connection is lost that waits in one. The copies are closed before the workers are told to stop, since what is queued
+//! at a socket that stays open but is not accepted from would wait in vain.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use super::restart::Predecessor;
+use super::{listen_options, patience};
+use crate::config::address::Address;
+use crate::config::listener::TrafficDirection;
+use crate::control::admin::ListenerStatus;
+use crate::runtime::listen::{self, ListenOptions};
+use crate::snapshot::Snapshot;
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct ListenSocketSet(Vec<Bound>);
+
+/// The sockets of one address of a listener.
+#[derive(Debug)]
+struct Bound {
+    /// The listener's place in the snapshot.
+    place: usize,
+    listener: Box<str>,
+    /// As configured; its port may be 0.
+    asked: SocketAddr,
+    is_inbound: bool,
+    /// One for each worker, or one for all. Source: `enable_reuse_port`.
+    per_worker: bool,
+    /// With the address that was bound.
+    options: ListenOptions,
+    /// Before they are dealt the sockets, then copies of them.
+    sockets: Vec<OwnedFd>,
+    /// The next process has been given them.
+    is_given: bool,
+}
+
+/// Sockets of one worker, each with the place of its listener.
+pub(super) type Hand = Vec<(usize, OwnedFd)>;
+
+impl ListenSocketSet {
+    /// Sockets for every address of every listener that binds, those that the process before this one has taken from it,
+    /// and what is bound.
+    ///
+    /// # Errors
+    /// An address that cannot be bound, by name.
+    pub(super) fn bind(
+        snapshot: &Snapshot,
+        workers: usize,
+        predecessor: Option<&Predecessor>,
+    ) -> Result<(Self, Vec<ListenerStatus>), String> {
+        let mut all = Vec::new();
+        let mut statuses = Vec::new();
+        for (place, resource) in
+            snapshot.listeners.iter().enumerate().filter(|(_, listener)| listener.config.bind_to_port)
+        {
+            let config = &resource.config;
+            let mut addresses = Vec::new();
+            for listen in &config.addresses {
+                let Address::Ip(asked) = listen.address else {
+                    return Err(format!("listener {}: Unix sockets are not there yet", config.name));
+                };
+                let options = listen_options(config, asked, listen.ipv4_compat, &listen.socket_options);
+                let what = format!("listener {} on {asked}", config.name);
+                let failed = |error| format!("listener {}: cannot listen on {asked}: {error}", config.name);
+                let inherited = predecessor.map_or_else(Vec::new, |process| {
+                    process.sockets(asked, &config.name).unwrap_or_else(|error| {
+                        log::error!("{what}: the process before this one does not give its sockets: {error}");
+                        Vec::new()
+                    })
+                });
+                let sockets = if !inherited.is_empty() {
+                    inherited
+                } else if config.enable_reuse_port {
+                    patience::while_in_use(&what, || listen::bind(&options, workers)).map_err(failed)?
+                } else {
+                    vec![patience::while_in_use(&what, || listen::bind_exclusive(&options)).map_err(failed)?]
+                };
+                let local = sockets.first().map_or(Ok(asked), listen::local_addr).map_err(failed)?;
+                addresses.push(Address::Ip(local));
+                all.push(Bound {
+                    place,
+                    listener: config.name.clone(),
+                    asked,
+                    is_inbound: config.traffic_direction == TrafficDirection::Inbound,
+                    per_worker: config.enable_reuse_port,
+                    options: ListenOptions { address: local, ..options },
+                    sockets,
+                    is_given: false,
+                });
+            }
+            statuses.push(ListenerStatus { name: (*config.name).into(), addresses });
+        }
+        Ok((Self(all), statuses))
+    }
+
+    /// Deals them to so many workers; with `keep` a copy of each stays.
+    pub(super) fn deal(&mut self, workers: usize, keep: bool) -> Vec<Hand> {
+        let mut hands: Vec<Hand> = (0..workers).map(|_| Vec::new()).collect();
+        for bound in &mut self.0 {
+            for (hand, sockets) in hands.iter_mut().zip(bound.deal(workers, keep)) {
+                hand.extend(sockets.into_iter().map(|socket| (bound.place, socket)));
+            }
+        }
+        hands
+    }
+
+    /// The sockets of an address, for the next process. A port 0 names as many addresses as there are listeners.
+    pub(super) fn give(&mut self, address: SocketAddr, listener: &str) -> Vec<BorrowedFd<'_>> {
+        let is_asked = |bound: &&mut Bound| {
+            bound.asked == address && (address.port() != 0 || *bound.listener == *listener)
+        };
+        self.0.iter_mut().find(is_asked).map_or_else(Vec::new, |bound| {
+            bound.is_given = true;
+            bound.sockets.iter().map(AsFd::as_fd).collect()
+        })
+    }
+
+    /// Whoever was given sockets has not taken over.
+    pub(super) fn take_back(&mut self) {
+        self.0.iter_mut().for_each(|bound| bound.is_given = false);
+    }
+
+    /// Closes the copies; where the next process accepts.
+    pub(super) fn close(&mut self, inbound_only: bool) -> Arc<[SocketAddr]> {
+        let mut given = Vec::new();
+        for bound in self.0.iter_mut().filter(|bound| bound.is_inbound || !inbound_only) {
+            if std::mem::take(&mut bound.is_given) && !bound.sockets.is_empty() {
+                given.push(bound.options.address);
+            }
+            bound.sockets.clear();
+        }
+        given.into()
+    }
+}
+
+impl Bound {
+    /// The sockets of each worker. Where there are more than workers nothing queued at the rest may be lost, so that some
+    /// workers have several; where there are fewer, further ones are bound, or some workers share one.
+    fn deal(&mut self, workers: usize, keep: bool) -> Vec<Vec<OwnedFd>> {
+        let Self { listener, options, sockets, per_worker, .. } = self;
+        let mut all = std::mem::take(sockets);
+        if *per_worker && all.len() < workers {
+            // Only now: a process that dies before it serves must not have connections in a queue of its own.
+            match listen::join(options, workers - all.len()) {
+                Ok(more) => all.extend(more),
+                Err(error) => log::warn!(
+                    "listener {listener} on {}: workers share {} sockets, as no others can be bound: {error}",
+                    options.address,
+                    all.len()
+                ),
+            }
+        }
+        let copy = |socket: &OwnedFd| {
+            let copied = socket.try_clone();
+            copied
+                .inspect_err(|error| log::warn!("listener {listener}: its socket cannot be copied: {error}"))
+                .ok()
+        };
+        if keep {
+            *sockets = all.iter().filter_map(copy).collect();
+        }
+        let shared: Vec<_> =
+            (all.len()..workers).map(|worker| copy(all.get(worker % all.len().max(1))?)).collect();
+        let mut dealt: Vec<Vec<OwnedFd>> = (0..workers).map(|_| Vec::new()).collect();
+        let first_shared = all.len();
+        for (index, socket) in all.into_iter().enumerate() {
+            dealt[index % workers].push(socket);
+        }
+        for (worker, socket) in (first_shared..).zip(shared) {
+            dealt[worker].extend(socket);
+        }
+        dealt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bound(sockets: Vec<OwnedFd>, per_worker: bool) -> ListenSocketSet {
+        let address = listen::local_addr(&sockets[0]).unwrap();
+        ListenSocketSet(vec![Bound {
+            place: 3,
+            listener: "l".into(),
+            asked: ([127, 0, 0, 1], 0).into(),
+            is_inbound: false,
+            per_worker,
+            options: ListenOptions::plain(address, 8),
+            sockets,
+            is_given: false,
+        }])
+    }
+
+    fn plain() -> ListenOptions {
+        ListenOptions::plain(([127, 0, 0, 1], 0).into(), 8)
+    }
+
+    /// How many sockets each worker has, and how many are kept.
+    fn dealt(mut set: ListenSocketSet, workers: usize) -> (Vec<usize>, usize) {
+        let hands = set.deal(workers, true);
+        assert!(hands.iter().flatten().all(|(place, _)| *place == 3));
+        (hands.iter().map(Vec::len).collect(), set.0[0].sockets.len())
+    }
+
+    #[test]
+    fn every_worker_has_a_socket_and_every_socket_a_worker() {
+        let per_worker = |count| bound(listen::bind(&plain(), count).unwrap(), true);
+        assert_eq!(dealt(per_worker(2), 2), (vec![1, 1], 2));
+        // Fewer workers than before: nobody else would accept what is queued.
+        assert_eq!(dealt(per_worker(5), 2), (vec![3, 2], 5));
+        // More than before: further sockets.
+        assert_eq!(dealt(per_worker(1), 3), (vec![1, 1, 1], 3));
+        // One for all, or none other to be had: shared.
+        for per_worker in [false, true] {
+            let one = vec![listen::bind_exclusive(&plain()).unwrap()];
+            assert_eq!(dealt(bound(one, per_worker), 3), (vec![1, 1, 1], 1));
+        }
+    }
+
+    #[test]
+    fn sockets_are_given_by_address_and_listener_and_taken_back() {
+        let mut set = bound(listen::bind(&plain(), 2).unwrap(), true);
+        let local = set.0[0].options.address;
+        drop(set.deal(2, true));
+        let asked = ([127, 0, 0, 1], 0).into();
+        assert_eq!(set.give(asked, "other").len(), 0);
+        assert_eq!(set.give(local, "l").len(), 0, "that port is not configured");
+        assert_eq!(set.give(asked, "l").len(), 2);
+        set.take_back();
+        assert_eq!(set.close(true).len(), 0, "not inbound");
+        assert_eq!(set.give(asked, "l").len(), 2);
+        assert_eq!(*set.close(false), [local]);
+        assert_eq!(set.give(asked, "l").len(), 0);
+        assert!(
+            listen::bind(&ListenOptions { address: local, ..plain() }, 1).is_ok(),
+            "the copies are closed"
+        );
+    }
+}
