@@ -20,7 +20,8 @@ class Process:
 
     def __init__(self, argv, core, log):
         self.name = pathlib.Path(str(argv[0])).name
-        self.log = pathlib.Path(log)
+        self.log, self.core = pathlib.Path(log), core
+        self.replaced = []
         with open(self.log, "ab") as sink:
             self.popen = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *map(str, argv)],
@@ -30,6 +31,11 @@ class Process:
                 start_new_session=True,  # an interrupt at the terminal is the rig's: it ends the programs in order
             )
         self.pid = self.popen.pid
+
+    def take_place(self, other):
+        """Another process has taken this one's place, which ends by itself; both are ended together."""
+        self.replaced.append(self.popen)
+        self.popen, self.pid = other.popen, other.pid
 
     def is_alive(self):
         return self.popen.poll() is None
@@ -88,6 +94,12 @@ class Process:
         except subprocess.TimeoutExpired:
             self.popen.kill()
             self.popen.wait()
+        for replaced in self.replaced:
+            try:
+                replaced.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                replaced.kill()
+                replaced.wait()
         for pid in pids[1:]:
             end_orphan(pid, pids[0], grace_s)
 

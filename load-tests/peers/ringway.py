@@ -1,9 +1,15 @@
 """Ringway itself, once on io_uring and once on epoll; the bootstrap is Envoy's."""
 
+import concurrent.futures
+import contextlib
 import hashlib
+import http.client
+import json
 import pathlib
+import time
 
 from loads import errors
+from loads import process as processes
 from loads import tools as installed
 from peers import Peer
 from peers import envoy
@@ -22,8 +28,6 @@ class Ringway(Peer):
         return f"{installed.version([self.binary, '--version'])}, SHA-256 {digest[:10]}"
 
     def command(self, setup, place):
-        if setup.reloads:
-            raise errors.Unsupported("not offered: a changed file needs a new process")
         text = f"admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {place.admin}}}}}}}\n"
         text += "static_resources:\n  listeners:\n" + envoy.indent(envoy.listener(setup, place), 2)
         text += "  clusters:\n" + envoy.clusters(setup, place)
@@ -31,7 +35,38 @@ class Ringway(Peer):
         file.write_text(text)
         # The limits that Envoy must be given are fields that Ringway may not enforce yet.
         options = ["--concurrency", setup.workers, "--io-backend", self.backend, "-l", "error", "--allow-unimplemented"]
-        return [self.binary, "-c", file, *options]
+        # A reload is a hot restart: the next process is of the next epoch, and this one serves what it has until its
+        # clients are gone, for two seconds at most.
+        if not setup.reloads:
+            return [self.binary, "-c", file, *options, "--disable-hot-restart"]
+        options += ["--socket-path", f"@{place.folder.name}", "--drain-time-s", "2", "--drain-strategy", "immediate"]
+        return [self.binary, "-c", file, *options, "--parent-shutdown-time-s", "2", "--restart-epoch", "0"]
+
+    def reload(self, process, setup, place):
+        epoch = process.next_epoch = getattr(process, "next_epoch", 0) + 1
+        command = [*self.command(setup, place)[:-1], epoch]
+        process.take_place(STARTER.submit(processes.Process, command, process.core, process.log).result())
+        until = time.monotonic() + 10
+        while epoch_at(place.admin) != epoch:
+            process.require_alive()
+            if time.monotonic() > until:
+                raise errors.Failed(f"epoch {epoch} did not take over within 10 s")
+            time.sleep(0.02)
+
+
+# The kernel ends what a thread has started with that thread, and the one that reloads ends with its turn.
+STARTER = concurrent.futures.ThreadPoolExecutor(1)
+
+
+def epoch_at(admin):
+    """The epoch of the process that answers at the admin endpoint."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=5)
+        connection.request("GET", "/server_info", headers={"Connection": "close"})
+        info = json.loads(connection.getresponse().read())
+        connection.close()
+        return info["command_line_options"]["restart_epoch"]
+    return None
 
 
 ORDER = 1
