@@ -15,6 +15,7 @@ from loads import errors
 METRICS = {
     "cpu_us": ("CPU time per request", "µs", 1),
     "rps": ("Throughput", "requests/s", 0),
+    "rate": ("Rate asked for", "requests/s", 0),
     "p50_us": ("Latency, median", "µs", 0),
     "p99_us": ("Latency, 99 %", "µs", 0),
     "p99.9_us": ("Latency, 99.9 %", "µs", 0),

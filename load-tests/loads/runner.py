@@ -28,6 +28,8 @@ class Bench:
     def __init__(self, options, found, processes, folder):
         self.options, self.processes, self.folder = options, processes, folder
         self.seconds = options.seconds
+        # Rates that this run has found out, by scenario.
+        self.rates = {}
         self.generators = generators.Generators(found, processes, options.load_core, folder)
         self.files = None
         self.upstream_port = 0

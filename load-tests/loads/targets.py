@@ -78,6 +78,20 @@ class OwnShare:
         return Verdict(what, self.factor * (theirs - direct), ours - direct, own, "µs", 0)
 
 
+class OwnLimit:
+    """What the proxy adds to a percentile of the direct run, by a fixed figure in µs."""
+
+    def __init__(self, scenario, metric, limit_us, ours="ringway"):
+        self.scenario, self.metric, self.limit_us, self.ours = scenario, metric, limit_us, ours
+
+    def verdict(self, results):
+        direct, ours = (results.median(self.scenario, peer, self.metric) for peer in ("direct", self.ours))
+        if direct is None or ours is None:
+            return None
+        what = f"`{self.scenario}`: {self.metric.removesuffix('_us')} without the direct run's{of(self.ours)}"
+        return Verdict(what, self.limit_us, ours - direct, None, "µs", 0)
+
+
 class ManyRoutes:
     """What routes cost: one scenario by another with fewer."""
 
@@ -138,6 +152,8 @@ TARGETS = [
     Cpu("down-1m", 1.05, ("haproxy-splice",)),
     ManyRoutes("routes-10000", "routes-1", 1.10),
     OwnShare("latency-4000", "p99_us", 1.00, "haproxy"),
+    OwnLimit("latency-half", "p99_us", 1_000),
+    OwnLimit("latency-half", "p99_us", 1_000, "ringway-epoll"),
     Fixed("idle", "rss_at_0_kb", 6, "resident memory, 2 workers", "MB", MB),
     Fixed("idle", "rss_per_connection_kb", 1.5, "resident memory per idle connection", "KB", decimals=2),
     GivenBack("idle", 1.10),

@@ -111,6 +111,13 @@ class Targets(unittest.TestCase):
         verdict = targets.OwnShare("s", "p99_us", 1.0, "haproxy").verdict(self.made(20, 10))
         self.assertEqual((verdict.limit, verdict.found, verdict.floor, verdict.word()), (250, 150, 50, "met"))
 
+    def test_own_share_by_a_figure_is_without_the_direct_run(self):
+        target = targets.OwnLimit("s", "p99_us", 150)
+        verdict = target.verdict(self.made(20, 10))
+        self.assertEqual((verdict.limit, verdict.found, verdict.floor, verdict.word()), (150, 150, None, "met"))
+        self.assertEqual(self.word(target, 20.1), "not met")
+        self.assertIsNone(targets.OwnLimit("s", "p99_us", 150, "ringway-epoll").verdict(self.made(20)))
+
     def test_peer_that_was_not_measured_has_no_verdict(self):
         self.assertIsNone(targets.Cpu("s", 0.25, ("envoy",)).verdict(self.made(1)))
         self.assertEqual(targets.verdicts(self.made(1)), [])
