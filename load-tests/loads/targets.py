@@ -147,6 +147,8 @@ TARGETS = [
     Cpu("keep-alive-256", 1.12, ("floor-ring",)),
     Cpu("keep-alive-256", 0.95, ("nginx",), "ringway-epoll"),
     Cpu("keep-alive-1", 0.90, ("nginx",)),
+    Cpu("up-1m", 1.05, ("haproxy", "haproxy-64k")),
+    Cpu("up-1m", 1.05, ("haproxy", "haproxy-64k"), "ringway-epoll"),
     Cpu("down-64k", 1.00, ("haproxy",)),
     Cpu("down-1m", 0.95, ("haproxy",)),
     Cpu("down-1m", 1.05, ("haproxy-splice",)),

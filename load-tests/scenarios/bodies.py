@@ -8,7 +8,7 @@ COUNTED = {"64m": (2, 8)}
 CONNECTIONS = 8
 # splice(2) is for bodies beyond HAProxy's buffer of 16 KiB.
 LARGE = ("64k", "1m", "64m")
-PROMISED = ("64k", "1m")
+PROMISED_DOWN, PROMISED_UP = ("64k", "1m"), ("1m",)
 
 
 class Body(Scenario):
@@ -29,7 +29,7 @@ class Down(Body):
     def __init__(self, size):
         super().__init__(size)
         self.name, self.files = f"down-{size}", (size,)
-        self.rounds = 8 if size in PROMISED else 3
+        self.rounds = 8 if size in PROMISED_DOWN else 3
         self.title = f"{self.says} answers, {self.connections} connections"
 
     def measure(self, bench, running):
@@ -46,6 +46,7 @@ class Up(Body):
     def __init__(self, size):
         super().__init__(size)
         self.name = f"up-{size}"
+        self.rounds = 8 if size in PROMISED_UP else 3
         self.title = f"{self.says} request bodies, {self.connections} connections"
 
     def measure(self, bench, running):
