@@ -50,6 +50,8 @@ pub(super) enum After {
     KeepAlive,
     /// Everything is sent, then it ends in order.
     Close,
+    /// Everything is sent, then it ends at once: the client asked for that and has nothing more to say.
+    Finish,
     /// The response is incomplete: what is queued is sent, then the connection breaks off.
     Abort,
     /// It ends at once: there is nothing sensible left to say.
@@ -115,6 +117,11 @@ pub(super) fn spawn(
             match serve_request(connection).await {
                 After::KeepAlive => {}
                 After::Close => return linger(connection).await,
+                After::Finish => {
+                    // The close sends our end behind the last byte.
+                    flush(connection).await;
+                    return;
+                }
                 After::Abort => {
                     // A reset, lest a body that only the connection's end delimits passes for complete.
                     flush(connection).await;

@@ -91,7 +91,7 @@ async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Req
             reply_and_go_on(connection, stream, request, &Reply::error(error, None))
         }
         Decision::Forward(forward) => match router::forward(connection, stream, request, &forward).await {
-            Forwarded::Complete { close } if close => After::Close,
+            Forwarded::Complete { close } if close => ending(connection, request),
             Forwarded::Complete { .. } => After::KeepAlive,
             Forwarded::Tunnel(upstream) => {
                 let ended = upgrade::tunnel(connection, stream, upstream, &mut request.deadlines).await;
@@ -156,7 +156,14 @@ fn reply_and_go_on(
         connection.chain.stats.inc(HttpStat::DownstreamRqResponseBeforeRqComplete);
     }
     local_reply::send(connection, stream, reply, keep_alive);
-    if keep_alive { After::KeepAlive } else { After::Close }
+    if keep_alive { After::KeepAlive } else { ending(connection, request) }
+}
+
+/// How a connection ends after a complete response. A client that asked for its end, and whose request was read whole,
+/// sends nothing more that could reset the connection under the response: nothing to wait for, as in Envoy.
+fn ending(connection: &Connection, request: &Request) -> After {
+    let is_silent = !request.meta.keep_alive && request.body.is_done() && connection.stream.ends_by_close();
+    if is_silent { After::Finish } else { After::Close }
 }
 
 /// Reads what has already arrived of a body nobody wants; whether that was all of it.

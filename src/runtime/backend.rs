@@ -7,7 +7,7 @@ use std::io;
 use std::task::Poll;
 
 use super::endpoint::Endpoint;
-use super::socket::{SocketKey, Sockets};
+use super::socket::{Socket, SocketKey, Sockets};
 use super::stats::Stats;
 use super::sys::RawAddr;
 use super::task::{TaskId, Tasks};
@@ -54,6 +54,9 @@ pub(super) trait Backend {
 
     /// The next received bytes, what was received before first; `None` at the end. Pending registers the current task.
     fn poll_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Option<Chunk>>>;
+
+    /// Whether a receive might find something, bytes or the end, as far as is known without a system call.
+    fn may_receive(&self, socket: &Socket) -> bool;
 
     /// Sees to it that arriving bytes, or the peer's end, wake `recv_task` though nobody polls for them.
     fn watch(&mut self, scope: &mut Scope<'_>, key: SocketKey);

@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use super::backend::{Backend, Patience, Scope};
 use super::endpoint::Endpoint;
-use super::socket::{Connect, RecvEnd, Shutdown, SocketKey};
+use super::socket::{Connect, RecvEnd, Shutdown, Socket, SocketKey};
 use super::sys::{self, RawAddr};
 use crate::base::limits;
 use crate::buffer::{Chunk, ChunkSize};
@@ -94,6 +94,10 @@ impl Backend for Epoll {
                 Poll::Pending
             }
         }
+    }
+
+    fn may_receive(&self, socket: &Socket) -> bool {
+        socket.readable
     }
 
     fn watch(&mut self, _scope: &mut Scope<'_>, _key: SocketKey) {

@@ -125,6 +125,14 @@ impl TcpStream {
         self.runtime.with_socket(self.key, |socket, _| !socket.received.is_empty())
     }
 
+    /// Whether something has arrived that was not read, bytes or the peer's end, as far as is known without asking.
+    pub fn may_have_unread(&self) -> bool {
+        self.runtime.with_backend(|backend, scope| {
+            let socket = scope.sockets.live(self.key);
+            !socket.received.is_empty() || socket.recv_end.is_some() || backend.may_receive(socket)
+        })
+    }
+
     /// Ready once the peer is known to have finished or the connection broke. Pending wakes the current task later.
     pub fn poll_peer_closed(&self) -> Poll<()> {
         self.runtime.with_backend(|backend, scope| {

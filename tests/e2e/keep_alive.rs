@@ -98,6 +98,31 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn client_that_asked_for_the_end_is_not_waited_for_another_is(io) {
+        let upstream = Upstream::echo();
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager("delayed_close_timeout: 600s"));
+        // Both keep their side open.
+        let mut asked = proxy.connect();
+        let answered = asked.ask("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nab");
+        assert_eq!((answered.status(), answered.header("connection")), (200, Some("close")));
+        asked.expect_closed();
+        proxy.wait_for_stat("http.test.downstream_cx_active", 0);
+        let mut refused = proxy.connect();
+        assert_eq!(refused.ask("GET / HTTP/1.0\r\nHost: a\r\n\r\n").status(), 426);
+        refused.expect_closed();
+        proxy.wait_for_stat("http.test.downstream_cx_active", 1);
+        drop(refused);
+        proxy.wait_for_stat("http.test.downstream_cx_active", 0);
+        // What follows the last request is read, lest a reset takes its response away.
+        let mut talkative = proxy.connect();
+        let response = talkative.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /more");
+        assert_eq!(response.status(), 200);
+        talkative.expect_closed();
+        proxy.wait_for_stat("http.test.downstream_cx_active", 1);
+        drop(talkative);
+        proxy.end();
+    }
+
     fn http_10_without_consent_is_refused_and_with_it_served(io) {
         let upstream = Upstream::echo();
         let proxy = Proxy::start(io, &Config::to(upstream.port));

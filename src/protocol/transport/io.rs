@@ -60,6 +60,13 @@ impl Transport {
         }
     }
 
+    /// Whether the close of the socket alone is an orderly end: nothing that arrived is known to be unread, and no layer
+    /// has an end of its own to tell.
+    #[inline]
+    pub fn ends_by_close(&self) -> bool {
+        matches!(self, Self::Plain(stream) if !stream.may_have_unread())
+    }
+
     /// [`TcpStream::poll_peer_closed`].
     #[inline]
     pub fn poll_peer_closed(&self) -> Poll<()> {

@@ -391,6 +391,10 @@ impl Backend for Ring {
         Poll::Pending
     }
 
+    fn may_receive(&self, socket: &Socket) -> bool {
+        !socket.drained
+    }
+
     fn watch(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
         self.arm_recv(scope, key);
     }

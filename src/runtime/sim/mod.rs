@@ -15,7 +15,7 @@ pub use network::{SimEnd, SimNetwork};
 
 use super::Endpoint;
 use super::backend::{Backend, Patience, Scope};
-use super::socket::{Connect, RecvEnd, Shutdown, SocketKey};
+use super::socket::{Connect, RecvEnd, Shutdown, Socket, SocketKey};
 use super::sys::{self, RawAddr};
 use crate::buffer::{Chunk, ChunkSize};
 
@@ -277,6 +277,10 @@ impl Backend for Sim {
                 Poll::Pending
             }
         }
+    }
+
+    fn may_receive(&self, socket: &Socket) -> bool {
+        self.network.world().is_readable(socket.sim_id())
     }
 
     fn watch(&mut self, _scope: &mut Scope<'_>, _key: SocketKey) {
