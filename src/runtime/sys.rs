@@ -12,9 +12,12 @@ fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-fn check_size(result: isize) -> io::Result<usize> {
+fn check_count(result: libc::c_long) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
+
+/// No address, as an argument of a system call.
+const NOWHERE: *mut c_void = std::ptr::null_mut();
 
 /// A socket address as the kernel wants it.
 #[derive(Clone, Copy)]
@@ -159,14 +162,21 @@ pub(crate) fn connect(fd: RawFd, addr: &RawAddr) -> io::Result<()> {
     }
 }
 
+// What each request calls goes past the library's own functions: those are places where a thread can be cancelled, and
+// glibc marks entry and exit of each with a locked instruction.
+
 pub(crate) fn recv(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: pointer and length describe `into`.
-    check_size(unsafe { libc::recv(fd, into.as_mut_ptr().cast::<c_void>(), into.len(), 0) })
+    let (start, len) = (into.as_mut_ptr(), into.len());
+    // SAFETY: pointer and length describe `into`; null addresses are allowed.
+    check_count(unsafe { libc::syscall(libc::SYS_recvfrom, fd, start, len, 0, NOWHERE, NOWHERE) })
 }
 
 pub(crate) fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
-    // SAFETY: pointer and length describe `bytes`.
-    check_size(unsafe { libc::send(fd, bytes.as_ptr().cast::<c_void>(), bytes.len(), libc::MSG_NOSIGNAL) })
+    let (start, len) = (bytes.as_ptr(), bytes.len());
+    // SAFETY: pointer and length describe `bytes`; a null address is allowed.
+    check_count(unsafe {
+        libc::syscall(libc::SYS_sendto, fd, start, len, libc::MSG_NOSIGNAL, NOWHERE, 0usize)
+    })
 }
 
 pub(crate) fn send_vectored(fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
@@ -175,7 +185,7 @@ pub(crate) fn send_vectored(fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Resul
     message.msg_iov = buffers.as_ptr().cast_mut().cast();
     message.msg_iovlen = buffers.len();
     // SAFETY: `IoSlice` is guaranteed to be an iovec; the kernel only reads.
-    check_size(unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) })
+    check_count(unsafe { libc::syscall(libc::SYS_sendmsg, fd, &raw const message, libc::MSG_NOSIGNAL) })
 }
 
 pub(crate) fn shutdown_write(fd: RawFd) -> io::Result<()> {
@@ -261,12 +271,14 @@ pub(crate) fn epoll_wait(
     events: &mut [libc::epoll_event],
     timeout_ms: i32,
 ) -> io::Result<usize> {
-    // SAFETY: pointer and length describe `events`.
+    let (start, len) = (events.as_mut_ptr(), events.len() as c_int);
+    // Not SYS_epoll_wait, which newer architectures do not have.
+    // SAFETY: pointer and length describe `events`; without signals the size of their set says nothing.
     let count = unsafe {
-        libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), events.len() as c_int, timeout_ms)
+        libc::syscall(libc::SYS_epoll_pwait, epoll.as_raw_fd(), start, len, timeout_ms, NOWHERE, 0usize)
     };
-    match check(count) {
-        Ok(count) => Ok(count as usize),
+    match check_count(count) {
+        Ok(count) => Ok(count),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
         Err(error) => Err(error),
     }
