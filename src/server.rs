@@ -26,6 +26,7 @@ use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, IpVersion, Options};
 use crate::config::access_log::{AccessLog, AccessLogSink};
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
+use crate::config::cluster::SharedSettings;
 use crate::config::listener::Listener;
 use crate::config::socket::{SocketOption, SocketState};
 use crate::control::admin::{
@@ -65,7 +66,7 @@ pub fn run(options: &Options, logger: &'static Logger) -> u8 {
         Ok(demo) => demo,
         Err(error) => return refuse(&format!("the demonstration's upstreams cannot start: {error}")),
     };
-    let loaded = match config::load(options, demo.as_deref()) {
+    let loaded = match allocator::passing(|| config::load(options, demo.as_deref())) {
         Ok(loaded) => loaded,
         Err(report) => return refuse_config(&report),
     };
@@ -106,7 +107,13 @@ fn serve(
     let worker_count = options.concurrency.unwrap_or_else(|| Cpus::of_this_process().workers());
     let registry = Arc::new(Registry::new(worker_count));
     let metrics = ServerMetrics::loaded(&registry, &loaded);
-    let LoadedBootstrap { mut bootstrap, wire, .. } = loaded;
+    let LoadedBootstrap { bootstrap: mut as_loaded, report, wire, unknown_fields: _, deprecated_fields: _ } =
+        loaded;
+    let wire = wire.into();
+    // What loading needed goes first: pages that are taken into use again stay resident whole.
+    drop(report);
+    allocator::collect();
+    settle_clusters(&mut as_loaded);
     let mut log_writer =
         LogWriter::start().map_err(|error| format!("the access-log thread cannot start: {error}"))?;
     let surroundings = Surroundings {
@@ -114,7 +121,11 @@ fn serve(
         hash_seed: seed(usize::MAX),
         open_sink: &mut |sink| log_writer.open(sink),
     };
-    let snapshot = Arc::new(compile(&mut bootstrap, &registry, surroundings)?);
+    let snapshot = Arc::new(compile(&mut as_loaded, &registry, surroundings)?);
+    // What is kept of it leaves the memory in which it was loaded, and that goes before the workers take their pages.
+    let bootstrap = as_loaded.clone();
+    drop(as_loaded);
+    allocator::collect();
     let started =
         memory::Started { configuration: before, snapshot: allocator::live_bytes().saturating_sub(before) };
     // Only now, with a configuration that is good: until here the process before this one knows nothing.
@@ -193,6 +204,13 @@ fn take_or_bind_admin(
         }
     }
     Ok((bind_admin(admin)?, false))
+}
+
+/// Makes the clusters anew outside of the memory in which they were loaded: there they would keep the pages on which routes
+/// and texts had been.
+fn settle_clusters(bootstrap: &mut Bootstrap) {
+    let mut shared = SharedSettings::default();
+    bootstrap.clusters = bootstrap.clusters.iter().map(|cluster| Arc::new(shared.settled(cluster))).collect();
 }
 
 fn bind_admin(admin: &crate::config::bootstrap::Admin) -> Result<AdminListener, String> {

@@ -1,8 +1,9 @@
-//! Clock, random numbers, hashing, regular expressions, spare things, and every hard maximum. Imports nothing of the crate.
+//! Clock, random numbers, hashing, regular expressions, spare things, what lasts and what passes, and every hard maximum. Imports nothing of the crate.
 pub mod balance;
 pub mod clock;
 pub mod edits;
 pub mod hash;
+pub mod heaps;
 pub mod limits;
 pub mod regex;
 pub mod rng;

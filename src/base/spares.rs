@@ -24,6 +24,11 @@ impl<T> Spares<T> {
         self.items.push(item);
     }
 
+    /// Nobody is about to need what there is now: the next trim frees it.
+    pub fn expect_no_use(&mut self) {
+        self.fewest = self.items.len();
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.items.len()

@@ -15,6 +15,7 @@ use std::rc::Rc;
 
 use super::chunk::ChunkMut;
 use crate::base::edits::Edits;
+use crate::base::heaps;
 use crate::base::limits;
 use crate::base::spares::Spares;
 
@@ -128,6 +129,11 @@ impl Pool {
         self.0.large.trim() || small
     }
 
+    /// Nobody is about to need the free chunks: the next [`Pool::trim`] gives all of them back.
+    pub fn give_back_all(&self, size: ChunkSize) {
+        self.group(size).warm.borrow_mut().expect_no_use();
+    }
+
     pub(super) fn group(&self, size: ChunkSize) -> &Group {
         match size {
             ChunkSize::Small => &self.0.small,
@@ -135,6 +141,9 @@ impl Pool {
         }
     }
 }
+
+/// Chunks for which a group's lists have room at least: a ring of the kernel's holds as many.
+const LISTED_MIN: usize = 64;
 
 /// How a group's memory is mapped. Miri knows only plain mappings.
 const MAPPING: libc::c_int =
@@ -178,9 +187,9 @@ impl Group {
             base: NonNull::new(address.cast()).ok_or_else(io::Error::last_os_error)?,
             chunk_bytes,
             chunks_max,
-            views: RefCell::new(Vec::new()),
+            views: RefCell::new(heaps::lasting_list(2 * LISTED_MIN)),
             warm: RefCell::default(),
-            cold: RefCell::new(Vec::new()),
+            cold: RefCell::new(heaps::lasting_list(LISTED_MIN)),
             fresh: Cell::new(0),
             in_use: Cell::new(0),
             edits: Edits::default(),
@@ -268,11 +277,11 @@ impl Group {
         let forgotten = forgotten.count();
         cold.drain(..forgotten);
         let left = cold.len();
-        cold.shrink_to(2 * left);
+        heaps::settle(cold, 2 * left, LISTED_MIN);
         self.fresh.set(fresh);
         let mut views = self.views.borrow_mut();
         views.truncate(fresh as usize);
-        views.shrink_to(2 * fresh as usize);
+        heaps::settle(&mut views, 2 * fresh as usize, 2 * LISTED_MIN);
     }
 }
 

@@ -94,6 +94,11 @@ impl ChunkQueue {
         self.capacity
     }
 
+    /// Bytes of the list itself.
+    pub fn list_bytes(&self) -> usize {
+        self.chunks.capacity() * size_of::<Chunk>()
+    }
+
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty()

@@ -14,6 +14,7 @@ use super::local::{Cluster, Kept};
 use super::pool;
 use super::set::ClusterSet;
 use crate::base::clock::Now;
+use crate::base::heaps;
 use crate::base::rng::Rng;
 use crate::runtime::{Runtime, TaskId};
 use crate::telemetry::Slot;
@@ -54,6 +55,7 @@ impl ClusterManager {
         let handle = runtime.clone();
         let task = runtime.spawn(async move {
             let timer = handle.timer();
+            timer.claim();
             poll_fn(|_| -> Poll<()> {
                 keeping.due.set(keeping.sweep(handle.now()));
                 if let Some(due) = keeping.due.get() {
@@ -79,7 +81,7 @@ impl ClusterManager {
     /// The cluster of that name.
     pub fn find(&self, name: &str) -> Option<Rc<Cluster>> {
         let made = self.clusters.borrow().get(name).cloned();
-        made.or_else(|| self.runtime.edit(|| self.make(name)))
+        made.or_else(|| self.runtime.edit(|| heaps::lasting(|| self.make(name))))
     }
 
     /// Takes all clusters there are. Those that were there before close their idle connections.
@@ -137,7 +139,8 @@ impl Keeper {
 
     pub(super) fn keep(&self, cluster: &Rc<Cluster>, host: &Rc<Host>, due: Option<Now>) {
         if !host.set_kept(true) {
-            self.kept.borrow_mut().push(Kept { cluster: Rc::downgrade(cluster), host: Rc::downgrade(host) });
+            let kept = Kept { cluster: Rc::downgrade(cluster), host: Rc::downgrade(host) };
+            heaps::lasting(|| self.kept.borrow_mut().push(kept));
         }
         // Usually the keeper is armed for an older connection, which is due earlier.
         if due.is_some_and(|due| self.due.get().is_none_or(|armed| due < armed))

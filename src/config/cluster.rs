@@ -296,6 +296,14 @@ impl SharedSettings {
     /// Most settings that a further cluster's are compared with: the latest.
     const COMPARED_MAX: usize = 8;
 
+    /// A copy of a cluster that has nothing in common with it, and with earlier copies the settings if they are the same.
+    pub fn settled(&mut self, cluster: &Cluster) -> Cluster {
+        let settings = Arc::new(ClusterSettings::clone(&cluster.settings));
+        let mut settled = Cluster { settings, ..cluster.clone() };
+        self.share(&mut settled);
+        settled
+    }
+
     /// Lets the cluster share the settings of an earlier one that has the same.
     pub fn share(&mut self, cluster: &mut Cluster) {
         match self.0.iter().find(|known| **known == cluster.settings) {
@@ -331,6 +339,10 @@ mod tests {
             (1, 2),
             "a change is the cluster's own"
         );
+        let mut others = SharedSettings::default();
+        let copies = [&a, &b, &a].map(|cluster| others.settled(cluster));
+        assert!(copies[0] == a && Arc::ptr_eq(&copies[0].settings, &copies[2].settings));
+        assert!(!Arc::ptr_eq(&copies[0].settings, &a.settings));
         for other in 0..20 {
             assert_eq!(shared("d", other).connect_timeout.as_secs(), other);
         }

@@ -92,6 +92,19 @@ pub struct FilterChain {
     pub metadata: Metadata,
 }
 
+impl Listener {
+    /// A copy that has nothing in common with it but the managers of its chains: what is loaded lies among what loading
+    /// needed, and would keep the pages of it.
+    pub fn settled(&self) -> Self {
+        let chain = |chain: &Arc<FilterChain>| Arc::new(FilterChain::clone(chain));
+        Self {
+            filter_chains: self.filter_chains.iter().map(chain).collect(),
+            default_filter_chain: self.default_filter_chain.as_ref().map(chain),
+            ..self.clone()
+        }
+    }
+}
+
 /// What a chain asks of a connection: in this version nothing, so a listener has at most one chain.
 /// Source: Envoy `FilterChainMatch`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

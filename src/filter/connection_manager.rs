@@ -75,6 +75,8 @@ impl ConnectionManager {
         services: &mut CompileServices<'_>,
     ) -> Result<Self, CompileError> {
         let routes = std::mem::take(&mut Arc::make_mut(config).route_config);
+        // Away from where the routes were: see `Listener::settled`.
+        *config = Arc::new(HttpConnectionManager::clone(config));
         let config = &*config;
         let router = match config.http_filters.last() {
             Some(HttpFilter::Router(router)) => router.clone(),

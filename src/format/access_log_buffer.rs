@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use super::access_log_queue::{LogQueue, Piece, SinkId};
+use crate::base::heaps;
 
 /// Records of a sink that are gathered before they are handed over, in bytes. Reason: one wake-up of the
 /// writing thread for some eighty requests; a core with ten logs holds 160 KiB.
@@ -71,7 +72,7 @@ impl AccessLogBuffer {
     pub fn record(&mut self, sink: SinkId, now_ns: u64, write: impl FnOnce(&mut Vec<u8>)) {
         let index = sink.0 as usize;
         if index >= self.gathering.len() {
-            self.gathering.resize_with(index + 1, Gathering::default);
+            heaps::lasting(|| self.gathering.resize_with(index + 1, Gathering::default));
         }
         let Some(gathering) = self.gathering.get_mut(index) else {
             return;
@@ -80,7 +81,7 @@ impl AccessLogBuffer {
             gathering.since_ns = now_ns;
             if gathering.records.capacity() == 0 {
                 gathering.records =
-                    self.returned.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE_CAPACITY));
+                    self.returned.try_recv().unwrap_or_else(|_| heaps::lasting_list(PIECE_CAPACITY));
             }
             let flush_at_ns = now_ns.saturating_add(self.flush_interval_ns);
             self.flush_at_ns = Some(self.flush_at_ns.map_or(flush_at_ns, |earlier| earlier.min(flush_at_ns)));

@@ -3,6 +3,7 @@
 //! Values are evaluated on the head as it was, then put: first those that replace, then those that are
 //! added, as in Envoy, so that one addition does not see another.
 
+use crate::base::heaps;
 use crate::config::error::ConfigError;
 use crate::config::route::{HeaderAppendAction, HeaderValueOption};
 use crate::protocol::http::head::Head;
@@ -28,6 +29,17 @@ struct HeaderAddition {
 pub struct HeaderScratch {
     values: Vec<u8>,
     found: Vec<Found>,
+}
+
+impl HeaderScratch {
+    /// Room that is kept, in bytes and additions.
+    const ROOM: (usize, usize) = (256, 16);
+
+    /// Gives back what it has grown to.
+    pub fn settle(&mut self) {
+        heaps::settle_scratch(&mut self.values, Self::ROOM.0);
+        heaps::settle_scratch(&mut self.found, Self::ROOM.1);
+    }
 }
 
 /// A value that is to be put: of the addition at `index`, ending at `end` of the values.

@@ -5,6 +5,7 @@ use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::base::heaps;
 use crate::cluster::{Cluster, ClusterManager};
 use crate::filter::ConnectionManager;
 use crate::format::header_additions::HeaderScratch;
@@ -36,11 +37,25 @@ pub(super) struct Scratch {
     pub(super) path: Vec<u8>,
 }
 
+impl Scratch {
+    /// Bytes of a text for which room is kept.
+    const ROOM: usize = 256;
+}
+
 impl HttpChain {
     /// The chain of `manager`.
     pub fn new(manager: Arc<ConnectionManager>, stats: HttpCells, name: &str) -> Self {
         let clusters = (0..manager.routes.cluster_count()).map(|_| OnceCell::new()).collect();
         Self { manager, stats, name: name.into(), clusters, scratch: RefCell::default() }
+    }
+
+    /// Gives back what its scratch space has grown to.
+    pub fn trim(&self) {
+        let Scratch { route, matching: _, headers, text, path } = &mut *self.scratch.borrow_mut();
+        route.settle();
+        headers.settle();
+        heaps::settle_scratch(text, Scratch::ROOM);
+        heaps::settle_scratch(path, Scratch::ROOM);
     }
 
     /// The cluster of that name, if there is one.

@@ -118,6 +118,7 @@ impl WorkerContext {
 /// Hands access-log records over when they have waited long enough.
 async fn flush_access_log(context: Rc<WorkerContext>) {
     let timer = context.runtime.timer();
+    timer.claim();
     poll_fn(|_| -> Poll<()> {
         let mut buffer = context.access_log.borrow_mut();
         buffer.flush_due(context.runtime.now().0);

@@ -96,6 +96,7 @@ pub async fn accept(context: Rc<WorkerContext>, listener: Rc<Listener>, socket: 
     let batch_max =
         listener.config.accepts_per_event_max.map_or(limits::ACCEPTS_PER_TURN, |max| max as usize);
     let timer = context.runtime.timer();
+    timer.claim();
     let mut rest_until: Option<Now> = None;
     poll_fn(|_| {
         if let Some(due) = rest_until {

@@ -6,6 +6,7 @@ use super::matching::{Conditions, PathTest};
 use super::mutation::Mutations;
 use super::path_index::PathIndex;
 use super::redirect::Redirect;
+use crate::base::heaps;
 use crate::config::route::TlsRequirement;
 use crate::format::header_additions::HeaderScratch;
 use crate::protocol::http::head::Head;
@@ -99,6 +100,19 @@ pub struct RouteScratch {
     pub(super) path: Vec<u8>,
     pub(super) candidates: Vec<u32>,
     pub(super) additions: HeaderScratch,
+}
+
+impl RouteScratch {
+    /// Bytes, and candidates, for which room is kept.
+    const ROOM: usize = 256;
+
+    /// Gives back what it has grown to; the caches of regular expressions have their own bound.
+    pub fn settle(&mut self) {
+        heaps::settle_scratch(&mut self.host, Self::ROOM);
+        heaps::settle_scratch(&mut self.path, Self::ROOM);
+        heaps::settle_scratch(&mut self.candidates, Self::ROOM);
+        self.additions.settle();
+    }
 }
 
 impl RouteTable {

@@ -1,4 +1,5 @@
-//! The process's allocator: mimalloc, and a count of what each thread holds of it.
+//! The process's allocator: mimalloc, with a heap for what passes beside its own (`base::heaps`), and a count of what each
+//! thread holds of it.
 //!
 //! A thread's count is what it has allocated less what it has freed, so the sum of all is exact and a single one is off
 //! by what was handed over between threads. Each thread writes a cache line of its own: nothing is shared, and nothing is
@@ -7,9 +8,14 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
+use std::ffi::c_void;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicUsize};
 
+use libmimalloc_sys::{self as mi, mi_heap_t};
 use mimalloc::MiMalloc;
+
+use crate::base::heaps;
 
 /// mimalloc, counted. What `main` declares as the global allocator.
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +42,14 @@ struct Line {
 static LINES: [Line; THREADS_MAX + 1] =
     [const { Line { live: AtomicI64::new(0), stack: AtomicUsize::new(0) } }; THREADS_MAX + 1];
 static THREADS: AtomicUsize = AtomicUsize::new(0);
+/// The heap of what passes, of all threads: each has pages of its own in it. Null until the first of them asks for it.
+static PASSING_HEAP: AtomicPtr<mi_heap_t> = AtomicPtr::new(std::ptr::null_mut());
 
 thread_local! {
     /// The thread's line; `usize::MAX` until it allocates.
     static LINE: Cell<usize> = const { Cell::new(usize::MAX) };
+    /// The thread may have something in the heap of what passes.
+    static HAS_PASSED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Bytes allocated and not freed, all threads.
@@ -61,7 +71,7 @@ pub fn stacks() -> impl Iterator<Item = usize> {
 /// Whether the allocator hands out memory of the page at this address.
 pub fn owns(address: usize) -> bool {
     // SAFETY: the function looks the address up and does not follow it.
-    !cfg!(miri) && unsafe { libmimalloc_sys::mi_is_in_heap_region(address as *const std::ffi::c_void) }
+    !cfg!(miri) && unsafe { mi::mi_is_in_heap_region(address as *const c_void) }
 }
 
 /// What became free on this thread, and when it is worth giving to the kernel.
@@ -97,7 +107,42 @@ pub fn collect() {
         return;
     }
     // SAFETY: callable at any time from any thread; it touches free memory only.
-    unsafe { libmimalloc_sys::mi_collect(true) };
+    unsafe { mi::mi_collect(true) };
+    if HAS_PASSED.get() {
+        // SAFETY: as above; the heap is there before anything passes, and is never freed.
+        unsafe { mi::mi_heap_collect(PASSING_HEAP.load(Relaxed), true) };
+    }
+}
+
+/// What this thread allocates from now on passes: a worker begins to serve. Without memory for another heap nothing changes.
+pub fn pass_from_now_on() {
+    if has_passing_heap() {
+        heaps::pass_from_now_on();
+    }
+}
+
+/// What `work` allocates passes, and what becomes free of it is given back by the next [`collect`] on this thread.
+pub fn passing<T>(work: impl FnOnce() -> T) -> T {
+    if has_passing_heap() { heaps::passing(work) } else { work() }
+}
+
+/// Whether there is a heap of what passes, which the first call makes.
+fn has_passing_heap() -> bool {
+    if cfg!(miri) {
+        return false;
+    }
+    let none = std::ptr::null_mut();
+    if PASSING_HEAP.load(Acquire).is_null() {
+        // SAFETY: callable at any time from any thread.
+        let made = unsafe { mi::mi_heap_new() };
+        if PASSING_HEAP.compare_exchange(none, made, AcqRel, Acquire).is_err() && !made.is_null() {
+            // Another thread was faster.
+            // SAFETY: nobody else knows this heap, and nothing was allocated from it.
+            unsafe { mi::mi_heap_delete(made) };
+        }
+    }
+    HAS_PASSED.set(!PASSING_HEAP.load(Acquire).is_null());
+    HAS_PASSED.get()
 }
 
 fn count(bytes: i64) {
@@ -123,13 +168,19 @@ fn register() -> usize {
     index
 }
 
-// SAFETY: every call goes to mimalloc with the caller's own arguments; counting neither allocates nor unwinds.
+// SAFETY: every call goes to mimalloc with the caller's own arguments, and a block of either heap is freed and moved alike;
+// counting neither allocates nor unwinds.
 // JUSTIFICATION: mimalloc keeps no such count in release builds, and `/memory` has to say what the heap is.
 // Never inlined: the calls are everywhere, and would be a fifth of the program.
 unsafe impl GlobalAlloc for Allocator {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as i64);
+        if heaps::is_passing() {
+            let heap = PASSING_HEAP.load(Relaxed);
+            // SAFETY: the caller's promise; the heap is there before anything passes.
+            return unsafe { mi::mi_heap_malloc_aligned(heap, layout.size(), layout.align()) }.cast();
+        }
         // SAFETY: the caller's promise.
         unsafe { MiMalloc.alloc(layout) }
     }
@@ -137,6 +188,11 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as i64);
+        if heaps::is_passing() {
+            let heap = PASSING_HEAP.load(Relaxed);
+            // SAFETY: as in `alloc`.
+            return unsafe { mi::mi_heap_zalloc_aligned(heap, layout.size(), layout.align()) }.cast();
+        }
         // SAFETY: the caller's promise.
         unsafe { MiMalloc.alloc_zeroed(layout) }
     }
@@ -151,6 +207,11 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size as i64 - layout.size() as i64);
+        if heaps::is_passing() {
+            let heap = PASSING_HEAP.load(Relaxed);
+            // SAFETY: as in `alloc`; the block may be of either heap.
+            return unsafe { mi::mi_heap_realloc_aligned(heap, block.cast(), size, layout.align()) }.cast();
+        }
         // SAFETY: the caller's promise.
         unsafe { MiMalloc.realloc(block, layout, size) }
     }
@@ -159,6 +220,36 @@ unsafe impl GlobalAlloc for Allocator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One block of 16 bytes kept the 64 KiB of a burst.
+    #[test]
+    fn block_that_lasts_shares_no_page_with_those_that_pass() {
+        let layout = Layout::from_size_align(48, 8).unwrap();
+        // SAFETY: a layout of some size.
+        let block = || unsafe { Allocator.alloc_zeroed(layout) };
+        let (mut burst, mut lasts) = (Vec::new(), Vec::new());
+        passing(|| {
+            for round in 0..4000 {
+                burst.push(block());
+                if round % 500 == 0 {
+                    lasts.push(heaps::lasting(block));
+                }
+            }
+            // SAFETY: a block and its layout.
+            burst[0] = unsafe { Allocator.realloc(burst[0], layout, 48) };
+        });
+        let pages = |blocks: &[*mut u8]| -> std::collections::BTreeSet<_> {
+            blocks.iter().map(|&block| block as usize / HEAP_PAGE_BYTES).collect()
+        };
+        let (of_burst, of_lasting) = (pages(&burst), pages(&lasts));
+        assert!(cfg!(miri) || of_burst.is_disjoint(&of_lasting), "{of_burst:x?} {of_lasting:x?}");
+        assert!(cfg!(miri) || burst.iter().all(|&block| owns(block as usize)));
+        for block in burst.into_iter().chain(lasts) {
+            // SAFETY: each block once, with its layout.
+            unsafe { Allocator.dealloc(block, layout) };
+        }
+        collect();
+    }
 
     #[test]
     fn bytes_are_counted_while_they_live_and_where_they_were_allocated() {

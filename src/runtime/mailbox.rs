@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::{fmt, io};
 
 use super::sys;
+use crate::base::heaps;
 
 /// The worker's end.
 pub struct Mailbox<T> {
@@ -44,7 +45,8 @@ impl<T> Mailbox<T> {
 impl<T> MailboxSender<T> {
     /// Delivers a message and wakes the worker; false when the worker is gone.
     pub fn send(&self, message: T) -> bool {
-        let delivered = self.messages.send(message).is_ok();
+        // The channel's blocks hold messages of all kinds, and there is always one.
+        let delivered = heaps::lasting(|| self.messages.send(message)).is_ok();
         sys::event_notify(self.bell.as_raw_fd());
         delivered
     }

@@ -9,9 +9,13 @@
 
 use std::ops::{Index, IndexMut};
 
+use crate::base::heaps;
+
 /// Slots of a segment. Reason: segments of some kilobytes share small pages of the allocator; one that survives a burst
 /// keeps 64 KiB resident, where a larger one would keep half a megabyte.
 const SLOTS: usize = 16;
+/// Segments for which there is always room in the list of them.
+const SEGMENTS_MIN: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Slab<T> {
@@ -35,13 +39,20 @@ impl<T: Default> Slab<T> {
         while self.segments.get(self.vacant_from).is_some_and(|segment| segment.used == u16::MAX) {
             self.vacant_from += 1;
         }
+        if self.segments.capacity() == 0 {
+            self.segments = heaps::lasting_list(SEGMENTS_MIN);
+        }
         if self.vacant_from == self.segments.len() {
             self.segments.push(Segment { used: 0, slots: None });
         }
         let segment = &mut self.segments[self.vacant_from];
         let slot = segment.used.trailing_ones();
         segment.used |= 1 << slot;
-        segment.slots.get_or_insert_with(|| Box::new(std::array::from_fn(|_| T::default())));
+        if segment.slots.is_none() {
+            let empty = || Box::new(std::array::from_fn(|_| T::default()));
+            // Those that are always there come first, and have the lowest slots.
+            segment.slots = Some(if self.vacant_from == 0 { heaps::lasting(empty) } else { empty() });
+        }
         self.len += 1;
         (self.vacant_from * SLOTS) as u32 + slot
     }
@@ -85,7 +96,8 @@ impl<T> Slab<T> {
         }
         let end = self.segments.iter().rposition(|segment| segment.used != 0).map_or(0, |last| last + 1);
         self.segments.truncate(end);
-        self.segments.shrink_to(2 * end);
+        let least = if end > 0 { SEGMENTS_MIN } else { 0 };
+        heaps::settle(&mut self.segments, 2 * end, least);
         self.vacant_from = self.vacant_from.min(end);
     }
 

@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::slab::Slab;
+use crate::base::heaps;
 use crate::base::spares::Spares;
 
 /// Names a task; a stale name wakes nobody.
@@ -60,7 +61,7 @@ struct Slot {
 }
 
 /// Room that the run queue keeps when it is idle, in entries.
-const QUEUE_ENTRIES_KEPT: usize = 32;
+const QUEUE_ENTRIES_KEPT: usize = 64;
 
 /// All tasks of a worker.
 pub(super) struct Tasks {
@@ -90,7 +91,7 @@ impl Tasks {
         Self {
             slots: RefCell::default(),
             generation: Cell::new(0),
-            queue: RefCell::new(VecDeque::new()),
+            queue: RefCell::new(heaps::lasting_queue(QUEUE_ENTRIES_KEPT)),
             current: Cell::new(TaskId::NONE),
             panics: Cell::new(0),
             blocks: Rc::default(),
@@ -208,8 +209,8 @@ impl Tasks {
     pub(super) fn trim(&self) -> bool {
         self.slots.borrow_mut().trim();
         let mut queue = self.queue.borrow_mut();
-        let waiting = queue.len();
-        queue.shrink_to(2 * waiting.max(QUEUE_ENTRIES_KEPT));
+        let room = 2 * queue.len();
+        heaps::settle_queue(&mut queue, room, QUEUE_ENTRIES_KEPT);
         self.blocks.trim()
     }
 
@@ -317,7 +318,7 @@ impl Blocks {
         if let Some(class) = Self::class(layout) {
             let mut classes = self.classes.borrow_mut();
             if classes.len() <= class {
-                classes.resize_with(class + 1, Spares::default);
+                heaps::lasting(|| classes.resize_with(class + 1, Spares::default));
             }
             classes[class].push(block);
         } else {

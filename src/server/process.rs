@@ -67,7 +67,7 @@ impl Chain {
 pub(super) struct Parts {
     pub(super) options: Options,
     pub(super) bootstrap: Bootstrap,
-    pub(super) wire: Vec<u8>,
+    pub(super) wire: Arc<[u8]>,
     pub(super) registry: Arc<Registry>,
     pub(super) started: memory::Started,
     pub(super) clusters: Arc<ClusterSet>,
@@ -106,7 +106,7 @@ impl Process {
             clock: Clock::start(),
             options,
             bootstrap,
-            wire: wire.into(),
+            wire,
             loaded: timestamp(clock::wall_ns()),
             registry,
             started,

@@ -51,6 +51,8 @@ impl Compiler<'_> {
         let Listener { filter_chains, default_filter_chain, .. } = Arc::make_mut(config);
         let chain = filter_chains.first_mut().or(default_filter_chain.as_mut()).map(Arc::make_mut);
         let http = chain.map(|chain| self.http(chain, &stat_name)).transpose()?.flatten();
+        // Without its routes, which are most of it, and away from where they were.
+        *config = Arc::new(config.settled());
         let stats = self.registry.listener(&stat_name);
         let workers = self.registry.workers();
         let balance = (workers > 1).then(|| Arc::new(Balance::new(config.connection_balance, workers)));

@@ -3,6 +3,7 @@
 //! One store per response: classes (`upstream_rq_2xx`) and `upstream_rq_completed` are sums made when scraped.
 //! The first codes seen share a small inline array that packs code and count into one word; a peer that sends
 //! more different codes than that pays one allocation for a complete table, and nothing is lost.
+use crate::base::heaps;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -38,7 +39,8 @@ impl CodeTable {
                 return slot.store(tag | 1, Relaxed);
             }
         }
-        let table = self.overflow.get_or_init(|| Box::new([const { AtomicU64::new(0) }; CODES]));
+        let empty = || heaps::lasting(|| Box::new([const { AtomicU64::new(0) }; CODES]));
+        let table = self.overflow.get_or_init(empty);
         if let Some(cell) = table.get(usize::from(code - FIRST)) {
             cell.store(cell.load(Relaxed).wrapping_add(1), Relaxed);
         }

@@ -3,6 +3,7 @@
 //! Buckets are those of Envoy's histograms (two significant decimal digits), so that quantiles and Prometheus
 //! buckets come out alike: 90 buckets per power of ten, values up to 99 exact. A decade's buckets are allocated
 //! when its first value arrives; a histogram that saw nothing is 96 bytes.
+use crate::base::heaps;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -22,9 +23,8 @@ impl Histogram {
         let Some((decade, slot)) = bucket(value) else {
             return self.zeros.store(self.zeros.load(Relaxed).wrapping_add(1), Relaxed);
         };
-        if let Some(cell) =
-            self.decades[decade].get_or_init(|| Box::new([const { AtomicU64::new(0) }; SLOTS])).get(slot)
-        {
+        let cells = self.decades[decade].get_or_init(empty_decade);
+        if let Some(cell) = cells.get(slot) {
             cell.store(cell.load(Relaxed).wrapping_add(1), Relaxed);
         }
     }
@@ -39,6 +39,11 @@ impl Histogram {
             }
         }
     }
+}
+
+#[cold]
+fn empty_decade() -> Box<Decade> {
+    heaps::lasting(|| Box::new([const { AtomicU64::new(0) }; SLOTS]))
 }
 
 /// A merged histogram: counts by bucket, sorted, without zeros.

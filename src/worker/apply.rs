@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::Command;
 use crate::base::clock::Now;
+use crate::base::heaps;
 use crate::config::listener::TrafficDirection;
 use crate::proxy::{self, Courier, HttpChain, Listener, Share, WorkerContext};
 use crate::runtime::mailbox::MailboxSender;
@@ -35,18 +36,26 @@ impl Worker {
     }
 
     pub(super) fn obey(&self, command: Command) {
-        let context = &self.context;
         match command {
-            Command::Start { snapshot, sockets } => self.start(&snapshot, sockets),
             Command::Serve(handover) => {
                 let listeners = self.listeners.borrow();
                 // Nobody gives to a worker before it has opened the listener.
                 let listener = listeners.iter().find(|listener| handover.is_of(listener));
                 debug_assert!(listener.is_some());
                 if let Some(listener) = listener {
-                    handover.serve(context, listener);
+                    handover.serve(&self.context, listener);
                 }
             }
+            // What else it is told outlives the connections.
+            other => heaps::lasting(|| self.change(other)),
+        }
+    }
+
+    fn change(&self, command: Command) {
+        let context = &self.context;
+        match command {
+            Command::Start { snapshot, sockets } => self.start(&snapshot, sockets),
+            Command::Serve(_) => {}
             Command::Hosts { cluster, hosts } => {
                 context.clusters.update_hosts(cluster, hosts);
             }
@@ -102,6 +111,9 @@ impl Worker {
 
     /// Frees what has not been needed lately; whether the next call may free more.
     pub(super) fn trim(&self) -> bool {
+        for listener in self.listeners.borrow().iter() {
+            listener.chain.iter().for_each(|chain| chain.trim());
+        }
         self.context.streams.trim()
     }
 
@@ -112,6 +124,7 @@ impl Worker {
             (ServerStat::MemoryHeap, usize::try_from(memory.heap).unwrap_or(0)),
             (ServerStat::MemoryFutures, memory.futures),
             (ServerStat::MemoryPools, self.context.clusters.idle_bytes()),
+            (ServerStat::MemorySocketQueues, memory.socket_queues),
             (ServerStat::MemorySockets, memory.sockets),
             (ServerStat::MemoryStreams, self.context.streams.spare_bytes()),
             (ServerStat::MemoryTasks, memory.tasks),

@@ -14,8 +14,8 @@ use crate::format::access_log_queue::LogQueue;
 use crate::proxy::{ConnectionLimit, Handover, WorkerContext};
 #[cfg(test)]
 use crate::runtime::Endpoint;
-use crate::runtime::Runtime;
 use crate::runtime::mailbox::{Mailbox, MailboxSender};
+use crate::runtime::{Runtime, allocator};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Registry, ServerStat, Slot};
 
@@ -85,6 +85,7 @@ pub fn run(
     mailbox: Mailbox<Command>,
 ) -> io::Result<()> {
     let core = Core::new(setup, runtime, registry, mailbox);
+    allocator::pass_from_now_on();
     while !core.is_finished() {
         core.turn()?;
     }

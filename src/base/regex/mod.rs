@@ -20,6 +20,7 @@ use regex_automata::util::{primitives::NonMaxUsize, syntax};
 use regex_automata::{Anchored, Input};
 use std::fmt;
 
+use super::heaps;
 use super::limits::{REGEX_CACHE_BYTES_MAX, REGEX_PROGRAM_BYTES_MAX};
 
 /// A compiled expression. Immutable; searches need the [`RegexCaches`] of the set it was numbered in.
@@ -92,7 +93,8 @@ impl Regex {
     /// Whether the whole of `text` matches.
     pub fn is_full_match(&self, text: &[u8], caches: &mut RegexCaches) -> bool {
         let input = Input::new(text).anchored(Anchored::Yes).earliest(true);
-        self.engine.search_half_with(caches.of(self), &input).is_some()
+        // What the search allocates is its cache.
+        heaps::lasting(|| self.engine.search_half_with(caches.of(self), &input)).is_some()
     }
 
     /// Appends `text` to `out` with every match that does not overlap an earlier one replaced, as RE2's `GlobalReplace`.
@@ -107,11 +109,11 @@ impl Regex {
         if substitution.group_max() >= self.engine.group_info().group_len(regex_automata::PatternID::ZERO) {
             return out.extend_from_slice(text);
         }
-        let cache = caches.of(self);
+        let cache = heaps::lasting(|| caches.of(self));
         let mut groups: [Option<NonMaxUsize>; 20] = [None; 20];
         let mut input = Input::new(text);
         let (mut copied, mut last_end) = (0, None);
-        while self.engine.search_slots_with(cache, &input, &mut groups).is_some() {
+        while heaps::lasting(|| self.engine.search_slots_with(cache, &input, &mut groups)).is_some() {
             let (Some(start), Some(end)) = (groups[0], groups[1]) else { break };
             let (start, end) = (start.get(), end.get());
             if start == end && last_end == Some(end) {

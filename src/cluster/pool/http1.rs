@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use super::connection::{ConnectError, UpstreamConnection, count_failed};
 use crate::base::clock::Now;
+use crate::base::heaps;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
 use crate::runtime::{TcpStream, Timer};
@@ -89,12 +90,16 @@ pub fn checkin(mut connection: UpstreamConnection, now: Now) {
     connection.stream().watch_by(cluster.keeper());
     cluster.runtime().edit(|| {
         cluster.kept(&host, options.idle_timeout.map(|idle| now.after(idle)));
-        host.idle().borrow_mut().push(connection);
+        let mut idle = host.idle().borrow_mut();
+        if idle.capacity() == 0 {
+            *idle = heaps::lasting_list(IDLE_ROOM_MIN);
+        }
+        idle.push(connection);
     });
 }
 
-/// Connections for which a host's list keeps room at least, times four.
-const IDLE_ROOM_MIN: usize = 4;
+/// Connections for which a host's list keeps room at least.
+const IDLE_ROOM_MIN: usize = 16;
 
 /// Drops idle connections of a host whose peer has closed, that said something unasked, or whose time is over.
 /// Returns when the next one is due; `None` when there is none, or no limit.
@@ -116,8 +121,8 @@ pub fn sweep(host: &Host, cluster: &Cluster, now: Now) -> Option<Now> {
     });
     let gone: Vec<_> = gone.collect();
     // Room for four times as many: a pool that breathes allocates nothing.
-    let room = 4 * idle.len().max(IDLE_ROOM_MIN);
-    idle.shrink_to(room);
+    let room = 4 * idle.len();
+    heaps::settle(&mut idle, room, IDLE_ROOM_MIN);
     drop(idle);
     drop(gone);
     next

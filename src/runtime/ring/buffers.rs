@@ -29,6 +29,8 @@ pub(super) struct Buffers {
     held: Vec<Option<ChunkMut>>,
     free: Vec<u16>,
     resident: u16,
+    /// A completion has named one of the chunks since somebody last asked.
+    was_used: bool,
 }
 
 impl Buffers {
@@ -51,6 +53,7 @@ impl Buffers {
             held,
             free: (0..entries).rev().collect(),
             resident: 0,
+            was_used: false,
         })
     }
 
@@ -61,6 +64,11 @@ impl Buffers {
     /// Chunks that the kernel may pick from.
     pub(super) fn resident(&self) -> u16 {
         self.resident
+    }
+
+    /// Whether the kernel has used any since the last call.
+    pub(super) fn was_used(&mut self) -> bool {
+        std::mem::take(&mut self.was_used)
     }
 
     /// Adds chunks until `target` are with the kernel or the pool has no more.
@@ -91,6 +99,7 @@ impl Buffers {
         let chunk = self.held.get_mut(usize::from(id))?.take()?;
         self.free.push(id);
         self.resident -= 1;
+        self.was_used = true;
         Some(chunk)
     }
 

@@ -33,6 +33,7 @@ use super::probe::RingOptions;
 use super::socket::{Connect, RecvEnd, RecvOp, Shutdown, Socket, SocketKey};
 use super::sys::{self, RawAddr};
 use super::task::TaskId;
+use crate::base::heaps;
 use crate::buffer::{Chunk, ChunkSize, Pool};
 
 pub(in crate::runtime) use queue::QueueSize;
@@ -86,6 +87,10 @@ const TRY_BYTES_MAX: usize = 16 * 1024;
 const UNAWAITED_MAX: u32 = 16;
 /// Connections accepted and not taken by the owner, per listener, at which accepting pauses.
 const ACCEPTED_MAX: usize = 256;
+/// Sockets for which the lists of them have room at least.
+const LIST_ROOM_MIN: usize = 64;
+/// Connections for which the list of accepted ones keeps room.
+const ACCEPTED_ROOM: usize = 16;
 /// Visits of 10 ms that the end of a ring waits for the last completions.
 const DROP_VISITS_MAX: usize = 200;
 
@@ -102,6 +107,8 @@ pub(super) struct Ring {
     recv_bytes_max: u32,
     /// The small chunks did not suffice since the last trim.
     was_short: bool,
+    /// The kernel may have written to small chunks of the ring, or those at the end of the pool are in it.
+    is_worn: bool,
     /// Receives that may pick a large chunk.
     bulk_armed: u16,
     /// Sockets whose receive ended though more is wanted; looked at before each submission.
@@ -138,9 +145,10 @@ impl Ring {
             small_target: SMALL_RESIDENT,
             recv_bytes_max: RECV_BYTES_MAX,
             was_short: false,
+            is_worn: false,
             bulk_armed: 0,
-            to_arm: Vec::new(),
-            to_send: Vec::new(),
+            to_arm: heaps::lasting_list(LIST_ROOM_MIN),
+            to_send: heaps::lasting_list(LIST_ROOM_MIN),
             messages: Messages::default(),
             unawaited: 0,
             alarm: Alarm::default(),
@@ -314,10 +322,19 @@ impl Ring {
             return true;
         }
         self.small_target = (self.small_target / 2).max(SMALL_RESIDENT);
+        let was_used = self.small.was_used();
+        self.is_worn |= was_used;
         if self.level >= RingLevel::Three && self.queue.is_drained() {
             self.small.shrink(self.small_target);
+            if self.is_worn && !was_used {
+                // Nothing came for a while. The next visit takes the lowest chunks of the pool, and until something comes
+                // none of them has memory.
+                self.small.take_back();
+                self.pool.give_back_all(ChunkSize::Small);
+                self.is_worn = false;
+            }
         }
-        self.small_target > SMALL_RESIDENT
+        self.is_worn && self.level >= RingLevel::Three || self.small_target > SMALL_RESIDENT
     }
 
     /// Applies completions until the queue is empty.
@@ -423,6 +440,7 @@ impl Backend for Ring {
             self.in_flight += 1;
             self.queue.push(op::accept(key, listener.raw_fd()));
         }
+        heaps::settle_queue(&mut listener.accepted, 0, ACCEPTED_ROOM);
         Poll::Pending
     }
 
@@ -498,7 +516,8 @@ impl Backend for Ring {
 
     fn trim(&mut self) -> bool {
         for list in [&mut self.to_arm, &mut self.to_send] {
-            list.shrink_to(2 * list.len());
+            let room = 2 * list.len();
+            heaps::settle(list, room, LIST_ROOM_MIN);
         }
         self.messages.trim();
         self.queue.trim();

@@ -61,6 +61,7 @@ super::metrics! {
         /// Ours: of it the tables of upstream connections that are idle.
         MemoryPools Gauge "ringway.memory.pools",
         /// Ours: of it the table of sockets, without what their queues hold.
+        MemorySocketQueues Gauge "ringway.memory.socket_queues",
         MemorySockets Gauge "ringway.memory.sockets",
         /// Ours: of it requests' state that no request uses at the moment.
         MemoryStreams Gauge "ringway.memory.streams",
