@@ -108,6 +108,8 @@ pub struct HotRestart {
     pub socket_path: String,
     /// Permissions of the socket, if it is a file. Default 600.
     pub socket_mode: u32,
+    /// A flag says which place it is to have: without it there is no start. Otherwise a place that is taken is done without.
+    pub demanded: bool,
     /// Start afresh where there is no process to replace.
     pub skip_on_no_parent: bool,
     /// Statistics begin at zero.

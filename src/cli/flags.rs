@@ -4,6 +4,7 @@ use super::{
     IpVersion, Options, ReportFormat, VERSION, build_version,
 };
 use crate::telemetry::log::{COMPONENTS, DEFAULT_PATTERN, Level, Pattern};
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::ffi::OsString;
 use std::time::Duration;
@@ -192,6 +193,7 @@ fn defaults(action: Action) -> Result<Options, CliError> {
             base_id_path: None,
             socket_path: SOCKET_PATH.to_owned(),
             socket_mode: 0o600,
+            demanded: false,
             skip_on_no_parent: false,
             skip_parent_stats: false,
         },
@@ -212,9 +214,13 @@ fn defaults(action: Action) -> Result<Options, CliError> {
 fn hot_restart(found: &ArgMatches) -> Result<HotRestart, CliError> {
     let mode = text(found, "socket-mode").unwrap_or_else(|| "600".to_owned());
     let wrong = || CliError::refused(format_args!("invalid socket-mode '{mode}'"));
+    let epoch = found.get_one("restart-epoch").copied().unwrap_or_default();
+    let named = ["base-id", "use-dynamic-base-id", "base-id-path", "socket-path"];
+    let given = |flag| found.value_source(flag) == Some(ValueSource::CommandLine);
     let hot_restart = HotRestart {
         disabled: found.get_flag("disable-hot-restart"),
-        epoch: found.get_one("restart-epoch").copied().unwrap_or_default(),
+        epoch,
+        demanded: epoch > 0 || named.into_iter().any(given),
         base_id: found.get_one("base-id").copied().unwrap_or_default(),
         use_dynamic_base_id: found.get_flag("use-dynamic-base-id"),
         base_id_path: text(found, "base-id-path").map(Into::into),

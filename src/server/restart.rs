@@ -53,10 +53,11 @@ impl Drop for Place {
     }
 }
 
-/// Takes the place that the command line asks for; `None`: no hot restart.
+/// Takes the place that the command line asks for; `None`: no hot restart. A process that asks for none in particular, and
+/// finds that another one has it, serves without: it cannot be replaced, and says so. (Envoy refuses to start.)
 ///
 /// # Errors
-/// Another process has it, in one line.
+/// Another process has the place that was asked for, in one line.
 pub(super) fn claim(options: &Options) -> Result<Option<Place>, String> {
     let flags = &options.hot_restart;
     if flags.disabled || options.action != Action::Serve {
@@ -70,7 +71,15 @@ pub(super) fn claim(options: &Options) -> Result<Option<Place>, String> {
         found.unwrap_or_else(|| Err("hot restart: no free base id was found".to_owned()))
     } else {
         take(flags, flags.base_id)
-    }?;
+    };
+    let place = match place {
+        Ok(place) => place,
+        Err(reason) if !flags.demanded => {
+            log::warn!("{reason}; serving without hot restart");
+            return Ok(None);
+        }
+        Err(reason) => return Err(reason),
+    };
     if let Some(path) = &flags.base_id_path
         && let Err(error) = std::fs::write(path, place.base_id.to_string())
     {
@@ -176,6 +185,9 @@ mod tests {
         let refused = claim(&options(0, &path)).unwrap_err();
         let process = format!("in use by process {}:", std::process::id());
         assert!(refused.contains(&process) && refused.contains("--restart-epoch 1;"), "{refused}");
+        let mut unasked = options(0, &path);
+        unasked.hot_restart.demanded = false;
+        assert!(claim(&unasked).unwrap().is_none(), "who asked for no place serves without one");
         let next = claim(&options(1, &path)).unwrap().unwrap();
         assert_eq!((place.base_id, next.epoch), (7, 1));
         drop((place, next));
