@@ -72,6 +72,8 @@ impl Successor {
 
     fn take(&mut self, socket: OwnedFd) -> Option<Event> {
         if self.is_chosen {
+            // Closing a socket with something unread takes the answer along.
+            let _ = packet::receive(socket.as_fd(), &mut vec![0; MESSAGE_BYTES_MAX]);
             // It may be gone already.
             let _ = packet::send(socket.as_fd(), &Reply::Refused(Refusal::Replaced).encode(), &[]);
             return None;
