@@ -31,7 +31,7 @@ KEEP = {
     'core': {
         'envoy.config.core.v3': '''Node Locality Address SocketAddress Pipe CidrRange SocketOption
             SocketOptionsOverride TcpKeepalive BindConfig Metadata TypedExtensionConfig TransportSocket DataSource
-            RuntimeFractionalPercent RuntimeUInt32 DnsResolutionConfig DnsResolverOptions''',
+            WatchedDirectory RuntimeFractionalPercent RuntimeUInt32 DnsResolutionConfig DnsResolverOptions''',
     },
     'http': {
         'envoy.config.core.v3': '''HttpProtocolOptions Http1ProtocolOptions Http1ProtocolOptions.HeaderKeyFormat
@@ -50,7 +50,7 @@ KEEP = {
     'http_connection_manager': {
         'envoy.extensions.filters.network.http_connection_manager.v3': '''HttpConnectionManager
             HttpConnectionManager.InternalAddressConfig HttpConnectionManager.UpgradeConfig
-            HttpConnectionManager.HcmAccessLogOptions HttpFilter LocalReplyConfig ResponseMapper RequestIDExtension''',
+            HttpConnectionManager.HcmAccessLogOptions HttpConnectionManager.SetCurrentClientCertDetails HttpFilter LocalReplyConfig ResponseMapper RequestIDExtension''',
     },
     'route': {
         'envoy.config.route.v3': '''RouteConfiguration VirtualHost Route RouteMatch RouteMatch.GrpcRouteMatchOptions
@@ -60,12 +60,18 @@ KEEP = {
     },
     'cluster': {
         'envoy.config.cluster.v3': '''Cluster Cluster.CommonLbConfig Cluster.RefreshRate Cluster.CustomClusterType
-            Cluster.RoundRobinLbConfig CircuitBreakers CircuitBreakers.Thresholds LoadBalancingPolicy
+            Cluster.RoundRobinLbConfig Cluster.TransportSocketMatch CircuitBreakers CircuitBreakers.Thresholds LoadBalancingPolicy
             LoadBalancingPolicy.Policy UpstreamConnectionOptions''',
     },
     'endpoint': {
         'envoy.config.endpoint.v3': '''ClusterLoadAssignment ClusterLoadAssignment.Policy LocalityLbEndpoints LbEndpoint
             Endpoint''',
+    },
+    'tls': {
+        'envoy.extensions.transport_sockets.tls.v3': '''DownstreamTlsContext UpstreamTlsContext CommonTlsContext
+            CommonTlsContext.CombinedCertificateValidationContext TlsParameters TlsCertificate TlsSessionTicketKeys
+            CertificateValidationContext SubjectAltNameMatcher Secret GenericSecret SdsSecretConfig
+            SPIFFECertValidatorConfig SPIFFECertValidatorConfig.TrustDomain''',
     },
     'access_log': {
         'envoy.config.accesslog.v3': '''AccessLog AccessLogFilter ComparisonFilter StatusCodeFilter DurationFilter
@@ -208,7 +214,8 @@ class Generator:
                        if f.HasField('oneof_index') and f.oneof_index == field.oneof_index]
             tags = ', '.join(str(f.number) for f in members)
             enum_name = f'{rust_name}{camel(oneof)}OneOf'
-            out.append(f'#[prost(oneof = "{enum_name}", tags = "{tags}")]\npub {oneof}: Option<{enum_name}>,')
+            field_name = ('r#' if oneof in KEYWORDS else '') + oneof
+            out.append(f'#[prost(oneof = "{enum_name}", tags = "{tags}")]\npub {field_name}: Option<{enum_name}>,')
             variants = []
             for member in members:
                 attribute, rust, _ = self.kind(member, module)

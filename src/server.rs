@@ -10,6 +10,7 @@ mod metrics;
 mod patience;
 mod process;
 pub(crate) mod restart;
+mod rotation;
 mod runtime_layers;
 #[cfg(test)]
 mod simulation;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use crate::base::clock;
 use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, IpVersion, Options};
+use crate::cluster::ClusterSpec;
 use crate::config::access_log::{AccessLog, AccessLogSink};
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
@@ -49,6 +51,7 @@ use control::{AdminEndpoint, Control, Succession};
 use metrics::ServerMetrics;
 use process::{Chain, Parts, Process};
 use restart::{Place, Predecessor};
+use rotation::Rotation;
 use sockets::ListenSocketSet;
 use workers::Workers;
 
@@ -126,6 +129,7 @@ fn serve(
     let bootstrap = as_loaded.clone();
     drop(as_loaded);
     allocator::collect();
+    refuse_unprotected(&snapshot)?;
     let started =
         memory::Started { configuration: before, snapshot: allocator::live_bytes().saturating_sub(before) };
     // Only now, with a configuration that is good: until here the process before this one knows nothing.
@@ -144,6 +148,7 @@ fn serve(
         registry: Arc::clone(&registry),
         started,
         clusters: Arc::clone(&snapshot.clusters),
+        tls: Rotation::of(&snapshot).contexts(),
         backend: (backend.name().to_owned(), backend.reason.clone()),
         workers: workers.description(),
         listeners,
@@ -171,6 +176,7 @@ fn serve(
         log_writer: &log_writer,
         admin,
         commands,
+        rotation: Rotation::of(&snapshot),
         start: Some(snapshot),
         serving: None,
         sockets,
@@ -211,6 +217,18 @@ fn take_or_bind_admin(
 fn settle_clusters(bootstrap: &mut Bootstrap) {
     let mut shared = SharedSettings::default();
     bootstrap.clusters = bootstrap.clusters.iter().map(|cluster| Arc::new(shared.settled(cluster))).collect();
+}
+
+/// Connections are plain text in this version: none may be where the configuration says TLS.
+fn refuse_unprotected(snapshot: &Snapshot) -> Result<(), String> {
+    if let Some(listener) = snapshot.listeners.iter().find(|listener| listener.tls.is_some()) {
+        return Err(format!("listener {}: TLS connections are not there yet", listener.config.name));
+    }
+    let encrypted = |cluster: &&Arc<ClusterSpec>| !cluster.sockets.is_plain();
+    match snapshot.clusters.iter().find(encrypted) {
+        Some(cluster) => Err(format!("cluster {}: TLS connections are not there yet", cluster.config.name)),
+        None => Ok(()),
+    }
 }
 
 fn bind_admin(admin: &crate::config::bootstrap::Admin) -> Result<AdminListener, String> {
@@ -309,7 +327,7 @@ fn compile(
     };
     compiler
         .bootstrap(&bootstrap.clusters, &mut bootstrap.listeners)
-        .map_err(|(listener, error)| format!("listener {listener}: {error}"))
+        .map_err(|(what, error)| format!("{what}: {error}"))
 }
 
 fn listen_options(

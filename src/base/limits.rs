@@ -68,3 +68,7 @@ pub const REGEX_PROGRAM_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of lazily built automaton one core keeps for one regular expression. Beyond it the automaton starts afresh, and
 /// if that happens too often the search goes on without one: slower, still linear.
 pub const REGEX_CACHE_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of one file of certificates, keys or lists, read again while the process runs. The same as for any file that
+/// configuration names. Beyond it the last good one stays.
+pub const TLS_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;

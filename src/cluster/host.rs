@@ -22,6 +22,8 @@ pub struct HostSpec {
     pub priority: u32,
     /// Health as configured.
     pub health: HealthStatus,
+    /// Which of its cluster's transport sockets reaches it.
+    pub socket: u16,
     /// Its counters, all cores.
     pub stats: Arc<Scope<HostStat>>,
 }
@@ -56,6 +58,11 @@ impl Host {
     /// Where to connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Which of its cluster's transport sockets reaches it.
+    pub fn socket(&self) -> u16 {
+        self.spec.borrow().socket
     }
 
     /// Its counters on this core.

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use super::host::{Host, HostSpec};
 use super::load_balancer::{LoadBalancer, Pick};
 use super::manager::Keeper;
+use super::set::TransportSockets;
 use crate::base::clock::Now;
 use crate::base::rng::Rng;
 use crate::config::cluster::Cluster as Config;
+use crate::protocol::tls::ClientTls;
 use crate::runtime::{Keepalive, RawOption, Runtime, TaskId};
 use crate::telemetry::metrics::ClusterCells;
 use crate::telemetry::names::ClusterStat;
@@ -20,6 +22,8 @@ use crate::telemetry::names::ClusterStat;
 pub struct Cluster {
     config: Arc<Config>,
     stats: ClusterCells,
+    /// How its endpoints are reached, by connections from now on.
+    sockets: RefCell<Arc<TransportSockets>>,
     runtime: Runtime,
     keeper: Rc<Keeper>,
     hosts: RefCell<Vec<Rc<Host>>>,
@@ -32,6 +36,7 @@ impl Cluster {
     pub(super) fn new(
         config: Arc<Config>,
         stats: ClusterCells,
+        sockets: Arc<TransportSockets>,
         runtime: &Runtime,
         keeper: &Rc<Keeper>,
         worker: usize,
@@ -42,6 +47,7 @@ impl Cluster {
             options: connect_options(&config),
             config,
             stats,
+            sockets: RefCell::new(sockets),
             runtime: runtime.clone(),
             keeper: Rc::clone(keeper),
             hosts: RefCell::default(),
@@ -51,6 +57,16 @@ impl Cluster {
     /// Its configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// TLS of a connection to an endpoint that begins now, by the endpoint's
+    /// [`HostSpec::socket`](super::HostSpec::socket); `None`: plain text.
+    pub fn tls(&self, socket: u16) -> Option<Arc<ClientTls>> {
+        self.sockets.borrow().tls(socket).cloned()
+    }
+
+    pub(super) fn set_sockets(&self, sockets: Arc<TransportSockets>) {
+        *self.sockets.borrow_mut() = sockets;
     }
 
     /// Its counters on this core.

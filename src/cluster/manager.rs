@@ -12,7 +12,7 @@ use std::task::Poll;
 use super::host::{Host, HostSpec};
 use super::local::{Cluster, Kept};
 use super::pool;
-use super::set::ClusterSet;
+use super::set::{ClusterSet, TransportSockets};
 use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::base::rng::Rng;
@@ -29,6 +29,8 @@ pub struct ClusterManager {
     published: RefCell<Arc<ClusterSet>>,
     /// Newer endpoints than those published, of clusters that nobody has asked for.
     endpoints: RefCell<HashMap<Arc<str>, Arc<[HostSpec]>>>,
+    /// Newer transport sockets than those published, of clusters that nobody has asked for.
+    sockets: RefCell<HashMap<Arc<str>, Arc<TransportSockets>>>,
     /// Those that somebody has asked for.
     clusters: RefCell<HashMap<Box<str>, Rc<Cluster>>>,
     /// Where balancing begins.
@@ -72,6 +74,7 @@ impl ClusterManager {
             worker,
             published: RefCell::default(),
             endpoints: RefCell::default(),
+            sockets: RefCell::default(),
             clusters: RefCell::default(),
             rng: RefCell::new(Rng::from_seed(seed)),
             keeper,
@@ -88,6 +91,7 @@ impl ClusterManager {
     pub fn publish(&self, clusters: Arc<ClusterSet>) {
         self.close_all();
         self.endpoints.borrow_mut().clear();
+        self.sockets.borrow_mut().clear();
         *self.published.borrow_mut() = clusters;
     }
 
@@ -97,6 +101,16 @@ impl ClusterManager {
             Some(cluster) => cluster.update_hosts(&hosts, &mut self.rng.borrow_mut()),
             None => {
                 self.endpoints.borrow_mut().insert(name, hosts);
+            }
+        }
+    }
+
+    /// Takes other transport sockets of one cluster. Connections that are there go on.
+    pub fn update_sockets(&self, name: Arc<str>, sockets: Arc<TransportSockets>) {
+        match self.clusters.borrow().get(&*name) {
+            Some(cluster) => cluster.set_sockets(sockets),
+            None => {
+                self.sockets.borrow_mut().insert(name, sockets);
             }
         }
     }
@@ -119,7 +133,8 @@ impl ClusterManager {
         let published = Arc::clone(&self.published.borrow());
         let spec = published.find(name)?;
         let (config, stats) = (Arc::clone(&spec.config), spec.stats.cells(Slot::Worker(self.worker)));
-        let cluster = Cluster::new(config, stats, &self.runtime, &self.keeper, self.worker);
+        let sockets = self.sockets.borrow_mut().remove(name).unwrap_or_else(|| Arc::clone(&spec.sockets));
+        let cluster = Cluster::new(config, stats, sockets, &self.runtime, &self.keeper, self.worker);
         let newer = self.endpoints.borrow_mut().remove(name);
         cluster.update_hosts(newer.as_ref().unwrap_or(&spec.hosts), &mut self.rng.borrow_mut());
         self.clusters.borrow_mut().insert(name.into(), Rc::clone(&cluster));

@@ -12,4 +12,4 @@ mod set;
 pub use host::{Host, HostSpec};
 pub use local::Cluster;
 pub use manager::ClusterManager;
-pub use set::{ClusterSet, ClusterSpec};
+pub use set::{ClusterSet, ClusterSpec, TransportSockets};

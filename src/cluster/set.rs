@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::host::HostSpec;
 use crate::config::cluster::Cluster as Config;
+use crate::protocol::tls::ClientTls;
 use crate::telemetry::{ClusterStat, Scope};
 
 /// A cluster and the endpoints known when it was published.
@@ -13,6 +14,24 @@ pub struct ClusterSpec {
     pub config: Arc<Config>,
     pub stats: Arc<Scope<ClusterStat>>,
     pub hosts: Arc<[HostSpec]>,
+    /// How its endpoints are reached.
+    pub sockets: Arc<TransportSockets>,
+}
+
+/// How a cluster's endpoints are reached: the cluster's own way first, then those of `transport_socket_matches`.
+#[derive(Debug, Default)]
+pub struct TransportSockets(pub Box<[Option<Arc<ClientTls>>]>);
+
+impl TransportSockets {
+    /// Whether no endpoint is reached with TLS.
+    pub fn is_plain(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+
+    /// TLS of an endpoint, by its [`HostSpec::socket`]; `None`: plain text.
+    pub fn tls(&self, socket: u16) -> Option<&Arc<ClientTls>> {
+        self.0.get(usize::from(socket))?.as_ref()
+    }
 }
 
 /// All clusters, in the order of the configuration.
@@ -57,7 +76,12 @@ mod tests {
         let registry = Registry::new(1);
         let spec = |name: &&str| {
             let config = Arc::new(Config::new(name));
-            Arc::new(ClusterSpec { config, stats: registry.cluster(name), hosts: Arc::default() })
+            Arc::new(ClusterSpec {
+                config,
+                stats: registry.cluster(name),
+                hosts: Arc::default(),
+                sockets: Arc::default(),
+            })
         };
         let set = ClusterSet::new(["b", "d", "", "a"].iter().map(spec).collect());
         for name in ["a", "b", "d", ""] {

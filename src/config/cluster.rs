@@ -9,6 +9,7 @@ use super::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
 use super::listener::BUFFER_LIMIT_BYTES_DEFAULT;
 use super::metadata::Metadata;
 use super::socket::{BindConfig, TcpKeepalive};
+use super::tls::{Source, TRANSPORT_SOCKET_MATCH, TransportSocketMatch, UpstreamTls};
 
 /// One cluster: what is its own, and settings that it shares with all clusters that have the same. Of thousands of
 /// clusters nearly all differ in names and endpoints only.
@@ -47,6 +48,10 @@ pub struct ClusterSettings {
     /// HTTP/1 options towards endpoints. Source: `explicit_http_config.http_protocol_options`, or the cluster's
     /// deprecated `http_protocol_options`.
     pub http1: Http1ProtocolOptions,
+    /// TLS towards endpoints; `None`: plain text. Source: `transport_socket`.
+    pub tls: Option<Arc<UpstreamTls>>,
+    /// Other ways of reaching endpoints, by their metadata: the first that holds. Source: `transport_socket_matches`.
+    pub transport_socket_matches: Vec<TransportSocketMatch>,
     /// Most connections, requests and retries in flight. Source: `circuit_breakers`.
     pub circuit_breakers: CircuitBreakers,
     /// TCP keepalive of connections to endpoints; `None`: off. Source:
@@ -247,6 +252,33 @@ impl Cluster {
         }
     }
 
+    /// Which transport socket reaches an endpoint: 0 for the cluster's own, else the place of the first match in
+    /// `transport_socket_matches`, from 1. The endpoint's metadata counts before its locality's, as in Envoy.
+    pub fn transport_socket_of(&self, endpoint: &Metadata, locality: &Metadata) -> u16 {
+        let named = |metadata: &Metadata| {
+            let found = metadata.iter().find(|(namespace, _)| **namespace == *TRANSPORT_SOCKET_MATCH);
+            found.and_then(|(_, value)| value.as_object()).cloned()
+        };
+        let facts = named(endpoint).or_else(|| named(locality)).unwrap_or_default();
+        let holds = |(_, socket): &(u16, &TransportSocketMatch)| {
+            socket.criteria.iter().all(|(key, wanted)| match facts.get(key) {
+                // Of a list one element is enough.
+                Some(serde_json::Value::Array(list)) if !wanted.is_array() => list.contains(wanted),
+                found => found == Some(wanted),
+            })
+        };
+        (1..).zip(&self.transport_socket_matches).find(holds).map_or(0, |(place, _)| place)
+    }
+
+    /// Visits every source of its TLS contexts.
+    pub fn tls_sources(&mut self, visit: &mut dyn FnMut(&mut Source)) {
+        let settings = Arc::make_mut(&mut self.settings);
+        let matches = settings.transport_socket_matches.iter_mut().filter_map(|socket| socket.tls.as_mut());
+        for tls in settings.tls.iter_mut().chain(matches) {
+            Arc::make_mut(tls).common.sources_mut().for_each(&mut *visit);
+        }
+    }
+
     /// Name in statistics.
     pub fn stat_name(&self) -> &str {
         if self.alt_stat_name.is_empty() { &self.name } else { &self.alt_stat_name }
@@ -263,6 +295,8 @@ impl Default for ClusterSettings {
             per_connection_buffer_limit_bytes: BUFFER_LIMIT_BYTES_DEFAULT,
             common_http: CommonHttpProtocolOptions::default(),
             http1: Http1ProtocolOptions::default(),
+            tls: None,
+            transport_socket_matches: Vec::new(),
             circuit_breakers: CircuitBreakers::default(),
             tcp_keepalive: None,
             bind_config: None,
@@ -321,6 +355,37 @@ impl SharedSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn transport_socket_is_the_first_whose_criteria_hold() {
+        use serde_json::json;
+        let mut cluster = Cluster::new("c");
+        let socket = |criteria: serde_json::Value| TransportSocketMatch {
+            name: "n".into(),
+            criteria: criteria.as_object().cloned().unwrap(),
+            tls: None,
+        };
+        cluster.transport_socket_matches =
+            vec![socket(json!({"mtls": "strict", "v": 2.0})), socket(json!({"mtls": "strict"}))];
+        let metadata = |value| vec![(Box::from(TRANSPORT_SOCKET_MATCH), value)];
+        let none = Metadata::new();
+        assert_eq!(cluster.transport_socket_of(&none, &none), 0);
+        assert_eq!(cluster.transport_socket_of(&metadata(json!({"mtls": "strict"})), &none), 2);
+        assert_eq!(
+            cluster.transport_socket_of(&metadata(json!({"mtls": "strict", "v": 2.0, "w": 1})), &none),
+            1
+        );
+        assert_eq!(cluster.transport_socket_of(&metadata(json!({"mtls": ["a", "strict"]})), &none), 2);
+        assert_eq!(cluster.transport_socket_of(&none, &metadata(json!({"mtls": "strict"}))), 2);
+        assert_eq!(
+            cluster.transport_socket_of(&metadata(json!({})), &metadata(json!({"mtls": "strict"}))),
+            0
+        );
+        let other = vec![(Box::from("envoy.lb"), json!({"mtls": "strict"}))];
+        assert_eq!(cluster.transport_socket_of(&other, &none), 0);
+        cluster.transport_socket_matches.push(socket(json!({})));
+        assert_eq!(cluster.transport_socket_of(&none, &none), 3, "no criteria: anything");
+    }
 
     #[test]
     fn clusters_with_the_same_settings_share_them_and_others_do_not() {

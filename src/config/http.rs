@@ -81,6 +81,8 @@ pub struct HttpConnectionManager {
     pub internal_addresses: InternalAddressConfig,
     /// What becomes of `x-forwarded-client-cert`. Source: `forward_client_cert_details`.
     pub forward_client_cert_details: ForwardClientCertDetails,
+    /// What the header says of the client, besides its certificate's hash. Source: `set_current_client_cert_details`.
+    pub set_current_client_cert_details: ClientCertDetails,
 
     /// Value appended to `via` of requests and responses; empty: `via` is left alone. Source: `via`.
     pub via: Box<str>,
@@ -286,6 +288,21 @@ pub enum ForwardClientCertDetails {
     AlwaysForwardOnly,
 }
 
+/// What `x-forwarded-client-cert` says of a client. Source: Envoy `HttpConnectionManager.SetCurrentClientCertDetails`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ClientCertDetails {
+    /// The subject. Default false. Source: `subject`.
+    pub subject: bool,
+    /// The certificate, as URL-encoded PEM. Default false. Source: `cert`.
+    pub cert: bool,
+    /// The chain, as URL-encoded PEM. Default false. Source: `chain`.
+    pub chain: bool,
+    /// The DNS names. Default false. Source: `dns`.
+    pub dns: bool,
+    /// The URIs. Default false. Source: `uri`.
+    pub uri: bool,
+}
+
 /// When `server` is written to responses. Source: Envoy `ServerHeaderTransformation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ServerHeaderTransformation {
@@ -410,6 +427,7 @@ impl HttpConnectionManager {
             append_x_forwarded_port: false,
             internal_addresses: InternalAddressConfig::default(),
             forward_client_cert_details: ForwardClientCertDetails::default(),
+            set_current_client_cert_details: ClientCertDetails::default(),
             via: Box::default(),
             generate_request_id: true,
             preserve_external_request_id: false,

@@ -8,6 +8,7 @@ use super::address::Address;
 use super::http::HttpConnectionManager;
 use super::metadata::Metadata;
 use super::socket::SocketOption;
+use super::tls::DownstreamTls;
 use crate::base::balance::Policy;
 
 /// One listener.
@@ -85,6 +86,8 @@ pub struct FilterChain {
     pub filter_chain_match: FilterChainMatch,
     /// What serves the connection. Source: `filters`, of which exactly the last ends the chain.
     pub filters: Vec<NetworkFilter>,
+    /// TLS of its connections; `None`: plain text. Source: `transport_socket`.
+    pub tls: Option<Arc<DownstreamTls>>,
     /// Longest time for the transport socket's handshake; `None`: unlimited, the default. Source:
     /// `transport_socket_connect_timeout`.
     pub transport_socket_connect_timeout: Option<Duration>,

@@ -17,3 +17,4 @@ pub mod matcher;
 pub mod metadata;
 pub mod route;
 pub mod socket;
+pub mod tls;

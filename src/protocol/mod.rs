@@ -4,4 +4,5 @@ pub mod http1;
 pub mod response_code_details;
 pub mod response_flags;
 pub mod stream_info;
+pub mod tls;
 pub mod transport;

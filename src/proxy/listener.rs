@@ -16,6 +16,7 @@ use super::handover::{Place, Share, dispatch};
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::config::listener::Listener as Config;
+use crate::protocol::tls::ServerTls;
 use crate::runtime::{Accepted, TcpListener, TcpStream};
 use crate::telemetry::metrics::ListenerCells;
 use crate::telemetry::names::{ListenerHistogram, ListenerStat, ServerStat};
@@ -29,6 +30,8 @@ pub struct Listener {
     pub stats: ListenerCells,
     /// The chain that serves its connections; `None`: they are closed.
     pub chain: Option<Rc<HttpChain>>,
+    /// TLS of its connections, for handshakes from now on; `None`: plain text.
+    tls: RefCell<Option<Arc<ServerTls>>>,
     /// Set to stop accepting; the loop ends when it sees it.
     stopped: Cell<bool>,
     /// Where another process accepts now, from the same sockets.
@@ -43,16 +46,28 @@ impl Listener {
         config: Arc<Config>,
         stats: ListenerCells,
         chain: Option<Rc<HttpChain>>,
+        tls: Option<Arc<ServerTls>>,
         share: Option<Share>,
     ) -> Rc<Self> {
         Rc::new(Self {
             config,
             stats,
             chain,
+            tls: RefCell::new(tls),
             stopped: Cell::new(false),
             handed_over: RefCell::default(),
             share,
         })
+    }
+
+    /// TLS of a connection that begins now; `None`: plain text.
+    pub fn tls(&self) -> Option<Arc<ServerTls>> {
+        self.tls.borrow().clone()
+    }
+
+    /// Takes other certificates. Connections that are there go on.
+    pub fn set_tls(&self, tls: Arc<ServerTls>) {
+        *self.tls.borrow_mut() = Some(tls);
     }
 
     /// No more connections than those whose handshake the kernel has completed, and those that are on their way from

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::future::pending;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Sleep, interval, sleep, timeout};
 
 use super::metrics::ServerMetrics;
 use super::process::Process;
@@ -20,6 +21,7 @@ use super::restart::wire::{Refusal, Reply, Request, VERSION, parts};
 use super::restart::{
     Event, FAREWELL_PATIENCE, Following, Place, Predecessor, Successor, TERMINATE_PATIENCE,
 };
+use super::rotation::{Rotation, TICKET_KEY_LIFE, Update};
 use super::seed;
 use super::sockets::ListenSocketSet;
 use super::workers::Workers;
@@ -30,6 +32,7 @@ use crate::config::listener::{Listener, TrafficDirection};
 use crate::control::admin::{Admin, AdminCommand, AdminListener, DrainListeners, ServerState};
 use crate::control::discovery::EndpointUpdate;
 use crate::control::discovery::dns::DnsDiscovery;
+use crate::control::file_watch::FileWatch;
 use crate::control::log_writer::LogWriter;
 use crate::runtime::{give_back_startup_pages, packet};
 use crate::snapshot::Snapshot;
@@ -55,6 +58,8 @@ pub(super) struct Control<'a> {
     pub(super) succession: Succession,
     /// The next process, which was to end this one, is gone: when this one ends by itself.
     pub(super) orphaned: Option<Pin<Box<Sleep>>>,
+    /// TLS contexts, whose files may change.
+    pub(super) rotation: Rotation,
     /// The graceful drain of listeners that was asked for.
     pub(super) spread: Option<DrainListeners>,
     /// When it stops them.
@@ -125,6 +130,11 @@ impl Control<'_> {
         let mut serve_admin = self.admin.take().map(|endpoint| Box::pin(serve_admin(endpoint, may_serve)));
         let workers = Arc::clone(&self.workers);
         let mut draining = false;
+        let mut watch = (!self.rotation.is_empty()).then(FileWatch::new);
+        self.watch(&mut watch);
+        let mut ticket_keys = interval(TICKET_KEY_LIFE);
+        // The first tick is at once, and the keys are new.
+        ticket_keys.tick().await;
         loop {
             if awaited.is_empty() {
                 self.start_workers(&mut taken_over);
@@ -153,6 +163,14 @@ impl Control<'_> {
                 () = due(&mut self.stops) => {
                     self.stops = None;
                     self.stop_listeners(self.spread.is_some_and(|how| how.inbound_only));
+                }
+                () = changed(&mut watch) => {
+                    self.refresh_tls();
+                    self.watch(&mut watch);
+                }
+                _ = ticket_keys.tick() => {
+                    let updates = self.rotation.rotate_ticket_keys();
+                    self.publish_contexts(updates);
                 }
                 Some(command) = self.commands.recv() => self.obey(command, &mut draining),
                 Some(update) = updates.recv() => {
@@ -216,6 +234,45 @@ impl Control<'_> {
                 cluster: Arc::clone(&update.cluster),
                 hosts: Arc::clone(&hosts),
             });
+        }
+    }
+
+    /// Watches the files of all TLS contexts.
+    fn watch(&mut self, watch: &mut Option<FileWatch>) {
+        let Some(watch) = watch else { return };
+        let paths = self.rotation.paths();
+        watch.watch(paths.iter().map(|path| Path::new(&**path)));
+    }
+
+    /// Takes what has changed of certificates, keys and lists.
+    fn refresh_tls(&mut self) {
+        let outcome = self.rotation.refresh();
+        for reason in &outcome.rejected {
+            log::warn!("TLS stays as it was: {reason}");
+        }
+        self.metrics.tls_updated(outcome.updates.len(), outcome.rejected.len());
+        if !outcome.updates.is_empty() {
+            log::info!("{} TLS contexts have changed: new handshakes use them", outcome.updates.len());
+        }
+        self.publish_contexts(outcome.updates);
+    }
+
+    /// Gives the workers new TLS contexts.
+    fn publish_contexts(&mut self, updates: Vec<Update>) {
+        if updates.is_empty() {
+            return;
+        }
+        self.process.set_tls(self.rotation.contexts());
+        for update in updates {
+            match update {
+                Update::Server { listener, tls } => {
+                    self.workers.send_all(|| Command::ServerTls { listener, tls: Arc::clone(&tls) });
+                }
+                Update::Client { cluster, sockets } => self.workers.send_all(|| Command::TransportSockets {
+                    cluster: Arc::clone(&cluster),
+                    sockets: Arc::clone(&sockets),
+                }),
+            }
         }
     }
 
@@ -435,6 +492,14 @@ async fn serve_admin(endpoint: AdminEndpoint, may_serve: oneshot::Receiver<()>) 
 async fn running(future: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
     match future {
         Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+/// Waits for files to change.
+async fn changed(watch: &mut Option<FileWatch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
         None => pending().await,
     }
 }

@@ -55,6 +55,12 @@ impl ServerMetrics {
         self.cells.record(ServerHistogram::InitializationTimeMs, took);
     }
 
+    /// So many TLS contexts were replaced, and so many stay since their files are no good.
+    pub(super) fn tls_updated(&self, updated: usize, rejected: usize) {
+        self.cells.add(ServerStat::TlsUpdateSuccess, updated as u64);
+        self.cells.add(ServerStat::TlsUpdateRejected, rejected as u64);
+    }
+
     /// So many listeners no longer accept, those that had stopped before included.
     pub(super) fn stopped(&self, listeners: usize) {
         let before = self.cells.value(ServerStat::ListenerManagerListenerStopped);

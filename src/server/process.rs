@@ -16,7 +16,8 @@ use crate::config::address::Address;
 use crate::config::bootstrap::{Bootstrap, Node, RuntimeLayer};
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::admin::{
-    AdminCommand, AdminState, ClusterStatus, DumpSection, HostStatus, ListenerStatus, ServerInfo, ServerState,
+    AdminCommand, AdminState, ClusterStatus, DumpSection, HostStatus, ListenerStatus, ServerInfo,
+    ServerState, TlsContext,
 };
 use crate::runtime::allocator;
 use crate::snapshot::{HostRegistry, note_members};
@@ -41,6 +42,8 @@ pub(super) struct Process {
     clusters: Arc<ClusterSet>,
     /// Endpoints that discovery has found, in place of those the workers start with.
     endpoints: Mutex<HashMap<Arc<str>, Endpoints>>,
+    /// TLS contexts in use.
+    tls: Mutex<Vec<TlsContext>>,
     state: AtomicU8,
     commands: UnboundedSender<AdminCommand>,
     chain: Chain,
@@ -71,6 +74,7 @@ pub(super) struct Parts {
     pub(super) registry: Arc<Registry>,
     pub(super) started: memory::Started,
     pub(super) clusters: Arc<ClusterSet>,
+    pub(super) tls: Vec<TlsContext>,
     pub(super) backend: (String, String),
     pub(super) workers: String,
     pub(super) listeners: Vec<ListenerStatus>,
@@ -96,6 +100,7 @@ impl Process {
             registry,
             started,
             clusters,
+            tls,
             backend,
             workers,
             listeners,
@@ -115,6 +120,7 @@ impl Process {
             listeners,
             clusters,
             endpoints: Mutex::default(),
+            tls: Mutex::new(tls),
             state: AtomicU8::new(ServerState::PreInitializing as u8),
             commands,
             chain,
@@ -123,6 +129,11 @@ impl Process {
 
     pub(super) fn set_state(&self, state: ServerState) {
         self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Takes note of the TLS contexts that are in use now.
+    pub(super) fn set_tls(&self, contexts: Vec<TlsContext>) {
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = contexts;
     }
 
     /// How long it has been there.
@@ -149,9 +160,9 @@ impl Process {
             registry: HostRegistry::of(spec.map_or(&[][..], |spec| &spec.hosts)),
             ..Endpoints::default()
         });
-        endpoints.hosts = endpoints.registry.resolve(assignment, &self.registry);
         endpoints.assignment = assignment.clone();
         if let Some(spec) = spec {
+            endpoints.hosts = endpoints.registry.resolve(&spec.config, assignment, &self.registry);
             note_members(&spec.stats, &endpoints.hosts);
         }
         Arc::clone(&endpoints.hosts)
@@ -214,6 +225,10 @@ impl AdminState for Process {
             }
         };
         self.clusters.iter().map(|spec| status_of(spec)).collect()
+    }
+
+    fn tls_contexts(&self) -> Vec<TlsContext> {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn listeners(&self) -> Vec<ListenerStatus> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::cluster::HostSpec;
 use crate::config::address::{Address, EndpointAddress};
+use crate::config::cluster::Cluster;
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::endpoint::HealthStatus::{Degraded, Healthy, Unknown};
 use crate::telemetry::{ClusterStat, HostStat, Registry, Scope};
@@ -33,9 +34,14 @@ impl HostRegistry {
         Self { stats: hosts.iter().map(|host| (host.address, Arc::clone(&host.stats))).collect() }
     }
 
-    /// The hosts of an assignment, each address once (the first entry counts). Endpoints that still have to be resolved
-    /// are none.
-    pub fn resolve(&mut self, assignment: &ClusterLoadAssignment, registry: &Registry) -> Arc<[HostSpec]> {
+    /// The hosts of a cluster's assignment, each address once (the first entry counts). Endpoints that still have to be
+    /// resolved are none.
+    pub fn resolve(
+        &mut self,
+        cluster: &Cluster,
+        assignment: &ClusterLoadAssignment,
+        registry: &Registry,
+    ) -> Arc<[HostSpec]> {
         let mut old = std::mem::take(&mut self.stats);
         let mut hosts = Vec::new();
         for locality in &assignment.localities {
@@ -52,6 +58,7 @@ impl HostRegistry {
                     weight: endpoint.weight.max(1),
                     priority: locality.priority,
                     health: endpoint.health_status,
+                    socket: cluster.transport_socket_of(&endpoint.metadata, &locality.metadata),
                     stats,
                 });
             }

@@ -10,9 +10,10 @@ use crate::base::balance::Balance;
 use crate::cluster::ClusterSet;
 use crate::config::listener::Listener;
 use crate::filter::ConnectionManager;
+use crate::protocol::tls::ServerTls;
 use crate::telemetry::{HttpStat, ListenerStat, Scope};
 
-pub use compile::Compiler;
+pub use compile::{Compiler, SocketCompiler};
 pub use hosts::{HostRegistry, note_members};
 
 /// All resources of one generation.
@@ -30,6 +31,8 @@ pub struct ListenerResource {
     pub stats: Arc<Scope<ListenerStat>>,
     /// How its connections spread over the workers; `None`: there is one.
     pub balance: Option<Arc<Balance>>,
+    /// TLS of its connections; `None`: plain text.
+    pub tls: Option<Arc<ServerTls>>,
     /// What serves its connections; `None`: no chain matches any.
     pub http: Option<Arc<HttpResource>>,
 }

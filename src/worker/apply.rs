@@ -59,6 +59,14 @@ impl Worker {
             Command::Hosts { cluster, hosts } => {
                 context.clusters.update_hosts(cluster, hosts);
             }
+            Command::ServerTls { listener, tls } => {
+                if let Some(listener) = self.listeners.borrow().get(listener) {
+                    listener.set_tls(tls);
+                }
+            }
+            Command::TransportSockets { cluster, sockets } => {
+                context.clusters.update_sockets(cluster, sockets);
+            }
             Command::HealthFailed(failed) => context.drain.set_health_failed(failed),
             Command::Spread { over, inbound_only } => {
                 context.drain.spread(context.runtime.now(), over, inbound_only);
@@ -159,7 +167,8 @@ impl Worker {
             .balance
             .as_ref()
             .map(|balance| Share::open(Arc::clone(balance), self.index, self.courier.clone()));
-        Listener::new(Arc::clone(&resource.config), resource.stats.cells(slot), chain, share)
+        let tls = resource.tls.clone();
+        Listener::new(Arc::clone(&resource.config), resource.stats.cells(slot), chain, tls, share)
     }
 
     fn stop_listeners(&self, inbound_only: bool, handed_over: &Arc<[SocketAddr]>) {

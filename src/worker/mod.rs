@@ -8,9 +8,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::HostSpec;
+use crate::cluster::{HostSpec, TransportSockets};
 use crate::format::access_log_buffer::AccessLogBuffer;
 use crate::format::access_log_queue::LogQueue;
+use crate::protocol::tls::ServerTls;
 use crate::proxy::{ConnectionLimit, Handover, WorkerContext};
 #[cfg(test)]
 use crate::runtime::Endpoint;
@@ -28,6 +29,10 @@ pub enum Command {
     Serve(Handover),
     /// A cluster has other endpoints now.
     Hosts { cluster: Arc<str>, hosts: Arc<[HostSpec]> },
+    /// TLS of the listener at this place in the snapshot, for handshakes from now on.
+    ServerTls { listener: usize, tls: Arc<ServerTls> },
+    /// Transport sockets of a cluster, for connections from now on.
+    TransportSockets { cluster: Arc<str>, sockets: Arc<TransportSockets> },
     /// Responses tell their clients to close, or no longer.
     HealthFailed(bool),
     /// Responses tell their clients to close, more and more of them over this time; listeners still accept.

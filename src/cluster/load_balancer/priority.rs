@@ -145,6 +145,7 @@ mod tests {
                         weight: 1,
                         priority,
                         health,
+                        socket: 0,
                         stats: Registry::new(1).host(),
                     },
                     0,

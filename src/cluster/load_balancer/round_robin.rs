@@ -103,6 +103,7 @@ mod tests {
                 weight: 1,
                 priority: 0,
                 health: HealthStatus::Unknown,
+                socket: 0,
                 stats: Registry::new(1).host(),
             },
             0,

@@ -1,6 +1,6 @@
 //! The table of paths: what each runs, what it takes, and the pages that are made from the table.
 use super::request::{Handler, Reply, Request};
-use super::{Admin, actions, clusters, config_dump, info, logging, prometheus, stats};
+use super::{Admin, actions, certs, clusters, config_dump, info, logging, prometheus, stats};
 use hyper::StatusCode;
 
 /// One path.
@@ -90,7 +90,7 @@ const fn with(endpoint: Endpoint, parameters: &'static [(&'static str, &'static 
 static ENDPOINTS: [Endpoint; 31] = [
     get("/", "this page", index),
     post("/allocprofiler", "refused: no profiler here, but perf works", no_profiler),
-    get("/certs", "certificates in use", info::certs),
+    get("/certs", "certificates in use", certs::certs),
     with(
         get("/clusters", "upstream clusters and their hosts", clusters::clusters),
         &[("filter", "regular expression for the name"), ("format", "text or json")],

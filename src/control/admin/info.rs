@@ -1,4 +1,4 @@
-//! `/ready`, `/server_info`, `/memory`, `/runtime`, `/certs`, `/listeners` and `/hot_restart_version`.
+//! `/ready`, `/server_info`, `/memory`, `/runtime`, `/listeners` and `/hot_restart_version`.
 use super::json;
 use super::request::{Reply, Request};
 use super::state::ServerState;
@@ -99,11 +99,6 @@ pub(super) fn runtime(admin: &Admin, _: &Request) -> Reply {
         .collect();
     let names: Vec<_> = layers.iter().map(|layer| &*layer.name).collect();
     Reply::json(json::document(&json!({ "layers": names, "entries": entries })))
-}
-
-/// `/certs`: there is no TLS yet.
-pub(super) fn certs(_: &Admin, _: &Request) -> Reply {
-    Reply::json(json::document(&json!({ "certificates": [] })))
 }
 
 /// `/listeners`.

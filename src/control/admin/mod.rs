@@ -10,6 +10,7 @@ mod access_log;
 mod actions;
 mod allow;
 mod body;
+mod certs;
 mod clusters;
 mod config_dump;
 mod endpoints;
@@ -31,7 +32,7 @@ pub use allow::AllowPaths;
 pub use server::AdminListener;
 pub use state::{
     AdminCommand, AdminState, ClusterStatus, DrainListeners, DumpEntry, DumpField, DumpSection, HostStatus,
-    ListenerStatus, ServerInfo, ServerState,
+    ListenerStatus, ServerInfo, ServerState, TlsContext,
 };
 pub use stats_policy::StatsPolicy;
 
@@ -74,8 +75,7 @@ impl Admin {
         let revision = info.version.get(..6).and_then(|digits| u64::from_str_radix(digits, 16).ok());
         for (gauge, value) in [
             (ServerStat::Concurrency, self.registry.workers() as u64),
-            // Nothing expires, which Envoy writes so.
-            (ServerStat::DaysUntilFirstCertExpiring, u32::MAX.into()),
+            (ServerStat::DaysUntilFirstCertExpiring, certs::days_until_first_expires(&*self.state)),
             (ServerStat::Live, u64::from(info.state == ServerState::Live)),
             (ServerStat::MemoryAllocated, usage.allocated),
             (ServerStat::MemoryHeapSize, usage.heap_size),

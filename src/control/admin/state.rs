@@ -6,6 +6,7 @@ use crate::config::address::Address;
 use crate::config::bootstrap::RuntimeLayer;
 use crate::config::cluster::CircuitBreakers;
 use crate::config::endpoint::{HealthStatus, Locality};
+use crate::protocol::tls::{ClientTls, ServerTls};
 use crate::telemetry::{HostStat, Scope};
 use serde_json::Value;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ pub trait AdminState: Send + Sync + 'static {
     fn clusters(&self) -> Vec<ClusterStatus>;
     /// Listeners that are bound, in the order of their configuration.
     fn listeners(&self) -> Vec<ListenerStatus>;
+    /// TLS contexts in use, listeners' first.
+    fn tls_contexts(&self) -> Vec<TlsContext>;
     /// Everything that is configured, in Envoy's sections. Entries are rendered one by one, later.
     fn config_dump(&self, include_eds: bool) -> Vec<DumpSection>;
     /// Layers of runtime values, lowest first.
@@ -29,6 +32,15 @@ pub trait AdminState: Send + Sync + 'static {
     fn memory_ledger(&self) -> Value;
     /// Asks the process to do something. Must not wait for it.
     fn command(&self, command: AdminCommand);
+}
+
+/// A TLS context in use.
+#[derive(Clone, Debug)]
+pub enum TlsContext {
+    /// Of a listener.
+    Server(Arc<ServerTls>),
+    /// Of a cluster.
+    Client(Arc<ClientTls>),
 }
 
 /// What a request can ask of the process.

@@ -77,6 +77,10 @@ impl AdminState for Root {
         vec![cluster("a", vec![host.clone(), host]), cluster("empty", Vec::new())]
     }
 
+    fn tls_contexts(&self) -> Vec<TlsContext> {
+        Vec::new()
+    }
+
     fn listeners(&self) -> Vec<ListenerStatus> {
         let addresses = ["127.0.0.1:80", "[::1]:80"].map(|address| Address::Ip(address.parse().unwrap()));
         vec![ListenerStatus { name: "main".into(), addresses: addresses.to_vec() }]

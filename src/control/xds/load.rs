@@ -51,15 +51,17 @@ pub fn load_bootstrap(sources: &[Source<'_>], options: LoadOptions) -> Result<Lo
     let loaded = loader::load(message, sources, options.allow_unknown_fields)
         .map_err(|errors| Report { errors, ..Report::default() })?;
     let place = |mut report: Report| {
-        report.warnings = loaded.warnings.clone();
         report.place(&loaded.source_map);
+        // What the text says first, then what it means.
+        let meant = std::mem::replace(&mut report.warnings, loaded.warnings.clone());
+        report.warnings.0.extend(meant.0);
         report
     };
     match convert_bootstrap(&loaded.bytes, options.unimplemented) {
         Ok((bootstrap, report)) => {
             let report = place(report);
             let deprecated_fields = loaded.deprecated;
-            let unknown_fields = report.warnings.0.len() - deprecated_fields;
+            let unknown_fields = loaded.warnings.0.len() - deprecated_fields;
             Ok(LoadedBootstrap { bootstrap, report, wire: loaded.bytes, unknown_fields, deprecated_fields })
         }
         Err(report) => Err(place(report)),

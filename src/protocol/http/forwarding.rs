@@ -7,14 +7,16 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
+use super::client_cert;
 use super::head::Head;
 use super::headers::{self, HeaderName, Known, NameSet};
 use crate::base::rng::Rng;
 use crate::config::address::CidrRange;
 use crate::config::http::{
-    ForwardClientCertDetails, HttpConnectionManager, InternalAddressConfig, SchemeHeaderTransformation,
-    ServerHeaderTransformation,
+    ClientCertDetails, ForwardClientCertDetails, HttpConnectionManager, InternalAddressConfig,
+    SchemeHeaderTransformation, ServerHeaderTransformation,
 };
+use crate::protocol::tls::{Certificate, PeerIdentity};
 
 /// The settings of one connection manager. Source: the `HttpConnectionManager` fields of the same names.
 #[derive(Debug, Clone)]
@@ -25,7 +27,8 @@ pub struct ForwardingSettings {
     ipv4_as_mapped_ipv6: bool,
     append_x_forwarded_port: bool,
     internal: InternalAddressConfig,
-    keep_client_cert: bool,
+    client_cert: ForwardClientCertDetails,
+    client_cert_details: ClientCertDetails,
     via: Box<[u8]>,
     generate_request_id: bool,
     preserve_external_request_id: bool,
@@ -60,6 +63,8 @@ pub struct Downstream {
     /// The port the connection came in on, as text; empty for a Unix socket.
     local_port: Box<[u8]>,
     tls: bool,
+    /// What `x-forwarded-client-cert` says of the peer; none: it has shown no certificate.
+    client_cert: Option<Box<[u8]>>,
 }
 
 /// Who sent a request.
@@ -82,9 +87,8 @@ impl ForwardingSettings {
             ipv4_as_mapped_ipv6: manager.represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
             append_x_forwarded_port: manager.append_x_forwarded_port,
             internal: manager.internal_addresses.clone(),
-            // Without mutual TLS every other mode removes the header.
-            keep_client_cert: manager.forward_client_cert_details
-                == ForwardClientCertDetails::AlwaysForwardOnly,
+            client_cert: manager.forward_client_cert_details,
+            client_cert_details: manager.set_current_client_cert_details,
             via: manager.via.as_bytes().into(),
             generate_request_id: manager.generate_request_id,
             preserve_external_request_id: manager.preserve_external_request_id,
@@ -100,6 +104,21 @@ impl ForwardingSettings {
             node: local.node.as_bytes().into(),
             local_address: local.address,
         }
+    }
+}
+
+impl ForwardingSettings {
+    /// Whether requests are to tell who their client is.
+    fn tells_client_cert(&self) -> bool {
+        matches!(
+            self.client_cert,
+            ForwardClientCertDetails::AppendForward | ForwardClientCertDetails::SanitizeSet
+        )
+    }
+
+    /// Whether they are to tell the whole certificate: a connection keeps it only then.
+    pub fn tells_client_cert_as_pem(&self) -> bool {
+        self.tells_client_cert() && (self.client_cert_details.cert || self.client_cert_details.chain)
     }
 }
 
@@ -128,7 +147,24 @@ impl Downstream {
             forwarded_for: text(told),
             local_port: local.map_or_else(Box::default, |local| local.port().to_string().into_bytes().into()),
             tls,
+            client_cert: None,
         }
+    }
+
+    /// The same, of a peer that has shown a certificate; `local` is this side's.
+    #[must_use]
+    pub fn with_client_cert(
+        mut self,
+        local: Option<&Certificate>,
+        peer: &PeerIdentity,
+        settings: &ForwardingSettings,
+    ) -> Self {
+        self.client_cert = Some(if settings.tells_client_cert() {
+            client_cert::describe(local, peer, settings.client_cert_details).into()
+        } else {
+            Box::default()
+        });
+        self
     }
 
     fn scheme(&self) -> &'static [u8] {
@@ -212,10 +248,26 @@ pub fn mutate_request(
     if settings.generate_request_id {
         ensure_request_id(head, edge, settings.preserve_external_request_id, rng);
     }
-    if !settings.keep_client_cert {
-        head.remove(&headers::X_FORWARDED_CLIENT_CERT);
-    }
+    forward_client_cert(head, settings.client_cert, downstream.client_cert.as_deref());
     Client { address, internal }
+}
+
+/// What becomes of `x-forwarded-client-cert`. `own` says who the client is; none: it has shown no certificate. Source:
+/// Envoy's `mutateXfccRequestHeader`.
+fn forward_client_cert(head: &mut Head, mode: ForwardClientCertDetails, own: Option<&[u8]>) {
+    match (mode, own) {
+        (ForwardClientCertDetails::AlwaysForwardOnly, _)
+        | (ForwardClientCertDetails::ForwardOnly, Some(_)) => {}
+        (ForwardClientCertDetails::AppendForward, Some(own)) => {
+            head.join(&headers::X_FORWARDED_CLIENT_CERT, own, b",");
+        }
+        (ForwardClientCertDetails::SanitizeSet, Some(own)) => {
+            head.set(&headers::X_FORWARDED_CLIENT_CERT, own)
+        }
+        (ForwardClientCertDetails::Sanitize, _) | (_, None) => {
+            head.remove(&headers::X_FORWARDED_CLIENT_CERT);
+        }
+    }
 }
 
 /// Edits a response's head before it is written to the client. `request` is the head after [`mutate_request`]. Source:

@@ -44,6 +44,46 @@ fn ranges(manager: &mut HttpConnectionManager) {
 }
 
 #[test]
+fn client_certificate_is_told_by_mode() {
+    use crate::protocol::tls::testing::{Authority, Spec};
+    let issued = Authority::new("ca").issue(Spec::nameless().uri("spiffe://td/c"));
+    let peer = PeerIdentity::of(&[issued.der()], false).unwrap();
+    let own = format!("Hash={};URI=spiffe://td/c", peer.fingerprint_256());
+    use ForwardClientCertDetails::{AlwaysForwardOnly, AppendForward, ForwardOnly, Sanitize, SanitizeSet};
+    for (mode, mutual, sent, expected) in [
+        (Sanitize, true, "By=x", String::new()),
+        (Sanitize, false, "By=x", String::new()),
+        (ForwardOnly, true, "By=x", "By=x".into()),
+        (ForwardOnly, false, "By=x", String::new()),
+        (AppendForward, true, "By=x", format!("By=x,{own}")),
+        (AppendForward, true, "", own.clone()),
+        (AppendForward, false, "By=x", String::new()),
+        (SanitizeSet, true, "By=x", own.clone()),
+        (SanitizeSet, true, "", own.clone()),
+        (SanitizeSet, false, "By=x", String::new()),
+        (AlwaysForwardOnly, true, "By=x", "By=x".into()),
+        (AlwaysForwardOnly, false, "By=x", "By=x".into()),
+    ] {
+        let settings = settings(|m| {
+            m.forward_client_cert_details = mode;
+            m.set_current_client_cert_details.uri = true;
+        });
+        let mut downstream = Downstream::new(Some("1.2.3.4".parse().unwrap()), None, true, &settings);
+        if mutual {
+            downstream = downstream.with_client_cert(None, &peer, &settings);
+        }
+        let mut head = Head::new();
+        if !sent.is_empty() {
+            head.append(&name("x-forwarded-client-cert"), sent.as_bytes());
+        }
+        let mut rng = Rng::from_seed(1);
+        mutate_request(&mut head, &settings, &downstream, &[], &mut rng, &mut Vec::new());
+        assert_eq!(text(&head, "x-forwarded-client-cert"), expected, "{mode:?} {mutual} {sent}");
+        assert_eq!(text(&head, "x-forwarded-proto"), "https");
+    }
+}
+
+#[test]
 fn x_forwarded_for_grows_only_at_the_edge() {
     let inner = settings(|_| {});
     assert_eq!(

@@ -1,5 +1,6 @@
 //! What HTTP/1 and HTTP/2 share: heads, headers, bodies, validation, forwarding.
 pub mod body;
+pub mod client_cert;
 pub mod error;
 pub(in crate::protocol) mod field;
 pub mod forwarding;

@@ -11,6 +11,18 @@ super::metrics! {
         DownstreamGlobalCxOverflow Counter "downstream_global_cx_overflow",
         DownstreamPreCxActive Gauge "downstream_pre_cx_active",
         NoFilterChainMatch Counter "no_filter_chain_match",
+        SslConnectionError Counter "ssl.connection_error",
+        SslFailVerifyCertHash Counter "ssl.fail_verify_cert_hash",
+        SslFailVerifyError Counter "ssl.fail_verify_error",
+        SslFailVerifyNoCert Counter "ssl.fail_verify_no_cert",
+        SslFailVerifySan Counter "ssl.fail_verify_san",
+        SslHandshake Counter "ssl.handshake",
+        SslNoCertificate Counter "ssl.no_certificate",
+        SslOcspStapleFailed Counter "ssl.ocsp_staple_failed",
+        SslOcspStapleOmitted Counter "ssl.ocsp_staple_omitted",
+        SslOcspStapleRequests Counter "ssl.ocsp_staple_requests",
+        SslOcspStapleResponses Counter "ssl.ocsp_staple_responses",
+        SslSessionReused Counter "ssl.session_reused",
     }
     /// Histograms below `listener.<address>.`.
     ListenerHistogram {

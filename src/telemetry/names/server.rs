@@ -71,6 +71,10 @@ super::metrics! {
         MemoryTimers Gauge "ringway.memory.timers",
         /// Ours: panics caught; each cost one connection.
         Panics Counter "ringway.panics",
+        /// Ours: TLS contexts that stay as they were, since a file of theirs cannot be read or is no good.
+        TlsUpdateRejected Counter "ringway.tls.update_rejected",
+        /// Ours: TLS contexts replaced since a file of theirs has changed.
+        TlsUpdateSuccess Counter "ringway.tls.update_success",
         /// Ours: workers running.
         Workers Gauge "ringway.workers",
         RuntimeDeprecatedFeatureSeenSinceProcessStart Gauge "runtime.deprecated_feature_seen_since_process_start",

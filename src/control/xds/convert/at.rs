@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use super::report::{Class, Finding, Report, Unimplemented};
 use super::runtime::Runtime;
+use super::tls::Secrets;
 use crate::config::cluster::Dns;
 use crate::config::error::ConfigError;
 use crate::config::socket::BindConfig;
@@ -26,6 +27,8 @@ pub(super) struct Context {
     pub(super) default_dns: Dns,
     /// What clusters without a bind configuration of their own bind to.
     pub(super) default_bind: Option<BindConfig>,
+    /// The static secrets.
+    pub(super) secrets: Secrets,
 }
 
 /// A place in a configuration.
@@ -93,6 +96,11 @@ impl<'a> At<'a> {
     /// A mistake here and how to put it right.
     pub(super) fn error_with_fix(&self, reason: impl Into<String>, fix: impl Into<String>) {
         self.context.report.borrow_mut().error(ConfigError::new(self.path(), reason).with_fix(fix));
+    }
+
+    /// Something here that is right, and that an operator should know.
+    pub(super) fn warn(&self, reason: impl Into<String>) {
+        self.context.report.borrow_mut().warnings.0.push(ConfigError::new(self.path(), reason));
     }
 
     /// `field` of the API is set here and is of `class`.

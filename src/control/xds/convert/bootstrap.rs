@@ -7,8 +7,9 @@ use super::at::{At, Context};
 use super::fields::classify;
 use super::report::{Class, Report, Unimplemented};
 use super::runtime::{self, Runtime};
+use super::tls::Secrets;
 use super::value::{json_object, type_name};
-use super::{access_log, address, cluster, dns, endpoint, listener, matcher, references, socket, stats};
+use super::{access_log, address, cluster, dns, endpoint, listener, matcher, references, socket, stats, tls};
 use crate::config::bootstrap::{Admin, Bootstrap, Node, Overload};
 use crate::config::cluster::{Dns, SharedSettings};
 use crate::config::socket::BindConfig;
@@ -22,7 +23,7 @@ const DOWNSTREAM_CONNECTIONS_MONITOR: &str = "envoy.resource_monitors.global_dow
 
 /// The whole bootstrap. With errors in the report it is incomplete and must not be used.
 pub(super) fn bootstrap(
-    message: pb::bootstrap::Bootstrap,
+    mut message: pb::bootstrap::Bootstrap,
     unimplemented: Unimplemented,
 ) -> (Bootstrap, Report) {
     // Runtime values and defaults come first: the resources refer to them.
@@ -33,7 +34,9 @@ pub(super) fn bootstrap(
         runtime: Runtime::default(),
         default_dns: Dns::default(),
         default_bind: None,
+        secrets: Secrets::default(),
     };
+    let secrets = message.static_resources.as_mut().map(|resources| std::mem::take(&mut resources.secrets));
     let at = At::root(&context);
     let at = &at;
     classify!(at, message => pb::bootstrap::Bootstrap {
@@ -49,7 +52,7 @@ pub(super) fn bootstrap(
             enable_dispatcher_stats = "there are no dispatchers",
             stats_server_version_override = "server.version is this program's",
             config_sources = "no xDS yet", default_config_source = "no xDS yet",
-            certificate_provider_instances = "only TLS, which is refused, asks for certificates",
+            certificate_provider_instances = "Envoy does not read it either",
             inline_headers = "every header is found the same way",
             perf_tracing_file_path = "there is no perf tracing", xds_delegate_extension = "no xDS yet",
             xds_config_tracker_extension = "no xDS yet", application_log_config = "the log has one format",
@@ -70,6 +73,8 @@ pub(super) fn bootstrap(
     context.runtime = Runtime::new(&runtime_layers);
     context.default_dns = default_dns;
     context.default_bind = default_bind;
+    let secrets = tls::secrets(&At::root(&context).field("static_resources"), secrets.unwrap_or_default());
+    context.secrets = secrets;
 
     let at = &At::root(&context);
     check_dynamic_resources(at, dynamic_resources);
@@ -113,9 +118,10 @@ pub(super) fn bootstrap(
 
 fn static_resources(at: &At<'_>, message: pb::bootstrap::BootstrapStaticResources, into: &mut Bootstrap) {
     classify!(at, message => pb::bootstrap::BootstrapStaticResources {
-        implemented: listeners, clusters;
-        refused: secrets = "only TLS, which is refused, reads them";
+        implemented: listeners, clusters, secrets;
     });
+    // They were taken out before, since the others refer to them.
+    let _ = secrets;
     let mut names = HashSet::new();
     let mut settings = SharedSettings::default();
     into.clusters.reserve_exact(clusters.len());

@@ -3,15 +3,15 @@ use std::time::Duration;
 
 use super::at::At;
 use super::fields::classify;
-use super::listener::transport_socket_is_raw;
 use super::report::Class;
-use super::value::type_name;
-use super::{dns, endpoint, http, http_filter, socket};
+use super::value::{json_object, type_name};
+use super::{dns, endpoint, http, http_filter, socket, tls};
 use crate::config::cluster::{
     CircuitBreakers, Cluster, CommonLbConfig, Discovery, LoadBalancingPolicy, LocalityMode, Thresholds,
 };
 use crate::config::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
 use crate::config::listener::BUFFER_LIMIT_BYTES_DEFAULT;
+use crate::config::tls::TransportSocketMatch;
 use crate::control::xds::pb::{self, EnumName, Named};
 use pb::cluster::{
     ClusterClusterDiscoveryTypeOneOf, ClusterClusterProtocolSelection,
@@ -41,7 +41,8 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             typed_extension_protocol_options = "HttpProtocolOptions with HTTP/1; HTTP/2, HTTP/3 and AUTO are refused",
             dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers,
             use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config, wait_for_warm_on_init,
-            upstream_bind_config, common_lb_config, lb_config, transport_socket = "raw_buffer; others are refused",
+            upstream_bind_config, common_lb_config, lb_config, transport_socket = "raw_buffer and TLS; others are refused",
+            transport_socket_matches,
             metadata, protocol_selection, upstream_connection_options,
             load_balancing_policy = "RoundRobin; others are not implemented yet";
         no_effect: upstream_http_protocol_options = "no TLS to endpoints, so no SNI and no certificates",
@@ -53,7 +54,7 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
         not_yet: stats_matcher, health_checks, outlier_detection, per_connection_buffer_high_watermark_timeout,
             lrs_server, track_cluster_stats, preconnect_policy, queuing_policies,
             connection_pool_per_downstream_connection;
-        refused: transport_socket_matches, transport_socket_matcher, http2_protocol_options = "HTTP/1 only",
+        refused: transport_socket_matcher, http2_protocol_options = "HTTP/1 only",
             lb_subset_config, filters = "no network filters towards endpoints", upstream_config;
     });
     let mut cluster = Cluster::new(&name);
@@ -108,9 +109,8 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
     if let Some(message) = circuit_breakers {
         cluster.circuit_breakers = self::circuit_breakers(&at.field("circuit_breakers"), message);
     }
-    if let Some(message) = transport_socket {
-        transport_socket_is_raw(&at.field("transport_socket"), message);
-    }
+    cluster.tls = transport_socket.and_then(|message| tls::upstream(&at.field("transport_socket"), message));
+    cluster.transport_socket_matches = self::transport_socket_matches(at, transport_socket_matches);
     if let Some(message) = upstream_connection_options {
         let at = &at.field("upstream_connection_options");
         classify!(at, message => pb::cluster::UpstreamConnectionOptions {
@@ -151,6 +151,29 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
         }
     }
     Some(cluster)
+}
+
+/// Other ways of reaching endpoints.
+fn transport_socket_matches(
+    at: &At<'_>,
+    messages: Vec<pb::cluster::ClusterTransportSocketMatch>,
+) -> Vec<TransportSocketMatch> {
+    let mut matches: Vec<TransportSocketMatch> = Vec::new();
+    for (index, message) in messages.into_iter().enumerate() {
+        let at = &at.item("transport_socket_matches", index);
+        classify!(at, message => pb::cluster::ClusterTransportSocketMatch {
+            implemented: name, r#match, transport_socket;
+        });
+        if matches.iter().any(|other| *other.name == *name) {
+            at.field("name").error(format!("duplicate name {name:?}"));
+        }
+        matches.push(TransportSocketMatch {
+            name: name.into(),
+            criteria: r#match.map(json_object).unwrap_or_default(),
+            tls: transport_socket.and_then(|message| tls::upstream(&at.field("transport_socket"), message)),
+        });
+    }
+    matches
 }
 
 fn discovery(

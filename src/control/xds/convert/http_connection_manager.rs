@@ -8,7 +8,7 @@ use super::value::type_name;
 use super::{access_log, address, format, http, http_filter, route};
 use crate::config::access_log::{LocalReplyConfig, ResponseMapper};
 use crate::config::http::{
-    CodecType, ForwardClientCertDetails, HttpConnectionManager, InternalAddressConfig,
+    ClientCertDetails, CodecType, ForwardClientCertDetails, HttpConnectionManager, InternalAddressConfig,
     PathWithEscapedSlashesAction, SchemeHeaderTransformation, ServerHeaderTransformation, StripPort,
     UpgradeConfig,
 };
@@ -27,12 +27,12 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
             stream_idle_timeout, stream_flush_timeout, request_timeout, request_headers_timeout,
             delayed_close_timeout, access_log, use_remote_address, xff_num_trusted_hops, internal_address_config,
             skip_xff_append, via, generate_request_id, preserve_external_request_id,
-            always_set_request_id_in_response, forward_client_cert_details, proxy_100_continue,
+            always_set_request_id_in_response, forward_client_cert_details, set_current_client_cert_details,
+            proxy_100_continue,
             represent_ipv4_remote_address_as_ipv4_mapped_ipv6, upgrade_configs, normalize_path, merge_slashes,
             path_with_escaped_slashes_action, request_id_extension, local_reply_config, strip_matching_host_port,
             strip_port_mode, strip_trailing_host_dot, append_x_forwarded_port;
-        no_effect: set_current_client_cert_details = "no connection has a client certificate",
-            http2_protocol_options = "no HTTP/2", http3_protocol_options = "no HTTP/3",
+        no_effect: http2_protocol_options = "no HTTP/2", http3_protocol_options = "no HTTP/3",
             append_local_overload = "no overload action exists",
             add_proxy_protocol_connection_state = "no PROXY protocol",
             typed_header_validation_config = "headers are always validated",
@@ -81,6 +81,10 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
         .map(|message| self::internal_address_config(&at.field("internal_address_config"), message))
         .unwrap_or_default();
     manager.forward_client_cert_details = client_cert_details(at, forward_client_cert_details);
+    if let Some(message) = set_current_client_cert_details {
+        manager.set_current_client_cert_details =
+            current_client_cert_details(&at.field("set_current_client_cert_details"), message);
+    }
 
     manager.via = via.into();
     manager.generate_request_id = generate_request_id.unwrap_or(true);
@@ -185,6 +189,24 @@ fn client_cert_details(at: &At<'_>, value: i32) -> ForwardClientCertDetails {
         Wire::SanitizeSet => ForwardClientCertDetails::SanitizeSet,
         Wire::AlwaysForwardOnly => ForwardClientCertDetails::AlwaysForwardOnly,
     }
+}
+
+fn current_client_cert_details(
+    at: &At<'_>,
+    message: wire::HttpConnectionManagerSetCurrentClientCertDetails,
+) -> ClientCertDetails {
+    classify!(at, message => wire::HttpConnectionManagerSetCurrentClientCertDetails {
+        implemented: subject, cert, chain, dns, uri, format = "TEXT; JSON is refused";
+        refused: issuer;
+    });
+    use wire::HttpConnectionManagerForwardClientCertFormat as Format;
+    if at.enumeration::<Format>("format", format) == Format::Json {
+        at.field("format").value_refused(
+            "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat.JSON",
+            "",
+        );
+    }
+    ClientCertDetails { subject: subject.unwrap_or(false), cert, chain, dns, uri }
 }
 
 fn server_header(at: &At<'_>, value: i32) -> ServerHeaderTransformation {

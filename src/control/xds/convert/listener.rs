@@ -7,7 +7,7 @@ use super::fields::classify;
 use super::http_connection_manager;
 use super::report::Class;
 use super::value::type_name;
-use super::{access_log, socket};
+use super::{access_log, socket, tls};
 use crate::base::balance::Policy;
 use crate::config::listener::{
     BUFFER_LIMIT_BYTES_DEFAULT, DrainType, FilterChain, FilterChainMatch, ListenAddress, Listener,
@@ -19,9 +19,6 @@ use pb::listener::{
     FilterConfigTypeOneOf, ListenerConnectionBalanceConfigBalanceTypeOneOf as BalanceTypeOneOf,
     ListenerFilterConfigTypeOneOf,
 };
-
-/// Transport socket without encryption: what a chain or a cluster has without one.
-pub(super) const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
 
 /// Listener filters that look at a connection's first bytes for filter chains to match on. Chains of this version
 /// match on nothing, so that to leave them out changes nothing.
@@ -204,8 +201,7 @@ fn check_listener_filters(at: &At<'_>, filters: Vec<pb::listener::ListenerFilter
 fn filter_chain(at: &At<'_>, message: pb::listener::FilterChain) -> FilterChain {
     classify!(at, message => pb::listener::FilterChain {
         implemented: filter_chain_match = "empty; its fields are refused", filters, metadata,
-            transport_socket = "raw_buffer; others, TLS among them, are refused", name;
-        no_effect: transport_socket_connect_timeout = "no transport socket has a handshake";
+            transport_socket = "raw_buffer and TLS; others are refused", name, transport_socket_connect_timeout;
         refused: use_proxy_proto;
     });
     if let Some(message) = filter_chain_match {
@@ -216,35 +212,18 @@ fn filter_chain(at: &At<'_>, message: pb::listener::FilterChain) -> FilterChain 
                 application_protocols;
         });
     }
-    if let Some(socket) = transport_socket {
-        transport_socket_is_raw(&at.field("transport_socket"), socket);
-    }
+    let tls = transport_socket.and_then(|socket| tls::downstream(&at.field("transport_socket"), socket));
     FilterChain {
         name: name.into(),
         filter_chain_match: FilterChainMatch::default(),
         filters: network_filters(at, filters),
+        tls,
         transport_socket_connect_timeout: at.timeout(
             "transport_socket_connect_timeout",
             transport_socket_connect_timeout,
             None,
         ),
         metadata: at.metadata("metadata", metadata),
-    }
-}
-
-/// Refuses every transport socket but that without encryption.
-pub(super) fn transport_socket_is_raw(at: &At<'_>, message: pb::core::TransportSocket) {
-    classify!(at, message => pb::core::TransportSocket {
-        implemented: config_type = "raw_buffer; others, TLS among them, are refused";
-        no_effect: name = "a transport socket is found by the type of its typed_config";
-    });
-    match config_type {
-        Some(pb::core::TransportSocketConfigTypeOneOf::TypedConfig(any)) if type_name(&any) == RAW_BUFFER => {
-        }
-        Some(pb::core::TransportSocketConfigTypeOneOf::TypedConfig(any)) => {
-            at.field("typed_config").extension(Class::Refused, &any, "this version does not encrypt");
-        }
-        None => at.field("typed_config").error("must be set"),
     }
 }
 

@@ -30,6 +30,7 @@ mod route;
 mod runtime;
 mod socket;
 mod stats;
+mod tls;
 mod value;
 
 #[cfg(test)]

@@ -68,6 +68,7 @@ impl Report {
             finding.position = map.locate(&finding.path);
         }
         map.place(&mut self.errors);
+        map.place(&mut self.warnings);
     }
 
     pub(super) fn error(&mut self, error: ConfigError) {

@@ -7,8 +7,10 @@ use serde_json::Value;
 use super::at::At;
 use super::fields::classify;
 use super::report::Class;
+use super::tls;
 use crate::config::matcher::{FractionalPercent, RuntimeFraction};
 use crate::config::metadata::{Metadata, Struct};
+use crate::config::tls::Source;
 use crate::control::xds::pb::{self, Named};
 
 /// Largest duration of protobuf: 10,000 years in seconds.
@@ -81,11 +83,29 @@ impl At<'_> {
 
     /// The contents of a data source, read now.
     pub(super) fn data_source(&self, source: pb::core::DataSource) -> Option<Vec<u8>> {
+        self.source(source).map(|source| source.data.to_vec())
+    }
+
+    /// A data source, read now, that may be read again.
+    pub(super) fn source(&self, source: pb::core::DataSource) -> Option<Source> {
         use pb::core::DataSourceSpecifierOneOf as Specifier;
         classify!(self, source => pb::core::DataSource {
-            implemented: specifier = "files and environment variables are read once, when configuration is converted";
-            no_effect: watched_directory = "files are read once";
+            implemented: specifier = "files of certificates and keys are watched, others and environment variables \
+                                      are read once, when configuration is converted",
+                watched_directory = "of certificates and keys";
         });
+        let watched_directory =
+            watched_directory.map(|message| tls::directory(&self.field("watched_directory"), message));
+        let file = match &specifier {
+            Some(Specifier::Filename(name)) => Some(Box::from(name.as_str())),
+            _ => None,
+        };
+        let data = self.bytes(specifier)?.into();
+        Some(Source { file, watched_directory, data })
+    }
+
+    fn bytes(&self, specifier: Option<pb::core::DataSourceSpecifierOneOf>) -> Option<Vec<u8>> {
+        use pb::core::DataSourceSpecifierOneOf as Specifier;
         match specifier {
             Some(Specifier::InlineString(text)) => Some(text.into_bytes()),
             Some(Specifier::InlineBytes(bytes)) => Some(bytes),

@@ -110,8 +110,8 @@ pub struct BootstrapStaticResources {
     pub listeners: Vec<Vec<u8>>,
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub clusters: Vec<Vec<u8>>,
-    #[prost(bytes = "vec", repeated, tag = "3")]
-    pub secrets: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "3")]
+    pub secrets: Vec<super::tls::Secret>,
 }
 impl super::Named for BootstrapStaticResources {
     const NAME: &'static str = "envoy.config.bootstrap.v3.Bootstrap.StaticResources";

@@ -3,8 +3,8 @@
 /// `envoy.config.cluster.v3.Cluster`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Cluster {
-    #[prost(bytes = "vec", repeated, tag = "43")]
-    pub transport_socket_matches: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "43")]
+    pub transport_socket_matches: Vec<ClusterTransportSocketMatch>,
     #[prost(bytes = "vec", optional, tag = "59")]
     pub transport_socket_matcher: Option<Vec<u8>>,
     #[prost(string, tag = "1")]
@@ -197,6 +197,20 @@ pub struct ClusterRoundRobinLbConfig {
 }
 impl super::Named for ClusterRoundRobinLbConfig {
     const NAME: &'static str = "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig";
+}
+
+/// `envoy.config.cluster.v3.Cluster.TransportSocketMatch`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ClusterTransportSocketMatch {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, optional, tag = "2")]
+    pub r#match: Option<super::google::Struct>,
+    #[prost(message, optional, tag = "3")]
+    pub transport_socket: Option<super::core::TransportSocket>,
+}
+impl super::Named for ClusterTransportSocketMatch {
+    const NAME: &'static str = "envoy.config.cluster.v3.Cluster.TransportSocketMatch";
 }
 
 /// `envoy.config.cluster.v3.CircuitBreakers`

@@ -245,8 +245,8 @@ pub enum TransportSocketConfigTypeOneOf {
 pub struct DataSource {
     #[prost(oneof = "DataSourceSpecifierOneOf", tags = "1, 2, 3, 4")]
     pub specifier: Option<DataSourceSpecifierOneOf>,
-    #[prost(bytes = "vec", optional, tag = "5")]
-    pub watched_directory: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "5")]
+    pub watched_directory: Option<WatchedDirectory>,
 }
 impl super::Named for DataSource {
     const NAME: &'static str = "envoy.config.core.v3.DataSource";
@@ -262,6 +262,18 @@ pub enum DataSourceSpecifierOneOf {
     InlineString(String),
     #[prost(string, tag = "4")]
     EnvironmentVariable(String),
+}
+
+/// `envoy.config.core.v3.WatchedDirectory`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WatchedDirectory {
+    #[prost(string, tag = "1")]
+    pub path: String,
+    #[prost(bool, tag = "2")]
+    pub watch_modify: bool,
+}
+impl super::Named for WatchedDirectory {
+    const NAME: &'static str = "envoy.config.core.v3.WatchedDirectory";
 }
 
 /// `envoy.config.core.v3.RuntimeFractionalPercent`

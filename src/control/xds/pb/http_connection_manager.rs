@@ -77,8 +77,8 @@ pub struct HttpConnectionManager {
     pub always_set_request_id_in_response: bool,
     #[prost(enumeration = "HttpConnectionManagerForwardClientCertDetails", tag = "16")]
     pub forward_client_cert_details: i32,
-    #[prost(bytes = "vec", optional, tag = "17")]
-    pub set_current_client_cert_details: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "17")]
+    pub set_current_client_cert_details: Option<HttpConnectionManagerSetCurrentClientCertDetails>,
     #[prost(bytes = "vec", optional, tag = "60")]
     pub forward_client_cert_matcher: Option<Vec<u8>>,
     #[prost(bool, tag = "18")]
@@ -185,6 +185,28 @@ impl super::Named for HttpConnectionManagerHcmAccessLogOptions {
     const NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions";
 }
 
+/// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct HttpConnectionManagerSetCurrentClientCertDetails {
+    #[prost(message, optional, tag = "1")]
+    pub subject: Option<bool>,
+    #[prost(bool, tag = "3")]
+    pub cert: bool,
+    #[prost(bool, tag = "6")]
+    pub chain: bool,
+    #[prost(bool, tag = "4")]
+    pub dns: bool,
+    #[prost(bool, tag = "5")]
+    pub uri: bool,
+    #[prost(bool, tag = "8")]
+    pub issuer: bool,
+    #[prost(enumeration = "HttpConnectionManagerForwardClientCertFormat", tag = "7")]
+    pub format: i32,
+}
+impl super::Named for HttpConnectionManagerSetCurrentClientCertDetails {
+    const NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails";
+}
+
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct HttpFilter {
@@ -288,6 +310,22 @@ impl super::EnumName for HttpConnectionManagerForwardClientCertDetails {
             Self::AppendForward => "APPEND_FORWARD",
             Self::SanitizeSet => "SANITIZE_SET",
             Self::AlwaysForwardOnly => "ALWAYS_FORWARD_ONLY",
+        }
+    }
+}
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum HttpConnectionManagerForwardClientCertFormat {
+    Text = 0,
+    Json = 1,
+}
+impl super::EnumName for HttpConnectionManagerForwardClientCertFormat {
+    fn proto_name(self) -> &'static str {
+        match self {
+            Self::Text => "TEXT",
+            Self::Json => "JSON",
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod http;
 pub mod http_connection_manager;
 pub mod listener;
 pub mod route;
+pub mod tls;
 pub mod types;
 
 /// The full proto name of a message, as it ends the URL of a `google.protobuf.Any`.

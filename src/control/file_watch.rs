@@ -1,0 +1,194 @@
+//! Tells when files may have changed: written, replaced, or reached through a symbolic link that was swapped, as Kubernetes
+//! does. Whoever is told reads them again and compares; being told once too often costs a comparison.
+//!
+//! Directories are watched and not files, since a file that is replaced is another one. The kernel is asked once a second
+//! what it has seen, which costs a system call. What it does not tell (network file systems, watches that ran out) is
+//! found when the files are looked at again after [`RECHECK_PERIODS`].
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use inotify::{Inotify, WatchMask};
+use tokio::time::sleep;
+
+/// Time between two questions.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Periods between two looks at files of which nothing was told.
+const RECHECK_PERIODS: u32 = 60;
+
+/// Symbolic links followed from one path, as the kernel limits them.
+const LINKS_MAX: usize = 40;
+
+/// Watches over files.
+#[derive(Debug)]
+pub struct FileWatch {
+    /// `None`: the kernel gives none; only the recheck is left.
+    inotify: Option<Inotify>,
+}
+
+impl FileWatch {
+    /// A watch over nothing.
+    pub fn new() -> Self {
+        let inotify = Inotify::init().map_err(|error| {
+            log::warn!("files are not watched, only looked at once a minute: inotify: {error}");
+        });
+        Self { inotify: inotify.ok() }
+    }
+
+    /// Watches these files and directories, whether or not they are there yet. To be called again after every change: a
+    /// link may lead somewhere else now.
+    pub fn watch<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) {
+        let Some(inotify) = &self.inotify else { return };
+        let directories: BTreeSet<PathBuf> = paths.into_iter().flat_map(directories).collect();
+        let mask = WatchMask::CREATE
+            | WatchMask::MOVED_TO
+            | WatchMask::MOVED_FROM
+            | WatchMask::CLOSE_WRITE
+            | WatchMask::DELETE
+            | WatchMask::ONLYDIR;
+        for directory in directories {
+            // One that is not there is found by its parent, or by the recheck.
+            if let Err(error) = inotify.watches().add(&directory, mask)
+                && error.kind() != io::ErrorKind::NotFound
+                && error.kind() != io::ErrorKind::NotADirectory
+            {
+                log::warn!("{} is not watched, only looked at once a minute: {error}", directory.display());
+            }
+        }
+    }
+
+    /// Ends when files may have changed, and nothing more has for a period: a certificate and its key are written one
+    /// after the other.
+    pub async fn changed(&mut self) {
+        let mut told = false;
+        for _ in 0..RECHECK_PERIODS {
+            sleep(PERIOD).await;
+            let now = self.inotify.as_mut().is_some_and(take);
+            if told && !now {
+                return;
+            }
+            told |= now;
+        }
+    }
+}
+
+impl Default for FileWatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Takes the events there are; what they say is not needed. Whether there were any.
+fn take(inotify: &mut Inotify) -> bool {
+    let mut buffer = [0; 4096];
+    let mut any = false;
+    while inotify.read_events(&mut buffer).is_ok_and(|mut events| events.next().is_some()) {
+        any = true;
+    }
+    any
+}
+
+/// Directories in which something happens when what the path leads to changes: that of each link on the way, and that of
+/// the file itself.
+fn directories(path: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut path = path.to_path_buf();
+    if path.is_dir() {
+        found.insert(path.clone());
+    }
+    for _ in 0..LINKS_MAX {
+        found.insert(parent(&path));
+        // A directory above that is a link itself is swapped in its own parent.
+        let links = path.ancestors().skip(1).filter(|above| above.is_symlink());
+        found.extend(links.map(parent));
+        let Ok(target) = std::fs::read_link(&path) else { break };
+        path = parent(&path).join(target);
+    }
+    found
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        Some(_) => PathBuf::from("."),
+        None => path.to_path_buf(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    /// A directory of its own, removed with the value.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("ringway-watch-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn directories_of_all_links_on_the_way_are_watched() {
+        let scratch = Scratch::new("links");
+        let at = |name: &str| scratch.0.join(name);
+        fs::create_dir_all(at("certs/..one")).unwrap();
+        fs::write(at("certs/..one/tls.crt"), "1").unwrap();
+        symlink("..one", at("certs/..data")).unwrap();
+        symlink("..data/tls.crt", at("certs/tls.crt")).unwrap();
+        symlink("certs", at("alias")).unwrap();
+        let found = directories(&at("alias/tls.crt"));
+        for directory in ["", "alias", "alias/..data"] {
+            let directory = if directory.is_empty() { scratch.0.clone() } else { at(directory) };
+            assert!(found.contains(&directory), "{}: {found:?}", directory.display());
+        }
+        assert_eq!(directories(Path::new("plain")), BTreeSet::from([PathBuf::from(".")]));
+    }
+
+    #[test]
+    fn loop_of_links_ends() {
+        let scratch = Scratch::new("loop");
+        symlink("b", scratch.0.join("a")).unwrap();
+        symlink("a", scratch.0.join("b")).unwrap();
+        assert!(directories(&scratch.0.join("a")).contains(&scratch.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn swapped_link_and_replaced_file_are_told() {
+        let scratch = Scratch::new("swap");
+        let at = |name: &str| scratch.0.join(name);
+        for version in ["..one", "..two"] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("tls.crt"), version).unwrap();
+        }
+        symlink("..one", at("..data")).unwrap();
+        symlink("..data/tls.crt", at("tls.crt")).unwrap();
+        let mut watch = FileWatch::new();
+        let file = at("tls.crt");
+        watch.watch([&*file]);
+        let started = tokio::time::Instant::now();
+        symlink("..two", at("..next")).unwrap();
+        fs::rename(at("..next"), at("..data")).unwrap();
+        watch.changed().await;
+        assert_eq!(started.elapsed().as_secs(), 2, "the swap is told, a quiet period later");
+        watch.watch([&*file]);
+        fs::write(at("..two/tls.crt"), "new").unwrap();
+        watch.changed().await;
+        assert_eq!(started.elapsed().as_secs(), 4, "the write is told");
+        watch.changed().await;
+        assert_eq!(started.elapsed().as_secs(), 64, "without events the files are looked at once a minute");
+    }
+}

@@ -1,0 +1,234 @@
+//! TLS towards endpoints, compiled.
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::pki_types::{DnsName, ServerName};
+
+use super::params::Algorithms;
+use super::server::{alpn, certified_key, validator};
+use super::validator::Validator;
+use super::verifier::{Expected, ServerVerifier};
+use super::{Certificate, TlsConfigError};
+use crate::config::tls::{TlsVersion, UpstreamTls};
+
+/// What connects with TLS. Immutable: a file that changes makes another one.
+pub struct ClientTls {
+    algorithms: Algorithms,
+    validator: Option<Arc<Validator>>,
+    certificate: Option<(Option<Box<str>>, Certificate)>,
+    /// For names as the configuration says.
+    plain: Arc<ClientConfig>,
+    /// For connections whose server has to have the server name of the connection besides.
+    auto_san: Arc<ClientConfig>,
+    sni: Box<str>,
+    auto_host_sni: bool,
+    auto_sni_san_validation: bool,
+}
+
+/// Where a connection goes, and what the request says of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoint<'a> {
+    /// The endpoint's address.
+    pub address: IpAddr,
+    /// Its host name; empty: it has none.
+    pub host_name: &'a str,
+    /// Server name that the request asks for. Envoy: `auto_sni`.
+    pub auto_sni: Option<&'a str>,
+    /// Name that the request asks the certificate to have. Envoy: `auto_san_validation`.
+    pub auto_san: Option<&'a str>,
+}
+
+impl ClientTls {
+    /// Compiles a context.
+    ///
+    /// # Errors
+    /// The field below `UpstreamTlsContext`, and what is wrong with it.
+    pub fn compile(config: &UpstreamTls) -> Result<Self, TlsConfigError> {
+        let common = |error: TlsConfigError| error.within("common_tls_context");
+        let algorithms = Algorithms::compile(&config.common.params, TlsVersion::Tls12)
+            .map_err(|error| error.within("tls_params").within("common_tls_context"))?;
+        let validator = validator(&config.common, &algorithms)?;
+        if config.auto_sni_san_validation
+            && !validator.as_ref().is_some_and(|validator| validator.trusts_somebody())
+        {
+            return Err(TlsConfigError::new(
+                "auto_sni_san_validation",
+                "names that nobody trusted vouches for prove nothing: set validation_context.trusted_ca",
+            ));
+        }
+        let mut own = None;
+        if let Some(certificate) = config.common.certificates.first() {
+            let (key, read) = certified_key(certificate, &algorithms)
+                .map_err(|error| common(error.within("tls_certificates[0]")))?;
+            own = Some((Arc::new(key), certificate.chain.file.clone(), read));
+        }
+        let expected =
+            if config.auto_sni_san_validation { Expected::DnsOfConnection } else { Expected::Configured };
+        let verifier = ServerVerifier::new(validator.clone(), expected, &algorithms);
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&algorithms.provider))
+            .with_protocol_versions(&algorithms.versions)
+            .map_err(|error| common(TlsConfigError::new("tls_params", error.to_string())))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut compiled = match &own {
+            Some((key, ..)) => builder
+                .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(key)))),
+            None => builder.with_no_client_auth(),
+        };
+        compiled.alpn_protocols = alpn(&config.common.alpn_protocols);
+        compiled.resumption = match config.max_session_keys {
+            0 => Resumption::disabled(),
+            count => {
+                Resumption::in_memory_sessions(usize::try_from(count).unwrap_or(usize::MAX).min(SESSIONS_MAX))
+            }
+        };
+        let plain = Arc::new(compiled);
+        let auto_san = variant(&plain, validator.clone(), Expected::AnyOfConnection, &algorithms);
+        Ok(Self {
+            validator,
+            certificate: own.map(|(_, file, read)| (file, read)),
+            plain,
+            auto_san,
+            sni: config.sni.clone(),
+            auto_host_sni: config.auto_host_sni,
+            auto_sni_san_validation: config.auto_sni_san_validation,
+            algorithms,
+        })
+    }
+
+    /// What to connect with: configuration, and server name. A server name that is an address is not sent.
+    pub fn connect(&self, endpoint: &Endpoint<'_>) -> (Arc<ClientConfig>, ServerName<'static>) {
+        let configured =
+            if self.auto_host_sni && !endpoint.host_name.is_empty() { endpoint.host_name } else { &self.sni };
+        let text = endpoint.auto_sni.unwrap_or(configured);
+        let name = DnsName::try_from(text.to_owned()).ok().map(ServerName::DnsName);
+        let is_sent = name.is_some();
+        let name = name.unwrap_or_else(|| ServerName::IpAddress(endpoint.address.into()));
+        // Most connections share one of two configurations, and with it their sessions; the others have names of
+        // their own to verify.
+        let config = match endpoint.auto_san {
+            Some(wanted) if wanted == name.to_str() => Arc::clone(&self.auto_san),
+            Some(wanted) => self.with(Expected::Any(wanted.into())),
+            None if self.auto_sni_san_validation && !is_sent && !text.is_empty() => {
+                self.with(Expected::Dns(text.into()))
+            }
+            None => Arc::clone(&self.plain),
+        };
+        (config, name)
+    }
+
+    fn with(&self, expected: Expected) -> Arc<ClientConfig> {
+        variant(&self.plain, self.validator.clone(), expected, &self.algorithms)
+    }
+
+    /// Whether servers are verified at all.
+    pub fn verifies(&self) -> bool {
+        self.validator
+            .as_ref()
+            .is_some_and(|validator| validator.verifies() && !validator.accepts_untrusted())
+    }
+
+    /// Its certificate and the file, for `/certs`.
+    pub fn certificate(&self) -> Option<(Option<&str>, &Certificate)> {
+        self.certificate.as_ref().map(|(file, certificate)| (file.as_deref(), certificate))
+    }
+
+    /// The first certificate that it trusts and its file, for `/certs`.
+    pub fn authority(&self) -> Option<(Option<&str>, &Certificate)> {
+        let (file, certificate) = self.validator.as_ref()?.authority.as_ref()?;
+        Some((file.as_deref(), certificate))
+    }
+}
+
+/// Most sessions kept, whatever the configuration says: each is some kilobytes.
+const SESSIONS_MAX: usize = 4096;
+
+fn variant(
+    config: &ClientConfig,
+    validator: Option<Arc<Validator>>,
+    expected: Expected,
+    algorithms: &Algorithms,
+) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    let verifier = ServerVerifier::new(validator, expected, algorithms);
+    config.dangerous().set_certificate_verifier(Arc::new(verifier));
+    Arc::new(config)
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientTls")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tls::{CertificateValidation, CommonTls};
+    use crate::protocol::tls::testing::{Authority, source};
+
+    fn compile(change: impl FnOnce(&mut UpstreamTls)) -> Result<ClientTls, TlsConfigError> {
+        let validation = CertificateValidation {
+            trusted_ca: Some(source(&Authority::new("root").pem())),
+            ..CertificateValidation::default()
+        };
+        let common = CommonTls { validation: Some(validation), ..CommonTls::default() };
+        let mut config = UpstreamTls { common, sni: "sni.example".into(), ..UpstreamTls::default() };
+        change(&mut config);
+        ClientTls::compile(&config)
+    }
+
+    const HOST: Endpoint<'static> = Endpoint {
+        address: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)),
+        host_name: "host.example",
+        auto_sni: None,
+        auto_san: None,
+    };
+
+    #[test]
+    fn server_name_is_that_of_request_host_or_configuration() {
+        let name = |tls: &ClientTls, endpoint: Endpoint<'_>| tls.connect(&endpoint).1.to_str().into_owned();
+        let fixed = compile(|_| {}).unwrap();
+        assert_eq!(name(&fixed, HOST), "sni.example");
+        assert_eq!(name(&fixed, Endpoint { auto_sni: Some("request.example"), ..HOST }), "request.example");
+        let by_host = compile(|config| config.auto_host_sni = true).unwrap();
+        assert_eq!(name(&by_host, HOST), "host.example");
+        assert_eq!(name(&by_host, Endpoint { host_name: "", ..HOST }), "sni.example");
+        assert_eq!(name(&by_host, Endpoint { auto_sni: Some("request.example"), ..HOST }), "request.example");
+        let none = compile(|config| config.sni = Box::default()).unwrap();
+        assert_eq!(name(&none, HOST), "10.0.0.1", "an address, which is not sent");
+        let mesh = "outbound_.80_._.reviews.default.svc.cluster.local";
+        assert_eq!(name(&fixed, Endpoint { auto_sni: Some(mesh), ..HOST }), mesh);
+    }
+
+    #[test]
+    fn configuration_is_shared_unless_a_name_is_the_connections_own() {
+        let tls = compile(|config| config.auto_sni_san_validation = true).unwrap();
+        let config = |endpoint: Endpoint<'_>| tls.connect(&endpoint).0;
+        assert!(Arc::ptr_eq(&config(HOST), &tls.plain));
+        let same = Endpoint { auto_sni: Some("a.example"), auto_san: Some("a.example"), ..HOST };
+        assert!(Arc::ptr_eq(&config(same), &tls.auto_san));
+        let other = config(Endpoint { auto_san: Some("a.example"), ..HOST });
+        assert!(!Arc::ptr_eq(&other, &tls.plain) && !Arc::ptr_eq(&other, &tls.auto_san));
+        let unsent = config(Endpoint { auto_sni: Some("10.0.0.9"), ..HOST });
+        assert!(!Arc::ptr_eq(&unsent, &tls.plain), "a name that cannot be sent is asked for all the same");
+    }
+
+    #[test]
+    fn names_without_trust_are_a_mistake() {
+        let error = compile(|config| {
+            config.auto_sni_san_validation = true;
+            config.common.validation = None;
+        });
+        assert_eq!(error.unwrap_err().field, "auto_sni_san_validation");
+        assert!(compile(|_| {}).unwrap().verifies());
+        assert!(!compile(|config| config.common.validation = None).unwrap().verifies());
+        let untrusted = |config: &mut UpstreamTls| {
+            config.common.validation.as_mut().unwrap().accept_untrusted = true;
+        };
+        assert!(!compile(untrusted).unwrap().verifies());
+    }
+}

@@ -1,0 +1,160 @@
+//! What is known of a TLS connection once its handshake is done: for logs, headers and matching.
+use std::fmt::Write;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
+
+use super::{Certificate, params};
+
+/// Facts of one connection. Empty texts: unknown, or there is none.
+#[derive(Debug, Default)]
+pub struct TlsFacts {
+    /// `TLSv1.3`.
+    pub version: &'static str,
+    /// BoringSSL's name of the cipher suite.
+    pub cipher: &'static str,
+    /// BoringSSL's name of the key exchange's group.
+    pub group: &'static str,
+    /// Server name that the client asked for.
+    pub server_name: Box<str>,
+    /// Protocol that both agreed on.
+    pub alpn: Box<str>,
+    /// Identifier of the session, in hexadecimal.
+    pub session_id: Box<str>,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
+    /// Certificate of this side.
+    pub local: Option<Arc<Certificate>>,
+    /// Who the peer is.
+    pub peer: Option<PeerIdentity>,
+}
+
+/// A peer by its certificate.
+#[derive(Debug)]
+pub struct PeerIdentity {
+    /// What the certificate says.
+    pub certificate: Certificate,
+    /// The chain as it came, the peer's own first; empty unless somebody asks for it.
+    chain: Vec<Box<[u8]>>,
+}
+
+impl TlsFacts {
+    /// Envoy's name of a version.
+    pub fn version_name(version: ProtocolVersion) -> &'static str {
+        match version {
+            ProtocolVersion::TLSv1_2 => "TLSv1.2",
+            ProtocolVersion::TLSv1_3 => "TLSv1.3",
+            _ => "",
+        }
+    }
+
+    /// Envoy's name of a cipher suite.
+    pub fn cipher_name(suite: CipherSuite) -> &'static str {
+        params::cipher_name(suite)
+    }
+
+    /// Envoy's name of a key exchange's group.
+    pub fn group_name(group: NamedGroup) -> &'static str {
+        params::group_name(group)
+    }
+}
+
+impl PeerIdentity {
+    /// The peer of these certificates; `None`: there are none, or they cannot be read. `keep_chain` says whether somebody
+    /// will ask for them as PEM.
+    pub fn of(chain: &[CertificateDer<'_>], keep_chain: bool) -> Option<Self> {
+        let certificate = Certificate::parse(chain.first()?).ok()?;
+        let chain =
+            if keep_chain { chain.iter().map(|der| Box::from(der.as_ref())).collect() } else { Vec::new() };
+        Some(Self { certificate, chain })
+    }
+
+    /// SHA-256 of the certificate in hexadecimal.
+    pub fn fingerprint_256(&self) -> String {
+        hex(&self.certificate.sha256)
+    }
+
+    /// SHA-1 of the certificate in hexadecimal.
+    pub fn fingerprint_1(&self) -> String {
+        hex(&self.certificate.sha1)
+    }
+
+    /// The certificate as URL-encoded PEM; empty unless the chain was kept.
+    pub fn url_encoded_pem(&self) -> String {
+        self.chain.first().map(|der| url_encode(&pem(der))).unwrap_or_default()
+    }
+
+    /// The chain as URL-encoded PEM; empty unless it was kept.
+    pub fn url_encoded_pem_chain(&self) -> String {
+        self.chain.iter().map(|der| url_encode(&pem(der))).collect()
+    }
+}
+
+/// Lower-case hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// RFC 7468, as OpenSSL writes it.
+fn pem(der: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in der.chunks(48) {
+        for group in line.chunks(3) {
+            let mut bits = [0; 3];
+            group.iter().zip(&mut bits).for_each(|(from, to)| *to = *from);
+            let bits = u32::from_be_bytes([0, bits[0], bits[1], bits[2]]);
+            for place in 0..4 {
+                let letter = ALPHABET[(bits >> (18 - 6 * place)) as usize & 63];
+                text.push(if place <= group.len() { char::from(letter) } else { '=' });
+            }
+        }
+        text.push('\n');
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text
+}
+
+/// As Envoy does for `x-forwarded-client-cert`: what Base64 and PEM have of special characters.
+fn url_encode(pem: &str) -> String {
+    let mut text = String::with_capacity(pem.len() + pem.len() / 8);
+    for letter in pem.chars() {
+        match letter {
+            '\n' => text.push_str("%0A"),
+            ' ' => text.push_str("%20"),
+            '+' => text.push_str("%2B"),
+            '/' => text.push_str("%2F"),
+            '=' => text.push_str("%3D"),
+            other => text.push(other),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::tls::testing::{Authority, Spec};
+
+    #[test]
+    fn identity_tells_fingerprints_and_pem() {
+        let authority = Authority::new("ca");
+        let leaf = authority.issue(Spec::dns("a"));
+        let chain = [leaf.der(), authority.der()];
+        let identity = PeerIdentity::of(&chain, true).unwrap();
+        assert_eq!(identity.fingerprint_256().len(), 64);
+        assert_eq!(identity.fingerprint_1().len(), 40);
+        let decoded = identity.url_encoded_pem().replace("%0A", "\n").replace("%20", " ").replace("%2B", "+");
+        let decoded = decoded.replace("%2F", "/").replace("%3D", "=");
+        assert_eq!(decoded, leaf.chain_pem.replace("\r\n", "\n"));
+        assert!(identity.url_encoded_pem_chain().starts_with(&identity.url_encoded_pem()));
+        assert!(PeerIdentity::of(&chain, false).unwrap().url_encoded_pem().is_empty());
+        assert!(PeerIdentity::of(&[], true).is_none());
+        assert!(PeerIdentity::of(&[vec![1, 2, 3].into()], true).is_none());
+    }
+}

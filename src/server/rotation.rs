@@ -1,0 +1,373 @@
+//! Certificates, keys and lists that change while the process runs: read again, compiled, handed to the workers.
+//!
+//! New handshakes use what is new; connections that are there go on. What cannot be read or compiled leaves the last good
+//! one in place, and is said once and counted.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::limits::TLS_FILE_BYTES_MAX;
+use crate::cluster::TransportSockets;
+use crate::config::cluster::Cluster;
+use crate::config::tls::{DownstreamTls, Source};
+use crate::control::admin::TlsContext;
+use crate::protocol::tls::ServerTls;
+use crate::snapshot::{Snapshot, SocketCompiler};
+
+/// How long a key of this process seals tickets. The one before opens them as long again.
+pub(super) const TICKET_KEY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// All TLS contexts of the process.
+#[derive(Debug)]
+pub(super) struct Rotation {
+    servers: Vec<Server>,
+    clients: Vec<Client>,
+}
+
+/// Something new for the workers.
+#[derive(Debug, Clone)]
+pub(super) enum Update {
+    /// TLS of the listener at this place in the configuration.
+    Server { listener: usize, tls: Arc<ServerTls> },
+    /// Transport sockets of a cluster.
+    Client { cluster: Arc<str>, sockets: Arc<TransportSockets> },
+}
+
+/// What came of reading files again.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) updates: Vec<Update>,
+    /// Contexts that stay as they were, and why; each is said once.
+    pub(super) rejected: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Server {
+    listener: usize,
+    name: Box<str>,
+    config: DownstreamTls,
+    /// What could not be compiled, so that it is said once.
+    refused: Option<Refused<DownstreamTls>>,
+    tls: Arc<ServerTls>,
+}
+
+#[derive(Debug)]
+struct Client {
+    config: Cluster,
+    refused: Option<Refused<Cluster>>,
+    sockets: Arc<TransportSockets>,
+}
+
+/// A context that is not used.
+#[derive(Debug, PartialEq)]
+enum Refused<T> {
+    Compiled(T),
+    Unreadable(String),
+}
+
+impl Rotation {
+    /// The contexts of a snapshot.
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        let servers = snapshot.listeners.iter().enumerate().filter_map(|(listener, resource)| {
+            let config = &resource.config;
+            let chain = config.filter_chains.first().or(config.default_filter_chain.as_ref())?;
+            Some(Server {
+                listener,
+                name: config.name.clone(),
+                config: DownstreamTls::clone(chain.tls.as_ref()?),
+                refused: None,
+                tls: Arc::clone(resource.tls.as_ref()?),
+            })
+        });
+        let clients = snapshot.clusters.iter().filter(|cluster| !cluster.sockets.is_plain());
+        let clients = clients.map(|cluster| Client {
+            config: Cluster::clone(&cluster.config),
+            refused: None,
+            sockets: Arc::clone(&cluster.sockets),
+        });
+        Self { servers: servers.collect(), clients: clients.collect() }
+    }
+
+    /// Whether there is nothing that could change.
+    pub(super) fn is_empty(&self) -> bool {
+        self.servers.is_empty() && self.clients.is_empty()
+    }
+
+    /// What is in use, for `/certs`.
+    pub(super) fn contexts(&self) -> Vec<TlsContext> {
+        let servers = self.servers.iter().map(|server| TlsContext::Server(Arc::clone(&server.tls)));
+        let clients = self.clients.iter().flat_map(|client| client.sockets.0.iter().flatten());
+        servers.chain(clients.map(|tls| TlsContext::Client(Arc::clone(tls)))).collect()
+    }
+
+    /// Files and directories whose changes matter.
+    pub(super) fn paths(&mut self) -> Vec<Box<str>> {
+        let mut paths = Vec::new();
+        let mut note = |source: &mut Source| {
+            if let Some(file) = &source.file {
+                paths.push(file.clone());
+                paths.extend(source.watched_directory.clone());
+            }
+        };
+        self.servers.iter_mut().for_each(|server| server.config.sources_mut().for_each(&mut note));
+        for client in &mut self.clients {
+            client.config.tls_sources(&mut note);
+        }
+        paths.sort_unstable();
+        paths.dedup();
+        paths
+    }
+
+    /// Reads every file again and compiles what has changed.
+    pub(super) fn refresh(&mut self) -> Outcome {
+        let mut outcome = Outcome::default();
+        for server in &mut self.servers {
+            let mut next = server.config.clone();
+            let read = server_changed(&mut next);
+            let what = format!("listener {}", server.name);
+            match changed(read, &server.config, next, &mut server.refused, &what, &mut outcome) {
+                None => {}
+                Some(next) => {
+                    match ServerTls::compile(&next, server.tls.handshake_timeout, Some(&server.tls)) {
+                        Ok(tls) => {
+                            server.tls = Arc::new(tls);
+                            server.config = next;
+                            server.refused = None;
+                            let tls = Arc::clone(&server.tls);
+                            outcome.updates.push(Update::Server { listener: server.listener, tls });
+                        }
+                        Err(error) => {
+                            outcome.rejected.push(format!("{what}: {error}"));
+                            server.refused = Some(Refused::Compiled(next));
+                        }
+                    }
+                }
+            }
+        }
+        // Clusters with the same files share what is compiled of them only until these change.
+        for client in &mut self.clients {
+            let mut next = client.config.clone();
+            let read = client_changed(&mut next);
+            let what = format!("cluster {}", client.config.name);
+            match changed(read, &client.config, next, &mut client.refused, &what, &mut outcome) {
+                None => {}
+                Some(next) => match SocketCompiler::default().of(&next) {
+                    Ok(sockets) => {
+                        client.sockets = sockets;
+                        client.config = next;
+                        client.refused = None;
+                        let (cluster, sockets) = ((*client.config.name).into(), Arc::clone(&client.sockets));
+                        outcome.updates.push(Update::Client { cluster, sockets });
+                    }
+                    Err(error) => {
+                        outcome.rejected.push(format!("{what}: {error}"));
+                        client.refused = Some(Refused::Compiled(next));
+                    }
+                },
+            }
+        }
+        outcome
+    }
+
+    /// Gives every context that seals tickets under a key of this process a new one.
+    pub(super) fn rotate_ticket_keys(&mut self) -> Vec<Update> {
+        let mut updates = Vec::new();
+        for server in &mut self.servers {
+            let Some(tls) = server.tls.with_new_ticket_key() else { continue };
+            server.tls = Arc::new(tls);
+            updates.push(Update::Server { listener: server.listener, tls: Arc::clone(&server.tls) });
+        }
+        updates
+    }
+}
+
+/// What is to be compiled, if anything.
+fn changed<T: PartialEq>(
+    read: Result<(), String>,
+    current: &T,
+    next: T,
+    refused: &mut Option<Refused<T>>,
+    what: &str,
+    outcome: &mut Outcome,
+) -> Option<T> {
+    if let Err(reason) = read {
+        let now = Refused::Unreadable(reason);
+        if refused.as_ref() != Some(&now) {
+            if let Refused::Unreadable(reason) = &now {
+                outcome.rejected.push(format!("{what}: {reason}"));
+            }
+            *refused = Some(now);
+        }
+        return None;
+    }
+    if next == *current {
+        *refused = None;
+        return None;
+    }
+    let next = Refused::Compiled(next);
+    if refused.as_ref() == Some(&next) {
+        return None;
+    }
+    match next {
+        Refused::Compiled(next) => Some(next),
+        Refused::Unreadable(_) => None,
+    }
+}
+
+fn server_changed(config: &mut DownstreamTls) -> Result<(), String> {
+    config.sources_mut().try_for_each(read_again)
+}
+
+fn client_changed(config: &mut Cluster) -> Result<(), String> {
+    let mut outcome = Ok(());
+    config.tls_sources(&mut |source| {
+        if outcome.is_ok() {
+            outcome = read_again(source);
+        }
+    });
+    outcome
+}
+
+/// Reads a source's file; what is the same stays shared.
+fn read_again(source: &mut Source) -> Result<(), String> {
+    let Some(file) = &source.file else { return Ok(()) };
+    let mut data = Vec::new();
+    // A pipe would keep the control thread waiting.
+    if std::fs::metadata(&**file).is_ok_and(|found| !found.is_file()) {
+        return Err(format!("{file}: not a regular file"));
+    }
+    let read = File::open(Path::new(&**file))
+        .and_then(|opened| opened.take(TLS_FILE_BYTES_MAX + 1).read_to_end(&mut data));
+    read.map_err(|error| format!("{file}: {error}"))?;
+    if data.len() as u64 > TLS_FILE_BYTES_MAX {
+        return Err(format!("{file}: larger than {TLS_FILE_BYTES_MAX} bytes"));
+    }
+    if *data != *source.data {
+        source.data = data.into();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tls::{CertificateValidation, CommonTls, TlsCertificate, UpstreamTls};
+    use crate::protocol::tls::testing::{Authority, Issued, Spec};
+    use std::fs;
+    use std::path::PathBuf;
+
+    /// A directory of its own, removed with the value.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("ringway-rotation-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        /// Writes a file; what configuration makes of it.
+        fn source(&self, name: &str, text: &str) -> Source {
+            self.write(name, text);
+            let file = self.0.join(name).to_str().map(Box::from);
+            Source { file, watched_directory: None, data: text.as_bytes().into() }
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.0.join(name), text).unwrap();
+        }
+
+        fn write_pair(&self, issued: &Issued) {
+            self.write("tls.crt", &issued.chain_pem);
+            self.write("tls.key", &issued.key_pem);
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn names(updates: &[Update]) -> Vec<String> {
+        let first = |update: &Update| match update {
+            Update::Server { tls, .. } => {
+                tls.certificate_for(None).unwrap().common_name.clone().unwrap_or_default()
+            }
+            Update::Client { sockets, .. } => sockets.tls(0).unwrap().authority().unwrap().1.subject.clone(),
+        };
+        updates.iter().map(first).collect()
+    }
+
+    #[test]
+    fn changed_certificate_is_taken_and_a_bad_one_is_said_once() {
+        let scratch = Scratch::new("server");
+        let root = Authority::new("root");
+        let issue = |name: &str| root.issue(Spec::dns("a").subject(&[("CN", name)]));
+        let (one, two, three) = (issue("one"), issue("two"), issue("three"));
+        let certificate = TlsCertificate {
+            chain: scratch.source("tls.crt", &one.chain_pem),
+            private_key: scratch.source("tls.key", &one.key_pem),
+            ocsp_staple: None,
+        };
+        let common = CommonTls { certificates: vec![certificate], ..CommonTls::default() };
+        let config = DownstreamTls { common, ..DownstreamTls::default() };
+        let tls = Arc::new(ServerTls::compile(&config, None, None).unwrap());
+        let server = Server { listener: 3, name: "front".into(), config, refused: None, tls };
+        let mut rotation = Rotation { servers: vec![server], clients: Vec::new() };
+        assert_eq!(rotation.paths().len(), 2);
+        let mut refresh = || {
+            let Outcome { updates, rejected } = rotation.refresh();
+            (names(&updates), rejected.len(), rejected.join("\n"))
+        };
+        assert_eq!(refresh(), (vec![], 0, String::new()), "nothing has changed");
+        scratch.write_pair(&two);
+        assert_eq!(refresh(), (vec!["two".into()], 0, String::new()));
+        scratch.write("tls.crt", &three.chain_pem);
+        let (updates, count, reason) = refresh();
+        assert!(updates.is_empty() && count == 1);
+        assert!(
+            reason.starts_with("listener front: ")
+                && reason.contains("tls.key: is not the key of the certificate"),
+            "{reason}"
+        );
+        assert_eq!(refresh().1, 0, "said once");
+        scratch.write("tls.crt", "rubbish");
+        assert_eq!(refresh().1, 1);
+        fs::remove_file(scratch.0.join("tls.crt")).unwrap();
+        assert!(refresh().2.contains("No such file"));
+        assert_eq!(refresh().1, 0);
+        scratch.write_pair(&three);
+        assert_eq!(refresh(), (vec!["three".into()], 0, String::new()));
+        assert_eq!(rotation.rotate_ticket_keys().len(), 1);
+        assert_eq!(rotation.contexts().len(), 1);
+    }
+
+    #[test]
+    fn changed_trust_of_a_cluster_is_taken() {
+        let scratch = Scratch::new("client");
+        let (one, two) = (Authority::new("one"), Authority::new("two"));
+        let validation = CertificateValidation {
+            trusted_ca: Some(scratch.source("ca.crt", &one.pem())),
+            ..CertificateValidation::default()
+        };
+        let common = CommonTls { validation: Some(validation), ..CommonTls::default() };
+        let mut config = Cluster::new("web");
+        config.tls = Some(Arc::new(UpstreamTls { common, ..UpstreamTls::default() }));
+        let sockets = SocketCompiler::default().of(&config).unwrap();
+        let client = Client { config, refused: None, sockets };
+        let mut rotation = Rotation { servers: Vec::new(), clients: vec![client] };
+        assert_eq!(rotation.paths().len(), 1);
+        assert!(rotation.refresh().updates.is_empty());
+        scratch.write("ca.crt", &two.pem());
+        let updates = rotation.refresh().updates;
+        assert_eq!(names(&updates), ["CN=two"]);
+        assert!(matches!(&updates[0], Update::Client { cluster, .. } if &**cluster == "web"));
+        scratch.write("ca.crt", "");
+        assert_eq!(rotation.refresh().rejected.len(), 1);
+        assert!(rotation.rotate_ticket_keys().is_empty());
+    }
+}
