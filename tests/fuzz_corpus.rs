@@ -15,6 +15,8 @@ fn corpus_keeps_every_invariant() {
         ("config_text", ringway::fuzz::config_text),
         ("config_wire", ringway::fuzz::config_wire),
         ("restart_message", ringway::fuzz::restart_message),
+        ("client_hello", ringway::fuzz::client_hello),
+        ("tls_session", ringway::fuzz::tls_session),
     ] {
         let mut count = 0;
         for entry in std::fs::read_dir(root.join(target)).unwrap() {

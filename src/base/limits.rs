@@ -5,11 +5,20 @@ pub const SMALL_CHUNK_BYTES: usize = 4 * 1024;
 /// Bytes of a large chunk, used while a body streams. Measured: 64 KiB moves a 1 MiB body at 704 µs of CPU, 4 KiB at
 /// 1,888 µs (ARCHITECTURE.md, performance).
 pub const LARGE_CHUNK_BYTES: usize = 64 * 1024;
+/// Bytes of a record chunk: five pages, which hold the largest TLS record (16 KiB, and 2 KiB that TLS 1.2 may add).
+pub const RECORD_CHUNK_BYTES: usize = 20 * 1024;
 /// Small chunks per worker. Address space, not memory: a page counts once touched. Beyond it reads pause until a chunk
 /// comes back (`ringway.buffer_exhausted`).
 pub const SMALL_CHUNKS_MAX: usize = 32 * 1024;
 /// Large chunks per worker (128 MiB of address space). Beyond it reads fall back to small chunks.
 pub const LARGE_CHUNKS_MAX: usize = 2 * 1024;
+/// Record chunks per worker (80 MiB of address space). Beyond it large chunks take their place.
+pub const RECORD_CHUNKS_MAX: usize = 4 * 1024;
+
+/// TLS messages per worker that are put together in a large chunk (16 MiB of them): those that come in several records and
+/// are larger than one. Reason: certificates rarely are, and a peer may begin one and never end it. Beyond it the
+/// handshake fails (`ringway.tls.large_messages_refused`).
+pub const TLS_LARGE_MESSAGES_MAX: usize = 256;
 
 /// Sockets of one worker: accepted, listening and towards upstreams. The fd limit is reached long before.
 pub const SOCKETS_MAX: usize = 1 << 20;

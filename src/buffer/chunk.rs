@@ -1,7 +1,8 @@
 //! A chunk being filled ([`ChunkMut`]) and a view of a filled one ([`Chunk`]).
 //!
 //! Views of one chunk may overlap; bytes once visible through a view never change. Appending happens only behind the
-//! last visible byte and only while there is a single view.
+//! last visible byte and only while there is a single view. A [`ChunkMut`] is the only one that looks at its bytes and at
+//! all behind them; those before its first may be visible through views.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -18,7 +19,7 @@ pub struct Chunk {
     len: u32,
 }
 
-/// A chunk that one owner fills from its start.
+/// A chunk, or the rest of one, that one owner fills and may change.
 pub struct ChunkMut {
     view: Chunk,
 }
@@ -47,6 +48,14 @@ impl Chunk {
         head.truncate(at);
         self.advance(at);
         head
+    }
+
+    /// The view as something to change, if nobody else looks at the chunk.
+    ///
+    /// # Errors
+    /// The view itself: there is another.
+    pub fn try_into_mut(self) -> Result<ChunkMut, Self> {
+        if self.pool.group(self.size).is_unique(self.index) { Ok(ChunkMut { view: self }) } else { Err(self) }
     }
 
     /// Appends behind the view if nobody else looks at the chunk and there is room; says whether it did.
@@ -120,24 +129,46 @@ impl ChunkMut {
         self.view.len == 0
     }
 
+    /// Bytes that can still be written.
+    pub fn room(&self) -> usize {
+        self.capacity() - (self.view.start + self.view.len) as usize
+    }
+
     /// The room behind what was written. It shows stale bytes of earlier uses: write before [`ChunkMut::advance`].
     pub fn spare(&mut self) -> &mut [u8] {
-        let (len, capacity) = (self.len(), self.capacity());
+        let (end, room) = ((self.view.start + self.view.len) as usize, self.room());
         let address = self.view.pool.group(self.view.size).address(self.view.index);
-        // SAFETY: inside the chunk; this is its only view, and it shows only the bytes before `len`.
-        unsafe { std::slice::from_raw_parts_mut(address.as_ptr().add(len), capacity - len) }
+        // SAFETY: inside the chunk; other views show only bytes before this one's first.
+        unsafe { std::slice::from_raw_parts_mut(address.as_ptr().add(end), room) }
+    }
+
+    /// What was written, to be changed.
+    pub fn filled(&mut self) -> &mut [u8] {
+        let (start, len) = (self.view.start as usize, self.len());
+        let address = self.view.pool.group(self.view.size).address(self.view.index);
+        // SAFETY: inside the chunk and initialised (anonymous pages); other views show only bytes before these.
+        unsafe { std::slice::from_raw_parts_mut(address.as_ptr().add(start), len) }
     }
 
     /// Counts `count` bytes of the spare room as written.
     pub fn advance(&mut self, count: usize) {
-        debug_assert!(count <= self.capacity() - self.len());
-        let room = self.capacity() - self.len();
-        self.view.len += count.min(room) as u32;
+        debug_assert!(count <= self.room());
+        self.view.len += count.min(self.room()) as u32;
+    }
+
+    /// Drops the first `count` bytes of what was written; all of them when there are fewer.
+    pub fn consume(&mut self, count: usize) {
+        self.view.advance(count);
+    }
+
+    /// Ends the filling of the first `at` bytes, which are returned; the rest stays.
+    pub fn split_to(&mut self, at: usize) -> Chunk {
+        self.view.split_to(at)
     }
 
     /// Appends what fits; returns how much did.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
-        let count = bytes.len().min(self.capacity() - self.len());
+        let count = bytes.len().min(self.room());
         self.spare()[..count].copy_from_slice(&bytes[..count]);
         self.advance(count);
         count
@@ -180,6 +211,54 @@ mod tests {
         assert_eq!(pool.chunks_in_use(), 1);
         drop(rest);
         assert_eq!(pool.chunks_in_use(), 0);
+    }
+
+    #[test]
+    fn view_becomes_something_to_change_only_without_another() {
+        let pool = Pool::with_capacity(2, 1).unwrap();
+        let view = chunk(&pool, b"abc");
+        let other = view.clone();
+        let view = view.try_into_mut().unwrap_err();
+        drop(other);
+        let mut whole = view.try_into_mut().unwrap();
+        whole.filled()[1] = b'B';
+        assert_eq!(whole.write(b"d"), 1);
+        assert_eq!(&*whole.freeze(), b"aBcd");
+        assert_eq!(pool.chunks_in_use(), 0);
+    }
+
+    /// What TLS does: plaintext takes the place of a record, and is handed on while the next record is worked on.
+    #[test]
+    fn rest_is_changed_while_the_front_is_read() {
+        let pool = Pool::with_capacity(2, 1).unwrap();
+        let mut rest = chunk(&pool, b"xxfrontxxback").try_into_mut().unwrap();
+        rest.consume(2);
+        let mut front = rest.split_to(5);
+        rest.consume(2);
+        let seen: &[u8] = &front;
+        rest.filled().make_ascii_uppercase();
+        rest.spare()[0] = b'!';
+        assert_eq!(seen, b"front");
+        rest.advance(1);
+        assert!(!front.try_extend(b"-"), "the rest lies there");
+        assert_eq!(rest.room(), 4096 - 14);
+        let back = rest.freeze();
+        assert_eq!((&*front, &*back), (&b"front"[..], &b"BACK!"[..]));
+        drop(back);
+        assert!(front.try_extend(b"-"), "it is the only view");
+        drop(front);
+        assert_eq!(pool.chunks_in_use(), 0);
+    }
+
+    #[test]
+    fn rest_holds_no_more_than_the_chunk_has_room_for() {
+        let pool = Pool::with_capacity(1, 1).unwrap();
+        let mut rest = chunk(&pool, &[1; 4000]).try_into_mut().unwrap();
+        rest.consume(3900);
+        assert_eq!((rest.len(), rest.room(), rest.spare().len()), (100, 96, 96));
+        assert_eq!((rest.write(&[2; 200]), rest.room()), (96, 0));
+        rest.consume(1000);
+        assert!(rest.is_empty() && rest.split_to(5).is_empty());
     }
 
     #[test]

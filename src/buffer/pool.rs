@@ -1,4 +1,4 @@
-//! The per-core pool: two groups of equally sized chunks, each in one reserved mapping.
+//! The per-core pool: three groups of equally sized chunks, each in one reserved mapping.
 //!
 //! The mapping is address space only; a page costs memory once it is touched. Free chunks are handed out last-in
 //! first-out, so the resident set follows the load and stays in cache; [`Pool::trim`] returns the rest to the kernel, and
@@ -24,6 +24,8 @@ use crate::base::spares::Spares;
 pub enum ChunkSize {
     /// 4 KiB: heads, idle connections, small bodies.
     Small,
+    /// 20 KiB: one TLS record.
+    Record,
     /// 64 KiB: bodies that stream.
     Large,
 }
@@ -35,6 +37,7 @@ pub struct Pool(pub(super) Rc<Groups>);
 #[derive(Debug)]
 pub(super) struct Groups {
     small: Group,
+    record: Group,
     large: Group,
     /// Allocations refused because a group was used up.
     exhausted: Cell<u64>,
@@ -59,59 +62,83 @@ pub(super) struct Group {
 }
 
 impl Pool {
-    /// Reserves the address space of both groups.
+    /// Reserves the address space of all groups.
     ///
     /// # Errors
     /// What `mmap` says: an address-space limit is the only realistic cause.
     pub fn new() -> io::Result<Self> {
-        Self::with_capacity(limits::SMALL_CHUNKS_MAX, limits::LARGE_CHUNKS_MAX)
+        Self::reserve(limits::SMALL_CHUNKS_MAX, limits::RECORD_CHUNKS_MAX, limits::LARGE_CHUNKS_MAX)
     }
 
-    /// A pool with its own numbers of chunks.
+    /// A pool with its own numbers of chunks; of those for records there are as many as of the large ones.
     ///
     /// # Errors
     /// As [`Pool::new`].
     pub fn with_capacity(small: usize, large: usize) -> io::Result<Self> {
+        Self::reserve(small, large, large)
+    }
+
+    fn reserve(small: usize, record: usize, large: usize) -> io::Result<Self> {
         Ok(Self(Rc::new(Groups {
             small: Group::new(limits::SMALL_CHUNK_BYTES, small)?,
+            record: Group::new(limits::RECORD_CHUNK_BYTES, record)?,
             large: Group::new(limits::LARGE_CHUNK_BYTES, large)?,
             exhausted: Cell::new(0),
         })))
     }
 
-    /// An empty chunk to write into. A large one falls back to a small one; `None` when the pool is used up.
+    /// An empty chunk to write into. A larger one falls back to a small one; `None` when the pool is used up.
     pub fn alloc(&self, size: ChunkSize) -> Option<ChunkMut> {
-        if size == ChunkSize::Large
-            && let Some(index) = self.0.large.take()
+        if size != ChunkSize::Small
+            && let Some(index) = self.group(size).take()
         {
-            return Some(ChunkMut::new(self.clone(), ChunkSize::Large, index));
+            return Some(ChunkMut::new(self.clone(), size, index));
         }
         if let Some(index) = self.0.small.take() {
             return Some(ChunkMut::new(self.clone(), ChunkSize::Small, index));
         }
+        self.refuse()
+    }
+
+    /// An empty chunk of the smallest size there is that holds `bytes`; `None` when there is none.
+    pub fn alloc_for(&self, bytes: usize) -> Option<ChunkMut> {
+        let fits = |size: &ChunkSize| self.group(*size).chunk_bytes() >= bytes;
+        for size in [ChunkSize::Small, ChunkSize::Record, ChunkSize::Large].into_iter().filter(fits) {
+            if let Some(index) = self.group(size).take() {
+                return Some(ChunkMut::new(self.clone(), size, index));
+            }
+        }
+        self.refuse()
+    }
+
+    fn refuse(&self) -> Option<ChunkMut> {
         self.0.exhausted.set(self.0.exhausted.get() + 1);
         None
     }
 
-    /// Chunks in use, both groups: the leak counter, zero when a worker holds nothing.
+    fn groups(&self) -> [&Group; 3] {
+        [&self.0.small, &self.0.record, &self.0.large]
+    }
+
+    /// Chunks in use, all groups: the leak counter, zero when a worker holds nothing.
     pub fn chunks_in_use(&self) -> u32 {
-        self.0.small.in_use.get() + self.0.large.in_use.get()
+        self.groups().iter().map(|group| group.in_use.get()).sum()
     }
 
     /// Whether no panic has cut off a change of the lists.
     pub fn is_whole(&self) -> bool {
-        self.0.small.edits.are_whole() && self.0.large.edits.are_whole()
+        self.groups().iter().all(|group| group.edits.are_whole())
     }
 
     /// Bytes of the chunks in use, by capacity.
     pub fn bytes_in_use(&self) -> u64 {
-        u64::from(self.0.small.in_use.get()) * limits::SMALL_CHUNK_BYTES as u64
-            + u64::from(self.0.large.in_use.get()) * limits::LARGE_CHUNK_BYTES as u64
+        let bytes = |group: &&Group| u64::from(group.in_use.get()) * group.chunk_bytes as u64;
+        self.groups().iter().map(bytes).sum()
     }
 
     /// Bytes of chunks whose pages are, or were, in use and were not given back to the kernel.
     pub fn resident_bytes(&self) -> u64 {
-        [&self.0.small, &self.0.large]
+        self.groups()
             .map(|group| (group.in_use.get() as usize + group.warm.borrow().len()) * group.chunk_bytes)
             .iter()
             .sum::<usize>() as u64
@@ -125,8 +152,7 @@ impl Pool {
     /// Gives the pages of free chunks that nobody has needed since the last call back to the kernel; whether the next call
     /// may give more. Called once a second at most.
     pub fn trim(&self) -> bool {
-        let small = self.0.small.trim();
-        self.0.large.trim() || small
+        self.groups().map(Group::trim).contains(&true)
     }
 
     /// Nobody is about to need the free chunks: the next [`Pool::trim`] gives all of them back.
@@ -137,6 +163,7 @@ impl Pool {
     pub(super) fn group(&self, size: ChunkSize) -> &Group {
         match size {
             ChunkSize::Small => &self.0.small,
+            ChunkSize::Record => &self.0.record,
             ChunkSize::Large => &self.0.large,
         }
     }
@@ -318,6 +345,23 @@ mod tests {
         assert_eq!((a.capacity(), b.capacity()), (limits::LARGE_CHUNK_BYTES, limits::SMALL_CHUNK_BYTES));
         assert!(pool.alloc(ChunkSize::Large).is_none());
         assert_eq!(pool.exhausted_count(), 1);
+    }
+
+    #[test]
+    fn chunk_for_some_bytes_is_the_smallest_that_holds_them() {
+        let pool = Pool::with_capacity(2, 1).unwrap();
+        let sizes = [1, limits::SMALL_CHUNK_BYTES + 1, limits::RECORD_CHUNK_BYTES + 1];
+        let chunks: Vec<_> = sizes.map(|bytes| pool.alloc_for(bytes).unwrap()).into();
+        let capacities: Vec<_> = chunks.iter().map(ChunkMut::capacity).collect();
+        assert_eq!(
+            capacities,
+            [limits::SMALL_CHUNK_BYTES, limits::RECORD_CHUNK_BYTES, limits::LARGE_CHUNK_BYTES]
+        );
+        assert_eq!((pool.chunks_in_use(), pool.bytes_in_use()), (3, 88 * 1024));
+        assert!(pool.alloc_for(limits::SMALL_CHUNK_BYTES + 1).is_none(), "never one that is too small");
+        assert!(pool.alloc_for(limits::LARGE_CHUNK_BYTES + 1).is_none());
+        drop(chunks);
+        assert_eq!(pool.chunks_in_use(), 0);
     }
 
     /// 5,000 uploads at once left half a megabyte of lists behind.

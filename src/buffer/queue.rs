@@ -59,6 +59,11 @@ impl ChunkQueue {
         Some(chunk)
     }
 
+    /// The first chunk.
+    pub fn first(&self) -> Option<&Chunk> {
+        self.chunks.front()
+    }
+
     /// Removes the first `count` bytes.
     pub fn consume(&mut self, mut count: usize) {
         debug_assert!(count <= self.bytes);

@@ -7,8 +7,10 @@ mod config;
 mod http1;
 mod restart;
 mod route;
+mod tls;
 
 pub use config::{config_text, config_wire};
 pub use http1::{chunked, request_head, response_head};
 pub use restart::restart_message;
 pub use route::route_match;
+pub use tls::{client_hello, tls_session};

@@ -137,6 +137,7 @@ impl BodyCopy {
                 Poll::Ready(Ok(None)) => {
                     self.done = true;
                     let ended = match self.decoder.finish() {
+                        Ok(()) if from.is_truncated() => Err(CopyError::SourceGone),
                         Ok(()) => self.end(runtime, to, trailers),
                         Err(_) => Err(CopyError::SourceGone),
                     };

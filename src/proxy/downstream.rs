@@ -192,14 +192,9 @@ async fn linger(connection: &Connection) {
     // A zero timeout means no waiting for the peer's end.
     let Some(delay) = chain.manager.config.delayed_close_timeout.filter(|_| flushed) else { return };
     let due = context.runtime.now().after(delay);
-    let ended = poll_fn(|_| {
-        loop {
-            match stream.poll_recv() {
-                Poll::Ready(Ok(Some(_))) => {}
-                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(true),
-                Poll::Pending => return timer.poll_at(due).map(|()| false),
-            }
-        }
+    let ended = poll_fn(|_| match stream.poll_rest() {
+        Poll::Ready(()) => Poll::Ready(true),
+        Poll::Pending => timer.poll_at(due).map(|()| false),
     })
     .await;
     if !ended {

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::task::Poll;
 
 use crate::buffer::Chunk;
+use crate::protocol::tls::TlsStream;
 use crate::runtime::{Keepalive, TaskId, TcpStream};
 
 /// A connection's bytes, in both directions.
@@ -16,6 +17,14 @@ use crate::runtime::{Keepalive, TaskId, TcpStream};
 pub enum Transport {
     /// As they are on the wire (Envoy `envoy.transport_sockets.raw_buffer`).
     Plain(TcpStream),
+    /// Under TLS (Envoy `envoy.transport_sockets.tls`), its handshake made or under way.
+    Tls(Box<TlsStream>),
+}
+
+impl From<Box<TlsStream>> for Transport {
+    fn from(stream: Box<TlsStream>) -> Self {
+        Self::Tls(stream)
+    }
 }
 
 impl From<TcpStream> for Transport {
@@ -30,6 +39,16 @@ impl Transport {
     fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.socket(),
+        }
+    }
+
+    /// The TLS between the socket and the protocol, if there is.
+    #[inline]
+    pub fn tls(&self) -> Option<&TlsStream> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Some(stream),
         }
     }
 
@@ -41,6 +60,7 @@ impl Transport {
     pub fn poll_recv(&self) -> Poll<io::Result<Option<Chunk>>> {
         match self {
             Self::Plain(stream) => stream.poll_recv(),
+            Self::Tls(stream) => stream.poll_recv(),
         }
     }
 
@@ -49,6 +69,7 @@ impl Transport {
     pub fn unread(&self, chunk: Chunk) {
         match self {
             Self::Plain(stream) => stream.unread(chunk),
+            Self::Tls(stream) => stream.unread(chunk),
         }
     }
 
@@ -57,6 +78,7 @@ impl Transport {
     pub fn has_unread(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.has_unread(),
+            Self::Tls(stream) => stream.has_unread(),
         }
     }
 
@@ -72,6 +94,31 @@ impl Transport {
     pub fn poll_peer_closed(&self) -> Poll<()> {
         match self {
             Self::Plain(stream) => stream.poll_peer_closed(),
+            Self::Tls(stream) => stream.poll_peer_closed(),
+        }
+    }
+
+    /// Whether the peer's end, of which [`Transport::poll_recv`] has told, may be somebody else's doing: under TLS it was
+    /// not announced. What only the end delimits is then not known to be whole.
+    #[inline]
+    pub fn is_truncated(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.is_truncated(),
+        }
+    }
+
+    /// Reads and forgets what still arrives: ready at the peer's end. For a connection that is being closed.
+    pub fn poll_rest(&self) -> Poll<()> {
+        match self {
+            Self::Plain(stream) => loop {
+                match stream.poll_recv() {
+                    Poll::Ready(Ok(Some(_))) => {}
+                    Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            },
+            Self::Tls(stream) => stream.poll_rest(),
         }
     }
 
@@ -86,6 +133,7 @@ impl Transport {
     pub fn send(&self, chunk: Chunk) {
         match self {
             Self::Plain(stream) => stream.send(chunk),
+            Self::Tls(stream) => stream.send(chunk),
         }
     }
 
@@ -95,6 +143,7 @@ impl Transport {
     pub fn send_copy(&self, bytes: &[u8]) -> bool {
         match self {
             Self::Plain(stream) => stream.send_copy(bytes),
+            Self::Tls(stream) => stream.send_copy(bytes),
         }
     }
 
@@ -103,6 +152,7 @@ impl Transport {
     pub fn flush(&self) {
         match self {
             Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
         }
     }
 
@@ -111,6 +161,7 @@ impl Transport {
     pub fn queued(&self) -> usize {
         match self {
             Self::Plain(stream) => stream.queued(),
+            Self::Tls(stream) => stream.queued(),
         }
     }
 
@@ -122,6 +173,7 @@ impl Transport {
     pub fn poll_sent(&self, left: usize) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => stream.poll_sent(left),
+            Self::Tls(stream) => stream.poll_sent(left),
         }
     }
 
@@ -129,6 +181,7 @@ impl Transport {
     pub fn shutdown_write(&self) {
         match self {
             Self::Plain(stream) => stream.shutdown_write(),
+            Self::Tls(stream) => stream.shutdown_write(),
         }
     }
 
