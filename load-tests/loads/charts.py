@@ -11,6 +11,7 @@ BARS_NOT = (*FLOORS, "floor-glommio", "direct")
 LINES_NOT = ("floor-epoll", "floor-monoio", "floor-glommio")
 DASHED = ("floor-ring", "direct")
 SMALL, BODIES = r"keep-alive-\d+|connection-per-request|slow-clients", r"(down|up)-(?!1k).*"
+TLS, HTTP2 = r"https-.*|handshake-.*", r"(tls-)?h2-h[12]-.*|h1-h2-.*|grpc-.*"
 STEPS = re.compile(r"rss_at_(\d+)_kb")
 
 
@@ -19,6 +20,8 @@ def write(results, colors, folder):
     drawn = {
         "cpu.svg": bar_chart(results, colors, SMALL, "cpu_us", "CPU time per request, µs", "less is better", 1),
         "bodies.svg": bar_chart(results, colors, BODIES, "cpu_us", "CPU time per request with a body, µs", "less is better", 0),
+        "tls.svg": bar_chart(results, colors, TLS, "cpu_us", "CPU time per request over TLS 1.3, µs", "less is better", 0),
+        "http2.svg": bar_chart(results, colors, HTTP2, "cpu_us", "CPU time per request with HTTP/2, µs", "less is better", 1),
         "throughput.svg": bar_chart(results, colors, f"{SMALL}|{BODIES}", "rps", "Requests per second on one core", "more is better; where load generator and origin are the bottleneck, bars are alike", 0),
         "latency.svg": latency(results, colors),
         "memory.svg": memory(results, colors),

@@ -13,8 +13,12 @@ import scenarios as all_scenarios
 from loads import charts, clean, errors, host, results, runner, table, tools
 
 OUT = tools.ROOT / "load-tests/out"
-GIVEN = ("ringway", "envoy", "nginx", "haproxy", "wrk", "h2load", "pingora-peer", "runtimes", "generator")
-SMOKE = {"scenarios": "keep-alive-64,down-64k", "rounds": 1, "seconds": 1}
+GIVEN = ("ringway", "envoy", "nginx", "haproxy", "wrk", "h2load", "nghttpd", "pingora-peer", "runtimes", "generator")
+SMOKE = {
+    "scenarios": "keep-alive-64,down-64k,https-32,handshake-full,handshake-resumed,h2-h2-8x32,h2-h1-8x32,h1-h2-64,grpc-8x32",
+    "rounds": 1,
+    "seconds": 1,
+}
 
 
 def parse(arguments):
@@ -32,7 +36,7 @@ def parse(arguments):
     parser.add_argument("--load-core", default="1", help="CPU of the load generator and the origin [default: 1]")
     parser.add_argument("--output", type=pathlib.Path, help="folder of the results [default: load-tests/out/TIME]")
     parser.add_argument("--append", action="store_true", help="add to the results in --output; scenarios that are complete there are left out")
-    parser.add_argument("--smoke", action="store_true", help="one round of one second, two scenarios: does it all work?")
+    parser.add_argument("--smoke", action="store_true", help="one round of one second, a few scenarios: does it all work?")
     parser.add_argument("--no-install", action="store_true", help="fail where a peer is missing instead of installing it")
     for name in GIVEN:
         parser.add_argument(f"--{name}", metavar="PATH", help=argparse.SUPPRESS)

@@ -1,4 +1,5 @@
-"""Load generators: wrk (closed loop), h2load (a second opinion on it), and our own for fixed rates and exact counts.
+"""Load generators: wrk (closed loop), h2load (HTTP/2, and a second opinion on wrk), and our own for fixed rates, exact counts and TLS
+handshakes.
 
 Pure parsers of what they print, and thin runners. Every runner fails when the generator saw an error.
 """
@@ -82,7 +83,7 @@ class Generators:
         self.tools.debian("h2load", "nghttp2-client")
         self.tools.crate("load-tests/generator", "generator")
 
-    def wrk(self, port, path, connections, seconds, host="load.test", headers=(), script=None, tolerant=False):
+    def wrk(self, port, path, connections, seconds, host="load.test", headers=(), script=None, tolerant=False, tls=False):
         """Keeps `connections` busy. `script` is Lua."""
         argv = [self.tools.debian("wrk", "wrk"), "-t1", f"-c{connections}", f"-d{seconds}", "--latency"]
         for header in (f"Host: {host}", *headers):
@@ -91,14 +92,27 @@ class Generators:
             file = self.folder / "wrk.lua"
             file.write_text(script)
             argv += ["-s", file]
-        said = self.run([*argv, f"http://127.0.0.1:{port}{path}"], seconds)
+        said = self.run([*argv, url(port, path, tls)], seconds)
         return checked("wrk", parse_wrk(said), tolerant)
 
-    def h2load(self, port, path, connections, seconds):
-        """The same through h2load, as HTTP/1.1."""
-        argv = [self.tools.debian("h2load", "nghttp2-client"), "--h1", "-t1", f"-c{connections}", f"-D{seconds}"]
-        said = self.run([*argv, f"http://127.0.0.1:{port}{path}"], seconds)
+    def h2load(self, port, path, connections, seconds, streams=None, headers=(), body=b"", tls=False):
+        """The same through h2load: HTTP/1.1, or HTTP/2 with so many streams at once on each connection."""
+        argv = [self.tools.debian("h2load", "nghttp2-client"), "-t1", f"-c{connections}", f"-D{seconds}"]
+        argv += [f"-m{streams}"] if streams else ["--h1"]
+        for header in headers:
+            argv += ["-H", header]
+        if body:
+            file = self.folder / "h2load.body"
+            file.write_bytes(body)
+            argv += ["-d", file]
+        said = self.run([*argv, url(port, path, tls)], seconds)
         return checked("h2load", parse_h2load(said), False)
+
+    def handshakes(self, port, identity, connections, seconds, resumes):
+        """A TLS connection for each request, `connections` at a time; all full handshakes, or all resumed ones."""
+        kind = "resumed" if resumes else "full"
+        options = ("--handshakes", kind, "--authority", identity.authority, "--seconds", seconds)
+        return self.own(port, "/", connections, *options, seconds=seconds)
 
     def own(self, port, path, connections, *options, seconds=60):
         """Fixed rate (`--rate R --seconds S`) or an exact count (`--requests N`), optionally with a body."""
@@ -107,6 +121,10 @@ class Generators:
 
     def run(self, argv, seconds):
         return self.processes.run(argv, self.core, seconds + 60, self.folder / "generator.log")
+
+
+def url(port, path, tls):
+    return f"{'https' if tls else 'http'}://127.0.0.1:{port}{path}"
 
 
 def checked(name, load, tolerant):

@@ -14,6 +14,7 @@ from loads import errors
 # Metric: title, unit, decimals. The tables follow this order.
 METRICS = {
     "cpu_us": ("CPU time per request", "µs", 1),
+    "handshakes": ("TLS handshakes per second of CPU time, each with a request", "", 0),
     "rps": ("Throughput", "requests/s", 0),
     "rate": ("Rate asked for", "requests/s", 0),
     "p50_us": ("Latency, median", "µs", 0),
@@ -36,7 +37,7 @@ METRICS = {
     "rss_per_connection_kb": ("Resident memory per idle connection (first 2,000)", "KB", 2),
     "rss_after_kb": ("Resident memory after the connections are gone", "KB", 0),
 }
-MORE_IS_BETTER = ("rps",)
+MORE_IS_BETTER = ("rps", "handshakes")
 FLOORS = ("floor-ring", "floor-epoll", "floor-monoio")
 COLUMNS = ["kernel", "machine", "scenario", "peer", "version", "round", "metric", "unit", "value"]
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 
-from loads import clean, errors, generators, host, process, tools, upstream
+from loads import clean, errors, generators, host, identity, process, tools, upstream
 from peers import Place, Running
 
 
@@ -32,22 +32,31 @@ class Bench:
         self.rates = {}
         self.generators = generators.Generators(found, processes, options.load_core, folder)
         self.files = None
-        self.upstream_port = 0
+        self.identity = identity.make(found, folder)
+        # By the origin's name.
+        self.upstream_ports = {}
 
     def start_upstream(self, nginx, sizes):
         """The origin server and its echo; returns the echo, a context manager."""
         self.files = upstream.Files(self.folder, sizes)
         echo = upstream.EchoServer(("127.0.0.1", 0), upstream.Echo)
-        (self.upstream_port,) = host.free_ports(1)
-        config = upstream.write_config(self.folder, self.upstream_port, echo.server_address[1])
+        (port,) = host.free_ports(1)
+        config = upstream.write_config(self.folder, port, echo.server_address[1])
         self.processes.start([nginx, "-c", config], self.options.load_core, self.folder / "upstream.out")
+        self.upstream_ports[upstream.HTTP1.name] = port
         return echo
+
+    def start_http2_upstream(self, nghttpd, origin):
+        (port,) = host.free_ports(1)
+        command = upstream.nghttpd(nghttpd, origin, port, self.folder)
+        self.processes.start(command, self.options.load_core, self.folder / f"{origin.name}.out")
+        self.upstream_ports[origin.name] = port
 
     def start(self, peer, setup):
         """A proxy that answers."""
         port, admin = host.free_ports(2)
         folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{peer.name}-", dir=self.folder))
-        place = Place(port, admin, self.upstream_port, folder)
+        place = Place(port, admin, self.upstream_ports[upstream.origin(setup).name], folder, self.identity)
         if peer.kind == "direct":
             return Running(peer, setup, place, None)
         command = peer.command(setup, place)
@@ -108,6 +117,10 @@ def run(options, found, scenarios, peers, results, save):
         bench.generators.find()
         sizes = [size for scenario in scenarios for size in scenario.files]
         stack.enter_context(bench.start_upstream(found.debian("nginx", "nginx-light"), dict.fromkeys(sizes)))
+        for origin in sorted({upstream.origin(scenario.setup) for scenario in scenarios} - {upstream.HTTP1}, key=lambda one: one.name):
+            bench.start_http2_upstream(found.debian("nghttpd", "nghttp2-server"), origin)
+        if any(scenario.setup.http2 for scenario in scenarios):
+            found.library()
         turns = Turns(bench, results, progress)
         for scenario in scenarios:
             turns.scenario(scenario, peers)

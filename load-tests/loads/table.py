@@ -12,6 +12,8 @@ WORDS = ("failed", "not offered")
 ALT = {
     "cpu.svg": "CPU time per request of small requests",
     "bodies.svg": "CPU time per request with bodies",
+    "tls.svg": "CPU time per request and handshake over TLS",
+    "http2.svg": "CPU time per request with HTTP/2 and gRPC",
     "throughput.svg": "Requests per second on one core",
     "latency.svg": "Latency percentiles against the rate",
     "memory.svg": "Resident memory against idle connections",

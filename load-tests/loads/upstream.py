@@ -1,9 +1,13 @@
-"""The origin server behind every peer: nginx on the generator's core, and an echo for the correctness checks.
+"""The origin servers behind every peer, on the generator's core: nginx with an echo for the correctness checks, and nghttpd where
+the proxies speak HTTP/2 to them.
 
 `/` answers 190 bytes at once. `/f/SIZE` are files of random bytes. `/sink` reads a request's body whole, in memory, and
-then answers (nginx's `return` alone would answer before). `/echo` answers with the SHA-256 of the body.
+then answers (nginx's `return` alone would answer before). `/echo` answers with the SHA-256 of the body. nghttpd has `/` and an
+`/echo` that sends the body back; a second one has a gRPC answer, a file with a status in its trailers, whatever it is asked.
 """
 
+import collections.abc
+import dataclasses
 import hashlib
 import http.server
 import pathlib
@@ -34,12 +38,39 @@ http {{
 }}
 """
 
+GRPC_PATH = "/load.Echo/Unary.grpc"
+GRPC_HEADERS = {"Content-Type": "application/grpc", "TE": "trailers"}
+# Not compressed, five bytes.
+GRPC_MESSAGE = b"\0\0\0\0\5hello"
+GRPC_STATUS = "grpc-status: 0"
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What one of them does."""
+
+    name: str
+    # What it answers to the bytes of a POST to `/echo`.
+    echo: collections.abc.Callable = None
+    # What it is sent instead of a GET.
+    message: bytes = b""
+
+
+HTTP1 = Origin("http1", lambda posted: digest(posted).encode())
+HTTP2 = Origin("http2", lambda posted: posted)
+GRPC = Origin("grpc", message=GRPC_MESSAGE)
+
+
+def origin(setup):
+    """That which a setup is forwarded to."""
+    return GRPC if setup.grpc else HTTP2 if setup.upstream_http2 else HTTP1
+
 
 class Files:
     """The files, and what they hash to."""
 
     def __init__(self, folder, sizes):
-        self.hashes = {"/": digest(SMALL_BODY.encode())}
+        self.hashes = {"/": digest(SMALL_BODY.encode()), GRPC_PATH: digest(GRPC_MESSAGE)}
         self.folder = folder
         (folder / "f").mkdir()
         for name in sizes:
@@ -85,6 +116,22 @@ def write_config(folder, port, echo):
     path = pathlib.Path(folder, "upstream.conf")
     path.write_text(CONFIG.format(folder=folder, port=port, echo=echo, body=SMALL_BODY.replace("\n", "\\n")))
     return path
+
+
+def nghttpd(program, origin, port, folder):
+    """The command line of an HTTP/2 origin, one thread, without TLS; writes its files."""
+    root = pathlib.Path(folder, origin.name)
+    root.mkdir()
+    (root / "index.html").write_text(SMALL_BODY)
+    # No stream of ours is one too many before a proxy knows the limit.
+    options = ["--echo-upload"]
+    if origin is GRPC:
+        (root / GRPC_PATH.removeprefix("/")).parent.mkdir()
+        (root / GRPC_PATH.removeprefix("/")).write_bytes(GRPC_MESSAGE)
+        types = pathlib.Path(folder, "types")
+        types.write_text("application/grpc grpc\n")
+        options = ["--trailer", GRPC_STATUS, f"--mime-types-file={types}"]
+    return [program, "--no-tls", "-n", "1", "-m", "4096", "-a", "127.0.0.1", "-d", root, *options, str(port)]
 
 
 def digest(content):

@@ -11,7 +11,7 @@ import pathlib
 import pkgutil
 import time
 
-from loads import errors
+from loads import client, errors, identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,20 +26,33 @@ class Setup:
     reloads: bool = False
     # Every worker gets as many connections (Envoy's `exact_balance`).
     exact_balance: bool = False
+    # Clients speak TLS 1.3. Ciphers and curves are each program's own choice.
+    tls: bool = False
+    # Clients speak HTTP/2: by ALPN over TLS, else by prior knowledge.
+    http2: bool = False
+    # So does the origin, without TLS.
+    upstream_http2: bool = False
+    # The origin answers gRPC (and HTTP/2 on both sides carries it).
+    grpc: bool = False
 
     def host(self):
         """The Host that requests name."""
         return f"h{self.routes - 1}.test"
 
+    def is_plain(self):
+        """Neither TLS nor HTTP/2."""
+        return not (self.tls or self.http2 or self.upstream_http2 or self.grpc)
+
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a proxy listens and forwards to, and a folder of its own."""
+    """Where a proxy listens and forwards to, a folder of its own, and whom it says it is over TLS."""
 
     port: int
     admin: int
     upstream: int
     folder: pathlib.Path
+    identity: identity.Identity
 
 
 class Peer:
@@ -77,18 +90,21 @@ class Running:
     def reload(self):
         self.peer.reload(self.process, self.setup, self.place)
 
+    def connect(self, timeout_s=30):
+        """A client of the rig's own that speaks what this peer is asked in."""
+        return client.connect(self.port, self.setup.tls, self.setup.http2, self.place.identity, timeout_s)
+
     def wait_ready(self, deadline_s=120.0):
         """Waits for the first answer; how long that took, in seconds."""
         begun = time.monotonic()
         while True:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-                connection.request("GET", "/", headers={"Host": self.setup.host(), "Connection": "close"})
-                response = connection.getresponse()
-                response.read()
-                connection.close()
-                if response.status == 200:
-                    return time.monotonic() - begun
+                with contextlib.closing(self.connect(timeout_s=10)) as connection:
+                    connection.request("GET", "/", headers={"Host": self.setup.host()})
+                    response = connection.getresponse()
+                    response.read()
+                    if response.status == 200:
+                        return time.monotonic() - begun
             if self.process:
                 self.process.require_alive()
             if time.monotonic() - begun > deadline_s:
@@ -110,6 +126,8 @@ def without_balance(setup):
 
 def only_one_route(setup):
     without_balance(setup)
+    if not setup.is_plain():
+        raise errors.Unsupported("HTTP/1.1 without TLS is all that this program speaks")
     if setup.routes > 1:
         raise errors.Unsupported("no routing of its own")
     if setup.reloads:

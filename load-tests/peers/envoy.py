@@ -11,12 +11,12 @@ LISTENER = """\
 - {type}name: load
   address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
   filter_chains:
-  - filters:
+  - {tls}filters:
     - name: envoy.filters.network.http_connection_manager
       typed_config:
         "@type": type.googleapis.com/{manager}
         stat_prefix: load
-        http_filters:
+{codec}        http_filters:
         - {{name: envoy.filters.http.router, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}
         route_config:
           name: {routes}
@@ -30,6 +30,26 @@ CLUSTER = """\
     connect_timeout: 5s
     load_assignment: {{cluster_name: c{i}, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {upstream}}}}}}}}}]}}]}}
 """
+TLS = """\
+transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+        common_tls_context:
+          alpn_protocols: [{alpn}]
+          tls_params: {{tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}}
+          tls_certificates: [{{certificate_chain: {{filename: "{identity.certificate}"}}, private_key: {{filename: "{identity.key}"}}}}]
+    """
+CODEC = """\
+        codec_type: HTTP2
+        http2_protocol_options: {}
+"""
+UPSTREAM_HTTP2 = """\
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+"""
 # Envoy's own limits of 1,024 lie under the load of some scenarios.
 LIMITS = """\
     circuit_breakers: {thresholds: [{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}]}
@@ -40,7 +60,9 @@ def listener(setup, place, kind="", routes="load"):
     """A listener with one virtual host per route; a single one answers to every name."""
     if setup.exact_balance:
         kind += "connection_balance_config: {exact_balance: {}}\n  "
-    text = LISTENER.format(type=kind, port=place.port, manager=MANAGER, routes=routes)
+    tls = TLS.format(alpn="h2" if setup.http2 else "http/1.1", identity=place.identity) if setup.tls else ""
+    codec = CODEC if setup.http2 else ""
+    text = LISTENER.format(type=kind, port=place.port, manager=MANAGER, routes=routes, tls=tls, codec=codec)
     for i in range(setup.routes):
         text += HOST.format(i=i, domain=f"h{i}.test" if setup.routes > 1 else "*")
     return text
@@ -48,7 +70,8 @@ def listener(setup, place, kind="", routes="load"):
 
 def clusters(setup, place):
     """The clusters of the routes. Limits are raised for one cluster: where there are many, the load is small."""
-    text = "".join(CLUSTER.format(i=i, upstream=place.upstream) for i in range(setup.routes))
+    cluster = CLUSTER.format(i="{i}", upstream=place.upstream) + (UPSTREAM_HTTP2 if setup.upstream_http2 else "")
+    text = "".join(cluster.replace("{i}", str(i)) for i in range(setup.routes))
     return text + LIMITS if setup.routes == 1 else text
 
 

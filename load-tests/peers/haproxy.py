@@ -19,13 +19,13 @@ defaults
   timeout http-keep-alive 1h
 {options}
 frontend f
-  bind 127.0.0.1:{port} backlog 4096
+  bind 127.0.0.1:{port} backlog 4096{bind}
 {choice}
 """
 BACKEND = """\
 backend b{i}
   http-reuse always
-  server s 127.0.0.1:{upstream} pool-max-conn -1 pool-purge-delay 1h
+  server s 127.0.0.1:{upstream} pool-max-conn -1 pool-purge-delay 1h{speaks}
 """
 
 
@@ -44,8 +44,15 @@ class HaProxy(Peer):
             map_file = place.folder / "hosts.map"
             map_file.write_text("".join(f"h{i}.test b{i}\n" for i in range(setup.routes)))
             choice = f"  use_backend %[req.hdr(host),lower,map({map_file})]"
-        text = CONFIG.format(workers=setup.workers, port=place.port, tuning=self.tuning, options=self.options, choice=choice)
-        text += "".join(BACKEND.format(i=i, upstream=place.upstream) for i in range(setup.routes))
+        bind = " proto h2" if setup.http2 and not setup.tls else ""
+        if setup.tls:
+            alpn = "h2,http/1.1" if setup.http2 else "http/1.1"
+            bind = f" ssl crt {place.identity.both} ssl-min-ver TLSv1.3 alpn {alpn}"
+        text = CONFIG.format(
+            workers=setup.workers, port=place.port, bind=bind, tuning=self.tuning, options=self.options, choice=choice
+        )
+        speaks = " proto h2" if setup.upstream_http2 else ""
+        text += "".join(BACKEND.format(i=i, upstream=place.upstream, speaks=speaks) for i in range(setup.routes))
         file = place.folder / "haproxy.cfg"
         file.write_text(text)
         # Only a master can reload; alone it would be a process more in the memory figures.

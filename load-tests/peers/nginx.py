@@ -3,6 +3,7 @@
 import os
 import signal
 
+from loads import errors
 from loads import tools as installed
 from peers import Peer, without_balance
 
@@ -28,7 +29,10 @@ http {{
 """
 HOST = """\
   upstream u{i} {{ server 127.0.0.1:{upstream}; keepalive {keep}; keepalive_requests 1000000000; keepalive_timeout 1h; }}
-  server {{ listen 127.0.0.1:{port}{backlog}; server_name h{i}.test; location / {{ proxy_pass http://u{i}; }} }}
+  server {{ listen 127.0.0.1:{port}{options}; server_name h{i}.test; location / {{ {forward}://u{i}; }} }}
+"""
+TLS = """\
+  ssl_certificate {0.certificate}; ssl_certificate_key {0.key}; ssl_protocols TLSv1.3;
 """
 
 
@@ -42,11 +46,19 @@ class Nginx(Peer):
 
     def command(self, setup, place):
         without_balance(setup)
+        if setup.upstream_http2 and not setup.grpc:
+            raise errors.Unsupported("no HTTP/2 to the origin, but for gRPC")
+        options = " ssl" * setup.tls + " http2" * setup.http2
+        forward = "grpc_pass grpc" if setup.grpc else "proxy_pass http"
         keep = KEEP_ALIVE_ONE if setup.routes == 1 else KEEP_ALIVE_MANY
         hosts = "".join(
-            HOST.format(i=i, port=place.port, upstream=place.upstream, keep=keep, backlog="" if i else " backlog=4096")
+            HOST.format(
+                i=i, port=place.port, upstream=place.upstream, keep=keep, forward=forward, options=options + ("" if i else " backlog=4096")
+            )
             for i in range(setup.routes)
         )
+        if setup.tls:
+            hosts = TLS.format(place.identity) + hosts
         file = place.folder / "nginx.conf"
         file.write_text(CONFIG.format(workers=setup.workers, folder=place.folder, buffers=self.buffers, hosts=hosts))
         return [self.binary, "-c", file]

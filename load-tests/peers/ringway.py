@@ -6,6 +6,8 @@ import hashlib
 import http.client
 import json
 import pathlib
+import re
+import subprocess
 import time
 
 from loads import errors
@@ -33,6 +35,8 @@ class Ringway(Peer):
         text += "  clusters:\n" + envoy.clusters(setup, place)
         file = place.folder / "ringway.yaml"
         file.write_text(text)
+        if not setup.is_plain():
+            self.require_offered(file)
         # The limits that Envoy must be given are fields that Ringway may not enforce yet.
         options = ["--concurrency", setup.workers, "--io-backend", self.backend, "-l", "error", "--allow-unimplemented"]
         # A reload is a hot restart: the next process is of the next epoch, and this one serves what it has until its
@@ -41,6 +45,17 @@ class Ringway(Peer):
             return [self.binary, "-c", file, *options, "--disable-hot-restart"]
         options += ["--socket-path", f"@{place.folder.name}", "--drain-time-s", "2", "--drain-strategy", "immediate"]
         return [self.binary, "-c", file, *options, "--parent-shutdown-time-s", "2", "--restart-epoch", "0"]
+
+    def require_offered(self, file):
+        """TLS and HTTP/2 come with later versions: one that refuses them says so itself."""
+        argv = [self.binary, "-c", file, "--mode", "validate", "-l", "error", "--allow-unimplemented"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = done.stdout + done.stderr
+            reasons = re.findall(r"does not implement \((.*)\)$", said, re.MULTILINE)
+            if not reasons:
+                raise errors.Failed(f"the configuration is not taken: {said.strip()[-600:]}")
+            raise errors.Unsupported(f"not offered: {', '.join(dict.fromkeys(reasons))}")
 
     def reload(self, process, setup, place):
         epoch = process.next_epoch = getattr(process, "next_epoch", 0) + 1

@@ -7,7 +7,7 @@ each peer in turn, round by round.
 import importlib
 import pkgutil
 
-from loads import checker
+from loads import checker, upstream
 from peers import Setup
 
 
@@ -54,7 +54,8 @@ def under_check(bench, running, path, generate, tolerant=False, beside=True):
     """
     process = running.process
     expected = bench.files.hashes[path]
-    check = checker.Checker(running.port, path, expected, running.setup.host(), tolerant)
+    setup = running.setup
+    check = checker.Checker(running.connect(), path, expected, upstream.origin(setup), setup.host(), tolerant)
     before = process.cpu_ns() if process else 0
     if beside:
         with check:

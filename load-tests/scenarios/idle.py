@@ -1,7 +1,7 @@
 """Memory: idle, then with idle keep-alive connections that have each carried one request, then after they are gone."""
 
 import contextlib
-import socket
+import http.client
 import time
 
 from loads import errors
@@ -18,13 +18,12 @@ class Idle(Scenario):
     warms_up = False
     starts = True
 
-    def __init__(self, name, workers, steps):
-        self.name, self.setup, self.steps = name, Setup(workers=workers), steps
-        self.title = f"{workers} workers, memory with up to {steps[-1]:,} idle connections"
+    def __init__(self, name, steps, says="", **setup):
+        self.name, self.setup, self.steps = name, Setup(**setup), steps
+        self.title = f"{self.setup.workers} workers, memory with up to {steps[-1]:,} idle {says}connections"
 
     def measure(self, bench, running):
         process = running.process
-        request = f"GET / HTTP/1.1\r\nHost: {running.setup.host()}\r\n\r\n".encode()
         idle = process.settled_kb()
         values = {
             "rss_at_0_kb": idle,
@@ -35,8 +34,8 @@ class Idle(Scenario):
             count = 0
             for step in self.steps:
                 while count < step:
-                    client = opened.enter_context(socket.create_connection(("127.0.0.1", running.port), 10))
-                    ask(client, request)
+                    client = opened.enter_context(contextlib.closing(running.connect()))
+                    ask(client, running.setup.host())
                     count += 1
                 values[f"rss_at_{step}_kb"] = process.settled_kb()
         if FIRST in self.steps:
@@ -48,18 +47,23 @@ class Idle(Scenario):
         return values
 
 
-def ask(client, request):
+def ask(client, host):
     """One exchange, whole."""
-    client.sendall(request)
-    received = b""
-    while not received.endswith(b"\n") or b"\r\n\r\n" not in received or received.endswith(b"\r\n\r\n"):
-        more = client.recv(4096)
-        if not more:
-            raise errors.Failed("a connection ended instead of answering")
-        received += more
-    if not received.startswith(b"HTTP/1.1 200"):
-        raise errors.Failed(f"not the answer: {received[:60]!r}")
+    try:
+        client.request("GET", "/", headers={"Host": host})
+        response = client.getresponse()
+        response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise errors.Failed(f"a connection did not answer: {error!r}") from error
+    if response.status != 200:
+        raise errors.Failed(f"not the answer: {response.status}")
 
 
 ORDER = 4
-SCENARIOS = [Idle("idle", 2, STEPS), Idle("idle-4-workers", 4, STEPS[:1])]
+SCENARIOS = [
+    Idle("idle", STEPS, workers=2),
+    Idle("idle-4-workers", STEPS[:1], workers=4),
+    Idle("idle-tls", STEPS, "TLS ", workers=2, tls=True),
+    Idle("idle-tls-4-workers", STEPS[:1], "TLS ", workers=4, tls=True),
+    Idle("idle-tls-h2", STEPS, "HTTP/2 TLS ", workers=2, tls=True, http2=True),
+]

@@ -1,5 +1,6 @@
 """The checking client finds wrong bytes and lost connections."""
 
+import http.client
 import unittest
 
 from loads import checker, errors, upstream
@@ -25,8 +26,8 @@ class Checking(unittest.TestCase):
         self.server = self.enterContext(upstream.EchoServer(("127.0.0.1", 0), Origin))
 
     def checker(self, path, expected=b"right", tolerant=False):
-        port = self.server.server_address[1]
-        return checker.Checker(port, path, upstream.digest(expected), tolerant=tolerant)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.server_address[1], timeout=30)
+        return checker.Checker(connection, path, upstream.digest(expected), tolerant=tolerant)
 
     def test_right_answers_are_counted(self):
         check = self.checker("/")

@@ -182,8 +182,9 @@ class Charts(unittest.TestCase):
                 made.scenarios[f"{name}-{number}"] = "x"
                 for peer in ("ringway", "nginx", "direct"):
                     made.add(f"{name}-{number}", peer, 1, {metric: number + 70 for metric in metrics})
-        made.scenarios["down-1m"] = "x"
-        made.add("down-1m", "ringway", 1, {"cpu_us": 300, "rps": 1000})
+        for name in ("down-1m", "https-32", "h2-h2-8x32"):
+            made.scenarios[name] = "x"
+            made.add(name, "ringway", 1, {"cpu_us": 300, "rps": 1000})
         made.add("idle", "ringway", 1, {"rss_at_0_kb": 4096, "rss_at_1000_kb": 8192})
         return made
 

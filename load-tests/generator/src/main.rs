@@ -1,5 +1,6 @@
 //! `generator ADDRESS PATH CONNECTIONS (--rate R --seconds S | --requests N) [--body BYTES]`: HTTP/1.1 load that wrk
-//! and h2load do not make, as one line of JSON.
+//! and h2load do not make, as one line of JSON. `--handshakes full|resumed --authority PEM --seconds S`: the same of TLS
+//! connections with one request each.
 //!
 //! *At a fixed rate* each connection has its share of the schedule. A request whose turn comes while the previous answer
 //! is still owed goes out late, and its latency counts from its turn: a stalled server is charged for every request
@@ -7,8 +8,10 @@
 //! this program's own sleep is nobody's latency. *An exact count* runs each request to its end: nothing is cut off, which
 //! matters where a second holds only a few large bodies. Every status, length and head is checked.
 //!
-//! One blocking thread per connection: the standard library only.
+//! One blocking thread per connection: the standard library only, but for TLS.
 #![allow(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
+
+mod handshakes;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -32,6 +35,9 @@ struct Plan {
     /// Requests over all connections.
     requests: u32,
     body: usize,
+    seconds: f64,
+    /// A TLS connection for each request.
+    handshakes: Option<handshakes::Plan>,
 }
 
 /// What one connection saw.
@@ -44,7 +50,8 @@ struct Seen {
 fn main() -> ExitCode {
     let Some(plan) = Plan::parse(std::env::args().skip(1)) else {
         eprintln!(
-            "usage: generator ADDRESS PATH CONNECTIONS (--rate R --seconds S | --requests N) [--body BYTES]"
+            "usage: generator ADDRESS PATH CONNECTIONS (--rate R --seconds S | --requests N | \
+             --handshakes full|resumed --authority PEM --seconds S) [--body BYTES]"
         );
         return ExitCode::from(2);
     };
@@ -66,6 +73,7 @@ impl Plan {
         let path = arguments.next()?;
         let connections = arguments.next()?.parse().ok().filter(|&count| count > 0)?;
         let (mut rate, mut seconds, mut requests, mut body) = (0.0, 0.0, 0, 0);
+        let (mut resumes, mut authority) = (None, None);
         while let Some(name) = arguments.next() {
             let value = arguments.next()?;
             match name.as_str() {
@@ -73,13 +81,22 @@ impl Plan {
                 "--seconds" => seconds = value.parse().ok()?,
                 "--requests" => requests = value.parse().ok()?,
                 "--body" => body = value.parse().ok()?,
+                "--handshakes" => {
+                    resumes = Some(["full", "resumed"].iter().position(|&kind| kind == value)? == 1)
+                }
+                "--authority" => authority = Some(value.into()),
                 _ => return None,
             }
         }
         if rate > 0.0 && seconds > 0.0 {
             requests = (rate * seconds) as u32;
         }
-        (requests > 0).then_some(Self { address, path, connections, rate, requests, body })
+        let handshakes = match resumes {
+            Some(resumes) => Some(handshakes::Plan { resumes, authority: authority? }),
+            None => None,
+        };
+        let is_bounded = requests > 0 || (handshakes.is_some() && seconds > 0.0);
+        is_bounded.then_some(Self { address, path, connections, rate, requests, body, seconds, handshakes })
     }
 }
 
@@ -105,6 +122,9 @@ fn run(plan: Plan) -> io::Result<String> {
 
 /// One connection's share of the requests.
 fn connection(plan: &Plan, index: u32, ready: &Barrier) -> Seen {
+    if let Some(handshakes) = &plan.handshakes {
+        return handshakes::one_after_the_other(plan, handshakes, ready);
+    }
     let stream = open(plan.address);
     let request = request(plan);
     ready.wait();

@@ -1,0 +1,66 @@
+"""Who takes which setup, and what is behind it."""
+
+import pathlib
+import tempfile
+import unittest
+
+import peers
+from loads import errors, identity, upstream
+from peers import Place, Setup
+
+TLS, BOTH = Setup(tls=True), Setup(http2=True, upstream_http2=True)
+GRPC = Setup(http2=True, upstream_http2=True, grpc=True)
+H2_TLS, H1_H2 = Setup(tls=True, http2=True), Setup(upstream_http2=True)
+NEW = (TLS, BOTH, GRPC, H2_TLS, H1_H2)
+
+
+class Setups(unittest.TestCase):
+    def setUp(self):
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        named = identity.Identity(*(folder / f"{name}.pem" for name in ("authority", "certificate", "key", "both")))
+        self.place = Place(8080, 9901, 8081, folder, named)
+
+    def config(self, name, setup):
+        """What a peer would be started with."""
+        peer = peers.known()[name]
+        peer.binary = name
+        command = peer.command(setup, self.place)
+        return pathlib.Path(command[-1] if name != "envoy" else command[2]).read_text()
+
+    def refuses(self, name, setup):
+        try:
+            self.config(name, setup)
+        except errors.Unsupported:
+            return True
+        return False
+
+    def test_what_a_peer_cannot_is_refused(self):
+        for name, refused in {"nginx": (BOTH, H1_H2), "haproxy": (), "envoy": (), "pingora": NEW, "floor-ring": NEW}.items():
+            self.assertEqual([setup for setup in NEW if self.refuses(name, setup)], [s for s in NEW if s in refused], name)
+
+    def test_each_side_speaks_what_was_asked(self):
+        for name, setup, has, has_not in [
+            ("nginx", Setup(), ["listen 127.0.0.1:8080 backlog"], ["ssl", "http2"]),
+            ("nginx", TLS, ["listen 127.0.0.1:8080 ssl backlog", "ssl_protocols TLSv1.3"], ["http2"]),
+            ("nginx", H2_TLS, ["ssl http2"], ["grpc"]),
+            ("nginx", GRPC, ["listen 127.0.0.1:8080 http2", "grpc_pass grpc://u0"], ["ssl"]),
+            ("haproxy", Setup(), ["backlog 4096\n"], ["proto", "ssl"]),
+            ("haproxy", TLS, ["ssl-min-ver TLSv1.3 alpn http/1.1\n"], ["proto"]),
+            ("haproxy", H2_TLS, ["alpn h2,http/1.1\n"], ["proto"]),
+            ("haproxy", BOTH, ["backlog 4096 proto h2\n", "purge-delay 1h proto h2\n"], ["ssl"]),
+            ("envoy", Setup(), [], ["Tls", "http2_protocol_options", "HTTP2"]),
+            ("envoy", TLS, ["DownstreamTlsContext", "alpn_protocols: [http/1.1]"], ["http2_protocol_options"]),
+            ("envoy", H1_H2, ["explicit_http_config: {http2_protocol_options"], ["codec_type"]),
+            ("envoy", BOTH, ["explicit_http_config: {http2_protocol_options", "codec_type: HTTP2"], ["Tls"]),
+        ]:
+            text = self.config(name, setup)
+            self.assertEqual([part for part in has if part not in text], [], (name, setup))
+            self.assertEqual([part for part in has_not if part in text], [], (name, setup))
+
+    def test_origin_is_that_of_the_setup(self):
+        origins = [upstream.origin(setup).name for setup in (Setup(), TLS, BOTH, H1_H2, GRPC)]
+        self.assertEqual(origins, ["http1", "http1", "http2", "http2", "grpc"])
+
+
+if __name__ == "__main__":
+    unittest.main()
