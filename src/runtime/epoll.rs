@@ -11,6 +11,7 @@ use super::backend::{Backend, Patience, Scope};
 use super::endpoint::Endpoint;
 use super::socket::{Connect, RecvEnd, Shutdown, Socket, SocketKey};
 use super::sys::{self, RawAddr};
+use super::task::TaskId;
 use crate::base::limits;
 use crate::buffer::{Chunk, ChunkSize};
 
@@ -141,7 +142,8 @@ impl Backend for Epoll {
             socket.finish_shutdown();
         }
         if socket.send_error.is_some() || socket.to_send.bytes() <= socket.wake_at {
-            scope.tasks.wake(socket.send_task);
+            // Once for each wait: a task that flushes whenever it runs would otherwise wake itself for ever.
+            scope.tasks.wake(std::mem::replace(&mut socket.send_task, TaskId::NONE));
         }
     }
 
@@ -219,7 +221,7 @@ impl Backend for Epoll {
                         Ok(errno) => Connect::Failed(errno),
                         Err(error) => Connect::Failed(error.raw_os_error().unwrap_or(libc::EIO)),
                     };
-                    scope.tasks.wake(socket.send_task);
+                    scope.tasks.wake(std::mem::replace(&mut socket.send_task, TaskId::NONE));
                 }
                 if !socket.to_send.is_empty() {
                     self.start_send(scope, key);

@@ -113,7 +113,7 @@ def command(*options):
     if not HOME.exists():
         raise rig.Failed(f"Autobahn's suite is not installed in {HOME} (run `.ci/run install`)")
     interpreter, environment = python(HOME)
-    return [interpreter, "-c", START, *options], environment
+    return [interpreter, "-u", "-c", START, *options], environment
 
 
 def testee(port):

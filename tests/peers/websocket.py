@@ -191,6 +191,23 @@ def idle_tunnel_ends_and_a_busy_one_stays(ports):
         busy.expect(frame(PONG, b"still", mask=None))
 
 
+def idle_tunnel_costs_no_time(ports):
+    with Client(ports["http"]) as client:
+        client.socket.sendall(frame(PING, b"once"))
+        client.expect(frame(PONG, b"once", mask=None))
+        before = cpu_s(ports["pid"])
+        client.socket.settimeout(IDLE_S)
+        with contextlib.suppress(TimeoutError):
+            client.socket.recv(1)
+        spent = cpu_s(ports["pid"]) - before
+        check(spent < IDLE_S / 10, f"{spent:.3f} s of CPU time in {IDLE_S} s of silence")
+
+
+def cpu_s(pid):
+    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
 def everyone_gets_his_own(ports):
     done = subprocess.run(list(map(str, parts("crowd", ports["http"], CROWD))), capture_output=True, text=True, timeout=120, check=False)
     check(done.returncode == 0, f"{CROWD} clients at once: {done.stdout}{done.stderr[-2000:]}")
@@ -202,6 +219,7 @@ CHECKS = [
     server_speaks_first_in_frames_of_its_own,
     server_ends_after_the_closing_handshake,
     idle_tunnel_ends_and_a_busy_one_stays,
+    idle_tunnel_costs_no_time,
     everyone_gets_his_own,
 ]
 
@@ -276,6 +294,7 @@ def run():
         for index, (name, command) in enumerate(proxies.items()):
             ports = dict(zip((*names, "testee"), free[index * (len(names) + 1) :]), upstream=upstream)
             proxy = stack.enter_context(rig.Process([*command, "-c", bootstrap(ports, folder, name)], ready_port=ports["http"]))
+            ports["pid"] = proxy.pid
             for one in CHECKS:
                 try:
                     one(ports)

@@ -64,6 +64,33 @@ fn small_sends_into_a_socket_without_room_wait_and_lose_nothing() {
     });
 }
 
+/// A task that copies flushes whenever it runs. The task that connected was once told of its connection; on epoll every
+/// flush told it again, and an idle tunnel kept a core busy.
+#[test]
+fn flush_of_nothing_wakes_nobody() {
+    const WAIT_MS: u64 = 30;
+    on_every_backend(|runtime| {
+        let handle = runtime.clone();
+        run(runtime, async move {
+            let (near, far) = pair(&handle).await;
+            near.send(chunk(&handle, b"x"));
+            near.flush();
+            expect_bytes(&far, b"x").await;
+            let due = handle.now().after(std::time::Duration::from_millis(WAIT_MS));
+            let timer = handle.timer();
+            let mut runs = 0;
+            poll_fn(|_| {
+                runs += 1;
+                near.flush();
+                timer.poll_at(due)
+            })
+            .await;
+            assert!(runs < WAIT_MS / 2, "run {runs} times with nothing to do");
+            Ok(())
+        });
+    });
+}
+
 /// The ring learns of a finished send when it next wakes; it does not wake for that.
 #[test]
 fn send_that_nobody_waits_for_ends_no_wait() {
