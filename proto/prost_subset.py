@@ -35,6 +35,7 @@ KEEP = {
     },
     'http': {
         'envoy.config.core.v3': '''HttpProtocolOptions Http1ProtocolOptions Http1ProtocolOptions.HeaderKeyFormat
+            Http2ProtocolOptions Http2ProtocolOptions.SettingsParameter KeepaliveSettings
             UpstreamHttpProtocolOptions SchemeHeaderTransformation HeaderValue HeaderValueOption
             SubstitutionFormatString''',
     },

@@ -11,6 +11,8 @@ fn corpus_keeps_every_invariant() {
         ("request_head", ringway::fuzz::request_head as fn(&[u8])),
         ("response_head", ringway::fuzz::response_head),
         ("chunked", ringway::fuzz::chunked),
+        ("http2_frames", ringway::fuzz::http2_frames),
+        ("http2_head", ringway::fuzz::http2_head),
         ("route_match", ringway::fuzz::route_match),
         ("config_text", ringway::fuzz::config_text),
         ("config_wire", ringway::fuzz::config_wire),

@@ -5,6 +5,7 @@
 mod chunk;
 mod pool;
 mod queue;
+mod share;
 
 pub use chunk::{Chunk, ChunkMut};
 pub use pool::{ChunkSize, Pool};

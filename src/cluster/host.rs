@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::pool::UpstreamConnection;
+use super::pool::{SharedConnections, UpstreamConnection};
 use crate::config::endpoint::HealthStatus;
 use crate::telemetry::{Cells, HostStat, Scope, Slot};
 
@@ -37,6 +37,8 @@ pub struct Host {
     stats: Cells<HostStat>,
     /// Most recently used last: the warmest connection serves next, the rest grow old and go.
     idle: RefCell<Vec<UpstreamConnection>>,
+    /// Connections that requests share.
+    shared: SharedConnections,
     /// Updates took it out: connections are not kept any more.
     removed: Cell<bool>,
     /// The keeper has it on its list.
@@ -50,6 +52,7 @@ impl Host {
             address: spec.address,
             spec: RefCell::new(spec),
             idle: RefCell::default(),
+            shared: SharedConnections::default(),
             removed: Cell::new(false),
             kept: Cell::new(false),
         })
@@ -88,6 +91,7 @@ impl Host {
         self.removed.set(true);
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
         idle.into_iter().for_each(UpstreamConnection::close_local);
+        self.shared.retire_all();
     }
 
     pub(super) fn is_removed(&self) -> bool {
@@ -97,6 +101,10 @@ impl Host {
     /// Takes note whether the keeper has the host on its list; what was noted before.
     pub(super) fn set_kept(&self, kept: bool) -> bool {
         self.kept.replace(kept)
+    }
+
+    pub(super) fn shared(&self) -> &SharedConnections {
+        &self.shared
     }
 
     pub(super) fn idle(&self) -> &RefCell<Vec<UpstreamConnection>> {

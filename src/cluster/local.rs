@@ -12,6 +12,7 @@ use super::set::TransportSockets;
 use crate::base::clock::Now;
 use crate::base::rng::Rng;
 use crate::config::cluster::Cluster as Config;
+use crate::config::http2::UpstreamProtocol;
 use crate::protocol::tls::ClientTls;
 use crate::runtime::{Keepalive, RawOption, Runtime, TaskId};
 use crate::telemetry::metrics::ClusterCells;
@@ -69,6 +70,15 @@ impl Cluster {
         *self.sockets.borrow_mut() = sockets;
     }
 
+    /// Whether its endpoints are spoken to in HTTP/2 for a client that speaks it, or does not.
+    pub fn speaks_http2(&self, downstream_is_http2: bool) -> bool {
+        match self.config.upstream_protocol {
+            UpstreamProtocol::Http1 => false,
+            UpstreamProtocol::Http2 => true,
+            UpstreamProtocol::Downstream => downstream_is_http2,
+        }
+    }
+
     /// Its counters on this core.
     pub fn stats(&self) -> &ClusterCells {
         &self.stats
@@ -109,7 +119,10 @@ impl Cluster {
             host.remove();
         }
         if close_all && !old.is_empty() {
-            hosts.iter().for_each(|host| host.idle().borrow_mut().clear());
+            hosts.iter().for_each(|host| {
+                host.idle().borrow_mut().clear();
+                host.shared().retire_all();
+            });
         }
         let overprovisioning = self.config.load_assignment.overprovisioning_factor_percent;
         self.balancer.borrow_mut().rebuild(&hosts, overprovisioning, rng);

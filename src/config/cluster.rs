@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
 use super::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
+use super::http2::{Http2ProtocolOptions, UpstreamProtocol};
 use super::listener::BUFFER_LIMIT_BYTES_DEFAULT;
 use super::metadata::Metadata;
 use super::socket::{BindConfig, TcpKeepalive};
@@ -48,6 +49,11 @@ pub struct ClusterSettings {
     /// HTTP/1 options towards endpoints. Source: `explicit_http_config.http_protocol_options`, or the cluster's
     /// deprecated `http_protocol_options`.
     pub http1: Http1ProtocolOptions,
+    /// HTTP/2 options towards endpoints. Source: `explicit_http_config.http2_protocol_options`, or the cluster's deprecated
+    /// `http2_protocol_options`.
+    pub http2: Http2ProtocolOptions,
+    /// Which of the two it is. Source: `upstream_protocol_options`.
+    pub upstream_protocol: UpstreamProtocol,
     /// TLS towards endpoints; `None`: plain text. Source: `transport_socket`.
     pub tls: Option<Arc<UpstreamTls>>,
     /// Other ways of reaching endpoints, by their metadata: the first that holds. Source: `transport_socket_matches`.
@@ -295,6 +301,8 @@ impl Default for ClusterSettings {
             per_connection_buffer_limit_bytes: BUFFER_LIMIT_BYTES_DEFAULT,
             common_http: CommonHttpProtocolOptions::default(),
             http1: Http1ProtocolOptions::default(),
+            http2: Http2ProtocolOptions::default(),
+            upstream_protocol: UpstreamProtocol::default(),
             tls: None,
             transport_socket_matches: Vec::new(),
             circuit_breakers: CircuitBreakers::default(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::access_log::{AccessLog, LocalReplyConfig};
 use super::address::CidrRange;
+use super::http2::Http2ProtocolOptions;
 use super::matcher::StringMatcher;
 use super::route::RouteConfiguration;
 
@@ -22,6 +23,8 @@ pub struct HttpConnectionManager {
 
     /// HTTP/1 options towards clients. Source: `http_protocol_options`.
     pub http1: Http1ProtocolOptions,
+    /// HTTP/2 options towards clients. Source: `http2_protocol_options`.
+    pub http2: Http2ProtocolOptions,
     /// Timeouts and limits of connections and streams. Source: `common_http_protocol_options`.
     pub common: CommonHttpProtocolOptions,
     /// Largest request head accepted, in KiB, 1..=8192. Default 60. Beyond it: 431 and close. Source:
@@ -45,9 +48,8 @@ pub struct HttpConnectionManager {
     /// Longest time from the first byte to the end of a request's head. Default `None`: no limit. Beyond it: 408.
     /// Source: `request_headers_timeout`.
     pub request_headers_timeout: Option<Duration>,
-    /// How long a draining connection goes on after it has told its client. HTTP/1 needs none, the last response
-    /// says `Connection: close`; it bounds connections past `max_connection_duration`. Default 5 s. Source:
-    /// `drain_timeout`.
+    /// How long a draining HTTP/2 connection stays for requests that are on their way, after it has told its client.
+    /// HTTP/1 needs none, the last response says `Connection: close`. Default 5 s. Source: `drain_timeout`.
     pub drain_timeout: Duration,
     /// Longest time a connection that this side has closed waits for the peer's last bytes. Default 1 s; `None`
     /// (`0s`): it is closed at once. Source: `delayed_close_timeout`.
@@ -129,6 +131,8 @@ pub enum CodecType {
     Auto,
     /// HTTP/1 only.
     Http1,
+    /// HTTP/2 only.
+    Http2,
 }
 
 /// An HTTP filter.
@@ -407,6 +411,7 @@ impl HttpConnectionManager {
             route_config,
             http_filters: vec![HttpFilter::Router(RouterConfig::default())],
             http1: Http1ProtocolOptions::default(),
+            http2: Http2ProtocolOptions::default(),
             common: CommonHttpProtocolOptions::default(),
             max_request_headers_kb: 60,
             stream_error_on_invalid_http_message: false,

@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod endpoint;
 pub mod error;
 pub mod http;
+pub mod http2;
 pub mod listener;
 pub mod matcher;
 pub mod metadata;

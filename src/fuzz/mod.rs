@@ -5,12 +5,14 @@
 
 mod config;
 mod http1;
+mod http2;
 mod restart;
 mod route;
 mod tls;
 
 pub use config::{config_text, config_wire};
 pub use http1::{chunked, request_head, response_head};
+pub use http2::{http2_frames, http2_head};
 pub use restart::restart_message;
 pub use route::route_match;
 pub use tls::{client_hello, tls_session};

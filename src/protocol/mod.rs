@@ -1,6 +1,7 @@
 //! Bytes to messages and back; takes bytes and `now`, owns no socket.
 pub mod http;
 pub mod http1;
+pub mod http2;
 pub mod response_code_details;
 pub mod response_flags;
 pub mod stream_info;

@@ -13,7 +13,7 @@ use crate::protocol::http::error::BodyError;
 use crate::protocol::http::head::Head;
 use crate::protocol::http1::encode;
 use crate::protocol::http1::head_reader::HeadLimits;
-use crate::protocol::transport::Transport;
+use crate::protocol::transport::Channel;
 use crate::runtime::Runtime;
 
 /// Chunks moved before other tasks get their turn.
@@ -50,6 +50,8 @@ pub(super) enum Framing {
     Plain,
     /// In chunks; trailers, with their names' spelling, pass or are dropped.
     Chunked { trailers: Option<HeaderKeyFormat> },
+    /// By the end of a stream; trailers pass or are dropped.
+    Stream { trailers: bool },
 }
 
 /// Why a body did not arrive.
@@ -90,13 +92,11 @@ impl BodyCopy {
         }
     }
 
-    /// Begins with a receiver, the first or the one of a retry: settles how trailers of a chunked body go on.
-    pub(super) fn set_receiver(&mut self, trailers: Option<HeaderKeyFormat>) {
+    /// Begins with a receiver, the first or the one of a retry.
+    pub(super) fn set_receiver(&mut self, framing: Framing) {
         // What an earlier receiver had not taken is no reason to wait for this one.
         self.paused = false;
-        if let Framing::Chunked { .. } = self.framing {
-            self.framing = Framing::Chunked { trailers };
-        }
+        self.framing = framing;
     }
 
     /// Whether the whole body was handed on.
@@ -108,8 +108,8 @@ impl BodyCopy {
     pub(super) fn poll(
         &mut self,
         runtime: &Runtime,
-        from: &Transport,
-        to: &Transport,
+        from: &Channel,
+        to: &Channel,
         high_watermark: usize,
         trailers: &mut Head,
     ) -> Poll<Result<(), CopyError>> {
@@ -138,7 +138,9 @@ impl BodyCopy {
                     self.done = true;
                     let ended = match self.decoder.finish() {
                         Ok(()) if from.is_truncated() => Err(CopyError::SourceGone),
-                        Ok(()) => self.end(runtime, to, trailers),
+                        Ok(()) => {
+                            take_trailers(from, trailers).and_then(|()| self.end(runtime, to, trailers))
+                        }
                         Err(_) => Err(CopyError::SourceGone),
                     };
                     to.flush();
@@ -161,11 +163,15 @@ impl BodyCopy {
 
     /// Takes what has arrived and drops it, up to a large chunk: a small body that nobody wants does not cost the
     /// connection.
-    pub(super) fn discard(&mut self, from: &Transport, trailers: &mut Head) -> Result<(), CopyError> {
+    pub(super) fn discard(&mut self, from: &Channel, trailers: &mut Head) -> Result<(), CopyError> {
         let mut left = crate::base::limits::LARGE_CHUNK_BYTES;
         while !self.done && left > 0 {
             let Poll::Ready(received) = from.poll_recv() else { return Ok(()) };
-            let Ok(Some(mut chunk)) = received else { return Err(CopyError::SourceGone) };
+            let Ok(Some(mut chunk)) = received else {
+                // A stream's end is the end of its body.
+                self.done = matches!(received, Ok(None)) && self.decoder.finish().is_ok();
+                return if self.done { Ok(()) } else { Err(CopyError::SourceGone) };
+            };
             left = left.saturating_sub(chunk.len());
             while !self.done && !chunk.is_empty() {
                 let decoded = self.decoder.decode(&chunk, trailers).map_err(CopyError::Body)?;
@@ -180,7 +186,7 @@ impl BodyCopy {
     }
 
     /// Whether the receiver has room. When not, the task is woken once half of the watermark has drained.
-    fn may_read(&mut self, to: &Transport, high_watermark: usize) -> Result<bool, CopyError> {
+    fn may_read(&mut self, to: &Channel, high_watermark: usize) -> Result<bool, CopyError> {
         if !self.paused && to.queued() <= high_watermark {
             return Ok(true);
         }
@@ -210,8 +216,8 @@ impl BodyCopy {
         &mut self,
         runtime: &Runtime,
         mut chunk: Chunk,
-        from: &Transport,
-        to: &Transport,
+        from: &Channel,
+        to: &Channel,
         trailers: &mut Head,
     ) -> Result<bool, CopyError> {
         loop {
@@ -237,13 +243,13 @@ impl BodyCopy {
         }
     }
 
-    fn send(&mut self, data: Chunk, to: &Transport) -> Result<(), CopyError> {
+    fn send(&mut self, data: Chunk, to: &Channel) -> Result<(), CopyError> {
         self.bytes += data.len() as u64;
         self.sent_bytes += data.len() as u64;
-        if self.framing == Framing::Plain {
+        let Framing::Chunked { .. } = self.framing else {
             to.send(data);
             return Ok(());
-        }
+        };
         let mut line = [0; encode::CHUNK_START_BYTES_MAX];
         let start = encode::chunk_start(data.len(), &mut line);
         self.sent_bytes += (start.len() + encode::CHUNK_END.len()) as u64;
@@ -254,9 +260,16 @@ impl BodyCopy {
         if to.send_copy(encode::CHUNK_END) { Ok(()) } else { Err(CopyError::Exhausted) }
     }
 
-    fn end(&mut self, runtime: &Runtime, to: &Transport, trailers: &Head) -> Result<(), CopyError> {
+    fn end(&mut self, runtime: &Runtime, to: &Channel, trailers: &Head) -> Result<(), CopyError> {
+        let to = match to {
+            Channel::Connection(to) => to,
+            Channel::Stream(to) => {
+                to.finish(Some(trailers).filter(|_| self.framing == Framing::Stream { trailers: true }));
+                return Ok(());
+            }
+        };
         match self.framing {
-            Framing::Plain => Ok(()),
+            Framing::Plain | Framing::Stream { .. } => Ok(()),
             Framing::Chunked { trailers: Some(names) } if !trailers.is_empty() => {
                 self.sent_bytes += super::wire::send_trailers(runtime, to, trailers, names)? as u64;
                 Ok(())
@@ -266,6 +279,16 @@ impl BodyCopy {
                 Ok(())
             }
             Framing::Chunked { .. } => Err(CopyError::Exhausted),
+        }
+    }
+}
+
+/// Those that came with a stream's end; HTTP/1 has them within its bytes.
+fn take_trailers(from: &Channel, trailers: &mut Head) -> Result<(), CopyError> {
+    match from {
+        Channel::Connection(_) => Ok(()),
+        Channel::Stream(from) => {
+            from.take_trailers(trailers).map_err(|error| CopyError::Body(BodyError::Trailers(error)))
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A client's connection: waits for a request, has it served, waits for the next, and ends well.
+//! A client's connection: waits for a request, has it served, waits for the next, and ends well. An HTTP/2 connection
+//! is `http2`'s; each stream of it is served like a connection of one request.
 //!
 //! While it waits it is this small future and a socket; everything a request needs lives in a recycled future that
 //! `http::serve_request` fills and empties.
@@ -11,28 +12,32 @@ use std::task::Poll;
 
 use super::chain::HttpChain;
 use super::context::WorkerContext;
+use super::error::ProxyError;
 use super::handover::Place;
 use super::http;
-use super::listener::ConnectionPermit;
+use super::http2::{self, Shared};
+use super::listener::{ConnectionPermit, Listener};
+use super::wire;
 use crate::base::clock::Now;
 use crate::protocol::http::forwarding;
-use crate::protocol::transport::Transport;
+use crate::protocol::http2::StreamError;
+use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Recycled, Timer};
 use crate::telemetry::names::{HttpHistogram, HttpStat, ListenerHistogram, ListenerStat};
 
-/// A client's connection.
+/// A client's connection, or a stream of one: what serves one request at a time.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) context: Rc<WorkerContext>,
-    pub(super) listener: Place,
+    pub(super) listener: Rc<Listener>,
     pub(super) chain: Rc<HttpChain>,
-    pub(super) stream: Transport,
+    pub(super) channel: Channel,
     /// One timer for all deadlines of the connection and its requests.
     pub(super) timer: Timer,
     pub(super) remote: SocketAddr,
     pub(super) local: SocketAddr,
     /// What its requests have in common in headers.
-    pub(super) peer: forwarding::Downstream,
+    pub(super) peer: Rc<forwarding::Downstream>,
     pub(super) id: u64,
     pub(super) opened: Now,
     pub(super) requests: Cell<u32>,
@@ -40,7 +45,26 @@ pub(super) struct Connection {
     pub(super) active: Cell<bool>,
     /// The client ended the connection.
     pub(super) closed_by_peer: Cell<bool>,
-    _permit: ConnectionPermit,
+    codec: Cell<Codec>,
+    bearer: Bearer,
+}
+
+/// Which protocol a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Codec {
+    /// Its first bytes will tell.
+    Unknown,
+    Http1,
+    Http2,
+}
+
+/// What bears it.
+#[derive(Debug)]
+enum Bearer {
+    /// A socket of its own, counted for its whole life.
+    Socket { _place: Place, _permit: ConnectionPermit },
+    /// A connection that it shares with other streams.
+    Connection(Rc<Shared>),
 }
 
 /// What is to become of a connection after a request.
@@ -86,17 +110,19 @@ pub(super) fn spawn(
         timer: context.runtime.timer(),
         id: context.next_id(),
         opened: context.runtime.now(),
-        peer: forwarding::Downstream::new(Some(remote.ip()), Some(local), false, &chain.manager.forwarding),
+        peer: forwarding::Downstream::new(Some(remote.ip()), Some(local), false, &chain.manager.forwarding)
+            .into(),
         context: Rc::clone(context),
-        listener,
+        listener: listener.listener(),
         chain,
-        stream,
+        channel: stream.into(),
         remote,
         local,
         requests: Cell::new(0),
         active: Cell::new(false),
         closed_by_peer: Cell::new(false),
-        _permit: permit,
+        codec: Cell::new(Codec::Unknown),
+        bearer: Bearer::Socket { _place: listener, _permit: permit },
     };
     connection.count_open();
     // The block borrows the connection it captured: moved into a local, or passed to an `async fn`, it would lie in the
@@ -105,7 +131,15 @@ pub(super) fn spawn(
         let connection = &connection;
         loop {
             match wait_for_request(connection).await {
-                Waited::Request => {}
+                Waited::Request => {
+                    if connection.codec.get() == Codec::Unknown {
+                        if http2::is_spoken(connection).await {
+                            connection.speaks(Codec::Http2);
+                            return serve_http2(connection).await;
+                        }
+                        connection.speaks(Codec::Http1);
+                    }
+                }
                 Waited::Gone => return connection.closed_by_peer.set(true),
                 Waited::Expired(stat) => {
                     if let Some(stat) = stat {
@@ -125,9 +159,9 @@ pub(super) fn spawn(
                 After::Abort => {
                     // A reset, lest a body that only the connection's end delimits passes for complete.
                     flush(connection).await;
-                    return connection.stream.set_reset_on_close();
+                    return connection.channel.set_reset_on_close();
                 }
-                After::Reset => return connection.stream.set_reset_on_close(),
+                After::Reset => return connection.channel.set_reset_on_close(),
             }
         }
     };
@@ -139,9 +173,20 @@ pub(super) fn spawn(
     context.runtime.spawn_isolated(task);
 }
 
+/// Serves an HTTP/2 connection in recycled memory, then ends it.
+fn serve_http2(connection: &Connection) -> Recycled<impl Future<Output = ()>> {
+    connection.context.runtime.recycled(async move {
+        if http2::serve(connection).await {
+            linger(connection).await;
+        } else {
+            flush(connection).await;
+        }
+    })
+}
+
 /// Serves a request in recycled memory. Apart from the task, whose future a local in it would enlarge.
 fn serve_request(connection: &Connection) -> Recycled<impl Future<Output = After>> {
-    let request = http::serve_request(connection);
+    let request = http::serve_request(connection, None);
     debug_assert!(
         size_of_val(&request) <= REQUEST_BYTES_MAX,
         "{} bytes for a request",
@@ -152,7 +197,7 @@ fn serve_request(connection: &Connection) -> Recycled<impl Future<Output = After
 
 /// Waits for the first byte of a request, which stays unread.
 async fn wait_for_request(connection: &Connection) -> Waited {
-    let Connection { context, chain, stream, timer, .. } = connection;
+    let Connection { context, chain, channel: stream, timer, .. } = connection;
     let options = &chain.manager.config.common;
     let idle_from = context.runtime.now();
     let idle_due = options.idle_timeout.map(|idle| idle_from.after(idle));
@@ -186,7 +231,7 @@ async fn wait_for_request(connection: &Connection) -> Waited {
 /// `delayed_close_timeout` at most. Closing with unread bytes would reset the connection and could destroy the
 /// response before the client has read it.
 async fn linger(connection: &Connection) {
-    let Connection { context, chain, stream, timer, .. } = connection;
+    let Connection { context, chain, channel: stream, timer, .. } = connection;
     stream.shutdown_write();
     let flushed = flush(connection).await;
     // A zero timeout means no waiting for the peer's end.
@@ -203,8 +248,8 @@ async fn linger(connection: &Connection) {
 }
 
 /// Waits until everything queued is with the kernel, as long as `stream_flush_timeout` allows; whether it is.
-async fn flush(connection: &Connection) -> bool {
-    let Connection { context, chain, stream, timer, .. } = connection;
+pub(super) async fn flush(connection: &Connection) -> bool {
+    let Connection { context, chain, channel: stream, timer, .. } = connection;
     let begun = context.runtime.now();
     let due = chain.manager.config.stream_flush_timeout.map(|patience| begun.after(patience));
     stream.flush();
@@ -217,20 +262,80 @@ async fn flush(connection: &Connection) -> bool {
 }
 
 impl Connection {
+    /// A stream of this connection, in the hands of the task that will serve it.
+    pub(super) fn stream(&self, channel: Channel, shared: Rc<Shared>) -> Self {
+        Self {
+            context: Rc::clone(&self.context),
+            listener: Rc::clone(&self.listener),
+            chain: Rc::clone(&self.chain),
+            channel,
+            timer: self.context.runtime.timer(),
+            remote: self.remote,
+            local: self.local,
+            peer: Rc::clone(&self.peer),
+            id: self.id,
+            opened: self.opened,
+            requests: Cell::new(0),
+            active: Cell::new(false),
+            closed_by_peer: Cell::new(false),
+            codec: Cell::new(Codec::Http2),
+            bearer: Bearer::Connection(shared),
+        }
+    }
+
+    /// The connection that it shares with other streams, if it is one.
+    pub(super) fn shared(&self) -> Option<&Rc<Shared>> {
+        match &self.bearer {
+            Bearer::Socket { .. } => None,
+            Bearer::Connection(shared) => Some(shared),
+        }
+    }
+
+    /// The error that says how the client went away.
+    pub(super) fn gone(&self) -> ProxyError {
+        match self.channel.stream().and_then(|stream| stream.broken()) {
+            Some(StreamError::Reset(_)) => ProxyError::DownstreamReset,
+            _ => ProxyError::DownstreamClosed,
+        }
+    }
+
+    /// Bytes that may wait for the client before reading for it pauses.
+    #[inline]
+    pub(super) fn watermark(&self) -> usize {
+        let limit = wire::watermark(self.listener.config.per_connection_buffer_limit_bytes);
+        match &self.bearer {
+            Bearer::Socket { .. } => limit,
+            Bearer::Connection(shared) => shared.watermark(limit),
+        }
+    }
+
+    /// The protocol is known: counts it.
+    fn speaks(&self, codec: Codec) {
+        self.codec.set(codec);
+        let (total, active) = match codec {
+            Codec::Unknown => return,
+            Codec::Http1 => (HttpStat::DownstreamCxHttp1Total, HttpStat::DownstreamCxHttp1Active),
+            Codec::Http2 => (HttpStat::DownstreamCxHttp2Total, HttpStat::DownstreamCxHttp2Active),
+        };
+        self.chain.stats.inc(total);
+        self.chain.stats.gauge_inc(active);
+    }
+
     fn count_open(&self) {
         self.context.open.set(self.context.open.get() + 1);
         self.listener.stats.inc(ListenerStat::DownstreamCxTotal);
         self.listener.stats.gauge_inc(ListenerStat::DownstreamCxActive);
         let stats = &self.chain.stats;
         stats.inc(HttpStat::DownstreamCxTotal);
-        stats.inc(HttpStat::DownstreamCxHttp1Total);
         stats.gauge_inc(HttpStat::DownstreamCxActive);
-        stats.gauge_inc(HttpStat::DownstreamCxHttp1Active);
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if let Bearer::Connection(shared) = &self.bearer {
+            return shared.stream_ended(&self.context.runtime);
+        }
         self.context.open.set(self.context.open.get() - 1);
         if self.requests.get() == 1 {
             self.listener.ended_after_one_request();
@@ -242,7 +347,11 @@ impl Drop for Connection {
         self.listener.stats.record(ListenerHistogram::DownstreamCxLengthMs, lived);
         let stats = &self.chain.stats;
         stats.gauge_dec(HttpStat::DownstreamCxActive);
-        stats.gauge_dec(HttpStat::DownstreamCxHttp1Active);
+        match self.codec.get() {
+            Codec::Unknown => {}
+            Codec::Http1 => stats.gauge_dec(HttpStat::DownstreamCxHttp1Active),
+            Codec::Http2 => stats.gauge_dec(HttpStat::DownstreamCxHttp2Active),
+        }
         stats.inc(HttpStat::DownstreamCxDestroy);
         stats.record(HttpHistogram::DownstreamCxLengthMs, lived);
         let (side, side_active) = if self.closed_by_peer.get() {

@@ -59,6 +59,11 @@ impl Drain {
         })
     }
 
+    /// Whether the process ends: no connection stays.
+    pub fn is_draining(&self) -> bool {
+        self.since.get().is_some()
+    }
+
     /// When idle connections are closed; `None`: not at all.
     pub fn idle_until(&self) -> Option<Now> {
         self.since.get().map(|since| since.after(IDLE_GRACE))

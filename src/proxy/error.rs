@@ -24,6 +24,8 @@ pub enum Retry {
     Never,
     /// Only if the connection had served before: the peer closed it while it was idle, and saw nothing of this request.
     IfReused,
+    /// The peer says that it has not looked at it (RFC 9113 section 8.7).
+    Unprocessed,
 }
 
 /// Why a request ended other than by its upstream's complete response.
@@ -35,6 +37,8 @@ pub enum ProxyError {
     RequestBody(BodyError),
     /// The client went away.
     DownstreamClosed,
+    /// The client reset its stream.
+    DownstreamReset,
     /// `request_headers_timeout` passed.
     RequestHeadersTimeout,
     /// `request_timeout` passed.
@@ -63,6 +67,8 @@ pub enum ProxyError {
     Connect(ConnectError),
     /// The endpoint closed or reset before a byte of the response.
     UpstreamClosed { reset: bool },
+    /// The endpoint reset the stream. `refused`: without a look at the request; `begun`: after its response's head.
+    UpstreamReset { refused: bool, begun: bool },
     /// The endpoint ended a tunnel.
     UpstreamTunnelClosed,
     /// The endpoint closed within its response.
@@ -86,6 +92,7 @@ impl ProxyError {
             Self::RequestHead(_)
             | Self::RequestBody(_)
             | Self::DownstreamClosed
+            | Self::DownstreamReset
             | Self::RequestHeadersTimeout
             | Self::RequestTimeout
             | Self::PathRejected
@@ -100,6 +107,7 @@ impl ProxyError {
             | Self::HeadOverflow => Side::Local,
             Self::Connect(_)
             | Self::UpstreamClosed { .. }
+            | Self::UpstreamReset { .. }
             | Self::UpstreamTruncated
             | Self::ResponseHead(_)
             | Self::ResponseHeadTruncated
@@ -112,13 +120,22 @@ impl ProxyError {
 
     /// Whether the request may be tried again.
     pub fn retry(self) -> Retry {
-        if matches!(self, Self::UpstreamClosed { .. }) { Retry::IfReused } else { Retry::Never }
+        match self {
+            Self::UpstreamClosed { .. } => Retry::IfReused,
+            Self::UpstreamReset { refused: true, begun: false } => Retry::Unprocessed,
+            _ => Retry::Never,
+        }
+    }
+
+    /// Whether nobody is there any more to be told.
+    pub fn client_is_gone(self) -> bool {
+        matches!(self, Self::DownstreamClosed | Self::DownstreamReset)
     }
 
     /// Status of the local reply; `None`: nobody is there to read one.
     pub fn status(self) -> Option<u16> {
         Some(match self {
-            Self::DownstreamClosed | Self::UpstreamTunnelClosed => return None,
+            Self::DownstreamClosed | Self::DownstreamReset | Self::UpstreamTunnelClosed => return None,
             Self::RequestHead(error) => error.status(),
             Self::RequestBody(error) => error.status(),
             Self::RequestHeadersTimeout | Self::RequestTimeout => 408,
@@ -135,7 +152,10 @@ impl ProxyError {
             Self::UpgradeRefused => 403,
             Self::NoRoute | Self::PathNotAbsolute => 404,
             Self::NoCluster { status } => status,
-            Self::NoHealthyUpstream | Self::Connect(_) | Self::UpstreamClosed { .. } => 503,
+            Self::NoHealthyUpstream
+            | Self::Connect(_)
+            | Self::UpstreamClosed { .. }
+            | Self::UpstreamReset { .. } => 503,
             Self::UpstreamTruncated
             | Self::ResponseHead(_)
             | Self::ResponseHeadTruncated
@@ -154,6 +174,8 @@ impl ProxyError {
                 ResponseFlag::DownstreamProtocolError
             }
             Self::DownstreamClosed => ResponseFlag::DownstreamConnectionTermination,
+            Self::DownstreamReset => ResponseFlag::DownstreamRemoteReset,
+            Self::UpstreamReset { .. } => ResponseFlag::UpstreamRemoteReset,
             Self::StreamIdleTimeout { .. } => ResponseFlag::StreamIdleTimeout,
             Self::UpstreamMaxStreamDuration { .. } => ResponseFlag::UpstreamMaxStreamDurationReached,
             Self::NoRoute => ResponseFlag::NoRouteFound,
@@ -184,6 +206,14 @@ impl ProxyError {
             Self::RequestHead(error) => error.details(),
             Self::RequestBody(error) => error.details(),
             Self::DownstreamClosed => details::DOWNSTREAM_REMOTE_DISCONNECT,
+            Self::DownstreamReset => "http2.remote_reset",
+            Self::UpstreamReset { refused: true, begun: false } => {
+                "upstream_reset_before_response_started{remote_refused_stream_reset}"
+            }
+            Self::UpstreamReset { begun: false, .. } => {
+                "upstream_reset_before_response_started{remote_reset}"
+            }
+            Self::UpstreamReset { begun: true, .. } => "upstream_reset_after_response_started{remote_reset}",
             Self::RequestHeadersTimeout => details::REQUEST_HEADER_TIMEOUT,
             Self::RequestTimeout => details::REQUEST_OVERALL_TIMEOUT,
             Self::StreamIdleTimeout { .. } => details::STREAM_IDLE_TIMEOUT,
@@ -237,6 +267,12 @@ impl ProxyError {
             Self::UpstreamClosed { .. } => {
                 "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
             }
+            Self::UpstreamReset { refused: true, .. } => {
+                "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset"
+            }
+            Self::UpstreamReset { .. } => {
+                "upstream connect error or disconnect/reset before headers. reset reason: remote reset"
+            }
             Self::UpstreamTruncated
             | Self::ResponseHead(_)
             | Self::ResponseHeadTruncated
@@ -245,6 +281,7 @@ impl ProxyError {
             }
             Self::ResponseTimeout => "upstream request timeout",
             Self::DownstreamClosed
+            | Self::DownstreamReset
             | Self::UpstreamTunnelClosed
             | Self::PathRejected
             | Self::PathNotAbsolute

@@ -125,6 +125,13 @@ impl Drop for Passage {
     }
 }
 
+impl Place {
+    /// The listener whose it is.
+    pub(super) fn listener(&self) -> Rc<Listener> {
+        Rc::clone(&self.0)
+    }
+}
+
 impl std::ops::Deref for Place {
     type Target = Listener;
 

@@ -15,15 +15,19 @@ use super::router::{self, Forwarded};
 use super::routing::{self, Decision};
 use super::stream::Stream;
 use super::upgrade;
+use crate::base::clock::Now;
+use crate::config::http::HttpConnectionManager;
 use crate::config::listener::TrafficDirection;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
 use crate::protocol::http::headers;
-use crate::protocol::http1::framing::RequestMeta;
+use crate::protocol::http1::framing::{MethodKind, RequestMeta};
 use crate::protocol::http1::head_reader::HeadReader;
 use crate::protocol::http1::{hop_by_hop, parse};
+use crate::protocol::http2::{self, Incoming};
 use crate::protocol::stream_info::set_text;
-use crate::telemetry::names::{HttpHistogram, HttpStat};
+use crate::protocol::transport::Channel;
+use crate::telemetry::names::{HttpHistogram, HttpStat, ServerStat};
 
 /// A request whose head was accepted.
 #[derive(Debug)]
@@ -42,13 +46,17 @@ pub(super) struct Request {
     pub(super) connect_port: Option<u32>,
 }
 
-/// Serves the request whose first bytes wait unread.
-pub(super) async fn serve_request(connection: &Connection) -> After {
+/// Serves the request whose first bytes wait unread, or, on a stream, the one whose head has arrived.
+pub(super) async fn serve_request(connection: &Connection, head: Option<&Incoming>) -> After {
     let context = &connection.context;
     let mut stream = context.streams.take();
     let _active = connection.chain.stats.active(HttpStat::DownstreamRqActive);
     begin(connection, &mut stream);
-    let after = match read_head(connection, &mut stream).await {
+    let read = match head {
+        None => read_head(connection, &mut stream).await,
+        Some(head) => take_head(connection, &mut stream, head),
+    };
+    let after = match read {
         Ok(mut request) => {
             let after = respond(connection, &mut stream, &mut request).await;
             stream.info.bytes_received += request.body.bytes;
@@ -56,10 +64,9 @@ pub(super) async fn serve_request(connection: &Connection) -> After {
             after
         }
         // Nobody asked for anything yet, or waits for an answer.
-        Err(ProxyError::DownstreamClosed) => {
-            connection.closed_by_peer.set(true);
-            fail(connection, &mut stream, ProxyError::DownstreamClosed);
-            After::Close
+        Err(error) if error.client_is_gone() => {
+            fail(connection, &mut stream, error);
+            After::Reset
         }
         Err(error) => {
             fail(connection, &mut stream, error);
@@ -85,7 +92,7 @@ async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Req
         Decision::Wait => {
             let error = wait(connection, stream, request).await;
             fail(connection, stream, error);
-            if error == ProxyError::DownstreamClosed {
+            if error.client_is_gone() {
                 return After::Reset;
             }
             reply_and_go_on(connection, stream, request, &Reply::error(error, None))
@@ -100,7 +107,7 @@ async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Req
             }
             Forwarded::Failed { error, response_begun: false } => {
                 fail(connection, stream, error);
-                if error == ProxyError::DownstreamClosed {
+                if error.client_is_gone() {
                     return After::Reset;
                 }
                 let reply = Reply::error(error, Some(forward.matched));
@@ -117,13 +124,13 @@ async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Req
 
 /// A chain without filters answers nothing, as in Envoy: its requests are taken in until a limit passes.
 async fn wait(connection: &Connection, stream: &mut Stream, request: &mut Request) -> ProxyError {
-    let Connection { context, stream: downstream, timer, .. } = connection;
+    let Connection { context, channel: downstream, timer, .. } = connection;
     poll_fn(|_| {
         let moved = request.body.wire_bytes;
         if !request.body.is_done() {
             match request.body.discard(downstream, &mut stream.request_trailers) {
                 Err(CopyError::Body(error)) => return Poll::Ready(ProxyError::RequestBody(error)),
-                Err(_) => return Poll::Ready(ProxyError::DownstreamClosed),
+                Err(_) => return Poll::Ready(connection.gone()),
                 Ok(()) => {}
             }
             let now = context.runtime.now();
@@ -136,7 +143,7 @@ async fn wait(connection: &Connection, stream: &mut Stream, request: &mut Reques
             }
         }
         if request.body.is_done() && downstream.poll_peer_closed().is_ready() {
-            return Poll::Ready(ProxyError::DownstreamClosed);
+            return Poll::Ready(connection.gone());
         }
         request.deadlines.poll(timer).map_or(Poll::Pending, Poll::Ready)
     })
@@ -162,14 +169,14 @@ fn reply_and_go_on(
 /// How a connection ends after a complete response. A client that asked for its end, and whose request was read whole,
 /// sends nothing more that could reset the connection under the response: nothing to wait for, as in Envoy.
 fn ending(connection: &Connection, request: &Request) -> After {
-    let is_silent = !request.meta.keep_alive && request.body.is_done() && connection.stream.ends_by_close();
+    let is_silent = !request.meta.keep_alive && request.body.is_done() && connection.channel.ends_by_close();
     if is_silent { After::Finish } else { After::Close }
 }
 
 /// Reads what has already arrived of a body nobody wants; whether that was all of it.
 fn discard_body(connection: &Connection, stream: &mut Stream, request: &mut Request) -> bool {
     if !request.body.is_done() {
-        let _ = request.body.discard(&connection.stream, &mut stream.request_trailers);
+        let _ = request.body.discard(&connection.channel, &mut stream.request_trailers);
     }
     request.body.is_done()
 }
@@ -179,7 +186,12 @@ fn begin(connection: &Connection, stream: &mut Stream) {
     connection.active.set(true);
     connection.requests.set(connection.requests.get().saturating_add(1));
     chain.stats.inc(HttpStat::DownstreamRqTotal);
-    chain.stats.inc(HttpStat::DownstreamRqHttp1Total);
+    let is_stream = connection.channel.stream().is_some();
+    chain.stats.inc(if is_stream {
+        HttpStat::DownstreamRqHttp2Total
+    } else {
+        HttpStat::DownstreamRqHttp1Total
+    });
     let info = &mut stream.info;
     info.start_ns = context.runtime.now().0;
     info.start_time_unix_ns = context.runtime.wall_ns();
@@ -189,7 +201,7 @@ fn begin(connection: &Connection, stream: &mut Stream) {
     info.downstream_local_address = connection.local.into();
     info.downstream_direct_local_address = connection.local.into();
     // Until its head says otherwise.
-    info.protocol = Some(Version::Http11);
+    info.protocol = Some(if is_stream { Version::Http2 } else { Version::Http11 });
     set_text(&mut info.filter_chain_name, &chain.name);
 }
 
@@ -210,6 +222,7 @@ fn fail(connection: &Connection, stream: &mut Stream, error: ProxyError) {
             connection.closed_by_peer.set(true);
             stats.inc(HttpStat::DownstreamRqRxReset);
         }
+        ProxyError::DownstreamReset => stats.inc(HttpStat::DownstreamRqRxReset),
         ProxyError::RequestHeadersTimeout => stats.inc(HttpStat::DownstreamRqHeaderTimeout),
         ProxyError::RequestTimeout => stats.inc(HttpStat::DownstreamRqTimeout),
         ProxyError::StreamIdleTimeout { .. } => stats.inc(HttpStat::DownstreamRqIdleTimeout),
@@ -220,7 +233,13 @@ fn fail(connection: &Connection, stream: &mut Stream, error: ProxyError) {
         _ => {}
     }
     let info = &mut stream.info;
-    set_text(&mut info.response_code_details, error.details());
+    set_text(
+        &mut info.response_code_details,
+        match error {
+            ProxyError::RequestHead(error) if connection.shared().is_some() => http2::details(error),
+            error => error.details(),
+        },
+    );
     if let ProxyError::Connect(_) = error
         && !info.upstream_transport_failure_reason.is_empty()
     {
@@ -241,20 +260,19 @@ fn finish(connection: &Connection, stream: &mut Stream) {
     if let Some(status) = stream.info.response_code {
         stats.downstream_response(status);
     }
-    stats.add(HttpStat::DownstreamCxRxBytesTotal, stream.info.downstream_bytes.wire_received);
-    stats.add(HttpStat::DownstreamCxTxBytesTotal, stream.info.downstream_bytes.wire_sent);
+    // Of a connection with streams the bytes are counted as they pass.
+    if connection.shared().is_none() {
+        stats.add(HttpStat::DownstreamCxRxBytesTotal, stream.info.downstream_bytes.wire_received);
+        stats.add(HttpStat::DownstreamCxTxBytesTotal, stream.info.downstream_bytes.wire_sent);
+    }
     let took = now.0.saturating_sub(stream.info.start_ns) / 1_000_000;
     stats.record(HttpHistogram::DownstreamRqTime, took);
     context.log_access(chain, stream);
 }
 
-/// Reads and parses the head, then strips what concerns only this connection.
-async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Request, ProxyError> {
-    let Connection { context, chain, stream: downstream, timer, .. } = connection;
-    let options = &chain.manager.config;
-    let begun = context.runtime.now();
-    let headers_due = options.request_headers_timeout.map(|limit| begun.after(limit));
-    let mut deadlines = Deadlines {
+/// The deadlines of a request that begins.
+fn deadlines(options: &HttpConnectionManager, begun: Now) -> Deadlines {
+    Deadlines {
         idle: options.stream_idle_timeout,
         last_activity: begun,
         request_due: options.request_timeout.map(|limit| begun.after(limit)),
@@ -262,7 +280,56 @@ async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Reque
         upstream_due: None,
         response: None,
         request_complete: None,
-    };
+    }
+}
+
+/// Takes over the head of a stream's request.
+fn take_head(
+    connection: &Connection,
+    stream: &mut Stream,
+    incoming: &Incoming,
+) -> Result<Request, ProxyError> {
+    let Connection { context, chain, channel, .. } = connection;
+    if channel.poll_peer_closed().is_ready() {
+        return Err(connection.gone());
+    }
+    let begun = context.runtime.now();
+    let limits = &chain.manager.request_limits;
+    let taken = incoming.take_head(limits, &mut stream.request);
+    let bytes = stream.request.text_bytes() as u64;
+    stream.info.downstream_bytes.header_received += bytes;
+    stream.info.downstream_bytes.wire_received += bytes;
+    let meta = taken.map_err(|error| {
+        context.server.inc(ServerStat::Http2RxMessagingError);
+        ProxyError::RequestHead(error)
+    })?;
+    // What follows an upgrade or CONNECT is the tunnel's, once there is one.
+    let ended = incoming.has_ended() || meta.upgrade || meta.method == MethodKind::Connect;
+    // The stream's end is the body's.
+    let read_as = if ended { BodyLength::None } else { BodyLength::UntilClose };
+    let mut deadlines = deadlines(&chain.manager.config, begun);
+    if ended {
+        deadlines.request_complete = Some(begun);
+        stream.info.downstream_timing.last_rx_ns = Some(begun.0);
+    }
+    Ok(Request {
+        keep_alive: true,
+        length: meta.body,
+        meta,
+        body: BodyCopy::new(read_as, *limits, Framing::Plain),
+        deadlines,
+        client_is_11: true,
+        connect_port: None,
+    })
+}
+
+/// Reads and parses the head, then strips what concerns only this connection.
+async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Request, ProxyError> {
+    let Connection { context, chain, channel: downstream, timer, .. } = connection;
+    let options = &chain.manager.config;
+    let begun = context.runtime.now();
+    let headers_due = options.request_headers_timeout.map(|limit| begun.after(limit));
+    let mut deadlines = deadlines(options, begun);
     let mut reader = HeadReader::request();
     poll_fn(|_| {
         loop {
@@ -347,13 +414,18 @@ fn may_go_on(connection: &Connection, meta: &RequestMeta) -> bool {
 /// have begun while the request was served.
 pub(super) fn goes_on(connection: &Connection, request: &Request) -> bool {
     // What follows an upgrade that is not made may be meant for its protocol: it must not be read as a request.
-    if request.meta.upgrade {
+    if request.meta.upgrade && connection.shared().is_none() {
         return false;
     }
     let context = &connection.context;
     let inbound = connection.listener.config.traffic_direction == TrafficDirection::Inbound;
     let below = |bound| context.rng.borrow_mut().below(bound);
     if request.keep_alive && context.drain.closes(context.runtime.now(), inbound, below) {
+        // The connection is told once, and by itself.
+        if let Some(shared) = connection.shared() {
+            shared.drain(&context.runtime);
+            return true;
+        }
         connection.chain.stats.inc(HttpStat::DownstreamCxDrainClose);
         return false;
     }
@@ -367,10 +439,20 @@ pub(super) fn answer_expectation(connection: &Connection, stream: &mut Stream, r
     }
     stream.request.remove(&headers::EXPECT);
     // A body that is already on its way needs no invitation (RFC 9110 §10.1.1).
-    if connection.stream.has_unread() {
+    if connection.channel.has_unread() {
         return true;
     }
-    let sent = connection.stream.send_copy(b"HTTP/1.1 100 Continue\r\n\r\n");
-    connection.stream.flush();
-    sent
+    match &connection.channel {
+        Channel::Connection(downstream) => {
+            let sent = downstream.send_copy(b"HTTP/1.1 100 Continue\r\n\r\n");
+            downstream.flush();
+            sent
+        }
+        Channel::Stream(downstream) => {
+            stream.response.set_status(100);
+            let sent = downstream.send_interim(&stream.response);
+            stream.response.clear();
+            sent.is_ok()
+        }
+    }
 }

@@ -16,8 +16,9 @@ use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::forwarding;
 use crate::protocol::http::head::Version;
 use crate::protocol::http::headers::{self, HeaderName};
-use crate::protocol::http1::encode::{self, ResponseEncoding, encode_response};
+use crate::protocol::http1::encode::{self, ResponseEncoding};
 use crate::protocol::stream_info::set_text;
+use crate::protocol::transport::Channel;
 
 /// What the client is told.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl<'a> Reply<'a> {
 
 /// Queues the reply and sets it going.
 pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'_>, keep_alive: bool) {
-    let Connection { context, chain, stream: downstream, .. } = connection;
+    let Connection { context, chain, channel: downstream, .. } = connection;
     let manager = &chain.manager;
     let now = context.runtime.now().0;
     if let Some(details) = reply.details {
@@ -140,8 +141,8 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
         version: if is_10 { Version::Http10 } else { Version::Http11 },
     };
     let head = &stream.response;
-    let sent =
-        wire::send_encoded(&context.runtime, downstream, |room| encode_response(head, &encoding, room));
+    let ends = bodiless || text.is_empty();
+    let sent = wire::send_response(&context.runtime, downstream, head, &encoding, ends);
     let info = &mut stream.info;
     info.response_code = Some(status);
     info.downstream_timing.first_tx_ns = Some(now);
@@ -154,7 +155,11 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
             info.downstream_bytes.wire_sent += text.len() as u64;
         }
     }
-    downstream.flush();
+    match downstream {
+        Channel::Connection(downstream) => downstream.flush(),
+        Channel::Stream(downstream) if !ends => downstream.finish(None),
+        Channel::Stream(_) => {}
+    }
 }
 
 /// Makes the reply a gRPC status without a message, as gRPC clients expect it: 200, the reason in headers, no body.

@@ -1,6 +1,6 @@
 //! The path of a connection and of a request through one core.
 //!
-//! `listener` accepts, `downstream` serves a connection, `http` lists the steps of a request, `routing` decides,
+//! `listener` accepts, `downstream` serves a connection (`http2` one with streams), `http` lists the steps of a request, `routing` decides,
 //! `router` forwards, `upstream_request` exchanges, `copy` moves bodies, `local_reply` answers for ourselves.
 mod chain;
 mod context;
@@ -12,6 +12,7 @@ mod drain;
 mod error;
 mod handover;
 mod http;
+mod http2;
 mod listener;
 mod local_reply;
 mod response;

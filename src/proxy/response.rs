@@ -10,7 +10,7 @@ use crate::format::context::FormatContext;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
 use crate::protocol::http::{forwarding, headers};
-use crate::protocol::http1::encode::{self, ResponseEncoding, encode_response};
+use crate::protocol::http1::encode::{self, ResponseEncoding};
 use crate::protocol::http1::framing::ResponseMeta;
 use crate::protocol::http1::hop_by_hop;
 use crate::protocol::response_code_details as details;
@@ -33,6 +33,8 @@ pub(super) struct Client {
     pub(super) request_complete: bool,
     /// It asked for an upgrade.
     pub(super) upgrade: bool,
+    /// The endpoint's trailers pass, as far as its side is concerned.
+    pub(super) trailers: bool,
 }
 
 /// Queues an interim response (1xx) as it came.
@@ -43,8 +45,11 @@ pub(super) fn send_interim(
     meta: &ResponseMeta,
 ) -> Result<(), ProxyError> {
     hop_by_hop::strip_response(&mut stream.response, meta);
+    if let Some(downstream) = connection.channel.stream() {
+        return downstream.send_interim(&stream.response).map_err(|_| ProxyError::HeadOverflow);
+    }
     queue(connection, stream, forward, BodyLength::None, Version::Http11)?;
-    connection.stream.flush();
+    connection.channel.flush();
     Ok(())
 }
 
@@ -58,7 +63,7 @@ pub(super) fn send_tunnel(
     hop_by_hop::strip_response(&mut stream.response, meta);
     edit(connection, stream, forward, false);
     queue(connection, stream, forward, BodyLength::UntilClose, Version::Http11)?;
-    connection.stream.flush();
+    connection.channel.flush();
     Ok(())
 }
 
@@ -72,7 +77,7 @@ pub(super) fn send_connected(
     stream.response.set_status(200);
     edit(connection, stream, forward, false);
     queue(connection, stream, forward, BodyLength::UntilClose, Version::Http11)?;
-    connection.stream.flush();
+    connection.channel.flush();
     Ok(())
 }
 
@@ -111,9 +116,10 @@ pub(super) fn send_final(
     queue(connection, stream, forward, body, if client.is_11 { Version::Http11 } else { Version::Http10 })?;
     let http1 = &connection.chain.manager.config.http1;
     let framing = match body {
+        _ if connection.shared().is_some() => Framing::Stream { trailers: client.trailers },
         BodyLength::Chunked => {
             // Trailers pass only where both sides take them.
-            let takes = http1.enable_trailers && forward.cluster.config().http1.enable_trailers;
+            let takes = http1.enable_trailers && client.trailers;
             Framing::Chunked { trailers: takes.then_some(http1.header_key_format) }
         }
         _ => Framing::Plain,
@@ -166,13 +172,13 @@ fn queue(
     body: BodyLength,
     version: Version,
 ) -> Result<(), ProxyError> {
-    let Connection { context, chain, stream: downstream, .. } = connection;
+    let Connection { context, chain, channel: downstream, .. } = connection;
     let received_by = forward.cluster.config().http1.header_key_format;
     let names = received_by.towards(chain.manager.config.http1.header_key_format);
     let encoding = ResponseEncoding { body, names, version };
     let head = &stream.response;
     let written =
-        wire::send_encoded(&context.runtime, downstream, |room| encode_response(head, &encoding, room));
+        wire::send_response(&context.runtime, downstream, head, &encoding, body == BodyLength::None);
     match written {
         Ok(bytes) => {
             let info = &mut stream.info;

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::copy::CopyError;
+use super::copy::{CopyError, Framing};
 use super::downstream::Connection;
 use super::error::{ProxyError, Retry};
 use super::http::{self, Request};
@@ -23,9 +23,12 @@ use crate::cluster::{Cluster, Host};
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
 use crate::protocol::http1::encode::{RequestEncoding, encode_request};
+use crate::protocol::http1::framing::MethodKind;
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
 use crate::protocol::http1::parse::ParseOptions;
+use crate::protocol::http2::{SendRequestError, StreamError};
 use crate::protocol::stream_info::{StreamAddress, set_text};
+use crate::protocol::transport::Channel;
 use crate::telemetry::names::{ClusterStat, HostStat, HttpStat};
 
 /// How forwarding ended.
@@ -66,9 +69,9 @@ async fn attempts(
     forward: &Forward<'_>,
 ) -> Forwarded {
     let failed = |error| Forwarded::Failed { error, response_begun: false };
-    let mut retried = false;
+    let (mut retried, mut fresh) = (false, false);
     loop {
-        let mut upstream = match acquire(connection, stream, request, forward, retried).await {
+        let mut upstream = match acquire(connection, stream, request, forward, fresh, false).await {
             Ok(upstream) => upstream,
             Err(error) => return failed(error),
         };
@@ -92,17 +95,27 @@ async fn attempts(
                 }
                 // An empty body in chunks has an end, which is gone with the first attempt.
                 let untouched = request.body.wire_bytes == 0 && !response_begun;
-                let again = error.retry() == Retry::IfReused
-                    && upstream.is_reused()
-                    && untouched
-                    && !retried
-                    && is_idempotent(stream.request.method());
-                if !again {
+                let again = match error.retry() {
+                    Retry::Never => false,
+                    Retry::IfReused => upstream.is_reused() && is_idempotent(stream.request.method()),
+                    // Whatever it is, nobody has seen it.
+                    Retry::Unprocessed => true,
+                };
+                if upstream.channel().stream().is_some_and(|s| s.broken() == Some(StreamError::GoneAway))
+                    && let Some(lease) = upstream.lease()
+                {
+                    lease.retire();
+                }
+                if !again || !untouched || retried {
                     return Forwarded::Failed { error, response_begun: stream.info.response_code.is_some() };
                 }
-                forward.cluster.stats().inc(ClusterStat::UpstreamRqRetryReusedConnection);
+                if error.retry() == Retry::IfReused {
+                    forward.cluster.stats().inc(ClusterStat::UpstreamRqRetryReusedConnection);
+                } else {
+                    forward.cluster.stats().inc(ClusterStat::UpstreamRqRetryUnprocessed);
+                }
                 stream.response.clear();
-                retried = true;
+                (retried, fresh) = (true, error.retry() == Retry::IfReused);
             }
         }
     }
@@ -115,7 +128,7 @@ async fn terminate_connect(
     request: &Request,
     forward: &Forward<'_>,
 ) -> Forwarded {
-    let outcome = match acquire(connection, stream, request, forward, true).await {
+    let outcome = match acquire(connection, stream, request, forward, true, true).await {
         Ok(upstream) => response::send_connected(connection, stream, forward).map(|()| upstream),
         Err(error) => Err(error),
     };
@@ -125,13 +138,14 @@ async fn terminate_connect(
     }
 }
 
-/// A connection to a host of the cluster; a fresh one for a retry.
+/// A connection to a host of the cluster; `fresh`: one that has not served; `raw`: for other bytes than requests.
 async fn acquire(
     connection: &Connection,
     stream: &mut Stream,
     request: &Request,
     forward: &Forward<'_>,
     fresh: bool,
+    raw: bool,
 ) -> Result<UpstreamConnection, ProxyError> {
     let Connection { context, chain, .. } = connection;
     let cluster = &forward.cluster;
@@ -149,15 +163,21 @@ async fn acquire(
             &mut chain.scratch.borrow_mut().text,
         );
     }
-    let upstream = match (!fresh).then(|| pool::checkout(&host)).flatten() {
-        Some(idle) => idle,
-        None => connect(connection, stream, request, cluster, &host).await?,
+    let http2 = !raw && cluster.speaks_http2(connection.shared().is_some());
+    let ready = match (fresh, http2) {
+        (_, true) => pool::checkout_shared(cluster, &host),
+        (false, false) => pool::checkout(&host),
+        (true, false) => None,
+    };
+    let upstream = match ready {
+        Some(ready) => ready,
+        None => connect(connection, stream, request, cluster, &host, http2).await?,
     };
     let info = &mut stream.info;
     info.upstream_connection_id = upstream.id();
     info.upstream_remote_address = StreamAddress::Ip(host.address());
     info.upstream_local_address = upstream.local_address().map_or(StreamAddress::None, StreamAddress::Ip);
-    info.upstream_protocol = Some(Version::Http11);
+    info.upstream_protocol = Some(if http2 { Version::Http2 } else { Version::Http11 });
     info.upstream_timing.pool_ready_ns = Some(context.runtime.now().0.saturating_sub(info.start_ns));
     Ok(upstream)
 }
@@ -169,19 +189,26 @@ async fn connect(
     request: &Request,
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
+    http2: bool,
 ) -> Result<UpstreamConnection, ProxyError> {
     let Connection { context, timer, .. } = connection;
     let stats = cluster.stats();
     stream.info.upstream_timing.connect_start_ns = Some(context.runtime.now().0);
     stats.inc(ClusterStat::UpstreamRqPendingTotal);
     let pending = stats.active(ClusterStat::UpstreamRqPendingActive);
-    let mut connecting = pin!(pool::connect(cluster, host, timer, context.next_id()));
+    let mut connecting = pin!(async {
+        if http2 {
+            pool::acquire(cluster, host, || context.next_id()).await
+        } else {
+            pool::connect(cluster, host, timer, context.next_id()).await
+        }
+    });
     let outcome = poll_fn(|task| {
         if let Poll::Ready(outcome) = connecting.as_mut().poll(task) {
             return Poll::Ready(Ok(outcome));
         }
-        if request.body.is_done() && connection.stream.poll_peer_closed().is_ready() {
-            return Poll::Ready(Err(ProxyError::DownstreamClosed));
+        if request.body.is_done() && connection.channel.poll_peer_closed().is_ready() {
+            return Poll::Ready(Err(connection.gone()));
         }
         request.deadlines.poll(timer).map_or(Poll::Pending, |passed| Poll::Ready(Err(passed)))
     })
@@ -218,6 +245,7 @@ async fn attempt(
     let Connection { context, .. } = connection;
     let cluster = forward.cluster.config();
     let manager = &connection.chain.manager.config;
+    let tunnels = request.meta.upgrade || request.meta.method == MethodKind::Connect;
     let encoding = RequestEncoding {
         // A method that anticipates content says when it has none (RFC 9110 8.6).
         body: match request.length {
@@ -227,13 +255,35 @@ async fn attempt(
         names: manager.http1.header_key_format.towards(cluster.http1.header_key_format),
         absolute_target: cluster.http1.send_fully_qualified_url,
     };
-    // Trailers pass only where both sides take them.
-    let takes_trailers = manager.http1.enable_trailers && cluster.http1.enable_trailers;
-    request.body.set_receiver(takes_trailers.then_some(cluster.http1.header_key_format));
+    request.body.set_receiver(match (upstream.channel(), request.length) {
+        (Channel::Connection(_), BodyLength::Chunked) => {
+            // Trailers pass only where both sides take them.
+            let takes = (connection.shared().is_some() || manager.http1.enable_trailers)
+                && cluster.http1.enable_trailers;
+            Framing::Chunked { trailers: takes.then_some(cluster.http1.header_key_format) }
+        }
+        (Channel::Connection(_), _) => Framing::Plain,
+        (Channel::Stream(_), _) => {
+            Framing::Stream { trailers: connection.shared().is_some() || manager.http1.enable_trailers }
+        }
+    });
     let head = &stream.request;
-    match wire::send_encoded(&context.runtime, upstream.stream(), |room| {
-        encode_request(head, &encoding, room)
-    }) {
+    let sent = match upstream.channel() {
+        Channel::Connection(to) => {
+            wire::send_encoded(&context.runtime, to, |room| encode_request(head, &encoding, room))
+        }
+        Channel::Stream(to) => {
+            match to.send_request(head, request.length, request.body.is_done() && !tunnels) {
+                Ok(()) => Ok(head.text_bytes()),
+                Err(SendRequestError::Unsendable) => Err(SendError::Unsendable),
+                // Nothing of it is on the wire.
+                Err(SendRequestError::Broken(_)) => {
+                    return (Err(ProxyError::UpstreamReset { refused: true, begun: false }), false);
+                }
+            }
+        }
+    };
+    match sent {
         Ok(bytes) => {
             let info = &mut stream.info;
             info.upstream_bytes.header_sent += bytes as u64;
@@ -246,7 +296,7 @@ async fn attempt(
     request.deadlines.upstream_due = forward.upstream_limit.map(|limit| context.runtime.now().after(limit));
     if request.body.is_done() {
         // With a body the head goes out with its first bytes.
-        upstream.stream().flush();
+        upstream.channel().flush();
         stream.info.upstream_timing.last_tx_ns = Some(context.runtime.now().0);
     }
     let mut exchange = Exchange {
@@ -312,10 +362,14 @@ fn count_response(connection: &Connection, stream: &Stream, forward: &Forward<'_
         Forwarded::Failed { error, .. } => {
             match error {
                 ProxyError::ResponseTimeout => stats.inc(ClusterStat::UpstreamRqTimeout),
-                ProxyError::UpstreamClosed { .. } | ProxyError::UpstreamTruncated => {
+                ProxyError::UpstreamClosed { .. }
+                | ProxyError::UpstreamReset { .. }
+                | ProxyError::UpstreamTruncated => {
                     stats.inc(ClusterStat::UpstreamRqRxReset);
                 }
-                ProxyError::DownstreamClosed => stats.inc(ClusterStat::UpstreamRqCancelled),
+                ProxyError::DownstreamClosed | ProxyError::DownstreamReset => {
+                    stats.inc(ClusterStat::UpstreamRqCancelled);
+                }
                 ProxyError::RequestBody(_) | ProxyError::StreamIdleTimeout { .. } => {
                     stats.inc(ClusterStat::UpstreamRqTxReset);
                 }
@@ -326,8 +380,11 @@ fn count_response(connection: &Connection, stream: &Stream, forward: &Forward<'_
             }
         }
     }
-    stats.add(ClusterStat::UpstreamCxRxBytesTotal, stream.info.upstream_bytes.wire_received);
-    stats.add(ClusterStat::UpstreamCxTxBytesTotal, stream.info.upstream_bytes.wire_sent);
+    // Of a connection with streams the bytes are counted as they pass.
+    if stream.info.upstream_protocol != Some(Version::Http2) {
+        stats.add(ClusterStat::UpstreamCxRxBytesTotal, stream.info.upstream_bytes.wire_received);
+        stats.add(ClusterStat::UpstreamCxTxBytesTotal, stream.info.upstream_bytes.wire_sent);
+    }
 }
 
 impl From<CopyError> for ProxyError {

@@ -151,10 +151,18 @@ fn admit<'a>(
         HeadersWithUnderscoresAction::Allow => {}
         action if head.iter().any(|(name, _)| name.contains(&b'_')) => {
             if action == HeadersWithUnderscoresAction::RejectRequest {
-                context.server.inc(ServerStat::Http1RequestsRejectedWithUnderscoresInHeaders);
+                context.server.inc(if connection.shared().is_some() {
+                    ServerStat::Http2RequestsRejectedWithUnderscoresInHeaders
+                } else {
+                    ServerStat::Http1RequestsRejectedWithUnderscoresInHeaders
+                });
                 return Err(ProxyError::UnderscoreInHeader);
             }
-            context.server.inc(ServerStat::Http1DroppedHeadersWithUnderscores);
+            context.server.inc(if connection.shared().is_some() {
+                ServerStat::Http2DroppedHeadersWithUnderscores
+            } else {
+                ServerStat::Http1DroppedHeadersWithUnderscores
+            });
             head.retain(|name, _| !name.contains(&b'_'));
         }
         _ => {}

@@ -12,7 +12,7 @@ use super::wire;
 use crate::cluster::pool::UpstreamConnection;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http1::head_reader::HeadLimits;
-use crate::protocol::transport::Transport;
+use crate::protocol::transport::Channel;
 use crate::telemetry::names::HttpStat;
 
 /// How a tunnel ended.
@@ -30,13 +30,13 @@ pub(super) async fn tunnel(
     upstream: UpstreamConnection,
     deadlines: &mut Deadlines,
 ) -> Ended {
-    let Connection { context, chain, stream: downstream, listener, timer, .. } = connection;
+    let Connection { context, chain, channel: downstream, timer, .. } = connection;
     chain.stats.inc(HttpStat::DownstreamCxUpgradesTotal);
     let _active = chain.stats.active(HttpStat::DownstreamCxUpgradesActive);
     let raw = || BodyCopy::new(BodyLength::UntilClose, HeadLimits::default(), Framing::Plain);
     let (mut up, mut down) = (raw(), raw());
-    let up_limit = wire::watermark(upstream.cluster().config().per_connection_buffer_limit_bytes);
-    let down_limit = wire::watermark(listener.config.per_connection_buffer_limit_bytes);
+    let up_limit = wire::upstream_watermark(&upstream);
+    let down_limit = connection.watermark();
     let now = context.runtime.now();
     // The response is there; what is left are the limits of the stream as a whole.
     (deadlines.last_activity, deadlines.request_complete, deadlines.response) = (now, Some(now), None);
@@ -44,9 +44,11 @@ pub(super) async fn tunnel(
     let mut first = None;
     let after = poll_fn(|_| {
         let runtime = &context.runtime;
+        upstream.channel().pump();
+        downstream.pump();
         let directions = [
-            relay(runtime, &mut up, downstream, upstream.stream(), up_limit, stream),
-            relay(runtime, &mut down, upstream.stream(), downstream, down_limit, stream),
+            relay(runtime, &mut up, downstream, upstream.channel(), up_limit, stream),
+            relay(runtime, &mut down, upstream.channel(), downstream, down_limit, stream),
         ];
         if first.is_none() && (up.is_done() || directions[0].is_err()) {
             first = Some(ProxyError::DownstreamClosed);
@@ -71,7 +73,7 @@ pub(super) async fn tunnel(
     .await;
     // What is queued towards the endpoint still goes, as far as it takes it.
     if after == After::Close {
-        upstream.stream().shutdown_write();
+        upstream.channel().shutdown_write();
     }
     stream.info.bytes_received += up.bytes;
     stream.info.bytes_sent += down.bytes;
@@ -86,8 +88,8 @@ pub(super) async fn tunnel(
 fn relay(
     runtime: &crate::runtime::Runtime,
     copy: &mut BodyCopy,
-    from: &Transport,
-    to: &Transport,
+    from: &Channel,
+    to: &Channel,
     limit: usize,
     stream: &mut Stream,
 ) -> Result<(), ()> {

@@ -13,10 +13,15 @@ use super::response::{self, Client, Prepared};
 use super::routing::Forward;
 use super::stream::Stream;
 use super::wire;
+use crate::base::clock::Now;
 use crate::cluster::pool::UpstreamConnection;
+use crate::protocol::http::body::BodyLength;
+use crate::protocol::http::headers;
 use crate::protocol::http1::framing::{MethodKind, ResponseKind, ResponseMeta};
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
 use crate::protocol::http1::parse::{self, ParseOptions};
+use crate::protocol::http2::{Stream as Http2Stream, StreamError};
+use crate::protocol::transport::Channel;
 use crate::telemetry::names::{ClusterStat, HttpStat};
 
 /// What one attempt works with.
@@ -62,6 +67,7 @@ impl Exchange<'_> {
     /// Moves everything that can be moved.
     pub(super) fn poll(&mut self) -> Poll<Result<Ended, ProxyError>> {
         let moved = self.request.body.wire_bytes;
+        self.upstream.channel().pump();
         self.poll_upload()?;
         let outcome = self.poll_download();
         if outcome.is_ready() {
@@ -71,8 +77,8 @@ impl Exchange<'_> {
             self.request.deadlines.last_activity = self.connection.context.runtime.now();
         }
         // A client that only waits is watched for its going away.
-        if self.request.body.is_done() && self.connection.stream.poll_peer_closed().is_ready() {
-            return Poll::Ready(Err(ProxyError::DownstreamClosed));
+        if self.request.body.is_done() && self.connection.channel.poll_peer_closed().is_ready() {
+            return Poll::Ready(Err(self.connection.gone()));
         }
         match self.request.deadlines.poll(&self.connection.timer) {
             Some(error) => Poll::Ready(Err(error)),
@@ -84,14 +90,14 @@ impl Exchange<'_> {
         if self.request.body.is_done() || self.upload_broken {
             return Ok(());
         }
-        let Connection { context, stream: downstream, .. } = self.connection;
-        let limit = wire::watermark(self.upstream.cluster().config().per_connection_buffer_limit_bytes);
+        let Connection { context, channel: downstream, .. } = self.connection;
+        let limit = wire::upstream_watermark(self.upstream);
         let body = &self.request.body;
         let (sent, pauses, resumes) = (body.sent_bytes, body.pauses, body.resumes);
         let outcome = self.request.body.poll(
             &context.runtime,
             downstream,
-            self.upstream.stream(),
+            self.upstream.channel(),
             limit,
             &mut self.stream.request_trailers,
         );
@@ -113,7 +119,7 @@ impl Exchange<'_> {
                 self.request_is_complete(now);
                 Ok(())
             }
-            Poll::Ready(Err(CopyError::SourceGone)) => Err(ProxyError::DownstreamClosed),
+            Poll::Ready(Err(CopyError::SourceGone)) => Err(self.connection.gone()),
             Poll::Ready(Err(CopyError::Body(error))) => Err(ProxyError::RequestBody(error)),
             Poll::Ready(Err(CopyError::SinkGone | CopyError::Exhausted)) => {
                 self.upload_broken = true;
@@ -147,7 +153,10 @@ impl Exchange<'_> {
     /// Reads heads until the final one has been sent on.
     fn poll_head(&mut self) -> Poll<Result<Option<Ended>, ProxyError>> {
         let Download::Head(reader) = &mut self.state else { return Poll::Ready(Ok(None)) };
-        let upstream = self.upstream.stream();
+        let upstream = match self.upstream.channel() {
+            Channel::Connection(upstream) => upstream,
+            Channel::Stream(upstream) => return self.poll_stream_head(upstream),
+        };
         let now = self.connection.context.runtime.now();
         let mut chunk = match upstream.poll_recv() {
             Poll::Ready(Ok(Some(chunk))) => chunk,
@@ -176,6 +185,54 @@ impl Exchange<'_> {
             Ok(meta) => meta,
             Err(error) => return Poll::Ready(Err(self.refused(error))),
         };
+        self.take_head(meta, now)
+    }
+
+    /// Takes over the next head of the response on a stream.
+    fn poll_stream_head(&mut self, upstream: &Http2Stream) -> Poll<Result<Option<Ended>, ProxyError>> {
+        let asked = self.request.meta.asked();
+        let now = self.connection.context.runtime.now();
+        self.stream.response.clear();
+        let received = upstream.poll_response(&mut self.stream.response, asked, &self.response_limits);
+        let meta = match received {
+            Poll::Ready(Ok(meta)) => meta,
+            Poll::Ready(Err(StreamError::Head(error))) => {
+                self.upstream.cluster().stats().inc(ClusterStat::Http2RxMessagingError);
+                return Poll::Ready(Err(self.refused(error)));
+            }
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(self.stream_broke(error, false))),
+            Poll::Pending => return Poll::Pending,
+        };
+        self.request.deadlines.last_activity = now;
+        self.response_begun = true;
+        let bytes = self.stream.response.text_bytes() as u64;
+        self.stream.info.upstream_bytes.header_received += bytes;
+        self.stream.info.upstream_bytes.wire_received += bytes;
+        if meta.kind == ResponseKind::Tunnel && asked.upgrade {
+            // RFC 8441 section 5: what HTTP/1.1 says with 101.
+            self.stream.response.set_status(101);
+            let protocol = self.stream.request.get(&headers::UPGRADE).unwrap_or_default();
+            self.stream.response.set(&headers::UPGRADE, protocol);
+        }
+        self.take_head(meta, now)
+    }
+
+    /// What a stream that broke means.
+    fn stream_broke(&self, error: StreamError, begun: bool) -> ProxyError {
+        match error {
+            StreamError::Reset(_) => ProxyError::UpstreamReset { refused: false, begun },
+            StreamError::Refused | StreamError::GoneAway => {
+                ProxyError::UpstreamReset { refused: true, begun }
+            }
+            StreamError::Closed if begun => ProxyError::UpstreamTruncated,
+            StreamError::Closed => ProxyError::UpstreamClosed { reset: false },
+            StreamError::Protocol | StreamError::Head(_) if begun => ProxyError::UpstreamTruncated,
+            StreamError::Protocol | StreamError::Head(_) => ProxyError::ResponseHeadTruncated,
+        }
+    }
+
+    /// Acts on a head: sends it on, or makes a tunnel.
+    fn take_head(&mut self, meta: ResponseMeta, now: Now) -> Poll<Result<Option<Ended>, ProxyError>> {
         if meta.kind != ResponseKind::Interim {
             self.stream.info.upstream_timing.first_rx_ns = Some(now.0);
         }
@@ -204,6 +261,7 @@ impl Exchange<'_> {
                 let client = Client {
                     is_11: self.request.client_is_11,
                     upgrade,
+                    trailers: self.upstream.takes_trailers(),
                     request_complete: self.request.body.is_done()
                         && !upgrade
                         && asked.method != MethodKind::Connect,
@@ -211,7 +269,12 @@ impl Exchange<'_> {
                 };
                 let Prepared { framing, close_client } =
                     response::send_final(self.connection, self.stream, self.forward, &meta, client)?;
-                let copy = BodyCopy::new(meta.body, self.response_limits, framing);
+                // A stream's end is the body's, whatever length was announced.
+                let read_as = match meta.body {
+                    BodyLength::Length(_) if self.upstream.lease().is_some() => BodyLength::UntilClose,
+                    body => body,
+                };
+                let copy = BodyCopy::new(read_as, self.response_limits, framing);
                 self.state = Download::Body { copy, meta, close_client };
                 Poll::Ready(Ok(None))
             }
@@ -220,12 +283,17 @@ impl Exchange<'_> {
 
     fn poll_body(&mut self) -> Poll<Result<Ended, ProxyError>> {
         let Download::Body { copy, meta, close_client } = &mut self.state else { return Poll::Pending };
-        let Connection { context, stream: downstream, listener, .. } = self.connection;
-        let limit = wire::watermark(listener.config.per_connection_buffer_limit_bytes);
+        let Connection { context, channel: downstream, .. } = self.connection;
+        let limit = self.connection.watermark();
         let (moved, sent) = (copy.wire_bytes, copy.sent_bytes);
         let (pauses, resumes) = (copy.pauses, copy.resumes);
-        let outcome =
-            copy.poll(&context.runtime, self.upstream.stream(), downstream, limit, &mut self.stream.trailers);
+        let outcome = copy.poll(
+            &context.runtime,
+            self.upstream.channel(),
+            downstream,
+            limit,
+            &mut self.stream.trailers,
+        );
         let now = context.runtime.now();
         if copy.wire_bytes != moved {
             self.request.deadlines.last_activity = now;
@@ -251,7 +319,7 @@ impl Exchange<'_> {
                 downstream.flush();
                 self.stream.info.upstream_timing.last_rx_ns = Some(now.0);
                 self.stream.info.downstream_timing.last_tx_ns = Some(now.0);
-                if !self.upstream.cluster().config().http1.enable_trailers {
+                if !self.upstream.takes_trailers() {
                     // Not asked for, so not there: not for the access log either.
                     self.stream.trailers.clear();
                 }
@@ -262,6 +330,14 @@ impl Exchange<'_> {
             Poll::Ready(Err(error)) => {
                 if matches!(error, CopyError::Body(_)) {
                     self.upstream.cluster().stats().inc(ClusterStat::UpstreamCxProtocolError);
+                }
+                if error == CopyError::SourceGone
+                    && let Some(broken) = self.upstream.channel().stream().and_then(|stream| stream.broken())
+                {
+                    return Poll::Ready(Err(self.stream_broke(broken, true)));
+                }
+                if error == CopyError::SinkGone {
+                    return Poll::Ready(Err(self.connection.gone()));
                 }
                 Poll::Ready(Err(error.into()))
             }

@@ -3,10 +3,12 @@
 use super::copy::CopyError;
 use crate::base::limits;
 use crate::buffer::ChunkSize;
+use crate::cluster::pool::UpstreamConnection;
 use crate::config::http::HeaderKeyFormat;
 use crate::protocol::http::head::Head;
-use crate::protocol::http1::encode::{self, EncodeError};
-use crate::protocol::transport::Transport;
+use crate::protocol::http1::encode::{self, EncodeError, ResponseEncoding};
+use crate::protocol::http2::Unsendable;
+use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::Runtime;
 
 /// Envoy's meaning of a buffer limit of zero.
@@ -15,6 +17,34 @@ const NO_LIMIT: usize = usize::MAX / 2;
 /// The high watermark in bytes of a configured buffer limit.
 pub(super) fn watermark(buffer_limit_bytes: u32) -> usize {
     if buffer_limit_bytes == 0 { NO_LIMIT } else { buffer_limit_bytes as usize }
+}
+
+/// Bytes that may wait for an endpoint before reading for it pauses.
+pub(super) fn upstream_watermark(upstream: &UpstreamConnection) -> usize {
+    let limit = watermark(upstream.cluster().config().per_connection_buffer_limit_bytes);
+    match upstream.channel() {
+        Channel::Connection(_) => limit,
+        Channel::Stream(_) => limit.min(limits::LARGE_CHUNK_BYTES),
+    }
+}
+
+/// Queues a response's head for the client; `ends`: no byte follows. Its length, before compression.
+pub(super) fn send_response(
+    runtime: &Runtime,
+    to: &Channel,
+    head: &Head,
+    encoding: &ResponseEncoding,
+    ends: bool,
+) -> Result<usize, SendError> {
+    match to {
+        Channel::Connection(to) => {
+            send_encoded(runtime, to, |room| encode::encode_response(head, encoding, room))
+        }
+        Channel::Stream(to) => match to.send_response(head, encoding.body, ends) {
+            Ok(()) => Ok(head.text_bytes()),
+            Err(Unsendable) => Err(SendError::Unsendable),
+        },
+    }
 }
 
 /// Why a head was not sent.

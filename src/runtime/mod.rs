@@ -23,6 +23,7 @@ mod sys;
 mod task;
 mod tcp;
 mod timer;
+mod waker;
 
 #[cfg(test)]
 mod tests;

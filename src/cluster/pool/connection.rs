@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
+use super::http2::Lease;
 use crate::base::clock::Now;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
-use crate::protocol::transport::Transport;
+use crate::protocol::http2::Stream;
+use crate::protocol::transport::{Channel, Transport};
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
 
 /// Why there is no connection.
@@ -19,10 +20,12 @@ pub enum ConnectError {
     Failed(i32),
 }
 
-/// A connection to a host.
+/// A connection to a host, or one stream of a connection that others share: what carries one request at a time.
 #[derive(Debug)]
 pub struct UpstreamConnection {
-    stream: Transport,
+    channel: Channel,
+    /// Its place on the connection that it shares; `None`: the connection is its own.
+    lease: Option<Lease>,
     /// Our end, asked for once: every request's record names it.
     local: Option<SocketAddr>,
     cluster: Rc<Cluster>,
@@ -36,18 +39,21 @@ pub struct UpstreamConnection {
 }
 
 impl UpstreamConnection {
-    pub(super) fn new(stream: Transport, cluster: &Rc<Cluster>, host: &Rc<Host>, id: u64, now: Now) -> Self {
+    pub(super) fn new(
+        transport: Transport,
+        cluster: &Rc<Cluster>,
+        host: &Rc<Host>,
+        id: u64,
+        now: Now,
+    ) -> Self {
         // Before anything is counted, so that the count and its drop cannot be parted.
-        let local = stream.local_addr().ok();
-        let stats = cluster.stats();
-        stats.inc(ClusterStat::UpstreamCxTotal);
-        stats.inc(ClusterStat::UpstreamCxHttp1Total);
-        stats.gauge_inc(ClusterStat::UpstreamCxActive);
-        host.stats().inc(HostStat::CxTotal);
-        host.stats().gauge_inc(HostStat::CxActive);
+        let local = transport.local_addr().ok();
+        cluster.stats().inc(ClusterStat::UpstreamCxHttp1Total);
+        count_opened(cluster, host);
         Self {
             local,
-            stream,
+            channel: transport.into(),
+            lease: None,
             cluster: Rc::clone(cluster),
             host: Rc::clone(host),
             id,
@@ -59,9 +65,42 @@ impl UpstreamConnection {
         }
     }
 
+    /// A stream of a connection that is counted by itself.
+    pub(super) fn stream(
+        stream: Stream,
+        lease: Lease,
+        cluster: &Rc<Cluster>,
+        host: &Rc<Host>,
+        now: Now,
+    ) -> Self {
+        Self {
+            local: lease.local_address(),
+            channel: stream.into(),
+            id: lease.id(),
+            opened: lease.opened(),
+            lease: Some(lease),
+            cluster: Rc::clone(cluster),
+            host: Rc::clone(host),
+            idle_since: now,
+            requests: 0,
+            active: false,
+            closed_by_peer: false,
+        }
+    }
+
     /// Its bytes.
-    pub fn stream(&self) -> &Transport {
-        &self.stream
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// Whether the endpoint's trailers pass, and it takes ours.
+    pub fn takes_trailers(&self) -> bool {
+        self.lease.is_some() || self.cluster.config().http1.enable_trailers
+    }
+
+    /// The place on a connection that others share.
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
     }
 
     /// The host it leads to.
@@ -127,33 +166,25 @@ impl UpstreamConnection {
     }
 }
 
-/// Counts a connection that was never there, as Envoy does: made, and gone at once; the
-/// request it was for failed.
-pub(super) fn count_failed(cluster: &Cluster, host: &Host, lived: Duration, timed_out: bool) {
-    let stats = cluster.stats();
-    let side =
-        if timed_out { ClusterStat::UpstreamCxDestroyLocal } else { ClusterStat::UpstreamCxDestroyRemote };
-    for counter in [
-        ClusterStat::UpstreamCxTotal,
-        ClusterStat::UpstreamCxHttp1Total,
-        ClusterStat::UpstreamCxConnectFail,
-        ClusterStat::UpstreamCxDestroy,
-        side,
-    ] {
-        stats.inc(counter);
-    }
-    if timed_out {
-        stats.inc(ClusterStat::UpstreamCxConnectTimeout);
-    }
-    stats.record(ClusterHistogram::UpstreamCxLengthMs, u64::try_from(lived.as_millis()).unwrap_or(u64::MAX));
+/// Counts a connection that is there.
+pub(super) fn count_opened(cluster: &Cluster, host: &Host) {
+    cluster.stats().inc(ClusterStat::UpstreamCxTotal);
+    cluster.stats().gauge_inc(ClusterStat::UpstreamCxActive);
     host.stats().inc(HostStat::CxTotal);
-    host.stats().inc(HostStat::CxConnectFail);
-    host.stats().inc(HostStat::RqError);
+    host.stats().gauge_inc(HostStat::CxActive);
 }
 
 impl Drop for UpstreamConnection {
     fn drop(&mut self) {
         let stats = self.cluster.stats();
+        if self.lease.is_some() {
+            // The connection is the others' too: only the request ends.
+            if self.active {
+                stats.gauge_dec(ClusterStat::UpstreamRqActive);
+                self.host.stats().gauge_dec(HostStat::RqActive);
+            }
+            return;
+        }
         stats.gauge_dec(ClusterStat::UpstreamCxActive);
         self.host.stats().gauge_dec(HostStat::CxActive);
         stats.inc(ClusterStat::UpstreamCxDestroy);

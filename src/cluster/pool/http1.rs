@@ -6,13 +6,14 @@
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::connection::{ConnectError, UpstreamConnection, count_failed};
+use super::connection::{ConnectError, UpstreamConnection};
+use super::dial::dial;
 use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
-use crate::runtime::{TcpStream, Timer};
-use crate::telemetry::names::{ClusterHistogram, ClusterStat};
+use crate::runtime::Timer;
+use crate::telemetry::names::ClusterStat;
 
 /// An idle connection that is alive as far as can be seen; begins a request on it.
 pub fn checkout(host: &Host) -> Option<UpstreamConnection> {
@@ -35,35 +36,9 @@ pub async fn connect(
     timer: &Timer,
     id: u64,
 ) -> Result<UpstreamConnection, ConnectError> {
-    let runtime = cluster.runtime();
-    let begun = runtime.now();
-    let (source, options) = cluster.bind_for(host.address());
-    let connect = TcpStream::connect(runtime, host.address(), source, options);
-    let stats = cluster.stats();
-    let outcome = timer.at(begun.after(cluster.config().connect_timeout), connect).await;
-    let stream = match outcome {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            if source.is_some() && matches!(errno, libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EACCES) {
-                stats.inc(ClusterStat::BindErrors);
-            }
-            count_failed(cluster, host, runtime.now().since(begun), false);
-            return Err(ConnectError::Failed(errno));
-        }
-        Err(_) => {
-            count_failed(cluster, host, runtime.now().since(begun), true);
-            return Err(ConnectError::Timeout);
-        }
-    };
-    if let Some(keepalive) = cluster.keepalive() {
-        // Probes are a help, not a promise: a refusal is no reason to fail the request.
-        let _ = stream.set_keepalive(keepalive);
-    }
-    let now = runtime.now();
-    let took = u64::try_from(now.since(begun).as_millis()).unwrap_or(u64::MAX);
-    stats.record(ClusterHistogram::UpstreamCxConnectMs, took);
-    let mut connection = UpstreamConnection::new(stream.into(), cluster, host, id, now);
+    let transport = dial(cluster, host, timer, false).await?;
+    let now = cluster.runtime().now();
+    let mut connection = UpstreamConnection::new(transport, cluster, host, id, now);
     connection.begin();
     Ok(connection)
 }
@@ -71,6 +46,9 @@ pub async fn connect(
 /// Ends the request and keeps the connection if it may serve again.
 pub fn checkin(mut connection: UpstreamConnection, now: Now) {
     connection.finish(now);
+    if connection.lease().is_some() {
+        return;
+    }
     let cluster = Rc::clone(connection.cluster());
     let host = Rc::clone(connection.host());
     let options = &cluster.config().common_http;
@@ -86,8 +64,9 @@ pub fn checkin(mut connection: UpstreamConnection, now: Now) {
     if host.is_removed() || std::thread::panicking() || !is_quiet(&mut connection) {
         return;
     }
-    connection.stream().set_bulk(false);
-    connection.stream().watch_by(cluster.keeper());
+    let Some(transport) = connection.channel().connection() else { return };
+    transport.set_bulk(false);
+    transport.watch_by(cluster.keeper());
     cluster.runtime().edit(|| {
         cluster.kept(&host, options.idle_timeout.map(|idle| now.after(idle)));
         let mut idle = host.idle().borrow_mut();
@@ -130,8 +109,8 @@ pub fn sweep(host: &Host, cluster: &Cluster, now: Now) -> Option<Now> {
 
 /// Whether nothing has arrived on a connection that owes us nothing. Registers the current task for what may.
 fn is_quiet(connection: &mut UpstreamConnection) -> bool {
-    match connection.stream().poll_recv() {
-        Poll::Pending if connection.stream().poll_peer_closed().is_pending() => true,
+    match connection.channel().poll_recv() {
+        Poll::Pending if connection.channel().poll_peer_closed().is_pending() => true,
         Poll::Ready(Ok(Some(_))) => {
             // Bytes without a request: an answer to nothing could be taken for the answer to the next.
             connection.cluster().stats().inc(ClusterStat::UpstreamCxProtocolError);

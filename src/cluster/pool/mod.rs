@@ -1,6 +1,9 @@
-//! Connections to a host: opened on demand, kept while idle, most recently used first.
+//! Connections to a host: opened on demand, kept while idle; of HTTP/1.1 the most recently used first, of HTTP/2 shared.
 mod connection;
+mod dial;
 mod http1;
+mod http2;
 
 pub use connection::{ConnectError, UpstreamConnection};
 pub use http1::{checkin, checkout, connect, sweep};
+pub use http2::{Lease, SharedConnections, acquire, checkout_shared};

@@ -297,6 +297,13 @@ impl Head {
         });
     }
 
+    /// Takes a received header whose name and value are not in the text yet.
+    pub(in crate::protocol) fn push_received_text(&mut self, name: &[u8], value: &[u8]) {
+        debug_assert!(name.len() <= NAME_BYTES_MAX);
+        let (name_span, value) = (self.store(name), self.store(value));
+        self.push_received(Known::of(name), name_span, value);
+    }
+
     pub(in crate::protocol) fn set_method_span(&mut self, span: Span) {
         self.method = span;
     }

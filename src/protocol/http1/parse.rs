@@ -283,7 +283,7 @@ fn classify(method: &[u8], target: &[u8], allow_absolute_url: bool) -> Result<Ta
     })
 }
 
-fn is_barred_from_trailers(known: Known) -> bool {
+pub(in crate::protocol) fn is_barred_from_trailers(known: Known) -> bool {
     matches!(
         known,
         Known::CONNECTION

@@ -33,6 +33,12 @@ impl From<TcpStream> for Transport {
     }
 }
 
+impl AsRef<Self> for Transport {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl Transport {
     /// The socket below.
     #[inline]

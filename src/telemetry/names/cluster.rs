@@ -7,6 +7,15 @@ super::metrics! {
     ClusterStat {
         BindErrors Counter "bind_errors",
         Http1DroppedHeadersWithUnderscores Counter "http1.dropped_headers_with_underscores",
+        Http2GoawaySent Counter "http2.goaway_sent",
+        Http2InboundEmptyFramesFlood Counter "http2.inbound_empty_frames_flood",
+        Http2InboundPriorityFramesFlood Counter "http2.inbound_priority_frames_flood",
+        Http2InboundWindowUpdateFramesFlood Counter "http2.inbound_window_update_frames_flood",
+        Http2KeepaliveTimeout Counter "http2.keepalive_timeout",
+        Http2OutboundControlFlood Counter "http2.outbound_control_flood",
+        Http2RxMessagingError Counter "http2.rx_messaging_error",
+        Http2RxReset Counter "http2.rx_reset",
+        Http2TxReset Counter "http2.tx_reset",
         LbHealthyPanic Counter "lb_healthy_panic",
         MaxHostWeight Gauge "max_host_weight",
         MembershipChange Counter "membership_change",
@@ -43,6 +52,7 @@ super::metrics! {
         UpstreamCxDestroyRemoteWithActiveRq Counter "upstream_cx_destroy_remote_with_active_rq",
         UpstreamCxDestroyWithActiveRq Counter "upstream_cx_destroy_with_active_rq",
         UpstreamCxHttp1Total Counter "upstream_cx_http1_total",
+        UpstreamCxHttp2Total Counter "upstream_cx_http2_total",
         UpstreamCxIdleTimeout Counter "upstream_cx_idle_timeout",
         UpstreamCxMaxDurationReached Counter "upstream_cx_max_duration_reached",
         UpstreamCxMaxRequests Counter "upstream_cx_max_requests",
@@ -72,6 +82,8 @@ super::metrics! {
         /// Ours: retries because a reused connection died before the first byte of the response.
         UpstreamRqRetryReusedConnection Counter "upstream_rq_retry_reused_connection",
         UpstreamRqRetrySuccess Counter "upstream_rq_retry_success",
+        /// Ours: retries because the endpoint refused a stream without a look at it (REFUSED_STREAM, GOAWAY).
+        UpstreamRqRetryUnprocessed Counter "upstream_rq_retry_unprocessed",
         UpstreamRqRxReset Counter "upstream_rq_rx_reset",
         UpstreamRqTimeout Counter "upstream_rq_timeout",
         UpstreamRqTotal Counter "upstream_rq_total",

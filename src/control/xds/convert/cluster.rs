@@ -5,11 +5,12 @@ use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::{json_object, type_name};
-use super::{dns, endpoint, http, http_filter, socket, tls};
+use super::{dns, endpoint, http, http_filter, http2, socket, tls};
 use crate::config::cluster::{
     CircuitBreakers, Cluster, CommonLbConfig, Discovery, LoadBalancingPolicy, LocalityMode, Thresholds,
 };
 use crate::config::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
+use crate::config::http2::{Http2ProtocolOptions, UpstreamProtocol};
 use crate::config::listener::BUFFER_LIMIT_BYTES_DEFAULT;
 use crate::config::tls::TransportSocketMatch;
 use crate::control::xds::pb::{self, EnumName, Named};
@@ -20,7 +21,7 @@ use pb::cluster::{
 };
 use pb::extensions::{
     HttpProtocolOptionsExplicitHttpConfigProtocolConfigOneOf as ExplicitProtocol,
-    HttpProtocolOptionsUpstreamProtocolOptionsOneOf as UpstreamProtocol,
+    HttpProtocolOptionsUpstreamProtocolOptionsOneOf as UpstreamOptions,
 };
 
 /// Prefix of the names of fields and enum values of a cluster in findings.
@@ -38,7 +39,8 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             connect_timeout, per_connection_buffer_limit_bytes,
             lb_policy = "ROUND_ROBIN; others are not implemented yet", load_assignment, max_requests_per_connection,
             circuit_breakers, common_http_protocol_options, http_protocol_options,
-            typed_extension_protocol_options = "HttpProtocolOptions with HTTP/1; HTTP/2, HTTP/3 and AUTO are refused",
+            http2_protocol_options,
+            typed_extension_protocol_options = "HttpProtocolOptions with HTTP/1 and HTTP/2; HTTP/3 and AUTO are refused",
             dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers,
             use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config, wait_for_warm_on_init,
             upstream_bind_config, common_lb_config, lb_config, transport_socket = "raw_buffer and TLS; others are refused",
@@ -54,7 +56,7 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
         not_yet: stats_matcher, health_checks, outlier_detection, per_connection_buffer_high_watermark_timeout,
             lrs_server, track_cluster_stats, preconnect_policy, queuing_policies,
             connection_pool_per_downstream_connection;
-        refused: transport_socket_matcher, http2_protocol_options = "HTTP/1 only",
+        refused: transport_socket_matcher,
             lb_subset_config, filters = "no network filters towards endpoints", upstream_config;
     });
     let mut cluster = Cluster::new(&name);
@@ -91,16 +93,28 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
     }
 
     let options = extension_options(at, typed_extension_protocol_options);
-    let (common_http, http1) = options.unwrap_or_else(|| {
+    let HttpOptions { common, http1, http2, protocol } = options.unwrap_or_else(|| {
         let selection: ClusterClusterProtocolSelection =
             at.enumeration("protocol_selection", protocol_selection);
-        // With HTTP/1 clients only, the downstream's protocol is HTTP/1.
-        let _ = selection;
-        let common = http::common(&at.field("common_http_protocol_options"), common_http_protocol_options);
-        (common, http::http1(&at.field("http_protocol_options"), http_protocol_options).0)
+        let protocol = match selection {
+            ClusterClusterProtocolSelection::UseDownstreamProtocol => UpstreamProtocol::Downstream,
+            // As Envoy: these options, even empty, make it HTTP/2.
+            ClusterClusterProtocolSelection::UseConfiguredProtocol if http2_protocol_options.is_some() => {
+                UpstreamProtocol::Http2
+            }
+            ClusterClusterProtocolSelection::UseConfiguredProtocol => UpstreamProtocol::Http1,
+        };
+        HttpOptions {
+            common: http::common(&at.field("common_http_protocol_options"), common_http_protocol_options),
+            http1: http::http1(&at.field("http_protocol_options"), http_protocol_options).0,
+            http2: http2::http2(&at.field("http2_protocol_options"), http2_protocol_options),
+            protocol,
+        }
     });
-    cluster.common_http = common_http;
+    cluster.common_http = common;
     cluster.http1 = http1;
+    cluster.http2 = http2;
+    cluster.upstream_protocol = protocol;
     if cluster.common_http.max_requests_per_connection.is_none() {
         cluster.common_http.max_requests_per_connection =
             max_requests_per_connection.filter(|count| *count > 0);
@@ -228,11 +242,19 @@ fn custom_discovery(
     Some(dns::from_dns_cluster(at, at.unpack(&any)?))
 }
 
+/// What a cluster says of HTTP.
+struct HttpOptions {
+    common: CommonHttpProtocolOptions,
+    http1: Http1ProtocolOptions,
+    http2: Http2ProtocolOptions,
+    protocol: UpstreamProtocol,
+}
+
 /// What the cluster's `HttpProtocolOptions` say; `None` without them.
 fn extension_options(
     at: &At<'_>,
     options: std::collections::BTreeMap<String, pb::google::Any>,
-) -> Option<(CommonHttpProtocolOptions, Http1ProtocolOptions)> {
+) -> Option<HttpOptions> {
     let mut found = None;
     for (key, any) in &options {
         let at = &at.key("typed_extension_protocol_options", key);
@@ -248,13 +270,10 @@ fn extension_options(
     found
 }
 
-fn http_protocol_options(
-    at: &At<'_>,
-    message: pb::extensions::HttpProtocolOptions,
-) -> (CommonHttpProtocolOptions, Http1ProtocolOptions) {
+fn http_protocol_options(at: &At<'_>, message: pb::extensions::HttpProtocolOptions) -> HttpOptions {
     const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.";
     classify!(at, message => pb::extensions::HttpProtocolOptions {
-        implemented: common_http_protocol_options, upstream_protocol_options = "with HTTP/1; auto_config is refused",
+        implemented: common_http_protocol_options, upstream_protocol_options = "HTTP/1 and HTTP/2; auto_config is refused",
             http_filters = "empty, or the upstream codec alone; others are refused";
         no_effect: upstream_http_protocol_options = "no TLS to endpoints, so no SNI and no certificates",
             header_validation_config = "headers are always validated",
@@ -265,55 +284,60 @@ fn http_protocol_options(
         http_filter::upstream_filter(&at.item("http_filters", index), filter);
     }
     let common = http::common(&at.field("common_http_protocol_options"), common_http_protocol_options);
-    let http1 = match upstream_protocol_options {
-        Some(UpstreamProtocol::ExplicitHttpConfig(message)) => {
+    let (http1, http2, protocol) = match upstream_protocol_options {
+        Some(UpstreamOptions::ExplicitHttpConfig(message)) => {
             let at = &at.field("explicit_http_config");
             classify!(at, message => pb::extensions::HttpProtocolOptionsExplicitHttpConfig {
-                implemented: protocol_config = "http_protocol_options; HTTP/2 and HTTP/3 are refused";
+                implemented: protocol_config = "HTTP/1 and HTTP/2; HTTP/3 is refused";
             });
-            explicit_http1(at, protocol_config)
+            explicit(at, protocol_config)
         }
-        Some(UpstreamProtocol::UseDownstreamProtocolConfig(message)) => {
+        Some(UpstreamOptions::UseDownstreamProtocolConfig(message)) => {
             let at = &at.field("use_downstream_protocol_config");
             classify!(at, message => pb::extensions::HttpProtocolOptionsUseDownstreamHttpConfig {
-                implemented: http_protocol_options;
-                no_effect: http2_protocol_options = "no HTTP/2 client", http3_protocol_options = "no HTTP/3 client";
+                implemented: http_protocol_options, http2_protocol_options;
+                no_effect: http3_protocol_options = "no HTTP/3 client";
             });
-            http::http1(&at.field("http_protocol_options"), http_protocol_options).0
+            let http1 = http::http1(&at.field("http_protocol_options"), http_protocol_options).0;
+            let http2 = http2::http2(&at.field("http2_protocol_options"), http2_protocol_options);
+            (http1, http2, UpstreamProtocol::Downstream)
         }
-        Some(UpstreamProtocol::AutoConfig(_)) => {
+        Some(UpstreamOptions::AutoConfig(_)) => {
             at.field("auto_config").found(Class::Refused, format!("{OPTIONS}auto_config"), "no TLS, no ALPN");
-            Http1ProtocolOptions::default()
+            Default::default()
         }
         None => {
             at.error("one of explicit_http_config, use_downstream_protocol_config, auto_config must be set");
-            Http1ProtocolOptions::default()
+            Default::default()
         }
     };
-    (common, http1)
+    HttpOptions { common, http1, http2, protocol }
 }
 
-fn explicit_http1(at: &At<'_>, protocol: Option<ExplicitProtocol>) -> Http1ProtocolOptions {
+fn explicit(
+    at: &At<'_>,
+    protocol: Option<ExplicitProtocol>,
+) -> (Http1ProtocolOptions, Http2ProtocolOptions, UpstreamProtocol) {
     const EXPLICIT: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig.";
     match protocol {
         Some(ExplicitProtocol::HttpProtocolOptions(message)) => {
-            http::http1(&at.field("http_protocol_options"), Some(message)).0
+            let http1 = http::http1(&at.field("http_protocol_options"), Some(message)).0;
+            (http1, Http2ProtocolOptions::default(), UpstreamProtocol::Http1)
         }
-        Some(ExplicitProtocol::Http2ProtocolOptions(_)) => {
-            let field = format!("{EXPLICIT}http2_protocol_options");
-            at.field("http2_protocol_options").found(Class::Refused, field, "HTTP/1 only");
-            Http1ProtocolOptions::default()
+        Some(ExplicitProtocol::Http2ProtocolOptions(message)) => {
+            let http2 = http2::http2(&at.field("http2_protocol_options"), Some(message));
+            (Http1ProtocolOptions::default(), http2, UpstreamProtocol::Http2)
         }
         Some(ExplicitProtocol::Http3ProtocolOptions(_)) => {
             let field = format!("{EXPLICIT}http3_protocol_options");
-            at.field("http3_protocol_options").found(Class::Refused, field, "HTTP/1 only");
-            Http1ProtocolOptions::default()
+            at.field("http3_protocol_options").found(Class::Refused, field, "no QUIC");
+            Default::default()
         }
         None => {
             at.error(
                 "one of http_protocol_options, http2_protocol_options, http3_protocol_options must be set",
             );
-            Http1ProtocolOptions::default()
+            Default::default()
         }
     }
 }

@@ -5,7 +5,7 @@ use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::type_name;
-use super::{access_log, address, format, http, http_filter, route};
+use super::{access_log, address, format, http, http_filter, http2, route};
 use crate::config::access_log::{LocalReplyConfig, ResponseMapper};
 use crate::config::http::{
     ClientCertDetails, CodecType, ForwardClientCertDetails, HttpConnectionManager, InternalAddressConfig,
@@ -20,23 +20,22 @@ use wire::{HttpConnectionManagerRouteSpecifierOneOf, HttpConnectionManagerStripP
 /// `stat_prefix` and everything else of a manager; `None` without a routing table.
 pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Option<HttpConnectionManager> {
     classify!(at, message => wire::HttpConnectionManager {
-        implemented: codec_type = "AUTO and HTTP1, both of which serve HTTP/1 only; others are refused",
+        implemented: codec_type = "AUTO, HTTP1, HTTP2; HTTP3 is refused", http2_protocol_options,
             stat_prefix, route_specifier = "route_config; rds and scoped_routes are refused", http_filters,
             add_user_agent, common_http_protocol_options, http1_safe_max_connection_duration, http_protocol_options,
             server_name, server_header_transformation, scheme_header_transformation, max_request_headers_kb,
             stream_idle_timeout, stream_flush_timeout, request_timeout, request_headers_timeout,
-            delayed_close_timeout, access_log, use_remote_address, xff_num_trusted_hops, internal_address_config,
+            delayed_close_timeout, drain_timeout, access_log, use_remote_address, xff_num_trusted_hops, internal_address_config,
             skip_xff_append, via, generate_request_id, preserve_external_request_id,
             always_set_request_id_in_response, forward_client_cert_details, set_current_client_cert_details,
             proxy_100_continue,
             represent_ipv4_remote_address_as_ipv4_mapped_ipv6, upgrade_configs, normalize_path, merge_slashes,
             path_with_escaped_slashes_action, request_id_extension, local_reply_config, strip_matching_host_port,
             strip_port_mode, strip_trailing_host_dot, append_x_forwarded_port;
-        no_effect: http2_protocol_options = "no HTTP/2", http3_protocol_options = "no HTTP/3",
+        no_effect: http3_protocol_options = "no HTTP/3",
             append_local_overload = "no overload action exists",
             add_proxy_protocol_connection_state = "no PROXY protocol",
-            typed_header_validation_config = "headers are always validated",
-            drain_timeout = "an HTTP/1 connection drains with its next response";
+            typed_header_validation_config = "headers are always validated";
         not_yet: tracing, access_log_flush_interval, flush_access_log_on_new_request, access_log_options,
             proxy_status_config, drain_timeout_jitter, record_route_resolution_stats, stream_error_on_invalid_http_message;
         refused: original_ip_detection_extensions, early_header_mutation_extensions, forward_client_cert_matcher,
@@ -49,6 +48,7 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
 
     let (http1, stream_error) = http::http1(&at.field("http_protocol_options"), http_protocol_options);
     manager.http1 = http1;
+    manager.http2 = http2::http2(&at.field("http2_protocol_options"), http2_protocol_options);
     manager.stream_error_on_invalid_http_message =
         stream_error.or(stream_error_on_invalid_http_message).unwrap_or(false);
     manager.common = http::common(&at.field("common_http_protocol_options"), common_http_protocol_options);
@@ -141,9 +141,9 @@ fn codec_type(at: &At<'_>, value: i32) -> CodecType {
     match at.enumeration("codec_type", value) {
         Wire::Auto => CodecType::Auto,
         Wire::Http1 => CodecType::Http1,
-        other @ (Wire::Http2 | Wire::Http3) => {
-            let name = pb::EnumName::proto_name(other);
-            at.field("codec_type").found(Class::Refused, format!("{FIELD}{name}"), "HTTP/1 only");
+        Wire::Http2 => CodecType::Http2,
+        Wire::Http3 => {
+            at.field("codec_type").found(Class::Refused, format!("{FIELD}HTTP3"), "no QUIC");
             CodecType::Http1
         }
     }

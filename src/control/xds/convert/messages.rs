@@ -57,6 +57,8 @@ messages!(
     pb::http::SubstitutionFormatString,
     pb::http::Http1ProtocolOptions,
     pb::http::Http1ProtocolOptionsHeaderKeyFormat,
+    pb::http::Http2ProtocolOptions,
+    pb::http::KeepaliveSettings,
     pb::http::HttpProtocolOptions,
     pb::http::SchemeHeaderTransformation,
     pb::http::HeaderValueOption,

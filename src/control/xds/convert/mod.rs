@@ -19,6 +19,7 @@ mod endpoint;
 mod fields;
 mod format;
 mod http;
+mod http2;
 mod http_connection_manager;
 mod http_filter;
 mod listener;

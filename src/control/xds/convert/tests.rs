@@ -205,8 +205,8 @@ fn refused_field_is_refused_whatever_is_allowed() {
     let socket = "transport_socket: {name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}";
     for set in [
         ("CLUSTER", socket),
-        ("CLUSTER", "http2_protocol_options: {}"),
-        ("MANAGER", "codec_type: HTTP2"),
+        ("CLUSTER", "http2_protocol_options: {allow_metadata: true}"),
+        ("MANAGER", "codec_type: HTTP3"),
         ("LISTENER", "use_original_dst: true"),
         ("TOP", "dynamic_resources: {lds_config: {ads: {}}}"),
         (

@@ -39,8 +39,8 @@ pub struct Cluster {
     pub common_http_protocol_options: Option<super::http::HttpProtocolOptions>,
     #[prost(message, optional, tag = "13")]
     pub http_protocol_options: Option<super::http::Http1ProtocolOptions>,
-    #[prost(bytes = "vec", optional, tag = "14")]
-    pub http2_protocol_options: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "14")]
+    pub http2_protocol_options: Option<super::http::Http2ProtocolOptions>,
     #[prost(btree_map = "string, message", tag = "36")]
     pub typed_extension_protocol_options: std::collections::BTreeMap<String, super::google::Any>,
     #[prost(message, optional, tag = "16")]

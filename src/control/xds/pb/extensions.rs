@@ -225,8 +225,8 @@ impl super::Named for HttpProtocolOptionsExplicitHttpConfig {
 pub enum HttpProtocolOptionsExplicitHttpConfigProtocolConfigOneOf {
     #[prost(message, tag = "1")]
     HttpProtocolOptions(super::http::Http1ProtocolOptions),
-    #[prost(bytes = "vec", tag = "2")]
-    Http2ProtocolOptions(Vec<u8>),
+    #[prost(message, tag = "2")]
+    Http2ProtocolOptions(super::http::Http2ProtocolOptions),
     #[prost(bytes = "vec", tag = "3")]
     Http3ProtocolOptions(Vec<u8>),
 }
@@ -236,8 +236,8 @@ pub enum HttpProtocolOptionsExplicitHttpConfigProtocolConfigOneOf {
 pub struct HttpProtocolOptionsUseDownstreamHttpConfig {
     #[prost(message, optional, tag = "1")]
     pub http_protocol_options: Option<super::http::Http1ProtocolOptions>,
-    #[prost(bytes = "vec", optional, tag = "2")]
-    pub http2_protocol_options: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "2")]
+    pub http2_protocol_options: Option<super::http::Http2ProtocolOptions>,
     #[prost(bytes = "vec", optional, tag = "3")]
     pub http3_protocol_options: Option<Vec<u8>>,
 }

@@ -72,6 +72,86 @@ pub enum Http1ProtocolOptionsHeaderKeyFormatHeaderFormatOneOf {
     StatefulFormatter(super::core::TypedExtensionConfig),
 }
 
+/// `envoy.config.core.v3.Http2ProtocolOptions`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Http2ProtocolOptions {
+    #[prost(message, optional, tag = "1")]
+    pub hpack_table_size: Option<u32>,
+    #[prost(message, optional, tag = "2")]
+    pub max_concurrent_streams: Option<u32>,
+    #[prost(message, optional, tag = "3")]
+    pub initial_stream_window_size: Option<u32>,
+    #[prost(message, optional, tag = "4")]
+    pub initial_connection_window_size: Option<u32>,
+    #[prost(bool, tag = "5")]
+    pub allow_connect: bool,
+    #[prost(bool, tag = "6")]
+    pub allow_metadata: bool,
+    #[prost(message, optional, tag = "7")]
+    pub max_outbound_frames: Option<u32>,
+    #[prost(message, optional, tag = "8")]
+    pub max_outbound_control_frames: Option<u32>,
+    #[prost(message, optional, tag = "9")]
+    pub max_consecutive_inbound_frames_with_empty_payload: Option<u32>,
+    #[prost(message, optional, tag = "10")]
+    pub max_inbound_priority_frames_per_stream: Option<u32>,
+    #[prost(message, optional, tag = "11")]
+    pub max_inbound_window_update_frames_per_data_frame_sent: Option<u32>,
+    #[prost(bool, tag = "12")]
+    pub stream_error_on_invalid_http_messaging: bool,
+    #[prost(message, optional, tag = "14")]
+    pub override_stream_error_on_invalid_http_message: Option<bool>,
+    #[prost(message, repeated, tag = "13")]
+    pub custom_settings_parameters: Vec<Http2ProtocolOptionsSettingsParameter>,
+    #[prost(message, optional, tag = "15")]
+    pub connection_keepalive: Option<KeepaliveSettings>,
+    #[prost(message, optional, tag = "16")]
+    pub use_oghttp2_codec: Option<bool>,
+    #[prost(message, optional, tag = "17")]
+    pub max_metadata_size: Option<u64>,
+    #[prost(message, optional, tag = "18")]
+    pub enable_huffman_encoding: Option<bool>,
+    #[prost(message, optional, tag = "19")]
+    pub max_header_field_size_kb: Option<u32>,
+    #[prost(message, optional, tag = "20")]
+    pub disallow_obs_text: Option<bool>,
+    #[prost(message, optional, tag = "21")]
+    pub stream_reset_burst: Option<u64>,
+    #[prost(message, optional, tag = "22")]
+    pub stream_reset_rate: Option<u64>,
+}
+impl super::Named for Http2ProtocolOptions {
+    const NAME: &'static str = "envoy.config.core.v3.Http2ProtocolOptions";
+}
+
+/// `envoy.config.core.v3.Http2ProtocolOptions.SettingsParameter`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Http2ProtocolOptionsSettingsParameter {
+    #[prost(message, optional, tag = "1")]
+    pub identifier: Option<u32>,
+    #[prost(message, optional, tag = "2")]
+    pub value: Option<u32>,
+}
+impl super::Named for Http2ProtocolOptionsSettingsParameter {
+    const NAME: &'static str = "envoy.config.core.v3.Http2ProtocolOptions.SettingsParameter";
+}
+
+/// `envoy.config.core.v3.KeepaliveSettings`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct KeepaliveSettings {
+    #[prost(message, optional, tag = "1")]
+    pub interval: Option<super::google::Duration>,
+    #[prost(message, optional, tag = "2")]
+    pub timeout: Option<super::google::Duration>,
+    #[prost(message, optional, tag = "3")]
+    pub interval_jitter: Option<super::types::Percent>,
+    #[prost(message, optional, tag = "4")]
+    pub connection_idle_interval: Option<super::google::Duration>,
+}
+impl super::Named for KeepaliveSettings {
+    const NAME: &'static str = "envoy.config.core.v3.KeepaliveSettings";
+}
+
 /// `envoy.config.core.v3.UpstreamHttpProtocolOptions`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct UpstreamHttpProtocolOptions {

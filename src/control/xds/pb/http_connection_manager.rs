@@ -21,8 +21,8 @@ pub struct HttpConnectionManager {
     pub http1_safe_max_connection_duration: bool,
     #[prost(message, optional, tag = "8")]
     pub http_protocol_options: Option<super::http::Http1ProtocolOptions>,
-    #[prost(bytes = "vec", optional, tag = "9")]
-    pub http2_protocol_options: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "9")]
+    pub http2_protocol_options: Option<super::http::Http2ProtocolOptions>,
     #[prost(bytes = "vec", optional, tag = "44")]
     pub http3_protocol_options: Option<Vec<u8>>,
     #[prost(string, tag = "10")]

@@ -1,0 +1,4 @@
+//! Shell around [`ringway::fuzz::http2_head`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| ringway::fuzz::http2_head(input));

@@ -1,0 +1,339 @@
+//! The HTTP/2 connections of a host: shared by its requests, one stream each.
+//!
+//! A connection lives in a task of its own, from its dialing to its end; a request gets a [`Lease`] of it. Requests that
+//! find no room wait for the one that is being dialed, or have another dialed. A connection that its peer wants to end
+//! (GOAWAY), that is too old, or that has served its number of requests takes no more and goes when its streams have.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::connection::{ConnectError, UpstreamConnection, count_opened};
+use super::dial::dial;
+use crate::base::clock::Now;
+use crate::base::rng::Rng;
+use crate::cluster::host::Host;
+use crate::cluster::local::Cluster;
+use crate::protocol::http2::guard::{Flood, Seen};
+use crate::protocol::http2::keepalive::{Action, Keepalive};
+use crate::protocol::http2::{ClientConnection, Requests, Settings, StreamError};
+use crate::runtime::TaskId;
+use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
+
+/// What a host keeps of its shared connections.
+#[derive(Debug, Default)]
+pub struct SharedConnections {
+    /// Those that take requests.
+    open: RefCell<Vec<Rc<Shared>>>,
+    /// One is being dialed.
+    dialing: Cell<bool>,
+    /// Tasks that wait for room.
+    waiting: RefCell<Vec<TaskId>>,
+    /// Dials that failed so far, and why the last did.
+    failures: Cell<u64>,
+    failure: Cell<Option<ConnectError>>,
+}
+
+/// A connection.
+#[derive(Debug)]
+struct Shared {
+    cluster: Rc<Cluster>,
+    host: Rc<Host>,
+    id: u64,
+    local: Option<SocketAddr>,
+    opened: Now,
+    /// `None`: it takes no more.
+    requests: RefCell<Option<Requests>>,
+    task: Cell<TaskId>,
+    streams: Cell<u32>,
+    served: Cell<u32>,
+    idle_since: Cell<Now>,
+    /// The peer ended it.
+    ended_by_peer: Cell<bool>,
+}
+
+/// A request's place on a connection; given back when dropped.
+#[derive(Debug)]
+pub struct Lease {
+    shared: Rc<Shared>,
+}
+
+/// A stream of a connection that is open and has room.
+pub fn checkout_shared(cluster: &Rc<Cluster>, host: &Rc<Host>) -> Option<UpstreamConnection> {
+    let room = u32::max(cluster.config().http2.max_concurrent_streams, 1);
+    let shared = host.shared().open.borrow().iter().find(|shared| shared.has_room(room)).cloned()?;
+    let stream = shared.requests.borrow().as_ref().map(Requests::stream)?;
+    shared.streams.set(shared.streams.get() + 1);
+    shared.served.set(shared.served.get().saturating_add(1));
+    let options = &cluster.config().common_http;
+    if options.max_requests_per_connection.is_some_and(|max| shared.served.get() >= max) {
+        cluster.stats().inc(ClusterStat::UpstreamCxMaxRequests);
+        shared.retire();
+    }
+    let mut connection =
+        UpstreamConnection::stream(stream, Lease { shared }, cluster, host, cluster.runtime().now());
+    connection.begin();
+    Some(connection)
+}
+
+/// A stream of a connection, once there is one with room.
+///
+/// # Errors
+/// The connection that was dialed for it failed.
+pub async fn acquire(
+    cluster: &Rc<Cluster>,
+    host: &Rc<Host>,
+    next_id: impl Fn() -> u64,
+) -> Result<UpstreamConnection, ConnectError> {
+    let pool = host.shared();
+    let failures = pool.failures.get();
+    poll_fn(|_| {
+        if let Some(connection) = checkout_shared(cluster, host) {
+            return Poll::Ready(Ok(connection));
+        }
+        if pool.failures.get() > failures
+            && let Some(failure) = pool.failure.get()
+        {
+            return Poll::Ready(Err(failure));
+        }
+        let runtime = cluster.runtime();
+        let task = runtime.current_task();
+        let mut waiting = pool.waiting.borrow_mut();
+        if !waiting.contains(&task) {
+            waiting.push(task);
+        }
+        drop(waiting);
+        if !pool.dialing.replace(true) {
+            runtime.spawn_isolated(serve(Rc::clone(cluster), Rc::clone(host), next_id()));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+impl SharedConnections {
+    fn wake(&self, cluster: &Cluster) {
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        waiting.into_iter().for_each(|task| cluster.runtime().wake(task));
+    }
+
+    /// Has all of them go once their streams have.
+    pub(in crate::cluster) fn retire_all(&self) {
+        let open = std::mem::take(&mut *self.open.borrow_mut());
+        open.iter().for_each(|shared| shared.retire());
+    }
+}
+
+/// Marks that a connection is being dialed; over when dropped, however that comes.
+struct Dialing<'a>(&'a Rc<Cluster>, &'a Rc<Host>);
+
+impl Drop for Dialing<'_> {
+    fn drop(&mut self) {
+        let pool = self.1.shared();
+        pool.dialing.set(false);
+        pool.wake(self.0);
+    }
+}
+
+/// The life of a connection.
+async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64) {
+    let runtime = cluster.runtime().clone();
+    let timer = runtime.timer();
+    let dialing = Dialing(&cluster, &host);
+    let fail = |error| {
+        host.shared().failure.set(Some(error));
+        host.shared().failures.set(host.shared().failures.get() + 1);
+    };
+    let transport = match dial(&cluster, &host, &timer, true).await {
+        Ok(transport) => transport,
+        Err(error) => return fail(error),
+    };
+    let shared = Rc::new(Shared::new(&cluster, &host, id, transport.local_addr().ok(), runtime.now()));
+    shared.task.set(runtime.current_task());
+    let common = &cluster.config().common_http;
+    let settings =
+        Settings::of(&cluster.config().http2, common.max_response_headers_kb, common.max_headers_count);
+    let (requests, mut connection) = match ClientConnection::open(&runtime, transport, &settings).await {
+        Ok(opened) => opened,
+        Err(_) => return fail(ConnectError::Failed(libc::ECONNRESET)),
+    };
+    *shared.requests.borrow_mut() = Some(requests);
+    host.shared().open.borrow_mut().push(Rc::clone(&shared));
+    drop(dialing);
+    // Whatever ends the task, a panic too: nobody finds the connection any more.
+    let _listed = Listed(&shared);
+    let mut random = Rng::from_seed(id);
+    let mut fraction = move || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    let mut keepalive =
+        Keepalive::new(cluster.config().http2.connection_keepalive, runtime.now(), fraction());
+    let mut counted = Seen::default();
+    let ended = poll_fn(|_| {
+        let ended = connection.poll();
+        count_seen(&cluster, &mut counted, connection.seen());
+        if ended.is_ready() {
+            return ended;
+        }
+        let now = runtime.now();
+        shared.retire_when_due(&timer, now);
+        loop {
+            let answered = connection.poll_pong().is_ready();
+            match keepalive.poll(now, answered, fraction()) {
+                Action::Ping => {
+                    connection.ping();
+                    // The codec sends it when it is polled.
+                    runtime.wake(runtime.current_task());
+                }
+                Action::Dead => {
+                    cluster.stats().inc(ClusterStat::Http2KeepaliveTimeout);
+                    return Poll::Ready(Some(StreamError::Closed));
+                }
+                Action::Wait(None) => return Poll::Pending,
+                Action::Wait(Some(due)) if timer.poll_at(due).is_pending() => return Poll::Pending,
+                Action::Wait(Some(_)) => {}
+            }
+        }
+    })
+    .await;
+    if let Some(flood) = connection.flood() {
+        cluster.stats().inc(match flood {
+            Flood::Empty => ClusterStat::Http2InboundEmptyFramesFlood,
+            Flood::Priority => ClusterStat::Http2InboundPriorityFramesFlood,
+            Flood::WindowUpdate => ClusterStat::Http2InboundWindowUpdateFramesFlood,
+            Flood::Control => ClusterStat::Http2OutboundControlFlood,
+        });
+    }
+    match ended {
+        Some(StreamError::Protocol) => cluster.stats().inc(ClusterStat::UpstreamCxProtocolError),
+        Some(_) => shared.ended_by_peer.set(true),
+        None => {}
+    }
+}
+
+/// Takes over into the cluster's counters what was seen since the last time.
+fn count_seen(cluster: &Cluster, counted: &mut Seen, seen: Seen) {
+    let stats = cluster.stats();
+    stats.add(ClusterStat::UpstreamCxRxBytesTotal, seen.bytes_received - counted.bytes_received);
+    stats.add(ClusterStat::UpstreamCxTxBytesTotal, seen.bytes_sent - counted.bytes_sent);
+    stats.add(ClusterStat::Http2RxReset, seen.resets_received - counted.resets_received);
+    stats.add(ClusterStat::Http2TxReset, seen.resets_sent - counted.resets_sent);
+    stats.add(ClusterStat::Http2GoawaySent, seen.goaways_sent - counted.goaways_sent);
+    *counted = seen;
+}
+
+/// A connection on its host's list.
+struct Listed<'a>(&'a Rc<Shared>);
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.0.retire();
+        self.0.host.shared().wake(&self.0.cluster);
+    }
+}
+
+impl Shared {
+    fn new(cluster: &Rc<Cluster>, host: &Rc<Host>, id: u64, local: Option<SocketAddr>, now: Now) -> Self {
+        cluster.stats().inc(ClusterStat::UpstreamCxHttp2Total);
+        count_opened(cluster, host);
+        Self {
+            cluster: Rc::clone(cluster),
+            host: Rc::clone(host),
+            id,
+            local,
+            opened: now,
+            requests: RefCell::default(),
+            task: Cell::new(TaskId::NONE),
+            streams: Cell::new(0),
+            served: Cell::new(0),
+            idle_since: Cell::new(now),
+            ended_by_peer: Cell::new(false),
+        }
+    }
+
+    fn has_room(&self, room: u32) -> bool {
+        let streams = self.streams.get();
+        let peers = self.requests.borrow().as_ref().map_or(0, Requests::streams_max);
+        streams < room && (streams as usize) < peers
+    }
+
+    /// Takes no more requests; ends once the present ones have.
+    fn retire(self: &Rc<Self>) {
+        self.host.shared().open.borrow_mut().retain(|other| !Rc::ptr_eq(other, self));
+        let requests = self.requests.borrow_mut().take();
+        drop(requests);
+        self.cluster.runtime().wake(self.task.get());
+    }
+
+    fn retire_when_due(self: &Rc<Self>, timer: &crate::runtime::Timer, now: Now) {
+        if self.requests.borrow().is_none() {
+            return;
+        }
+        let options = &self.cluster.config().common_http;
+        let passed = |due: Now| now >= due || timer.poll_at(due).is_ready();
+        if options.max_connection_duration.is_some_and(|max| passed(self.opened.after(max))) {
+            self.cluster.stats().inc(ClusterStat::UpstreamCxMaxDurationReached);
+            self.retire();
+        } else if self.streams.get() == 0
+            && options.idle_timeout.is_some_and(|max| passed(self.idle_since.get().after(max)))
+        {
+            self.cluster.stats().inc(ClusterStat::UpstreamCxIdleTimeout);
+            self.retire();
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let stats = self.cluster.stats();
+        stats.gauge_dec(ClusterStat::UpstreamCxActive);
+        self.host.stats().gauge_dec(HostStat::CxActive);
+        stats.inc(ClusterStat::UpstreamCxDestroy);
+        let (side, side_active) = if self.ended_by_peer.get() {
+            (ClusterStat::UpstreamCxDestroyRemote, ClusterStat::UpstreamCxDestroyRemoteWithActiveRq)
+        } else {
+            (ClusterStat::UpstreamCxDestroyLocal, ClusterStat::UpstreamCxDestroyLocalWithActiveRq)
+        };
+        stats.inc(side);
+        if self.streams.get() > 0 {
+            stats.inc(ClusterStat::UpstreamCxDestroyWithActiveRq);
+            stats.inc(side_active);
+        }
+        let lived = self.cluster.runtime().now().since(self.opened).as_millis();
+        stats.record(ClusterHistogram::UpstreamCxLengthMs, u64::try_from(lived).unwrap_or(u64::MAX));
+        stats.record(ClusterHistogram::UpstreamRqPerCx, u64::from(self.served.get()));
+    }
+}
+
+impl Lease {
+    pub(super) fn id(&self) -> u64 {
+        self.shared.id
+    }
+
+    pub(super) fn opened(&self) -> Now {
+        self.shared.opened
+    }
+
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        self.shared.local
+    }
+
+    /// The peer takes no more requests on this connection.
+    pub fn retire(&self) {
+        self.shared.cluster.stats().inc(ClusterStat::UpstreamCxCloseNotify);
+        self.shared.retire();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let shared = &self.shared;
+        shared.streams.set(shared.streams.get() - 1);
+        let runtime = shared.cluster.runtime();
+        if shared.streams.get() == 0 {
+            shared.idle_since.set(runtime.now());
+            runtime.wake(shared.task.get());
+        }
+        shared.host.shared().wake(&shared.cluster);
+    }
+}

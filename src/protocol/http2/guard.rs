@@ -1,0 +1,321 @@
+//! Counts the frames of a connection where the codec does not, and says when there are too many of a kind.
+//!
+//! Sees every byte in both directions beside the codec and reads frame headers only (RFC 9113 section 4.1). Pure: bytes and
+//! `now` in, a verdict out. Its state is a few numbers, whatever arrives. The limits and their formulas are Envoy's.
+
+use crate::base::clock::Now;
+
+/// What a client sends first (RFC 9113 section 3.4).
+pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+const FRAME_HEADER_BYTES: usize = 9;
+const END_STREAM: u8 = 1;
+const SECOND_NS: u64 = 1_000_000_000;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+/// Limits of one connection. Source: Envoy `core.v3.Http2ProtocolOptions`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Frames without content and without an end in a row. Source:
+    /// `max_consecutive_inbound_frames_with_empty_payload`.
+    pub empty_in_a_row_max: u32,
+    /// Source: `max_inbound_priority_frames_per_stream`.
+    pub priority_per_stream_max: u32,
+    /// Source: `max_inbound_window_update_frames_per_data_frame_sent`.
+    pub window_updates_per_data_max: u32,
+    /// SETTINGS, PING and unknown frames within a second. Source: `max_outbound_control_frames`: each asks for an answer.
+    pub control_per_second_max: u32,
+}
+
+/// Which limit was passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flood {
+    Empty,
+    Priority,
+    WindowUpdate,
+    Control,
+}
+
+/// What was seen so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub resets_received: u64,
+    pub resets_sent: u64,
+    pub goaways_sent: u64,
+    /// Requests begun, by either side.
+    pub streams: u64,
+}
+
+/// The watch over one connection.
+#[derive(Debug)]
+pub struct Guard {
+    limits: Limits,
+    inbound: Scanner,
+    outbound: Scanner,
+    seen: Seen,
+    /// Highest stream a request was seen on.
+    last_stream: u32,
+    empty_in_a_row: u32,
+    priorities: u64,
+    window_updates: u64,
+    data_sent: u64,
+    controls: u32,
+    controls_since: Now,
+}
+
+/// The header of one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Frame {
+    length: u32,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+/// Finds frame headers in a stream of bytes, however it is cut.
+#[derive(Clone, Copy, Debug, Default)]
+struct Scanner {
+    header: [u8; FRAME_HEADER_BYTES],
+    have: usize,
+    /// Bytes to pass over: the preface, then payloads.
+    skip: u32,
+}
+
+impl Guard {
+    /// A watch over a connection of which a client has sent nothing. `is_server`: the peer is the client.
+    pub fn new(limits: Limits, is_server: bool, now: Now) -> Self {
+        let preface = |there: bool| Scanner {
+            skip: if there { PREFACE.len() as u32 } else { 0 },
+            ..Scanner::default()
+        };
+        Self {
+            limits,
+            inbound: preface(is_server),
+            outbound: preface(!is_server),
+            seen: Seen::default(),
+            last_stream: 0,
+            empty_in_a_row: 0,
+            priorities: 0,
+            window_updates: 0,
+            data_sent: 0,
+            controls: 0,
+            controls_since: now,
+        }
+    }
+
+    /// What was seen so far.
+    pub fn seen(&self) -> Seen {
+        self.seen
+    }
+
+    /// Takes note of received bytes.
+    ///
+    /// # Errors
+    /// The limit that they pass. The connection is to end.
+    pub fn received(&mut self, mut bytes: &[u8], now: Now) -> Result<(), Flood> {
+        self.seen.bytes_received += bytes.len() as u64;
+        while let Some(frame) = self.inbound.next(&mut bytes) {
+            self.received_frame(frame, now)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of bytes that are sent.
+    pub fn sent(&mut self, mut bytes: &[u8]) {
+        self.seen.bytes_sent += bytes.len() as u64;
+        while let Some(frame) = self.outbound.next(&mut bytes) {
+            match frame.kind {
+                DATA => self.data_sent += 1,
+                HEADERS => self.request_on(frame.stream),
+                RST_STREAM => self.seen.resets_sent += 1,
+                GOAWAY => self.seen.goaways_sent += 1,
+                _ => {}
+            }
+        }
+    }
+
+    fn request_on(&mut self, stream: u32) {
+        if stream > self.last_stream {
+            self.last_stream = stream;
+            self.seen.streams += 1;
+        }
+    }
+
+    fn received_frame(&mut self, frame: Frame, now: Now) -> Result<(), Flood> {
+        match frame.kind {
+            DATA | HEADERS | CONTINUATION => {
+                if frame.kind == HEADERS {
+                    self.request_on(frame.stream);
+                }
+                if frame.length > 0 || frame.flags & END_STREAM != 0 && frame.kind != CONTINUATION {
+                    self.empty_in_a_row = 0;
+                    return Ok(());
+                }
+                self.empty_in_a_row += 1;
+                within(
+                    u64::from(self.empty_in_a_row),
+                    u64::from(self.limits.empty_in_a_row_max),
+                    Flood::Empty,
+                )
+            }
+            PRIORITY => {
+                self.priorities += 1;
+                let max = u64::from(self.limits.priority_per_stream_max) * (1 + self.seen.streams);
+                within(self.priorities, max, Flood::Priority)
+            }
+            WINDOW_UPDATE => {
+                self.window_updates += 1;
+                let per_data = u64::from(self.limits.window_updates_per_data_max);
+                let max = 5 + 2 * (self.seen.streams + per_data * self.data_sent);
+                within(self.window_updates, max, Flood::WindowUpdate)
+            }
+            RST_STREAM => {
+                self.seen.resets_received += 1;
+                Ok(())
+            }
+            SETTINGS | PING | 10.. => {
+                if now.0 - self.controls_since.0 >= SECOND_NS {
+                    (self.controls, self.controls_since) = (0, now);
+                }
+                self.controls = self.controls.saturating_add(1);
+                within(
+                    u64::from(self.controls),
+                    u64::from(self.limits.control_per_second_max),
+                    Flood::Control,
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn within(count: u64, max: u64, flood: Flood) -> Result<(), Flood> {
+    if count <= max { Ok(()) } else { Err(flood) }
+}
+
+impl Scanner {
+    /// The next header that ends within `bytes`, which are taken up to its end; all of them when there is none.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
+        let skipped = bytes.len().min(self.skip as usize);
+        self.skip -= skipped as u32;
+        *bytes = &bytes[skipped..];
+        let taken = bytes.len().min(FRAME_HEADER_BYTES - self.have);
+        self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+        self.have += taken;
+        *bytes = &bytes[taken..];
+        if self.have < FRAME_HEADER_BYTES {
+            return None;
+        }
+        let [a, b, c, kind, flags, stream @ ..] = self.header;
+        self.have = 0;
+        self.skip = u32::from_be_bytes([0, a, b, c]);
+        Some(Frame { length: self.skip, kind, flags, stream: u32::from_be_bytes(stream) & (u32::MAX >> 1) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        empty_in_a_row_max: 1,
+        priority_per_stream_max: 3,
+        window_updates_per_data_max: 10,
+        control_per_second_max: 5,
+    };
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: usize) -> Vec<u8> {
+        let mut bytes = (payload as u32).to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend(vec![0; payload]);
+        bytes
+    }
+
+    fn server() -> Guard {
+        let mut guard = Guard::new(LIMITS, true, Now(0));
+        assert_eq!(guard.received(PREFACE, Now(0)), Ok(()));
+        guard
+    }
+
+    #[test]
+    fn received_any_cut_counts_the_same() {
+        let mut all = PREFACE.to_vec();
+        all.extend(frame(SETTINGS, 0, 0, 12));
+        all.extend(frame(HEADERS, 4, 1, 30));
+        all.extend(frame(DATA, 0, 1, 300));
+        all.extend(frame(RST_STREAM, 0, 1, 4));
+        for step in 1..all.len() {
+            let mut guard = Guard::new(LIMITS, true, Now(0));
+            all.chunks(step).for_each(|piece| assert_eq!(guard.received(piece, Now(0)), Ok(())));
+            let Seen { streams, resets_received, bytes_received, .. } = guard.seen();
+            assert_eq!((streams, resets_received, bytes_received), (1, 1, all.len() as u64), "{step}");
+        }
+    }
+
+    #[test]
+    fn empty_frames_in_a_row_are_a_flood_unless_they_end_a_stream() {
+        let mut guard = server();
+        for _ in 0..10 {
+            assert_eq!(guard.received(&frame(DATA, END_STREAM, 1, 0), Now(0)), Ok(()));
+        }
+        assert_eq!(guard.received(&frame(DATA, 0, 3, 0), Now(0)), Ok(()));
+        assert_eq!(guard.received(&frame(DATA, 0, 3, 1), Now(0)), Ok(()));
+        assert_eq!(guard.received(&frame(CONTINUATION, END_STREAM, 3, 0), Now(0)), Ok(()));
+        assert_eq!(guard.received(&frame(DATA, 0, 3, 0), Now(0)), Err(Flood::Empty));
+    }
+
+    #[test]
+    fn priority_frames_are_a_flood_beyond_so_many_per_stream() {
+        let mut guard = server();
+        let priority = frame(PRIORITY, 0, 1, 5);
+        (0..3).for_each(|_| assert_eq!(guard.received(&priority, Now(0)), Ok(())));
+        assert_eq!(guard.received(&frame(HEADERS, 5, 1, 9), Now(0)), Ok(()));
+        (0..3).for_each(|_| assert_eq!(guard.received(&priority, Now(0)), Ok(())));
+        assert_eq!(guard.received(&priority, Now(0)), Err(Flood::Priority));
+    }
+
+    #[test]
+    fn window_updates_are_a_flood_unless_data_was_sent() {
+        let mut guard = server();
+        let update = frame(WINDOW_UPDATE, 0, 0, 4);
+        (0..5).for_each(|_| assert_eq!(guard.received(&update, Now(0)), Ok(())));
+        guard.sent(&frame(DATA, 0, 1, 100));
+        (0..20).for_each(|_| assert_eq!(guard.received(&update, Now(0)), Ok(())));
+        assert_eq!(guard.received(&update, Now(0)), Err(Flood::WindowUpdate));
+    }
+
+    #[test]
+    fn frames_that_ask_for_an_answer_are_a_flood_beyond_so_many_a_second() {
+        for kind in [PING, SETTINGS, 0x42] {
+            let mut guard = server();
+            for second in 0..3 {
+                let now = Now(second * SECOND_NS);
+                (0..5).for_each(|_| assert_eq!(guard.received(&frame(kind, 0, 0, 8), now), Ok(())));
+            }
+            assert_eq!(guard.received(&frame(kind, 0, 0, 8), Now(2 * SECOND_NS)), Err(Flood::Control));
+        }
+    }
+
+    #[test]
+    fn sent_frames_are_counted_behind_the_clients_preface() {
+        let mut guard = Guard::new(LIMITS, false, Now(0));
+        guard.sent(PREFACE);
+        guard.sent(&frame(HEADERS, 5, 1, 20));
+        guard.sent(&frame(RST_STREAM, 0, 1, 4));
+        guard.sent(&frame(GOAWAY, 0, 0, 8));
+        let Seen { streams, resets_sent, goaways_sent, .. } = guard.seen();
+        assert_eq!((streams, resets_sent, goaways_sent), (1, 1, 1));
+    }
+}

@@ -1,0 +1,493 @@
+//! Heads between the codec's maps and [`Head`], both ways, and what they say of their messages.
+//!
+//! Pure. What the codec has let pass is checked for what HTTP/1.1 could not carry or would read otherwise (RFC 9113
+//! sections 8.2, 8.3 and 10.3): white space around values, a `host` beside `:authority`, targets outside the grammar.
+//! An extended CONNECT (RFC 8441) becomes the HTTP/1.1 upgrade that it stands for, and the other way, as in Envoy.
+
+use bytes::Bytes;
+use h2::ext::Protocol;
+use http::header::{HeaderMap, HeaderName as WireName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{Method, Request, Response, StatusCode, request, response};
+
+use crate::protocol::http::body::BodyLength;
+use crate::protocol::http::error::HeadError;
+use crate::protocol::http::head::{Head, Version};
+use crate::protocol::http::headers::{self, HeaderName, Known};
+use crate::protocol::http::validate;
+use crate::protocol::http1::framing::{Asked, MethodKind, RequestMeta, ResponseKind, ResponseMeta};
+use crate::protocol::http1::head_reader::HeadLimits;
+use crate::protocol::http1::parse::is_barred_from_trailers;
+
+/// A head cannot be written as HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsendable;
+
+/// Puts a received request into `head`. `ended`: nothing follows it.
+///
+/// # Errors
+/// The variants about targets, authorities, values and numbers of headers.
+pub(crate) fn take_request(
+    parts: &request::Parts,
+    ended: bool,
+    limits: &HeadLimits,
+    head: &mut Head,
+) -> Result<RequestMeta, HeadError> {
+    head.set_version(Version::Http2);
+    let upgrade = parts.extensions.get::<Protocol>();
+    let is_connect = parts.method == Method::CONNECT && upgrade.is_none();
+    // As Envoy: an extended CONNECT goes the way of HTTP/1.1's upgrades.
+    head.set_method(if upgrade.is_some() { b"GET" } else { parts.method.as_str().as_bytes() });
+    if let Some(scheme) = parts.uri.scheme_str() {
+        head.set_scheme(scheme.to_ascii_lowercase().as_bytes());
+    }
+    if let Some(path) = parts.uri.path_and_query().filter(|_| !is_connect) {
+        head.set_path(path.as_str().as_bytes());
+    }
+    let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+    if let Some(authority) = authority {
+        head.set_authority(authority);
+    }
+    take_fields(&parts.headers, limits, head)?;
+    take_host(&parts.headers, authority, head)?;
+    if is_connect {
+        validate::connect_target(head.authority())?;
+    } else {
+        validate::authority(head.authority())?;
+        validate::path(head.path())?;
+        if head.path() == b"*" && head.method() != b"OPTIONS" {
+            return Err(HeadError::Target);
+        }
+    }
+    let scheme = head.scheme();
+    if !scheme.is_empty() && scheme != b"http" && scheme != b"https" {
+        return Err(HeadError::TargetScheme);
+    }
+    if let Some(protocol) = upgrade {
+        head.set(&headers::UPGRADE, protocol.as_str().as_bytes());
+        head.set(&headers::CONNECTION, b"Upgrade");
+    }
+    let method = match head.method() {
+        b"HEAD" => MethodKind::Head,
+        b"CONNECT" => MethodKind::Connect,
+        _ => MethodKind::Plain,
+    };
+    let expect_continue = !ended && lists(head, &headers::EXPECT, b"100-continue");
+    let te_trailers = lists(head, &headers::TE, b"trailers");
+    let tunnels = upgrade.is_some() || is_connect;
+    if tunnels {
+        head.remove(&headers::CONTENT_LENGTH);
+    }
+    let body = match content_length(head)? {
+        _ if tunnels => BodyLength::None,
+        Some(0) | None if ended => BodyLength::None,
+        // The codec has refused it.
+        Some(_) if ended => return Err(HeadError::ContentLength),
+        Some(bytes) => BodyLength::Length(bytes),
+        None => BodyLength::Chunked,
+    };
+    Ok(RequestMeta {
+        method,
+        body,
+        keep_alive: true,
+        expect_continue,
+        upgrade: upgrade.is_some(),
+        te_trailers,
+    })
+}
+
+/// Puts a received response into `head`. `ended`: nothing follows it.
+///
+/// # Errors
+/// The variants about values, numbers of headers, lengths and statuses.
+pub(crate) fn take_response(
+    parts: &response::Parts,
+    asked: Asked,
+    ended: bool,
+    limits: &HeadLimits,
+    head: &mut Head,
+) -> Result<ResponseMeta, HeadError> {
+    head.set_version(Version::Http2);
+    head.set_status(parts.status.as_u16());
+    take_fields(&parts.headers, limits, head)?;
+    let length = content_length(head)?;
+    let status = parts.status.as_u16();
+    let meta = |kind, body| Ok(ResponseMeta { kind, body, keep_alive: true });
+    match status {
+        // RFC 9113 section 8.6: there is no such response.
+        101 => Err(HeadError::UnexpectedSwitch),
+        100..200 => meta(ResponseKind::Interim, BodyLength::None),
+        200..300 if asked.upgrade || asked.method == MethodKind::Connect => {
+            head.remove(&headers::CONTENT_LENGTH);
+            meta(ResponseKind::Tunnel, BodyLength::UntilClose)
+        }
+        204 if length.is_some_and(|bytes| bytes > 0) => Err(HeadError::BodyNotAllowed),
+        204 | 304 => meta(ResponseKind::Final, BodyLength::None),
+        _ if asked.method == MethodKind::Head || ended => meta(ResponseKind::Final, BodyLength::None),
+        _ => meta(ResponseKind::Final, length.map_or(BodyLength::UntilClose, BodyLength::Length)),
+    }
+}
+
+/// Puts received trailers into an empty head, without the fields that may not stand there.
+///
+/// # Errors
+/// The variants about values and numbers of headers.
+pub(crate) fn take_trailers(
+    map: &HeaderMap,
+    limits: &HeadLimits,
+    trailers: &mut Head,
+) -> Result<(), HeadError> {
+    trailers.clear();
+    take_fields(map, limits, trailers)?;
+    trailers.retain_known(|known| !is_barred_from_trailers(known));
+    Ok(())
+}
+
+fn take_fields(map: &HeaderMap, limits: &HeadLimits, head: &mut Head) -> Result<(), HeadError> {
+    if map.len() > limits.headers_max as usize {
+        return Err(HeadError::TooManyHeaders);
+    }
+    // Each costs its name, its value and the four bytes that HTTP/1.1 puts around them.
+    let bytes: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > limits.bytes_max as usize {
+        return Err(HeadError::TooLarge);
+    }
+    for (name, value) in map {
+        let value = value.as_bytes();
+        check_value(value)?;
+        match Known::of(name.as_str().as_bytes()) {
+            // The authority has its own rules.
+            Some(known) if known.is_pseudo() => {}
+            // RFC 9113 section 8.2.3: crumbs of one header.
+            Some(Known::COOKIE) => head.join(&headers::COOKIE, value, b"; "),
+            _ => head.push_received_text(name.as_str().as_bytes(), value),
+        }
+    }
+    Ok(())
+}
+
+/// What a value may hold (RFC 9113 section 8.2.1): nothing that ends a line or a text, no white space around it, and no
+/// control bytes, which HTTP/1.1 does not carry.
+fn check_value(value: &[u8]) -> Result<(), HeadError> {
+    if value.iter().any(|&byte| byte < b' ' && byte != b'\t' || byte == 0x7f) {
+        return Err(HeadError::ValueControl);
+    }
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    if is_space(value.first()) || is_space(value.last()) { Err(HeadError::ValueControl) } else { Ok(()) }
+}
+
+/// `host` stands in for a missing `:authority`, and must not contradict one.
+fn take_host(map: &HeaderMap, authority: Option<&[u8]>, head: &mut Head) -> Result<(), HeadError> {
+    let mut hosts = map.get_all(http::header::HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(HeadError::HostRepeated);
+    }
+    match (authority, first) {
+        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host.as_bytes()) => {
+            Err(HeadError::Authority)
+        }
+        (None, Some(host)) => {
+            head.set_authority(host.as_bytes());
+            Ok(())
+        }
+        (None, None) => Err(HeadError::HostMissing),
+        (Some(_), _) => Ok(()),
+    }
+}
+
+fn lists(head: &Head, name: &HeaderName, token: &[u8]) -> bool {
+    head.get_all(name).flat_map(validate::list).any(|listed| listed.eq_ignore_ascii_case(token))
+}
+
+fn content_length(head: &Head) -> Result<Option<u64>, HeadError> {
+    let name = &headers::CONTENT_LENGTH;
+    let mut lengths = head.get_all(name);
+    let (first, second) = (lengths.next(), lengths.next());
+    if second.is_some() {
+        return Err(HeadError::ContentLengthRepeated);
+    }
+    first.map(validate::content_length).transpose()
+}
+
+/// The request of `head` for an endpoint, framed as `body`.
+pub(crate) fn request(head: &Head, body: BodyLength) -> Result<Request<()>, Unsendable> {
+    if !head.is_sendable() {
+        return Err(Unsendable);
+    }
+    let upgrade = head.get(&headers::UPGRADE);
+    let is_connect = head.method() == b"CONNECT";
+    let method = if upgrade.is_some() { Method::CONNECT } else { known_method(head.method())? };
+    let mut uri = http::uri::Parts::default();
+    uri.authority = Some(Authority::from_maybe_shared(copy(head.authority())).map_err(|_| Unsendable)?);
+    if !is_connect {
+        uri.scheme = Some(if head.scheme() == b"https" { Scheme::HTTPS } else { Scheme::HTTP });
+        uri.path_and_query =
+            Some(PathAndQuery::from_maybe_shared(copy(head.path())).map_err(|_| Unsendable)?);
+    }
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Unsendable)?;
+    *request.version_mut() = http::Version::HTTP_2;
+    if let Some(protocol) = upgrade {
+        let protocol = std::str::from_utf8(protocol).map_err(|_| Unsendable)?;
+        request.extensions_mut().insert(Protocol::from(protocol));
+    }
+    put_fields(head, body, request.headers_mut())?;
+    Ok(request)
+}
+
+/// The response of `head` for a client, framed as `body`.
+pub(crate) fn response(head: &Head, body: BodyLength) -> Result<Response<()>, Unsendable> {
+    if !head.is_sendable() {
+        return Err(Unsendable);
+    }
+    // RFC 8441 section 5: what HTTP/1.1 says with 101.
+    let status = if head.status() == 101 { 200 } else { head.status() };
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(status).map_err(|_| Unsendable)?;
+    *response.version_mut() = http::Version::HTTP_2;
+    put_fields(head, body, response.headers_mut())?;
+    Ok(response)
+}
+
+/// The trailers of `head`.
+pub(crate) fn trailers(head: &Head) -> Result<HeaderMap, Unsendable> {
+    if !head.is_sendable() {
+        return Err(Unsendable);
+    }
+    let mut map = HeaderMap::with_capacity(head.len());
+    for field in head.fields() {
+        append(&mut map, field.name, field.value)?;
+    }
+    Ok(map)
+}
+
+fn put_fields(head: &Head, body: BodyLength, map: &mut HeaderMap) -> Result<(), Unsendable> {
+    map.reserve(head.len() + 1);
+    for field in head.fields() {
+        match field.known {
+            // RFC 9113 section 8.2.2; the length has one source.
+            Some(
+                Known::CONNECTION
+                | Known::KEEP_ALIVE
+                | Known::PROXY_CONNECTION
+                | Known::TRANSFER_ENCODING
+                | Known::UPGRADE
+                | Known::HTTP2_SETTINGS,
+            ) => {}
+            Some(Known::CONTENT_LENGTH) if body != BodyLength::None => {}
+            Some(Known::TE) if !field.value.eq_ignore_ascii_case(b"trailers") => {}
+            _ => append(map, field.name, field.value)?,
+        }
+    }
+    if let BodyLength::Length(bytes) = body {
+        map.append(http::header::CONTENT_LENGTH, HeaderValue::from(bytes));
+    }
+    Ok(())
+}
+
+fn append(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), Unsendable> {
+    // Takes any case and stores lower case.
+    let name = WireName::from_bytes(name).map_err(|_| Unsendable)?;
+    let value = HeaderValue::from_maybe_shared(copy(validate::trim(value))).map_err(|_| Unsendable)?;
+    map.try_append(name, value).map_err(|_| Unsendable)?;
+    Ok(())
+}
+
+fn known_method(method: &[u8]) -> Result<Method, Unsendable> {
+    Method::from_bytes(method).map_err(|_| Unsendable)
+}
+
+fn copy(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
+/// Response code details of a refused head, in Envoy's words for HTTP/2 where it has some.
+pub const fn details(error: HeadError) -> &'static str {
+    match error {
+        HeadError::TooManyHeaders => "http2.too_many_headers",
+        HeadError::TooLarge | HeadError::NameTooLong => "http2.too_large",
+        HeadError::ValueControl | HeadError::NameBytes => "http2.invalid.header.field",
+        HeadError::HostMissing | HeadError::TargetFragment => error.details(),
+        _ => "http2.violation.of.messaging.rule",
+    }
+}
+
+/// What may be said of a broken stream.
+pub(super) fn describe(error: &h2::Error) -> String {
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes_max: 4096, headers_max: 10 };
+
+    fn request_of(request: request::Builder, ended: bool) -> Result<(RequestMeta, Head), HeadError> {
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let mut head = Head::new();
+        take_request(&parts, ended, &LIMITS, &mut head).map(|meta| (meta, head))
+    }
+
+    fn get() -> request::Builder {
+        Request::get("http://a/p?q")
+    }
+
+    fn refused(request: request::Builder) -> HeadError {
+        request_of(request, true).expect_err("it is refused")
+    }
+
+    fn value(bytes: &[u8]) -> HeaderValue {
+        HeaderValue::from_bytes(bytes).unwrap()
+    }
+
+    #[test]
+    fn request_parts_become_one_head() {
+        let request =
+            get().header("cookie", "a=1").header("x-a", "1").header("cookie", "b=2").header("te", "trailers");
+        let (meta, head) = request_of(request, true).unwrap();
+        assert_eq!(
+            (head.method(), head.path(), head.authority(), head.scheme()),
+            (&b"GET"[..], &b"/p?q"[..], &b"a"[..], &b"http"[..])
+        );
+        assert_eq!(head.get(&headers::COOKIE), Some(&b"a=1; b=2"[..]));
+        assert_eq!((meta.body, meta.te_trailers, meta.upgrade), (BodyLength::None, true, false));
+        assert_eq!(head.version(), Version::Http2);
+    }
+
+    #[test]
+    fn length_of_a_request_body_is_announced_or_not() {
+        let body = |request, ended| request_of(request, ended).unwrap().0.body;
+        assert_eq!(body(get(), false), BodyLength::Chunked);
+        assert_eq!(body(get().header("content-length", "5"), false), BodyLength::Length(5));
+        assert_eq!(body(get().header("content-length", "0"), true), BodyLength::None);
+        assert_eq!(refused(get().header("content-length", "5")), HeadError::ContentLength);
+        assert_eq!(refused(get().header("content-length", "+1")), HeadError::ContentLength);
+        let twice = get().header("content-length", "5").header("content-length", "5");
+        assert_eq!(refused(twice), HeadError::ContentLengthRepeated);
+    }
+
+    #[test]
+    fn values_that_http1_would_read_otherwise_are_refused() {
+        for text in [&b" a"[..], b"a ", b"\ta", b"a\t"] {
+            assert_eq!(refused(get().header("x", value(text))), HeadError::ValueControl, "{text:?}");
+        }
+        for byte in (0..b' ').filter(|&byte| byte != b'\t').chain([0x7f]) {
+            assert_eq!(check_value(&[b'a', byte, b'b']), Err(HeadError::ValueControl), "{byte}");
+        }
+        assert_eq!(check_value(b"a\tb \xff"), Ok(()));
+    }
+
+    #[test]
+    fn host_must_not_contradict_the_authority() {
+        assert_eq!(refused(get().header("host", "b")), HeadError::Authority);
+        assert_eq!(refused(get().header("host", "a").header("host", "a")), HeadError::HostRepeated);
+        let (_, head) = request_of(get().header("host", "A"), true).unwrap();
+        assert_eq!((head.authority(), head.len()), (&b"a"[..], 0));
+        let (_, head) = request_of(Request::get("/p").header("host", "b:1"), true).unwrap();
+        assert_eq!(head.authority(), b"b:1");
+        assert_eq!(refused(Request::get("/p")), HeadError::HostMissing);
+        assert_eq!(refused(Request::get("/p").header("host", "a/b")), HeadError::Authority);
+    }
+
+    #[test]
+    fn targets_outside_the_grammar_are_refused() {
+        assert_eq!(refused(Request::get("http://u@a/")), HeadError::AuthorityUserinfo);
+        assert_eq!(refused(Request::get("ftp://a/")), HeadError::TargetScheme);
+        assert_eq!(refused(Request::get("http://a/*").uri("*").header("host", "a")), HeadError::Target);
+        assert_eq!(refused(Request::connect("a")), HeadError::Target);
+        let (meta, head) = request_of(Request::connect("a:443"), false).unwrap();
+        assert_eq!(
+            (meta.method, head.authority(), head.path()),
+            (MethodKind::Connect, &b"a:443"[..], &b""[..])
+        );
+    }
+
+    #[test]
+    fn heads_beyond_the_limits_are_refused() {
+        let many = (0..11).fold(get(), |request, n| request.header("x", n));
+        assert_eq!(refused(many), HeadError::TooManyHeaders);
+        assert_eq!(refused(get().header("x", "v".repeat(4096))), HeadError::TooLarge);
+    }
+
+    #[test]
+    fn extended_connect_is_an_upgrade_and_goes_out_as_one() {
+        let mut request = Request::connect("http://a/chat").header("sec-websocket-version", "13");
+        request = request.extension(Protocol::from_static("websocket"));
+        let (meta, head) = request_of(request, false).unwrap();
+        assert_eq!((meta.upgrade, meta.method, head.method()), (true, MethodKind::Plain, &b"GET"[..]));
+        assert_eq!(head.get(&headers::UPGRADE), Some(&b"websocket"[..]));
+        let out = super::request(&head, BodyLength::None).unwrap();
+        assert_eq!((out.method(), out.uri().path()), (&Method::CONNECT, "/chat"));
+        assert_eq!(out.extensions().get::<Protocol>().map(Protocol::as_str), Some("websocket"));
+        assert!(out.headers().get("upgrade").is_none() && out.headers().get("connection").is_none());
+    }
+
+    fn response_of(
+        status: u16,
+        length: Option<&str>,
+        asked: Asked,
+        ended: bool,
+    ) -> Result<ResponseMeta, HeadError> {
+        let mut response = Response::builder().status(status);
+        if let Some(length) = length {
+            response = response.header("content-length", length);
+        }
+        let (parts, ()) = response.body(()).unwrap().into_parts();
+        take_response(&parts, asked, ended, &LIMITS, &mut Head::new())
+    }
+
+    #[test]
+    fn response_body_ends_as_status_and_method_say() {
+        let plain = Asked { method: MethodKind::Plain, upgrade: false };
+        let body = |status, length, asked, ended| {
+            response_of(status, length, asked, ended).map(|meta| (meta.kind, meta.body))
+        };
+        assert_eq!(body(200, None, plain, false), Ok((ResponseKind::Final, BodyLength::UntilClose)));
+        assert_eq!(body(200, Some("3"), plain, false), Ok((ResponseKind::Final, BodyLength::Length(3))));
+        assert_eq!(body(200, None, plain, true), Ok((ResponseKind::Final, BodyLength::None)));
+        assert_eq!(body(103, None, plain, false), Ok((ResponseKind::Interim, BodyLength::None)));
+        let head = Asked { method: MethodKind::Head, ..plain };
+        assert_eq!(body(200, Some("3"), head, true), Ok((ResponseKind::Final, BodyLength::None)));
+        let connect = Asked { method: MethodKind::Connect, ..plain };
+        assert_eq!(body(200, None, connect, false), Ok((ResponseKind::Tunnel, BodyLength::UntilClose)));
+        assert_eq!(response_of(101, None, plain, false), Err(HeadError::UnexpectedSwitch));
+        assert_eq!(response_of(204, Some("3"), plain, false), Err(HeadError::BodyNotAllowed));
+    }
+
+    #[test]
+    fn head_goes_out_without_what_concerns_one_connection() {
+        let mut head = Head::new();
+        head.set_status(101);
+        for name in
+            ["Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade", "TE", "X-Kept"]
+        {
+            head.append(&HeaderName::parse(name.as_bytes()).unwrap(), b"v");
+        }
+        head.append(&headers::CONTENT_LENGTH, b"9");
+        let out = response(&head, BodyLength::Length(3)).unwrap();
+        assert_eq!(out.status(), 200);
+        let left: Vec<_> =
+            out.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(left, [("x-kept", &b"v"[..]), ("content-length", b"3")]);
+        let chunked = response(&head, BodyLength::Chunked).unwrap();
+        assert!(chunked.headers().get("content-length").is_none());
+    }
+
+    #[test]
+    fn trailers_pass_but_the_barred_ones() {
+        let mut map = HeaderMap::new();
+        for name in ["grpc-status", "content-length", "te", "host", "x-sum"] {
+            map.insert(WireName::from_bytes(name.as_bytes()).unwrap(), value(b"0"));
+        }
+        let mut head = Head::new();
+        take_trailers(&map, &LIMITS, &mut head).unwrap();
+        let names: Vec<_> = head.iter().map(|(name, _)| name.to_vec()).collect();
+        assert_eq!(names, [b"grpc-status".to_vec(), b"x-sum".to_vec()]);
+        assert_eq!(trailers(&head).unwrap().len(), 2);
+        map.insert("x", value(b" space"));
+        assert_eq!(take_trailers(&map, &LIMITS, &mut head), Err(HeadError::ValueControl));
+    }
+}

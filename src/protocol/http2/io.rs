@@ -1,0 +1,178 @@
+//! The bytes of an HTTP/2 connection as the codec reads and writes them: tokio's traits over a [`Transport`].
+//!
+//! Reads copy out of received chunks; what does not fit stays unread. Writes copy into chunks until so much waits for the
+//! kernel, and go on at half of that: a peer that reads slowly stops the codec, which then stops reading. One poll reads a
+//! bounded number of bytes, so that no peer keeps the worker to itself. A [`Guard`] sees every byte.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::guard::{Flood, Guard, Limits, Seen};
+use crate::protocol::transport::Transport;
+use crate::runtime::Runtime;
+
+/// Bytes that wait for the kernel before the codec is told to wait.
+const QUEUED_BYTES_MAX: usize = 64 * 1024;
+/// Bytes read before other tasks get their turn.
+const BYTES_PER_TURN: usize = 256 * 1024;
+
+/// A connection's bytes.
+#[derive(Debug)]
+pub(super) struct Io<T> {
+    runtime: Runtime,
+    transport: T,
+    watch: Watch,
+    /// Bytes read since the last rest.
+    read: usize,
+    paused: bool,
+}
+
+/// What the guard of a connection has seen.
+#[derive(Clone, Debug)]
+pub(super) struct Watch(Rc<RefCell<State>>);
+
+#[derive(Debug)]
+struct State {
+    guard: Guard,
+    flood: Option<Flood>,
+}
+
+impl Watch {
+    pub(super) fn seen(&self) -> Seen {
+        self.0.borrow().guard.seen()
+    }
+
+    /// The limit that the peer passed.
+    pub(super) fn flood(&self) -> Option<Flood> {
+        self.0.borrow().flood
+    }
+}
+
+impl<T: AsRef<Transport>> Io<T> {
+    pub(super) fn new(runtime: &Runtime, transport: T, limits: Limits, is_server: bool) -> Self {
+        let guard = Guard::new(limits, is_server, runtime.now());
+        let watch = Watch(Rc::new(RefCell::new(State { guard, flood: None })));
+        Self { runtime: runtime.clone(), transport, watch, read: 0, paused: false }
+    }
+
+    pub(super) fn watch(&self) -> Watch {
+        self.watch.clone()
+    }
+
+    fn transport(&self) -> &Transport {
+        self.transport.as_ref()
+    }
+
+    /// Whether there is room for more bytes on their way to the kernel. Once there was none, half has to be gone.
+    fn poll_room(&mut self) -> Poll<io::Result<()>> {
+        let most = if self.paused { QUEUED_BYTES_MAX / 2 } else { QUEUED_BYTES_MAX };
+        if self.transport().queued() > most {
+            self.transport().flush();
+        }
+        let mut room = self.transport().poll_sent(most);
+        if room.is_pending() && !self.paused {
+            room = self.transport().poll_sent(QUEUED_BYTES_MAX / 2);
+        }
+        self.paused = room.is_pending();
+        room
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        if !self.transport().send_copy(bytes) {
+            // Part of it may be queued: the connection cannot go on.
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        self.watch.0.borrow_mut().guard.sent(bytes);
+        Ok(())
+    }
+}
+
+impl<T: AsRef<Transport> + Unpin> AsyncRead for Io<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read >= BYTES_PER_TURN {
+            self.read = 0;
+            self.runtime.wake(self.runtime.current_task());
+            return Poll::Pending;
+        }
+        let mut chunk = match self.transport().poll_recv() {
+            Poll::Ready(Ok(Some(chunk))) => chunk,
+            Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.read = 0;
+                return Poll::Pending;
+            }
+        };
+        // A full small chunk: a body streams, which is cheaper in large ones.
+        self.transport().set_bulk(chunk.len() == chunk.capacity());
+        let taken = chunk.len().min(room.remaining());
+        {
+            let mut state = self.watch.0.borrow_mut();
+            if let Err(flood) = state.guard.received(&chunk[..taken], self.runtime.now()) {
+                state.flood = Some(flood);
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+        }
+        room.put_slice(&chunk[..taken]);
+        self.read += taken;
+        if taken < chunk.len() {
+            chunk.advance(taken);
+            self.transport().unread(chunk);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsRef<Transport> + Unpin> AsyncWrite for Io<T> {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.poll_room() {
+            Poll::Ready(Ok(())) => Poll::Ready(self.write(bytes).map(|()| bytes.len())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.poll_room() {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        }
+        let mut written = 0;
+        for slice in slices {
+            if let Err(error) = self.write(slice) {
+                return Poll::Ready(Err(error));
+            }
+            written += slice.len();
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport().flush();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Closing is the owner's affair: it waits for the peer, too.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport().flush();
+        Poll::Ready(Ok(()))
+    }
+}

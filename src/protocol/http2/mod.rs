@@ -1,0 +1,14 @@
+//! HTTP/2 on the `h2` crate: its frames, streams and compression behind the path's own types. Only this room names `h2`.
+//!
+//! `connection` drives a connection on either side, `stream` is one request and response of it, `head` converts heads,
+//! `io` gives the codec a connection's bytes, `guard` counts what the codec does not.
+mod connection;
+pub mod guard;
+pub(crate) mod head;
+mod io;
+pub mod keepalive;
+mod stream;
+
+pub use connection::{ClientConnection, Incoming, Requests, ServerConnection, ServerEvent, Settings};
+pub use head::{Unsendable, details};
+pub use stream::{SendRequestError, Stream, StreamError};

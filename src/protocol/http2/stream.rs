@@ -1,0 +1,537 @@
+//! One stream of an HTTP/2 connection as the path sees it: a head each way, and bytes under the contract of a
+//! [`Transport`](crate::protocol::transport::Transport).
+//!
+//! Sending is queueing here, too: what the peer's windows and the codec's buffer have no room for waits in the stream, and
+//! `poll_sent` tells when. Receiving gives the peer window back as bytes are taken, so a slow taker stops the peer. The
+//! stream belongs to one task. Dropping it before both directions have ended resets it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
+
+use super::head::{self, Unsendable};
+use crate::base::limits;
+use crate::buffer::{Chunk, ChunkQueue, ChunkSize};
+use crate::protocol::http::body::BodyLength;
+use crate::protocol::http::error::HeadError;
+use crate::protocol::http::head::Head;
+use crate::protocol::http1::framing::{Asked, ResponseMeta};
+use crate::protocol::http1::head_reader::HeadLimits;
+use crate::runtime::{Runtime, TaskId};
+
+/// Fewer bytes are copied on their way to the codec.
+const SHARED_BYTES_MIN: usize = 2048;
+
+/// Why a stream broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamError {
+    /// The peer reset it.
+    Reset(u32),
+    /// The peer has not looked at it (REFUSED_STREAM).
+    Refused,
+    /// The peer takes no more requests on the connection (GOAWAY) and has not looked at this one.
+    GoneAway,
+    /// The peer broke the protocol.
+    Protocol,
+    /// A head that is refused here.
+    Head(HeadError),
+    /// The connection ended.
+    Closed,
+}
+
+/// A stream. See the file's head.
+pub struct Stream {
+    runtime: Runtime,
+    waker: RefCell<(TaskId, Waker)>,
+    state: RefCell<State>,
+    /// Bytes that the codec has not taken.
+    queued: Cell<usize>,
+    /// Bounds of what the peer sends in heads.
+    limits: Cell<HeadLimits>,
+}
+
+struct State {
+    sender: Sender,
+    receiver: Option<RecvStream>,
+    response: Option<ResponseFuture>,
+    /// Given back by the taker.
+    unread: ChunkQueue,
+    /// Received, and no chunk had room for it yet.
+    rest: Bytes,
+    queue: VecDeque<Bytes>,
+    /// Our direction ends behind what is queued.
+    ending: bool,
+    trailers_to_send: Option<HeaderMap>,
+    ended: bool,
+    received_trailers: Option<HeaderMap>,
+    broken: Option<StreamError>,
+}
+
+/// What can be sent on.
+enum Sender {
+    /// A server's, before its response.
+    Respond(SendResponse<Bytes>),
+    /// A client's, before its request.
+    Request(SendRequest<Bytes>),
+    Open(SendStream<Bytes>),
+    /// Nothing follows.
+    Done,
+}
+
+impl StreamError {
+    pub(super) fn of(error: &h2::Error) -> Self {
+        if error.is_io() {
+            return Self::Closed;
+        }
+        match error.reason() {
+            Some(Reason::REFUSED_STREAM) if error.is_remote() => Self::Refused,
+            // The codec fails those streams with it that lie behind the last the peer names.
+            Some(_) if error.is_remote() && error.is_go_away() => Self::GoneAway,
+            Some(reason) if error.is_remote() => Self::Reset(reason.into()),
+            Some(Reason::NO_ERROR) | None => Self::Closed,
+            Some(_) => Self::Protocol,
+        }
+    }
+}
+
+impl From<StreamError> for io::Error {
+    fn from(_: StreamError) -> Self {
+        io::ErrorKind::ConnectionReset.into()
+    }
+}
+
+impl Stream {
+    fn new(runtime: &Runtime, sender: Sender, receiver: Option<RecvStream>) -> Self {
+        Self {
+            waker: RefCell::new((TaskId::NONE, Waker::noop().clone())),
+            runtime: runtime.clone(),
+            state: RefCell::new(State {
+                sender,
+                receiver,
+                response: None,
+                unread: ChunkQueue::default(),
+                rest: Bytes::new(),
+                queue: VecDeque::new(),
+                ending: false,
+                trailers_to_send: None,
+                ended: false,
+                received_trailers: None,
+                broken: None,
+            }),
+            queued: Cell::new(0),
+            limits: Cell::default(),
+        }
+    }
+
+    /// The server's end.
+    pub(super) fn server(runtime: &Runtime, respond: SendResponse<Bytes>, body: RecvStream) -> Self {
+        Self::new(runtime, Sender::Respond(respond), Some(body))
+    }
+
+    /// A client's end, whose request is yet to be sent.
+    pub(super) fn client(runtime: &Runtime, request: SendRequest<Bytes>) -> Self {
+        Self::new(runtime, Sender::Request(request), None)
+    }
+
+    /// Runs `work` with a context that wakes the current task.
+    fn with<T>(&self, work: impl FnOnce(&mut State, &mut Context<'_>) -> T) -> T {
+        let task = self.runtime.current_task();
+        let mut waker = self.waker.borrow_mut();
+        if waker.0 != task {
+            *waker = (task, self.runtime.waker(task));
+        }
+        work(&mut self.state.borrow_mut(), &mut Context::from_waker(&waker.1))
+    }
+
+    /// Bounds the trailers that the peer sends.
+    pub fn set_limits(&self, limits: &HeadLimits) {
+        self.limits.set(*limits);
+    }
+
+    /// Why it broke, as far as is known.
+    pub fn broken(&self) -> Option<StreamError> {
+        self.state.borrow().broken
+    }
+
+    // === heads ===
+
+    /// Sends the response's head; `ends`: nothing follows.
+    ///
+    /// # Errors
+    /// The head is not fit to be sent; a stream that broke takes it and drops it.
+    pub fn send_response(&self, response: &Head, body: BodyLength, ends: bool) -> Result<(), Unsendable> {
+        let response = head::response(response, body)?;
+        let state = &mut *self.state.borrow_mut();
+        let Sender::Respond(respond) = &mut state.sender else { return Ok(()) };
+        match respond.send_response(response, ends) {
+            Ok(send) => {
+                state.ended |= ends;
+                state.sender = if ends { Sender::Done } else { Sender::Open(send) };
+            }
+            Err(error) => state.fail(&error),
+        }
+        Ok(())
+    }
+
+    /// Sends an interim response (1xx).
+    ///
+    /// # Errors
+    /// The head is not fit to be sent.
+    pub fn send_interim(&self, response: &Head) -> Result<(), Unsendable> {
+        let response = head::response(response, BodyLength::None)?;
+        let state = &mut *self.state.borrow_mut();
+        if let Sender::Respond(respond) = &mut state.sender
+            && let Err(error) = respond.send_informational(response)
+        {
+            state.fail(&error);
+        }
+        Ok(())
+    }
+
+    /// Sends the request's head; `ends`: nothing follows.
+    ///
+    /// # Errors
+    /// The head is not fit to be sent, or the connection takes no request any more.
+    pub fn send_request(&self, request: &Head, body: BodyLength, ends: bool) -> Result<(), SendRequestError> {
+        let request = head::request(request, body).map_err(|Unsendable| SendRequestError::Unsendable)?;
+        self.with(|state, context| {
+            let Sender::Request(sender) = &mut state.sender else { return Ok(()) };
+            let sent = match sender.poll_ready(context) {
+                Poll::Ready(Ok(())) => sender.send_request(request, ends),
+                Poll::Ready(Err(error)) => Err(error),
+                Poll::Pending => {
+                    state.broken = Some(StreamError::GoneAway);
+                    return Err(SendRequestError::Broken(StreamError::GoneAway));
+                }
+            };
+            match sent {
+                Ok((response, send)) => {
+                    state.response = Some(response);
+                    state.ended |= ends;
+                    state.sender = if ends { Sender::Done } else { Sender::Open(send) };
+                    Ok(())
+                }
+                Err(error) => {
+                    log::debug!("request not sent: {}", head::describe(&error));
+                    // Nothing of it is on the wire.
+                    state.broken = Some(StreamError::GoneAway);
+                    Err(SendRequestError::Broken(StreamError::GoneAway))
+                }
+            }
+        })
+    }
+
+    /// Receives the next head of the response into `head`: interim ones, then the final one.
+    pub fn poll_response(
+        &self,
+        head: &mut Head,
+        asked: Asked,
+        limits: &HeadLimits,
+    ) -> Poll<Result<ResponseMeta, StreamError>> {
+        self.limits.set(*limits);
+        self.with(|state, context| {
+            if let Some(broken) = state.broken.filter(|_| state.response.is_none()) {
+                return Poll::Ready(Err(broken));
+            }
+            let Some(response) = &mut state.response else { return Poll::Pending };
+            let received = match response.poll_informational(context) {
+                Poll::Ready(Some(interim)) => interim.map(|interim| (interim.into_parts().0, None)),
+                Poll::Ready(None) | Poll::Pending => match Pin::new(response).poll(context) {
+                    Poll::Ready(received) => received.map(|response| {
+                        let (parts, body) = response.into_parts();
+                        (parts, Some(body))
+                    }),
+                    Poll::Pending => return Poll::Pending,
+                },
+            };
+            let (parts, body) = match received {
+                Ok(received) => received,
+                Err(error) => {
+                    state.response = None;
+                    state.fail(&error);
+                    return Poll::Ready(Err(StreamError::of(&error)));
+                }
+            };
+            let ended = body.as_ref().is_some_and(RecvStream::is_end_stream);
+            if body.is_some() {
+                (state.receiver, state.response) = (body, None);
+            }
+            Poll::Ready(head::take_response(&parts, asked, ended, limits, head).map_err(StreamError::Head))
+        })
+    }
+
+    // === bytes ===
+
+    /// Received bytes in order, `None` at the end. Pending wakes the current task later.
+    ///
+    /// # Errors
+    /// The stream broke.
+    pub fn poll_recv(&self) -> Poll<io::Result<Option<Chunk>>> {
+        self.with(|state, context| {
+            if let Some(chunk) = state.unread.pop() {
+                return Poll::Ready(Ok(Some(chunk)));
+            }
+            loop {
+                if !state.rest.is_empty() {
+                    return state.chunk_of_rest(&self.runtime);
+                }
+                let Some(receiver) = &mut state.receiver else {
+                    return state.broken.map_or(Poll::Pending, |broken| Poll::Ready(Err(broken.into())));
+                };
+                match receiver.poll_data(context) {
+                    Poll::Ready(Some(Ok(bytes))) => {
+                        // Taken when the sink has room: so the peer may send as much more.
+                        let released = receiver.flow_control().release_capacity(bytes.len());
+                        if let Err(error) = released {
+                            state.fail(&error);
+                        }
+                        state.rest = bytes;
+                    }
+                    Poll::Ready(Some(Err(error))) => {
+                        state.fail(&error);
+                        return Poll::Ready(Err(StreamError::of(&error).into()));
+                    }
+                    Poll::Ready(None) => match receiver.poll_trailers(context) {
+                        Poll::Ready(Ok(trailers)) => {
+                            state.received_trailers = trailers;
+                            return Poll::Ready(Ok(None));
+                        }
+                        Poll::Ready(Err(error)) => {
+                            state.fail(&error);
+                            return Poll::Ready(Err(StreamError::of(&error).into()));
+                        }
+                        Poll::Pending => return Poll::Pending,
+                    },
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+    }
+
+    /// Gives bytes back: the next read returns them first.
+    pub fn unread(&self, chunk: Chunk) {
+        self.state.borrow_mut().unread.push_front(chunk);
+    }
+
+    /// Whether received bytes wait unread.
+    pub fn has_unread(&self) -> bool {
+        let state = self.state.borrow();
+        !state.unread.is_empty() || !state.rest.is_empty()
+    }
+
+    /// Puts the trailers that came with the end into `trailers`; leaves it alone when there were none.
+    ///
+    /// # Errors
+    /// They are refused.
+    pub fn take_trailers(&self, trailers: &mut Head) -> Result<(), HeadError> {
+        match self.state.borrow_mut().received_trailers.take() {
+            Some(map) => head::take_trailers(&map, &self.limits.get(), trailers),
+            None => Ok(()),
+        }
+    }
+
+    /// Ready once the peer has reset the stream or the connection ended. Pending wakes the current task later.
+    pub fn poll_peer_closed(&self) -> Poll<()> {
+        self.with(|state, context| {
+            if state.broken.is_some() {
+                return Poll::Ready(());
+            }
+            let reset = match &mut state.sender {
+                Sender::Respond(respond) => respond.poll_reset(context),
+                Sender::Open(send) => send.poll_reset(context),
+                Sender::Request(_) | Sender::Done => return Poll::Pending,
+            };
+            match reset {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(reason)) => state.broken = Some(StreamError::Reset(reason.into())),
+                Poll::Ready(Err(error)) => state.fail(&error),
+            }
+            Poll::Ready(())
+        })
+    }
+
+    /// Queues bytes to be sent.
+    pub fn send(&self, chunk: Chunk) {
+        // A few bytes are cheaper to copy than to hold a whole chunk for.
+        let bytes =
+            if chunk.len() < SHARED_BYTES_MIN { Bytes::copy_from_slice(&chunk) } else { chunk.into_bytes() };
+        self.queue(bytes);
+    }
+
+    /// Queues a copy of a few bytes.
+    pub fn send_copy(&self, bytes: &[u8]) {
+        self.queue(Bytes::copy_from_slice(bytes));
+    }
+
+    fn queue(&self, bytes: Bytes) {
+        let mut state = self.state.borrow_mut();
+        if state.broken.is_none() && !bytes.is_empty() {
+            self.queued.set(self.queued.get() + bytes.len());
+            state.queue.push_back(bytes);
+        }
+    }
+
+    /// Hands the codec what it has room for.
+    pub fn flush(&self) {
+        self.with(|state, context| {
+            state.pump(&self.queued, context);
+        });
+    }
+
+    /// Bytes that the codec has not taken.
+    pub fn queued(&self) -> usize {
+        self.queued.get()
+    }
+
+    /// Ready when at most `left` bytes wait, and with 0 once an end that was asked for is with the codec, too. Pending wakes
+    /// the current task later.
+    ///
+    /// # Errors
+    /// The stream broke.
+    pub fn poll_sent(&self, left: usize) -> Poll<io::Result<()>> {
+        self.with(|state, context| {
+            state.pump(&self.queued, context);
+            if let Some(broken) = state.broken {
+                return Poll::Ready(Err(broken.into()));
+            }
+            let through = self.queued.get() <= left && (left > 0 || state.ended || !state.ending);
+            if through { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+    }
+
+    /// Ends our direction behind what is queued.
+    pub fn finish(&self, trailers: Option<&Head>) {
+        // Trailers that cannot be sent are no reason to break off a body that is whole.
+        let map = trailers.filter(|trailers| !trailers.is_empty()).and_then(|head| head::trailers(head).ok());
+        self.with(|state, context| {
+            if !state.ending {
+                state.ending = true;
+                state.trailers_to_send = map;
+            }
+            state.pump(&self.queued, context);
+        });
+    }
+
+    /// Breaks the stream off in both directions, unless it is over. `complete`: there is a whole response, and the rest of the
+    /// request is not wanted (RFC 9113 section 8.1).
+    pub fn reset(&self, complete: bool) {
+        let reason = if complete { Reason::NO_ERROR } else { Reason::INTERNAL_ERROR };
+        self.reset_with(reason);
+    }
+
+    /// Breaks the stream off for a message that is against the protocol.
+    pub fn refuse(&self) {
+        self.reset_with(Reason::PROTOCOL_ERROR);
+    }
+
+    fn reset_with(&self, reason: Reason) {
+        let state = &mut *self.state.borrow_mut();
+        match &mut state.sender {
+            Sender::Respond(respond) => respond.send_reset(reason),
+            Sender::Open(send) => send.send_reset(reason),
+            Sender::Request(_) | Sender::Done => {}
+        }
+        state.sender = Sender::Done;
+        state.broken = state.broken.or(Some(StreamError::Closed));
+    }
+}
+
+/// Why a request was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendRequestError {
+    /// Its head cannot be written.
+    Unsendable,
+    /// The connection did not take it.
+    Broken(StreamError),
+}
+
+impl State {
+    fn fail(&mut self, error: &h2::Error) {
+        if self.broken.is_none() {
+            log::debug!("stream broke: {}", head::describe(error));
+            self.broken = Some(StreamError::of(error));
+        }
+    }
+
+    /// Moves what the peer's windows and the codec's buffer have room for.
+    fn pump(&mut self, queued: &Cell<usize>, context: &mut Context<'_>) {
+        if self.broken.is_some() {
+            self.queue.clear();
+            queued.set(0);
+            return;
+        }
+        let Sender::Open(send) = &mut self.sender else { return };
+        while let Some(front) = self.queue.front_mut() {
+            send.reserve_capacity(queued.get());
+            let mut room = send.capacity();
+            if room == 0 {
+                room = match send.poll_capacity(context) {
+                    Poll::Ready(Some(Ok(0))) => continue,
+                    Poll::Ready(Some(Ok(room))) => room,
+                    Poll::Ready(Some(Err(error))) => return self.fail(&error),
+                    Poll::Ready(None) => {
+                        self.broken = Some(StreamError::Closed);
+                        return;
+                    }
+                    Poll::Pending => return,
+                };
+            }
+            let piece = if room < front.len() { front.split_to(room) } else { std::mem::take(front) };
+            if front.is_empty() {
+                self.queue.pop_front();
+            }
+            queued.set(queued.get() - piece.len());
+            let ends = self.ending && self.queue.is_empty() && self.trailers_to_send.is_none();
+            if let Err(error) = send.send_data(piece, ends) {
+                return self.fail(&error);
+            }
+            self.ended |= ends;
+        }
+        if self.ending && !self.ended {
+            let end = match self.trailers_to_send.take() {
+                Some(trailers) => send.send_trailers(trailers),
+                None => send.send_data(Bytes::new(), true),
+            };
+            self.ended = true;
+            if let Err(error) = end {
+                self.fail(&error);
+            }
+        }
+    }
+
+    fn chunk_of_rest(&mut self, runtime: &Runtime) -> Poll<io::Result<Option<Chunk>>> {
+        let size =
+            if self.rest.len() > limits::SMALL_CHUNK_BYTES { ChunkSize::Large } else { ChunkSize::Small };
+        let Some(mut chunk) = runtime.pool().alloc(size) else {
+            runtime.wait_for_memory();
+            return Poll::Pending;
+        };
+        let written = chunk.write(&self.rest);
+        let _ = self.rest.split_to(written);
+        Poll::Ready(Ok(Some(chunk.freeze())))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // What a panic has left is not the peer's fault, and not a message's end.
+        if std::thread::panicking() && self.state.try_borrow_mut().is_ok() {
+            self.reset_with(Reason::INTERNAL_ERROR);
+        }
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("queued", &self.queued).finish_non_exhaustive()
+    }
+}

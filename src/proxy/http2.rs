@@ -1,0 +1,308 @@
+//! An HTTP/2 connection of a client: its task moves the frames, and each stream is a task of its own that serves one
+//! request through the same steps as HTTP/1.
+//!
+//! The connection ends in order (GOAWAY twice, the streams finish) when the process drains, when it is too old or has served
+//! its number of requests; at once when the client floods it, does not answer a ping, or resets most of what it asks for.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::downstream::{self, After, Connection};
+use super::error::ProxyError;
+use super::http;
+use crate::base::clock::Now;
+use crate::base::limits;
+use crate::config::http::CodecType;
+use crate::protocol::http2::guard::{Flood, PREFACE, Seen};
+use crate::protocol::http2::keepalive::{Action, Keepalive};
+use crate::protocol::http2::{Incoming, ServerConnection, ServerEvent, Settings, Stream, StreamError};
+use crate::protocol::transport::Channel;
+use crate::runtime::{Runtime, TaskId};
+use crate::telemetry::names::{HttpStat, ServerStat};
+
+/// What tells the preface from every request of HTTP/1.
+const PREFACE_SIGN: &[u8] = b"PRI * HTTP/2";
+/// Streams before the share of those that the client reset counts. Source: Envoy
+/// `overload.premature_reset_total_stream_count`.
+const RESETS_COUNT_FROM: u32 = 500;
+/// A stream that lives shorter than this, in nanoseconds, and is reset, is reset prematurely. Source: Envoy
+/// `overload.premature_reset_min_stream_lifetime_seconds`.
+const PREMATURE_NS: u64 = 1_000_000_000;
+
+/// What the streams of a connection share with its task.
+#[derive(Debug)]
+pub(super) struct Shared {
+    task: TaskId,
+    /// Streams that are served.
+    active: Cell<u32>,
+    idle_since: Cell<Now>,
+    /// Streams so far, and those of them that the client reset before they could be answered.
+    streams: Cell<u32>,
+    premature: Cell<u32>,
+    /// The connection is to end in order.
+    draining: Cell<bool>,
+}
+
+impl Shared {
+    /// Bytes that may wait for the client on one stream, of so many on the whole connection.
+    pub(super) fn watermark(&self, limit: usize) -> usize {
+        let share = limit / self.active.get().max(1) as usize;
+        limit.min(share.max(limits::SMALL_CHUNK_BYTES))
+    }
+
+    /// Has the connection end in order.
+    pub(super) fn drain(&self, runtime: &Runtime) {
+        if !self.draining.replace(true) {
+            runtime.wake(self.task);
+        }
+    }
+
+    /// A stream is over.
+    pub(super) fn stream_ended(&self, runtime: &Runtime) {
+        self.active.set(self.active.get() - 1);
+        if self.active.get() == 0 {
+            self.idle_since.set(runtime.now());
+            runtime.wake(self.task);
+        }
+    }
+
+    /// Whether the client resets most of what it asks for, and too early to mean it.
+    fn resets_too_much(&self) -> bool {
+        self.streams.get() >= RESETS_COUNT_FROM && self.premature.get() > self.streams.get() / 2
+    }
+}
+
+/// Whether the client of a fresh connection speaks HTTP/2, by configuration or by its first bytes, which stay unread.
+pub(super) async fn is_spoken(connection: &Connection) -> bool {
+    match connection.chain.manager.config.codec_type {
+        CodecType::Http1 => return false,
+        CodecType::Http2 => return true,
+        CodecType::Auto => {}
+    }
+    let idle = connection.chain.manager.config.common.idle_timeout;
+    let due = idle.map(|idle| connection.opened.after(idle));
+    poll_fn(|_| {
+        loop {
+            let Poll::Ready(received) = connection.channel.poll_recv() else { break };
+            let Ok(Some(mut chunk)) = received else { return Poll::Ready(false) };
+            let told = chunk.len().min(PREFACE_SIGN.len());
+            let same = chunk[..told] == PREFACE_SIGN[..told];
+            if !same || told == PREFACE_SIGN.len() {
+                connection.channel.unread(chunk);
+                return Poll::Ready(same);
+            }
+            // The beginning of it: the rest is put behind.
+            let next = connection.channel.poll_recv();
+            match next {
+                Poll::Ready(Ok(Some(mut more))) => {
+                    let wanted = more.len().min(PREFACE.len());
+                    let joined = chunk.try_extend(&more[..wanted]);
+                    if joined {
+                        more.advance(wanted);
+                    }
+                    connection.channel.unread(more);
+                    connection.channel.unread(chunk);
+                    if !joined {
+                        return Poll::Ready(false);
+                    }
+                }
+                Poll::Ready(Ok(None) | Err(_)) => {
+                    connection.channel.unread(chunk);
+                    return Poll::Ready(false);
+                }
+                Poll::Pending => {
+                    connection.channel.unread(chunk);
+                    break;
+                }
+            }
+        }
+        match due {
+            Some(due) if connection.timer.poll_at(due).is_ready() => Poll::Ready(false),
+            _ => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Serves the connection until it is over; whether its end may be waited for.
+pub(super) async fn serve(connection: &Connection) -> bool {
+    let Connection { context, chain, channel, timer, opened, .. } = connection;
+    let Some(transport) = channel.connection() else { return false };
+    let (runtime, options) = (&context.runtime, &chain.manager.config);
+    let settings =
+        Settings::of(&options.http2, options.max_request_headers_kb, options.common.max_headers_count);
+    let opening = ServerConnection::open(runtime, transport, &settings);
+    let due = options.common.idle_timeout.map(|idle| runtime.now().after(idle));
+    let handshake = match due {
+        Some(due) => timer.at(due, opening).await,
+        None => Ok(opening.await),
+    };
+    let mut server = match handshake {
+        Ok(Ok(server)) => server,
+        Ok(Err(error)) => {
+            if error == StreamError::Protocol {
+                chain.stats.inc(HttpStat::DownstreamCxProtocolError);
+            }
+            connection.closed_by_peer.set(true);
+            return false;
+        }
+        Err(_) => {
+            chain.stats.inc(HttpStat::DownstreamCxIdleTimeout);
+            return true;
+        }
+    };
+    let shared = Rc::new(Shared {
+        task: runtime.current_task(),
+        active: Cell::new(0),
+        idle_since: Cell::new(runtime.now()),
+        streams: Cell::new(0),
+        premature: Cell::new(0),
+        draining: Cell::new(false),
+    });
+    let fraction = || (context.random() >> 11) as f64 / (1u64 << 53) as f64;
+    let mut keepalive = Keepalive::new(options.http2.connection_keepalive, runtime.now(), fraction());
+    let mut counted = Seen::default();
+    let life_due = options.common.max_connection_duration.map(|max| opened.after(max));
+    // When a connection that drains is closed, if it has no streams then.
+    let mut drain_due: Option<Now> = None;
+    let mut ending = false;
+    let ended = poll_fn(|_| {
+        loop {
+            match server.poll() {
+                Poll::Ready(ServerEvent::Request(head, stream)) => {
+                    begin(connection, &shared, head, stream);
+                    continue;
+                }
+                Poll::Ready(ServerEvent::Closed(error)) => return Poll::Ready(error),
+                Poll::Pending => {}
+            }
+            count_seen(connection, &mut counted, server.seen());
+            if ending {
+                return Poll::Pending;
+            }
+            let now = runtime.now();
+            let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
+            let idle = shared.active.get() == 0;
+            let end = |stat: Option<HttpStat>| {
+                if let Some(stat) = stat {
+                    chain.stats.inc(stat);
+                }
+            };
+            if shared.resets_too_much() {
+                end(Some(HttpStat::DownstreamRqTooManyPrematureResets));
+                server.end(true);
+                ending = true;
+                continue;
+            }
+            if drain_due.is_none() {
+                let requests = options.common.max_requests_per_connection;
+                let full = requests.is_some_and(|max| shared.streams.get() >= max);
+                let old = is_due(life_due);
+                if full || old || shared.draining.get() || context.drain.is_draining() {
+                    end(if full {
+                        Some(HttpStat::DownstreamCxMaxRequestsReached)
+                    } else if old {
+                        Some(HttpStat::DownstreamCxMaxDurationReached)
+                    } else if shared.draining.get() {
+                        None
+                    } else {
+                        Some(HttpStat::DownstreamCxDrainClose)
+                    });
+                    server.drain();
+                    drain_due = Some(now.after(options.drain_timeout));
+                    continue;
+                }
+            }
+            if idle {
+                let idle_due = options.common.idle_timeout.map(|max| shared.idle_since.get().after(max));
+                let given_up = is_due(drain_due) || is_due(context.drain.idle_until());
+                if given_up || is_due(idle_due) {
+                    end((!given_up).then_some(HttpStat::DownstreamCxIdleTimeout));
+                    server.end(false);
+                    ending = true;
+                    continue;
+                }
+            }
+            let answered = server.poll_pong().is_ready();
+            match keepalive.poll(now, answered, fraction()) {
+                Action::Ping => {
+                    server.ping();
+                    continue;
+                }
+                Action::Dead => {
+                    context.server.inc(ServerStat::Http2KeepaliveTimeout);
+                    return Poll::Ready(Some(StreamError::Closed));
+                }
+                Action::Wait(due) if is_due(due) => {}
+                Action::Wait(_) => return Poll::Pending,
+            }
+        }
+    })
+    .await;
+    count_seen(connection, &mut counted, server.seen());
+    connection.active.set(shared.active.get() > 0);
+    if let Some(flood) = server.flood() {
+        context.server.inc(match flood {
+            Flood::Empty => ServerStat::Http2InboundEmptyFramesFlood,
+            Flood::Priority => ServerStat::Http2InboundPriorityFramesFlood,
+            Flood::WindowUpdate => ServerStat::Http2InboundWindowUpdateFramesFlood,
+            Flood::Control => ServerStat::Http2OutboundControlFlood,
+        });
+        return false;
+    }
+    match ended {
+        None => true,
+        Some(StreamError::Protocol | StreamError::Head(_)) => {
+            chain.stats.inc(HttpStat::DownstreamCxProtocolError);
+            true
+        }
+        Some(_) => {
+            connection.closed_by_peer.set(!ending);
+            false
+        }
+    }
+}
+
+/// Has a request served by a task of its own.
+fn begin(connection: &Connection, shared: &Rc<Shared>, head: Incoming, stream: Stream) {
+    shared.active.set(shared.active.get() + 1);
+    shared.streams.set(shared.streams.get().saturating_add(1));
+    connection.requests.set(connection.requests.get().saturating_add(1));
+    stream.set_limits(&connection.chain.manager.request_limits);
+    let shared_by_stream = Rc::clone(shared);
+    let stream = connection.stream(Channel::from(stream), shared_by_stream);
+    connection.context.runtime.spawn_isolated(async move {
+        let connection = &stream;
+        let (runtime, Some(shared)) = (&connection.context.runtime, connection.shared()) else { return };
+        let begun = runtime.now();
+        let after = http::serve_request(connection, Some(&head)).await;
+        match after {
+            // What is queued is the codec's before the stream is let go: it sends the rest, then ends the stream. A request
+            // that was not read to its end is then not wanted any more (RFC 9113 section 8.1).
+            After::KeepAlive | After::Close | After::Finish => {
+                downstream::flush(connection).await;
+            }
+            After::Abort | After::Reset => connection.channel.set_reset_on_close(),
+        }
+        let reset = after == After::Reset && connection.gone() == ProxyError::DownstreamReset;
+        if reset && runtime.now().0 - begun.0 < PREMATURE_NS {
+            shared.premature.set(shared.premature.get() + 1);
+            if shared.resets_too_much() {
+                runtime.wake(shared.task);
+            }
+        }
+    });
+}
+
+/// Takes over into the counters what was seen since the last time.
+fn count_seen(connection: &Connection, counted: &mut Seen, seen: Seen) {
+    let (http, server) = (&connection.chain.stats, &connection.context.server);
+    http.add(HttpStat::DownstreamCxRxBytesTotal, seen.bytes_received - counted.bytes_received);
+    http.add(HttpStat::DownstreamCxTxBytesTotal, seen.bytes_sent - counted.bytes_sent);
+    server.add(ServerStat::Http2RxReset, seen.resets_received - counted.resets_received);
+    server.add(ServerStat::Http2TxReset, seen.resets_sent - counted.resets_sent);
+    server.add(ServerStat::Http2GoawaySent, seen.goaways_sent - counted.goaways_sent);
+    *counted = seen;
+}

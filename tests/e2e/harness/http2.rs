@@ -1,0 +1,330 @@
+//! HTTP/2 as a test speaks it: a client and an upstream on the `h2` crate, and raw frames for what it would not send.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Request, Response};
+use tokio::runtime::{Builder, Runtime};
+
+use super::PATIENCE;
+
+/// A client's connection.
+#[derive(Debug)]
+pub(crate) struct Http2Client {
+    runtime: Runtime,
+    requests: SendRequest<Bytes>,
+}
+
+/// What came back on a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Option<HeaderMap>,
+    /// How it broke off.
+    pub(crate) broken: Option<Reason>,
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+impl Http2Client {
+    pub(crate) fn connect(port: u16) -> Self {
+        let runtime = runtime();
+        let requests = runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+            tokio::spawn(async move { drop(connection.await) });
+            requests
+        });
+        Self { runtime, requests }
+    }
+
+    /// A GET.
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(format!("http://a{path}")), &[], None)
+    }
+
+    /// A request with a body and trailers.
+    pub(crate) fn send(
+        &self,
+        request: http::request::Builder,
+        body: &[u8],
+        trailers: Option<HeaderMap>,
+    ) -> Answer {
+        self.all(vec![(request, body.to_vec(), trailers)]).pop().unwrap()
+    }
+
+    /// Requests at the same time, answers in the same order.
+    pub(crate) fn all(
+        &self,
+        requests: Vec<(http::request::Builder, Vec<u8>, Option<HeaderMap>)>,
+    ) -> Vec<Answer> {
+        self.runtime.block_on(async {
+            let tasks: Vec<_> = requests
+                .into_iter()
+                .map(|(request, body, trailers)| {
+                    tokio::spawn(exchange(self.requests.clone(), request.body(()).unwrap(), body, trailers))
+                })
+                .collect();
+            let mut answers = Vec::new();
+            for task in tasks {
+                answers.push(tokio::time::timeout(3 * PATIENCE, task).await.unwrap().unwrap());
+            }
+            answers
+        })
+    }
+}
+
+async fn exchange(
+    requests: SendRequest<Bytes>,
+    request: Request<()>,
+    body: Vec<u8>,
+    trailers: Option<HeaderMap>,
+) -> Answer {
+    let broken =
+        |error: h2::Error| Answer { broken: error.reason().or(Some(Reason::NO_ERROR)), ..Answer::default() };
+    let mut requests = match requests.ready().await {
+        Ok(requests) => requests,
+        Err(error) => return broken(error),
+    };
+    let ends = body.is_empty() && trailers.is_none();
+    let (response, mut stream) = match requests.send_request(request, ends) {
+        Ok(sent) => sent,
+        Err(error) => return broken(error),
+    };
+    if !ends {
+        tokio::spawn(async move { send_body(&mut stream, Bytes::from(body), trailers).await });
+    }
+    let response = match response.await {
+        Ok(response) => response,
+        Err(error) => return broken(error),
+    };
+    let (parts, receiver) = response.into_parts();
+    let answer = Answer { status: parts.status.as_u16(), headers: parts.headers, ..Answer::default() };
+    receive(receiver, answer).await
+}
+
+/// Sends as the windows allow; gives up when the peer does.
+pub(crate) async fn send_body(stream: &mut SendStream<Bytes>, mut body: Bytes, trailers: Option<HeaderMap>) {
+    while !body.is_empty() {
+        stream.reserve_capacity(body.len());
+        if stream.capacity() == 0 {
+            match std::future::poll_fn(|context| stream.poll_capacity(context)).await {
+                Some(Ok(_)) => continue,
+                _ => return,
+            }
+        }
+        let piece = body.split_to(stream.capacity().min(body.len()));
+        let ends = body.is_empty() && trailers.is_none();
+        if stream.send_data(piece, ends).is_err() {
+            return;
+        }
+        if ends {
+            return;
+        }
+    }
+    match trailers {
+        Some(trailers) => drop(stream.send_trailers(trailers)),
+        None => drop(stream.send_data(Bytes::new(), true)),
+    }
+}
+
+async fn receive(mut receiver: RecvStream, mut answer: Answer) -> Answer {
+    while let Some(data) = receiver.data().await {
+        match data {
+            Ok(data) => {
+                drop(receiver.flow_control().release_capacity(data.len()));
+                answer.body.extend_from_slice(&data);
+            }
+            Err(error) => {
+                answer.broken = error.reason().or(Some(Reason::NO_ERROR));
+                return answer;
+            }
+        }
+    }
+    match receiver.trailers().await {
+        Ok(trailers) => answer.trailers = trailers,
+        Err(error) => answer.broken = error.reason().or(Some(Reason::NO_ERROR)),
+    }
+    answer
+}
+
+/// An upstream that speaks HTTP/2. What it does depends on the path: see `answer`.
+#[derive(Debug)]
+pub(crate) struct Http2Upstream {
+    pub(crate) port: u16,
+    connections: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Http2Upstream {
+    /// Takes so many streams at a time on a connection.
+    pub(crate) fn start(streams_max: u32) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        listener.set_nonblocking(true).unwrap();
+        let (connections, requests) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (opened, seen) = (Arc::clone(&connections), Arc::clone(&requests));
+        std::thread::spawn(move || {
+            runtime().block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                while let Ok((stream, _)) = listener.accept().await {
+                    let number = opened.fetch_add(1, Ordering::SeqCst);
+                    tokio::spawn(serve(stream, streams_max, number, Arc::clone(&seen)));
+                }
+            });
+        });
+        Self { port, connections, requests }
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+async fn serve(stream: tokio::net::TcpStream, streams_max: u32, number: usize, seen: Arc<AtomicUsize>) {
+    let mut builder = h2::server::Builder::new();
+    builder.max_concurrent_streams(streams_max).enable_connect_protocol();
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
+    let mut served = 0;
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        seen.fetch_add(1, Ordering::SeqCst);
+        served += 1;
+        if request.uri().path() == "/goaway" && served == 1 {
+            connection.graceful_shutdown();
+        }
+        tokio::spawn(answer(request, respond, number));
+    }
+}
+
+/// `/echo`: the body and the trailers that came; `/body/N`: so many bytes; `/refuse`: refused on the first connection;
+/// `/reset`: broken off; `/cut`: broken off within the body; `/early`: answered at once; `/interim`: a 103 first.
+async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, number: usize) {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let response = || {
+        let mut response = Response::builder().header("x-connection", number).header("x-path", &path);
+        for name in ["te", "cookie", "content-length", "x-forwarded-proto", "connection", "upgrade"] {
+            for value in parts.headers.get_all(name) {
+                response = response.header(format!("x-seen-{name}"), value);
+            }
+        }
+        let authority = parts.uri.authority().map_or("", |authority| authority.as_str());
+        response.header("x-seen-authority", authority).header("x-seen-method", parts.method.as_str())
+    };
+    match path.as_str() {
+        "/reset" => respond.send_reset(Reason::INTERNAL_ERROR),
+        "/refuse" if number == 0 => respond.send_reset(Reason::REFUSED_STREAM),
+        "/cut" => {
+            let mut stream = respond.send_response(response().body(()).unwrap(), false).unwrap();
+            stream.send_data(Bytes::from_static(b"part"), false).unwrap();
+            // The data is to be on its way: it is taken by the connection's own task.
+            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            stream.send_reset(Reason::INTERNAL_ERROR);
+        }
+        "/early" => drop(respond.send_response(response().body(()).unwrap(), true)),
+        "/interim" => {
+            let early = Response::builder().status(103).header("link", "</a>").body(()).unwrap();
+            respond.send_informational(early).unwrap();
+            drop(respond.send_response(response().body(()).unwrap(), true));
+        }
+        path if path.starts_with("/body/") => {
+            let bytes = path.trim_start_matches("/body/").parse().unwrap();
+            let mut stream = respond.send_response(response().body(()).unwrap(), false).unwrap();
+            send_body(&mut stream, pattern(bytes).into(), None).await;
+        }
+        _ => {
+            let received = receive(body, Answer::default()).await;
+            let response = response().header("x-received", received.body.len()).body(()).unwrap();
+            let Ok(mut stream) = respond.send_response(response, false) else { return };
+            send_body(&mut stream, received.body.into(), received.trailers).await;
+        }
+    }
+}
+
+/// So many bytes that tell where they belong.
+pub(crate) fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| (at.wrapping_mul(31) ^ at >> 8) as u8).collect()
+}
+
+/// A connection that sends frames as they are.
+#[derive(Debug)]
+pub(crate) struct RawHttp2 {
+    stream: TcpStream,
+}
+
+/// A frame that came.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl RawHttp2 {
+    /// Connects and sends the preface and empty SETTINGS.
+    pub(crate) fn connect(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let mut raw = Self { stream };
+        raw.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        raw.frame(4, 0, 0, &[]);
+        raw
+    }
+
+    /// Whether it could be sent.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Sends a frame; whether it could be sent.
+    pub(crate) fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
+        let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend(payload);
+        self.write(&bytes)
+    }
+
+    /// HEADERS of a GET for `/` of `a`; complete with `flags` 5.
+    pub(crate) fn get(&mut self, stream: u32, flags: u8) -> bool {
+        // :method GET, :scheme http, :path / by index; :authority a as a literal.
+        self.frame(1, flags, stream, &[0x82, 0x86, 0x84, 0x41, 1, b'a'])
+    }
+
+    /// The next frame; `None` at the connection's end.
+    pub(crate) fn read(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).ok()?;
+        let [a, b, c, kind, ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        self.stream.read_exact(&mut payload).ok()?;
+        Some(Frame { kind, payload })
+    }
+
+    /// Reads until the connection's end; the error code of the last GOAWAY.
+    pub(crate) fn goaway(&mut self) -> Option<u32> {
+        let mut code = None;
+        while let Some(frame) = self.read() {
+            if frame.kind == 7 {
+                code = frame.payload.get(4..8).map(|bytes| u32::from_be_bytes(bytes.try_into().unwrap()));
+            }
+        }
+        code
+    }
+}

@@ -1,0 +1,222 @@
+//! HTTP/2 on either side, and between the versions: every byte, heads, trailers, resets, GOAWAY, limits and floods.
+
+use http::{HeaderMap, Request};
+
+use crate::harness::{
+    Config, Http2Client, Http2Upstream, Proxy, RawHttp2, Upstream, ok, on_each_backend, pattern, until,
+};
+
+const TO_HTTP2: &str = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+                        {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+                        explicit_http_config: {http2_protocol_options: {max_concurrent_streams: 100}}}}";
+
+fn to_http2(upstream: &Http2Upstream) -> Config {
+    Config::to(upstream.port).cluster(TO_HTTP2)
+}
+
+fn trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", "42".parse().unwrap());
+    trailers
+}
+
+on_each_backend! {
+    fn http2_to_http1_request_and_response_pass(io) {
+        let upstream = Upstream::start(|peer| while peer.request().is_some() { peer.send(ok(b"hello")) });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let client = Http2Client::connect(proxy.port);
+        let request = Request::post("http://a/path?q=1").header("cookie", "a=1").header("cookie", "b=2");
+        let answer = client.send(request, b"body", None);
+        assert_eq!((answer.status, answer.body.as_slice()), (200, &b"hello"[..]));
+        assert!(answer.headers.get("connection").is_none() && answer.headers.get("transfer-encoding").is_none());
+        let seen = upstream.seen().pop().unwrap().request;
+        assert_eq!((seen.method(), seen.path()), ("POST", "/path?q=1"));
+        assert_eq!((seen.header("host"), seen.header("cookie")), (Some("a"), Some("a=1; b=2")));
+        assert_eq!(seen.header("transfer-encoding"), Some("chunked"));
+        assert_eq!(seen.body, b"body");
+        assert_eq!(proxy.stat("http.test.downstream_cx_http2_total"), 1);
+        assert_eq!(proxy.stat("http.test.downstream_rq_http2_total"), 1);
+        drop(client);
+        proxy.end();
+    }
+
+    fn http1_to_http2_request_and_response_pass(io) {
+        let upstream = Http2Upstream::start(100);
+        let proxy = Proxy::start(io, &to_http2(&upstream));
+        let mut client = proxy.connect();
+        let request = "POST /echo HTTP/1.1\r\nHost: b\r\nTE: trailers\r\nConnection: TE\r\nContent-Length: 4\r\n\r\nbody";
+        let answer = client.ask(request);
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "body"));
+        assert_eq!(answer.header("x-seen-authority"), Some("b"));
+        assert_eq!((answer.header("x-seen-te"), answer.header("x-seen-content-length")), (Some("trailers"), Some("4")));
+        assert_eq!(answer.header("x-seen-connection"), None);
+        let answer = client.get("/early");
+        assert_eq!((answer.status(), answer.header("x-connection")), (200, Some("0")));
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_http2_total"), 1);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_rq_total"), 2);
+        proxy.end();
+    }
+
+    fn http2_to_http2_bodies_and_trailers_are_exact_both_ways(io) {
+        let upstream = Http2Upstream::start(100);
+        let proxy = Proxy::start(io, &to_http2(&upstream));
+        let client = Http2Client::connect(proxy.port);
+        for bytes in [0, 1, 5000, 65_535, 65_536, 16 << 20] {
+            let body = pattern(bytes);
+            let answer = client.send(Request::post("http://a/echo"), &body, Some(trailers()));
+            assert_eq!((answer.status, answer.broken), (200, None));
+            assert!(answer.body == body, "{bytes} bytes, {} came", answer.body.len());
+            assert_eq!(answer.trailers, Some(trailers()));
+        }
+        assert_eq!(upstream.connections(), 1);
+        drop(client);
+        proxy.end();
+    }
+
+    fn bodies_between_the_versions_are_exact(io) {
+        let http2 = Http2Upstream::start(100);
+        let proxy = Proxy::start(io, &to_http2(&http2));
+        let mut client = proxy.connect();
+        assert!(client.get(&format!("/body/{}", 20 << 20)).body == pattern(20 << 20));
+        drop(client);
+        proxy.end();
+        let http1 = Upstream::start(|peer| while let Some(request) = peer.request() { peer.send(ok(&request.body)) });
+        let proxy = Proxy::start(io, &Config::to(http1.port));
+        let client = Http2Client::connect(proxy.port);
+        let body = pattern(20 << 20);
+        let answer = client.send(Request::put("http://a/"), &body, None);
+        assert!(answer.status == 200 && answer.body == body, "{} bytes came", answer.body.len());
+        drop(client);
+        proxy.end();
+    }
+
+    fn many_streams_at_once_are_not_mixed(io) {
+        let upstream = Http2Upstream::start(7);
+        let proxy = Proxy::start(io, &to_http2(&upstream));
+        let client = Http2Client::connect(proxy.port);
+        let bodies: Vec<_> = (0..60).map(|n| pattern(n * 1777)).collect();
+        let requests = bodies.iter().map(|body| (Request::post("http://a/echo"), body.clone(), None)).collect();
+        for (answer, body) in client.all(requests).iter().zip(&bodies) {
+            assert!(answer.status == 200 && answer.body == *body, "{answer:?}");
+        }
+        drop(client);
+        proxy.end();
+    }
+
+    fn interim_response_passes(io) {
+        let upstream = Http2Upstream::start(100);
+        let proxy = Proxy::start(io, &to_http2(&upstream));
+        let mut client = proxy.connect();
+        client.send(b"GET /interim HTTP/1.1\r\nHost: a\r\n\r\n");
+        let interim = client.head();
+        assert_eq!((interim.status(), interim.header("link")), (103, Some("</a>")));
+        assert_eq!(client.response().status(), 200);
+        proxy.end();
+    }
+
+    fn refused_stream_is_sent_once_more_and_a_reset_one_is_not(io) {
+        let upstream = Http2Upstream::start(100);
+        let proxy = Proxy::start(io, &to_http2(&upstream));
+        let mut client = proxy.connect();
+        let refused = client.get("/refuse");
+        assert_eq!((refused.status(), upstream.requests()), (503, 2), "once more, on a connection that has room");
+        assert_eq!(proxy.stat("cluster.upstream.upstream_rq_retry_unprocessed"), 1);
+        let reset = client.get("/reset");
+        assert_eq!((reset.status(), upstream.requests()), (503, 3));
+        assert!(reset.text().ends_with("reset reason: remote reset"), "{}", reset.text());
+        proxy.end();
+    }
+
+    fn response_cut_off_by_a_reset_is_not_completed(io) {
+        let upstream = Http2Upstream::start(100);
+        let proxy = Proxy::start(io, &to_http2(&upstream));
+        let client = Http2Client::connect(proxy.port);
+        let answer = client.get("/cut");
+        assert_eq!(answer.status, 200);
+        assert!(answer.broken.is_some(), "{answer:?}");
+        assert_eq!(client.get("/early").status, 200);
+        drop(client);
+        proxy.end();
+    }
+
+    fn goaway_of_the_endpoint_moves_requests_to_a_new_connection(io) {
+        let upstream = Http2Upstream::start(100);
+        let proxy = Proxy::start(io, &to_http2(&upstream));
+        let mut client = proxy.connect();
+        for n in 0..4 {
+            let answer = client.get("/goaway");
+            assert_eq!(answer.status(), 200, "request {n}");
+        }
+        assert!(upstream.connections() > 1);
+        proxy.end();
+    }
+
+    fn drain_sends_goaway_and_streams_finish(io) {
+        let upstream = Upstream::start(|peer| while peer.request().is_some() { peer.send(ok(b"hello")) });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut raw = RawHttp2::connect(proxy.port);
+        raw.get(1, 5);
+        until("a response", || proxy.stat("http.test.downstream_rq_2xx") == 1);
+        proxy.signal(libc::SIGTERM);
+        assert_eq!(raw.goaway(), Some(0));
+    }
+
+    fn limits_of_requests_per_connection_end_in_goaway(io) {
+        let upstream = Upstream::start(|peer| while peer.request().is_some() { peer.send(ok(b"hello")) });
+        let config = Config::to(upstream.port).manager("common_http_protocol_options: {max_requests_per_connection: 2}, drain_timeout: 0.1s");
+        let proxy = Proxy::start(io, &config);
+        let mut raw = RawHttp2::connect(proxy.port);
+        raw.get(1, 5);
+        raw.get(3, 5);
+        assert_eq!(raw.goaway(), Some(0));
+        assert_eq!(proxy.stat("http.test.downstream_rq_2xx"), 2);
+        proxy.end();
+    }
+
+    fn floods_end_the_connection_and_are_counted(io) {
+        let upstream = Upstream::start(|peer| while peer.request().is_some() { peer.send(ok(b"hello")) });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let flood = |stat: &str, frame: &dyn Fn(&mut RawHttp2) -> bool| {
+            let mut raw = RawHttp2::connect(proxy.port);
+            raw.get(1, 4);
+            for _ in 0..3000 {
+                if !frame(&mut raw) {
+                    break;
+                }
+            }
+            until(stat, || proxy.stat(stat) == 1);
+        };
+        flood("http2.inbound_empty_frames_flood", &|raw| raw.frame(0, 0, 1, &[]));
+        flood("http2.inbound_priority_frames_flood", &|raw| raw.frame(2, 0, 1, &[0, 0, 0, 0, 7]));
+        flood("http2.inbound_window_update_frames_flood", &|raw| raw.frame(8, 0, 0, &[0, 0, 0, 1]));
+        flood("http2.outbound_control_flood", &|raw| raw.frame(6, 0, 0, &[0; 8]));
+        proxy.end();
+    }
+
+    fn rapid_reset_ends_the_connection(io) {
+        let upstream = Upstream::start(|peer| while peer.request().is_some() {});
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut raw = RawHttp2::connect(proxy.port);
+        for n in 0..2000 {
+            let sent = raw.get(2 * n + 1, 5) && raw.frame(3, 0, 2 * n + 1, &[0, 0, 0, 8]);
+            if !sent {
+                break;
+            }
+        }
+        assert_eq!(raw.goaway(), Some(11), "ENHANCE_YOUR_CALM");
+        proxy.end();
+    }
+
+    fn slow_reader_stops_the_endpoint(io) {
+        let http2 = Http2Upstream::start(100);
+        let proxy = Proxy::start(io, &to_http2(&http2).manager("codec_type: HTTP2"));
+        let mut raw = RawHttp2::connect(proxy.port);
+        // 256 MiB that nobody reads: no window is given beyond the first 64 KiB.
+        raw.frame(1, 5, 1, &[&[0x82, 0x86, 0x44, 15][..], b"/body/268435456", &[0x41, 1, b'a']].concat());
+        until("reading from the endpoint pauses", || {
+            proxy.stat("cluster.upstream.upstream_flow_control_paused_reading_total") > 0
+        });
+        drop(raw);
+        proxy.end();
+    }
+}
