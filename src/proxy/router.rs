@@ -5,7 +5,7 @@
 //! its body is gone (RFC 9110 §9.2.2; Envoy answers 503 UC instead).
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -196,23 +196,12 @@ async fn connect(
     stream.info.upstream_timing.connect_start_ns = Some(context.runtime.now().0);
     stats.inc(ClusterStat::UpstreamRqPendingTotal);
     let pending = stats.active(ClusterStat::UpstreamRqPendingActive);
-    let mut connecting = pin!(async {
-        if http2 {
-            pool::acquire(cluster, host, || context.next_id()).await
-        } else {
-            pool::connect(cluster, host, timer, context.next_id()).await
-        }
-    });
-    let outcome = poll_fn(|task| {
-        if let Poll::Ready(outcome) = connecting.as_mut().poll(task) {
-            return Poll::Ready(Ok(outcome));
-        }
-        if request.body.is_done() && connection.channel.poll_peer_closed().is_ready() {
-            return Poll::Ready(Err(connection.gone()));
-        }
-        request.deadlines.poll(timer).map_or(Poll::Pending, |passed| Poll::Ready(Err(passed)))
-    })
-    .await;
+    let id = context.next_id();
+    let outcome = if http2 {
+        unless_given_up(connection, request, pin!(pool::acquire(cluster, host, id))).await
+    } else {
+        unless_given_up(connection, request, pin!(pool::connect(cluster, host, timer, id))).await
+    };
     drop(pending);
     let outcome = outcome?;
     match outcome {
@@ -232,6 +221,23 @@ async fn connect(
             Err(ProxyError::Connect(error))
         }
     }
+}
+
+/// Waits for a connection as long as the client does and the request's deadlines allow.
+fn unless_given_up<F: Future>(
+    connection: &Connection,
+    request: &Request,
+    mut connecting: Pin<&mut F>,
+) -> impl Future<Output = Result<F::Output, ProxyError>> {
+    poll_fn(move |task| {
+        if let Poll::Ready(outcome) = connecting.as_mut().poll(task) {
+            return Poll::Ready(Ok(outcome));
+        }
+        if request.body.is_done() && connection.channel.poll_peer_closed().is_ready() {
+            return Poll::Ready(Err(connection.gone()));
+        }
+        request.deadlines.poll(&connection.timer).map_or(Poll::Pending, |passed| Poll::Ready(Err(passed)))
+    })
 }
 
 /// One exchange on one connection; and whether a byte of the response arrived.

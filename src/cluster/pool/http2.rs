@@ -78,14 +78,14 @@ pub fn checkout_shared(cluster: &Rc<Cluster>, host: &Rc<Host>) -> Option<Upstrea
     Some(connection)
 }
 
-/// A stream of a connection, once there is one with room.
+/// A stream of a connection, once there is one with room; `id`: of the connection, if one is dialed for it.
 ///
 /// # Errors
 /// The connection that was dialed for it failed.
 pub async fn acquire(
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
-    next_id: impl Fn() -> u64,
+    id: u64,
 ) -> Result<UpstreamConnection, ConnectError> {
     let pool = host.shared();
     let failures = pool.failures.get();
@@ -106,7 +106,7 @@ pub async fn acquire(
         }
         drop(waiting);
         if !pool.dialing.replace(true) {
-            runtime.spawn_isolated(serve(Rc::clone(cluster), Rc::clone(host), next_id()));
+            runtime.spawn_isolated(serve(Rc::clone(cluster), Rc::clone(host), id));
         }
         Poll::Pending
     })
