@@ -177,8 +177,8 @@ fn queue(
     let names = received_by.towards(chain.manager.config.http1.header_key_format);
     let encoding = ResponseEncoding { body, names, version };
     let head = &stream.response;
-    let written =
-        wire::send_response(&context.runtime, downstream, head, &encoding, body == BodyLength::None);
+    let ends = matches!(body, BodyLength::None | BodyLength::Length(0));
+    let written = wire::send_response(&context.runtime, downstream, head, &encoding, ends);
     match written {
         Ok(bytes) => {
             let info = &mut stream.info;

@@ -271,7 +271,7 @@ impl Exchange<'_> {
                     response::send_final(self.connection, self.stream, self.forward, &meta, client)?;
                 // A stream's end is the body's, whatever length was announced.
                 let read_as = match meta.body {
-                    BodyLength::Length(_) if self.upstream.lease().is_some() => BodyLength::UntilClose,
+                    BodyLength::Length(1..) if self.upstream.lease().is_some() => BodyLength::UntilClose,
                     body => body,
                 };
                 let copy = BodyCopy::new(read_as, self.response_limits, framing);

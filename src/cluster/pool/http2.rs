@@ -50,6 +50,8 @@ struct Shared {
     streams: Cell<u32>,
     served: Cell<u32>,
     idle_since: Cell<Now>,
+    /// The peer has said how many streams it takes.
+    settled: Cell<bool>,
     /// The peer ended it.
     ended_by_peer: Cell<bool>,
 }
@@ -105,7 +107,9 @@ pub async fn acquire(
             waiting.push(task);
         }
         drop(waiting);
-        if !pool.dialing.replace(true) {
+        // One that has not said yet how many streams it takes may have room for all.
+        let is_unsettled = |shared: &Rc<Shared>| !shared.settled.get();
+        if !pool.open.borrow().iter().any(is_unsettled) && !pool.dialing.replace(true) {
             runtime.spawn_isolated(serve(Rc::clone(cluster), Rc::clone(host), id));
         }
         Poll::Pending
@@ -172,6 +176,10 @@ async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64) {
     let ended = poll_fn(|_| {
         let ended = connection.poll();
         count_seen(&cluster, &mut counted, connection.seen());
+        if !shared.settled.get() && counted.settings_received > 0 {
+            shared.settled.set(true);
+            host.shared().wake(&cluster);
+        }
         if ended.is_ready() {
             return ended;
         }
@@ -203,6 +211,10 @@ async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64) {
             Flood::WindowUpdate => ClusterStat::Http2InboundWindowUpdateFramesFlood,
             Flood::Control => ClusterStat::Http2OutboundControlFlood,
         });
+    }
+    if !shared.settled.get() {
+        // Those that wait for it are not to dial it again and again.
+        fail(ConnectError::Failed(libc::ECONNRESET));
     }
     match ended {
         Some(StreamError::Protocol) => cluster.stats().inc(ClusterStat::UpstreamCxProtocolError),
@@ -247,6 +259,7 @@ impl Shared {
             streams: Cell::new(0),
             served: Cell::new(0),
             idle_since: Cell::new(now),
+            settled: Cell::new(false),
             ended_by_peer: Cell::new(false),
         }
     }

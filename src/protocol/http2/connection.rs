@@ -31,8 +31,8 @@ const RESETS_PENDING_MAX: usize = 20;
 const LOCAL_ERROR_RESETS_MAX: usize = 100;
 /// Bytes of one stream that the codec holds for sending: a full frame. More waits in the stream, under its watermark.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
-/// Streams towards an endpoint before its SETTINGS say how many it takes (RFC 9113 section 6.5.2 recommends 100).
-const STREAMS_BEFORE_SETTINGS: usize = 100;
+/// Streams towards an endpoint before its SETTINGS say how many it takes: what is beyond the unknown limit would be refused.
+const STREAMS_BEFORE_SETTINGS: usize = 1;
 
 /// How a connection is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

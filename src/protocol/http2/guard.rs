@@ -53,6 +53,8 @@ pub struct Seen {
     pub resets_received: u64,
     pub resets_sent: u64,
     pub goaways_sent: u64,
+    /// SETTINGS, acknowledgements included.
+    pub settings_received: u64,
     /// Requests begun, by either side.
     pub streams: u64,
 }
@@ -185,6 +187,7 @@ impl Guard {
                 Ok(())
             }
             SETTINGS | PING | 10.. => {
+                self.seen.settings_received += u64::from(frame.kind == SETTINGS);
                 if now.0 - self.controls_since.0 >= SECOND_NS {
                     (self.controls, self.controls_since) = (0, now);
                 }

@@ -123,8 +123,17 @@ pub(crate) fn take_response(
         }
         204 if length.is_some_and(|bytes| bytes > 0) => Err(HeadError::BodyNotAllowed),
         204 | 304 => meta(ResponseKind::Final, BodyLength::None),
-        _ if asked.method == MethodKind::Head || ended => meta(ResponseKind::Final, BodyLength::None),
-        _ => meta(ResponseKind::Final, length.map_or(BodyLength::UntilClose, BodyLength::Length)),
+        _ if asked.method == MethodKind::Head => meta(ResponseKind::Final, BodyLength::None),
+        // HTTP/1.1 has to be told that there is none.
+        _ if ended => meta(ResponseKind::Final, BodyLength::Length(0)),
+        // Trailers may follow no bytes.
+        _ => meta(
+            ResponseKind::Final,
+            match length {
+                Some(bytes @ 1..) => BodyLength::Length(bytes),
+                Some(0) | None => BodyLength::UntilClose,
+            },
+        ),
     }
 }
 
@@ -276,12 +285,13 @@ fn put_fields(head: &Head, body: BodyLength, map: &mut HeaderMap) -> Result<(), 
                 | Known::UPGRADE
                 | Known::HTTP2_SETTINGS,
             ) => {}
-            Some(Known::CONTENT_LENGTH) if body != BodyLength::None => {}
+            Some(Known::CONTENT_LENGTH) if !matches!(body, BodyLength::None | BodyLength::Length(0)) => {}
             Some(Known::TE) if !field.value.eq_ignore_ascii_case(b"trailers") => {}
             _ => append(map, field.name, field.value)?,
         }
     }
-    if let BodyLength::Length(bytes) = body {
+    // That there is no body a stream says by its end.
+    if let BodyLength::Length(bytes @ 1..) = body {
         map.append(http::header::CONTENT_LENGTH, HeaderValue::from(bytes));
     }
     Ok(())
@@ -447,7 +457,8 @@ mod tests {
         };
         assert_eq!(body(200, None, plain, false), Ok((ResponseKind::Final, BodyLength::UntilClose)));
         assert_eq!(body(200, Some("3"), plain, false), Ok((ResponseKind::Final, BodyLength::Length(3))));
-        assert_eq!(body(200, None, plain, true), Ok((ResponseKind::Final, BodyLength::None)));
+        assert_eq!(body(200, None, plain, true), Ok((ResponseKind::Final, BodyLength::Length(0))));
+        assert_eq!(body(200, Some("0"), plain, false), Ok((ResponseKind::Final, BodyLength::UntilClose)));
         assert_eq!(body(103, None, plain, false), Ok((ResponseKind::Interim, BodyLength::None)));
         let head = Asked { method: MethodKind::Head, ..plain };
         assert_eq!(body(200, Some("3"), head, true), Ok((ResponseKind::Final, BodyLength::None)));
