@@ -2,7 +2,8 @@
 
     python3 tests/peers/http2.py [--backend io_uring|epoll]...   # default: both
 
-Every case of h2spec's strict mode has to pass against either upstream; bytes are compared, requests counted.
+Every case of h2spec's strict mode has to pass against either upstream; bytes are compared, requests counted. The listeners
+speak HTTP/2 only: where the version is told from the first bytes, a preface that is none is a bad HTTP/1.1 request.
 """
 
 import argparse
@@ -29,6 +30,7 @@ LISTENER = """
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: @name@
+          codec_type: HTTP2
           route_config:
             virtual_hosts:
             - name: all
