@@ -6,6 +6,7 @@
 
 use std::task::Poll;
 
+use crate::base::limits;
 use crate::buffer::Chunk;
 use crate::config::http::HeaderKeyFormat;
 use crate::protocol::http::body::{BodyDecoder, BodyLength};
@@ -116,11 +117,13 @@ impl BodyCopy {
         if self.done {
             return Poll::Ready(Ok(()));
         }
+        // Where little may wait, as for one of many streams, a large chunk would be more than all of it.
+        let takes_large = high_watermark >= limits::LARGE_CHUNK_BYTES;
         for _ in 0..CHUNKS_PER_POLL {
             if !self.may_read(to, high_watermark)? {
                 return Poll::Pending;
             }
-            from.set_bulk(self.bulk);
+            from.set_bulk(self.bulk && takes_large);
             match from.poll_recv() {
                 Poll::Ready(Ok(Some(chunk))) => {
                     // A full small chunk of a body of unknown length: more is coming.
@@ -164,7 +167,7 @@ impl BodyCopy {
     /// Takes what has arrived and drops it, up to a large chunk: a small body that nobody wants does not cost the
     /// connection.
     pub(super) fn discard(&mut self, from: &Channel, trailers: &mut Head) -> Result<(), CopyError> {
-        let mut left = crate::base::limits::LARGE_CHUNK_BYTES;
+        let mut left = limits::LARGE_CHUNK_BYTES;
         while !self.done && left > 0 {
             let Poll::Ready(received) = from.poll_recv() else { return Ok(()) };
             let Ok(Some(mut chunk)) = received else {

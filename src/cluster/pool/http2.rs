@@ -159,9 +159,8 @@ async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64) {
     let common = &cluster.config().common_http;
     let settings =
         Settings::of(&cluster.config().http2, common.max_response_headers_kb, common.max_headers_count);
-    let (requests, mut connection) = match ClientConnection::open(&runtime, transport, &settings).await {
-        Ok(opened) => opened,
-        Err(_) => return fail(ConnectError::Failed(libc::ECONNRESET)),
+    let Ok((requests, mut connection)) = ClientConnection::open(&runtime, transport, &settings).await else {
+        return fail(ConnectError::Failed(libc::ECONNRESET));
     };
     *shared.requests.borrow_mut() = Some(requests);
     host.shared().open.borrow_mut().push(Rc::clone(&shared));
