@@ -78,6 +78,7 @@ impl Settings {
 
 /// What a server hears of its connection.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "returned once per request and taken apart at once")]
 pub enum ServerEvent {
     /// A request began.
     Request(Incoming, Stream),
