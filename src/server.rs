@@ -177,6 +177,7 @@ fn serve(
         admin,
         commands,
         rotation: Rotation::of(&snapshot),
+        early_tls: Vec::new(),
         start: Some(snapshot),
         serving: None,
         sockets,

@@ -10,7 +10,7 @@ use super::matcher::StringMatcher;
 use super::metadata::Struct;
 
 /// TLS of a filter chain. Source: Envoy `DownstreamTlsContext`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct DownstreamTls {
     /// What both sides have. Source: `common_tls_context`.
     pub common: CommonTls,
@@ -267,20 +267,6 @@ impl Default for UpstreamTls {
             auto_host_sni: false,
             auto_sni_san_validation: false,
             max_session_keys: 1,
-        }
-    }
-}
-
-impl Default for DownstreamTls {
-    fn default() -> Self {
-        Self {
-            common: CommonTls::default(),
-            require_client_certificate: false,
-            session_tickets: SessionTickets::default(),
-            session_timeout: None,
-            ocsp_staple_policy: OcspStaplePolicy::default(),
-            full_scan_certs_on_sni_mismatch: false,
-            prefer_client_ciphers: false,
         }
     }
 }

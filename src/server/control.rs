@@ -60,6 +60,8 @@ pub(super) struct Control<'a> {
     pub(super) orphaned: Option<Pin<Box<Sleep>>>,
     /// TLS contexts, whose files may change.
     pub(super) rotation: Rotation,
+    /// What has changed of them before the workers have their snapshot.
+    pub(super) early_tls: Vec<Update>,
     /// The graceful drain of listeners that was asked for.
     pub(super) spread: Option<DrainListeners>,
     /// When it stops them.
@@ -170,7 +172,7 @@ impl Control<'_> {
                 }
                 _ = ticket_keys.tick() => {
                     let updates = self.rotation.rotate_ticket_keys();
-                    self.publish_contexts(updates);
+                    self.publish_tls(updates);
                 }
                 Some(command) = self.commands.recv() => self.obey(command, &mut draining),
                 Some(update) = updates.recv() => {
@@ -203,6 +205,8 @@ impl Control<'_> {
         let hands = self.sockets.deal(self.registry.workers(), self.succession.successor.is_some());
         self.workers.start_serving(&snapshot, hands);
         self.serving = Some(snapshot);
+        let early = std::mem::take(&mut self.early_tls);
+        self.publish_tls(early);
         for (cluster, hosts) in self.process.discovered() {
             self.workers
                 .send_all(|| Command::Hosts { cluster: Arc::clone(&cluster), hosts: Arc::clone(&hosts) });
@@ -254,15 +258,19 @@ impl Control<'_> {
         if !outcome.updates.is_empty() {
             log::info!("{} TLS contexts have changed: new handshakes use them", outcome.updates.len());
         }
-        self.publish_contexts(outcome.updates);
+        self.publish_tls(outcome.updates);
     }
 
     /// Gives the workers new TLS contexts.
-    fn publish_contexts(&mut self, updates: Vec<Update>) {
+    fn publish_tls(&mut self, updates: Vec<Update>) {
         if updates.is_empty() {
             return;
         }
         self.process.set_tls(self.rotation.contexts());
+        if self.start.is_some() {
+            self.early_tls.extend(updates);
+            return;
+        }
         for update in updates {
             match update {
                 Update::Server { listener, tls } => {

@@ -8,6 +8,9 @@ use crate::base::clock;
 use crate::config::tls::SanKind;
 use crate::protocol::tls::Certificate;
 
+/// What Envoy writes when nothing expires.
+const NOTHING_EXPIRES: u64 = u32::MAX as u64;
+
 /// A certificate and the file that it came from.
 type Shown<'a> = (Option<&'a str>, &'a Certificate);
 
@@ -27,7 +30,7 @@ pub(super) fn days_until_first_expires(state: &dyn AdminState) -> u64 {
         let (chain, authority) = shown(context);
         chain.into_iter().chain(authority)
     });
-    all.map(|(_, certificate)| certificate.days_until_expiration(now)).min().unwrap_or(u32::MAX.into())
+    all.map(|(_, certificate)| certificate.days_until_expiration(now)).min().unwrap_or(NOTHING_EXPIRES)
 }
 
 fn now() -> u64 {

@@ -59,7 +59,7 @@ fn client_certificate_is_told_by_mode() {
         (AppendForward, true, "", own.clone()),
         (AppendForward, false, "By=x", String::new()),
         (SanitizeSet, true, "By=x", own.clone()),
-        (SanitizeSet, true, "", own.clone()),
+        (SanitizeSet, true, "", own),
         (SanitizeSet, false, "By=x", String::new()),
         (AlwaysForwardOnly, true, "By=x", "By=x".into()),
         (AlwaysForwardOnly, false, "By=x", "By=x".into()),

@@ -123,8 +123,8 @@ impl<'a> Reader<'a> {
         if self.tag() == Some(tag) { self.any() } else { None }
     }
 
-    fn inside(&mut self, tag: u8) -> Option<Reader<'a>> {
-        self.take(tag).map(Reader)
+    fn inside(&mut self, tag: u8) -> Option<Self> {
+        self.take(tag).map(Self)
     }
 }
 

@@ -202,7 +202,7 @@ fn not_yet_field_is_refused_in_a_file_with_its_place_and_accepted_on_request() {
 
 #[test]
 fn refused_field_is_refused_whatever_is_allowed() {
-    let socket = "transport_socket: {name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}";
+    let socket = "transport_socket: {name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tap.v3.Tap, common_config: {admin_config: {config_id: x}}, transport_socket: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}";
     for set in [
         ("CLUSTER", socket),
         ("CLUSTER", "http2_protocol_options: {allow_metadata: true}"),

@@ -288,6 +288,7 @@ fn secret_name(at: &At<'_>, message: pb::tls::SdsSecretConfig) -> Option<String>
 }
 
 fn certificate(at: &At<'_>, message: pb::tls::TlsCertificate) -> Option<TlsCertificate> {
+    let is_elsewhere = message.pkcs12.is_some() || message.private_key_provider.is_some();
     classify!(at, message => pb::tls::TlsCertificate {
         implemented: certificate_chain, private_key, watched_directory, ocsp_staple;
         refused: pkcs12 = "write the chain and the key as PEM", private_key_provider,
@@ -296,8 +297,7 @@ fn certificate(at: &At<'_>, message: pb::tls::TlsCertificate) -> Option<TlsCerti
     });
     let directory = watched_directory.map(|message| directory(&at.field("watched_directory"), message));
     let source = |field: &str, source: Option<pb::core::DataSource>| {
-        let Some(source) = source else { return None };
-        let mut source = at.field(field).source(source)?;
+        let mut source = at.field(field).source(source?)?;
         source.watched_directory = directory.clone().or(source.watched_directory);
         Some(source)
     };
@@ -307,6 +307,7 @@ fn certificate(at: &At<'_>, message: pb::tls::TlsCertificate) -> Option<TlsCerti
     let key = source("private_key", private_key);
     let staple = source("ocsp_staple", ocsp_staple);
     match has {
+        _ if is_elsewhere => {}
         (false, _) => at.field("certificate_chain").error("must be set"),
         (true, false) => at.field("private_key").error("must be set"),
         (true, true) => {}
@@ -446,7 +447,7 @@ fn validation_context(
             trust_chain_verification,
             custom_validator_config = "envoy.tls.cert_validator.spiffe; others are refused", only_verify_leaf_cert_crl,
             max_verify_depth = "for servers too; at most 6 certificates between the two ends", suppress_client_ca_list;
-        refused: ca_certificate_provider_instance, require_signed_certificate_timestamp = "Envoy refuses it too";
+        refused: ca_certificate_provider_instance, require_signed_certificate_timestamp = "Envoy does not check it either";
     });
     let directory = watched_directory.map(|message| directory(&at.field("watched_directory"), message));
     let source = |field: &str, source: Option<pb::core::DataSource>| match source {

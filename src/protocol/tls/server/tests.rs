@@ -243,7 +243,7 @@ fn mistakes_name_their_field() {
     let mut config = good.clone();
     config.session_tickets = SessionTickets::Keys(vec![Source::inline([0; 79])]);
     assert_eq!(field(&config), "session_ticket_keys.keys[0]");
-    let mut config = good.clone();
+    let mut config = good;
     config.ocsp_staple_policy = OcspStaplePolicy::MustStaple;
     assert_eq!(field(&config), "common_tls_context.tls_certificates[0].ocsp_staple");
     config.common.certificates[0].ocsp_staple =

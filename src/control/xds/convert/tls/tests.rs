@@ -219,7 +219,7 @@ fn validation_that_proves_nothing_is_refused_or_warned_of() {
         ),
         (
             "match_typed_subject_alt_names: [{san_type: OTHER_NAME, oid: '1.2.3', matcher: {exact: a}}]",
-            "match_typed_subject_alt_names[0].oid: ",
+            "match_typed_subject_alt_names[0].san_type: ",
         ),
         ("verify_certificate_hash: [ab]", "verify_certificate_hash[0]: "),
         ("verify_certificate_spki: [AAAA]", "verify_certificate_spki[0]: "),
