@@ -123,6 +123,7 @@ impl ConnectionManager {
             timeouts: TimeoutOptions {
                 respect_expected: router.respect_expected_rq_timeout,
                 suppress_envoy_headers: router.suppress_envoy_headers,
+                max_stream_duration: config.common.max_stream_duration,
             },
             config: Arc::clone(config),
             router,

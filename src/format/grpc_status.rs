@@ -1,5 +1,6 @@
 //! The gRPC status of a response: `%GRPC_STATUS%` and the filter of that name.
 
+use crate::protocol::grpc;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers;
 
@@ -42,26 +43,6 @@ const NAMES: [(&str, &str); 17] = [
 const INVALID: i64 = -1;
 const UNKNOWN: i64 = 2;
 
-/// Whether the request is gRPC.
-pub fn is_request(head: &Head) -> bool {
-    head.get(&headers::CONTENT_TYPE)
-        .and_then(|kind| kind.strip_prefix(b"application/grpc"))
-        .is_some_and(|rest| matches!(rest, [] | [b'+', ..]))
-}
-
-/// The status that an HTTP status stands for. Source:
-/// <https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>
-pub fn of_http(status: u16) -> u64 {
-    match status {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502 | 503 | 504 => 14,
-        _ => 2,
-    }
-}
-
 impl GrpcStatusStyle {
     /// The status's name; `None`: it has none in this style and is written as a number.
     pub(super) fn name(self, status: i64) -> Option<&'static str> {
@@ -76,19 +57,19 @@ impl GrpcStatusStyle {
 
 /// The status to log: only requests that are gRPC have one.
 pub(super) fn of_logged_request(context: &FormatContext<'_>) -> Option<i64> {
-    if is_request(context.request?) { of_response(context) } else { None }
+    if grpc::is_request(context.request?) { of_response(context) } else { None }
 }
 
 /// The status in the trailers, else in the headers, else the one that the HTTP status stands for.
 pub(super) fn of_response(context: &FormatContext<'_>) -> Option<i64> {
-    let field = |head: Option<&crate::protocol::http::head::Head>| {
+    let field = |head: Option<&Head>| {
         let value = head?.get(&headers::GRPC_STATUS)?;
         let number = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<u64>().ok());
         Some(number.and_then(|number| i64::try_from(number).ok()).unwrap_or(INVALID))
     };
     field(context.trailers)
         .or_else(|| field(context.response))
-        .or_else(|| Some(of_http(context.info.response_code?) as i64))
+        .or_else(|| Some(grpc::status_of_http(context.info.response_code?) as i64))
 }
 
 /// The status that the access-log filter compares; without one it is `UNKNOWN`, as in Envoy.

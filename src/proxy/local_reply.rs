@@ -10,8 +10,8 @@ use super::stream::Stream;
 use super::wire;
 use crate::config::http::HeaderKeyFormat;
 use crate::format::context::FormatContext;
-use crate::format::grpc_status;
 use crate::format::local_reply::LocalReply;
+use crate::protocol::grpc;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::forwarding;
 use crate::protocol::http::head::Version;
@@ -107,7 +107,7 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
         random: context.random(),
     };
     let content_type = manager.local_replies.rewrite(&mut rewritten, matching, added, text);
-    if reply.may_be_grpc && grpc_status::is_request(&stream.request) {
+    if reply.may_be_grpc && grpc::is_request(&stream.request) {
         become_grpc(stream, text);
     }
     // A type that the route wrote is that of the route's own text only.
@@ -168,24 +168,16 @@ fn become_grpc(stream: &mut Stream, text: &mut Vec<u8>) {
     let head = &mut stream.response;
     if !head.contains(&headers::GRPC_STATUS) {
         let mut digits = [0; encode::DECIMAL_DIGITS_MAX];
-        let status = encode::decimal(grpc_status::of_http(head.status()), &mut digits);
+        let status = encode::decimal(grpc::status_of_http(head.status()), &mut digits);
         head.set(&headers::GRPC_STATUS, status);
     }
     head.set_status(200);
-    head.set(&headers::CONTENT_TYPE, b"application/grpc");
+    head.set(&headers::CONTENT_TYPE, grpc::CONTENT_TYPE);
     // A JSON text ends in a newline.
     let message = text.strip_suffix(b"\n").unwrap_or(text);
     if !message.is_empty() && stream.request.method() != b"HEAD" {
         let mut encoded = Vec::with_capacity(message.len());
-        for &byte in message {
-            match byte {
-                b'%' | ..b' ' | b'~'.. => {
-                    let hex = |digit: u8| b"0123456789ABCDEF"[usize::from(digit & 15)];
-                    encoded.extend_from_slice(&[b'%', hex(byte >> 4), hex(byte)]);
-                }
-                plain => encoded.push(plain),
-            }
-        }
+        grpc::percent_encode(message, &mut encoded);
         head.set(&headers::GRPC_MESSAGE, &encoded);
     }
     text.clear();

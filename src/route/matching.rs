@@ -5,8 +5,8 @@ use crate::base::regex::{Regex, RegexCaches, RegexSlots};
 use crate::config::error::ConfigError;
 use crate::config::matcher::{FractionalPercent, QueryParameterCondition};
 use crate::config::route as config;
+use crate::protocol::grpc;
 use crate::protocol::http::head::Head;
-use crate::protocol::http::headers;
 use crate::protocol::http::matcher::{HeaderMatcher, MatchScratch, StringMatcher, starts_with_ignore_case};
 use crate::protocol::http::path::{split_query, without_query};
 
@@ -153,7 +153,7 @@ impl Conditions {
             random % u64::from(fraction.denominator.max(1)) < u64::from(fraction.numerator)
         };
         self.fraction.is_none_or(drawn)
-            && (!self.grpc || is_grpc(head))
+            && (!self.grpc || grpc::is_request(head))
             && self.headers.iter().all(|matcher| matcher.matches(head, scratch))
             && self.query_parameters.iter().all(|matcher| matcher.matches(head.path(), &mut scratch.regexes))
     }
@@ -176,12 +176,4 @@ impl QueryParameterMatcher {
             QueryParameterTest::String(string) => value.is_some_and(|value| string.matches(value, regexes)),
         }
     }
-}
-
-/// Whether the request's content type is `application/grpc` or `application/grpc+...`.
-pub(super) fn is_grpc(head: &Head) -> bool {
-    let content_type = head.get(&headers::CONTENT_TYPE).unwrap_or_default();
-    content_type
-        .strip_prefix(b"application/grpc")
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
 }

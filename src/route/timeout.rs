@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::forward::Forward;
-use super::matching::is_grpc;
+use crate::protocol::grpc;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::{self, HeaderName};
 
@@ -14,6 +14,9 @@ pub struct TimeoutOptions {
     pub respect_expected: bool,
     /// Whether the endpoint is not told how long the request may take. Source: `suppress_envoy_headers`.
     pub suppress_envoy_headers: bool,
+    /// Longest life of a stream where its route says nothing; none, zero: no limit. Source: the connection manager's
+    /// `common_http_protocol_options.max_stream_duration`.
+    pub max_stream_duration: Option<Duration>,
 }
 
 /// The limits of one request.
@@ -34,7 +37,7 @@ impl Forward {
     /// per-try sibling and `x-envoy-upstream-stream-duration-ms` (present only where the client is trusted), writes `x-envoy-expected-rq-timeout-ms`.
     /// Source: Envoy's `finalTimeout`.
     pub fn timeouts(&self, head: &mut Head, options: TimeoutOptions) -> RequestTimeouts {
-        let grpc = is_grpc(head);
+        let grpc = grpc::is_request(head);
         // `max_stream_duration` in the route switches its other timeouts off.
         let old_style = self.max_stream_duration.is_none();
         let mut response = match self.max_grpc_timeout.filter(|_| grpc && old_style) {
@@ -74,19 +77,35 @@ impl Forward {
         RequestTimeouts {
             response: some(response),
             per_try: some(per_try),
-            stream: self.stream_limit(head),
+            stream: self.stream_limit(head, grpc, options.max_stream_duration),
             upstream,
         }
     }
 
-    /// What `grpc-timeout` asks for where the route reads it, else the route's own limit. Source: `max_stream_duration`,
-    /// `grpc_timeout_header_max`, `grpc_timeout_header_offset`.
-    fn stream_limit(&self, head: &Head) -> Option<Duration> {
+    /// What `grpc-timeout` asks for where the route reads it, else the route's own limit; none: the connection manager's.
+    /// A gRPC request of a route that has such a word is told what came of it, or nothing where there is no limit. Source:
+    /// `max_stream_duration`, `grpc_timeout_header_max`, `grpc_timeout_header_offset`; Envoy's `refreshDurationTimeout`.
+    fn stream_limit(&self, head: &mut Head, grpc: bool, general: Option<Duration>) -> Option<Duration> {
         let config = self.max_stream_duration.as_ref()?;
-        match (grpc_timeout(head), config.grpc_timeout_header_max) {
-            (Some(asked), Some(max)) => Some(offset(capped(asked, max), config.grpc_timeout_header_offset)),
+        let limit = match (grpc_timeout(head), config.grpc_timeout_header_max) {
+            (Some(asked), Some(max)) => {
+                let capped = if max.is_zero() { asked } else { asked.min(max) };
+                let limit = capped.saturating_sub(config.grpc_timeout_header_offset.unwrap_or_default());
+                if grpc {
+                    write_grpc_timeout(head, limit);
+                }
+                // Zero would mean no limit: this time is over as soon as it begins.
+                return Some(limit.max(Duration::from_nanos(1)));
+            }
             _ => config.max_stream_duration,
+        };
+        let general = general.filter(|limit| !limit.is_zero());
+        match limit.or(general).filter(|limit| !limit.is_zero()) {
+            Some(limit) if grpc => write_grpc_timeout(head, limit),
+            None if grpc && general.is_some() => drop(head.remove(&headers::GRPC_TIMEOUT)),
+            _ => {}
         }
+        limit
     }
 }
 
