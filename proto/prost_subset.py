@@ -57,8 +57,13 @@ KEEP = {
         'envoy.config.route.v3': '''RouteConfiguration VirtualHost Route RouteMatch RouteMatch.GrpcRouteMatchOptions
             RouteMatch.ConnectMatcher RouteAction RouteAction.MaxStreamDuration RouteAction.UpgradeConfig
             RouteAction.UpgradeConfig.ConnectConfig WeightedCluster WeightedCluster.ClusterWeight RedirectAction
-            DirectResponseAction HeaderMatcher QueryParameterMatcher''',
+            DirectResponseAction HeaderMatcher QueryParameterMatcher FilterConfig''',
     },
+    'http_filters': {
+        'envoy.extensions.filters.http.grpc_web.v3': 'GrpcWeb',
+    },
+    # Extensions that call their configuration `Config` have a module of their own.
+    'grpc_http1_bridge': {'envoy.extensions.filters.http.grpc_http1_bridge.v3': 'Config'},
     'cluster': {
         'envoy.config.cluster.v3': '''Cluster Cluster.CommonLbConfig Cluster.RefreshRate Cluster.CustomClusterType
             Cluster.RoundRobinLbConfig Cluster.TransportSocketMatch CircuitBreakers CircuitBreakers.Thresholds LoadBalancingPolicy

@@ -14,6 +14,8 @@ fn corpus_keeps_every_invariant() {
         ("http2_frames", ringway::fuzz::http2_frames),
         ("http2_head", ringway::fuzz::http2_head),
         ("route_match", ringway::fuzz::route_match),
+        ("grpc_web", ringway::fuzz::grpc_web),
+        ("grpc_timeout", ringway::fuzz::grpc_timeout),
         ("config_text", ringway::fuzz::config_text),
         ("config_wire", ringway::fuzz::config_wire),
         ("restart_message", ringway::fuzz::restart_message),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::access_log::{AccessLog, LocalReplyConfig};
 use super::address::CidrRange;
+use super::http_filter::{HttpFilter, HttpFilterConfig};
 use super::http2::Http2ProtocolOptions;
 use super::matcher::StringMatcher;
 use super::route::RouteConfiguration;
@@ -135,13 +136,6 @@ pub enum CodecType {
     Http2,
 }
 
-/// An HTTP filter.
-#[derive(Debug, Clone)]
-pub enum HttpFilter {
-    /// Routes and forwards; always the last. Source: `envoy.filters.http.router`.
-    Router(RouterConfig),
-}
-
 /// The router. Source: Envoy `extensions.filters.http.router.v3.Router`.
 #[derive(Debug, Clone)]
 pub struct RouterConfig {
@@ -263,6 +257,8 @@ pub struct UpgradeConfig {
     pub upgrade_type: Box<str>,
     /// Whether it passes where the route says nothing. Default true. Source: `enabled`.
     pub enabled: bool,
+    /// Whether its requests pass no filter but the router. Default false. Source: `filters`, which can be the router only.
+    pub router_alone: bool,
 }
 
 /// Which addresses make a request internal. Source: Envoy `HttpConnectionManager.InternalAddressConfig`.
@@ -409,7 +405,11 @@ impl HttpConnectionManager {
             stat_prefix: stat_prefix.into(),
             codec_type: CodecType::default(),
             route_config,
-            http_filters: vec![HttpFilter::Router(RouterConfig::default())],
+            http_filters: vec![HttpFilter {
+                name: "envoy.filters.http.router".into(),
+                disabled: false,
+                config: HttpFilterConfig::Router(RouterConfig::default()),
+            }],
             http1: Http1ProtocolOptions::default(),
             http2: Http2ProtocolOptions::default(),
             common: CommonHttpProtocolOptions::default(),

@@ -13,6 +13,7 @@ pub mod endpoint;
 pub mod error;
 pub mod http;
 pub mod http2;
+pub mod http_filter;
 pub mod listener;
 pub mod matcher;
 pub mod metadata;

@@ -4,10 +4,12 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use super::chain::FilterChain;
 use crate::base::regex::RegexSlots;
 use crate::config::access_log::AccessLogSink;
 use crate::config::error::ConfigError;
-use crate::config::http::{HttpConnectionManager, HttpFilter, RouterConfig};
+use crate::config::http::{HttpConnectionManager, RouterConfig};
+use crate::config::http_filter::HttpFilterConfig;
 use crate::format::access_log::AccessLog;
 use crate::format::access_log_queue::SinkId;
 use crate::format::local_reply::LocalReplies;
@@ -25,6 +27,8 @@ pub struct ConnectionManager {
     pub config: Arc<HttpConnectionManager>,
     /// Options of its router filter.
     pub router: RouterConfig,
+    /// Its other filters, with what the routes say about them.
+    pub filters: FilterChain,
     /// Where requests go.
     pub routes: RouteTable,
     /// What is written to and removed from heads.
@@ -78,9 +82,9 @@ impl ConnectionManager {
         // Away from where the routes were: see `Listener::settled`.
         *config = Arc::new(HttpConnectionManager::clone(config));
         let config = &*config;
-        let router = match config.http_filters.last() {
-            Some(HttpFilter::Router(router)) => router.clone(),
-            None => RouterConfig::default(),
+        let router = match config.http_filters.last().map(|filter| &filter.config) {
+            Some(HttpFilterConfig::Router(router)) => router.clone(),
+            _ => RouterConfig::default(),
         };
         let mut slots = RegexSlots::default();
         let mut access_logs = Vec::new();
@@ -98,9 +102,11 @@ impl ConnectionManager {
                 StringMatcher::compile(matcher, &path, &mut slots)
             })
             .collect::<Result<_, _>>()?;
+        let mut routes =
+            RouteTable::compile(&routes, &services.routes).map_err(|error| within("route_config", error))?;
         Ok(Self {
-            routes: RouteTable::compile(&routes, &services.routes)
-                .map_err(|error| within("route_config", error))?,
+            filters: FilterChain::compile(&config.http_filters, &routes.take_overrides()),
+            routes,
             forwarding: ForwardingSettings::new(config, services.local_info),
             paths: PathSettings::of(config),
             local_replies: LocalReplies::compile(

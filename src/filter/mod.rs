@@ -1,6 +1,13 @@
-//! What filter chains are compiled to: immutable, shared by all cores, made off the data path.
+//! What filter chains are compiled to: immutable, shared by all cores, made off the data path; and the HTTP filters.
 //!
-//! In this version a chain is one HTTP connection manager whose only HTTP filter is the router.
+//! A chain is one HTTP connection manager. Its HTTP filters ([`chain`]) see a request's head, data and trailers in order,
+//! and those of the response in reverse; the router, always the last, is `proxy`'s.
+
+mod body;
+pub mod chain;
 mod connection_manager;
+pub mod http;
+#[cfg(test)]
+mod tests;
 
 pub use connection_manager::{CompileError, CompileServices, ConnectionManager};

@@ -4,6 +4,7 @@
 //! committed corpus through the same functions on every `cargo test`. One file per subject.
 
 mod config;
+mod grpc;
 mod http1;
 mod http2;
 mod restart;
@@ -11,6 +12,7 @@ mod route;
 mod tls;
 
 pub use config::{config_text, config_wire};
+pub use grpc::{grpc_timeout, grpc_web};
 pub use http1::{chunked, request_head, response_head};
 pub use http2::{http2_frames, http2_head};
 pub use restart::restart_message;

@@ -141,6 +141,7 @@ fn route(rng: &mut Rng, index: u64, path: &[u8]) -> config::Route {
         action: action(rng),
         metadata: Vec::new(),
         header_mutations: config::HeaderMutations::default(),
+        filters: Vec::new(),
         stat_prefix: Box::default(),
     }
 }

@@ -81,7 +81,9 @@ mod tests {
     fn request_with_grpcs_own_content_type_and_a_path_is_grpc() {
         assert!(is_request(&head(b"application/grpc")));
         assert!(is_request(&head(b"application/grpc+proto")));
-        for other in [&b"application/grpc-web"[..], b"application/grpcx", b"application/grpc;a", b"text/plain", b""] {
+        for other in
+            [&b"application/grpc-web"[..], b"application/grpcx", b"application/grpc;a", b"text/plain", b""]
+        {
             assert!(!is_request(&head(other)), "{}", String::from_utf8_lossy(other));
         }
         let mut connect = head(b"application/grpc");

@@ -7,8 +7,9 @@
 use std::task::Poll;
 
 use crate::base::limits;
-use crate::buffer::Chunk;
+use crate::buffer::{Chunk, ChunkQueue};
 use crate::config::http::HeaderKeyFormat;
+use crate::filter::http::FilterReply;
 use crate::protocol::http::body::{BodyDecoder, BodyLength};
 use crate::protocol::http::error::BodyError;
 use crate::protocol::http::head::Head;
@@ -32,7 +33,9 @@ pub(super) struct BodyCopy {
     paused: bool,
     done: bool,
     bulk: bool,
-    /// Body bytes moved so far.
+    /// Body bytes received so far.
+    pub(super) received_bytes: u64,
+    /// Body bytes handed on so far: other than those received only where filters change the body.
     pub(super) bytes: u64,
     /// Bytes moved so far, framing as received included.
     pub(super) wire_bytes: u64,
@@ -66,7 +69,22 @@ pub(super) enum CopyError {
     SinkGone,
     /// No memory in the pool for framing.
     Exhausted,
+    /// A filter answers instead.
+    Filter(FilterReply),
+    /// The head that waited for the body cannot be sent.
+    Overflow,
 }
+
+/// What filters do to a body on its way. A framing, when there is one, is that of what follows.
+pub(super) trait BodyFilters {
+    /// Some of it; what is in `data` afterwards goes on. `ends`: nothing follows.
+    fn data(&mut self, data: &mut ChunkQueue, ends: bool) -> Result<Option<Framing>, CopyError>;
+    /// Its end, with trailers if there are any; what is in `data` afterwards goes before it.
+    fn trailers(&mut self, trailers: &mut Head, data: &mut ChunkQueue) -> Result<Option<Framing>, CopyError>;
+}
+
+/// The filters of a body that has some.
+pub(super) type Filters<'a> = Option<&'a mut dyn BodyFilters>;
 
 impl BodyCopy {
     /// A body received framed as `length`.
@@ -85,6 +103,7 @@ impl BodyCopy {
             paused: false,
             done,
             bulk,
+            received_bytes: 0,
             bytes: 0,
             wire_bytes: 0,
             sent_bytes: 0,
@@ -113,6 +132,7 @@ impl BodyCopy {
         to: &Channel,
         high_watermark: usize,
         trailers: &mut Head,
+        mut filters: Filters<'_>,
     ) -> Poll<Result<(), CopyError>> {
         if self.done {
             return Poll::Ready(Ok(()));
@@ -128,7 +148,7 @@ impl BodyCopy {
                 Poll::Ready(Ok(Some(chunk))) => {
                     // A full small chunk of a body of unknown length: more is coming.
                     self.bulk |= chunk.len() == chunk.capacity();
-                    let outcome = self.take(runtime, chunk, from, to, trailers);
+                    let outcome = self.take(runtime, chunk, from, to, trailers, &mut filters);
                     if outcome != Ok(false) {
                         to.flush();
                         return Poll::Ready(outcome.map(drop));
@@ -141,9 +161,8 @@ impl BodyCopy {
                     self.done = true;
                     let ended = match self.decoder.finish() {
                         Ok(()) if from.is_truncated() => Err(CopyError::SourceGone),
-                        Ok(()) => {
-                            take_trailers(from, trailers).and_then(|()| self.end(runtime, to, trailers))
-                        }
+                        Ok(()) => take_trailers(from, trailers)
+                            .and_then(|()| self.end(runtime, to, trailers, &mut filters)),
                         Err(_) => Err(CopyError::SourceGone),
                     };
                     to.flush();
@@ -178,7 +197,7 @@ impl BodyCopy {
             left = left.saturating_sub(chunk.len());
             while !self.done && !chunk.is_empty() {
                 let decoded = self.decoder.decode(&chunk, trailers).map_err(CopyError::Body)?;
-                self.bytes += decoded.data.len() as u64;
+                self.received_bytes += decoded.data.len() as u64;
                 self.wire_bytes += decoded.consumed as u64;
                 chunk.advance(decoded.consumed);
                 self.done = decoded.end;
@@ -222,6 +241,7 @@ impl BodyCopy {
         from: &Channel,
         to: &Channel,
         trailers: &mut Head,
+        filters: &mut Filters<'_>,
     ) -> Result<bool, CopyError> {
         loop {
             let decoded = self.decoder.decode(&chunk, trailers).map_err(CopyError::Body)?;
@@ -229,7 +249,11 @@ impl BodyCopy {
                 let mut data = chunk.clone();
                 data.truncate(decoded.data.end);
                 data.advance(decoded.data.start);
-                self.send(data, to)?;
+                self.received_bytes += data.len() as u64;
+                match filters {
+                    None => self.send(data, to)?,
+                    Some(filters) => self.send_filtered(data, to, *filters)?,
+                }
             }
             self.wire_bytes += decoded.consumed as u64;
             chunk.advance(decoded.consumed);
@@ -237,13 +261,39 @@ impl BodyCopy {
                 self.done = true;
                 from.set_bulk(false);
                 from.unread(chunk);
-                self.end(runtime, to, trailers)?;
+                self.end(runtime, to, trailers, filters)?;
                 return Ok(true);
             }
             if chunk.is_empty() {
                 return Ok(false);
             }
         }
+    }
+
+    #[cold]
+    fn send_filtered(
+        &mut self,
+        data: Chunk,
+        to: &Channel,
+        filters: &mut dyn BodyFilters,
+    ) -> Result<(), CopyError> {
+        let mut queue = ChunkQueue::default();
+        queue.push(data);
+        let framing = filters.data(&mut queue, false)?;
+        self.send_all(queue, framing, to)
+    }
+
+    fn send_all(
+        &mut self,
+        mut queue: ChunkQueue,
+        framing: Option<Framing>,
+        to: &Channel,
+    ) -> Result<(), CopyError> {
+        self.framing = framing.unwrap_or(self.framing);
+        while let Some(chunk) = queue.pop() {
+            self.send(chunk, to)?;
+        }
+        Ok(())
     }
 
     fn send(&mut self, data: Chunk, to: &Channel) -> Result<(), CopyError> {
@@ -263,11 +313,22 @@ impl BodyCopy {
         if to.send_copy(encode::CHUNK_END) { Ok(()) } else { Err(CopyError::Exhausted) }
     }
 
-    fn end(&mut self, runtime: &Runtime, to: &Channel, trailers: &Head) -> Result<(), CopyError> {
+    fn end(
+        &mut self,
+        runtime: &Runtime,
+        to: &Channel,
+        trailers: &mut Head,
+        filters: &mut Filters<'_>,
+    ) -> Result<(), CopyError> {
+        if let Some(filters) = filters {
+            let mut queue = ChunkQueue::default();
+            let framing = filters.trailers(trailers, &mut queue)?;
+            self.send_all(queue, framing, to)?;
+        }
         let to = match to {
             Channel::Connection(to) => to,
             Channel::Stream(to) => {
-                to.finish(Some(trailers).filter(|_| self.framing == Framing::Stream { trailers: true }));
+                to.finish(Some(&*trailers).filter(|_| self.framing == Framing::Stream { trailers: true }));
                 return Ok(());
             }
         };

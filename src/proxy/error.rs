@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::cluster::pool::ConnectError;
+use crate::filter::http::FilterReply;
 use crate::protocol::http::error::{BodyError, HeadError};
 use crate::protocol::response_code_details as details;
 use crate::protocol::response_flags::ResponseFlag;
@@ -83,6 +84,8 @@ pub enum ProxyError {
     ResponseTimeout,
     /// A head became too large while it was edited.
     HeadOverflow,
+    /// A filter answers instead.
+    Filter(FilterReply),
 }
 
 impl ProxyError {
@@ -104,7 +107,8 @@ impl ProxyError {
             | Self::NoRoute
             | Self::NoCluster { .. }
             | Self::NoHealthyUpstream
-            | Self::HeadOverflow => Side::Local,
+            | Self::HeadOverflow
+            | Self::Filter(_) => Side::Local,
             Self::Connect(_)
             | Self::UpstreamClosed { .. }
             | Self::UpstreamReset { .. }
@@ -162,6 +166,7 @@ impl ProxyError {
             | Self::ResponseBody(_) => 502,
             Self::ResponseTimeout => 504,
             Self::HeadOverflow => 431,
+            Self::Filter(reply) => reply.status,
         })
     }
 
@@ -196,7 +201,8 @@ impl ProxyError {
             | Self::PathRejected
             | Self::PathNotAbsolute
             | Self::UpgradeRefused
-            | Self::HeadOverflow => return None,
+            | Self::HeadOverflow
+            | Self::Filter(_) => return None,
         })
     }
 
@@ -242,6 +248,7 @@ impl ProxyError {
             }
             Self::ResponseTimeout => details::RESPONSE_TIMEOUT,
             Self::HeadOverflow => "http1.headers_too_large",
+            Self::Filter(reply) => reply.details,
         }
     }
 
@@ -290,6 +297,7 @@ impl ProxyError {
             | Self::NoCluster { .. }
             | Self::HeadOverflow => "",
             Self::UnderscoreInHeader => "Bad Request",
+            Self::Filter(reply) => reply.body,
         }
     }
 }

@@ -18,6 +18,7 @@ use super::upgrade;
 use crate::base::clock::Now;
 use crate::config::http::HttpConnectionManager;
 use crate::config::listener::TrafficDirection;
+use crate::filter::chain::RESPONSE_TOO_LARGE;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
 use crate::protocol::http::headers;
@@ -59,7 +60,7 @@ pub(super) async fn serve_request(connection: &Connection, head: Option<&Incomin
     let after = match read {
         Ok(mut request) => {
             let after = respond(connection, &mut stream, &mut request).await;
-            stream.info.bytes_received += request.body.bytes;
+            stream.info.bytes_received += request.body.received_bytes;
             stream.info.downstream_bytes.wire_received += request.body.wire_bytes;
             after
         }
@@ -230,6 +231,8 @@ fn fail(connection: &Connection, stream: &mut Stream, error: ProxyError) {
         ProxyError::PathNotAbsolute => stats.inc(HttpStat::DownstreamRqNonRelativePath),
         ProxyError::PathRejected => stats.inc(HttpStat::DownstreamRqFailedPathNormalization),
         ProxyError::UpgradeRefused => stats.inc(HttpStat::DownstreamRqWsOnNonWsRoute),
+        ProxyError::Filter(reply) if reply.status == 413 => stats.inc(HttpStat::DownstreamRqTooLarge),
+        ProxyError::Filter(reply) if reply == RESPONSE_TOO_LARGE => stats.inc(HttpStat::RsTooLarge),
         _ => {}
     }
     let info = &mut stream.info;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::chain::Scratch;
 use super::downstream::Connection;
 use super::error::{ProxyError, Side};
+use super::filters;
 use super::routing::Matched;
 use super::stream::Stream;
 use super::wire;
@@ -107,7 +108,8 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
         random: context.random(),
     };
     let content_type = manager.local_replies.rewrite(&mut rewritten, matching, added, text);
-    if reply.may_be_grpc && grpc::is_request(&stream.request) {
+    let is_grpc = || stream.filters.request_was_grpc().unwrap_or_else(|| grpc::is_request(&stream.request));
+    if reply.may_be_grpc && is_grpc() {
         become_grpc(stream, text);
     }
     // A type that the route wrote is that of the route's own text only.
@@ -115,6 +117,7 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
     if !text.is_empty() && (rewritten || !stream.response.contains(&headers::CONTENT_TYPE)) {
         stream.response.set(&headers::CONTENT_TYPE, content_type.as_bytes());
     }
+    filters::encode_reply(connection, stream, text);
     stream.response.set(&headers::DATE, &context.date.at(context.runtime.wall_ns()));
     forwarding::mutate_response(&mut stream.response, &stream.request, &manager.forwarding);
     // A version that is not spoken here is answered in one that is.

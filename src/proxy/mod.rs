@@ -1,7 +1,7 @@
 //! The path of a connection and of a request through one core.
 //!
 //! `listener` accepts, `downstream` serves a connection (`http2` one with streams), `http` lists the steps of a request, `routing` decides,
-//! `router` forwards, `upstream_request` exchanges, `copy` moves bodies, `local_reply` answers for ourselves.
+//! `router` forwards, `upstream_request` exchanges, `filters` and `copy` move bodies, `local_reply` answers for ourselves.
 mod chain;
 mod context;
 mod copy;
@@ -10,6 +10,7 @@ mod deadlines;
 mod downstream;
 mod drain;
 mod error;
+mod filters;
 mod handover;
 mod http;
 mod http2;

@@ -3,6 +3,7 @@
 use super::copy::Framing;
 use super::downstream::Connection;
 use super::error::ProxyError;
+use super::filters;
 use super::routing::Forward;
 use super::stream::Stream;
 use super::wire::{self, SendError};
@@ -61,7 +62,7 @@ pub(super) fn send_tunnel(
     meta: &ResponseMeta,
 ) -> Result<(), ProxyError> {
     hop_by_hop::strip_response(&mut stream.response, meta);
-    edit(connection, stream, forward, false);
+    edit(connection, stream, forward);
     queue(connection, stream, forward, BodyLength::UntilClose, Version::Http11)?;
     connection.channel.flush();
     Ok(())
@@ -75,34 +76,51 @@ pub(super) fn send_connected(
 ) -> Result<(), ProxyError> {
     stream.response.clear();
     stream.response.set_status(200);
-    edit(connection, stream, forward, false);
+    edit(connection, stream, forward);
     queue(connection, stream, forward, BodyLength::UntilClose, Version::Http11)?;
     connection.channel.flush();
     Ok(())
 }
 
-/// Queues the final head.
+/// Queues the final head; `None`: a filter holds it, [`finish_final`] is to go on.
 pub(super) fn send_final(
     connection: &Connection,
     stream: &mut Stream,
     forward: &Forward<'_>,
     meta: &ResponseMeta,
     client: Client,
-) -> Result<Prepared, ProxyError> {
+) -> Result<Option<Prepared>, ProxyError> {
     // RFC 9110 section 15.5.22: a 426 says what to upgrade to. Only who may upgrade here is told.
     let offered = (client.upgrade && stream.response.status() == 426)
         .then(|| stream.response.get(&headers::UPGRADE).map(<[u8]>::to_vec))
         .flatten();
     hop_by_hop::strip_response(&mut stream.response, meta);
-    edit(connection, stream, forward, client.request_complete);
+    edit_as_router(connection, stream, forward, client.request_complete);
+    if !filters::encode_head(connection, stream, meta.body == BodyLength::None) {
+        return Ok(None);
+    }
+    finish_final(connection, stream, forward, meta, client, offered.as_deref()).map(Some)
+}
+
+/// Queues the final head once filters have seen it. `offered`: what a 426 says to upgrade to.
+pub(super) fn finish_final(
+    connection: &Connection,
+    stream: &mut Stream,
+    forward: &Forward<'_>,
+    meta: &ResponseMeta,
+    client: Client,
+    offered: Option<&[u8]>,
+) -> Result<Prepared, ProxyError> {
+    edit_as_manager(connection, stream);
+    let length = filters::length(&stream.filters, &stream.response, meta.body);
     // A body that only the connection's end delimits is chunked for clients that understand it.
-    let body = match meta.body {
+    let body = match length {
         BodyLength::UntilClose | BodyLength::Chunked if client.is_11 => BodyLength::Chunked,
         BodyLength::Chunked => BodyLength::UntilClose,
         known => known,
     };
     let close_client = !client.keep_alive || body == BodyLength::UntilClose;
-    if let Some(offered) = &offered {
+    if let Some(offered) = offered {
         stream.response.set(&headers::UPGRADE, offered);
     }
     if offered.is_some() {
@@ -127,8 +145,21 @@ pub(super) fn send_final(
     Ok(Prepared { framing, close_client })
 }
 
-/// What the router and the connection manager write into every response from upstream.
-fn edit(connection: &Connection, stream: &mut Stream, forward: &Forward<'_>, request_complete: bool) {
+/// What the router and the connection manager write into every response from upstream that is no final one.
+fn edit(connection: &Connection, stream: &mut Stream, forward: &Forward<'_>) {
+    edit_as_router(connection, stream, forward, false);
+    // A filter that would hold the head of a tunnel lets it go: nothing ends what follows.
+    filters::encode_head(connection, stream, false);
+    edit_as_manager(connection, stream);
+}
+
+/// What the router writes.
+fn edit_as_router(
+    connection: &Connection,
+    stream: &mut Stream,
+    forward: &Forward<'_>,
+    request_complete: bool,
+) {
     let Connection { context, chain, .. } = connection;
     let manager = &chain.manager;
     let now = context.runtime.now().0;
@@ -159,10 +190,16 @@ fn edit(connection: &Connection, stream: &mut Stream, forward: &Forward<'_>, req
         &format,
         &mut chain.scratch.borrow_mut().route,
     );
+}
+
+/// What the connection manager writes.
+fn edit_as_manager(connection: &Connection, stream: &mut Stream) {
+    let Connection { context, chain, .. } = connection;
+    let Stream { request, response: head, .. } = stream;
     if !head.contains(&headers::DATE) {
         head.set(&headers::DATE, &context.date.at(context.runtime.wall_ns()));
     }
-    forwarding::mutate_response(head, request, &manager.forwarding);
+    forwarding::mutate_response(head, request, &chain.manager.forwarding);
 }
 
 fn queue(

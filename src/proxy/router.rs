@@ -400,6 +400,8 @@ impl From<CopyError> for ProxyError {
             CopyError::SourceGone => Self::UpstreamTruncated,
             CopyError::Body(error) => Self::ResponseBody(error),
             CopyError::SinkGone | CopyError::Exhausted => Self::DownstreamClosed,
+            CopyError::Filter(reply) => Self::Filter(reply),
+            CopyError::Overflow => Self::HeadOverflow,
         }
     }
 }

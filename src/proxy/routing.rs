@@ -7,12 +7,13 @@ use std::time::Duration;
 use super::chain::Scratch;
 use super::downstream::Connection;
 use super::error::ProxyError;
+use super::filters;
 use super::http::Request;
 use super::local_reply::Reply;
 use super::stream::Stream;
 use crate::base::clock::Now;
 use crate::cluster::Cluster;
-use crate::config::http::HeadersWithUnderscoresAction;
+use crate::config::http::{HeadersWithUnderscoresAction, UpgradeConfig};
 use crate::config::route::ConnectConfig;
 use crate::format::context::FormatContext;
 use crate::protocol::http::error::HeadError;
@@ -83,7 +84,17 @@ pub(super) fn decide<'a>(
     let scratch = &mut *chain.scratch.borrow_mut();
     ignore_upgrade(connection, stream, request, scratch);
     let routes = &chain.manager.routes;
-    let (virtual_host, route) = match routes.find_route(&stream.request, random, &mut scratch.route) {
+    let mut outcome = routes.find_route(&stream.request, random, &mut scratch.route);
+    if !chain.manager.filters.is_empty() && !skips_filters(connection, stream, request) {
+        let matched = match outcome {
+            Outcome::Route(virtual_host, route) => Some(Matched { virtual_host, route, choice: None }),
+            Outcome::TlsRedirect(_) | Outcome::NoRoute(_) => None,
+        };
+        if pass_filters(connection, stream, request, matched, random) {
+            outcome = routes.find_route(&stream.request, random, &mut scratch.route);
+        }
+    }
+    let (virtual_host, route) = match outcome {
         Outcome::Route(virtual_host, route) => (virtual_host, route),
         Outcome::TlsRedirect(_) => {
             let mut location = Vec::new();
@@ -217,6 +228,41 @@ fn introduce(connection: &Connection, stream: &mut Stream) -> Origin {
     if client.internal { Origin::Internal } else { Origin::External }
 }
 
+/// The request's head passes the filters. Whether the route has to be looked for again.
+fn pass_filters(
+    connection: &Connection,
+    stream: &mut Stream,
+    request: &mut Request,
+    matched: Option<Matched<'_>>,
+    random: u64,
+) -> bool {
+    let choice = matched.and_then(|matched| match &matched.route.action {
+        Action::Forward(action) => Some(action.choose_cluster(&stream.request, random)),
+        _ => None,
+    });
+    let passed = matched.map(|matched| (matched.virtual_host, matched.route));
+    let levels = connection.chain.manager.routes.override_levels(passed, choice.as_ref());
+    filters::decode_head(connection, stream, request, &levels)
+}
+
+/// Whether the request asks for an upgrade that has a chain of its own: that is the router alone.
+fn skips_filters(connection: &Connection, stream: &Stream, request: &Request) -> bool {
+    let configs = &connection.chain.manager.config.upgrade_configs;
+    let asked = asked_upgrade(stream, request);
+    asked.is_some_and(|asked| {
+        let named = |config: &&UpgradeConfig| asked.eq_ignore_ascii_case(config.upgrade_type.as_bytes());
+        configs.iter().find(named).is_some_and(|config| config.router_alone)
+    })
+}
+
+/// What the request asks to be upgraded to.
+fn asked_upgrade<'a>(stream: &'a Stream, request: &Request) -> Option<&'a [u8]> {
+    if request.meta.method == MethodKind::Connect {
+        return Some(b"CONNECT");
+    }
+    request.meta.upgrade.then(|| stream.request.get(&headers::UPGRADE).unwrap_or_default())
+}
+
 /// Takes out an upgrade that the configuration treats as absent.
 fn ignore_upgrade(
     connection: &Connection,
@@ -314,11 +360,7 @@ fn upgrade(
     action: &route::Forward,
 ) -> Result<Option<ConnectConfig>, ()> {
     let is_connect = request.meta.method == MethodKind::Connect;
-    if !is_connect && !request.meta.upgrade {
-        return Ok(None);
-    }
-    let asked: &[u8] =
-        if is_connect { b"CONNECT" } else { stream.request.get(&headers::UPGRADE).unwrap_or_default() };
+    let Some(asked) = asked_upgrade(stream, request) else { return Ok(None) };
     let rule = action.upgrade(asked);
     let allowed = rule.map(|rule| rule.enabled).or_else(|| {
         let configured = &connection.chain.manager.config.upgrade_configs;

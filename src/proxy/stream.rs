@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
 use crate::base::spares::Spares;
+use crate::filter::chain::StreamFilters;
 use crate::protocol::http::head::Head;
 use crate::protocol::stream_info::StreamInfo;
 
@@ -25,6 +26,8 @@ pub struct Stream {
     pub trailers: Head,
     /// What is known of the request.
     pub info: StreamInfo,
+    /// What its filters keep; empty where there are none.
+    pub filters: StreamFilters,
     /// Room for texts being put together.
     pub scratch: Vec<u8>,
 }
@@ -66,7 +69,10 @@ impl Stream {
     /// Bytes of the state and of the rooms it has grown.
     fn bytes(&self) -> usize {
         let heads = [&self.request, &self.response, &self.request_trailers, &self.trailers];
-        size_of::<Self>() + self.scratch.capacity() + heads.map(Head::room_bytes).iter().sum::<usize>()
+        size_of::<Self>()
+            + self.filters.room_bytes()
+            + self.scratch.capacity()
+            + heads.map(Head::room_bytes).iter().sum::<usize>()
     }
 
     fn clear(&mut self) {
@@ -75,6 +81,7 @@ impl Stream {
         self.request_trailers.clear();
         self.trailers.clear();
         self.info.reset();
+        self.filters.clear();
         self.scratch.clear();
         self.scratch.shrink_to(16 * 1024);
     }

@@ -96,14 +96,20 @@ fn relay(
     if copy.is_done() {
         return Ok(());
     }
-    match copy.poll(runtime, from, to, limit, &mut stream.trailers) {
+    match copy.poll(runtime, from, to, limit, &mut stream.trailers, None) {
         Poll::Pending => Ok(()),
         Poll::Ready(Ok(())) => {
             to.shutdown_write();
             Ok(())
         }
         Poll::Ready(Err(
-            CopyError::SourceGone | CopyError::SinkGone | CopyError::Exhausted | CopyError::Body(_),
+            CopyError::SourceGone
+            | CopyError::SinkGone
+            | CopyError::Exhausted
+            | CopyError::Body(_)
+            // What passes a tunnel passes no filter.
+            | CopyError::Filter(_)
+            | CopyError::Overflow,
         )) => Err(()),
     }
 }

@@ -5,9 +5,10 @@
 
 use std::task::Poll;
 
-use super::copy::{BodyCopy, CopyError};
+use super::copy::{BodyCopy, BodyFilters, CopyError, Framing};
 use super::downstream::Connection;
 use super::error::ProxyError;
+use super::filters;
 use super::http::{self, Request};
 use super::response::{self, Client, Prepared};
 use super::routing::Forward;
@@ -15,6 +16,7 @@ use super::stream::Stream;
 use super::wire;
 use crate::base::clock::Now;
 use crate::cluster::pool::UpstreamConnection;
+use crate::filter::http::Direction;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::headers;
 use crate::protocol::http1::framing::{MethodKind, ResponseKind, ResponseMeta};
@@ -46,7 +48,25 @@ pub(super) struct Exchange<'a> {
 #[derive(Debug)]
 pub(super) enum Download {
     Head(HeadReader),
-    Body { copy: BodyCopy, meta: ResponseMeta, close_client: bool },
+    /// `sent`: what came of its head; `None`: a filter holds it.
+    Body {
+        copy: BodyCopy,
+        meta: ResponseMeta,
+        sent: Option<Prepared>,
+    },
+}
+
+/// What is known of the client's side as the response begins.
+pub(super) fn client(connection: &Connection, request: &Request, upstream: &UpstreamConnection) -> Client {
+    let asked = request.meta.asked();
+    let complete = request.body.is_done();
+    Client {
+        is_11: request.client_is_11,
+        upgrade: asked.upgrade,
+        trailers: upstream.takes_trailers(),
+        request_complete: complete && !asked.upgrade && asked.method != MethodKind::Connect,
+        keep_alive: complete && http::goes_on(connection, request),
+    }
 }
 
 /// How an exchange ended well.
@@ -94,12 +114,15 @@ impl Exchange<'_> {
         let limit = wire::upstream_watermark(self.upstream);
         let body = &self.request.body;
         let (sent, pauses, resumes) = (body.sent_bytes, body.pauses, body.resumes);
+        let Stream { filters, request: head, request_trailers, info, .. } = &mut *self.stream;
+        let mut upload = filters::Upload::new(self.connection, filters, head, info.protocol);
         let outcome = self.request.body.poll(
             &context.runtime,
             downstream,
             self.upstream.channel(),
             limit,
-            &mut self.stream.request_trailers,
+            request_trailers,
+            upload.as_mut().map(|upload| upload as &mut dyn BodyFilters),
         );
         self.stream.info.upstream_bytes.wire_sent += self.request.body.sent_bytes - sent;
         let paused = self.request.body.pauses - pauses;
@@ -121,7 +144,8 @@ impl Exchange<'_> {
             }
             Poll::Ready(Err(CopyError::SourceGone)) => Err(self.connection.gone()),
             Poll::Ready(Err(CopyError::Body(error))) => Err(ProxyError::RequestBody(error)),
-            Poll::Ready(Err(CopyError::SinkGone | CopyError::Exhausted)) => {
+            Poll::Ready(Err(CopyError::Filter(reply))) => Err(ProxyError::Filter(reply)),
+            Poll::Ready(Err(CopyError::SinkGone | CopyError::Exhausted | CopyError::Overflow)) => {
                 self.upload_broken = true;
                 Ok(())
             }
@@ -256,44 +280,47 @@ impl Exchange<'_> {
                 if !meta.keep_alive {
                     self.upstream.cluster().stats().inc(ClusterStat::UpstreamCxCloseNotify);
                 }
-                let asked = self.request.meta.asked();
-                let upgrade = asked.upgrade;
-                let client = Client {
-                    is_11: self.request.client_is_11,
-                    upgrade,
-                    trailers: self.upstream.takes_trailers(),
-                    request_complete: self.request.body.is_done()
-                        && !upgrade
-                        && asked.method != MethodKind::Connect,
-                    keep_alive: self.request.body.is_done() && http::goes_on(self.connection, self.request),
-                };
-                let Prepared { framing, close_client } =
-                    response::send_final(self.connection, self.stream, self.forward, &meta, client)?;
+                let client = client(self.connection, self.request, self.upstream);
+                let sent = response::send_final(self.connection, self.stream, self.forward, &meta, client)?;
+                let framing = sent.map_or(Framing::Plain, |sent| sent.framing);
                 // A stream's end is the body's, whatever length was announced.
                 let read_as = match meta.body {
                     BodyLength::Length(1..) if self.upstream.lease().is_some() => BodyLength::UntilClose,
                     body => body,
                 };
                 let copy = BodyCopy::new(read_as, self.response_limits, framing);
-                self.state = Download::Body { copy, meta, close_client };
+                self.state = Download::Body { copy, meta, sent };
                 Poll::Ready(Ok(None))
             }
         }
     }
 
     fn poll_body(&mut self) -> Poll<Result<Ended, ProxyError>> {
-        let Download::Body { copy, meta, close_client } = &mut self.state else { return Poll::Pending };
+        let Download::Body { copy, meta, sent: prepared } = &mut self.state else { return Poll::Pending };
         let Connection { context, channel: downstream, .. } = self.connection;
         let limit = self.connection.watermark();
         let (moved, sent) = (copy.wire_bytes, copy.sent_bytes);
         let (pauses, resumes) = (copy.pauses, copy.resumes);
-        let outcome = copy.poll(
-            &context.runtime,
-            self.upstream.channel(),
-            downstream,
-            limit,
-            &mut self.stream.trailers,
-        );
+        let outcome = if self.stream.filters.want_data(Direction::Encode) {
+            let mut trailers = std::mem::take(&mut self.stream.trailers);
+            let mut filters = filters::Download {
+                connection: self.connection,
+                stream: &mut *self.stream,
+                forward: self.forward,
+                request: self.request,
+                meta,
+                sent: prepared,
+                upstream: self.upstream,
+            };
+            let from = self.upstream.channel();
+            let outcome =
+                copy.poll(&context.runtime, from, downstream, limit, &mut trailers, Some(&mut filters));
+            self.stream.trailers = trailers;
+            outcome
+        } else {
+            let from = self.upstream.channel();
+            copy.poll(&context.runtime, from, downstream, limit, &mut self.stream.trailers, None)
+        };
         let now = context.runtime.now();
         if copy.wire_bytes != moved {
             self.request.deadlines.last_activity = now;
@@ -324,7 +351,7 @@ impl Exchange<'_> {
                     self.stream.trailers.clear();
                 }
                 let reuse_upstream = meta.keep_alive && self.request.body.is_done() && !self.upload_broken;
-                let close_client = *close_client;
+                let close_client = prepared.is_none_or(|prepared| prepared.close_client);
                 Poll::Ready(Ok(Ended::Complete { reuse_upstream, close_client }))
             }
             Poll::Ready(Err(error)) => {
@@ -338,6 +365,10 @@ impl Exchange<'_> {
                 }
                 if error == CopyError::SinkGone {
                     return Poll::Ready(Err(self.connection.gone()));
+                }
+                if matches!(error, CopyError::Filter(_)) && prepared.is_none() {
+                    // The client has seen nothing: it gets the filter's answer.
+                    self.stream.info.response_code = None;
                 }
                 Poll::Ready(Err(error.into()))
             }

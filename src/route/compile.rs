@@ -6,6 +6,7 @@ use super::forward::{ClusterSlot, Forward, Specifier, Target, UpgradeRule, Weigh
 use super::hosts::HostIndex;
 use super::matching::{Conditions, PathTest};
 use super::mutation::Changes;
+use super::overrides::Overrides;
 use super::path_index::PathIndex;
 use super::redirect::Redirect;
 use super::rewrite::{HostRewrite, PathRewrite};
@@ -39,6 +40,7 @@ struct Compiler<'a> {
     slots: RegexSlots,
     cluster_names: Vec<Box<str>>,
     cluster_slots: HashMap<&'a str, ClusterSlot>,
+    overrides: Overrides,
 }
 
 impl RouteTable {
@@ -58,6 +60,7 @@ impl RouteTable {
             slots: RegexSlots::default(),
             cluster_names: Vec::new(),
             cluster_slots: HashMap::new(),
+            overrides: Overrides::default(),
         };
         let mut virtual_hosts = Vec::with_capacity(config.virtual_hosts.len());
         for (index, virtual_host) in config.virtual_hosts.iter().enumerate() {
@@ -90,6 +93,8 @@ impl RouteTable {
             internal_only_headers: internal_only_headers.into(),
             mutations: Changes::compile(&config.header_mutations, String::new)?,
             most_specific_mutations_win: config.most_specific_header_mutations_wins,
+            filters: compiler.overrides.add(&config.filters),
+            overrides: compiler.overrides,
             clusters: compiler.cluster_names.into(),
         })
     }
@@ -115,6 +120,7 @@ impl<'a> Compiler<'a> {
             include_request_attempt_count: config.include_request_attempt_count,
             include_attempt_count_in_response: config.include_attempt_count_in_response,
             require_tls: config.require_tls,
+            filters: self.overrides.add(&config.filters),
             mutations: Changes::compile(&config.header_mutations, || format!("{path}."))?,
             index,
             routes: routes.into(),
@@ -149,6 +155,7 @@ impl<'a> Compiler<'a> {
                 }
                 config::Action::NonForwarding => Action::NonForwarding,
             },
+            filters: self.overrides.add(&config.filters),
             mutations: Changes::compile(&config.header_mutations, || format!("{path}."))?,
         })
     }
@@ -220,6 +227,7 @@ impl<'a> Compiler<'a> {
         Ok(WeightedTarget {
             target,
             weight: overridden.map_or(config.weight, |weight| u32::try_from(weight).unwrap_or(u32::MAX)),
+            filters: self.overrides.add(&config.filters),
             mutations: Changes::compile(&config.header_mutations, || format!("{path}."))?,
             host_rewrite: config
                 .host_rewrite_literal

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::mutation::Mutations;
+use super::overrides::OverrideSlot;
 use super::rewrite::{HostRewrite, PathRewrite};
 use crate::config::route::{ConnectConfig, MaxStreamDuration};
 use crate::protocol::http::head::Head;
@@ -71,6 +72,7 @@ pub(super) struct WeightedTarget {
     pub(super) target: Target,
     pub(super) weight: u32,
     pub(super) mutations: Mutations,
+    pub(super) filters: Option<OverrideSlot>,
     pub(super) host_rewrite: Option<Box<[u8]>>,
 }
 

@@ -11,6 +11,7 @@ mod forward;
 mod hosts;
 mod matching;
 mod mutation;
+mod overrides;
 mod path_index;
 mod prefix_set;
 mod redirect;
@@ -22,6 +23,7 @@ mod timeout;
 
 pub use compile::CompileContext;
 pub use forward::{ClusterChoice, ClusterName, ClusterSlot, Forward, UpgradeRule};
+pub use overrides::{OverrideLevels, OverrideSlot};
 pub use redirect::Redirect;
 pub use table::{Action, DirectResponse, Outcome, Route, RouteScratch, RouteTable, VirtualHost};
 pub use timeout::{RequestTimeouts, TimeoutOptions};

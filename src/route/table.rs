@@ -4,6 +4,7 @@ use super::forward::{ClusterSlot, Forward};
 use super::hosts::HostIndex;
 use super::matching::{Conditions, PathTest};
 use super::mutation::Mutations;
+use super::overrides::{OverrideSlot, Overrides};
 use super::path_index::PathIndex;
 use super::redirect::Redirect;
 use crate::base::heaps;
@@ -28,6 +29,8 @@ pub struct RouteTable {
     pub(super) mutations: Mutations,
     pub(super) most_specific_mutations_win: bool,
     pub(super) clusters: Box<[Box<str>]>,
+    pub(super) filters: Option<OverrideSlot>,
+    pub(super) overrides: Overrides,
 }
 
 /// A compiled virtual host.
@@ -40,6 +43,7 @@ pub struct VirtualHost {
     /// Source: `VirtualHost.include_attempt_count_in_response`.
     pub include_attempt_count_in_response: bool,
     pub(super) require_tls: TlsRequirement,
+    pub(super) filters: Option<OverrideSlot>,
     pub(super) mutations: Mutations,
     pub(super) routes: Box<[Route]>,
     /// None for a few routes: trying them in order is as fast.
@@ -56,6 +60,7 @@ pub struct Route {
     pub(super) path: PathTest,
     /// None: whatever has the path.
     pub(super) conditions: Option<Box<Conditions>>,
+    pub(super) filters: Option<OverrideSlot>,
     pub(super) mutations: Mutations,
 }
 

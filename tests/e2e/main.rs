@@ -18,6 +18,7 @@ mod balance;
 mod bodies;
 mod clusters;
 mod doctor;
+mod grpc;
 mod http2;
 mod interim;
 mod isolation;

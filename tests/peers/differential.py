@@ -20,6 +20,7 @@ import time
 import tomllib
 
 import cases
+import cases_grpc  # noqa: F401 (adds its cases)
 import cases_more  # noqa: F401 (adds its cases)
 import rig
 from upstream import Upstream

@@ -108,6 +108,7 @@ fn route(path: config::PathMatch) -> config::Route {
         action: config::Action::Forward(Box::new(forward)),
         metadata: Vec::new(),
         header_mutations: config::HeaderMutations::default(),
+        filters: Vec::new(),
         stat_prefix: Box::default(),
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::header::HeaderMutations;
+use crate::config::http_filter::FilterOverride;
 use crate::config::matcher::RegexRewrite;
 
 /// How a request is forwarded. Source: `envoy.config.route.v3.RouteAction`.
@@ -95,6 +96,8 @@ pub struct ClusterWeight {
     pub weight: u32,
     /// Header changes for requests that go there; applied before the route's. Default none.
     pub header_mutations: HeaderMutations,
+    /// What is said about filters here, over the route's word. Default nothing. Source: `typed_per_filter_config`.
+    pub filters: Vec<FilterOverride>,
     /// Host sent there; over the route's own host rewrite. Default none. Source: `host_rewrite_literal`.
     pub host_rewrite_literal: Option<Box<str>>,
 }

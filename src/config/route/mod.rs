@@ -13,6 +13,7 @@ pub use action::{
 };
 pub use header::{HeaderAppendAction, HeaderMutations, HeaderValueOption};
 
+use super::http_filter::FilterOverride;
 use super::matcher::{HeaderMatcher, QueryParameterMatcher, RuntimeFraction};
 use super::metadata::Metadata;
 
@@ -44,6 +45,8 @@ pub struct RouteConfiguration {
     /// Whether `;parameters` in the path are ignored when paths are matched. Default false.
     /// Source: `ignore_path_parameters_in_path_matching`.
     pub ignore_path_parameters_in_path_matching: bool,
+    /// What is said about filters here. Default nothing. Source: `typed_per_filter_config`.
+    pub filters: Vec<FilterOverride>,
     /// Header whose value is searched instead of the host; default none, the host. Without that header no virtual host
     /// matches. Source: `vhost_header`.
     pub vhost_header: Option<Box<str>>,
@@ -61,6 +64,7 @@ impl Default for RouteConfiguration {
             max_direct_response_body_bytes: 4096,
             ignore_port_in_host_matching: false,
             ignore_path_parameters_in_path_matching: false,
+            filters: Vec::new(),
             vhost_header: None,
         }
     }
@@ -86,6 +90,9 @@ pub struct VirtualHost {
     pub include_attempt_count_in_response: bool,
     /// Static metadata, by filter name. Default none. Source: `metadata.filter_metadata`.
     pub metadata: Metadata,
+    /// What is said about filters here, over the route configuration's word. Default nothing. Source:
+    /// `typed_per_filter_config`.
+    pub filters: Vec<FilterOverride>,
 }
 
 /// Who is redirected to https. Source: `envoy.config.route.v3.VirtualHost.TlsRequirementType`.
@@ -113,6 +120,8 @@ pub struct Route {
     pub metadata: Metadata,
     /// Header changes for requests and responses of this route. Default none.
     pub header_mutations: HeaderMutations,
+    /// What is said about filters here, over the virtual host's word. Default nothing. Source: `typed_per_filter_config`.
+    pub filters: Vec<FilterOverride>,
     /// Prefix of per-route statistics (`vhost.NAME.route.PREFIX.`); empty (default): none. Source: `stat_prefix`.
     pub stat_prefix: Box<str>,
 }

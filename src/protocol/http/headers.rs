@@ -138,6 +138,7 @@ known_names! {
     DATE = "date",
     ETAG = "etag",
     FORWARDED = "forwarded",
+    GRPC_ACCEPT_ENCODING = "grpc-accept-encoding",
     GRPC_MESSAGE = "grpc-message",
     GRPC_STATUS = "grpc-status",
     GRPC_TIMEOUT = "grpc-timeout",
@@ -292,7 +293,7 @@ const SLOT_BITS: u32 = 9;
 const VACANT: u8 = u8::MAX;
 /// Found by trial: spreads the names of the table over the slots without a collision. When a new
 /// name collides (the crate then does not compile), try other odd numbers.
-const MULTIPLIER: u64 = 0x40e9_19a9_ae95_62b9;
+const MULTIPLIER: u64 = 0xb7bc_b73f_9cfa_5c77;
 static SLOTS: [u8; 1 << SLOT_BITS] = fill_slots();
 
 /// Four bytes and the length tell all names of the table apart.

@@ -160,14 +160,15 @@ fn timeouts_come_from_route_trusted_headers_and_grpc() {
 #[test]
 fn grpc_timeout_of_the_stream_is_capped_shortened_and_told_to_the_endpoint() {
     let secs = |secs| Some(Duration::from_secs(secs));
-    let timeouts = |duration: config::MaxStreamDuration, kind: &str, asked: &str, general: Option<Duration>| {
-        let table = forwarding(prefix("/"), |it| it.max_stream_duration = Some(duration));
-        let sent = [("content-type", kind), ("grpc-timeout", asked)];
-        let mut head = request("h", "/", &sent[..if asked.is_empty() { 1 } else { 2 }]);
-        let options = TimeoutOptions { max_stream_duration: general, ..TimeoutOptions::default() };
-        let limits = forward_of(&table).1.timeouts(&mut head, options);
-        (limits.stream, text(&head, "grpc-timeout"))
-    };
+    let timeouts =
+        |duration: config::MaxStreamDuration, kind: &str, asked: &str, general: Option<Duration>| {
+            let table = forwarding(prefix("/"), |it| it.max_stream_duration = Some(duration));
+            let sent = [("content-type", kind), ("grpc-timeout", asked)];
+            let mut head = request("h", "/", &sent[..if asked.is_empty() { 1 } else { 2 }]);
+            let options = TimeoutOptions { max_stream_duration: general, ..TimeoutOptions::default() };
+            let limits = forward_of(&table).1.timeouts(&mut head, options);
+            (limits.stream, text(&head, "grpc-timeout"))
+        };
     let grpc = "application/grpc";
     let told = |limit, text: &str| (limit, text.to_owned());
     let none = config::MaxStreamDuration::default();
@@ -181,8 +182,16 @@ fn grpc_timeout_of_the_stream_is_capped_shortened_and_told_to_the_endpoint() {
     assert_eq!(timeouts(max(Duration::ZERO), grpc, "99999999H", None).1, "99999999H", "no cap");
     assert_eq!(timeouts(offset(Duration::from_secs(1)), grpc, "5S", None), told(secs(1), "1000m"));
     let at_once = Some(Duration::from_nanos(1));
-    assert_eq!(timeouts(offset(Duration::from_secs(3)), grpc, "5S", None), told(at_once, "0m"), "nothing is left");
-    assert_eq!(timeouts(max(Duration::from_secs(2)), grpc, "0S", None), told(at_once, "0m"), "nothing was granted");
+    assert_eq!(
+        timeouts(offset(Duration::from_secs(3)), grpc, "5S", None),
+        told(at_once, "0m"),
+        "nothing is left"
+    );
+    assert_eq!(
+        timeouts(max(Duration::from_secs(2)), grpc, "0S", None),
+        told(at_once, "0m"),
+        "nothing was granted"
+    );
     assert_eq!(timeouts(max(Duration::from_secs(2)), "text/plain", "5S", None), told(secs(2), "5S"));
     // Without a word about the header, the route's own limit or the connection manager's.
     let own = config::MaxStreamDuration { max_stream_duration: secs(7), ..Default::default() };

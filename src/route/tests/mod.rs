@@ -46,6 +46,7 @@ fn named(name: &str, path: config::PathMatch, action: config::Action) -> config:
         action,
         metadata: Vec::new(),
         header_mutations: config::HeaderMutations::default(),
+        filters: Vec::new(),
         stat_prefix: Box::default(),
     }
 }
@@ -131,6 +132,7 @@ fn weighted(
         cluster: config::WeightedClusterName::Cluster(name.into()),
         weight,
         header_mutations: config::HeaderMutations::default(),
+        filters: Vec::new(),
         host_rewrite_literal: None,
     };
     let clusters = clusters.iter().map(cluster).collect();

@@ -11,6 +11,8 @@ pub(crate) struct Config {
     pub(crate) listener: String,
     /// Fields of the HTTP connection manager.
     pub(crate) manager: String,
+    /// HTTP filters before the router, each in braces with a comma behind.
+    pub(crate) filters: String,
     /// All routes, each in braces; by default everything goes to `upstream`.
     pub(crate) routes: Option<String>,
     /// Fields of the one cluster, `upstream`, or...
@@ -34,6 +36,7 @@ impl Config {
             admin: String::new(),
             listener: String::new(),
             manager: String::new(),
+            filters: String::new(),
             routes: None,
             cluster: String::new(),
             clusters: None,
@@ -56,6 +59,16 @@ impl Config {
         self
     }
 
+    /// Adds an HTTP filter before the router: its name, which ends the name of its type's package, that of its type, and
+    /// its fields.
+    pub(crate) fn filter(mut self, name: &str, message: &str, fields: &str) -> Self {
+        self.filters = format!(
+            "{}{{name: {name}, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.http.{name}.v3.{message}, {fields}}}}}, ",
+            self.filters
+        );
+        self
+    }
+
     /// Adds a field of the cluster.
     pub(crate) fn cluster(mut self, field: &str) -> Self {
         self.cluster = format!("{}{field}, ", self.cluster);
@@ -70,7 +83,7 @@ impl Config {
 
     /// The bootstrap's text.
     pub(crate) fn text(&self, port: u16, admin: u16) -> String {
-        let Self { admin: endpoint, listener, manager, cluster, .. } = self;
+        let Self { admin: endpoint, listener, manager, filters, cluster, .. } = self;
         let routes = self
             .routes
             .clone()
@@ -92,7 +105,7 @@ static_resources:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
           stat_prefix: test, {manager}
           route_config: {{virtual_hosts: [{{name: all, domains: ["*"], routes: [{routes}]}}]}},
-          http_filters: [{{name: router, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}
+          http_filters: [{filters}{{name: router, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}
   clusters: [{clusters}]
 "#
         )

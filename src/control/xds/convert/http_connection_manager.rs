@@ -44,7 +44,11 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
     let route_config = route_config(at, route_specifier);
     let mut manager = HttpConnectionManager::new(&stat_prefix, Arc::new(RouteConfiguration::default()));
     manager.codec_type = self::codec_type(at, codec_type);
-    manager.http_filters = http_filter::http_filters(at, "http_filters", http_filters);
+    let filters = http_filter::http_filters(at, "http_filters", http_filters);
+    if let Some(table) = &route_config {
+        http_filter::refuse_enabled(&at.field("route_config"), table, &filters.lacking);
+    }
+    manager.http_filters = filters.chain;
 
     let (http1, stream_error) = http::http1(&at.field("http_protocol_options"), http_protocol_options);
     manager.http1 = http1;
@@ -159,13 +163,18 @@ fn upgrade_configs(
         classify!(at, message => wire::HttpConnectionManagerUpgradeConfig {
             implemented: upgrade_type, enabled, filters = "a chain of its own, which can be the router only";
         });
-        if !filters.is_empty() {
-            http_filter::http_filters(at, "filters", filters);
+        let router_alone = !filters.is_empty();
+        if router_alone {
+            http_filter::router_alone(at, "filters", filters);
         }
         if converted.iter().any(|other| other.upgrade_type.eq_ignore_ascii_case(&upgrade_type)) {
             at.error(format!("duplicate upgrade {upgrade_type}"));
         }
-        converted.push(UpgradeConfig { upgrade_type: upgrade_type.into(), enabled: enabled.unwrap_or(true) });
+        converted.push(UpgradeConfig {
+            upgrade_type: upgrade_type.into(),
+            enabled: enabled.unwrap_or(true),
+            router_alone,
+        });
     }
     converted
 }

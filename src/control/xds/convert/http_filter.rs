@@ -1,12 +1,24 @@
-//! HTTP filters: this version has the router.
+//! HTTP filters: those of a chain, and what routes say about them.
+use std::collections::BTreeMap;
+
 use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::type_name;
 use super::{access_log, listener};
-use crate::config::http::{HttpFilter, RouterConfig};
+use crate::config::http::RouterConfig;
+use crate::config::http_filter::{FilterOverride, GrpcHttp1BridgeConfig, HttpFilter, HttpFilterConfig};
+use crate::config::route::{Action, ClusterSpecifier, RouteConfiguration};
 use crate::control::xds::pb::{self, Named};
 use pb::http_connection_manager::HttpFilterConfigTypeOneOf as ConfigType;
+
+/// A converted chain.
+#[derive(Debug, Default)]
+pub(super) struct Filters {
+    pub(super) chain: Vec<HttpFilter>,
+    /// Names of filters that this version lacks and that do nothing unless a route enables them.
+    pub(super) lacking: Vec<String>,
+}
 
 /// A chain of filters, which must end with the router and have no other before. An empty one is accepted, as by Envoy: it
 /// takes requests in and answers none.
@@ -14,31 +26,46 @@ pub(super) fn http_filters(
     at: &At<'_>,
     field: &str,
     filters: Vec<pb::http_connection_manager::HttpFilter>,
-) -> Vec<HttpFilter> {
+) -> Filters {
     let Some(last) = filters.len().checked_sub(1) else {
-        return Vec::new();
+        return Filters::default();
     };
-    let mut converted = Vec::with_capacity(1);
+    let mut converted = Filters { chain: Vec::with_capacity(filters.len()), lacking: Vec::new() };
     for (index, filter) in filters.into_iter().enumerate() {
         let at = &at.item(field, index);
-        match http_filter(at, filter, index == last) {
-            Some(HttpFilter::Router(_)) if index != last => {
+        match http_filter(at, filter, index == last, &mut converted.lacking) {
+            Some(HttpFilter { config: HttpFilterConfig::Router(_), .. }) if index != last => {
                 at.error("terminal filter must be the last filter of its chain");
             }
-            filter => converted.extend(filter),
+            filter => converted.chain.extend(filter),
         }
     }
     converted
+}
+
+/// The chain of an upgrade, which can be the router only.
+pub(super) fn router_alone(at: &At<'_>, field: &str, filters: Vec<pb::http_connection_manager::HttpFilter>) {
+    let converted = http_filters(at, field, filters);
+    for (index, filter) in converted.chain.iter().enumerate() {
+        if !matches!(filter.config, HttpFilterConfig::Router(_)) {
+            at.item(field, index).value_refused(
+                "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig.filters",
+                "upgrades have no filters of their own",
+            );
+        }
+    }
 }
 
 fn http_filter(
     at: &At<'_>,
     message: pb::http_connection_manager::HttpFilter,
     is_last: bool,
+    lacking: &mut Vec<String>,
 ) -> Option<HttpFilter> {
     classify!(at, message => pb::http_connection_manager::HttpFilter {
-        implemented: name, config_type = "the router; others are refused unless disabled or is_optional", is_optional,
-            disabled;
+        implemented: name,
+            config_type = "router, grpc_web, grpc_http1_bridge; others are refused unless disabled or is_optional",
+            is_optional, disabled;
     });
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
@@ -55,23 +82,118 @@ fn http_filter(
         }
     };
     let at = &at.field("typed_config");
-    if type_name(&any) == pb::extensions::Router::NAME {
-        if disabled {
-            at.error("the last filter of a chain cannot be disabled by default");
+    let config = match type_name(&any) {
+        pb::extensions::Router::NAME => {
+            if disabled {
+                at.error("the last filter of a chain cannot be disabled by default");
+            }
+            Some(HttpFilterConfig::Router(router(at, at.unpack(&any)?)))
         }
-        return Some(HttpFilter::Router(router(at, at.unpack(&any)?)));
-    }
-    if is_last {
+        pb::http_filters::GrpcWeb::NAME => {
+            let message = at.unpack(&any)?;
+            classify!(at, message => pb::http_filters::GrpcWeb {});
+            Some(HttpFilterConfig::GrpcWeb)
+        }
+        pb::grpc_http1_bridge::Config::NAME => {
+            Some(HttpFilterConfig::GrpcHttp1Bridge(grpc_http1_bridge(at, at.unpack(&any)?)))
+        }
+        _ => None,
+    };
+    if is_last && !matches!(config, Some(HttpFilterConfig::Router(_))) {
         at.error(format!("non-terminal filter {name:?} is the last filter: that must be the router"));
     }
-    // A disabled filter runs where a route enables it, and routes cannot: their filter configs are refused.
+    if let Some(config) = config {
+        return Some(HttpFilter { name: name.into(), disabled, config });
+    }
     let (class, note) = match (disabled, is_optional) {
-        (true, _) => (Class::NoEffect, "disabled, and no route can enable it"),
+        (true, _) => (Class::NoEffect, "disabled, and a route that enables it is refused"),
         (false, true) => (Class::NotYet, "is_optional"),
         (false, false) => (Class::Refused, ""),
     };
     at.extension(class, &any, note);
+    if disabled {
+        lacking.push(name);
+    }
     None
+}
+
+fn grpc_http1_bridge(at: &At<'_>, message: pb::grpc_http1_bridge::Config) -> GrpcHttp1BridgeConfig {
+    classify!(at, message => pb::grpc_http1_bridge::Config {
+        implemented: upgrade_protobuf_to_grpc, ignore_query_parameters;
+    });
+    GrpcHttp1BridgeConfig { upgrade_protobuf_to_grpc, ignore_query_parameters }
+}
+
+/// What one level of a routing table says about filters.
+pub(super) fn overrides(at: &At<'_>, entries: BTreeMap<String, pb::google::Any>) -> Vec<FilterOverride> {
+    entries
+        .into_iter()
+        .filter_map(|(name, any)| {
+            let disabled = filter_override(&at.key("typed_per_filter_config", &name), &name, any)?;
+            Some(FilterOverride { name: name.into(), disabled })
+        })
+        .collect()
+}
+
+/// Whether the filter is off.
+fn filter_override(at: &At<'_>, name: &str, mut any: pb::google::Any) -> Option<bool> {
+    if type_name(&any) == pb::route::FilterConfig::NAME {
+        let message = at.unpack(&any)?;
+        classify!(at, message => pb::route::FilterConfig {
+            implemented: config = "empty; no filter that is here has options for routes", is_optional, disabled;
+        });
+        if disabled {
+            return Some(true);
+        }
+        let Some(inner) = config else {
+            at.error(format!("empty route/virtual host per filter configuration for {name} filter"));
+            return None;
+        };
+        // Without a type it says no more than that the filter is on; what is optional and unknown does so, too.
+        if inner.type_url.is_empty() || is_optional {
+            return Some(false);
+        }
+        any = inner;
+    }
+    if [pb::http_filters::GrpcWeb::NAME, pb::grpc_http1_bridge::Config::NAME, pb::extensions::Router::NAME]
+        .contains(&type_name(&any))
+    {
+        at.error(format!("the filter {name} doesn't support virtual host or route specific configurations"));
+    } else {
+        at.extension(Class::Refused, &any, "");
+    }
+    None
+}
+
+/// Reports the levels of a table that enable a filter which this version lacks.
+pub(super) fn refuse_enabled(at: &At<'_>, table: &RouteConfiguration, lacking: &[String]) {
+    if lacking.is_empty() {
+        return;
+    }
+    let check = |at: &At<'_>, words: &[FilterOverride]| {
+        for word in words.iter().filter(|word| !word.disabled) {
+            if lacking.iter().any(|name| **name == *word.name) {
+                at.key("typed_per_filter_config", &word.name)
+                    .error("enables a filter that this version does not implement");
+            }
+        }
+    };
+    check(at, &table.filters);
+    for (index, host) in table.virtual_hosts.iter().enumerate() {
+        let at = &at.item("virtual_hosts", index);
+        check(at, &host.filters);
+        for (index, route) in host.routes.iter().enumerate() {
+            let at = &at.item("routes", index);
+            check(at, &route.filters);
+            let Action::Forward(action) = &route.action else { continue };
+            let ClusterSpecifier::WeightedClusters(weighted) = &action.cluster else { continue };
+            let at = &at.field("route");
+            let at = &at.field("weighted_clusters");
+            for (index, cluster) in weighted.clusters.iter().enumerate() {
+                check(&at.item("clusters", index), &cluster.filters);
+            }
+        }
+    }
 }
 
 fn router(at: &At<'_>, message: pb::extensions::Router) -> RouterConfig {

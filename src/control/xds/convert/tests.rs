@@ -8,7 +8,8 @@ use super::{Class, Report, Unimplemented};
 use crate::base::balance::Policy;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::Discovery;
-use crate::config::http::{CodecType, HttpConnectionManager, HttpFilter};
+use crate::config::http::{CodecType, HttpConnectionManager};
+use crate::config::http_filter::HttpFilterConfig;
 use crate::config::listener::NetworkFilter;
 use crate::config::route::Action;
 use crate::config::socket::SocketState;
@@ -108,7 +109,9 @@ fn bootstrap_that_sets_nothing_else_has_envoys_defaults() {
     assert!(listener.bind_to_port && listener.enable_reuse_port && !listener.freebind);
     let manager = manager(&bootstrap);
     assert_eq!(manager.codec_type, CodecType::Auto);
-    assert!(matches!(&*manager.http_filters, [HttpFilter::Router(_)]));
+    assert!(
+        matches!(&manager.http_filters[..], [filter] if matches!(filter.config, HttpFilterConfig::Router(_)))
+    );
     assert_eq!(manager.stream_idle_timeout, Some(Duration::from_secs(300)));
     assert_eq!(manager.stream_flush_timeout, Some(Duration::from_secs(300)));
     assert_eq!(manager.common.idle_timeout, Some(Duration::from_secs(3600)));
@@ -453,4 +456,87 @@ fn every_classified_message_is_in_the_table() {
         super::messages::CLASSIFIED.len(),
         "every classify! of a message has a row in messages.rs"
     );
+}
+
+/// A filter chain of this filter and the router.
+fn with_filter(filter: &str) -> String {
+    format!("[{filter}, {ROUTER}]")
+}
+
+const WEB: &str = r#"{name: web, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb}}"#;
+
+#[test]
+fn filters_are_converted_in_order_with_their_options() {
+    let bridge = r#"{name: b, disabled: true, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.grpc_http1_bridge.v3.Config, upgrade_protobuf_to_grpc: true}}"#;
+    let bootstrap = load(&[("FILTERS", &with_filter(&format!("{WEB}, {bridge}")))]);
+    let [web, bridge, router] = &manager(&bootstrap).http_filters[..] else { panic!("three filters") };
+    assert!(matches!(web.config, HttpFilterConfig::GrpcWeb) && !web.disabled && &*web.name == "web");
+    let HttpFilterConfig::GrpcHttp1Bridge(options) = bridge.config else { panic!("the bridge") };
+    assert!(options.upgrade_protobuf_to_grpc && !options.ignore_query_parameters && bridge.disabled);
+    assert!(matches!(router.config, HttpFilterConfig::Router(_)));
+}
+
+#[test]
+fn filter_that_is_last_or_a_router_that_is_not_is_a_mistake() {
+    assert!(
+        errors(&[("FILTERS", &format!("[{WEB}]"))])
+            .contains("non-terminal filter \"web\" is the last filter")
+    );
+    assert!(
+        errors(&[("FILTERS", &format!("[{ROUTER}, {WEB}, {ROUTER}]"))])
+            .contains("terminal filter must be the last")
+    );
+}
+
+/// `typed_per_filter_config` of a route with this entry for the filter `web`.
+fn says(word: &str) -> String {
+    format!("typed_per_filter_config: {{web: {word}}}")
+}
+
+const FILTER_CONFIG: &str = r#""@type": type.googleapis.com/envoy.config.route.v3.FilterConfig"#;
+
+#[test]
+fn routes_switch_filters_off_and_on() {
+    for (word, disabled) in [("disabled: true", true), ("config: {}", false)] {
+        let says = says(&format!("{{{FILTER_CONFIG}, {word}}}"));
+        let bootstrap =
+            load(&[("FILTERS", &with_filter(WEB)), ("HEADERS", &says), ("HOST", &says), ("TABLE", &says)]);
+        let table = &manager(&bootstrap).route_config;
+        let host = &table.virtual_hosts[0];
+        for words in [&table.filters, &host.filters, &host.routes[0].filters] {
+            assert!(words.len() == 1 && &*words[0].name == "web" && words[0].disabled == disabled);
+        }
+    }
+}
+
+#[test]
+fn words_of_routes_that_mean_nothing_are_mistakes() {
+    let own = r#"{"@type": type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb}"#;
+    for (word, reason) in [
+        (format!("{{{FILTER_CONFIG}}}"), "empty route/virtual host per filter configuration for web filter"),
+        (own.to_owned(), "doesn't support virtual host or route specific configurations"),
+        (
+            format!("{{{FILTER_CONFIG}, config: {own}}}"),
+            "doesn't support virtual host or route specific configurations",
+        ),
+        (
+            r#"{"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault}"#.to_owned(),
+            "Envoy field that this version does not implement",
+        ),
+    ] {
+        let errors = errors(&[("FILTERS", &with_filter(WEB)), ("HEADERS", &says(&word))]);
+        assert!(errors.contains(reason) && errors.contains("typed_per_filter_config[\"web\"]"), "{errors}");
+    }
+}
+
+#[test]
+fn disabled_filter_that_is_not_here_is_accepted_unless_a_route_enables_it() {
+    let fault = r#"{name: web, disabled: true, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault}}"#;
+    let filters = with_filter(fault);
+    assert_eq!(manager(&load(&[("FILTERS", &filters)])).http_filters.len(), 1);
+    let enables = says(&format!("{{{FILTER_CONFIG}, config: {{}}}}"));
+    for level in ["HEADERS", "HOST", "TABLE"] {
+        let errors = errors(&[("FILTERS", &filters), (level, &enables)]);
+        assert!(errors.contains("enables a filter that this version does not implement"), "{errors}");
+    }
 }

@@ -516,6 +516,20 @@ pub enum QueryParameterMatcherQueryParameterMatchSpecifierOneOf {
     PresentMatch(bool),
 }
 
+/// `envoy.config.route.v3.FilterConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FilterConfig {
+    #[prost(message, optional, tag = "1")]
+    pub config: Option<super::google::Any>,
+    #[prost(bool, tag = "2")]
+    pub is_optional: bool,
+    #[prost(bool, tag = "3")]
+    pub disabled: bool,
+}
+impl super::Named for FilterConfig {
+    const NAME: &'static str = "envoy.config.route.v3.FilterConfig";
+}
+
 /// `envoy.config.route.v3.RedirectAction.RedirectResponseCode`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]

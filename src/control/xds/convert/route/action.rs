@@ -1,8 +1,8 @@
 //! What routes do: forward, redirect, answer.
 use super::super::at::At;
 use super::super::fields::classify;
-use super::super::matcher;
 use super::super::report::Class;
+use super::super::{http_filter, matcher};
 use super::header::Mutations;
 use crate::config::route::{
     ClusterNotFoundResponseCode, ClusterSpecifier, ClusterWeight, ConnectConfig, DirectResponse, HostRewrite,
@@ -166,9 +166,9 @@ fn cluster_weight(
 ) -> Option<ClusterWeight> {
     classify!(at, message => pb::route::WeightedClusterClusterWeight {
         implemented: name, cluster_header, weight, request_headers_to_add, request_headers_to_remove,
-            response_headers_to_add, response_headers_to_remove, host_rewrite_specifier;
+            response_headers_to_add, response_headers_to_remove, host_rewrite_specifier,
+            typed_per_filter_config = "disables and enables filters by their names";
         no_effect: metadata_match = "only subsets, which are refused, read it";
-        refused: typed_per_filter_config;
     });
     let header_mutations = Mutations {
         request_headers_to_add,
@@ -182,6 +182,7 @@ fn cluster_weight(
             text.into_boxed_str()
         },
     );
+    let filters = http_filter::overrides(at, typed_per_filter_config);
     let from_runtime = at
         .context
         .runtime
@@ -204,7 +205,7 @@ fn cluster_weight(
             return None;
         }
     };
-    Some(ClusterWeight { cluster, weight, header_mutations, host_rewrite_literal })
+    Some(ClusterWeight { cluster, weight, header_mutations, filters, host_rewrite_literal })
 }
 
 fn host_rewrite(at: &At<'_>, specifier: Option<RouteActionHostRewriteSpecifierOneOf>) -> HostRewrite {

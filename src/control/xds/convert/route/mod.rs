@@ -6,8 +6,8 @@ use std::collections::HashSet;
 
 use super::at::At;
 use super::fields::classify;
-use super::matcher;
 use super::report::Class;
+use super::{http_filter, matcher};
 use crate::config::route::{
     Action, PathMatch, Route, RouteConfiguration, RouteMatch, TlsRequirement, VirtualHost,
 };
@@ -20,10 +20,11 @@ pub(super) fn route_configuration(at: &At<'_>, message: pb::route::RouteConfigur
         implemented: name, virtual_hosts, internal_only_headers, response_headers_to_add,
             response_headers_to_remove, request_headers_to_add, request_headers_to_remove,
             most_specific_header_mutations_wins, validate_clusters, max_direct_response_body_size_bytes,
-            ignore_port_in_host_matching, vhost_header, ignore_path_parameters_in_path_matching;
+            ignore_port_in_host_matching, vhost_header, ignore_path_parameters_in_path_matching,
+            typed_per_filter_config = "disables and enables filters by their names";
         no_effect: metadata = "nothing of this version reads it";
         not_yet: request_mirror_policies;
-        refused: vhds = "no xDS yet", cluster_specifier_plugins, typed_per_filter_config, route_specifiers;
+        refused: vhds = "no xDS yet", cluster_specifier_plugins, route_specifiers;
     });
     let max_direct_response_body_bytes = max_direct_response_body_size_bytes.unwrap_or(4096);
     let mut wildcards = 0;
@@ -60,6 +61,7 @@ pub(super) fn route_configuration(at: &At<'_>, message: pb::route::RouteConfigur
         }
         .convert(at),
         most_specific_header_mutations_wins,
+        filters: http_filter::overrides(at, typed_per_filter_config),
         validate_clusters: validate_clusters.unwrap_or(at.context.is_static),
         max_direct_response_body_bytes,
         ignore_port_in_host_matching,
@@ -72,14 +74,15 @@ fn virtual_host(at: &At<'_>, message: pb::route::VirtualHost, body_bytes_max: u3
     classify!(at, message => pb::route::VirtualHost {
         implemented: name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove,
             response_headers_to_add, response_headers_to_remove, include_request_attempt_count,
-            include_attempt_count_in_response, metadata;
+            include_attempt_count_in_response, metadata,
+            typed_per_filter_config = "disables and enables filters by their names";
         no_effect: rate_limits = "only the rate limit filter, which is refused, reads it",
             cors = "only the CORS filter, which is refused, reads it",
             per_request_buffer_limit_bytes = "requests are not buffered for retries",
             request_body_buffer_limit = "requests are not buffered for retries",
             include_is_timeout_retry_header = "no retries";
         not_yet: virtual_clusters, retry_policy, retry_policy_typed_config, hedge_policy, request_mirror_policies;
-        refused: matcher, typed_per_filter_config, route_specifiers;
+        refused: matcher, route_specifiers;
     });
     let require_tls = match at.enumeration("require_tls", require_tls) {
         VirtualHostTlsRequirementType::None => TlsRequirement::None,
@@ -105,17 +108,19 @@ fn virtual_host(at: &At<'_>, message: pb::route::VirtualHost, body_bytes_max: u3
         include_request_attempt_count,
         include_attempt_count_in_response,
         metadata: at.metadata("metadata", metadata),
+        filters: http_filter::overrides(at, typed_per_filter_config),
     }
 }
 
 fn route(at: &At<'_>, message: pb::route::Route, body_bytes_max: u32) -> Option<Route> {
     classify!(at, message => pb::route::Route {
         implemented: name, r#match, action = "filter_action is refused", metadata, request_headers_to_add,
-            request_headers_to_remove, response_headers_to_add, response_headers_to_remove, stat_prefix;
+            request_headers_to_remove, response_headers_to_add, response_headers_to_remove, stat_prefix,
+            typed_per_filter_config = "disables and enables filters by their names";
         no_effect: decorator = "no tracing", tracing = "no tracing",
             per_request_buffer_limit_bytes = "requests are not buffered for retries",
             request_body_buffer_limit = "requests are not buffered for retries";
-        refused: typed_per_filter_config, route_specifiers;
+        refused: route_specifiers;
     });
     let matcher = match r#match {
         Some(message) => route_match(&at.field("match"), message),
@@ -152,12 +157,14 @@ fn route(at: &At<'_>, message: pb::route::Route, body_bytes_max: u32) -> Option<
     }
     .convert(at);
     let metadata = at.metadata("metadata", metadata);
+    let filters = http_filter::overrides(at, typed_per_filter_config);
     Some(Route {
         name: name.into(),
         matcher: matcher?,
         action: action?,
         metadata,
         header_mutations,
+        filters,
         stat_prefix: stat_prefix.into(),
     })
 }

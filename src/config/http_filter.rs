@@ -1,0 +1,44 @@
+//! HTTP filters of a chain, and what virtual hosts, routes and weighted clusters say about them.
+//! Source: Envoy `HttpFilter`, `typed_per_filter_config` and the filters' own `extensions.filters.http`.
+use super::http::RouterConfig;
+
+/// A filter of a chain. Source: Envoy `http_connection_manager.v3.HttpFilter`.
+#[derive(Debug, Clone)]
+pub struct HttpFilter {
+    /// By which routes speak of it. Source: `name`.
+    pub name: Box<str>,
+    /// Whether it runs only where a route enables it. Default false. Source: `disabled`.
+    pub disabled: bool,
+    /// Which filter it is. Source: `typed_config`.
+    pub config: HttpFilterConfig,
+}
+
+/// The filters there are.
+#[derive(Debug, Clone)]
+pub enum HttpFilterConfig {
+    /// gRPC-Web to gRPC and back. Source: `envoy.filters.http.grpc_web`, which has no options.
+    GrpcWeb,
+    /// gRPC for HTTP/1 clients. Source: `envoy.filters.http.grpc_http1_bridge`.
+    GrpcHttp1Bridge(GrpcHttp1BridgeConfig),
+    /// Routes and forwards; always the last. Source: `envoy.filters.http.router`.
+    Router(RouterConfig),
+}
+
+/// The bridge. Source: Envoy `extensions.filters.http.grpc_http1_bridge.v3.Config`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GrpcHttp1BridgeConfig {
+    /// Whether requests of type `application/x-protobuf` are framed as gRPC messages, and their answers unframed. Default
+    /// false. Source: `upgrade_protobuf_to_grpc`.
+    pub upgrade_protobuf_to_grpc: bool,
+    /// Whether the query is cut from the path of bridged requests. Default false. Source: `ignore_query_parameters`.
+    pub ignore_query_parameters: bool,
+}
+
+/// What one level says about one filter: an entry of `typed_per_filter_config`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FilterOverride {
+    /// The filter's name in its chain. Source: the key of the map.
+    pub name: Box<str>,
+    /// Whether it is off here; else it is on, even where its chain has it `disabled`. Source: `FilterConfig.disabled`.
+    pub disabled: bool,
+}

@@ -1,0 +1,182 @@
+//! HTTP filters: what each does with the head, the data and the trailers of a message, by name.
+//!
+//! [`Filter`] is the compiled configuration, shared by all cores; [`State`] is what one request needs of it. Dispatch is
+//! by enum: a filter is one file here, one arm in each `match` below. Nothing waits in here: a filter that needs more
+//! than it has stops the iteration and is asked again when there is more.
+
+mod grpc_http1_bridge;
+mod grpc_web;
+
+use crate::buffer::{ChunkQueue, Pool};
+use crate::config::http_filter::HttpFilterConfig;
+use crate::protocol::http::head::{Head, Version};
+
+/// A filter of a chain, compiled.
+#[derive(Debug)]
+pub(super) enum Filter {
+    GrpcWeb,
+    GrpcHttp1Bridge(crate::config::http_filter::GrpcHttp1BridgeConfig),
+}
+
+/// What one request needs of a filter.
+#[derive(Debug, Default)]
+pub(super) enum State {
+    /// It does not run for this request, or has nothing to do with it.
+    #[default]
+    Off,
+    /// It runs and has not seen the request.
+    New,
+    GrpcWeb(Box<grpc_web::State>),
+    GrpcHttp1Bridge(grpc_http1_bridge::State),
+}
+
+/// Which way a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The request, in the order of the chain.
+    Decode,
+    /// The response, in the reverse order.
+    Encode,
+}
+
+/// What a filter sees of the world.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Where new body bytes go.
+    pub pool: &'a Pool,
+    /// What the client speaks.
+    pub downstream: Version,
+    /// Most bytes that filters may hold back of one body. Source: `per_connection_buffer_limit_bytes`.
+    pub held_bytes_max: usize,
+    /// Set by a filter that changed what routes match: the route is looked for again.
+    pub clear_route: bool,
+}
+
+/// Data on its way through a filter.
+#[derive(Debug)]
+pub(super) struct Part<'a> {
+    /// The head of the same message. Editing it has an effect as long as the filter holds it.
+    pub(super) head: &'a mut Head,
+    /// What arrives now; a filter may put something else in its place.
+    pub(super) data: &'a mut ChunkQueue,
+    /// What this filter holds; it goes before `data` when the filter continues.
+    pub(super) held: &'a mut ChunkQueue,
+}
+
+/// What a filter says to a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnHead {
+    Continue,
+    /// The head waits here; data still comes to this filter.
+    Stop,
+}
+
+/// What a filter says to data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnData {
+    Continue,
+    /// It is held back with what is held already. At the end of the message this means `Continue`.
+    Hold,
+    /// The filter has taken it; nothing goes on.
+    Consumed,
+    /// The message ends here with this reply.
+    Reply(FilterReply),
+}
+
+/// An answer that a filter gives in place of the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FilterReply {
+    pub status: u16,
+    pub body: &'static str,
+    /// `%RESPONSE_CODE_DETAILS%`
+    pub details: &'static str,
+}
+
+/// There is no chunk for what a filter has to write.
+const EXHAUSTED: FilterReply = FilterReply { status: 503, body: "", details: "filter_buffer_exhausted" };
+
+impl Filter {
+    /// The compiled form; `None`: the router, which is not part of the chain.
+    pub(super) fn compile(config: &HttpFilterConfig) -> Option<Self> {
+        match config {
+            HttpFilterConfig::GrpcWeb => Some(Self::GrpcWeb),
+            HttpFilterConfig::GrpcHttp1Bridge(config) => Some(Self::GrpcHttp1Bridge(*config)),
+            HttpFilterConfig::Router(_) => None,
+        }
+    }
+
+    /// The request's head; `ends`: nothing follows it.
+    pub(super) fn decode_head(
+        &self,
+        state: &mut State,
+        context: &mut Context<'_>,
+        head: &mut Head,
+        _ends: bool,
+    ) -> OnHead {
+        *state = match self {
+            Self::GrpcWeb => {
+                grpc_web::State::decode_head(head).map_or(State::Off, |it| State::GrpcWeb(Box::new(it)))
+            }
+            Self::GrpcHttp1Bridge(config) => grpc_http1_bridge::State::decode_head(*config, context, head)
+                .map_or(State::Off, State::GrpcHttp1Bridge),
+        };
+        OnHead::Continue
+    }
+}
+
+impl State {
+    /// The response's head.
+    pub(super) fn encode_head(&mut self, head: &mut Head, ends: bool) -> OnHead {
+        match self {
+            Self::Off | Self::New => OnHead::Continue,
+            Self::GrpcWeb(state) => state.encode_head(head, ends),
+            Self::GrpcHttp1Bridge(state) => state.encode_head(ends),
+        }
+    }
+
+    /// Whether data of that direction has to come by.
+    pub(super) fn wants_data(&self, direction: Direction) -> bool {
+        match self {
+            Self::Off | Self::New => false,
+            Self::GrpcWeb(state) => state.wants_data(direction),
+            Self::GrpcHttp1Bridge(state) => state.wants_data(direction),
+        }
+    }
+
+    /// Some of a message's body; `ends`: nothing follows it.
+    pub(super) fn data(
+        &mut self,
+        direction: Direction,
+        context: &Context<'_>,
+        part: Part<'_>,
+        ends: bool,
+    ) -> OnData {
+        match (self, direction) {
+            (Self::Off | Self::New, _) => OnData::Continue,
+            (Self::GrpcWeb(state), Direction::Decode) => state.decode_data(context, part, ends),
+            (Self::GrpcWeb(state), Direction::Encode) => state.encode_data(context, part, ends),
+            (Self::GrpcHttp1Bridge(state), Direction::Decode) => state.decode_data(context, part, ends),
+            (Self::GrpcHttp1Bridge(state), Direction::Encode) => state.encode_data(part, ends),
+        }
+    }
+
+    /// A message's trailers. What the filter holds, and what it adds to the data, goes before them.
+    pub(super) fn trailers(
+        &mut self,
+        direction: Direction,
+        context: &Context<'_>,
+        part: Part<'_>,
+        trailers: &mut Head,
+    ) -> Result<(), FilterReply> {
+        match (self, direction) {
+            (Self::Off | Self::New, _) => Ok(()),
+            (Self::GrpcWeb(state), Direction::Decode) => state.decode_trailers(),
+            (Self::GrpcWeb(state), Direction::Encode) => state.encode_trailers(context, part, trailers),
+            (Self::GrpcHttp1Bridge(state), Direction::Decode) => state.decode_trailers(context, part),
+            (Self::GrpcHttp1Bridge(state), Direction::Encode) => {
+                state.encode_trailers(part, trailers);
+                Ok(())
+            }
+        }
+    }
+}
