@@ -63,7 +63,7 @@ pub(super) fn of_logged_request(context: &FormatContext<'_>) -> Option<i64> {
 /// The status in the trailers, else in the headers, else the one that the HTTP status stands for.
 pub(super) fn of_response(context: &FormatContext<'_>) -> Option<i64> {
     let field = |head: Option<&Head>| {
-        let value = head?.get(&headers::GRPC_STATUS)?;
+        let value = head?.get(&headers::GRPC_STATUS).filter(|value| !value.is_empty())?;
         let number = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<u64>().ok());
         Some(number.and_then(|number| i64::try_from(number).ok()).unwrap_or(INVALID))
     };

@@ -63,12 +63,20 @@ pub(super) fn encode_head(connection: &Connection, stream: &mut Stream, ends: bo
 }
 
 /// How long a response's body is once the filters have had its head: what they left of `content-length` says.
-pub(super) fn length(filters: &StreamFilters, head: &Head, received: BodyLength) -> BodyLength {
-    if received == BodyLength::None || !filters.want_data(Direction::Encode) {
+pub(super) fn length(stream: &Stream, received: BodyLength) -> BodyLength {
+    if !stream.filters.want_data(Direction::Encode) {
         return received;
     }
+    let head = &stream.response;
     let length = head.get(&headers::CONTENT_LENGTH).and_then(|text| std::str::from_utf8(text).ok());
-    length.and_then(|text| text.parse().ok()).map_or(BodyLength::Chunked, BodyLength::Length)
+    match received {
+        // What speaks of a body elsewhere says nothing of its length; what has none says that.
+        BodyLength::None if matches!(head.status(), 204 | 304) || stream.request.method() == b"HEAD" => {
+            received
+        }
+        BodyLength::None => BodyLength::Length(0),
+        _ => length.and_then(|text| text.parse().ok()).map_or(BodyLength::Chunked, BodyLength::Length),
+    }
 }
 
 /// A reply of our own passes the filters.

@@ -32,6 +32,8 @@ pub(super) struct Reply<'a> {
     pub(super) header: Option<(HeaderName, Vec<u8>)>,
     /// Whether it becomes a gRPC status when the request is gRPC. Not so when the request's head is not understood.
     pub(super) may_be_grpc: bool,
+    /// The gRPC status, where it is not that of `status`.
+    pub(super) grpc_status: Option<u64>,
     /// Whether the router gave up on its hosts: a virtual host that counts attempts has them counted here too.
     pub(super) tells_attempts: bool,
     /// The route whose answer this is: its header changes apply.
@@ -47,6 +49,8 @@ impl<'a> Reply<'a> {
             details: None,
             header: None,
             may_be_grpc: !matches!(error, ProxyError::RequestHead(_)),
+            // As Envoy says it: DEADLINE_EXCEEDED.
+            grpc_status: matches!(error, ProxyError::MaxStreamDuration { .. }).then_some(4),
             tells_attempts: error.side() == Side::Upstream || error == ProxyError::NoHealthyUpstream,
             matched,
         }
@@ -60,6 +64,7 @@ impl<'a> Reply<'a> {
             details: Some(crate::protocol::response_code_details::DIRECT_RESPONSE),
             header: Some((headers::LOCATION, location)),
             may_be_grpc: true,
+            grpc_status: None,
             tells_attempts: false,
             matched,
         }
@@ -110,7 +115,7 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
     let content_type = manager.local_replies.rewrite(&mut rewritten, matching, added, text);
     let is_grpc = || stream.filters.request_was_grpc().unwrap_or_else(|| grpc::is_request(&stream.request));
     if reply.may_be_grpc && is_grpc() {
-        become_grpc(stream, text);
+        become_grpc(stream, reply.grpc_status, text);
     }
     // A type that the route wrote is that of the route's own text only.
     let rewritten = text.as_slice() != &*reply.body;
@@ -167,11 +172,12 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
 
 /// Makes the reply a gRPC status without a message, as gRPC clients expect it: 200, the reason in headers, no body.
 /// Source: gRPC over HTTP/2, "Responses" (Trailers-Only); Envoy `Utility::sendLocalReply`.
-fn become_grpc(stream: &mut Stream, text: &mut Vec<u8>) {
+fn become_grpc(stream: &mut Stream, status: Option<u64>, text: &mut Vec<u8>) {
     let head = &mut stream.response;
     if !head.contains(&headers::GRPC_STATUS) {
         let mut digits = [0; encode::DECIMAL_DIGITS_MAX];
-        let status = encode::decimal(grpc::status_of_http(head.status()), &mut digits);
+        let status =
+            encode::decimal(status.unwrap_or_else(|| grpc::status_of_http(head.status())), &mut digits);
         head.set(&headers::GRPC_STATUS, status);
     }
     head.set_status(200);

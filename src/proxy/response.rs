@@ -112,7 +112,7 @@ pub(super) fn finish_final(
     offered: Option<&[u8]>,
 ) -> Result<Prepared, ProxyError> {
     edit_as_manager(connection, stream);
-    let length = filters::length(&stream.filters, &stream.response, meta.body);
+    let length = filters::length(stream, meta.body);
     // A body that only the connection's end delimits is chunked for clients that understand it.
     let body = match length {
         BodyLength::UntilClose | BodyLength::Chunked if client.is_11 => BodyLength::Chunked,
@@ -195,7 +195,9 @@ fn edit_as_router(
 /// What the connection manager writes.
 fn edit_as_manager(connection: &Connection, stream: &mut Stream) {
     let Connection { context, chain, .. } = connection;
-    let Stream { request, response: head, .. } = stream;
+    let Stream { request, response: head, info, .. } = stream;
+    // Filters may have changed it.
+    info.response_code = Some(head.status());
     if !head.contains(&headers::DATE) {
         head.set(&headers::DATE, &context.date.at(context.runtime.wall_ns()));
     }

@@ -128,6 +128,7 @@ pub(super) fn decide<'a>(
                 details: Some(details::DIRECT_RESPONSE),
                 header: direct_location(answer.status, &stream.request),
                 may_be_grpc: true,
+                grpc_status: None,
                 tells_attempts: false,
                 matched: Some(matched),
             })
@@ -308,6 +309,10 @@ fn forward<'a>(
         return Decision::Fail(ProxyError::UpgradeRefused, Some(matched));
     };
     let timeouts = action.timeouts(&mut stream.request, manager.timeouts);
+    if timeouts.over {
+        let request_complete = request.body.is_done();
+        return Decision::Fail(ProxyError::MaxStreamDuration { request_complete }, Some(matched));
+    }
     if let Some(limit) = timeouts.stream {
         let begun = Now(stream.info.start_ns);
         request.deadlines.stream_due = (!limit.is_zero()).then(|| begun.after(limit));

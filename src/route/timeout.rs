@@ -28,6 +28,8 @@ pub struct RequestTimeouts {
     pub per_try: Option<Duration>,
     /// Longest life of the stream, from its begin; zero: no limit; none: the connection manager's.
     pub stream: Option<Duration>,
+    /// The stream's time is over before it is forwarded: its client granted none, or less than the route takes off.
+    pub over: bool,
     /// Longest life of the upstream request, in place of the cluster's; zero: no limit.
     pub upstream: Option<Duration>,
 }
@@ -73,20 +75,28 @@ impl Forward {
                 write_grpc_timeout(head, told);
             }
         }
+        let (stream, grants) = self.stream_limit(head, grpc, options.max_stream_duration);
         let some = |limit: Duration| (!limit.is_zero()).then_some(limit);
         RequestTimeouts {
             response: some(response),
             per_try: some(per_try),
-            stream: self.stream_limit(head, grpc, options.max_stream_duration),
+            stream,
+            over: grants && stream == Some(Duration::ZERO),
             upstream,
         }
     }
 
-    /// What `grpc-timeout` asks for where the route reads it, else the route's own limit; none: the connection manager's.
+    /// What `grpc-timeout` asks for where the route reads it, and that it does; else the route's own limit; none: the
+    /// connection manager's.
     /// A gRPC request of a route that has such a word is told what came of it, or nothing where there is no limit. Source:
     /// `max_stream_duration`, `grpc_timeout_header_max`, `grpc_timeout_header_offset`; Envoy's `refreshDurationTimeout`.
-    fn stream_limit(&self, head: &mut Head, grpc: bool, general: Option<Duration>) -> Option<Duration> {
-        let config = self.max_stream_duration.as_ref()?;
+    fn stream_limit(
+        &self,
+        head: &mut Head,
+        grpc: bool,
+        general: Option<Duration>,
+    ) -> (Option<Duration>, bool) {
+        let Some(config) = &self.max_stream_duration else { return (None, false) };
         let limit = match (grpc_timeout(head), config.grpc_timeout_header_max) {
             (Some(asked), Some(max)) => {
                 let capped = if max.is_zero() { asked } else { asked.min(max) };
@@ -94,8 +104,7 @@ impl Forward {
                 if grpc {
                     write_grpc_timeout(head, limit);
                 }
-                // Zero would mean no limit: this time is over as soon as it begins.
-                return Some(limit.max(Duration::from_nanos(1)));
+                return (Some(limit), true);
             }
             _ => config.max_stream_duration,
         };
@@ -105,7 +114,7 @@ impl Forward {
             None if grpc && general.is_some() => drop(head.remove(&headers::GRPC_TIMEOUT)),
             _ => {}
         }
-        limit
+        (limit, false)
     }
 }
 

@@ -24,7 +24,7 @@ const WEB_TEXT: &[u8] = b"application/grpc-web-text";
 const WEB_TEXT_PROTO: &[u8] = b"application/grpc-web-text+proto";
 
 /// What a client that says nothing is taken to accept. Source: Envoy's filter.
-const ACCEPT_ENCODING: &[u8] = b"identity,deflate,gzip";
+const ACCEPT_ENCODING: &[u8] = b"identity";
 /// First byte of the frame that holds the trailers.
 const TRAILERS_FRAME: u8 = 0x80;
 /// Most bytes of a response that is no gRPC that become its message. Source: Envoy's filter.
