@@ -1,4 +1,4 @@
-//! Requests in steady state allocate nothing on the worker's thread: a worker runs in this process, with an allocator
+//! Requests in steady state allocate nothing on the worker's thread, filters that let them pass in their chain: a worker runs in this process, with an allocator
 //! that counts.
 //!
 //! One test per file: the allocator is the process's.
@@ -133,6 +133,10 @@ fn bootstrap(upstream: u16, log: &str) -> String {
               - match: {{prefix: /api/}}
                 route: {{cluster: upstream, prefix_rewrite: /}}
           http_filters:
+          - name: web
+            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb}}
+          - name: bridge
+            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.grpc_http1_bridge.v3.Config}}
           - name: router
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
   clusters:

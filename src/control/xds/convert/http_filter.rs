@@ -64,7 +64,7 @@ fn http_filter(
 ) -> Option<HttpFilter> {
     classify!(at, message => pb::http_connection_manager::HttpFilter {
         implemented: name,
-            config_type = "router, grpc_web, grpc_http1_bridge; others are refused unless disabled or is_optional",
+            config_type = "router, grpc_web (without statistics of its own), grpc_http1_bridge; others are refused unless disabled or is_optional",
             is_optional, disabled;
     });
     let any = match config_type {
