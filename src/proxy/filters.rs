@@ -41,10 +41,10 @@ pub(super) fn decode_head(
     let chain = &connection.chain.manager.filters;
     let mut context = context(connection, stream.info.protocol);
     chain.begin(levels, &stream.request, &mut stream.filters);
-    let ends = request.length == BodyLength::None;
+    let ends = matches!(request.length, BodyLength::None | BodyLength::Length(0));
     chain.decode_head(&mut stream.filters, &mut context, &mut stream.request, ends);
     // A filter that changes the body takes its length away.
-    if let BodyLength::Length(_) = request.length
+    if let BodyLength::Length(1..) = request.length
         && !stream.request.contains(&headers::CONTENT_LENGTH)
     {
         request.length = BodyLength::Chunked;
@@ -71,10 +71,12 @@ pub(super) fn length(stream: &Stream, received: BodyLength) -> BodyLength {
     let length = head.get(&headers::CONTENT_LENGTH).and_then(|text| std::str::from_utf8(text).ok());
     match received {
         // What speaks of a body elsewhere says nothing of its length; what has none says that.
-        BodyLength::None if matches!(head.status(), 204 | 304) || stream.request.method() == b"HEAD" => {
+        BodyLength::None | BodyLength::Length(0)
+            if matches!(head.status(), 204 | 304) || stream.request.method() == b"HEAD" =>
+        {
             received
         }
-        BodyLength::None => BodyLength::Length(0),
+        BodyLength::None | BodyLength::Length(0) => BodyLength::Length(0),
         _ => length.and_then(|text| text.parse().ok()).map_or(BodyLength::Chunked, BodyLength::Length),
     }
 }

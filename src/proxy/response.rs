@@ -96,7 +96,11 @@ pub(super) fn send_final(
         .flatten();
     hop_by_hop::strip_response(&mut stream.response, meta);
     edit_as_router(connection, stream, forward, client.request_complete);
-    if !filters::encode_head(connection, stream, meta.body == BodyLength::None) {
+    if !filters::encode_head(
+        connection,
+        stream,
+        matches!(meta.body, BodyLength::None | BodyLength::Length(0)),
+    ) {
         return Ok(None);
     }
     finish_final(connection, stream, forward, meta, client, offered.as_deref()).map(Some)
