@@ -462,11 +462,27 @@ fn protobuf_is_framed_for_the_endpoint_and_unframed_for_the_client() {
 }
 
 #[test]
+fn what_ends_without_trailers_passes_the_bridge_as_it_is() {
+    for kind in ["application/grpc", "application/x-protobuf"] {
+        let mut passage = Passage::bridge();
+        passage.ask(request("/s/m", kind, &[]));
+        passage.answer(response("502", "text/html", &[("content-length", "11")]));
+        let body = passage.download(&[b"bad", b" gateway"], None);
+        assert_eq!(body.bytes, b"bad gateway");
+        assert_eq!(text(&passage.response, "content-length"), "11");
+    }
+}
+
+#[test]
 fn requests_of_http_2_and_of_other_kinds_are_not_bridged() {
     let mut passage = Passage { downstream: Version::Http2, ..Passage::bridge() };
     passage.ask(request("/s/m?q", "application/grpc", &[]));
     assert_eq!(text(&passage.request, ":path"), "/s/m?q");
     assert!(passage.answer(response("200", "application/grpc", &[])));
+    // As in Envoy: its type changes, its bytes do not.
+    passage.ask(request("/s/m", "application/x-protobuf", &[]));
+    assert_eq!(text(&passage.request, "content-type"), "application/grpc");
+    assert!(!passage.filters.want_data(Direction::Decode));
     let mut passage = Passage::bridge();
     passage.ask(request("/s/m?q", "application/json", &[]));
     assert!(passage.answer(response("200", "application/json", &[])));

@@ -41,7 +41,7 @@ pub(super) fn decode_head(
     let chain = &connection.chain.manager.filters;
     let mut context = context(connection, stream.info.protocol);
     chain.begin(levels, &stream.request, &mut stream.filters);
-    let ends = matches!(request.length, BodyLength::None | BodyLength::Length(0));
+    let ends = request.body.is_done();
     chain.decode_head(&mut stream.filters, &mut context, &mut stream.request, ends);
     // A filter that changes the body takes its length away.
     if let BodyLength::Length(1..) = request.length

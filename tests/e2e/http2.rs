@@ -3,12 +3,9 @@
 use http::{HeaderMap, Request};
 
 use crate::harness::{
-    Config, Http2Client, Http2Upstream, Proxy, RawHttp2, Upstream, ok, on_each_backend, pattern, until,
+    Config, Http2Client, Http2Upstream, Proxy, RawHttp2, TO_HTTP2, Upstream, ok, on_each_backend, pattern,
+    until,
 };
-
-const TO_HTTP2: &str = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
-                        {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
-                        explicit_http_config: {http2_protocol_options: {max_concurrent_streams: 100}}}}";
 
 fn to_http2(upstream: &Http2Upstream) -> Config {
     Config::to(upstream.port).cluster(TO_HTTP2)

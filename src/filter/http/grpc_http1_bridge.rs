@@ -18,8 +18,8 @@ const PROTOBUF: &[u8] = b"application/x-protobuf";
 pub(crate) struct State {
     /// The request is to be framed.
     frames: bool,
-    /// Bytes of the response's first frame header still to be dropped.
-    unframe: u8,
+    /// The response's first frame header is to be dropped.
+    unframes: bool,
 }
 
 impl State {
@@ -35,6 +35,7 @@ impl State {
             head.remove(&headers::CONTENT_LENGTH);
             context.clear_route = true;
         }
+        // As in Envoy: protobuf of an HTTP/2 client changes its type all the same.
         if context.downstream >= Version::Http2 || !grpc::is_request(head) {
             return None;
         }
@@ -44,7 +45,7 @@ impl State {
             let path = head.path()[..query].to_vec();
             head.set_path(&path);
         }
-        Some(Self { frames, unframe: if frames { FRAME_HEADER_BYTES as u8 } else { 0 } })
+        Some(Self { frames, unframes: frames })
     }
 
     pub(super) fn wants_data(&self, direction: Direction) -> bool {
@@ -85,15 +86,9 @@ impl State {
     }
 
     /// Holds the message.
-    pub(super) fn encode_data(&mut self, part: Part<'_>, ends: bool) -> OnData {
+    pub(super) fn encode_data(&self, ends: bool) -> OnData {
         // As in Envoy: what ends without trailers is no gRPC, and passes as it is.
-        if ends {
-            return OnData::Continue;
-        }
-        let dropped = usize::from(self.unframe).min(part.data.bytes());
-        part.data.consume(dropped);
-        self.unframe -= dropped as u8;
-        OnData::Hold
+        if ends { OnData::Continue } else { OnData::Hold }
     }
 
     /// Brings the status into the head.
@@ -107,6 +102,12 @@ impl State {
         }
         if let Some(message) = trailers.get(&headers::GRPC_MESSAGE) {
             part.head.set(&headers::GRPC_MESSAGE, message);
+        }
+        // Only now is it known to be gRPC.
+        if self.unframes {
+            let dropped = FRAME_HEADER_BYTES.min(part.held.bytes());
+            part.held.consume(dropped);
+            part.data.consume((FRAME_HEADER_BYTES - dropped).min(part.data.bytes()));
         }
         let length = part.held.bytes() + part.data.bytes();
         let mut digits = [0; DECIMAL_DIGITS_MAX];

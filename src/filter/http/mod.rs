@@ -156,7 +156,7 @@ impl State {
             (Self::GrpcWeb(state), Direction::Decode) => state.decode_data(context, part, ends),
             (Self::GrpcWeb(state), Direction::Encode) => state.encode_data(context, part, ends),
             (Self::GrpcHttp1Bridge(state), Direction::Decode) => state.decode_data(context, part, ends),
-            (Self::GrpcHttp1Bridge(state), Direction::Encode) => state.encode_data(part, ends),
+            (Self::GrpcHttp1Bridge(state), Direction::Encode) => state.encode_data(ends),
         }
     }
 

@@ -15,6 +15,11 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::PATIENCE;
 
+/// Field of a cluster whose endpoint speaks HTTP/2.
+pub(crate) const TO_HTTP2: &str = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+                        {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+                        explicit_http_config: {http2_protocol_options: {max_concurrent_streams: 100}}}}";
+
 /// A client's connection.
 #[derive(Debug)]
 pub(crate) struct Http2Client {
@@ -212,13 +217,16 @@ async fn serve(stream: tokio::net::TcpStream, streams_max: u32, number: usize, s
 }
 
 /// `/echo`: the body and the trailers that came; `/body/N`: so many bytes; `/refuse`: refused on the first connection;
-/// `/reset`: broken off; `/cut`: broken off within the body; `/early`: answered at once; `/interim`: a 103 first.
+/// `/reset`: broken off; `/cut`: broken off within the body; `/early`: answered at once; `/interim`: a 103 first; `/grpc/N`: a
+/// gRPC response of the body that came, with status N; `/grpc-status/N`: that status alone.
 async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, number: usize) {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let response = || {
         let mut response = Response::builder().header("x-connection", number).header("x-path", &path);
-        for name in ["te", "cookie", "content-length", "x-forwarded-proto", "connection", "upgrade"] {
+        for name in
+            ["te", "cookie", "content-length", "content-type", "x-forwarded-proto", "connection", "upgrade"]
+        {
             for value in parts.headers.get_all(name) {
                 response = response.header(format!("x-seen-{name}"), value);
             }
@@ -248,6 +256,21 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             let mut stream = respond.send_response(response().body(()).unwrap(), false).unwrap();
             send_body(&mut stream, pattern(bytes).into(), None).await;
         }
+        path if path.starts_with("/grpc-status/") => {
+            let status = path.trim_start_matches("/grpc-status/");
+            let response =
+                response().header("content-type", "application/grpc").header("grpc-status", status);
+            drop(respond.send_response(response.body(()).unwrap(), true));
+        }
+        path if path.starts_with("/grpc/") => {
+            let received = receive(body, Answer::default()).await;
+            let response = response().header("content-type", "application/grpc").body(()).unwrap();
+            let Ok(mut stream) = respond.send_response(response, false) else { return };
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", path.trim_start_matches("/grpc/").parse().unwrap());
+            trailers.insert("grpc-message", "why".parse().unwrap());
+            send_body(&mut stream, received.body.into(), Some(trailers)).await;
+        }
         _ => {
             let received = receive(body, Answer::default()).await;
             let response = response().header("x-received", received.body.len()).body(()).unwrap();
@@ -272,6 +295,8 @@ pub(crate) struct RawHttp2 {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -311,10 +336,10 @@ impl RawHttp2 {
     pub(crate) fn read(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.stream.read_exact(&mut head).ok()?;
-        let [a, b, c, kind, ..] = head;
+        let [a, b, c, kind, flags, stream @ ..] = head;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
         self.stream.read_exact(&mut payload).ok()?;
-        Some(Frame { kind, payload })
+        Some(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
     }
 
     /// Reads until the connection's end; the error code of the last GOAWAY.
