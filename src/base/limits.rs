@@ -20,6 +20,13 @@ pub const RECORD_CHUNKS_MAX: usize = 4 * 1024;
 /// handshake fails (`ringway.tls.large_messages_refused`).
 pub const TLS_LARGE_MESSAGES_MAX: usize = 256;
 
+/// Longest TLS handshake of a client where `transport_socket_connect_timeout` sets none, in milliseconds. Reason: Envoy waits
+/// for ever, and a connection that never says anything is then there for ever.
+pub const TLS_HANDSHAKE_MS: u64 = 15_000;
+
+/// How long a client whose handshake was refused may take to read why, in milliseconds.
+pub const TLS_REFUSAL_MS: u64 = 1_000;
+
 /// Sockets of one worker: accepted, listening and towards upstreams. The fd limit is reached long before.
 pub const SOCKETS_MAX: usize = 1 << 20;
 /// Connections accepted from one listening socket before other work gets its turn.

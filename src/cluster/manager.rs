@@ -16,6 +16,7 @@ use super::set::{ClusterSet, TransportSockets};
 use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::base::rng::Rng;
+use crate::protocol::tls::Meter;
 use crate::runtime::{Runtime, TaskId};
 use crate::telemetry::Slot;
 
@@ -36,6 +37,7 @@ pub struct ClusterManager {
     /// Where balancing begins.
     rng: RefCell<Rng>,
     keeper: Rc<Keeper>,
+    tls_meter: Meter,
 }
 
 /// Watches idle connections: one task per core, woken when any of them stirs or is due.
@@ -78,7 +80,13 @@ impl ClusterManager {
             clusters: RefCell::default(),
             rng: RefCell::new(Rng::from_seed(seed)),
             keeper,
+            tls_meter: Meter::default(),
         }
+    }
+
+    /// What TLS connections of this core share, clients' too.
+    pub fn tls_meter(&self) -> &Meter {
+        &self.tls_meter
     }
 
     /// The cluster of that name.

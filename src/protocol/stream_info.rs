@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::http::head::Version;
 use super::response_flags::ResponseFlags;
+use super::tls::TlsFacts;
 
 /// An address as Envoy prints it. Envoy's `Network::Address::Instance`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -195,6 +196,8 @@ pub struct StreamInfo {
     pub request_id: String,
     /// Server name of the TLS ClientHello.
     pub requested_server_name: String,
+    /// TLS of the downstream connection; `None`: plain text. The connection's own, on its core.
+    pub downstream_tls: Option<std::rc::Rc<TlsFacts>>,
 
     /// Number of the downstream connection, unique in the process.
     pub connection_id: u64,

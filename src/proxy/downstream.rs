@@ -8,12 +8,14 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use super::chain::HttpChain;
 use super::context::WorkerContext;
 use super::error::ProxyError;
 use super::handover::Place;
+use super::handshake;
 use super::http;
 use super::http2::{self, Shared};
 use super::listener::{ConnectionPermit, Listener};
@@ -21,6 +23,7 @@ use super::wire;
 use crate::base::clock::Now;
 use crate::protocol::http::forwarding;
 use crate::protocol::http2::StreamError;
+use crate::protocol::tls::{ServerTls, TlsFacts};
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Recycled, Timer};
 use crate::telemetry::names::{HttpHistogram, HttpStat, ListenerHistogram, ListenerStat};
@@ -38,6 +41,8 @@ pub(super) struct Connection {
     pub(super) local: SocketAddr,
     /// What its requests have in common in headers.
     pub(super) peer: Rc<forwarding::Downstream>,
+    /// What its handshake agreed on; `None`: plain text, or there was none yet.
+    pub(super) tls: Option<Rc<TlsFacts>>,
     pub(super) id: u64,
     pub(super) opened: Now,
     pub(super) requests: Cell<u32>,
@@ -96,22 +101,24 @@ enum Waited {
     Expired(Option<HttpStat>),
 }
 
-/// Serves a new connection in a task of its own.
+/// Serves a new connection in a task of its own; `tls`: after a handshake.
 pub(super) fn spawn(
     context: &Rc<WorkerContext>,
     listener: Place,
     chain: Rc<HttpChain>,
     stream: Transport,
+    tls: Option<Arc<ServerTls>>,
     remote: SocketAddr,
     local: SocketAddr,
     permit: ConnectionPermit,
 ) {
-    let connection = Connection {
+    let mut connection = Connection {
         timer: context.runtime.timer(),
         id: context.next_id(),
         opened: context.runtime.now(),
         peer: forwarding::Downstream::new(Some(remote.ip()), Some(local), false, &chain.manager.forwarding)
             .into(),
+        tls: None,
         context: Rc::clone(context),
         listener: listener.listener(),
         chain,
@@ -128,6 +135,11 @@ pub(super) fn spawn(
     // The block borrows the connection it captured: moved into a local, or passed to an `async fn`, it would lie in the
     // future twice.
     let task = async move {
+        if let Some(tls) = tls {
+            let Some(protected) = shake_hands(&connection, tls).await else { return };
+            connection.peer = protected.peer;
+            connection.tls = Some(protected.facts);
+        }
         let connection = &connection;
         loop {
             match wait_for_request(connection).await {
@@ -171,6 +183,14 @@ pub(super) fn spawn(
         size_of_val(&task)
     );
     context.runtime.spawn_isolated(task);
+}
+
+/// Makes the handshake in recycled memory.
+fn shake_hands(
+    connection: &Connection,
+    tls: Arc<ServerTls>,
+) -> Recycled<impl Future<Output = Option<handshake::Protected>>> {
+    connection.context.runtime.recycled(async move { handshake::make(connection, &tls).await })
 }
 
 /// Serves an HTTP/2 connection in recycled memory, then ends it.
@@ -273,6 +293,7 @@ impl Connection {
             remote: self.remote,
             local: self.local,
             peer: Rc::clone(&self.peer),
+            tls: self.tls.clone(),
             id: self.id,
             opened: self.opened,
             requests: Cell::new(0),

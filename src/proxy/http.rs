@@ -4,6 +4,7 @@
 //! router forwards; the request is counted and logged.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::Poll;
 
 use super::copy::{BodyCopy, CopyError, Framing};
@@ -204,6 +205,10 @@ fn begin(connection: &Connection, stream: &mut Stream) {
     // Until its head says otherwise.
     info.protocol = Some(if is_stream { Version::Http2 } else { Version::Http11 });
     set_text(&mut info.filter_chain_name, &chain.name);
+    if let Some(tls) = &connection.tls {
+        set_text(&mut info.requested_server_name, &tls.server_name);
+        info.downstream_tls = Some(Rc::clone(tls));
+    }
 }
 
 /// Takes note of why a request failed.

@@ -18,7 +18,8 @@ use crate::config::http::CodecType;
 use crate::protocol::http2::guard::{Flood, PREFACE, Seen};
 use crate::protocol::http2::keepalive::{Action, Keepalive};
 use crate::protocol::http2::{Incoming, ServerConnection, ServerEvent, Settings, Stream, StreamError};
-use crate::protocol::transport::Channel;
+use crate::protocol::tls::{Alpn, Facts, TlsStream};
+use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Runtime, TaskId};
 use crate::telemetry::names::{HttpStat, ServerStat};
 
@@ -80,6 +81,11 @@ pub(super) async fn is_spoken(connection: &Connection) -> bool {
         CodecType::Http1 => return false,
         CodecType::Http2 => return true,
         CodecType::Auto => {}
+    }
+    // What both have agreed on; as in Envoy, whatever else it is, is HTTP/1.
+    match connection.channel.connection().and_then(Transport::tls).and_then(TlsStream::facts) {
+        None | Some(Facts { alpn: Alpn::None, .. }) => {}
+        Some(facts) => return facts.alpn == Alpn::Http2,
     }
     let idle = connection.chain.manager.config.common.idle_timeout;
     let due = idle.map(|idle| connection.opened.after(idle));

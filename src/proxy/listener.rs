@@ -16,7 +16,7 @@ use super::handover::{Place, Share, dispatch};
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::config::listener::Listener as Config;
-use crate::protocol::tls::ServerTls;
+use crate::protocol::tls::{ServerTls, TlsStream};
 use crate::runtime::{Accepted, TcpListener, TcpStream};
 use crate::telemetry::metrics::ListenerCells;
 use crate::telemetry::names::{ListenerHistogram, ListenerStat, ServerStat};
@@ -177,7 +177,15 @@ pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Acce
     };
     // The peer may be gone already.
     let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
-    downstream::spawn(context, listener, chain, stream.into(), remote, local, permit);
+    let tls = listener.tls();
+    let transport = match &tls {
+        None => stream.into(),
+        Some(tls) => {
+            let (config, meter) = (Arc::clone(tls.config()), context.clusters.tls_meter().clone());
+            TlsStream::server(&context.runtime, stream, config, meter).into()
+        }
+    };
+    downstream::spawn(context, listener, chain, transport, tls, remote, local, permit);
 }
 
 fn is_shortage(error: &io::Error) -> bool {

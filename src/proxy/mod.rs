@@ -12,6 +12,7 @@ mod drain;
 mod error;
 mod filters;
 mod handover;
+mod handshake;
 mod http;
 mod http2;
 mod listener;

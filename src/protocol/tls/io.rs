@@ -22,6 +22,7 @@ use super::inspector::{Inspector, Seen};
 use super::meter::Meter;
 use super::outbound::{Outbound, Records};
 use super::session::{Fault, Session};
+use super::verifier::VerifyFailure;
 use crate::base::limits;
 use crate::buffer::{Chunk, ChunkQueue};
 use crate::runtime::{Runtime, TcpStream};
@@ -424,6 +425,14 @@ impl TlsStream {
 }
 
 impl TlsError {
+    /// What is wrong with the peer's certificate; `None`: it is about something else.
+    pub fn verify_failure(&self) -> Option<VerifyFailure> {
+        match self {
+            Self::Session(Fault::Protocol(error)) => VerifyFailure::of(error),
+            Self::Session(_) | Self::Io(_) | Self::Closed => None,
+        }
+    }
+
     /// The connection below broke, or was ended by the peer: nothing is wrong with the session.
     pub fn is_io(&self) -> bool {
         matches!(self, Self::Io(_) | Self::Closed)

@@ -8,6 +8,7 @@ super::metrics! {
         DownstreamCxHandedOver Counter "downstream_cx_handed_over",
         DownstreamCxOverflow Counter "downstream_cx_overflow",
         DownstreamCxTotal Counter "downstream_cx_total",
+        DownstreamCxTransportSocketConnectTimeout Counter "downstream_cx_transport_socket_connect_timeout",
         DownstreamGlobalCxOverflow Counter "downstream_global_cx_overflow",
         DownstreamPreCxActive Gauge "downstream_pre_cx_active",
         NoFilterChainMatch Counter "no_filter_chain_match",
