@@ -24,7 +24,6 @@ use std::sync::Arc;
 
 use crate::base::clock;
 use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, IpVersion, Options};
-use crate::cluster::ClusterSpec;
 use crate::config::access_log::{AccessLog, AccessLogSink};
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
@@ -129,7 +128,6 @@ fn serve(
     let bootstrap = as_loaded.clone();
     drop(as_loaded);
     allocator::collect();
-    refuse_unprotected(&snapshot)?;
     let started =
         memory::Started { configuration: before, snapshot: allocator::live_bytes().saturating_sub(before) };
     // Only now, with a configuration that is good: until here the process before this one knows nothing.
@@ -218,15 +216,6 @@ fn take_or_bind_admin(
 fn settle_clusters(bootstrap: &mut Bootstrap) {
     let mut shared = SharedSettings::default();
     bootstrap.clusters = bootstrap.clusters.iter().map(|cluster| Arc::new(shared.settled(cluster))).collect();
-}
-
-/// Connections to endpoints are plain text in this version: none may be where the configuration says TLS.
-fn refuse_unprotected(snapshot: &Snapshot) -> Result<(), String> {
-    let encrypted = |cluster: &&Arc<ClusterSpec>| !cluster.sockets.is_plain();
-    match snapshot.clusters.iter().find(encrypted) {
-        Some(cluster) => Err(format!("cluster {}: TLS connections are not there yet", cluster.config.name)),
-        None => Ok(()),
-    }
 }
 
 fn bind_admin(admin: &crate::config::bootstrap::Admin) -> Result<AdminListener, String> {

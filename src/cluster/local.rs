@@ -13,7 +13,7 @@ use crate::base::clock::Now;
 use crate::base::rng::Rng;
 use crate::config::cluster::Cluster as Config;
 use crate::config::http2::UpstreamProtocol;
-use crate::protocol::tls::ClientTls;
+use crate::protocol::tls::{ClientTls, Meter};
 use crate::runtime::{Keepalive, RawOption, Runtime, TaskId};
 use crate::telemetry::metrics::ClusterCells;
 use crate::telemetry::names::ClusterStat;
@@ -31,6 +31,7 @@ pub struct Cluster {
     balancer: RefCell<LoadBalancer>,
     options: Vec<RawOption>,
     worker: usize,
+    tls_meter: Meter,
 }
 
 impl Cluster {
@@ -41,9 +42,11 @@ impl Cluster {
         runtime: &Runtime,
         keeper: &Rc<Keeper>,
         worker: usize,
+        tls_meter: &Meter,
     ) -> Rc<Self> {
         Rc::new(Self {
             worker,
+            tls_meter: tls_meter.clone(),
             balancer: RefCell::new(LoadBalancer::new(&config)),
             options: connect_options(&config),
             config,
@@ -82,6 +85,10 @@ impl Cluster {
     /// Its counters on this core.
     pub fn stats(&self) -> &ClusterCells {
         &self.stats
+    }
+
+    pub(super) fn tls_meter(&self) -> &Meter {
+        &self.tls_meter
     }
 
     pub(super) fn runtime(&self) -> &Runtime {

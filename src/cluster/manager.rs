@@ -142,7 +142,8 @@ impl ClusterManager {
         let spec = published.find(name)?;
         let (config, stats) = (Arc::clone(&spec.config), spec.stats.cells(Slot::Worker(self.worker)));
         let sockets = self.sockets.borrow_mut().remove(name).unwrap_or_else(|| Arc::clone(&spec.sockets));
-        let cluster = Cluster::new(config, stats, sockets, &self.runtime, &self.keeper, self.worker);
+        let (keeper, meter) = (&self.keeper, &self.tls_meter);
+        let cluster = Cluster::new(config, stats, sockets, &self.runtime, keeper, self.worker, meter);
         let newer = self.endpoints.borrow_mut().remove(name);
         cluster.update_hosts(newer.as_ref().unwrap_or(&spec.hosts), &mut self.rng.borrow_mut());
         self.clusters.borrow_mut().insert(name.into(), Rc::clone(&cluster));

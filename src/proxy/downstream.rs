@@ -108,8 +108,7 @@ pub(super) fn spawn(
     chain: Rc<HttpChain>,
     stream: Transport,
     tls: Option<Arc<ServerTls>>,
-    remote: SocketAddr,
-    local: SocketAddr,
+    [remote, local]: [SocketAddr; 2],
     permit: ConnectionPermit,
 ) {
     let mut connection = Connection {

@@ -235,7 +235,7 @@ impl ProxyError {
             Self::Connect(ConnectError::Timeout) => {
                 "upstream_reset_before_response_started{connection_timeout}"
             }
-            Self::Connect(ConnectError::Failed(_)) => {
+            Self::Connect(ConnectError::Failed(_) | ConnectError::Tls(_)) => {
                 "upstream_reset_before_response_started{remote_connection_failure}"
             }
             Self::UpstreamClosed { .. } => "upstream_reset_before_response_started{connection_termination}",
@@ -268,7 +268,7 @@ impl ProxyError {
             Self::Connect(ConnectError::Timeout) => {
                 "upstream connect error or disconnect/reset before headers. reset reason: connection timeout"
             }
-            Self::Connect(ConnectError::Failed(_)) => {
+            Self::Connect(ConnectError::Failed(_) | ConnectError::Tls(_)) => {
                 "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
             }
             Self::UpstreamClosed { .. } => {

@@ -12,9 +12,7 @@ use super::downstream::Connection;
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::protocol::http::forwarding;
-use crate::protocol::tls::{
-    Alpn, PeerIdentity, ServerTls, TlsError, TlsFacts, TlsStream, VerifyFailure,
-};
+use crate::protocol::tls::{Alpn, PeerIdentity, ServerTls, TlsError, TlsFacts, TlsStream, VerifyFailure};
 use crate::telemetry::names::{ListenerStat, ServerStat};
 
 /// What is known of a connection once it is protected.
@@ -94,8 +92,8 @@ async fn refuse(connection: &Connection, stream: &TlsStream) {
 fn protected(connection: &Connection, tls: &ServerTls, stream: &TlsStream) -> Protected {
     let Connection { listener, chain, remote, local, .. } = connection;
     let settings = &chain.manager.forwarding;
-    let identity = stream
-        .with_peer_certificates(|shown| PeerIdentity::of(shown, settings.tells_client_cert_as_pem()));
+    let identity =
+        stream.with_peer_certificates(|shown| PeerIdentity::of(shown, settings.tells_client_cert_as_pem()));
     let mut facts = TlsFacts { peer: identity, ..TlsFacts::default() };
     if let Some(known) = stream.facts() {
         let stats = &listener.stats;

@@ -185,7 +185,7 @@ pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Acce
             TlsStream::server(&context.runtime, stream, config, meter).into()
         }
     };
-    downstream::spawn(context, listener, chain, transport, tls, remote, local, permit);
+    downstream::spawn(context, listener, chain, transport, tls, [remote, local], permit);
 }
 
 fn is_shortage(error: &io::Error) -> bool {

@@ -210,11 +210,13 @@ async fn connect(
             Ok(upstream)
         }
         Err(error) => {
-            if let ConnectError::Failed(errno) = error {
+            let reason = &mut stream.info.upstream_transport_failure_reason;
+            if let ConnectError::Tls(failure) = error {
+                set_text(reason, failure.words());
+            } else if let ConnectError::Failed(errno) = error {
                 // The kernel's words: a failure path, so formatting is fine.
                 let words = std::io::Error::from_raw_os_error(errno).to_string();
                 let words = words.split(" (os error").next().unwrap_or_default();
-                let reason = &mut stream.info.upstream_transport_failure_reason;
                 set_text(reason, "delayed connect error: ");
                 reason.push_str(words);
             }

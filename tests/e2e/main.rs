@@ -30,5 +30,6 @@ mod restart;
 mod smuggling;
 mod soak;
 mod timeouts;
+mod tls;
 mod tunnels;
 mod upstream_failures;

@@ -8,6 +8,7 @@ use crate::base::clock::Now;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
 use crate::protocol::http2::Stream;
+use crate::protocol::tls::HandshakeFailure;
 use crate::protocol::transport::{Channel, Transport};
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
 
@@ -18,6 +19,8 @@ pub enum ConnectError {
     Timeout,
     /// The kernel's verdict, an errno: refused, unreachable, out of descriptors or ports.
     Failed(i32),
+    /// The handshake of TLS came to nothing.
+    Tls(HandshakeFailure),
 }
 
 /// A connection to a host, or one stream of a connection that others share: what carries one request at a time.

@@ -1,13 +1,16 @@
 //! Opening a connection to a host, for pools of either kind: bound, bounded by `connect_timeout`, counted when it fails.
 
+use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::connection::ConnectError;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
+use crate::protocol::tls::{Endpoint, HandshakeFailure, TlsError, TlsStream, VerifyFailure};
 use crate::protocol::transport::Transport;
-use crate::runtime::{TcpStream, Timer};
+use crate::runtime::{Recycled, TcpStream, Timer};
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
 
 /// Opens a connection. `http2`: as which it is counted if it fails.
@@ -23,12 +26,24 @@ pub(super) async fn dial(
     let runtime = cluster.runtime();
     let begun = runtime.now();
     let (source, options) = cluster.bind_for(host.address());
-    let connect = TcpStream::connect(runtime, host.address(), source, options);
+    let connect = async {
+        let connect = TcpStream::connect(runtime, host.address(), source, options);
+        let socket = connect.await.map_err(Broken::Connect)?;
+        match shake_hands(cluster, host, socket, http2) {
+            Protection::None(socket) => Ok(Transport::from(socket)),
+            Protection::Tls(handshake) => handshake.await.map_err(Broken::Tls),
+        }
+    };
     let stats = cluster.stats();
     let outcome = timer.at(begun.after(cluster.config().connect_timeout), connect).await;
-    let stream = match outcome {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
+    let transport = match outcome {
+        Ok(Ok(transport)) => transport,
+        Ok(Err(Broken::Tls(error))) => {
+            count_handshake_failed(cluster, &error);
+            count_failed(cluster, host, runtime.now().since(begun), false, http2);
+            return Err(ConnectError::Tls(HandshakeFailure::of(&error)));
+        }
+        Ok(Err(Broken::Connect(error))) => {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             if source.is_some() && matches!(errno, libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EACCES) {
                 stats.inc(ClusterStat::BindErrors);
@@ -43,11 +58,67 @@ pub(super) async fn dial(
     };
     if let Some(keepalive) = cluster.keepalive() {
         // Probes are a help, not a promise: a refusal is no reason to fail the request.
-        let _ = stream.set_keepalive(keepalive);
+        let _ = transport.set_keepalive(keepalive);
     }
     let took = u64::try_from(runtime.now().since(begun).as_millis()).unwrap_or(u64::MAX);
     stats.record(ClusterHistogram::UpstreamCxConnectMs, took);
-    Ok(stream.into())
+    Ok(transport)
+}
+
+/// Which part of opening a connection failed.
+enum Broken {
+    Connect(io::Error),
+    Tls(TlsError),
+}
+
+/// What comes between connecting and a connection of use.
+enum Protection<F> {
+    None(TcpStream),
+    Tls(F),
+}
+
+/// The handshake, in recycled memory, where the endpoint is reached through TLS. Apart from the dial, whose future a local in
+/// it would enlarge.
+fn shake_hands<'a>(
+    cluster: &'a Cluster,
+    host: &Host,
+    socket: TcpStream,
+    http2: bool,
+) -> Protection<Recycled<impl Future<Output = Result<Transport, TlsError>> + use<'a>>> {
+    let runtime = cluster.runtime();
+    let Some(tls) = cluster.tls(host.socket()) else { return Protection::None(socket) };
+    let (config, name) = host.with_hostname(|host_name| {
+        let address = host.address().ip();
+        tls.connect(&Endpoint { address, host_name, http2, auto_sni: None, auto_san: None })
+    });
+    let stream = TlsStream::client(runtime, socket, config, name, cluster.tls_meter().clone());
+    Protection::Tls(runtime.recycled(async move {
+        poll_fn(|_| stream.poll_handshake()).await?;
+        if let Some(facts) = stream.facts() {
+            let stats = cluster.stats();
+            stats.inc(ClusterStat::SslHandshake);
+            if facts.resumed {
+                stats.inc(ClusterStat::SslSessionReused);
+            }
+            if !facts.peer_certificate {
+                stats.inc(ClusterStat::SslNoCertificate);
+            }
+        }
+        Ok(stream.into())
+    }))
+}
+
+fn count_handshake_failed(cluster: &Cluster, error: &TlsError) {
+    let stats = cluster.stats();
+    match error.verify_failure() {
+        Some(VerifyFailure::NoCertificate) => stats.inc(ClusterStat::SslFailVerifyNoCert),
+        Some(VerifyFailure::Chain) => stats.inc(ClusterStat::SslFailVerifyError),
+        Some(VerifyFailure::San) => stats.inc(ClusterStat::SslFailVerifySan),
+        Some(VerifyFailure::Hash) => stats.inc(ClusterStat::SslFailVerifyCertHash),
+        // Who goes away makes no mistake.
+        None if error.is_io() => {}
+        None => stats.inc(ClusterStat::SslConnectionError),
+    }
 }
 
 /// Counts a connection that was never there, as Envoy does: made, and gone at once; the

@@ -20,13 +20,17 @@ pub struct ClientTls {
     validator: Option<Arc<Validator>>,
     certificate: Option<(Option<Box<str>>, Certificate)>,
     /// For names as the configuration says.
-    plain: Arc<ClientConfig>,
+    plain: PerProtocol,
     /// For connections whose server has to have the server name of the connection besides.
-    auto_san: Arc<ClientConfig>,
+    auto_san: PerProtocol,
     sni: Box<str>,
     auto_host_sni: bool,
     auto_sni_san_validation: bool,
 }
+
+/// For connections that will speak HTTP/1.1, and for those that will speak HTTP/2: they offer that where the configuration
+/// does not say what to offer. Source: Envoy `applicationProtocolFallback`.
+type PerProtocol = [Arc<ClientConfig>; 2];
 
 /// Where a connection goes, and what the request says of it.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +39,8 @@ pub struct Endpoint<'a> {
     pub address: IpAddr,
     /// Its host name; empty: it has none.
     pub host_name: &'a str,
+    /// What will be spoken: HTTP/2, or HTTP/1.1.
+    pub http2: bool,
     /// Server name that the request asks for. Envoy: `auto_sni`.
     pub auto_sni: Option<&'a str>,
     /// Name that the request asks the certificate to have. Envoy: `auto_san_validation`.
@@ -85,8 +91,16 @@ impl ClientTls {
                 Resumption::in_memory_sessions(usize::try_from(count).unwrap_or(usize::MAX).min(SESSIONS_MAX))
             }
         };
-        let plain = Arc::new(compiled);
-        let auto_san = variant(&plain, validator.clone(), Expected::AnyOfConnection, &algorithms);
+        let plain = [&b"http/1.1"[..], b"h2"].map(|fallback| {
+            let mut offering = compiled.clone();
+            if offering.alpn_protocols.is_empty() {
+                offering.alpn_protocols.push(fallback.into());
+            }
+            Arc::new(offering)
+        });
+        let auto_san = plain
+            .each_ref()
+            .map(|config| variant(config, validator.clone(), Expected::AnyOfConnection, &algorithms));
         Ok(Self {
             validator,
             certificate: own.map(|(_, file, read)| (file, read)),
@@ -109,19 +123,18 @@ impl ClientTls {
         let name = name.unwrap_or_else(|| ServerName::IpAddress(endpoint.address.into()));
         // Most connections share one of two configurations, and with it their sessions; the others have names of
         // their own to verify.
+        let of = |[http1, http2]: &PerProtocol| Arc::clone(if endpoint.http2 { http2 } else { http1 });
+        let plain = of(&self.plain);
+        let with = |expected| variant(&plain, self.validator.clone(), expected, &self.algorithms);
         let config = match endpoint.auto_san {
-            Some(wanted) if wanted == name.to_str() => Arc::clone(&self.auto_san),
-            Some(wanted) => self.with(Expected::Any(wanted.into())),
+            Some(wanted) if wanted == name.to_str() => of(&self.auto_san),
+            Some(wanted) => with(Expected::Any(wanted.into())),
             None if self.auto_sni_san_validation && !is_sent && !text.is_empty() => {
-                self.with(Expected::Dns(text.into()))
+                with(Expected::Dns(text.into()))
             }
-            None => Arc::clone(&self.plain),
+            None => plain,
         };
         (config, name)
-    }
-
-    fn with(&self, expected: Expected) -> Arc<ClientConfig> {
-        variant(&self.plain, self.validator.clone(), expected, &self.algorithms)
     }
 
     /// Whether servers are verified at all.
@@ -184,6 +197,7 @@ mod tests {
     const HOST: Endpoint<'static> = Endpoint {
         address: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)),
         host_name: "host.example",
+        http2: false,
         auto_sni: None,
         auto_san: None,
     };
@@ -208,13 +222,24 @@ mod tests {
     fn configuration_is_shared_unless_a_name_is_the_connections_own() {
         let tls = compile(|config| config.auto_sni_san_validation = true).unwrap();
         let config = |endpoint: Endpoint<'_>| tls.connect(&endpoint).0;
-        assert!(Arc::ptr_eq(&config(HOST), &tls.plain));
+        assert!(Arc::ptr_eq(&config(HOST), &tls.plain[0]));
         let same = Endpoint { auto_sni: Some("a.example"), auto_san: Some("a.example"), ..HOST };
-        assert!(Arc::ptr_eq(&config(same), &tls.auto_san));
+        assert!(Arc::ptr_eq(&config(same), &tls.auto_san[0]));
         let other = config(Endpoint { auto_san: Some("a.example"), ..HOST });
-        assert!(!Arc::ptr_eq(&other, &tls.plain) && !Arc::ptr_eq(&other, &tls.auto_san));
+        assert!(!Arc::ptr_eq(&other, &tls.plain[0]) && !Arc::ptr_eq(&other, &tls.auto_san[0]));
         let unsent = config(Endpoint { auto_sni: Some("10.0.0.9"), ..HOST });
-        assert!(!Arc::ptr_eq(&unsent, &tls.plain), "a name that cannot be sent is asked for all the same");
+        assert!(!Arc::ptr_eq(&unsent, &tls.plain[0]), "a name that cannot be sent is asked for all the same");
+    }
+
+    #[test]
+    fn protocol_spoken_is_offered_unless_the_configuration_says_what() {
+        let offered =
+            |tls: &ClientTls, http2| tls.connect(&Endpoint { http2, ..HOST }).0.alpn_protocols.clone();
+        let tls = compile(|_| {}).unwrap();
+        assert_eq!(offered(&tls, false), [b"http/1.1".to_vec()]);
+        assert_eq!(offered(&tls, true), [b"h2".to_vec()]);
+        let tls = compile(|config| config.common.alpn_protocols = vec!["x".into()]).unwrap();
+        assert_eq!((offered(&tls, false), offered(&tls, true)), (vec![b"x".to_vec()], vec![b"x".to_vec()]));
     }
 
     #[test]

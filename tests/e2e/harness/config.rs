@@ -9,6 +9,8 @@ pub(crate) struct Config {
     pub(crate) admin: String,
     /// Lines of the listener, each a field.
     pub(crate) listener: String,
+    /// Fields of the filter chain, each a line.
+    pub(crate) chain: String,
     /// Fields of the HTTP connection manager.
     pub(crate) manager: String,
     /// HTTP filters before the router, each in braces with a comma behind.
@@ -35,6 +37,7 @@ impl Config {
         Self {
             admin: String::new(),
             listener: String::new(),
+            chain: String::new(),
             manager: String::new(),
             filters: String::new(),
             routes: None,
@@ -50,6 +53,12 @@ impl Config {
     /// Adds a field of the listener.
     pub(crate) fn listener(mut self, field: &str) -> Self {
         self.listener = format!("{}    {field}\n", self.listener);
+        self
+    }
+
+    /// Adds a field of the filter chain.
+    pub(crate) fn chain(mut self, field: &str) -> Self {
+        self.chain = format!("{}{field}\n      ", self.chain);
         self
     }
 
@@ -83,7 +92,7 @@ impl Config {
 
     /// The bootstrap's text.
     pub(crate) fn text(&self, port: u16, admin: u16) -> String {
-        let Self { admin: endpoint, listener, manager, filters, cluster, .. } = self;
+        let Self { admin: endpoint, listener, chain, manager, filters, cluster, .. } = self;
         let routes = self
             .routes
             .clone()
@@ -99,7 +108,7 @@ static_resources:
   - name: test
     address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
 {listener}    filter_chains:
-    - filters:
+    - {chain}filters:
       - name: envoy.filters.network.http_connection_manager
         typed_config: {{
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,

@@ -46,9 +46,9 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             upstream_bind_config, common_lb_config, lb_config, transport_socket = "raw_buffer and TLS; others are refused",
             transport_socket_matches,
             metadata, protocol_selection, upstream_connection_options,
+            upstream_http_protocol_options = "without effect where there is no TLS, refused where there is",
             load_balancing_policy = "RoundRobin; others are not implemented yet";
-        no_effect: upstream_http_protocol_options = "no TLS to endpoints, so no SNI and no certificates",
-            cleanup_interval = "only ORIGINAL_DST clusters, which are refused, clean up",
+        no_effect: cleanup_interval = "only ORIGINAL_DST clusters, which are refused, clean up",
             eds_cluster_config = "only EDS clusters, which are refused, read it",
             close_connections_on_host_health_failure = "no active health checks",
             ignore_health_on_host_removal = "no active health checks",
@@ -93,7 +93,7 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
     }
 
     let options = extension_options(at, typed_extension_protocol_options);
-    let HttpOptions { common, http1, http2, protocol } = options.unwrap_or_else(|| {
+    let HttpOptions { common, http1, http2, protocol, by_request } = options.unwrap_or_else(|| {
         let selection: ClusterClusterProtocolSelection =
             at.enumeration("protocol_selection", protocol_selection);
         let protocol = match selection {
@@ -109,6 +109,7 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             http1: http::http1(&at.field("http_protocol_options"), http_protocol_options).0,
             http2: http2::http2(&at.field("http2_protocol_options"), http2_protocol_options),
             protocol,
+            by_request: names_by_request(upstream_http_protocol_options),
         }
     });
     cluster.common_http = common;
@@ -125,6 +126,12 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
     }
     cluster.tls = transport_socket.and_then(|message| tls::upstream(&at.field("transport_socket"), message));
     cluster.transport_socket_matches = self::transport_socket_matches(at, transport_socket_matches);
+    let has_tls =
+        cluster.tls.is_some() || cluster.transport_socket_matches.iter().any(|socket| socket.tls.is_some());
+    if by_request && has_tls {
+        at.field("upstream_http_protocol_options")
+            .error("server names and certificates by the request's host are not implemented yet: set sni of the TLS context");
+    }
     if let Some(message) = upstream_connection_options {
         let at = &at.field("upstream_connection_options");
         classify!(at, message => pb::cluster::UpstreamConnectionOptions {
@@ -248,6 +255,8 @@ struct HttpOptions {
     http1: Http1ProtocolOptions,
     http2: Http2ProtocolOptions,
     protocol: UpstreamProtocol,
+    /// Server names or certificates by the request are asked for.
+    by_request: bool,
 }
 
 /// What the cluster's `HttpProtocolOptions` say; `None` without them.
@@ -274,9 +283,9 @@ fn http_protocol_options(at: &At<'_>, message: pb::extensions::HttpProtocolOptio
     const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.";
     classify!(at, message => pb::extensions::HttpProtocolOptions {
         implemented: common_http_protocol_options, upstream_protocol_options = "HTTP/1 and HTTP/2; auto_config is refused",
+            upstream_http_protocol_options = "without effect where there is no TLS, refused where there is",
             http_filters = "empty, or the upstream codec alone; others are refused";
-        no_effect: upstream_http_protocol_options = "no TLS to endpoints, so no SNI and no certificates",
-            header_validation_config = "headers are always validated",
+        no_effect: header_validation_config = "headers are always validated",
             hash_policy = "no policy of this version hashes";
         not_yet: outlier_detection, request_mirror_policies, retry_policy;
     });
@@ -311,7 +320,15 @@ fn http_protocol_options(at: &At<'_>, message: pb::extensions::HttpProtocolOptio
             Default::default()
         }
     };
-    HttpOptions { common, http1, http2, protocol }
+    let by_request = names_by_request(upstream_http_protocol_options);
+    HttpOptions { common, http1, http2, protocol, by_request }
+}
+
+/// Whether the names of a connection are those of its request: connections of different names could not be shared.
+fn names_by_request(message: Option<pb::http::UpstreamHttpProtocolOptions>) -> bool {
+    let pb::http::UpstreamHttpProtocolOptions { auto_sni, auto_san_validation, override_auto_sni_header } =
+        message.unwrap_or_default();
+    auto_sni || auto_san_validation || !override_auto_sni_header.is_empty()
 }
 
 fn explicit(

@@ -38,8 +38,13 @@ fn handshake(
     server: &ServerTls,
     client: &ClientTls,
 ) -> Result<(ServerConnection, ClientConnection), (&'static str, rustls::Error)> {
-    let endpoint =
-        Endpoint { address: "10.0.0.1".parse().unwrap(), host_name: "", auto_sni: None, auto_san: None };
+    let endpoint = Endpoint {
+        address: "10.0.0.1".parse().unwrap(),
+        host_name: "",
+        http2: false,
+        auto_sni: None,
+        auto_san: None,
+    };
     let (config, name) = client.connect(&endpoint);
     let mut client = ClientConnection::new(config, name).unwrap();
     let mut server = ServerConnection::new(Arc::clone(server.config())).unwrap();

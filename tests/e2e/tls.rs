@@ -1,0 +1,194 @@
+//! TLS on either side: every byte, who is trusted, who is told what, and connections that never become ones.
+
+use std::io::Read;
+use std::net::TcpStream;
+
+use http::Request;
+
+use crate::harness::{
+    Authority, Config, Http2Client, Io, Proxy, TlsClient, Upstream, downstream_tls, on_each_backend, pattern,
+    until, upstream_tls,
+};
+
+const NAME: &str = "server.example";
+const ALPN: &str = "alpn_protocols: [h2, http/1.1]";
+const TO_HTTP2: &str = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+                        {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+                        explicit_http_config: {http2_protocol_options: {}}}}";
+
+/// Serves under TLS, and forwards in plain text.
+fn protected(io: Io, upstream: &Upstream, authority: &Authority) -> Proxy {
+    let common = format!("{ALPN}, {}", authority.shown(NAME));
+    Proxy::start(io, &Config::to(upstream.port).chain(&downstream_tls("", &common)))
+}
+
+/// Serves in plain text, and forwards under TLS.
+fn protecting(io: Io, port: u16, sni: &str, common: &str) -> Config {
+    let _ = io;
+    Config::to(port).cluster(&upstream_tls(&format!("sni: {sni},"), common))
+}
+
+fn post(body: &[u8]) -> Vec<u8> {
+    let mut request =
+        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
+/// The body comes back.
+fn mirror() -> Upstream {
+    Upstream::answering(|request| crate::harness::ok(&request.body))
+}
+
+on_each_backend! {
+    fn http1_is_served_under_tls_and_ends_in_order(io) {
+        let (upstream, authority) = (mirror(), Authority::of(&[NAME]));
+        let proxy = protected(io, &upstream, &authority);
+        for alpn in [&["http/1.1"][..], &[]] {
+            let mut client = TlsClient::connect(proxy.port, &authority, NAME, alpn);
+            for bytes in [0, 1, 20_000, 8 << 20] {
+                let body = pattern(bytes);
+                let response = client.ask(post(&body));
+                assert!(response.status() == 200 && response.body == body, "{bytes} bytes");
+            }
+            let last = client.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            assert_eq!(last.status(), 200);
+            assert!(client.read_to_end().is_empty());
+        }
+        let seen = upstream.seen().pop().unwrap().request;
+        assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
+        assert_eq!(proxy.stat("http.test.downstream_cx_http1_total"), 2);
+        let name = format!("listener.127.0.0.1_{}.ssl", proxy.port);
+        assert_eq!(proxy.stat(&format!("{name}.handshake")), 2);
+        assert_eq!(proxy.stat(&format!("{name}.no_certificate")), 2);
+        proxy.end();
+    }
+
+    fn big_bodies_are_exact_through_tls_on_both_sides(io) {
+        let (upstream, authority) = (mirror(), Authority::of(&[NAME]));
+        let inner = protected(io, &upstream, &authority);
+        for http2 in [false, true] {
+            let mut config = protecting(io, inner.port, NAME, &authority.trusted());
+            if http2 {
+                config = config.cluster(TO_HTTP2);
+            }
+            let outer = Proxy::start(io, &config);
+            let mut client = outer.connect();
+            for bytes in [0, 1, 16_384, 8 << 20] {
+                let body = pattern(bytes);
+                client.send(post(&body));
+                let response = client.response_to("POST");
+                assert!(response.status() == 200 && response.body == body, "{bytes} bytes");
+            }
+            let client2 = Http2Client::connect(outer.port);
+            let body = pattern(8 << 20);
+            let answer = client2.send(Request::post("http://a/"), &body, None);
+            assert!(answer.status == 200 && answer.body == body, "{} bytes came", answer.body.len());
+            let handshakes = outer.stat("cluster.upstream.ssl.handshake");
+            assert_eq!(handshakes, 1, "connections are kept, whatever tickets come on them");
+            drop((client, client2));
+            outer.end();
+        }
+        assert!(inner.stat("http.test.downstream_cx_http2_total") > 0);
+        assert!(inner.stat("http.test.downstream_cx_http1_total") > 0);
+        inner.end();
+    }
+
+    fn endpoint_that_is_not_trusted_is_refused(io) {
+        let (upstream, authority) = (mirror(), Authority::of(&[NAME, "other.example"]));
+        let inner = protected(io, &upstream, &authority);
+        let stranger = Authority::of(&[]);
+        let wrong_name = authority.trusted().replace(
+            "}}",
+            "}, match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: other.example}}]}",
+        );
+        let log = "access_log: [{name: log, typed_config: {\"@type\": \
+                   type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog, log_format: \
+                   {text_format_source: {inline_string: \"why=%RESPONSE_FLAGS% %UPSTREAM_TRANSPORT_FAILURE_REASON%\\n\"}}}}]";
+        for (common, counter, words) in [
+            (stranger.trusted(), "fail_verify_error", "certificate_verify_failed"),
+            (wrong_name, "fail_verify_san", "no_expected_subject_alternative_name"),
+        ] {
+            for http2 in [false, true] {
+                let mut config = protecting(io, inner.port, NAME, &common).manager(log);
+                if http2 {
+                    config = config.cluster(TO_HTTP2);
+                }
+                let outer = Proxy::start(io, &config);
+                let mut client = outer.connect();
+                assert_eq!(client.get("/").status(), 503);
+                assert_eq!(outer.stat(&format!("cluster.upstream.ssl.{counter}")), 1);
+                assert_eq!(outer.stat("cluster.upstream.upstream_cx_connect_fail"), 1);
+                outer.wait_for_log("why=UF");
+                outer.wait_for_log(words);
+                drop(client);
+                outer.end();
+            }
+        }
+        assert!(upstream.seen().is_empty());
+        inner.end();
+    }
+
+    fn client_has_to_show_a_certificate_and_is_named(io) {
+        let (upstream, authority) = (mirror(), Authority::of(&[NAME, "client.example"]));
+        let common = format!("{ALPN}, {}, {}", authority.shown(NAME), authority.trusted());
+        let config = Config::to(upstream.port)
+            .chain(&downstream_tls("require_client_certificate: true,", &common))
+            .manager("forward_client_cert_details: SANITIZE_SET, set_current_client_cert_details: {dns: true}");
+        let inner = Proxy::start(io, &config);
+        let own = format!("{}, {}", authority.shown("client.example"), authority.trusted());
+        let outer = Proxy::start(io, &protecting(io, inner.port, NAME, &own));
+        let mut client = outer.connect();
+        assert_eq!(client.get("/").status(), 200);
+        let seen = upstream.seen().pop().unwrap().request;
+        let told = seen.header("x-forwarded-client-cert").unwrap();
+        assert!(told.contains("Hash=") && told.contains("DNS=client.example"), "{told}");
+        drop(client);
+        outer.end();
+
+        let nameless = Proxy::start(io, &protecting(io, inner.port, NAME, &authority.trusted()));
+        let mut client = nameless.connect();
+        assert_eq!(client.get("/").status(), 503);
+        let counter = format!("listener.127.0.0.1_{}.ssl.fail_verify_no_cert", inner.port);
+        until("counted", || inner.stat(&counter) == 1);
+        drop(client);
+        nameless.end();
+        inner.end();
+    }
+
+    fn handshake_that_does_not_come_is_cut(io) {
+        let (upstream, authority) = (mirror(), Authority::of(&[NAME]));
+        let chain = format!(
+            "transport_socket_connect_timeout: 0.3s\n      {}",
+            downstream_tls("", &authority.shown(NAME))
+        );
+        let proxy = Proxy::start(io, &Config::to(upstream.port).chain(&chain));
+        let mut silent = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+        silent.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+        assert_eq!(silent.read(&mut [0; 8]).unwrap(), 0);
+        let listener = format!("listener.127.0.0.1_{}", proxy.port);
+        assert_eq!(proxy.stat(&format!("{listener}.downstream_cx_transport_socket_connect_timeout")), 1);
+        // What is no TLS is told so, and ends at once.
+        let mut plain = proxy.connect();
+        plain.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        plain.read_to_end();
+        until("counted", || proxy.stat(&format!("{listener}.ssl.connection_error")) == 1);
+        until("closed", || proxy.stat(&format!("{listener}.downstream_cx_active")) == 0);
+        drop(plain);
+        proxy.end();
+    }
+
+    fn request_that_is_cut_off_is_not_taken_for_whole(io) {
+        let (upstream, authority) = (mirror(), Authority::of(&[NAME]));
+        let proxy = protected(io, &upstream, &authority);
+        let mut client = TlsClient::connect(proxy.port, &authority, NAME, &["http/1.1"]);
+        client.try_send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").unwrap();
+        let seen = upstream.wait_for_requests(1).pop().unwrap().request;
+        assert!(!seen.complete);
+        // Without a close_notify.
+        drop(client);
+        until("noticed", || proxy.stat("http.test.downstream_cx_active") == 0);
+        assert_eq!(proxy.stat("http.test.downstream_rq_rx_reset"), 1);
+        proxy.end();
+    }
+}
