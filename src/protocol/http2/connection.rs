@@ -29,6 +29,9 @@ const RESETS_PENDING_MAX: usize = 20;
 /// Resets that this side sent because the peer broke the protocol on a stream, beyond which the connection ends
 /// (CVE-2025-8671, "MadeYouReset"). Reason: each costs a request's work and frees the peer's place under the limit.
 const LOCAL_ERROR_RESETS_MAX: usize = 100;
+/// Streams that we have reset and that are remembered, for a second each, so that frames which were on their way are no
+/// error: as many as a connection usually has at once.
+const RESETS_REMEMBERED: usize = 1024;
 /// Bytes of one stream that the codec holds for sending: a full frame. More waits in the stream, under its watermark.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
 /// Streams towards an endpoint before its SETTINGS say how many it takes: what is beyond the unknown limit would be refused.
@@ -138,6 +141,7 @@ impl<'a> ServerConnection<'a> {
             .header_table_size(settings.hpack_table_bytes)
             .max_header_list_size(settings.header_list_bytes_max)
             .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+            .max_concurrent_reset_streams(RESETS_REMEMBERED)
             .max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS_MAX))
             .max_send_buffer_size(SEND_BUFFER_BYTES);
         if settings.allow_connect {
@@ -236,7 +240,10 @@ impl ClientConnection {
             .header_table_size(settings.hpack_table_bytes)
             .max_header_list_size(settings.header_list_bytes_max)
             .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
-            .max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS_MAX))
+            // Clients that go away have their streams reset here, all at once: what the endpoint still sends on them is no
+            // mistake of its, and must not cost the others their connection.
+            .max_concurrent_reset_streams(RESETS_REMEMBERED)
+            .max_local_error_reset_streams(None)
             .max_send_buffer_size(SEND_BUFFER_BYTES);
         let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
         let opened = poll_fn(|_| handshake.as_mut().poll(&mut Context::from_waker(&waker))).await;
