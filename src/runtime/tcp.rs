@@ -341,7 +341,7 @@ impl TcpListener {
 
     /// Stops accepting: returns the connections whose handshake is complete, one by one, then `None`. Their peers believe
     /// to be connected; closing the listener would reset them. With `queued` false another process accepts from the same
-    /// socket: only those are returned that this one has taken already.
+    /// socket: those that this one has not taken already may be left to it.
     ///
     /// # Errors
     /// As [`TcpListener::poll_take`].

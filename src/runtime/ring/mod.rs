@@ -448,7 +448,7 @@ impl Backend for Ring {
         &mut self,
         scope: &mut Scope<'_>,
         key: SocketKey,
-        queued: bool,
+        _queued: bool,
     ) -> Poll<io::Result<Option<Endpoint>>> {
         let listener = scope.sockets.live(key);
         if let Some(fd) = listener.accepted.pop_front() {
@@ -461,10 +461,8 @@ impl Backend for Ring {
             }
             return Poll::Pending;
         }
-        if !queued {
-            return Poll::Ready(Ok(None));
-        }
-        // Completed handshakes that the kernel has not handed over.
+        // Completed handshakes that the kernel has not handed over. Also where another process accepts from the same socket: the
+        // kernel wakes one waiter for each, and the accept that was cancelled may have been the one.
         match sys::accept(listener.raw_fd()) {
             Ok(fd) => {
                 scope.stats.accepted += 1;
