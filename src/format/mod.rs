@@ -22,6 +22,7 @@ mod query;
 pub mod substitution;
 mod text;
 mod time;
+mod tls;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 use crate::protocol::http::head::{Head, Version};
 use crate::protocol::http::headers::{self, HeaderName};
 use crate::protocol::stream_info::{StreamAddress, StreamInfo};
+use crate::protocol::tls::{Certificate, TlsFacts};
 
 use super::context::FormatContext;
 use super::grpc_status::{self, GrpcStatusStyle};
@@ -54,6 +55,8 @@ pub(super) enum Operator {
     Address { of: fn(&StreamInfo) -> &StreamAddress, part: AddressPart },
     /// The endpoint id of an address: empty, since internal listeners are all that have one.
     EndpointId(fn(&StreamInfo) -> &StreamAddress),
+    /// What a certificate of the downstream connection says.
+    Certificate { of: fn(&TlsFacts) -> Option<&Certificate>, write: fn(&Certificate, &mut Vec<u8>) },
     /// `REQUESTED_SERVER_NAME`
     ServerName,
     /// `UPSTREAM_HOST_NAME`
@@ -106,6 +109,14 @@ impl Operator {
         let info = context.info;
         match self {
             Self::Constant(value) => write_text(value.as_deref(), None, out),
+            Self::Certificate { of, write } => {
+                let Some(certificate) = info.downstream_tls.as_deref().and_then(of) else {
+                    return Written::Absent;
+                };
+                let before = out.len();
+                write(certificate, out);
+                if out.len() == before { Written::Absent } else { Written::Text }
+            }
             Self::Header { head, field } => {
                 let head = match head {
                     HeadOf::Request => context.request,

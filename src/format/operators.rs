@@ -14,6 +14,7 @@ use super::grpc_status::GrpcStatusStyle;
 use super::operator::{HeadOf, HeaderField, Moment, Operator, PathSource, head_bytes, protocol_name};
 use super::text::AddressPart;
 use super::time::TimeFormat;
+use super::tls;
 
 /// An operator as it stands in a format string.
 #[derive(Debug, Clone, Copy)]
@@ -159,34 +160,36 @@ fn bare(name: &str) -> Option<Operator> {
         // Set by extensions of Envoy that this proxy does not have.
         "CUSTOM_FLAGS" => Operator::Constant(Some(Box::default())),
 
-        // Of TLS, QUIC, tracing and virtual clusters; and a time that would need a clock on the path.
+        // Of the TLS below.
+        "DOWNSTREAM_TLS_VERSION" => Text(|c| tls::text(c, |tls| tls.version)),
+        "DOWNSTREAM_TLS_CIPHER" => Text(|c| tls::text(c, |tls| tls.cipher)),
+        "DOWNSTREAM_TLS_GROUP" => Text(|c| tls::text(c, |tls| tls.group)),
+        "DOWNSTREAM_LOCAL_SUBJECT" => Operator::Certificate { of: tls::local, write: tls::subject },
+        "DOWNSTREAM_LOCAL_DNS_SAN" => Operator::Certificate { of: tls::local, write: tls::san_dns },
+        "DOWNSTREAM_LOCAL_EMAIL_SAN" => Operator::Certificate { of: tls::local, write: tls::san_email },
+        "DOWNSTREAM_LOCAL_IP_SAN" => Operator::Certificate { of: tls::local, write: tls::san_ip },
+        "DOWNSTREAM_LOCAL_URI_SAN" => Operator::Certificate { of: tls::local, write: tls::san_uri },
+        "DOWNSTREAM_PEER_SUBJECT" => Operator::Certificate { of: tls::peer, write: tls::subject },
+        "DOWNSTREAM_PEER_ISSUER" => Operator::Certificate { of: tls::peer, write: tls::issuer },
+        "DOWNSTREAM_PEER_SERIAL" => Operator::Certificate { of: tls::peer, write: tls::serial },
+        "DOWNSTREAM_PEER_FINGERPRINT_1" => Operator::Certificate { of: tls::peer, write: tls::sha1 },
+        "DOWNSTREAM_PEER_FINGERPRINT_256" => Operator::Certificate { of: tls::peer, write: tls::sha256 },
+        "DOWNSTREAM_PEER_DNS_SAN" => Operator::Certificate { of: tls::peer, write: tls::san_dns },
+        "DOWNSTREAM_PEER_EMAIL_SAN" => Operator::Certificate { of: tls::peer, write: tls::san_email },
+        "DOWNSTREAM_PEER_IP_SAN" => Operator::Certificate { of: tls::peer, write: tls::san_ip },
+        "DOWNSTREAM_PEER_URI_SAN" => Operator::Certificate { of: tls::peer, write: tls::san_uri },
+
+        // Of QUIC, tracing and virtual clusters; and a time that would need a clock on the path.
         "DOWNSTREAM_HANDSHAKE_DURATION"
-        | "DOWNSTREAM_LOCAL_DNS_SAN"
-        | "DOWNSTREAM_LOCAL_EMAIL_SAN"
-        | "DOWNSTREAM_LOCAL_IP_SAN"
         | "DOWNSTREAM_LOCAL_OTHERNAME_SAN"
-        | "DOWNSTREAM_LOCAL_SUBJECT"
-        | "DOWNSTREAM_LOCAL_URI_SAN"
         | "DOWNSTREAM_PEER_CERT"
         | "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1"
         | "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256"
         | "DOWNSTREAM_PEER_CHAIN_SERIALS"
-        | "DOWNSTREAM_PEER_DNS_SAN"
-        | "DOWNSTREAM_PEER_EMAIL_SAN"
-        | "DOWNSTREAM_PEER_FINGERPRINT_1"
-        | "DOWNSTREAM_PEER_FINGERPRINT_256"
-        | "DOWNSTREAM_PEER_IP_SAN"
-        | "DOWNSTREAM_PEER_ISSUER"
         | "DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256"
         | "DOWNSTREAM_PEER_ISSUER_SERIAL"
         | "DOWNSTREAM_PEER_OTHERNAME_SAN"
-        | "DOWNSTREAM_PEER_SERIAL"
-        | "DOWNSTREAM_PEER_SUBJECT"
-        | "DOWNSTREAM_PEER_URI_SAN"
-        | "DOWNSTREAM_TLS_CIPHER"
-        | "DOWNSTREAM_TLS_GROUP"
         | "DOWNSTREAM_TLS_SESSION_ID"
-        | "DOWNSTREAM_TLS_VERSION"
         | "DOWNSTREAM_TRANSPORT_FAILURE_REASON"
         | "ROUNDTRIP_DURATION"
         | "ROUTE_RESOLUTION_TIME_US"

@@ -28,6 +28,15 @@ fn protecting(io: Io, port: u16, sni: &str, common: &str) -> Config {
     Config::to(port).cluster(&upstream_tls(&format!("sni: {sni},"), common))
 }
 
+/// An access log on standard error.
+fn log(format: &str) -> String {
+    format!(
+        "access_log: [{{name: log, typed_config: {{\"@type\": \
+         type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog, log_format: \
+         {{text_format_source: {{inline_string: \"{format}\\n\"}}}}}}}}]"
+    )
+}
+
 fn post(body: &[u8]) -> Vec<u8> {
     let mut request =
         format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
@@ -102,15 +111,13 @@ on_each_backend! {
             "}}",
             "}, match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: other.example}}]}",
         );
-        let log = "access_log: [{name: log, typed_config: {\"@type\": \
-                   type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog, log_format: \
-                   {text_format_source: {inline_string: \"why=%RESPONSE_FLAGS% %UPSTREAM_TRANSPORT_FAILURE_REASON%\\n\"}}}}]";
+        let log = log("why=%RESPONSE_FLAGS% %UPSTREAM_TRANSPORT_FAILURE_REASON%");
         for (common, counter, words) in [
             (stranger.trusted(), "fail_verify_error", "certificate_verify_failed"),
             (wrong_name, "fail_verify_san", "no_expected_subject_alternative_name"),
         ] {
             for http2 in [false, true] {
-                let mut config = protecting(io, inner.port, NAME, &common).manager(log);
+                let mut config = protecting(io, inner.port, NAME, &common).manager(&log);
                 if http2 {
                     config = config.cluster(TO_HTTP2);
                 }
@@ -134,7 +141,10 @@ on_each_backend! {
         let common = format!("{ALPN}, {}, {}", authority.shown(NAME), authority.trusted());
         let config = Config::to(upstream.port)
             .chain(&downstream_tls("require_client_certificate: true,", &common))
-            .manager("forward_client_cert_details: SANITIZE_SET, set_current_client_cert_details: {dns: true}");
+            .manager("forward_client_cert_details: SANITIZE_SET, set_current_client_cert_details: {dns: true}")
+            .manager(&log(
+                "%DOWNSTREAM_TLS_VERSION% %REQUESTED_SERVER_NAME% from=%DOWNSTREAM_PEER_DNS_SAN% to=%DOWNSTREAM_LOCAL_DNS_SAN%",
+            ));
         let inner = Proxy::start(io, &config);
         let own = format!("{}, {}", authority.shown("client.example"), authority.trusted());
         let outer = Proxy::start(io, &protecting(io, inner.port, NAME, &own));
@@ -143,6 +153,7 @@ on_each_backend! {
         let seen = upstream.seen().pop().unwrap().request;
         let told = seen.header("x-forwarded-client-cert").unwrap();
         assert!(told.contains("Hash=") && told.contains("DNS=client.example"), "{told}");
+        inner.wait_for_log(&format!("TLSv1.2 {NAME} from=client.example to={NAME}"));
         drop(client);
         outer.end();
 
