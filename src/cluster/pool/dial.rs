@@ -1,7 +1,6 @@
 //! Opening a connection to a host, for pools of either kind: bound, bounded by `connect_timeout`, counted when it fails.
 
 use std::future::poll_fn;
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,24 +25,13 @@ pub(super) async fn dial(
     let runtime = cluster.runtime();
     let begun = runtime.now();
     let (source, options) = cluster.bind_for(host.address());
-    let connect = async {
-        let connect = TcpStream::connect(runtime, host.address(), source, options);
-        let socket = connect.await.map_err(Broken::Connect)?;
-        match shake_hands(cluster, host, socket, http2) {
-            Protection::None(socket) => Ok(Transport::from(socket)),
-            Protection::Tls(handshake) => handshake.await.map_err(Broken::Tls),
-        }
-    };
+    let connect = TcpStream::connect(runtime, host.address(), source, options);
     let stats = cluster.stats();
-    let outcome = timer.at(begun.after(cluster.config().connect_timeout), connect).await;
-    let transport = match outcome {
-        Ok(Ok(transport)) => transport,
-        Ok(Err(Broken::Tls(error))) => {
-            count_handshake_failed(cluster, &error);
-            count_failed(cluster, host, runtime.now().since(begun), false, http2);
-            return Err(ConnectError::Tls(HandshakeFailure::of(&error)));
-        }
-        Ok(Err(Broken::Connect(error))) => {
+    let due = begun.after(cluster.config().connect_timeout);
+    let outcome = timer.at(due, connect).await;
+    let socket = match outcome {
+        Ok(Ok(socket)) => socket,
+        Ok(Err(error)) => {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             if source.is_some() && matches!(errno, libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EACCES) {
                 stats.inc(ClusterStat::BindErrors);
@@ -56,6 +44,28 @@ pub(super) async fn dial(
             return Err(ConnectError::Timeout);
         }
     };
+    let transport = match shake_hands(cluster, host, socket, http2) {
+        Protection::None(socket) => Transport::from(socket),
+        Protection::Tls(handshake) => {
+            // One limit for all of it, as in Envoy.
+            let outcome = match timer.at(due, handshake).await {
+                Ok(Ok(transport)) => Ok(transport),
+                Ok(Err(error)) => {
+                    count_handshake_failed(cluster, &error);
+                    Err(ConnectError::Tls(HandshakeFailure::of(&error)))
+                }
+                Err(_) => Err(ConnectError::Timeout),
+            };
+            match outcome {
+                Ok(transport) => transport,
+                Err(error) => {
+                    let timed_out = error == ConnectError::Timeout;
+                    count_failed(cluster, host, runtime.now().since(begun), timed_out, http2);
+                    return Err(error);
+                }
+            }
+        }
+    };
     if let Some(keepalive) = cluster.keepalive() {
         // Probes are a help, not a promise: a refusal is no reason to fail the request.
         let _ = transport.set_keepalive(keepalive);
@@ -63,12 +73,6 @@ pub(super) async fn dial(
     let took = u64::try_from(runtime.now().since(begun).as_millis()).unwrap_or(u64::MAX);
     stats.record(ClusterHistogram::UpstreamCxConnectMs, took);
     Ok(transport)
-}
-
-/// Which part of opening a connection failed.
-enum Broken {
-    Connect(io::Error),
-    Tls(TlsError),
 }
 
 /// What comes between connecting and a connection of use.

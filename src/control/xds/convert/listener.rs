@@ -201,7 +201,8 @@ fn check_listener_filters(at: &At<'_>, filters: Vec<pb::listener::ListenerFilter
 fn filter_chain(at: &At<'_>, message: pb::listener::FilterChain) -> FilterChain {
     classify!(at, message => pb::listener::FilterChain {
         implemented: filter_chain_match = "empty; its fields are refused", filters, metadata,
-            transport_socket = "raw_buffer and TLS; others are refused", name, transport_socket_connect_timeout;
+            transport_socket = "raw_buffer and TLS; others are refused", name,
+            transport_socket_connect_timeout = "15 s where there is none";
         refused: use_proxy_proto;
     });
     if let Some(message) = filter_chain_match {
