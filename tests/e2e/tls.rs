@@ -16,6 +16,9 @@ const TO_HTTP2: &str = "typed_extension_protocol_options: {envoy.extensions.upst
                         {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
                         explicit_http_config: {http2_protocol_options: {}}}}";
 
+/// Access logs are written at once.
+const FLUSH: [&str; 2] = ["--file-flush-interval-msec", "10"];
+
 /// Serves under TLS, and forwards in plain text.
 fn protected(io: Io, upstream: &Upstream, authority: &Authority) -> Proxy {
     let common = format!("{ALPN}, {}", authority.shown(NAME));
@@ -117,7 +120,8 @@ on_each_backend! {
             (wrong_name, "fail_verify_san", "no_expected_subject_alternative_name"),
         ] {
             for http2 in [false, true] {
-                let mut config = protecting(io, inner.port, NAME, &common).manager(&log);
+                let mut config = protecting(io, inner.port, NAME, &common).manager(&log)
+                    .arguments(&FLUSH);
                 if http2 {
                     config = config.cluster(TO_HTTP2);
                 }
@@ -144,7 +148,8 @@ on_each_backend! {
             .manager("forward_client_cert_details: SANITIZE_SET, set_current_client_cert_details: {dns: true}")
             .manager(&log(
                 "%DOWNSTREAM_TLS_VERSION% %REQUESTED_SERVER_NAME% from=%DOWNSTREAM_PEER_DNS_SAN% to=%DOWNSTREAM_LOCAL_DNS_SAN%",
-            ));
+            ))
+            .arguments(&FLUSH);
         let inner = Proxy::start(io, &config);
         let own = format!("{}, {}", authority.shown("client.example"), authority.trusted());
         let outer = Proxy::start(io, &protecting(io, inner.port, NAME, &own));
