@@ -26,9 +26,8 @@ fn protected(io: Io, upstream: &Upstream, authority: &Authority) -> Proxy {
 }
 
 /// Serves in plain text, and forwards under TLS.
-fn protecting(io: Io, port: u16, sni: &str, common: &str) -> Config {
-    let _ = io;
-    Config::to(port).cluster(&upstream_tls(&format!("sni: {sni},"), common))
+fn protecting(port: u16, common: &str) -> Config {
+    Config::to(port).cluster(&upstream_tls(&format!("sni: {NAME},"), common))
 }
 
 /// An access log on standard error.
@@ -80,7 +79,7 @@ on_each_backend! {
         let (upstream, authority) = (mirror(), Authority::of(&[NAME]));
         let inner = protected(io, &upstream, &authority);
         for http2 in [false, true] {
-            let mut config = protecting(io, inner.port, NAME, &authority.trusted());
+            let mut config = protecting(inner.port, &authority.trusted());
             if http2 {
                 config = config.cluster(TO_HTTP2);
             }
@@ -120,7 +119,7 @@ on_each_backend! {
             (wrong_name, "fail_verify_san", "no_expected_subject_alternative_name"),
         ] {
             for http2 in [false, true] {
-                let mut config = protecting(io, inner.port, NAME, &common).manager(&log)
+                let mut config = protecting(inner.port, &common).manager(&log)
                     .arguments(&FLUSH);
                 if http2 {
                     config = config.cluster(TO_HTTP2);
@@ -152,7 +151,7 @@ on_each_backend! {
             .arguments(&FLUSH);
         let inner = Proxy::start(io, &config);
         let own = format!("{}, {}", authority.shown("client.example"), authority.trusted());
-        let outer = Proxy::start(io, &protecting(io, inner.port, NAME, &own));
+        let outer = Proxy::start(io, &protecting(inner.port, &own));
         let mut client = outer.connect();
         assert_eq!(client.get("/").status(), 200);
         let seen = upstream.seen().pop().unwrap().request;
@@ -162,7 +161,7 @@ on_each_backend! {
         drop(client);
         outer.end();
 
-        let nameless = Proxy::start(io, &protecting(io, inner.port, NAME, &authority.trusted()));
+        let nameless = Proxy::start(io, &protecting(inner.port, &authority.trusted()));
         let mut client = nameless.connect();
         assert_eq!(client.get("/").status(), 503);
         let counter = format!("listener.127.0.0.1_{}.ssl.fail_verify_no_cert", inner.port);
