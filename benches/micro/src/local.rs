@@ -67,9 +67,10 @@ fn pick(hosts: usize, weighted: bool) -> Step {
     let (runtime, registry) = (runtime(), Registry::new(1));
     let bootstrap = load(&clusters(1, hosts, weighted));
     let config = &bootstrap.clusters[0];
-    let specs = HostRegistry::default().resolve(&config.load_assignment, &registry);
+    let specs = HostRegistry::default().resolve(config, &config.load_assignment, &registry);
     assert_eq!(specs.len(), hosts);
-    let spec = ClusterSpec { config: config.clone(), stats: registry.cluster("c"), hosts: specs };
+    let stats = registry.cluster("c");
+    let spec = ClusterSpec { config: config.clone(), stats, hosts: specs, sockets: Arc::default() };
     let manager = ClusterManager::new(&runtime, 0, 1);
     manager.publish(Arc::new(ClusterSet::new(vec![Arc::new(spec)])));
     let cluster = manager.find(&config.name).expect("it was published");
