@@ -55,7 +55,8 @@ pub(crate) fn take_request(
     } else {
         validate::authority(head.authority())?;
         validate::path(head.path())?;
-        if head.path() == b"*" && head.method() != b"OPTIONS" {
+        // RFC 9113 section 8.3.1: every request but CONNECT has a path, and only OPTIONS may ask for no resource.
+        if head.path().is_empty() || head.path() == b"*" && head.method() != b"OPTIONS" {
             return Err(HeadError::Target);
         }
     }
