@@ -55,8 +55,10 @@ pub(crate) fn take_request(
     } else {
         validate::authority(head.authority())?;
         validate::path(head.path())?;
-        // RFC 9113 section 8.3.1: every request but CONNECT has a path, and only OPTIONS may ask for no resource.
-        if head.path().is_empty() || head.path() == b"*" && head.method() != b"OPTIONS" {
+        // RFC 9113 section 8.3.1: every request but CONNECT has a path, which begins with a slash; only OPTIONS may ask for no
+        // resource.
+        let is_asterisk = head.path() == b"*" && head.method() == b"OPTIONS";
+        if !head.path().starts_with(b"/") && !is_asterisk {
             return Err(HeadError::Target);
         }
     }
