@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 
 use crate::base::clock::Now;
 use crate::config::http::HeaderKeyFormat;
+use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Head;
 use crate::protocol::http1::encode::{RequestEncoding, encode_request};
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
@@ -58,7 +59,9 @@ pub fn http2_head(input: &[u8]) {
     assert!(fed.complete && fed.consumed == length, "one head, and nothing behind it");
     let options = ParseOptions { allow_custom_methods: true, ..ParseOptions::default() };
     let reread = parse_request(&mut again, &options).expect("HTTP/1.1 reads it");
-    assert_eq!(reread.body, meta.body);
+    // A length of zero without the stream's end is no body yet to come, and HTTP/1.1 calls it none.
+    let plain = |body| if body == BodyLength::Length(0) { BodyLength::None } else { body };
+    assert_eq!(plain(reread.body), plain(meta.body));
     assert_eq!(
         (again.method(), again.path(), again.authority()),
         (taken.method(), taken.path(), taken.authority())
