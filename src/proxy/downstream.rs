@@ -348,6 +348,14 @@ impl Connection {
         let stats = &self.chain.stats;
         stats.inc(HttpStat::DownstreamCxTotal);
         stats.gauge_inc(HttpStat::DownstreamCxActive);
+        if self.is_under_tls() {
+            stats.inc(HttpStat::DownstreamCxSslTotal);
+            stats.gauge_inc(HttpStat::DownstreamCxSslActive);
+        }
+    }
+
+    fn is_under_tls(&self) -> bool {
+        self.channel.connection().is_some_and(|connection| connection.tls().is_some())
     }
 }
 
@@ -367,6 +375,9 @@ impl Drop for Connection {
         self.listener.stats.record(ListenerHistogram::DownstreamCxLengthMs, lived);
         let stats = &self.chain.stats;
         stats.gauge_dec(HttpStat::DownstreamCxActive);
+        if self.is_under_tls() {
+            stats.gauge_dec(HttpStat::DownstreamCxSslActive);
+        }
         match self.codec.get() {
             Codec::Unknown => {}
             Codec::Http1 => stats.gauge_dec(HttpStat::DownstreamCxHttp1Active),

@@ -48,7 +48,7 @@ fn memory_of_a_burst_is_given_back_and_its_slots_serve_the_next() {
             for client in 0..CLIENTS {
                 let plans =
                     vec![exchanges.add(|id| Plan::put(id, rng.below(1000) as usize, client % 2 == 0))];
-                let expect = Expectations { weather, hostile: false, panics: false };
+                let expect = Expectations { weather, hostile: false, panics: false, tls: None };
                 let rng = Rng::from_seed(rng.next_u64());
                 let talking = converse(world.clients.clone(), FRONT.parse().unwrap(), plans, expect, rng);
                 let open = Rc::clone(&open);

@@ -11,6 +11,7 @@ use std::task::Poll;
 use super::exchange::{ClientFault, EndpointFault, Exchange, Weather, framed};
 use super::message::{Framing, Head, read_body};
 use super::peer::{Gone, Peer};
+use super::tls::Tls;
 use crate::base::rng::Rng;
 use crate::runtime::{Runtime, TcpStream};
 
@@ -22,6 +23,8 @@ pub(super) struct Expectations {
     pub(super) hostile: bool,
     /// A panic is injected somewhere: any one connection may break.
     pub(super) panics: bool,
+    /// What is spoken; `None`: plain text.
+    pub(super) tls: Option<&'static Tls>,
 }
 
 impl Expectations {
@@ -69,7 +72,15 @@ pub(super) async fn converse(
             return (0, 0);
         }
     };
+    let stream = match expect.tls {
+        None => stream.into(),
+        Some(tls) => tls.connect(&runtime, stream),
+    };
     let peer = Peer::new(&runtime, stream, rng.clone());
+    if let Err(gone) = peer.shake_hands().await {
+        assert!(expect.hostile || expect.panics, "{gone:?}");
+        return (0, 0);
+    }
     let progress = Progress::default();
     let mut writing = pin!(write_requests(&peer, &progress, &exchanges, rng));
     let mut reading = pin!(read_responses(&peer, &progress, &exchanges, expect));

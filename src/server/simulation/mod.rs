@@ -8,10 +8,13 @@ mod bursts;
 mod client;
 mod exchange;
 mod handover;
+mod handshakes;
+mod interference;
 mod message;
 mod panics;
 mod peer;
 mod soak;
+mod tls;
 mod upstream;
 
 use std::cell::RefCell;
@@ -32,6 +35,7 @@ use crate::runtime::{Leaks, Runtime, Stats, TcpListener};
 use crate::telemetry::names::Stats as Metric;
 use crate::telemetry::{ClusterStat, HttpStat, ListenerStat, Registry, Scope, ServerStat, Slot};
 use crate::worker::{AccessLogSetup, Command, Core, Setup};
+use tls::Tls;
 
 /// Where the bootstrap's listener is.
 const FRONT: &str = "10.0.0.1:80";
@@ -50,6 +54,8 @@ struct World {
     clients: Runtime,
     servers: Runtime,
     log: Receiver<LogMessage>,
+    /// What everybody speaks; `None`: plain text.
+    tls: Option<&'static Tls>,
     /// The bells of those two.
     _bells: [Mailbox<()>; 2],
     /// Access-log records so far.
@@ -89,6 +95,17 @@ fn values<S: Metric>(scope: &Arc<Scope<S>>) -> Vec<(&'static str, u64)> {
 impl World {
     /// `workers` workers serve what `bootstrap` says, at [`FRONT`].
     fn start(seed: u64, config: SimConfig, bootstrap: &str, workers: usize) -> Self {
+        Self::start_with(seed, config, bootstrap, workers, None)
+    }
+
+    /// The same, with TLS on every connection.
+    fn start_with(
+        seed: u64,
+        config: SimConfig,
+        bootstrap: &str,
+        workers: usize,
+        tls: Option<&'static Tls>,
+    ) -> Self {
         let source = Source { name: "simulation.yaml", text: bootstrap, format: Format::Yaml };
         let mut loaded = load_bootstrap(&[source], LoadOptions::default()).unwrap_or_else(|report| {
             panic!("{:#?}\n{bootstrap}", report.errors);
@@ -97,7 +114,10 @@ impl World {
         let (queue, log) = LogQueue::new();
         let surroundings =
             Surroundings { local_address: None, hash_seed: seed, open_sink: &mut |_| Ok(SinkId(0)) };
-        let snapshot = compile(&mut loaded.bootstrap, &registry, surroundings).unwrap();
+        let mut snapshot = compile(&mut loaded.bootstrap, &registry, surroundings).unwrap();
+        if let Some(tls) = tls {
+            tls.put_into(&mut snapshot);
+        }
         let network = SimNetwork::new(seed, config);
         let front: SocketAddr = FRONT.parse().unwrap();
         let connections = ConnectionLimit::new(None);
@@ -124,7 +144,7 @@ impl World {
         let bells = [(); 2].map(|()| mailbox::<()>().unwrap().1);
         let [clients, servers] = [0, 1].map(|far| Runtime::sim(&network, bells[far].bell()).unwrap());
         let records = RefCell::default();
-        Self { registry, cores, clients, servers, log, _bells: bells, records, network }
+        Self { registry, cores, clients, servers, log, tls, _bells: bells, records, network }
     }
 
     /// A listening endpoint of the cluster.
@@ -165,7 +185,7 @@ impl World {
         self.run(|| self.cores.iter().all(|(core, ..)| core.is_finished()));
         self.clients.shut_down();
         self.servers.shut_down();
-        let Self { network, registry, cores, clients, servers, log, records, _bells } = self;
+        let Self { network, registry, cores, clients, servers, log, tls: _, records, _bells } = self;
         let mut runtimes = vec![clients, servers];
         let mut panics = 0;
         let mut senders = Vec::new();
@@ -218,6 +238,7 @@ fn check_counters(registry: &Registry, ended: &Ended) {
     let (h, c) = (|stat| ended.downstream(stat), |stat| ended.cluster(stat));
     for gauge in [
         H::DownstreamCxActive,
+        H::DownstreamCxSslActive,
         H::DownstreamCxHttp1Active,
         H::DownstreamRqActive,
         H::DownstreamCxUpgradesActive,

@@ -6,7 +6,8 @@ use std::io;
 
 use crate::base::clock::Now;
 use crate::base::rng::Rng;
-use crate::runtime::{Runtime, TcpStream};
+use crate::protocol::transport::Transport;
+use crate::runtime::Runtime;
 
 /// How fast somebody is.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +53,7 @@ pub(super) enum Gone {
 
 /// One end of a connection.
 pub(super) struct Peer {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Transport,
     runtime: Runtime,
     rng: RefCell<Rng>,
     /// Received and not looked at.
@@ -65,7 +66,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(runtime: &Runtime, stream: TcpStream, rng: Rng) -> Self {
+    pub(super) fn new(runtime: &Runtime, stream: Transport, rng: Rng) -> Self {
         Self {
             stream,
             runtime: runtime.clone(),
@@ -74,6 +75,14 @@ impl Peer {
             read_pace: Cell::new(Pace::FAST),
             written: Cell::new(0),
             received: Cell::new(0),
+        }
+    }
+
+    /// Makes the handshake, if there is one.
+    pub(super) async fn shake_hands(&self) -> Result<(), Gone> {
+        match self.stream.tls() {
+            None => Ok(()),
+            Some(tls) => tls.handshake().await.map_err(|_| Gone::Broken),
         }
     }
 
@@ -116,7 +125,7 @@ impl Peer {
         if pace.rest_odds > 0 && self.random(pace.rest_odds) == 0 {
             self.rest(self.random(pace.rest_ms_max)).await;
         }
-        match self.stream.recv().await {
+        match poll_fn(|_| self.stream.poll_recv()).await {
             Ok(Some(bytes)) => {
                 self.received.set(self.received.get() + bytes.len());
                 self.ahead.borrow_mut().extend_from_slice(&bytes);

@@ -5,8 +5,10 @@ use std::rc::Rc;
 
 use super::client::{Expectations, converse};
 use super::exchange::{Exchange, Exchanges, Plan, Weather};
+use super::tls::Tls;
 use super::{ENDPOINTS, Ended, FRONT, World, for_seeds, upstream};
 use crate::base::rng::Rng;
+use crate::config::tls::TlsVersion;
 use crate::runtime::sim::SimConfig;
 use crate::telemetry::{ClusterStat, HttpStat};
 
@@ -94,18 +96,24 @@ struct Outcome {
 }
 
 fn soak(seed: u64, weather: Weather, hostile: bool) -> Outcome {
-    soak_of(seed, weather, hostile, |id, rng| Plan::random(id, weather, rng))
+    soak_of(seed, weather, hostile, None, |id, rng| Plan::random(id, weather, rng))
 }
 
-fn soak_of(seed: u64, weather: Weather, hostile: bool, plan: impl Fn(usize, &mut Rng) -> Plan) -> Outcome {
+fn soak_of(
+    seed: u64,
+    weather: Weather,
+    hostile: bool,
+    tls: Option<&'static Tls>,
+    plan: impl Fn(usize, &mut Rng) -> Plan,
+) -> Outcome {
     let mut rng = Rng::from_seed(seed);
     let config = if hostile { SimConfig::HOSTILE } else { SimConfig::KIND };
     let config = SimConfig { window_bytes_min: 1 << rng.below(13), ..config };
     let text = bootstrap(&mut rng, weather);
-    let world = World::start(seed, config, &text, 1 + rng.below(3) as usize);
+    let world = World::start_with(seed, config, &text, 1 + rng.below(3) as usize, tls);
     let exchanges = Exchanges::default();
     upstream::serve_all(&world, &exchanges, weather, &mut rng);
-    let expect = Expectations { weather, hostile, panics: false };
+    let expect = Expectations { weather, hostile, panics: false, tls };
     let open = Rc::new(Cell::new(CONNECTIONS));
     let moved = Rc::new(RefCell::new((0, 0)));
     for _ in 0..CONNECTIONS {
@@ -170,7 +178,7 @@ fn endpoints_that_close_idle_connections_cost_no_repeatable_request() {
 fn request_on_a_connection_that_dies_is_repeated_whole_or_not_at_all() {
     let mut retried = 0;
     for_seeds(40, |seed| {
-        let outcome = soak_of(seed, Weather::Fickle, false, |id, rng| {
+        let outcome = soak_of(seed, Weather::Fickle, false, None, |id, rng| {
             let bytes = rng.below(3) as usize * 400;
             Plan::put(id, bytes, rng.below(2) == 0)
         });
@@ -208,4 +216,35 @@ fn same_seed_replays_the_same_run_of_the_whole_proxy() {
     for_seeds(2, |seed| {
         assert_eq!(soak(seed, Weather::Faulty, true), soak(seed, Weather::Faulty, true));
     });
+}
+
+/// What of TLS a seed has.
+fn tls_of(seed: u64) -> &'static Tls {
+    Tls::of([TlsVersion::Tls13, TlsVersion::Tls12][(seed / 3 % 2) as usize], seed % 2 == 0)
+}
+
+#[test]
+fn calm_weather_under_tls_completes_every_exchange() {
+    for_seeds(40, |seed| {
+        let weather = Weather::Calm;
+        let outcome =
+            soak_of(seed, weather, false, Some(tls_of(seed)), |id, rng| Plan::random(id, weather, rng));
+        let ended = &outcome.ended;
+        assert_eq!(outcome.answers, outcome.complete);
+        assert_eq!(ended.downstream(HttpStat::DownstreamRqCompleted), outcome.answers as u64);
+        assert_eq!(ended.downstream(HttpStat::DownstreamCxSslTotal), CONNECTIONS);
+        assert_eq!(ended.cluster(ClusterStat::SslHandshake), ended.cluster(ClusterStat::UpstreamCxTotal));
+    });
+}
+
+#[test]
+fn faults_under_tls_never_touch_a_byte_of_another_exchange() {
+    let mut complete = 0;
+    for_seeds(60, |seed| {
+        let weather = [Weather::Fickle, Weather::Faulty][(seed % 2) as usize];
+        let tls = Some(tls_of(seed));
+        complete +=
+            soak_of(seed, weather, seed % 5 == 0, tls, |id, rng| Plan::random(id, weather, rng)).complete;
+    });
+    assert!(complete > 0);
 }

@@ -7,6 +7,7 @@ use std::task::Poll;
 use super::exchange::{ClientFault, EndpointFault, Exchange, Exchanges, Plan, Weather, framed};
 use super::message::{Framing, Head, read_body};
 use super::peer::{Gone, Peer};
+use super::tls::Tls;
 use super::{ENDPOINTS, World};
 use crate::base::rng::Rng;
 use crate::runtime::{Runtime, TcpListener};
@@ -16,7 +17,14 @@ pub(super) fn serve_all(world: &World, exchanges: &Exchanges, weather: Weather, 
     for index in 0..ENDPOINTS.len() {
         let rng = Rng::from_seed(rng.next_u64());
         let serving = world.servers.clone();
-        world.servers.spawn(listen(serving, world.endpoint(index), exchanges.clone(), weather, rng));
+        world.servers.spawn(listen(
+            serving,
+            world.endpoint(index),
+            exchanges.clone(),
+            weather,
+            rng,
+            world.tls,
+        ));
     }
 }
 
@@ -27,6 +35,7 @@ async fn listen(
     exchanges: Exchanges,
     weather: Weather,
     mut rng: Rng,
+    tls: Option<&'static Tls>,
 ) {
     loop {
         // In a hostile world some accepts fail; whoever waits stays in line.
@@ -36,9 +45,17 @@ async fn listen(
             continue;
         };
         let rng = Rng::from_seed(rng.next_u64());
+        let stream = match tls {
+            None => stream.into(),
+            Some(tls) => tls.accept(&runtime, stream),
+        };
         let peer = Peer::new(&runtime, stream, rng.clone());
         let exchanges = exchanges.clone();
-        runtime.spawn(async move { serve(&peer, &exchanges, weather, rng).await });
+        runtime.spawn(async move {
+            if peer.shake_hands().await.is_ok() {
+                serve(&peer, &exchanges, weather, rng).await;
+            }
+        });
     }
 }
 
@@ -200,6 +217,8 @@ async fn write_response(peer: &Peer, exchange: &Exchange, rng: &mut Rng) -> bool
 async fn leave(peer: &Peer) -> bool {
     if peer.flushed().await.is_ok() {
         peer.stream.shutdown_write();
+        // Under TLS the end is announced: that must be on its way, too.
+        let _ = peer.flushed().await;
         peer.drain().await;
     }
     false

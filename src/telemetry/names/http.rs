@@ -24,6 +24,8 @@ super::metrics! {
         DownstreamCxProtocolError Counter "downstream_cx_protocol_error",
         DownstreamCxRxBytesBuffered Gauge "downstream_cx_rx_bytes_buffered",
         DownstreamCxRxBytesTotal Counter "downstream_cx_rx_bytes_total",
+        DownstreamCxSslActive Gauge "downstream_cx_ssl_active",
+        DownstreamCxSslTotal Counter "downstream_cx_ssl_total",
         DownstreamCxTotal Counter "downstream_cx_total",
         DownstreamCxTxBytesBuffered Gauge "downstream_cx_tx_bytes_buffered",
         DownstreamCxTxBytesTotal Counter "downstream_cx_tx_bytes_total",
