@@ -31,5 +31,6 @@ mod smuggling;
 mod soak;
 mod timeouts;
 mod tls;
+mod tls_over_time;
 mod tunnels;
 mod upstream_failures;

@@ -20,7 +20,7 @@ pub(crate) use http2::{Http2Client, Http2Upstream, RawHttp2, TO_HTTP2, pattern};
 pub(crate) use message::{Message, chunked};
 pub(crate) use process::{Proxy, TempFolder, binary, free_port};
 pub(crate) use random::Random;
-pub(crate) use tls::{Authority, TlsClient, downstream_tls, upstream_tls};
+pub(crate) use tls::{Authority, TlsClient, downstream_tls, tls_bridge, upstream_tls};
 pub(crate) use upstream::{Upstream, ok, set_receive_buffer};
 
 use ringway::runtime::mailbox::mailbox;

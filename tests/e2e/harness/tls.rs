@@ -1,42 +1,70 @@
 //! Certificates of tests, TLS contexts that use them, and a client that is not the proxy.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
 
 use super::message::{Message, Otherwise, Reader};
 use super::{PATIENCE, TempFolder};
 
 /// An authority, and what it has issued, as files.
-#[derive(Debug)]
 pub(crate) struct Authority {
     folder: TempFolder,
-    der: CertificateDer<'static>,
+    issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
     /// Issues certificates for these names: `<name>.pem`, `<name>.key`.
     pub(crate) fn of(names: &[&str]) -> Self {
-        let folder = TempFolder::new();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        let authority = Self { folder: TempFolder::new(), issuer };
         for name in names {
-            let key = KeyPair::generate().unwrap();
-            let params = CertificateParams::new(vec![(*name).to_owned()]).unwrap();
-            write(&format!("{name}.pem"), params.signed_by(&key, &issuer).unwrap().pem());
-            write(&format!("{name}.key"), key.serialize_pem());
+            authority.issue(name);
         }
-        write("ca.pem", issuer.pem());
-        let der = issuer.der().clone();
-        Self { folder, der }
+        authority.write("ca.pem", &authority.issuer.pem());
+        authority
+    }
+
+    /// Issues a certificate with a new key, in place of the one of that name if there is one.
+    pub(crate) fn issue(&self, name: &str) -> CertificateDer<'static> {
+        let key = KeyPair::generate().unwrap();
+        let certificate =
+            CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        self.write(&format!("{name}.pem"), &certificate.pem());
+        self.write(&format!("{name}.key"), &key.serialize_pem());
+        certificate.der().clone()
+    }
+
+    /// Files appear whole, as whoever rotates them does it.
+    fn write(&self, name: &str, text: &str) {
+        let new = self.file(&format!("{name}.new"));
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.file(name)).unwrap();
+    }
+
+    /// What a client connects with; it keeps sessions.
+    pub(crate) fn client(
+        &self,
+        alpn: &[&str],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -83,18 +111,45 @@ pub(crate) struct TlsClient(Reader<StreamOwned<ClientConnection, TcpStream>>);
 impl TlsClient {
     /// Connects; the handshake is made with the first byte.
     pub(crate) fn connect(port: u16, authority: &Authority, name: &'static str, alpn: &[&str]) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.der.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config =
-            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = config.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let connection = ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
-        let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self(Reader::new(StreamOwned::new(connection, socket)))
+        Self::with(port, authority.client(alpn, rustls::ALL_VERSIONS), name)
+    }
+
+    /// The same, with sessions of connections before.
+    pub(crate) fn with(port: u16, config: Arc<ClientConfig>, name: &'static str) -> Self {
+        let connection = ClientConnection::new(config, name.try_into().unwrap()).unwrap();
+        Self(Reader::new(StreamOwned::new(connection, connect(port))))
+    }
+
+    /// The certificate that the proxy has shown, once there was a handshake.
+    pub(crate) fn shown(&self) -> Option<&CertificateDer<'static>> {
+        self.0.stream.conn.peer_certificates()?.first()
+    }
+
+    /// Whether the handshake resumed a session.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.0.stream.conn.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// The next head.
+    pub(crate) fn head(&mut self) -> Message {
+        self.0.head().unwrap().expect("a head, not the connection's end")
+    }
+
+    /// Exactly that many bytes, whatever they mean.
+    pub(crate) fn read(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        assert!(self.0.exactly(count, &mut bytes).unwrap(), "the end after {} of {count} bytes", bytes.len());
+        bytes
+    }
+
+    /// Announces the end of what is sent, and ends it.
+    pub(crate) fn shutdown_write(&mut self) {
+        let StreamOwned { conn, sock } = &mut self.0.stream;
+        conn.send_close_notify();
+        while conn.wants_write() {
+            conn.write_tls(sock).unwrap();
+        }
+        sock.shutdown(Shutdown::Write).unwrap();
     }
 
     pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -113,8 +168,70 @@ impl TlsClient {
 
     /// Reads until the end, which the proxy has to announce.
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
-        let mut rest = Vec::new();
+        let mut rest = std::mem::take(&mut self.0.ahead);
         self.0.stream.read_to_end(&mut rest).unwrap();
         rest
     }
+}
+
+fn connect(port: u16) -> TcpStream {
+    let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Takes one plain connection and passes it on to `port` under TLS, for clients that know nothing of TLS; its own port.
+pub(crate) fn tls_bridge(port: u16, config: Arc<ClientConfig>, name: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut plain, _) = listener.accept().unwrap();
+        let mut secure = connect(port);
+        let mut session = ClientConnection::new(config, name.try_into().unwrap()).unwrap();
+        while session.is_handshaking() {
+            session.complete_io(&mut secure).unwrap();
+        }
+        let (mut to_plain, mut from_secure) = (plain.try_clone().unwrap(), secure.try_clone().unwrap());
+        let session = Arc::new(Mutex::new(session));
+        let receiving = Arc::clone(&session);
+        std::thread::spawn(move || {
+            let mut room = [0; 16 * 1024];
+            while let Ok(count @ 1..) = from_secure.read(&mut room) {
+                let mut received = &room[..count];
+                while !received.is_empty() {
+                    let mut session = receiving.lock().unwrap();
+                    session.read_tls(&mut received).unwrap();
+                    session.process_new_packets().unwrap();
+                    let mut data = Vec::new();
+                    // There is no more for now, or for ever.
+                    let _ = session.reader().read_to_end(&mut data);
+                    drop(session);
+                    if to_plain.write_all(&data).is_err() {
+                        return;
+                    }
+                }
+            }
+            let _ = to_plain.shutdown(Shutdown::Write);
+        });
+        let mut room = [0; 16 * 1024];
+        while let Ok(count) = plain.read(&mut room) {
+            let mut session = session.lock().unwrap();
+            if count == 0 {
+                session.send_close_notify();
+            }
+            session.writer().write_all(&room[..count]).unwrap();
+            while session.wants_write() {
+                if session.write_tls(&mut secure).is_err() {
+                    return;
+                }
+            }
+            if count == 0 {
+                break;
+            }
+        }
+        let _ = secure.shutdown(Shutdown::Write);
+    });
+    own
 }
