@@ -30,7 +30,7 @@ const BEHIND: [&str; ENDPOINTS.len()] = ["10.0.8.1:80", "10.0.8.2:80"];
 /// Exchanges of a seed, each on a connection of its own.
 const EXCHANGES: usize = 40;
 /// A handshake and a small exchange are about so many bytes.
-const BYTES: u64 = 4000;
+const BYTES: u64 = 3500;
 
 /// What happens to one direction of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +57,7 @@ impl Interference {
 }
 
 /// Passes one direction on; whether all of the connection is to be reset.
-async fn pass(from: &TcpStream, to: &TcpStream, interference: Interference, felt: &Cell<bool>) -> bool {
+async fn pass(from: &TcpStream, to: &TcpStream, interference: Interference, cut: &Cell<bool>) -> bool {
     let mut passed = 0;
     while let Ok(Some(chunk)) = from.recv().await {
         let mut bytes = chunk.to_vec();
@@ -68,14 +68,14 @@ async fn pass(from: &TcpStream, to: &TcpStream, interference: Interference, felt
             Interference::End(at) => over = within(at).map(|at| (at, false)),
             Interference::Reset(at) => over = within(at).map(|at| (at, true)),
             Interference::Flip(at) => {
+                // Not all of a record is looked at: the version in its head is not.
                 if let Some(at) = within(at) {
-                    felt.set(true);
                     bytes[at] ^= 1 << (at % 8);
                 }
             }
         }
         if let Some((left, _)) = over {
-            felt.set(true);
+            cut.set(true);
             bytes.truncate(left);
         }
         passed += bytes.len();
@@ -96,9 +96,9 @@ async fn pass(from: &TcpStream, to: &TcpStream, interference: Interference, felt
     false
 }
 
-async fn relay(near: TcpStream, far: TcpStream, plan: [Interference; 2], felt: [Rc<Cell<bool>>; 2]) {
-    let mut there = pin!(pass(&near, &far, plan[0], &felt[0]));
-    let mut back = pin!(pass(&far, &near, plan[1], &felt[1]));
+async fn relay(near: TcpStream, far: TcpStream, plan: [Interference; 2], cut: [Rc<Cell<bool>>; 2]) {
+    let mut there = pin!(pass(&near, &far, plan[0], &cut[0]));
+    let mut back = pin!(pass(&far, &near, plan[1], &cut[1]));
     let mut ended = [false; 2];
     let reset = poll_fn(|context| {
         for (ended, direction) in ended.iter_mut().zip([there.as_mut(), back.as_mut()]) {
@@ -118,17 +118,17 @@ async fn relay(near: TcpStream, far: TcpStream, plan: [Interference; 2], felt: [
 }
 
 /// What the endpoints know of the relays before them.
-type Felt = Rc<RefCell<HashMap<SocketAddr, Rc<Cell<bool>>>>>;
+type Cut = Rc<RefCell<HashMap<SocketAddr, Rc<Cell<bool>>>>>;
 
-/// Relays every connection to `listener` on to `to`; who is at the far end finds out what was done to what it sends.
-async fn relay_all(runtime: Runtime, listener: TcpListener, to: SocketAddr, mut rng: Rng, known: Felt) {
+/// Relays every connection to `listener` on to `to`; who is at the far end finds out whether what it sends is cut off.
+async fn relay_all(runtime: Runtime, listener: TcpListener, to: SocketAddr, mut rng: Rng, known: Cut) {
     loop {
         let Ok(near) = poll_fn(|_| listener.poll_accept()).await else { continue };
         let far = TcpStream::connect(&runtime, to, None, &[]).await.unwrap();
-        let felt = [Rc::default(), Rc::default()];
-        known.borrow_mut().insert(far.local_addr().unwrap(), Rc::clone(&felt[1]));
+        let cut = [Rc::default(), Rc::default()];
+        known.borrow_mut().insert(far.local_addr().unwrap(), Rc::clone(&cut[1]));
         let plan = [Interference::random(&mut rng), Interference::random(&mut rng)];
-        runtime.spawn(relay(near, far, plan, felt));
+        runtime.spawn(relay(near, far, plan, cut));
     }
 }
 
@@ -138,8 +138,8 @@ struct Exchange {
     body: Vec<u8>,
     /// How the request and how the endpoint's response are delimited.
     framing: [Framing; 2],
-    /// What was done to what its endpoint sent, once it has one.
-    felt: RefCell<Option<Rc<Cell<bool>>>>,
+    /// Whether what its endpoint sent was cut off, once it has one.
+    cut: RefCell<Option<Rc<Cell<bool>>>>,
     requests_seen: Cell<u32>,
     complete: Cell<bool>,
 }
@@ -153,7 +153,7 @@ impl Exchange {
         Rc::new(Self {
             body,
             framing: [request, response],
-            felt: RefCell::default(),
+            cut: RefCell::default(),
             requests_seen: Cell::new(0),
             complete: Cell::new(false),
         })
@@ -182,20 +182,22 @@ impl Exchange {
 type All = Rc<RefCell<Vec<Rc<Exchange>>>>;
 
 /// Answers with the body that came, which has to be the whole of it.
-async fn serve(peer: &Peer, all: &All, felt: Option<Rc<Cell<bool>>>) {
+async fn serve(peer: &Peer, all: &All, cut: Option<Rc<Cell<bool>>>, mut rng: Rng) {
     if peer.shake_hands().await.is_err() {
         return;
     }
     while let Ok(head) = Head::read(peer).await {
         let exchange = Rc::clone(&all.borrow()[head.id().unwrap()]);
-        exchange.felt.borrow_mut().clone_from(&felt);
+        exchange.cut.borrow_mut().clone_from(&cut);
         let Ok(bytes) = read_body(peer, head.framing().unwrap(), &exchange.body).await else { return };
         assert_eq!(bytes, exchange.body.len(), "a part came as the whole");
         exchange.requests_seen.set(exchange.requests_seen.get() + 1);
         let response = exchange.framing[1];
         let mut text = format!("HTTP/1.1 200 OK\r\nX-Id: {}\r\n", head.id().unwrap()).into_bytes();
         text.extend_from_slice(&exchange.rest(response));
-        if peer.write(&text, Pace::FAST).await.is_err() {
+        // A record for each piece, or one for all.
+        let pace = Pace::random(&mut rng, text.len());
+        if peer.write(&text, pace).await.is_err() {
             return;
         }
         if response == Framing::UntilClose {
@@ -236,8 +238,8 @@ async fn ask(runtime: &Runtime, tls: &Tls, id: usize, exchange: &Exchange, rng: 
     assert_eq!(bytes, exchange.body.len(), "a part of the response came as the whole");
     assert_eq!(exchange.requests_seen.get(), 1);
     if exchange.framing[1] == Framing::UntilClose {
-        let felt = exchange.felt.borrow().as_ref().is_some_and(|felt| felt.get());
-        assert!(!felt, "an end that was not announced passed for the body's");
+        let cut = exchange.cut.borrow().as_ref().is_some_and(|cut| cut.get());
+        assert!(!cut, "an end that was not announced passed for the body's");
     }
     exchange.complete.set(true);
 }
@@ -252,10 +254,10 @@ fn whoever_cuts_or_changes_bytes_passes_nothing_off_as_whole() {
         let bootstrap = super::soak::bootstrap(&mut rng, Weather::Faulty);
         let config = SimConfig { window_bytes_min: 1 << rng.below(13), ..SimConfig::KIND };
         let world = World::start_with(seed, config, &bootstrap, 1 + rng.below(2) as usize, Some(tls));
-        let (all, felt) = (All::default(), Felt::default());
+        let (all, cut) = (All::default(), Cut::default());
         let relay = |runtime: &Runtime, at: &str, to: &str, rng: Rng| {
             let listener = TcpListener::new(runtime, world.network.listen(at.parse().unwrap())).unwrap();
-            let known = Rc::clone(&felt);
+            let known = Rc::clone(&cut);
             runtime.spawn(relay_all(runtime.clone(), listener, to.parse().unwrap(), rng, known));
         };
         relay(&world.clients, BEFORE_FRONT, FRONT, Rng::from_seed(rng.next_u64()));
@@ -263,16 +265,17 @@ fn whoever_cuts_or_changes_bytes_passes_nothing_off_as_whole() {
             relay(&world.servers, at, to, Rng::from_seed(rng.next_u64()));
             let listener =
                 TcpListener::new(&world.servers, world.network.listen(to.parse().unwrap())).unwrap();
-            let (runtime, all, felt) = (world.servers.clone(), Rc::clone(&all), Rc::clone(&felt));
+            let (runtime, all, cut) = (world.servers.clone(), Rc::clone(&all), Rc::clone(&cut));
             let seeds = Cell::new(rng.next_u64());
             world.servers.spawn(async move {
                 loop {
                     let Ok(socket) = poll_fn(|_| listener.poll_accept()).await else { continue };
-                    let felt = felt.borrow().get(&socket.peer_addr().unwrap()).cloned();
+                    let cut = cut.borrow().get(&socket.peer_addr().unwrap()).cloned();
                     seeds.set(seeds.get() + 1);
-                    let peer = Peer::new(&runtime, tls.accept(&runtime, socket), Rng::from_seed(seeds.get()));
+                    let rng = Rng::from_seed(seeds.get());
+                    let peer = Peer::new(&runtime, tls.accept(&runtime, socket), rng.clone());
                     let all = Rc::clone(&all);
-                    runtime.spawn(async move { serve(&peer, &all, felt).await });
+                    runtime.spawn(async move { serve(&peer, &all, cut, rng).await });
                 }
             });
         }
