@@ -94,7 +94,7 @@ fn protected(connection: &Connection, tls: &ServerTls, stream: &TlsStream) -> Pr
     let settings = &chain.manager.forwarding;
     let identity =
         stream.with_peer_certificates(|shown| PeerIdentity::of(shown, settings.tells_client_cert_as_pem()));
-    let mut facts = TlsFacts { peer: identity, ..TlsFacts::default() };
+    let mut facts = TlsFacts { peer: identity.map(Box::new), ..TlsFacts::default() };
     if let Some(known) = stream.facts() {
         let stats = &listener.stats;
         stats.inc(ListenerStat::SslHandshake);

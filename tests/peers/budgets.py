@@ -1,4 +1,4 @@
-"""Budgets of the release build: resident memory idle, per idle connection, per cluster and route, after bursts; that the ledger adds up; the size of the binary.
+"""Budgets of the release build: resident memory idle, per idle connection, under TLS too, per cluster and route, after bursts; that the ledger adds up; the size of the binary.
 
     python3 tests/peers/budgets.py
 
@@ -9,9 +9,13 @@ import argparse
 import contextlib
 import json
 import os
+import pathlib
 import re
 import resource
 import socket
+import ssl
+import struct
+import subprocess
 import tempfile
 import urllib.request
 
@@ -21,6 +25,8 @@ import rig
 IDLE_KB_MAX = 6 * 1024  # resident, one route and two workers
 CONNECTION_KB_MAX = 1.5  # resident, each of the first CONNECTIONS idle ones
 CONNECTIONS = 2000
+# The same under TLS, by what the client and the proxy agree on. Of the first more than half is rustls' and AWS-LC's.
+TLS_CONNECTION_KB_MAX = {"http/1.1": 6.0, "h2": 32.0}
 PAIR_KB_MAX = 2.0  # resident, each of PAIRS virtual hosts with a route and a cluster of their own
 PAIRS = 5000
 CONTRACT_KB_MAX = 10_000  # resident, four workers and CONTRACT_CONNECTIONS idle ones
@@ -62,6 +68,18 @@ static_resources:
   - name: one
     connect_timeout: 1s
     load_assignment: {cluster_name: one, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: @one@}}}}]}]}
+"""
+
+# The chain of the listener, under TLS.
+TLS = """\
+    - transport_socket:
+        name: tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            alpn_protocols: [h2, http/1.1]
+            tls_certificates: [{certificate_chain: {filename: @folder@/cert.pem}, private_key: {filename: @folder@/key.pem}}]
+      filters:
 """
 
 
@@ -119,13 +137,15 @@ def exchange(connection):
 
 
 class Proxy(rig.Process):
-    """Ringway in front of `upstream`."""
+    """Ringway in front of `upstream`; with TLS, by a folder's certificate, if there is one."""
 
-    def __init__(self, backend, workers, upstream):
+    def __init__(self, backend, workers, upstream, certificate=None):
         self.port, self.admin = rig.free_ports(2)
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             text = BOOTSTRAP.replace("@http@", str(self.port)).replace("@one@", str(upstream.port))
             text = text.replace("    connect_timeout: 1s\n", SHORT_IDLE)
+            if certificate:
+                text = text.replace("    - filters:\n", TLS.replace("@folder@", str(certificate)))
             file.write(f"admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {self.admin}}}}}}}\n{text}")
             file.flush()
             argv = [rig.ringway(), "--disable-hot-restart", "-c", file.name, "--concurrency", str(workers), "--io-backend", backend, "-l", "error"]
@@ -185,6 +205,60 @@ def measure(backend, upstream):
     return failures
 
 
+def exchange_http2(connection):
+    """A GET as raw frames, up to the end of its stream."""
+    request = bytes([0x82, 0x87, 0x84, 0x41, 1]) + b"a"
+    frames = (4, 0, 0, b""), (1, 5, 1, request)
+    head = [struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload for kind, flags, stream, payload in frames]
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"".join(head))
+    reader = rig.Reader(connection)
+    ended = acknowledged = False
+    while not (ended and acknowledged):
+        length, kind, flags, stream = struct.unpack(">IBBI", b"\0" + reader.exactly(9))
+        payload = reader.exactly(length)
+        # :status 200 is the first field, by index.
+        if kind == 1 and payload[:1] != b"\x88":
+            raise rig.Failed(f"answered {payload!r}")
+        if kind in (3, 7):
+            raise rig.Failed(f"broken off: {payload!r}")
+        if kind == 4 and not flags:
+            connection.sendall(b"\0\0\0\4\1\0\0\0\0")
+            acknowledged = True
+        ended |= stream == 1 and bool(flags & 1)
+
+
+def measure_tls(backend, upstream):
+    """Each idle connection under TLS, of either protocol, after one request."""
+    failures = []
+    for protocol, limit in TLS_CONNECTION_KB_MAX.items():
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols([protocol])
+
+        def connect(stack, port):
+            secure = stack.enter_context(context.wrap_socket(socket.create_connection(("127.0.0.1", port))))
+            if secure.selected_alpn_protocol() != protocol:
+                raise rig.Failed(f"agreed on {secure.selected_alpn_protocol()}")
+            (exchange if protocol == "http/1.1" else exchange_http2)(secure)
+
+        with tempfile.TemporaryDirectory() as folder:
+            make = [rig.binary("RINGWAY_OPENSSL", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                    "-subj", "/CN=budget.test", "-days", "2", "-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
+            subprocess.run(make, check=True, capture_output=True)
+            with Proxy(backend, 2, upstream, pathlib.Path(folder)) as proxy, contextlib.ExitStack() as open_connections:
+                with contextlib.ExitStack() as closed:
+                    for _ in range(WARM_UP):
+                        connect(closed, proxy.port)
+                before = settled_kb(proxy.pid, 250)
+                for _ in range(CONNECTIONS):
+                    connect(open_connections, proxy.port)
+                each = (settled_kb(proxy.pid, 250) - before) / CONNECTIONS
+        print(f"{backend}: {each:.2f} kB for each of {CONNECTIONS} idle connections under TLS, {protocol}")
+        if each > limit:
+            failures.append(f"{backend}: {each:.2f} kB per idle connection under TLS, {protocol}, more than {limit}")
+    return failures
+
+
 def measure_contract(backend, upstream):
     """Four workers with a thousand idle connections."""
     with Proxy(backend, 4, upstream) as proxy, contextlib.ExitStack() as open_connections:
@@ -233,7 +307,7 @@ def run():
     failures = [f"binary: {size:.1f} MB, more than {BINARY_MB_MAX}"] if size > BINARY_MB_MAX else []
     with crowd.Upstream() as upstream:
         for backend in parser.parse_args().backend or ["io_uring", "epoll"]:
-            for measured in (measure, measure_contract, measure_bursts):
+            for measured in (measure, measure_tls, measure_contract, measure_bursts):
                 failures += measured(backend, upstream)
     failures += measure_pairs()
     if failures:

@@ -26,8 +26,8 @@ pub struct TlsFacts {
     pub resumed: bool,
     /// Certificate of this side.
     pub local: Option<Arc<Certificate>>,
-    /// Who the peer is.
-    pub peer: Option<PeerIdentity>,
+    /// Who the peer is. Apart: few clients show who they are, and every connection has these facts.
+    pub peer: Option<Box<PeerIdentity>>,
 }
 
 /// A peer by its certificate.
