@@ -96,7 +96,8 @@ KEEP = {
         'envoy.extensions.request_id.uuid.v3': 'UuidRequestIdConfig',
         'envoy.extensions.resource_monitors.downstream_connections.v3': 'DownstreamConnectionsConfig',
         'envoy.extensions.upstreams.http.v3': '''HttpProtocolOptions
-            HttpProtocolOptions.ExplicitHttpConfig HttpProtocolOptions.UseDownstreamHttpConfig''',
+            HttpProtocolOptions.ExplicitHttpConfig HttpProtocolOptions.UseDownstreamHttpConfig
+            HttpProtocolOptions.AutoHttpConfig''',
     },
 }
 # Lists that may be long: kept as bytes and decoded element by element, so that they never stand decoded all at once.

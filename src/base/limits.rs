@@ -88,3 +88,7 @@ pub const REGEX_CACHE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of one file of certificates, keys or lists, read again while the process runs. The same as for any file that
 /// configuration names. Beyond it the last good one stays.
 pub const TLS_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Names of TLS under which a core keeps connections to one endpoint, where requests choose the name. Reason: clients choose
+/// it, and each has connections of its own. Beyond it those of the name that was asked for longest ago go.
+pub const NAMES_PER_HOST_MAX: usize = 256;

@@ -1,11 +1,14 @@
 //! One endpoint of a cluster on this core: its address and its idle connections.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::pool::{SharedConnections, UpstreamConnection};
+use crate::base::clock::Now;
+use crate::base::limits;
 use crate::config::endpoint::HealthStatus;
 use crate::telemetry::{Cells, HostStat, Scope, Slot};
 
@@ -39,6 +42,12 @@ pub struct Host {
     idle: RefCell<Vec<UpstreamConnection>>,
     /// Connections that requests share.
     shared: SharedConnections,
+    /// The name that requests give to TLS, if these are the connections of such a name.
+    name: Option<Box<str>>,
+    /// The same endpoint with connections of a name each.
+    named: RefCell<BTreeMap<Box<str>, Rc<Self>>>,
+    /// When this name was asked for last.
+    asked: Cell<Now>,
     /// Updates took it out: connections are not kept any more.
     removed: Cell<bool>,
     /// The keeper has it on its list.
@@ -47,12 +56,19 @@ pub struct Host {
 
 impl Host {
     pub(super) fn new(spec: HostSpec, worker: usize) -> Rc<Self> {
+        Self::with_name(spec, worker, None)
+    }
+
+    fn with_name(spec: HostSpec, worker: usize, name: Option<Box<str>>) -> Rc<Self> {
         Rc::new(Self {
             stats: spec.stats.cells(Slot::Worker(worker)),
             address: spec.address,
             spec: RefCell::new(spec),
             idle: RefCell::default(),
             shared: SharedConnections::default(),
+            name,
+            named: RefCell::default(),
+            asked: Cell::default(),
             removed: Cell::new(false),
             kept: Cell::new(false),
         })
@@ -84,14 +100,62 @@ impl Host {
 
     pub(super) fn update(&self, spec: HostSpec) {
         debug_assert_eq!(spec.address, self.address);
-        *self.spec.borrow_mut() = spec;
+        self.named.borrow().values().for_each(|named| named.update(spec.clone()));
+        let old = self.spec.replace(spec);
+        let new = self.spec.borrow();
+        if (old.socket, &old.hostname) != (new.socket, &new.hostname) {
+            // They were made in another way, and may have been verified by another name.
+            drop(new);
+            self.close_idle();
+        }
     }
 
     pub(super) fn remove(&self) {
         self.removed.set(true);
+        self.close_idle();
+        let named = std::mem::take(&mut *self.named.borrow_mut());
+        named.values().for_each(|named| named.remove());
+    }
+
+    /// Closes its idle connections, and has the shared ones go once their streams have.
+    pub(super) fn close_idle(&self) {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
         idle.into_iter().for_each(UpstreamConnection::close_local);
         self.shared.retire_all();
+        self.named.borrow().values().for_each(|named| named.close_idle());
+    }
+
+    /// The name that requests gave to the TLS of its connections.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The same endpoint with the connections of this name, if there were any.
+    pub(super) fn find_named(&self, name: &str, now: Now) -> Option<Rc<Self>> {
+        let found = self.named.borrow().get(name).cloned()?;
+        found.asked.set(now);
+        Some(found)
+    }
+
+    /// The same endpoint for connections of a further name; and whether those of another had to go for it.
+    pub(super) fn add_named(&self, name: &str, worker: usize, now: Now) -> (Rc<Self>, bool) {
+        let added = Self::with_name(self.spec(), worker, Some(name.into()));
+        added.asked.set(now);
+        let mut named = self.named.borrow_mut();
+        if named.len() >= limits::NAMES_PER_HOST_MAX {
+            named.retain(|_, host| Rc::strong_count(host) > 1 || !host.shared.is_empty());
+        }
+        let mut oldest = None;
+        if named.len() >= limits::NAMES_PER_HOST_MAX {
+            let key = named.iter().min_by_key(|(_, host)| host.asked.get()).map(|(key, _)| key.clone());
+            oldest = key.and_then(|key| named.remove(&key));
+        }
+        named.insert(name.into(), Rc::clone(&added));
+        drop(named);
+        if let Some(oldest) = &oldest {
+            oldest.remove();
+        }
+        (added, oldest.is_some())
     }
 
     pub(super) fn is_removed(&self) -> bool {
@@ -109,5 +173,43 @@ impl Host {
 
     pub(super) fn idle(&self) -> &RefCell<Vec<UpstreamConnection>> {
         &self.idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Registry;
+
+    fn spec() -> HostSpec {
+        HostSpec {
+            address: "10.0.0.1:443".parse().unwrap(),
+            hostname: Box::default(),
+            weight: 1,
+            priority: 0,
+            health: HealthStatus::Healthy,
+            socket: 0,
+            stats: Registry::new(1).host(),
+        }
+    }
+
+    #[test]
+    fn names_are_apart_and_the_one_asked_for_longest_ago_goes_beyond_the_limit() {
+        let host = Host::new(spec(), 0);
+        assert!(host.find_named("a", Now(1)).is_none());
+        let (first, _) = host.add_named("a", 0, Now(1));
+        assert!(Rc::ptr_eq(&first, &host.find_named("a", Now(2)).unwrap()) && first.name() == Some("a"));
+        let kept: Vec<_> = (1..limits::NAMES_PER_HOST_MAX)
+            .map(|number| host.add_named(&number.to_string(), 0, Now(10 + number as u64)).0)
+            .collect();
+        assert!(host.find_named("a", Now(5000)).is_some(), "asked for again");
+        let (_further, full) = host.add_named("further", 0, Now(6000));
+        assert!(full && kept[0].is_removed() && !first.is_removed());
+        assert!(host.find_named("1", Now(6001)).is_none());
+        drop(kept);
+        let (_, full) = host.add_named("another", 0, Now(7000));
+        assert!(!full, "those without connections go first");
+        host.remove();
+        assert!(first.is_removed());
     }
 }

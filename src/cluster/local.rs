@@ -10,10 +10,12 @@ use super::load_balancer::{LoadBalancer, Pick};
 use super::manager::Keeper;
 use super::set::TransportSockets;
 use crate::base::clock::Now;
+use crate::base::heaps;
 use crate::base::rng::Rng;
 use crate::config::cluster::Cluster as Config;
 use crate::config::http2::UpstreamProtocol;
-use crate::protocol::tls::{ClientTls, Meter};
+use crate::protocol::http::headers::HeaderName;
+use crate::protocol::tls::{ClientTls, Meter, Offer};
 use crate::runtime::{Keepalive, RawOption, Runtime, TaskId};
 use crate::telemetry::metrics::ClusterCells;
 use crate::telemetry::names::ClusterStat;
@@ -32,6 +34,8 @@ pub struct Cluster {
     options: Vec<RawOption>,
     worker: usize,
     tls_meter: Meter,
+    /// The header that has the name of TLS in place of the request's host.
+    name_header: Option<HeaderName>,
 }
 
 impl Cluster {
@@ -49,6 +53,10 @@ impl Cluster {
             tls_meter: tls_meter.clone(),
             balancer: RefCell::new(LoadBalancer::new(&config)),
             options: connect_options(&config),
+            name_header: config
+                .request_names
+                .as_ref()
+                .and_then(|names| HeaderName::parse(names.header.as_bytes())),
             config,
             stats,
             sockets: RefCell::new(sockets),
@@ -73,13 +81,36 @@ impl Cluster {
         *self.sockets.borrow_mut() = sockets;
     }
 
-    /// Whether its endpoints are spoken to in HTTP/2 for a client that speaks it, or does not.
-    pub fn speaks_http2(&self, downstream_is_http2: bool) -> bool {
+    /// What its endpoints are spoken to in for a client that speaks HTTP/2, or does not.
+    pub fn offer(&self, downstream_is_http2: bool) -> Offer {
         match self.config.upstream_protocol {
-            UpstreamProtocol::Http1 => false,
-            UpstreamProtocol::Http2 => true,
-            UpstreamProtocol::Downstream => downstream_is_http2,
+            UpstreamProtocol::Http1 => Offer::Http1,
+            UpstreamProtocol::Http2 => Offer::Http2,
+            UpstreamProtocol::Downstream if downstream_is_http2 => Offer::Http2,
+            UpstreamProtocol::Downstream => Offer::Http1,
+            UpstreamProtocol::Negotiated => Offer::Either,
         }
+    }
+
+    /// The header that has the name that a request gives to TLS, in place of its host.
+    pub fn name_header(&self) -> Option<&HeaderName> {
+        self.name_header.as_ref()
+    }
+
+    /// The host with the connections whose TLS has this name from its requests; as it is, where it is reached in plain text.
+    pub fn for_name(&self, host: Rc<Host>, name: &str) -> Rc<Host> {
+        if self.sockets.borrow().tls(host.socket()).is_none() {
+            return host;
+        }
+        let now = self.runtime.now();
+        if let Some(found) = host.find_named(name, now) {
+            return found;
+        }
+        let (added, full) = self.runtime.edit(|| heaps::lasting(|| host.add_named(name, self.worker, now)));
+        if full {
+            self.stats.inc(ClusterStat::UpstreamCxPoolOverflow);
+        }
+        added
     }
 
     /// Its counters on this core.
@@ -126,10 +157,7 @@ impl Cluster {
             host.remove();
         }
         if close_all && !old.is_empty() {
-            hosts.iter().for_each(|host| {
-                host.idle().borrow_mut().clear();
-                host.shared().retire_all();
-            });
+            hosts.iter().for_each(|host| host.close_idle());
         }
         let overprovisioning = self.config.load_assignment.overprovisioning_factor_percent;
         self.balancer.borrow_mut().rebuild(&hosts, overprovisioning, rng);

@@ -54,6 +54,8 @@ pub struct ClusterSettings {
     pub http2: Http2ProtocolOptions,
     /// Which of the two it is. Source: `upstream_protocol_options`.
     pub upstream_protocol: UpstreamProtocol,
+    /// Names that requests give to TLS; `None`: none. Source: `upstream_http_protocol_options`.
+    pub request_names: Option<RequestNames>,
     /// TLS towards endpoints; `None`: plain text. Source: `transport_socket`.
     pub tls: Option<Arc<UpstreamTls>>,
     /// Other ways of reaching endpoints, by their metadata: the first that holds. Source: `transport_socket_matches`.
@@ -75,6 +77,18 @@ pub struct ClusterSettings {
     /// Whether the server waits for this cluster's first resolution before it listens. Default true. Source:
     /// `wait_for_warm_on_init`.
     pub wait_for_warm_on_init: bool,
+}
+
+/// What a request's host is for the TLS of its connection. Source: Envoy `UpstreamHttpProtocolOptions`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestNames {
+    /// Whether it is the server name, unless it is an address. Default false. Source: `auto_sni`.
+    pub server_name: bool,
+    /// Whether the certificate must have it among its names. Default false. Source: `auto_san_validation`.
+    pub subject_alt_name: bool,
+    /// A header whose value counts in place of the host where a request has one; empty: none. Source:
+    /// `override_auto_sni_header`.
+    pub header: Box<str>,
 }
 
 /// Where endpoints come from. Source: Envoy `Cluster.DiscoveryType`.
@@ -303,6 +317,7 @@ impl Default for ClusterSettings {
             http1: Http1ProtocolOptions::default(),
             http2: Http2ProtocolOptions::default(),
             upstream_protocol: UpstreamProtocol::default(),
+            request_names: None,
             tls: None,
             transport_socket_matches: Vec::new(),
             circuit_breakers: CircuitBreakers::default(),

@@ -54,6 +54,8 @@ pub enum UpstreamProtocol {
     Http2,
     /// The protocol of the client. Source: `use_downstream_protocol_config`.
     Downstream,
+    /// What the endpoint chooses by ALPN; HTTP/1.1 if it chooses nothing. Source: `auto_config`.
+    Negotiated,
 }
 
 impl Default for Http2ProtocolOptions {

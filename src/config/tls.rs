@@ -231,6 +231,13 @@ impl fmt::Debug for Source {
     }
 }
 
+impl CertificateValidation {
+    /// Whether there is anybody whose word on a certificate counts.
+    pub fn trusts_somebody(&self) -> bool {
+        self.trusted_ca.is_some() || self.system_roots.is_some() || self.trust_domains.is_some()
+    }
+}
+
 impl CommonTls {
     /// All its sources.
     pub fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {

@@ -6,7 +6,7 @@
 use crate::protocol::http::head::{Head, Version};
 use crate::protocol::http::headers::{self, HeaderName};
 use crate::protocol::stream_info::{StreamAddress, StreamInfo};
-use crate::protocol::tls::{Certificate, TlsFacts};
+use crate::protocol::tls::{Certificate, PeerIdentity};
 
 use super::context::FormatContext;
 use super::grpc_status::{self, GrpcStatusStyle};
@@ -55,8 +55,12 @@ pub(super) enum Operator {
     Address { of: fn(&StreamInfo) -> &StreamAddress, part: AddressPart },
     /// The endpoint id of an address: empty, since internal listeners are all that have one.
     EndpointId(fn(&StreamInfo) -> &StreamAddress),
-    /// What a certificate of the downstream connection says.
-    Certificate { of: fn(&TlsFacts) -> Option<&Certificate>, write: fn(&Certificate, &mut Vec<u8>) },
+    /// What a certificate says.
+    Certificate { of: fn(&StreamInfo) -> Option<&Certificate>, write: fn(&Certificate, &mut Vec<u8>) },
+    /// What a peer has shown, chain and all.
+    Peer { of: fn(&StreamInfo) -> Option<&PeerIdentity>, write: fn(&PeerIdentity, &mut Vec<u8>) },
+    /// From when on, or until when, a certificate is valid.
+    Validity { of: fn(&StreamInfo) -> Option<&Certificate>, ends: bool, format: TimeFormat },
     /// `REQUESTED_SERVER_NAME`
     ServerName,
     /// `UPSTREAM_HOST_NAME`
@@ -103,6 +107,13 @@ pub(super) enum PathSource {
     OriginalOrCurrent,
 }
 
+/// What `write` appended.
+fn written(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Written {
+    let before = out.len();
+    write(out);
+    if out.len() == before { Written::Absent } else { Written::Text }
+}
+
 impl Operator {
     /// Appends the value for this request.
     pub(super) fn write(&self, context: &FormatContext<'_>, out: &mut Vec<u8>) -> Written {
@@ -110,12 +121,18 @@ impl Operator {
         match self {
             Self::Constant(value) => write_text(value.as_deref(), None, out),
             Self::Certificate { of, write } => {
-                let Some(certificate) = info.downstream_tls.as_deref().and_then(of) else {
-                    return Written::Absent;
-                };
-                let before = out.len();
-                write(certificate, out);
-                if out.len() == before { Written::Absent } else { Written::Text }
+                let Some(certificate) = of(info) else { return Written::Absent };
+                written(out, |out| write(certificate, out))
+            }
+            Self::Peer { of, write } => {
+                let Some(peer) = of(info) else { return Written::Absent };
+                written(out, |out| write(peer, out))
+            }
+            Self::Validity { of, ends, format } => {
+                let Some(certificate) = of(info) else { return Written::Absent };
+                let seconds = if *ends { certificate.not_after } else { certificate.not_before };
+                format.write_second(seconds, out);
+                Written::Text
             }
             Self::Header { head, field } => {
                 let head = match head {

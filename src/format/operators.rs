@@ -5,6 +5,7 @@
 
 use crate::protocol::http::headers::HeaderName;
 use crate::protocol::stream_info::{DetectedClose, StreamAddress, StreamInfo};
+use crate::protocol::tls::{Certificate, Wanted};
 
 use super::coalesce;
 use super::context::FormatContext;
@@ -160,37 +161,12 @@ fn bare(name: &str) -> Option<Operator> {
         // Set by extensions of Envoy that this proxy does not have.
         "CUSTOM_FLAGS" => Operator::Constant(Some(Box::default())),
 
-        // Of the TLS below.
-        "DOWNSTREAM_TLS_VERSION" => Text(|c| tls::text(c, |tls| tls.version)),
-        "DOWNSTREAM_TLS_CIPHER" => Text(|c| tls::text(c, |tls| tls.cipher)),
-        "DOWNSTREAM_TLS_GROUP" => Text(|c| tls::text(c, |tls| tls.group)),
-        "DOWNSTREAM_LOCAL_SUBJECT" => Operator::Certificate { of: tls::local, write: tls::subject },
-        "DOWNSTREAM_LOCAL_DNS_SAN" => Operator::Certificate { of: tls::local, write: tls::san_dns },
-        "DOWNSTREAM_LOCAL_EMAIL_SAN" => Operator::Certificate { of: tls::local, write: tls::san_email },
-        "DOWNSTREAM_LOCAL_IP_SAN" => Operator::Certificate { of: tls::local, write: tls::san_ip },
-        "DOWNSTREAM_LOCAL_URI_SAN" => Operator::Certificate { of: tls::local, write: tls::san_uri },
-        "DOWNSTREAM_PEER_SUBJECT" => Operator::Certificate { of: tls::peer, write: tls::subject },
-        "DOWNSTREAM_PEER_ISSUER" => Operator::Certificate { of: tls::peer, write: tls::issuer },
-        "DOWNSTREAM_PEER_SERIAL" => Operator::Certificate { of: tls::peer, write: tls::serial },
-        "DOWNSTREAM_PEER_FINGERPRINT_1" => Operator::Certificate { of: tls::peer, write: tls::sha1 },
-        "DOWNSTREAM_PEER_FINGERPRINT_256" => Operator::Certificate { of: tls::peer, write: tls::sha256 },
-        "DOWNSTREAM_PEER_DNS_SAN" => Operator::Certificate { of: tls::peer, write: tls::san_dns },
-        "DOWNSTREAM_PEER_EMAIL_SAN" => Operator::Certificate { of: tls::peer, write: tls::san_email },
-        "DOWNSTREAM_PEER_IP_SAN" => Operator::Certificate { of: tls::peer, write: tls::san_ip },
-        "DOWNSTREAM_PEER_URI_SAN" => Operator::Certificate { of: tls::peer, write: tls::san_uri },
-
-        // Of QUIC, tracing and virtual clusters; and a time that would need a clock on the path.
+        // Of QUIC, tracing and virtual clusters; a time that would need a clock on the path; and identifiers of sessions, which
+        // are resumed by tickets here.
         "DOWNSTREAM_HANDSHAKE_DURATION"
         | "DOWNSTREAM_LOCAL_OTHERNAME_SAN"
-        | "DOWNSTREAM_PEER_CERT"
-        | "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1"
-        | "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256"
-        | "DOWNSTREAM_PEER_CHAIN_SERIALS"
-        | "DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256"
-        | "DOWNSTREAM_PEER_ISSUER_SERIAL"
         | "DOWNSTREAM_PEER_OTHERNAME_SAN"
         | "DOWNSTREAM_TLS_SESSION_ID"
-        | "DOWNSTREAM_TRANSPORT_FAILURE_REASON"
         | "ROUNDTRIP_DURATION"
         | "ROUTE_RESOLUTION_TIME_US"
         | "SPAN_ID"
@@ -200,19 +176,10 @@ fn bare(name: &str) -> Option<Operator> {
         | "UPSTREAM_LOCAL_DNS_SAN"
         | "UPSTREAM_LOCAL_IP_SAN"
         | "UPSTREAM_LOCAL_URI_SAN"
-        | "UPSTREAM_PEER_CERT"
-        | "UPSTREAM_PEER_DNS_SAN"
-        | "UPSTREAM_PEER_IP_SAN"
-        | "UPSTREAM_PEER_ISSUER"
-        | "UPSTREAM_PEER_SUBJECT"
-        | "UPSTREAM_PEER_URI_SAN"
         | "UPSTREAM_SERVER_NAME"
-        | "UPSTREAM_TLS_CIPHER"
-        | "UPSTREAM_TLS_GROUP"
         | "UPSTREAM_TLS_SESSION_ID"
-        | "UPSTREAM_TLS_VERSION"
         | "VIRTUAL_CLUSTER_NAME" => Operator::Constant(None),
-        _ => return None,
+        name => return tls::operator(name),
     })
 }
 
@@ -241,13 +208,10 @@ fn with_parameters(arguments: &Arguments<'_>) -> Result<Operator, FormatErrorKin
         "START_TIME_LOCAL" => time(arguments, false, true),
         "EMIT_TIME" => time(arguments, true, false),
         "EMIT_TIME_LOCAL" => time(arguments, true, true),
-        "DOWNSTREAM_PEER_CERT_V_START"
-        | "DOWNSTREAM_PEER_CERT_V_END"
-        | "UPSTREAM_PEER_CERT_V_START"
-        | "UPSTREAM_PEER_CERT_V_END" => {
-            time(arguments, false, false)?;
-            Ok(Operator::Constant(None))
-        }
+        "DOWNSTREAM_PEER_CERT_V_START" => validity(arguments, tls::peer, false),
+        "DOWNSTREAM_PEER_CERT_V_END" => validity(arguments, tls::peer, true),
+        "UPSTREAM_PEER_CERT_V_START" => validity(arguments, tls::upstream_peer, false),
+        "UPSTREAM_PEER_CERT_V_END" => validity(arguments, tls::upstream_peer, true),
         "COMMON_DURATION" => {
             arguments.require_parameters()?;
             arguments.refuse_length()?;
@@ -377,6 +341,20 @@ fn time(arguments: &Arguments<'_>, emitted: bool, local: bool) -> Result<Operato
     arguments.refuse_length()?;
     let format = TimeFormat::parse(arguments.parameters, local).ok_or(FormatErrorKind::NewlineInTime)?;
     Ok(Operator::Time { emitted, format })
+}
+
+/// From when on, or until when, a certificate is valid.
+fn validity(
+    arguments: &Arguments<'_>,
+    of: fn(&StreamInfo) -> Option<&Certificate>,
+    ends: bool,
+) -> Result<Operator, FormatErrorKind> {
+    if arguments.name.starts_with("UPSTREAM") {
+        Wanted::Upstream.note();
+    }
+    arguments.refuse_length()?;
+    let format = TimeFormat::parse(arguments.parameters, false).ok_or(FormatErrorKind::NewlineInTime)?;
+    Ok(Operator::Validity { of, ends, format })
 }
 
 fn duration(from: Moment, to: Moment) -> Operator {

@@ -117,7 +117,15 @@ impl TimeFormat {
 
     /// Appends the moment `unix_ns`, in ns since the Unix epoch.
     pub(super) fn write(&self, unix_ns: u64, out: &mut Vec<u8>) {
-        let (epoch, nanos) = ((unix_ns / 1_000_000_000) as i64, (unix_ns % 1_000_000_000) as u32);
+        self.write_moment((unix_ns / 1_000_000_000) as i64, (unix_ns % 1_000_000_000) as u32, out);
+    }
+
+    /// Appends a moment in seconds since the Unix epoch: certificates are valid until years that nanoseconds do not reach.
+    pub(super) fn write_second(&self, unix_seconds: u64, out: &mut Vec<u8>) {
+        self.write_moment(i64::try_from(unix_seconds).unwrap_or(i64::MAX), 0, out);
+    }
+
+    fn write_moment(&self, epoch: i64, nanos: u32, out: &mut Vec<u8>) {
         let offset = self.zone.as_ref().and_then(|zone| {
             let moment = jiff::Timestamp::from_second(epoch).ok()?;
             Some(zone.to_offset_info(moment))

@@ -196,8 +196,15 @@ pub struct StreamInfo {
     pub request_id: String,
     /// Server name of the TLS ClientHello.
     pub requested_server_name: String,
+    /// The name that the request gives to the TLS of its upstream connection, where it gives one.
+    pub upstream_server_name: String,
     /// TLS of the downstream connection; `None`: plain text. The connection's own, on its core.
     pub downstream_tls: Option<std::rc::Rc<TlsFacts>>,
+
+    /// TLS of the upstream connection; `None`: plain text, or nobody writes it. The connection's own, on its core.
+    pub upstream_tls: Option<std::rc::Rc<TlsFacts>>,
+    /// Why TLS of the downstream connection broke; empty: it did not. Envoy's `downstreamTransportFailureReason`.
+    pub downstream_transport_failure_reason: String,
 
     /// Number of the downstream connection, unique in the process.
     pub connection_id: u64,
@@ -236,6 +243,8 @@ impl StreamInfo {
             filter_chain_name: keep(&mut self.filter_chain_name),
             request_id: keep(&mut self.request_id),
             requested_server_name: keep(&mut self.requested_server_name),
+            downstream_transport_failure_reason: keep(&mut self.downstream_transport_failure_reason),
+            upstream_server_name: keep(&mut self.upstream_server_name),
             ..Self::default()
         };
     }

@@ -12,7 +12,7 @@ use super::downstream::Connection;
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::protocol::http::forwarding;
-use crate::protocol::tls::{Alpn, PeerIdentity, ServerTls, TlsError, TlsFacts, TlsStream, VerifyFailure};
+use crate::protocol::tls::{ServerTls, TlsError, TlsFacts, TlsStream, VerifyFailure, Wanted};
 use crate::telemetry::names::{ListenerStat, ServerStat};
 
 /// What is known of a connection once it is protected.
@@ -92,9 +92,8 @@ async fn refuse(connection: &Connection, stream: &TlsStream) {
 fn protected(connection: &Connection, tls: &ServerTls, stream: &TlsStream) -> Protected {
     let Connection { listener, chain, remote, local, .. } = connection;
     let settings = &chain.manager.forwarding;
-    let identity =
-        stream.with_peer_certificates(|shown| PeerIdentity::of(shown, settings.tells_client_cert_as_pem()));
-    let mut facts = TlsFacts { peer: identity.map(Box::new), ..TlsFacts::default() };
+    let keeps_chain = settings.tells_client_cert_as_pem() || Wanted::DownstreamChain.is_noted();
+    let mut facts = TlsFacts::of(stream, keeps_chain);
     if let Some(known) = stream.facts() {
         let stats = &listener.stats;
         stats.inc(ListenerStat::SslHandshake);
@@ -105,16 +104,6 @@ fn protected(connection: &Connection, tls: &ServerTls, stream: &TlsStream) -> Pr
             stats.inc(ListenerStat::SslNoCertificate);
         }
         facts.local = tls.certificate_for(known.server_name.as_deref()).cloned();
-        facts.version = known.version;
-        facts.cipher = known.cipher;
-        facts.group = known.group;
-        facts.resumed = known.resumed;
-        facts.server_name = known.server_name.clone().unwrap_or_default();
-        facts.alpn = match known.alpn {
-            Alpn::Http1 => "http/1.1".into(),
-            Alpn::Http2 => "h2".into(),
-            Alpn::None | Alpn::Other => Box::default(),
-        };
     }
     let mut peer = forwarding::Downstream::new(Some(remote.ip()), Some(*local), true, settings);
     if let Some(identity) = &facts.peer {

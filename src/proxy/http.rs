@@ -112,7 +112,7 @@ async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Req
                 if error.client_is_gone() {
                     return After::Reset;
                 }
-                let reply = Reply::error(error, Some(forward.matched));
+                let reply = Reply::error(error, Some(forward.matched)).after(stream.info.attempt_count);
                 reply_and_go_on(connection, stream, request, &reply)
             }
             Forwarded::Failed { error, response_begun: true } => {
@@ -248,6 +248,12 @@ fn fail(connection: &Connection, stream: &mut Stream, error: ProxyError) {
             error => error.details(),
         },
     );
+    if let ProxyError::DownstreamClosed = error
+        && let Some(failure) = connection.channel.connection().and_then(|it| it.tls()?.failure())
+        && !failure.is_io()
+    {
+        info.downstream_transport_failure_reason = format!("TLS error: {failure}");
+    }
     if let ProxyError::Connect(_) = error
         && !info.upstream_transport_failure_reason.is_empty()
     {

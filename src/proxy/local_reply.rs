@@ -56,6 +56,17 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// The same after `attempts`, of which Envoy tells when there was more than one.
+    pub(super) fn after(mut self, attempts: u32) -> Self {
+        const BEFORE_HEADERS: &[u8] = b"upstream connect error or disconnect/reset before headers. ";
+        if attempts > 1
+            && let Some(reason) = self.body.strip_prefix(BEFORE_HEADERS)
+        {
+            self.body = Cow::Owned([BEFORE_HEADERS, b"retried and the latest ", reason].concat());
+        }
+        self
+    }
+
     /// A redirect to `location`.
     pub(super) fn redirect(status: u16, location: Vec<u8>, matched: Option<Matched<'a>>) -> Self {
         Self {
@@ -190,4 +201,23 @@ fn become_grpc(stream: &mut Stream, status: Option<u64>, text: &mut Vec<u8>) {
         head.set(&headers::GRPC_MESSAGE, &encoded);
     }
     text.clear();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn body_tells_of_a_retry_before_the_reason() {
+        let body =
+            |error, attempts| String::from_utf8(Reply::error(error, None).after(attempts).body.into_owned());
+        let closed = ProxyError::UpstreamClosed { reset: false };
+        let begin = "upstream connect error or disconnect/reset before headers. ";
+        assert_eq!(body(closed, 1).unwrap(), format!("{begin}reset reason: connection termination"));
+        assert_eq!(
+            body(closed, 2).unwrap(),
+            format!("{begin}retried and the latest reset reason: connection termination")
+        );
+        assert_eq!(body(ProxyError::ResponseTimeout, 2).unwrap(), "upstream request timeout");
+    }
 }

@@ -28,6 +28,7 @@ use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
 use crate::protocol::http1::parse::ParseOptions;
 use crate::protocol::http2::{SendRequestError, StreamError};
 use crate::protocol::stream_info::{StreamAddress, set_text};
+use crate::protocol::tls::Offer;
 use crate::protocol::transport::Channel;
 use crate::telemetry::names::{ClusterStat, HostStat, HttpStat};
 
@@ -152,6 +153,8 @@ async fn acquire(
     stream.info.attempt_count += 1;
     let host = cluster.pick(&mut context.rng.borrow_mut()).ok_or(ProxyError::NoHealthyUpstream)?;
     stream.info.upstream_host = StreamAddress::Ip(host.address());
+    let host =
+        if forward.gives_name { cluster.for_name(host, &stream.info.upstream_server_name) } else { host };
     host.with_hostname(|name| set_text(&mut stream.info.upstream_host_name, name));
     if forward.action.takes_host_of_endpoint() && !stream.info.upstream_host_name.is_empty() {
         let keep_original = !chain.manager.router.suppress_envoy_headers;
@@ -163,21 +166,23 @@ async fn acquire(
             &mut chain.scratch.borrow_mut().text,
         );
     }
-    let http2 = !raw && cluster.speaks_http2(connection.shared().is_some());
-    let ready = match (fresh, http2) {
-        (_, true) => pool::checkout_shared(cluster, &host),
-        (false, false) => pool::checkout(&host),
-        (true, false) => None,
+    let offer = if raw { Offer::Http1 } else { cluster.offer(connection.shared().is_some()) };
+    let ready = match (fresh, offer) {
+        (_, Offer::Http2) | (true, Offer::Either) => pool::checkout_shared(cluster, &host),
+        (false, Offer::Http1) => pool::checkout(&host),
+        (false, Offer::Either) => pool::checkout_either(cluster, &host),
+        (true, Offer::Http1) => None,
     };
     let upstream = match ready {
         Some(ready) => ready,
-        None => connect(connection, stream, request, cluster, &host, http2).await?,
+        None => connect(connection, stream, request, cluster, &host, offer).await?,
     };
     let info = &mut stream.info;
     info.upstream_connection_id = upstream.id();
+    info.upstream_tls = upstream.tls().cloned();
     info.upstream_remote_address = StreamAddress::Ip(host.address());
     info.upstream_local_address = upstream.local_address().map_or(StreamAddress::None, StreamAddress::Ip);
-    info.upstream_protocol = Some(if http2 { Version::Http2 } else { Version::Http11 });
+    info.upstream_protocol = Some(if upstream.lease().is_some() { Version::Http2 } else { Version::Http11 });
     info.upstream_timing.pool_ready_ns = Some(context.runtime.now().0.saturating_sub(info.start_ns));
     Ok(upstream)
 }
@@ -189,18 +194,25 @@ async fn connect(
     request: &Request,
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
-    http2: bool,
+    offer: Offer,
 ) -> Result<UpstreamConnection, ProxyError> {
     let Connection { context, timer, .. } = connection;
     let stats = cluster.stats();
     stream.info.upstream_timing.connect_start_ns = Some(context.runtime.now().0);
     stats.inc(ClusterStat::UpstreamRqPendingTotal);
     let pending = stats.active(ClusterStat::UpstreamRqPendingActive);
-    let id = context.next_id();
-    let outcome = if http2 {
-        unless_given_up(connection, request, pin!(pool::acquire(cluster, host, id))).await
-    } else {
-        unless_given_up(connection, request, pin!(pool::connect(cluster, host, timer, id))).await
+    let next_id = || context.next_id();
+    let outcome = match offer {
+        Offer::Http1 => {
+            let connecting = pin!(pool::connect(cluster, host, timer, next_id()));
+            unless_given_up(connection, request, connecting).await
+        }
+        // In recycled memory: the task is not to carry the size of what few do.
+        Offer::Http2 | Offer::Either => {
+            let connecting =
+                pin!(context.runtime.recycled(pool::negotiate(cluster, host, timer, offer, next_id)));
+            unless_given_up(connection, request, connecting).await
+        }
     };
     drop(pending);
     let outcome = outcome?;

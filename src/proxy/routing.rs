@@ -62,6 +62,8 @@ pub(super) struct Forward<'a> {
     pub(super) terminate_connect: Option<ConnectConfig>,
     /// Whether statistics count the request as internal.
     pub(super) origin: Origin,
+    /// Whether its upstream connection is one of the name that it gives to TLS.
+    pub(super) gives_name: bool,
 }
 
 /// Edits the request and decides.
@@ -321,6 +323,10 @@ fn forward<'a>(
         request.deadlines.idle = (!idle.is_zero()).then_some(idle);
     }
     request.deadlines.response = timeouts.per_try.into_iter().chain(timeouts.response).min();
+    let gives_name = cluster.config().request_names.is_some();
+    if gives_name {
+        name_by_header(&cluster, stream);
+    }
     let matched = Matched { choice: Some(choice), ..matched };
     let mut format = FormatContext::new(&stream.info, context.runtime.now().0, context.random());
     format.request = None;
@@ -342,6 +348,9 @@ fn forward<'a>(
     }
     let keep_original = !manager.router.suppress_envoy_headers;
     matched.route.rewrite(action, &mut stream.request, keep_original, &mut scratch.route);
+    if gives_name {
+        name_by_host(stream);
+    }
     if matched.virtual_host.include_request_attempt_count {
         stream.request.set(&headers::X_ENVOY_ATTEMPT_COUNT, b"1");
     }
@@ -353,7 +362,31 @@ fn forward<'a>(
         upstream_limit: timeouts.upstream.or(own).filter(|limit| !limit.is_zero()),
         terminate_connect,
         origin,
+        gives_name,
     })
+}
+
+/// The name for TLS by a header, as the request has it before the route changes it: as in Envoy.
+fn name_by_header(cluster: &Cluster, stream: &mut Stream) {
+    stream.info.upstream_server_name.clear();
+    let Some(header) = cluster.name_header() else { return };
+    let name = &mut stream.info.upstream_server_name;
+    for value in stream.request.get_all(header) {
+        if !name.is_empty() {
+            name.push(',');
+        }
+        name.push_str(std::str::from_utf8(value).unwrap_or_default());
+    }
+}
+
+/// The name for TLS by the host that the route gives to the request, unless a header had one; without a port.
+fn name_by_host(stream: &mut Stream) {
+    let Stream { request, info, scratch, .. } = stream;
+    scratch.clear();
+    let by_header = info.upstream_server_name.as_bytes();
+    scratch.extend_from_slice(if by_header.is_empty() { request.authority() } else { by_header });
+    let name = std::str::from_utf8(host::name(scratch)).unwrap_or_default();
+    set_text(&mut info.upstream_server_name, name);
 }
 
 /// Whether the request's upgrade or CONNECT may pass: the route's word, else the connection manager's. For a CONNECT

@@ -31,6 +31,7 @@ mod smuggling;
 mod soak;
 mod timeouts;
 mod tls;
+mod tls_names;
 mod tls_over_time;
 mod tunnels;
 mod upstream_failures;

@@ -136,6 +136,9 @@ on_each_backend! {
             }
         }
         assert!(upstream.seen().is_empty());
+        // Each was told by an alert, in time to be read.
+        let told = format!("listener.127.0.0.1_{}.ssl.connection_error", inner.port);
+        until("told", || inner.stat(&told) == 4);
         inner.end();
     }
 
@@ -146,18 +149,27 @@ on_each_backend! {
             .chain(&downstream_tls("require_client_certificate: true,", &common))
             .manager("forward_client_cert_details: SANITIZE_SET, set_current_client_cert_details: {dns: true}")
             .manager(&log(
-                "%DOWNSTREAM_TLS_VERSION% %REQUESTED_SERVER_NAME% from=%DOWNSTREAM_PEER_DNS_SAN% to=%DOWNSTREAM_LOCAL_DNS_SAN%",
+                "%DOWNSTREAM_TLS_VERSION% %REQUESTED_SERVER_NAME% from=%DOWNSTREAM_PEER_DNS_SAN% to=%DOWNSTREAM_LOCAL_DNS_SAN% \
+                 until=%DOWNSTREAM_PEER_CERT_V_END(%Y)% all=%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256%/%DOWNSTREAM_PEER_FINGERPRINT_256% \
+                 %DOWNSTREAM_PEER_CERT%",
             ))
             .arguments(&FLUSH);
         let inner = Proxy::start(io, &config);
         let own = format!("{}, {}", authority.shown("client.example"), authority.trusted());
-        let outer = Proxy::start(io, &protecting(inner.port, &own));
+        let upstream_log = log(
+            "%UPSTREAM_TLS_VERSION% %UPSTREAM_TLS_CIPHER% of=%UPSTREAM_PEER_DNS_SAN% by=%UPSTREAM_PEER_ISSUER% \
+             from=%UPSTREAM_PEER_CERT_V_START(%Y)% %UPSTREAM_PEER_CERT%",
+        );
+        let outer = Proxy::start(io, &protecting(inner.port, &own).manager(&upstream_log).arguments(&FLUSH));
         let mut client = outer.connect();
         assert_eq!(client.get("/").status(), 200);
+        outer.wait_for_log("TLSv1.2 ECDHE-ECDSA-AES");
+        outer.wait_for_log(&format!("of={NAME} by=CN=rcgen self signed cert from=1975 -----BEGIN%20CERTIFICATE-----"));
         let seen = upstream.seen().pop().unwrap().request;
         let told = seen.header("x-forwarded-client-cert").unwrap();
         assert!(told.contains("Hash=") && told.contains("DNS=client.example"), "{told}");
-        inner.wait_for_log(&format!("TLSv1.2 {NAME} from=client.example to={NAME}"));
+        inner.wait_for_log(&format!("TLSv1.2 {NAME} from=client.example to={NAME} until=4096 all="));
+        inner.wait_for_log("-----BEGIN%20CERTIFICATE-----");
         drop(client);
         outer.end();
 

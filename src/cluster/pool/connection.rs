@@ -8,7 +8,7 @@ use crate::base::clock::Now;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
 use crate::protocol::http2::Stream;
-use crate::protocol::tls::HandshakeFailure;
+use crate::protocol::tls::{HandshakeFailure, TlsFacts};
 use crate::protocol::transport::{Channel, Transport};
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
 
@@ -31,6 +31,8 @@ pub struct UpstreamConnection {
     lease: Option<Lease>,
     /// Our end, asked for once: every request's record names it.
     local: Option<SocketAddr>,
+    /// What is known of its TLS, if anybody writes it.
+    tls: Option<Rc<TlsFacts>>,
     cluster: Rc<Cluster>,
     host: Rc<Host>,
     id: u64,
@@ -55,6 +57,7 @@ impl UpstreamConnection {
         count_opened(cluster, host);
         Self {
             local,
+            tls: facts(&transport),
             channel: transport.into(),
             lease: None,
             cluster: Rc::clone(cluster),
@@ -78,6 +81,7 @@ impl UpstreamConnection {
     ) -> Self {
         Self {
             local: lease.local_address(),
+            tls: lease.tls().cloned(),
             channel: stream.into(),
             id: lease.id(),
             opened: lease.opened(),
@@ -119,6 +123,11 @@ impl UpstreamConnection {
     /// Our address.
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.local
+    }
+
+    /// What is known of its TLS; `None`: plain text, or nobody writes it.
+    pub fn tls(&self) -> Option<&Rc<TlsFacts>> {
+        self.tls.as_ref()
     }
 
     /// Whether it carried a request before the present one.
@@ -167,6 +176,11 @@ impl UpstreamConnection {
     pub fn cluster(&self) -> &Rc<Cluster> {
         &self.cluster
     }
+}
+
+/// What is known of a connection's TLS, if anybody writes it.
+pub(super) fn facts(transport: &Transport) -> Option<Rc<TlsFacts>> {
+    transport.tls().and_then(TlsFacts::of_upstream).map(Rc::new)
 }
 
 /// Counts a connection that is there.

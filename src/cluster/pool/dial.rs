@@ -1,18 +1,21 @@
 //! Opening a connection to a host, for pools of either kind: bound, bounded by `connect_timeout`, counted when it fails.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::connection::ConnectError;
+use crate::base::limits;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
-use crate::protocol::tls::{Endpoint, HandshakeFailure, TlsError, TlsStream, VerifyFailure};
+use crate::protocol::tls::{Alpn, Endpoint, HandshakeFailure, Offer, TlsError, TlsStream, VerifyFailure};
 use crate::protocol::transport::Transport;
-use crate::runtime::{Recycled, TcpStream, Timer};
+use crate::runtime::{Recycled, Runtime, TcpStream, Timer};
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
 
-/// Opens a connection. `http2`: as which it is counted if it fails.
+/// Opens a connection that will speak what is offered.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -20,7 +23,7 @@ pub(super) async fn dial(
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
     timer: &Timer,
-    http2: bool,
+    offer: Offer,
 ) -> Result<Transport, ConnectError> {
     let runtime = cluster.runtime();
     let begun = runtime.now();
@@ -36,15 +39,15 @@ pub(super) async fn dial(
             if source.is_some() && matches!(errno, libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EACCES) {
                 stats.inc(ClusterStat::BindErrors);
             }
-            count_failed(cluster, host, runtime.now().since(begun), false, http2);
+            count_failed(cluster, host, runtime.now().since(begun), false, offer);
             return Err(ConnectError::Failed(errno));
         }
         Err(_) => {
-            count_failed(cluster, host, runtime.now().since(begun), true, http2);
+            count_failed(cluster, host, runtime.now().since(begun), true, offer);
             return Err(ConnectError::Timeout);
         }
     };
-    let transport = match shake_hands(cluster, host, socket, http2) {
+    let transport = match shake_hands(cluster, host, socket, offer) {
         Protection::None(socket) => Transport::from(socket),
         Protection::Tls(handshake) => {
             // One limit for all of it, as in Envoy.
@@ -60,7 +63,7 @@ pub(super) async fn dial(
                 Ok(transport) => transport,
                 Err(error) => {
                     let timed_out = error == ConnectError::Timeout;
-                    count_failed(cluster, host, runtime.now().since(begun), timed_out, http2);
+                    count_failed(cluster, host, runtime.now().since(begun), timed_out, offer);
                     return Err(error);
                 }
             }
@@ -87,17 +90,23 @@ fn shake_hands<'a>(
     cluster: &'a Cluster,
     host: &Host,
     socket: TcpStream,
-    http2: bool,
+    offer: Offer,
 ) -> Protection<Recycled<impl Future<Output = Result<Transport, TlsError>> + use<'a>>> {
     let runtime = cluster.runtime();
     let Some(tls) = cluster.tls(host.socket()) else { return Protection::None(socket) };
     let (config, name) = host.with_hostname(|host_name| {
         let address = host.address().ip();
-        tls.connect(&Endpoint { address, host_name, http2, auto_sni: None, auto_san: None })
+        let (auto_sni, auto_san) = names(cluster, host);
+        tls.connect(&Endpoint { address, host_name, offer, auto_sni, auto_san })
     });
     let stream = TlsStream::client(runtime, socket, config, name, cluster.tls_meter().clone());
     Protection::Tls(runtime.recycled(async move {
-        poll_fn(|_| stream.poll_handshake()).await?;
+        if let Err(error) = poll_fn(|_| stream.poll_handshake()).await {
+            if !error.is_io() {
+                refuse(cluster.runtime(), stream);
+            }
+            return Err(error);
+        }
         if let Some(facts) = stream.facts() {
             let stats = cluster.stats();
             stats.inc(ClusterStat::SslHandshake);
@@ -110,6 +119,36 @@ fn shake_hands<'a>(
         }
         Ok(stream.into())
     }))
+}
+
+/// Lets the endpoint read why: its end is waited for, for a short time, in which a reset would destroy the alert. The request
+/// does not wait.
+fn refuse(runtime: &Runtime, stream: Box<TlsStream>) {
+    let handle = runtime.clone();
+    runtime.spawn_isolated(async move {
+        let timer = handle.timer();
+        let due = handle.now().after(Duration::from_millis(limits::TLS_REFUSAL_MS));
+        stream.shutdown_write();
+        poll_fn(|_| match stream.poll_rest() {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => timer.poll_at(due),
+        })
+        .await;
+    });
+}
+
+/// Server name, and name that the certificate must have, as requests want them. An address is no server name.
+fn names<'a>(cluster: &Cluster, host: &'a Host) -> (Option<&'a str>, Option<&'a str>) {
+    let (Some(names), Some(name)) = (&cluster.config().request_names, host.name()) else {
+        return (None, None);
+    };
+    let is_name = names.server_name && name.parse::<IpAddr>().is_err();
+    (is_name.then_some(name), names.subject_alt_name.then_some(name))
+}
+
+/// Whether both sides agreed on HTTP/2.
+pub(super) fn agreed_on_http2(transport: &Transport) -> bool {
+    transport.tls().and_then(TlsStream::facts).is_some_and(|facts| facts.alpn == Alpn::Http2)
 }
 
 fn count_handshake_failed(cluster: &Cluster, error: &TlsError) {
@@ -127,13 +166,18 @@ fn count_handshake_failed(cluster: &Cluster, error: &TlsError) {
 
 /// Counts a connection that was never there, as Envoy does: made, and gone at once; the
 /// request it was for failed.
-fn count_failed(cluster: &Cluster, host: &Host, lived: Duration, timed_out: bool, http2: bool) {
+fn count_failed(cluster: &Cluster, host: &Host, lived: Duration, timed_out: bool, offer: Offer) {
     let stats = cluster.stats();
     let side =
         if timed_out { ClusterStat::UpstreamCxDestroyLocal } else { ClusterStat::UpstreamCxDestroyRemote };
+    match offer {
+        Offer::Http1 => stats.inc(ClusterStat::UpstreamCxHttp1Total),
+        Offer::Http2 => stats.inc(ClusterStat::UpstreamCxHttp2Total),
+        // It has not become either.
+        Offer::Either => {}
+    }
     for counter in [
         ClusterStat::UpstreamCxTotal,
-        if http2 { ClusterStat::UpstreamCxHttp2Total } else { ClusterStat::UpstreamCxHttp1Total },
         ClusterStat::UpstreamCxConnectFail,
         ClusterStat::UpstreamCxDestroy,
         side,

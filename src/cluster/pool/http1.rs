@@ -12,6 +12,8 @@ use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
+use crate::protocol::tls::Offer;
+use crate::protocol::transport::Transport;
 use crate::runtime::Timer;
 use crate::telemetry::names::ClusterStat;
 
@@ -36,11 +38,26 @@ pub async fn connect(
     timer: &Timer,
     id: u64,
 ) -> Result<UpstreamConnection, ConnectError> {
-    let transport = dial(cluster, host, timer, false).await?;
-    let now = cluster.runtime().now();
-    let mut connection = UpstreamConnection::new(transport, cluster, host, id, now);
+    let transport = dial(cluster, host, timer, Offer::Http1).await?;
+    Ok(begin(transport, cluster, host, id))
+}
+
+/// Begins a request on a connection that is new.
+pub(super) fn begin(
+    transport: Transport,
+    cluster: &Rc<Cluster>,
+    host: &Rc<Host>,
+    id: u64,
+) -> UpstreamConnection {
+    let mut connection = UpstreamConnection::new(transport, cluster, host, id, cluster.runtime().now());
     connection.begin();
-    Ok(connection)
+    connection
+}
+
+/// Keeps a connection that is new for whoever wants it.
+pub(super) fn admit(transport: Transport, cluster: &Rc<Cluster>, host: &Rc<Host>, id: u64) {
+    let now = cluster.runtime().now();
+    keep(UpstreamConnection::new(transport, cluster, host, id, now), now);
 }
 
 /// Ends the request and keeps the connection if it may serve again.
@@ -50,7 +67,6 @@ pub fn checkin(mut connection: UpstreamConnection, now: Now) {
         return;
     }
     let cluster = Rc::clone(connection.cluster());
-    let host = Rc::clone(connection.host());
     let options = &cluster.config().common_http;
     if options.max_requests_per_connection.is_some_and(|max| connection.requests() >= max) {
         cluster.stats().inc(ClusterStat::UpstreamCxMaxRequests);
@@ -60,6 +76,12 @@ pub fn checkin(mut connection: UpstreamConnection, now: Now) {
         cluster.stats().inc(ClusterStat::UpstreamCxMaxDurationReached);
         return;
     }
+    keep(connection, now);
+}
+
+fn keep(mut connection: UpstreamConnection, now: Now) {
+    let (cluster, host) = (Rc::clone(connection.cluster()), Rc::clone(connection.host()));
+    let options = &cluster.config().common_http;
     // A panic may have left anything on the wire.
     if host.is_removed() || std::thread::panicking() || !is_quiet(&mut connection) {
         return;

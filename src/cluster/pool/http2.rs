@@ -10,8 +10,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::connection::{ConnectError, UpstreamConnection, count_opened};
-use super::dial::dial;
+use super::connection::{ConnectError, UpstreamConnection, count_opened, facts};
+use super::dial::{agreed_on_http2, dial};
+use super::http1;
 use crate::base::clock::Now;
 use crate::base::rng::Rng;
 use crate::cluster::host::Host;
@@ -19,6 +20,8 @@ use crate::cluster::local::Cluster;
 use crate::protocol::http2::guard::{Flood, Seen};
 use crate::protocol::http2::keepalive::{Action, Keepalive};
 use crate::protocol::http2::{ClientConnection, Requests, Settings, StreamError};
+use crate::protocol::tls::{Offer, TlsFacts};
+use crate::protocol::transport::Transport;
 use crate::runtime::TaskId;
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
 
@@ -34,6 +37,8 @@ pub struct SharedConnections {
     /// Dials that failed so far, and why the last did.
     failures: Cell<u64>,
     failure: Cell<Option<ConnectError>>,
+    /// What the endpoint chose last, where it has a choice, was HTTP/1.1: requests have connections of their own.
+    chose_http1: Cell<bool>,
 }
 
 /// A connection.
@@ -43,6 +48,8 @@ struct Shared {
     host: Rc<Host>,
     id: u64,
     local: Option<SocketAddr>,
+    /// What is known of its TLS, if anybody writes it.
+    tls: Option<Rc<TlsFacts>>,
     opened: Now,
     /// `None`: it takes no more.
     requests: RefCell<Option<Requests>>,
@@ -80,21 +87,34 @@ pub fn checkout_shared(cluster: &Rc<Cluster>, host: &Rc<Host>) -> Option<Upstrea
     Some(connection)
 }
 
-/// A stream of a connection, once there is one with room; `id`: of the connection, if one is dialed for it.
+/// A stream of a connection, once there is one with room; `id`: of the connection, if one is dialed for it. `None`, of an
+/// endpoint that has a choice: it speaks HTTP/1.1, and there is no connection to spare.
 ///
 /// # Errors
 /// The connection that was dialed for it failed.
-pub async fn acquire(
+pub(super) async fn acquire(
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
     id: u64,
-) -> Result<UpstreamConnection, ConnectError> {
+    offer: Offer,
+) -> Result<Option<UpstreamConnection>, ConnectError> {
     let pool = host.shared();
     let failures = pool.failures.get();
+    let mut has_waited = false;
     poll_fn(|_| {
         if let Some(connection) = checkout_shared(cluster, host) {
-            return Poll::Ready(Ok(connection));
+            return Poll::Ready(Ok(Some(connection)));
         }
+        if offer == Offer::Either {
+            // What was dialed for this one may have come to be HTTP/1.1.
+            if has_waited && let Some(connection) = http1::checkout(host) {
+                return Poll::Ready(Ok(Some(connection)));
+            }
+            if pool.chose_http1.get() {
+                return Poll::Ready(Ok(None));
+            }
+        }
+        has_waited = true;
         if pool.failures.get() > failures
             && let Some(failure) = pool.failure.get()
         {
@@ -110,14 +130,36 @@ pub async fn acquire(
         // One that has not said yet how many streams it takes may have room for all.
         let is_unsettled = |shared: &Rc<Shared>| !shared.settled.get();
         if !pool.open.borrow().iter().any(is_unsettled) && !pool.dialing.replace(true) {
-            runtime.spawn_isolated(serve(Rc::clone(cluster), Rc::clone(host), id));
+            runtime.spawn_isolated(serve(Rc::clone(cluster), Rc::clone(host), id, Origin::Dial(offer)));
         }
         Poll::Pending
     })
     .await
 }
 
+/// Takes a connection that came to be HTTP/2.
+pub(super) fn adopt(transport: Transport, cluster: &Rc<Cluster>, host: &Rc<Host>, id: u64) {
+    let pool = host.shared();
+    pool.chose_http1.set(false);
+    let is_first = !pool.dialing.replace(true);
+    let serving = serve(Rc::clone(cluster), Rc::clone(host), id, Origin::Connected { transport, is_first });
+    cluster.runtime().spawn_isolated(serving);
+}
+
+/// Where a connection comes from.
+enum Origin {
+    /// It is dialed.
+    Dial(Offer),
+    /// It is there. `is_first`: it stands for the one that is dialed.
+    Connected { transport: Transport, is_first: bool },
+}
+
 impl SharedConnections {
+    /// Whether there is none that takes requests.
+    pub(in crate::cluster) fn is_empty(&self) -> bool {
+        self.open.borrow().is_empty()
+    }
+
     fn wake(&self, cluster: &Cluster) {
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
         waiting.into_iter().for_each(|task| cluster.runtime().wake(task));
@@ -142,19 +184,27 @@ impl Drop for Dialing<'_> {
 }
 
 /// The life of a connection.
-async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64) {
+async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64, origin: Origin) {
     let runtime = cluster.runtime().clone();
     let timer = runtime.timer();
-    let dialing = Dialing(&cluster, &host);
+    let is_first = !matches!(origin, Origin::Connected { is_first: false, .. });
+    let dialing = is_first.then(|| Dialing(&cluster, &host));
     let fail = |error| {
         host.shared().failure.set(Some(error));
         host.shared().failures.set(host.shared().failures.get() + 1);
     };
-    let transport = match dial(&cluster, &host, &timer, true).await {
-        Ok(transport) => transport,
-        Err(error) => return fail(error),
+    let transport = match origin {
+        Origin::Connected { transport, .. } => transport,
+        Origin::Dial(offer) => match dial(&cluster, &host, &timer, offer).await {
+            Ok(transport) if offer == Offer::Either && !agreed_on_http2(&transport) => {
+                host.shared().chose_http1.set(true);
+                return http1::admit(transport, &cluster, &host, id);
+            }
+            Ok(transport) => transport,
+            Err(error) => return fail(error),
+        },
     };
-    let shared = Rc::new(Shared::new(&cluster, &host, id, transport.local_addr().ok(), runtime.now()));
+    let shared = Rc::new(Shared::new(&cluster, &host, id, &transport, runtime.now()));
     shared.task.set(runtime.current_task());
     let common = &cluster.config().common_http;
     let settings =
@@ -244,14 +294,15 @@ impl Drop for Listed<'_> {
 }
 
 impl Shared {
-    fn new(cluster: &Rc<Cluster>, host: &Rc<Host>, id: u64, local: Option<SocketAddr>, now: Now) -> Self {
+    fn new(cluster: &Rc<Cluster>, host: &Rc<Host>, id: u64, transport: &Transport, now: Now) -> Self {
         cluster.stats().inc(ClusterStat::UpstreamCxHttp2Total);
         count_opened(cluster, host);
         Self {
             cluster: Rc::clone(cluster),
             host: Rc::clone(host),
             id,
-            local,
+            local: transport.local_addr().ok(),
+            tls: facts(transport),
             opened: now,
             requests: RefCell::default(),
             task: Cell::new(TaskId::NONE),
@@ -280,6 +331,10 @@ impl Shared {
     fn retire_when_due(self: &Rc<Self>, timer: &crate::runtime::Timer, now: Now) {
         if self.requests.borrow().is_none() {
             return;
+        }
+        // It was dialed when its host was still there.
+        if self.host.is_removed() && self.served.get() > 0 && self.streams.get() == 0 {
+            return self.retire();
         }
         let options = &self.cluster.config().common_http;
         let passed = |due: Now| now >= due || timer.poll_at(due).is_ready();
@@ -328,6 +383,10 @@ impl Lease {
 
     pub(super) fn local_address(&self) -> Option<SocketAddr> {
         self.shared.local
+    }
+
+    pub(super) fn tls(&self) -> Option<&Rc<TlsFacts>> {
+        self.shared.tls.as_ref()
     }
 
     /// The peer takes no more requests on this connection.

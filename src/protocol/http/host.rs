@@ -18,6 +18,17 @@ pub fn without_port(host: &[u8]) -> &[u8] {
     &host[..port_start(host).unwrap_or(host.len())]
 }
 
+/// The name that a host is to TLS: without its port, an address without its brackets. Source: Envoy `parseAuthority`.
+pub fn name(host: &[u8]) -> &[u8] {
+    let name = match memchr::memrchr(b':', host) {
+        Some(colon) if host.last() != Some(&b']') => &host[..colon],
+        _ => host,
+    };
+    let inner = name.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]")).unwrap_or(name);
+    let is_address = std::str::from_utf8(inner).is_ok_and(|text| text.parse::<std::net::IpAddr>().is_ok());
+    if is_address { inner } else { name }
+}
+
 /// Cuts the trailing dot and the port from the request's host, as configured. `listener_port` is that of the address the
 /// connection came in on. Answers the port cut off, which a CONNECT needs back. Source: Envoy `strip_trailing_host_dot`,
 /// `strip_matching_host_port`, `strip_any_host_port`.
@@ -53,6 +64,23 @@ pub fn strip(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn name_of_a_host_is_without_port_and_an_address_without_brackets() {
+        for (host, expected) in [
+            ("a.example", "a.example"),
+            ("a.example:443", "a.example"),
+            ("10.0.0.1:443", "10.0.0.1"),
+            ("[::1]:443", "::1"),
+            ("[::1]", "::1"),
+            ("[x]", "[x]"),
+            ("", ""),
+            (":", ""),
+            ("[", "["),
+        ] {
+            assert_eq!(name(host.as_bytes()), expected.as_bytes(), "{host}");
+        }
+    }
 
     fn stripped(host: &str, trailing_dot: bool, port: StripPort) -> (String, Option<u32>) {
         let mut head = Head::new();

@@ -28,9 +28,20 @@ pub struct ClientTls {
     auto_sni_san_validation: bool,
 }
 
-/// For connections that will speak HTTP/1.1, and for those that will speak HTTP/2: they offer that where the configuration
-/// does not say what to offer. Source: Envoy `applicationProtocolFallback`.
-type PerProtocol = [Arc<ClientConfig>; 2];
+/// For connections of each kind of [`Offer`]: they offer that where the configuration does not say what to offer. Source:
+/// Envoy `applicationProtocolFallback`.
+type PerProtocol = [Arc<ClientConfig>; 3];
+
+/// What a connection may speak above TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// What the server chooses of the two, HTTP/2 rather.
+    Either,
+}
 
 /// Where a connection goes, and what the request says of it.
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +50,8 @@ pub struct Endpoint<'a> {
     pub address: IpAddr,
     /// Its host name; empty: it has none.
     pub host_name: &'a str,
-    /// What will be spoken: HTTP/2, or HTTP/1.1.
-    pub http2: bool,
+    /// What will be spoken.
+    pub offer: Offer,
     /// Server name that the request asks for. Envoy: `auto_sni`.
     pub auto_sni: Option<&'a str>,
     /// Name that the request asks the certificate to have. Envoy: `auto_san_validation`.
@@ -91,10 +102,10 @@ impl ClientTls {
                 Resumption::in_memory_sessions(usize::try_from(count).unwrap_or(usize::MAX).min(SESSIONS_MAX))
             }
         };
-        let plain = [&b"http/1.1"[..], b"h2"].map(|fallback| {
+        let plain = [&[&b"http/1.1"[..]][..], &[b"h2"], &[b"h2", b"http/1.1"]].map(|fallback| {
             let mut offering = compiled.clone();
             if offering.alpn_protocols.is_empty() {
-                offering.alpn_protocols.push(fallback.into());
+                offering.alpn_protocols.extend(fallback.iter().map(|protocol| protocol.to_vec()));
             }
             Arc::new(offering)
         });
@@ -121,9 +132,15 @@ impl ClientTls {
         let name = DnsName::try_from(text.to_owned()).ok().map(ServerName::DnsName);
         let is_sent = name.is_some();
         let name = name.unwrap_or_else(|| ServerName::IpAddress(endpoint.address.into()));
-        // Most connections share one of two configurations, and with it their sessions; the others have names of
+        // Most connections share one of a few configurations, and with it their sessions; the others have names of
         // their own to verify.
-        let of = |[http1, http2]: &PerProtocol| Arc::clone(if endpoint.http2 { http2 } else { http1 });
+        let of = |[http1, http2, either]: &PerProtocol| {
+            Arc::clone(match endpoint.offer {
+                Offer::Http1 => http1,
+                Offer::Http2 => http2,
+                Offer::Either => either,
+            })
+        };
         let plain = of(&self.plain);
         let with = |expected| variant(&plain, self.validator.clone(), expected, &self.algorithms);
         let config = match endpoint.auto_san {
@@ -197,7 +214,7 @@ mod tests {
     const HOST: Endpoint<'static> = Endpoint {
         address: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)),
         host_name: "host.example",
-        http2: false,
+        offer: Offer::Http1,
         auto_sni: None,
         auto_san: None,
     };
@@ -234,12 +251,15 @@ mod tests {
     #[test]
     fn protocol_spoken_is_offered_unless_the_configuration_says_what() {
         let offered =
-            |tls: &ClientTls, http2| tls.connect(&Endpoint { http2, ..HOST }).0.alpn_protocols.clone();
+            |tls: &ClientTls, offer| tls.connect(&Endpoint { offer, ..HOST }).0.alpn_protocols.clone();
         let tls = compile(|_| {}).unwrap();
-        assert_eq!(offered(&tls, false), [b"http/1.1".to_vec()]);
-        assert_eq!(offered(&tls, true), [b"h2".to_vec()]);
+        assert_eq!(offered(&tls, Offer::Http1), [b"http/1.1".to_vec()]);
+        assert_eq!(offered(&tls, Offer::Http2), [b"h2".to_vec()]);
+        assert_eq!(offered(&tls, Offer::Either), [b"h2".to_vec(), b"http/1.1".to_vec()]);
         let tls = compile(|config| config.common.alpn_protocols = vec!["x".into()]).unwrap();
-        assert_eq!((offered(&tls, false), offered(&tls, true)), (vec![b"x".to_vec()], vec![b"x".to_vec()]));
+        for offer in [Offer::Http1, Offer::Http2, Offer::Either] {
+            assert_eq!(offered(&tls, offer), [b"x".to_vec()]);
+        }
     }
 
     #[test]

@@ -2,10 +2,12 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 
-use super::{Certificate, params};
+use super::certificate::fixed;
+use super::{Alpn, Certificate, TlsStream, Wanted, params};
 
 /// Facts of one connection. Empty texts: unknown, or there is none.
 #[derive(Debug, Default)]
@@ -20,8 +22,6 @@ pub struct TlsFacts {
     pub server_name: Box<str>,
     /// Protocol that both agreed on.
     pub alpn: Box<str>,
-    /// Identifier of the session, in hexadecimal.
-    pub session_id: Box<str>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
     /// Certificate of this side.
@@ -40,6 +40,32 @@ pub struct PeerIdentity {
 }
 
 impl TlsFacts {
+    /// What is known of a connection once its handshake is complete; this side's certificate is not. `keep_chain` as for
+    /// [`PeerIdentity::of`].
+    pub fn of(stream: &TlsStream, keep_chain: bool) -> Self {
+        let peer = stream.with_peer_certificates(|shown| PeerIdentity::of(shown, keep_chain)).map(Box::new);
+        let Some(known) = stream.facts() else { return Self { peer, ..Self::default() } };
+        Self {
+            version: known.version,
+            cipher: known.cipher,
+            group: known.group,
+            server_name: known.server_name.clone().unwrap_or_default(),
+            alpn: match known.alpn {
+                Alpn::Http1 => "http/1.1".into(),
+                Alpn::Http2 => "h2".into(),
+                Alpn::None | Alpn::Other => Box::default(),
+            },
+            resumed: known.resumed,
+            local: None,
+            peer,
+        }
+    }
+
+    /// The same of an endpoint's, if anybody writes it.
+    pub fn of_upstream(stream: &TlsStream) -> Option<Self> {
+        Wanted::Upstream.is_noted().then(|| Self::of(stream, true))
+    }
+
     /// Envoy's name of a version.
     pub fn version_name(version: ProtocolVersion) -> &'static str {
         match version {
@@ -78,6 +104,21 @@ impl PeerIdentity {
     /// SHA-1 of the certificate in hexadecimal.
     pub fn fingerprint_1(&self) -> String {
         hex(&self.certificate.sha1)
+    }
+
+    /// SHA-256 of the whole chain's certificates, the peer's own first; nothing unless it was kept.
+    pub fn chain_sha256(&self) -> impl Iterator<Item = [u8; 32]> {
+        self.chain.iter().map(|der| fixed(digest(&SHA256, der).as_ref()))
+    }
+
+    /// SHA-1 of the whole chain's certificates; as above.
+    pub fn chain_sha1(&self) -> impl Iterator<Item = [u8; 20]> {
+        self.chain.iter().map(|der| fixed(digest(&SHA1_FOR_LEGACY_USE_ONLY, der).as_ref()))
+    }
+
+    /// The whole chain's certificates, as above. What cannot be read ends it.
+    pub fn chain(&self) -> impl Iterator<Item = Certificate> {
+        self.chain.iter().map_while(|der| Certificate::parse(der).ok())
     }
 
     /// The certificate as URL-encoded PEM; empty unless the chain was kept.
@@ -152,6 +193,10 @@ mod tests {
         let decoded = identity.url_encoded_pem().replace("%0A", "\n").replace("%20", " ").replace("%2B", "+");
         let decoded = decoded.replace("%2F", "/").replace("%3D", "=");
         assert_eq!(decoded, leaf.chain_pem.replace("\r\n", "\n"));
+        let digests: Vec<_> = identity.chain_sha256().collect();
+        assert_eq!((digests.len(), digests[0]), (2, identity.certificate.sha256));
+        assert_eq!(identity.chain_sha1().next(), Some(identity.certificate.sha1));
+        assert!(identity.chain().map(|read| read.subject).eq(["".to_owned(), "CN=ca".to_owned()]));
         assert!(identity.url_encoded_pem_chain().starts_with(&identity.url_encoded_pem()));
         assert!(PeerIdentity::of(&chain, false).unwrap().url_encoded_pem().is_empty());
         assert!(PeerIdentity::of(&[], true).is_none());

@@ -32,9 +32,10 @@ mod tests;
 mod tickets;
 mod validator;
 mod verifier;
+mod wanted;
 
 pub use certificate::Certificate;
-pub use client::{ClientTls, Endpoint};
+pub use client::{ClientTls, Endpoint, Offer};
 pub use error::TlsConfigError;
 pub use facts::{Alpn, Facts};
 pub use failure::HandshakeFailure;
@@ -46,3 +47,4 @@ pub use params::{Unknown, UnknownKind, unknown};
 pub use server::ServerTls;
 pub use session::Fault;
 pub use verifier::VerifyFailure;
+pub use wanted::Wanted;

@@ -9,7 +9,7 @@ use crate::config::tls::{
     CertificateValidation, CommonTls, DownstreamTls, Source, TlsCertificate, TlsParameters, TlsVersion,
     UpstreamTls,
 };
-use crate::protocol::tls::{ClientTls, Endpoint, Meter, ServerTls, TlsStream};
+use crate::protocol::tls::{ClientTls, Endpoint, Meter, Offer, ServerTls, TlsStream};
 use crate::protocol::transport::Transport;
 use crate::runtime::{Runtime, TcpStream};
 use crate::snapshot::Snapshot;
@@ -102,7 +102,7 @@ impl Tls {
     /// The client's side, its handshake yet to come.
     pub(super) fn connect(&self, runtime: &Runtime, socket: TcpStream) -> Transport {
         let address = socket.peer_addr().unwrap().ip();
-        let endpoint = Endpoint { address, host_name: "", http2: false, auto_sni: None, auto_san: None };
+        let endpoint = Endpoint { address, host_name: "", offer: Offer::Http1, auto_sni: None, auto_san: None };
         let (config, name) = self.client.connect(&endpoint);
         TlsStream::client(runtime, socket, config, name, Meter::default()).into()
     }

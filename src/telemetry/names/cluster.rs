@@ -58,6 +58,7 @@ super::metrics! {
         UpstreamCxMaxRequests Counter "upstream_cx_max_requests",
         UpstreamCxNoneHealthy Counter "upstream_cx_none_healthy",
         UpstreamCxOverflow Counter "upstream_cx_overflow",
+        UpstreamCxPoolOverflow Counter "upstream_cx_pool_overflow",
         UpstreamCxProtocolError Counter "upstream_cx_protocol_error",
         UpstreamCxRxBytesBuffered Gauge "upstream_cx_rx_bytes_buffered",
         UpstreamCxRxBytesTotal Counter "upstream_cx_rx_bytes_total",

@@ -7,13 +7,15 @@ use super::report::Class;
 use super::value::{json_object, type_name};
 use super::{dns, endpoint, http, http_filter, http2, socket, tls};
 use crate::config::cluster::{
-    CircuitBreakers, Cluster, CommonLbConfig, Discovery, LoadBalancingPolicy, LocalityMode, Thresholds,
+    CircuitBreakers, Cluster, CommonLbConfig, Discovery, LoadBalancingPolicy, LocalityMode, RequestNames,
+    Thresholds,
 };
 use crate::config::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
 use crate::config::http2::{Http2ProtocolOptions, UpstreamProtocol};
 use crate::config::listener::BUFFER_LIMIT_BYTES_DEFAULT;
-use crate::config::tls::TransportSocketMatch;
+use crate::config::tls::{TransportSocketMatch, UpstreamTls};
 use crate::control::xds::pb::{self, EnumName, Named};
+use crate::protocol::http::headers::HeaderName;
 use pb::cluster::{
     ClusterClusterDiscoveryTypeOneOf, ClusterClusterProtocolSelection,
     ClusterCommonLbConfigLocalityConfigSpecifierOneOf, ClusterDiscoveryType, ClusterLbConfigOneOf,
@@ -40,14 +42,13 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             lb_policy = "ROUND_ROBIN; others are not implemented yet", load_assignment, max_requests_per_connection,
             circuit_breakers, common_http_protocol_options, http_protocol_options,
             http2_protocol_options,
-            typed_extension_protocol_options = "HttpProtocolOptions with HTTP/1 and HTTP/2; HTTP/3 and AUTO are refused",
+            typed_extension_protocol_options = "HttpProtocolOptions with HTTP/1 and HTTP/2; HTTP/3 is refused",
             dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers,
             use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config, wait_for_warm_on_init,
             upstream_bind_config, common_lb_config, lb_config, transport_socket = "raw_buffer and TLS; others are refused",
             transport_socket_matches,
             metadata, protocol_selection, upstream_connection_options,
-            upstream_http_protocol_options = "without effect where there is no TLS, refused where there is",
-            load_balancing_policy = "RoundRobin; others are not implemented yet";
+            upstream_http_protocol_options = "without effect where there is no TLS", load_balancing_policy = "RoundRobin; others are not implemented yet";
         no_effect: cleanup_interval = "only ORIGINAL_DST clusters, which are refused, clean up",
             eds_cluster_config = "only EDS clusters, which are refused, read it",
             close_connections_on_host_health_failure = "no active health checks",
@@ -93,7 +94,7 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
     }
 
     let options = extension_options(at, typed_extension_protocol_options);
-    let HttpOptions { common, http1, http2, protocol, by_request } = options.unwrap_or_else(|| {
+    let HttpOptions { common, http1, http2, protocol, request_names } = options.unwrap_or_else(|| {
         let selection: ClusterClusterProtocolSelection =
             at.enumeration("protocol_selection", protocol_selection);
         let protocol = match selection {
@@ -109,7 +110,10 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             http1: http::http1(&at.field("http_protocol_options"), http_protocol_options).0,
             http2: http2::http2(&at.field("http2_protocol_options"), http2_protocol_options),
             protocol,
-            by_request: names_by_request(upstream_http_protocol_options),
+            request_names: request_names(
+                &at.field("upstream_http_protocol_options"),
+                upstream_http_protocol_options,
+            ),
         }
     });
     cluster.common_http = common;
@@ -126,12 +130,24 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
     }
     cluster.tls = transport_socket.and_then(|message| tls::upstream(&at.field("transport_socket"), message));
     cluster.transport_socket_matches = self::transport_socket_matches(at, transport_socket_matches);
-    let has_tls =
-        cluster.tls.is_some() || cluster.transport_socket_matches.iter().any(|socket| socket.tls.is_some());
-    if by_request && has_tls {
-        at.field("upstream_http_protocol_options")
-            .error("server names and certificates by the request's host are not implemented yet: set sni of the TLS context");
+    let sockets = || {
+        let others = cluster.transport_socket_matches.iter().map(|socket| socket.tls.as_deref());
+        std::iter::once(cluster.tls.as_deref()).chain(others)
+    };
+    if cluster.upstream_protocol == UpstreamProtocol::Negotiated && sockets().any(|tls| tls.is_none()) {
+        at.error("with auto_config every transport socket must be TLS: the protocol is chosen by ALPN");
     }
+    let request_names = request_names.filter(|_| sockets().flatten().next().is_some());
+    let proves_nothing =
+        |tls: &UpstreamTls| !tls.common.validation.as_ref().is_some_and(|it| it.trusts_somebody());
+    if request_names.as_ref().is_some_and(|names| names.subject_alt_name)
+        && sockets().flatten().any(proves_nothing)
+    {
+        at.field("upstream_http_protocol_options").field("auto_san_validation").error(
+            "names that nobody trusted vouches for prove nothing: set validation_context.trusted_ca of the TLS context",
+        );
+    }
+    cluster.request_names = request_names;
     if let Some(message) = upstream_connection_options {
         let at = &at.field("upstream_connection_options");
         classify!(at, message => pb::cluster::UpstreamConnectionOptions {
@@ -255,8 +271,8 @@ struct HttpOptions {
     http1: Http1ProtocolOptions,
     http2: Http2ProtocolOptions,
     protocol: UpstreamProtocol,
-    /// Server names or certificates by the request are asked for.
-    by_request: bool,
+    /// Names that requests give to TLS.
+    request_names: Option<RequestNames>,
 }
 
 /// What the cluster's `HttpProtocolOptions` say; `None` without them.
@@ -280,10 +296,9 @@ fn extension_options(
 }
 
 fn http_protocol_options(at: &At<'_>, message: pb::extensions::HttpProtocolOptions) -> HttpOptions {
-    const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.";
     classify!(at, message => pb::extensions::HttpProtocolOptions {
-        implemented: common_http_protocol_options, upstream_protocol_options = "HTTP/1 and HTTP/2; auto_config is refused",
-            upstream_http_protocol_options = "without effect where there is no TLS, refused where there is",
+        implemented: common_http_protocol_options, upstream_protocol_options = "HTTP/1 and HTTP/2; HTTP/3 is refused",
+            upstream_http_protocol_options = "without effect where there is no TLS",
             http_filters = "empty, or the upstream codec alone; others are refused";
         no_effect: header_validation_config = "headers are always validated",
             hash_policy = "no policy of this version hashes";
@@ -311,24 +326,44 @@ fn http_protocol_options(at: &At<'_>, message: pb::extensions::HttpProtocolOptio
             let http2 = http2::http2(&at.field("http2_protocol_options"), http2_protocol_options);
             (http1, http2, UpstreamProtocol::Downstream)
         }
-        Some(UpstreamOptions::AutoConfig(_)) => {
-            at.field("auto_config").found(Class::Refused, format!("{OPTIONS}auto_config"), "no TLS, no ALPN");
-            Default::default()
+        Some(UpstreamOptions::AutoConfig(message)) => {
+            let at = &at.field("auto_config");
+            classify!(at, message => pb::extensions::HttpProtocolOptionsAutoHttpConfig {
+                implemented: http_protocol_options, http2_protocol_options;
+                no_effect: alternate_protocols_cache_options = "only HTTP/3, which is refused, asks the cache";
+                refused: http3_protocol_options = "no QUIC";
+            });
+            let http1 = http::http1(&at.field("http_protocol_options"), http_protocol_options).0;
+            let http2 = http2::http2(&at.field("http2_protocol_options"), http2_protocol_options);
+            (http1, http2, UpstreamProtocol::Negotiated)
         }
         None => {
             at.error("one of explicit_http_config, use_downstream_protocol_config, auto_config must be set");
             Default::default()
         }
     };
-    let by_request = names_by_request(upstream_http_protocol_options);
-    HttpOptions { common, http1, http2, protocol, by_request }
+    let request_names =
+        request_names(&at.field("upstream_http_protocol_options"), upstream_http_protocol_options);
+    HttpOptions { common, http1, http2, protocol, request_names }
 }
 
-/// Whether the names of a connection are those of its request: connections of different names could not be shared.
-fn names_by_request(message: Option<pb::http::UpstreamHttpProtocolOptions>) -> bool {
-    let pb::http::UpstreamHttpProtocolOptions { auto_sni, auto_san_validation, override_auto_sni_header } =
-        message.unwrap_or_default();
-    auto_sni || auto_san_validation || !override_auto_sni_header.is_empty()
+/// The names that requests give to TLS; `None`: none.
+fn request_names(
+    at: &At<'_>,
+    message: Option<pb::http::UpstreamHttpProtocolOptions>,
+) -> Option<RequestNames> {
+    let message = message?;
+    classify!(at, message => pb::http::UpstreamHttpProtocolOptions {
+        implemented: auto_sni = "connections of at most 256 names are kept per endpoint and worker",
+            auto_san_validation, override_auto_sni_header;
+    });
+    let header = override_auto_sni_header;
+    if !header.is_empty() && HeaderName::parse(header.as_bytes()).is_none() {
+        at.field("override_auto_sni_header").error(format!("{header:?} is not a header name"));
+    }
+    let names =
+        RequestNames { server_name: auto_sni, subject_alt_name: auto_san_validation, header: header.into() };
+    (auto_sni || auto_san_validation).then_some(names)
 }
 
 fn explicit(

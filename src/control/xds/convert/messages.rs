@@ -45,6 +45,8 @@ messages!(
     pb::extensions::HttpProtocolOptions,
     pb::extensions::HttpProtocolOptionsExplicitHttpConfig,
     pb::extensions::HttpProtocolOptionsUseDownstreamHttpConfig,
+    pb::extensions::HttpProtocolOptionsAutoHttpConfig,
+    pb::http::UpstreamHttpProtocolOptions,
     pb::extensions::RoundRobin,
     pb::extensions::LocalityLbConfig,
     pb::extensions::DnsCluster,

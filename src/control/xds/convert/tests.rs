@@ -443,7 +443,7 @@ fn small_bootstraps_get_envoys_verdict() {
 fn every_classified_message_is_in_the_table() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/control/xds/convert");
     let mut uses = 0;
-    for folder in [folder.clone(), folder.join("route")] {
+    for folder in [folder.clone(), folder.join("route"), folder.join("tls")] {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_file() && !path.ends_with("fields.rs") && !path.ends_with("tests.rs") {

@@ -207,8 +207,8 @@ pub enum HttpProtocolOptionsUpstreamProtocolOptionsOneOf {
     ExplicitHttpConfig(HttpProtocolOptionsExplicitHttpConfig),
     #[prost(message, tag = "4")]
     UseDownstreamProtocolConfig(HttpProtocolOptionsUseDownstreamHttpConfig),
-    #[prost(bytes = "vec", tag = "5")]
-    AutoConfig(Vec<u8>),
+    #[prost(message, tag = "5")]
+    AutoConfig(HttpProtocolOptionsAutoHttpConfig),
 }
 
 /// `envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig`
@@ -244,6 +244,22 @@ pub struct HttpProtocolOptionsUseDownstreamHttpConfig {
 impl super::Named for HttpProtocolOptionsUseDownstreamHttpConfig {
     const NAME: &'static str =
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig";
+}
+
+/// `envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct HttpProtocolOptionsAutoHttpConfig {
+    #[prost(message, optional, tag = "1")]
+    pub http_protocol_options: Option<super::http::Http1ProtocolOptions>,
+    #[prost(message, optional, tag = "2")]
+    pub http2_protocol_options: Option<super::http::Http2ProtocolOptions>,
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub http3_protocol_options: Option<Vec<u8>>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub alternate_protocols_cache_options: Option<Vec<u8>>,
+}
+impl super::Named for HttpProtocolOptionsAutoHttpConfig {
+    const NAME: &'static str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig";
 }
 
 /// `envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig.FormatterTypeOnEnvoyHeaders`

@@ -41,7 +41,7 @@ fn handshake(
     let endpoint = Endpoint {
         address: "10.0.0.1".parse().unwrap(),
         host_name: "",
-        http2: false,
+        offer: super::super::Offer::Http1,
         auto_sni: None,
         auto_san: None,
     };

@@ -28,7 +28,7 @@ pub(super) fn route_action(at: &At<'_>, message: pb::route::RouteAction) -> Opti
             host_rewrite_specifier = "host_rewrite is refused", append_x_forwarded_host, timeout, idle_timeout,
             flush_timeout, max_grpc_timeout, grpc_timeout_offset, upgrade_configs, max_stream_duration;
         no_effect: metadata_match = "only subsets, which are refused, read it",
-            early_data_policy = "no TLS, so no early data",
+            early_data_policy = "TLS without early data (0-RTT): every request counts as late",
             rate_limits = "only the rate limit filter, which is refused, reads it",
             include_vh_rate_limits = "only the rate limit filter, which is refused, reads it",
             hash_policy = "no policy of this version hashes",

@@ -1,6 +1,10 @@
 //! TLS contexts from YAML to `config` types, and the mistakes in them with their paths.
+use super::validation::{base64, hex};
 use super::*;
 use crate::config::bootstrap::Bootstrap;
+use crate::config::cluster::RequestNames;
+use crate::config::http2::UpstreamProtocol;
+use crate::config::tls::TlsVersion;
 use crate::control::xds::convert::{Report, Unimplemented};
 use crate::control::xds::loader::{Format, Source as Text};
 use crate::control::xds::{LoadOptions, load_bootstrap};
@@ -270,4 +274,64 @@ fn digests_are_read_in_their_two_notations() {
     assert_eq!(base64("//////////////////////////////////////////8="), Some([255; 32]));
     assert_eq!(base64("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB="), None, "bits left over");
     assert_eq!(base64("AAAA"), None);
+}
+
+/// A further cluster, whose transport socket is given or not.
+fn cluster_with(socket: &str, protocol: &str, names: &str) -> String {
+    const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let socket = if socket.is_empty() {
+        String::new()
+    } else {
+        format!("transport_socket: {{name: t, typed_config: {{{TYPE}UpstreamTlsContext, {socket}}}}}, ")
+    };
+    format!(
+        "- {{name: other, {socket}typed_extension_protocol_options: {{{OPTIONS}: {{\"@type\": \
+         type.googleapis.com/{OPTIONS}, {protocol}, upstream_http_protocol_options: {{{names}}}}}}}}}"
+    )
+}
+
+#[test]
+fn names_of_requests_are_of_clusters_with_tls_and_need_somebody_trusted() {
+    const HTTP1: &str = "explicit_http_config: {http_protocol_options: {}}";
+    let trusted = format!(
+        "common_tls_context: {{validation_context: {{trusted_ca: {{inline_string: {:?}}}}}}}",
+        Authority::new("root").pem()
+    );
+    let names = |socket: &str, names: &str| {
+        let loaded = load("", "", &cluster_with(socket, HTTP1, names));
+        loaded.clusters.last().unwrap().request_names.clone()
+    };
+    let all = names(&trusted, "auto_sni: true, auto_san_validation: true, override_auto_sni_header: X-Name");
+    assert_eq!(
+        all,
+        Some(RequestNames { server_name: true, subject_alt_name: true, header: "X-Name".into() })
+    );
+    assert_eq!(names("", "auto_sni: true, auto_san_validation: true"), None, "no TLS");
+    assert_eq!(names(&trusted, "override_auto_sni_header: x-name"), None, "a header for nothing");
+    let untrusted = load_with(
+        Unimplemented::Refuse,
+        "",
+        "",
+        &cluster_with("sni: a", HTTP1, "auto_sni: true, auto_san_validation: true"),
+    );
+    let errors = untrusted.unwrap_err().errors.to_string();
+    assert!(errors.contains("auto_san_validation: names that nobody trusted"), "{errors}");
+    let header = cluster_with(&trusted, HTTP1, "auto_sni: true, override_auto_sni_header: 'a b'");
+    let errors = load_with(Unimplemented::Refuse, "", "", &header).unwrap_err().errors.to_string();
+    assert!(errors.contains("override_auto_sni_header: \"a b\" cannot stand in a header name"), "{errors}");
+}
+
+#[test]
+fn protocol_by_alpn_needs_tls() {
+    let auto = |socket: &str| {
+        let more =
+            cluster_with(socket, "auto_config: {http2_protocol_options: {max_concurrent_streams: 7}}", "");
+        load_with(Unimplemented::Refuse, "", "", &more)
+    };
+    let (bootstrap, _) = auto("sni: a").map_err(|report| report.errors.to_string()).unwrap();
+    let cluster = bootstrap.clusters.last().unwrap();
+    assert_eq!(cluster.upstream_protocol, UpstreamProtocol::Negotiated);
+    assert_eq!(cluster.http2.max_concurrent_streams, 7);
+    let errors = auto("").unwrap_err().errors.to_string();
+    assert!(errors.contains("with auto_config every transport socket must be TLS"), "{errors}");
 }
