@@ -194,7 +194,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// last part that ends in none of them.
 pub fn build_version() -> String {
     let build = if cfg!(debug_assertions) { "DEBUG" } else { "RELEASE" };
-    format!("{REVISION}/{VERSION}/Clean/{build}/NoTLS")
+    format!("{REVISION}/{VERSION}/Clean/{build}/AWS-LC")
 }
 
 impl Options {
@@ -454,7 +454,7 @@ mod tests {
         let build = &line[line.find("version:").unwrap()..];
         let build = build.trim_matches(|c| "version:".contains(c)).trim_matches(' ');
         let parts: Vec<_> = build.split('/').collect();
-        assert_eq!((parts.len(), parts[1], parts[4]), (5, VERSION, "NoTLS"));
+        assert_eq!((parts.len(), parts[1], parts[4]), (5, VERSION, "AWS-LC"));
     }
 
     #[test]

@@ -325,7 +325,10 @@ impl Connection {
         let limit = wire::watermark(self.listener.config.per_connection_buffer_limit_bytes);
         match &self.bearer {
             Bearer::Socket { .. } => limit,
-            Bearer::Connection(shared) => shared.watermark(limit),
+            Bearer::Connection(shared) => {
+                let queued = self.channel.stream().map_or(0, |stream| stream.queued_on_connection());
+                shared.watermark(limit, queued)
+            }
         }
     }
 

@@ -223,6 +223,14 @@ fn fail(connection: &Connection, stream: &mut Stream, error: ProxyError) {
             if error.status() == Some(431) {
                 stats.inc(HttpStat::DownstreamRqTooLarge);
             }
+            if let Some(shared) = connection.shared() {
+                if error.status() == Some(431) {
+                    connection.context.server.inc(ServerStat::Http2HeaderOverflow);
+                }
+                if matches!(error, ProxyError::RequestBody(_)) {
+                    shared.ended_by_client(&connection.context.runtime, Now(stream.info.start_ns));
+                }
+            }
         }
         ProxyError::DownstreamClosed => {
             connection.closed_by_peer.set(true);

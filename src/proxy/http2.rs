@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::downstream::{self, After, Connection};
-use super::error::ProxyError;
 use super::http;
 use crate::base::clock::Now;
 use crate::base::limits;
@@ -25,7 +24,10 @@ use crate::telemetry::names::{HttpStat, ServerStat};
 
 /// What tells the preface from every request of HTTP/1.
 const PREFACE_SIGN: &[u8] = b"PRI * HTTP/2";
-/// Streams before the share of those that the client reset counts. Source: Envoy
+/// Bytes of all streams that wait for the client, whatever the configured limit is. Reason: the kernel has buffers of its
+/// own, so that more makes nothing faster, and a client with windows of zero makes every connection wait with so much.
+const QUEUED_BYTES_MAX: usize = 512 * 1024;
+/// Streams before the share of those that end by the client's doing counts. Source: Envoy
 /// `overload.premature_reset_total_stream_count`.
 const RESETS_COUNT_FROM: u32 = 500;
 /// A stream that lives shorter than this, in nanoseconds, and is reset, is reset prematurely. Source: Envoy
@@ -39,7 +41,7 @@ pub(super) struct Shared {
     /// Streams that are served.
     active: Cell<u32>,
     idle_since: Cell<Now>,
-    /// Streams so far, and those of them that the client reset before they could be answered.
+    /// Streams so far, and those of them that ended by the client's doing before they could be answered.
     streams: Cell<u32>,
     premature: Cell<u32>,
     /// The connection is to end in order.
@@ -47,10 +49,16 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Bytes that may wait for the client on one stream, of so many on the whole connection.
-    pub(super) fn watermark(&self, limit: usize) -> usize {
+    /// Bytes that may wait for the client on one stream, of so many on the whole connection, where so many wait already: a
+    /// share, and once there are too many, what one read brings. That much each stream gets: a client may open one's window
+    /// and no other's.
+    pub(super) fn watermark(&self, limit: usize, queued: usize) -> usize {
+        let limit = limit.min(QUEUED_BYTES_MAX);
+        if queued >= limit {
+            return 0;
+        }
         let share = limit / self.active.get().max(1) as usize;
-        limit.min(share.max(limits::SMALL_CHUNK_BYTES))
+        share.min(limits::LARGE_CHUNK_BYTES)
     }
 
     /// Has the connection end in order.
@@ -66,6 +74,17 @@ impl Shared {
         if self.active.get() == 0 {
             self.idle_since.set(runtime.now());
             runtime.wake(self.task);
+        }
+    }
+
+    /// A request that began at `begun` ended for the client's doing, before it could be answered: the client has reset it,
+    /// or made us do so ("MadeYouReset").
+    pub(super) fn ended_by_client(&self, runtime: &Runtime, begun: Now) {
+        if runtime.now().0.saturating_sub(begun.0) < PREMATURE_NS {
+            self.premature.set(self.premature.get().saturating_add(1));
+            if self.resets_too_much() {
+                runtime.wake(self.task);
+            }
         }
     }
 
@@ -256,7 +275,8 @@ pub(super) async fn serve(connection: &Connection) -> bool {
             Flood::WindowUpdate => ServerStat::Http2InboundWindowUpdateFramesFlood,
             Flood::Control => ServerStat::Http2OutboundControlFlood,
         });
-        return false;
+        // It was told; closing on its unread frames would take that back.
+        return true;
     }
     match ended {
         None => true,
@@ -292,12 +312,10 @@ fn begin(connection: &Connection, shared: &Rc<Shared>, head: Incoming, stream: S
             }
             After::Abort | After::Reset => connection.channel.set_reset_on_close(),
         }
-        let reset = after == After::Reset && connection.gone() == ProxyError::DownstreamReset;
-        if reset && runtime.now().0 - begun.0 < PREMATURE_NS {
-            shared.premature.set(shared.premature.get() + 1);
-            if shared.resets_too_much() {
-                runtime.wake(shared.task);
-            }
+        let broken = connection.channel.stream().and_then(|stream| stream.broken());
+        let by_client = matches!(broken, Some(StreamError::Reset(_) | StreamError::Protocol));
+        if by_client && after == After::Reset {
+            shared.ended_by_client(runtime, begun);
         }
     });
 }
@@ -310,5 +328,6 @@ fn count_seen(connection: &Connection, counted: &mut Seen, seen: Seen) {
     server.add(ServerStat::Http2RxReset, seen.resets_received - counted.resets_received);
     server.add(ServerStat::Http2TxReset, seen.resets_sent - counted.resets_sent);
     server.add(ServerStat::Http2GoawaySent, seen.goaways_sent - counted.goaways_sent);
+    server.add(ServerStat::Http2HeaderOverflow, seen.head_overflows - counted.head_overflows);
     *counted = seen;
 }

@@ -337,6 +337,7 @@ async fn attempt(
         state: Download::Head(HeadReader::response()),
         upload_broken: false,
         response_begun: false,
+        interim_bytes_left: cluster.common_http.max_response_headers_kb.saturating_mul(1024),
     };
     let outcome = poll_fn(|_| exchange.poll()).await;
     let begun = exchange.response_begun;

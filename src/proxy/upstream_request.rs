@@ -18,6 +18,7 @@ use crate::base::clock::Now;
 use crate::cluster::pool::UpstreamConnection;
 use crate::filter::http::Direction;
 use crate::protocol::http::body::BodyLength;
+use crate::protocol::http::error::HeadError;
 use crate::protocol::http::headers;
 use crate::protocol::http1::framing::{MethodKind, ResponseKind, ResponseMeta};
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
@@ -42,7 +43,13 @@ pub(super) struct Exchange<'a> {
     pub(super) upload_broken: bool,
     /// Bytes of response arrived: a retry could answer twice.
     pub(super) response_begun: bool,
+    /// Bytes of interim heads that are still taken: all together as many as one head may have, and each costs
+    /// [`INTERIM_BYTES_MIN`] at least. Nothing else bounds them: they pass without regard to windows and queues.
+    pub(super) interim_bytes_left: u32,
 }
+
+/// What an interim head costs at least, in bytes. Reason: with the default of 80 KiB that is 320 of them.
+const INTERIM_BYTES_MIN: u32 = 256;
 
 /// How far the response is.
 #[derive(Debug)]
@@ -221,7 +228,11 @@ impl Exchange<'_> {
         let meta = match received {
             Poll::Ready(Ok(meta)) => meta,
             Poll::Ready(Err(StreamError::Head(error))) => {
-                self.upstream.cluster().stats().inc(ClusterStat::Http2RxMessagingError);
+                let stats = self.upstream.cluster().stats();
+                stats.inc(ClusterStat::Http2RxMessagingError);
+                if error.status() == 431 {
+                    stats.inc(ClusterStat::Http2HeaderOverflow);
+                }
                 return Poll::Ready(Err(self.refused(error)));
             }
             Poll::Ready(Err(error)) => return Poll::Ready(Err(self.stream_broke(error, false))),
@@ -262,6 +273,11 @@ impl Exchange<'_> {
         }
         match meta.kind {
             ResponseKind::Interim => {
+                let bytes = u32::try_from(self.stream.response.text_bytes()).unwrap_or(u32::MAX);
+                match self.interim_bytes_left.checked_sub(bytes.max(INTERIM_BYTES_MIN)) {
+                    Some(left) => self.interim_bytes_left = left,
+                    None => return Poll::Ready(Err(self.refused(HeadError::TooLarge))),
+                }
                 let forward = self.request.client_is_11
                     && (self.stream.response.status() != 100
                         || self.connection.chain.manager.config.proxy_100_continue);
@@ -385,7 +401,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn refused(&self, error: crate::protocol::http::error::HeadError) -> ProxyError {
+    fn refused(&self, error: HeadError) -> ProxyError {
         self.upstream.cluster().stats().inc(ClusterStat::UpstreamCxProtocolError);
         ProxyError::ResponseHead(error)
     }

@@ -11,6 +11,9 @@ fn to_http2(upstream: &Http2Upstream) -> Config {
     Config::to(upstream.port).cluster(TO_HTTP2)
 }
 
+/// ENHANCE_YOUR_CALM.
+const CALM: u32 = 11;
+
 fn trailers() -> HeaderMap {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", "42".parse().unwrap());
@@ -181,11 +184,144 @@ on_each_backend! {
                 }
             }
             until(stat, || proxy.stat(stat) == 1);
+            assert_eq!(raw.goaway(), Some(CALM), "{stat}");
         };
         flood("http2.inbound_empty_frames_flood", &|raw| raw.frame(0, 0, 1, &[]));
         flood("http2.inbound_priority_frames_flood", &|raw| raw.frame(2, 0, 1, &[0, 0, 0, 0, 7]));
         flood("http2.inbound_window_update_frames_flood", &|raw| raw.frame(8, 0, 0, &[0, 0, 0, 1]));
         flood("http2.outbound_control_flood", &|raw| raw.frame(6, 0, 0, &[0; 8]));
+        assert_eq!(proxy.stat("http2.goaway_sent"), 4);
+        proxy.end();
+    }
+
+    fn floods_of_the_endpoint_end_its_connection_and_are_counted(io) {
+        let flood = |stat: &str, frame: fn(&mut RawHttp2) -> bool| {
+            let upstream = RawHttp2::upstream(move |raw| while frame(raw) {});
+            let proxy = Proxy::start(io, &Config::to(upstream).cluster(TO_HTTP2));
+            let answer = proxy.connect().get("/");
+            assert!(matches!(answer.status(), 502 | 503), "{}", answer.status());
+            until(stat, || proxy.stat(&format!("cluster.upstream.{stat}")) > 0);
+            proxy.end();
+        };
+        flood("http2.inbound_empty_frames_flood", |raw| raw.write(&[0, 0, 0, 0, 0, 0, 0, 0, 1].repeat(100)));
+        flood("http2.inbound_priority_frames_flood", |raw| raw.frame(2, 0, 1, &[0, 0, 0, 0, 7]));
+        flood("http2.inbound_window_update_frames_flood", |raw| raw.frame(8, 0, 0, &[0, 0, 0, 1]));
+        flood("http2.outbound_control_flood", |raw| raw.frame(6, 0, 0, &[0; 8]));
+    }
+
+    fn heads_without_end_end_the_connection_and_are_counted(io) {
+        let upstream = Upstream::start(|peer| while peer.request().is_some() { peer.send(ok(b"hello")) });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut raw = RawHttp2::connect(proxy.port);
+        raw.get(1, 1);
+        for _ in 0..100 {
+            // A field of a name and a value of one byte.
+            raw.frame(9, 0, 1, &[0, 1, b'x', 1, b'y']);
+        }
+        assert_eq!(raw.goaway(), Some(CALM));
+        assert_eq!(proxy.stat("http2.header_overflow"), 1);
+        // One large field in the table, and as many references to it as a frame holds.
+        let mut raw = RawHttp2::connect(proxy.port);
+        let get = &[0x82, 0x86, 0x84, 0x41, 1, b'a'][..];
+        let large = [&[0x40, 1, b'x', 0x7f, 0xa1, 0x1e][..], &[b'y'; 4000]].concat();
+        raw.frame(1, 5, 1, &[get, &large].concat());
+        raw.frame(1, 5, 3, &[get, &[0xbe; 16_000]].concat());
+        assert_eq!(raw.goaway(), Some(CALM));
+        assert_eq!(proxy.stat("http2.header_overflow"), 2);
+        assert_eq!(Http2Client::connect(proxy.port).get("/").status, 200);
+        proxy.end();
+    }
+
+    fn streams_that_the_client_makes_us_reset_end_the_connection(io) {
+        let upstream = Upstream::start(|peer| while peer.request().is_some() {});
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut raw = RawHttp2::connect(proxy.port);
+        for n in 0..1000 {
+            // A window beyond what there can be is an error of the stream alone.
+            let sent = raw.get(2 * n + 1, 5) && raw.frame(8, 0, 2 * n + 1, &[0x7f, 0xff, 0xff, 0xff]);
+            if !sent {
+                break;
+            }
+        }
+        assert_eq!(raw.goaway(), Some(CALM));
+        assert_eq!(proxy.stat("http2.goaway_sent"), 1);
+        assert_eq!(proxy.stat("http.test.downstream_cx_protocol_error"), 1);
+        proxy.end();
+    }
+
+    fn bodies_refused_on_their_way_count_like_resets(io) {
+        let upstream = Upstream::start(|peer| while peer.request().is_some() {});
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut raw = RawHttp2::connect(proxy.port);
+        let mut code = None;
+        for n in 0..600 {
+            // :method POST; then a trailer whose value HTTP/1.1 could not carry.
+            raw.frame(1, 4, 2 * n + 1, &[0x83, 0x86, 0x84, 0x41, 1, b'a']);
+            raw.frame(1, 5, 2 * n + 1, &[0, 1, b'x', 2, b' ', b'y']);
+            // One at a time, so that each is refused for itself.
+            while let Some(frame) = raw.read() {
+                if frame.kind == 7 {
+                    code = frame.payload.get(4..8).map(|bytes| bytes[3]);
+                }
+                if frame.stream == 2 * n + 1 && frame.flags & 1 != 0 {
+                    break;
+                }
+            }
+            if code.is_some() {
+                break;
+            }
+        }
+        assert_eq!(code.map(u32::from).or_else(|| raw.goaway()), Some(CALM));
+        assert_eq!(proxy.stat("http.test.downstream_rq_too_many_premature_resets"), 1);
+        proxy.end();
+    }
+
+    fn streams_without_windows_stop_their_endpoints_and_not_each_other(io) {
+        const STREAMS: u32 = 400;
+        let answer = ok(&vec![b'x'; 1 << 20]);
+        let upstream = Upstream::start(move |peer| {
+            while peer.request().is_some() {
+                let _ = peer.try_send(&answer);
+            }
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut raw = RawHttp2::connect(proxy.port);
+        // SETTINGS_INITIAL_WINDOW_SIZE of zero.
+        raw.frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        for n in 0..STREAMS {
+            raw.get(2 * n + 1, 5);
+        }
+        let paused = "cluster.upstream.upstream_flow_control_paused_reading_total";
+        until("all pause", || proxy.stat(paused) >= u64::from(STREAMS));
+        let mut heads = 0;
+        while heads < STREAMS {
+            let frame = raw.read().expect("the connection lives");
+            assert_ne!(frame.kind, 0, "DATA without a window");
+            heads += u32::from(frame.kind == 1);
+        }
+        // The last one's window alone is opened: it gets its bytes.
+        raw.frame(8, 0, 2 * STREAMS - 1, &[0, 0, 0x10, 0]);
+        let data = std::iter::from_fn(|| raw.read()).find(|frame| frame.kind == 0).unwrap();
+        assert_eq!((data.stream, data.payload.first()), (2 * STREAMS - 1, Some(&b'x')));
+        drop(raw);
+        proxy.end();
+    }
+
+    fn interim_responses_without_end_are_refused(io) {
+        let upstream = Upstream::start(|peer| {
+            while peer.request().is_some() {
+                let early = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(1000);
+                let _ = peer.try_send(early);
+            }
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut raw = RawHttp2::connect(proxy.port);
+        raw.get(1, 5);
+        let frames = std::iter::from_fn(|| raw.read()).filter(|frame| frame.stream == 1);
+        let heads = frames.take_while(|frame| frame.flags & 1 == 0).filter(|frame| frame.kind == 1).count();
+        assert!((300..340).contains(&heads), "{heads} heads before the end");
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_protocol_error"), 1);
+        drop(raw);
         proxy.end();
     }
 

@@ -280,6 +280,7 @@ fn count_seen(cluster: &Cluster, counted: &mut Seen, seen: Seen) {
     stats.add(ClusterStat::Http2RxReset, seen.resets_received - counted.resets_received);
     stats.add(ClusterStat::Http2TxReset, seen.resets_sent - counted.resets_sent);
     stats.add(ClusterStat::Http2GoawaySent, seen.goaways_sent - counted.goaways_sent);
+    stats.add(ClusterStat::Http2HeaderOverflow, seen.head_overflows - counted.head_overflows);
     *counted = seen;
 }
 

@@ -47,7 +47,7 @@ impl AdminState for Root {
             restart_epoch: 2,
             restart_generation: 3,
             hot_restart_version: "ringway.1".into(),
-            version: "abcdef0123/0.1.0/Clean/DEBUG/NoTLS".into(),
+            version: "abcdef0123/0.1.0/Clean/DEBUG/AWS-LC".into(),
             command_line_options: json!({ "concurrency": 2 }),
             node: json!({ "id": "n1" }),
             io_backend: "epoll".into(),

@@ -7,13 +7,13 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use h2::{Ping, PingPong, Reason, client, server};
 use http::request;
 
 use super::guard::{Flood, Limits, Seen};
 use super::head;
 use super::io::{Io, Watch};
+use super::outgoing::{Outgoing, Piece};
 use super::stream::{Stream, StreamError};
 use crate::config::http2::Http2ProtocolOptions;
 use crate::protocol::http::error::HeadError;
@@ -117,7 +117,8 @@ pub struct ServerConnection<'a> {
     waker: Waker,
     watch: Watch,
     pings: Option<PingPong>,
-    inner: server::Connection<Io<&'a Transport>, Bytes>,
+    outgoing: Outgoing,
+    inner: server::Connection<Io<&'a Transport>, Piece>,
 }
 
 impl<'a> ServerConnection<'a> {
@@ -147,20 +148,29 @@ impl<'a> ServerConnection<'a> {
         if settings.allow_connect {
             builder.enable_connect_protocol();
         }
-        let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
+        let mut handshake = pin!(builder.handshake::<_, Piece>(io));
         let opened = poll_fn(|_| handshake.as_mut().poll(&mut Context::from_waker(&waker))).await;
         let mut inner = opened.map_err(|error| StreamError::of(&error))?;
-        Ok(Self { runtime: runtime.clone(), pings: inner.ping_pong(), waker, watch, inner })
+        Ok(Self {
+            runtime: runtime.clone(),
+            pings: inner.ping_pong(),
+            waker,
+            watch,
+            outgoing: Outgoing::default(),
+            inner,
+        })
     }
 
     /// The next thing that happens. While this is polled, frames move.
     pub fn poll(&mut self) -> Poll<ServerEvent> {
         let context = &mut Context::from_waker(&self.waker);
-        match self.inner.poll_accept(context) {
+        let accepted = self.inner.poll_accept(context);
+        self.outgoing.give_turns(&self.runtime);
+        match accepted {
             Poll::Ready(Some(Ok((request, respond)))) => {
                 let (parts, body) = request.into_parts();
                 let ended = body.is_end_stream();
-                let stream = Stream::server(&self.runtime, respond, body);
+                let stream = Stream::server(&self.runtime, &self.outgoing, respond, body);
                 Poll::Ready(ServerEvent::Request(Incoming { parts, ended }, stream))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -208,14 +218,17 @@ pub struct ClientConnection {
     waker: Waker,
     watch: Watch,
     pings: Option<PingPong>,
-    inner: client::Connection<Io<Transport>, Bytes>,
+    runtime: Runtime,
+    outgoing: Outgoing,
+    inner: client::Connection<Io<Transport>, Piece>,
 }
 
 /// Makes requests on a connection.
 #[derive(Clone)]
 pub struct Requests {
     runtime: Runtime,
-    inner: client::SendRequest<Bytes>,
+    outgoing: Outgoing,
+    inner: client::SendRequest<Piece>,
 }
 
 impl ClientConnection {
@@ -245,16 +258,19 @@ impl ClientConnection {
             .max_concurrent_reset_streams(RESETS_REMEMBERED)
             .max_local_error_reset_streams(None)
             .max_send_buffer_size(SEND_BUFFER_BYTES);
-        let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
+        let mut handshake = pin!(builder.handshake::<_, Piece>(io));
         let opened = poll_fn(|_| handshake.as_mut().poll(&mut Context::from_waker(&waker))).await;
         let (requests, mut inner) = opened.map_err(|error| StreamError::of(&error))?;
-        let requests = Requests { runtime: runtime.clone(), inner: requests };
-        Ok((requests, Self { pings: inner.ping_pong(), waker, watch, inner }))
+        let (runtime, outgoing) = (runtime.clone(), Outgoing::default());
+        let requests = Requests { runtime: runtime.clone(), outgoing: outgoing.clone(), inner: requests };
+        Ok((requests, Self { pings: inner.ping_pong(), waker, watch, runtime, outgoing, inner }))
     }
 
     /// Ready when the connection is over; `None`: in order. While this is polled, frames move.
     pub fn poll(&mut self) -> Poll<Option<StreamError>> {
-        Pin::new(&mut self.inner).poll(&mut Context::from_waker(&self.waker)).map(|ended| {
+        let polled = Pin::new(&mut self.inner).poll(&mut Context::from_waker(&self.waker));
+        self.outgoing.give_turns(&self.runtime);
+        polled.map(|ended| {
             let error = ended.err()?;
             log::debug!("connection to an endpoint broke: {}", head::describe(&error));
             Some(StreamError::of(&error))
@@ -289,7 +305,7 @@ fn poll_pong(pings: Option<&mut PingPong>, waker: &Waker) -> Poll<()> {
 impl Requests {
     /// A stream whose request is yet to be sent.
     pub fn stream(&self) -> Stream {
-        Stream::client(&self.runtime, self.inner.clone())
+        Stream::client(&self.runtime, &self.outgoing, self.inner.clone())
     }
 
     /// Streams that the peer takes at a time, as far as it has said.

@@ -21,6 +21,14 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
+/// Source: RFC 9113 section 7.
+const COMPRESSION_ERROR: u8 = 9;
+const ENHANCE_YOUR_CALM: u8 = 11;
+/// How the codec begins what it says of connections that it ends for the size of a head.
+const OVERFLOWS: [&[u8]; 2] = [b"header_list_way_too_large", b"too_many_continuations"];
+
+/// Bytes of the frame that tells a peer why its connection ends.
+pub const GOAWAY_BYTES: usize = FRAME_HEADER_BYTES + 8;
 
 /// Limits of one connection. Source: Envoy `core.v3.Http2ProtocolOptions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +57,13 @@ pub enum Flood {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     pub bytes_received: u64,
+    pub frames_received: u64,
     pub bytes_sent: u64,
     pub resets_received: u64,
     pub resets_sent: u64,
     pub goaways_sent: u64,
+    /// Those of them for a head that is larger than any that is read.
+    pub head_overflows: u64,
     /// SETTINGS, acknowledgements included.
     pub settings_received: u64,
     /// Requests begun, by either side.
@@ -63,6 +74,7 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Guard {
     limits: Limits,
+    is_server: bool,
     inbound: Scanner,
     outbound: Scanner,
     seen: Seen,
@@ -103,6 +115,7 @@ impl Guard {
         };
         Self {
             limits,
+            is_server,
             inbound: preface(is_server),
             outbound: preface(!is_server),
             seen: Seen::default(),
@@ -128,6 +141,7 @@ impl Guard {
     pub fn received(&mut self, mut bytes: &[u8], now: Now) -> Result<(), Flood> {
         self.seen.bytes_received += bytes.len() as u64;
         while let Some(frame) = self.inbound.next(&mut bytes) {
+            self.seen.frames_received += 1;
             self.received_frame(frame, now)?;
         }
         Ok(())
@@ -141,10 +155,23 @@ impl Guard {
                 DATA => self.data_sent += 1,
                 HEADERS => self.request_on(frame.stream),
                 RST_STREAM => self.seen.resets_sent += 1,
-                GOAWAY => self.seen.goaways_sent += 1,
+                GOAWAY => {
+                    self.seen.goaways_sent += 1;
+                    self.seen.head_overflows += u64::from(is_overflow(bytes));
+                }
                 _ => {}
             }
         }
+    }
+
+    /// The GOAWAY that tells the peer of its flood; `None` in the middle of a frame, where nothing else can be said.
+    pub fn calming(&self) -> Option<[u8; GOAWAY_BYTES]> {
+        if self.outbound.have > 0 || self.outbound.skip > 0 {
+            return None;
+        }
+        // The last stream that the peer began: a client's, or none, as nothing is pushed.
+        let [a, b, c, d] = if self.is_server { self.last_stream } else { 0 }.to_be_bytes();
+        Some([0, 0, 8, GOAWAY, 0, 0, 0, 0, 0, a, b, c, d, 0, 0, 0, ENHANCE_YOUR_CALM])
     }
 
     fn request_on(&mut self, stream: u32) {
@@ -200,6 +227,18 @@ impl Guard {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether the GOAWAY with this payload, which is written in one piece, is for the size of a head. The codec says so nowhere
+/// else; what it cannot decompress has another code.
+fn is_overflow(payload: &[u8]) -> bool {
+    match payload {
+        [_, _, _, _, 0, 0, 0, COMPRESSION_ERROR, ..] => true,
+        [_, _, _, _, 0, 0, 0, ENHANCE_YOUR_CALM, words @ ..] => {
+            OVERFLOWS.iter().any(|overflow| words.starts_with(overflow))
+        }
+        _ => false,
     }
 }
 
@@ -262,8 +301,9 @@ mod tests {
         for step in 1..all.len() {
             let mut guard = Guard::new(LIMITS, true, Now(0));
             all.chunks(step).for_each(|piece| assert_eq!(guard.received(piece, Now(0)), Ok(())));
-            let Seen { streams, resets_received, bytes_received, .. } = guard.seen();
-            assert_eq!((streams, resets_received, bytes_received), (1, 1, all.len() as u64), "{step}");
+            let Seen { streams, resets_received, bytes_received, frames_received, .. } = guard.seen();
+            assert_eq!((streams, resets_received, frames_received), (1, 1, 4), "{step}");
+            assert_eq!(bytes_received, all.len() as u64, "{step}");
         }
     }
 
@@ -320,5 +360,38 @@ mod tests {
         guard.sent(&frame(GOAWAY, 0, 0, 8));
         let Seen { streams, resets_sent, goaways_sent, .. } = guard.seen();
         assert_eq!((streams, resets_sent, goaways_sent), (1, 1, 1));
+    }
+
+    #[test]
+    fn goaways_for_the_size_of_a_head_are_counted_apart() {
+        let mut guard = server();
+        for (code, words, overflows) in [
+            (COMPRESSION_ERROR, &b""[..], 1),
+            (ENHANCE_YOUR_CALM, b"too_many_continuations", 2),
+            (ENHANCE_YOUR_CALM, b"too_many_resets", 2),
+            (0, b"", 2),
+        ] {
+            let mut bytes = frame(GOAWAY, 0, 0, 8 + words.len());
+            bytes[FRAME_HEADER_BYTES + 7] = code;
+            bytes[FRAME_HEADER_BYTES + 8..].copy_from_slice(words);
+            guard.sent(&bytes);
+            assert_eq!(guard.seen().head_overflows, overflows, "{code} {words:?}");
+        }
+        assert_eq!(guard.seen().goaways_sent, 4);
+    }
+
+    #[test]
+    fn peer_is_told_of_its_flood_between_frames_alone() {
+        let mut guard = server();
+        assert_eq!(guard.received(&frame(HEADERS, 5, 7, 9), Now(0)), Ok(()));
+        let goaway = guard.calming().unwrap();
+        assert_eq!(goaway[..9], frame(GOAWAY, 0, 0, 8)[..9]);
+        assert_eq!(goaway[9..], [0, 0, 0, 7, 0, 0, 0, 11]);
+        let data = frame(DATA, 0, 7, 5);
+        guard.sent(&data[..11]);
+        assert_eq!(guard.calming(), None);
+        guard.sent(&data[11..]);
+        assert!(guard.calming().is_some());
+        assert_eq!(Guard::new(LIMITS, false, Now(0)).calming(), None, "before the preface");
     }
 }

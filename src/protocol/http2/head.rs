@@ -53,6 +53,10 @@ pub(crate) fn take_request(
     if is_connect {
         validate::connect_target(head.authority())?;
     } else {
+        // The codec drops an empty one.
+        if authority.is_some() && head.scheme().is_empty() {
+            return Err(HeadError::TargetScheme);
+        }
         validate::authority(head.authority())?;
         validate::path(head.path())?;
         // RFC 9113 section 8.3.1: every request but CONNECT has a path, which begins with a slash; only OPTIONS may ask for no

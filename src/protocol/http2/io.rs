@@ -2,7 +2,8 @@
 //!
 //! Reads copy out of received chunks; what does not fit stays unread. Writes copy into chunks until so much waits for the
 //! kernel, and go on at half of that: a peer that reads slowly stops the codec, which then stops reading. One poll reads a
-//! bounded number of bytes, so that no peer keeps the worker to itself. A [`Guard`] sees every byte.
+//! bounded number of bytes, so that no peer keeps the worker to itself. A [`Guard`] sees every byte; the peer that it ends
+//! the connection for is told so, past the codec, which could not say it without reading on.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -20,6 +21,10 @@ use crate::runtime::Runtime;
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
 /// Bytes read before other tasks get their turn.
 const BYTES_PER_TURN: usize = 256 * 1024;
+/// Frames read before other tasks get their turn. Reason: a frame may be nine bytes, and some cost the codec microseconds.
+const FRAMES_PER_TURN: u64 = 512;
+/// Bytes handed to the codec at once: so many short frames at most come on top of those of a turn.
+const BYTES_AT_ONCE: usize = 16 * 1024;
 
 /// A connection's bytes.
 #[derive(Debug)]
@@ -27,8 +32,9 @@ pub(super) struct Io<T> {
     runtime: Runtime,
     transport: T,
     watch: Watch,
-    /// Bytes read since the last rest.
+    /// Bytes read since the last rest, and the frames that had been read then.
     read: usize,
+    rested_at: u64,
     paused: bool,
 }
 
@@ -57,7 +63,7 @@ impl<T: AsRef<Transport>> Io<T> {
     pub(super) fn new(runtime: &Runtime, transport: T, limits: Limits, is_server: bool) -> Self {
         let guard = Guard::new(limits, is_server, runtime.now());
         let watch = Watch(Rc::new(RefCell::new(State { guard, flood: None })));
-        Self { runtime: runtime.clone(), transport, watch, read: 0, paused: false }
+        Self { runtime: runtime.clone(), transport, watch, read: 0, rested_at: 0, paused: false }
     }
 
     pub(super) fn watch(&self) -> Watch {
@@ -98,8 +104,9 @@ impl<T: AsRef<Transport> + Unpin> AsyncRead for Io<T> {
         _: &mut Context<'_>,
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.read >= BYTES_PER_TURN {
-            self.read = 0;
+        let frames = self.watch.seen().frames_received;
+        if self.read >= BYTES_PER_TURN || frames - self.rested_at >= FRAMES_PER_TURN {
+            (self.read, self.rested_at) = (0, frames);
             self.runtime.wake(self.runtime.current_task());
             return Poll::Pending;
         }
@@ -108,19 +115,21 @@ impl<T: AsRef<Transport> + Unpin> AsyncRead for Io<T> {
             Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => {
-                self.read = 0;
+                (self.read, self.rested_at) = (0, frames);
                 return Poll::Pending;
             }
         };
         // A full small chunk: a body streams, which is cheaper in large ones.
         self.transport().set_bulk(chunk.len() == chunk.capacity());
-        let taken = chunk.len().min(room.remaining());
-        {
-            let mut state = self.watch.0.borrow_mut();
-            if let Err(flood) = state.guard.received(&chunk[..taken], self.runtime.now()) {
-                state.flood = Some(flood);
-                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        let taken = chunk.len().min(room.remaining()).min(BYTES_AT_ONCE);
+        let watched = self.watch.0.borrow_mut().guard.received(&chunk[..taken], self.runtime.now());
+        if let Err(flood) = watched {
+            self.watch.0.borrow_mut().flood = Some(flood);
+            let goaway = self.watch.0.borrow().guard.calming();
+            if goaway.is_some_and(|goaway| self.write(&goaway).is_ok()) {
+                self.transport().flush();
             }
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         room.put_slice(&chunk[..taken]);
         self.read += taken;

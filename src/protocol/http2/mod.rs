@@ -1,12 +1,13 @@
 //! HTTP/2 on the `h2` crate: its frames, streams and compression behind the path's own types. Only this room names `h2`.
 //!
 //! `connection` drives a connection on either side, `stream` is one request and response of it, `head` converts heads,
-//! `io` gives the codec a connection's bytes, `guard` counts what the codec does not.
+//! `io` gives the codec a connection's bytes, `guard` counts what the codec does not, `outgoing` bounds what it holds.
 mod connection;
 pub mod guard;
 pub(crate) mod head;
 mod io;
 pub mod keepalive;
+mod outgoing;
 mod stream;
 
 pub use connection::{ClientConnection, Incoming, Requests, ServerConnection, ServerEvent, Settings};

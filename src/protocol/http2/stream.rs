@@ -19,6 +19,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
 use super::head::{self, Unsendable};
+use super::outgoing::{Outgoing, Piece};
 use crate::base::limits;
 use crate::buffer::{Chunk, ChunkQueue, ChunkSize};
 use crate::protocol::http::body::BodyLength;
@@ -55,6 +56,10 @@ pub struct Stream {
     state: RefCell<State>,
     /// Bytes that the codec has not taken.
     queued: Cell<usize>,
+    /// Those of the connection.
+    outgoing: Outgoing,
+    /// Its place among the streams that wait for the codec.
+    ticket: Cell<u64>,
     /// Bounds of what the peer sends in heads.
     limits: Cell<HeadLimits>,
 }
@@ -79,10 +84,10 @@ struct State {
 /// What can be sent on.
 enum Sender {
     /// A server's, before its response.
-    Respond(SendResponse<Bytes>),
+    Respond(SendResponse<Piece>),
     /// A client's, before its request.
-    Request(SendRequest<Bytes>),
-    Open(SendStream<Bytes>),
+    Request(SendRequest<Piece>),
+    Open(SendStream<Piece>),
     /// Nothing follows.
     Done,
 }
@@ -110,7 +115,7 @@ impl From<StreamError> for io::Error {
 }
 
 impl Stream {
-    fn new(runtime: &Runtime, sender: Sender, receiver: Option<RecvStream>) -> Self {
+    fn new(runtime: &Runtime, outgoing: &Outgoing, sender: Sender, receiver: Option<RecvStream>) -> Self {
         Self {
             waker: RefCell::new((TaskId::NONE, Waker::noop().clone())),
             runtime: runtime.clone(),
@@ -128,18 +133,25 @@ impl Stream {
                 broken: None,
             }),
             queued: Cell::new(0),
+            outgoing: outgoing.clone(),
+            ticket: Cell::new(0),
             limits: Cell::default(),
         }
     }
 
     /// The server's end.
-    pub(super) fn server(runtime: &Runtime, respond: SendResponse<Bytes>, body: RecvStream) -> Self {
-        Self::new(runtime, Sender::Respond(respond), Some(body))
+    pub(super) fn server(
+        runtime: &Runtime,
+        outgoing: &Outgoing,
+        respond: SendResponse<Piece>,
+        body: RecvStream,
+    ) -> Self {
+        Self::new(runtime, outgoing, Sender::Respond(respond), Some(body))
     }
 
     /// A client's end, whose request is yet to be sent.
-    pub(super) fn client(runtime: &Runtime, request: SendRequest<Bytes>) -> Self {
-        Self::new(runtime, Sender::Request(request), None)
+    pub(super) fn client(runtime: &Runtime, outgoing: &Outgoing, request: SendRequest<Piece>) -> Self {
+        Self::new(runtime, outgoing, Sender::Request(request), None)
     }
 
     /// Runs `work` with a context that wakes the current task.
@@ -376,6 +388,7 @@ impl Stream {
         let mut state = self.state.borrow_mut();
         if state.broken.is_none() && !bytes.is_empty() {
             self.queued.set(self.queued.get() + bytes.len());
+            self.outgoing.add(bytes.len());
             state.queue.push_back(bytes);
         }
     }
@@ -383,13 +396,18 @@ impl Stream {
     /// Hands the codec what it has room for.
     pub fn flush(&self) {
         self.with(|state, context| {
-            state.pump(&self.queued, context);
+            self.pump(state, context);
         });
     }
 
     /// Bytes that the codec has not taken.
     pub fn queued(&self) -> usize {
         self.queued.get()
+    }
+
+    /// Bytes that wait for the peer on all streams of the connection.
+    pub fn queued_on_connection(&self) -> usize {
+        self.outgoing.bytes()
     }
 
     /// Ready when at most `left` bytes wait, and with 0 once an end that was asked for is with the codec, too. Pending wakes
@@ -399,13 +417,63 @@ impl Stream {
     /// The stream broke.
     pub fn poll_sent(&self, left: usize) -> Poll<io::Result<()>> {
         self.with(|state, context| {
-            state.pump(&self.queued, context);
+            self.pump(state, context);
             if let Some(broken) = state.broken {
                 return Poll::Ready(Err(broken.into()));
             }
             let through = self.queued.get() <= left && (left > 0 || state.ended || !state.ending);
             if through { Poll::Ready(Ok(())) } else { Poll::Pending }
         })
+    }
+
+    /// Moves what the peer's windows and the codec have room for.
+    fn pump(&self, state: &mut State, context: &mut Context<'_>) {
+        let (queued, outgoing) = (&self.queued, &self.outgoing);
+        if state.broken.is_some() {
+            state.queue.clear();
+            outgoing.forget(queued.replace(0));
+            return outgoing.leave(&self.ticket);
+        }
+        let Sender::Open(send) = &mut state.sender else { return };
+        while let Some(front) = state.queue.front_mut() {
+            if !outgoing.has_room(self.runtime.current_task(), &self.ticket) {
+                return;
+            }
+            send.reserve_capacity(queued.get());
+            let mut room = send.capacity();
+            if room == 0 {
+                room = match send.poll_capacity(context) {
+                    Poll::Ready(Some(Ok(0))) => continue,
+                    Poll::Ready(Some(Ok(room))) => room,
+                    Poll::Ready(Some(Err(error))) => return state.fail(&error),
+                    Poll::Ready(None) => {
+                        state.broken = Some(StreamError::Closed);
+                        return;
+                    }
+                    Poll::Pending => return,
+                };
+            }
+            let piece = if room < front.len() { front.split_to(room) } else { std::mem::take(front) };
+            if front.is_empty() {
+                state.queue.pop_front();
+            }
+            queued.set(queued.get() - piece.len());
+            let ends = state.ending && state.queue.is_empty() && state.trailers_to_send.is_none();
+            if let Err(error) = send.send_data(outgoing.piece(piece), ends) {
+                return state.fail(&error);
+            }
+            state.ended |= ends;
+        }
+        if state.ending && !state.ended {
+            let end = match state.trailers_to_send.take() {
+                Some(trailers) => send.send_trailers(trailers),
+                None => send.send_data(Piece::default(), true),
+            };
+            state.ended = true;
+            if let Err(error) = end {
+                state.fail(&error);
+            }
+        }
     }
 
     /// Ends our direction behind what is queued.
@@ -417,7 +485,7 @@ impl Stream {
                 state.ending = true;
                 state.trailers_to_send = map;
             }
-            state.pump(&self.queued, context);
+            self.pump(state, context);
         });
     }
 
@@ -462,52 +530,6 @@ impl State {
         }
     }
 
-    /// Moves what the peer's windows and the codec's buffer have room for.
-    fn pump(&mut self, queued: &Cell<usize>, context: &mut Context<'_>) {
-        if self.broken.is_some() {
-            self.queue.clear();
-            queued.set(0);
-            return;
-        }
-        let Sender::Open(send) = &mut self.sender else { return };
-        while let Some(front) = self.queue.front_mut() {
-            send.reserve_capacity(queued.get());
-            let mut room = send.capacity();
-            if room == 0 {
-                room = match send.poll_capacity(context) {
-                    Poll::Ready(Some(Ok(0))) => continue,
-                    Poll::Ready(Some(Ok(room))) => room,
-                    Poll::Ready(Some(Err(error))) => return self.fail(&error),
-                    Poll::Ready(None) => {
-                        self.broken = Some(StreamError::Closed);
-                        return;
-                    }
-                    Poll::Pending => return,
-                };
-            }
-            let piece = if room < front.len() { front.split_to(room) } else { std::mem::take(front) };
-            if front.is_empty() {
-                self.queue.pop_front();
-            }
-            queued.set(queued.get() - piece.len());
-            let ends = self.ending && self.queue.is_empty() && self.trailers_to_send.is_none();
-            if let Err(error) = send.send_data(piece, ends) {
-                return self.fail(&error);
-            }
-            self.ended |= ends;
-        }
-        if self.ending && !self.ended {
-            let end = match self.trailers_to_send.take() {
-                Some(trailers) => send.send_trailers(trailers),
-                None => send.send_data(Bytes::new(), true),
-            };
-            self.ended = true;
-            if let Err(error) = end {
-                self.fail(&error);
-            }
-        }
-    }
-
     fn chunk_of_rest(&mut self, runtime: &Runtime) -> Poll<io::Result<Option<Chunk>>> {
         let size =
             if self.rest.len() > limits::SMALL_CHUNK_BYTES { ChunkSize::Large } else { ChunkSize::Small };
@@ -523,6 +545,8 @@ impl State {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.outgoing.forget(self.queued.get());
+        self.outgoing.leave(&self.ticket);
         // What a panic has left is not the peer's fault, and not a message's end.
         if std::thread::panicking() && self.state.try_borrow_mut().is_ok() {
             self.reset_with(Reason::INTERNAL_ERROR);

@@ -102,7 +102,8 @@ impl Tls {
     /// The client's side, its handshake yet to come.
     pub(super) fn connect(&self, runtime: &Runtime, socket: TcpStream) -> Transport {
         let address = socket.peer_addr().unwrap().ip();
-        let endpoint = Endpoint { address, host_name: "", offer: Offer::Http1, auto_sni: None, auto_san: None };
+        let endpoint =
+            Endpoint { address, host_name: "", offer: Offer::Http1, auto_sni: None, auto_san: None };
         let (config, name) = self.client.connect(&endpoint);
         TlsStream::client(runtime, socket, config, name, Meter::default()).into()
     }

@@ -8,6 +8,7 @@ super::metrics! {
         BindErrors Counter "bind_errors",
         Http1DroppedHeadersWithUnderscores Counter "http1.dropped_headers_with_underscores",
         Http2GoawaySent Counter "http2.goaway_sent",
+        Http2HeaderOverflow Counter "http2.header_overflow",
         Http2InboundEmptyFramesFlood Counter "http2.inbound_empty_frames_flood",
         Http2InboundPriorityFramesFlood Counter "http2.inbound_priority_frames_flood",
         Http2InboundWindowUpdateFramesFlood Counter "http2.inbound_window_update_frames_flood",

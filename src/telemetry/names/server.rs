@@ -20,6 +20,7 @@ super::metrics! {
         Http1RequestsRejectedWithUnderscoresInHeaders Counter "http1.requests_rejected_with_underscores_in_headers",
         Http2DroppedHeadersWithUnderscores Counter "http2.dropped_headers_with_underscores",
         Http2GoawaySent Counter "http2.goaway_sent",
+        Http2HeaderOverflow Counter "http2.header_overflow",
         Http2InboundEmptyFramesFlood Counter "http2.inbound_empty_frames_flood",
         Http2InboundPriorityFramesFlood Counter "http2.inbound_priority_frames_flood",
         Http2InboundWindowUpdateFramesFlood Counter "http2.inbound_window_update_frames_flood",

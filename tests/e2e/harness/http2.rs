@@ -312,6 +312,33 @@ impl RawHttp2 {
         raw
     }
 
+    /// The port of an upstream that does `answer` with each connection, once a request has come on it.
+    pub(crate) fn upstream(answer: impl Fn(&mut Self) + Send + Sync + 'static) -> u16 {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answer = Arc::new(answer);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let answer = Arc::clone(&answer);
+                std::thread::spawn(move || {
+                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+                    let mut raw = Self { stream };
+                    let mut preface = [0; 24];
+                    if raw.stream.read_exact(&mut preface).is_err() || !raw.frame(4, 0, 0, &[]) {
+                        return;
+                    }
+                    while let Some(frame) = raw.read() {
+                        if frame.kind == 1 {
+                            return answer(&mut raw);
+                        }
+                    }
+                });
+            }
+        });
+        port
+    }
+
     /// Whether it could be sent.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
