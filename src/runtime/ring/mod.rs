@@ -70,12 +70,12 @@ const SMALL_RESIDENT: u16 = 64;
 const LARGE_ENTRIES: u16 = 32;
 /// Bytes after which a multishot receive ends by itself, so that a body that begins to stream is not read in small
 /// chunks before its head was looked at. Keep-alive requests of usual size arm again every few dozens.
-const RECV_BYTES_MAX: u32 = 32 * 1024;
+const RECV_BYTES_MAX: u32 = 8 * 1024;
 /// The same where a body has streamed before: one small chunk, which holds the head.
 const HEAD_BYTES_MAX: u32 = crate::base::limits::SMALL_CHUNK_BYTES as u32;
 /// Received and unread pool memory per socket, in bytes, at which a multishot receive is cancelled; it is armed again
-/// at half of it. A 64 KiB head is the largest thing read ahead.
-const UNREAD_BYTES_MAX: usize = 64 * 1024;
+/// at half of it. So much lies in wait for each of a thousand streams whose client does not read.
+const UNREAD_BYTES_MAX: usize = 16 * 1024;
 /// The same while a body streams.
 const UNREAD_BULK_BYTES_MAX: usize = 512 * 1024;
 /// Bytes queued up to which a send takes what room there is and completes at submission: a socket whose peer reads has
@@ -388,8 +388,10 @@ impl Backend for Ring {
     fn poll_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Option<Chunk>>> {
         let socket = scope.sockets.live(key);
         if let Some(chunk) = socket.received.pop() {
-            if socket.recv_op == RecvOp::Idle && self.level >= RingLevel::Two && !socket.bulk {
-                // With the next submission: what is read here may say that a body streams.
+            let is_last = socket.received.is_empty();
+            if is_last && socket.recv_op == RecvOp::Idle && self.level >= RingLevel::Two && !socket.bulk {
+                // With the next submission: what is read here may say that a body streams. Not before the last of it: whoever
+                // stops reading here has more lie in wait otherwise.
                 self.to_arm.push(key);
             }
             return Poll::Ready(Ok(Some(chunk)));

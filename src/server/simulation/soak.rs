@@ -220,7 +220,7 @@ fn same_seed_replays_the_same_run_of_the_whole_proxy() {
 
 /// What of TLS a seed has.
 fn tls_of(seed: u64) -> &'static Tls {
-    Tls::of([TlsVersion::Tls13, TlsVersion::Tls12][(seed / 3 % 2) as usize], seed % 2 == 0)
+    Tls::of([TlsVersion::Tls13, TlsVersion::Tls12][(seed / 3 % 2) as usize], seed.is_multiple_of(2))
 }
 
 #[test]
