@@ -147,6 +147,8 @@ class Origin(http.server.ThreadingHTTPServer):
     """The page, its files, an echo, and what the page reports."""
 
     daemon_threads = True
+    # The browser opens with tens of requests at once.
+    request_queue_size = 1024
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
