@@ -220,6 +220,15 @@ on_each_backend! {
         }
         assert_eq!(raw.goaway(), Some(CALM));
         assert_eq!(proxy.stat("http2.header_overflow"), 1);
+        // One large field in the table, and as many references to it as a frame holds.
+        let mut raw = RawHttp2::connect(proxy.port);
+        // The authority stays out of it.
+        let get = &[0x82, 0x86, 0x84, 0x01, 1, b'a'][..];
+        let large = [&[0x40, 1, b'x', 0x7f, 0xa1, 0x1e][..], &[b'y'; 4000]].concat();
+        raw.frame(1, 5, 1, &[get, &large].concat());
+        raw.frame(1, 5, 3, &[get, &[0xbe; 16_000]].concat());
+        assert_eq!(raw.goaway(), Some(CALM));
+        assert_eq!(proxy.stat("http2.header_overflow"), 2);
         assert_eq!(Http2Client::connect(proxy.port).get("/").status, 200);
         proxy.end();
     }
