@@ -55,14 +55,7 @@ HTTP2_OPTIONS = """
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
         explicit_http_config: {http2_protocol_options: {}}"""
 
-NGINX = """
-daemon off; worker_processes 1; pid @folder@/nginx.pid; error_log @folder@/error.log warn;
-events { worker_connections 1024; }
-http {
-  access_log off; keepalive_requests 1000000; client_max_body_size 64m;
-  client_body_temp_path @folder@/body; proxy_temp_path @folder@/proxy; fastcgi_temp_path @folder@/fastcgi;
-  uwsgi_temp_path @folder@/uwsgi; scgi_temp_path @folder@/scgi;
-  server {
+NGINX = rig.NGINX_BEGIN + """  server {
     listen 127.0.0.1:@port@ default_server;
     root @folder@/files;
     error_page 405 =200 $uri;

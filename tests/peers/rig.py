@@ -21,6 +21,17 @@ class Failed(Exception):
     """The test cannot go on; its text is the whole report."""
 
 
+# How the configuration of every nginx of the tests begins, up to its servers and the end of `http`; @folder@ is its own.
+NGINX_BEGIN = """
+daemon off; worker_processes 1; pid @folder@/nginx.pid; error_log @folder@/error.log warn;
+events { worker_connections 1024; }
+http {
+  access_log off; keepalive_requests 1000000; client_max_body_size 64m;
+  client_body_temp_path @folder@/body; proxy_temp_path @folder@/proxy; fastcgi_temp_path @folder@/fastcgi;
+  uwsgi_temp_path @folder@/uwsgi; scgi_temp_path @folder@/scgi;
+"""
+
+
 def binary(variable, name, *more):
     """Path of a program: from the environment, from PATH, or from the usual places. Its absence fails the test."""
     candidates = [os.environ.get(variable), shutil.which(name), *more]

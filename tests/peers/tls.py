@@ -94,14 +94,7 @@ CLUSTERS = {
     "plain": ("plain", NAME, "TLSv1_3", "", "ca"),
 }
 
-NGINX = """
-daemon off; worker_processes 1; pid @folder@/nginx.pid; error_log @folder@/error.log warn;
-events { worker_connections 1024; }
-http {
-  access_log off; keepalive_requests 1000000; client_max_body_size 64m;
-  client_body_temp_path @folder@/body; proxy_temp_path @folder@/proxy; fastcgi_temp_path @folder@/fastcgi;
-  uwsgi_temp_path @folder@/uwsgi; scgi_temp_path @folder@/scgi;
-  ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:all:1m; ssl_client_certificate @folder@/ca.pem;
+NGINX = rig.NGINX_BEGIN + """  ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:all:1m; ssl_client_certificate @folder@/ca.pem;
   map $ssl_server_name $shown { default server; other.example other; }
   server {
     listen 127.0.0.1:@nginx@ ssl;

@@ -46,14 +46,7 @@ static_resources:
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: @nginx@}}}}]}]
 """
 
-NGINX = """
-daemon off; worker_processes 1; pid @folder@/nginx.pid; error_log @folder@/error.log warn;
-events { worker_connections 1024; }
-http {
-  access_log off; keepalive_requests 1000000; client_max_body_size 64m;
-  client_body_temp_path @folder@/body; proxy_temp_path @folder@/proxy; fastcgi_temp_path @folder@/fastcgi;
-  uwsgi_temp_path @folder@/uwsgi; scgi_temp_path @folder@/scgi;
-  server {
+NGINX = rig.NGINX_BEGIN + """  server {
     listen 127.0.0.1:@nginx@ default_server;
     root @folder@/files;
     location /small { return 200 "0123456789"; }

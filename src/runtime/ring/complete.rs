@@ -4,8 +4,9 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::cqueue;
 
+use super::Ring;
+use super::limits::{ACCEPTED_MAX, SMALL_ENTRIES};
 use super::op::Op;
-use super::{ACCEPTED_MAX, Ring, SMALL_ENTRIES};
 use crate::runtime::backend::Scope;
 use crate::runtime::socket::{Connect, RecvEnd, RecvOp, Shutdown, SocketKey};
 use crate::runtime::task::TaskId;

@@ -12,6 +12,7 @@
 mod alarm;
 mod buffers;
 mod complete;
+mod limits;
 mod op;
 mod prove;
 mod queue;
@@ -24,6 +25,10 @@ use std::task::Poll;
 
 use alarm::{Alarm, Ending};
 use buffers::Buffers;
+use limits::{
+    ACCEPTED_ROOM, DROP_VISITS_MAX, HEAD_BYTES_MAX, LARGE_ENTRIES, LIST_ROOM_MIN, RECV_BYTES_MAX,
+    SMALL_ENTRIES, SMALL_RESIDENT, TRY_BYTES_MAX, UNAWAITED_MAX, UNREAD_BULK_BYTES_MAX, UNREAD_BYTES_MAX,
+};
 use op::{Messages, Op, RecvMode, SendMode};
 use queue::{BATCH, Queue};
 
@@ -61,38 +66,6 @@ impl fmt::Display for RingLevel {
 
 /// Queues of a worker: 256 × 64 B and 2,048 × 16 B.
 pub(super) const QUEUE_SIZE: QueueSize = QueueSize { submissions: 256, completions: 2048 };
-
-/// Small chunks that may be with the kernel at most, a power of two.
-const SMALL_ENTRIES: u16 = 512;
-/// Small chunks with the kernel as long as they suffice: 256 KiB, which fits a second-level cache.
-const SMALL_RESIDENT: u16 = 64;
-/// Large chunks that may be with the kernel at most, a power of two. Further bulk receives wait for their turn.
-const LARGE_ENTRIES: u16 = 32;
-/// Bytes after which a multishot receive ends by itself, so that a body that begins to stream is not read in small
-/// chunks before its head was looked at. Keep-alive requests of usual size arm again every few dozens.
-const RECV_BYTES_MAX: u32 = 8 * 1024;
-/// The same where a body has streamed before: one small chunk, which holds the head.
-const HEAD_BYTES_MAX: u32 = crate::base::limits::SMALL_CHUNK_BYTES as u32;
-/// Received and unread pool memory per socket, in bytes, at which a multishot receive is cancelled; it is armed again
-/// at half of it. So much lies in wait for each of a thousand streams whose client does not read.
-const UNREAD_BYTES_MAX: usize = 16 * 1024;
-/// The same while a body streams.
-const UNREAD_BULK_BYTES_MAX: usize = 512 * 1024;
-/// Bytes queued up to which a send takes what room there is and completes at submission: a socket whose peer reads has
-/// room for them. The visit that submits it then waits for something else to happen: with one connection that is two
-/// visits per request instead of four (63 µs of CPU instead of 72 in the same run).
-const TRY_BYTES_MAX: usize = 16 * 1024;
-/// Sends of a visit up to which it waits for more than their completions. With more there is work in any case, and the
-/// kernel takes up as many events as are waited for, 20 at least (6.13): larger batches leave the caches.
-const UNAWAITED_MAX: u32 = 16;
-/// Connections accepted and not taken by the owner, per listener, at which accepting pauses.
-const ACCEPTED_MAX: usize = 256;
-/// Sockets for which the lists of them have room at least.
-const LIST_ROOM_MIN: usize = 64;
-/// Connections for which the list of accepted ones keeps room.
-const ACCEPTED_ROOM: usize = 16;
-/// Visits of 10 ms that the end of a ring waits for the last completions.
-const DROP_VISITS_MAX: usize = 200;
 
 /// The io_uring back end of one worker.
 pub(super) struct Ring {
