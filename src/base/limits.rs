@@ -89,6 +89,10 @@ pub const REGEX_CACHE_BYTES_MAX: usize = 256 * 1024;
 /// configuration names. Beyond it the last good one stays.
 pub const TLS_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// Bytes that may wait for a receiver, from which large chunks are read for it. Reason: where less may, as for one of many
+/// streams, a large chunk would be several times that.
+pub const LARGE_READ_ROOM_MIN: usize = LARGE_CHUNK_BYTES / 2;
+
 /// Names of TLS under which a core keeps connections to one endpoint, where requests choose the name. Reason: clients choose
 /// it, and each has connections of its own. Beyond it those of the name that was asked for longest ago go.
 pub const NAMES_PER_HOST_MAX: usize = 256;

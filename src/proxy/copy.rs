@@ -137,8 +137,7 @@ impl BodyCopy {
         if self.done {
             return Poll::Ready(Ok(()));
         }
-        // Where little may wait, as for one of many streams, a large chunk would be more than all of it.
-        let takes_large = high_watermark >= limits::LARGE_CHUNK_BYTES;
+        let takes_large = high_watermark >= limits::LARGE_READ_ROOM_MIN;
         for _ in 0..CHUNKS_PER_POLL {
             if !self.may_read(to, high_watermark)? {
                 return Poll::Pending;

@@ -48,17 +48,18 @@ pub(super) struct Shared {
     draining: Cell<bool>,
 }
 
+/// One stream's share of what may wait for the client, of `active` ones. Few large shares bound the connection by themselves.
+/// Of many small ones, once there is too much, a stream gets what one read brings and no more: none would be too few, as a
+/// client may open one's window and no other's.
+fn share(limit: usize, active: u32, queued: usize) -> usize {
+    let share = (limit / active.max(1) as usize).min(limits::LARGE_CHUNK_BYTES);
+    if share < limits::LARGE_READ_ROOM_MIN && queued >= limit { 0 } else { share }
+}
+
 impl Shared {
-    /// Bytes that may wait for the client on one stream, of so many on the whole connection, where so many wait already: a
-    /// share, and once there are too many, what one read brings. That much each stream gets: a client may open one's window
-    /// and no other's.
+    /// Bytes that may wait for the client on one stream, of so many on the whole connection, where so many wait already.
     pub(super) fn watermark(&self, limit: usize, queued: usize) -> usize {
-        let limit = limit.min(QUEUED_BYTES_MAX);
-        if queued >= limit {
-            return 0;
-        }
-        let share = limit / self.active.get().max(1) as usize;
-        share.min(limits::LARGE_CHUNK_BYTES)
+        share(limit.min(QUEUED_BYTES_MAX), self.active.get(), queued)
     }
 
     /// Has the connection end in order.
@@ -330,4 +331,28 @@ fn count_seen(connection: &Connection, counted: &mut Seen, seen: Seen) {
     server.add(ServerStat::Http2GoawaySent, seen.goaways_sent - counted.goaways_sent);
     server.add(ServerStat::Http2HeaderOverflow, seen.head_overflows - counted.head_overflows);
     *counted = seen;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: usize = 512 * 1024;
+
+    #[test]
+    fn share_of_few_streams_is_theirs_however_much_waits() {
+        for (active, bytes) in [(0, 65_536), (1, 65_536), (8, 65_536), (16, 32_768)] {
+            assert_eq!(share(LIMIT, active, 0), bytes, "{active}");
+            assert_eq!(share(LIMIT, active, 2 * LIMIT), bytes, "{active}");
+        }
+    }
+
+    #[test]
+    fn share_of_many_streams_ends_where_the_connection_is_full() {
+        assert_eq!(share(LIMIT, 1024, LIMIT - 1), 512);
+        assert_eq!(share(LIMIT, 17, LIMIT - 1), LIMIT / 17);
+        for active in [17, 1024, u32::MAX] {
+            assert_eq!(share(LIMIT, active, LIMIT), 0, "{active}");
+        }
+    }
 }
