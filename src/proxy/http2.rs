@@ -285,6 +285,11 @@ pub(super) async fn serve(connection: &Connection) -> bool {
             chain.stats.inc(HttpStat::DownstreamCxProtocolError);
             true
         }
+        // It has said that it goes: what it still sends is read, as a reset would take back what it was sent.
+        Some(StreamError::GoneAway) => {
+            connection.closed_by_peer.set(!ending);
+            true
+        }
         Some(_) => {
             connection.closed_by_peer.set(!ending);
             false

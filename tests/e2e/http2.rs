@@ -160,6 +160,17 @@ on_each_backend! {
         assert_eq!(raw.goaway(), Some(0));
     }
 
+    fn client_that_goes_with_an_error_is_not_reset(io) {
+        let upstream = Upstream::start(|peer| while peer.request().is_some() { peer.send(ok(b"hello")) });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut raw = RawHttp2::connect(proxy.port);
+        raw.frame(7, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 0xff]);
+        assert_eq!(raw.goaway(), Some(0));
+        // What crosses with its end is read and dropped: on a reset the second could not be sent.
+        assert!(raw.frame(6, 0, 0, &[0; 8]) && raw.frame(6, 0, 0, &[0; 8]));
+        proxy.end();
+    }
+
     fn limits_of_requests_per_connection_end_in_goaway(io) {
         let upstream = Upstream::start(|peer| while peer.request().is_some() { peer.send(ok(b"hello")) });
         let config = Config::to(upstream.port).manager("common_http_protocol_options: {max_requests_per_connection: 2}, drain_timeout: 0.1s");
