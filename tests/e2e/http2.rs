@@ -130,7 +130,7 @@ on_each_backend! {
         let upstream = Http2Upstream::start(100);
         let proxy = Proxy::start(io, &to_http2(&upstream));
         let client = Http2Client::connect(proxy.port);
-        let answer = client.get("/cut");
+        let answer = client.ending_late("/cut");
         assert_eq!(answer.status, 200);
         assert!(answer.broken.is_some(), "{answer:?}");
         assert_eq!(client.get("/early").status, 200);

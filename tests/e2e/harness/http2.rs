@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -57,6 +56,20 @@ impl Http2Client {
     /// A GET.
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.send(Request::get(format!("http://a{path}")), &[], None)
+    }
+
+    /// A request that ends when the head of its answer is there.
+    pub(crate) fn ending_late(&self, path: &str) -> Answer {
+        self.runtime.block_on(async {
+            let request = Request::post(format!("http://a{path}")).body(()).unwrap();
+            let mut requests = self.requests.clone().ready().await.unwrap();
+            let (response, mut stream) = requests.send_request(request, false).unwrap();
+            let (parts, receiver) =
+                tokio::time::timeout(PATIENCE, response).await.unwrap().unwrap().into_parts();
+            stream.send_data(Bytes::new(), true).unwrap();
+            let answer = Answer { status: parts.status.as_u16(), ..Answer::default() };
+            tokio::time::timeout(PATIENCE, receive(receiver, answer)).await.unwrap()
+        })
     }
 
     /// A request with a body and trailers.
@@ -217,7 +230,7 @@ async fn serve(stream: tokio::net::TcpStream, streams_max: u32, number: usize, s
 }
 
 /// `/echo`: the body and the trailers that came; `/body/N`: so many bytes; `/refuse`: refused on the first connection;
-/// `/reset`: broken off; `/cut`: broken off within the body; `/early`: answered at once; `/interim`: a 103 first; `/grpc/N`: a
+/// `/reset`: broken off; `/cut`: broken off within the body, once the request has ended; `/early`: answered at once; `/interim`: a 103 first; `/grpc/N`: a
 /// gRPC response of the body that came, with status N; `/grpc-status/N`: that status alone.
 async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, number: usize) {
     let (parts, body) = request.into_parts();
@@ -240,9 +253,8 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         "/cut" => {
             let mut stream = respond.send_response(response().body(()).unwrap(), false).unwrap();
             stream.send_data(Bytes::from_static(b"part"), false).unwrap();
-            // The data is to be on its way: it is taken by the connection's own task.
-            tokio::task::yield_now().await;
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // The client has the head: `Http2Client::ending_late`.
+            receive(body, Answer::default()).await;
             stream.send_reset(Reason::INTERNAL_ERROR);
         }
         "/early" => drop(respond.send_response(response().body(()).unwrap(), true)),
