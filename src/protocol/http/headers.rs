@@ -96,7 +96,8 @@ macro_rules! known_names {
         pub(in crate::protocol) enum Known { $($constant,)* }
 
         const KNOWN: &[Known] = &[$(Known::$constant,)*];
-        const TEXTS: &[&str] = &[$($text,)*];
+        /// What the names of the table spell, in their order.
+        pub(in crate::protocol) const TEXTS: [&str; KNOWN.len()] = [$($text,)*];
 
         $(
             #[doc = concat!("`", $text, "`")]

@@ -4,6 +4,8 @@
 //! sections 8.2, 8.3 and 10.3): white space around values, a `host` beside `:authority`, targets outside the grammar.
 //! An extended CONNECT (RFC 8441) becomes the HTTP/1.1 upgrade that it stands for, and the other way, as in Envoy.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use h2::ext::Protocol;
 use http::header::{HeaderMap, HeaderName as WireName, HeaderValue};
@@ -12,12 +14,18 @@ use http::{Method, Request, Response, StatusCode, request, response};
 
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::error::HeadError;
+use crate::protocol::http::field::Field;
 use crate::protocol::http::head::{Head, Version};
 use crate::protocol::http::headers::{self, HeaderName, Known};
 use crate::protocol::http::validate;
 use crate::protocol::http1::framing::{Asked, MethodKind, RequestMeta, ResponseKind, ResponseMeta};
 use crate::protocol::http1::head_reader::HeadLimits;
 use crate::protocol::http1::parse::is_barred_from_trailers;
+
+/// The table's names as the codec has them; none for those of start lines.
+static WIRE_NAMES: LazyLock<[Option<WireName>; headers::TEXTS.len()]> = LazyLock::new(|| {
+    headers::TEXTS.each_ref().map(|text| (!text.starts_with(':')).then(|| WireName::from_static(text)))
+});
 
 /// A head cannot be written as HTTP/2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,7 +194,9 @@ fn take_fields(map: &HeaderMap, limits: &HeadLimits, head: &mut Head) -> Result<
 /// What a value may hold (RFC 9113 section 8.2.1): nothing that ends a line or a text, no white space around it, and no
 /// control bytes, which HTTP/1.1 does not carry.
 fn check_value(value: &[u8]) -> Result<(), HeadError> {
-    if value.iter().any(|&byte| byte < b' ' && byte != b'\t' || byte == 0x7f) {
+    // All are looked at, many at a time.
+    let is_control = |byte: u8| (byte < b' ') & (byte != b'\t') | (byte == 0x7f);
+    if value.iter().fold(false, |any, &byte| any | is_control(byte)) {
         return Err(HeadError::ValueControl);
     }
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
@@ -275,7 +285,7 @@ pub(crate) fn trailers(head: &Head) -> Result<HeaderMap, Unsendable> {
     }
     let mut map = HeaderMap::with_capacity(head.len());
     for field in head.fields() {
-        append(&mut map, field.name, field.value)?;
+        append(&mut map, &field)?;
     }
     Ok(map)
 }
@@ -295,7 +305,7 @@ fn put_fields(head: &Head, body: BodyLength, map: &mut HeaderMap) -> Result<(), 
             ) => {}
             Some(Known::CONTENT_LENGTH) if !matches!(body, BodyLength::None | BodyLength::Length(0)) => {}
             Some(Known::TE) if !field.value.eq_ignore_ascii_case(b"trailers") => {}
-            _ => append(map, field.name, field.value)?,
+            _ => append(map, &field)?,
         }
     }
     // That there is no body a stream says by its end.
@@ -305,10 +315,17 @@ fn put_fields(head: &Head, body: BodyLength, map: &mut HeaderMap) -> Result<(), 
     Ok(())
 }
 
-fn append(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), Unsendable> {
-    // Takes any case and stores lower case.
-    let name = WireName::from_bytes(name).map_err(|_| Unsendable)?;
-    let value = HeaderValue::from_maybe_shared(copy(validate::trim(value))).map_err(|_| Unsendable)?;
+fn append(map: &mut HeaderMap, field: &Field<'_>) -> Result<(), Unsendable> {
+    let name = match field.known.and_then(|known| WIRE_NAMES[known as usize].clone()) {
+        Some(name) => name,
+        // Takes any case and stores lower case.
+        None => WireName::from_bytes(field.name).map_err(|_| Unsendable)?,
+    };
+    let value = copy(validate::trim(field.value));
+    let mut value = HeaderValue::from_maybe_shared(value).map_err(|_| Unsendable)?;
+    // No two are the same: in the tables of both sides they would only displace what is (RFC 7541 section 6.2.3, as the codec
+    // has no way to say 6.2.2).
+    value.set_sensitive(matches!(field.known, Some(Known::X_REQUEST_ID | Known::TRACEPARENT)));
     map.try_append(name, value).map_err(|_| Unsendable)?;
     Ok(())
 }
