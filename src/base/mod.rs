@@ -1,5 +1,6 @@
-//! Clock, random numbers, hashing, regular expressions, spare things, what lasts and what passes, and every hard maximum. Imports nothing of the crate.
+//! Clock, random numbers, hashing, Base64, regular expressions, spare things, what lasts and what passes, and every hard maximum. Imports nothing of the crate.
 pub mod balance;
+pub mod base64;
 pub mod clock;
 pub mod edits;
 pub mod hash;

@@ -8,10 +8,11 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use inotify::{Inotify, WatchMask};
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 
 /// Time between two questions.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -27,6 +28,11 @@ const LINKS_MAX: usize = 40;
 pub struct FileWatch {
     /// `None`: the kernel gives none; only the recheck is left.
     inotify: Option<Inotify>,
+    /// When the kernel is asked next, how often it was since the files were looked at, and whether it has told something.
+    /// Kept here, since whoever waits may stop to and begin again.
+    due: Option<Pin<Box<Sleep>>>,
+    asked: u32,
+    told: bool,
 }
 
 impl FileWatch {
@@ -35,7 +41,7 @@ impl FileWatch {
         let inotify = Inotify::init().map_err(|error| {
             log::warn!("files are not watched, only looked at once a minute: inotify: {error}");
         });
-        Self { inotify: inotify.ok() }
+        Self { inotify: inotify.ok(), due: None, asked: 0, told: false }
     }
 
     /// Watches these files and directories, whether or not they are there yet. To be called again after every change: a
@@ -61,16 +67,18 @@ impl FileWatch {
     }
 
     /// Ends when files may have changed, and nothing more has for a period: a certificate and its key are written one
-    /// after the other.
+    /// after the other. May be dropped and called again without missing any.
     pub async fn changed(&mut self) {
-        let mut told = false;
-        for _ in 0..RECHECK_PERIODS {
-            sleep(PERIOD).await;
+        loop {
+            self.due.get_or_insert_with(|| Box::pin(sleep(PERIOD))).await;
+            self.due = None;
+            self.asked += 1;
             let now = self.inotify.as_mut().is_some_and(take);
-            if told && !now {
+            if self.told && !now || self.asked >= RECHECK_PERIODS {
+                (self.asked, self.told) = (0, false);
                 return;
             }
-            told |= now;
+            self.told |= now;
         }
     }
 }
@@ -165,6 +173,27 @@ mod tests {
         symlink("b", scratch.0.join("a")).unwrap();
         symlink("a", scratch.0.join("b")).unwrap();
         assert!(directories(&scratch.0.join("a")).contains(&scratch.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_missed_by_who_waits_again_and_again() {
+        let scratch = Scratch::new("again");
+        let file = scratch.0.join("tls.crt");
+        let mut watch = FileWatch::new();
+        watch.watch([&*file]);
+        // Something else interrupts the wait more often than the kernel is asked.
+        let waits = async |watch: &mut FileWatch| {
+            for waited in 0..1000 {
+                if timeout(PERIOD * 2 / 5, watch.changed()).await.is_ok() {
+                    return waited;
+                }
+            }
+            1000
+        };
+        fs::write(&file, "new").unwrap();
+        assert!(waits(&mut watch).await <= 7, "the write");
+        let periods = waits(&mut watch).await * 2 / 5;
+        assert!((RECHECK_PERIODS - 1..=RECHECK_PERIODS + 1).contains(&periods), "looked at after {periods}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,7 +49,15 @@ pub(super) async fn make(connection: &Connection, tls: &ServerTls) -> Option<Pro
     listener.stats.add(ListenerStat::SslOcspStapleOmitted, omitted);
     listener.stats.add(ListenerStat::SslOcspStapleFailed, missing);
     match outcome {
-        Some(Ok(())) => Some(protected(connection, tls, stream)),
+        Some(Ok(())) => {
+            let resumed = stream.facts().is_some_and(|facts| facts.resumed && facts.peer_certificate);
+            if resumed && let Err(failure) = stream.with_peer_certificates(|shown| tls.accepts_still(shown)) {
+                count_unverified(connection, failure);
+                refuse(connection, stream).await;
+                return None;
+            }
+            Some(protected(connection, tls, stream))
+        }
         Some(Err(error)) => {
             count_failed(connection, &error);
             connection.closed_by_peer.set(error.is_io());
@@ -62,13 +70,19 @@ pub(super) async fn make(connection: &Connection, tls: &ServerTls) -> Option<Pro
     }
 }
 
+fn count_unverified(connection: &Connection, failure: VerifyFailure) {
+    connection.listener.stats.inc(match failure {
+        VerifyFailure::NoCertificate => ListenerStat::SslFailVerifyNoCert,
+        VerifyFailure::Chain => ListenerStat::SslFailVerifyError,
+        VerifyFailure::San => ListenerStat::SslFailVerifySan,
+        VerifyFailure::Hash => ListenerStat::SslFailVerifyCertHash,
+    });
+}
+
 fn count_failed(connection: &Connection, error: &TlsError) {
     let stats = &connection.listener.stats;
     match error.verify_failure() {
-        Some(VerifyFailure::NoCertificate) => stats.inc(ListenerStat::SslFailVerifyNoCert),
-        Some(VerifyFailure::Chain) => stats.inc(ListenerStat::SslFailVerifyError),
-        Some(VerifyFailure::San) => stats.inc(ListenerStat::SslFailVerifySan),
-        Some(VerifyFailure::Hash) => stats.inc(ListenerStat::SslFailVerifyCertHash),
+        Some(failure) => count_unverified(connection, failure),
         // Who goes away makes no mistake.
         None if error.is_io() => {}
         None => stats.inc(ListenerStat::SslConnectionError),
@@ -100,6 +114,7 @@ fn protected(connection: &Connection, tls: &ServerTls, stream: &TlsStream) -> Pr
         if known.resumed {
             stats.inc(ListenerStat::SslSessionReused);
         }
+        stats.agreed([known.cipher, known.group, known.version]);
         if !known.peer_certificate {
             stats.inc(ListenerStat::SslNoCertificate);
         }

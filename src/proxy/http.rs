@@ -3,6 +3,7 @@
 //! The head is read and parsed, or refused; the connection manager edits it; a route is found; it answers itself, or the
 //! router forwards; the request is counted and logged.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
@@ -42,21 +43,27 @@ pub(super) struct Request {
     pub(super) deadlines: Deadlines,
     /// The client speaks HTTP/1.1.
     pub(super) client_is_11: bool,
+    /// It came without WebSocket's key, and was given one for HTTP/1.1.
+    pub(super) was_given_key: bool,
     /// The connection may serve another request after this one.
     pub(super) keep_alive: bool,
     /// The port that was cut from the host of a CONNECT: it leads nowhere without.
     pub(super) connect_port: Option<u32>,
 }
 
-/// Serves the request whose first bytes wait unread, or, on a stream, the one whose head has arrived.
-pub(super) async fn serve_request(connection: &Connection, head: Option<&Incoming>) -> After {
+/// Serves the request whose first bytes wait unread, or, on a stream, the one whose head has arrived, which is taken and let
+/// go at once: of a hostile client it may be large.
+pub(super) async fn serve_request(connection: &Connection, head: Option<&Cell<Option<Incoming>>>) -> After {
     let context = &connection.context;
     let mut stream = context.streams.take();
     let _active = connection.chain.stats.active(HttpStat::DownstreamRqActive);
     begin(connection, &mut stream);
     let read = match head {
         None => read_head(connection, &mut stream).await,
-        Some(head) => take_head(connection, &mut stream, head),
+        Some(head) => match head.take() {
+            Some(head) => take_head(connection, &mut stream, &head),
+            None => Err(connection.gone()),
+        },
     };
     let after = match read {
         Ok(mut request) => {
@@ -341,6 +348,7 @@ fn take_head(
         body: BodyCopy::new(read_as, *limits, Framing::Plain),
         deadlines,
         client_is_11: true,
+        was_given_key: false,
         connect_port: None,
     })
 }
@@ -406,6 +414,7 @@ async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Reque
         body,
         deadlines,
         client_is_11,
+        was_given_key: false,
         connect_port: None,
     })
 }

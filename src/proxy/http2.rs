@@ -305,6 +305,7 @@ fn begin(connection: &Connection, shared: &Rc<Shared>, head: Incoming, stream: S
     stream.set_limits(&connection.chain.manager.request_limits);
     let shared_by_stream = Rc::clone(shared);
     let stream = connection.stream(Channel::from(stream), shared_by_stream);
+    let head = Cell::new(Some(head));
     connection.context.runtime.spawn_isolated(async move {
         let connection = &stream;
         let (runtime, Some(shared)) = (&connection.context.runtime, connection.shared()) else { return };

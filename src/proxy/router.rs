@@ -18,10 +18,12 @@ use super::routing::Forward;
 use super::stream::Stream;
 use super::upstream_request::{Download, Ended, Exchange};
 use super::wire::{self, SendError};
+use crate::base::limits;
 use crate::cluster::pool::{self, ConnectError, UpstreamConnection};
 use crate::cluster::{Cluster, Host};
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
+use crate::protocol::http::websocket;
 use crate::protocol::http1::encode::{RequestEncoding, encode_request};
 use crate::protocol::http1::framing::MethodKind;
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
@@ -287,6 +289,14 @@ async fn attempt(
             Framing::Stream { trailers: connection.shared().is_some() || manager.http1.enable_trailers }
         }
     });
+    if connection.shared().is_some() {
+        // Before anything is read: one of many streams whose client may not take what comes.
+        upstream.channel().set_sparing(connection.watermark() < 2 * limits::SMALL_CHUNK_BYTES);
+    }
+    if tunnels && connection.shared().is_some() && upstream.lease().is_none() {
+        request.was_given_key |=
+            websocket::give_key(&mut stream.request, [context.random(), context.random()]);
+    }
     let head = &stream.request;
     let sent = match upstream.channel() {
         Channel::Connection(to) => {

@@ -20,6 +20,7 @@ use crate::filter::http::Direction;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::error::HeadError;
 use crate::protocol::http::headers;
+use crate::protocol::http::websocket;
 use crate::protocol::http1::framing::{MethodKind, ResponseKind, ResponseMeta};
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
 use crate::protocol::http1::parse::{self, ParseOptions};
@@ -216,6 +217,12 @@ impl Exchange<'_> {
             Ok(meta) => meta,
             Err(error) => return Poll::Ready(Err(self.refused(error))),
         };
+        if meta.kind == ResponseKind::Tunnel
+            && self.request.was_given_key
+            && !websocket::take_accept(&self.stream.request, &mut self.stream.response)
+        {
+            return Poll::Ready(Err(self.refused(HeadError::UnexpectedSwitch)));
+        }
         self.take_head(meta, now)
     }
 
@@ -248,6 +255,9 @@ impl Exchange<'_> {
             self.stream.response.set_status(101);
             let protocol = self.stream.request.get(&headers::UPGRADE).unwrap_or_default();
             self.stream.response.set(&headers::UPGRADE, protocol);
+            if self.connection.shared().is_none() {
+                websocket::give_accept(&self.stream.request, &mut self.stream.response);
+            }
         }
         self.take_head(meta, now)
     }

@@ -68,7 +68,7 @@ impl Backend for Epoll {
             return Poll::Ready(Ok(Some(unread)));
         }
         while socket.readable && socket.recv_end.is_none() {
-            let large = socket.bulk || std::mem::take(&mut socket.streamed);
+            let large = !socket.sparing && (socket.bulk || std::mem::take(&mut socket.streamed));
             let size = if large { ChunkSize::Large } else { ChunkSize::Small };
             let Some(mut chunk) = scope.pool.alloc(size) else {
                 scope.starved.push(scope.tasks.current());

@@ -80,6 +80,8 @@ pub(super) struct Socket {
     pub(super) bulk: bool,
     /// A body has streamed since the last receive for a head: the next may stream, too.
     pub(super) streamed: bool,
+    /// One small chunk is read at a time, and only when asked for: many such sockets wait for one receiver.
+    pub(super) sparing: bool,
     /// Ring: the last receive left nothing in the kernel's buffer.
     pub(super) drained: bool,
     /// Epoll, sim: a receive may find something.
@@ -212,6 +214,7 @@ impl Default for Socket {
             recv_op: RecvOp::Idle,
             bulk: false,
             streamed: false,
+            sparing: false,
             drained: false,
             readable: false,
             peer_closed: false,

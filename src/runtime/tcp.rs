@@ -155,6 +155,12 @@ impl TcpStream {
         });
     }
 
+    /// Whether reads take one small chunk at a time, and nothing is read ahead: for one of many connections whose bytes wait
+    /// for the same receiver.
+    pub fn set_sparing(&self, sparing: bool) {
+        self.runtime.with_socket(self.key, |socket, _| socket.sparing = sparing);
+    }
+
     /// Queues bytes to be sent.
     pub fn send(&self, chunk: Chunk) {
         self.runtime.with_socket(self.key, |socket, _| {

@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use super::codes::Origin;
+use super::names::{AGREED, ClusterStat, HttpStat, Kind, ListenerStat, Row, ServerStat, Stats};
 use super::names::{ClusterHistogram, HistogramIndex};
-use super::names::{ClusterStat, HttpStat, Kind, ListenerStat, Row, ServerStat, Stats};
 
 /// Metrics of one name in all scopes of a kind.
 #[derive(Clone, Debug)]
@@ -43,6 +43,8 @@ pub enum FamilyKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum At {
     Row(usize),
+    /// A row that appears when it is first counted.
+    Agreed(usize),
     /// One worker's part of a row.
     Worker {
         row: usize,
@@ -147,7 +149,18 @@ fn rows(rows: &[Row]) -> Vec<Family> {
             Kind::Counter => FamilyKind::Counter,
             Kind::Gauge => FamilyKind::Gauge,
         };
-        Family::new(row.name, kind, At::Row(index))
+        let agreed = AGREED.iter().find(|(group, _)| row.name.starts_with(group));
+        let Some((group, label)) = agreed else { return Family::new(row.name, kind, At::Row(index)) };
+        // The dot before the value goes with it.
+        let group = group.trim_end_matches('.');
+        Family {
+            label: Some(Label {
+                name: label,
+                value: row.name[group.len() + 1..].to_owned(),
+                cut: group.len()..row.name.len(),
+            }),
+            ..Family::new(row.name, kind, At::Agreed(index)).named(group.replace('.', "_"))
+        }
     };
     rows.iter().enumerate().map(family).collect()
 }
@@ -261,6 +274,10 @@ mod tests {
         assert_eq!(
             find(ViewKind::Cluster, "external.upstream_rq_2xx"),
             ("envoy_cluster_external_upstream_rq_xx".into(), class(2))
+        );
+        assert_eq!(
+            find(ViewKind::Listener, "ssl.versions.TLSv1.3"),
+            ("envoy_listener_ssl_versions".into(), Some(("envoy_ssl_version", "TLSv1.3".into())))
         );
         assert_eq!(
             find(ViewKind::Http, "downstream_rq_5xx"),

@@ -8,7 +8,8 @@
 use super::codes::{CodeCounts, CodeTable, Origin};
 use super::histogram::{Distribution, Histogram};
 use super::names::{
-    ClusterHistogram, ClusterStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat, ServerStat, Stats,
+    AGREED, ClusterHistogram, ClusterStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat,
+    ServerStat, Stats,
 };
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -82,6 +83,16 @@ impl<S: Stats> Cells<S> {
     #[inline]
     pub fn raise(&self, counter: S, total: u64) {
         self.cell(counter, Kind::Counter).store(total, Relaxed);
+    }
+
+    /// Counts what a handshake has agreed on, in the order of [`AGREED`]. What no row names is not counted.
+    pub fn agreed(&self, names: [&str; AGREED.len()]) {
+        for ((group, _), name) in AGREED.iter().zip(names) {
+            let row = S::ROWS.iter().position(|row| row.name.strip_prefix(group) == Some(name));
+            if let Some(cell) = row.and_then(|row| self.0.values.as_ref().get(row)) {
+                cell.store(cell.load(Relaxed).wrapping_add(1), Relaxed);
+            }
+        }
     }
 
     /// Adds one to a gauge.

@@ -82,6 +82,12 @@ impl View {
                 let kind = if family.kind == FamilyKind::Counter { Kind::Counter } else { Kind::Gauge };
                 point(self.shown(row, kind), self.row(row).1, None);
             }
+            At::Agreed(row) => {
+                let (value, used) = (self.shown(row, Kind::Counter), self.row(row).1);
+                if used {
+                    point(value, used, None);
+                }
+            }
             At::Worker { row, worker } => {
                 let value = self.worker_row(row, worker);
                 point(value, value != 0, None);

@@ -94,6 +94,17 @@ fn resumption(io: Io, down: &'static rustls::SupportedProtocolVersion, up: &str)
     assert_eq!(outer.stat(&format!("{listener}.session_reused")), 3);
     assert_eq!(outer.stat("cluster.upstream.ssl.handshake"), 4);
     assert_eq!(outer.stat("cluster.upstream.ssl.session_reused"), 3);
+    let version = up.replace('_', ".");
+    for prefix in [&*listener, "cluster.upstream.ssl"] {
+        assert_eq!(outer.stat(&format!("{prefix}.versions.{version}")), 4, "{prefix}");
+        let counted = |group: &str| {
+            let names = outer.admin("GET", &format!("/stats?filter=^{prefix}.{group}.*")).text();
+            names.lines().map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+        };
+        assert_eq!(counted("ciphers"), 4, "{prefix}");
+        // A session of TLS 1.2 is gone on with without a key exchange.
+        assert_eq!(counted("curves"), if version == "TLSv1.2" { 1 } else { 4 }, "{prefix}");
+    }
     outer.end();
     inner.end();
 }
@@ -197,7 +208,11 @@ on_each_backend! {
         let client = Http2Client::connect(tls_bridge(outer.port, sessions, NAME));
         // The peer's SETTINGS allow it; they come with the first answer.
         assert_eq!(client.get("/").body, b"plain");
-        let chat = || Request::connect("https://a/chat").extension(Protocol::from_static("websocket"));
+        // With a key of its own, which passes: this endpoint answers none.
+        let chat = || {
+            let request = Request::connect("https://a/chat").header("sec-websocket-key", "x");
+            request.extension(Protocol::from_static("websocket"))
+        };
         let bytes = Random::new(5).bytes(50_000);
         let answer = client.send(chat(), &bytes, None);
         assert_eq!(answer.status, 200);

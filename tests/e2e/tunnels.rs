@@ -1,6 +1,12 @@
 //! Upgrades and CONNECT: after the handshake bytes pass both ways until both sides have ended.
 
-use crate::harness::{Config, Proxy, Random, Upstream, on_each_backend};
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use h2::ext::Protocol;
+use http::Request;
+
+use crate::harness::{
+    Config, Http2Client, Http2Upstream, Proxy, Random, TO_HTTP2, Upstream, ok, on_each_backend,
+};
 
 const WEBSOCKET: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -24,7 +30,74 @@ fn repeater() -> Upstream {
     })
 }
 
+/// The answer to a key, by RFC 6455 section 4.2.2.
+fn answer_to(key: &str) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digest =
+        digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
+    let mut text = String::new();
+    for group in digest.as_ref().chunks(3) {
+        let bits = group.iter().fold(0, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - group.len()));
+        let digits = [18, 12, 6, 0].map(|shift| char::from(ALPHABET[(bits >> shift & 63) as usize]));
+        text.extend(&digits[..=group.len()]);
+    }
+    // Twenty bytes leave two.
+    text + "="
+}
+
 on_each_backend! {
+    /// RFC 8441 in front, RFC 6455 behind: the proxy is the client that has a key and insists on its answer.
+    fn websocket_of_http2_has_a_key_towards_http1(io) {
+        let upstream = Upstream::start(|peer| {
+            let Some(request) = peer.request_head() else { return };
+            let Some(key) = request.header("sec-websocket-key") else {
+                return peer.send(ok(b"plain"));
+            };
+            let answer = if request.path() == "/wrong" { "wrong".to_owned() } else { answer_to(key) };
+            peer.send(SWITCHED.replace("\r\n\r\n", &format!("\r\nSec-WebSocket-Accept: {answer}\r\n\r\nhello")));
+            while let Some(byte) = peer.read(1) {
+                if peer.try_send(byte).is_err() {
+                    return;
+                }
+            }
+        });
+        let config = Config::to(upstream.port)
+            .manager("upgrade_configs: [{upgrade_type: websocket}]")
+            .manager("http2_protocol_options: {allow_connect: true}");
+        let proxy = Proxy::start(io, &config);
+        let client = Http2Client::connect(proxy.port);
+        // The peer's SETTINGS allow it; they come with the first answer.
+        assert_eq!(client.get("/").body, b"plain");
+        let chat = |path| {
+            let request = Request::connect(format!("http://a{path}")).header("sec-websocket-version", "13");
+            request.extension(Protocol::from_static("websocket"))
+        };
+        let answer = client.send(chat("/chat"), b"bytes", None);
+        assert_eq!((answer.status, answer.body.as_slice()), (200, &b"hellobytes"[..]));
+        assert_eq!(answer.headers.get("sec-websocket-accept"), None);
+        let seen = upstream.seen().pop().unwrap().request;
+        assert_eq!(seen.header("sec-websocket-key").map(str::len), Some(24));
+        let refused = client.send(chat("/wrong"), b"", None);
+        assert_eq!(refused.status, 502);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_protocol_error"), 1);
+        drop(client);
+        proxy.end();
+    }
+
+    /// The other way: the proxy answers the key that HTTP/2 behind does not know.
+    fn websocket_of_http1_has_its_key_answered_for_http2(io) {
+        let upstream = Http2Upstream::start(100);
+        let config = Config::to(upstream.port).cluster(TO_HTTP2).manager("upgrade_configs: [{upgrade_type: websocket}]");
+        let proxy = Proxy::start(io, &config);
+        assert_eq!(proxy.connect().get("/early").status(), 200);
+        let mut client = proxy.connect();
+        client.send(WEBSOCKET.replace("Key: x", "Key: dGhlIHNhbXBsZSBub25jZQ==").replace("/chat", "/early"));
+        let response = client.head();
+        assert_eq!((response.status(), response.header("upgrade")), (101, Some("websocket")));
+        assert_eq!(response.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        proxy.end();
+    }
+
     fn websocket_passes_bytes_both_ways_and_half_closes(io) {
         let upstream = repeater();
         let proxy = Proxy::start(io, &Config::to(upstream.port).manager("upgrade_configs: [{upgrade_type: websocket}]"));

@@ -4,8 +4,8 @@
     python3 tests/peers/tls_clients.py --proxy envoy  # Envoy: proves that the test itself is right
 
 One certificate of a small authority that the clients are given. Behind the proxy is an HTTP/1.1 server of the test's own. The browser fetches
-and uploads from a page, over HTTP/2 and over HTTP/1.1, talks WebSocket on a TLS connection of its own beside them, and must refuse the page
-where it does not know the authority.
+and uploads from a page, over HTTP/2 and over HTTP/1.1, talks WebSocket in the same way (RFC 8441; RFC 6455 on a connection of its own) to a
+server that knows HTTP/1.1 alone, and must refuse the page where it does not know the authority.
 """
 
 import argparse
@@ -59,6 +59,7 @@ LISTENER = """\
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: @name@
           codec_type: AUTO
+          http2_protocol_options: {allow_connect: true}
           upgrade_configs: [{upgrade_type: websocket}]
           route_config:
             virtual_hosts:

@@ -113,6 +113,7 @@ fn shake_hands<'a>(
             if facts.resumed {
                 stats.inc(ClusterStat::SslSessionReused);
             }
+            stats.agreed([facts.cipher, facts.group, facts.version]);
             if !facts.peer_certificate {
                 stats.inc(ClusterStat::SslNoCertificate);
             }

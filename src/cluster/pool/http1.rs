@@ -88,6 +88,7 @@ fn keep(mut connection: UpstreamConnection, now: Now) {
     }
     let Some(transport) = connection.channel().connection() else { return };
     transport.set_bulk(false);
+    transport.set_sparing(false);
     transport.watch_by(cluster.keeper());
     cluster.runtime().edit(|| {
         cluster.kept(&host, options.idle_timeout.map(|idle| now.after(idle)));

@@ -152,6 +152,7 @@ known_names! {
     RANGE = "range",
     REFERER = "referer",
     RETRY_AFTER = "retry-after",
+    SEC_WEBSOCKET_ACCEPT = "sec-websocket-accept",
     SEC_WEBSOCKET_KEY = "sec-websocket-key",
     SERVER = "server",
     SET_COOKIE = "set-cookie",

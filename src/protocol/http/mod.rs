@@ -10,3 +10,4 @@ pub mod host;
 pub mod matcher;
 pub mod path;
 pub mod validate;
+pub mod websocket;

@@ -27,6 +27,10 @@ const ENHANCE_YOUR_CALM: u8 = 11;
 /// How the codec begins what it says of connections that it ends for the size of a head.
 const OVERFLOWS: [&[u8]; 2] = [b"header_list_way_too_large", b"too_many_continuations"];
 
+/// Frames without a head that cost the codec as much as one with a head: it is decompressed, and a few bytes of it may
+/// become a list of a thousand.
+const HEAD_FRAMES: u64 = 16;
+
 /// Bytes of the frame that tells a peer why its connection ends.
 pub const GOAWAY_BYTES: usize = FRAME_HEADER_BYTES + 8;
 
@@ -57,7 +61,8 @@ pub enum Flood {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     pub bytes_received: u64,
-    pub frames_received: u64,
+    /// What they cost the codec, in frames: a head counts as [`HEAD_FRAMES`].
+    pub work_received: u64,
     pub bytes_sent: u64,
     pub resets_received: u64,
     pub resets_sent: u64,
@@ -141,7 +146,7 @@ impl Guard {
     pub fn received(&mut self, mut bytes: &[u8], now: Now) -> Result<(), Flood> {
         self.seen.bytes_received += bytes.len() as u64;
         while let Some(frame) = self.inbound.next(&mut bytes) {
-            self.seen.frames_received += 1;
+            self.seen.work_received += if frame.kind == HEADERS { HEAD_FRAMES } else { 1 };
             self.received_frame(frame, now)?;
         }
         Ok(())
@@ -301,8 +306,8 @@ mod tests {
         for step in 1..all.len() {
             let mut guard = Guard::new(LIMITS, true, Now(0));
             all.chunks(step).for_each(|piece| assert_eq!(guard.received(piece, Now(0)), Ok(())));
-            let Seen { streams, resets_received, bytes_received, frames_received, .. } = guard.seen();
-            assert_eq!((streams, resets_received, frames_received), (1, 1, 4), "{step}");
+            let Seen { streams, resets_received, bytes_received, work_received, .. } = guard.seen();
+            assert_eq!((streams, resets_received, work_received), (1, 1, 3 + HEAD_FRAMES), "{step}");
             assert_eq!(bytes_received, all.len() as u64, "{step}");
         }
     }

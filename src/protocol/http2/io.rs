@@ -21,7 +21,8 @@ use crate::runtime::Runtime;
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
 /// Bytes read before other tasks get their turn.
 const BYTES_PER_TURN: usize = 256 * 1024;
-/// Frames read before other tasks get their turn. Reason: a frame may be nine bytes, and some cost the codec microseconds.
+/// Frames read before other tasks get their turn, a head counting as several. Reason: a frame may be nine bytes, and a head
+/// costs microseconds and, until a task has taken it, memory.
 const FRAMES_PER_TURN: u64 = 512;
 /// Bytes handed to the codec at once: so many short frames at most come on top of those of a turn.
 const BYTES_AT_ONCE: usize = 16 * 1024;
@@ -104,7 +105,7 @@ impl<T: AsRef<Transport> + Unpin> AsyncRead for Io<T> {
         _: &mut Context<'_>,
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let frames = self.watch.seen().frames_received;
+        let frames = self.watch.seen().work_received;
         if self.read >= BYTES_PER_TURN || frames - self.rested_at >= FRAMES_PER_TURN {
             (self.read, self.rested_at) = (0, frames);
             self.runtime.wake(self.runtime.current_task());

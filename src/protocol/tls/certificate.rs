@@ -2,6 +2,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
+use x509_cert::Version;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::name::GeneralName;
@@ -44,6 +45,9 @@ pub struct Certificate {
     pub is_authority: bool,
     /// Whether its key may sign certificates or revocation lists, by its `keyUsage`.
     pub may_sign: bool,
+    /// Whether it may be the issuer of others: an authority's whose `keyUsage`, if there is one, says so, or self-signed and of
+    /// the first version, which has no extensions. As BoringSSL.
+    pub may_issue: bool,
     /// Purposes of its key; `None`: any.
     pub purposes: Option<Vec<String>>,
     /// Whether it asks to be used with an OCSP response only.
@@ -63,6 +67,7 @@ impl Certificate {
         let tbs = &parsed.tbs_certificate;
         let names = tbs.get::<SubjectAltName>().map_err(unreadable)?.map(|(_, names)| names.0);
         let constraints = tbs.get::<BasicConstraints>().map_err(unreadable)?;
+        let is_authority = constraints.is_some_and(|(_, constraints)| constraints.ca);
         let usage = tbs.get::<KeyUsage>().map_err(unreadable)?;
         let purposes = tbs.get::<ExtendedKeyUsage>().map_err(unreadable)?;
         let spki = tbs.subject_public_key_info.to_der().map_err(unreadable)?;
@@ -83,8 +88,10 @@ impl Certificate {
             sha256: fixed(digest(&SHA256, der).as_ref()),
             sha1: fixed(digest(&SHA1_FOR_LEGACY_USE_ONLY, der).as_ref()),
             spki_sha256: fixed(digest(&SHA256, &spki).as_ref()),
-            is_authority: constraints.is_some_and(|(_, constraints)| constraints.ca),
-            may_sign: usage.is_some_and(|(_, usage)| usage.key_cert_sign() || usage.crl_sign()),
+            is_authority,
+            may_sign: usage.as_ref().is_some_and(|(_, usage)| usage.key_cert_sign() || usage.crl_sign()),
+            may_issue: usage.as_ref().is_none_or(|(_, usage)| usage.key_cert_sign())
+                && (is_authority || tbs.version == Version::V1 && tbs.subject == tbs.issuer),
             purposes: purposes.map(|(_, list)| list.0.iter().map(ToString::to_string).collect()),
             must_staple: extensions.any(|extension| {
                 extension.extn_id == TLS_FEATURE && extension.extn_value.as_bytes() == STATUS_REQUEST

@@ -5,6 +5,7 @@
 pub(crate) mod arbitrary;
 mod certificate;
 mod client;
+mod digest;
 mod error;
 mod facts;
 mod failure;
@@ -36,6 +37,7 @@ mod wanted;
 
 pub use certificate::Certificate;
 pub use client::{ClientTls, Endpoint, Offer};
+pub use digest::sha1;
 pub use error::TlsConfigError;
 pub use facts::{Alpn, Facts};
 pub use failure::HandshakeFailure;

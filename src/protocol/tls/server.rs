@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use aws_lc_rs::rand;
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
@@ -14,8 +15,8 @@ use super::ocsp::OcspResponse;
 use super::params::Algorithms;
 use super::resolver::{Candidate, Resolver};
 use super::tickets::Tickets;
-use super::validator::Validator;
-use super::verifier::ClientVerifier;
+use super::validator::{Names, Purpose, Validator};
+use super::verifier::{self, ClientVerifier, VerifyFailure};
 use super::{Certificate, TlsConfigError, pem};
 use crate::config::tls::{
     DownstreamTls, OcspStaplePolicy, SanKind, SessionTickets, Source, TICKET_KEY_BYTES, TlsCertificate,
@@ -139,6 +140,21 @@ impl ServerTls {
             own_ticket_keys,
             ..*self
         })
+    }
+
+    /// Whether a client is still accepted whose session was resumed, by what it has shown when that began: rustls looks at it no
+    /// more, and each resumption brings a new ticket, so that a session would outlive the certificate.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn accepts_still(&self, shown: &[CertificateDer<'_>]) -> Result<(), VerifyFailure> {
+        let (Some(validator), Some((leaf, chain))) = (&self.validator, shown.split_first()) else {
+            return Ok(());
+        };
+        let now = self.config.time_provider.current_time().ok_or(VerifyFailure::Chain)?;
+        let verified = validator.verify(leaf, chain, Purpose::Client, Names::Configured, now);
+        verified
+            .map_err(|refusal| VerifyFailure::of(&verifier::error(refusal)).unwrap_or(VerifyFailure::Chain))
     }
 
     /// The certificate that a client with this server name is shown, as far as the name decides.

@@ -153,6 +153,20 @@ impl Authority {
         params
     }
 
+    /// One that is not valid any more.
+    pub(crate) fn expired(name: &str) -> Self {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = Self::params(name);
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+        Self { issuer: CertifiedIssuer::self_signed(params, key).unwrap() }
+    }
+
+    /// A certificate of its own making, authority's or not, whose key signs others.
+    pub(crate) fn of(spec: Spec) -> Self {
+        let key = KeyPair::generate_for(spec.algorithm).unwrap();
+        Self { issuer: CertifiedIssuer::self_signed(spec.params, key).unwrap() }
+    }
+
     /// An authority below this one.
     pub(crate) fn intermediate(&self, name: &str) -> Self {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();

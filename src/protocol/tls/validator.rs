@@ -3,11 +3,12 @@
 //! First the chain, up to a trusted certificate; then conditions on names; then digests. Stricter than BoringSSL, since
 //! webpki is: a certificate of an authority is no peer's (unless it is itself among the trusted ones), and version 1
 //! certificates are refused.
+use std::collections::BTreeSet;
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::DistinguishedName;
-use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
+use rustls::pki_types::{CertificateDer, Der, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
     RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
@@ -72,6 +73,10 @@ pub(super) struct Validator {
     pub(super) hints: Vec<DistinguishedName>,
 }
 
+/// Certificates of a chain whose times are tried where expired ones are allowed. Reason: each costs up to a hundred
+/// signatures, and no honest chain is as long.
+const EXPIRED_CHAIN_MAX: usize = 16;
+
 enum Trust {
     /// Nothing: only digests decide.
     Nothing,
@@ -82,9 +87,20 @@ enum Trust {
 
 /// Trusted certificates.
 struct Store {
-    anchors: Vec<TrustAnchor<'static>>,
+    anchors: Vec<Anchor>,
     /// Digests of the certificates themselves: one of them may be the peer's own.
     digests: Vec<[u8; 32]>,
+    /// Revocation lists that came with them and hold for them alone, to every depth.
+    crls: Vec<CertRevocationList<'static>>,
+}
+
+/// One of them, and what webpki does not ask of an anchor.
+struct Anchor {
+    trust: TrustAnchor<'static>,
+    /// In seconds since the epoch.
+    not_before: u64,
+    not_after: u64,
+    may_issue: bool,
 }
 
 impl Validator {
@@ -104,7 +120,8 @@ impl Validator {
             let store = |(index, domain): (usize, &crate::config::tls::TrustDomain)| {
                 let field =
                     format!("custom_validator_config.typed_config.trust_domains[{index}].trust_bundle");
-                let store = Store::read(&domain.bundle, &field)?;
+                let mut store = Store::read(&domain.bundle, &field)?;
+                read_crls(&domain.bundle, &field, &mut store.crls)?;
                 authority = authority.take().or_else(|| first(&domain.bundle));
                 Ok((domain.name.clone(), store))
             };
@@ -155,7 +172,8 @@ impl Validator {
             certificate_hashes: config.certificate_hashes.clone(),
             spki_hashes: config.spki_hashes.clone(),
             allow_expired: config.allow_expired,
-            accept_untrusted: config.accept_untrusted,
+            // Of a SPIFFE validator Envoy does not ask it.
+            accept_untrusted: config.accept_untrusted && config.trust_domains.is_none(),
             // The trusted certificate counts in the configuration, and not here.
             intermediates_max: config.depth_max.map(|depth| depth.saturating_sub(1)),
             algorithms,
@@ -176,7 +194,8 @@ impl Validator {
 
     /// Whether a peer's certificate has to meet conditions of its own, so that it has to show one.
     pub(super) fn has_conditions(&self) -> bool {
-        !self.accept_untrusted && (self.has_hashes() || !self.sans.is_empty())
+        let by_domain = matches!(self.trust, Trust::Domains(_));
+        by_domain || !self.accept_untrusted && (self.has_hashes() || !self.sans.is_empty())
     }
 
     /// Whether what fails is accepted all the same.
@@ -254,19 +273,28 @@ impl Validator {
     ) -> Result<(), Refusal> {
         // A trusted certificate may be the peer's own: often a self-signed one, which no authority has signed. With
         // revocation lists somebody has to be its issuer.
-        if self.crls.is_empty() && store.digests.contains(&certificate.sha256) {
+        if self.crls.is_empty() && store.crls.is_empty() && store.digests.contains(&certificate.sha256) {
             return self.check_pinned(certificate, purpose, now);
         }
         let mut outcome = self.chain_at(store, leaf, chain, purpose, now);
         if self.allow_expired && outcome.is_err() {
-            // A chain holds whatever the time if it ever held: at the begin or the end of one of its parts.
-            let parts = chain.iter().filter_map(|part| Certificate::parse(part).ok());
-            let times = parts.chain([certificate.clone()]).flat_map(|part| [part.not_before, part.not_after]);
+            // A chain holds whatever the time if it ever held: at the begin or the end of one of its parts. What a stranger
+            // sends decides how often it is looked for.
+            let parts = chain.iter().take(EXPIRED_CHAIN_MAX).filter_map(|part| Certificate::parse(part).ok());
+            let parts = parts.chain([certificate.clone()]);
+            let times: BTreeSet<u64> = parts.flat_map(|part| [part.not_before, part.not_after]).collect();
             for time in times {
                 let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(time));
-                if self.chain_at(store, leaf, chain, purpose, time).is_ok() {
-                    outcome = Ok(());
-                    break;
+                match self.chain_at(store, leaf, chain, purpose, time) {
+                    Ok(()) => {
+                        outcome = Ok(());
+                        break;
+                    }
+                    Err(
+                        webpki::Error::MaximumSignatureChecksExceeded
+                        | webpki::Error::MaximumPathBuildCallsExceeded,
+                    ) => break,
+                    Err(_) => {}
                 }
             }
         }
@@ -281,9 +309,9 @@ impl Validator {
         purpose: Purpose,
         time: UnixTime,
     ) -> Result<(), webpki::Error> {
-        let lists: Vec<&CertRevocationList<'_>> = self.crls.iter().collect();
+        let lists: Vec<&CertRevocationList<'_>> = self.crls.iter().chain(&store.crls).collect();
         let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|builder| {
-            let depth = if self.only_leaf_crl {
+            let depth = if self.only_leaf_crl && store.crls.is_empty() {
                 RevocationCheckDepth::EndEntity
             } else {
                 RevocationCheckDepth::Chain
@@ -309,9 +337,10 @@ impl Validator {
                 Ok(())
             }
         };
+        let anchors = store.anchors_at(time.as_secs(), self.allow_expired);
         EndEntityCert::try_from(leaf)?.verify_for_usage(
             self.algorithms,
-            &store.anchors,
+            &anchors,
             chain,
             time,
             usage,
@@ -340,15 +369,33 @@ impl Validator {
     }
 }
 
+impl Anchor {
+    fn borrowed(&self) -> TrustAnchor<'_> {
+        let Self { trust, .. } = self;
+        TrustAnchor {
+            subject: Der::from_slice(trust.subject.as_ref()),
+            subject_public_key_info: Der::from_slice(trust.subject_public_key_info.as_ref()),
+            name_constraints: trust.name_constraints.as_ref().map(|names| Der::from_slice(names.as_ref())),
+        }
+    }
+}
+
 impl Store {
     fn read(source: &Source, field: &str) -> Result<Self, TlsConfigError> {
         let wrong = |reason: String| TlsConfigError::new(field, reason).of(source);
         let certificates = pem::certificates(&source.data).map_err(wrong)?;
-        let mut store = Self { anchors: Vec::new(), digests: Vec::new() };
+        let mut store = Self { anchors: Vec::new(), digests: Vec::new(), crls: Vec::new() };
         for (index, certificate) in certificates.iter().enumerate() {
             let anchor = anchor_from_trusted_cert(certificate)
                 .map_err(|error| wrong(format!("certificate {index} cannot be trusted: {error}")))?;
-            store.anchors.push(anchor.to_owned());
+            let read = Certificate::parse(certificate)
+                .map_err(|error| wrong(format!("certificate {index} cannot be trusted: {error}")))?;
+            store.anchors.push(Anchor {
+                trust: anchor.to_owned(),
+                not_before: read.not_before,
+                not_after: read.not_after,
+                may_issue: read.may_issue,
+            });
             store.digests.push(fixed(digest(&SHA256, certificate).as_ref()));
         }
         store.anchors.shrink_to_fit();
@@ -356,11 +403,18 @@ impl Store {
         Ok(store)
     }
 
+    /// Those by whom a peer's certificate may have been issued, at this time or, if expired ones do, at any.
+    fn anchors_at(&self, now: u64, allow_expired: bool) -> Vec<TrustAnchor<'_>> {
+        let is_valid =
+            |anchor: &&Anchor| allow_expired || (anchor.not_before..=anchor.not_after).contains(&now);
+        self.anchors.iter().filter(|anchor| anchor.may_issue).filter(is_valid).map(Anchor::borrowed).collect()
+    }
+
     /// Subjects, each once.
     fn names(&self) -> Vec<DistinguishedName> {
         let mut names: Vec<DistinguishedName> = Vec::new();
         for anchor in &self.anchors {
-            let name = DistinguishedName::in_sequence(anchor.subject.as_ref());
+            let name = DistinguishedName::in_sequence(anchor.trust.subject.as_ref());
             if names.iter().all(|other| other.as_ref() != name.as_ref()) {
                 names.push(name);
             }
@@ -388,14 +442,16 @@ fn read_crls(
     Ok(())
 }
 
-/// The trust domain of a SPIFFE certificate, which is no authority's and has one SPIFFE name. SPIFFE X509-SVID, section 5.2.
+/// The trust domain of a SPIFFE certificate, which is no authority's and has one name of its kind, with a path behind the
+/// domain as in Envoy. SPIFFE X509-SVID, sections 2 and 5.2.
 fn spiffe_domain(certificate: &Certificate) -> Option<&str> {
     if certificate.is_authority || certificate.may_sign {
         return None;
     }
-    let mut names = certificate.names(SanKind::Uri).filter_map(|name| name.strip_prefix("spiffe://"));
-    let name = names.next()?;
-    Some(name.split('/').next().unwrap_or(name)).filter(|domain| !domain.is_empty())
+    let mut names = certificate.names(SanKind::Uri);
+    let (name, None) = (names.next()?, names.next()) else { return None };
+    let (domain, _) = name.strip_prefix("spiffe://")?.split_once('/')?;
+    Some(domain).filter(|domain| !domain.is_empty())
 }
 
 impl fmt::Debug for Validator {

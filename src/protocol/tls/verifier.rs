@@ -57,7 +57,7 @@ impl fmt::Display for Cause {
 impl std::error::Error for Cause {}
 
 /// Errors that have an alert of their own keep it.
-fn error(refusal: Refusal) -> Error {
+pub(super) fn error(refusal: Refusal) -> Error {
     Error::InvalidCertificate(match refusal {
         Refusal::Unreadable(_) => CertificateError::BadEncoding,
         Refusal::Chain(webpki::Error::CertExpired { time, not_after }) => {

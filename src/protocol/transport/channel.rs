@@ -123,6 +123,13 @@ impl Channel {
         }
     }
 
+    /// Whether nothing is read ahead.
+    pub fn set_sparing(&self, sparing: bool) {
+        if let Self::Connection(transport) = self {
+            transport.set_sparing(sparing);
+        }
+    }
+
     /// Queues bytes to be sent.
     #[inline]
     pub fn send(&self, chunk: Chunk) {

@@ -134,6 +134,11 @@ impl Transport {
         self.socket().set_bulk(bulk);
     }
 
+    /// [`TcpStream::set_sparing`].
+    pub fn set_sparing(&self, sparing: bool) {
+        self.socket().set_sparing(sparing);
+    }
+
     /// [`TcpStream::send`].
     #[inline]
     pub fn send(&self, chunk: Chunk) {

@@ -160,7 +160,7 @@ impl Ring {
         {
             return;
         }
-        let multishot = self.has_multishot() && !socket.bulk;
+        let multishot = self.has_multishot() && !socket.bulk && !socket.sparing;
         let (op, group) = if socket.bulk {
             self.bulk_armed += 1;
             (Op::RecvBulk, self.large.group())
@@ -362,7 +362,8 @@ impl Backend for Ring {
         let socket = scope.sockets.live(key);
         if let Some(chunk) = socket.received.pop() {
             let is_last = socket.received.is_empty();
-            if is_last && socket.recv_op == RecvOp::Idle && self.level >= RingLevel::Two && !socket.bulk {
+            let arms = self.level >= RingLevel::Two && !socket.bulk && !socket.sparing;
+            if is_last && socket.recv_op == RecvOp::Idle && arms {
                 // With the next submission: what is read here may say that a body streams. Not before the last of it: whoever
                 // stops reading here has more lie in wait otherwise.
                 self.to_arm.push(key);

@@ -2,7 +2,7 @@
 //!
 //! Nothing is kept but what begins a group of three bytes: a frame that claims to be long, or never ends, costs nothing.
 
-use super::base64::Encoder;
+use crate::base::base64::Encoder;
 use crate::protocol::grpc::FRAME_HEADER_BYTES;
 
 /// Where in the stream of frames the bytes are.

@@ -5,10 +5,9 @@
 //! headers with its text as the message. Source: gRPC-Web protocol (gRPC project, PROTOCOL-WEB.md); Envoy's filter where
 //! it leaves a choice.
 
-pub(crate) mod base64;
 mod frames;
 
-use base64::{Decoder, Encoder, Invalid};
+use crate::base::base64::{Decoder, Encoder, Invalid};
 use frames::TextFrames;
 
 use super::{Context, Direction, EXHAUSTED, FilterReply, OnData, OnHead, Part};

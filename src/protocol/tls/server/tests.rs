@@ -276,3 +276,17 @@ fn ocsp_response_is_sent_to_who_asks() {
     assert_eq!(server.take_ocsp_counts(), [1, 0, 0]);
     assert_eq!(server.take_ocsp_counts(), [0, 0, 0]);
 }
+
+#[test]
+fn session_does_not_outlive_the_clients_certificate() {
+    let root = Authority::new("root");
+    let own = root.issue(Spec::dns("server").purposes(SERVER));
+    let server = compile(&server(&[&own], Some(&root)));
+    let shown = |spec: Spec| [root.issue(spec.purposes(CLIENT)).der()];
+    assert_eq!(server.accepts_still(&shown(Spec::dns("client"))), Ok(()));
+    assert_eq!(
+        server.accepts_still(&shown(Spec::dns("client").years(2020, 2021))),
+        Err(VerifyFailure::Chain)
+    );
+    assert_eq!(server.accepts_still(&[]), Ok(()), "none was shown, and none was asked for");
+}

@@ -68,6 +68,36 @@ fn certificate_that_no_authority_signed_is_refused() {
 }
 
 #[test]
+fn trusted_certificate_vouches_for_others_while_it_is_valid_and_an_authoritys() {
+    let expired = Authority::expired("old");
+    let leaf = expired.issue(Spec::dns("a"));
+    let mut config = trusting(&expired.pem());
+    assert!(matches!(verify(&config, &leaf, &[]), Err(Refusal::Chain(_))));
+    config.allow_expired = true;
+    assert_eq!(verify(&config, &leaf, &[]), Ok(()));
+    // A partner's own certificate is trusted: that does not make the partner an authority.
+    let usages = [KeyUsagePurpose::DigitalSignature];
+    for pinned in [Spec::dns("partner"), Spec::dns("partner").authority().key_usages(&usages)] {
+        let partner = Authority::of(pinned);
+        let forged = partner.issue(Spec::dns("admin"));
+        let root = Authority::new("root");
+        let both = trusting(&format!("{}{}", root.pem(), partner.pem()));
+        assert!(matches!(verify(&both, &forged, &[]), Err(Refusal::Chain(_))));
+        assert_eq!(verify(&both, &root.issue(Spec::dns("a")), &[]), Ok(()));
+    }
+}
+
+#[test]
+fn chain_of_a_stranger_costs_a_bounded_number_of_tries_where_expired_ones_are_allowed() {
+    let root = Authority::new("root");
+    let config = CertificateValidation { allow_expired: true, ..trusting(&root.pem()) };
+    let stranger = Authority::new("root");
+    let leaf = stranger.issue(Spec::dns("a"));
+    let chain: Vec<_> = (0..100).map(|_| Authority::new("root")).collect();
+    assert!(verify(&config, &leaf, &chain.iter().collect::<Vec<_>>()).is_err());
+}
+
+#[test]
 fn validity_is_looked_at_unless_the_configuration_says_otherwise() {
     let root = Authority::new("root");
     let mut config = trusting(&root.pem());
@@ -239,9 +269,40 @@ fn spiffe_certificate_is_trusted_in_its_own_domain_only() {
     assert_eq!(verify(&config, &one.issue(Spec::dns("one.example")), &[]), Err(Refusal::TrustDomain));
     let signer = Spec::nameless().uri("spiffe://one.example/a").key_usages(&[KeyUsagePurpose::KeyCertSign]);
     assert_eq!(verify(&config, &one.issue(signer), &[]), Err(Refusal::TrustDomain), "an authority's");
+    for name in ["spiffe://one.example", "spiffe://one.examples/a"] {
+        assert_eq!(verify(&config, &leaf(&one, name), &[]), Err(Refusal::TrustDomain), "{name}");
+    }
+    for names in
+        [["https://x", "spiffe://one.example/a"], ["spiffe://one.example/a", "spiffe://one.example/b"]]
+    {
+        let two_names = one.issue(Spec::nameless().uri(names[0]).uri(names[1]));
+        assert_eq!(verify(&config, &two_names, &[]), Err(Refusal::TrustDomain), "{names:?}");
+    }
+    assert!(compile(&config).unwrap().has_conditions(), "who shows no certificate has no domain");
+    config.accept_untrusted = true;
+    assert!(verify(&config, &leaf(&two, "spiffe://one.example/a"), &[]).is_err(), "as in Envoy");
     config.subject_alt_names = vec![exact(SanKind::Uri, "spiffe://one.example/b")];
     assert_eq!(verify(&config, &leaf(&one, "spiffe://one.example/a"), &[]), Err(Refusal::San));
     assert_eq!(verify(&config, &leaf(&one, "spiffe://one.example/b"), &[]), Ok(()));
+}
+
+#[test]
+fn revocation_lists_in_the_bundle_of_a_domain_hold_for_it_alone() {
+    let (one, two) = (Authority::new("one"), Authority::new("two"));
+    let domain = |name: &str, bundle: String| TrustDomain { name: name.into(), bundle: source(&bundle) };
+    let config = CertificateValidation {
+        trust_domains: Some(vec![
+            domain("one.example", format!("{}{}", one.pem(), one.crl(&[&[8]], 2030))),
+            domain("two.example", two.pem()),
+        ]),
+        ..CertificateValidation::default()
+    };
+    let leaf =
+        |authority: &Authority, name, serial| authority.issue(Spec::nameless().uri(name).serial(&[serial]));
+    assert_eq!(verify(&config, &leaf(&one, "spiffe://one.example/a", 7), &[]), Ok(()));
+    let revoked = leaf(&one, "spiffe://one.example/a", 8);
+    assert_eq!(verify(&config, &revoked, &[]), Err(Refusal::Chain(webpki::Error::CertRevoked)));
+    assert_eq!(verify(&config, &leaf(&two, "spiffe://two.example/a", 8), &[]), Ok(()), "another's list");
 }
 
 #[test]
