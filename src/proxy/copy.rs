@@ -32,6 +32,8 @@ pub(super) struct BodyCopy {
     framing: Framing,
     paused: bool,
     done: bool,
+    /// Part of it was lost, so that where it ends is not known any more.
+    broken: bool,
     bulk: bool,
     /// Body bytes received so far.
     pub(super) received_bytes: u64,
@@ -102,6 +104,7 @@ impl BodyCopy {
             framing,
             paused: false,
             done,
+            broken: false,
             bulk,
             received_bytes: 0,
             bytes: 0,
@@ -124,6 +127,11 @@ impl BodyCopy {
         self.done
     }
 
+    /// Whether part of it was received and lost.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Moves what can be moved. Ready when the body is complete; what follows it stays unread in `from`.
     pub(super) fn poll(
         &mut self,
@@ -137,6 +145,9 @@ impl BodyCopy {
         if self.done {
             return Poll::Ready(Ok(()));
         }
+        if self.broken {
+            return Poll::Ready(Err(CopyError::SourceGone));
+        }
         let takes_large = high_watermark >= limits::LARGE_READ_ROOM_MIN;
         for _ in 0..CHUNKS_PER_POLL {
             if !self.may_read(to, high_watermark)? {
@@ -149,6 +160,7 @@ impl BodyCopy {
                     self.bulk |= chunk.len() == chunk.capacity();
                     let outcome = self.take(runtime, chunk, from, to, trailers, &mut filters);
                     if outcome != Ok(false) {
+                        self.broken = outcome.is_err();
                         to.flush();
                         return Poll::Ready(outcome.map(drop));
                     }
@@ -164,6 +176,7 @@ impl BodyCopy {
                             .and_then(|()| self.end(runtime, to, trailers, &mut filters)),
                         Err(_) => Err(CopyError::SourceGone),
                     };
+                    self.broken = ended.is_err();
                     to.flush();
                     return Poll::Ready(ended);
                 }
@@ -183,8 +196,15 @@ impl BodyCopy {
     }
 
     /// Takes what has arrived and drops it, up to a large chunk: a small body that nobody wants does not cost the
-    /// connection.
+    /// connection. A broken one does: what follows it would be read as the next request.
     pub(super) fn discard(&mut self, from: &Channel, trailers: &mut Head) -> Result<(), CopyError> {
+        let outcome =
+            if self.broken { Err(CopyError::SourceGone) } else { self.discard_some(from, trailers) };
+        self.broken = outcome.is_err();
+        outcome
+    }
+
+    fn discard_some(&mut self, from: &Channel, trailers: &mut Head) -> Result<(), CopyError> {
         let mut left = limits::LARGE_CHUNK_BYTES;
         while !self.done && left > 0 {
             let Poll::Ready(received) = from.poll_recv() else { return Ok(()) };

@@ -80,8 +80,11 @@ pub(super) async fn serve_request(connection: &Connection, head: Option<&Cell<Op
         Err(error) => {
             fail(connection, &mut stream, error);
             let reply = Reply::error(error, None);
-            local_reply::send(connection, &mut stream, &reply, false);
-            After::Close
+            if local_reply::send(connection, &mut stream, &reply, false) {
+                After::Close
+            } else {
+                After::Abort
+            }
         }
     };
     finish(connection, &mut stream);
@@ -171,8 +174,12 @@ fn reply_and_go_on(
     if !complete {
         connection.chain.stats.inc(HttpStat::DownstreamRqResponseBeforeRqComplete);
     }
-    local_reply::send(connection, stream, reply, keep_alive);
-    if keep_alive { After::KeepAlive } else { ending(connection, request) }
+    match local_reply::send(connection, stream, reply, keep_alive) {
+        // Part of it is missing, of which the client is told by the connection's end.
+        false => After::Abort,
+        true if keep_alive => After::KeepAlive,
+        true => ending(connection, request),
+    }
 }
 
 /// How a connection ends after a complete response. A client that asked for its end, and whose request was read whole,

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::downstream::{self, After, Connection};
 use super::http;
@@ -27,6 +28,8 @@ const PREFACE_SIGN: &[u8] = b"PRI * HTTP/2";
 /// Bytes of all streams that wait for the client, whatever the configured limit is. Reason: the kernel has buffers of its
 /// own, so that more makes nothing faster, and a client with windows of zero makes every connection wait with so much.
 const QUEUED_BYTES_MAX: usize = 512 * 1024;
+/// For how long the end of a connection is waited for where no time is configured.
+const END_MIN: Duration = Duration::from_secs(1);
 /// Streams before the share of those that end by the client's doing counts. Source: Envoy
 /// `overload.premature_reset_total_stream_count`.
 const RESETS_COUNT_FROM: u32 = 500;
@@ -107,8 +110,9 @@ pub(super) async fn is_spoken(connection: &Connection) -> bool {
         None | Some(Facts { alpn: Alpn::None, .. }) => {}
         Some(facts) => return facts.alpn == Alpn::Http2,
     }
-    let idle = connection.chain.manager.config.common.idle_timeout;
-    let due = idle.map(|idle| connection.opened.after(idle));
+    let options = &connection.chain.manager.config;
+    let limits = options.common.idle_timeout.into_iter().chain(options.request_headers_timeout);
+    let due = limits.min().map(|limit| connection.opened.after(limit));
     poll_fn(|_| {
         loop {
             let Poll::Ready(received) = connection.channel.poll_recv() else { break };
@@ -144,10 +148,12 @@ pub(super) async fn is_spoken(connection: &Connection) -> bool {
                 }
             }
         }
-        match due {
-            Some(due) if connection.timer.poll_at(due).is_ready() => Poll::Ready(false),
-            _ => Poll::Pending,
+        // What then goes on as HTTP/1 has these limits, too, and answers in its own way.
+        let is_due = |due: Option<Now>| due.is_some_and(|due| connection.timer.poll_at(due).is_ready());
+        if is_due(due) || is_due(connection.context.drain.idle_until()) {
+            return Poll::Ready(false);
         }
+        Poll::Pending
     })
     .await
 }
@@ -193,7 +199,9 @@ pub(super) async fn serve(connection: &Connection) -> bool {
     let life_due = options.common.max_connection_duration.map(|max| opened.after(max));
     // When a connection that drains is closed, if it has no streams then.
     let mut drain_due: Option<Now> = None;
-    let mut ending = false;
+    // When a connection that was ended is given up, whatever of that the client has read.
+    let mut end_due: Option<Now> = None;
+    let patience = options.delayed_close_timeout.unwrap_or(END_MIN);
     let ended = poll_fn(|_| {
         loop {
             match server.poll() {
@@ -205,12 +213,17 @@ pub(super) async fn serve(connection: &Connection) -> bool {
                 Poll::Pending => {}
             }
             count_seen(connection, &mut counted, server.seen());
-            if ending {
-                return Poll::Pending;
+            let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
+            if end_due.is_some() {
+                return if is_due(end_due) { Poll::Ready(Some(StreamError::Closed)) } else { Poll::Pending };
             }
             let now = runtime.now();
-            let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
-            let idle = shared.active.get() == 0;
+            // Streams that are over may have left bytes for a client that reads slowly: they are waited for as the connection's
+            // own are.
+            let since_idle = |limit| shared.idle_since.get().after(limit);
+            let idle = shared.active.get() == 0
+                && (!server.has_unsent()
+                    || is_due(options.stream_flush_timeout.or(options.common.idle_timeout).map(since_idle)));
             let end = |stat: Option<HttpStat>| {
                 if let Some(stat) = stat {
                     chain.stats.inc(stat);
@@ -219,7 +232,7 @@ pub(super) async fn serve(connection: &Connection) -> bool {
             if shared.resets_too_much() {
                 end(Some(HttpStat::DownstreamRqTooManyPrematureResets));
                 server.end(true);
-                ending = true;
+                end_due = Some(now.after(patience));
                 continue;
             }
             if drain_due.is_none() {
@@ -247,7 +260,7 @@ pub(super) async fn serve(connection: &Connection) -> bool {
                 if given_up || is_due(idle_due) {
                     end((!given_up).then_some(HttpStat::DownstreamCxIdleTimeout));
                     server.end(false);
-                    ending = true;
+                    end_due = Some(now.after(patience));
                     continue;
                 }
             }
@@ -287,11 +300,11 @@ pub(super) async fn serve(connection: &Connection) -> bool {
         }
         // It has said that it goes: what it still sends is read, as a reset would take back what it was sent.
         Some(StreamError::GoneAway) => {
-            connection.closed_by_peer.set(!ending);
+            connection.closed_by_peer.set(end_due.is_none());
             true
         }
         Some(_) => {
-            connection.closed_by_peer.set(!ending);
+            connection.closed_by_peer.set(end_due.is_none());
             false
         }
     }

@@ -82,8 +82,13 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// Queues the reply and sets it going.
-pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'_>, keep_alive: bool) {
+/// Queues the reply and sets it going; whether there was memory for all of it.
+pub(super) fn send(
+    connection: &Connection,
+    stream: &mut Stream,
+    reply: &Reply<'_>,
+    keep_alive: bool,
+) -> bool {
     let Connection { context, chain, channel: downstream, .. } = connection;
     let manager = &chain.manager;
     let now = context.runtime.now().0;
@@ -166,19 +171,24 @@ pub(super) fn send(connection: &Connection, stream: &mut Stream, reply: &Reply<'
     info.response_code = Some(status);
     info.downstream_timing.first_tx_ns = Some(now);
     info.downstream_timing.last_tx_ns = Some(now);
+    let mut whole = sent.is_ok();
     if let Ok(bytes) = sent {
         info.downstream_bytes.header_sent += bytes as u64;
         info.downstream_bytes.wire_sent += bytes as u64;
-        if !bodiless && downstream.send_copy(text) {
-            info.bytes_sent += text.len() as u64;
-            info.downstream_bytes.wire_sent += text.len() as u64;
+        if !bodiless {
+            whole = downstream.send_copy(text);
+            if whole {
+                info.bytes_sent += text.len() as u64;
+                info.downstream_bytes.wire_sent += text.len() as u64;
+            }
         }
     }
     match downstream {
         Channel::Connection(downstream) => downstream.flush(),
-        Channel::Stream(downstream) if !ends => downstream.finish(None),
+        Channel::Stream(downstream) if !ends && whole => downstream.finish(None),
         Channel::Stream(_) => {}
     }
+    whole
 }
 
 /// Makes the reply a gRPC status without a message, as gRPC clients expect it: 200, the reason in headers, no body.

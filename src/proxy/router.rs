@@ -73,6 +73,7 @@ async fn attempts(
 ) -> Forwarded {
     let failed = |error| Forwarded::Failed { error, response_begun: false };
     let (mut retried, mut fresh) = (false, false);
+    let was_done = request.body.is_done();
     loop {
         let mut upstream = match acquire(connection, stream, request, forward, fresh, false).await {
             Ok(upstream) => upstream,
@@ -96,8 +97,9 @@ async fn attempts(
                 if matches!(error, ProxyError::UpstreamClosed { .. } | ProxyError::UpstreamTruncated) {
                     upstream.set_closed_by_peer();
                 }
-                // An empty body in chunks has an end, which is gone with the first attempt.
-                let untouched = request.body.wire_bytes == 0 && !response_begun;
+                // An empty body has an end, perhaps with trailers, which is gone with the first attempt.
+                let body = &request.body;
+                let untouched = body.wire_bytes == 0 && body.is_done() == was_done && !body.is_broken();
                 let again = match error.retry() {
                     Retry::Never => false,
                     Retry::IfReused => upstream.is_reused() && is_idempotent(stream.request.method()),
@@ -109,7 +111,7 @@ async fn attempts(
                 {
                     lease.retire();
                 }
-                if !again || !untouched || retried {
+                if !again || !untouched || response_begun || retried {
                     return Forwarded::Failed { error, response_begun: stream.info.response_code.is_some() };
                 }
                 if error.retry() == Retry::IfReused {

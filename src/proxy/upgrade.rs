@@ -59,7 +59,8 @@ pub(super) async fn tunnel(
             // What is queued is the client's, the 101 perhaps: it goes out before the connection breaks off.
             return Poll::Ready(After::Abort);
         }
-        if up.is_done() && down.is_done() {
+        // What is queued towards the endpoint goes with its connection or stream, which ends here.
+        if up.is_done() && down.is_done() && upstream.channel().poll_sent(0).is_ready() {
             return Poll::Ready(After::Close);
         }
         let total = up.bytes + down.bytes;
@@ -71,7 +72,7 @@ pub(super) async fn tunnel(
         Poll::Ready(After::Close)
     })
     .await;
-    // What is queued towards the endpoint still goes, as far as it takes it.
+    // When a limit has passed, what is queued goes as far as the endpoint takes it.
     if after == After::Close {
         upstream.channel().shutdown_write();
     }

@@ -149,6 +149,9 @@ impl Backend for Epoll {
 
     fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>> {
         let listener = scope.sockets.live(key);
+        if std::mem::take(&mut listener.muted) {
+            sys::epoll_modify(&self.epoll, listener.raw_fd(), libc::EPOLLIN as u32, token(key))?;
+        }
         if !listener.readable {
             listener.recv_task = scope.tasks.current();
             return Poll::Pending;
@@ -163,6 +166,11 @@ impl Backend for Epoll {
                 if error.kind() == io::ErrorKind::WouldBlock {
                     listener.recv_task = scope.tasks.current();
                     return Poll::Pending;
+                }
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+                    // It stays readable, and would end every wait at once while its owner rests.
+                    sys::epoll_modify(&self.epoll, listener.raw_fd(), 0, token(key))?;
+                    listener.muted = true;
                 }
                 Poll::Ready(Err(error))
             }

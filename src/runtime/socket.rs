@@ -82,6 +82,8 @@ pub(super) struct Socket {
     pub(super) streamed: bool,
     /// One small chunk is read at a time, and only when asked for: many such sockets wait for one receiver.
     pub(super) sparing: bool,
+    /// Epoll: a listener that has no descriptors for whom it would accept is not reported.
+    pub(super) muted: bool,
     /// Ring: the last receive left nothing in the kernel's buffer.
     pub(super) drained: bool,
     /// Epoll, sim: a receive may find something.
@@ -215,6 +217,7 @@ impl Default for Socket {
             bulk: false,
             streamed: false,
             sparing: false,
+            muted: false,
             drained: false,
             readable: false,
             peer_closed: false,

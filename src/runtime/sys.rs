@@ -265,6 +265,12 @@ pub(crate) fn epoll_add(epoll: &OwnedFd, fd: RawFd, events: u32, token: u64) -> 
     check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) }).map(drop)
 }
 
+pub(crate) fn epoll_modify(epoll: &OwnedFd, fd: RawFd, events: u32, token: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event { events, u64: token };
+    // SAFETY: `event` lives through the call.
+    check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_MOD, fd, &raw mut event) }).map(drop)
+}
+
 /// Waits up to `timeout_ms` (-1: for ever); `EINTR` is no event.
 pub(crate) fn epoll_wait(
     epoll: &OwnedFd,

@@ -17,6 +17,9 @@ use super::sys::RawAddr;
 use crate::base::limits;
 use crate::buffer::{Chunk, ChunkSize};
 
+/// Chunks of a connection that is being closed read before other tasks get their turn.
+const REST_CHUNKS_PER_TURN: usize = 16;
+
 /// A connection.
 #[derive(Debug)]
 pub struct TcpStream {
@@ -159,6 +162,20 @@ impl TcpStream {
     /// for the same receiver.
     pub fn set_sparing(&self, sparing: bool) {
         self.runtime.with_socket(self.key, |socket, _| socket.sparing = sparing);
+    }
+
+    /// Reads and forgets what still arrives: ready at the peer's end, or when the connection broke. Other tasks get their turn
+    /// however fast the peer sends.
+    pub fn poll_rest(&self) -> Poll<()> {
+        for _ in 0..REST_CHUNKS_PER_TURN {
+            match self.poll_recv() {
+                Poll::Ready(Ok(Some(_))) => {}
+                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        self.runtime.wake(self.runtime.current_task());
+        Poll::Pending
     }
 
     /// Queues bytes to be sent.

@@ -138,6 +138,54 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// A body without bytes has an end, too, which is gone with the attempt that took it.
+    fn request_whose_body_has_ended_is_not_sent_again_without_its_end(io) {
+        // It answers once on a connection, and closes it when the next request comes.
+        let upstream = Upstream::start(|peer| {
+            if peer.request().is_some() {
+                peer.send(ok(b"first"));
+                peer.request_head();
+            }
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let client = Http2Client::connect(proxy.port);
+        assert_eq!(client.get("/").body, b"first");
+        let answer = client.send(Request::put("http://a/"), b"", Some(trailers()));
+        assert!(matches!(answer.status, 200 | 503), "{answer:?}");
+        drop(client);
+        proxy.end();
+    }
+
+    /// A connection that was told to end waits for a client that reads slowly, as HTTP/1 does.
+    fn end_of_a_connection_does_not_cut_what_a_slow_client_has_not_read(io) {
+        let body = pattern(12 << 20);
+        let answered = ok(&body);
+        let upstream = Upstream::answering(move |_| answered.clone());
+        let config = Config::to(upstream.port)
+            .manager("common_http_protocol_options: {max_requests_per_connection: 1, idle_timeout: 0.5s}")
+            .manager("drain_timeout: 0.1s");
+        let proxy = Proxy::start(io, &config);
+        let mut raw = RawHttp2::connect(proxy.port);
+        raw.keeps_little();
+        // Windows that take all of it: SETTINGS_INITIAL_WINDOW_SIZE, and a WINDOW_UPDATE for the connection.
+        let window: u32 = 64 << 20;
+        raw.frame(4, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat());
+        raw.frame(8, 0, 0, &window.to_be_bytes());
+        raw.get(1, 5);
+        let (mut received, mut ended, mut waited) = (Vec::new(), false, false);
+        while let Some(frame) = raw.read() {
+            if frame.kind == 0 {
+                received.extend(frame.payload);
+                ended |= frame.flags & 1 != 0;
+            }
+            // Slower than it is sent, so that the end of it waits in the codec when its stream is over.
+            waited |= proxy.stat("http.test.downstream_rq_active") == 0 && received.len() < body.len();
+        }
+        assert!(waited, "the client was too fast");
+        assert!(ended && received == body, "{} of {} bytes, ended: {ended}", received.len(), body.len());
+        proxy.end();
+    }
+
     fn goaway_of_the_endpoint_moves_requests_to_a_new_connection(io) {
         let upstream = Http2Upstream::start(100);
         let proxy = Proxy::start(io, &to_http2(&upstream));
@@ -147,6 +195,7 @@ on_each_backend! {
             assert_eq!(answer.status(), 200, "request {n}");
         }
         assert!(upstream.connections() > 1);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_close_notify"), upstream.connections() as u64);
         proxy.end();
     }
 

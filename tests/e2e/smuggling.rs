@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::harness::{Config, Proxy, Upstream, on_each_backend};
+use crate::harness::{Config, Proxy, Upstream, ok, on_each_backend};
 
 const AMBIGUOUS: &[(&str, &str)] = &[
     ("both lengths", "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
@@ -69,6 +69,25 @@ on_each_backend! {
         }
         assert!(upstream.seen().iter().all(|seen| seen.request.path() == "/"));
         assert_eq!(completed.load(Ordering::SeqCst), 0);
+        proxy.end();
+    }
+
+    /// Where a body ends that is refused is not known any more, however much of it lies in the next buffer.
+    fn bad_chunk_that_ends_a_buffer_ends_the_connection(io) {
+        const BUFFER: usize = 4096;
+        let upstream = Upstream::answering(|_| ok(b""));
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        for chunk in ["5;", "5 ;"] {
+            let mut client = proxy.connect();
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}");
+            let extension = "x".repeat(BUFFER - head.len());
+            client.send(format!("{head}{extension}\r\n12345\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"));
+            let refused = client.response();
+            assert_eq!((refused.status(), refused.header("connection")), (400, Some("close")), "{chunk:?}");
+            client.shutdown_write();
+            assert_eq!(client.read_to_end(), b"", "{chunk:?}");
+        }
+        assert!(upstream.seen().iter().all(|seen| seen.request.path() == "/"));
         proxy.end();
     }
 

@@ -5,7 +5,7 @@ use h2::ext::Protocol;
 use http::Request;
 
 use crate::harness::{
-    Config, Http2Client, Http2Upstream, Proxy, Random, TO_HTTP2, Upstream, ok, on_each_backend,
+    Config, Http2Client, Http2Upstream, PATIENCE, Proxy, Random, TO_HTTP2, Upstream, ok, on_each_backend,
 };
 
 const WEBSOCKET: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -122,6 +122,35 @@ on_each_backend! {
         assert_eq!(proxy.stat("http.test.downstream_cx_upgrades_active"), 0);
         assert_eq!(proxy.stat("http.test.downstream_cx_upgrades_total"), 1);
         proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        proxy.end();
+    }
+
+    /// More than the sockets between hold, to an endpoint that has ended its own direction and reads late.
+    fn last_bytes_of_the_client_arrive_however_late_they_are_read(io) {
+        let (heard, has_heard) = std::sync::mpsc::channel();
+        let upstream = Upstream::start(move |peer| {
+            peer.keeps_little();
+            peer.request_head();
+            peer.send(SWITCHED);
+            peer.shutdown_write();
+            let mut bytes = Vec::new();
+            while let Some(byte) = peer.read(1) {
+                bytes.extend(byte);
+            }
+            let _ = heard.send(bytes);
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager("upgrade_configs: [{upgrade_type: websocket}]"));
+        let mut client = proxy.connect();
+        client.send(WEBSOCKET);
+        assert_eq!(client.head().status(), 101);
+        assert_eq!(client.read_to_end(), b"");
+        let bytes = Random::new(6).bytes(5 << 20);
+        client.send(&bytes);
+        client.shutdown_write();
+        let all = has_heard.recv_timeout(PATIENCE).unwrap();
+        assert!(all == bytes, "{} of {} bytes", all.len(), bytes.len());
+        drop(client);
+        proxy.wait_until_idle();
         proxy.end();
     }
 

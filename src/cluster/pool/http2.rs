@@ -61,6 +61,8 @@ struct Shared {
     settled: Cell<bool>,
     /// The peer ended it.
     ended_by_peer: Cell<bool>,
+    /// The peer has said that it takes no more requests.
+    going_away: Cell<bool>,
 }
 
 /// A request's place on a connection; given back when dropped.
@@ -229,6 +231,9 @@ async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64, origin: Origin) {
             shared.settled.set(true);
             host.shared().wake(&cluster);
         }
+        if counted.goaways_received > 0 {
+            shared.goes_away();
+        }
         if ended.is_ready() {
             return ended;
         }
@@ -312,6 +317,7 @@ impl Shared {
             idle_since: Cell::new(now),
             settled: Cell::new(false),
             ended_by_peer: Cell::new(false),
+            going_away: Cell::new(false),
         }
     }
 
@@ -327,6 +333,14 @@ impl Shared {
         let requests = self.requests.borrow_mut().take();
         drop(requests);
         self.cluster.runtime().wake(self.task.get());
+    }
+
+    /// The peer takes no more requests on this connection.
+    fn goes_away(self: &Rc<Self>) {
+        if !self.going_away.replace(true) {
+            self.cluster.stats().inc(ClusterStat::UpstreamCxCloseNotify);
+            self.retire();
+        }
     }
 
     fn retire_when_due(self: &Rc<Self>, timer: &crate::runtime::Timer, now: Now) {
@@ -392,8 +406,7 @@ impl Lease {
 
     /// The peer takes no more requests on this connection.
     pub fn retire(&self) {
-        self.shared.cluster.stats().inc(ClusterStat::UpstreamCxCloseNotify);
-        self.shared.retire();
+        self.shared.goes_away();
     }
 }
 

@@ -121,6 +121,13 @@ pub struct ServerConnection<'a> {
     inner: server::Connection<Io<&'a Transport>, Piece>,
 }
 
+/// What the frames of received data may fall short of 256 bytes together, until they are taken, before the codec ends the
+/// connection. Its own budget, half a window, is used up by one stream of short messages whose receiver has paused, and by
+/// what still comes on streams that were reset; this one lets the windows be filled with frames of sixteen bytes.
+fn data_frame_budget(settings: &Settings) -> usize {
+    (settings.connection_window_bytes as usize).saturating_mul(16)
+}
+
 impl<'a> ServerConnection<'a> {
     /// Exchanges prefaces. Called in the connection's own task.
     ///
@@ -144,6 +151,7 @@ impl<'a> ServerConnection<'a> {
             .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
             .max_concurrent_reset_streams(RESETS_REMEMBERED)
             .max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS_MAX))
+            .data_frame_budget(data_frame_budget(settings))
             .max_send_buffer_size(SEND_BUFFER_BYTES);
         if settings.allow_connect {
             builder.enable_connect_protocol();
@@ -202,6 +210,11 @@ impl<'a> ServerConnection<'a> {
         poll_pong(self.pings.as_mut(), &self.waker)
     }
 
+    /// Whether something waits for the peer, of streams that have ended, too.
+    pub fn has_unsent(&self) -> bool {
+        self.outgoing.bytes() > 0 || self.watch.is_paused()
+    }
+
     /// What was seen so far.
     pub fn seen(&self) -> Seen {
         self.watch.seen()
@@ -257,6 +270,7 @@ impl ClientConnection {
             // mistake of its, and must not cost the others their connection.
             .max_concurrent_reset_streams(RESETS_REMEMBERED)
             .max_local_error_reset_streams(None)
+            .data_frame_budget(data_frame_budget(settings))
             .max_send_buffer_size(SEND_BUFFER_BYTES);
         let mut handshake = pin!(builder.handshake::<_, Piece>(io));
         let opened = poll_fn(|_| handshake.as_mut().poll(&mut Context::from_waker(&waker))).await;

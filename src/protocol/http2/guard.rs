@@ -67,6 +67,7 @@ pub struct Seen {
     pub resets_received: u64,
     pub resets_sent: u64,
     pub goaways_sent: u64,
+    pub goaways_received: u64,
     /// Those of them for a head that is larger than any that is read.
     pub head_overflows: u64,
     /// SETTINGS, acknowledgements included.
@@ -216,6 +217,10 @@ impl Guard {
             }
             RST_STREAM => {
                 self.seen.resets_received += 1;
+                Ok(())
+            }
+            GOAWAY => {
+                self.seen.goaways_received += 1;
                 Ok(())
             }
             SETTINGS | PING | 10.. => {

@@ -36,7 +36,6 @@ pub(super) struct Io<T> {
     /// Bytes read since the last rest, and the frames that had been read then.
     read: usize,
     rested_at: u64,
-    paused: bool,
 }
 
 /// What the guard of a connection has seen.
@@ -47,9 +46,16 @@ pub(super) struct Watch(Rc<RefCell<State>>);
 struct State {
     guard: Guard,
     flood: Option<Flood>,
+    /// The codec has more to write than there is room for.
+    paused: bool,
 }
 
 impl Watch {
+    /// Whether the codec waits for room to write.
+    pub(super) fn is_paused(&self) -> bool {
+        self.0.borrow().paused
+    }
+
     pub(super) fn seen(&self) -> Seen {
         self.0.borrow().guard.seen()
     }
@@ -63,8 +69,8 @@ impl Watch {
 impl<T: AsRef<Transport>> Io<T> {
     pub(super) fn new(runtime: &Runtime, transport: T, limits: Limits, is_server: bool) -> Self {
         let guard = Guard::new(limits, is_server, runtime.now());
-        let watch = Watch(Rc::new(RefCell::new(State { guard, flood: None })));
-        Self { runtime: runtime.clone(), transport, watch, read: 0, rested_at: 0, paused: false }
+        let watch = Watch(Rc::new(RefCell::new(State { guard, flood: None, paused: false })));
+        Self { runtime: runtime.clone(), transport, watch, read: 0, rested_at: 0 }
     }
 
     pub(super) fn watch(&self) -> Watch {
@@ -77,15 +83,16 @@ impl<T: AsRef<Transport>> Io<T> {
 
     /// Whether there is room for more bytes on their way to the kernel. Once there was none, half has to be gone.
     fn poll_room(&mut self) -> Poll<io::Result<()>> {
-        let most = if self.paused { QUEUED_BYTES_MAX / 2 } else { QUEUED_BYTES_MAX };
+        let paused = self.watch.is_paused();
+        let most = if paused { QUEUED_BYTES_MAX / 2 } else { QUEUED_BYTES_MAX };
         if self.transport().queued() > most {
             self.transport().flush();
         }
         let mut room = self.transport().poll_sent(most);
-        if room.is_pending() && !self.paused {
+        if room.is_pending() && !paused {
             room = self.transport().poll_sent(QUEUED_BYTES_MAX / 2);
         }
-        self.paused = room.is_pending();
+        self.watch.0.borrow_mut().paused = room.is_pending();
         room
     }
 

@@ -446,8 +446,12 @@ impl Stream {
                     Poll::Ready(Some(Ok(0))) => continue,
                     Poll::Ready(Some(Ok(room))) => room,
                     Poll::Ready(Some(Err(error))) => return state.fail(&error),
+                    // It is over, by the peer's doing perhaps, whose reason is known.
                     Poll::Ready(None) => {
-                        state.broken = Some(StreamError::Closed);
+                        state.broken = Some(match send.poll_reset(context) {
+                            Poll::Ready(Ok(reason)) => StreamError::Reset(reason.into()),
+                            Poll::Ready(Err(_)) | Poll::Pending => StreamError::Closed,
+                        });
                         return;
                     }
                     Poll::Pending => return,

@@ -295,13 +295,7 @@ impl TlsStream {
     pub fn poll_rest(&self) -> Poll<()> {
         let state = &mut *self.state.borrow_mut();
         (state.inbound, state.ahead) = (Inbound::default(), ChunkQueue::default());
-        loop {
-            match self.socket.poll_recv() {
-                Poll::Ready(Ok(Some(_))) => {}
-                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
+        self.socket.poll_rest()
     }
 
     /// [`TcpStream::unread`].

@@ -117,13 +117,7 @@ impl Transport {
     /// Reads and forgets what still arrives: ready at the peer's end. For a connection that is being closed.
     pub fn poll_rest(&self) -> Poll<()> {
         match self {
-            Self::Plain(stream) => loop {
-                match stream.poll_recv() {
-                    Poll::Ready(Ok(Some(_))) => {}
-                    Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
-                }
-            },
+            Self::Plain(stream) => stream.poll_rest(),
             Self::Tls(stream) => stream.poll_rest(),
         }
     }

@@ -149,8 +149,10 @@ impl Ring {
             Ok(sent) => {
                 debug_assert!(sent <= socket.sending_bytes);
                 scope.stats.short_sends += u64::from(sent < socket.sending_bytes);
-                socket.send_full = sent < socket.sending_bytes;
+                let short = sent < socket.sending_bytes;
                 socket.to_send.consume(sent);
+                // The rest of a backlog waits for room, of which it is told by nothing else.
+                socket.send_full = short || !socket.to_send.is_empty();
             }
             Err(_) => match -result {
                 // Nothing was taken, and nobody who still wants the socket has asked for the cancel: try again.

@@ -23,6 +23,8 @@ pub(super) const TRY_BYTES_MAX: usize = 16 * 1024;
 /// Sends of a visit up to which it waits for more than their completions. With more there is work in any case, and the
 /// kernel takes up as many events as are waited for, 20 at least (6.13): larger batches leave the caches.
 pub(super) const UNAWAITED_MAX: u32 = 16;
+/// Longest wait, in milliseconds, of a visit with such sends: one that finds no room goes on then.
+pub(super) const UNAWAITED_MS_MAX: u64 = 20;
 /// Connections accepted and not taken by the owner, per listener, at which accepting pauses.
 pub(super) const ACCEPTED_MAX: usize = 256;
 /// Sockets for which the lists of them have room at least.

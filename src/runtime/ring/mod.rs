@@ -27,7 +27,8 @@ use alarm::{Alarm, Ending};
 use buffers::Buffers;
 use limits::{
     ACCEPTED_ROOM, DROP_VISITS_MAX, HEAD_BYTES_MAX, LARGE_ENTRIES, LIST_ROOM_MIN, RECV_BYTES_MAX,
-    SMALL_ENTRIES, SMALL_RESIDENT, TRY_BYTES_MAX, UNAWAITED_MAX, UNREAD_BULK_BYTES_MAX, UNREAD_BYTES_MAX,
+    SMALL_ENTRIES, SMALL_RESIDENT, TRY_BYTES_MAX, UNAWAITED_MAX, UNAWAITED_MS_MAX, UNREAD_BULK_BYTES_MAX,
+    UNREAD_BYTES_MAX,
 };
 use op::{Messages, Op, RecvMode, SendMode};
 use queue::{BATCH, Queue};
@@ -160,8 +161,9 @@ impl Ring {
         {
             return;
         }
-        let multishot = self.has_multishot() && !socket.bulk && !socket.sparing;
-        let (op, group) = if socket.bulk {
+        let bulk = socket.bulk && !socket.sparing;
+        let multishot = self.has_multishot() && !bulk && !socket.sparing;
+        let (op, group) = if bulk {
             self.bulk_armed += 1;
             (Op::RecvBulk, self.large.group())
         } else {
@@ -328,6 +330,11 @@ impl Ring {
     fn visit(&mut self, scope: &mut Scope<'_>, timeout_ms: Option<u64>) -> io::Result<()> {
         let sends = std::mem::take(&mut self.unawaited);
         let unawaited = if sends <= UNAWAITED_MAX { sends } else { 0 };
+        // One of them may find no room, of which nothing else tells.
+        let timeout_ms = match unawaited {
+            0 => timeout_ms,
+            _ => Some(timeout_ms.map_or(UNAWAITED_MS_MAX, |ms| ms.min(UNAWAITED_MS_MAX))),
+        };
         if self.queue.is_overflown() {
             scope.stats.cq_overflows += 1;
         }
@@ -376,7 +383,7 @@ impl Backend for Ring {
             None => {}
         }
         socket.recv_task = scope.tasks.current();
-        if socket.bulk && socket.recv_op == RecvOp::Multishot {
+        if (socket.bulk || socket.sparing) && socket.recv_op == RecvOp::Multishot {
             self.cancel_recv(scope, key);
         } else {
             self.arm_recv(scope, key);

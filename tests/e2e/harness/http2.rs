@@ -13,6 +13,7 @@ use http::{HeaderMap, Request, Response};
 use tokio::runtime::{Builder, Runtime};
 
 use super::PATIENCE;
+use super::upstream::set_receive_buffer;
 
 /// Field of a cluster whose endpoint speaks HTTP/2.
 pub(crate) const TO_HTTP2: &str = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
@@ -349,6 +350,11 @@ impl RawHttp2 {
             }
         });
         port
+    }
+
+    /// Has the kernel keep few bytes that are not read.
+    pub(crate) fn keeps_little(&self) {
+        set_receive_buffer(&self.stream, 32 * 1024);
     }
 
     /// Whether it could be sent.

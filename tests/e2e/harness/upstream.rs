@@ -157,6 +157,11 @@ impl Peer {
         }
     }
 
+    /// Has the kernel keep few bytes that are not read.
+    pub(crate) fn keeps_little(&self) {
+        set_receive_buffer(&self.reader.stream, 32 * 1024);
+    }
+
     pub(crate) fn shutdown_write(&self) {
         let _ = self.reader.stream.shutdown(Shutdown::Write);
     }
