@@ -114,7 +114,7 @@ class Targets(unittest.TestCase):
     def test_own_share_by_a_figure_is_without_the_direct_run(self):
         target = targets.OwnLimit("s", "p99_us", 150)
         verdict = target.verdict(self.made(20, 10))
-        self.assertEqual((verdict.limit, verdict.found, verdict.floor, verdict.word()), (150, 150, None, "met"))
+        self.assertEqual((verdict.limit, verdict.found, verdict.floor, verdict.word()), (150, 150, 50, "met"))
         self.assertEqual(self.word(target, 20.1), "not met")
         self.assertIsNone(targets.OwnLimit("s", "p99_us", 150, "ringway-epoll").verdict(self.made(20)))
 
