@@ -21,7 +21,7 @@ pub struct TlsFacts {
     /// Server name that the client asked for.
     pub server_name: Box<str>,
     /// Protocol that both agreed on.
-    pub alpn: Box<str>,
+    pub alpn: &'static str,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
     /// Certificate of this side.
@@ -51,9 +51,9 @@ impl TlsFacts {
             group: known.group,
             server_name: known.server_name.clone().unwrap_or_default(),
             alpn: match known.alpn {
-                Alpn::Http1 => "http/1.1".into(),
-                Alpn::Http2 => "h2".into(),
-                Alpn::None | Alpn::Other => Box::default(),
+                Alpn::Http1 => "http/1.1",
+                Alpn::Http2 => "h2",
+                Alpn::None | Alpn::Other => "",
             },
             resumed: known.resumed,
             local: None,

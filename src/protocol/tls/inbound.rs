@@ -23,8 +23,8 @@ pub(super) struct Inbound {
     held: usize,
     /// For an input that is larger than a record.
     large: Option<LargePermit>,
-    /// Why nothing more comes, once what was decrypted before has been taken.
-    fault: Option<Fault>,
+    /// Why nothing more comes, once what was decrypted before has been taken. Apart: few connections have one.
+    fault: Option<Box<Fault>>,
 }
 
 /// What there is to be read.
@@ -117,7 +117,7 @@ impl Inbound {
         out: &mut impl Outgoing,
     ) -> Result<Next, Fault> {
         if let Some(fault) = &self.fault {
-            return Err(fault.clone());
+            return Err(Fault::clone(fault));
         }
         let data = self.work(session, out);
         if self.fault.is_some() || session.is_peer_closed() {
@@ -127,7 +127,7 @@ impl Inbound {
         self.settle(pool, data.is_some());
         match (data, &self.fault) {
             (Some(data), _) => Ok(Next::Data(data)),
-            (None, Some(fault)) => Err(fault.clone()),
+            (None, Some(fault)) => Err(Fault::clone(fault)),
             (None, None) if session.is_peer_closed() => Ok(Next::Closed),
             (None, None) => Ok(Next::More),
         }
@@ -156,7 +156,7 @@ impl Inbound {
             }
             done += ingested.consumed;
             self.held = end - done;
-            self.fault = ingested.outcome.err();
+            self.fault = ingested.outcome.err().map(Box::new);
         }
         if data.is_empty() {
             input.consume(done);
@@ -182,7 +182,7 @@ impl Inbound {
         match copied(pool, input.filled(), self.held + whole) {
             Ok(own) => *input = own,
             Err(fault) => {
-                self.fault = Some(fault);
+                self.fault = Some(Box::new(fault));
                 (self.input, self.held, self.large) = (None, 0, None);
             }
         }

@@ -80,7 +80,8 @@ enum End {
     Closed,
     /// The connection ended without an announcement.
     Truncated,
-    Failed(TlsError),
+    /// Apart: few connections have failed, and all have room for this.
+    Failed(Box<TlsError>),
 }
 
 impl TlsStream {
@@ -146,7 +147,7 @@ impl TlsStream {
             match &state.end {
                 End::Open => {}
                 End::Closed | End::Truncated => return Poll::Ready(Err(TlsError::Closed)),
-                End::Failed(error) => return Poll::Ready(Err(error.clone())),
+                End::Failed(error) => return Poll::Ready(Err(TlsError::clone(error))),
             }
             match self.shake(state) {
                 Ok(true) => {}
@@ -227,7 +228,7 @@ impl TlsStream {
             match &state.end {
                 End::Open => {}
                 End::Closed | End::Truncated => return Poll::Ready(Ok(None)),
-                End::Failed(error) => return Poll::Ready(Err(error.clone().into())),
+                End::Failed(error) => return Poll::Ready(Err(TlsError::clone(error).into())),
             }
             let Phase::Session(session) = &mut state.phase else {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
@@ -252,7 +253,7 @@ impl TlsStream {
             Ok(None) => return state.end = End::Truncated,
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                return state.end = End::Failed(TlsError::Io(errno));
+                return state.end = End::Failed(Box::new(TlsError::Io(errno)));
             }
         };
         let State { inbound, meter, phase, .. } = state;
@@ -288,7 +289,7 @@ impl TlsStream {
 
     fn fail(&self, state: &mut State, error: TlsError) {
         state.outbound.clear();
-        state.end = End::Failed(error);
+        state.end = End::Failed(Box::new(error));
     }
 
     /// Reads and forgets what still arrives, undeciphered: ready at the end. For a connection that is being closed.
@@ -326,7 +327,7 @@ impl TlsStream {
     /// Why the session broke; `None`: it did not.
     pub fn failure(&self) -> Option<TlsError> {
         match &self.state.borrow().end {
-            End::Failed(error) => Some(error.clone()),
+            End::Failed(error) => Some(TlsError::clone(error)),
             End::Open | End::Closed | End::Truncated => None,
         }
     }
@@ -393,7 +394,7 @@ impl TlsStream {
             self.socket.flush();
         }
         if let End::Failed(error) = &state.end {
-            return Poll::Ready(Err(error.clone().into()));
+            return Poll::Ready(Err(TlsError::clone(error).into()));
         }
         self.socket.poll_sent(left)
     }
