@@ -104,8 +104,10 @@ impl Exchange<'_> {
         if self.request.body.wire_bytes != moved {
             self.request.deadlines.last_activity = self.connection.context.runtime.now();
         }
-        // A client that only waits is watched for its going away.
-        if self.request.body.is_done() && self.connection.channel.poll_peer_closed().is_ready() {
+        // A client that only waits is watched for its going away; on a stream always, as an upload that is not taken may wait
+        // for long, and what waits of it is the codec's.
+        let is_watched = self.request.body.is_done() || self.connection.shared().is_some();
+        if is_watched && self.connection.channel.poll_peer_closed().is_ready() {
             return Poll::Ready(Err(self.connection.gone()));
         }
         match self.request.deadlines.poll(&self.connection.timer) {

@@ -166,6 +166,15 @@ def continuations(payload):
 OPEN = h2.request(1, post(), flags=h2.END_HEADERS)
 SHORT = [("content-length", "1")]
 
+
+
+def single_bytes():
+    """A body in frames of a byte, to an endpoint that takes none: what they cost is not what the window counts."""
+    yield h2.request(1, post(), flags=h2.END_HEADERS)
+    for _ in range(2000):
+        yield h2.frame(h2.DATA, 0, 1, b"x") * 500
+
+
 # === attacks of an upstream ===
 
 
@@ -300,6 +309,10 @@ ATTACKS = {
     "window_updates": Attack(flood(h2.window_update(0, 1)), UPDATES, goaway=CALM),
     "window_updates_of_a_stream": Attack(flood(h2.window_update(1, 1), first=OPEN), UPDATES, goaway=CALM),
     "empty_data": Attack(flood(h2.frame(h2.DATA, 0, 1), first=OPEN), EMPTY, goaway=CALM),
+    "data_in_single_bytes": Attack(
+        again_and_again(single_bytes), "http.hostile.downstream_cx_http2_total", goaway=CALM, upstream=lambda sock, stream: time.sleep(10)
+    ),
+    "data_in_single_bytes_to_http1": Attack(again_and_again(single_bytes)),
     "hpack_bomb": Attack(again_and_again(bomb), OVERFLOW, GOAWAYS, goaway=CALM),
     "small_hpack_bombs": Attack(again_and_again(small_bomb)),
     "crumbs_of_cookies": Attack(again_and_again(crumbs)),

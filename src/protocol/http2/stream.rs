@@ -73,6 +73,8 @@ struct State {
     /// Received, and no chunk had room for it yet.
     rest: Bytes,
     queue: VecDeque<Bytes>,
+    /// Few bytes, behind the queue: pieces of a byte each are one, however long they wait.
+    gathered: Vec<u8>,
     /// Our direction ends behind what is queued.
     ending: bool,
     trailers_to_send: Option<HeaderMap>,
@@ -126,6 +128,7 @@ impl Stream {
                 unread: ChunkQueue::default(),
                 rest: Bytes::new(),
                 queue: VecDeque::new(),
+                gathered: Vec::new(),
                 ending: false,
                 trailers_to_send: None,
                 ended: false,
@@ -374,22 +377,35 @@ impl Stream {
     /// Queues bytes to be sent.
     pub fn send(&self, chunk: Chunk) {
         // A few bytes are cheaper to copy than to hold a whole chunk for.
-        let bytes =
-            if chunk.len() < SHARED_BYTES_MIN { Bytes::copy_from_slice(&chunk) } else { chunk.into_bytes() };
-        self.queue(bytes);
+        if chunk.len() < SHARED_BYTES_MIN {
+            return self.send_copy(&chunk);
+        }
+        self.queue(chunk.len(), |state| {
+            state.close_gathered();
+            state.queue.push_back(chunk.into_bytes());
+        });
     }
 
     /// Queues a copy of a few bytes.
     pub fn send_copy(&self, bytes: &[u8]) {
-        self.queue(Bytes::copy_from_slice(bytes));
+        self.queue(bytes.len(), |state| {
+            if state.gathered.is_empty() {
+                // Often this is all, and then it goes without another copy.
+                state.gathered = Vec::with_capacity(bytes.len());
+            }
+            state.gathered.extend_from_slice(bytes);
+            if state.gathered.len() >= SHARED_BYTES_MIN {
+                state.close_gathered();
+            }
+        });
     }
 
-    fn queue(&self, bytes: Bytes) {
+    fn queue(&self, bytes: usize, put: impl FnOnce(&mut State)) {
         let mut state = self.state.borrow_mut();
-        if state.broken.is_none() && !bytes.is_empty() {
-            self.queued.set(self.queued.get() + bytes.len());
-            self.outgoing.add(bytes.len());
-            state.queue.push_back(bytes);
+        if state.broken.is_none() && bytes > 0 {
+            self.queued.set(self.queued.get() + bytes);
+            self.outgoing.add(bytes);
+            put(&mut state);
         }
     }
 
@@ -431,9 +447,11 @@ impl Stream {
         let (queued, outgoing) = (&self.queued, &self.outgoing);
         if state.broken.is_some() {
             state.queue.clear();
+            state.gathered.clear();
             outgoing.forget(queued.replace(0));
             return outgoing.leave(&self.ticket);
         }
+        state.close_gathered();
         let Sender::Open(send) = &mut state.sender else { return };
         while let Some(front) = state.queue.front_mut() {
             if !outgoing.has_room(self.runtime.current_task(), &self.ticket) {
@@ -531,6 +549,13 @@ impl State {
         if self.broken.is_none() {
             log::debug!("stream broke: {}", head::describe(error));
             self.broken = Some(StreamError::of(error));
+        }
+    }
+
+    /// What was gathered waits as a piece like others.
+    fn close_gathered(&mut self) {
+        if !self.gathered.is_empty() {
+            self.queue.push_back(std::mem::take(&mut self.gathered).into());
         }
     }
 
