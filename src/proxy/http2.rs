@@ -112,7 +112,9 @@ pub(super) async fn is_spoken(connection: &Connection) -> bool {
     }
     let options = &connection.chain.manager.config;
     let limits = options.common.idle_timeout.into_iter().chain(options.request_headers_timeout);
-    let due = limits.min().map(|limit| connection.opened.after(limit));
+    // From the first byte on: a connection may have waited for long before it.
+    let begun = connection.context.runtime.now();
+    let due = limits.min().map(|limit| begun.after(limit));
     poll_fn(|_| {
         loop {
             let Poll::Ready(received) = connection.channel.poll_recv() else { break };

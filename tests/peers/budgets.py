@@ -307,10 +307,8 @@ def run():
     failures = [f"binary: {size:.1f} MB, more than {BINARY_MB_MAX}"] if size > BINARY_MB_MAX else []
     with crowd.Upstream() as upstream:
         for backend in parser.parse_args().backend or ["io_uring", "epoll"]:
-            for measured in (measure, measure_tls, measure_contract):
+            for measured in (measure, measure_tls, measure_contract, measure_bursts):
                 failures += measured(backend, upstream)
-            # Which page a block that stays lies in is chance, and a few pages are the difference: a second try decides.
-            failures += measure_bursts(backend, upstream) and measure_bursts(backend, upstream)
     failures += measure_pairs()
     if failures:
         raise rig.Failed("\n".join(failures))
