@@ -31,7 +31,9 @@ KEEP = {
     'core': {
         'envoy.config.core.v3': '''Node Locality Address SocketAddress Pipe CidrRange SocketOption
             SocketOptionsOverride TcpKeepalive BindConfig Metadata TypedExtensionConfig TransportSocket DataSource
-            WatchedDirectory RuntimeFractionalPercent RuntimeUInt32 DnsResolutionConfig DnsResolverOptions''',
+            WatchedDirectory RuntimeFractionalPercent RuntimeUInt32 RuntimeFeatureFlag DnsResolutionConfig
+            DnsResolverOptions EnvoyInternalAddress BackoffStrategy ProxyProtocolConfig ProxyProtocolPassThroughTLVs
+            TlvEntry''',
     },
     'http': {
         'envoy.config.core.v3': '''HttpProtocolOptions Http1ProtocolOptions Http1ProtocolOptions.HeaderKeyFormat
@@ -40,14 +42,43 @@ KEEP = {
             SubstitutionFormatString''',
     },
     'types': {
-        'envoy.type.v3': 'FractionalPercent Percent Int64Range',
-        'envoy.type.matcher.v3': '''StringMatcher ListStringMatcher RegexMatcher RegexMatchAndSubstitute''',
+        'envoy.type.v3': '''FractionalPercent Percent Int32Range Int64Range DoubleRange TokenBucket HashPolicy
+            HashPolicy.SourceIp HashPolicy.FilterState''',
+        'envoy.type.matcher.v3': '''StringMatcher ListStringMatcher RegexMatcher RegexMatchAndSubstitute PathMatcher
+            MetadataMatcher MetadataMatcher.PathSegment ValueMatcher ValueMatcher.NullMatch DoubleMatcher ListMatcher
+            OrMatcher FilterStateMatcher AddressMatcher''',
     },
     'listener': {
         'envoy.config.listener.v3': '''Listener Listener.DeprecatedV1 Listener.ConnectionBalanceConfig
             Listener.ConnectionBalanceConfig.ExactBalance AdditionalAddress FilterChain FilterChainMatch Filter
-            ListenerFilter''',
+            ListenerFilter ListenerFilterChainMatchPredicate ListenerFilterChainMatchPredicate.MatchSet
+            Listener.InternalListenerConfig''',
     },
+    'listener_filters': {
+        'envoy.extensions.filters.listener.http_inspector.v3': 'HttpInspector',
+        'envoy.extensions.filters.listener.original_dst.v3': 'OriginalDst',
+        'envoy.extensions.filters.listener.original_src.v3': 'OriginalSrc',
+        'envoy.extensions.filters.listener.proxy_protocol.v3': '''ProxyProtocol ProxyProtocol.KeyValuePair
+            ProxyProtocol.Rule''',
+        'envoy.extensions.filters.listener.tls_inspector.v3': 'TlsInspector',
+    },
+    'tcp_proxy': {
+        'envoy.extensions.filters.network.tcp_proxy.v3': '''TcpProxy TcpProxy.WeightedCluster
+            TcpProxy.WeightedCluster.ClusterWeight TcpProxy.TunnelingConfig TcpProxy.TcpAccessLogOptions''',
+    },
+    'network_filters': {
+        'envoy.extensions.filters.network.connection_limit.v3': 'ConnectionLimit',
+        'envoy.extensions.filters.network.direct_response.v3': 'Config',
+        'envoy.extensions.filters.network.echo.v3': 'Echo',
+        'envoy.extensions.filters.network.local_ratelimit.v3': 'LocalRateLimit',
+        'envoy.extensions.filters.network.sni_cluster.v3': 'SniCluster',
+    },
+    'rbac': {
+        'envoy.config.rbac.v3': '''RBAC RBAC.AuditLoggingOptions Policy Permission Permission.Set Principal
+            Principal.Set Principal.Authenticated SourcedMetadata''',
+    },
+    'network_rbac': {'envoy.extensions.filters.network.rbac.v3': 'RBAC'},
+    'http_rbac': {'envoy.extensions.filters.http.rbac.v3': 'RBAC RBACPerRoute'},
     'http_connection_manager': {
         'envoy.extensions.filters.network.http_connection_manager.v3': '''HttpConnectionManager
             HttpConnectionManager.InternalAddressConfig HttpConnectionManager.UpgradeConfig
@@ -66,7 +97,7 @@ KEEP = {
     'grpc_http1_bridge': {'envoy.extensions.filters.http.grpc_http1_bridge.v3': 'Config'},
     'cluster': {
         'envoy.config.cluster.v3': '''Cluster Cluster.CommonLbConfig Cluster.RefreshRate Cluster.CustomClusterType
-            Cluster.RoundRobinLbConfig Cluster.TransportSocketMatch CircuitBreakers CircuitBreakers.Thresholds LoadBalancingPolicy
+            Cluster.RoundRobinLbConfig Cluster.OriginalDstLbConfig Cluster.TransportSocketMatch CircuitBreakers CircuitBreakers.Thresholds LoadBalancingPolicy
             LoadBalancingPolicy.Policy UpstreamConnectionOptions''',
     },
     'endpoint': {
@@ -89,12 +120,15 @@ KEEP = {
         'envoy.extensions.clusters.dns.v3': 'DnsCluster DnsCluster.RefreshRate',
         'envoy.extensions.filters.http.router.v3': 'Router',
         'envoy.extensions.http.header_formatters.preserve_case.v3': 'PreserveCaseFormatterConfig',
+        'envoy.extensions.load_balancing_policies.cluster_provided.v3': 'ClusterProvided',
         'envoy.extensions.load_balancing_policies.common.v3': 'LocalityLbConfig',
         'envoy.extensions.load_balancing_policies.round_robin.v3': 'RoundRobin',
         'envoy.extensions.network.dns_resolver.cares.v3': 'CaresDnsResolverConfig',
         'envoy.extensions.network.dns_resolver.getaddrinfo.v3': 'GetAddrInfoDnsResolverConfig',
         'envoy.extensions.request_id.uuid.v3': 'UuidRequestIdConfig',
         'envoy.extensions.resource_monitors.downstream_connections.v3': 'DownstreamConnectionsConfig',
+        'envoy.extensions.transport_sockets.proxy_protocol.v3': 'ProxyProtocolUpstreamTransport',
+        'envoy.extensions.transport_sockets.raw_buffer.v3': 'RawBuffer',
         'envoy.extensions.upstreams.http.v3': '''HttpProtocolOptions
             HttpProtocolOptions.ExplicitHttpConfig HttpProtocolOptions.UseDownstreamHttpConfig
             HttpProtocolOptions.AutoHttpConfig''',
@@ -106,6 +140,8 @@ ENCODED = {
     ('envoy.config.bootstrap.v3.Bootstrap.StaticResources', 'listeners'),
     ('envoy.config.route.v3.RouteConfiguration', 'virtual_hosts'),
 }
+# Members of oneofs that lead back to their own message by way of another.
+BOXED = {('envoy.type.matcher.v3.ListMatcher', 'one_of')}
 F = descriptor_pb2.FieldDescriptorProto
 # Proto scalar: (prost attribute, Rust type).
 SCALARS = {
@@ -226,7 +262,7 @@ class Generator:
             variants = []
             for member in members:
                 attribute, rust, _ = self.kind(member, module)
-                recursive = rust == rust_name
+                recursive = rust == rust_name or (full, member.name) in BOXED
                 boxed = ', boxed' if recursive and attribute == 'message' else ''
                 rust = f'Box<{rust}>' if boxed else rust
                 variants.append(f'#[prost({attribute}{boxed}, tag = "{member.number}")]\n{camel(member.name)}({rust}),')

@@ -92,6 +92,8 @@ set_when_present!(
     pb::core::TcpKeepalive,
     pb::core::WatchedDirectory,
     pb::core::DataSource,
+    pb::core::ProxyProtocolConfig,
+    pb::listener::ListenerFilterChainMatchPredicate,
     pb::tls::TlsParameters,
     pb::http::SubstitutionFormatString,
     pb::types::RegexMatcherEngineTypeOneOf,

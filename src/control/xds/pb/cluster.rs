@@ -127,8 +127,8 @@ pub enum ClusterLbConfigOneOf {
     RingHashLbConfig(Vec<u8>),
     #[prost(bytes = "vec", tag = "52")]
     MaglevLbConfig(Vec<u8>),
-    #[prost(bytes = "vec", tag = "34")]
-    OriginalDstLbConfig(Vec<u8>),
+    #[prost(message, tag = "34")]
+    OriginalDstLbConfig(ClusterOriginalDstLbConfig),
     #[prost(bytes = "vec", tag = "37")]
     LeastRequestLbConfig(Vec<u8>),
     #[prost(message, tag = "56")]
@@ -197,6 +197,22 @@ pub struct ClusterRoundRobinLbConfig {
 }
 impl super::Named for ClusterRoundRobinLbConfig {
     const NAME: &'static str = "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig";
+}
+
+/// `envoy.config.cluster.v3.Cluster.OriginalDstLbConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ClusterOriginalDstLbConfig {
+    #[prost(bool, tag = "1")]
+    pub use_http_header: bool,
+    #[prost(string, tag = "2")]
+    pub http_header_name: String,
+    #[prost(message, optional, tag = "3")]
+    pub upstream_port_override: Option<u32>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub metadata_key: Option<Vec<u8>>,
+}
+impl super::Named for ClusterOriginalDstLbConfig {
+    const NAME: &'static str = "envoy.config.cluster.v3.Cluster.OriginalDstLbConfig";
 }
 
 /// `envoy.config.cluster.v3.Cluster.TransportSocketMatch`

@@ -66,8 +66,8 @@ pub enum AddressAddressOneOf {
     SocketAddress(SocketAddress),
     #[prost(message, tag = "2")]
     Pipe(Pipe),
-    #[prost(bytes = "vec", tag = "3")]
-    EnvoyInternalAddress(Vec<u8>),
+    #[prost(message, tag = "3")]
+    EnvoyInternalAddress(EnvoyInternalAddress),
 }
 
 /// `envoy.config.core.v3.SocketAddress`
@@ -300,6 +300,18 @@ impl super::Named for RuntimeUInt32 {
     const NAME: &'static str = "envoy.config.core.v3.RuntimeUInt32";
 }
 
+/// `envoy.config.core.v3.RuntimeFeatureFlag`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RuntimeFeatureFlag {
+    #[prost(message, optional, tag = "1")]
+    pub default_value: Option<bool>,
+    #[prost(string, tag = "2")]
+    pub runtime_key: String,
+}
+impl super::Named for RuntimeFeatureFlag {
+    const NAME: &'static str = "envoy.config.core.v3.RuntimeFeatureFlag";
+}
+
 /// `envoy.config.core.v3.DnsResolutionConfig`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct DnsResolutionConfig {
@@ -324,6 +336,76 @@ impl super::Named for DnsResolverOptions {
     const NAME: &'static str = "envoy.config.core.v3.DnsResolverOptions";
 }
 
+/// `envoy.config.core.v3.EnvoyInternalAddress`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct EnvoyInternalAddress {
+    #[prost(oneof = "EnvoyInternalAddressAddressNameSpecifierOneOf", tags = "1")]
+    pub address_name_specifier: Option<EnvoyInternalAddressAddressNameSpecifierOneOf>,
+    #[prost(string, tag = "2")]
+    pub endpoint_id: String,
+}
+impl super::Named for EnvoyInternalAddress {
+    const NAME: &'static str = "envoy.config.core.v3.EnvoyInternalAddress";
+}
+/// Oneof `address_name_specifier` of `envoy.config.core.v3.EnvoyInternalAddress`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum EnvoyInternalAddressAddressNameSpecifierOneOf {
+    #[prost(string, tag = "1")]
+    ServerListenerName(String),
+}
+
+/// `envoy.config.core.v3.BackoffStrategy`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct BackoffStrategy {
+    #[prost(message, optional, tag = "1")]
+    pub base_interval: Option<super::google::Duration>,
+    #[prost(message, optional, tag = "2")]
+    pub max_interval: Option<super::google::Duration>,
+}
+impl super::Named for BackoffStrategy {
+    const NAME: &'static str = "envoy.config.core.v3.BackoffStrategy";
+}
+
+/// `envoy.config.core.v3.ProxyProtocolConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ProxyProtocolConfig {
+    #[prost(enumeration = "ProxyProtocolConfigVersion", tag = "1")]
+    pub version: i32,
+    #[prost(message, optional, tag = "2")]
+    pub pass_through_tlvs: Option<ProxyProtocolPassThroughTLVs>,
+    #[prost(message, repeated, tag = "3")]
+    pub added_tlvs: Vec<TlvEntry>,
+}
+impl super::Named for ProxyProtocolConfig {
+    const NAME: &'static str = "envoy.config.core.v3.ProxyProtocolConfig";
+}
+
+/// `envoy.config.core.v3.ProxyProtocolPassThroughTLVs`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ProxyProtocolPassThroughTLVs {
+    #[prost(enumeration = "ProxyProtocolPassThroughTLVsPassTLVsMatchType", tag = "1")]
+    pub match_type: i32,
+    #[prost(uint32, repeated, tag = "2")]
+    pub tlv_type: Vec<u32>,
+}
+impl super::Named for ProxyProtocolPassThroughTLVs {
+    const NAME: &'static str = "envoy.config.core.v3.ProxyProtocolPassThroughTLVs";
+}
+
+/// `envoy.config.core.v3.TlvEntry`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TlvEntry {
+    #[prost(uint32, tag = "1")]
+    pub r#type: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
+    #[prost(message, optional, tag = "3")]
+    pub format_string: Option<super::http::SubstitutionFormatString>,
+}
+impl super::Named for TlvEntry {
+    const NAME: &'static str = "envoy.config.core.v3.TlvEntry";
+}
+
 /// `envoy.config.core.v3.HealthStatus`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
@@ -344,6 +426,38 @@ impl super::EnumName for HealthStatus {
             Self::Draining => "DRAINING",
             Self::Timeout => "TIMEOUT",
             Self::Degraded => "DEGRADED",
+        }
+    }
+}
+
+/// `envoy.config.core.v3.ProxyProtocolConfig.Version`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum ProxyProtocolConfigVersion {
+    V1 = 0,
+    V2 = 1,
+}
+impl super::EnumName for ProxyProtocolConfigVersion {
+    fn proto_name(self) -> &'static str {
+        match self {
+            Self::V1 => "V1",
+            Self::V2 => "V2",
+        }
+    }
+}
+
+/// `envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum ProxyProtocolPassThroughTLVsPassTLVsMatchType {
+    IncludeAll = 0,
+    Include = 1,
+}
+impl super::EnumName for ProxyProtocolPassThroughTLVsPassTLVsMatchType {
+    fn proto_name(self) -> &'static str {
+        match self {
+            Self::IncludeAll => "INCLUDE_ALL",
+            Self::Include => "INCLUDE",
         }
     }
 }

@@ -84,8 +84,8 @@ impl super::Named for Listener {
 /// Oneof `listener_specifier` of `envoy.config.listener.v3.Listener`.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum ListenerListenerSpecifierOneOf {
-    #[prost(bytes = "vec", tag = "27")]
-    InternalListener(Vec<u8>),
+    #[prost(message, tag = "27")]
+    InternalListener(ListenerInternalListenerConfig),
 }
 
 /// `envoy.config.listener.v3.Listener.DeprecatedV1`
@@ -218,8 +218,8 @@ pub struct ListenerFilter {
     pub name: String,
     #[prost(oneof = "ListenerFilterConfigTypeOneOf", tags = "3, 5")]
     pub config_type: Option<ListenerFilterConfigTypeOneOf>,
-    #[prost(bytes = "vec", optional, tag = "4")]
-    pub filter_disabled: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "4")]
+    pub filter_disabled: Option<ListenerFilterChainMatchPredicate>,
 }
 impl super::Named for ListenerFilter {
     const NAME: &'static str = "envoy.config.listener.v3.ListenerFilter";
@@ -231,6 +231,47 @@ pub enum ListenerFilterConfigTypeOneOf {
     TypedConfig(super::google::Any),
     #[prost(bytes = "vec", tag = "5")]
     ConfigDiscovery(Vec<u8>),
+}
+
+/// `envoy.config.listener.v3.ListenerFilterChainMatchPredicate`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ListenerFilterChainMatchPredicate {
+    #[prost(oneof = "ListenerFilterChainMatchPredicateRuleOneOf", tags = "1, 2, 3, 4, 5")]
+    pub rule: Option<ListenerFilterChainMatchPredicateRuleOneOf>,
+}
+impl super::Named for ListenerFilterChainMatchPredicate {
+    const NAME: &'static str = "envoy.config.listener.v3.ListenerFilterChainMatchPredicate";
+}
+/// Oneof `rule` of `envoy.config.listener.v3.ListenerFilterChainMatchPredicate`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum ListenerFilterChainMatchPredicateRuleOneOf {
+    #[prost(message, tag = "1")]
+    OrMatch(ListenerFilterChainMatchPredicateMatchSet),
+    #[prost(message, tag = "2")]
+    AndMatch(ListenerFilterChainMatchPredicateMatchSet),
+    #[prost(message, boxed, tag = "3")]
+    NotMatch(Box<ListenerFilterChainMatchPredicate>),
+    #[prost(bool, tag = "4")]
+    AnyMatch(bool),
+    #[prost(message, tag = "5")]
+    DestinationPortRange(super::types::Int32Range),
+}
+
+/// `envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ListenerFilterChainMatchPredicateMatchSet {
+    #[prost(message, repeated, tag = "1")]
+    pub rules: Vec<ListenerFilterChainMatchPredicate>,
+}
+impl super::Named for ListenerFilterChainMatchPredicateMatchSet {
+    const NAME: &'static str = "envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet";
+}
+
+/// `envoy.config.listener.v3.Listener.InternalListenerConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ListenerInternalListenerConfig {}
+impl super::Named for ListenerInternalListenerConfig {
+    const NAME: &'static str = "envoy.config.listener.v3.Listener.InternalListenerConfig";
 }
 
 /// `envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType`

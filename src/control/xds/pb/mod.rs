@@ -18,8 +18,14 @@ pub mod grpc_http1_bridge;
 pub mod http;
 pub mod http_connection_manager;
 pub mod http_filters;
+pub mod http_rbac;
 pub mod listener;
+pub mod listener_filters;
+pub mod network_filters;
+pub mod network_rbac;
+pub mod rbac;
 pub mod route;
+pub mod tcp_proxy;
 pub mod tls;
 pub mod types;
 

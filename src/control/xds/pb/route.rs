@@ -173,10 +173,10 @@ pub struct RouteMatch {
     pub grpc: Option<RouteMatchGrpcRouteMatchOptions>,
     #[prost(bytes = "vec", optional, tag = "11")]
     pub tls_context: Option<Vec<u8>>,
-    #[prost(bytes = "vec", repeated, tag = "13")]
-    pub dynamic_metadata: Vec<Vec<u8>>,
-    #[prost(bytes = "vec", repeated, tag = "16")]
-    pub filter_state: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "13")]
+    pub dynamic_metadata: Vec<super::types::MetadataMatcher>,
+    #[prost(message, repeated, tag = "16")]
+    pub filter_state: Vec<super::types::FilterStateMatcher>,
 }
 impl super::Named for RouteMatch {
     const NAME: &'static str = "envoy.config.route.v3.RouteMatch";
@@ -338,8 +338,8 @@ impl super::Named for RouteActionUpgradeConfig {
 /// `envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RouteActionUpgradeConfigConnectConfig {
-    #[prost(bytes = "vec", optional, tag = "1")]
-    pub proxy_protocol_config: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "1")]
+    pub proxy_protocol_config: Option<super::core::ProxyProtocolConfig>,
     #[prost(bool, tag = "2")]
     pub allow_post: bool,
 }

@@ -22,6 +22,18 @@ impl super::Named for Percent {
     const NAME: &'static str = "envoy.type.v3.Percent";
 }
 
+/// `envoy.type.v3.Int32Range`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Int32Range {
+    #[prost(int32, tag = "1")]
+    pub start: i32,
+    #[prost(int32, tag = "2")]
+    pub end: i32,
+}
+impl super::Named for Int32Range {
+    const NAME: &'static str = "envoy.type.v3.Int32Range";
+}
+
 /// `envoy.type.v3.Int64Range`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Int64Range {
@@ -32,6 +44,67 @@ pub struct Int64Range {
 }
 impl super::Named for Int64Range {
     const NAME: &'static str = "envoy.type.v3.Int64Range";
+}
+
+/// `envoy.type.v3.DoubleRange`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DoubleRange {
+    #[prost(double, tag = "1")]
+    pub start: f64,
+    #[prost(double, tag = "2")]
+    pub end: f64,
+}
+impl super::Named for DoubleRange {
+    const NAME: &'static str = "envoy.type.v3.DoubleRange";
+}
+
+/// `envoy.type.v3.TokenBucket`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TokenBucket {
+    #[prost(uint32, tag = "1")]
+    pub max_tokens: u32,
+    #[prost(message, optional, tag = "2")]
+    pub tokens_per_fill: Option<u32>,
+    #[prost(message, optional, tag = "3")]
+    pub fill_interval: Option<super::google::Duration>,
+}
+impl super::Named for TokenBucket {
+    const NAME: &'static str = "envoy.type.v3.TokenBucket";
+}
+
+/// `envoy.type.v3.HashPolicy`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct HashPolicy {
+    #[prost(oneof = "HashPolicyPolicySpecifierOneOf", tags = "1, 2")]
+    pub policy_specifier: Option<HashPolicyPolicySpecifierOneOf>,
+}
+impl super::Named for HashPolicy {
+    const NAME: &'static str = "envoy.type.v3.HashPolicy";
+}
+/// Oneof `policy_specifier` of `envoy.type.v3.HashPolicy`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum HashPolicyPolicySpecifierOneOf {
+    #[prost(message, tag = "1")]
+    SourceIp(HashPolicySourceIp),
+    #[prost(message, tag = "2")]
+    FilterState(HashPolicyFilterState),
+}
+
+/// `envoy.type.v3.HashPolicy.SourceIp`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct HashPolicySourceIp {}
+impl super::Named for HashPolicySourceIp {
+    const NAME: &'static str = "envoy.type.v3.HashPolicy.SourceIp";
+}
+
+/// `envoy.type.v3.HashPolicy.FilterState`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct HashPolicyFilterState {
+    #[prost(string, tag = "1")]
+    pub key: String,
+}
+impl super::Named for HashPolicyFilterState {
+    const NAME: &'static str = "envoy.type.v3.HashPolicy.FilterState";
 }
 
 /// `envoy.type.matcher.v3.StringMatcher`
@@ -100,6 +173,165 @@ pub struct RegexMatchAndSubstitute {
 }
 impl super::Named for RegexMatchAndSubstitute {
     const NAME: &'static str = "envoy.type.matcher.v3.RegexMatchAndSubstitute";
+}
+
+/// `envoy.type.matcher.v3.PathMatcher`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PathMatcher {
+    #[prost(oneof = "PathMatcherRuleOneOf", tags = "1")]
+    pub rule: Option<PathMatcherRuleOneOf>,
+}
+impl super::Named for PathMatcher {
+    const NAME: &'static str = "envoy.type.matcher.v3.PathMatcher";
+}
+/// Oneof `rule` of `envoy.type.matcher.v3.PathMatcher`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum PathMatcherRuleOneOf {
+    #[prost(message, tag = "1")]
+    Path(StringMatcher),
+}
+
+/// `envoy.type.matcher.v3.MetadataMatcher`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MetadataMatcher {
+    #[prost(string, tag = "1")]
+    pub filter: String,
+    #[prost(message, repeated, tag = "2")]
+    pub path: Vec<MetadataMatcherPathSegment>,
+    #[prost(message, optional, tag = "3")]
+    pub value: Option<ValueMatcher>,
+    #[prost(bool, tag = "4")]
+    pub invert: bool,
+}
+impl super::Named for MetadataMatcher {
+    const NAME: &'static str = "envoy.type.matcher.v3.MetadataMatcher";
+}
+
+/// `envoy.type.matcher.v3.MetadataMatcher.PathSegment`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MetadataMatcherPathSegment {
+    #[prost(oneof = "MetadataMatcherPathSegmentSegmentOneOf", tags = "1")]
+    pub segment: Option<MetadataMatcherPathSegmentSegmentOneOf>,
+}
+impl super::Named for MetadataMatcherPathSegment {
+    const NAME: &'static str = "envoy.type.matcher.v3.MetadataMatcher.PathSegment";
+}
+/// Oneof `segment` of `envoy.type.matcher.v3.MetadataMatcher.PathSegment`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum MetadataMatcherPathSegmentSegmentOneOf {
+    #[prost(string, tag = "1")]
+    Key(String),
+}
+
+/// `envoy.type.matcher.v3.ValueMatcher`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ValueMatcher {
+    #[prost(oneof = "ValueMatcherMatchPatternOneOf", tags = "1, 2, 3, 4, 5, 6, 7")]
+    pub match_pattern: Option<ValueMatcherMatchPatternOneOf>,
+}
+impl super::Named for ValueMatcher {
+    const NAME: &'static str = "envoy.type.matcher.v3.ValueMatcher";
+}
+/// Oneof `match_pattern` of `envoy.type.matcher.v3.ValueMatcher`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum ValueMatcherMatchPatternOneOf {
+    #[prost(message, tag = "1")]
+    NullMatch(ValueMatcherNullMatch),
+    #[prost(message, tag = "2")]
+    DoubleMatch(DoubleMatcher),
+    #[prost(message, tag = "3")]
+    StringMatch(StringMatcher),
+    #[prost(bool, tag = "4")]
+    BoolMatch(bool),
+    #[prost(bool, tag = "5")]
+    PresentMatch(bool),
+    #[prost(message, tag = "6")]
+    ListMatch(ListMatcher),
+    #[prost(message, tag = "7")]
+    OrMatch(OrMatcher),
+}
+
+/// `envoy.type.matcher.v3.ValueMatcher.NullMatch`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ValueMatcherNullMatch {}
+impl super::Named for ValueMatcherNullMatch {
+    const NAME: &'static str = "envoy.type.matcher.v3.ValueMatcher.NullMatch";
+}
+
+/// `envoy.type.matcher.v3.DoubleMatcher`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DoubleMatcher {
+    #[prost(oneof = "DoubleMatcherMatchPatternOneOf", tags = "1, 2")]
+    pub match_pattern: Option<DoubleMatcherMatchPatternOneOf>,
+}
+impl super::Named for DoubleMatcher {
+    const NAME: &'static str = "envoy.type.matcher.v3.DoubleMatcher";
+}
+/// Oneof `match_pattern` of `envoy.type.matcher.v3.DoubleMatcher`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum DoubleMatcherMatchPatternOneOf {
+    #[prost(message, tag = "1")]
+    Range(DoubleRange),
+    #[prost(double, tag = "2")]
+    Exact(f64),
+}
+
+/// `envoy.type.matcher.v3.ListMatcher`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ListMatcher {
+    #[prost(oneof = "ListMatcherMatchPatternOneOf", tags = "1")]
+    pub match_pattern: Option<ListMatcherMatchPatternOneOf>,
+}
+impl super::Named for ListMatcher {
+    const NAME: &'static str = "envoy.type.matcher.v3.ListMatcher";
+}
+/// Oneof `match_pattern` of `envoy.type.matcher.v3.ListMatcher`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum ListMatcherMatchPatternOneOf {
+    #[prost(message, boxed, tag = "1")]
+    OneOf(Box<ValueMatcher>),
+}
+
+/// `envoy.type.matcher.v3.OrMatcher`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct OrMatcher {
+    #[prost(message, repeated, tag = "1")]
+    pub value_matchers: Vec<ValueMatcher>,
+}
+impl super::Named for OrMatcher {
+    const NAME: &'static str = "envoy.type.matcher.v3.OrMatcher";
+}
+
+/// `envoy.type.matcher.v3.FilterStateMatcher`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FilterStateMatcher {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(oneof = "FilterStateMatcherMatcherOneOf", tags = "2, 3")]
+    pub matcher: Option<FilterStateMatcherMatcherOneOf>,
+}
+impl super::Named for FilterStateMatcher {
+    const NAME: &'static str = "envoy.type.matcher.v3.FilterStateMatcher";
+}
+/// Oneof `matcher` of `envoy.type.matcher.v3.FilterStateMatcher`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum FilterStateMatcherMatcherOneOf {
+    #[prost(message, tag = "2")]
+    StringMatch(StringMatcher),
+    #[prost(message, tag = "3")]
+    AddressMatch(AddressMatcher),
+}
+
+/// `envoy.type.matcher.v3.AddressMatcher`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AddressMatcher {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub ranges: Vec<Vec<u8>>,
+    #[prost(bool, tag = "2")]
+    pub invert_match: bool,
+}
+impl super::Named for AddressMatcher {
+    const NAME: &'static str = "envoy.type.matcher.v3.AddressMatcher";
 }
 
 /// `envoy.data.accesslog.v3.AccessLogType`
