@@ -1,4 +1,5 @@
 //! Bytes to messages and back; takes bytes and `now`, owns no socket.
+pub mod connection_info;
 pub mod grpc;
 pub mod http;
 pub mod http1;

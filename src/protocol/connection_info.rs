@@ -1,0 +1,64 @@
+//! What is known of a client's connection before any network filter has seen it: its addresses, and what listener filters
+//! have found in its first bytes. Filter chains are chosen by it. Source: Envoy `ConnectionInfoProvider`.
+
+use std::net::SocketAddr;
+
+/// See the file's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// The client: the peer of the socket, or whom the PROXY protocol names.
+    pub remote: SocketAddr,
+    /// The peer of the socket.
+    pub direct_remote: SocketAddr,
+    /// Where the client meant to connect to: the socket's own address, or the one before a redirection.
+    pub local: SocketAddr,
+    /// The socket's own address.
+    pub direct_local: SocketAddr,
+    /// Whether a listener filter has replaced `local` (Envoy `localAddressRestored`).
+    pub local_restored: bool,
+    /// What the first bytes are.
+    pub transport: TransportProtocol,
+    /// The server's name of a TLS hello, in lower case; `None`: there is none, or nobody has looked.
+    pub server_name: Option<Box<str>>,
+    /// Protocols that the client offers by ALPN, or that its first bytes show, its favourite first.
+    pub application_protocols: Vec<Box<[u8]>>,
+}
+
+/// Envoy's `detectedTransportProtocol`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TransportProtocol {
+    /// Nobody has looked: matches only chains that do not ask.
+    #[default]
+    Unknown,
+    /// No TLS.
+    RawBuffer,
+    /// A TLS hello.
+    Tls,
+}
+
+impl ConnectionInfo {
+    /// Of a connection whose addresses are those of its socket.
+    pub fn new(remote: SocketAddr, local: SocketAddr) -> Self {
+        Self {
+            remote,
+            direct_remote: remote,
+            local,
+            direct_local: local,
+            local_restored: false,
+            transport: TransportProtocol::Unknown,
+            server_name: None,
+            application_protocols: Vec::new(),
+        }
+    }
+}
+
+impl TransportProtocol {
+    /// As filter chain matches name it; empty: unknown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "",
+            Self::RawBuffer => "raw_buffer",
+            Self::Tls => "tls",
+        }
+    }
+}
