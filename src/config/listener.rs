@@ -1,14 +1,12 @@
 //! Listeners: where connections are accepted and which filters serve them. Source: Envoy
 //! `config.listener.v3.Listener`.
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::access_log::AccessLog;
 use super::address::Address;
-use super::http::HttpConnectionManager;
+use super::filter_chain::FilterChain;
 use super::metadata::Metadata;
 use super::socket::SocketOption;
-use super::tls::DownstreamTls;
 use crate::base::balance::Policy;
 
 /// One listener.
@@ -77,24 +75,6 @@ pub struct ListenAddress {
     pub socket_options: Vec<SocketOption>,
 }
 
-/// One chain of filters. Source: Envoy `config.listener.v3.FilterChain`.
-#[derive(Debug, Clone)]
-pub struct FilterChain {
-    /// Name, for the operator; may be empty. Source: `name`.
-    pub name: Box<str>,
-    /// What a connection must look like to be served by this chain. Source: `filter_chain_match`.
-    pub filter_chain_match: FilterChainMatch,
-    /// What serves the connection. Source: `filters`, of which exactly the last ends the chain.
-    pub filters: Vec<NetworkFilter>,
-    /// TLS of its connections; `None`: plain text. Source: `transport_socket`.
-    pub tls: Option<Arc<DownstreamTls>>,
-    /// Longest time for the transport socket's handshake; `None`: unlimited, the default. Source:
-    /// `transport_socket_connect_timeout`.
-    pub transport_socket_connect_timeout: Option<Duration>,
-    /// Metadata, for formatters. Source: `metadata`.
-    pub metadata: Metadata,
-}
-
 impl Listener {
     /// A copy that has nothing in common with it but the managers of its chains: what is loaded lies among what loading
     /// needed, and would keep the pages of it.
@@ -106,18 +86,6 @@ impl Listener {
             ..self.clone()
         }
     }
-}
-
-/// What a chain asks of a connection: in this version nothing, so a listener has at most one chain.
-/// Source: Envoy `FilterChainMatch`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FilterChainMatch {}
-
-/// A network filter.
-#[derive(Debug, Clone)]
-pub enum NetworkFilter {
-    /// HTTP; ends the chain. Source: `envoy.filters.network.http_connection_manager`.
-    HttpConnectionManager(Arc<HttpConnectionManager>),
 }
 
 /// Envoy's `core.v3.TrafficDirection`.

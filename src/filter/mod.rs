@@ -3,10 +3,12 @@
 //! A chain is one HTTP connection manager. Its HTTP filters ([`chain`]) see a request's head, data and trailers in order,
 //! and those of the response in reverse; the router, always the last, is `proxy`'s.
 
+pub mod access_log;
 mod body;
 pub mod chain;
 mod connection_manager;
 pub mod http;
+pub mod network;
 #[cfg(test)]
 mod tests;
 

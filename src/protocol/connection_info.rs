@@ -37,8 +37,10 @@ pub enum TransportProtocol {
 }
 
 impl ConnectionInfo {
-    /// Of a connection whose addresses are those of its socket.
+    /// Of a connection whose addresses are those of its socket. IPv4 on a socket of both families is IPv4, as in Envoy.
     pub fn new(remote: SocketAddr, local: SocketAddr) -> Self {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let (remote, local) = (canonical(remote), canonical(local));
         Self {
             remote,
             direct_remote: remote,

@@ -15,18 +15,18 @@ use super::chain::HttpChain;
 use super::context::WorkerContext;
 use super::error::ProxyError;
 use super::handover::Place;
-use super::handshake;
+use super::handshake::{self, Failed, Handshake};
 use super::http;
 use super::http2::{self, Shared};
-use super::listener::{ConnectionPermit, Listener};
+use super::listener::{Admitted, Listener};
 use super::wire;
 use crate::base::clock::Now;
 use crate::protocol::http::forwarding;
 use crate::protocol::http2::StreamError;
-use crate::protocol::tls::{ServerTls, TlsFacts};
+use crate::protocol::tls::{ServerTls, TlsFacts, Wanted};
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Recycled, Timer};
-use crate::telemetry::names::{HttpHistogram, HttpStat, ListenerHistogram, ListenerStat};
+use crate::telemetry::names::{HttpHistogram, HttpStat};
 
 /// A client's connection, or a stream of one: what serves one request at a time.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ enum Codec {
 #[derive(Debug)]
 enum Bearer {
     /// A socket of its own, counted for its whole life.
-    Socket { _place: Place, _permit: ConnectionPermit },
+    Socket { _place: Place, _admitted: Admitted },
     /// A connection that it shares with other streams.
     Connection(Rc<Shared>),
 }
@@ -109,7 +109,7 @@ pub(super) fn spawn(
     stream: Transport,
     tls: Option<Arc<ServerTls>>,
     [remote, local]: [SocketAddr; 2],
-    permit: ConnectionPermit,
+    admitted: Admitted,
 ) {
     let mut connection = Connection {
         timer: context.runtime.timer(),
@@ -128,16 +128,17 @@ pub(super) fn spawn(
         active: Cell::new(false),
         closed_by_peer: Cell::new(false),
         codec: Cell::new(Codec::Unknown),
-        bearer: Bearer::Socket { _place: listener, _permit: permit },
+        bearer: Bearer::Socket { _place: listener, _admitted: admitted },
     };
     connection.count_open();
     // The block borrows the connection it captured: moved into a local, or passed to an `async fn`, it would lie in the
     // future twice.
     let task = async move {
         if let Some(tls) = tls {
-            let Some(protected) = shake_hands(&connection, tls).await else { return };
-            connection.peer = protected.peer;
-            connection.tls = Some(protected.facts);
+            match shake_hands(&connection, tls).await {
+                Ok(facts) => connection.protect(facts),
+                Err(failed) => return connection.closed_by_peer.set(failed.by_peer),
+            }
         }
         let connection = &connection;
         loop {
@@ -188,8 +189,15 @@ pub(super) fn spawn(
 fn shake_hands(
     connection: &Connection,
     tls: Arc<ServerTls>,
-) -> Recycled<impl Future<Output = Option<handshake::Protected>>> {
-    connection.context.runtime.recycled(async move { handshake::make(connection, &tls).await })
+) -> Recycled<impl Future<Output = Result<TlsFacts, Failed>>> {
+    let Connection { context, listener, chain, channel, timer, opened, .. } = connection;
+    let keeps_chain =
+        chain.manager.forwarding.tells_client_cert_as_pem() || Wanted::DownstreamChain.is_noted();
+    context.runtime.recycled(async move {
+        let stream = channel.connection().and_then(Transport::tls).ok_or(Failed { by_peer: false })?;
+        let opened = *opened;
+        handshake::make(Handshake { context, listener, stream, timer, opened, keeps_chain }, &tls).await
+    })
 }
 
 /// Serves an HTTP/2 connection in recycled memory, then ends it.
@@ -332,6 +340,17 @@ impl Connection {
         }
     }
 
+    /// Takes note of what its handshake agreed on.
+    fn protect(&mut self, facts: TlsFacts) {
+        let settings = &self.chain.manager.forwarding;
+        let mut peer = forwarding::Downstream::new(Some(self.remote.ip()), Some(self.local), true, settings);
+        if let Some(identity) = &facts.peer {
+            peer = peer.with_client_cert(facts.local.as_deref(), identity, settings);
+        }
+        self.peer = Rc::new(peer);
+        self.tls = Some(Rc::new(facts));
+    }
+
     /// The protocol is known: counts it.
     fn speaks(&self, codec: Codec) {
         self.codec.set(codec);
@@ -346,8 +365,7 @@ impl Connection {
 
     fn count_open(&self) {
         self.context.open.set(self.context.open.get() + 1);
-        self.listener.stats.inc(ListenerStat::DownstreamCxTotal);
-        self.listener.stats.gauge_inc(ListenerStat::DownstreamCxActive);
+        self.listener.count_open();
         let stats = &self.chain.stats;
         stats.inc(HttpStat::DownstreamCxTotal);
         stats.gauge_inc(HttpStat::DownstreamCxActive);
@@ -371,11 +389,9 @@ impl Drop for Connection {
         if self.requests.get() == 1 {
             self.listener.ended_after_one_request();
         }
-        let lived = self.context.runtime.now().since(self.opened).as_millis();
-        let lived = u64::try_from(lived).unwrap_or(u64::MAX);
-        self.listener.stats.gauge_dec(ListenerStat::DownstreamCxActive);
-        self.listener.stats.inc(ListenerStat::DownstreamCxDestroy);
-        self.listener.stats.record(ListenerHistogram::DownstreamCxLengthMs, lived);
+        let lived = self.context.runtime.now().since(self.opened);
+        self.listener.count_closed(lived);
+        let lived = u64::try_from(lived.as_millis()).unwrap_or(u64::MAX);
         let stats = &self.chain.stats;
         stats.gauge_dec(HttpStat::DownstreamCxActive);
         if self.is_under_tls() {

@@ -8,15 +8,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
-use super::chain::HttpChain;
 use super::context::WorkerContext;
-use super::downstream;
+use super::filter_chain::{FilterChains, Passed, Terminal};
 use super::handover::{Place, Share, dispatch};
+use super::replies::{self, Answer};
+use super::{downstream, tcp};
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::config::listener::Listener as Config;
-use crate::protocol::tls::{ServerTls, TlsStream};
+use crate::format::access_log::AccessLog;
+use crate::protocol::connection_info::ConnectionInfo;
+use crate::protocol::tls::TlsStream;
+use crate::protocol::transport::Transport;
 use crate::runtime::{Accepted, TcpListener, TcpStream};
 use crate::telemetry::metrics::ListenerCells;
 use crate::telemetry::names::{ListenerHistogram, ListenerStat, ServerStat};
@@ -28,10 +33,10 @@ pub struct Listener {
     pub config: Arc<Config>,
     /// Its counters on this core.
     pub stats: ListenerCells,
-    /// The chain that serves its connections; `None`: they are closed.
-    pub chain: Option<Rc<HttpChain>>,
-    /// TLS of its connections, for handshakes from now on; `None`: plain text.
-    tls: RefCell<Option<Arc<ServerTls>>>,
+    /// The chains that serve its connections.
+    pub chains: FilterChains,
+    /// What is recorded of every connection.
+    pub(super) access_logs: Arc<[AccessLog]>,
     /// Set to stop accepting; the loop ends when it sees it.
     stopped: Cell<bool>,
     /// Where another process accepts now, from the same sockets.
@@ -45,29 +50,19 @@ impl Listener {
     pub fn new(
         config: Arc<Config>,
         stats: ListenerCells,
-        chain: Option<Rc<HttpChain>>,
-        tls: Option<Arc<ServerTls>>,
+        chains: FilterChains,
+        access_logs: Arc<[AccessLog]>,
         share: Option<Share>,
     ) -> Rc<Self> {
         Rc::new(Self {
             config,
             stats,
-            chain,
-            tls: RefCell::new(tls),
+            chains,
+            access_logs,
             stopped: Cell::new(false),
             handed_over: RefCell::default(),
             share,
         })
-    }
-
-    /// TLS of a connection that begins now; `None`: plain text.
-    pub fn tls(&self) -> Option<Arc<ServerTls>> {
-        self.tls.borrow().clone()
-    }
-
-    /// Takes other certificates. Connections that are there go on.
-    pub fn set_tls(&self, tls: Arc<ServerTls>) {
-        *self.tls.borrow_mut() = Some(tls);
     }
 
     /// No more connections than those whose handshake the kernel has completed, and those that are on their way from
@@ -97,6 +92,20 @@ impl Listener {
     /// A connection ended after its only request.
     pub(super) fn ended_after_one_request(&self) {
         self.share.iter().for_each(Share::ended_after_one_request);
+    }
+
+    /// Counts a connection that a chain serves.
+    pub(super) fn count_open(&self) {
+        self.stats.inc(ListenerStat::DownstreamCxTotal);
+        self.stats.gauge_inc(ListenerStat::DownstreamCxActive);
+    }
+
+    /// Counts its end.
+    pub(super) fn count_closed(&self, lived: Duration) {
+        let lived = u64::try_from(lived.as_millis()).unwrap_or(u64::MAX);
+        self.stats.gauge_dec(ListenerStat::DownstreamCxActive);
+        self.stats.inc(ListenerStat::DownstreamCxDestroy);
+        self.stats.record(ListenerHistogram::DownstreamCxLengthMs, lived);
     }
 
     pub(super) fn count_handed_over(&self) {
@@ -167,25 +176,57 @@ pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Acce
             return;
         }
     };
-    let Some(chain) = listener.chain.clone() else {
-        listener.stats.inc(ListenerStat::NoFilterChainMatch);
-        return;
-    };
     let Some(permit) = context.connections.admit(listener.config.ignore_global_conn_limit) else {
         listener.stats.inc(ListenerStat::DownstreamGlobalCxOverflow);
         return;
     };
     // The peer may be gone already.
     let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
-    let tls = listener.tls();
+    serve(context, listener, stream, ConnectionInfo::new(remote, local), permit);
+}
+
+/// Finds the chain of a connection and has it serve.
+fn serve(
+    context: &Rc<WorkerContext>,
+    listener: Place,
+    stream: TcpStream,
+    info: ConnectionInfo,
+    permit: ConnectionPermit,
+) {
+    let Some(chain) = listener.chains.find(&info) else {
+        listener.stats.inc(ListenerStat::NoFilterChainMatch);
+        return;
+    };
+    let passed = match chain.pass(context.runtime.now()) {
+        Ok(passed) => passed,
+        Err(stopped) => {
+            if let Some(delay) = stopped.delay {
+                replies::stop(context, stream.into(), delay);
+            }
+            return;
+        }
+    };
+    let tls = chain.tls();
     let transport = match &tls {
-        None => stream.into(),
+        None => Transport::from(stream),
         Some(tls) => {
             let (config, meter) = (Arc::clone(tls.config()), context.clusters.tls_meter().clone());
             TlsStream::server(&context.runtime, stream, config, meter).into()
         }
     };
-    downstream::spawn(context, listener, chain, transport, tls, [remote, local], permit);
+    let admitted = Admitted { _permit: permit, _passed: passed };
+    match chain.terminal.clone() {
+        Terminal::None => {}
+        Terminal::Http(http) => {
+            let addresses = [info.remote, info.local];
+            downstream::spawn(context, listener, http, transport, tls, addresses, admitted);
+        }
+        Terminal::Tcp(proxy) => tcp::spawn(context, listener, proxy, transport, tls, info, admitted),
+        Terminal::Echo => replies::spawn(context, listener, Answer::Echo, transport, tls, admitted),
+        Terminal::DirectResponse(bytes) => {
+            replies::spawn(context, listener, Answer::Bytes(bytes), transport, tls, admitted);
+        }
+    }
 }
 
 fn is_shortage(error: &io::Error) -> bool {
@@ -201,6 +242,13 @@ pub struct ConnectionLimit(Option<Arc<AtomicI64>>);
 /// One connection's place under the limit; given back when dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit(Option<Arc<AtomicI64>>);
+
+/// What a connection that is served holds for its whole life.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    _permit: ConnectionPermit,
+    _passed: Passed,
+}
 
 impl ConnectionLimit {
     /// `None`: no limit.

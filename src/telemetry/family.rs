@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::codes::Origin;
 use super::names::{AGREED, ClusterStat, HttpStat, Kind, ListenerStat, Row, ServerStat, Stats};
 use super::names::{ClusterHistogram, HistogramIndex};
+use super::plain::PlainKind;
 
 /// Metrics of one name in all scopes of a kind.
 #[derive(Clone, Debug)]
@@ -66,11 +67,28 @@ pub enum ViewKind {
     Listener,
     /// The responses of a connection manager below its listener.
     ListenerHttp,
+    /// Of network filters.
+    Plain(PlainKind),
     Server,
 }
 
 impl ViewKind {
-    pub const ALL: [Self; 5] = [Self::Cluster, Self::Http, Self::Listener, Self::ListenerHttp, Self::Server];
+    /// In an order that processes of other versions agree on (hot restart): new ones come last.
+    pub const ALL: [Self; 8] = [
+        Self::Cluster,
+        Self::Http,
+        Self::Listener,
+        Self::ListenerHttp,
+        Self::Server,
+        Self::Plain(PlainKind::ConnectionLimit),
+        Self::Plain(PlainKind::LocalRateLimit),
+        Self::Plain(PlainKind::Tcp),
+    ];
+
+    /// Its place in [`Self::ALL`].
+    pub fn place(self) -> usize {
+        Self::ALL.iter().position(|kind| *kind == self).unwrap_or_default()
+    }
 
     /// The rows of its scopes.
     pub(super) fn rows(self) -> &'static [Row] {
@@ -78,6 +96,7 @@ impl ViewKind {
             Self::Cluster => ClusterStat::ROWS,
             Self::Http | Self::ListenerHttp => HttpStat::ROWS,
             Self::Listener => ListenerStat::ROWS,
+            Self::Plain(kind) => kind.rows(),
             Self::Server => ServerStat::ROWS,
         }
     }
@@ -89,6 +108,7 @@ impl ViewKind {
             Self::Http => "http_",
             Self::Listener => "listener_",
             Self::ListenerHttp => "listener_http_",
+            Self::Plain(kind) => kind.prometheus_prefix(),
             Self::Server => "",
         }
     }
@@ -101,6 +121,7 @@ impl ViewKind {
             Self::Http => http(),
             Self::Listener => listener(workers),
             Self::ListenerHttp => http().into_iter().filter(|family| is_response(family.at)).collect(),
+            Self::Plain(kind) => rows(kind.rows()),
             Self::Server => with_histograms(rows(ServerStat::ROWS), ServerStat::HISTOGRAMS),
         };
         families.sort_by(|a, b| (a.rank(), &a.prometheus, &a.text).cmp(&(b.rank(), &b.prometheus, &b.text)));

@@ -10,6 +10,7 @@ pub mod inherited;
 pub mod log;
 pub mod metrics;
 pub mod names;
+mod plain;
 pub mod registry;
 pub mod view;
 
@@ -17,7 +18,7 @@ pub use codes::Origin;
 pub use inherited::Bequest;
 pub use metrics::{Cells, ClusterCells, HostCells, HttpCells, ListenerCells, Scope, ServerCells, Slot};
 pub use names::{
-    ClusterHistogram, ClusterStat, HostStat, HttpHistogram, HttpStat, ListenerHistogram, ListenerStat,
-    ServerHistogram, ServerStat,
+    ClusterHistogram, ClusterStat, ConnectionLimitStat, HostStat, HttpHistogram, HttpStat, ListenerHistogram,
+    ListenerStat, LocalRateLimitStat, ServerHistogram, ServerStat, TcpStat,
 };
 pub use registry::Registry;

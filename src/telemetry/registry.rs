@@ -5,7 +5,11 @@
 //! the registry forgets it at the next `sweep` after its last handle and its last cells are gone.
 use super::family::ViewKind;
 use super::metrics::{Cells, Scope, Slot};
-use super::names::{ClusterStat, HostStat, HttpStat, Kind, ListenerStat, ServerStat, Stats};
+use super::names::{
+    ClusterStat, ConnectionLimitStat, HostStat, HttpStat, Kind, ListenerStat, LocalRateLimitStat, ServerStat,
+    Stats, TcpStat,
+};
+use super::plain::{Plain, PlainKind};
 use super::view::{Interval, Source, Totals, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,6 +59,36 @@ impl Registry {
         let tag = sanitized(name);
         let mut scopes = self.lock();
         Arc::clone(scopes.clusters.entry(tag).or_insert_with(|| self.scope()))
+    }
+
+    /// TCP proxies of one `stat_prefix`.
+    pub fn tcp(&self, stat_prefix: &str) -> Arc<Scope<TcpStat>> {
+        let mut scopes = self.lock();
+        let make = || Plain::Tcp(self.scope());
+        match scopes.plain.entry((PlainKind::Tcp, sanitized(stat_prefix))).or_insert_with(make) {
+            Plain::Tcp(scope) => Arc::clone(scope),
+            _ => self.scope(),
+        }
+    }
+
+    /// Connection limits of one `stat_prefix`.
+    pub fn connection_limit(&self, stat_prefix: &str) -> Arc<Scope<ConnectionLimitStat>> {
+        let mut scopes = self.lock();
+        let make = || Plain::ConnectionLimit(self.scope());
+        match scopes.plain.entry((PlainKind::ConnectionLimit, sanitized(stat_prefix))).or_insert_with(make) {
+            Plain::ConnectionLimit(scope) => Arc::clone(scope),
+            _ => self.scope(),
+        }
+    }
+
+    /// Local rate limits of one `stat_prefix`.
+    pub fn local_rate_limit(&self, stat_prefix: &str) -> Arc<Scope<LocalRateLimitStat>> {
+        let mut scopes = self.lock();
+        let make = || Plain::LocalRateLimit(self.scope());
+        match scopes.plain.entry((PlainKind::LocalRateLimit, sanitized(stat_prefix))).or_insert_with(make) {
+            Plain::LocalRateLimit(scope) => Arc::clone(scope),
+            _ => self.scope(),
+        }
     }
 
     /// Cells for one host. The registry does not keep them: they live as long as the host.
@@ -140,6 +174,8 @@ struct Scopes {
     /// By stat prefix and listener.
     https: BTreeMap<HttpTags, Arc<Scope<HttpStat>>>,
     clusters: BTreeMap<Box<str>, Arc<Scope<ClusterStat>>>,
+    /// Those of network filters, by kind and stat prefix.
+    plain: BTreeMap<(PlainKind, Box<str>), Plain>,
     /// What managers that are gone had counted, while others with their prefix remain.
     retired: BTreeMap<Box<str>, Arc<Totals>>,
     /// Counters at the last reset.
@@ -154,9 +190,10 @@ impl Scopes {
     /// leaves its counts to the others of its prefix, so that the sum never shrinks.
     #[expect(clippy::needless_collect, reason = "removing borrows the map")]
     fn sweep(&mut self) {
-        let before = self.listeners.len() + self.clusters.len() + self.https.len();
+        let before = self.len();
         self.listeners.retain(|_, scope| scope.is_held());
         self.clusters.retain(|_, scope| scope.is_held());
+        self.plain.retain(|_, scope| scope.is_held());
         let gone = self.https.iter().filter(|(_, scope)| !scope.is_held()).map(|(tags, _)| tags.clone());
         let gone: Vec<_> = gone.collect();
         let gone: Vec<_> = gone.into_iter().filter_map(|tags| self.https.remove_entry(&tags)).collect();
@@ -180,13 +217,17 @@ impl Scopes {
                 self.retired.insert(prefix, Arc::new(totals));
             }
         }
-        if before > self.listeners.len() + self.clusters.len() + self.https.len() {
+        if before > self.len() {
             // A later scope of the same name begins anew.
             let keys: BTreeSet<_> = self.views().iter().map(View::key).chain([SERVER_KEY]).collect();
             self.bases.retain(|key, _| keys.contains(key));
             self.inherited.retain(|key, _| keys.contains(key));
             self.history.retain(|key, _| keys.contains(key));
         }
+    }
+
+    fn len(&self) -> usize {
+        self.listeners.len() + self.clusters.len() + self.https.len() + self.plain.len()
     }
 
     fn views(&self) -> Vec<View> {
@@ -221,6 +262,11 @@ impl Scopes {
                 labels,
                 source,
             ));
+        }
+        for ((kind, tag), scope) in &self.plain {
+            let labels = vec![(kind.label(), tag.clone())];
+            let prefix = format!("{}{tag}.", kind.prefix());
+            views.push(self.view((*kind).into(), prefix, labels, Source::Plain(scope.clone())));
         }
         views.sort_by(|a, b| a.prefix.cmp(&b.prefix));
         views

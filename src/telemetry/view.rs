@@ -7,6 +7,7 @@ use super::family::{At, CODE_LABEL, Family, FamilyKind, ViewKind};
 use super::histogram::Distribution;
 use super::metrics::Scope;
 use super::names::{ClusterStat, HttpStat, Kind, ListenerStat, ServerStat, Stats};
+use super::plain::Plain;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -53,6 +54,7 @@ pub(super) enum Source {
     Cluster(Arc<Scope<ClusterStat>>),
     /// All managers of one prefix, and what managers that are gone had counted.
     Http(Vec<Arc<Scope<HttpStat>>>, Option<Arc<Totals>>),
+    Plain(Plain),
 }
 
 /// Frozen numbers of a scope.
@@ -175,13 +177,14 @@ impl View {
                     merged.add_all(gone);
                 }
             }
+            Source::Plain(_) => {}
         }
         merged
     }
 
     pub(super) fn histogram_count(&self) -> usize {
         match (self.kind, &self.source) {
-            (ViewKind::ListenerHttp, _) => 0,
+            (ViewKind::ListenerHttp, _) | (_, Source::Plain(_)) => 0,
             (_, Source::Server(_)) => ServerStat::HISTOGRAMS.len(),
             (_, Source::Listener(_)) => ListenerStat::HISTOGRAMS.len(),
             (_, Source::Cluster(_)) => ClusterStat::HISTOGRAMS.len(),
@@ -215,6 +218,7 @@ impl View {
             Source::Server(scope) => scope.value(row),
             Source::Listener(scope) => scope.value(row),
             Source::Cluster(scope) => scope.value(row),
+            Source::Plain(scope) => scope.value(row),
             Source::Http(scopes, retired) => {
                 let gone = retired.as_ref().map_or(0, |retired| retired.values[row]);
                 scopes
@@ -228,7 +232,7 @@ impl View {
     fn worker_row(&self, row: usize, worker: usize) -> u64 {
         match &self.source {
             Source::Listener(scope) => scope.worker_value(row, worker),
-            Source::Server(_) | Source::Cluster(_) | Source::Http(..) => 0,
+            Source::Server(_) | Source::Cluster(_) | Source::Http(..) | Source::Plain(_) => 0,
         }
     }
 

@@ -174,8 +174,8 @@ fn count_failed(cluster: &Cluster, host: &Host, lived: Duration, timed_out: bool
     match offer {
         Offer::Http1 => stats.inc(ClusterStat::UpstreamCxHttp1Total),
         Offer::Http2 => stats.inc(ClusterStat::UpstreamCxHttp2Total),
-        // It has not become either.
-        Offer::Either => {}
+        // It has not become either, or is neither.
+        Offer::Either | Offer::Opaque => {}
     }
     for counter in [
         ClusterStat::UpstreamCxTotal,

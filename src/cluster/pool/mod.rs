@@ -5,6 +5,7 @@ mod dial;
 mod http1;
 mod http2;
 mod negotiated;
+pub mod tcp;
 
 pub use connection::{ConnectError, UpstreamConnection};
 pub use http1::{checkin, checkout, connect, sweep};

@@ -284,6 +284,8 @@ mod tests {
         let cluster = registry.cluster("up");
         let _http = registry.http("in", "1.2.3.4:80");
         let _listener = registry.listener("1.2.3.4:80");
+        let _tcp = registry.tcp("relay");
+        let _limits = (registry.connection_limit("few"), registry.local_rate_limit("slow"));
         cluster.cells(Slot::Control).upstream_response(Origin::External, 200);
         let mut all = Vec::new();
         for view in registry.views() {
@@ -300,7 +302,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(ViewKind::ALL.len(), 5, "all kinds are above");
+        assert_eq!(ViewKind::ALL.len(), 8, "all kinds are above");
         all
     }
 

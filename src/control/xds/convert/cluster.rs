@@ -463,12 +463,7 @@ fn common_lb_config(at: &At<'_>, message: pb::cluster::ClusterCommonLbConfig) ->
     });
     let mut config = CommonLbConfig { close_connections_on_host_set_change, ..CommonLbConfig::default() };
     if let Some(percent) = healthy_panic_threshold {
-        let at = &at.field("healthy_panic_threshold");
-        classify!(at, percent => pb::types::Percent { implemented: value; });
-        if !(0.0..=100.0).contains(&value) {
-            at.error("must be 0 to 100");
-        }
-        config.healthy_panic_threshold_percent = value;
+        config.healthy_panic_threshold_percent = at.percent("healthy_panic_threshold", percent);
     }
     config.locality = match locality_config_specifier {
         Some(Locality::LocalityWeightedLbConfig(_)) => locality_weighted(at),

@@ -1,23 +1,19 @@
 //! Listeners and their filter chains.
-use std::sync::Arc;
-
 use super::address;
 use super::at::At;
 use super::fields::classify;
-use super::http_connection_manager;
+use super::filter_chain;
 use super::report::Class;
 use super::value::type_name;
-use super::{access_log, socket, tls};
+use super::{access_log, socket};
 use crate::base::balance::Policy;
 use crate::config::listener::{
-    BUFFER_LIMIT_BYTES_DEFAULT, DrainType, FilterChain, FilterChainMatch, ListenAddress, Listener,
-    NetworkFilter, TrafficDirection,
+    BUFFER_LIMIT_BYTES_DEFAULT, DrainType, ListenAddress, Listener, TrafficDirection,
 };
 use crate::config::socket::SocketOption;
 use crate::control::xds::pb::{self, Named};
 use pb::listener::{
-    FilterConfigTypeOneOf, ListenerConnectionBalanceConfigBalanceTypeOneOf as BalanceTypeOneOf,
-    ListenerFilterConfigTypeOneOf,
+    ListenerConnectionBalanceConfigBalanceTypeOneOf as BalanceTypeOneOf, ListenerFilterConfigTypeOneOf,
 };
 
 /// Listener filters that look at a connection's first bytes for filter chains to match on. Chains of this version
@@ -64,21 +60,7 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
     let addresses: Vec<_> = std::iter::once(main).chain(additional).collect();
 
     check_listener_filters(at, listener_filters);
-    if filter_chains.is_empty() && default_filter_chain.is_none() {
-        at.error("no filter chains specified");
-    }
-    let chains: Vec<_> = filter_chains
-        .into_iter()
-        .enumerate()
-        .map(|(index, message)| Arc::new(filter_chain(&at.item("filter_chains", index), message)))
-        .collect();
-    if chains.len() > 1 {
-        at.item("filter_chains", 1)
-            .field("filter_chain_match")
-            .error("the same matching rules as filter_chains[0]: a connection could take either");
-    }
-    let default_filter_chain = default_filter_chain
-        .map(|message| Arc::new(filter_chain(&at.field("default_filter_chain"), message)));
+    let (filter_chains, default_filter_chain) = filter_chain::chains(at, filter_chains, default_filter_chain);
     let traffic_direction = match at.enumeration("traffic_direction", traffic_direction) {
         pb::core::TrafficDirection::Unspecified => TrafficDirection::Unspecified,
         pb::core::TrafficDirection::Inbound => TrafficDirection::Inbound,
@@ -106,7 +88,7 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         name,
         stat_prefix: stat_prefix.into(),
         addresses,
-        filter_chains: chains,
+        filter_chains,
         default_filter_chain,
         per_connection_buffer_limit_bytes: per_connection_buffer_limit_bytes
             .unwrap_or(BUFFER_LIMIT_BYTES_DEFAULT),
@@ -198,74 +180,11 @@ fn check_listener_filters(at: &At<'_>, filters: Vec<pb::listener::ListenerFilter
     }
 }
 
-fn filter_chain(at: &At<'_>, message: pb::listener::FilterChain) -> FilterChain {
-    classify!(at, message => pb::listener::FilterChain {
-        implemented: filter_chain_match = "empty; its fields are refused", filters, metadata,
-            transport_socket = "raw_buffer and TLS; others are refused", name,
-            transport_socket_connect_timeout = "15 s where there is none";
-        refused: use_proxy_proto;
-    });
-    if let Some(message) = filter_chain_match {
-        let at = &at.field("filter_chain_match");
-        classify!(at, message => pb::listener::FilterChainMatch {
-            refused: destination_port, prefix_ranges, address_suffix, suffix_len, direct_source_prefix_ranges,
-                source_type, source_prefix_ranges, source_ports, server_names, transport_protocol,
-                application_protocols;
-        });
-    }
-    let tls = transport_socket.and_then(|socket| tls::downstream(&at.field("transport_socket"), socket));
-    FilterChain {
-        name: name.into(),
-        filter_chain_match: FilterChainMatch::default(),
-        filters: network_filters(at, filters),
-        tls,
-        transport_socket_connect_timeout: at.timeout(
-            "transport_socket_connect_timeout",
-            transport_socket_connect_timeout,
-            None,
-        ),
-        metadata: at.metadata("metadata", metadata),
-    }
-}
-
-fn network_filters(at: &At<'_>, filters: Vec<pb::listener::Filter>) -> Vec<NetworkFilter> {
-    let mut converted = Vec::with_capacity(filters.len());
-    let last = filters.len().saturating_sub(1);
-    for (index, message) in filters.into_iter().enumerate() {
-        let at = &at.item("filters", index);
-        classify!(at, message => pb::listener::Filter {
-            implemented: config_type = "the HTTP connection manager; other filters are refused";
-            no_effect: name = "a filter is found by the type of its typed_config";
-        });
-        match config_type {
-            Some(FilterConfigTypeOneOf::TypedConfig(any)) => {
-                let at = &at.field("typed_config");
-                if type_name(&any) != pb::http_connection_manager::HttpConnectionManager::NAME {
-                    at.extension(Class::Refused, &any, "");
-                    continue;
-                }
-                if index != last {
-                    at.error("the HTTP connection manager must be the last filter of its chain");
-                }
-                let manager =
-                    at.unpack(&any).and_then(|message| http_connection_manager::convert(at, message));
-                converted
-                    .extend(manager.map(|manager| NetworkFilter::HttpConnectionManager(Arc::new(manager))));
-            }
-            Some(FilterConfigTypeOneOf::ConfigDiscovery(_)) => {
-                at.field("config_discovery")
-                    .value_refused("envoy.config.listener.v3.Filter.config_discovery", "");
-            }
-            None => missing_typed_config(at, &name),
-        }
-    }
-    converted
-}
-
 /// A filter by name only, as v2 and old v3 files have it.
 pub(super) fn missing_typed_config(at: &At<'_>, name: &str) {
     let types = [
         ("http_connection_manager", pb::http_connection_manager::HttpConnectionManager::NAME),
+        ("tcp_proxy", pb::tcp_proxy::TcpProxy::NAME),
         ("router", pb::extensions::Router::NAME),
         ("tls_inspector", INSPECTORS[0]),
         ("http_inspector", INSPECTORS[1]),

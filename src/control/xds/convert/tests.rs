@@ -8,9 +8,9 @@ use super::{Class, Report, Unimplemented};
 use crate::base::balance::Policy;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::Discovery;
+use crate::config::filter_chain::NetworkFilter;
 use crate::config::http::{CodecType, HttpConnectionManager};
 use crate::config::http_filter::HttpFilterConfig;
-use crate::config::listener::NetworkFilter;
 use crate::config::route::Action;
 use crate::config::socket::SocketState;
 use crate::control::xds::loader::{Format, Source};
@@ -95,7 +95,10 @@ fn errors(replaced: &[(&str, &str)]) -> String {
 }
 
 fn manager(bootstrap: &Bootstrap) -> &HttpConnectionManager {
-    let NetworkFilter::HttpConnectionManager(manager) = &bootstrap.listeners[0].filter_chains[0].filters[0];
+    let NetworkFilter::HttpConnectionManager(manager) = &bootstrap.listeners[0].filter_chains[0].filters[0]
+    else {
+        panic!("it is one");
+    };
     manager
 }
 

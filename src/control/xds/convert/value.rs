@@ -182,6 +182,23 @@ impl At<'_> {
         RuntimeFraction { default_value, runtime_key }
     }
 
+    /// Whether something is on: its own word, unless runtime has one.
+    pub(super) fn feature_flag(&self, field: &str, flag: pb::core::RuntimeFeatureFlag) -> bool {
+        let at = &self.field(field);
+        classify!(at, flag => pb::core::RuntimeFeatureFlag { implemented: default_value, runtime_key; });
+        self.context.runtime.boolean(&runtime_key).unwrap_or_else(|| default_value.unwrap_or_default())
+    }
+
+    /// Percents, 0 to 100.
+    pub(super) fn percent(&self, field: &str, percent: pb::types::Percent) -> f64 {
+        let at = &self.field(field);
+        classify!(at, percent => pb::types::Percent { implemented: value; });
+        if !(0.0..=100.0).contains(&value) {
+            at.error("must be 0 to 100");
+        }
+        value
+    }
+
     /// A share of requests.
     pub(super) fn fraction(&self, field: &str, fraction: pb::types::FractionalPercent) -> FractionalPercent {
         use pb::types::FractionalPercentDenominatorType as Denominator;

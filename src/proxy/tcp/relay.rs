@@ -1,0 +1,210 @@
+//! Bytes between a client and an endpoint, in both directions at once, until both have ended.
+//!
+//! An end (FIN) is passed on behind the last byte; a break (RST) breaks the other side, too. Flow control is that of bodies:
+//! reading from one side pauses while the other has a watermark of bytes to take.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use super::{TcpConnection, record};
+use crate::base::clock::Now;
+use crate::cluster::pool::UpstreamConnection;
+use crate::protocol::http::body::BodyLength;
+use crate::protocol::http::head::Head;
+use crate::protocol::http1::head_reader::HeadLimits;
+use crate::protocol::transport::Channel;
+use crate::proxy::copy::{BodyCopy, CopyError, Framing};
+use crate::proxy::wire;
+use crate::telemetry::{ClusterStat, TcpStat};
+
+/// How a relay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Both sides have finished.
+    Finished,
+    /// The client broke off.
+    DownstreamReset,
+    /// The endpoint broke off.
+    UpstreamReset,
+    /// Nothing was sent for too long.
+    Idle,
+    /// It has lasted as long as it may.
+    TooOld,
+}
+
+/// What a relay came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) why: Why,
+    /// Bytes from the client.
+    pub(super) received: u64,
+    /// Bytes to the client.
+    pub(super) sent: u64,
+}
+
+/// Relays until both directions have ended, one side breaks off, or a limit passes.
+pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnection) -> Ended {
+    let TcpConnection { context, chain, channel: downstream, timer, due, .. } = connection;
+    let raw = || BodyCopy::new(BodyLength::UntilClose, HeadLimits::default(), Framing::Plain);
+    let (mut up, mut down) = (raw(), raw());
+    let up_limit = wire::upstream_watermark(upstream);
+    let down_limit = wire::watermark(connection.listener.config.per_connection_buffer_limit_bytes);
+    let mut last_activity = context.runtime.now();
+    let mut flush_due = chain.config.access_log_flush_interval.map(|every| last_activity.after(every));
+    let mut counted = Counted::default();
+    let why = poll_fn(|_| {
+        let runtime = &context.runtime;
+        let endpoint = upstream.channel();
+        endpoint.pump();
+        let upwards = direction(runtime, &mut up, downstream, endpoint, up_limit);
+        let downwards = direction(runtime, &mut down, endpoint, downstream, down_limit);
+        if counted.count(connection, upstream, &up, &down) {
+            last_activity = runtime.now();
+        }
+        match (upwards, downwards) {
+            // Whoever cannot be written to has broken off, as well as whoever cannot be read.
+            (Err(Side::Source), _) | (_, Err(Side::Sink)) => return Poll::Ready(Why::DownstreamReset),
+            (Err(Side::Sink), _) | (_, Err(Side::Source)) => return Poll::Ready(Why::UpstreamReset),
+            (Ok(true), Ok(true)) => return Poll::Ready(Why::Finished),
+            (Ok(_), Ok(_)) => {}
+        }
+        let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
+        if is_due(*due) {
+            chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);
+            return Poll::Ready(Why::TooOld);
+        }
+        if is_due(chain.config.idle_timeout.map(|idle| last_activity.after(idle))) {
+            chain.stats.inc(TcpStat::IdleTimeout);
+            return Poll::Ready(Why::Idle);
+        }
+        if is_due(flush_due) {
+            flush_due = chain.config.access_log_flush_interval.map(|every| runtime.now().after(every));
+            // Armed for the next one.
+            let _ = is_due(flush_due);
+            record::periodic(connection, upstream, up.received_bytes, down.bytes);
+        }
+        Poll::Pending
+    })
+    .await;
+    Ended { why, received: up.received_bytes, sent: down.bytes }
+}
+
+/// Ends both connections: in order where both sides have finished, else as one side has, or at once.
+pub(super) async fn close(connection: &TcpConnection, mut upstream: UpstreamConnection, ended: &Ended) {
+    match ended.why {
+        Why::Finished => flush(connection, &upstream).await,
+        Why::DownstreamReset => {
+            // What is there goes before the break, as far as it is taken.
+            upstream.channel().flush();
+            upstream.channel().set_reset_on_close();
+        }
+        Why::UpstreamReset => {
+            upstream.set_closed_by_peer();
+            connection.channel.flush();
+            connection.channel.set_reset_on_close();
+        }
+        Why::Idle | Why::TooOld => {}
+    }
+}
+
+/// Waits until both sides have taken what is queued for them.
+async fn flush(connection: &TcpConnection, upstream: &UpstreamConnection) {
+    let TcpConnection { context, chain, channel: downstream, timer, .. } = connection;
+    let endpoint = upstream.channel();
+    let waits = endpoint.queued() > 0;
+    if waits {
+        chain.stats.inc(TcpStat::UpstreamFlushTotal);
+    }
+    let _active = waits.then(|| chain.stats.active(TcpStat::UpstreamFlushActive));
+    let mut queued = (endpoint.queued(), downstream.queued());
+    let mut last_activity = context.runtime.now();
+    poll_fn(|_| {
+        let both = [endpoint.poll_sent(0), downstream.poll_sent(0)];
+        // A side that is gone takes nothing more.
+        if both.iter().all(Poll::is_ready) {
+            return Poll::Ready(());
+        }
+        let left = (endpoint.queued(), downstream.queued());
+        if left != queued {
+            (queued, last_activity) = (left, context.runtime.now());
+        }
+        // The task is woken when all is sent; how far it has come is looked at when the time is up.
+        match chain.config.idle_timeout.map(|idle| timer.poll_at(last_activity.after(idle))) {
+            Some(Poll::Ready(_)) => {
+                chain.stats.inc(TcpStat::IdleTimeout);
+                Poll::Ready(())
+            }
+            Some(Poll::Pending) | None => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+/// Which end of a direction broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Source,
+    Sink,
+}
+
+/// Moves one direction; at its end the receiver is told. Whether it has ended.
+fn direction(
+    runtime: &crate::runtime::Runtime,
+    copy: &mut BodyCopy,
+    from: &Channel,
+    to: &Channel,
+    limit: usize,
+) -> Result<bool, Side> {
+    if copy.is_done() {
+        return Ok(true);
+    }
+    let mut trailers = Head::default();
+    match copy.poll(runtime, from, to, limit, &mut trailers, None) {
+        Poll::Pending => Ok(false),
+        Poll::Ready(Ok(())) => {
+            to.shutdown_write();
+            Ok(true)
+        }
+        // An end that TLS has not announced is one, as Envoy has it: many leave so.
+        Poll::Ready(Err(CopyError::SourceGone)) if from.is_truncated() && copy.is_done() => {
+            to.shutdown_write();
+            Ok(true)
+        }
+        Poll::Ready(Err(CopyError::SinkGone | CopyError::Exhausted)) => Err(Side::Sink),
+        Poll::Ready(Err(
+            CopyError::SourceGone | CopyError::Body(_) | CopyError::Filter(_) | CopyError::Overflow,
+        )) => Err(Side::Source),
+    }
+}
+
+/// What was counted of a relay so far.
+#[derive(Debug, Default)]
+struct Counted {
+    up: u64,
+    down: u64,
+    pauses: u64,
+    resumes: u64,
+}
+
+impl Counted {
+    /// Counts what was moved since the last call; whether anything was.
+    fn count(
+        &mut self,
+        connection: &TcpConnection,
+        upstream: &UpstreamConnection,
+        up: &BodyCopy,
+        down: &BodyCopy,
+    ) -> bool {
+        let now = Self { up: up.bytes, down: down.bytes, pauses: up.pauses, resumes: up.resumes };
+        let (sent_up, sent_down) = (now.up - self.up, now.down - self.down);
+        let (stats, cluster) = (&connection.chain.stats, upstream.cluster().stats());
+        stats.add(TcpStat::DownstreamCxRxBytesTotal, sent_up);
+        stats.add(TcpStat::DownstreamCxTxBytesTotal, sent_down);
+        stats.add(TcpStat::DownstreamFlowControlPausedReadingTotal, now.pauses - self.pauses);
+        stats.add(TcpStat::DownstreamFlowControlResumedReadingTotal, now.resumes - self.resumes);
+        cluster.add(ClusterStat::UpstreamCxTxBytesTotal, sent_up);
+        cluster.add(ClusterStat::UpstreamCxRxBytesTotal, sent_down);
+        *self = now;
+        sent_up + sent_down > 0
+    }
+}
