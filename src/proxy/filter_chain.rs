@@ -10,6 +10,7 @@ use super::tcp::TcpChain;
 use crate::base::clock::Now;
 use crate::filter::network::{ConnectionLimit, FilterChainTable, LimitedConnection, LocalRateLimit};
 use crate::protocol::connection_info::ConnectionInfo;
+use crate::protocol::response_flags::ResponseFlag;
 use crate::protocol::tls::ServerTls;
 use crate::telemetry::{Cells, ConnectionLimitStat, LocalRateLimitStat};
 
@@ -66,10 +67,13 @@ struct CountedConnection {
     stats: Cells<ConnectionLimitStat>,
 }
 
-/// A connection does not pass, and is closed after this time.
+/// A connection does not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stopped {
+    /// It is closed after this time; `None`: at once.
     pub(super) delay: Option<Duration>,
+    /// What its record says.
+    pub(super) flag: Option<ResponseFlag>,
 }
 
 impl FilterChains {
@@ -127,13 +131,15 @@ impl FilterChain {
                     }
                     None => {
                         stats.inc(ConnectionLimitStat::LimitedConnections);
-                        return Err(Stopped { delay: limit.delay });
+                        return Err(Stopped { delay: limit.delay, flag: None });
                     }
                 },
                 Gate::LocalRateLimit(limit, stats) => {
                     if !limit.admit(now) {
                         stats.inc(LocalRateLimitStat::RateLimited);
-                        return Err(Stopped { delay: None });
+                        // The flag that Envoy has for it.
+                        let flag = Some(ResponseFlag::UpstreamRetryLimitExceeded);
+                        return Err(Stopped { delay: None, flag });
                     }
                 }
             }

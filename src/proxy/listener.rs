@@ -195,18 +195,17 @@ fn serve(
 ) {
     let Some(chain) = listener.chains.find(&info) else {
         listener.stats.inc(ListenerStat::NoFilterChainMatch);
+        // As a close does that leaves something unread in the kernel.
+        if stream.may_have_unread() {
+            stream.set_reset_on_close();
+        }
         return;
     };
-    let passed = match chain.pass(context.runtime.now()) {
-        Ok(passed) => passed,
-        Err(stopped) => {
-            if let Some(delay) = stopped.delay {
-                replies::stop(context, stream.into(), delay);
-            }
-            return;
-        }
+    let (passed, stopped) = match chain.pass(context.runtime.now()) {
+        Ok(passed) => (passed, None),
+        Err(stopped) => (Passed::default(), Some(stopped)),
     };
-    let tls = chain.tls();
+    let tls = chain.tls().filter(|_| stopped.is_none());
     let transport = match &tls {
         None => Transport::from(stream),
         Some(tls) => {
@@ -215,15 +214,24 @@ fn serve(
         }
     };
     let admitted = Admitted { _permit: permit, _passed: passed };
-    match chain.terminal.clone() {
-        Terminal::None => {}
-        Terminal::Http(http) => {
+    match (chain.terminal.clone(), stopped) {
+        (Terminal::Tcp(proxy), stopped) => {
+            tcp::spawn(context, listener, proxy, transport, tls, info, admitted, stopped);
+        }
+        (_, Some(stopped)) => {
+            replies::spawn(context, listener, Answer::Nothing(stopped.delay), transport, tls, admitted);
+        }
+        (Terminal::None, None) => {
+            replies::spawn(context, listener, Answer::Nothing(None), transport, tls, admitted);
+        }
+        (Terminal::Http(http), None) => {
             let addresses = [info.remote, info.local];
             downstream::spawn(context, listener, http, transport, tls, addresses, admitted);
         }
-        Terminal::Tcp(proxy) => tcp::spawn(context, listener, proxy, transport, tls, info, admitted),
-        Terminal::Echo => replies::spawn(context, listener, Answer::Echo, transport, tls, admitted),
-        Terminal::DirectResponse(bytes) => {
+        (Terminal::Echo, None) => {
+            replies::spawn(context, listener, Answer::Echo, transport, tls, admitted);
+        }
+        (Terminal::DirectResponse(bytes), None) => {
             replies::spawn(context, listener, Answer::Bytes(bytes), transport, tls, admitted);
         }
     }

@@ -1,5 +1,5 @@
-//! Chains that answer for themselves: the client's own bytes (Envoy's echo filter), or bytes of the configuration
-//! (its direct response filter).
+//! Chains that answer for themselves: the client's own bytes (Envoy's echo filter), bytes of the configuration
+//! (its direct response filter), or nothing: no filter, or a limit.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -25,6 +25,8 @@ pub(super) enum Answer {
     Echo,
     /// These bytes, then its end.
     Bytes(Arc<[u8]>),
+    /// Its end, after a time.
+    Nothing(Option<Duration>),
 }
 
 /// A connection that is counted for its whole life.
@@ -66,6 +68,7 @@ pub(super) fn spawn(
         match answer {
             Answer::Echo => echo(&answered, &transport).await,
             Answer::Bytes(bytes) => send(&transport, &bytes),
+            Answer::Nothing(delay) => return wait(&answered, &transport, &timer, delay).await,
         }
         end(&answered, &transport, &timer).await;
     });
@@ -132,11 +135,18 @@ impl Drop for Answered {
     }
 }
 
-/// Keeps a connection that is not served for a time, then closes it.
-pub(super) fn stop(context: &Rc<WorkerContext>, transport: Transport, delay: Duration) {
-    let handle = context.runtime.clone();
-    context.runtime.spawn_isolated(async move {
-        handle.sleep_until(handle.now().after(delay)).await;
-        drop(transport);
-    });
+/// Keeps a connection that is not served for a time, or until its client has gone.
+async fn wait(answered: &Answered, transport: &Transport, timer: &Timer, delay: Option<Duration>) {
+    if let Some(delay) = delay {
+        let due = answered.context.runtime.now().after(delay);
+        poll_fn(|_| match transport.poll_peer_closed() {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => timer.poll_at(due),
+        })
+        .await;
+    }
+    if !transport.ends_by_close() {
+        // As a close does that leaves something unread in the kernel.
+        transport.set_reset_on_close();
+    }
 }

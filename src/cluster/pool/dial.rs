@@ -31,6 +31,8 @@ pub(super) async fn dial(
     let connect = TcpStream::connect(runtime, host.address(), source, options);
     let stats = cluster.stats();
     let due = begun.after(cluster.config().connect_timeout);
+    // One that is being made counts already.
+    let _connecting = (stats.active(ClusterStat::UpstreamCxActive), host.stats().active(HostStat::CxActive));
     let outcome = timer.at(due, connect).await;
     let socket = match outcome {
         Ok(Ok(socket)) => socket,
@@ -181,6 +183,7 @@ fn count_failed(cluster: &Cluster, host: &Host, lived: Duration, timed_out: bool
         ClusterStat::UpstreamCxTotal,
         ClusterStat::UpstreamCxConnectFail,
         ClusterStat::UpstreamCxDestroy,
+        ClusterStat::UpstreamRqPendingFailureEject,
         side,
     ] {
         stats.inc(counter);

@@ -8,6 +8,7 @@ use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
 use crate::protocol::tls::Offer;
 use crate::runtime::Timer;
+use crate::telemetry::ClusterStat;
 
 /// Opens a connection. The cluster's `connect_timeout` bounds it.
 ///
@@ -19,7 +20,11 @@ pub async fn connect(
     timer: &Timer,
     id: u64,
 ) -> Result<UpstreamConnection, ConnectError> {
+    let stats = cluster.stats();
+    stats.inc(ClusterStat::UpstreamRqPendingTotal);
+    let pending = stats.active(ClusterStat::UpstreamRqPendingActive);
     let transport = dial(cluster, host, timer, Offer::Opaque).await?;
+    drop(pending);
     let mut connection = UpstreamConnection::opaque(transport, cluster, host, id, cluster.runtime().now());
     connection.begin();
     Ok(connection)

@@ -31,6 +31,11 @@ impl Failure {
         Self::default()
     }
 
+    /// A limit has stopped it.
+    pub(super) fn stopped(flag: Option<ResponseFlag>) -> Self {
+        Self { flags: flag.into_iter().collect(), ..Self::default() }
+    }
+
     /// It has lasted as long as it may.
     pub(super) fn too_old() -> Self {
         Self {

@@ -14,6 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::context::WorkerContext;
+use super::filter_chain::Stopped;
 use super::handover::Place;
 use super::handshake::{self, Failed, Handshake};
 use super::listener::Admitted;
@@ -68,7 +69,7 @@ pub(super) struct TcpConnection {
 }
 
 /// Most bytes that a relayed connection's task may take.
-const TASK_BYTES_MAX: usize = 704;
+const TASK_BYTES_MAX: usize = 896;
 
 impl TcpChain {
     /// The chain of a TCP proxy.
@@ -100,7 +101,8 @@ impl TcpChain {
     }
 }
 
-/// Relays a connection in a task of its own; `tls`: after a handshake.
+/// Relays a connection in a task of its own; `tls`: after a handshake; `stopped`: not at all.
+#[expect(clippy::too_many_arguments, reason = "one caller")]
 pub(super) fn spawn(
     context: &Rc<WorkerContext>,
     listener: Place,
@@ -109,6 +111,7 @@ pub(super) fn spawn(
     tls: Option<Arc<ServerTls>>,
     info: ConnectionInfo,
     admitted: Admitted,
+    stopped: Option<Stopped>,
 ) {
     let opened = context.runtime.now();
     let mut connection = TcpConnection {
@@ -127,6 +130,9 @@ pub(super) fn spawn(
     };
     connection.count_open();
     let task = async move {
+        if let Some(stopped) = stopped {
+            return stop(&connection, stopped).await;
+        }
         if let Some(tls) = tls {
             let Ok(facts) = shake_hands(&connection, tls).await else { return };
             connection.tls = Some(Rc::new(facts));
@@ -149,6 +155,24 @@ pub(super) fn spawn(
         size_of_val(&task)
     );
     context.runtime.spawn_isolated(task);
+}
+
+/// A limit does not let the connection pass: keeps it for a time, or until its client has gone.
+async fn stop(connection: &TcpConnection, stopped: Stopped) {
+    let TcpConnection { context, channel, timer, .. } = connection;
+    if let Some(delay) = stopped.delay {
+        let due = context.runtime.now().after(delay);
+        poll_fn(|_| match channel.poll_peer_closed() {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => timer.poll_at(due),
+        })
+        .await;
+    }
+    if !channel.ends_by_close() {
+        // As a close does that leaves something unread in the kernel.
+        channel.set_reset_on_close();
+    }
+    record::failed(connection, &Failure::stopped(stopped.flag));
 }
 
 /// How long a connection may last, drawn for each. Source: Envoy
@@ -225,10 +249,9 @@ impl TcpConnection {
         self.chain.stats.inc(TcpStat::DownstreamCxTotal);
     }
 
-    /// The server that the client's TLS asks for, ended here or passed on.
+    /// The server that the client's TLS asks for, as a listener filter has found.
     fn server_name(&self) -> Option<&str> {
-        let ended_here = self.tls.as_ref().map(|tls| &*tls.server_name).filter(|name| !name.is_empty());
-        ended_here.or(self.info.server_name.as_deref())
+        self.info.server_name.as_deref()
     }
 }
 

@@ -43,7 +43,8 @@ pub(super) fn ended(connection: &TcpConnection, upstream: &UpstreamConnection, e
         info.complete_ns = Some(connection.context.runtime.now().0);
         (info.bytes_received, info.bytes_sent) = (ended.received, ended.sent);
         match ended.why {
-            Why::Finished | Why::DownstreamReset | Why::UpstreamReset => {}
+            Why::Finished { .. } | Why::DownstreamReset => {}
+            Why::UpstreamReset => info.response_flags.set(ResponseFlag::UpstreamRemoteReset),
             Why::Idle => info.downstream_local_close_reason = IDLE_TIMEOUT,
             Why::TooOld => {
                 info.response_flags.set(ResponseFlag::DurationTimeout);

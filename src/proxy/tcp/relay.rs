@@ -20,8 +20,8 @@ use crate::telemetry::{ClusterStat, TcpStat};
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// Both sides have finished.
-    Finished,
+    /// Both sides have finished, this one last.
+    Finished { last: Last },
     /// The client broke off.
     DownstreamReset,
     /// The endpoint broke off.
@@ -30,6 +30,13 @@ pub(super) enum Why {
     Idle,
     /// It has lasted as long as it may.
     TooOld,
+}
+
+/// Who ended its direction last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Last {
+    Downstream,
+    Upstream,
 }
 
 /// What a relay came to.
@@ -56,6 +63,7 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
         let runtime = &context.runtime;
         let endpoint = upstream.channel();
         endpoint.pump();
+        let (up_had_ended, down_had_ended) = (up.is_done(), down.is_done());
         let upwards = direction(runtime, &mut up, downstream, endpoint, up_limit);
         let downwards = direction(runtime, &mut down, endpoint, downstream, down_limit);
         if counted.count(connection, upstream, &up, &down) {
@@ -65,7 +73,11 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
             // Whoever cannot be written to has broken off, as well as whoever cannot be read.
             (Err(Side::Source), _) | (_, Err(Side::Sink)) => return Poll::Ready(Why::DownstreamReset),
             (Err(Side::Sink), _) | (_, Err(Side::Source)) => return Poll::Ready(Why::UpstreamReset),
-            (Ok(true), Ok(true)) => return Poll::Ready(Why::Finished),
+            (Ok(true), Ok(true)) => {
+                let client_was_last = !up_had_ended && down_had_ended;
+                let last = if client_was_last { Last::Downstream } else { Last::Upstream };
+                return Poll::Ready(Why::Finished { last });
+            }
             (Ok(_), Ok(_)) => {}
         }
         let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
@@ -92,7 +104,12 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
 /// Ends both connections: in order where both sides have finished, else as one side has, or at once.
 pub(super) async fn close(connection: &TcpConnection, mut upstream: UpstreamConnection, ended: &Ended) {
     match ended.why {
-        Why::Finished => flush(connection, &upstream).await,
+        Why::Finished { last } => {
+            flush(connection, &upstream, last).await;
+            if last == Last::Upstream {
+                upstream.set_closed_by_peer();
+            }
+        }
         Why::DownstreamReset => {
             // What is there goes before the break, as far as it is taken.
             upstream.channel().flush();
@@ -108,10 +125,10 @@ pub(super) async fn close(connection: &TcpConnection, mut upstream: UpstreamConn
 }
 
 /// Waits until both sides have taken what is queued for them.
-async fn flush(connection: &TcpConnection, upstream: &UpstreamConnection) {
+async fn flush(connection: &TcpConnection, upstream: &UpstreamConnection, last: Last) {
     let TcpConnection { context, chain, channel: downstream, timer, .. } = connection;
     let endpoint = upstream.channel();
-    let waits = endpoint.queued() > 0;
+    let waits = last == Last::Downstream && endpoint.queued() > 0;
     if waits {
         chain.stats.inc(TcpStat::UpstreamFlushTotal);
     }

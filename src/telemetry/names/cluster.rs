@@ -90,6 +90,7 @@ super::metrics! {
         UpstreamRqCancelled Counter "upstream_rq_cancelled",
         UpstreamRqMaxDurationReached Counter "upstream_rq_max_duration_reached",
         UpstreamRqPendingActive Gauge "upstream_rq_pending_active",
+        UpstreamRqPendingFailureEject Counter "upstream_rq_pending_failure_eject",
         UpstreamRqPendingOverflow Counter "upstream_rq_pending_overflow",
         UpstreamRqPendingTotal Counter "upstream_rq_pending_total",
         UpstreamRqPerTryTimeout Counter "upstream_rq_per_try_timeout",
