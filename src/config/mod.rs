@@ -17,6 +17,7 @@ pub mod http_filter;
 pub mod listener;
 pub mod matcher;
 pub mod metadata;
+pub mod rbac;
 pub mod route;
 pub mod socket;
 pub mod tls;

@@ -76,7 +76,8 @@ impl Compiler<'_> {
         };
         let manager = Arc::new(ConnectionManager::compile(config, &mut self.services)?);
         let stats = self.registry.http(&config.stat_prefix, listener);
-        Ok(Some(Arc::new(HttpResource { manager, chain: chain.name.clone(), stats })))
+        let filter_stats = manager.filters.scopes(self.registry, &config.stat_prefix);
+        Ok(Some(Arc::new(HttpResource { manager, chain: chain.name.clone(), stats, filter_stats })))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::base::balance::Balance;
 use crate::cluster::ClusterSet;
 use crate::config::listener::Listener;
 use crate::filter::ConnectionManager;
+use crate::filter::chain::FilterScopes;
 use crate::protocol::tls::ServerTls;
 use crate::telemetry::{HttpStat, ListenerStat, Scope};
 
@@ -44,4 +45,6 @@ pub struct HttpResource {
     /// Name of the filter chain.
     pub chain: Box<str>,
     pub stats: Arc<Scope<HttpStat>>,
+    /// Counters of its HTTP filters.
+    pub filter_stats: FilterScopes,
 }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::codes::Origin;
-use super::names::{AGREED, ClusterStat, HttpStat, Kind, ListenerStat, Row, ServerStat, Stats};
+use super::names::{AGREED, ClusterStat, HttpStat, Kind, ListenerStat, RbacStat, Row, ServerStat, Stats};
 use super::names::{ClusterHistogram, HistogramIndex};
 
 /// Metrics of one name in all scopes of a kind.
@@ -67,10 +67,26 @@ pub enum ViewKind {
     /// The responses of a connection manager below its listener.
     ListenerHttp,
     Server,
+    /// Access by role of a connection manager's requests.
+    HttpRbac,
+    /// One policy of it.
+    HttpRbacPolicy,
+    /// Access by role of connections.
+    Rbac,
 }
 
 impl ViewKind {
-    pub const ALL: [Self; 5] = [Self::Cluster, Self::Http, Self::Listener, Self::ListenerHttp, Self::Server];
+    /// The process before this one and the one after it tell kinds by their place: new ones stand at the end.
+    pub const ALL: [Self; 8] = [
+        Self::Cluster,
+        Self::Http,
+        Self::Listener,
+        Self::ListenerHttp,
+        Self::Server,
+        Self::HttpRbac,
+        Self::HttpRbacPolicy,
+        Self::Rbac,
+    ];
 
     /// The rows of its scopes.
     pub(super) fn rows(self) -> &'static [Row] {
@@ -79,6 +95,7 @@ impl ViewKind {
             Self::Http | Self::ListenerHttp => HttpStat::ROWS,
             Self::Listener => ListenerStat::ROWS,
             Self::Server => ServerStat::ROWS,
+            Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac => RbacStat::ROWS,
         }
     }
 
@@ -90,6 +107,9 @@ impl ViewKind {
             Self::Listener => "listener_",
             Self::ListenerHttp => "listener_http_",
             Self::Server => "",
+            Self::HttpRbac => "http_rbac_",
+            Self::HttpRbacPolicy => "http_rbac_policy_",
+            Self::Rbac => "rbac_",
         }
     }
 
@@ -102,6 +122,7 @@ impl ViewKind {
             Self::Listener => listener(workers),
             Self::ListenerHttp => http().into_iter().filter(|family| is_response(family.at)).collect(),
             Self::Server => with_histograms(rows(ServerStat::ROWS), ServerStat::HISTOGRAMS),
+            Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac => rows(RbacStat::ROWS),
         };
         families.sort_by(|a, b| (a.rank(), &a.prometheus, &a.text).cmp(&(b.rank(), &b.prometheus, &b.text)));
         families

@@ -161,7 +161,9 @@ impl Worker {
     fn listener(&self, resource: &ListenerResource) -> Rc<Listener> {
         let slot = Slot::Worker(self.index);
         let chain = resource.http.as_ref().map(|http| {
-            Rc::new(HttpChain::new(Arc::clone(&http.manager), http.stats.cells(slot), &http.chain))
+            let filters = http.filter_stats.cells(slot);
+            let stats = http.stats.cells(slot);
+            Rc::new(HttpChain::new(Arc::clone(&http.manager), stats, filters, &http.chain))
         });
         let share = resource
             .balance

@@ -25,6 +25,7 @@ mod http_filter;
 mod listener;
 mod matcher;
 mod messages;
+mod rbac;
 mod references;
 mod report;
 mod route;
