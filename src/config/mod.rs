@@ -19,6 +19,7 @@ pub mod listener;
 pub mod matcher;
 pub mod metadata;
 pub mod network_filter;
+pub mod rbac;
 pub mod route;
 pub mod socket;
 pub mod tcp_proxy;

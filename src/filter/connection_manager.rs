@@ -102,7 +102,7 @@ impl ConnectionManager {
         let mut routes =
             RouteTable::compile(&routes, &services.routes).map_err(|error| within("route_config", error))?;
         Ok(Self {
-            filters: FilterChain::compile(&config.http_filters, &routes.take_overrides()),
+            filters: FilterChain::compile(&config.http_filters, &routes.take_overrides(), &mut slots)?,
             routes,
             forwarding: ForwardingSettings::new(config, services.local_info),
             paths: PathSettings::of(config),

@@ -1,5 +1,6 @@
 //! Bytes to messages and back; takes bytes and `now`, owns no socket.
 pub mod connection_info;
+pub mod dynamic_metadata;
 pub mod grpc;
 pub mod http;
 pub mod http1;

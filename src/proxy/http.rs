@@ -263,13 +263,15 @@ fn fail(connection: &Connection, stream: &mut Stream, error: ProxyError) {
         _ => {}
     }
     let info = &mut stream.info;
-    set_text(
-        &mut info.response_code_details,
-        match error {
+    // A filter may have noted more than its reply tells.
+    let has_noted = matches!(error, ProxyError::Filter(reply) if reply.details.is_empty());
+    if !has_noted {
+        let details = match error {
             ProxyError::RequestHead(error) if connection.shared().is_some() => http2::details(error),
             error => error.details(),
-        },
-    );
+        };
+        set_text(&mut info.response_code_details, details);
+    }
     if let ProxyError::DownstreamClosed = error
         && let Some(failure) = connection.channel.connection().and_then(|it| it.tls()?.failure())
         && !failure.is_io()

@@ -45,7 +45,9 @@ impl ChainCompiler<'_, '_> {
                 NetworkFilter::HttpConnectionManager(config) => {
                     let manager = Arc::new(ConnectionManager::compile(config, &mut self.compiler.services)?);
                     let stats = self.compiler.registry.http(&config.stat_prefix, self.listener);
-                    terminal = Terminal::Http(HttpResource { manager, stats });
+                    let prefix = &config.stat_prefix;
+                    let filter_stats = manager.filters.scopes(self.compiler.registry, prefix);
+                    terminal = Terminal::Http(HttpResource { manager, stats, filter_stats });
                 }
                 NetworkFilter::TcpProxy(config) => terminal = Terminal::Tcp(self.tcp(config, sni_cluster)?),
                 NetworkFilter::Echo => terminal = Terminal::Echo,

@@ -13,6 +13,7 @@ use crate::cluster::ClusterSet;
 use crate::config::listener::Listener;
 use crate::config::tcp_proxy::TcpProxy;
 use crate::filter::ConnectionManager;
+use crate::filter::chain::FilterScopes;
 use crate::filter::network::{ConnectionLimit, FilterChainTable, LocalRateLimit};
 use crate::format::access_log::AccessLog;
 use crate::protocol::tls::ServerTls;
@@ -80,6 +81,8 @@ pub enum Terminal {
 pub struct HttpResource {
     pub manager: Arc<ConnectionManager>,
     pub stats: Arc<Scope<HttpStat>>,
+    /// Counters of its HTTP filters.
+    pub filter_stats: FilterScopes,
 }
 
 /// A TCP proxy.

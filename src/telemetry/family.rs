@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::codes::Origin;
-use super::names::{AGREED, ClusterStat, HttpStat, Kind, ListenerStat, Row, ServerStat, Stats};
+use super::names::{AGREED, ClusterStat, HttpStat, Kind, ListenerStat, RbacStat, Row, ServerStat, Stats};
 use super::names::{ClusterHistogram, HistogramIndex};
 use super::plain::PlainKind;
 
@@ -70,16 +70,25 @@ pub enum ViewKind {
     /// Of network filters.
     Plain(PlainKind),
     Server,
+    /// Access by role of a connection manager's requests.
+    HttpRbac,
+    /// One policy of it.
+    HttpRbacPolicy,
+    /// Access by role of connections.
+    Rbac,
 }
 
 impl ViewKind {
-    /// In an order that processes of other versions agree on (hot restart): new ones come last.
-    pub const ALL: [Self; 8] = [
+    /// The process before this one and the one after it tell kinds by their place: new ones stand at the end.
+    pub const ALL: [Self; 11] = [
         Self::Cluster,
         Self::Http,
         Self::Listener,
         Self::ListenerHttp,
         Self::Server,
+        Self::HttpRbac,
+        Self::HttpRbacPolicy,
+        Self::Rbac,
         Self::Plain(PlainKind::ConnectionLimit),
         Self::Plain(PlainKind::LocalRateLimit),
         Self::Plain(PlainKind::Tcp),
@@ -98,6 +107,7 @@ impl ViewKind {
             Self::Listener => ListenerStat::ROWS,
             Self::Plain(kind) => kind.rows(),
             Self::Server => ServerStat::ROWS,
+            Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac => RbacStat::ROWS,
         }
     }
 
@@ -110,6 +120,9 @@ impl ViewKind {
             Self::ListenerHttp => "listener_http_",
             Self::Plain(kind) => kind.prometheus_prefix(),
             Self::Server => "",
+            Self::HttpRbac => "http_rbac_",
+            Self::HttpRbacPolicy => "http_rbac_policy_",
+            Self::Rbac => "rbac_",
         }
     }
 
@@ -123,6 +136,7 @@ impl ViewKind {
             Self::ListenerHttp => http().into_iter().filter(|family| is_response(family.at)).collect(),
             Self::Plain(kind) => rows(kind.rows()),
             Self::Server => with_histograms(rows(ServerStat::ROWS), ServerStat::HISTOGRAMS),
+            Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac => rows(RbacStat::ROWS),
         };
         families.sort_by(|a, b| (a.rank(), &a.prometheus, &a.text).cmp(&(b.rank(), &b.prometheus, &b.text)));
         families

@@ -8,7 +8,7 @@
 use super::codes::{CodeCounts, CodeTable, Origin};
 use super::histogram::{Distribution, Histogram};
 use super::names::{
-    AGREED, ClusterHistogram, ClusterStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat,
+    AGREED, ClusterHistogram, ClusterStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat, RbacStat,
     ServerStat, Stats,
 };
 use std::fmt::Debug;
@@ -25,6 +25,7 @@ pub type ListenerCells = Cells<ListenerStat>;
 pub type HttpCells = Cells<HttpStat>;
 pub type ClusterCells = Cells<ClusterStat>;
 pub type HostCells = Cells<HostStat>;
+pub type RbacCells = Cells<RbacStat>;
 
 /// Which thread a block of cells belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,9 +16,11 @@ pub mod view;
 
 pub use codes::Origin;
 pub use inherited::Bequest;
-pub use metrics::{Cells, ClusterCells, HostCells, HttpCells, ListenerCells, Scope, ServerCells, Slot};
+pub use metrics::{
+    Cells, ClusterCells, HostCells, HttpCells, ListenerCells, RbacCells, Scope, ServerCells, Slot,
+};
 pub use names::{
     ClusterHistogram, ClusterStat, ConnectionLimitStat, HostStat, HttpHistogram, HttpStat, ListenerHistogram,
-    ListenerStat, LocalRateLimitStat, ServerHistogram, ServerStat, TcpStat,
+    ListenerStat, LocalRateLimitStat, RbacStat, ServerHistogram, ServerStat, TcpStat,
 };
-pub use registry::Registry;
+pub use registry::{RbacOwner, RbacPart, Registry};

@@ -6,11 +6,11 @@
 use super::family::ViewKind;
 use super::metrics::{Cells, Scope, Slot};
 use super::names::{
-    ClusterStat, ConnectionLimitStat, HostStat, HttpStat, Kind, ListenerStat, LocalRateLimitStat, ServerStat,
-    Stats, TcpStat,
+    ClusterStat, ConnectionLimitStat, HostStat, HttpStat, Kind, ListenerStat, LocalRateLimitStat, RbacStat,
+    ServerStat, Stats, TcpStat,
 };
 use super::plain::{Plain, PlainKind};
-use super::view::{Interval, Source, Totals, View};
+use super::view::{Interval, RbacRows, Source, Totals, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -91,6 +91,30 @@ impl Registry {
         }
     }
 
+    /// Access by role: the rules of one part of a filter, or one policy of them. Filters of the same owner and prefix count
+    /// together, and with equal prefixes both parts do. Policies show what was counted, as in Envoy.
+    pub fn rbac(
+        &self,
+        owner: RbacOwner<'_>,
+        part: RbacPart,
+        rules_prefix: &str,
+        policy: Option<&str>,
+    ) -> Arc<Scope<RbacStat>> {
+        let (kind, prefix, labels) = rbac_names(owner, rules_prefix, policy);
+        let mut scopes = self.lock();
+        let entry = scopes.rbacs.entry((kind, prefix)).or_insert_with(|| RbacScope {
+            scope: self.scope(),
+            rows: RbacRows::default(),
+            labels,
+        });
+        let shown = match part {
+            RbacPart::Enforced => &mut entry.rows.enforced,
+            RbacPart::Shadow => &mut entry.rows.shadow,
+        };
+        *shown |= policy.is_none();
+        Arc::clone(&entry.scope)
+    }
+
     /// Cells for one host. The registry does not keep them: they live as long as the host.
     pub fn host(&self) -> Arc<Scope<HostStat>> {
         self.scope()
@@ -164,6 +188,76 @@ impl Registry {
     }
 }
 
+/// Whose rules of access by role are counted.
+#[derive(Clone, Copy, Debug)]
+pub enum RbacOwner<'a> {
+    /// A connection manager, by its `stat_prefix`.
+    Http(&'a str),
+    /// A network filter, by its `stat_prefix`.
+    Network(&'a str),
+}
+
+/// Which rules of a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RbacPart {
+    Enforced,
+    Shadow,
+}
+
+type Labels = Vec<(&'static str, Box<str>, usize)>;
+
+/// The kind of a scope of access by role, its prefix and its labels. Source: Envoy's `generateStats`.
+fn rbac_names(owner: RbacOwner<'_>, rules_prefix: &str, policy: Option<&str>) -> (ViewKind, String, Labels) {
+    let mut prefix = String::new();
+    let mut labels = Labels::new();
+    let mut add = |prefix: &mut String, label, value: Box<str>| {
+        labels.push((label, value.clone(), prefix.len()));
+        prefix.push_str(&value);
+        prefix.push('.');
+    };
+    let rules_label = match owner {
+        RbacOwner::Http(stat_prefix) => {
+            prefix.push_str(HTTP_PREFIX);
+            add(&mut prefix, "envoy_http_conn_manager_prefix", sanitized(stat_prefix));
+            "envoy_rbac_http_prefix"
+        }
+        RbacOwner::Network(stat_prefix) => {
+            let stat_prefix = stat_prefix.strip_suffix('.').unwrap_or(stat_prefix);
+            add(&mut prefix, "envoy_rbac_prefix", sanitized(stat_prefix));
+            // Ours: in Envoy it is a part of the metric's name.
+            "envoy_rbac_shadow_prefix"
+        }
+    };
+    prefix.push_str("rbac.");
+    let rules_prefix = rules_prefix.strip_suffix('.').unwrap_or(rules_prefix);
+    if !rules_prefix.is_empty() {
+        add(&mut prefix, rules_label, sanitized(rules_prefix));
+    }
+    if let Some(policy) = policy {
+        prefix.push_str("policy.");
+        add(&mut prefix, "envoy_rbac_policy_name", policy.into());
+    }
+    labels.reverse();
+    let kind = match (owner, policy) {
+        (RbacOwner::Http(_), None) => ViewKind::HttpRbac,
+        (RbacOwner::Http(_), Some(_)) => ViewKind::HttpRbacPolicy,
+        (RbacOwner::Network(_), _) => ViewKind::Rbac,
+    };
+    (kind, prefix, labels)
+}
+
+#[derive(Debug)]
+struct RbacScope {
+    scope: Arc<Scope<RbacStat>>,
+    rows: RbacRows,
+    labels: Labels,
+}
+
+/// What the full names of a kind's metrics begin with.
+const CLUSTER_PREFIX: &str = "cluster.";
+const HTTP_PREFIX: &str = "http.";
+const LISTENER_PREFIX: &str = "listener.";
+
 type HttpTags = (Box<str>, Box<str>);
 pub(super) type ViewKey = (ViewKind, String);
 const SERVER_KEY: ViewKey = (ViewKind::Server, String::new());
@@ -176,6 +270,7 @@ struct Scopes {
     clusters: BTreeMap<Box<str>, Arc<Scope<ClusterStat>>>,
     /// Those of network filters, by kind and stat prefix.
     plain: BTreeMap<(PlainKind, Box<str>), Plain>,
+    rbacs: BTreeMap<ViewKey, RbacScope>,
     /// What managers that are gone had counted, while others with their prefix remain.
     retired: BTreeMap<Box<str>, Arc<Totals>>,
     /// Counters at the last reset.
@@ -194,6 +289,7 @@ impl Scopes {
         self.listeners.retain(|_, scope| scope.is_held());
         self.clusters.retain(|_, scope| scope.is_held());
         self.plain.retain(|_, scope| scope.is_held());
+        self.rbacs.retain(|_, entry| entry.scope.is_held());
         let gone = self.https.iter().filter(|(_, scope)| !scope.is_held()).map(|(tags, _)| tags.clone());
         let gone: Vec<_> = gone.collect();
         let gone: Vec<_> = gone.into_iter().filter_map(|tags| self.https.remove_entry(&tags)).collect();
@@ -227,33 +323,34 @@ impl Scopes {
     }
 
     fn len(&self) -> usize {
-        self.listeners.len() + self.clusters.len() + self.https.len() + self.plain.len()
+        self.listeners.len() + self.clusters.len() + self.https.len() + self.plain.len() + self.rbacs.len()
     }
 
     fn views(&self) -> Vec<View> {
         let mut views = Vec::new();
         for (name, scope) in &self.clusters {
-            let labels = vec![("envoy_cluster_name", name.clone())];
+            let labels = vec![("envoy_cluster_name", name.clone(), CLUSTER_PREFIX.len())];
             let source = Source::Cluster(Arc::clone(scope));
             views.push(self.view(ViewKind::Cluster, format!("cluster.{name}."), labels, source));
         }
         let https: Vec<_> = self.https.iter().collect();
         for managers in https.chunk_by(|(a, _), (b, _)| a.0 == b.0) {
             let prefix = &managers[0].0.0;
-            let labels = vec![("envoy_http_conn_manager_prefix", prefix.clone())];
+            let labels = vec![("envoy_http_conn_manager_prefix", prefix.clone(), HTTP_PREFIX.len())];
             let scopes = managers.iter().map(|(_, scope)| Arc::clone(scope)).collect();
             let source = Source::Http(scopes, self.retired.get(prefix).cloned());
             views.push(self.view(ViewKind::Http, format!("http.{prefix}."), labels, source));
         }
         for (address, scope) in &self.listeners {
-            let labels = vec![("envoy_listener_address", address.clone())];
+            let labels = vec![("envoy_listener_address", address.clone(), LISTENER_PREFIX.len())];
             let source = Source::Listener(Arc::clone(scope));
             views.push(self.view(ViewKind::Listener, format!("listener.{address}."), labels, source));
         }
         for ((prefix, address), scope) in &self.https {
+            let below = LISTENER_PREFIX.len() + address.len() + ".".len() + HTTP_PREFIX.len();
             let labels = vec![
-                ("envoy_http_conn_manager_prefix", prefix.clone()),
-                ("envoy_listener_address", address.clone()),
+                ("envoy_http_conn_manager_prefix", prefix.clone(), below),
+                ("envoy_listener_address", address.clone(), LISTENER_PREFIX.len()),
             ];
             let source = Source::Http(vec![Arc::clone(scope)], None);
             views.push(self.view(
@@ -264,21 +361,19 @@ impl Scopes {
             ));
         }
         for ((kind, tag), scope) in &self.plain {
-            let labels = vec![(kind.label(), tag.clone())];
+            let labels = vec![(kind.label(), tag.clone(), kind.prefix().len())];
             let prefix = format!("{}{tag}.", kind.prefix());
             views.push(self.view((*kind).into(), prefix, labels, Source::Plain(scope.clone())));
+        }
+        for ((kind, prefix), entry) in &self.rbacs {
+            let source = Source::Rbac(Arc::clone(&entry.scope), entry.rows);
+            views.push(self.view(*kind, prefix.clone(), entry.labels.clone(), source));
         }
         views.sort_by(|a, b| a.prefix.cmp(&b.prefix));
         views
     }
 
-    fn view(
-        &self,
-        kind: ViewKind,
-        prefix: String,
-        labels: Vec<(&'static str, Box<str>)>,
-        source: Source,
-    ) -> View {
+    fn view(&self, kind: ViewKind, prefix: String, labels: Labels, source: Source) -> View {
         let mut view = View { kind, prefix, labels, source, base: None, inherited: None, history: None };
         let key = view.key();
         view.base = self.bases.get(&key).cloned();
@@ -451,6 +546,38 @@ mod tests {
         assert_eq!(counts(), (3, 2));
         registry.flush();
         assert_eq!(counts(), (3, 0));
+    }
+
+    #[test]
+    fn access_by_role_is_named_as_envoy_does_and_policies_show_once_counted() {
+        let registry = Registry::new(1);
+        let http = RbacOwner::Http("p");
+        let enforced = registry.rbac(http, RbacPart::Enforced, "main", None);
+        let shadow = registry.rbac(http, RbacPart::Shadow, "shadow.", None);
+        let policy = registry.rbac(http, RbacPart::Enforced, "main", Some("a.b:c"));
+        let network = registry.rbac(RbacOwner::Network("net."), RbacPart::Enforced, "", None);
+        assert!(Arc::ptr_eq(&enforced, &registry.rbac(http, RbacPart::Enforced, "main.", None)));
+        enforced.cells(Slot::Worker(0)).inc(RbacStat::Allowed);
+        for (name, expected) in [
+            ("http.p.rbac.main.allowed", Some(1)),
+            ("http.p.rbac.main.denied", Some(0)),
+            ("http.p.rbac.main.shadow_denied", None),
+            ("http.p.rbac.shadow.shadow_allowed", Some(0)),
+            ("http.p.rbac.shadow.allowed", None),
+            ("http.p.rbac.main.policy.a.b:c.allowed", None),
+            ("net.rbac.allowed", Some(0)),
+            ("net.rbac.shadow_allowed", None),
+        ] {
+            assert_eq!(value(&registry, name), expected, "{name}");
+        }
+        policy.cells(Slot::Worker(0)).inc(RbacStat::Denied);
+        assert_eq!(value(&registry, "http.p.rbac.main.policy.a.b:c.denied"), Some(1));
+        assert_eq!(value(&registry, "http.p.rbac.main.policy.a.b:c.allowed"), None);
+        let view = registry.views().into_iter().find(|view| view.kind == ViewKind::HttpRbacPolicy).unwrap();
+        let named: Vec<_> = view.labels.iter().map(|(_, value, start)| (&**value, *start)).collect();
+        assert_eq!(named, [("a.b:c", 24), ("main", 12), ("p", 5)]);
+        drop((enforced, shadow, policy, network));
+        assert_eq!(value(&registry, "http.p.rbac.main.allowed"), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::codes::{CodeCounts, Origin};
 use super::family::{At, CODE_LABEL, Family, FamilyKind, ViewKind};
 use super::histogram::Distribution;
 use super::metrics::Scope;
-use super::names::{ClusterStat, HttpStat, Kind, ListenerStat, ServerStat, Stats};
+use super::names::{ClusterStat, HttpStat, Kind, ListenerStat, RbacStat, ServerStat, Stats};
 use super::plain::Plain;
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ pub struct View {
     pub kind: ViewKind,
     /// Envoy's prefix of the names, with its final dot: `cluster.a.`; empty for the process.
     pub prefix: String,
-    /// Prometheus labels.
-    pub labels: Vec<(&'static str, Box<str>)>,
+    /// Prometheus labels, and where in the prefix their values begin; a dot follows them.
+    pub labels: Vec<(&'static str, Box<str>, usize)>,
     pub(super) source: Source,
     /// What counters had counted when they were last reset.
     pub(super) base: Option<Arc<Totals>>,
@@ -55,6 +55,15 @@ pub(super) enum Source {
     /// All managers of one prefix, and what managers that are gone had counted.
     Http(Vec<Arc<Scope<HttpStat>>>, Option<Arc<Totals>>),
     Plain(Plain),
+    /// Which rows are shown before somebody has counted in them.
+    Rbac(Arc<Scope<RbacStat>>, RbacRows),
+}
+
+/// Rows of access by role that are always shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RbacRows {
+    pub(super) enforced: bool,
+    pub(super) shadow: bool,
 }
 
 /// Frozen numbers of a scope.
@@ -72,9 +81,6 @@ pub(super) struct Interval {
     pub(super) gathered: Distribution,
 }
 
-/// What the full name of a listener's metric begins with.
-const LISTENER_PREFIX: &str = "listener.";
-
 impl View {
     /// Calls `f` with each number of a family; not for histograms.
     pub fn points(&self, family: &Family, mut f: impl FnMut(Point)) {
@@ -82,7 +88,10 @@ impl View {
         match family.at {
             At::Row(row) => {
                 let kind = if family.kind == FamilyKind::Counter { Kind::Counter } else { Kind::Gauge };
-                point(self.shown(row, kind), self.row(row).1, None);
+                let used = self.row(row).1;
+                if used || self.is_always_shown(row) {
+                    point(self.shown(row, kind), used, None);
+                }
             }
             At::Agreed(row) => {
                 let (value, used) = (self.shown(row, Kind::Counter), self.row(row).1);
@@ -154,14 +163,8 @@ impl View {
             let start = self.prefix.len() + label.cut.start;
             f(label.name, &label.value, start..self.prefix.len() + label.cut.end);
         }
-        for (at, (name, value)) in self.labels.iter().enumerate() {
-            // The value stands with a dot behind it at the end of the prefix; that of a listener with more below it at
-            // the start of its prefix.
-            let start = match at {
-                0 => self.prefix.len() - value.len() - 1,
-                _ => LISTENER_PREFIX.len(),
-            };
-            f(name, value, start..start + value.len() + 1);
+        for (name, value, start) in &self.labels {
+            f(name, value, *start..start + value.len() + 1);
         }
     }
 
@@ -171,6 +174,7 @@ impl View {
             Source::Server(scope) => scope.merge_histogram(index, &mut merged),
             Source::Listener(scope) => scope.merge_histogram(index, &mut merged),
             Source::Cluster(scope) => scope.merge_histogram(index, &mut merged),
+            Source::Rbac(scope, _) => scope.merge_histogram(index, &mut merged),
             Source::Http(scopes, retired) => {
                 scopes.iter().for_each(|scope| scope.merge_histogram(index, &mut merged));
                 if let Some(gone) = retired.as_ref().and_then(|retired| retired.histograms.get(index)) {
@@ -189,6 +193,7 @@ impl View {
             (_, Source::Listener(_)) => ListenerStat::HISTOGRAMS.len(),
             (_, Source::Cluster(_)) => ClusterStat::HISTOGRAMS.len(),
             (_, Source::Http(..)) => HttpStat::HISTOGRAMS.len(),
+            (_, Source::Rbac(..)) => RbacStat::HISTOGRAMS.len(),
         }
     }
 
@@ -207,6 +212,19 @@ impl View {
         self.row(row).0.saturating_sub(base.map_or(0, |base| base.values[row]))
     }
 
+    fn is_always_shown(&self, row: usize) -> bool {
+        match &self.source {
+            Source::Rbac(_, RbacRows { enforced, shadow }) => {
+                if row < RbacStat::ShadowAllowed.index() {
+                    *enforced
+                } else {
+                    *shadow
+                }
+            }
+            _ => true,
+        }
+    }
+
     fn row(&self, row: usize) -> (u64, bool) {
         let inherited = self.inherited.as_ref().map_or(0, |inherited| inherited.values[row]);
         let (value, used) = self.own_row(row);
@@ -219,6 +237,7 @@ impl View {
             Source::Listener(scope) => scope.value(row),
             Source::Cluster(scope) => scope.value(row),
             Source::Plain(scope) => scope.value(row),
+            Source::Rbac(scope, _) => scope.value(row),
             Source::Http(scopes, retired) => {
                 let gone = retired.as_ref().map_or(0, |retired| retired.values[row]);
                 scopes
@@ -232,7 +251,11 @@ impl View {
     fn worker_row(&self, row: usize, worker: usize) -> u64 {
         match &self.source {
             Source::Listener(scope) => scope.worker_value(row, worker),
-            Source::Server(_) | Source::Cluster(_) | Source::Http(..) | Source::Plain(_) => 0,
+            Source::Server(_)
+            | Source::Cluster(_)
+            | Source::Http(..)
+            | Source::Plain(_)
+            | Source::Rbac(..) => 0,
         }
     }
 

@@ -200,6 +200,7 @@ fn filter_chain(resource: &FilterChainResource, slot: Slot) -> FilterChain {
         snapshot::Terminal::Http(http) => Terminal::Http(Rc::new(HttpChain::new(
             Arc::clone(&http.manager),
             http.stats.cells(slot),
+            http.filter_stats.cells(slot),
             &resource.name,
         ))),
         snapshot::Terminal::Tcp(tcp) => Terminal::Tcp(Rc::new(TcpChain::new(

@@ -9,6 +9,7 @@ mod host;
 mod http;
 mod listener;
 mod network;
+mod rbac;
 mod server;
 
 pub use cluster::{ClusterHistogram, ClusterStat};
@@ -16,6 +17,7 @@ pub use host::{HostHistogram, HostStat};
 pub use http::{HttpHistogram, HttpStat};
 pub use listener::{ListenerHistogram, ListenerStat};
 pub use network::{ConnectionLimitStat, LocalRateLimitStat, TcpStat};
+pub use rbac::{RbacHistogram, RbacStat};
 pub use server::{ServerHistogram, ServerStat};
 
 /// How a metric is merged over the writers, and what Prometheus is told.
@@ -132,6 +134,7 @@ mod tests {
         check::<TcpStat>();
         check::<ConnectionLimitStat>();
         check::<LocalRateLimitStat>();
+        check::<RbacStat>();
     }
 
     #[test]

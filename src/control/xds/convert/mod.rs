@@ -27,6 +27,7 @@ mod listener;
 mod matcher;
 mod messages;
 mod network_filter;
+mod rbac;
 mod references;
 mod report;
 mod route;

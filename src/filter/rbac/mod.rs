@@ -1,0 +1,60 @@
+//! Access by role, for requests and for connections: policies are compiled off the data path, and evaluated as pure
+//! functions of what is known of the one who asks. Source: Envoy's `RoleBasedAccessControlEngine`.
+//!
+//! Nothing here denies by itself: the HTTP filter (`filter::http::rbac`) and network filters do what a [`Decision`] says.
+
+mod counters;
+mod engine;
+mod network;
+mod rule;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+
+pub use counters::{Counters, CountersScope};
+pub use engine::{Decision, Engine};
+pub use network::NetworkRbac;
+
+use crate::protocol::connection_info::ConnectionInfo;
+use crate::protocol::dynamic_metadata::DynamicMetadata;
+use crate::protocol::http::head::Head;
+use crate::protocol::tls::TlsFacts;
+
+/// What rules may ask about. Addresses: `None` where they are no IP addresses, which no range contains.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The connection's peer; whom the PROXY protocol names, if it was spoken.
+    pub peer: Option<IpAddr>,
+    /// The peer of the socket.
+    pub direct_remote: Option<IpAddr>,
+    /// The client, after `x-forwarded-for` was believed.
+    pub remote: Option<IpAddr>,
+    /// Where the client meant to connect to.
+    pub local: Option<SocketAddr>,
+    /// The server's name of the TLS hello; empty: there is none.
+    pub server_name: &'a str,
+    /// What the handshake agreed on; `None`: plain text.
+    pub tls: Option<&'a TlsFacts>,
+    /// The request's head; `None`: a connection asks.
+    pub request: Option<&'a Head>,
+    /// What filters have noted of the request.
+    pub metadata: Option<&'a DynamicMetadata>,
+}
+
+impl<'a> Facts<'a> {
+    /// Of a connection that asks for itself.
+    pub fn of_connection(info: &'a ConnectionInfo, tls: Option<&'a TlsFacts>) -> Self {
+        let by_hello = info.server_name.as_deref();
+        Self {
+            peer: Some(info.remote.ip()),
+            direct_remote: Some(info.direct_remote.ip()),
+            remote: Some(info.remote.ip()),
+            local: Some(info.local),
+            server_name: by_hello.or_else(|| tls.map(|tls| &*tls.server_name)).unwrap_or_default(),
+            tls,
+            request: None,
+            metadata: None,
+        }
+    }
+}
