@@ -7,6 +7,7 @@ use super::address::CidrRange;
 use super::http::HttpConnectionManager;
 use super::metadata::Metadata;
 use super::network_filter::{ConnectionLimit, LocalRateLimit};
+use super::rbac::NetworkRbac;
 use super::tcp_proxy::TcpProxy;
 use super::tls::DownstreamTls;
 
@@ -75,6 +76,8 @@ pub enum NetworkFilter {
     /// The client is sent these bytes, then the connection ends; ends the chain. Source:
     /// `envoy.filters.network.direct_response`.
     DirectResponse(Arc<[u8]>),
+    /// Who may go on. Source: `envoy.filters.network.rbac`.
+    Rbac(Arc<NetworkRbac>),
     /// A limit of connections. Source: `envoy.filters.network.connection_limit`.
     ConnectionLimit(ConnectionLimit),
     /// A limit of new connections over time. Source: `envoy.filters.network.local_ratelimit`.
@@ -89,7 +92,7 @@ impl NetworkFilter {
     pub fn ends_chain(&self) -> bool {
         match self {
             Self::HttpConnectionManager(_) | Self::TcpProxy(_) | Self::Echo | Self::DirectResponse(_) => true,
-            Self::ConnectionLimit(_) | Self::LocalRateLimit(_) | Self::SniCluster => false,
+            Self::Rbac(_) | Self::ConnectionLimit(_) | Self::LocalRateLimit(_) | Self::SniCluster => false,
         }
     }
 }

@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
+use super::access;
 use super::chain::HttpChain;
 use super::context::WorkerContext;
 use super::error::ProxyError;
@@ -109,8 +111,9 @@ pub(super) fn spawn(
     stream: Transport,
     tls: Option<Arc<ServerTls>>,
     [remote, local]: [SocketAddr; 2],
-    admitted: Admitted,
+    mut admitted: Admitted,
 ) {
+    let mut asked = admitted.asked.take();
     let mut connection = Connection {
         timer: context.runtime.timer(),
         id: context.next_id(),
@@ -144,6 +147,11 @@ pub(super) fn spawn(
         loop {
             match wait_for_request(connection).await {
                 Waited::Request => {
+                    if let Some(asked) = asked.take()
+                        && let Err(denied) = asked.decide(connection.tls.as_deref())
+                    {
+                        return deny(connection, denied.delay).await;
+                    }
                     if connection.codec.get() == Codec::Unknown {
                         if http2::is_spoken(connection).await {
                             connection.speaks(Codec::Http2);
@@ -197,6 +205,15 @@ fn shake_hands(
         let stream = channel.connection().and_then(Transport::tls).ok_or(Failed { by_peer: false })?;
         let opened = *opened;
         handshake::make(Handshake { context, listener, stream, timer, opened, keeps_chain }, &tls).await
+    })
+}
+
+/// Ends a connection whose access is denied, in recycled memory.
+fn deny(connection: &Connection, delay: Option<Duration>) -> Recycled<impl Future<Output = ()>> {
+    connection.context.runtime.recycled(async move {
+        if let Some(transport) = connection.channel.connection() {
+            access::deny(&connection.context, transport, &connection.timer, delay).await;
+        }
     })
 }
 

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access::Access;
 use super::chain::HttpChain;
 use super::tcp::TcpChain;
 use crate::base::clock::Now;
@@ -29,6 +30,8 @@ pub struct FilterChain {
     /// TLS of its connections, for handshakes from now on; `None`: plain text.
     tls: RefCell<Option<Arc<ServerTls>>>,
     gates: Box<[Gate]>,
+    /// Who may go on; `None`: everybody.
+    pub(super) access: Option<Rc<Access>>,
     pub(super) terminal: Terminal,
 }
 
@@ -104,8 +107,13 @@ impl FilterChains {
 
 impl FilterChain {
     /// A chain of these filters.
-    pub fn new(tls: Option<Arc<ServerTls>>, gates: Vec<Gate>, terminal: Terminal) -> Self {
-        Self { tls: RefCell::new(tls), gates: gates.into(), terminal }
+    pub fn new(
+        tls: Option<Arc<ServerTls>>,
+        gates: Vec<Gate>,
+        access: Option<Rc<Access>>,
+        terminal: Terminal,
+    ) -> Self {
+        Self { tls: RefCell::new(tls), gates: gates.into(), access, terminal }
     }
 
     /// TLS of a connection that begins now; `None`: plain text.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use super::access::Asked;
 use super::context::WorkerContext;
 use super::filter_chain::{FilterChains, Passed, Terminal};
 use super::handover::{Place, Share, dispatch};
@@ -213,7 +214,8 @@ fn serve(
             TlsStream::server(&context.runtime, stream, config, meter).into()
         }
     };
-    let admitted = Admitted { _permit: permit, _passed: passed };
+    let asked = Asked::of(chain.access.as_ref(), &info);
+    let admitted = Admitted { _permit: permit, _passed: passed, asked };
     match (chain.terminal.clone(), stopped) {
         (Terminal::Tcp(proxy), stopped) => {
             tcp::spawn(context, listener, proxy, transport, tls, info, admitted, stopped);
@@ -256,6 +258,8 @@ pub struct ConnectionPermit(Option<Arc<AtomicI64>>);
 pub(super) struct Admitted {
     _permit: ConnectionPermit,
     _passed: Passed,
+    /// Whether it may go on is asked when its first byte is there; `None`: nobody asks.
+    pub(super) asked: Option<Box<Asked>>,
 }
 
 impl ConnectionLimit {

@@ -2,6 +2,7 @@
 //!
 //! `listener` accepts, `downstream` serves a connection (`http2` one with streams), `http` lists the steps of a request, `routing` decides,
 //! `router` forwards, `upstream_request` exchanges, `filters` and `copy` move bodies, `local_reply` answers for ourselves.
+mod access;
 mod chain;
 mod context;
 mod copy;
@@ -28,6 +29,7 @@ mod upgrade;
 mod upstream_request;
 mod wire;
 
+pub use access::{Access, AccessFilter};
 pub use chain::HttpChain;
 pub use context::WorkerContext;
 pub use drain::Drain;

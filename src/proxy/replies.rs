@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::access;
 use super::context::WorkerContext;
 use super::handover::Place;
 use super::handshake::{self, Handshake};
@@ -14,7 +15,7 @@ use super::listener::Admitted;
 use super::wire;
 use crate::base::clock::Now;
 use crate::base::limits;
-use crate::protocol::tls::ServerTls;
+use crate::protocol::tls::{ServerTls, TlsFacts};
 use crate::protocol::transport::Transport;
 use crate::runtime::Timer;
 
@@ -45,8 +46,9 @@ pub(super) fn spawn(
     answer: Answer,
     transport: Transport,
     tls: Option<Arc<ServerTls>>,
-    admitted: Admitted,
+    mut admitted: Admitted,
 ) {
+    let asked = admitted.asked.take();
     context.open.set(context.open.get() + 1);
     listener.count_open();
     let answered = Answered {
@@ -63,6 +65,24 @@ pub(super) fn spawn(
                 Handshake { context, listener, stream, timer: &timer, opened: *opened, keeps_chain: false };
             if handshake::make(handshake, tls).await.is_err() {
                 return;
+            }
+        }
+        if let Some(asked) = asked {
+            let tls = transport.tls().map(|stream| TlsFacts::of(stream, false));
+            if matches!(answer, Answer::Echo) {
+                // The first byte, or the client's end.
+                poll_fn(|_| match transport.poll_recv() {
+                    Poll::Ready(Ok(Some(chunk))) => {
+                        transport.unread(chunk);
+                        Poll::Ready(())
+                    }
+                    Poll::Ready(Ok(None) | Err(_)) => Poll::Ready(()),
+                    Poll::Pending => Poll::Pending,
+                })
+                .await;
+            }
+            if let Err(denied) = asked.decide(tls.as_ref()) {
+                return access::deny(context, &transport, &timer, denied.delay).await;
             }
         }
         match answer {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::compile::tls_error;
-use super::{Compiler, FilterChainResource, Gate, HttpResource, TcpResource, Terminal};
+use super::{AccessResource, Compiler, FilterChainResource, Gate, HttpResource, TcpResource, Terminal};
 use crate::base::regex::RegexSlots;
 use crate::config::filter_chain::{FilterChain, NetworkFilter};
 use crate::config::network_filter::LocalRateLimit as RateLimitConfig;
 use crate::config::tcp_proxy::TcpProxy;
 use crate::filter::network::{ConnectionLimit, LocalRateLimit};
+use crate::filter::rbac::NetworkRbac;
 use crate::filter::{CompileError, ConnectionManager, access_log};
 use crate::protocol::tls::{ServerTls, TlsConfigError};
 
@@ -30,6 +31,7 @@ impl ChainCompiler<'_, '_> {
         let tls = server_tls(chain).map_err(tls_error)?.map(Arc::new);
         let mut gates = Vec::new();
         let mut terminal = Terminal::None;
+        let mut access = Vec::new();
         let mut sni_cluster = false;
         for filter in &mut chain.filters {
             match filter {
@@ -42,6 +44,11 @@ impl ChainCompiler<'_, '_> {
                     stats: self.compiler.registry.local_rate_limit(&config.stat_prefix),
                 }),
                 NetworkFilter::SniCluster => sni_cluster = true,
+                NetworkFilter::Rbac(config) => {
+                    let filter = NetworkRbac::compile(config, &mut RegexSlots::default())?;
+                    let stats = filter.scope(self.compiler.registry);
+                    access.push(AccessResource { filter: Arc::new(filter), stats });
+                }
                 NetworkFilter::HttpConnectionManager(config) => {
                     let manager = Arc::new(ConnectionManager::compile(config, &mut self.compiler.services)?);
                     let stats = self.compiler.registry.http(&config.stat_prefix, self.listener);
@@ -56,7 +63,13 @@ impl ChainCompiler<'_, '_> {
                 }
             }
         }
-        Ok(FilterChainResource { name: chain.name.clone(), tls, gates: gates.into(), terminal })
+        Ok(FilterChainResource {
+            name: chain.name.clone(),
+            tls,
+            gates: gates.into(),
+            access: access.into(),
+            terminal,
+        })
     }
 
     fn local_rate_limit(&mut self, config: &RateLimitConfig) -> LocalRateLimit {

@@ -15,6 +15,7 @@ use crate::config::tcp_proxy::TcpProxy;
 use crate::filter::ConnectionManager;
 use crate::filter::chain::FilterScopes;
 use crate::filter::network::{ConnectionLimit, FilterChainTable, LocalRateLimit};
+use crate::filter::rbac::{CountersScope, NetworkRbac};
 use crate::format::access_log::AccessLog;
 use crate::protocol::tls::ServerTls;
 use crate::telemetry::{ConnectionLimitStat, HttpStat, ListenerStat, LocalRateLimitStat, Scope, TcpStat};
@@ -54,6 +55,8 @@ pub struct FilterChainResource {
     pub tls: Option<Arc<ServerTls>>,
     /// What a connection passes first, in order.
     pub gates: Box<[Gate]>,
+    /// Who may go on once the first byte is there, in order.
+    pub access: Box<[AccessResource]>,
     /// What serves it.
     pub terminal: Terminal,
 }
@@ -63,6 +66,13 @@ pub struct FilterChainResource {
 pub enum Gate {
     ConnectionLimit { limit: ConnectionLimit, stats: Arc<Scope<ConnectionLimitStat>> },
     LocalRateLimit { limit: LocalRateLimit, stats: Arc<Scope<LocalRateLimitStat>> },
+}
+
+/// A filter of access by role.
+#[derive(Debug)]
+pub struct AccessResource {
+    pub filter: Arc<NetworkRbac>,
+    pub stats: CountersScope,
 }
 
 /// The last filter of a chain.

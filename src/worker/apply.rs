@@ -10,8 +10,8 @@ use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::config::listener::TrafficDirection;
 use crate::proxy::{
-    self, Courier, FilterChain, FilterChains, Gate, HttpChain, Listener, Share, TcpChain, Terminal,
-    WorkerContext,
+    self, Access, AccessFilter, Courier, FilterChain, FilterChains, Gate, HttpChain, Listener, Share,
+    TcpChain, Terminal, WorkerContext,
 };
 use crate::runtime::mailbox::MailboxSender;
 use crate::runtime::{Endpoint, TcpListener};
@@ -213,5 +213,12 @@ fn filter_chain(resource: &FilterChainResource, slot: Slot) -> FilterChain {
         snapshot::Terminal::Echo => Terminal::Echo,
         snapshot::Terminal::DirectResponse(bytes) => Terminal::DirectResponse(Arc::clone(bytes)),
     };
-    FilterChain::new(resource.tls.clone(), resource.gates.iter().map(gate).collect(), terminal)
+    let access = resource.access.iter();
+    let access = access.map(|one| AccessFilter::new(Arc::clone(&one.filter), one.stats.cells(slot)));
+    FilterChain::new(
+        resource.tls.clone(),
+        resource.gates.iter().map(gate).collect(),
+        Access::new(access.collect()),
+        terminal,
+    )
 }

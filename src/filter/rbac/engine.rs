@@ -44,6 +44,11 @@ pub struct Decision<'a> {
 const NO_POLICY: &str = "rbac_access_denied_matched_policy[none]";
 
 impl Decision<'_> {
+    /// `%CONNECTION_TERMINATION_DETAILS%`, `%RESPONSE_CODE_DETAILS%` of a denial.
+    pub fn details(&self) -> &str {
+        self.details
+    }
+
     /// There are no rules.
     pub(crate) const NOT_ASKED: Self =
         Self { allowed: true, policy: None, details: "", counter: None, log_hint: None };

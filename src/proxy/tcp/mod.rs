@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::access;
 use super::context::WorkerContext;
 use super::filter_chain::Stopped;
 use super::handover::Place;
@@ -30,6 +31,7 @@ use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Recycled, Timer};
 use crate::telemetry::{Cells, TcpStat};
 use connect::Failure;
+use relay::{Ended, Refused};
 
 /// A TCP proxy on this core.
 #[derive(Debug)]
@@ -65,7 +67,7 @@ pub(super) struct TcpConnection {
     opened_unix_ns: u64,
     /// When it has lasted long enough; `None`: it has no such limit.
     due: Option<Now>,
-    _admitted: Admitted,
+    admitted: Admitted,
 }
 
 /// Most bytes that a relayed connection's task may take.
@@ -126,7 +128,7 @@ pub(super) fn spawn(
         channel: stream.into(),
         info: Box::new(info),
         tls: None,
-        _admitted: admitted,
+        admitted,
     };
     connection.count_open();
     let task = async move {
@@ -142,7 +144,14 @@ pub(super) fn spawn(
         match reach(connection).await {
             Ok(upstream) => {
                 record::connected(connection, &upstream);
-                let ended = relay::relay(connection, &upstream).await;
+                let ended = match relay::admit(connection, &upstream).await {
+                    Ok(()) => relay::relay(connection, &upstream).await,
+                    Err(Refused::Denied(denied)) => {
+                        record::denied(connection, &upstream, denied.details);
+                        return deny(connection, denied.delay).await;
+                    }
+                    Err(Refused::Over(why)) => Ended { why, received: 0, sent: 0 },
+                };
                 record::ended(connection, &upstream, &ended);
                 relay::close(connection, upstream, &ended).await;
             }
@@ -173,6 +182,16 @@ async fn stop(connection: &TcpConnection, stopped: Stopped) {
         channel.set_reset_on_close();
     }
     record::failed(connection, &Failure::stopped(stopped.flag));
+}
+
+/// Ends a connection whose access is denied, in recycled memory.
+fn deny(connection: &TcpConnection, delay: Option<Duration>) -> Recycled<impl Future<Output = ()>> {
+    let TcpConnection { context, channel, timer, .. } = connection;
+    context.runtime.recycled(async move {
+        if let Some(transport) = channel.connection() {
+            access::deny(context, transport, timer, delay).await;
+        }
+    })
 }
 
 /// How long a connection may last, drawn for each. Source: Envoy

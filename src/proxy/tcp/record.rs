@@ -54,6 +54,15 @@ pub(super) fn ended(connection: &TcpConnection, upstream: &UpstreamConnection, e
     });
 }
 
+/// The connection may not go on.
+pub(super) fn denied(connection: &TcpConnection, upstream: &UpstreamConnection, details: String) {
+    write(connection, AccessLogType::TcpConnectionEnd, |info| {
+        set_upstream(info, upstream);
+        info.complete_ns = Some(connection.context.runtime.now().0);
+        info.connection_termination_details = details;
+    });
+}
+
 /// The connection has reached no endpoint.
 pub(super) fn failed(connection: &TcpConnection, failure: &Failure) {
     write(connection, AccessLogType::TcpConnectionEnd, |info| {

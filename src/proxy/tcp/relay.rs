@@ -13,6 +13,7 @@ use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Head;
 use crate::protocol::http1::head_reader::HeadLimits;
 use crate::protocol::transport::Channel;
+use crate::proxy::access::Denied;
 use crate::proxy::copy::{BodyCopy, CopyError, Framing};
 use crate::proxy::wire;
 use crate::telemetry::{ClusterStat, TcpStat};
@@ -99,6 +100,50 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
     })
     .await;
     Ended { why, received: up.received_bytes, sent: down.bytes }
+}
+
+/// Why a connection that has reached an endpoint is not relayed.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// It has no access.
+    Denied(Denied),
+    /// A limit has passed before anybody said something.
+    Over(Why),
+}
+
+/// Waits for the first byte of either side, or an end, and asks whether the connection may go on.
+pub(super) fn admit(
+    connection: &TcpConnection,
+    upstream: &UpstreamConnection,
+) -> impl Future<Output = Result<(), Refused>> {
+    let TcpConnection { context, channel: downstream, timer, due, chain, .. } = connection;
+    let asked = connection.admitted.asked.as_deref();
+    let idle_due = chain.config.idle_timeout.map(|idle| context.runtime.now().after(idle));
+    poll_fn(move |_| {
+        let Some(asked) = asked else { return Poll::Ready(Ok(())) };
+        // What is there stays unread; ends and breaks are told again.
+        let stirs = |channel: &Channel| match channel.poll_recv() {
+            Poll::Ready(Ok(Some(chunk))) => {
+                channel.unread(chunk);
+                true
+            }
+            Poll::Ready(Ok(None) | Err(_)) => true,
+            Poll::Pending => false,
+        };
+        if stirs(downstream) || stirs(upstream.channel()) {
+            return Poll::Ready(asked.decide(connection.tls.as_deref()).map_err(Refused::Denied));
+        }
+        let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
+        if is_due(*due) {
+            chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);
+            return Poll::Ready(Err(Refused::Over(Why::TooOld)));
+        }
+        if is_due(idle_due) {
+            chain.stats.inc(TcpStat::IdleTimeout);
+            return Poll::Ready(Err(Refused::Over(Why::Idle)));
+        }
+        Poll::Pending
+    })
 }
 
 /// Ends both connections: in order where both sides have finished, else as one side has, or at once.

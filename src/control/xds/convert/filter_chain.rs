@@ -97,7 +97,7 @@ fn network_filters(at: &At<'_>, filters: Vec<pb::listener::Filter>) -> Vec<Netwo
 
 fn network_filter(at: &At<'_>, message: pb::listener::Filter) -> Option<NetworkFilter> {
     classify!(at, message => pb::listener::Filter {
-        implemented: config_type = "http_connection_manager, tcp_proxy, connection_limit, local_ratelimit, sni_cluster, echo, direct_response; other filters are refused";
+        implemented: config_type = "http_connection_manager, tcp_proxy, rbac, connection_limit, local_ratelimit, sni_cluster, echo, direct_response; other filters are refused";
         no_effect: name = "a filter is found by the type of its typed_config";
     });
     match config_type {

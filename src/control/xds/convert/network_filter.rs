@@ -6,7 +6,7 @@ use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::type_name;
-use super::{http_connection_manager, tcp_proxy};
+use super::{http_connection_manager, rbac, tcp_proxy};
 use crate::config::filter_chain::NetworkFilter;
 use crate::config::network_filter::{ConnectionLimit, LocalRateLimit, TokenBucket};
 use crate::control::xds::pb::{self, Named};
@@ -24,6 +24,9 @@ pub(super) fn convert(at: &At<'_>, any: &pb::google::Any) -> Option<NetworkFilte
         }
         pb::tcp_proxy::TcpProxy::NAME => {
             Some(NetworkFilter::TcpProxy(Arc::new(tcp_proxy::convert(at, at.unpack(any)?)?)))
+        }
+        pb::network_rbac::RBAC::NAME => {
+            Some(NetworkFilter::Rbac(Arc::new(rbac::network(at, at.unpack(any)?)?)))
         }
         pb::network_filters::ConnectionLimit::NAME => {
             Some(NetworkFilter::ConnectionLimit(connection_limit(at, at.unpack(any)?)?))
