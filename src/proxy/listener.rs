@@ -13,12 +13,14 @@ use super::chain::HttpChain;
 use super::context::WorkerContext;
 use super::downstream;
 use super::handover::{Place, Share, dispatch};
+use super::listener_filters;
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::config::listener::Listener as Config;
+use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::tls::{ServerTls, TlsStream};
 use crate::runtime::{Accepted, TcpListener, TcpStream};
-use crate::telemetry::metrics::ListenerCells;
+use crate::telemetry::metrics::{ListenerCells, ProxyProtocolCells};
 use crate::telemetry::names::{ListenerHistogram, ListenerStat, ServerStat};
 
 /// A listener on this core.
@@ -30,6 +32,8 @@ pub struct Listener {
     pub stats: ListenerCells,
     /// The chain that serves its connections; `None`: they are closed.
     pub chain: Option<Rc<HttpChain>>,
+    /// The counters of its filters for the PROXY protocol, one each, in their order.
+    pub(super) proxy_protocol: Box<[ProxyProtocolCells]>,
     /// TLS of its connections, for handshakes from now on; `None`: plain text.
     tls: RefCell<Option<Arc<ServerTls>>>,
     /// Set to stop accepting; the loop ends when it sees it.
@@ -45,6 +49,7 @@ impl Listener {
     pub fn new(
         config: Arc<Config>,
         stats: ListenerCells,
+        proxy_protocol: Box<[ProxyProtocolCells]>,
         chain: Option<Rc<HttpChain>>,
         tls: Option<Arc<ServerTls>>,
         share: Option<Share>,
@@ -52,6 +57,7 @@ impl Listener {
         Rc::new(Self {
             config,
             stats,
+            proxy_protocol,
             chain,
             tls: RefCell::new(tls),
             stopped: Cell::new(false),
@@ -158,7 +164,7 @@ pub async fn accept(context: Rc<WorkerContext>, listener: Rc<Listener>, socket: 
     context.accepting.set(context.accepting.get() - 1);
 }
 
-/// Starts to serve a connection, or refuses it.
+/// Starts to look at a connection, or to serve it, or refuses it.
 pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Accepted) {
     let stream = match TcpStream::adopt(&context.runtime, accepted) {
         Ok(stream) => stream,
@@ -167,16 +173,32 @@ pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Acce
             return;
         }
     };
-    let Some(chain) = listener.chain.clone() else {
-        listener.stats.inc(ListenerStat::NoFilterChainMatch);
-        return;
-    };
     let Some(permit) = context.connections.admit(listener.config.ignore_global_conn_limit) else {
         listener.stats.inc(ListenerStat::DownstreamGlobalCxOverflow);
         return;
     };
     // The peer may be gone already.
     let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    let info = ConnectionInfo::new(remote, local);
+    if listener.config.listener_filters.is_empty() {
+        begin(context, listener, stream, info, permit);
+    } else {
+        listener_filters::spawn(context, listener, stream, info, permit);
+    }
+}
+
+/// Starts to serve a connection of which all is known that is to be known.
+pub(super) fn begin(
+    context: &Rc<WorkerContext>,
+    listener: Place,
+    stream: TcpStream,
+    info: ConnectionInfo,
+    permit: ConnectionPermit,
+) {
+    let Some(chain) = listener.chain.clone() else {
+        listener.stats.inc(ListenerStat::NoFilterChainMatch);
+        return;
+    };
     let tls = listener.tls();
     let transport = match &tls {
         None => stream.into(),
@@ -185,7 +207,7 @@ pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Acce
             TlsStream::server(&context.runtime, stream, config, meter).into()
         }
     };
-    downstream::spawn(context, listener, chain, transport, tls, [remote, local], permit);
+    downstream::spawn(context, listener, chain, transport, tls, info, permit);
 }
 
 fn is_shortage(error: &io::Error) -> bool {

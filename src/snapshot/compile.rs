@@ -9,6 +9,7 @@ use crate::cluster::{ClusterSet, ClusterSpec, TransportSockets};
 use crate::config::cluster::Cluster;
 use crate::config::error::ConfigError;
 use crate::config::listener::{FilterChain, Listener, NetworkFilter};
+use crate::config::listener_filter::ListenerFilterKind;
 use crate::config::tls::UpstreamTls;
 use crate::filter::{CompileError, CompileServices, ConnectionManager};
 use crate::protocol::tls::{ClientTls, ServerTls, TlsConfigError};
@@ -61,9 +62,23 @@ impl Compiler<'_> {
         // Without its routes, which are most of it, and away from where they were.
         *config = Arc::new(config.settled());
         let stats = self.registry.listener(&stat_name);
+        let proxy_protocol = config.listener_filters.iter().filter_map(|filter| match &filter.kind {
+            ListenerFilterKind::ProxyProtocol(filter) => {
+                Some(self.registry.proxy_protocol(&filter.stat_prefix))
+            }
+            _ => None,
+        });
+        let proxy_protocol = proxy_protocol.collect();
         let workers = self.registry.workers();
         let balance = (workers > 1).then(|| Arc::new(Balance::new(config.connection_balance, workers)));
-        Ok(Arc::new(ListenerResource { config: Arc::clone(config), stats, balance, tls, http }))
+        Ok(Arc::new(ListenerResource {
+            config: Arc::clone(config),
+            stats,
+            proxy_protocol,
+            balance,
+            tls,
+            http,
+        }))
     }
 
     fn http(

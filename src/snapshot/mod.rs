@@ -11,7 +11,7 @@ use crate::cluster::ClusterSet;
 use crate::config::listener::Listener;
 use crate::filter::ConnectionManager;
 use crate::protocol::tls::ServerTls;
-use crate::telemetry::{HttpStat, ListenerStat, Scope};
+use crate::telemetry::{HttpStat, ListenerStat, ProxyProtocolStat, Scope};
 
 pub use compile::{Compiler, SocketCompiler};
 pub use hosts::{HostRegistry, note_members};
@@ -29,6 +29,8 @@ pub struct Snapshot {
 pub struct ListenerResource {
     pub config: Arc<Listener>,
     pub stats: Arc<Scope<ListenerStat>>,
+    /// Counters of its filters for the PROXY protocol, one each, in their order.
+    pub proxy_protocol: Box<[Arc<Scope<ProxyProtocolStat>>]>,
     /// How its connections spread over the workers; `None`: there is one.
     pub balance: Option<Arc<Balance>>,
     /// TLS of its connections; `None`: plain text.

@@ -7,7 +7,9 @@
 use std::ops::Range;
 
 use super::codes::Origin;
-use super::names::{AGREED, ClusterStat, HttpStat, Kind, ListenerStat, Row, ServerStat, Stats};
+use super::names::{
+    AGREED, ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, Row, ServerStat, Stats,
+};
 use super::names::{ClusterHistogram, HistogramIndex};
 
 /// Metrics of one name in all scopes of a kind.
@@ -67,10 +69,14 @@ pub enum ViewKind {
     /// The responses of a connection manager below its listener.
     ListenerHttp,
     Server,
+    /// The PROXY protocol's listener filters of one `stat_prefix`.
+    ProxyProtocol,
 }
 
 impl ViewKind {
-    pub const ALL: [Self; 5] = [Self::Cluster, Self::Http, Self::Listener, Self::ListenerHttp, Self::Server];
+    /// Processes of a hot restart name a kind by its place: new ones come last.
+    pub const ALL: [Self; 6] =
+        [Self::Cluster, Self::Http, Self::Listener, Self::ListenerHttp, Self::Server, Self::ProxyProtocol];
 
     /// The rows of its scopes.
     pub(super) fn rows(self) -> &'static [Row] {
@@ -79,6 +85,7 @@ impl ViewKind {
             Self::Http | Self::ListenerHttp => HttpStat::ROWS,
             Self::Listener => ListenerStat::ROWS,
             Self::Server => ServerStat::ROWS,
+            Self::ProxyProtocol => ProxyProtocolStat::ROWS,
         }
     }
 
@@ -90,6 +97,7 @@ impl ViewKind {
             Self::Listener => "listener_",
             Self::ListenerHttp => "listener_http_",
             Self::Server => "",
+            Self::ProxyProtocol => "proxy_proto_",
         }
     }
 
@@ -102,6 +110,7 @@ impl ViewKind {
             Self::Listener => listener(workers),
             Self::ListenerHttp => http().into_iter().filter(|family| is_response(family.at)).collect(),
             Self::Server => with_histograms(rows(ServerStat::ROWS), ServerStat::HISTOGRAMS),
+            Self::ProxyProtocol => proxy_protocol(),
         };
         families.sort_by(|a, b| (a.rank(), &a.prometheus, &a.text).cmp(&(b.rank(), &b.prometheus, &b.text)));
         families
@@ -198,6 +207,22 @@ fn listener(workers: usize) -> Vec<Family> {
                 .named(format!("worker_{name}"))
                 .labelled("envoy_worker_id", worker)
         }));
+    }
+    families
+}
+
+/// The version of a header is a label.
+fn proxy_protocol() -> Vec<Family> {
+    let mut families = rows(ProxyProtocolStat::ROWS);
+    for family in &mut families {
+        let parts = family.text.strip_prefix("versions.v").and_then(|rest| rest.split_once('.'));
+        let Some((version, name)) = parts else { continue };
+        let label = Label {
+            name: "envoy_proxy_protocol_version",
+            value: version.to_owned(),
+            cut: 0..family.text.len() - name.len(),
+        };
+        (family.prometheus, family.label) = (name.to_owned(), Some(label));
     }
     families
 }

@@ -15,9 +15,11 @@ pub mod view;
 
 pub use codes::Origin;
 pub use inherited::Bequest;
-pub use metrics::{Cells, ClusterCells, HostCells, HttpCells, ListenerCells, Scope, ServerCells, Slot};
+pub use metrics::{
+    Cells, ClusterCells, HostCells, HttpCells, ListenerCells, ProxyProtocolCells, Scope, ServerCells, Slot,
+};
 pub use names::{
     ClusterHistogram, ClusterStat, HostStat, HttpHistogram, HttpStat, ListenerHistogram, ListenerStat,
-    ServerHistogram, ServerStat,
+    ProxyProtocolStat, ServerHistogram, ServerStat,
 };
 pub use registry::Registry;

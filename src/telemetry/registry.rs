@@ -5,7 +5,9 @@
 //! the registry forgets it at the next `sweep` after its last handle and its last cells are gone.
 use super::family::ViewKind;
 use super::metrics::{Cells, Scope, Slot};
-use super::names::{ClusterStat, HostStat, HttpStat, Kind, ListenerStat, ServerStat, Stats};
+use super::names::{
+    ClusterStat, HostStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, ServerStat, Stats,
+};
 use super::view::{Interval, Source, Totals, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,6 +57,13 @@ impl Registry {
         let tag = sanitized(name);
         let mut scopes = self.lock();
         Arc::clone(scopes.clusters.entry(tag).or_insert_with(|| self.scope()))
+    }
+
+    /// Listener filters for the PROXY protocol, by their `stat_prefix`, which may be empty.
+    pub fn proxy_protocol(&self, stat_prefix: &str) -> Arc<Scope<ProxyProtocolStat>> {
+        let tag = sanitized(stat_prefix);
+        let mut scopes = self.lock();
+        Arc::clone(scopes.proxy_protocols.entry(tag).or_insert_with(|| self.scope()))
     }
 
     /// Cells for one host. The registry does not keep them: they live as long as the host.
@@ -140,6 +149,7 @@ struct Scopes {
     /// By stat prefix and listener.
     https: BTreeMap<HttpTags, Arc<Scope<HttpStat>>>,
     clusters: BTreeMap<Box<str>, Arc<Scope<ClusterStat>>>,
+    proxy_protocols: BTreeMap<Box<str>, Arc<Scope<ProxyProtocolStat>>>,
     /// What managers that are gone had counted, while others with their prefix remain.
     retired: BTreeMap<Box<str>, Arc<Totals>>,
     /// Counters at the last reset.
@@ -154,9 +164,13 @@ impl Scopes {
     /// leaves its counts to the others of its prefix, so that the sum never shrinks.
     #[expect(clippy::needless_collect, reason = "removing borrows the map")]
     fn sweep(&mut self) {
-        let before = self.listeners.len() + self.clusters.len() + self.https.len();
+        let count = |scopes: &Self| {
+            scopes.listeners.len() + scopes.clusters.len() + scopes.https.len() + scopes.proxy_protocols.len()
+        };
+        let before = count(self);
         self.listeners.retain(|_, scope| scope.is_held());
         self.clusters.retain(|_, scope| scope.is_held());
+        self.proxy_protocols.retain(|_, scope| scope.is_held());
         let gone = self.https.iter().filter(|(_, scope)| !scope.is_held()).map(|(tags, _)| tags.clone());
         let gone: Vec<_> = gone.collect();
         let gone: Vec<_> = gone.into_iter().filter_map(|tags| self.https.remove_entry(&tags)).collect();
@@ -180,7 +194,7 @@ impl Scopes {
                 self.retired.insert(prefix, Arc::new(totals));
             }
         }
-        if before > self.listeners.len() + self.clusters.len() + self.https.len() {
+        if before > count(self) {
             // A later scope of the same name begins anew.
             let keys: BTreeSet<_> = self.views().iter().map(View::key).chain([SERVER_KEY]).collect();
             self.bases.retain(|key, _| keys.contains(key));
@@ -208,6 +222,15 @@ impl Scopes {
             let labels = vec![("envoy_listener_address", address.clone())];
             let source = Source::Listener(Arc::clone(scope));
             views.push(self.view(ViewKind::Listener, format!("listener.{address}."), labels, source));
+        }
+        for (prefix, scope) in &self.proxy_protocols {
+            let source = Source::ProxyProtocol(Arc::clone(scope));
+            let (text, labels) = if prefix.is_empty() {
+                ("proxy_proto.".to_owned(), Vec::new())
+            } else {
+                (format!("proxy_proto.{prefix}."), vec![("envoy_proxy_protocol_prefix", prefix.clone())])
+            };
+            views.push(self.view(ViewKind::ProxyProtocol, text, labels, source));
         }
         for ((prefix, address), scope) in &self.https {
             let labels = vec![

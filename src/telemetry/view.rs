@@ -6,7 +6,7 @@ use super::codes::{CodeCounts, Origin};
 use super::family::{At, CODE_LABEL, Family, FamilyKind, ViewKind};
 use super::histogram::Distribution;
 use super::metrics::Scope;
-use super::names::{ClusterStat, HttpStat, Kind, ListenerStat, ServerStat, Stats};
+use super::names::{ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, ServerStat, Stats};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -51,6 +51,7 @@ pub(super) enum Source {
     Server(Arc<Scope<ServerStat>>),
     Listener(Arc<Scope<ListenerStat>>),
     Cluster(Arc<Scope<ClusterStat>>),
+    ProxyProtocol(Arc<Scope<ProxyProtocolStat>>),
     /// All managers of one prefix, and what managers that are gone had counted.
     Http(Vec<Arc<Scope<HttpStat>>>, Option<Arc<Totals>>),
 }
@@ -169,6 +170,7 @@ impl View {
             Source::Server(scope) => scope.merge_histogram(index, &mut merged),
             Source::Listener(scope) => scope.merge_histogram(index, &mut merged),
             Source::Cluster(scope) => scope.merge_histogram(index, &mut merged),
+            Source::ProxyProtocol(scope) => scope.merge_histogram(index, &mut merged),
             Source::Http(scopes, retired) => {
                 scopes.iter().for_each(|scope| scope.merge_histogram(index, &mut merged));
                 if let Some(gone) = retired.as_ref().and_then(|retired| retired.histograms.get(index)) {
@@ -185,6 +187,7 @@ impl View {
             (_, Source::Server(_)) => ServerStat::HISTOGRAMS.len(),
             (_, Source::Listener(_)) => ListenerStat::HISTOGRAMS.len(),
             (_, Source::Cluster(_)) => ClusterStat::HISTOGRAMS.len(),
+            (_, Source::ProxyProtocol(_)) => ProxyProtocolStat::HISTOGRAMS.len(),
             (_, Source::Http(..)) => HttpStat::HISTOGRAMS.len(),
         }
     }
@@ -215,6 +218,7 @@ impl View {
             Source::Server(scope) => scope.value(row),
             Source::Listener(scope) => scope.value(row),
             Source::Cluster(scope) => scope.value(row),
+            Source::ProxyProtocol(scope) => scope.value(row),
             Source::Http(scopes, retired) => {
                 let gone = retired.as_ref().map_or(0, |retired| retired.values[row]);
                 scopes
@@ -228,7 +232,7 @@ impl View {
     fn worker_row(&self, row: usize, worker: usize) -> u64 {
         match &self.source {
             Source::Listener(scope) => scope.worker_value(row, worker),
-            Source::Server(_) | Source::Cluster(_) | Source::Http(..) => 0,
+            Source::Server(_) | Source::Cluster(_) | Source::Http(..) | Source::ProxyProtocol(_) => 0,
         }
     }
 

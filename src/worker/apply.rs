@@ -168,7 +168,9 @@ impl Worker {
             .as_ref()
             .map(|balance| Share::open(Arc::clone(balance), self.index, self.courier.clone()));
         let tls = resource.tls.clone();
-        Listener::new(Arc::clone(&resource.config), resource.stats.cells(slot), chain, tls, share)
+        let (stats, proxy_protocol) = (resource.stats.cells(slot), &resource.proxy_protocol);
+        let proxy_protocol = proxy_protocol.iter().map(|scope| scope.cells(slot)).collect();
+        Listener::new(Arc::clone(&resource.config), stats, proxy_protocol, chain, tls, share)
     }
 
     fn stop_listeners(&self, inbound_only: bool, handed_over: &Arc<[SocketAddr]>) {

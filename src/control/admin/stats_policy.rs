@@ -284,6 +284,7 @@ mod tests {
         let cluster = registry.cluster("up");
         let _http = registry.http("in", "1.2.3.4:80");
         let _listener = registry.listener("1.2.3.4:80");
+        let _proxy_protocol = ["", "edge"].map(|prefix| registry.proxy_protocol(prefix));
         cluster.cells(Slot::Control).upstream_response(Origin::External, 200);
         let mut all = Vec::new();
         for view in registry.views() {
@@ -300,7 +301,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(ViewKind::ALL.len(), 5, "all kinds are above");
+        assert_eq!(ViewKind::ALL.len(), 6, "all kinds are above");
         all
     }
 

@@ -8,12 +8,14 @@ mod cluster;
 mod host;
 mod http;
 mod listener;
+mod proxy_protocol;
 mod server;
 
 pub use cluster::{ClusterHistogram, ClusterStat};
 pub use host::{HostHistogram, HostStat};
 pub use http::{HttpHistogram, HttpStat};
 pub use listener::{ListenerHistogram, ListenerStat};
+pub use proxy_protocol::{ProxyProtocolHistogram, ProxyProtocolStat};
 pub use server::{ServerHistogram, ServerStat};
 
 /// How a metric is merged over the writers, and what Prometheus is told.
@@ -127,6 +129,7 @@ mod tests {
         check::<HttpStat>();
         check::<ClusterStat>();
         check::<HostStat>();
+        check::<ProxyProtocolStat>();
     }
 
     #[test]
