@@ -329,7 +329,7 @@ fn listen_options(
             .tcp_backlog_size
             .map_or(libc::SOMAXCONN, |size| i32::try_from(size).unwrap_or(i32::MAX)),
         freebind: config.freebind,
-        transparent: false,
+        transparent: config.transparent,
         ipv4_compat,
         options: raw_options(options, SocketState::Prebind),
         bound_options: raw_options(options, SocketState::Bound),

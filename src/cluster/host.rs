@@ -44,8 +44,10 @@ pub struct Host {
     shared: SharedConnections,
     /// The name that requests give to TLS, if these are the connections of such a name.
     name: Option<Box<str>>,
-    /// The same endpoint with connections of a name each.
-    named: RefCell<BTreeMap<Box<str>, Rc<Self>>>,
+    /// What its connections begin with, if anything: the client's header of the PROXY protocol.
+    header: Option<Box<[u8]>>,
+    /// The same endpoint with connections of a name or a header each. No name is a header.
+    named: RefCell<BTreeMap<Box<[u8]>, Rc<Self>>>,
     /// When this name was asked for last.
     asked: Cell<Now>,
     /// Updates took it out: connections are not kept any more.
@@ -56,10 +58,15 @@ pub struct Host {
 
 impl Host {
     pub(super) fn new(spec: HostSpec, worker: usize) -> Rc<Self> {
-        Self::with_name(spec, worker, None)
+        Self::with_name(spec, worker, None, None)
     }
 
-    fn with_name(spec: HostSpec, worker: usize, name: Option<Box<str>>) -> Rc<Self> {
+    fn with_name(
+        spec: HostSpec,
+        worker: usize,
+        name: Option<Box<str>>,
+        header: Option<Box<[u8]>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             stats: spec.stats.cells(Slot::Worker(worker)),
             address: spec.address,
@@ -67,6 +74,7 @@ impl Host {
             idle: RefCell::default(),
             shared: SharedConnections::default(),
             name,
+            header,
             named: RefCell::default(),
             asked: Cell::default(),
             removed: Cell::new(false),
@@ -130,8 +138,13 @@ impl Host {
         self.name.as_deref()
     }
 
-    /// The same endpoint with the connections of this name, if there were any.
-    pub(super) fn find_named(&self, name: &str, now: Now) -> Option<Rc<Self>> {
+    /// What its connections begin with.
+    pub(super) fn header(&self) -> Option<&[u8]> {
+        self.header.as_deref()
+    }
+
+    /// The same endpoint with the connections of this name or header, if there were any.
+    pub(super) fn find_named(&self, name: &[u8], now: Now) -> Option<Rc<Self>> {
         let found = self.named.borrow().get(name).cloned()?;
         found.asked.set(now);
         Some(found)
@@ -139,7 +152,22 @@ impl Host {
 
     /// The same endpoint for connections of a further name; and whether those of another had to go for it.
     pub(super) fn add_named(&self, name: &str, worker: usize, now: Now) -> (Rc<Self>, bool) {
-        let added = Self::with_name(self.spec(), worker, Some(name.into()));
+        let added = Self::with_name(self.spec(), worker, Some(name.into()), None);
+        self.add(name.as_bytes(), added, now)
+    }
+
+    /// The same for connections that begin with a further header.
+    pub(super) fn add_for_header(&self, header: &[u8], worker: usize, now: Now) -> (Rc<Self>, bool) {
+        let added = self.once_for_header(header, worker);
+        self.add(header, added, now)
+    }
+
+    /// The same endpoint for one connection that begins with this header and is not kept.
+    pub(super) fn once_for_header(&self, header: &[u8], worker: usize) -> Rc<Self> {
+        Self::with_name(self.spec(), worker, self.name.clone(), Some(header.into()))
+    }
+
+    fn add(&self, key: &[u8], added: Rc<Self>, now: Now) -> (Rc<Self>, bool) {
         added.asked.set(now);
         let mut named = self.named.borrow_mut();
         if named.len() >= limits::NAMES_PER_HOST_MAX {
@@ -150,7 +178,7 @@ impl Host {
             let key = named.iter().min_by_key(|(_, host)| host.asked.get()).map(|(key, _)| key.clone());
             oldest = key.and_then(|key| named.remove(&key));
         }
-        named.insert(name.into(), Rc::clone(&added));
+        named.insert(key.into(), Rc::clone(&added));
         drop(named);
         if let Some(oldest) = &oldest {
             oldest.remove();
@@ -196,16 +224,16 @@ mod tests {
     #[test]
     fn names_are_apart_and_the_one_asked_for_longest_ago_goes_beyond_the_limit() {
         let host = Host::new(spec(), 0);
-        assert!(host.find_named("a", Now(1)).is_none());
+        assert!(host.find_named(b"a", Now(1)).is_none());
         let (first, _) = host.add_named("a", 0, Now(1));
-        assert!(Rc::ptr_eq(&first, &host.find_named("a", Now(2)).unwrap()) && first.name() == Some("a"));
+        assert!(Rc::ptr_eq(&first, &host.find_named(b"a", Now(2)).unwrap()) && first.name() == Some("a"));
         let kept: Vec<_> = (1..limits::NAMES_PER_HOST_MAX)
             .map(|number| host.add_named(&number.to_string(), 0, Now(10 + number as u64)).0)
             .collect();
-        assert!(host.find_named("a", Now(5000)).is_some(), "asked for again");
+        assert!(host.find_named(b"a", Now(5000)).is_some(), "asked for again");
         let (_further, full) = host.add_named("further", 0, Now(6000));
         assert!(full && kept[0].is_removed() && !first.is_removed());
-        assert!(host.find_named("1", Now(6001)).is_none());
+        assert!(host.find_named(b"1", Now(6001)).is_none());
         drop(kept);
         let (_, full) = host.add_named("another", 0, Now(7000));
         assert!(!full, "those without connections go first");

@@ -14,7 +14,9 @@ use crate::base::heaps;
 use crate::base::rng::Rng;
 use crate::config::cluster::Cluster as Config;
 use crate::config::http2::UpstreamProtocol;
+use crate::config::proxy_protocol::ProxyProtocolVersion;
 use crate::protocol::http::headers::HeaderName;
+use crate::protocol::proxy_protocol::{self, Tlv};
 use crate::protocol::tls::{ClientTls, Meter, Offer};
 use crate::runtime::{Keepalive, RawOption, Runtime, TaskId};
 use crate::telemetry::metrics::ClusterCells;
@@ -103,10 +105,47 @@ impl Cluster {
             return host;
         }
         let now = self.runtime.now();
-        if let Some(found) = host.find_named(name, now) {
+        if let Some(found) = host.find_named(name.as_bytes(), now) {
             return found;
         }
         let (added, full) = self.runtime.edit(|| heaps::lasting(|| host.add_named(name, self.worker, now)));
+        if full {
+            self.stats.inc(ClusterStat::UpstreamCxPoolOverflow);
+        }
+        added
+    }
+
+    /// Writes the header of the PROXY protocol with which a connection to `host` for this client begins; false: with none.
+    pub fn write_proxy_header(&self, host: &Host, client: &ProxiedClient<'_>, out: &mut Vec<u8>) -> bool {
+        let Some(settings) = self.config.proxy_protocol_of(host.socket()) else { return false };
+        if settings.version == ProxyProtocolVersion::V1 {
+            proxy_protocol::encode_v1(client.ends, out);
+            return true;
+        }
+        let added = || settings.added.iter();
+        let passed = client.tlvs.iter().filter(|(kind, _)| {
+            settings.pass_through.contains(*kind) && added().all(|(other, _)| other != kind)
+        });
+        let tlvs = added().chain(passed).map(|(kind, value)| Tlv { kind: *kind, value });
+        if !proxy_protocol::encode_v2(client.ends, tlvs, out) {
+            self.stats.inc(ClusterStat::UpstreamProxyprotocolV2TlvsExceedMaxLength);
+        }
+        true
+    }
+
+    /// The host for a connection that begins with this header and serves nobody else: nothing of it is remembered.
+    pub fn once_for_header(&self, host: &Host, header: &[u8]) -> Rc<Host> {
+        host.once_for_header(header, self.worker)
+    }
+
+    /// The host with the connections that begin with this header: those of one client, as Envoy keeps them apart.
+    pub fn for_header(&self, host: &Rc<Host>, header: &[u8]) -> Rc<Host> {
+        let now = self.runtime.now();
+        if let Some(found) = host.find_named(header, now) {
+            return found;
+        }
+        let add = || heaps::lasting(|| host.add_for_header(header, self.worker, now));
+        let (added, full) = self.runtime.edit(add);
         if full {
             self.stats.inc(ClusterStat::UpstreamCxPoolOverflow);
         }
@@ -192,6 +231,15 @@ impl Cluster {
     pub(super) fn close_idle(&self) {
         self.hosts.borrow().iter().for_each(|host| host.remove());
     }
+}
+
+/// For whom a connection to an endpoint is made.
+#[derive(Clone, Copy, Debug)]
+pub struct ProxiedClient<'a> {
+    /// The client, and where it meant to connect to.
+    pub ends: [SocketAddr; 2],
+    /// TLVs of its own header that may be passed on.
+    pub tlvs: &'a [(u8, Box<[u8]>)],
 }
 
 /// A cluster's host with idle connections, as the keeper remembers it.

@@ -1,10 +1,12 @@
 //! Listeners: where connections are accepted and which filters serve them. Source: Envoy
 //! `config.listener.v3.Listener`.
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::access_log::AccessLog;
 use super::address::Address;
 use super::filter_chain::FilterChain;
+use super::listener_filter::ListenerFilter;
 use super::metadata::Metadata;
 use super::socket::SocketOption;
 use crate::base::balance::Policy;
@@ -25,6 +27,13 @@ pub struct Listener {
     /// Chain of connections that no other chain matches; without it they are closed. Source:
     /// `default_filter_chain`.
     pub default_filter_chain: Option<Arc<FilterChain>>,
+    /// What looks at a connection before a chain is chosen for it, in this order. Source: `listener_filters`.
+    pub listener_filters: Vec<ListenerFilter>,
+    /// Longest time that they take together; `None`: any. Default 15 s, from Envoy. Source: `listener_filters_timeout`.
+    pub listener_filters_timeout: Option<Duration>,
+    /// Whether a connection is served then, by what is known of it, instead of closed. Default false. Source:
+    /// `continue_on_listener_filters_timeout`.
+    pub continue_on_listener_filters_timeout: bool,
     /// Bytes buffered per connection and direction before reading from the peer pauses. Default
     /// 1 MiB; 0 is no limit. Source: `per_connection_buffer_limit_bytes`.
     pub per_connection_buffer_limit_bytes: u32,
@@ -39,6 +48,9 @@ pub struct Listener {
     pub connection_balance: Policy,
     /// `IP_FREEBIND`: bind to an address no interface has. Default off. Source: `freebind`.
     pub freebind: bool,
+    /// `IP_TRANSPARENT`: take connections to any address that a rule of the kernel (TPROXY) leads here. Needs CAP_NET_ADMIN.
+    /// Default off. Source: `transparent`.
+    pub transparent: bool,
     /// Length of the kernel's accept queue (`listen`); the kernel cuts it to
     /// `net.core.somaxconn`. Default `None`: that maximum itself. Source: `tcp_backlog_size`.
     pub tcp_backlog_size: Option<u32>,
@@ -109,6 +121,9 @@ pub enum DrainType {
     /// Not on `/healthcheck/fail`. Source: `MODIFY_ONLY`.
     ModifyOnly,
 }
+
+/// Default of [`Listener::listener_filters_timeout`], from Envoy.
+pub const LISTENER_FILTERS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
 /// Default of [`Listener::per_connection_buffer_limit_bytes`] and its like in clusters: 1 MiB, from
 /// Envoy.

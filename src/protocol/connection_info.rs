@@ -22,12 +22,39 @@ pub struct ConnectionInfo {
     pub server_name: Option<Box<str>>,
     /// Protocols that the client offers by ALPN, or that its first bytes show, its favourite first.
     pub application_protocols: Vec<Box<[u8]>>,
+    /// What the header of the PROXY protocol says besides; `None`: there was none.
+    pub proxy_protocol: Option<Box<ProxyProtocolData>>,
+}
+
+/// What is kept of a header of the PROXY protocol beside the addresses. At most a header's bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyProtocolData {
+    /// TLVs for connections to endpoints, type and value, in their order. Source: Envoy `pass_through_tlvs`.
+    pub tlvs: Vec<(u8, Box<[u8]>)>,
+    /// The connection's metadata. Source: Envoy `ProxyProtocol.rules`.
+    pub metadata: Vec<Metadatum>,
+}
+
+/// A value of a connection's dynamic metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadatum {
+    pub namespace: Box<str>,
+    pub key: Box<str>,
+    pub value: Box<str>,
+}
+
+impl ProxyProtocolData {
+    /// The metadata of this name.
+    pub fn value(&self, namespace: &str, key: &str) -> Option<&str> {
+        let is_it = |datum: &&Metadatum| &*datum.namespace == namespace && &*datum.key == key;
+        self.metadata.iter().find(is_it).map(|datum| &*datum.value)
+    }
 }
 
 /// Envoy's `detectedTransportProtocol`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TransportProtocol {
-    /// Nobody has looked: matches only chains that do not ask.
+    /// Nobody has looked. Once all listener filters are through, what is unknown is no TLS.
     #[default]
     Unknown,
     /// No TLS.
@@ -50,7 +77,16 @@ impl ConnectionInfo {
             transport: TransportProtocol::Unknown,
             server_name: None,
             application_protocols: Vec::new(),
+            proxy_protocol: None,
         }
+    }
+
+    /// Whether more is known than the socket says.
+    pub fn is_inspected(&self) -> bool {
+        self.remote != self.direct_remote
+            || self.local != self.direct_local
+            || self.server_name.is_some()
+            || self.proxy_protocol.is_some()
     }
 }
 

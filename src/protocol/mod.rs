@@ -5,6 +5,7 @@ pub mod grpc;
 pub mod http;
 pub mod http1;
 pub mod http2;
+pub mod proxy_protocol;
 pub mod response_code_details;
 pub mod response_flags;
 pub mod stream_info;

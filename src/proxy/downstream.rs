@@ -23,6 +23,8 @@ use super::http2::{self, Shared};
 use super::listener::{Admitted, Listener};
 use super::wire;
 use crate::base::clock::Now;
+use crate::cluster::ProxiedClient;
+use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::http::forwarding;
 use crate::protocol::http2::StreamError;
 use crate::protocol::tls::{ServerTls, TlsFacts, Wanted};
@@ -41,6 +43,8 @@ pub(super) struct Connection {
     pub(super) timer: Timer,
     pub(super) remote: SocketAddr,
     pub(super) local: SocketAddr,
+    /// What listener filters have found; `None`: nothing that the socket does not say.
+    pub(super) inspected: Option<Rc<ConnectionInfo>>,
     /// What its requests have in common in headers.
     pub(super) peer: Rc<forwarding::Downstream>,
     /// What its handshake agreed on; `None`: plain text, or there was none yet.
@@ -110,10 +114,11 @@ pub(super) fn spawn(
     chain: Rc<HttpChain>,
     stream: Transport,
     tls: Option<Arc<ServerTls>>,
-    [remote, local]: [SocketAddr; 2],
+    info: ConnectionInfo,
     mut admitted: Admitted,
 ) {
     let mut asked = admitted.asked.take();
+    let (remote, local) = (info.remote, info.local);
     let mut connection = Connection {
         timer: context.runtime.timer(),
         id: context.next_id(),
@@ -127,6 +132,7 @@ pub(super) fn spawn(
         channel: stream.into(),
         remote,
         local,
+        inspected: info.is_inspected().then(|| Rc::new(info)),
         requests: Cell::new(0),
         active: Cell::new(false),
         closed_by_peer: Cell::new(false),
@@ -316,6 +322,7 @@ impl Connection {
             timer: self.context.runtime.timer(),
             remote: self.remote,
             local: self.local,
+            inspected: self.inspected.clone(),
             peer: Rc::clone(&self.peer),
             tls: self.tls.clone(),
             id: self.id,
@@ -334,6 +341,13 @@ impl Connection {
             Bearer::Socket { .. } => None,
             Bearer::Connection(shared) => Some(shared),
         }
+    }
+
+    /// As connections to endpoints are told of it by the PROXY protocol.
+    pub(super) fn proxied(&self) -> ProxiedClient<'_> {
+        let header = self.inspected.as_ref().and_then(|known| known.proxy_protocol.as_deref());
+        let tlvs = header.map_or(&[][..], |header| &header.tlvs);
+        ProxiedClient { ends: [self.remote, self.local], tlvs }
     }
 
     /// The error that says how the client went away.

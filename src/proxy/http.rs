@@ -212,13 +212,19 @@ fn begin(connection: &Connection, stream: &mut Stream) {
     info.start_ns = context.runtime.now().0;
     info.start_time_unix_ns = context.runtime.wall_ns();
     info.connection_id = connection.id;
-    info.downstream_direct_remote_address = connection.remote.into();
+    let inspected = connection.inspected.as_deref();
+    info.downstream_direct_remote_address =
+        inspected.map_or(connection.remote, |known| known.direct_remote).into();
     info.downstream_remote_address = connection.remote.into();
     info.downstream_local_address = connection.local.into();
-    info.downstream_direct_local_address = connection.local.into();
+    info.downstream_direct_local_address =
+        inspected.map_or(connection.local, |known| known.direct_local).into();
     // Until its head says otherwise.
     info.protocol = Some(if is_stream { Version::Http2 } else { Version::Http11 });
     set_text(&mut info.filter_chain_name, &chain.name);
+    if let Some(name) = inspected.and_then(|known| known.server_name.as_deref()) {
+        set_text(&mut info.requested_server_name, name);
+    }
     if let Some(tls) = &connection.tls {
         set_text(&mut info.requested_server_name, &tls.server_name);
         info.downstream_tls = Some(Rc::clone(tls));

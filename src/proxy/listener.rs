@@ -15,7 +15,7 @@ use super::context::WorkerContext;
 use super::filter_chain::{FilterChains, Passed, Terminal};
 use super::handover::{Place, Share, dispatch};
 use super::replies::{self, Answer};
-use super::{downstream, tcp};
+use super::{downstream, listener_filters, tcp};
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::config::listener::Listener as Config;
@@ -24,7 +24,7 @@ use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::tls::TlsStream;
 use crate::protocol::transport::Transport;
 use crate::runtime::{Accepted, TcpListener, TcpStream};
-use crate::telemetry::metrics::ListenerCells;
+use crate::telemetry::metrics::{ListenerCells, ProxyProtocolCells};
 use crate::telemetry::names::{ListenerHistogram, ListenerStat, ServerStat};
 
 /// A listener on this core.
@@ -38,6 +38,8 @@ pub struct Listener {
     pub chains: FilterChains,
     /// What is recorded of every connection.
     pub(super) access_logs: Arc<[AccessLog]>,
+    /// The counters of its filters for the PROXY protocol, one each, in their order.
+    pub(super) proxy_protocol: Box<[ProxyProtocolCells]>,
     /// Set to stop accepting; the loop ends when it sees it.
     stopped: Cell<bool>,
     /// Where another process accepts now, from the same sockets.
@@ -52,6 +54,7 @@ impl Listener {
         config: Arc<Config>,
         stats: ListenerCells,
         chains: FilterChains,
+        proxy_protocol: Box<[ProxyProtocolCells]>,
         access_logs: Arc<[AccessLog]>,
         share: Option<Share>,
     ) -> Rc<Self> {
@@ -59,6 +62,7 @@ impl Listener {
             config,
             stats,
             chains,
+            proxy_protocol,
             access_logs,
             stopped: Cell::new(false),
             handed_over: RefCell::default(),
@@ -168,7 +172,7 @@ pub async fn accept(context: Rc<WorkerContext>, listener: Rc<Listener>, socket: 
     context.accepting.set(context.accepting.get() - 1);
 }
 
-/// Starts to serve a connection, or refuses it.
+/// Starts to look at a connection, or to serve it, or refuses it.
 pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Accepted) {
     let stream = match TcpStream::adopt(&context.runtime, accepted) {
         Ok(stream) => stream,
@@ -183,11 +187,16 @@ pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Acce
     };
     // The peer may be gone already.
     let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
-    serve(context, listener, stream, ConnectionInfo::new(remote, local), permit);
+    let info = ConnectionInfo::new(remote, local);
+    if listener.config.listener_filters.is_empty() {
+        begin(context, listener, stream, info, permit);
+    } else {
+        listener_filters::spawn(context, listener, stream, info, permit);
+    }
 }
 
-/// Finds the chain of a connection and has it serve.
-fn serve(
+/// Starts to serve a connection of which all is known that is to be known.
+pub(super) fn begin(
     context: &Rc<WorkerContext>,
     listener: Place,
     stream: TcpStream,
@@ -227,8 +236,7 @@ fn serve(
             replies::spawn(context, listener, Answer::Nothing(None), transport, tls, admitted);
         }
         (Terminal::Http(http), None) => {
-            let addresses = [info.remote, info.local];
-            downstream::spawn(context, listener, http, transport, tls, addresses, admitted);
+            downstream::spawn(context, listener, http, transport, tls, info, admitted);
         }
         (Terminal::Echo, None) => {
             replies::spawn(context, listener, Answer::Echo, transport, tls, admitted);

@@ -1,6 +1,6 @@
 //! The path of a connection and of a request through one core.
 //!
-//! `listener` accepts, `downstream` serves a connection (`http2` one with streams), `http` lists the steps of a request, `routing` decides,
+//! `listener` accepts, `listener_filters` look at a connection's first bytes, `downstream` serves a connection (`http2` one with streams), `http` lists the steps of a request, `routing` decides,
 //! `router` forwards, `upstream_request` exchanges, `filters` and `copy` move bodies, `local_reply` answers for ourselves.
 mod access;
 mod chain;
@@ -18,6 +18,7 @@ mod handshake;
 mod http;
 mod http2;
 mod listener;
+mod listener_filters;
 mod local_reply;
 mod replies;
 mod response;

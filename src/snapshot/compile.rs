@@ -11,6 +11,7 @@ use crate::cluster::{ClusterSet, ClusterSpec};
 use crate::config::cluster::Cluster;
 use crate::config::error::ConfigError;
 use crate::config::listener::Listener;
+use crate::config::listener_filter::ListenerFilterKind;
 use crate::filter::network::{FilterChainTable, Overlap};
 use crate::filter::{CompileError, CompileServices, access_log};
 use crate::protocol::tls::TlsConfigError;
@@ -79,11 +80,19 @@ impl Compiler<'_> {
         // Without its routes, which are most of it, and away from where they were.
         *config = Arc::new(config.settled());
         let stats = self.registry.listener(&stat_name);
+        let proxy_protocol = config.listener_filters.iter().filter_map(|filter| match &filter.kind {
+            ListenerFilterKind::ProxyProtocol(filter) => {
+                Some(self.registry.proxy_protocol(&filter.stat_prefix))
+            }
+            _ => None,
+        });
+        let proxy_protocol = proxy_protocol.collect();
         let workers = self.registry.workers();
         let balance = (workers > 1).then(|| Arc::new(Balance::new(config.connection_balance, workers)));
         Ok(Arc::new(ListenerResource {
             config: Arc::clone(config),
             stats,
+            proxy_protocol,
             balance,
             access_logs: access_logs.into(),
             table: Arc::new(table),

@@ -18,7 +18,9 @@ use crate::filter::network::{ConnectionLimit, FilterChainTable, LocalRateLimit};
 use crate::filter::rbac::{CountersScope, NetworkRbac};
 use crate::format::access_log::AccessLog;
 use crate::protocol::tls::ServerTls;
-use crate::telemetry::{ConnectionLimitStat, HttpStat, ListenerStat, LocalRateLimitStat, Scope, TcpStat};
+use crate::telemetry::{
+    ConnectionLimitStat, HttpStat, ListenerStat, LocalRateLimitStat, ProxyProtocolStat, Scope, TcpStat,
+};
 
 pub use compile::Compiler;
 pub use hosts::{HostRegistry, note_members};
@@ -37,6 +39,8 @@ pub struct Snapshot {
 pub struct ListenerResource {
     pub config: Arc<Listener>,
     pub stats: Arc<Scope<ListenerStat>>,
+    /// Counters of its filters for the PROXY protocol, one each, in their order.
+    pub proxy_protocol: Box<[Arc<Scope<ProxyProtocolStat>>]>,
     /// How its connections spread over the workers; `None`: there is one.
     pub balance: Option<Arc<Balance>>,
     /// What is recorded of every connection.

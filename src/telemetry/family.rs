@@ -7,7 +7,9 @@
 use std::ops::Range;
 
 use super::codes::Origin;
-use super::names::{AGREED, ClusterStat, HttpStat, Kind, ListenerStat, RbacStat, Row, ServerStat, Stats};
+use super::names::{
+    AGREED, ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, Row, ServerStat, Stats,
+};
 use super::names::{ClusterHistogram, HistogramIndex};
 use super::plain::PlainKind;
 
@@ -76,11 +78,13 @@ pub enum ViewKind {
     HttpRbacPolicy,
     /// Access by role of connections.
     Rbac,
+    /// The PROXY protocol's listener filters of one `stat_prefix`.
+    ProxyProtocol,
 }
 
 impl ViewKind {
     /// The process before this one and the one after it tell kinds by their place: new ones stand at the end.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Cluster,
         Self::Http,
         Self::Listener,
@@ -92,6 +96,7 @@ impl ViewKind {
         Self::Plain(PlainKind::ConnectionLimit),
         Self::Plain(PlainKind::LocalRateLimit),
         Self::Plain(PlainKind::Tcp),
+        Self::ProxyProtocol,
     ];
 
     /// Its place in [`Self::ALL`].
@@ -108,6 +113,7 @@ impl ViewKind {
             Self::Plain(kind) => kind.rows(),
             Self::Server => ServerStat::ROWS,
             Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac => RbacStat::ROWS,
+            Self::ProxyProtocol => ProxyProtocolStat::ROWS,
         }
     }
 
@@ -123,6 +129,7 @@ impl ViewKind {
             Self::HttpRbac => "http_rbac_",
             Self::HttpRbacPolicy => "http_rbac_policy_",
             Self::Rbac => "rbac_",
+            Self::ProxyProtocol => "proxy_proto_",
         }
     }
 
@@ -137,6 +144,7 @@ impl ViewKind {
             Self::Plain(kind) => rows(kind.rows()),
             Self::Server => with_histograms(rows(ServerStat::ROWS), ServerStat::HISTOGRAMS),
             Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac => rows(RbacStat::ROWS),
+            Self::ProxyProtocol => proxy_protocol(),
         };
         families.sort_by(|a, b| (a.rank(), &a.prometheus, &a.text).cmp(&(b.rank(), &b.prometheus, &b.text)));
         families
@@ -233,6 +241,22 @@ fn listener(workers: usize) -> Vec<Family> {
                 .named(format!("worker_{name}"))
                 .labelled("envoy_worker_id", worker)
         }));
+    }
+    families
+}
+
+/// The version of a header is a label.
+fn proxy_protocol() -> Vec<Family> {
+    let mut families = rows(ProxyProtocolStat::ROWS);
+    for family in &mut families {
+        let parts = family.text.strip_prefix("versions.v").and_then(|rest| rest.split_once('.'));
+        let Some((version, name)) = parts else { continue };
+        let label = Label {
+            name: "envoy_proxy_protocol_version",
+            value: version.to_owned(),
+            cut: 0..family.text.len() - name.len(),
+        };
+        (family.prometheus, family.label) = (name.to_owned(), Some(label));
     }
     families
 }

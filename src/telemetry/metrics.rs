@@ -8,8 +8,8 @@
 use super::codes::{CodeCounts, CodeTable, Origin};
 use super::histogram::{Distribution, Histogram};
 use super::names::{
-    AGREED, ClusterHistogram, ClusterStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat, RbacStat,
-    ServerStat, Stats,
+    AGREED, ClusterHistogram, ClusterStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat,
+    ProxyProtocolStat, RbacStat, ServerStat, Stats,
 };
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -26,6 +26,7 @@ pub type HttpCells = Cells<HttpStat>;
 pub type ClusterCells = Cells<ClusterStat>;
 pub type HostCells = Cells<HostStat>;
 pub type RbacCells = Cells<RbacStat>;
+pub type ProxyProtocolCells = Cells<ProxyProtocolStat>;
 
 /// Which thread a block of cells belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

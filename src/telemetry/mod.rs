@@ -17,10 +17,11 @@ pub mod view;
 pub use codes::Origin;
 pub use inherited::Bequest;
 pub use metrics::{
-    Cells, ClusterCells, HostCells, HttpCells, ListenerCells, RbacCells, Scope, ServerCells, Slot,
+    Cells, ClusterCells, HostCells, HttpCells, ListenerCells, ProxyProtocolCells, RbacCells, Scope,
+    ServerCells, Slot,
 };
 pub use names::{
     ClusterHistogram, ClusterStat, ConnectionLimitStat, HostStat, HttpHistogram, HttpStat, ListenerHistogram,
-    ListenerStat, LocalRateLimitStat, RbacStat, ServerHistogram, ServerStat, TcpStat,
+    ListenerStat, LocalRateLimitStat, ProxyProtocolStat, RbacStat, ServerHistogram, ServerStat, TcpStat,
 };
 pub use registry::{RbacOwner, RbacPart, Registry};

@@ -6,8 +6,8 @@
 use super::family::ViewKind;
 use super::metrics::{Cells, Scope, Slot};
 use super::names::{
-    ClusterStat, ConnectionLimitStat, HostStat, HttpStat, Kind, ListenerStat, LocalRateLimitStat, RbacStat,
-    ServerStat, Stats, TcpStat,
+    ClusterStat, ConnectionLimitStat, HostStat, HttpStat, Kind, ListenerStat, LocalRateLimitStat,
+    ProxyProtocolStat, RbacStat, ServerStat, Stats, TcpStat,
 };
 use super::plain::{Plain, PlainKind};
 use super::view::{Interval, RbacRows, Source, Totals, View};
@@ -113,6 +113,13 @@ impl Registry {
         };
         *shown |= policy.is_none();
         Arc::clone(&entry.scope)
+    }
+
+    /// Listener filters for the PROXY protocol, by their `stat_prefix`, which may be empty.
+    pub fn proxy_protocol(&self, stat_prefix: &str) -> Arc<Scope<ProxyProtocolStat>> {
+        let tag = sanitized(stat_prefix);
+        let mut scopes = self.lock();
+        Arc::clone(scopes.proxy_protocols.entry(tag).or_insert_with(|| self.scope()))
     }
 
     /// Cells for one host. The registry does not keep them: they live as long as the host.
@@ -256,6 +263,7 @@ struct RbacScope {
 /// What the full names of a kind's metrics begin with.
 const CLUSTER_PREFIX: &str = "cluster.";
 const HTTP_PREFIX: &str = "http.";
+const PROXY_PROTOCOL_PREFIX: &str = "proxy_proto.";
 const LISTENER_PREFIX: &str = "listener.";
 
 type HttpTags = (Box<str>, Box<str>);
@@ -271,6 +279,7 @@ struct Scopes {
     /// Those of network filters, by kind and stat prefix.
     plain: BTreeMap<(PlainKind, Box<str>), Plain>,
     rbacs: BTreeMap<ViewKey, RbacScope>,
+    proxy_protocols: BTreeMap<Box<str>, Arc<Scope<ProxyProtocolStat>>>,
     /// What managers that are gone had counted, while others with their prefix remain.
     retired: BTreeMap<Box<str>, Arc<Totals>>,
     /// Counters at the last reset.
@@ -290,6 +299,7 @@ impl Scopes {
         self.clusters.retain(|_, scope| scope.is_held());
         self.plain.retain(|_, scope| scope.is_held());
         self.rbacs.retain(|_, entry| entry.scope.is_held());
+        self.proxy_protocols.retain(|_, scope| scope.is_held());
         let gone = self.https.iter().filter(|(_, scope)| !scope.is_held()).map(|(tags, _)| tags.clone());
         let gone: Vec<_> = gone.collect();
         let gone: Vec<_> = gone.into_iter().filter_map(|tags| self.https.remove_entry(&tags)).collect();
@@ -323,7 +333,12 @@ impl Scopes {
     }
 
     fn len(&self) -> usize {
-        self.listeners.len() + self.clusters.len() + self.https.len() + self.plain.len() + self.rbacs.len()
+        self.listeners.len()
+            + self.clusters.len()
+            + self.https.len()
+            + self.plain.len()
+            + self.rbacs.len()
+            + self.proxy_protocols.len()
     }
 
     fn views(&self) -> Vec<View> {
@@ -345,6 +360,16 @@ impl Scopes {
             let labels = vec![("envoy_listener_address", address.clone(), LISTENER_PREFIX.len())];
             let source = Source::Listener(Arc::clone(scope));
             views.push(self.view(ViewKind::Listener, format!("listener.{address}."), labels, source));
+        }
+        for (prefix, scope) in &self.proxy_protocols {
+            let source = Source::ProxyProtocol(Arc::clone(scope));
+            let (text, labels) = if prefix.is_empty() {
+                (PROXY_PROTOCOL_PREFIX.to_owned(), Vec::new())
+            } else {
+                let label = ("envoy_proxy_protocol_prefix", prefix.clone(), PROXY_PROTOCOL_PREFIX.len());
+                (format!("{PROXY_PROTOCOL_PREFIX}{prefix}."), vec![label])
+            };
+            views.push(self.view(ViewKind::ProxyProtocol, text, labels, source));
         }
         for ((prefix, address), scope) in &self.https {
             let below = LISTENER_PREFIX.len() + address.len() + ".".len() + HTTP_PREFIX.len();

@@ -6,7 +6,9 @@ use super::codes::{CodeCounts, Origin};
 use super::family::{At, CODE_LABEL, Family, FamilyKind, ViewKind};
 use super::histogram::Distribution;
 use super::metrics::Scope;
-use super::names::{ClusterStat, HttpStat, Kind, ListenerStat, RbacStat, ServerStat, Stats};
+use super::names::{
+    ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, ServerStat, Stats,
+};
 use super::plain::Plain;
 use std::ops::Range;
 use std::sync::Arc;
@@ -52,6 +54,7 @@ pub(super) enum Source {
     Server(Arc<Scope<ServerStat>>),
     Listener(Arc<Scope<ListenerStat>>),
     Cluster(Arc<Scope<ClusterStat>>),
+    ProxyProtocol(Arc<Scope<ProxyProtocolStat>>),
     /// All managers of one prefix, and what managers that are gone had counted.
     Http(Vec<Arc<Scope<HttpStat>>>, Option<Arc<Totals>>),
     Plain(Plain),
@@ -175,6 +178,7 @@ impl View {
             Source::Listener(scope) => scope.merge_histogram(index, &mut merged),
             Source::Cluster(scope) => scope.merge_histogram(index, &mut merged),
             Source::Rbac(scope, _) => scope.merge_histogram(index, &mut merged),
+            Source::ProxyProtocol(scope) => scope.merge_histogram(index, &mut merged),
             Source::Http(scopes, retired) => {
                 scopes.iter().for_each(|scope| scope.merge_histogram(index, &mut merged));
                 if let Some(gone) = retired.as_ref().and_then(|retired| retired.histograms.get(index)) {
@@ -192,6 +196,7 @@ impl View {
             (_, Source::Server(_)) => ServerStat::HISTOGRAMS.len(),
             (_, Source::Listener(_)) => ListenerStat::HISTOGRAMS.len(),
             (_, Source::Cluster(_)) => ClusterStat::HISTOGRAMS.len(),
+            (_, Source::ProxyProtocol(_)) => ProxyProtocolStat::HISTOGRAMS.len(),
             (_, Source::Http(..)) => HttpStat::HISTOGRAMS.len(),
             (_, Source::Rbac(..)) => RbacStat::HISTOGRAMS.len(),
         }
@@ -238,6 +243,7 @@ impl View {
             Source::Cluster(scope) => scope.value(row),
             Source::Plain(scope) => scope.value(row),
             Source::Rbac(scope, _) => scope.value(row),
+            Source::ProxyProtocol(scope) => scope.value(row),
             Source::Http(scopes, retired) => {
                 let gone = retired.as_ref().map_or(0, |retired| retired.values[row]);
                 scopes
@@ -255,7 +261,8 @@ impl View {
             | Source::Cluster(_)
             | Source::Http(..)
             | Source::Plain(_)
-            | Source::Rbac(..) => 0,
+            | Source::Rbac(..)
+            | Source::ProxyProtocol(_) => 0,
         }
     }
 

@@ -172,7 +172,9 @@ impl Worker {
             .as_ref()
             .map(|balance| Share::open(Arc::clone(balance), self.index, self.courier.clone()));
         let access_logs = Arc::clone(&resource.access_logs);
-        Listener::new(Arc::clone(&resource.config), resource.stats.cells(slot), chains, access_logs, share)
+        let (stats, proxy_protocol) = (resource.stats.cells(slot), &resource.proxy_protocol);
+        let proxy_protocol = proxy_protocol.iter().map(|scope| scope.cells(slot)).collect();
+        Listener::new(Arc::clone(&resource.config), stats, chains, proxy_protocol, access_logs, share)
     }
 
     fn stop_listeners(&self, inbound_only: bool, handed_over: &Arc<[SocketAddr]>) {

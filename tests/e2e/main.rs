@@ -24,6 +24,7 @@ mod interim;
 mod isolation;
 mod keep_alive;
 mod lifecycle;
+mod listener_filters;
 mod logs;
 mod pool;
 mod restart;

@@ -15,11 +15,11 @@ use crate::protocol::transport::Transport;
 use crate::runtime::{Recycled, Runtime, TcpStream, Timer};
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
 
-/// Opens a connection that will speak what is offered.
+/// Opens a connection that will speak what is offered, behind what connections of this host begin with.
 ///
 /// # Errors
 /// [`ConnectError`].
-pub(super) async fn dial(
+pub async fn dial(
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
     timer: &Timer,
@@ -49,6 +49,14 @@ pub(super) async fn dial(
             return Err(ConnectError::Timeout);
         }
     };
+    // At once, before a handshake too: the endpoint may be the one that speaks first.
+    if let Some(header) = host.header() {
+        if !socket.send_copy(header) {
+            count_failed(cluster, host, runtime.now().since(begun), false, offer);
+            return Err(ConnectError::Failed(libc::ENOBUFS));
+        }
+        socket.flush();
+    }
     let transport = match shake_hands(cluster, host, socket, offer) {
         Protection::None(socket) => Transport::from(socket),
         Protection::Tls(handshake) => {

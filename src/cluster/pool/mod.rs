@@ -8,6 +8,7 @@ mod negotiated;
 pub mod tcp;
 
 pub use connection::{ConnectError, UpstreamConnection};
+pub use dial::dial;
 pub use http1::{checkin, checkout, connect, sweep};
 pub use http2::{Lease, SharedConnections, checkout_shared};
 pub use negotiated::{checkout_either, negotiate};

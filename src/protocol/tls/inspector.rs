@@ -83,6 +83,11 @@ impl Inspector {
         }
     }
 
+    /// Bytes of the records that were looked at: those of the hello, once it was seen.
+    pub fn looked_at(&self) -> usize {
+        self.at
+    }
+
     fn hello_bytes(&self) -> usize {
         let [_, high, middle, low] = self.header;
         usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low)

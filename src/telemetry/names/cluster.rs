@@ -57,6 +57,7 @@ super::metrics! {
         UpdateFailure Counter "update_failure",
         UpdateNoRebuild Counter "update_no_rebuild",
         UpdateSuccess Counter "update_success",
+        UpstreamProxyprotocolV2TlvsExceedMaxLength Counter "upstream.proxyprotocol.v2_tlvs_exceed_max_length",
         UpstreamCxActive Gauge "upstream_cx_active",
         UpstreamCxCloseNotify Counter "upstream_cx_close_notify",
         UpstreamCxConnectAttemptsExceeded Counter "upstream_cx_connect_attempts_exceeded",

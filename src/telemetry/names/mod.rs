@@ -9,6 +9,7 @@ mod host;
 mod http;
 mod listener;
 mod network;
+mod proxy_protocol;
 mod rbac;
 mod server;
 
@@ -17,6 +18,7 @@ pub use host::{HostHistogram, HostStat};
 pub use http::{HttpHistogram, HttpStat};
 pub use listener::{ListenerHistogram, ListenerStat};
 pub use network::{ConnectionLimitStat, LocalRateLimitStat, TcpStat};
+pub use proxy_protocol::{ProxyProtocolHistogram, ProxyProtocolStat};
 pub use rbac::{RbacHistogram, RbacStat};
 pub use server::{ServerHistogram, ServerStat};
 
@@ -135,6 +137,7 @@ mod tests {
         check::<ConnectionLimitStat>();
         check::<LocalRateLimitStat>();
         check::<RbacStat>();
+        check::<ProxyProtocolStat>();
     }
 
     #[test]

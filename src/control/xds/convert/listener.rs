@@ -3,44 +3,32 @@ use super::address;
 use super::at::At;
 use super::fields::classify;
 use super::filter_chain;
-use super::report::Class;
-use super::value::type_name;
-use super::{access_log, socket};
+use super::{access_log, listener_filter, socket};
 use crate::base::balance::Policy;
 use crate::config::listener::{
-    BUFFER_LIMIT_BYTES_DEFAULT, DrainType, ListenAddress, Listener, TrafficDirection,
+    BUFFER_LIMIT_BYTES_DEFAULT, DrainType, LISTENER_FILTERS_TIMEOUT_DEFAULT, ListenAddress, Listener,
+    TrafficDirection,
 };
 use crate::config::socket::SocketOption;
 use crate::control::xds::pb::{self, Named};
-use pb::listener::{
-    ListenerConnectionBalanceConfigBalanceTypeOneOf as BalanceTypeOneOf, ListenerFilterConfigTypeOneOf,
-};
-
-/// Listener filters that look at a connection's first bytes for filter chains to match on. Chains of this version
-/// match on nothing, so that to leave them out changes nothing.
-const INSPECTORS: [&str; 2] = [
-    "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
-    "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
-];
+use pb::listener::ListenerConnectionBalanceConfigBalanceTypeOneOf as BalanceTypeOneOf;
 
 /// One listener.
 pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<Listener> {
     classify!(at, message => pb::listener::Listener {
         implemented: name, address, additional_addresses, stat_prefix, filter_chains, default_filter_chain,
             per_connection_buffer_limit_bytes, metadata, deprecated_v1,
-            listener_filters = "tls_inspector and http_inspector, without effect; others are refused",
-            freebind, socket_options, traffic_direction,
+            listener_filters, listener_filters_timeout, continue_on_listener_filters_timeout, transparent, freebind,
+            socket_options, traffic_direction,
             enable_reuse_port, access_log,
             connection_balance_config = "without it: the accepting worker unless it is ahead of another",
             tcp_backlog_size, max_connections_to_accept_per_socket_event, bind_to_port, ignore_global_conn_limit,
             listener_specifier = "refused: no internal listeners";
-        no_effect: listener_filters_timeout = "no listener filter waits",
-            continue_on_listener_filters_timeout = "no listener filter waits",
-            reuse_port = "enable_reuse_port has taken its place, in Envoy too",
+        no_effect: reuse_port = "enable_reuse_port has taken its place, in Envoy too",
             bypass_overload_manager = "no overload action exists";
         not_yet: stats_matcher, tcp_keepalive, drain_type, tcp_fast_open_queue_length,
             per_connection_buffer_high_watermark_timeout;
-        refused: fcds_config, filter_chain_matcher, use_original_dst, transparent, udp_listener_config, api_listener,
+        refused: fcds_config, filter_chain_matcher, use_original_dst, udp_listener_config, api_listener,
             enable_mptcp;
     });
     if listener_specifier.is_some() {
@@ -59,7 +47,12 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
     // Every address is converted before the first failure counts: all mistakes are reported.
     let addresses: Vec<_> = std::iter::once(main).chain(additional).collect();
 
-    check_listener_filters(at, listener_filters);
+    let listener_filters = listener_filter::listener_filters(at, listener_filters);
+    let listener_filters_timeout = at.timeout(
+        "listener_filters_timeout",
+        listener_filters_timeout,
+        Some(LISTENER_FILTERS_TIMEOUT_DEFAULT),
+    );
     let (filter_chains, default_filter_chain) = filter_chain::chains(at, filter_chains, default_filter_chain);
     let traffic_direction = match at.enumeration("traffic_direction", traffic_direction) {
         pb::core::TrafficDirection::Unspecified => TrafficDirection::Unspecified,
@@ -90,12 +83,16 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         addresses,
         filter_chains,
         default_filter_chain,
+        listener_filters,
+        listener_filters_timeout,
+        continue_on_listener_filters_timeout,
         per_connection_buffer_limit_bytes: per_connection_buffer_limit_bytes
             .unwrap_or(BUFFER_LIMIT_BYTES_DEFAULT),
         bind_to_port: bind_to_port.or(deprecated_bind_to_port).unwrap_or(true),
         enable_reuse_port: enable_reuse_port.unwrap_or(true),
         connection_balance,
         freebind: freebind.unwrap_or(false),
+        transparent: transparent.unwrap_or(false),
         tcp_backlog_size,
         tcp_fast_open_queue_length: tcp_fast_open_queue_length.filter(|length| *length > 0),
         accepts_per_event_max: max_connections_to_accept_per_socket_event,
@@ -157,37 +154,16 @@ fn additional_address(
     Some(ListenAddress { address, ipv4_compat, socket_options })
 }
 
-fn check_listener_filters(at: &At<'_>, filters: Vec<pb::listener::ListenerFilter>) {
-    for (index, message) in filters.into_iter().enumerate() {
-        let at = &at.item("listener_filters", index);
-        classify!(at, message => pb::listener::ListenerFilter {
-            implemented: config_type = "tls_inspector and http_inspector, without effect; others are refused";
-            no_effect: name = "a filter is found by the type of its typed_config",
-                filter_disabled = "only filters without effect are accepted";
-        });
-        match config_type {
-            Some(ListenerFilterConfigTypeOneOf::TypedConfig(any)) => {
-                let class =
-                    if INSPECTORS.contains(&type_name(&any)) { Class::NoEffect } else { Class::Refused };
-                at.field("typed_config").extension(class, &any, "");
-            }
-            Some(ListenerFilterConfigTypeOneOf::ConfigDiscovery(_)) => {
-                at.field("config_discovery")
-                    .value_refused("envoy.config.listener.v3.ListenerFilter.config_discovery", "");
-            }
-            None => missing_typed_config(at, &name),
-        }
-    }
-}
-
 /// A filter by name only, as v2 and old v3 files have it.
 pub(super) fn missing_typed_config(at: &At<'_>, name: &str) {
     let types = [
         ("http_connection_manager", pb::http_connection_manager::HttpConnectionManager::NAME),
         ("tcp_proxy", pb::tcp_proxy::TcpProxy::NAME),
         ("router", pb::extensions::Router::NAME),
-        ("tls_inspector", INSPECTORS[0]),
-        ("http_inspector", INSPECTORS[1]),
+        ("tls_inspector", pb::listener_filters::TlsInspector::NAME),
+        ("http_inspector", pb::listener_filters::HttpInspector::NAME),
+        ("original_dst", pb::listener_filters::OriginalDst::NAME),
+        ("proxy_protocol", pb::listener_filters::ProxyProtocol::NAME),
     ];
     let known = types.iter().find(|(suffix, _)| name.rsplit('.').next() == Some(suffix));
     let Some((_, message)) = known else {

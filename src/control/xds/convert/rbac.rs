@@ -2,6 +2,7 @@
 //!
 //! What cannot be evaluated is refused: a rule that is left out would let pass what is to be denied, or the other way round.
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::at::At;
 use super::fields::classify;
@@ -289,7 +290,7 @@ fn url_path(at: &At<'_>, message: pb::types::PathMatcher) -> Option<Rule> {
 }
 
 fn port_range(at: &At<'_>, message: pb::types::Int32Range) -> Option<Rule> {
-    classify!(at, message => pb::types::Int32Range { implemented: start, end; });
+    let Range { start, end } = at.range(message);
     let bound = |field: &str, value: i32| {
         let port = u32::try_from(value).ok().filter(|_| value <= PORT_END_MAX);
         if port.is_none() {

@@ -394,6 +394,101 @@ const VERDICTS: &[(&str, &str, bool)] = &[
     ("ADDRESS", "{socket_address: {address: 127.0.0.1, port_value: 1, ipv4_compat: true}}", false),
     ("ADDRESS", "{socket_address: {address: '::', port_value: 1, ipv4_compat: true}}", true),
     ("ADDRESS", "{pipe: {path: '@x', mode: 511}}", false),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, max_client_hello_size: 16384}}]"#,
+        true,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, max_client_hello_size: 16385}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, max_client_hello_size: 255}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, initial_read_buffer_size: 255}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, initial_read_buffer_size: 65536}}]"#,
+        true,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, initial_read_buffer_size: 65537}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol, disallowed_versions: [V1, V2]}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol, rules: [{tlv_type: 256}]}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol, rules: [{tlv_type: 255}]}}]"#,
+        true,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol, rules: [{tlv_type: 1, on_tlv_present: {}}]}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol, pass_through_tlvs: {match_type: INCLUDE, tlv_type: [256]}}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, filter_disabled: {any_match: false}, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, filter_disabled: {or_match: {rules: [{any_match: true}]}}, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, filter_disabled: {}, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, filter_disabled: {not_match: {destination_port_range: {start: 5, end: 1}}}, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}]"#,
+        true,
+    ),
+    (
+        "CLUSTER",
+        r#"transport_socket: {name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport}}"#,
+        false,
+    ),
+    (
+        "CLUSTER",
+        r#"transport_socket: {name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport, transport_socket: {name: b, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}"#,
+        true,
+    ),
+    (
+        "CLUSTER",
+        r#"transport_socket: {name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport, config: {added_tlvs: [{type: 256, value: aGk=}]}, transport_socket: {name: b, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}"#,
+        false,
+    ),
+    (
+        "CLUSTER",
+        r#"transport_socket: {name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport, config: {added_tlvs: [{type: 5}]}, transport_socket: {name: b, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}"#,
+        false,
+    ),
     ("CLUSTER", "lb_policy: CLUSTER_PROVIDED", false),
     ("CLUSTER", "lb_policy: LOAD_BALANCING_POLICY_CONFIG", false),
     ("CLUSTER", "cluster_type: {name: envoy.cluster.strict_dns}", true),

@@ -1,4 +1,5 @@
 //! Values that many messages share: durations, enums, `Any`s, data sources, JSON, metadata, shares of requests.
+use std::ops::Range;
 use std::time::Duration;
 
 use prost::Message;
@@ -187,6 +188,12 @@ impl At<'_> {
         let at = &self.field(field);
         classify!(at, flag => pb::core::RuntimeFeatureFlag { implemented: default_value, runtime_key; });
         self.context.runtime.boolean(&runtime_key).unwrap_or_else(|| default_value.unwrap_or_default())
+    }
+
+    /// A range, its end excluded.
+    pub(super) fn range(&self, range: pb::types::Int32Range) -> Range<i32> {
+        classify!(self, range => pb::types::Int32Range { implemented: start, end; });
+        start..end
     }
 
     /// Percents, 0 to 100.
