@@ -100,7 +100,7 @@ pub(super) async fn deny(
         })
         .await;
     }
-    if transport.has_unread() || !transport.ends_by_close() {
+    if transport.has_unread() {
         transport.set_reset_on_close();
     }
 }

@@ -20,7 +20,7 @@ use crate::base::clock::Now;
 use crate::base::limits;
 use crate::config::listener::Listener as Config;
 use crate::format::access_log::AccessLog;
-use crate::protocol::connection_info::ConnectionInfo;
+use crate::protocol::connection_info::{ConnectionInfo, TransportProtocol};
 use crate::protocol::tls::TlsStream;
 use crate::protocol::transport::Transport;
 use crate::runtime::{Accepted, TcpListener, TcpStream};
@@ -200,13 +200,17 @@ pub(super) fn begin(
     context: &Rc<WorkerContext>,
     listener: Place,
     stream: TcpStream,
-    info: ConnectionInfo,
+    mut info: ConnectionInfo,
     permit: ConnectionPermit,
 ) {
+    if info.transport == TransportProtocol::Unknown {
+        // Whoever did not look says no, as in Envoy.
+        info.transport = TransportProtocol::RawBuffer;
+    }
     let Some(chain) = listener.chains.find(&info) else {
         listener.stats.inc(ListenerStat::NoFilterChainMatch);
         // As a close does that leaves something unread in the kernel.
-        if stream.may_have_unread() {
+        if stream.has_unread() {
             stream.set_reset_on_close();
         }
         return;

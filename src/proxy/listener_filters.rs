@@ -18,7 +18,7 @@ use crate::base::clock::Now;
 use crate::config::address::Address;
 use crate::config::listener::Listener as Config;
 use crate::config::listener_filter::ListenerFilterKind;
-use crate::protocol::connection_info::{ConnectionInfo, TransportProtocol};
+use crate::protocol::connection_info::ConnectionInfo;
 use crate::runtime::{TcpStream, Timer};
 use crate::telemetry::ListenerStat;
 use held::Held;
@@ -128,10 +128,6 @@ pub(super) async fn run(
             return Verdict::Close;
         }
         Err(Stop::Refused | Stop::Draining) => return Verdict::Close,
-    }
-    if info.transport == TransportProtocol::Unknown {
-        // Whoever did not look says no.
-        info.transport = TransportProtocol::RawBuffer;
     }
     // Without memory for what was read the connection cannot go on: the pool has counted it.
     if held.give_back(&context.runtime, stream) { Verdict::Continue } else { Verdict::Close }

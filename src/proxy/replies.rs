@@ -165,7 +165,7 @@ async fn wait(answered: &Answered, transport: &Transport, timer: &Timer, delay: 
         })
         .await;
     }
-    if !transport.ends_by_close() {
+    if transport.has_unread() {
         // As a close does that leaves something unread in the kernel.
         transport.set_reset_on_close();
     }

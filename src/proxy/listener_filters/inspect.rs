@@ -84,7 +84,8 @@ fn look_for_tls(
         server.inc(ServerStat::TlsInspectorClientHelloTooLarge);
         return Step::Close;
     }
-    let Some(hello) = inspector.hello(bytes).filter(|_| seen == Seen::Hello) else {
+    let hello = inspector.hello(bytes).filter(|_| seen == Seen::Hello);
+    let Some((hello, server_name)) = hello.zip(inspector.written_name(bytes)) else {
         if settings.close_on_errors {
             if bytes.len() >= max {
                 server.inc(ServerStat::TlsInspectorClientHelloTooLarge);
@@ -95,7 +96,7 @@ fn look_for_tls(
         return Step::Done { taken: 0 };
     };
     server.inc(ServerStat::TlsInspectorTlsFound);
-    server.inc(if hello.server_name.is_some() {
+    server.inc(if server_name.is_some() {
         ServerStat::TlsInspectorSniFound
     } else {
         ServerStat::TlsInspectorSniNotFound
@@ -106,7 +107,7 @@ fn look_for_tls(
         ServerStat::TlsInspectorAlpnFound
     });
     info.transport = TransportProtocol::Tls;
-    info.server_name = hello.server_name;
+    info.server_name = server_name;
     if !hello.protocols.is_empty() {
         info.application_protocols = hello.protocols;
     }

@@ -71,7 +71,7 @@ pub(super) struct TcpConnection {
 }
 
 /// Most bytes that a relayed connection's task may take.
-const TASK_BYTES_MAX: usize = 896;
+const TASK_BYTES_MAX: usize = 960;
 
 impl TcpChain {
     /// The chain of a TCP proxy.
@@ -177,7 +177,7 @@ async fn stop(connection: &TcpConnection, stopped: Stopped) {
         })
         .await;
     }
-    if !channel.ends_by_close() {
+    if channel.has_unread() {
         // As a close does that leaves something unread in the kernel.
         channel.set_reset_on_close();
     }

@@ -50,8 +50,7 @@ fn asked(at: &At<'_>, message: pb::listener::FilterChainMatch) -> FilterChainMat
         valid
     };
     let server_name = |(index, name): (usize, String)| {
-        // As in Envoy: a star stands for whole labels at the beginning.
-        if name.contains('*') && !(name.starts_with("*.") && !name[1..].contains('*')) {
+        if name.contains('*') && !name.starts_with("*.") {
             at.item("server_names", index)
                 .error(format!("{name:?}: a wildcard is \"*.\" and what names end with"));
         }
@@ -127,7 +126,12 @@ pub(super) fn chains(
     }
     let convert = |(index, message)| Arc::new(filter_chain(&at.item("filter_chains", index), message));
     let chains = filter_chains.into_iter().enumerate().map(convert).collect();
-    let default = default_filter_chain
-        .map(|message| Arc::new(filter_chain(&at.field("default_filter_chain"), message)));
+    let default = default_filter_chain.map(|mut message| {
+        let at = &at.field("default_filter_chain");
+        if message.filter_chain_match.take().is_some() {
+            at.field("filter_chain_match").warn("without effect: the default chain takes what no other does");
+        }
+        Arc::new(filter_chain(at, message))
+    });
     (chains, default)
 }

@@ -108,7 +108,7 @@ fn weighted(at: &At<'_>, message: pb::tcp_proxy::TcpProxyWeightedCluster) -> Vec
 pub(super) fn backoff(at: &At<'_>, message: pb::core::BackoffStrategy) -> Option<Backoff> {
     classify!(at, message => pb::core::BackoffStrategy { implemented: base_interval, max_interval; });
     let base = at.duration("base_interval", base_interval)?.max(Duration::from_millis(1));
-    let max = at.duration("max_interval", max_interval).unwrap_or(base.saturating_mul(10));
+    let max = at.duration("max_interval", max_interval).unwrap_or_else(|| base.saturating_mul(10));
     if max < base {
         at.field("max_interval").error("must be greater than or equal to the base_interval");
     }
