@@ -120,10 +120,6 @@ impl Inspector {
         let message = message(bytes.get(..self.at)?, end)?;
         read(message.get(MESSAGE_HEADER_BYTES..end)?)
     }
-
-    pub(super) fn server_name(&self, bytes: &[u8]) -> Option<Box<str>> {
-        self.hello(bytes)?.server_name
-    }
 }
 
 /// The message without the records around it.
