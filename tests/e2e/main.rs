@@ -26,6 +26,7 @@ mod keep_alive;
 mod lifecycle;
 mod logs;
 mod pool;
+mod rbac;
 mod restart;
 mod smuggling;
 mod soak;
