@@ -72,7 +72,7 @@ class Generator:
         kind = self.random.randrange(9)
         text = self.random.choice(values)
         if kind < 3:
-            matcher["string_match"] = self.string(values, ("[a-c]+", ".*", "a.*|G.*", "(?i)ABC", r"\d+", ""))
+            matcher["string_match"] = self.string(values, ("[a-c]+", ".*", "a.*|G.*", "(?i)ABC", r"\d+", "()"))
         elif kind == 3:
             matcher["present_match"] = self.one(True, False)
         elif kind == 4:
@@ -133,7 +133,7 @@ class Generator:
             start = self.random.randint(0, port + 1)
             return {"destination_port_range": {"start": start, "end": self.one(port, port + 1, 65536) if start < port else 65536}}
         if kind == 8:
-            return {"requested_server_name": self.string(("a.example.org", "shop.test", ""), (".*[.]org", "", "shop.*"))}
+            return {"requested_server_name": self.string(("a.example.org", "shop.test", ""), (".*[.]org", "()", "shop.*"))}
         if kind == 11:
             return {"not_rule": self.permission(number, second, depth + 1)}
         rules = [self.permission(number, second, depth + 1) for _ in range(self.random.randint(1, 3))]
