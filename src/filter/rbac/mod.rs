@@ -32,7 +32,7 @@ pub struct Facts<'a> {
     pub remote: Option<IpAddr>,
     /// Where the client meant to connect to.
     pub local: Option<SocketAddr>,
-    /// The server's name of the TLS hello; empty: there is none.
+    /// The server's name of the TLS hello, where an inspector has looked at it, as in Envoy; empty: there is none.
     pub server_name: &'a str,
     /// What the handshake agreed on; `None`: plain text.
     pub tls: Option<&'a TlsFacts>,
@@ -45,13 +45,12 @@ pub struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// Of a connection that asks for itself.
     pub fn of_connection(info: &'a ConnectionInfo, tls: Option<&'a TlsFacts>) -> Self {
-        let by_hello = info.server_name.as_deref();
         Self {
             peer: Some(info.remote.ip()),
             direct_remote: Some(info.direct_remote.ip()),
             remote: Some(info.remote.ip()),
             local: Some(info.local),
-            server_name: by_hello.or_else(|| tls.map(|tls| &*tls.server_name)).unwrap_or_default(),
+            server_name: info.server_name.as_deref().unwrap_or_default(),
             tls,
             request: None,
             metadata: None,
