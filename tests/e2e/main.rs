@@ -27,6 +27,7 @@ mod lifecycle;
 mod listener_filters;
 mod logs;
 mod pool;
+mod rbac;
 mod restart;
 mod smuggling;
 mod soak;

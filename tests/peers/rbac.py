@@ -72,7 +72,7 @@ class Generator:
         kind = self.random.randrange(9)
         text = self.random.choice(values)
         if kind < 3:
-            matcher["string_match"] = self.string(values, ("[a-c]+", ".*", "a.*|G.*", "(?i)ABC", r"\d+", ""))
+            matcher["string_match"] = self.string(values, ("[a-c]+", ".*", "a.*|G.*", "(?i)ABC", r"\d+", "()"))
         elif kind == 3:
             matcher["present_match"] = self.one(True, False)
         elif kind == 4:
@@ -133,7 +133,7 @@ class Generator:
             start = self.random.randint(0, port + 1)
             return {"destination_port_range": {"start": start, "end": self.one(port, port + 1, 65536) if start < port else 65536}}
         if kind == 8:
-            return {"requested_server_name": self.string(("a.example.org", "shop.test", ""), (".*[.]org", "", "shop.*"))}
+            return {"requested_server_name": self.string(("a.example.org", "shop.test", ""), (".*[.]org", "()", "shop.*"))}
         if kind == 11:
             return {"not_rule": self.permission(number, second, depth + 1)}
         rules = [self.permission(number, second, depth + 1) for _ in range(self.random.randint(1, 3))]
@@ -204,15 +204,17 @@ def per_route(options):
 
 
 def bootstrap(generator, count, ports, folder, log):
-    plain, tls, admin = ports
+    plain, tls, dual, upstream, admin = ports
     routes = []
     for number in range(count):
         overrides = {FILTER: per_route(generator.options(number) if generator.random.random() < 0.98 else None)}
         if generator.random.random() < 0.3:
             overrides["second"] = per_route(generator.options(number, second=True))
-        routes.append({"name": f"r{number}", "match": {"prefix": f"/p/{number}/"}, "direct_response": {"status": 200}, "typed_per_filter_config": overrides})
+        action = generator.one({"direct_response": {"status": 200}}, {"route": {"cluster": "upstream"}})
+        changes = {"response_headers_to_add": [{"header": {"key": "x-route", "value": "%ROUTE_NAME% %RESPONSE_CODE%"}}]}
+        routes.append({"name": f"r{number}", "match": {"prefix": f"/p/{number}/"}, **action, **changes, "typed_per_filter_config": overrides})
     own = {"@type": PREFIX + "filters.http.rbac.v3.RBAC", "rules_stat_prefix": "main", "shadow_rules_stat_prefix": "shadow."}
-    line = "%REQ(x-case)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %ROUTE_NAME% %DYNAMIC_METADATA(envoy.filters.http.rbac)% " \
+    line = "%REQ(x-case)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %ROUTE_NAME% %UPSTREAM_CLUSTER% %DYNAMIC_METADATA(envoy.filters.http.rbac)% " \
            "%DYNAMIC_METADATA(envoy.common)% %DYNAMIC_METADATA(envoy.common:access_log_hint)% " \
            "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_engine_result)% %METADATA(DYNAMIC:envoy.filters.http.rbac:mainenforced_effective_policy_id)%\n"
     manager = {
@@ -234,16 +236,34 @@ def bootstrap(generator, count, ports, folder, log):
         },
     }
 
-    def listener(name, port, uses_remote, socket_of_transport):
-        chain = {"filters": [{"name": "hcm", "typed_config": {**manager, "use_remote_address": uses_remote}}], **socket_of_transport}
-        return {"name": name, "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}}, "filter_chains": [chain]}
+    # What the routes that forward lead to.
+    echo = {
+        "@type": manager["@type"], "stat_prefix": "upstream", "http_filters": manager["http_filters"][-1:],
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]}]},
+    }
+    # Envoy knows the name of a TLS hello where the inspector has looked at it.
+    inspector = {"name": "inspector", "typed_config": {"@type": PREFIX + "filters.listener.tls_inspector.v3.TlsInspector"}}
+
+    def address(host, port):
+        families = {"ipv4_compat": True} if host == "::" else {}
+        return {"socket_address": {"address": host, "port_value": port, **families}}
+
+    def listener(name, port, config, socket_of_transport, filters, host="0.0.0.0"):
+        chain = {"filters": [{"name": "hcm", "typed_config": config}], **socket_of_transport}
+        return {"name": name, "address": address(host, port), "listener_filters": filters, "filter_chains": [chain]}
 
     return {
-        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
-        "static_resources": {"listeners": [
-            listener("plain", plain, False, {}),
-            listener("tls", tls, True, {"transport_socket": {"name": "tls", "typed_config": context}}),
-        ]},
+        "admin": {"address": address("127.0.0.1", admin)},
+        "static_resources": {
+            "listeners": [
+                listener("plain", plain, {**manager, "use_remote_address": False}, {}, []),
+                listener("tls", tls, {**manager, "use_remote_address": True}, {"transport_socket": {"name": "tls", "typed_config": context}}, [inspector]),
+                listener("dual", dual, {**manager, "use_remote_address": True}, {}, [], host="::"),
+                listener("upstream", upstream, echo, {}, []),
+            ],
+            "clusters": [{"name": "upstream", "load_assignment": {"cluster_name": "upstream", "endpoints": [
+                {"lb_endpoints": [{"endpoint": {"address": address("127.0.0.1", upstream)}}]}]}}],
+        },
     }
 
 
@@ -274,7 +294,7 @@ class Client:
 
     def connect(self, way):
         source, certificate, name = way
-        port = self.ports[0] if certificate is None else self.ports[1]
+        port = self.ports[1] if certificate else self.ports[2 if name == "dual" else 0]
         sock = socket.create_connection(("127.0.0.1", port), rig.DEADLINE_S, source_address=(source, 0))
         if certificate is not None:
             context = ssl.create_default_context(cafile=self.folder / "ca.pem")
@@ -296,7 +316,7 @@ class Client:
         if "close" in answer.values("connection"):
             sock.close()
             del self.open[way]
-        return answer.status, answer.body.decode()
+        return answer.status, answer.body.decode(), answer.values("x-route")
 
     def close(self):
         for sock, _ in self.open.values():
@@ -312,12 +332,12 @@ def run(argv, folder, ports, log, cases):
     """Answers, records by case, counters."""
     log.write_text("")
     with rig.Process(argv, ports[0]) as process:
-        rig.wait_for(lambda: process.check() and rig.accepts(ports[1]) and rig.accepts(ports[2]), "all listeners")
+        rig.wait_for(lambda: process.check() and all(map(rig.accepts, ports[1:])), "all listeners")
         client = Client(folder, ports)
         answers = [client.send(way, request) for way, request in cases]
         client.close()
         rig.wait_for(lambda: len(log.read_text().splitlines()) >= len(cases), "the access log", 30)
-        counters = stats(ports[2])
+        counters = stats(ports[-1])
     records = dict(line.split(" ", 1) for line in log.read_text().splitlines())
     return answers, records, counters
 
@@ -332,12 +352,12 @@ def main():
     with tempfile.TemporaryDirectory(prefix="rbac-") as name:
         folder = pathlib.Path(name)
         make_certificates(folder)
-        ports = rig.free_ports(3)
-        generator = Generator(arguments.seed, ports[:2])
+        ports = rig.free_ports(5)
+        generator = Generator(arguments.seed, ports[:3])
         log = folder / "access.log"
         config = bootstrap(generator, arguments.policies, ports, folder, log)
         (folder / "bootstrap.json").write_text(json.dumps(config))
-        ways = [(source, None, None) for source in SOURCES] + [
+        ways = [(source, None, name) for source in SOURCES for name in (None, "dual")] + [
             (source, certificate, server) for source in SOURCES[:2] for certificate in CERTIFICATES for server in NAMES]
         cases = []
         for number in range(arguments.policies):
@@ -360,7 +380,7 @@ def report(config, cases, theirs, ours):
     for name in sorted(theirs[2].keys() | ours[2].keys()):
         if theirs[2].get(name) != ours[2].get(name):
             differences.append(f"{name}: Envoy {theirs[2].get(name)}, Ringway {ours[2].get(name)}")
-    statuses = collections.Counter(status for status, _ in theirs[0])
+    statuses = collections.Counter(answer[0] for answer in theirs[0])
     if differences:
         shown = "\n".join(differences[:SHOWN_MAX])
         raise rig.Failed(f"{len(differences)} differences in {len(cases)} requests\n{shown}")

@@ -32,7 +32,7 @@ pub struct Facts<'a> {
     pub remote: Option<IpAddr>,
     /// Where the client meant to connect to.
     pub local: Option<SocketAddr>,
-    /// The server's name of the TLS hello; empty: there is none.
+    /// The server's name of the TLS hello, where an inspector has looked at it, as in Envoy; empty: there is none.
     pub server_name: &'a str,
     /// What the handshake agreed on; `None`: plain text.
     pub tls: Option<&'a TlsFacts>,
@@ -45,16 +45,21 @@ pub struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// Of a connection that asks for itself.
     pub fn of_connection(info: &'a ConnectionInfo, tls: Option<&'a TlsFacts>) -> Self {
-        let by_hello = info.server_name.as_deref();
         Self {
-            peer: Some(info.remote.ip()),
-            direct_remote: Some(info.direct_remote.ip()),
-            remote: Some(info.remote.ip()),
-            local: Some(info.local),
-            server_name: by_hello.or_else(|| tls.map(|tls| &*tls.server_name)).unwrap_or_default(),
+            peer: Some(of_socket(info.remote.ip())),
+            direct_remote: Some(of_socket(info.direct_remote.ip())),
+            remote: Some(of_socket(info.remote.ip())),
+            local: Some((of_socket(info.local.ip()), info.local.port()).into()),
+            server_name: info.server_name.as_deref().unwrap_or_default(),
             tls,
             request: None,
             metadata: None,
         }
     }
+}
+
+/// A socket's address as rules see it: through a listener of both families IPv4 comes as IPv6, and ranges of IPv4 are to
+/// contain it, as in Envoy.
+pub fn of_socket(address: IpAddr) -> IpAddr {
+    address.to_canonical()
 }

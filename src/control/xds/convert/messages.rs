@@ -195,6 +195,7 @@ messages!(
     pb::types::MetadataMatcher,
     pb::types::MetadataMatcherPathSegment,
     pb::types::ValueMatcher,
+    pb::types::ValueMatcherNullMatch,
     pb::types::DoubleMatcher,
     pb::types::ListMatcher,
     pb::types::OrMatcher,
