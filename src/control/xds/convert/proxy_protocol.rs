@@ -31,9 +31,8 @@ pub(super) fn transport_socket(
     at: &At<'_>,
     message: pb::core::TransportSocket,
 ) -> (Option<Arc<UpstreamProxyProtocol>>, Option<Arc<UpstreamTls>>) {
-    let any = match &message.config_type {
-        Some(pb::core::TransportSocketConfigTypeOneOf::TypedConfig(any)) => any,
-        None => return (None, tls::upstream(at, message)),
+    let Some(pb::core::TransportSocketConfigTypeOneOf::TypedConfig(any)) = &message.config_type else {
+        return (None, tls::upstream(at, message));
     };
     if type_name(any) != pb::extensions::ProxyProtocolUpstreamTransport::NAME {
         return (None, tls::upstream(at, message));
