@@ -19,6 +19,11 @@ pub struct ListenerFilter {
 pub enum ListenerFilterKind {
     /// Restores the address that a redirection has replaced. Source: `envoy.filters.listener.original_dst`.
     OriginalDst,
+    /// Connections to endpoints come from the client's address. Source: `envoy.filters.listener.original_src`.
+    OriginalSrc {
+        /// `SO_MARK` of those connections, by which rules of the kernel lead the answers back; 0: none. Source: `mark`.
+        mark: u32,
+    },
     /// Looks for a TLS hello. Source: `envoy.filters.listener.tls_inspector`.
     TlsInspector(TlsInspector),
     /// Looks for HTTP in plain text. Source: `envoy.filters.listener.http_inspector`.

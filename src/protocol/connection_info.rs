@@ -1,7 +1,7 @@
 //! What is known of a client's connection before any network filter has seen it: its addresses, and what listener filters
 //! have found in its first bytes. Filter chains are chosen by it. Source: Envoy `ConnectionInfoProvider`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// See the file's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,16 @@ pub struct ConnectionInfo {
     pub application_protocols: Vec<Box<[u8]>>,
     /// What the header of the PROXY protocol says besides; `None`: there was none.
     pub proxy_protocol: Option<Box<ProxyProtocolData>>,
+    /// Where connections to endpoints are to come from; `None`: from this host.
+    pub original_source: Option<OriginalSource>,
+}
+
+/// An address of somebody else from which connections to endpoints come. Source: Envoy `original_src`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginalSource {
+    pub address: IpAddr,
+    /// `SO_MARK` of those connections; 0: none.
+    pub mark: u32,
 }
 
 /// What is kept of a header of the PROXY protocol beside the addresses. At most a header's bytes.
@@ -78,6 +88,7 @@ impl ConnectionInfo {
             server_name: None,
             application_protocols: Vec::new(),
             proxy_protocol: None,
+            original_source: None,
         }
     }
 
@@ -87,6 +98,7 @@ impl ConnectionInfo {
             || self.local != self.direct_local
             || self.server_name.is_some()
             || self.proxy_protocol.is_some()
+            || self.original_source.is_some()
     }
 }
 

@@ -343,11 +343,13 @@ impl Connection {
         }
     }
 
-    /// As connections to endpoints are told of it by the PROXY protocol.
+    /// As endpoints are told of it, or see it.
     pub(super) fn proxied(&self) -> ProxiedClient<'_> {
-        let header = self.inspected.as_ref().and_then(|known| known.proxy_protocol.as_deref());
+        let inspected = self.inspected.as_ref();
+        let header = inspected.and_then(|known| known.proxy_protocol.as_deref());
         let tlvs = header.map_or(&[][..], |header| &header.tlvs);
-        ProxiedClient { ends: [self.remote, self.local], tlvs }
+        let source = inspected.and_then(|known| known.original_source);
+        ProxiedClient { ends: [self.remote, self.local], tlvs, source }
     }
 
     /// The error that says how the client went away.

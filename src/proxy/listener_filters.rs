@@ -18,7 +18,7 @@ use crate::base::clock::Now;
 use crate::config::address::Address;
 use crate::config::listener::Listener as Config;
 use crate::config::listener_filter::ListenerFilterKind;
-use crate::protocol::connection_info::ConnectionInfo;
+use crate::protocol::connection_info::{ConnectionInfo, OriginalSource};
 use crate::runtime::{TcpStream, Timer};
 use crate::telemetry::ListenerStat;
 use held::Held;
@@ -88,6 +88,12 @@ pub(super) async fn run(
             ListenerFilterKind::OriginalDst => {
                 if !disabled {
                     restore_destination(config, stream, info);
+                }
+                continue;
+            }
+            ListenerFilterKind::OriginalSrc { mark } => {
+                if !disabled {
+                    info.original_source = Some(OriginalSource { address: info.remote.ip(), mark: *mark });
                 }
                 continue;
             }

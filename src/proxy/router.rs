@@ -159,12 +159,7 @@ async fn acquire(
     stream.info.upstream_host = StreamAddress::Ip(host.address());
     let host =
         if forward.gives_name { cluster.for_name(host, &stream.info.upstream_server_name) } else { host };
-    stream.scratch.clear();
-    let host = if cluster.write_proxy_header(&host, &connection.proxied(), &mut stream.scratch) {
-        cluster.for_header(&host, &stream.scratch)
-    } else {
-        host
-    };
+    let host = cluster.for_client(host, &connection.proxied(), &mut stream.scratch);
     host.with_hostname(|name| set_text(&mut stream.info.upstream_host_name, name));
     if forward.action.takes_host_of_endpoint() && !stream.info.upstream_host_name.is_empty() {
         let keep_original = !chain.manager.router.suppress_envoy_headers;

@@ -27,7 +27,7 @@ pub async fn dial(
 ) -> Result<Transport, ConnectError> {
     let runtime = cluster.runtime();
     let begun = runtime.now();
-    let (source, options) = cluster.bind_for(host.address());
+    let (source, options) = cluster.bind_for(host);
     let connect = TcpStream::connect(runtime, host.address(), source, options);
     let stats = cluster.stats();
     let due = begun.after(cluster.config().connect_timeout);

@@ -72,6 +72,7 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
             failure.flags.push(ResponseFlag::NoHealthyUpstream);
             return Err(failure);
         };
+        let host = cluster.once_for_client(host, &connection.proxied());
         failure.attempts += 1;
         failure.host = Some(Rc::clone(&host));
         match tcp::connect(&cluster, &host, timer, context.next_id()).await {

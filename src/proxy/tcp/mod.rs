@@ -21,7 +21,7 @@ use super::handshake::{self, Failed, Handshake};
 use super::listener::Admitted;
 use crate::base::clock::Now;
 use crate::cluster::pool::UpstreamConnection;
-use crate::cluster::{Cluster, ClusterManager};
+use crate::cluster::{Cluster, ClusterManager, ProxiedClient};
 use crate::config::tcp_proxy::TcpProxy;
 use crate::format::access_log::AccessLog;
 use crate::protocol::connection_info::ConnectionInfo;
@@ -266,6 +266,13 @@ impl TcpConnection {
         self.context.open.set(self.context.open.get() + 1);
         self.listener.count_open();
         self.chain.stats.inc(TcpStat::DownstreamCxTotal);
+    }
+
+    /// What its connection to an endpoint may say of it.
+    fn proxied(&self) -> ProxiedClient<'_> {
+        let ConnectionInfo { remote, local, proxy_protocol, original_source, .. } = &*self.info;
+        let tlvs = proxy_protocol.as_ref().map_or(&[][..], |header| &header.tlvs);
+        ProxiedClient { ends: [*remote, *local], tlvs, source: *original_source }
     }
 
     /// The server that the client's TLS asks for, as a listener filter has found.

@@ -36,7 +36,7 @@ pub(super) fn listener_filters(
 
 fn listener_filter(at: &At<'_>, message: pb::listener::ListenerFilter) -> Option<ListenerFilter> {
     classify!(at, message => pb::listener::ListenerFilter {
-        implemented: config_type = "original_dst, tls_inspector, http_inspector, proxy_protocol; others are refused",
+        implemented: config_type = "original_dst, original_src, tls_inspector, http_inspector, proxy_protocol; others are refused",
             filter_disabled;
         no_effect: name = "a filter is found by the type of its typed_config";
     });
@@ -64,6 +64,14 @@ fn kind(at: &At<'_>, any: &pb::google::Any) -> Option<ListenerFilterKind> {
             let message = at.unpack::<messages::OriginalDst>(any)?;
             classify!(at, message => pb::listener_filters::OriginalDst {});
             Some(ListenerFilterKind::OriginalDst)
+        }
+        messages::OriginalSrc::NAME => {
+            let message = at.unpack::<messages::OriginalSrc>(any)?;
+            classify!(at, message => pb::listener_filters::OriginalSrc {
+                implemented: mark;
+                no_effect: bind_port = "Envoy does not read it either";
+            });
+            Some(ListenerFilterKind::OriginalSrc { mark })
         }
         messages::HttpInspector::NAME => {
             let message = at.unpack::<messages::HttpInspector>(any)?;

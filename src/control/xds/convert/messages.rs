@@ -34,6 +34,7 @@ messages!(
     pb::listener::ListenerFilterChainMatchPredicateMatchSet,
     pb::types::Int32Range,
     pb::listener_filters::OriginalDst,
+    pb::listener_filters::OriginalSrc,
     pb::listener_filters::TlsInspector,
     pb::listener_filters::HttpInspector,
     pb::listener_filters::ProxyProtocol,
