@@ -106,10 +106,10 @@ def openssl_hello(name, protocols):
     return out.read()
 
 
-def perform(connection, port, ports, after=b"", half_close=False):
+def perform(connection, port, ports, mark=b""):
     """Everything that comes back until the other side ends, as text; `OPEN` behind it when it does not.
 
-    `ports`: what the names of ports stand for. `after`: sent as well, on its own."""
+    `ports`: what the names of ports stand for. `mark`: sent behind the first bytes, and the end of what is waited for."""
     family = socket.AF_INET6 if ":" in connection.destination else socket.AF_INET
     got = b""
     with socket.socket(family) as sock:
@@ -122,17 +122,15 @@ def perform(connection, port, ports, after=b"", half_close=False):
         sock.connect((connection.destination, port))
         # What closes at once, or answers at once, may do so before everything is sent.
         with contextlib.suppress(ConnectionError):
-            payload = connection.payload(ports)
+            payload = connection.payload(ports) + mark
             step = -(-len(payload) // connection.pieces) or 1
             for at in range(0, len(payload), step):
                 sock.sendall(payload[at : at + step])
-            if after:
-                sock.sendall(after)
-        if half_close or connection.first == "end":
+        if connection.first == "end":
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_WR)
         try:
-            while chunk := sock.recv(65536):
+            while not (mark and got.endswith(mark)) and (chunk := sock.recv(65536)):
                 got += chunk
         except ConnectionError:
             pass

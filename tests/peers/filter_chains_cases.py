@@ -30,6 +30,9 @@ SNI = ["a.example.com", "b.example.com", "c.a.example.com", "d.c.a.example.com",
 ODD_SNI = ["", "a\0.example.com", "*.example.com", "example.com" * 30, "a b.com", "\xe9.example.com"]
 ALPN = ["h2", "http/1.1", "foo", "http/1.0", "h2c"]
 TRANSPORT = ["tls", "raw_buffer"]
+# In the order of precedence.
+FIELDS = ["destination_port", "prefix_ranges", "server_names", "transport_protocol", "application_protocols", "direct_source_prefix_ranges", "source_type",
+          "source_prefix_ranges", "source_ports"]
 SOURCE_TYPES = ["ANY", "SAME_IP_OR_LOOPBACK", "EXTERNAL"]
 INSPECTORS = {
     "tls": {"name": "tls", "typed_config": {"@type": f"{TYPE}.listener.tls_inspector.v3.TlsInspector"}},
@@ -64,6 +67,10 @@ class Chain:
         greeting = {"@type": f"{TYPE}.network.direct_response.v3.Config", "response": {"inline_string": f"{self.name or 'nameless'}\n"}}
         return message | {"filters": [] if self.empty else [{"name": "greeting", "typed_config": greeting}]}
 
+    def __str__(self):
+        match = "(no match)" if self.match is None else json.dumps(self.match)
+        return f"{self.name or '(nameless)'}{' without filters' if self.empty else ''}: {match}"
+
 
 @dataclasses.dataclass
 class Listener:
@@ -96,8 +103,7 @@ class Listener:
         if self.continues is not None:
             lines.append(f"silent clients after {SHORT}: {'go on' if self.continues else 'are closed'}")
         for word, chain in [("chain", chain) for chain in self.chains] + [("default", self.default)] * bool(self.default):
-            match = "(no match)" if chain.match is None else json.dumps(chain.match)
-            lines.append(f"{word} {chain.name or '(nameless)'}{' without filters' if chain.empty else ''}: {match}")
+            lines.append(f"{word} {chain}")
         lines += [json.dumps(self.more)] if self.more else []
         return "\n".join(f"    {line}" for line in lines)
 
@@ -187,12 +193,13 @@ class Generator:
         while True:
             filters = self.rng.choices([filters for _, filters in LISTENER_FILTERS], [weight for weight, _ in LISTENER_FILTERS])[0]
             address = self.rng.choices(["v4", "one", "v6", "both"], [6, 1, 2, 3])[0]
-            fields = ["destination_port", "prefix_ranges", "server_names", "transport_protocol", "application_protocols", "direct_source_prefix_ranges",
-                      "source_type", "source_prefix_ranges", "source_ports"]
-            chosen = self.some(fields, len(fields))
+            # Criteria of every kind, few chains of which meet; or two or three that follow each other, often: that shows their order.
+            close = self.likely(0.5)
+            start = self.rng.randrange(len(FIELDS) - 1)
+            ranges = [each for each in RANGES if each.startswith("127.")] if close and self.likely(0.6) else RANGES
             pool = {
-                "ranges": self.rng.sample(RANGES, 6), "names": self.rng.sample(NAMES, 5), "alpn": self.rng.sample(ALPN, 3), "fields": chosen,
-                "density": 2.0 if len(chosen) < 4 else 1.0,
+                "ranges": self.rng.sample(ranges, 4 if close else 6), "names": self.rng.sample(NAMES, 5), "alpn": self.rng.sample(ALPN, 3),
+                "fields": FIELDS[start : start + self.rng.randint(2, 3)] if close else self.some(FIELDS, len(FIELDS)), "density": 1.8 if close else 1.0,
                 "source_ports": SOURCE_PORTS + MORE_SOURCE_PORTS * any("proxy" in each for each in filters),
             }
             chains = [Chain(f"chain{index}", self.match(pool), empty=self.likely(0.03)) for index in range(self.rng.randint(1, 8))]
@@ -328,6 +335,6 @@ class Generator:
             name = self.rng.choice([*SNI, *ODD_SNI])
         if self.likely(0.1):
             name = None
-        alpn = tuple(self.some(ALPN, 2) if self.likely(0.3) else ()) + tuple(self.rng.sample(wants, len(wants)))
+        alpn = tuple(dict.fromkeys([*(self.rng.sample(ALPN, self.rng.randint(1, 4)) if self.likely(0.5) else ()), *self.rng.sample(wants, len(wants))]))
         plain = name is None or (name not in ODD_SNI and not name.startswith(".") and ".." not in name)
         return "openssl" if plain and self.likely(0.3) else "tls", name, alpn
