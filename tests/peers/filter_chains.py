@@ -61,13 +61,16 @@ def answers(peer, listeners, connections, ask=perform, count=None):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "bootstrap.json"
         path.write_text(peer.changed(bootstrap(free[0], listeners, ports)), encoding="utf-8")
+        proxy = None
         try:
             proxy = rig.Process([*peer.argv, "-c", path], ready_port=free[0])
-        except rig.Failed as failure:
-            return None, str(failure)
-        with proxy, concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
             rig.wait_for(lambda: proxy.check() and live(free[0]), f"{peer.name} to be ready")
-
+        except rig.Failed as failure:
+            said = f"{failure}\n{proxy.output() if proxy else ''}"
+            if proxy:
+                proxy.stop()
+            return None, said
+        with proxy, concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
             # One after the other per listener: two connections may want the same ports.
             def ask_all(listener):
                 return [ask(connection, own[listener.name], ports[listener.name]) for connection in connections[listener.name]]
