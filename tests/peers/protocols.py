@@ -72,7 +72,7 @@ def run():
 def telling(ours, theirs):
     """Differences; of a case that came to no end only that it did: the counters follow from it."""
     found = list(differential.differences(ours, theirs))
-    return [each for each in found if each[0] in ("failed", "settled")] or found
+    return [each for each in found if each[0] in ("refused", "failed", "settled")] or found
 
 
 def report(chosen, found, arguments):
@@ -83,7 +83,9 @@ def report(chosen, found, arguments):
         for one in chosen:
             print(f"{one.name}\n" + "".join(f"    {key}: {value}\n" for key, value in sorted(reference[one.name].items())), end="")
     # Two that fail alike prove nothing.
-    lines = [f"{one.name}: fails through Envoy: {reference[one.name]['failed']}" for one in chosen if "failed" in reference[one.name]]
+    lines = [
+        f"{one.name}: {word} by Envoy: {reference[one.name][word]}" for one in chosen for word in ("refused", "failed") if word in reference[one.name]
+    ]
     for name, results in found.items():
         unlisted = []
         for one in chosen:

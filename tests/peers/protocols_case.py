@@ -13,6 +13,7 @@ import random
 import re
 import socket
 import struct
+import subprocess
 import threading
 import urllib.request
 
@@ -231,16 +232,16 @@ def tcp_proxy(name, folder, **fields):
     if "cluster" not in fields and "weighted_clusters" not in fields:
         fields["cluster"] = name
     log = typed("file", "access_loggers.file.v3.FileAccessLog", path=str(folder / f"{name}.log"), log_format={"text_format_source": {"inline_string": FORMAT}})
-    return typed("envoy.filters.network.tcp_proxy", "filters.network.tcp_proxy.v3.TcpProxy", stat_prefix=name, access_log=[log], **fields)
+    return typed("envoy.filters.network.tcp_proxy", "filters.network.tcp_proxy.v3.TcpProxy", stat_prefix=name, **{"access_log": [log], **fields})
 
 
 def address(port):
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def listener(one, port, folder):
+def listener(one, port, folder, programs):
     proxies = [] if one.proxy is None else [tcp_proxy(one.name, folder, **one.proxy)]
-    chains = one.chains(one.name, folder) if one.chains else {"filter_chains": [{"filters": [*one.filters, *proxies]}]}
+    chains = one.chains(one.name, folder, programs) if one.chains else {"filter_chains": [{"filters": [*one.filters, *proxies]}]}
     return {"name": one.name, "stat_prefix": one.name, "address": address(port), **chains, **one.listener}
 
 
@@ -284,20 +285,42 @@ class Bench:
         self.folder, self.programs, self.nowhere = folder, programs, Nowhere()
         self.admin, *ports = ports
         self.places, self.names = {}, {}
-        listeners, clusters = [], []
+        # Cases whose configuration is refused, with the reason.
+        self.refused = {}
+        parts = {}
         for one, port in zip(chosen, ports):
             servers = {name: Server(script) for name, script in one.servers.items()}
             known = {**programs.ports, **self.nowhere.ports, **{name: server.port for name, server in servers.items()}}
-            listeners.append(listener(one, port, folder))
+            clusters = []
             for end, endpoints in one.clusters.items():
                 clusters.append(cluster(one.name + end, [known[name] for name in endpoints], one.cluster))
                 self.names.update({known[name]: name for name in endpoints})
+            parts[one.name] = ([listener(one, port, folder, programs)], clusters)
             self.places[one.name] = At(one, port, servers, self)
             self.names[port] = "listener"
-        path = folder / "bootstrap.json"
-        path.write_text(json.dumps({"admin": {"address": address(self.admin)}, "static_resources": {"listeners": listeners, "clusters": clusters}}, indent=1))
+        if self.refuses(command, parts.values()):
+            for name, part in parts.items():
+                if reason := self.refuses(command, [part]):
+                    self.refused[name] = reason
+                    del self.places[name]
+        path = self.write(part for name, part in parts.items() if name not in self.refused)
         self.process = stack.enter_context(rig.Process([*command, "-c", path], ready_port=self.admin))
         rig.wait_for(self.listens, "every listener")
+
+    def write(self, parts):
+        path = self.folder / "bootstrap.json"
+        every = {"listeners": [], "clusters": []}
+        for listeners, clusters in parts:
+            every["listeners"] += listeners
+            every["clusters"] += clusters
+        path.write_text(json.dumps({"admin": {"address": address(self.admin)}, "static_resources": every}, indent=1))
+        return path
+
+    def refuses(self, command, parts):
+        """Why a proxy does not take this configuration, in its words; nothing if it does."""
+        argv = [str(part) for part in [*command, "-c", self.write(parts), "--mode", "validate"]]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        return (done.stdout + done.stderr).strip()[-600:] or f"ended with {done.returncode}" if done.returncode else ""
 
     def listens(self):
         self.process.check()
@@ -313,6 +336,8 @@ class Bench:
 
     def run(self, one):
         """The facts of a case."""
+        if one.name in self.refused:
+            return {"refused": self.refused[one.name]}
         at = self.places[one.name]
         try:
             facts = {key: str(value) for key, value in one.perform(at).items()}

@@ -291,6 +291,17 @@ def close_client_after_upload(at):
     return {"server": at.one.said()}
 
 
+@case("reset-at-once-by-many", proxy={"access_log": []}, uncounted="(?<!_active)$")
+def reset_at_once_by_many(at):
+    """Some are gone before they are accepted, some while the endpoint is connected: nothing of them stays."""
+    for _ in range(200):
+        reset(at.connect())
+    at.await_stat(f"cluster.{at.name}.upstream_cx_active", 0)
+    with at.connect() as client:
+        ask(client)
+    return {}
+
+
 # --- no endpoint
 
 

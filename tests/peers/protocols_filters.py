@@ -8,7 +8,7 @@ import ssl
 import time
 
 import rig
-from protocols_case import case, ended, read, send, tcp_proxy, told, typed
+from protocols_case import case, describe, ended, read, send, tcp_proxy, told, typed
 from protocols_programs import WHO_ENDS
 from protocols_servers import tool
 
@@ -218,7 +218,7 @@ def sni_cluster_in_pieces(at):
 CHAINS = {"a": ["a.example"], "b": ["b.example", "*.b.example"]}
 
 
-def by_name(name, folder):
+def by_name(name, folder, programs):
     chains = [
         {"name": key, "filter_chain_match": {"transport_protocol": "tls", "server_names": names}, "filters": [tcp_proxy(name, folder, cluster=f"{name}-{key}")]}
         for key, names in CHAINS.items()
@@ -226,8 +226,8 @@ def by_name(name, folder):
     return {**INSPECTOR, "filter_chains": chains, "default_filter_chain": {"name": "default", "filters": [tcp_proxy(name, folder, cluster=f"{name}-default")]}}
 
 
-def without_default(name, folder):
-    return {key: value for key, value in by_name(name, folder).items() if key != "default_filter_chain"}
+def without_default(name, folder, programs):
+    return {key: value for key, value in by_name(name, folder, programs).items() if key != "default_filter_chain"}
 
 
 TLS_CLUSTERS = {"-a": ["tls-a"], "-b": ["tls-b"], "-default": ["tls-default"]}
@@ -265,3 +265,81 @@ def tls_by_name_without_default(at):
         send(client, b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
         facts["no TLS"] = told(read(client))
     return facts
+
+
+# --- TLS at one side of the proxy
+
+
+def terminating(name, folder, programs):
+    keys = programs.folder / "tls-a"
+    certificate = {"certificate_chain": {"filename": str(keys / "certificate")}, "private_key": {"filename": str(keys / "key")}}
+    socket_ = typed("tls", "transport_sockets.tls.v3.DownstreamTlsContext", common_tls_context={"tls_certificates": [certificate]})
+    return {"filter_chains": [{"transport_socket": socket_, "filters": [tcp_proxy(name, folder)]}]}
+
+
+def whole(connection):
+    """Echoes one message, then tells how the rest ends."""
+    data, end = read(connection, len(MESSAGE))
+    connection.sendall(data)
+    return f"{describe(data)}, {end}; {told(read(connection))}"
+
+
+MESSAGE = bytes(range(256)) * 2000
+
+
+def tls_client(at):
+    context = ssl.create_default_context(cafile=at.programs.folder / "tls-a" / "certificate")
+    client = context.wrap_socket(at.connect(), server_hostname="a.example", suppress_ragged_eofs=False)
+    client.sendall(MESSAGE)
+    got = b""
+    while len(got) < len(MESSAGE):
+        got += client.recv(1 << 16)
+    return client, got
+
+
+# The second cluster is there for its endpoint's certificate.
+@case("tls-terminated", servers={"one": whole}, clusters={"": ["one"], "-keys": ["tls-a"]}, chains=terminating)
+def tls_terminated(at):
+    """An announced end passes on as an end, and is answered by one."""
+    client, got = tls_client(at)
+    with client.unwrap() as below:
+        end = told(read(below))
+    return {"client": describe(got), "below": end, "server": at.one.said()}
+
+
+@case("tls-terminated-cut", servers={"one": whole}, clusters={"": ["one"], "-keys": ["tls-a"]}, chains=terminating)
+def tls_terminated_cut(at):
+    """An end of TCP that TLS did not announce."""
+    client, got = tls_client(at)
+    client.shutdown(socket.SHUT_WR)
+    client.close()
+    return {"client": describe(got), "server": at.one.said()}
+
+
+ORIGINATING = {"transport_socket": typed("tls", "transport_sockets.tls.v3.UpstreamTlsContext", sni="a.example")}
+
+
+@case("tls-originated", servers={}, clusters={"": ["tls-a"]}, cluster=ORIGINATING, loose=True)
+def tls_originated(at):
+    """A client without TLS at a server that wants it."""
+    with at.connect() as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        data, end = read(client)
+    return {"client": f"{'answered' if data.startswith(b'HTTP/1.0 200 ok') else describe(data)}, then {end}"}
+
+
+@case("tls-originated-refused", clusters={"": ["one"]}, servers={"one": lambda connection: read(connection, 5)[1]}, cluster=ORIGINATING)
+def tls_originated_refused(at):
+    """An endpoint that ends the handshake."""
+    with at.connect() as client:
+        got = read(client)
+    return {"client": told(got), "server": at.one.said()}
+
+
+@case("tls-inspector", servers={}, clusters={}, proxy=None, filters=direct("end"), listener=INSPECTOR, alone=True)
+def tls_inspector(at):
+    """Its counters, after those of all other cases, and a client that says something else."""
+    with at.connect() as client:
+        send(client, b"GET / HTTP/1.1\r\n\r\n")
+        read(client)
+    return {name: value for name, value in at.bench.stats().items() if name.startswith("tls_inspector.") and value}
