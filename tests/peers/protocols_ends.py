@@ -348,7 +348,7 @@ def connect_timeout_attempts(at):
 
 @case("gone-while-connecting", clusters={"": ["silent"]}, cluster={"connect_timeout": "1s"})
 def gone_while_connecting(at):
-    with at.connect() as client:
+    with at.connect():
         at.await_stat(f"cluster.{at.name}.upstream_cx_active", 1)
     return {}
 

@@ -15,20 +15,34 @@ BULK_BYTES = 256 << 20
 HELD_BYTES = 64 << 20
 # Buffers of the proxy (1 MiB a side by default), and what the allocator keeps.
 RSS_MB_MAX = 12
+PART_BYTES = 1 << 16
 BLOCK = random.Random(1).randbytes(1 << 20)
-HELD_DIGEST = hashlib.sha256(BLOCK[: 1 << 16] * (HELD_BYTES >> 16)).hexdigest()[:16]
+
+
+def part_at(position, block=BLOCK):
+    """What is sent from there: no two parts are alike, so that none can stand in another's place."""
+    start = position // PART_BYTES * 7919 % (len(block) - PART_BYTES)
+    return memoryview(block)[start : start + PART_BYTES]
+
+
+def digest_of(count):
+    digest = hashlib.sha256()
+    for position in range(0, count, PART_BYTES):
+        digest.update(part_at(position))
+    return digest.hexdigest()[:16]
+
+
+HELD_DIGEST = digest_of(HELD_BYTES)
 
 
 def pour(connection, count, block=BLOCK):
     """Sends so many bytes and the end; their digest."""
     digest = hashlib.sha256()
     connection.settimeout(60)
-    left = count
-    while left:
-        part = memoryview(block)[:left]
+    for position in range(0, count, PART_BYTES):
+        part = part_at(position, block)
         connection.sendall(part)
         digest.update(part)
-        left -= len(part)
     connection.shutdown(socket.SHUT_WR)
     return digest.hexdigest()[:16]
 
@@ -70,22 +84,22 @@ def bulk_both_ways(at):
 
 def blocked(progress):
     """Waits until a sender makes no more progress; how much it had sent."""
-    before = -1
+    seen, still = -1, 0
     until = time.monotonic() + HELD_S
-    while before != progress[0] or before == 0:
-        before = progress[0]
+    while still < 2:
+        still = still + 1 if progress[0] == seen and seen > 0 else 0
+        seen = progress[0]
         if time.monotonic() > until:
             raise rig.Failed("a sender neither ends nor is held back")
         time.sleep(QUIET_S)
-    return before
+    return seen
 
 
 def pour_counted(connection, progress):
     connection.settimeout(60)
     while progress[0] < HELD_BYTES:
-        part = memoryview(BLOCK)[: 1 << 16]
-        connection.sendall(part)
-        progress[0] += len(part)
+        connection.sendall(part_at(progress[0]))
+        progress[0] += PART_BYTES
     connection.shutdown(socket.SHUT_WR)
 
 
@@ -96,9 +110,6 @@ def held_facts(at, before, sent):
         "sender": "held back" if sent < HELD_BYTES // 2 else f"sent {sent >> 20} MiB",
         "memory": "bounded" if grown < RSS_MB_MAX else f"{grown:.1f} MB more",
     }
-
-
-DIGEST = hashlib.sha256(bytes(BLOCK[: 1 << 16]) * (HELD_BYTES >> 16)).hexdigest()[:16]
 
 
 class Held:
@@ -173,7 +184,7 @@ def client_gone_before_all_is_sent(at):
     at.one.script.go.set()
     count = int(at.one.said()[0].split()[0])
     # The last piece may have been sent in part.
-    whole = progress[0] <= count < progress[0] + (1 << 16)
+    whole = progress[0] <= count < progress[0] + PART_BYTES
     return {"server": "all of it" if whole else f"{count} of {progress[0]}"}
 
 
