@@ -16,6 +16,7 @@ import pathlib
 import tempfile
 
 import differential
+import protocols_bench
 import protocols_case
 import protocols_ends  # noqa: F401 (adds its cases)
 import protocols_filters  # noqa: F401 (adds its cases)
@@ -30,7 +31,7 @@ AT_ONCE = 8  # cases of one proxy; most of them wait
 def run_small(command, chosen, programs, ports, stack):
     """A proxy, and the facts of all cases that may run side by side: most of them wait."""
     folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    bench = protocols_case.Bench(command, chosen, programs, ports, folder, stack)
+    bench = protocols_bench.Bench(command, chosen, programs, ports, folder, stack)
     small = [one for one in chosen if not one.alone]
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         return bench, dict(zip([one.name for one in small], pool.map(bench.run, small)))
