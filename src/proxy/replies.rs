@@ -67,20 +67,19 @@ pub(super) fn spawn(
                 return;
             }
         }
-        if let Some(asked) = asked {
+        // What is sent without a look at the client's first byte is sent to everybody, as in Envoy.
+        if let Some(asked) = asked.filter(|_| matches!(answer, Answer::Echo)) {
             let tls = transport.tls().map(|stream| TlsFacts::of(stream, false));
-            if matches!(answer, Answer::Echo) {
-                // The first byte, or the client's end.
-                poll_fn(|_| match transport.poll_recv() {
-                    Poll::Ready(Ok(Some(chunk))) => {
-                        transport.unread(chunk);
-                        Poll::Ready(())
-                    }
-                    Poll::Ready(Ok(None) | Err(_)) => Poll::Ready(()),
-                    Poll::Pending => Poll::Pending,
-                })
-                .await;
-            }
+            // The first byte, or the client's end.
+            poll_fn(|_| match transport.poll_recv() {
+                Poll::Ready(Ok(Some(chunk))) => {
+                    transport.unread(chunk);
+                    Poll::Ready(())
+                }
+                Poll::Ready(Ok(None) | Err(_)) => Poll::Ready(()),
+                Poll::Pending => Poll::Pending,
+            })
+            .await;
             if let Err(denied) = asked.decide(tls.as_ref()) {
                 return access::deny(context, &transport, &timer, denied.delay).await;
             }

@@ -155,7 +155,13 @@ pub(super) fn spawn(
                 record::ended(connection, &upstream, &ended);
                 relay::close(connection, upstream, &ended).await;
             }
-            Err(failure) => record::failed(connection, &failure),
+            Err(failure) => {
+                record::failed(connection, &failure);
+                if connection.channel.has_unread() {
+                    // As a close does that leaves something unread in the kernel.
+                    connection.channel.set_reset_on_close();
+                }
+            }
         }
     };
     debug_assert!(

@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use super::{TcpConnection, record};
 use crate::base::clock::Now;
+use crate::base::limits;
 use crate::cluster::pool::UpstreamConnection;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Head;
@@ -173,7 +174,8 @@ pub(super) async fn close(connection: &TcpConnection, mut upstream: UpstreamConn
 async fn flush(connection: &TcpConnection, upstream: &UpstreamConnection, last: Last) {
     let TcpConnection { context, chain, channel: downstream, timer, .. } = connection;
     let endpoint = upstream.channel();
-    let waits = last == Last::Downstream && endpoint.queued() > 0;
+    // What a socket takes at once is not waited for: sends here are on their way for a moment, even so.
+    let waits = last == Last::Downstream && endpoint.queued() > limits::LARGE_CHUNK_BYTES;
     if waits {
         chain.stats.inc(TcpStat::UpstreamFlushTotal);
     }
