@@ -15,7 +15,7 @@ use crate::buffer::ChunkQueue;
 use crate::cluster::pool::UpstreamConnection;
 use crate::filter::chain::{FilterChain, Passed, StreamFilters};
 use crate::filter::http::{Arrival, Context, Direction, FilterReply};
-use crate::filter::rbac::Facts;
+use crate::filter::rbac::{Facts, of_socket};
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::{Head, Version};
 use crate::protocol::http::headers;
@@ -49,11 +49,15 @@ pub(super) fn decode_head(
     let StreamInfo { dynamic_metadata, response_code_details, .. } = info;
     let mut arrival = Arrival {
         connection: Facts {
-            peer: Some(connection.remote.ip()),
-            direct_remote: info.downstream_direct_remote_address.ip(),
-            remote: info.downstream_remote_address.ip(),
+            peer: Some(of_socket(connection.remote.ip())),
+            direct_remote: info.downstream_direct_remote_address.ip().map(of_socket),
+            // What a header says is taken by its word.
+            remote: info
+                .downstream_remote_address
+                .ip()
+                .map(|address| if address == connection.remote.ip() { of_socket(address) } else { address }),
             local: match info.downstream_local_address {
-                StreamAddress::Ip(address) => Some(address),
+                StreamAddress::Ip(address) => Some((of_socket(address.ip()), address.port()).into()),
                 StreamAddress::None | StreamAddress::Pipe(_) => None,
             },
             server_name: &info.requested_server_name,

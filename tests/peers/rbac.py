@@ -204,7 +204,7 @@ def per_route(options):
 
 
 def bootstrap(generator, count, ports, folder, log):
-    plain, tls, upstream, admin = ports
+    plain, tls, dual, upstream, admin = ports
     routes = []
     for number in range(count):
         overrides = {FILTER: per_route(generator.options(number) if generator.random.random() < 0.98 else None)}
@@ -245,11 +245,12 @@ def bootstrap(generator, count, ports, folder, log):
     inspector = {"name": "inspector", "typed_config": {"@type": PREFIX + "filters.listener.tls_inspector.v3.TlsInspector"}}
 
     def address(host, port):
-        return {"socket_address": {"address": host, "port_value": port}}
+        families = {"ipv4_compat": True} if host == "::" else {}
+        return {"socket_address": {"address": host, "port_value": port, **families}}
 
-    def listener(name, port, config, socket_of_transport, filters):
+    def listener(name, port, config, socket_of_transport, filters, host="0.0.0.0"):
         chain = {"filters": [{"name": "hcm", "typed_config": config}], **socket_of_transport}
-        return {"name": name, "address": address("0.0.0.0", port), "listener_filters": filters, "filter_chains": [chain]}
+        return {"name": name, "address": address(host, port), "listener_filters": filters, "filter_chains": [chain]}
 
     return {
         "admin": {"address": address("127.0.0.1", admin)},
@@ -257,6 +258,7 @@ def bootstrap(generator, count, ports, folder, log):
             "listeners": [
                 listener("plain", plain, {**manager, "use_remote_address": False}, {}, []),
                 listener("tls", tls, {**manager, "use_remote_address": True}, {"transport_socket": {"name": "tls", "typed_config": context}}, [inspector]),
+                listener("dual", dual, {**manager, "use_remote_address": True}, {}, [], host="::"),
                 listener("upstream", upstream, echo, {}, []),
             ],
             "clusters": [{"name": "upstream", "load_assignment": {"cluster_name": "upstream", "endpoints": [
@@ -292,7 +294,7 @@ class Client:
 
     def connect(self, way):
         source, certificate, name = way
-        port = self.ports[0] if certificate is None else self.ports[1]
+        port = self.ports[1] if certificate else self.ports[2 if name == "dual" else 0]
         sock = socket.create_connection(("127.0.0.1", port), rig.DEADLINE_S, source_address=(source, 0))
         if certificate is not None:
             context = ssl.create_default_context(cafile=self.folder / "ca.pem")
@@ -350,12 +352,12 @@ def main():
     with tempfile.TemporaryDirectory(prefix="rbac-") as name:
         folder = pathlib.Path(name)
         make_certificates(folder)
-        ports = rig.free_ports(4)
-        generator = Generator(arguments.seed, ports[:2])
+        ports = rig.free_ports(5)
+        generator = Generator(arguments.seed, ports[:3])
         log = folder / "access.log"
         config = bootstrap(generator, arguments.policies, ports, folder, log)
         (folder / "bootstrap.json").write_text(json.dumps(config))
-        ways = [(source, None, None) for source in SOURCES] + [
+        ways = [(source, None, name) for source in SOURCES for name in (None, "dual")] + [
             (source, certificate, server) for source in SOURCES[:2] for certificate in CERTIFICATES for server in NAMES]
         cases = []
         for number in range(arguments.policies):

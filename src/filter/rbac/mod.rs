@@ -46,14 +46,20 @@ impl<'a> Facts<'a> {
     /// Of a connection that asks for itself.
     pub fn of_connection(info: &'a ConnectionInfo, tls: Option<&'a TlsFacts>) -> Self {
         Self {
-            peer: Some(info.remote.ip()),
-            direct_remote: Some(info.direct_remote.ip()),
-            remote: Some(info.remote.ip()),
-            local: Some(info.local),
+            peer: Some(of_socket(info.remote.ip())),
+            direct_remote: Some(of_socket(info.direct_remote.ip())),
+            remote: Some(of_socket(info.remote.ip())),
+            local: Some((of_socket(info.local.ip()), info.local.port()).into()),
             server_name: info.server_name.as_deref().unwrap_or_default(),
             tls,
             request: None,
             metadata: None,
         }
     }
+}
+
+/// A socket's address as rules see it: through a listener of both families IPv4 comes as IPv6, and ranges of IPv4 are to
+/// contain it, as in Envoy.
+pub fn of_socket(address: IpAddr) -> IpAddr {
+    address.to_canonical()
 }

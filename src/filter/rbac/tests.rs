@@ -240,6 +240,22 @@ fn action_says_what_a_match_means_and_the_first_policy_by_name_counts() {
 }
 
 #[test]
+fn ipv4_through_a_listener_of_both_families_lies_in_ranges_of_ipv4() {
+    let mapped = |last: u16| SocketAddr::from(([0, 0, 0, 0, 0, 0xffff, 0xc000, 0x200 + last], 1));
+    let info = ConnectionInfo::new(mapped(9), mapped(5));
+    let facts = Facts::of_connection(&info, None);
+    for rule in [
+        Rule::SourceIp(range("192.0.2.9/32")),
+        Rule::DirectRemoteIp(range("192.0.2.9/32")),
+        Rule::RemoteIp(range("192.0.2.9/32")),
+        Rule::DestinationIp(range("192.0.2.5/32")),
+    ] {
+        assert!(met(&rule, &facts), "{rule:?}");
+    }
+    assert!(!met(&Rule::RemoteIp(range("::/0")), &facts));
+}
+
+#[test]
 fn connection_is_decided_by_its_addresses_and_counted() {
     let remote: SocketAddr = ([192, 0, 2, 9], 40_000).into();
     let mut info = ConnectionInfo::new(remote, ([203, 0, 113, 5], 8443).into());
