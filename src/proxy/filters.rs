@@ -47,6 +47,7 @@ pub(super) fn decode_head(
     chain.begin(levels, &stream.request, &mut stream.filters);
     let Stream { info, filters, request: head, .. } = stream;
     let StreamInfo { dynamic_metadata, response_code_details, .. } = info;
+    let inspected = connection.inspected.as_deref();
     let mut arrival = Arrival {
         connection: Facts {
             peer: Some(of_socket(connection.remote.ip())),
@@ -60,7 +61,8 @@ pub(super) fn decode_head(
                 StreamAddress::Ip(address) => Some((of_socket(address.ip()), address.port()).into()),
                 StreamAddress::None | StreamAddress::Pipe(_) => None,
             },
-            server_name: &info.requested_server_name,
+            // Envoy knows it where a listener filter has looked, and nowhere else.
+            server_name: inspected.and_then(|known| known.server_name.as_deref()).unwrap_or_default(),
             tls: info.downstream_tls.as_deref(),
             request: None,
             metadata: None,

@@ -241,7 +241,7 @@ fn action_says_what_a_match_means_and_the_first_policy_by_name_counts() {
 
 #[test]
 fn ipv4_through_a_listener_of_both_families_lies_in_ranges_of_ipv4() {
-    let mapped = |last| SocketAddr::from(([0, 0, 0, 0, 0, 0xffff, 0xc000, 0x200u16 + last], 1));
+    let mapped = |last: u16| SocketAddr::from(([0, 0, 0, 0, 0, 0xffff, 0xc000, 0x200 + last], 1));
     let info = ConnectionInfo::new(mapped(9), mapped(5));
     let facts = Facts::of_connection(&info, None);
     for rule in [

@@ -53,7 +53,6 @@ pub(super) fn per_route(at: &At<'_>, message: pb::http_rbac::RBACPerRoute) -> Ht
 }
 
 /// The network filter's options.
-#[allow(dead_code, reason = "network filters ask for it")]
 pub(super) fn network(at: &At<'_>, message: pb::network_rbac::RBAC) -> Option<NetworkRbac> {
     use pb::network_rbac::RBACEnforcementType as Wire;
     classify!(at, message => pb::network_rbac::RBAC {
