@@ -468,8 +468,8 @@ impl fmt::Debug for TlsStream {
 /// 7301 section 3.2 would have the handshake fail, and clients that offer more than they need would not come in.
 fn for_protocols(config: &Arc<ServerConfig>, offered: &[Box<[u8]>]) -> Arc<ServerConfig> {
     let ours = &config.alpn_protocols;
-    let is_ours = |protocol: &Box<[u8]>| ours.iter().any(|known| **known == **protocol);
-    if ours.is_empty() || offered.is_empty() || offered.iter().any(is_ours) {
+    let is_ours = |protocol: &[u8]| ours.iter().any(|known| **known == *protocol);
+    if ours.is_empty() || offered.is_empty() || offered.iter().any(|protocol| is_ours(protocol)) {
         return Arc::clone(config);
     }
     let mut config = ServerConfig::clone(config);
