@@ -31,6 +31,7 @@ mod rbac;
 mod restart;
 mod smuggling;
 mod soak;
+mod tcp;
 mod timeouts;
 mod tls;
 mod tls_names;
