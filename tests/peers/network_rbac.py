@@ -145,7 +145,7 @@ class Rules(Generator):
             "no policies": lambda: rules["rules"].update(policies={}), "no rules": lambda: rules.pop("rules"), "empty rules": lambda: rules.update(rules={}),
             "no stat_prefix": lambda: rules.pop("stat_prefix"), "an action that is none": lambda: rules["rules"].update(action="REFUSE"),
             "an action by number": lambda: rules["rules"].update(action=self.rng.choice([0, 1, 2, 3])),
-            "an enforcement by number": lambda: rules.update(enforcement_type=self.rng.choice([0, 1, 2])),
+            "an enforcement by number": lambda: rules.update(enforcement_type=self.rng.choice([0, 1])),
             "a nameless policy": lambda: rules["rules"]["policies"].update({"": copy.deepcopy(policy)}),
             "shadow rules with an oddity": lambda: rules.update(shadow_rules={"policies": {"a": {"permissions": [{"any": True}]}}}),
             "a header in shadow rules": lambda: rules.update(shadow_rules={"policies": {"a": {**policy, "permissions": [header]}}}),

@@ -107,11 +107,14 @@ impl Rbac {
         head: &Head,
     ) -> Result<(), FilterReply> {
         let Options { rules, shadow } = options.unwrap_or(&self.options);
-        if let Some(part) = shadow {
-            part.ask(RbacPart::Shadow, arrival, place, head);
+        // What either says is noted once both have been asked: neither hears of the other, as in Envoy.
+        let shadow = shadow.as_ref().map(|part| (part, part.ask(RbacPart::Shadow, arrival, place, head)));
+        let enforced = rules.as_ref().map(|part| (part, part.ask(RbacPart::Enforced, arrival, place, head)));
+        for (part, decision) in shadow.iter().chain(&enforced) {
+            part.note(decision, arrival.metadata);
         }
-        match rules.as_ref().map(|part| part.ask(RbacPart::Enforced, arrival, place, head)) {
-            Some(decision) if !decision.allowed => {
+        match enforced {
+            Some((_, decision)) if !decision.allowed => {
                 set_text(arrival.details, decision.details);
                 Err(DENIED)
             }
@@ -149,21 +152,20 @@ impl Options {
 }
 
 impl Part {
-    /// Asks the rules, counts what they say and notes it.
+    /// Asks the rules and counts what they say. Whether the request is to be logged is noted at once.
     fn ask(&self, part: RbacPart, arrival: &mut Arrival<'_>, place: usize, head: &Head) -> Decision<'_> {
         let facts = Facts { request: Some(head), metadata: Some(&*arrival.metadata), ..arrival.connection };
         let decision = self.engine.decide(&facts, arrival.matching);
         if let Some(counters) = arrival.counters.of(place) {
             counters.count(part, &decision);
         }
-        self.note(part, &decision, arrival.metadata);
+        if let Some(hint) = decision.log_hint.filter(|_| part == RbacPart::Enforced) {
+            arrival.metadata.set(COMMON_NAMESPACE, LOG_HINT, MetadataValue::Bool(hint));
+        }
         decision
     }
 
-    fn note(&self, part: RbacPart, decision: &Decision<'_>, metadata: &mut DynamicMetadata) {
-        if let Some(hint) = decision.log_hint.filter(|_| part == RbacPart::Enforced) {
-            metadata.set(COMMON_NAMESPACE, LOG_HINT, MetadataValue::Bool(hint));
-        }
+    fn note(&self, decision: &Decision<'_>, metadata: &mut DynamicMetadata) {
         if let Some(policy) = decision.policy {
             metadata.set(NAMESPACE, &self.policy_key, MetadataValue::Text(policy));
         }
