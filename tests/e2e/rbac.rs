@@ -24,6 +24,20 @@ fn per_route(prefix: &str, options: &str) -> String {
 }
 
 on_each_backend! {
+    /// What shadow rules say was noted before the enforced ones were asked, so that these could go by it; Envoy's cannot.
+    fn rules_do_not_hear_what_the_shadow_rules_of_their_filter_said(io) {
+        let upstream = Upstream::echo();
+        let heard = "permissions: [{any: true}], principals: [{metadata: {filter: envoy.filters.http.rbac, \
+            path: [{key: shadow_engine_result}], value: {present_match: true}}}]";
+        let own = format!(
+            "shadow_rules: {{action: DENY, policies: {{{}}}}}, rules: {{policies: {{heard: {{{heard}}}}}}}",
+            policy("all", "/")
+        );
+        let proxy = Proxy::start(io, &Config::to(upstream.port).filter("rbac", "RBAC", &own));
+        assert_eq!(proxy.connect().get("/").status(), 403);
+        proxy.end();
+    }
+
     fn rules_of_the_chain_and_of_routes_decide_and_tell_why(io) {
         let upstream = Upstream::echo();
         let folder = crate::harness::TempFolder::new();
