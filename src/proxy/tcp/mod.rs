@@ -8,6 +8,7 @@ mod relay;
 
 use std::cell::{OnceCell, RefCell};
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -57,8 +58,13 @@ pub(super) struct TcpConnection {
     channel: Channel,
     /// One timer for all its deadlines.
     timer: Timer,
-    /// Boxed: what a connection without a handshake or listener filters needs of it is little.
-    info: Box<ConnectionInfo>,
+    remote: SocketAddr,
+    local: SocketAddr,
+    /// What listener filters have found; `None`: nothing, or there are none.
+    inspected: Option<Box<ConnectionInfo>>,
+    /// The endpoint's connection, once there is one. Here and not in the task: what is moved about in a future lies there
+    /// twice.
+    upstream: OnceCell<UpstreamConnection>,
     /// What its handshake agreed on; `None`: plain text.
     tls: Option<Rc<TlsFacts>>,
     id: u64,
@@ -71,7 +77,7 @@ pub(super) struct TcpConnection {
 }
 
 /// Most bytes that a relayed connection's task may take.
-const TASK_BYTES_MAX: usize = 960;
+const TASK_BYTES_MAX: usize = 800;
 
 impl TcpChain {
     /// The chain of a TCP proxy.
@@ -126,7 +132,10 @@ pub(super) fn spawn(
         listener,
         chain,
         channel: stream.into(),
-        info: Box::new(info),
+        remote: info.remote,
+        local: info.local,
+        inspected: info.is_inspected().then(|| Box::new(info)),
+        upstream: OnceCell::new(),
         tls: None,
         admitted,
     };
@@ -139,29 +148,18 @@ pub(super) fn spawn(
             let Ok(facts) = shake_hands(&connection, tls).await else { return };
             connection.tls = Some(Rc::new(facts));
         }
-        let connection = &connection;
-        record::begun(connection);
-        match reach(connection).await {
-            Ok(upstream) => {
-                record::connected(connection, &upstream);
-                let ended = match relay::admit(connection, &upstream).await {
-                    Ok(()) => relay::relay(connection, &upstream).await,
-                    Err(Refused::Denied(denied)) => {
-                        record::denied(connection, &upstream, denied.details);
-                        return deny(connection, denied.delay).await;
-                    }
-                    Err(Refused::Over(why)) => Ended { why, received: 0, sent: 0 },
-                };
-                record::ended(connection, &upstream, &ended);
-                relay::close(connection, upstream, &ended).await;
-            }
-            Err(failure) => {
-                record::failed(connection, &failure);
-                if connection.channel.has_unread() {
-                    // As a close does that leaves something unread in the kernel.
-                    connection.channel.set_reset_on_close();
-                }
-            }
+        record::begun(&connection);
+        reach(&connection).await;
+        let Some(upstream) = connection.upstream.get() else { return };
+        record::connected(&connection, upstream);
+        if connection.admitted.asked.is_some() && !admit(&connection).await {
+            return;
+        }
+        let ended = relay::relay(&connection, upstream).await;
+        if finish(&connection, ended).await
+            && let Some(upstream) = connection.upstream.get_mut()
+        {
+            upstream.set_closed_by_peer();
         }
     };
     debug_assert!(
@@ -188,16 +186,6 @@ async fn stop(connection: &TcpConnection, stopped: Stopped) {
         channel.set_reset_on_close();
     }
     record::failed(connection, &Failure::stopped(stopped.flag));
-}
-
-/// Ends a connection whose access is denied, in recycled memory.
-fn deny(connection: &TcpConnection, delay: Option<Duration>) -> Recycled<impl Future<Output = ()>> {
-    let TcpConnection { context, channel, timer, .. } = connection;
-    context.runtime.recycled(async move {
-        if let Some(transport) = channel.connection() {
-            access::deny(context, transport, timer, delay).await;
-        }
-    })
 }
 
 /// How long a connection may last, drawn for each. Source: Envoy
@@ -227,13 +215,56 @@ fn shake_hands(
     })
 }
 
-/// Finds an endpoint, in recycled memory: a relayed connection keeps nothing of it.
-fn reach(connection: &TcpConnection) -> Recycled<impl Future<Output = Result<UpstreamConnection, Failure>>> {
+/// Finds an endpoint, in recycled memory: a relayed connection keeps nothing of it. Without one it is over.
+fn reach(connection: &TcpConnection) -> Recycled<impl Future<Output = ()>> {
     connection.context.runtime.recycled(async move {
-        if connection.chain.config.waits_for_data {
-            wait_for_data(connection).await?;
+        let waited =
+            if connection.chain.config.waits_for_data { wait_for_data(connection).await } else { Ok(()) };
+        let reached = match waited {
+            Ok(()) => connect::connect(connection).await,
+            Err(failure) => Err(failure),
+        };
+        match reached {
+            Ok(upstream) => drop(connection.upstream.set(upstream)),
+            Err(failure) => {
+                record::failed(connection, &failure);
+                if connection.channel.has_unread() {
+                    // As a close does that leaves something unread in the kernel.
+                    connection.channel.set_reset_on_close();
+                }
+            }
         }
-        connect::connect(connection).await
+    })
+}
+
+/// Asks whether a connection may go on, in recycled memory; if not, it is over.
+fn admit(connection: &TcpConnection) -> Recycled<impl Future<Output = bool>> {
+    let TcpConnection { context, channel, timer, upstream, .. } = connection;
+    context.runtime.recycled(async move {
+        let Some(upstream) = upstream.get() else { return false };
+        match relay::admit(connection, upstream).await {
+            Ok(()) => true,
+            Err(Refused::Denied(denied)) => {
+                record::denied(connection, upstream, denied.details);
+                if let Some(transport) = channel.connection() {
+                    access::deny(context, transport, timer, denied.delay).await;
+                }
+                false
+            }
+            Err(Refused::Over(why)) => {
+                record::ended(connection, upstream, &Ended { why, received: 0, sent: 0 });
+                false
+            }
+        }
+    })
+}
+
+/// Records a relay and ends both connections, in recycled memory; whether the endpoint has ended its own.
+fn finish(connection: &TcpConnection, ended: Ended) -> Recycled<impl Future<Output = bool>> {
+    connection.context.runtime.recycled(async move {
+        let Some(upstream) = connection.upstream.get() else { return false };
+        record::ended(connection, upstream, &ended);
+        relay::close(connection, upstream, &ended).await
     })
 }
 
@@ -276,14 +307,16 @@ impl TcpConnection {
 
     /// What its connection to an endpoint may say of it.
     fn proxied(&self) -> ProxiedClient<'_> {
-        let ConnectionInfo { remote, local, proxy_protocol, original_source, .. } = &*self.info;
-        let tlvs = proxy_protocol.as_ref().map_or(&[][..], |header| &header.tlvs);
-        ProxiedClient { ends: [*remote, *local], tlvs, source: *original_source }
+        let inspected = self.inspected.as_ref();
+        let header = inspected.and_then(|known| known.proxy_protocol.as_deref());
+        let tlvs = header.map_or(&[][..], |header| &header.tlvs);
+        let source = inspected.and_then(|known| known.original_source);
+        ProxiedClient { ends: [self.remote, self.local], tlvs, source }
     }
 
     /// The server that the client's TLS asks for, as a listener filter has found.
     fn server_name(&self) -> Option<&str> {
-        self.info.server_name.as_deref()
+        self.inspected.as_ref()?.server_name.as_deref()
     }
 }
 

@@ -122,13 +122,16 @@ fn write(connection: &TcpConnection, log_type: AccessLogType, fill: impl FnOnce(
 }
 
 fn set_downstream(info: &mut StreamInfo, connection: &TcpConnection, chain: &TcpChain) {
-    let TcpConnection { listener, info: known, tls, id, opened, opened_unix_ns, .. } = connection;
+    let TcpConnection { listener, remote, local, inspected, tls, id, opened, opened_unix_ns, .. } =
+        connection;
+    let direct =
+        inspected.as_ref().map_or((*remote, *local), |known| (known.direct_remote, known.direct_local));
     (info.start_time_unix_ns, info.start_ns) = (*opened_unix_ns, opened.0);
     info.connection_id = *id;
-    info.downstream_remote_address = known.remote.into();
-    info.downstream_direct_remote_address = known.direct_remote.into();
-    info.downstream_local_address = known.local.into();
-    info.downstream_direct_local_address = known.direct_local.into();
+    info.downstream_remote_address = (*remote).into();
+    info.downstream_direct_remote_address = direct.0.into();
+    info.downstream_local_address = (*local).into();
+    info.downstream_direct_local_address = direct.1.into();
     set_text(&mut info.listener_name, &listener.config.name);
     set_text(&mut info.filter_chain_name, &chain.name);
     set_text(&mut info.requested_server_name, connection.server_name().unwrap_or_default());

@@ -147,26 +147,26 @@ pub(super) fn admit(
     })
 }
 
-/// Ends both connections: in order where both sides have finished, else as one side has, or at once.
-pub(super) async fn close(connection: &TcpConnection, mut upstream: UpstreamConnection, ended: &Ended) {
+/// Ends both connections: in order where both sides have finished, else as one side has, or at once. Whether the endpoint
+/// has ended its own.
+pub(super) async fn close(connection: &TcpConnection, upstream: &UpstreamConnection, ended: &Ended) -> bool {
     match ended.why {
         Why::Finished { last } => {
-            flush(connection, &upstream, last).await;
-            if last == Last::Upstream {
-                upstream.set_closed_by_peer();
-            }
+            flush(connection, upstream, last).await;
+            last == Last::Upstream
         }
         Why::DownstreamReset => {
             // What is there goes before the break, as far as it is taken.
             upstream.channel().flush();
             upstream.channel().set_reset_on_close();
+            false
         }
         Why::UpstreamReset => {
-            upstream.set_closed_by_peer();
             connection.channel.flush();
             connection.channel.set_reset_on_close();
+            true
         }
-        Why::Idle | Why::TooOld => {}
+        Why::Idle | Why::TooOld => false,
     }
 }
 
