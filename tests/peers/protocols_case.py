@@ -166,11 +166,11 @@ def quiet_ports(count):
     low = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     found = []
     for port in random.sample(range(10_000, low), low - 10_000):
+        if len(found) == count:
+            return found
         with contextlib.suppress(OSError), socket.socket() as tried:
             tried.bind(("127.0.0.1", port))
             found.append(port)
-        if len(found) == count:
-            return found
     raise rig.Failed(f"there are no {count} free ports below {low}")
 
 

@@ -272,7 +272,7 @@ def flushed(at):
     return {**facts, "server": at.one.said()}
 
 
-@case("flush-that-nobody-takes", servers={"one": EndsThenWaits}, proxy={"idle_timeout": "1s"}, loose=True, **ROOMY)
+@case("flush-that-nobody-takes", servers={"one": EndsThenWaits}, proxy={"idle_timeout": "3s"}, loose=True, **ROOMY)
 def flush_that_nobody_takes(at):
     facts = {"client": leave_all(at, at.connect())}
     at.await_stat(f"tcp.{at.name}.upstream_flush_active", 0)
