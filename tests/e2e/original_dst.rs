@@ -1,5 +1,5 @@
 //! Clusters of type `ORIGINAL_DST` and listeners with `use_original_dst` over real sockets. Destinations are what the PROXY
-//! protocol says; redirections of the kernel are `tests/peers/transparent.py`'s.
+//! protocol says.
 
 use crate::harness::{Config, Proxy, Upstream, ok, on_each_backend};
 

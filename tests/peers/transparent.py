@@ -1,6 +1,5 @@
 """Connections that the kernel leads to Ringway, in a network namespace of the test's own: `original_dst` knows where they were going, and with
-`original_src` endpoints see the client's address. A capture of outbound connections, as sidecars have it, passes them on or hands them to the
-listener that they meant.
+`original_src` endpoints see the client's address.
 
     sudo unshare -n python3 tests/peers/transparent.py [--backend io_uring|epoll]...   # default: both
 
@@ -15,7 +14,6 @@ import socket
 import subprocess
 import tempfile
 import threading
-import urllib.request
 
 import rig
 
@@ -25,9 +23,6 @@ SOMEBODY = {socket.AF_INET: "192.0.2.9", socket.AF_INET6: "2001:db8::9"}
 NOWHERE = {socket.AF_INET: "192.0.2.7", socket.AF_INET6: "2001:db8::7"}
 REDIRECTED, TRANSPARENT, PLAIN = 8080, 8443, 7000
 ENDPOINT = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "fd00::1"}
-# What is captured: a port where an endpoint listens, and one that only a listener without a socket has. The proxy's own connections are not.
-CAPTURED, MEANT = 9000, 9001
-OWN_MARK = 5
 LOCAL = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
@@ -56,9 +51,6 @@ def lay_network(ports):
 table inet test {{
   chain redirected {{
     type nat hook output priority -100;
-    meta mark {OWN_MARK} return
-    meta nfproto ipv4 tcp dport {{ {CAPTURED}, {MEANT} }} redirect to :{ports['capture4']}
-    meta nfproto ipv6 tcp dport {{ {CAPTURED}, {MEANT} }} redirect to :{ports['capture6']}
     meta nfproto ipv4 tcp dport {REDIRECTED} redirect to :{ports['redirected4']}
     meta nfproto ipv6 tcp dport {REDIRECTED} redirect to :{ports['redirected6']}
   }}
@@ -76,39 +68,14 @@ table inet test {{
 """)
 
 
-def capture(name, family, port):
-    """As sidecars capture what goes out: to one destination by a listener that has no socket, to all others as they are."""
-    meant = listener(f"meant{name[-1]}", family, MEANT, address=NOWHERE[family], more="bind_to_port: false", filters="")
+def listener(name, family, port):
+    transparent = "transparent: true" if name.startswith("transparent") else ""
     return f"""
   - name: {name}
     stat_prefix: {name}
     address: {{socket_address: {{address: "{LOCAL[family]}", port_value: {port}}}}}
-    use_original_dst: true
-    default_filter_chain:
-      filters: [{{name: tcp, typed_config: {{
-        "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: {name}, cluster: Passthrough}}}}]{meant}"""
-
-
-PASSTHROUGH = f"""
-  - name: Passthrough
-    type: ORIGINAL_DST
-    lb_policy: CLUSTER_PROVIDED
-    upstream_bind_config: {{socket_options: [{{level: {socket.SOL_SOCKET}, name: {socket.SO_MARK}, int_value: {OWN_MARK}, state: STATE_PREBIND}}]}}"""
-
-
-def listener(name, family, port, address=None, more="", filters=None):
-    if name.startswith("capture"):
-        return capture(name, family, port)
-    if name.startswith("transparent"):
-        more = "transparent: true"
-    if filters is None:
-        filters = f'{{name: original_dst, typed_config: {{"@type": {FILTER}.original_dst.v3.OriginalDst}}}}'
-    return f"""
-  - name: {name}
-    stat_prefix: {name}
-    address: {{socket_address: {{address: "{address or LOCAL[family]}", port_value: {port}}}}}
-    {more}
-    listener_filters: [{filters}]
+    {transparent}
+    listener_filters: [{{name: original_dst, typed_config: {{"@type": {FILTER}.original_dst.v3.OriginalDst}}}}]
     filter_chains:
     - filters: [{{name: hcm, typed_config: {{
         "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
@@ -124,8 +91,8 @@ def listener(name, family, port, address=None, more="", filters=None):
 class Endpoint:
     """Answers each request with its peer's address."""
 
-    def __init__(self, family, port=0):
-        self.socket = socket.create_server((ENDPOINT[family], port), family=family)
+    def __init__(self, family):
+        self.socket = socket.create_server((ENDPOINT[family], 0), family=family)
         self.port = self.socket.getsockname()[1]
         threading.Thread(target=self.serve, daemon=True).start()
 
@@ -179,34 +146,6 @@ def ask(family, address, port):
     return message.values("x-local"), message.values("x-direct")
 
 
-def pass_captured(family):
-    """What the endpoint answers behind the capture."""
-    with socket.socket(family, socket.SOCK_STREAM) as client:
-        client.settimeout(rig.DEADLINE_S)
-        client.connect((ENDPOINT[family], CAPTURED))
-        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        return rig.Reader(client).message(is_response=True).body.decode()
-
-
-def stat(admin, name):
-    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/stats?filter={name}$", timeout=rig.DEADLINE_S) as response:
-        found = dict(line.split(": ") for line in response.read().decode().splitlines())
-    return int(found.get(name, 0))
-
-
-def check_capture(argv, suffix, family, ports, admin):
-    passed, own = (stat(admin, f"{name}_total") for name in ("cluster.Passthrough.upstream_cx", f"listener.capture{suffix}.downstream_cx"))
-    found = pass_captured(family)
-    if found != ENDPOINT[family]:
-        raise rig.Failed(f"{argv[0]}: IPv{suffix}: the endpoint behind the capture sees {found!r}")
-    found = ask(family, NOWHERE[family], MEANT)
-    if found != ([shown(family, NOWHERE[family], MEANT)], [shown(family, LOCAL[family], ports["capture" + suffix])]):
-        raise rig.Failed(f"{argv[0]}: IPv{suffix}, handed over: {found}")
-    for name, value in (("cluster.Passthrough.upstream_cx_total", passed + 1), (f"listener.capture{suffix}.downstream_cx_total", own + 1),
-                        (f"listener.meant{suffix}.downstream_cx_total", 1)):
-        rig.wait_for(lambda: stat(admin, name) == value, f"{argv[0]}: {name} to be {value}, not {stat(admin, name)}")
-
-
 def listens(family, port):
     with socket.socket(family, socket.SOCK_STREAM) as client, contextlib.suppress(OSError):
         client.connect((LOCAL[family], port))
@@ -229,7 +168,6 @@ def check(argv, ports, admin):
             + "".join(listener(name, families[name[-1]], port) for name, port in ports.items() if not name.startswith("spoofing"))
             + "".join(listeners for listeners, _ in spoofed)
             + "\n  clusters:"
-            + PASSTHROUGH
             + "".join(clusters for _, clusters in spoofed)
         )
         with rig.Process([*argv, "-c", bootstrap], admin):
@@ -246,7 +184,6 @@ def check(argv, ports, admin):
                     found = ask(family, address, port)
                     if found != ([meant], [direct]):
                         raise rig.Failed(f"{argv[0]}: IPv{suffix}, {case}: {found}, not {meant}, {direct}")
-                check_capture(argv, suffix, family, ports, admin)
                 found = seen_by_endpoint(family, ports["spoofing" + suffix], SOMEBODY[family])
                 if found != SOMEBODY[family]:
                     raise rig.Failed(f"{argv[0]}: IPv{suffix}: the endpoint sees {found!r}")
@@ -260,12 +197,10 @@ def run():
         raise rig.Failed("needs root")
     if len(socket.if_nameindex()) > 1:
         raise rig.Failed("needs a network of its own: unshare -n")
-    names = ("redirected4", "redirected6", "transparent4", "transparent6", "spoofing4", "spoofing6", "capture4", "capture6")
+    names = ("redirected4", "redirected6", "transparent4", "transparent6", "spoofing4", "spoofing6")
     ports = dict(zip(names, range(PLAIN, PLAIN + len(names))))
     admin = PLAIN + len(names)
     lay_network(ports)
-    for family in ENDPOINT:
-        Endpoint(family, CAPTURED)
     with contextlib.suppress(rig.Failed):
         # What the test expects is Envoy's, where it is there.
         envoy = rig.envoy()
@@ -273,7 +208,7 @@ def run():
         print("envoy: as expected")
     for backend in backends:
         check([rig.ringway(), "--concurrency", "1", "--disable-hot-restart", "--io-backend", backend, "-l", "warning"], ports, admin)
-        print(f"{backend}: destinations restored for IPv4 and IPv6, redirected and transparent; endpoints see the client's address; captured connections pass")
+        print(f"{backend}: destinations restored for IPv4 and IPv6, redirected and transparent; endpoints see the client's address")
 
 
 if __name__ == "__main__":
