@@ -96,6 +96,10 @@ pub const LARGE_READ_ROOM_MIN: usize = LARGE_CHUNK_BYTES / 2;
 /// Names of TLS under which a core keeps connections to one endpoint, where requests choose the name. Reason: clients choose
 /// it, and each has connections of its own. Beyond it those of the name that was asked for longest ago go.
 pub const NAMES_PER_HOST_MAX: usize = 256;
+/// Endpoints of a cluster of type `ORIGINAL_DST` that a core remembers. Reason: clients choose them, and each takes memory until
+/// the cluster's `cleanup_interval` is over. Beyond it those without connections go at once; if all have some, a further
+/// destination is not reached and counted as `upstream_cx_pool_overflow`.
+pub const ORIGINAL_DST_HOSTS_MAX: usize = 8192;
 /// Clients for whom a core keeps connections to one endpoint, where those are a client's own (PROXY protocol, `original_src`).
 /// Reason: each idle one takes a socket here and there until its time is over. Beyond it those of the client that asked
 /// longest ago go.

@@ -195,6 +195,13 @@ impl Host {
         (added, oldest.is_some())
     }
 
+    /// Whether there are connections of it, of whatever name or client, or somebody is about to make one.
+    pub(super) fn is_in_use(self: &Rc<Self>) -> bool {
+        Rc::strong_count(self) > 1
+            || !self.shared.is_empty()
+            || self.named.borrow().values().any(|named| named.is_in_use())
+    }
+
     pub(super) fn is_removed(&self) -> bool {
         self.removed.get()
     }

@@ -8,14 +8,16 @@ use std::sync::Arc;
 use super::host::{Host, HostSpec, Own};
 use super::load_balancer::{LoadBalancer, Pick};
 use super::manager::Keeper;
+use super::original_dst::{self, OriginalDstHosts};
 use super::set::TransportSockets;
 use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::base::rng::Rng;
-use crate::config::cluster::Cluster as Config;
+use crate::config::cluster::{Cluster as Config, Discovery};
 use crate::config::http2::UpstreamProtocol;
 use crate::config::proxy_protocol::ProxyProtocolVersion;
 use crate::protocol::connection_info::OriginalSource;
+use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::HeaderName;
 use crate::protocol::proxy_protocol::{self, Tlv};
 use crate::protocol::tls::{ClientTls, Meter, Offer};
@@ -39,6 +41,8 @@ pub struct Cluster {
     tls_meter: Meter,
     /// The header that has the name of TLS in place of the request's host.
     name_header: Option<HeaderName>,
+    /// The hosts that connections have brought with them; `None`: it has hosts of its own.
+    original_dst: Option<OriginalDstHosts>,
 }
 
 impl Cluster {
@@ -60,6 +64,10 @@ impl Cluster {
                 .request_names
                 .as_ref()
                 .and_then(|names| HeaderName::parse(names.header.as_bytes())),
+            original_dst: match &config.discovery {
+                Discovery::OriginalDst(settings) => Some(OriginalDstHosts::new(settings)),
+                Discovery::Static | Discovery::StrictDns(_) | Discovery::LogicalDns(_) => None,
+            },
             config,
             stats,
             sockets: RefCell::new(sockets),
@@ -217,6 +225,33 @@ impl Cluster {
         Some(host)
     }
 
+    /// The host for a client's next connection or request; `None`: no host may take it.
+    #[inline]
+    pub fn pick_for(self: &Rc<Self>, wanted: Wanted<'_>, rng: &mut Rng) -> Option<Rc<Host>> {
+        if self.original_dst.is_none() { self.pick(rng) } else { self.pick_original(wanted) }
+    }
+
+    /// The host that a connection has brought with it.
+    fn pick_original(self: &Rc<Self>, wanted: Wanted<'_>) -> Option<Rc<Host>> {
+        let hosts = self.original_dst.as_ref()?;
+        let picked = hosts.destination(wanted, &self.stats).and_then(|address| {
+            hosts.find(address).or_else(|| {
+                let add = || heaps::lasting(|| hosts.add(address, &self.config, &self.stats, self.worker));
+                let added = self.runtime.edit(add)?;
+                original_dst::clean_up(self, hosts);
+                Some(added)
+            })
+        });
+        if picked.is_none() {
+            self.stats.inc(ClusterStat::UpstreamCxNoneHealthy);
+        }
+        picked
+    }
+
+    pub(super) fn original_dst(&self) -> Option<&OriginalDstHosts> {
+        self.original_dst.as_ref()
+    }
+
     /// Takes a new set of endpoints. Hosts that stay keep their connections.
     pub fn update_hosts(&self, specs: &[HostSpec], rng: &mut Rng) {
         let mut old = std::mem::take(&mut *self.hosts.borrow_mut());
@@ -274,7 +309,17 @@ impl Cluster {
     /// Closes all idle connections; called when the cluster goes.
     pub(super) fn close_idle(&self) {
         self.hosts.borrow().iter().for_each(|host| host.remove());
+        self.original_dst.iter().for_each(|hosts| hosts.clear(&self.stats));
     }
+}
+
+/// What a client has to say about the host of its connection or request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// Where it meant to connect to, as a listener filter has found.
+    pub destination: Option<SocketAddr>,
+    /// Its request; `None`: there is none.
+    pub request: Option<&'a Head>,
 }
 
 /// For whom a connection to an endpoint is made.

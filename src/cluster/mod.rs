@@ -6,10 +6,11 @@ mod host;
 pub mod load_balancer;
 mod local;
 mod manager;
+mod original_dst;
 pub mod pool;
 mod set;
 
 pub use host::{Host, HostSpec};
-pub use local::{Cluster, ProxiedClient};
+pub use local::{Cluster, ProxiedClient, Wanted};
 pub use manager::ClusterManager;
 pub use set::{ClusterSet, ClusterSpec, TransportSockets};

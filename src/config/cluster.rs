@@ -104,6 +104,21 @@ pub enum Discovery {
     StrictDns(Dns),
     /// One endpoint: new connections go to the first address of the latest resolution, old ones stay. Exactly one name.
     LogicalDns(Dns),
+    /// Each connection's own: where its client meant to connect to.
+    OriginalDst(OriginalDst),
+}
+
+/// How endpoints follow from connections. Source: Envoy `Cluster.OriginalDstLbConfig`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginalDst {
+    /// A header of requests whose value, an address with a port, goes before the connection's destination. Default `None`:
+    /// no header. Source: `use_http_header`, `http_header_name`.
+    pub header: Option<Box<str>>,
+    /// The port of every endpoint. Default `None`: the destination's. Source: `upstream_port_override`.
+    pub port_override: Option<u16>,
+    /// Endpoints that have no connections go when nobody has asked for them as long as this, or twice as long at most.
+    /// Default 5 s. Source: `cleanup_interval`.
+    pub cleanup_interval: Duration,
 }
 
 /// How names are resolved. Source: Envoy `Cluster.dns_*` or `extensions.clusters.dns.v3.DnsCluster`.
@@ -167,6 +182,8 @@ pub enum LoadBalancingPolicy {
     /// In turn, by weight. The default.
     #[default]
     RoundRobin,
+    /// The kind of discovery says it: [`Discovery::OriginalDst`].
+    ClusterProvided,
 }
 
 /// What all load-balancing policies share. Source: Envoy `Cluster.CommonLbConfig`.
@@ -229,6 +246,12 @@ impl Default for Thresholds {
             max_connection_pools: u32::MAX,
             track_remaining: false,
         }
+    }
+}
+
+impl Default for OriginalDst {
+    fn default() -> Self {
+        Self { header: None, port_override: None, cleanup_interval: Duration::from_secs(5) }
     }
 }
 

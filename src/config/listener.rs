@@ -37,9 +37,12 @@ pub struct Listener {
     /// Bytes buffered per connection and direction before reading from the peer pauses. Default
     /// 1 MiB; 0 is no limit. Source: `per_connection_buffer_limit_bytes`.
     pub per_connection_buffer_limit_bytes: u32,
-    /// Whether the sockets are bound; `false` leaves a listener that only other listeners could hand
-    /// connections to. Default true. Source: `bind_to_port`.
+    /// Whether the sockets are bound; `false` leaves a listener that only other listeners hand connections to. Default
+    /// true. Source: `bind_to_port`.
     pub bind_to_port: bool,
+    /// Whether a connection whose restored destination is another listener's address is handed to that one. Default false.
+    /// Source: `use_original_dst`.
+    pub use_original_dst: bool,
     /// One socket per worker with SO_REUSEPORT, or one shared by all. Default true; sockets of Unix
     /// domain are always shared. Source: `enable_reuse_port`.
     pub enable_reuse_port: bool,

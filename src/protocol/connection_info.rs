@@ -92,10 +92,16 @@ impl ConnectionInfo {
         }
     }
 
+    /// Where the client meant to connect to, if something else than the socket says so.
+    pub fn restored_destination(&self) -> Option<SocketAddr> {
+        self.local_restored.then_some(self.local)
+    }
+
     /// Whether more is known than the socket says.
     pub fn is_inspected(&self) -> bool {
         self.remote != self.direct_remote
             || self.local != self.direct_local
+            || self.local_restored
             || self.server_name.is_some()
             || self.proxy_protocol.is_some()
             || self.original_source.is_some()

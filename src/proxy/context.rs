@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use super::by_address::ListenersByAddress;
 use super::chain::HttpChain;
 use super::date::DateCache;
 use super::drain::Drain;
@@ -36,6 +37,8 @@ pub struct WorkerContext {
     pub drain: Drain,
     /// The process's limit of connections.
     pub connections: ConnectionLimit,
+    /// Listeners that others hand connections to.
+    pub listeners: ListenersByAddress,
     /// Balancing, request ids, fractions.
     pub rng: RefCell<Rng>,
     /// The `date` header of this second.
@@ -69,6 +72,7 @@ impl WorkerContext {
             streams: StreamPool::default(),
             drain: Drain::default(),
             connections,
+            listeners: ListenersByAddress::default(),
             rng: RefCell::new(Rng::from_seed(seed)),
             date: DateCache::default(),
             access_log: RefCell::new(access_log),

@@ -352,6 +352,11 @@ impl Connection {
         ProxiedClient { ends: [self.remote, self.local], tlvs, source }
     }
 
+    /// Where the client meant to connect to, if a listener filter has found it.
+    pub(super) fn restored_destination(&self) -> Option<SocketAddr> {
+        self.inspected.as_ref()?.restored_destination()
+    }
+
     /// The error that says how the client went away.
     pub(super) fn gone(&self) -> ProxyError {
         match self.channel.stream().and_then(|stream| stream.broken()) {

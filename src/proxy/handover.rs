@@ -126,6 +126,12 @@ impl Drop for Passage {
 }
 
 impl Place {
+    /// The place of a connection that another listener of this core has accepted.
+    pub(super) fn of_another(listener: Rc<Listener>) -> Self {
+        listener.share.iter().for_each(|share| share.balance.keep(share.worker));
+        Self(listener)
+    }
+
     /// The listener whose it is.
     pub(super) fn listener(&self) -> Rc<Listener> {
         Rc::clone(&self.0)

@@ -49,7 +49,7 @@ enum Stop {
 /// Runs the listener's filters on a new connection in a task of its own, then has it served.
 pub(super) fn spawn(
     context: &Rc<WorkerContext>,
-    place: Place,
+    mut place: Place,
     stream: TcpStream,
     mut info: ConnectionInfo,
     permit: ConnectionPermit,
@@ -57,14 +57,23 @@ pub(super) fn spawn(
     let context = Rc::clone(context);
     let runtime = context.runtime.clone();
     runtime.spawn_isolated(async move {
-        let verdict = {
-            let _waiting = Waiting::new(&context, place.listener());
-            let timer = context.runtime.timer();
-            run(&context, &place, &stream, &mut info, &timer).await
-        };
-        if verdict == Verdict::Continue {
-            listener::begin(&context, place, stream, info, permit);
+        let mut is_handed_over = false;
+        loop {
+            let verdict = {
+                let _waiting = Waiting::new(&context, place.listener());
+                let timer = context.runtime.timer();
+                run(&context, &place, &stream, &mut info, &timer).await
+            };
+            if verdict == Verdict::Close {
+                return;
+            }
+            // Once: who gets a connection from another listener serves it. Its filters run, too, as in Envoy.
+            let other = if is_handed_over { None } else { context.listeners.for_destination(&place, &info) };
+            let Some(other) = other else { break };
+            place = Place::of_another(other);
+            is_handed_over = true;
         }
+        listener::begin(&context, place, stream, info, permit);
     });
 }
 
@@ -142,6 +151,10 @@ pub(super) async fn run(
 /// Where the client meant to connect to, before the kernel redirected it here. Source: Envoy `original_dst`.
 fn restore_destination(config: &Config, stream: &TcpStream, info: &mut ConnectionInfo) {
     let Some(original) = stream.original_destination() else { return };
+    if info.local_restored && original == info.direct_local {
+        // It was not redirected, and a filter before knows more.
+        return;
+    }
     if original != info.local {
         (info.local, info.local_restored) = (original, true);
         return;

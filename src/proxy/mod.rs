@@ -1,8 +1,9 @@
 //! The path of a connection and of a request through one core.
 //!
-//! `listener` accepts, `listener_filters` look at a connection's first bytes, `downstream` serves a connection (`http2` one with streams), `http` lists the steps of a request, `routing` decides,
+//! `listener` accepts, `listener_filters` look at a connection's first bytes, `by_address` finds the listener that it meant, `downstream` serves a connection (`http2` one with streams), `http` lists the steps of a request, `routing` decides,
 //! `router` forwards, `upstream_request` exchanges, `filters` and `copy` move bodies, `local_reply` answers for ourselves.
 mod access;
+mod by_address;
 mod chain;
 mod context;
 mod copy;
@@ -31,6 +32,7 @@ mod upstream_request;
 mod wire;
 
 pub use access::{Access, AccessFilter};
+pub use by_address::ListenersByAddress;
 pub use chain::HttpChain;
 pub use context::WorkerContext;
 pub use drain::Drain;

@@ -20,7 +20,7 @@ use super::upstream_request::{Download, Ended, Exchange};
 use super::wire::{self, SendError};
 use crate::base::limits;
 use crate::cluster::pool::{self, UpstreamConnection};
-use crate::cluster::{Cluster, Host};
+use crate::cluster::{Cluster, Host, Wanted};
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
 use crate::protocol::http::websocket;
@@ -155,7 +155,9 @@ async fn acquire(
     let Connection { context, chain, .. } = connection;
     let cluster = &forward.cluster;
     stream.info.attempt_count += 1;
-    let host = cluster.pick(&mut context.rng.borrow_mut()).ok_or(ProxyError::NoHealthyUpstream)?;
+    let wanted = Wanted { destination: connection.restored_destination(), request: Some(&stream.request) };
+    let host =
+        cluster.pick_for(wanted, &mut context.rng.borrow_mut()).ok_or(ProxyError::NoHealthyUpstream)?;
     stream.info.upstream_host = StreamAddress::Ip(host.address());
     let host =
         if forward.gives_name { cluster.for_name(host, &stream.info.upstream_server_name) } else { host };

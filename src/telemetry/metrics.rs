@@ -211,6 +211,11 @@ impl<S: Stats> Scope<S> {
         }
     }
 
+    /// A scope that no registry shows, for one worker alone.
+    pub fn of_one_worker() -> Self {
+        Self::new(1)
+    }
+
     /// Adds to counters and sets gauges, for the control thread alone: what it says of every cluster needs no block of
     /// cells. Always the same stats: those of the first call are kept.
     pub fn note(&self, values: &[(S, u64)]) {

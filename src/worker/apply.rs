@@ -151,15 +151,18 @@ impl Worker {
         let context = &self.context;
         context.clusters.publish(Arc::clone(&snapshot.clusters));
         let listeners: Vec<_> = snapshot.listeners.iter().map(|resource| self.listener(resource)).collect();
+        let mut bound = Vec::new();
         for (place, socket) in sockets {
             let Some(listener) = listeners.get(place) else { continue };
             match TcpListener::new(&context.runtime, socket) {
                 Ok(socket) => {
+                    bound.extend(socket.local_addr().map(|address| (address, Rc::clone(listener))));
                     context.runtime.spawn(proxy::accept(Rc::clone(context), Rc::clone(listener), socket));
                 }
                 Err(error) => log::error!("listener {} cannot be watched: {error}", listener.config.name),
             }
         }
+        context.listeners.set(&listeners, &bound);
         self.listeners.borrow_mut().extend(listeners);
     }
 

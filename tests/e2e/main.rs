@@ -26,6 +26,7 @@ mod keep_alive;
 mod lifecycle;
 mod listener_filters;
 mod logs;
+mod original_dst;
 mod pool;
 mod rbac;
 mod restart;

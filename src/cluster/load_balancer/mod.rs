@@ -48,6 +48,8 @@ impl LoadBalancer {
             LoadBalancingPolicy::RoundRobin => {
                 groups.hosts.into_iter().map(|hosts| RoundRobin::new(hosts, rng)).collect()
             }
+            // It has no hosts that could be picked.
+            LoadBalancingPolicy::ClusterProvided => Vec::new(),
         };
     }
 

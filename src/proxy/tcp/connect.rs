@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::TcpConnection;
 use crate::cluster::pool::{ConnectError, UpstreamConnection, tcp};
-use crate::cluster::{Cluster, Host};
+use crate::cluster::{Cluster, Host, Wanted};
 use crate::config::tcp_proxy::{Backoff, TcpCluster};
 use crate::protocol::response_flags::ResponseFlag;
 use crate::telemetry::{ClusterStat, TcpStat};
@@ -67,7 +67,8 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
             failure.flags.push(ResponseFlag::UpstreamRetryLimitExceeded);
             return Err(failure);
         }
-        let picked = cluster.pick(&mut context.rng.borrow_mut());
+        let wanted = Wanted { destination: connection.info.restored_destination(), request: None };
+        let picked = cluster.pick_for(wanted, &mut context.rng.borrow_mut());
         let Some(host) = picked else {
             failure.flags.push(ResponseFlag::NoHealthyUpstream);
             return Err(failure);

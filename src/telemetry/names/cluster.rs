@@ -24,6 +24,7 @@ super::metrics! {
         MembershipExcluded Gauge "membership_excluded",
         MembershipHealthy Gauge "membership_healthy",
         MembershipTotal Gauge "membership_total",
+        OriginalDstHostInvalid Counter "original_dst_host_invalid",
         SslCipherEcdsaAes128 Counter "ssl.ciphers.ECDHE-ECDSA-AES128-GCM-SHA256",
         SslCipherEcdsaAes256 Counter "ssl.ciphers.ECDHE-ECDSA-AES256-GCM-SHA384",
         SslCipherEcdsaChacha20 Counter "ssl.ciphers.ECDHE-ECDSA-CHACHA20-POLY1305",

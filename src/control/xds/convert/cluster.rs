@@ -5,10 +5,10 @@ use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::{json_object, type_name};
-use super::{dns, endpoint, http, http_filter, http2, proxy_protocol, socket};
+use super::{dns, endpoint, http, http_filter, http2, original_dst, proxy_protocol, socket};
 use crate::config::cluster::{
-    CircuitBreakers, Cluster, CommonLbConfig, Discovery, LoadBalancingPolicy, LocalityMode, RequestNames,
-    Thresholds,
+    CircuitBreakers, Cluster, CommonLbConfig, Discovery, LoadBalancingPolicy, LocalityMode, OriginalDst,
+    RequestNames, Thresholds,
 };
 use crate::config::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
 use crate::config::http2::{Http2ProtocolOptions, UpstreamProtocol};
@@ -37,9 +37,9 @@ const OPTIONS_KEYS: [&str; 2] =
 pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Cluster> {
     classify!(at, message => pb::cluster::Cluster {
         implemented: name, alt_stat_name,
-            cluster_discovery_type = "STATIC, STRICT_DNS, LOGICAL_DNS and envoy.clusters.dns; others are refused",
+            cluster_discovery_type = "STATIC, STRICT_DNS, LOGICAL_DNS, ORIGINAL_DST and envoy.clusters.dns; others are refused",
             connect_timeout, per_connection_buffer_limit_bytes,
-            lb_policy = "ROUND_ROBIN; others are not implemented yet", load_assignment, max_requests_per_connection,
+            lb_policy = "ROUND_ROBIN, and CLUSTER_PROVIDED of ORIGINAL_DST; others are not implemented yet", load_assignment, max_requests_per_connection,
             circuit_breakers, common_http_protocol_options, http_protocol_options,
             http2_protocol_options,
             typed_extension_protocol_options = "HttpProtocolOptions with HTTP/1 and HTTP/2; HTTP/3 is refused",
@@ -48,9 +48,9 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             upstream_bind_config, common_lb_config, lb_config, transport_socket = "raw_buffer and TLS; others are refused",
             transport_socket_matches,
             metadata, protocol_selection, upstream_connection_options,
-            upstream_http_protocol_options = "without effect where there is no TLS", load_balancing_policy = "RoundRobin; others are not implemented yet";
-        no_effect: cleanup_interval = "only ORIGINAL_DST clusters, which are refused, clean up",
-            eds_cluster_config = "only EDS clusters, which are refused, read it",
+            upstream_http_protocol_options = "without effect where there is no TLS", load_balancing_policy = "RoundRobin, and ClusterProvided of ORIGINAL_DST; others are not implemented yet",
+            cleanup_interval = "of ORIGINAL_DST";
+        no_effect: eds_cluster_config = "only EDS clusters, which are refused, read it",
             close_connections_on_host_health_failure = "no active health checks",
             ignore_health_on_host_removal = "no active health checks",
             lrs_report_endpoint_metrics = "no load reports", track_timeout_budgets = "deprecated for statistics";
@@ -85,7 +85,12 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
         dns_resolution_config,
         typed_dns_resolver_config,
     };
-    let discovery = discovery(at, cluster_discovery_type, deprecated);
+    let mut discovery = discovery(at, cluster_discovery_type, deprecated);
+    let original = original_dst::settings(at, cleanup_interval, lb_config.as_ref());
+    if let Some(Discovery::OriginalDst(settings)) = &mut discovery {
+        original_dst::check(at, lb_policy, load_assignment.is_some());
+        *settings = original;
+    }
     let names = matches!(discovery, Some(Discovery::StrictDns(_) | Discovery::LogicalDns(_)));
     if let Some(message) = load_assignment {
         // Of an unknown kind of discovery both addresses and names may be right.
@@ -171,13 +176,15 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
     if let Some(config) = lb_config {
         check_lb_config(at, config);
     }
+    let provides = discovery.as_ref().map(|discovery| matches!(discovery, Discovery::OriginalDst(_)));
     cluster.load_balancing = match load_balancing_policy {
         Some(message) => {
-            let (policy, locality) = self::load_balancing_policy(&at.field("load_balancing_policy"), message);
+            let (policy, locality) =
+                self::load_balancing_policy(&at.field("load_balancing_policy"), message, provides);
             cluster.common_lb.locality = locality;
             policy
         }
-        None => self::lb_policy(at, lb_policy),
+        None => self::lb_policy(at, lb_policy, provides),
     };
 
     cluster.discovery = discovery?;
@@ -236,9 +243,10 @@ fn discovery(
         ClusterDiscoveryType::Static => Some(Discovery::Static),
         ClusterDiscoveryType::StrictDns => Some(Discovery::StrictDns(dns::from_cluster(at, deprecated))),
         ClusterDiscoveryType::LogicalDns => Some(Discovery::LogicalDns(dns::from_cluster(at, deprecated))),
-        other @ (ClusterDiscoveryType::Eds | ClusterDiscoveryType::OriginalDst) => {
-            let note = if other == ClusterDiscoveryType::Eds { "no xDS yet" } else { "" };
-            at.field("type").found(Class::Refused, format!("{CLUSTER}type.{}", other.proto_name()), note);
+        ClusterDiscoveryType::OriginalDst => Some(Discovery::OriginalDst(OriginalDst::default())),
+        other @ ClusterDiscoveryType::Eds => {
+            let field = format!("{CLUSTER}type.{}", other.proto_name());
+            at.field("type").found(Class::Refused, field, "no xDS yet");
             None
         }
     }
@@ -257,6 +265,7 @@ fn custom_discovery(
         return match name.as_str() {
             "envoy.cluster.static" => Some(Discovery::Static),
             "envoy.cluster.strict_dns" => Some(Discovery::StrictDns(dns::from_cluster(at, deprecated))),
+            "envoy.cluster.original_dst" => Some(Discovery::OriginalDst(OriginalDst::default())),
             "envoy.cluster.logical_dns" => Some(Discovery::LogicalDns(dns::from_cluster(at, deprecated))),
             _ => {
                 at.field("name").found(Class::Refused, format!("{CLUSTER}cluster_type.{name}"), "");
@@ -490,7 +499,15 @@ fn locality_weighted(at: &At<'_>) -> LocalityMode {
     LocalityMode::Weighted
 }
 
-fn lb_policy(at: &At<'_>, value: i32) -> LoadBalancingPolicy {
+/// What a cluster's own balancer is, where it `provides` one; `None`: nobody knows.
+fn cluster_provided(at: &At<'_>, provides: Option<bool>) -> LoadBalancingPolicy {
+    if provides == Some(false) {
+        at.error("a cluster of this type does not provide a load balancer of its own");
+    }
+    LoadBalancingPolicy::ClusterProvided
+}
+
+fn lb_policy(at: &At<'_>, value: i32, provides: Option<bool>) -> LoadBalancingPolicy {
     match at.enumeration("lb_policy", value) {
         ClusterLbPolicy::RoundRobin => {}
         ClusterLbPolicy::LoadBalancingPolicyConfig => {
@@ -498,7 +515,7 @@ fn lb_policy(at: &At<'_>, value: i32) -> LoadBalancingPolicy {
                 .error("must be set with lb_policy: LOAD_BALANCING_POLICY_CONFIG");
         }
         ClusterLbPolicy::ClusterProvided => {
-            at.field("lb_policy").error("a cluster of this type does not provide a load balancer of its own");
+            return cluster_provided(&at.field("lb_policy"), provides);
         }
         other @ (ClusterLbPolicy::LeastRequest
         | ClusterLbPolicy::RingHash
@@ -521,7 +538,8 @@ fn check_lb_config(at: &At<'_>, config: ClusterLbConfigOneOf) {
         }
         ClusterLbConfigOneOf::RingHashLbConfig(_) => "ring_hash_lb_config",
         ClusterLbConfigOneOf::MaglevLbConfig(_) => "maglev_lb_config",
-        ClusterLbConfigOneOf::OriginalDstLbConfig(_) => "original_dst_lb_config",
+        // Only clusters of its own type read it.
+        ClusterLbConfigOneOf::OriginalDstLbConfig(_) => return,
         ClusterLbConfigOneOf::LeastRequestLbConfig(_) => "least_request_lb_config",
     };
     at.field(field).found(Class::NotYet, format!("{CLUSTER}{field}"), "round robin instead");
@@ -530,6 +548,7 @@ fn check_lb_config(at: &At<'_>, config: ClusterLbConfigOneOf) {
 fn load_balancing_policy(
     at: &At<'_>,
     message: pb::cluster::LoadBalancingPolicy,
+    provides: Option<bool>,
 ) -> (LoadBalancingPolicy, LocalityMode) {
     classify!(at, message => pb::cluster::LoadBalancingPolicy { implemented: policies = "the first one counts"; });
     let mut locality = LocalityMode::Ignored;
@@ -544,7 +563,17 @@ fn load_balancing_policy(
         return (LoadBalancingPolicy::RoundRobin, locality);
     };
     let at = &at.field("typed_config");
-    if type_name(&any) != pb::extensions::RoundRobin::NAME {
+    if type_name(&any) == pb::extensions::ClusterProvided::NAME {
+        if let Some(message) = at.unpack::<pb::extensions::ClusterProvided>(&any) {
+            classify!(at, message => pb::extensions::ClusterProvided {});
+        }
+        return (cluster_provided(at, provides), locality);
+    }
+    if provides == Some(true) {
+        at.error(
+            "a cluster of type ORIGINAL_DST provides its load balancer: only ClusterProvided is allowed",
+        );
+    } else if type_name(&any) != pb::extensions::RoundRobin::NAME {
         at.extension(Class::NotYet, &any, "round robin instead");
     } else if let Some(message) = at.unpack::<pb::extensions::RoundRobin>(&any) {
         classify!(at, message => pb::extensions::RoundRobin {

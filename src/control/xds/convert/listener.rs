@@ -9,6 +9,7 @@ use crate::config::listener::{
     BUFFER_LIMIT_BYTES_DEFAULT, DrainType, LISTENER_FILTERS_TIMEOUT_DEFAULT, ListenAddress, Listener,
     TrafficDirection,
 };
+use crate::config::listener_filter::{ListenerFilter, ListenerFilterKind};
 use crate::config::socket::SocketOption;
 use crate::control::xds::pb::{self, Named};
 use pb::listener::ListenerConnectionBalanceConfigBalanceTypeOneOf as BalanceTypeOneOf;
@@ -22,13 +23,13 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
             socket_options, traffic_direction,
             enable_reuse_port, access_log = "of connections that are relayed; requests are the connection manager's to record",
             connection_balance_config = "without it: the accepting worker unless it is ahead of another",
-            tcp_backlog_size, max_connections_to_accept_per_socket_event, bind_to_port, ignore_global_conn_limit,
+            tcp_backlog_size, max_connections_to_accept_per_socket_event, bind_to_port, ignore_global_conn_limit, use_original_dst,
             listener_specifier = "refused: no internal listeners";
         no_effect: reuse_port = "enable_reuse_port has taken its place, in Envoy too",
             bypass_overload_manager = "no overload action exists";
         not_yet: stats_matcher, tcp_keepalive, drain_type, tcp_fast_open_queue_length,
             per_connection_buffer_high_watermark_timeout;
-        refused: fcds_config, filter_chain_matcher, use_original_dst, udp_listener_config, api_listener,
+        refused: fcds_config, filter_chain_matcher, udp_listener_config, api_listener,
             enable_mptcp;
     });
     if listener_specifier.is_some() {
@@ -47,7 +48,12 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
     // Every address is converted before the first failure counts: all mistakes are reported.
     let addresses: Vec<_> = std::iter::once(main).chain(additional).collect();
 
-    let listener_filters = listener_filter::listener_filters(at, listener_filters);
+    let mut listener_filters = listener_filter::listener_filters(at, listener_filters);
+    let use_original_dst = use_original_dst.unwrap_or(false);
+    if use_original_dst {
+        // As in Envoy: behind those that are listed.
+        listener_filters.push(ListenerFilter { kind: ListenerFilterKind::OriginalDst, disabled: None });
+    }
     let listener_filters_timeout = at.timeout(
         "listener_filters_timeout",
         listener_filters_timeout,
@@ -89,6 +95,7 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         per_connection_buffer_limit_bytes: per_connection_buffer_limit_bytes
             .unwrap_or(BUFFER_LIMIT_BYTES_DEFAULT),
         bind_to_port: bind_to_port.or(deprecated_bind_to_port).unwrap_or(true),
+        use_original_dst,
         enable_reuse_port: enable_reuse_port.unwrap_or(true),
         connection_balance,
         freebind: freebind.unwrap_or(false),

@@ -28,6 +28,7 @@ mod listener_filter;
 mod matcher;
 mod messages;
 mod network_filter;
+mod original_dst;
 mod proxy_protocol;
 mod rbac;
 mod references;

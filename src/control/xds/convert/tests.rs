@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Class, Report, Unimplemented};
 use crate::base::balance::Policy;
 use crate::config::bootstrap::Bootstrap;
-use crate::config::cluster::Discovery;
+use crate::config::cluster::{Discovery, LoadBalancingPolicy, OriginalDst};
 use crate::config::filter_chain::NetworkFilter;
 use crate::config::http::{CodecType, HttpConnectionManager};
 use crate::config::http_filter::HttpFilterConfig;
@@ -213,7 +213,10 @@ fn refused_field_is_refused_whatever_is_allowed() {
         ("CLUSTER", socket),
         ("CLUSTER", "http2_protocol_options: {allow_metadata: true}"),
         ("MANAGER", "codec_type: HTTP3"),
-        ("LISTENER", "use_original_dst: true"),
+        (
+            "MORE",
+            "- {name: o, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, original_dst_lb_config: {metadata_key: {key: a, path: [{key: b}]}}}",
+        ),
         ("TOP", "dynamic_resources: {lds_config: {ads: {}}}"),
         (
             "HOST",
@@ -231,6 +234,33 @@ fn refused_field_is_refused_whatever_is_allowed() {
             "{set:?}"
         );
     }
+}
+
+#[test]
+fn original_dst_cluster_has_its_settings_and_a_listener_that_uses_it_the_filter() {
+    let cluster = |fields: &str| {
+        let more = format!("- {{name: o, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED{fields}}}");
+        let bootstrap = load(&[("MORE", &more)]);
+        assert_eq!(bootstrap.clusters[1].load_balancing, LoadBalancingPolicy::ClusterProvided);
+        match &bootstrap.clusters[1].discovery {
+            Discovery::OriginalDst(settings) => settings.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(cluster(""), OriginalDst::default());
+    let fields =
+        ", cleanup_interval: 2s, original_dst_lb_config: {use_http_header: true, upstream_port_override: 9}";
+    let settings = cluster(fields);
+    assert_eq!(settings.header.as_deref(), Some("x-envoy-original-dst-host"));
+    assert_eq!((settings.port_override, settings.cleanup_interval.as_secs()), (Some(9), 2));
+    let named = cluster(", original_dst_lb_config: {use_http_header: true, http_header_name: X-To}");
+    assert_eq!(named.header.as_deref(), Some("x-to"));
+    let listener = |fields: &[(&str, &str)]| {
+        let listener = &load(fields).listeners[0];
+        (listener.use_original_dst, listener.listener_filters.len())
+    };
+    assert_eq!(listener(&[]), (false, 0));
+    assert_eq!(listener(&[("LISTENER", "use_original_dst: true")]), (true, 1));
 }
 
 #[test]
@@ -490,6 +520,72 @@ const VERDICTS: &[(&str, &str, bool)] = &[
         false,
     ),
     ("CLUSTER", "lb_policy: CLUSTER_PROVIDED", false),
+    ("MORE", r#"- {name: o, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED}"#, true),
+    ("MORE", r#"- {name: o, type: ORIGINAL_DST, lb_policy: ROUND_ROBIN}"#, false),
+    (
+        "MORE",
+        r#"- {name: o, type: ORIGINAL_DST, load_balancing_policy: {policies: [{typed_extension_config: {name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided}}}]}}"#,
+        false,
+    ),
+    (
+        "MORE",
+        r#"- {name: o, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, load_balancing_policy: {policies: [{typed_extension_config: {name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided}}}]}}"#,
+        true,
+    ),
+    (
+        "MORE",
+        r#"- {name: o, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, load_balancing_policy: {policies: [{typed_extension_config: {name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin}}}]}}"#,
+        false,
+    ),
+    (
+        "MORE",
+        r#"- {name: o, type: ORIGINAL_DST, lb_policy: LOAD_BALANCING_POLICY_CONFIG, load_balancing_policy: {policies: [{typed_extension_config: {name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided}}}]}}"#,
+        false,
+    ),
+    (
+        "MORE",
+        r#"- {name: o, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, load_assignment: {cluster_name: o}}"#,
+        false,
+    ),
+    (
+        "MORE",
+        r#"- {name: o, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, original_dst_lb_config: {http_header_name: x-a}}"#,
+        false,
+    ),
+    (
+        "MORE",
+        r#"- {name: o, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, original_dst_lb_config: {use_http_header: true, http_header_name: 'a b', upstream_port_override: 65535}}"#,
+        true,
+    ),
+    (
+        "MORE",
+        r#"- {name: o, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, original_dst_lb_config: {upstream_port_override: 65536}}"#,
+        false,
+    ),
+    ("MORE", r#"- {name: o, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, cleanup_interval: 0s}"#, false),
+    (
+        "MORE",
+        r#"- {name: o, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, cleanup_interval: 0.0001s}"#,
+        true,
+    ),
+    (
+        "MORE",
+        r#"- {name: o, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, round_robin_lb_config: {}}"#,
+        true,
+    ),
+    (
+        "MORE",
+        "- {name: o, cluster_type: {name: envoy.cluster.original_dst}, lb_policy: CLUSTER_PROVIDED}",
+        true,
+    ),
+    (
+        "CLUSTER",
+        r#"load_balancing_policy: {policies: [{typed_extension_config: {name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided}}}]}"#,
+        false,
+    ),
+    ("CLUSTER", "original_dst_lb_config: {upstream_port_override: 1}", true),
+    ("CLUSTER", "cleanup_interval: 0s", false),
+    ("LISTENER", "use_original_dst: true", true),
     ("CLUSTER", "lb_policy: LOAD_BALANCING_POLICY_CONFIG", false),
     ("CLUSTER", "cluster_type: {name: envoy.cluster.strict_dns}", true),
     ("CLUSTER", "type: STRICT_DNS\n    dns_refresh_rate: 0.001s", false),
