@@ -67,7 +67,10 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
             failure.flags.push(ResponseFlag::UpstreamRetryLimitExceeded);
             return Err(failure);
         }
-        let wanted = Wanted { destination: connection.info.restored_destination(), request: None };
+        let wanted = Wanted {
+            destination: connection.inspected.as_ref().and_then(|known| known.restored_destination()),
+            request: None,
+        };
         let picked = cluster.pick_for(wanted, &mut context.rng.borrow_mut());
         let Some(host) = picked else {
             failure.flags.push(ResponseFlag::NoHealthyUpstream);
