@@ -84,8 +84,8 @@ impl Asked {
     }
 }
 
-/// Ends a connection that was denied: after a time, unread, or at once. As a close that leaves something unread in the kernel,
-/// it resets.
+/// Ends a connection that is not served, denied or beyond a limit: after a time, unread, unless its client goes before, or at
+/// once. As a close that leaves something unread in the kernel, it resets.
 pub(super) async fn deny(
     context: &WorkerContext,
     transport: &Transport,

@@ -87,7 +87,7 @@ pub(super) fn spawn(
         match answer {
             Answer::Echo => echo(&answered, &transport).await,
             Answer::Bytes(bytes) => send(&transport, &bytes),
-            Answer::Nothing(delay) => return wait(&answered, &transport, &timer, delay).await,
+            Answer::Nothing(delay) => return access::deny(context, &transport, &timer, delay).await,
         }
         end(&answered, &transport, &timer).await;
     });
@@ -151,21 +151,5 @@ impl Drop for Answered {
     fn drop(&mut self) {
         self.context.open.set(self.context.open.get() - 1);
         self.listener.count_closed(self.context.runtime.now().since(self.opened));
-    }
-}
-
-/// Keeps a connection that is not served for a time, or until its client has gone.
-async fn wait(answered: &Answered, transport: &Transport, timer: &Timer, delay: Option<Duration>) {
-    if let Some(delay) = delay {
-        let due = answered.context.runtime.now().after(delay);
-        poll_fn(|_| match transport.poll_peer_closed() {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => timer.poll_at(due),
-        })
-        .await;
-    }
-    if transport.has_unread() {
-        // As a close does that leaves something unread in the kernel.
-        transport.set_reset_on_close();
     }
 }

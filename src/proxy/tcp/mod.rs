@@ -173,17 +173,8 @@ pub(super) fn spawn(
 /// A limit does not let the connection pass: keeps it for a time, or until its client has gone.
 async fn stop(connection: &TcpConnection, stopped: Stopped) {
     let TcpConnection { context, channel, timer, .. } = connection;
-    if let Some(delay) = stopped.delay {
-        let due = context.runtime.now().after(delay);
-        poll_fn(|_| match channel.poll_peer_closed() {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => timer.poll_at(due),
-        })
-        .await;
-    }
-    if channel.has_unread() {
-        // As a close does that leaves something unread in the kernel.
-        channel.set_reset_on_close();
+    if let Some(transport) = channel.connection() {
+        access::deny(context, transport, timer, stopped.delay).await;
     }
     record::failed(connection, &Failure::stopped(stopped.flag));
 }
