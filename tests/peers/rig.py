@@ -6,6 +6,7 @@ Python's standard library only. Everything listens on the loopback; nothing outl
 import contextlib
 import os
 import pathlib
+import random
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEADLINE_S = 10.0
+FAMILY = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
 
 
 class Failed(Exception):
@@ -50,15 +52,17 @@ def envoy():
 
 
 def free_ports(count):
-    """Ports that nobody listens on, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for held in sockets:
-            held.bind(("127.0.0.1", 0))
-        return [held.getsockname()[1] for held in sockets]
-    finally:
-        for held in sockets:
-            held.close()
+    """Ports that nobody listens on, all different, and below those that the kernel gives to clients: a connection cannot take one before its server does."""
+    lowest = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found = []
+    with contextlib.ExitStack() as held:
+        for port in random.SystemRandom().sample(range(lowest // 4, lowest // 2), lowest // 4):
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_server(("", port), family=FAMILY, dualstack_ipv6=FAMILY == socket.AF_INET6))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise Failed(f"fewer than {count} ports are free below {lowest // 2}")
 
 
 def wait_for(condition, what, deadline_s=DEADLINE_S):
