@@ -6,6 +6,7 @@
 
 use std::task::Poll;
 
+use super::splice::{self, Broken, Splicer, Step};
 use crate::base::limits;
 use crate::buffer::{Chunk, ChunkQueue};
 use crate::config::http::HeaderKeyFormat;
@@ -22,6 +23,8 @@ use crate::runtime::Runtime;
 const CHUNKS_PER_POLL: usize = 16;
 /// A body of which more than this is to come is read in large chunks.
 const BULK_BYTES_MIN: u64 = 16 * 1024;
+/// Pieces spliced before other tasks get their turn.
+const PIECES_PER_POLL: usize = 4;
 /// Bytes gathered before they are handed to the kernel, when more is at hand.
 const FLUSH_BYTES: usize = 64 * 1024;
 
@@ -35,6 +38,7 @@ pub(super) struct BodyCopy {
     /// Part of it was lost, so that where it ends is not known any more.
     broken: bool,
     bulk: bool,
+    splicer: Splicer,
     /// Body bytes received so far.
     pub(super) received_bytes: u64,
     /// Body bytes handed on so far: other than those received only where filters change the body.
@@ -106,6 +110,7 @@ impl BodyCopy {
             done,
             broken: false,
             bulk,
+            splicer: Splicer::default(),
             received_bytes: 0,
             bytes: 0,
             wire_bytes: 0,
@@ -149,6 +154,12 @@ impl BodyCopy {
             return Poll::Ready(Err(CopyError::SourceGone));
         }
         let takes_large = high_watermark >= limits::LARGE_READ_ROOM_MIN;
+        if self.splicer.is_active() {
+            match self.splice(runtime, from, to, high_watermark) {
+                Poll::Ready(Ok(false)) => {}
+                outcome => return outcome.map_ok(drop),
+            }
+        }
         for _ in 0..CHUNKS_PER_POLL {
             if !self.may_read(to, high_watermark)? {
                 return Poll::Pending;
@@ -166,6 +177,13 @@ impl BodyCopy {
                     }
                     if to.queued() >= FLUSH_BYTES {
                         to.flush();
+                    }
+                    if takes_large && filters.is_none() && self.is_spliceable(from, to) {
+                        self.splicer.start();
+                        match self.splice(runtime, from, to, high_watermark) {
+                            Poll::Ready(Ok(false)) => {}
+                            outcome => return outcome.map_ok(drop),
+                        }
                     }
                 }
                 Poll::Ready(Ok(None)) => {
@@ -195,9 +213,61 @@ impl BodyCopy {
         Poll::Pending
     }
 
+    /// Whether what is to come is much and passes untouched.
+    fn is_spliceable(&self, from: &Channel, to: &Channel) -> bool {
+        self.splicer.may_start()
+            && self.framing == Framing::Plain
+            && self.decoder.left().is_some_and(|left| left >= splice::BYTES_MIN)
+            && splice::sockets(from, to).is_some()
+    }
+
+    /// Moves the body by pipe. Ready with false: it goes on by chunks.
+    fn splice(
+        &mut self,
+        runtime: &Runtime,
+        from: &Channel,
+        to: &Channel,
+        high_watermark: usize,
+    ) -> Poll<Result<bool, CopyError>> {
+        let Some(sockets) = splice::sockets(from, to) else {
+            return Poll::Ready(Ok(false));
+        };
+        for _ in 0..PIECES_PER_POLL {
+            let left = usize::try_from(self.decoder.left().unwrap_or(0)).unwrap_or(usize::MAX);
+            match self.splicer.poll(runtime, sockets, left.min(high_watermark)) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(Step::Moved(count))) => {
+                    let moved = count as u64;
+                    self.received_bytes += moved;
+                    self.bytes += moved;
+                    self.wire_bytes += moved;
+                    self.sent_bytes += moved;
+                    self.decoder.skip(moved);
+                }
+                Poll::Ready(Ok(Step::Enough)) => {
+                    self.done = true;
+                    from.set_bulk(false);
+                    return Poll::Ready(Ok(true));
+                }
+                Poll::Ready(Ok(Step::Chunks)) => return Poll::Ready(Ok(false)),
+                Poll::Ready(Ok(Step::End) | Err(Broken::Source)) => {
+                    self.broken = true;
+                    return Poll::Ready(Err(CopyError::SourceGone));
+                }
+                Poll::Ready(Err(Broken::Sink)) => {
+                    self.broken = true;
+                    return Poll::Ready(Err(CopyError::SinkGone));
+                }
+            }
+        }
+        runtime.wake(runtime.current_task());
+        Poll::Pending
+    }
+
     /// Takes what has arrived and drops it, up to a large chunk: a small body that nobody wants does not cost the
     /// connection. A broken one does: what follows it would be read as the next request.
     pub(super) fn discard(&mut self, from: &Channel, trailers: &mut Head) -> Result<(), CopyError> {
+        self.splicer.abandon();
         let outcome =
             if self.broken { Err(CopyError::SourceGone) } else { self.discard_some(from, trailers) };
         self.broken = outcome.is_err();

@@ -1,7 +1,7 @@
 //! The path of a connection and of a request through one core.
 //!
 //! `listener` accepts, `downstream` serves a connection (`http2` one with streams), `http` lists the steps of a request, `routing` decides,
-//! `router` forwards, `upstream_request` exchanges, `filters` and `copy` move bodies, `local_reply` answers for ourselves.
+//! `router` forwards, `upstream_request` exchanges, `filters` and `copy` move bodies, `relay` a tunnel's bytes, both with `splice`, `local_reply` answers for ourselves.
 mod chain;
 mod context;
 mod copy;
@@ -17,9 +17,13 @@ mod http;
 mod http2;
 mod listener;
 mod local_reply;
+mod relay;
+#[cfg(test)]
+mod relay_tests;
 mod response;
 mod router;
 mod routing;
+mod splice;
 mod stream;
 mod upgrade;
 mod upstream_request;
