@@ -23,7 +23,8 @@ pub(super) struct Splicer {
     /// It was refused: not again on this way.
     refused: bool,
     small_pieces: u8,
-    pipe: Option<Pipe>,
+    /// Boxed: the usual request is not to carry its size.
+    pipe: Option<Box<Pipe>>,
 }
 
 /// What one step brought.
@@ -98,7 +99,7 @@ impl Splicer {
             self.stop(from);
             return Poll::Ready(Ok(Step::Chunks));
         }
-        let Some(pipe) = self.pipe.take().or_else(|| runtime.pipe()) else {
+        let Some(pipe) = self.pipe.take().or_else(|| runtime.pipe().map(Box::new)) else {
             self.refused = true;
             self.stop(from);
             return Poll::Ready(Ok(Step::Chunks));

@@ -59,10 +59,10 @@ super::metrics! {
         IoEnobufs Counter "ringway.io.enobufs",
         /// Ours: system calls into the kernel to submit or wait.
         IoEnters Counter "ringway.io.enters",
-        /// Ours: sends of which the kernel took only a part.
-        IoShortSends Counter "ringway.io.short_sends",
         /// Ours: pipes with bytes of spliced bodies and relays in them.
         IoPipes Gauge "ringway.io.pipes",
+        /// Ours: sends of which the kernel took only a part.
+        IoShortSends Counter "ringway.io.short_sends",
         /// Ours: pipes and splices that the kernel or our limit refused, so that bytes were copied.
         IoSpliceRefused Counter "ringway.io.splice_refused",
         /// Ours: bytes that passed from socket to socket without a copy.
