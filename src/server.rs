@@ -86,6 +86,9 @@ pub fn run(options: &Options, logger: &'static Logger) -> u8 {
         }
     }
     if options.action == Action::Validate {
+        if let Err(reason) = check(loaded) {
+            return refuse(&reason);
+        }
         let name = options
             .config_path
             .as_deref()
@@ -97,6 +100,21 @@ pub fn run(options: &Options, logger: &'static Logger) -> u8 {
         Ok(()) => EXIT_OK,
         Err(reason) => refuse(&reason),
     }
+}
+
+/// Compiles what was loaded, for the mistakes that show only then. No log is opened.
+fn check(loaded: LoadedBootstrap) -> Result<(), String> {
+    let mut bootstrap = loaded.bootstrap;
+    let mut sinks = 0;
+    let surroundings = Surroundings {
+        local_address: None,
+        hash_seed: 0,
+        open_sink: &mut |_| {
+            sinks += 1;
+            Ok(SinkId(sinks))
+        },
+    };
+    compile(&mut bootstrap, &Registry::new(1), surroundings).map(drop)
 }
 
 fn serve(
@@ -329,7 +347,7 @@ fn listen_options(
             .tcp_backlog_size
             .map_or(libc::SOMAXCONN, |size| i32::try_from(size).unwrap_or(i32::MAX)),
         freebind: config.freebind,
-        transparent: false,
+        transparent: config.transparent,
         ipv4_compat,
         options: raw_options(options, SocketState::Prebind),
         bound_options: raw_options(options, SocketState::Bound),

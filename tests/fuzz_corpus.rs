@@ -18,6 +18,7 @@ fn corpus_keeps_every_invariant() {
         ("grpc_timeout", ringway::fuzz::grpc_timeout),
         ("config_text", ringway::fuzz::config_text),
         ("config_wire", ringway::fuzz::config_wire),
+        ("proxy_header", ringway::fuzz::proxy_header),
         ("restart_message", ringway::fuzz::restart_message),
         ("client_hello", ringway::fuzz::client_hello),
         ("tls_session", ringway::fuzz::tls_session),

@@ -22,6 +22,7 @@ def write(results, colors, folder):
         "bodies.svg": bar_chart(results, colors, BODIES, "cpu_us", "CPU time per request with a body, µs", "less is better", 0),
         "tls.svg": bar_chart(results, colors, TLS, "cpu_us", "CPU time per request over TLS 1.3, µs", "less is better", 0),
         "http2.svg": bar_chart(results, colors, HTTP2, "cpu_us", "CPU time per request with HTTP/2, µs", "less is better", 1),
+        "tcp.svg": bar_chart(results, colors, r"tcp-.*", "cpu_us", "CPU time per exchange over relayed TCP, µs", "less is better", 0),
         "throughput.svg": bar_chart(results, colors, f"{SMALL}|{BODIES}", "rps", "Requests per second on one core", "more is better; where load generator and origin are the bottleneck, bars are alike", 0),
         "latency.svg": latency(results, colors),
         "memory.svg": memory(results, colors),

@@ -15,7 +15,7 @@ from loads import charts, clean, errors, host, results, runner, table, tools
 OUT = tools.ROOT / "load-tests/out"
 GIVEN = ("ringway", "envoy", "nginx", "haproxy", "wrk", "h2load", "nghttpd", "pingora-peer", "runtimes", "generator")
 SMOKE = {
-    "scenarios": "keep-alive-64,down-64k,https-32,handshake-full,handshake-resumed,h2-h2-8x32,h2-h1-8x32,h1-h2-64,grpc-8x32",
+    "scenarios": "keep-alive-64,down-64k,https-32,handshake-full,handshake-resumed,h2-h2-8x32,h2-h1-8x32,h1-h2-64,grpc-8x32,tcp-down-1m,tcp-connections",
     "rounds": 1,
     "seconds": 1,
 }

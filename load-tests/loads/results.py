@@ -15,6 +15,7 @@ from loads import errors
 METRICS = {
     "cpu_us": ("CPU time per request", "µs", 1),
     "handshakes": ("TLS handshakes per second of CPU time, each with a request", "", 0),
+    "connections": ("Relayed TCP connections per second of CPU time, each with a small exchange", "", 0),
     "rps": ("Throughput", "requests/s", 0),
     "rate": ("Rate asked for", "requests/s", 0),
     "p50_us": ("Latency, median", "µs", 0),
@@ -37,7 +38,7 @@ METRICS = {
     "rss_per_connection_kb": ("Resident memory per idle connection (first 2,000)", "KB", 2),
     "rss_after_kb": ("Resident memory after the connections are gone", "KB", 0),
 }
-MORE_IS_BETTER = ("rps", "handshakes")
+MORE_IS_BETTER = ("rps", "handshakes", "connections")
 FLOORS = ("floor-ring", "floor-epoll", "floor-monoio")
 COLUMNS = ["kernel", "machine", "scenario", "peer", "version", "round", "metric", "unit", "value"]
 

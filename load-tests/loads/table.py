@@ -14,6 +14,7 @@ ALT = {
     "bodies.svg": "CPU time per request with bodies",
     "tls.svg": "CPU time per request and handshake over TLS",
     "http2.svg": "CPU time per request with HTTP/2 and gRPC",
+    "tcp.svg": "CPU time per exchange over relayed TCP connections",
     "throughput.svg": "Requests per second on one core",
     "latency.svg": "Latency percentiles against the rate",
     "memory.svg": "Resident memory against idle connections",

@@ -34,14 +34,16 @@ class Setup:
     upstream_http2: bool = False
     # The origin answers gRPC (and HTTP/2 on both sides carries it).
     grpc: bool = False
+    # Connections are relayed as they are, each to one of the origin's own. What they carry is still HTTP/1.1.
+    tcp: bool = False
 
     def host(self):
         """The Host that requests name."""
         return f"h{self.routes - 1}.test"
 
     def is_plain(self):
-        """Neither TLS nor HTTP/2."""
-        return not (self.tls or self.http2 or self.upstream_http2 or self.grpc)
+        """HTTP/1.1 on both sides, without TLS."""
+        return not (self.tls or self.http2 or self.upstream_http2 or self.grpc or self.tcp)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,14 @@ LISTENER = """\
           name: {routes}
           virtual_hosts:
 """
+TCP_LISTENER = """\
+- name: load
+  address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+  filter_chains:
+  - filters:
+    - name: envoy.filters.network.tcp_proxy
+      typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: load, cluster: c0}}
+"""
 HOST = """\
           - {{name: v{i}, domains: ["{domain}"], routes: [{{match: {{prefix: /}}, route: {{cluster: c{i}, timeout: 0s}}}}]}}
 """
@@ -58,6 +66,8 @@ LIMITS = """\
 
 def listener(setup, place, kind="", routes="load"):
     """A listener with one virtual host per route; a single one answers to every name."""
+    if setup.tcp:
+        return TCP_LISTENER.format(port=place.port)
     if setup.exact_balance:
         kind += "connection_balance_config: {exact_balance: {}}\n  "
     tls = TLS.format(alpn="h2" if setup.http2 else "http/1.1", identity=place.identity) if setup.tls else ""

@@ -12,7 +12,7 @@ global
   maxconn 6000
 {tuning}
 defaults
-  mode http
+  mode {mode}
   timeout connect 5s
   timeout client 1h
   timeout server 1h
@@ -26,6 +26,10 @@ BACKEND = """\
 backend b{i}
   http-reuse always
   server s 127.0.0.1:{upstream} pool-max-conn -1 pool-purge-delay 1h{speaks}
+"""
+RELAY = """\
+backend b0
+  server s 127.0.0.1:{upstream}
 """
 
 
@@ -49,10 +53,13 @@ class HaProxy(Peer):
             alpn = "h2,http/1.1" if setup.http2 else "http/1.1"
             bind = f" ssl crt {place.identity.both} ssl-min-ver TLSv1.3 alpn {alpn}"
         text = CONFIG.format(
-            workers=setup.workers, port=place.port, bind=bind, tuning=self.tuning, options=self.options, choice=choice
+            mode="tcp" if setup.tcp else "http", workers=setup.workers, port=place.port, bind=bind, tuning=self.tuning, options=self.options, choice=choice
         )
         speaks = " proto h2" if setup.upstream_http2 else ""
-        text += "".join(BACKEND.format(i=i, upstream=place.upstream, speaks=speaks) for i in range(setup.routes))
+        if setup.tcp:
+            text += RELAY.format(upstream=place.upstream)
+        else:
+            text += "".join(BACKEND.format(i=i, upstream=place.upstream, speaks=speaks) for i in range(setup.routes))
         file = place.folder / "haproxy.cfg"
         file.write_text(text)
         # Only a master can reload; alone it would be a process more in the memory figures.

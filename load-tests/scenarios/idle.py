@@ -65,5 +65,6 @@ SCENARIOS = [
     Idle("idle-4-workers", STEPS[:1], workers=4),
     Idle("idle-tls", STEPS, "TLS ", workers=2, tls=True),
     Idle("idle-tls-4-workers", STEPS[:1], "TLS ", workers=4, tls=True),
+    Idle("idle-tcp", STEPS, "relayed TCP ", workers=2, tcp=True),
     Idle("idle-tls-h2", STEPS, "HTTP/2 TLS ", workers=2, tls=True, http2=True),
 ]

@@ -182,7 +182,7 @@ class Charts(unittest.TestCase):
                 made.scenarios[f"{name}-{number}"] = "x"
                 for peer in ("ringway", "nginx", "direct"):
                     made.add(f"{name}-{number}", peer, 1, {metric: number + 70 for metric in metrics})
-        for name in ("down-1m", "https-32", "h2-h2-8x32"):
+        for name in ("down-1m", "https-32", "h2-h2-8x32", "tcp-down-1m"):
             made.scenarios[name] = "x"
             made.add(name, "ringway", 1, {"cpu_us": 300, "rps": 1000})
         made.add("idle", "ringway", 1, {"rss_at_0_kb": 4096, "rss_at_1000_kb": 8192})

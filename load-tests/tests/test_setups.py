@@ -10,8 +10,9 @@ from peers import Place, Setup
 
 TLS, BOTH = Setup(tls=True), Setup(http2=True, upstream_http2=True)
 GRPC = Setup(http2=True, upstream_http2=True, grpc=True)
+TCP = Setup(tcp=True)
 H2_TLS, H1_H2 = Setup(tls=True, http2=True), Setup(upstream_http2=True)
-NEW = (TLS, BOTH, GRPC, H2_TLS, H1_H2)
+NEW = (TLS, BOTH, GRPC, H2_TLS, H1_H2, TCP)
 
 
 class Setups(unittest.TestCase):
@@ -48,6 +49,11 @@ class Setups(unittest.TestCase):
             ("haproxy", TLS, ["ssl-min-ver TLSv1.3 alpn http/1.1\n"], ["proto"]),
             ("haproxy", H2_TLS, ["alpn h2,http/1.1\n"], ["proto"]),
             ("haproxy", BOTH, ["backlog 4096 proto h2\n", "purge-delay 1h proto h2\n"], ["ssl"]),
+            ("haproxy", TCP, ["mode tcp\n", "server s 127.0.0.1:8081\n"], ["http-reuse", "splice"]),
+            ("haproxy-splice", TCP, ["mode tcp\n", "splice-response"], []),
+            ("nginx", TCP, ["listen 127.0.0.1:8080 backlog", "proxy_pass 127.0.0.1:8081;"], ["http", "proxy_buffer_size"]),
+            ("nginx-64k", TCP, ["proxy_buffer_size 64k;"], ["http"]),
+            ("envoy", TCP, ["TcpProxy", "cluster: c0"], ["HttpConnectionManager", "route"]),
             ("envoy", Setup(), [], ["Tls", "http2_protocol_options", "HTTP2"]),
             ("envoy", TLS, ["DownstreamTlsContext", "alpn_protocols: [http/1.1]"], ["http2_protocol_options"]),
             ("envoy", H1_H2, ["explicit_http_config: {http2_protocol_options"], ["codec_type"]),

@@ -41,7 +41,7 @@ pub const WORKERS_LOOKED_AT_MAX: usize = 8;
 /// user, 64 MiB unless configured. Beyond it bytes are copied (`ringway.io.splice_refused`).
 pub const PIPES_MAX: usize = 64;
 /// Pipes that a worker keeps open for the next.
-pub const PIPES_SPARE_MAX: usize = 16;
+pub const PIPES_SPARE_MAX: usize = 64;
 /// Bytes that a pipe takes where the kernel permits it; at least a large chunk, or it is of no use.
 pub const PIPE_BYTES: usize = 256 * 1024;
 /// Task polls between two visits to the kernel: more wait for the next turn, so that no burst starves the sockets.
@@ -103,3 +103,7 @@ pub const LARGE_READ_ROOM_MIN: usize = LARGE_CHUNK_BYTES / 2;
 /// Names of TLS under which a core keeps connections to one endpoint, where requests choose the name. Reason: clients choose
 /// it, and each has connections of its own. Beyond it those of the name that was asked for longest ago go.
 pub const NAMES_PER_HOST_MAX: usize = 256;
+/// Clients for whom a core keeps connections to one endpoint, where those are a client's own (PROXY protocol, `original_src`).
+/// Reason: each idle one takes a socket here and there until its time is over. Beyond it those of the client that asked
+/// longest ago go.
+pub const CLIENTS_PER_HOST_MAX: usize = 1024;

@@ -10,6 +10,7 @@ use super::pool::{SharedConnections, UpstreamConnection};
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::config::endpoint::HealthStatus;
+use crate::runtime::RawOption;
 use crate::telemetry::{Cells, HostStat, Scope, Slot};
 
 /// An endpoint as published: resolved, with what balancing needs.
@@ -42,10 +43,10 @@ pub struct Host {
     idle: RefCell<Vec<UpstreamConnection>>,
     /// Connections that requests share.
     shared: SharedConnections,
-    /// The name that requests give to TLS, if these are the connections of such a name.
-    name: Option<Box<str>>,
-    /// The same endpoint with connections of a name each.
-    named: RefCell<BTreeMap<Box<str>, Rc<Self>>>,
+    /// What its connections have of their own.
+    own: Own,
+    /// The same endpoint with connections of a name or a client each. No name is the key of a client.
+    named: RefCell<BTreeMap<Box<[u8]>, Rc<Self>>>,
     /// When this name was asked for last.
     asked: Cell<Now>,
     /// Updates took it out: connections are not kept any more.
@@ -54,19 +55,30 @@ pub struct Host {
     kept: Cell<bool>,
 }
 
+/// What sets connections to an endpoint apart from others to it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Own {
+    /// The name that requests give to TLS.
+    pub(super) name: Option<Box<str>>,
+    /// What they begin with: a client's header of the PROXY protocol.
+    pub(super) header: Option<Box<[u8]>>,
+    /// Where they come from, and the options of their sockets: a client's address.
+    pub(super) source: Option<(SocketAddr, Box<[RawOption]>)>,
+}
+
 impl Host {
     pub(super) fn new(spec: HostSpec, worker: usize) -> Rc<Self> {
-        Self::with_name(spec, worker, None)
+        Self::with(spec, worker, Own::default())
     }
 
-    fn with_name(spec: HostSpec, worker: usize, name: Option<Box<str>>) -> Rc<Self> {
+    fn with(spec: HostSpec, worker: usize, own: Own) -> Rc<Self> {
         Rc::new(Self {
             stats: spec.stats.cells(Slot::Worker(worker)),
             address: spec.address,
             spec: RefCell::new(spec),
             idle: RefCell::default(),
             shared: SharedConnections::default(),
-            name,
+            own,
             named: RefCell::default(),
             asked: Cell::default(),
             removed: Cell::new(false),
@@ -127,11 +139,21 @@ impl Host {
 
     /// The name that requests gave to the TLS of its connections.
     pub(super) fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+        self.own.name.as_deref()
     }
 
-    /// The same endpoint with the connections of this name, if there were any.
-    pub(super) fn find_named(&self, name: &str, now: Now) -> Option<Rc<Self>> {
+    /// What its connections begin with.
+    pub(super) fn header(&self) -> Option<&[u8]> {
+        self.own.header.as_deref()
+    }
+
+    /// Where its connections come from, and the options of their sockets, if they have any of their own.
+    pub(super) fn source(&self) -> Option<(SocketAddr, &[RawOption])> {
+        self.own.source.as_ref().map(|(source, options)| (*source, &**options))
+    }
+
+    /// The same endpoint with the connections of this name or header, if there were any.
+    pub(super) fn find_named(&self, name: &[u8], now: Now) -> Option<Rc<Self>> {
         let found = self.named.borrow().get(name).cloned()?;
         found.asked.set(now);
         Some(found)
@@ -139,18 +161,33 @@ impl Host {
 
     /// The same endpoint for connections of a further name; and whether those of another had to go for it.
     pub(super) fn add_named(&self, name: &str, worker: usize, now: Now) -> (Rc<Self>, bool) {
-        let added = Self::with_name(self.spec(), worker, Some(name.into()));
+        let own = Own { name: Some(name.into()), ..self.own.clone() };
+        let added = Self::with(self.spec(), worker, own);
+        self.add(name.as_bytes(), added, now, limits::NAMES_PER_HOST_MAX)
+    }
+
+    /// The same for connections of a further client.
+    pub(super) fn add_for_client(&self, key: &[u8], own: Own, worker: usize, now: Now) -> (Rc<Self>, bool) {
+        self.add(key, self.apart(own, worker), now, limits::CLIENTS_PER_HOST_MAX)
+    }
+
+    /// The same endpoint for connections that are not kept.
+    pub(super) fn apart(&self, own: Own, worker: usize) -> Rc<Self> {
+        Self::with(self.spec(), worker, Own { name: self.own.name.clone(), ..own })
+    }
+
+    fn add(&self, key: &[u8], added: Rc<Self>, now: Now, max: usize) -> (Rc<Self>, bool) {
         added.asked.set(now);
         let mut named = self.named.borrow_mut();
-        if named.len() >= limits::NAMES_PER_HOST_MAX {
+        if named.len() >= max {
             named.retain(|_, host| Rc::strong_count(host) > 1 || !host.shared.is_empty());
         }
         let mut oldest = None;
-        if named.len() >= limits::NAMES_PER_HOST_MAX {
+        if named.len() >= max {
             let key = named.iter().min_by_key(|(_, host)| host.asked.get()).map(|(key, _)| key.clone());
             oldest = key.and_then(|key| named.remove(&key));
         }
-        named.insert(name.into(), Rc::clone(&added));
+        named.insert(key.into(), Rc::clone(&added));
         drop(named);
         if let Some(oldest) = &oldest {
             oldest.remove();
@@ -196,20 +233,36 @@ mod tests {
     #[test]
     fn names_are_apart_and_the_one_asked_for_longest_ago_goes_beyond_the_limit() {
         let host = Host::new(spec(), 0);
-        assert!(host.find_named("a", Now(1)).is_none());
+        assert!(host.find_named(b"a", Now(1)).is_none());
         let (first, _) = host.add_named("a", 0, Now(1));
-        assert!(Rc::ptr_eq(&first, &host.find_named("a", Now(2)).unwrap()) && first.name() == Some("a"));
+        assert!(Rc::ptr_eq(&first, &host.find_named(b"a", Now(2)).unwrap()) && first.name() == Some("a"));
         let kept: Vec<_> = (1..limits::NAMES_PER_HOST_MAX)
             .map(|number| host.add_named(&number.to_string(), 0, Now(10 + number as u64)).0)
             .collect();
-        assert!(host.find_named("a", Now(5000)).is_some(), "asked for again");
+        assert!(host.find_named(b"a", Now(5000)).is_some(), "asked for again");
         let (_further, full) = host.add_named("further", 0, Now(6000));
         assert!(full && kept[0].is_removed() && !first.is_removed());
-        assert!(host.find_named("1", Now(6001)).is_none());
+        assert!(host.find_named(b"1", Now(6001)).is_none());
         drop(kept);
         let (_, full) = host.add_named("another", 0, Now(7000));
         assert!(!full, "those without connections go first");
         host.remove();
         assert!(first.is_removed());
+    }
+
+    #[test]
+    fn clients_are_apart_from_each_other_and_from_names_and_keep_the_name() {
+        let host = Host::new(spec(), 0);
+        let (named, _) = host.add_named("a", 0, Now(1));
+        let own = Own { header: Some(Box::from(&b"PROXY x"[..])), ..Own::default() };
+        let (client, full) = named.add_for_client(b"PROXY x", own.clone(), 0, Now(2));
+        assert!(!full && client.name() == Some("a") && client.header() == Some(b"PROXY x"));
+        assert!(Rc::ptr_eq(&client, &named.find_named(b"PROXY x", Now(3)).unwrap()));
+        assert!(host.find_named(b"PROXY x", Now(3)).is_none());
+        let once = named.apart(own, 0);
+        assert!(!Rc::ptr_eq(&client, &once) && once.header() == client.header());
+        assert!(named.header().is_none() && named.source().is_none());
+        host.remove();
+        assert!(client.is_removed());
     }
 }

@@ -1,11 +1,11 @@
 //! One cluster on this core.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use super::host::{Host, HostSpec};
+use super::host::{Host, HostSpec, Own};
 use super::load_balancer::{LoadBalancer, Pick};
 use super::manager::Keeper;
 use super::set::TransportSockets;
@@ -14,7 +14,10 @@ use crate::base::heaps;
 use crate::base::rng::Rng;
 use crate::config::cluster::Cluster as Config;
 use crate::config::http2::UpstreamProtocol;
+use crate::config::proxy_protocol::ProxyProtocolVersion;
+use crate::protocol::connection_info::OriginalSource;
 use crate::protocol::http::headers::HeaderName;
+use crate::protocol::proxy_protocol::{self, Tlv};
 use crate::protocol::tls::{ClientTls, Meter, Offer};
 use crate::runtime::{Keepalive, RawOption, Runtime, TaskId};
 use crate::telemetry::metrics::ClusterCells;
@@ -103,7 +106,7 @@ impl Cluster {
             return host;
         }
         let now = self.runtime.now();
-        if let Some(found) = host.find_named(name, now) {
+        if let Some(found) = host.find_named(name.as_bytes(), now) {
             return found;
         }
         let (added, full) = self.runtime.edit(|| heaps::lasting(|| host.add_named(name, self.worker, now)));
@@ -111,6 +114,82 @@ impl Cluster {
             self.stats.inc(ClusterStat::UpstreamCxPoolOverflow);
         }
         added
+    }
+
+    /// The host with the connections of this client, where they are to begin with its header or to come from its address;
+    /// as it is where they are not. `key` is room.
+    pub fn for_client(&self, host: Rc<Host>, client: &ProxiedClient<'_>, key: &mut Vec<u8>) -> Rc<Host> {
+        key.clear();
+        let header = self.write_key(&host, client, key);
+        if key.is_empty() {
+            return host;
+        }
+        let now = self.runtime.now();
+        if let Some(found) = host.find_named(key, now) {
+            return found;
+        }
+        let own = self.own(client, key.get(header..).unwrap_or_default());
+        let add = || heaps::lasting(|| host.add_for_client(key, own, self.worker, now));
+        let (added, full) = self.runtime.edit(add);
+        if full {
+            self.stats.inc(ClusterStat::UpstreamCxPoolOverflow);
+        }
+        added
+    }
+
+    /// The same for a connection that serves nobody else: nothing of it is remembered.
+    pub fn once_for_client(&self, host: Rc<Host>, client: &ProxiedClient<'_>) -> Rc<Host> {
+        let mut key = Vec::new();
+        let header = self.write_key(&host, client, &mut key);
+        if key.is_empty() {
+            return host;
+        }
+        host.apart(self.own(client, key.get(header..).unwrap_or_default()), self.worker)
+    }
+
+    /// Writes what sets a client's connections apart, its header of the PROXY protocol last; where that begins. Nothing:
+    /// they are like all others.
+    fn write_key(&self, host: &Host, client: &ProxiedClient<'_>, key: &mut Vec<u8>) -> usize {
+        if let Some(OriginalSource { address, mark }) = client.source {
+            // No name begins so.
+            key.push(0);
+            key.extend_from_slice(&mark.to_ne_bytes());
+            match address {
+                IpAddr::V4(v4) => key.extend_from_slice(&v4.octets()),
+                IpAddr::V6(v6) => key.extend_from_slice(&v6.octets()),
+            }
+        }
+        let header = key.len();
+        let Some(settings) = self.config.proxy_protocol_of(host.socket()) else { return header };
+        if settings.version == ProxyProtocolVersion::V1 {
+            proxy_protocol::encode_v1(client.ends, key);
+            return header;
+        }
+        let added = || settings.added.iter();
+        let passed = client.tlvs.iter().filter(|(kind, _)| {
+            settings.pass_through.contains(*kind) && added().all(|(other, _)| other != kind)
+        });
+        let tlvs = added().chain(passed).map(|(kind, value)| Tlv { kind: *kind, value });
+        if !proxy_protocol::encode_v2(client.ends, tlvs, key) {
+            self.stats.inc(ClusterStat::UpstreamProxyprotocolV2TlvsExceedMaxLength);
+        }
+        header
+    }
+
+    fn own(&self, client: &ProxiedClient<'_>, header: &[u8]) -> Own {
+        let source = client.source.map(|OriginalSource { address, mark }| {
+            let option =
+                |level, name, value: [u8; 4]| RawOption { level, name, value: Box::from(&value[..]) };
+            let transparent = if address.is_ipv4() {
+                option(libc::SOL_IP, libc::IP_TRANSPARENT, 1u32.to_ne_bytes())
+            } else {
+                option(libc::SOL_IPV6, libc::IPV6_TRANSPARENT, 1u32.to_ne_bytes())
+            };
+            let marked = (mark != 0).then(|| option(libc::SOL_SOCKET, libc::SO_MARK, mark.to_ne_bytes()));
+            let options = self.options.iter().cloned().chain([transparent]).chain(marked);
+            (SocketAddr::new(address, 0), options.collect())
+        });
+        Own { name: None, header: (!header.is_empty()).then(|| header.into()), source }
     }
 
     /// Its counters on this core.
@@ -164,8 +243,12 @@ impl Cluster {
         *self.hosts.borrow_mut() = hosts;
     }
 
-    /// Source address and options of a connection to `to`.
-    pub(super) fn bind_for(&self, to: SocketAddr) -> (Option<SocketAddr>, &[RawOption]) {
+    /// Source address and options of a connection to `host`.
+    pub(super) fn bind_for<'a>(&'a self, host: &'a Host) -> (Option<SocketAddr>, &'a [RawOption]) {
+        if let Some((source, options)) = host.source() {
+            return (Some(source), options);
+        }
+        let to = host.address();
         let source = self.config.bind_config.as_ref().and_then(|bind| bind.source_address);
         (source.filter(|source| source.is_ipv4() == to.is_ipv4()), &self.options)
     }
@@ -192,6 +275,17 @@ impl Cluster {
     pub(super) fn close_idle(&self) {
         self.hosts.borrow().iter().for_each(|host| host.remove());
     }
+}
+
+/// For whom a connection to an endpoint is made.
+#[derive(Clone, Copy, Debug)]
+pub struct ProxiedClient<'a> {
+    /// The client, and where it meant to connect to.
+    pub ends: [SocketAddr; 2],
+    /// TLVs of its own header that may be passed on.
+    pub tlvs: &'a [(u8, Box<[u8]>)],
+    /// Where the connection is to come from; `None`: from this host.
+    pub source: Option<OriginalSource>,
 }
 
 /// A cluster's host with idle connections, as the keeper remembers it.

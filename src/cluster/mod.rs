@@ -10,6 +10,6 @@ pub mod pool;
 mod set;
 
 pub use host::{Host, HostSpec};
-pub use local::Cluster;
+pub use local::{Cluster, ProxiedClient};
 pub use manager::ClusterManager;
 pub use set::{ClusterSet, ClusterSpec, TransportSockets};

@@ -169,6 +169,8 @@ pub enum AccessLogType {
     TcpUpstreamConnected,
     /// A record written at intervals while a TCP connection lives.
     TcpPeriodic,
+    /// A TCP proxy's connection began.
+    TcpConnectionStart,
     /// A TCP connection ended.
     TcpConnectionEnd,
     /// A request arrived.
@@ -200,6 +202,7 @@ impl AccessLogType {
             Self::NotSet => "NotSet",
             Self::TcpUpstreamConnected => "TcpUpstreamConnected",
             Self::TcpPeriodic => "TcpPeriodic",
+            Self::TcpConnectionStart => "TcpConnectionStart",
             Self::TcpConnectionEnd => "TcpConnectionEnd",
             Self::DownstreamStart => "DownstreamStart",
             Self::DownstreamPeriodic => "DownstreamPeriodic",

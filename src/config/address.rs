@@ -61,6 +61,11 @@ impl CidrRange {
         Self { network: mask(address, prefix_len), prefix_len }
     }
 
+    /// Leading bits that must be equal.
+    pub fn prefix_len(&self) -> u8 {
+        self.prefix_len
+    }
+
     /// Whether `address` lies in the range; families never match each other.
     pub fn contains(&self, address: IpAddr) -> bool {
         mask(address, self.prefix_len) == self.network

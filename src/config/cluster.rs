@@ -9,6 +9,7 @@ use super::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
 use super::http2::{Http2ProtocolOptions, UpstreamProtocol};
 use super::listener::BUFFER_LIMIT_BYTES_DEFAULT;
 use super::metadata::Metadata;
+use super::proxy_protocol::UpstreamProxyProtocol;
 use super::socket::{BindConfig, TcpKeepalive};
 use super::tls::{Source, TRANSPORT_SOCKET_MATCH, TransportSocketMatch, UpstreamTls};
 
@@ -58,6 +59,9 @@ pub struct ClusterSettings {
     pub request_names: Option<RequestNames>,
     /// TLS towards endpoints; `None`: plain text. Source: `transport_socket`.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// What connections to endpoints begin with, before TLS too; `None`: nothing. Source: `transport_socket` of type
+    /// `ProxyProtocolUpstreamTransport`.
+    pub proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
     /// Other ways of reaching endpoints, by their metadata: the first that holds. Source: `transport_socket_matches`.
     pub transport_socket_matches: Vec<TransportSocketMatch>,
     /// Most connections, requests and retries in flight. Source: `circuit_breakers`.
@@ -290,6 +294,14 @@ impl Cluster {
         (1..).zip(&self.transport_socket_matches).find(holds).map_or(0, |(place, _)| place)
     }
 
+    /// What connections begin with that are made through this transport socket; `None`: nothing of their own.
+    pub fn proxy_protocol_of(&self, socket: u16) -> Option<&UpstreamProxyProtocol> {
+        match usize::from(socket).checked_sub(1) {
+            None => self.proxy_protocol.as_deref(),
+            Some(place) => self.transport_socket_matches.get(place)?.proxy_protocol.as_deref(),
+        }
+    }
+
     /// Visits every source of its TLS contexts.
     pub fn tls_sources(&mut self, visit: &mut dyn FnMut(&mut Source)) {
         let settings = Arc::make_mut(&mut self.settings);
@@ -319,6 +331,7 @@ impl Default for ClusterSettings {
             upstream_protocol: UpstreamProtocol::default(),
             request_names: None,
             tls: None,
+            proxy_protocol: None,
             transport_socket_matches: Vec::new(),
             circuit_breakers: CircuitBreakers::default(),
             tcp_keepalive: None,
@@ -387,6 +400,7 @@ mod tests {
             name: "n".into(),
             criteria: criteria.as_object().cloned().unwrap(),
             tls: None,
+            proxy_protocol: None,
         };
         cluster.transport_socket_matches =
             vec![socket(json!({"mtls": "strict", "v": 2.0})), socket(json!({"mtls": "strict"}))];

@@ -1,6 +1,7 @@
 //! HTTP filters of a chain, and what virtual hosts, routes and weighted clusters say about them.
 //! Source: Envoy `HttpFilter`, `typed_per_filter_config` and the filters' own `extensions.filters.http`.
 use super::http::RouterConfig;
+use super::rbac::HttpRbac;
 
 /// A filter of a chain. Source: Envoy `http_connection_manager.v3.HttpFilter`.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub enum HttpFilterConfig {
     GrpcWeb,
     /// gRPC for HTTP/1 clients. Source: `envoy.filters.http.grpc_http1_bridge`.
     GrpcHttp1Bridge(GrpcHttp1BridgeConfig),
+    /// Access by role. Source: `envoy.filters.http.rbac`.
+    Rbac(Box<HttpRbac>),
     /// Routes and forwards; always the last. Source: `envoy.filters.http.router`.
     Router(RouterConfig),
 }
@@ -41,4 +44,13 @@ pub struct FilterOverride {
     pub name: Box<str>,
     /// Whether it is off here; else it is on, even where its chain has it `disabled`. Source: `FilterConfig.disabled`.
     pub disabled: bool,
+    /// Options in place of the chain's; `None`: the next level's that has some, else the chain's.
+    pub options: Option<FilterOptions>,
+}
+
+/// Options of a filter for one level.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FilterOptions {
+    /// Source: Envoy `extensions.filters.http.rbac.v3.RBACPerRoute`.
+    Rbac(Box<HttpRbac>),
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::access_log::AccessLog;
 use super::address::Address;
-use super::http::HttpConnectionManager;
+use super::filter_chain::FilterChain;
+use super::listener_filter::ListenerFilter;
 use super::metadata::Metadata;
 use super::socket::SocketOption;
-use super::tls::DownstreamTls;
 use crate::base::balance::Policy;
 
 /// One listener.
@@ -27,6 +27,13 @@ pub struct Listener {
     /// Chain of connections that no other chain matches; without it they are closed. Source:
     /// `default_filter_chain`.
     pub default_filter_chain: Option<Arc<FilterChain>>,
+    /// What looks at a connection before a chain is chosen for it, in this order. Source: `listener_filters`.
+    pub listener_filters: Vec<ListenerFilter>,
+    /// Longest time that they take together; `None`: any. Default 15 s, from Envoy. Source: `listener_filters_timeout`.
+    pub listener_filters_timeout: Option<Duration>,
+    /// Whether a connection is served then, by what is known of it, instead of closed. Default false. Source:
+    /// `continue_on_listener_filters_timeout`.
+    pub continue_on_listener_filters_timeout: bool,
     /// Bytes buffered per connection and direction before reading from the peer pauses. Default
     /// 1 MiB; 0 is no limit. Source: `per_connection_buffer_limit_bytes`.
     pub per_connection_buffer_limit_bytes: u32,
@@ -41,6 +48,9 @@ pub struct Listener {
     pub connection_balance: Policy,
     /// `IP_FREEBIND`: bind to an address no interface has. Default off. Source: `freebind`.
     pub freebind: bool,
+    /// `IP_TRANSPARENT`: take connections to any address that a rule of the kernel (TPROXY) leads here. Needs CAP_NET_ADMIN.
+    /// Default off. Source: `transparent`.
+    pub transparent: bool,
     /// Length of the kernel's accept queue (`listen`); the kernel cuts it to
     /// `net.core.somaxconn`. Default `None`: that maximum itself. Source: `tcp_backlog_size`.
     pub tcp_backlog_size: Option<u32>,
@@ -77,24 +87,6 @@ pub struct ListenAddress {
     pub socket_options: Vec<SocketOption>,
 }
 
-/// One chain of filters. Source: Envoy `config.listener.v3.FilterChain`.
-#[derive(Debug, Clone)]
-pub struct FilterChain {
-    /// Name, for the operator; may be empty. Source: `name`.
-    pub name: Box<str>,
-    /// What a connection must look like to be served by this chain. Source: `filter_chain_match`.
-    pub filter_chain_match: FilterChainMatch,
-    /// What serves the connection. Source: `filters`, of which exactly the last ends the chain.
-    pub filters: Vec<NetworkFilter>,
-    /// TLS of its connections; `None`: plain text. Source: `transport_socket`.
-    pub tls: Option<Arc<DownstreamTls>>,
-    /// Longest time for the transport socket's handshake; `None`: unlimited, the default. Source:
-    /// `transport_socket_connect_timeout`.
-    pub transport_socket_connect_timeout: Option<Duration>,
-    /// Metadata, for formatters. Source: `metadata`.
-    pub metadata: Metadata,
-}
-
 impl Listener {
     /// A copy that has nothing in common with it but the managers of its chains: what is loaded lies among what loading
     /// needed, and would keep the pages of it.
@@ -106,18 +98,6 @@ impl Listener {
             ..self.clone()
         }
     }
-}
-
-/// What a chain asks of a connection: in this version nothing, so a listener has at most one chain.
-/// Source: Envoy `FilterChainMatch`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FilterChainMatch {}
-
-/// A network filter.
-#[derive(Debug, Clone)]
-pub enum NetworkFilter {
-    /// HTTP; ends the chain. Source: `envoy.filters.network.http_connection_manager`.
-    HttpConnectionManager(Arc<HttpConnectionManager>),
 }
 
 /// Envoy's `core.v3.TrafficDirection`.
@@ -141,6 +121,9 @@ pub enum DrainType {
     /// Not on `/healthcheck/fail`. Source: `MODIFY_ONLY`.
     ModifyOnly,
 }
+
+/// Default of [`Listener::listener_filters_timeout`], from Envoy.
+pub const LISTENER_FILTERS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
 /// Default of [`Listener::per_connection_buffer_limit_bytes`] and its like in clusters: 1 MiB, from
 /// Envoy.

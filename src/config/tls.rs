@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::matcher::StringMatcher;
 use super::metadata::Struct;
+use super::proxy_protocol::UpstreamProxyProtocol;
 
 /// TLS of a filter chain. Source: Envoy `DownstreamTlsContext`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -206,6 +207,8 @@ pub struct TransportSocketMatch {
     pub criteria: Struct,
     /// TLS; `None`: plain text. Source: `transport_socket`.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// What connections begin with; `None`: nothing of their own. Source: `transport_socket`.
+    pub proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
 }
 
 /// Namespace of metadata that picks the transport socket of an endpoint.

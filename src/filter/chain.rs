@@ -5,12 +5,18 @@
 //! of the message until it continues; data that it holds goes before what comes then. What all filters of a request hold
 //! is bounded. Source: Envoy's `FilterManager`.
 
-use super::http::{Context, Direction, Filter, FilterReply, OnData, OnHead, Part, State};
+use super::http::{
+    Arrival, Context, Direction, Filter, FilterCounters, FilterReply, OnData, OnHead, Options, Part, State,
+};
+use super::rbac::CountersScope;
+use crate::base::regex::RegexSlots;
 use crate::buffer::{ChunkMut, ChunkQueue, ChunkSize};
+use crate::config::error::ConfigError;
 use crate::config::http_filter::{FilterOverride, HttpFilter};
 use crate::protocol::grpc;
 use crate::protocol::http::head::Head;
 use crate::route::OverrideLevels;
+use crate::telemetry::{Registry, Slot as Writer};
 
 /// A compiled chain. Empty for most: then nothing of this is touched.
 #[derive(Debug, Default)]
@@ -27,10 +33,21 @@ struct Entry {
 }
 
 /// What a level of the routing table says about a filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
-    Off,
-    On,
+#[derive(Debug)]
+struct Word {
+    off: bool,
+    options: Option<Options>,
+}
+
+/// Scopes of the counters of a chain's filters, by their place in it; `None`: the filter has none.
+#[derive(Debug, Default)]
+pub struct FilterScopes(Box<[Option<CountersScope>]>);
+
+impl FilterScopes {
+    /// The counters of one writer.
+    pub fn cells(&self, writer: Writer) -> FilterCounters {
+        FilterCounters(self.0.iter().map(|scope| Some(scope.as_ref()?.cells(writer))).collect())
+    }
 }
 
 /// The filters of one request. Recycled with it.
@@ -45,6 +62,8 @@ pub struct StreamFilters {
 #[derive(Debug, Default)]
 struct Slot {
     state: State,
+    /// The level whose options stand in place of the filter's own.
+    options_at: Option<usize>,
     decode: Side,
     encode: Side,
 }
@@ -76,24 +95,46 @@ pub const RESPONSE_TOO_LARGE: FilterReply =
     FilterReply { status: 500, body: "Internal Server Error", details: "response_payload_too_large" };
 
 impl FilterChain {
-    /// Compiles the filters and the words of a routing table on them.
-    pub fn compile(filters: &[HttpFilter], levels: &[Vec<FilterOverride>]) -> Self {
-        let named: Vec<_> = filters
-            .iter()
-            .filter_map(|it| {
-                Some((&it.name, Entry { filter: Filter::compile(&it.config)?, disabled: it.disabled }))
-            })
-            .collect();
-        if named.is_empty() {
-            return Self::default();
+    /// Compiles the filters and the words of a routing table on them; their regular expressions are numbered in `slots`.
+    ///
+    /// # Errors
+    /// A condition that cannot be compiled.
+    pub fn compile(
+        filters: &[HttpFilter],
+        levels: &[Vec<FilterOverride>],
+        slots: &mut RegexSlots,
+    ) -> Result<Self, ConfigError> {
+        let mut named = Vec::with_capacity(filters.len());
+        for (index, it) in filters.iter().enumerate() {
+            if let Some(filter) = Filter::compile(&it.config, &format!("http_filters[{index}]"), slots)? {
+                named.push((&it.name, Entry { filter, disabled: it.disabled }));
+            }
         }
-        let word = |level: &[FilterOverride], name: &str| {
-            let found = level.iter().find(|word| &*word.name == name)?;
-            Some(if found.disabled { Word::Off } else { Word::On })
+        if named.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut word = |level: &[FilterOverride], name: &str, filter: &mut Filter| {
+            let Some(found) = level.iter().find(|word| &*word.name == name) else { return Ok(None) };
+            let path = format!("typed_per_filter_config[{name:?}]");
+            let options = found.options.as_ref().map(|options| filter.options(options, &path, slots));
+            Ok(Some(Word { off: found.disabled, options: options.transpose()?.flatten() }))
         };
-        let overrides =
-            levels.iter().map(|level| named.iter().map(|(name, _)| word(level, name)).collect()).collect();
-        Self { overrides, entries: named.into_iter().map(|(_, entry)| entry).collect() }
+        let mut overrides = Vec::with_capacity(levels.len());
+        for level in levels {
+            let words = named.iter_mut().map(|(name, entry)| word(level, name, &mut entry.filter));
+            overrides.push(words.collect::<Result<Box<[_]>, ConfigError>>()?);
+        }
+        let entries = named.into_iter().map(|(_, entry)| entry).collect();
+        Ok(Self { overrides: overrides.into(), entries })
+    }
+
+    /// The scopes of its filters' counters, below the connection manager's prefix.
+    pub fn scopes(&self, registry: &Registry, stat_prefix: &str) -> FilterScopes {
+        let scope = |entry: &Entry| match &entry.filter {
+            Filter::Rbac(filter) => Some(filter.scope(registry, stat_prefix)),
+            Filter::GrpcWeb | Filter::GrpcHttp1Bridge(_) => None,
+        };
+        FilterScopes(self.entries.iter().map(scope).collect())
     }
 
     /// Whether there is nothing but the router.
@@ -105,67 +146,44 @@ impl FilterChain {
     pub fn begin(&self, levels: &OverrideLevels, head: &Head, filters: &mut StreamFilters) {
         filters.clear();
         filters.was_grpc = Some(grpc::is_request(head));
-        let levels = levels.map(|level| level.and_then(|slot| self.overrides.get(slot.index())));
+        let words = |index: usize| {
+            let levels = levels.iter().flatten().map(|slot| slot.index());
+            levels.filter_map(move |level| Some((level, self.overrides.get(level)?.get(index)?.as_ref()?)))
+        };
         filters.slots.extend(self.entries.iter().enumerate().map(|(index, entry)| {
-            let words = levels.iter().flatten();
-            let word = words.filter_map(|level| level.get(index).copied().flatten()).next();
-            let off = word.map_or(entry.disabled, |word| word == Word::Off);
-            Slot { state: if off { State::Off } else { State::New }, ..Slot::default() }
+            let off = words(index).next().map_or(entry.disabled, |(_, word)| word.off);
+            let options_at = words(index).find(|(_, word)| word.options.is_some()).map(|(level, _)| level);
+            let state = if off { State::Off } else { State::New };
+            Slot { state, options_at, ..Slot::default() }
         }));
     }
 
-    /// The request's head passes; `ends`: nothing follows it. No filter that there is holds it.
+    /// The request's head passes, and no filter that there is holds it.
+    ///
+    /// # Errors
+    /// A filter answers instead; those behind it have not seen it.
     pub fn decode_head(
         &self,
         filters: &mut StreamFilters,
         context: &mut Context<'_>,
+        arrival: &mut Arrival<'_>,
         head: &mut Head,
-        ends: bool,
-    ) {
-        self.head_from(0, Direction::Decode, filters, context, head, ends);
+    ) -> Result<(), FilterReply> {
+        for (place, (slot, entry)) in filters.slots.iter_mut().zip(&self.entries).enumerate() {
+            if let State::Off = slot.state {
+                continue;
+            }
+            let word = slot.options_at.and_then(|level| self.overrides.get(level)?.get(place)?.as_ref());
+            let options = word.and_then(|word| word.options.as_ref());
+            entry.filter.decode_head(&mut slot.state, options, context, arrival, place, head)?;
+        }
+        Ok(())
     }
 
     /// The response's head passes; `ends`: nothing follows it. Whether it goes on at once; else a filter holds it.
-    pub fn encode_head(
-        &self,
-        filters: &mut StreamFilters,
-        context: &mut Context<'_>,
-        head: &mut Head,
-        ends: bool,
-    ) -> bool {
+    pub fn encode_head(&self, filters: &mut StreamFilters, head: &mut Head, ends: bool) -> bool {
         filters.encode_begun = true;
-        self.head_from(0, Direction::Encode, filters, context, head, ends)
-    }
-
-    /// Whether the head has passed all filters from that place of the order on.
-    fn head_from(
-        &self,
-        from: usize,
-        direction: Direction,
-        filters: &mut StreamFilters,
-        context: &mut Context<'_>,
-        head: &mut Head,
-        ends: bool,
-    ) -> bool {
-        for at in from..filters.slots.len() {
-            let index = filters.index(direction, at);
-            let (Some(slot), Some(entry)) = (filters.slots.get_mut(index), self.entries.get(index)) else {
-                continue;
-            };
-            let verdict = match (direction, &slot.state) {
-                (_, State::Off) => OnHead::Continue,
-                (Direction::Decode, _) => entry.filter.decode_head(&mut slot.state, context, head, ends),
-                (Direction::Encode, _) => slot.state.encode_head(head, ends),
-            };
-            match verdict {
-                OnHead::Continue => {}
-                OnHead::Stop => {
-                    slot.side(direction).has_head = true;
-                    return false;
-                }
-            }
-        }
-        true
+        filters.encode_head_from(0, head, ends)
     }
 
     /// Data passes: what is in `data` afterwards goes on. `ends`: nothing follows it.
@@ -209,13 +227,13 @@ impl FilterChain {
                 return reply;
             }
             let Some(slot) = filters.slot(direction, at) else { continue };
-            let Slot { state, decode, encode } = slot;
+            let Slot { state, decode, encode, .. } = slot;
             let side = if direction == Direction::Decode { decode } else { encode };
             let part = Part { head, data, held: &mut side.held };
             if let Err(reply) = state.trailers(direction, context, part, trailers) {
                 return Passed::Reply(reply);
             }
-            self.release(at, direction, filters, context, head, data, false);
+            self.release(at, direction, filters, head, data, false);
         }
         Passed::On
     }
@@ -233,7 +251,7 @@ impl FilterChain {
         ends: bool,
     ) -> Passed {
         let Some(slot) = filters.slot(direction, at) else { return Passed::On };
-        let Slot { state, decode, encode } = slot;
+        let Slot { state, decode, encode, .. } = slot;
         let side = if direction == Direction::Decode { decode } else { encode };
         if !state.wants_data(direction) && !side.has_head {
             return Passed::On;
@@ -260,18 +278,16 @@ impl FilterChain {
             }
             OnData::Continue | OnData::Hold | OnData::Consumed => {}
         }
-        self.release(at, direction, filters, context, head, data, ends);
+        self.release(at, direction, filters, head, data, ends);
         Passed::On
     }
 
     /// A filter continues: what it held goes before `data`, and the head it kept goes to the filters behind it.
-    #[expect(clippy::too_many_arguments, reason = "one pass's things, handed from step to step")]
     fn release(
         &self,
         at: usize,
         direction: Direction,
         filters: &mut StreamFilters,
-        context: &mut Context<'_>,
         head: &mut Head,
         data: &mut ChunkQueue,
         ends: bool,
@@ -285,7 +301,10 @@ impl FilterChain {
             std::mem::swap(&mut side.held, data);
         }
         if std::mem::take(&mut side.has_head) {
-            self.head_from(at + 1, direction, filters, context, head, ends && data.is_empty());
+            // Of a request no filter keeps the head.
+            if direction == Direction::Encode {
+                filters.encode_head_from(at + 1, head, ends && data.is_empty());
+            }
         }
     }
 
@@ -309,7 +328,7 @@ impl FilterChain {
             rest = rest.get(written..).unwrap_or_default();
             data.push(ChunkMut::freeze(chunk));
         }
-        if self.encode_head(filters, context, head, text.is_empty()) && text.is_empty() {
+        if self.encode_head(filters, head, text.is_empty()) && text.is_empty() {
             return;
         }
         // A reply to a reply leads nowhere: then the text goes as it is.
@@ -321,6 +340,21 @@ impl FilterChain {
 }
 
 impl StreamFilters {
+    /// Whether the response's head has passed all filters from that place of the order on.
+    fn encode_head_from(&mut self, from: usize, head: &mut Head, ends: bool) -> bool {
+        for at in from..self.slots.len() {
+            let Some(slot) = self.slot(Direction::Encode, at) else { continue };
+            match slot.state.encode_head(head, ends) {
+                OnHead::Continue => {}
+                OnHead::Stop => {
+                    slot.encode.has_head = true;
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
     /// Forgets the request.
     pub fn clear(&mut self) {
         self.slots.clear();

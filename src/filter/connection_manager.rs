@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use super::access_log;
 use super::chain::FilterChain;
 use crate::base::regex::RegexSlots;
 use crate::config::access_log::AccessLogSink;
@@ -87,12 +88,8 @@ impl ConnectionManager {
             _ => RouterConfig::default(),
         };
         let mut slots = RegexSlots::default();
-        let mut access_logs = Vec::new();
-        for (index, log) in config.access_log.iter().enumerate() {
-            let sink = (services.open_sink)(&log.sink)
-                .map_err(|error| CompileError::Sink { sink: log.sink.clone(), error })?;
-            access_logs.push(AccessLog::compile(log, sink, &format!("access_log[{index}]"), &mut slots)?);
-        }
+        let access_logs =
+            access_log::compile(&config.access_log, "access_log", &mut slots, services.open_sink)?;
         let ignored = &config.http1.ignore_http_11_upgrade;
         let ignored_upgrades = ignored
             .iter()
@@ -105,7 +102,7 @@ impl ConnectionManager {
         let mut routes =
             RouteTable::compile(&routes, &services.routes).map_err(|error| within("route_config", error))?;
         Ok(Self {
-            filters: FilterChain::compile(&config.http_filters, &routes.take_overrides()),
+            filters: FilterChain::compile(&config.http_filters, &routes.take_overrides(), &mut slots)?,
             routes,
             forwarding: ForwardingSettings::new(config, services.local_info),
             paths: PathSettings::of(config),

@@ -1,7 +1,9 @@
 //! Chains over whole messages, cut in every way: what a filter sees, holds, rewrites, answers.
 
 use super::chain::{FilterChain, Passed, StreamFilters};
-use super::http::{Context, Direction, FilterReply};
+use super::http::{Arrival, Context, Direction, FilterCounters, FilterReply};
+use super::rbac::Facts;
+use crate::base::regex::RegexSlots;
 use crate::buffer::{ChunkQueue, ChunkSize, Pool};
 use crate::config::http_filter::{FilterOverride, GrpcHttp1BridgeConfig, HttpFilter, HttpFilterConfig};
 use crate::protocol::http::head::{Head, Version};
@@ -30,6 +32,16 @@ struct Body {
 }
 
 const NO_LEVELS: OverrideLevels = [None; 4];
+const NOBODY: Facts<'_> = Facts {
+    peer: None,
+    direct_remote: None,
+    remote: None,
+    local: None,
+    server_name: "",
+    tls: None,
+    request: None,
+    metadata: None,
+};
 const BRIDGE: GrpcHttp1BridgeConfig =
     GrpcHttp1BridgeConfig { upgrade_protobuf_to_grpc: true, ignore_query_parameters: true };
 
@@ -69,7 +81,7 @@ impl Passage {
     fn new(filters: &[HttpFilter]) -> Self {
         Self {
             pool: Pool::with_capacity(256, 4).unwrap(),
-            chain: FilterChain::compile(filters, &[]),
+            chain: FilterChain::compile(filters, &[], &mut RegexSlots::default()).unwrap(),
             filters: StreamFilters::default(),
             downstream: Version::Http11,
             held_bytes_max: 1 << 20,
@@ -98,16 +110,22 @@ impl Passage {
         let Self { pool, chain, filters, downstream, held_bytes_max, request, .. } = self;
         let mut context =
             Context { pool, downstream: *downstream, held_bytes_max: *held_bytes_max, clear_route: false };
-        chain.decode_head(filters, &mut context, request, false);
+        let (mut metadata, mut details, mut matching) = Default::default();
+        let mut arrival = Arrival {
+            connection: NOBODY,
+            metadata: &mut metadata,
+            details: &mut details,
+            matching: &mut matching,
+            counters: &FilterCounters::default(),
+        };
+        chain.decode_head(filters, &mut context, &mut arrival, request).unwrap();
         self.clear_route |= context.clear_route;
     }
 
     /// Whether the response's head goes on at once.
     fn encode(&mut self, ends: bool) -> bool {
-        let Self { pool, chain, filters, downstream, held_bytes_max, response, .. } = self;
-        let mut context =
-            Context { pool, downstream: *downstream, held_bytes_max: *held_bytes_max, clear_route: false };
-        chain.encode_head(filters, &mut context, response, ends)
+        let Self { chain, filters, response, .. } = self;
+        chain.encode_head(filters, response, ends)
     }
 
     fn queue(&self, bytes: &[u8]) -> ChunkQueue {
@@ -179,14 +197,18 @@ impl Passage {
 #[test]
 fn router_alone_is_an_empty_chain() {
     let router = HttpFilterConfig::Router(crate::config::http::RouterConfig::default());
-    assert!(FilterChain::compile(&[filter("router", router)], &[]).is_empty());
+    assert!(
+        FilterChain::compile(&[filter("router", router)], &[], &mut RegexSlots::default())
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]
 fn most_specific_level_decides_whether_a_filter_runs() {
     use crate::config::route::{Route, RouteConfiguration, RouteMatch, VirtualHost};
     use crate::route::{CompileContext, RouteTable};
-    let word = |disabled| vec![FilterOverride { name: "web".into(), disabled }];
+    let word = |disabled| vec![FilterOverride { name: "web".into(), disabled, options: None }];
     let on = Some(false);
     let off = Some(true);
     // By default, at the table, the virtual host, the route: whether the filter runs.
@@ -229,7 +251,7 @@ fn most_specific_level_decides_whether_a_filter_runs() {
         let mut table = RouteTable::compile(&config, &context).unwrap();
         let overrides = table.take_overrides();
         let filters = [HttpFilter { disabled, ..filter("web", HttpFilterConfig::GrpcWeb) }];
-        let chain = FilterChain::compile(&filters, &overrides);
+        let chain = FilterChain::compile(&filters, &overrides, &mut RegexSlots::default()).unwrap();
         let mut passage = Passage { chain, ..Passage::web() };
         passage.request = request("/s/m", "application/grpc-web", &[]);
         let mut scratch = crate::route::RouteScratch::default();

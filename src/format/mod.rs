@@ -15,6 +15,7 @@ pub mod grpc_status;
 pub mod header_additions;
 pub mod json;
 pub mod local_reply;
+mod metadata;
 mod operator;
 mod operators;
 mod parse;

@@ -10,6 +10,7 @@ use crate::protocol::tls::{Certificate, PeerIdentity};
 
 use super::context::FormatContext;
 use super::grpc_status::{self, GrpcStatusStyle};
+use super::metadata::MetadataField;
 use super::query;
 use super::text::{AddressPart, push_address, push_i64, push_u64, push_uuid};
 use super::time::TimeFormat;
@@ -77,6 +78,8 @@ pub(super) enum Operator {
     GrpcStatus(GrpcStatusStyle),
     /// `LOCAL_REPLY_BODY`
     LocalReplyBody,
+    /// `DYNAMIC_METADATA`, `METADATA(DYNAMIC:..)`: a key of a namespace, or all of it without a path.
+    DynamicMetadata(MetadataField),
     /// `UNIQUE_ID`
     UniqueId,
     /// `COALESCE`: the first of these that has a value.
@@ -242,6 +245,7 @@ impl Operator {
                 }
             }
             Self::LocalReplyBody => write_text(Some(context.local_reply_body), None, out),
+            Self::DynamicMetadata(field) => field.write(&info.dynamic_metadata, out),
             Self::UniqueId => {
                 push_uuid(out, unique_bits(context.random, out.len()));
                 Written::Text
@@ -294,7 +298,7 @@ fn write_with(
     text_if(text.is_some())
 }
 
-fn truncate(out: &mut Vec<u8>, start: usize, max: Option<usize>) {
+pub(super) fn truncate(out: &mut Vec<u8>, start: usize, max: Option<usize>) {
     if let Some(max) = max {
         out.truncate(start.saturating_add(max));
     }

@@ -12,6 +12,7 @@ use super::context::FormatContext;
 use super::environment;
 use super::error::FormatErrorKind;
 use super::grpc_status::GrpcStatusStyle;
+use super::metadata::MetadataField;
 use super::operator::{HeadOf, HeaderField, Moment, Operator, PathSource, head_bytes, protocol_name};
 use super::text::AddressPart;
 use super::time::TimeFormat;
@@ -245,25 +246,23 @@ fn with_parameters(arguments: &Arguments<'_>) -> Result<Operator, FormatErrorKin
             arguments.require_parameters()?;
             Ok(Operator::Coalesce { operators: coalesce::parse(parameters)?, max })
         }
-        // Nothing sets metadata or filter state yet, so these are checked and absent.
         "DYNAMIC_METADATA" => {
             arguments.require_parameters()?;
-            Ok(Operator::Constant(None))
+            Ok(Operator::DynamicMetadata(MetadataField::parse(parameters, max)))
         }
+        // Nothing else has metadata or filter state yet, so these are checked and absent.
         "CLUSTER_METADATA" | "UPSTREAM_METADATA" => {
             arguments.require_parameters()?;
             arguments.refuse_length()?;
             Ok(Operator::Constant(None))
         }
         "METADATA" => match parameters.split(':').next() {
+            Some("DYNAMIC") => {
+                let rest = parameters.split_once(':').map_or("", |(_, rest)| rest);
+                Ok(Operator::DynamicMetadata(MetadataField::parse(rest, max)))
+            }
             Some(
-                "DYNAMIC"
-                | "CLUSTER"
-                | "ROUTE"
-                | "UPSTREAM_HOST"
-                | "LISTENER"
-                | "VIRTUAL_HOST"
-                | "LISTENER_FILTER_CHAIN",
+                "CLUSTER" | "ROUTE" | "UPSTREAM_HOST" | "LISTENER" | "VIRTUAL_HOST" | "LISTENER_FILTER_CHAIN",
             ) => Ok(Operator::Constant(None)),
             _ => Err(invalid(
                 parameters,

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use crate::base::regex::RegexSlots;
 use crate::buffer::{ChunkQueue, ChunkSize, Pool};
 use crate::config::http_filter::{HttpFilter, HttpFilterConfig};
 use crate::config::route as config;
 use crate::filter::chain::{FilterChain, Passed, StreamFilters};
-use crate::filter::http::{Context, Direction, FilterReply};
+use crate::filter::http::{Arrival, Context, Direction, FilterCounters, FilterReply};
+use crate::filter::rbac::Facts;
 use crate::protocol::http::head::{Head, Version};
 use crate::protocol::http::headers;
 use crate::route::{Action, CompileContext, Outcome, RouteScratch, RouteTable, TimeoutOptions};
@@ -36,7 +38,9 @@ pub fn grpc_web(input: &[u8]) {
 fn pass(direction: Direction, pieces: &[&[u8]]) -> Result<Vec<u8>, FilterReply> {
     let Ok(pool) = Pool::with_capacity(64, 16) else { return Ok(Vec::new()) };
     let web = HttpFilter { name: "web".into(), disabled: false, config: HttpFilterConfig::GrpcWeb };
-    let chain = FilterChain::compile(&[web], &[]);
+    let Ok(chain) = FilterChain::compile(&[web], &[], &mut RegexSlots::default()) else {
+        return Ok(Vec::new());
+    };
     let mut filters = StreamFilters::default();
     let mut context =
         Context { pool: &pool, downstream: Version::Http11, held_bytes_max: 1 << 20, clear_route: false };
@@ -45,11 +49,28 @@ fn pass(direction: Direction, pieces: &[&[u8]]) -> Result<Vec<u8>, FilterReply> 
     request.set(&headers::CONTENT_TYPE, b"application/grpc-web-text");
     request.set(&headers::ACCEPT, b"application/grpc-web-text");
     chain.begin(&[None; 4], &request, &mut filters);
-    chain.decode_head(&mut filters, &mut context, &mut request, false);
+    let (mut metadata, mut details, mut matching) = Default::default();
+    let mut arrival = Arrival {
+        connection: Facts {
+            peer: None,
+            direct_remote: None,
+            remote: None,
+            local: None,
+            server_name: "",
+            tls: None,
+            request: None,
+            metadata: None,
+        },
+        metadata: &mut metadata,
+        details: &mut details,
+        matching: &mut matching,
+        counters: &FilterCounters::default(),
+    };
+    chain.decode_head(&mut filters, &mut context, &mut arrival, &mut request)?;
     let mut response = Head::new();
     response.set_status(200);
     response.set(&headers::CONTENT_TYPE, b"application/grpc");
-    assert!(chain.encode_head(&mut filters, &mut context, &mut response, false));
+    assert!(chain.encode_head(&mut filters, &mut response, false));
     let head = if direction == Direction::Decode { &mut request } else { &mut response };
     let mut out = Vec::new();
     for (index, piece) in pieces.iter().chain([&&[][..]]).enumerate() {

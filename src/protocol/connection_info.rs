@@ -1,7 +1,7 @@
 //! What is known of a client's connection before any network filter has seen it: its addresses, and what listener filters
 //! have found in its first bytes. Filter chains are chosen by it. Source: Envoy `ConnectionInfoProvider`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// See the file's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +22,49 @@ pub struct ConnectionInfo {
     pub server_name: Option<Box<str>>,
     /// Protocols that the client offers by ALPN, or that its first bytes show, its favourite first.
     pub application_protocols: Vec<Box<[u8]>>,
+    /// What the header of the PROXY protocol says besides; `None`: there was none.
+    pub proxy_protocol: Option<Box<ProxyProtocolData>>,
+    /// Where connections to endpoints are to come from; `None`: from this host.
+    pub original_source: Option<OriginalSource>,
+}
+
+/// An address of somebody else from which connections to endpoints come. Source: Envoy `original_src`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginalSource {
+    pub address: IpAddr,
+    /// `SO_MARK` of those connections; 0: none.
+    pub mark: u32,
+}
+
+/// What is kept of a header of the PROXY protocol beside the addresses. At most a header's bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyProtocolData {
+    /// TLVs for connections to endpoints, type and value, in their order. Source: Envoy `pass_through_tlvs`.
+    pub tlvs: Vec<(u8, Box<[u8]>)>,
+    /// The connection's metadata. Source: Envoy `ProxyProtocol.rules`.
+    pub metadata: Vec<Metadatum>,
+}
+
+/// A value of a connection's dynamic metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadatum {
+    pub namespace: Box<str>,
+    pub key: Box<str>,
+    pub value: Box<str>,
+}
+
+impl ProxyProtocolData {
+    /// The metadata of this name.
+    pub fn value(&self, namespace: &str, key: &str) -> Option<&str> {
+        let is_it = |datum: &&Metadatum| &*datum.namespace == namespace && &*datum.key == key;
+        self.metadata.iter().find(is_it).map(|datum| &*datum.value)
+    }
 }
 
 /// Envoy's `detectedTransportProtocol`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TransportProtocol {
-    /// Nobody has looked: matches only chains that do not ask.
+    /// Nobody has looked. Once all listener filters are through, what is unknown is no TLS.
     #[default]
     Unknown,
     /// No TLS.
@@ -37,8 +74,10 @@ pub enum TransportProtocol {
 }
 
 impl ConnectionInfo {
-    /// Of a connection whose addresses are those of its socket.
+    /// Of a connection whose addresses are those of its socket. IPv4 on a socket of both families is IPv4, as in Envoy.
     pub fn new(remote: SocketAddr, local: SocketAddr) -> Self {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let (remote, local) = (canonical(remote), canonical(local));
         Self {
             remote,
             direct_remote: remote,
@@ -48,7 +87,18 @@ impl ConnectionInfo {
             transport: TransportProtocol::Unknown,
             server_name: None,
             application_protocols: Vec::new(),
+            proxy_protocol: None,
+            original_source: None,
         }
+    }
+
+    /// Whether more is known than the socket says.
+    pub fn is_inspected(&self) -> bool {
+        self.remote != self.direct_remote
+            || self.local != self.direct_local
+            || self.server_name.is_some()
+            || self.proxy_protocol.is_some()
+            || self.original_source.is_some()
     }
 }
 

@@ -9,6 +9,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::dynamic_metadata::DynamicMetadata;
 use super::http::head::Version;
 use super::response_flags::ResponseFlags;
 use super::tls::TlsFacts;
@@ -144,6 +145,8 @@ pub struct StreamInfo {
     /// Why the response is what it is: `via_upstream`, `route_not_found`; a constant of
     /// [`response_code_details`](super::response_code_details), or text with details in braces.
     pub response_code_details: String,
+    /// What filters have noted.
+    pub dynamic_metadata: DynamicMetadata,
     /// What was noteworthy.
     pub response_flags: ResponseFlags,
     /// Why the downstream connection was ended, if it was.
@@ -230,8 +233,11 @@ impl StreamInfo {
         attempts.hosts.clear();
         attempts.host_names.clear();
         attempts.connection_ids.clear();
+        let mut metadata = std::mem::take(&mut self.dynamic_metadata);
+        metadata.clear();
         *self = Self {
             connected_attempts: attempts,
+            dynamic_metadata: metadata,
             response_code_details: keep(&mut self.response_code_details),
             connection_termination_details: keep(&mut self.connection_termination_details),
             upstream_host_name: keep(&mut self.upstream_host_name),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::base::heaps;
 use crate::cluster::{Cluster, ClusterManager};
 use crate::filter::ConnectionManager;
+use crate::filter::http::FilterCounters;
 use crate::format::header_additions::HeaderScratch;
 use crate::protocol::http::matcher::MatchScratch;
 use crate::route::{ClusterName, RouteScratch};
@@ -20,6 +21,8 @@ pub struct HttpChain {
     pub manager: Arc<ConnectionManager>,
     /// Its counters on this core.
     pub stats: HttpCells,
+    /// Those of its HTTP filters.
+    pub(super) filter_stats: FilterCounters,
     /// Name of the filter chain.
     pub(super) name: Box<str>,
     /// The routing table's clusters by slot, each from its first request on.
@@ -44,9 +47,14 @@ impl Scratch {
 
 impl HttpChain {
     /// The chain of `manager`.
-    pub fn new(manager: Arc<ConnectionManager>, stats: HttpCells, name: &str) -> Self {
+    pub fn new(
+        manager: Arc<ConnectionManager>,
+        stats: HttpCells,
+        filter_stats: FilterCounters,
+        name: &str,
+    ) -> Self {
         let clusters = (0..manager.routes.cluster_count()).map(|_| OnceCell::new()).collect();
-        Self { manager, stats, name: name.into(), clusters, scratch: RefCell::default() }
+        Self { manager, stats, filter_stats, name: name.into(), clusters, scratch: RefCell::default() }
     }
 
     /// Gives back what its scratch space has grown to.

@@ -14,8 +14,10 @@ use crate::base::clock::Now;
 use crate::base::rng::Rng;
 use crate::cluster::ClusterManager;
 use crate::config::access_log::AccessLogType;
+use crate::format::access_log::AccessLog;
 use crate::format::access_log_buffer::AccessLogBuffer;
 use crate::format::context::FormatContext;
+use crate::protocol::http::matcher::MatchScratch;
 use crate::runtime::{Runtime, TaskId};
 use crate::telemetry::metrics::ServerCells;
 
@@ -98,11 +100,20 @@ impl WorkerContext {
             log_type: AccessLogType::DownstreamEnd,
             ..FormatContext::new(&stream.info, self.runtime.now().0, self.random())
         };
+        self.write_logs(&chain.manager.access_logs, &format, &mut chain.scratch.borrow_mut().matching);
+    }
+
+    /// Writes a record to these logs.
+    pub(super) fn write_logs(
+        &self,
+        logs: &[AccessLog],
+        format: &FormatContext<'_>,
+        matching: &mut MatchScratch,
+    ) {
         let mut buffer = self.access_log.borrow_mut();
         let waiting = buffer.flush_at_ns().is_some();
-        let matching = &mut chain.scratch.borrow_mut().matching;
-        for log in &chain.manager.access_logs {
-            log.log(&format, matching, &mut buffer);
+        for log in logs {
+            log.log(format, matching, &mut buffer);
         }
         if !waiting && buffer.flush_at_ns().is_some() {
             self.runtime.wake(self.access_log_task.get());

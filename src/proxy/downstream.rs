@@ -10,23 +10,27 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
+use super::access;
 use super::chain::HttpChain;
 use super::context::WorkerContext;
 use super::error::ProxyError;
 use super::handover::Place;
-use super::handshake;
+use super::handshake::{self, Failed, Handshake};
 use super::http;
 use super::http2::{self, Shared};
-use super::listener::{ConnectionPermit, Listener};
+use super::listener::{Admitted, Listener};
 use super::wire;
 use crate::base::clock::Now;
+use crate::cluster::ProxiedClient;
+use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::http::forwarding;
 use crate::protocol::http2::StreamError;
-use crate::protocol::tls::{ServerTls, TlsFacts};
+use crate::protocol::tls::{ServerTls, TlsFacts, Wanted};
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Recycled, Timer};
-use crate::telemetry::names::{HttpHistogram, HttpStat, ListenerHistogram, ListenerStat};
+use crate::telemetry::names::{HttpHistogram, HttpStat};
 
 /// A client's connection, or a stream of one: what serves one request at a time.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub(super) struct Connection {
     pub(super) timer: Timer,
     pub(super) remote: SocketAddr,
     pub(super) local: SocketAddr,
+    /// What listener filters have found; `None`: nothing that the socket does not say.
+    pub(super) inspected: Option<Rc<ConnectionInfo>>,
     /// What its requests have in common in headers.
     pub(super) peer: Rc<forwarding::Downstream>,
     /// What its handshake agreed on; `None`: plain text, or there was none yet.
@@ -67,7 +73,7 @@ enum Codec {
 #[derive(Debug)]
 enum Bearer {
     /// A socket of its own, counted for its whole life.
-    Socket { _place: Place, _permit: ConnectionPermit },
+    Socket { _place: Place, _admitted: Admitted },
     /// A connection that it shares with other streams.
     Connection(Rc<Shared>),
 }
@@ -91,7 +97,7 @@ pub(super) enum After {
 const TASK_BYTES_MAX: usize = 384;
 /// Most bytes that a request's future may take: what a connection with a request costs beside its stream and buffers.
 /// Debug builds make it somewhat larger than release builds do.
-const REQUEST_BYTES_MAX: usize = 2112;
+const REQUEST_BYTES_MAX: usize = 1824;
 
 enum Waited {
     Request,
@@ -108,9 +114,11 @@ pub(super) fn spawn(
     chain: Rc<HttpChain>,
     stream: Transport,
     tls: Option<Arc<ServerTls>>,
-    [remote, local]: [SocketAddr; 2],
-    permit: ConnectionPermit,
+    info: ConnectionInfo,
+    mut admitted: Admitted,
 ) {
+    let mut asked = admitted.asked.take();
+    let (remote, local) = (info.remote, info.local);
     let mut connection = Connection {
         timer: context.runtime.timer(),
         id: context.next_id(),
@@ -124,25 +132,32 @@ pub(super) fn spawn(
         channel: stream.into(),
         remote,
         local,
+        inspected: info.is_inspected().then(|| Rc::new(info)),
         requests: Cell::new(0),
         active: Cell::new(false),
         closed_by_peer: Cell::new(false),
         codec: Cell::new(Codec::Unknown),
-        bearer: Bearer::Socket { _place: listener, _permit: permit },
+        bearer: Bearer::Socket { _place: listener, _admitted: admitted },
     };
     connection.count_open();
     // The block borrows the connection it captured: moved into a local, or passed to an `async fn`, it would lie in the
     // future twice.
     let task = async move {
         if let Some(tls) = tls {
-            let Some(protected) = shake_hands(&connection, tls).await else { return };
-            connection.peer = protected.peer;
-            connection.tls = Some(protected.facts);
+            match shake_hands(&connection, tls).await {
+                Ok(facts) => connection.protect(facts),
+                Err(failed) => return connection.closed_by_peer.set(failed.by_peer),
+            }
         }
         let connection = &connection;
         loop {
             match wait_for_request(connection).await {
                 Waited::Request => {
+                    if let Some(asked) = asked.take()
+                        && let Err(denied) = asked.decide(connection.tls.as_deref())
+                    {
+                        return deny(connection, denied.delay).await;
+                    }
                     if connection.codec.get() == Codec::Unknown {
                         if http2::is_spoken(connection).await {
                             connection.speaks(Codec::Http2);
@@ -188,8 +203,24 @@ pub(super) fn spawn(
 fn shake_hands(
     connection: &Connection,
     tls: Arc<ServerTls>,
-) -> Recycled<impl Future<Output = Option<handshake::Protected>>> {
-    connection.context.runtime.recycled(async move { handshake::make(connection, &tls).await })
+) -> Recycled<impl Future<Output = Result<TlsFacts, Failed>>> {
+    let Connection { context, listener, chain, channel, timer, opened, .. } = connection;
+    let keeps_chain =
+        chain.manager.forwarding.tells_client_cert_as_pem() || Wanted::DownstreamChain.is_noted();
+    context.runtime.recycled(async move {
+        let stream = channel.connection().and_then(Transport::tls).ok_or(Failed { by_peer: false })?;
+        let opened = *opened;
+        handshake::make(Handshake { context, listener, stream, timer, opened, keeps_chain }, &tls).await
+    })
+}
+
+/// Ends a connection whose access is denied, in recycled memory.
+fn deny(connection: &Connection, delay: Option<Duration>) -> Recycled<impl Future<Output = ()>> {
+    connection.context.runtime.recycled(async move {
+        if let Some(transport) = connection.channel.connection() {
+            access::deny(&connection.context, transport, &connection.timer, delay).await;
+        }
+    })
 }
 
 /// Serves an HTTP/2 connection in recycled memory, then ends it.
@@ -291,6 +322,7 @@ impl Connection {
             timer: self.context.runtime.timer(),
             remote: self.remote,
             local: self.local,
+            inspected: self.inspected.clone(),
             peer: Rc::clone(&self.peer),
             tls: self.tls.clone(),
             id: self.id,
@@ -309,6 +341,15 @@ impl Connection {
             Bearer::Socket { .. } => None,
             Bearer::Connection(shared) => Some(shared),
         }
+    }
+
+    /// As endpoints are told of it, or see it.
+    pub(super) fn proxied(&self) -> ProxiedClient<'_> {
+        let inspected = self.inspected.as_ref();
+        let header = inspected.and_then(|known| known.proxy_protocol.as_deref());
+        let tlvs = header.map_or(&[][..], |header| &header.tlvs);
+        let source = inspected.and_then(|known| known.original_source);
+        ProxiedClient { ends: [self.remote, self.local], tlvs, source }
     }
 
     /// The error that says how the client went away.
@@ -332,6 +373,17 @@ impl Connection {
         }
     }
 
+    /// Takes note of what its handshake agreed on.
+    fn protect(&mut self, facts: TlsFacts) {
+        let settings = &self.chain.manager.forwarding;
+        let mut peer = forwarding::Downstream::new(Some(self.remote.ip()), Some(self.local), true, settings);
+        if let Some(identity) = &facts.peer {
+            peer = peer.with_client_cert(facts.local.as_deref(), identity, settings);
+        }
+        self.peer = Rc::new(peer);
+        self.tls = Some(Rc::new(facts));
+    }
+
     /// The protocol is known: counts it.
     fn speaks(&self, codec: Codec) {
         self.codec.set(codec);
@@ -346,8 +398,7 @@ impl Connection {
 
     fn count_open(&self) {
         self.context.open.set(self.context.open.get() + 1);
-        self.listener.stats.inc(ListenerStat::DownstreamCxTotal);
-        self.listener.stats.gauge_inc(ListenerStat::DownstreamCxActive);
+        self.listener.count_open();
         let stats = &self.chain.stats;
         stats.inc(HttpStat::DownstreamCxTotal);
         stats.gauge_inc(HttpStat::DownstreamCxActive);
@@ -371,11 +422,9 @@ impl Drop for Connection {
         if self.requests.get() == 1 {
             self.listener.ended_after_one_request();
         }
-        let lived = self.context.runtime.now().since(self.opened).as_millis();
-        let lived = u64::try_from(lived).unwrap_or(u64::MAX);
-        self.listener.stats.gauge_dec(ListenerStat::DownstreamCxActive);
-        self.listener.stats.inc(ListenerStat::DownstreamCxDestroy);
-        self.listener.stats.record(ListenerHistogram::DownstreamCxLengthMs, lived);
+        let lived = self.context.runtime.now().since(self.opened);
+        self.listener.count_closed(lived);
+        let lived = u64::try_from(lived.as_millis()).unwrap_or(u64::MAX);
         let stats = &self.chain.stats;
         stats.gauge_dec(HttpStat::DownstreamCxActive);
         if self.is_under_tls() {

@@ -14,11 +14,14 @@ use super::wire;
 use crate::buffer::ChunkQueue;
 use crate::cluster::pool::UpstreamConnection;
 use crate::filter::chain::{FilterChain, Passed, StreamFilters};
-use crate::filter::http::{Context, Direction};
+use crate::filter::http::{Arrival, Context, Direction, FilterReply};
+use crate::filter::rbac::{Facts, of_socket};
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::{Head, Version};
 use crate::protocol::http::headers;
+use crate::protocol::http::matcher::MatchScratch;
 use crate::protocol::http1::framing::ResponseMeta;
+use crate::protocol::stream_info::{StreamAddress, StreamInfo};
 use crate::route::OverrideLevels;
 
 /// What filters of this connection see of it.
@@ -31,25 +34,52 @@ fn context(connection: &Connection, protocol: Option<Version>) -> Context<'_> {
     }
 }
 
-/// The request's head passes the filters. Whether the route has to be looked for again.
+/// The request's head passes the filters. Whether the route has to be looked for again, or the reply of a filter.
 pub(super) fn decode_head(
     connection: &Connection,
     stream: &mut Stream,
     request: &mut Request,
     levels: &OverrideLevels,
-) -> bool {
+    matching: &mut MatchScratch,
+) -> Result<bool, FilterReply> {
     let chain = &connection.chain.manager.filters;
     let mut context = context(connection, stream.info.protocol);
     chain.begin(levels, &stream.request, &mut stream.filters);
-    let ends = request.body.is_done();
-    chain.decode_head(&mut stream.filters, &mut context, &mut stream.request, ends);
+    let Stream { info, filters, request: head, .. } = stream;
+    let StreamInfo { dynamic_metadata, response_code_details, .. } = info;
+    let inspected = connection.inspected.as_deref();
+    let mut arrival = Arrival {
+        connection: Facts {
+            peer: Some(of_socket(connection.remote.ip())),
+            direct_remote: info.downstream_direct_remote_address.ip().map(of_socket),
+            // What a header says is taken by its word.
+            remote: info
+                .downstream_remote_address
+                .ip()
+                .map(|address| if address == connection.remote.ip() { of_socket(address) } else { address }),
+            local: match info.downstream_local_address {
+                StreamAddress::Ip(address) => Some((of_socket(address.ip()), address.port()).into()),
+                StreamAddress::None | StreamAddress::Pipe(_) => None,
+            },
+            // Envoy knows it where a listener filter has looked, and nowhere else.
+            server_name: inspected.and_then(|known| known.server_name.as_deref()).unwrap_or_default(),
+            tls: info.downstream_tls.as_deref(),
+            request: None,
+            metadata: None,
+        },
+        metadata: dynamic_metadata,
+        details: response_code_details,
+        matching,
+        counters: &connection.chain.filter_stats,
+    };
+    chain.decode_head(filters, &mut context, &mut arrival, head)?;
     // A filter that changes the body takes its length away.
     if let BodyLength::Length(1..) = request.length
         && !stream.request.contains(&headers::CONTENT_LENGTH)
     {
         request.length = BodyLength::Chunked;
     }
-    context.clear_route
+    Ok(context.clear_route)
 }
 
 /// The response's head passes the filters. Whether it goes on at once.
@@ -58,8 +88,7 @@ pub(super) fn encode_head(connection: &Connection, stream: &mut Stream, ends: bo
     if chain.is_empty() {
         return true;
     }
-    let mut context = context(connection, stream.info.protocol);
-    chain.encode_head(&mut stream.filters, &mut context, &mut stream.response, ends)
+    chain.encode_head(&mut stream.filters, &mut stream.response, ends)
 }
 
 /// How long a response's body is once the filters have had its head: what they left of `content-length` says.

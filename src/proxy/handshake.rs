@@ -4,31 +4,41 @@
 //! is refused is told why, and ends in order: a reset would destroy the alert before the client has read it.
 
 use std::future::poll_fn;
-use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::downstream::Connection;
+use super::context::WorkerContext;
+use super::listener::Listener;
 use crate::base::clock::Now;
 use crate::base::limits;
-use crate::protocol::http::forwarding;
-use crate::protocol::tls::{ServerTls, TlsError, TlsFacts, TlsStream, VerifyFailure, Wanted};
+use crate::protocol::tls::{ServerTls, TlsError, TlsFacts, TlsStream, VerifyFailure};
+use crate::runtime::Timer;
 use crate::telemetry::names::{ListenerStat, ServerStat};
 
-/// What is known of a connection once it is protected.
-#[derive(Debug)]
-pub(super) struct Protected {
-    pub(super) facts: Rc<TlsFacts>,
-    /// What its requests have in common in headers.
-    pub(super) peer: Rc<forwarding::Downstream>,
+/// A connection of a listener whose handshake is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Handshake<'a> {
+    pub(super) context: &'a WorkerContext,
+    pub(super) listener: &'a Listener,
+    pub(super) stream: &'a TlsStream,
+    pub(super) timer: &'a Timer,
+    pub(super) opened: Now,
+    /// Whether what is remembered of the client has its whole chain of certificates.
+    pub(super) keeps_chain: bool,
 }
 
-/// Makes the handshake of a connection; `None`: it came to nothing, and is over.
-pub(super) async fn make(connection: &Connection, tls: &ServerTls) -> Option<Protected> {
-    let Connection { context, listener, channel, timer, .. } = connection;
-    let stream = channel.connection()?.tls()?;
+/// A handshake came to nothing, and the connection is over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failed {
+    /// The client ended it.
+    pub(super) by_peer: bool,
+}
+
+/// Makes the handshake of a connection.
+pub(super) async fn make(connection: Handshake<'_>, tls: &ServerTls) -> Result<TlsFacts, Failed> {
+    let Handshake { context, listener, stream, timer, opened, .. } = connection;
     let limit = tls.handshake_timeout.unwrap_or(Duration::from_millis(limits::TLS_HANDSHAKE_MS));
-    let due = connection.opened.after(limit);
+    let due = opened.after(limit);
     let outcome = poll_fn(|_| {
         if let Poll::Ready(outcome) = stream.poll_handshake() {
             return Poll::Ready(Some(outcome));
@@ -53,24 +63,23 @@ pub(super) async fn make(connection: &Connection, tls: &ServerTls) -> Option<Pro
             let resumed = stream.facts().is_some_and(|facts| facts.resumed && facts.peer_certificate);
             if resumed && let Err(failure) = stream.with_peer_certificates(|shown| tls.accepts_still(shown)) {
                 count_unverified(connection, failure);
-                refuse(connection, stream).await;
-                return None;
+                refuse(connection).await;
+                return Err(Failed { by_peer: false });
             }
-            Some(protected(connection, tls, stream))
+            Ok(protected(connection, tls))
         }
         Some(Err(error)) => {
             count_failed(connection, &error);
-            connection.closed_by_peer.set(error.is_io());
             if !error.is_io() {
-                refuse(connection, stream).await;
+                refuse(connection).await;
             }
-            None
+            Err(Failed { by_peer: error.is_io() })
         }
-        None => None,
+        None => Err(Failed { by_peer: false }),
     }
 }
 
-fn count_unverified(connection: &Connection, failure: VerifyFailure) {
+fn count_unverified(connection: Handshake<'_>, failure: VerifyFailure) {
     connection.listener.stats.inc(match failure {
         VerifyFailure::NoCertificate => ListenerStat::SslFailVerifyNoCert,
         VerifyFailure::Chain => ListenerStat::SslFailVerifyError,
@@ -79,7 +88,7 @@ fn count_unverified(connection: &Connection, failure: VerifyFailure) {
     });
 }
 
-fn count_failed(connection: &Connection, error: &TlsError) {
+fn count_failed(connection: Handshake<'_>, error: &TlsError) {
     let stats = &connection.listener.stats;
     match error.verify_failure() {
         Some(failure) => count_unverified(connection, failure),
@@ -87,13 +96,13 @@ fn count_failed(connection: &Connection, error: &TlsError) {
         None if error.is_io() => {}
         None => stats.inc(ListenerStat::SslConnectionError),
     }
-    let context = &connection.context;
+    let context = connection.context;
     context.server.raise(ServerStat::TlsLargeMessagesRefused, context.clusters.tls_meter().refused());
 }
 
 /// Lets the client read why: its end is waited for, for a short time.
-async fn refuse(connection: &Connection, stream: &TlsStream) {
-    let Connection { context, timer, .. } = connection;
+async fn refuse(connection: Handshake<'_>) {
+    let Handshake { context, stream, timer, .. } = connection;
     let due = context.runtime.now().after(Duration::from_millis(limits::TLS_REFUSAL_MS));
     stream.shutdown_write();
     poll_fn(|_| match stream.poll_rest() {
@@ -103,10 +112,8 @@ async fn refuse(connection: &Connection, stream: &TlsStream) {
     .await;
 }
 
-fn protected(connection: &Connection, tls: &ServerTls, stream: &TlsStream) -> Protected {
-    let Connection { listener, chain, remote, local, .. } = connection;
-    let settings = &chain.manager.forwarding;
-    let keeps_chain = settings.tells_client_cert_as_pem() || Wanted::DownstreamChain.is_noted();
+fn protected(connection: Handshake<'_>, tls: &ServerTls) -> TlsFacts {
+    let Handshake { listener, stream, keeps_chain, .. } = connection;
     let mut facts = TlsFacts::of(stream, keeps_chain);
     if let Some(known) = stream.facts() {
         let stats = &listener.stats;
@@ -120,9 +127,5 @@ fn protected(connection: &Connection, tls: &ServerTls, stream: &TlsStream) -> Pr
         }
         facts.local = tls.certificate_for(known.server_name.as_deref()).cloned();
     }
-    let mut peer = forwarding::Downstream::new(Some(remote.ip()), Some(*local), true, settings);
-    if let Some(identity) = &facts.peer {
-        peer = peer.with_client_cert(facts.local.as_deref(), identity, settings);
-    }
-    Protected { facts: Rc::new(facts), peer: Rc::new(peer) }
+    facts
 }

@@ -212,13 +212,19 @@ fn begin(connection: &Connection, stream: &mut Stream) {
     info.start_ns = context.runtime.now().0;
     info.start_time_unix_ns = context.runtime.wall_ns();
     info.connection_id = connection.id;
-    info.downstream_direct_remote_address = connection.remote.into();
+    let inspected = connection.inspected.as_deref();
+    info.downstream_direct_remote_address =
+        inspected.map_or(connection.remote, |known| known.direct_remote).into();
     info.downstream_remote_address = connection.remote.into();
     info.downstream_local_address = connection.local.into();
-    info.downstream_direct_local_address = connection.local.into();
+    info.downstream_direct_local_address =
+        inspected.map_or(connection.local, |known| known.direct_local).into();
     // Until its head says otherwise.
     info.protocol = Some(if is_stream { Version::Http2 } else { Version::Http11 });
     set_text(&mut info.filter_chain_name, &chain.name);
+    if let Some(name) = inspected.and_then(|known| known.server_name.as_deref()) {
+        set_text(&mut info.requested_server_name, name);
+    }
     if let Some(tls) = &connection.tls {
         set_text(&mut info.requested_server_name, &tls.server_name);
         info.downstream_tls = Some(Rc::clone(tls));
@@ -263,13 +269,15 @@ fn fail(connection: &Connection, stream: &mut Stream, error: ProxyError) {
         _ => {}
     }
     let info = &mut stream.info;
-    set_text(
-        &mut info.response_code_details,
-        match error {
+    // A filter may have noted more than its reply tells.
+    let has_noted = matches!(error, ProxyError::Filter(reply) if reply.details.is_empty());
+    if !has_noted {
+        let details = match error {
             ProxyError::RequestHead(error) if connection.shared().is_some() => http2::details(error),
             error => error.details(),
-        },
-    );
+        };
+        set_text(&mut info.response_code_details, details);
+    }
     if let ProxyError::DownstreamClosed = error
         && let Some(failure) = connection.channel.connection().and_then(|it| it.tls()?.failure())
         && !failure.is_io()

@@ -8,17 +8,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
-use super::chain::HttpChain;
+use super::access::Asked;
 use super::context::WorkerContext;
-use super::downstream;
+use super::filter_chain::{FilterChains, Passed, Terminal};
 use super::handover::{Place, Share, dispatch};
+use super::replies::{self, Answer};
+use super::{downstream, listener_filters, tcp};
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::config::listener::Listener as Config;
-use crate::protocol::tls::{ServerTls, TlsStream};
+use crate::format::access_log::AccessLog;
+use crate::protocol::connection_info::{ConnectionInfo, TransportProtocol};
+use crate::protocol::tls::TlsStream;
+use crate::protocol::transport::Transport;
 use crate::runtime::{Accepted, TcpListener, TcpStream};
-use crate::telemetry::metrics::ListenerCells;
+use crate::telemetry::metrics::{ListenerCells, ProxyProtocolCells};
 use crate::telemetry::names::{ListenerHistogram, ListenerStat, ServerStat};
 
 /// A listener on this core.
@@ -28,10 +34,12 @@ pub struct Listener {
     pub config: Arc<Config>,
     /// Its counters on this core.
     pub stats: ListenerCells,
-    /// The chain that serves its connections; `None`: they are closed.
-    pub chain: Option<Rc<HttpChain>>,
-    /// TLS of its connections, for handshakes from now on; `None`: plain text.
-    tls: RefCell<Option<Arc<ServerTls>>>,
+    /// The chains that serve its connections.
+    pub chains: FilterChains,
+    /// What is recorded of every connection.
+    pub(super) access_logs: Arc<[AccessLog]>,
+    /// The counters of its filters for the PROXY protocol, one each, in their order.
+    pub(super) proxy_protocol: Box<[ProxyProtocolCells]>,
     /// Set to stop accepting; the loop ends when it sees it.
     stopped: Cell<bool>,
     /// Where another process accepts now, from the same sockets.
@@ -45,29 +53,21 @@ impl Listener {
     pub fn new(
         config: Arc<Config>,
         stats: ListenerCells,
-        chain: Option<Rc<HttpChain>>,
-        tls: Option<Arc<ServerTls>>,
+        chains: FilterChains,
+        proxy_protocol: Box<[ProxyProtocolCells]>,
+        access_logs: Arc<[AccessLog]>,
         share: Option<Share>,
     ) -> Rc<Self> {
         Rc::new(Self {
             config,
             stats,
-            chain,
-            tls: RefCell::new(tls),
+            chains,
+            proxy_protocol,
+            access_logs,
             stopped: Cell::new(false),
             handed_over: RefCell::default(),
             share,
         })
-    }
-
-    /// TLS of a connection that begins now; `None`: plain text.
-    pub fn tls(&self) -> Option<Arc<ServerTls>> {
-        self.tls.borrow().clone()
-    }
-
-    /// Takes other certificates. Connections that are there go on.
-    pub fn set_tls(&self, tls: Arc<ServerTls>) {
-        *self.tls.borrow_mut() = Some(tls);
     }
 
     /// No more connections than those whose handshake the kernel has completed, and those that are on their way from
@@ -97,6 +97,20 @@ impl Listener {
     /// A connection ended after its only request.
     pub(super) fn ended_after_one_request(&self) {
         self.share.iter().for_each(Share::ended_after_one_request);
+    }
+
+    /// Counts a connection that a chain serves.
+    pub(super) fn count_open(&self) {
+        self.stats.inc(ListenerStat::DownstreamCxTotal);
+        self.stats.gauge_inc(ListenerStat::DownstreamCxActive);
+    }
+
+    /// Counts its end.
+    pub(super) fn count_closed(&self, lived: Duration) {
+        let lived = u64::try_from(lived.as_millis()).unwrap_or(u64::MAX);
+        self.stats.gauge_dec(ListenerStat::DownstreamCxActive);
+        self.stats.inc(ListenerStat::DownstreamCxDestroy);
+        self.stats.record(ListenerHistogram::DownstreamCxLengthMs, lived);
     }
 
     pub(super) fn count_handed_over(&self) {
@@ -158,7 +172,7 @@ pub async fn accept(context: Rc<WorkerContext>, listener: Rc<Listener>, socket: 
     context.accepting.set(context.accepting.get() - 1);
 }
 
-/// Starts to serve a connection, or refuses it.
+/// Starts to look at a connection, or to serve it, or refuses it.
 pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Accepted) {
     let stream = match TcpStream::adopt(&context.runtime, accepted) {
         Ok(stream) => stream,
@@ -167,25 +181,74 @@ pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Acce
             return;
         }
     };
-    let Some(chain) = listener.chain.clone() else {
-        listener.stats.inc(ListenerStat::NoFilterChainMatch);
-        return;
-    };
     let Some(permit) = context.connections.admit(listener.config.ignore_global_conn_limit) else {
         listener.stats.inc(ListenerStat::DownstreamGlobalCxOverflow);
         return;
     };
     // The peer may be gone already.
     let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
-    let tls = listener.tls();
+    let info = ConnectionInfo::new(remote, local);
+    if listener.config.listener_filters.is_empty() {
+        begin(context, listener, stream, info, permit);
+    } else {
+        listener_filters::spawn(context, listener, stream, info, permit);
+    }
+}
+
+/// Starts to serve a connection of which all is known that is to be known.
+pub(super) fn begin(
+    context: &Rc<WorkerContext>,
+    listener: Place,
+    stream: TcpStream,
+    mut info: ConnectionInfo,
+    permit: ConnectionPermit,
+) {
+    if info.transport == TransportProtocol::Unknown {
+        // Whoever did not look says no, as in Envoy.
+        info.transport = TransportProtocol::RawBuffer;
+    }
+    let Some(chain) = listener.chains.find(&info) else {
+        listener.stats.inc(ListenerStat::NoFilterChainMatch);
+        // As a close does that leaves something unread in the kernel.
+        if stream.has_unread() {
+            stream.set_reset_on_close();
+        }
+        return;
+    };
+    let (passed, stopped) = match chain.pass(context.runtime.now()) {
+        Ok(passed) => (passed, None),
+        Err(stopped) => (Passed::default(), Some(stopped)),
+    };
+    let tls = chain.tls().filter(|_| stopped.is_none());
     let transport = match &tls {
-        None => stream.into(),
+        None => Transport::from(stream),
         Some(tls) => {
             let (config, meter) = (Arc::clone(tls.config()), context.clusters.tls_meter().clone());
             TlsStream::server(&context.runtime, stream, config, meter).into()
         }
     };
-    downstream::spawn(context, listener, chain, transport, tls, [remote, local], permit);
+    let asked = Asked::of(chain.access.as_ref(), &info);
+    let admitted = Admitted { _permit: permit, _passed: passed, asked };
+    match (chain.terminal.clone(), stopped) {
+        (Terminal::Tcp(proxy), stopped) => {
+            tcp::spawn(context, listener, proxy, transport, tls, info, admitted, stopped);
+        }
+        (_, Some(stopped)) => {
+            replies::spawn(context, listener, Answer::Nothing(stopped.delay), transport, tls, admitted);
+        }
+        (Terminal::None, None) => {
+            replies::spawn(context, listener, Answer::Nothing(None), transport, tls, admitted);
+        }
+        (Terminal::Http(http), None) => {
+            downstream::spawn(context, listener, http, transport, tls, info, admitted);
+        }
+        (Terminal::Echo, None) => {
+            replies::spawn(context, listener, Answer::Echo, transport, tls, admitted);
+        }
+        (Terminal::DirectResponse(bytes), None) => {
+            replies::spawn(context, listener, Answer::Bytes(bytes), transport, tls, admitted);
+        }
+    }
 }
 
 fn is_shortage(error: &io::Error) -> bool {
@@ -201,6 +264,15 @@ pub struct ConnectionLimit(Option<Arc<AtomicI64>>);
 /// One connection's place under the limit; given back when dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit(Option<Arc<AtomicI64>>);
+
+/// What a connection that is served holds for its whole life.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    _permit: ConnectionPermit,
+    _passed: Passed,
+    /// Whether it may go on is asked when its first byte is there; `None`: nobody asks.
+    pub(super) asked: Option<Box<Asked>>,
+}
 
 impl ConnectionLimit {
     /// `None`: no limit.

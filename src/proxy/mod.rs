@@ -1,7 +1,8 @@
 //! The path of a connection and of a request through one core.
 //!
-//! `listener` accepts, `downstream` serves a connection (`http2` one with streams), `http` lists the steps of a request, `routing` decides,
+//! `listener` accepts, `listener_filters` look at a connection's first bytes, `downstream` serves a connection (`http2` one with streams), `http` lists the steps of a request, `routing` decides,
 //! `router` forwards, `upstream_request` exchanges, `filters` and `copy` move bodies, `relay` a tunnel's bytes, both with `splice`, `local_reply` answers for ourselves.
+mod access;
 mod chain;
 mod context;
 mod copy;
@@ -10,29 +11,36 @@ mod deadlines;
 mod downstream;
 mod drain;
 mod error;
+mod filter_chain;
 mod filters;
 mod handover;
 mod handshake;
 mod http;
 mod http2;
 mod listener;
+mod listener_filters;
 mod local_reply;
 mod relay;
 #[cfg(test)]
 mod relay_tests;
+mod replies;
 mod response;
 mod router;
 mod routing;
 mod splice;
 mod stream;
+mod tcp;
 mod upgrade;
 mod upstream_request;
 mod wire;
 
+pub use access::{Access, AccessFilter};
 pub use chain::HttpChain;
 pub use context::WorkerContext;
 pub use drain::Drain;
 pub use error::{ProxyError, Retry, Side};
+pub use filter_chain::{FilterChain, FilterChains, Gate, Terminal};
 pub use handover::{Courier, Handover, Share};
 pub use listener::{ConnectionLimit, ConnectionPermit, Listener, accept};
 pub use stream::{Stream, StreamPool};
+pub use tcp::TcpChain;

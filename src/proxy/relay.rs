@@ -28,6 +28,8 @@ pub(super) struct Relay {
     bulk: bool,
     paused: bool,
     done: bool,
+    /// An end counts, announced or not.
+    any_end: bool,
     /// Bytes taken from the source.
     pub(super) bytes: u64,
     /// Times reading paused for the receiver's queue.
@@ -55,9 +57,14 @@ impl From<Broken> for RelayError {
 }
 
 impl Relay {
-    /// One that has moved nothing yet.
+    /// One of a tunnel that has moved nothing yet: an end of TLS that was not announced breaks it.
     pub(super) fn new() -> Self {
         Self::default()
+    }
+
+    /// One of connections as they are: an end that TLS has not announced is one, as Envoy has it. Many leave so.
+    pub(super) fn of_connections() -> Self {
+        Self { any_end: true, ..Self::default() }
     }
 
     /// Whether the source has ended and the receiver was told.
@@ -135,7 +142,7 @@ impl Relay {
 
     /// The source's end goes behind what is queued.
     fn end(&mut self, from: &Channel, to: &Channel) -> Result<(), RelayError> {
-        if from.is_truncated() {
+        if from.is_truncated() && !self.any_end {
             to.flush();
             return Err(RelayError::SourceGone);
         }

@@ -19,7 +19,7 @@ use super::stream::Stream;
 use super::upstream_request::{Download, Ended, Exchange};
 use super::wire::{self, SendError};
 use crate::base::limits;
-use crate::cluster::pool::{self, ConnectError, UpstreamConnection};
+use crate::cluster::pool::{self, UpstreamConnection};
 use crate::cluster::{Cluster, Host};
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
@@ -159,6 +159,7 @@ async fn acquire(
     stream.info.upstream_host = StreamAddress::Ip(host.address());
     let host =
         if forward.gives_name { cluster.for_name(host, &stream.info.upstream_server_name) } else { host };
+    let host = cluster.for_client(host, &connection.proxied(), &mut stream.scratch);
     host.with_hostname(|name| set_text(&mut stream.info.upstream_host_name, name));
     if forward.action.takes_host_of_endpoint() && !stream.info.upstream_host_name.is_empty() {
         let keep_original = !chain.manager.router.suppress_envoy_headers;
@@ -170,12 +171,12 @@ async fn acquire(
             &mut chain.scratch.borrow_mut().text,
         );
     }
-    let offer = if raw { Offer::Http1 } else { cluster.offer(connection.shared().is_some()) };
+    let offer = if raw { Offer::Opaque } else { cluster.offer(connection.shared().is_some()) };
     let ready = match (fresh, offer) {
         (_, Offer::Http2) | (true, Offer::Either) => pool::checkout_shared(cluster, &host),
         (false, Offer::Http1) => pool::checkout(&host),
         (false, Offer::Either) => pool::checkout_either(cluster, &host),
-        (true, Offer::Http1) => None,
+        (true, Offer::Http1) | (_, Offer::Opaque) => None,
     };
     let upstream = match ready {
         Some(ready) => ready,
@@ -211,6 +212,11 @@ async fn connect(
             let connecting = pin!(pool::connect(cluster, host, timer, next_id()));
             unless_given_up(connection, request, connecting).await
         }
+        Offer::Opaque => {
+            let connecting =
+                pin!(context.runtime.recycled(pool::tcp::connect(cluster, host, timer, next_id())));
+            unless_given_up(connection, request, connecting).await
+        }
         // In recycled memory: the task is not to carry the size of what few do.
         Offer::Http2 | Offer::Either => {
             let connecting =
@@ -227,15 +233,7 @@ async fn connect(
         }
         Err(error) => {
             let reason = &mut stream.info.upstream_transport_failure_reason;
-            if let ConnectError::Tls(failure) = error {
-                set_text(reason, failure.words());
-            } else if let ConnectError::Failed(errno) = error {
-                // The kernel's words: a failure path, so formatting is fine.
-                let words = std::io::Error::from_raw_os_error(errno).to_string();
-                let words = words.split(" (os error").next().unwrap_or_default();
-                set_text(reason, "delayed connect error: ");
-                reason.push_str(words);
-            }
+            error.write_reason(reason);
             Err(ProxyError::Connect(error))
         }
     }

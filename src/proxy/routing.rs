@@ -15,10 +15,12 @@ use crate::base::clock::Now;
 use crate::cluster::Cluster;
 use crate::config::http::{HeadersWithUnderscoresAction, UpgradeConfig};
 use crate::config::route::ConnectConfig;
+use crate::filter::http::FilterReply;
 use crate::format::context::FormatContext;
 use crate::protocol::http::error::HeadError;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::HeaderName;
+use crate::protocol::http::matcher::MatchScratch;
 use crate::protocol::http::path::{self, PathVerdict};
 use crate::protocol::http::{forwarding, headers, host};
 use crate::protocol::http1::encode::{DECIMAL_DIGITS_MAX, decimal};
@@ -92,8 +94,10 @@ pub(super) fn decide<'a>(
             Outcome::Route(virtual_host, route) => Some(Matched { virtual_host, route, choice: None }),
             Outcome::TlsRedirect(_) | Outcome::NoRoute(_) => None,
         };
-        if pass_filters(connection, stream, request, matched, random) {
-            outcome = routes.find_route(&stream.request, random, &mut scratch.route);
+        match pass_filters(connection, stream, request, matched, random, &mut scratch.matching) {
+            Ok(false) => {}
+            Ok(true) => outcome = routes.find_route(&stream.request, random, &mut scratch.route),
+            Err(reply) => return refuse(connection, stream, matched, random, reply),
         }
     }
     let (virtual_host, route) = match outcome {
@@ -231,21 +235,44 @@ fn introduce(connection: &Connection, stream: &mut Stream) -> Origin {
     if client.internal { Origin::Internal } else { Origin::External }
 }
 
-/// The request's head passes the filters. Whether the route has to be looked for again.
+/// A filter answers instead of the route, of which the record tells all the same. Headers of the answer change as for one
+/// of the route's endpoints, if it has some.
+fn refuse<'a>(
+    connection: &'a Connection,
+    stream: &mut Stream,
+    matched: Option<Matched<'a>>,
+    random: u64,
+    reply: FilterReply,
+) -> Decision<'a> {
+    let error = ProxyError::Filter(reply);
+    let Some(matched) = matched else { return Decision::Fail(error, None) };
+    set_text(&mut stream.info.route_name, &matched.route.name);
+    let Action::Forward(action) = &matched.route.action else { return Decision::Fail(error, None) };
+    let choice = action.choose_cluster(&stream.request, random);
+    let Connection { context, chain, .. } = connection;
+    if let Some(cluster) = chain.cluster(choice.name(&stream.request), &context.clusters) {
+        set_text(&mut stream.info.upstream_cluster, &cluster.config().name);
+        set_text(&mut stream.info.upstream_cluster_alt_stat_name, &cluster.config().alt_stat_name);
+    }
+    Decision::Fail(error, Some(Matched { choice: Some(choice), ..matched }))
+}
+
+/// The request's head passes the filters. Whether the route has to be looked for again, or the reply of a filter.
 fn pass_filters(
     connection: &Connection,
     stream: &mut Stream,
     request: &mut Request,
     matched: Option<Matched<'_>>,
     random: u64,
-) -> bool {
+    matching: &mut MatchScratch,
+) -> Result<bool, FilterReply> {
     let choice = matched.and_then(|matched| match &matched.route.action {
         Action::Forward(action) => Some(action.choose_cluster(&stream.request, random)),
         _ => None,
     });
     let passed = matched.map(|matched| (matched.virtual_host, matched.route));
     let levels = connection.chain.manager.routes.override_levels(passed, choice.as_ref());
-    filters::decode_head(connection, stream, request, &levels)
+    filters::decode_head(connection, stream, request, &levels, matching)
 }
 
 /// Whether the request asks for an upgrade that has a chain of its own: that is the router alone.

@@ -52,6 +52,15 @@ impl Endpoint {
         }
     }
 
+    /// Where the peer meant to connect to, before a redirection.
+    pub(super) fn original_destination(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Fd(fd) => sys::original_destination(fd.as_raw_fd()),
+            #[cfg(test)]
+            Self::Sim(_) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
     pub(super) fn bind(&self, address: SocketAddr) -> io::Result<()> {
         match self {
             Self::Fd(fd) => sys::bind(fd.as_raw_fd(), address),

@@ -115,6 +115,33 @@ pub(crate) fn local_addr(fd: RawFd) -> io::Result<SocketAddr> {
     name(fd, libc::getsockname)
 }
 
+/// Where a connection led to before netfilter redirected it; of a transparent socket its own address.
+pub(crate) fn original_destination(fd: RawFd) -> io::Result<SocketAddr> {
+    let local = local_addr(fd)?;
+    // Connections of IPv4 on a socket of IPv6 are IPv4's to netfilter.
+    let is_v4 = local.ip().to_canonical().is_ipv4();
+    let level = if is_v4 { libc::SOL_IP } else { libc::SOL_IPV6 };
+    let option_name = if is_v4 { libc::SO_ORIGINAL_DST } else { libc::IP6T_SO_ORIGINAL_DST };
+    // SAFETY: all zeroes is a valid sockaddr_storage.
+    let storage = unsafe { MaybeUninit::zeroed().assume_init() };
+    // The kernel takes no more room than an address of the family.
+    let room = if is_v4 { size_of::<libc::sockaddr_in>() } else { size_of::<libc::sockaddr_in6>() };
+    let mut raw = RawAddr { storage, len: room as u32 };
+    // SAFETY: the pointers are to live storage, larger than the length given.
+    let outcome = check(unsafe {
+        libc::getsockopt(fd, level, option_name, (&raw mut raw.storage).cast(), &raw mut raw.len)
+    });
+    if outcome.is_ok() {
+        return raw.to_socket_addr().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported));
+    }
+    let transparent = if local.is_ipv4() {
+        option(fd, libc::SOL_IP, libc::IP_TRANSPARENT)
+    } else {
+        option(fd, libc::SOL_IPV6, libc::IPV6_TRANSPARENT)
+    };
+    if transparent? != 0 { Ok(local) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
 /// A non-blocking, close-on-exec TCP socket of the address's family.
 pub(crate) fn tcp_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
     let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };

@@ -344,6 +344,12 @@ impl TcpStream {
         self.with_endpoint(Endpoint::local_addr)
     }
 
+    /// Where the peer meant to connect to, before the kernel led it here: by a redirection, which only the kernel knows, or
+    /// to a transparent socket, whose own address it is. `None`: nobody led it.
+    pub fn original_destination(&self) -> Option<SocketAddr> {
+        self.with_endpoint(Endpoint::original_destination).ok()
+    }
+
     /// Keep-alive probes.
     ///
     /// # Errors

@@ -273,8 +273,8 @@ impl Control<'_> {
         }
         for update in updates {
             match update {
-                Update::Server { listener, tls } => {
-                    self.workers.send_all(|| Command::ServerTls { listener, tls: Arc::clone(&tls) });
+                Update::Server { listener, chain, tls } => {
+                    self.workers.send_all(|| Command::ServerTls { listener, chain, tls: Arc::clone(&tls) });
                 }
                 Update::Client { cluster, sockets } => self.workers.send_all(|| Command::TransportSockets {
                     cluster: Arc::clone(&cluster),

@@ -31,7 +31,7 @@ pub(super) struct Rotation {
 #[derive(Debug, Clone)]
 pub(super) enum Update {
     /// TLS of the listener at this place in the configuration.
-    Server { listener: usize, tls: Arc<ServerTls> },
+    Server { listener: usize, chain: usize, tls: Arc<ServerTls> },
     /// Transport sockets of a cluster.
     Client { cluster: Arc<str>, sockets: Arc<TransportSockets> },
 }
@@ -47,6 +47,8 @@ pub(super) struct Outcome {
 #[derive(Debug)]
 struct Server {
     listener: usize,
+    /// The place of the chain in it.
+    chain: usize,
     name: Box<str>,
     config: DownstreamTls,
     /// What could not be compiled, so that it is said once.
@@ -71,15 +73,18 @@ enum Refused<T> {
 impl Rotation {
     /// The contexts of a snapshot.
     pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let servers = snapshot.listeners.iter().enumerate().filter_map(|(listener, resource)| {
+        let servers = snapshot.listeners.iter().enumerate().flat_map(|(listener, resource)| {
             let config = &resource.config;
-            let chain = config.filter_chains.first().or(config.default_filter_chain.as_ref())?;
-            Some(Server {
-                listener,
-                name: config.name.clone(),
-                config: DownstreamTls::clone(chain.tls.as_ref()?),
-                refused: None,
-                tls: Arc::clone(resource.tls.as_ref()?),
+            let chains = config.filter_chains.iter().chain(&config.default_filter_chain);
+            chains.zip(&resource.chains).enumerate().filter_map(move |(chain, (of, compiled))| {
+                Some(Server {
+                    listener,
+                    chain,
+                    name: config.name.clone(),
+                    config: DownstreamTls::clone(of.tls.as_ref()?),
+                    refused: None,
+                    tls: Arc::clone(compiled.tls.as_ref()?),
+                })
             })
         });
         let clients = snapshot.clusters.iter().filter(|cluster| !cluster.sockets.is_plain());
@@ -137,7 +142,8 @@ impl Rotation {
                             server.config = next;
                             server.refused = None;
                             let tls = Arc::clone(&server.tls);
-                            outcome.updates.push(Update::Server { listener: server.listener, tls });
+                            let Server { listener, chain, .. } = *server;
+                            outcome.updates.push(Update::Server { listener, chain, tls });
                         }
                         Err(error) => {
                             outcome.rejected.push(format!("{what}: {error}"));
@@ -178,7 +184,8 @@ impl Rotation {
         for server in &mut self.servers {
             let Some(tls) = server.tls.with_new_ticket_key() else { continue };
             server.tls = Arc::new(tls);
-            updates.push(Update::Server { listener: server.listener, tls: Arc::clone(&server.tls) });
+            let (listener, chain) = (server.listener, server.chain);
+            updates.push(Update::Server { listener, chain, tls: Arc::clone(&server.tls) });
         }
         updates
     }
@@ -316,7 +323,7 @@ mod tests {
         let common = CommonTls { certificates: vec![certificate], ..CommonTls::default() };
         let config = DownstreamTls { common, ..DownstreamTls::default() };
         let tls = Arc::new(ServerTls::compile(&config, None, None).unwrap());
-        let server = Server { listener: 3, name: "front".into(), config, refused: None, tls };
+        let server = Server { listener: 3, chain: 0, name: "front".into(), config, refused: None, tls };
         let mut rotation = Rotation { servers: vec![server], clients: Vec::new() };
         assert_eq!(rotation.paths().len(), 2);
         let mut refresh = || {

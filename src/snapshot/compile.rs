@@ -3,15 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{HostRegistry, HttpResource, ListenerResource, Snapshot, note_members};
+use super::filter_chain::{ChainCompiler, SharedLimits};
+use super::{HostRegistry, ListenerResource, Snapshot, SocketCompiler, note_members};
 use crate::base::balance::Balance;
-use crate::cluster::{ClusterSet, ClusterSpec, TransportSockets};
+use crate::base::regex::RegexSlots;
+use crate::cluster::{ClusterSet, ClusterSpec};
 use crate::config::cluster::Cluster;
 use crate::config::error::ConfigError;
-use crate::config::listener::{FilterChain, Listener, NetworkFilter};
-use crate::config::tls::UpstreamTls;
-use crate::filter::{CompileError, CompileServices, ConnectionManager};
-use crate::protocol::tls::{ClientTls, ServerTls, TlsConfigError};
+use crate::config::listener::Listener;
+use crate::config::listener_filter::ListenerFilterKind;
+use crate::filter::network::{FilterChainTable, Overlap};
+use crate::filter::{CompileError, CompileServices, access_log};
+use crate::protocol::tls::TlsConfigError;
 use crate::telemetry::Registry;
 
 /// Compiles configuration, with what it needs from the control thread.
@@ -44,83 +47,86 @@ impl Compiler<'_> {
             compiled.push(Arc::new(ClusterSpec { config: Arc::clone(config), stats, hosts, sockets }));
         }
         let clusters = Arc::new(ClusterSet::new(compiled));
+        let mut limits = Vec::new();
         let listener = |config: &mut Arc<Listener>| {
-            self.listener(config).map_err(|error| (format!("listener {}", config.name), error))
+            self.listener(config, &mut limits).map_err(|error| (format!("listener {}", config.name), error))
         };
         let listeners = listeners.iter_mut().map(listener).collect::<Result<_, _>>()?;
         Ok(Snapshot { clusters, listeners })
     }
 
-    fn listener(&mut self, config: &mut Arc<Listener>) -> Result<Arc<ListenerResource>, CompileError> {
+    fn listener(
+        &mut self,
+        config: &mut Arc<Listener>,
+        limits: &mut SharedLimits,
+    ) -> Result<Arc<ListenerResource>, CompileError> {
         let stat_name = stat_name(config);
+        let table = FilterChainTable::compile(config.filter_chains.iter().map(|chain| &**chain))
+            .map_err(|overlap| overlapping(config, overlap))?;
+        let mut slots = RegexSlots::default();
+        let access_logs =
+            access_log::compile(&config.access_log, "access_log", &mut slots, self.services.open_sink)?;
+        let mut filters = ChainCompiler { compiler: self, listener: &stat_name, limits };
         let Listener { filter_chains, default_filter_chain, .. } = Arc::make_mut(config);
-        let chain = filter_chains.first_mut().or(default_filter_chain.as_mut()).map(Arc::make_mut);
-        let tls = chain.as_deref().and_then(|chain| server_tls(chain).transpose()).transpose();
-        let tls = tls.map_err(tls_error)?.map(Arc::new);
-        let http = chain.map(|chain| self.http(chain, &stat_name)).transpose()?.flatten();
+        let mut chains = Vec::with_capacity(filter_chains.len() + 1);
+        for (index, chain) in filter_chains.iter_mut().enumerate() {
+            let chain = filters.chain(Arc::make_mut(chain));
+            chains.push(chain.map_err(|error| within(&format!("filter_chains[{index}]"), error))?);
+        }
+        if let Some(chain) = default_filter_chain {
+            let chain = filters.chain(Arc::make_mut(chain));
+            chains.push(chain.map_err(|error| within("default_filter_chain", error))?);
+        }
         // Without its routes, which are most of it, and away from where they were.
         *config = Arc::new(config.settled());
         let stats = self.registry.listener(&stat_name);
+        let proxy_protocol = config.listener_filters.iter().filter_map(|filter| match &filter.kind {
+            ListenerFilterKind::ProxyProtocol(filter) => {
+                Some(self.registry.proxy_protocol(&filter.stat_prefix))
+            }
+            _ => None,
+        });
+        let proxy_protocol = proxy_protocol.collect();
         let workers = self.registry.workers();
         let balance = (workers > 1).then(|| Arc::new(Balance::new(config.connection_balance, workers)));
-        Ok(Arc::new(ListenerResource { config: Arc::clone(config), stats, balance, tls, http }))
-    }
-
-    fn http(
-        &mut self,
-        chain: &mut FilterChain,
-        listener: &str,
-    ) -> Result<Option<Arc<HttpResource>>, CompileError> {
-        let Some(NetworkFilter::HttpConnectionManager(config)) = chain.filters.last_mut() else {
-            return Ok(None);
-        };
-        let manager = Arc::new(ConnectionManager::compile(config, &mut self.services)?);
-        let stats = self.registry.http(&config.stat_prefix, listener);
-        Ok(Some(Arc::new(HttpResource { manager, chain: chain.name.clone(), stats })))
+        Ok(Arc::new(ListenerResource {
+            config: Arc::clone(config),
+            stats,
+            proxy_protocol,
+            balance,
+            access_logs: access_logs.into(),
+            table: Arc::new(table),
+            chains: chains.into(),
+        }))
     }
 }
 
-/// TLS of a chain, if it has any.
-fn server_tls(chain: &FilterChain) -> Result<Option<ServerTls>, TlsConfigError> {
-    let Some(config) = &chain.tls else { return Ok(None) };
-    ServerTls::compile(config, chain.transport_socket_connect_timeout, None).map(Some)
+fn overlapping(config: &Listener, overlap: Overlap) -> CompileError {
+    let asked = |index: usize| config.filter_chains.get(index).map(|chain| &chain.filter_chain_match);
+    let same = (0..overlap.chain).find(|index| asked(*index) == asked(overlap.chain));
+    let reason = match same {
+        Some(first) => format!("the same matching rules as filter_chains[{first}]: a connection could take either"),
+        None => "multiple filter chains with overlapping matching rules are defined: a connection could take either"
+            .to_owned(),
+    };
+    ConfigError::new(format!("filter_chains[{}].filter_chain_match", overlap.chain), reason).into()
 }
 
-fn tls_error(error: TlsConfigError) -> CompileError {
+/// The same error, further out.
+fn within(field: &str, error: CompileError) -> CompileError {
+    match error {
+        CompileError::Config(mut error) => {
+            error.path =
+                if error.path.is_empty() { field.to_owned() } else { format!("{field}.{}", error.path) };
+            CompileError::Config(error)
+        }
+        sink @ CompileError::Sink { .. } => sink,
+    }
+}
+
+pub(super) fn tls_error(error: TlsConfigError) -> CompileError {
     let reason = error.file.map_or_else(|| error.reason.clone(), |file| format!("{file}: {}", error.reason));
     CompileError::Config(ConfigError::new(error.field, reason))
-}
-
-/// Compiles transport sockets of clusters, each configuration once: clusters share them as they share their settings.
-#[derive(Debug, Default)]
-pub struct SocketCompiler {
-    known: Vec<(Arc<UpstreamTls>, Arc<ClientTls>)>,
-    plain: Arc<TransportSockets>,
-}
-
-impl SocketCompiler {
-    /// Those of a cluster.
-    ///
-    /// # Errors
-    /// The field below the TLS context, and what is wrong with it.
-    pub fn of(&mut self, config: &Cluster) -> Result<Arc<TransportSockets>, TlsConfigError> {
-        let matches = config.transport_socket_matches.iter().map(|socket| socket.tls.as_ref());
-        let all = [config.tls.as_ref()].into_iter().chain(matches);
-        let compiled = all.map(|tls| tls.map(|tls| self.compile(tls)).transpose());
-        let compiled: Box<[_]> = compiled.collect::<Result<_, _>>()?;
-        // Most clusters are plain.
-        let is_plain = compiled.iter().all(Option::is_none);
-        Ok(if is_plain { Arc::clone(&self.plain) } else { Arc::new(TransportSockets(compiled)) })
-    }
-
-    fn compile(&mut self, config: &Arc<UpstreamTls>) -> Result<Arc<ClientTls>, TlsConfigError> {
-        if let Some((_, compiled)) = self.known.iter().find(|(known, _)| Arc::ptr_eq(known, config)) {
-            return Ok(Arc::clone(compiled));
-        }
-        let compiled = Arc::new(ClientTls::compile(config)?);
-        self.known.push((Arc::clone(config), Arc::clone(&compiled)));
-        Ok(compiled)
-    }
 }
 
 /// Name of a listener in statistics: its prefix, else its first address.

@@ -2,19 +2,29 @@
 //!
 //! Everything that can fail has failed here; a worker only builds its own handles from it (`worker::apply`).
 mod compile;
+mod filter_chain;
 mod hosts;
+mod sockets;
 
 use std::sync::Arc;
 
 use crate::base::balance::Balance;
 use crate::cluster::ClusterSet;
 use crate::config::listener::Listener;
+use crate::config::tcp_proxy::TcpProxy;
 use crate::filter::ConnectionManager;
+use crate::filter::chain::FilterScopes;
+use crate::filter::network::{ConnectionLimit, FilterChainTable, LocalRateLimit};
+use crate::filter::rbac::{CountersScope, NetworkRbac};
+use crate::format::access_log::AccessLog;
 use crate::protocol::tls::ServerTls;
-use crate::telemetry::{HttpStat, ListenerStat, Scope};
+use crate::telemetry::{
+    ConnectionLimitStat, HttpStat, ListenerStat, LocalRateLimitStat, ProxyProtocolStat, Scope, TcpStat,
+};
 
-pub use compile::{Compiler, SocketCompiler};
+pub use compile::Compiler;
 pub use hosts::{HostRegistry, note_members};
+pub use sockets::SocketCompiler;
 
 /// All resources of one generation.
 #[derive(Clone, Debug, Default)]
@@ -29,19 +39,79 @@ pub struct Snapshot {
 pub struct ListenerResource {
     pub config: Arc<Listener>,
     pub stats: Arc<Scope<ListenerStat>>,
+    /// Counters of its filters for the PROXY protocol, one each, in their order.
+    pub proxy_protocol: Box<[Arc<Scope<ProxyProtocolStat>>]>,
     /// How its connections spread over the workers; `None`: there is one.
     pub balance: Option<Arc<Balance>>,
+    /// What is recorded of every connection.
+    pub access_logs: Arc<[AccessLog]>,
+    /// Which chain takes a connection.
+    pub table: Arc<FilterChainTable>,
+    /// The chains: those of the table, then the default chain, if there is one.
+    pub chains: Box<[FilterChainResource]>,
+}
+
+/// A filter chain.
+#[derive(Debug)]
+pub struct FilterChainResource {
+    pub name: Box<str>,
     /// TLS of its connections; `None`: plain text.
     pub tls: Option<Arc<ServerTls>>,
-    /// What serves its connections; `None`: no chain matches any.
-    pub http: Option<Arc<HttpResource>>,
+    /// What a connection passes first, in order.
+    pub gates: Box<[Gate]>,
+    /// Who may go on once the first byte is there, in order.
+    pub access: Box<[AccessResource]>,
+    /// What serves it.
+    pub terminal: Terminal,
+}
+
+/// A filter that lets a connection pass or does not.
+#[derive(Clone, Debug)]
+pub enum Gate {
+    ConnectionLimit { limit: ConnectionLimit, stats: Arc<Scope<ConnectionLimitStat>> },
+    LocalRateLimit { limit: LocalRateLimit, stats: Arc<Scope<LocalRateLimitStat>> },
+}
+
+/// A filter of access by role.
+#[derive(Debug)]
+pub struct AccessResource {
+    pub filter: Arc<NetworkRbac>,
+    pub stats: CountersScope,
+}
+
+/// The last filter of a chain.
+#[derive(Debug)]
+pub enum Terminal {
+    /// There are no filters: connections are closed.
+    None,
+    Http(HttpResource),
+    Tcp(TcpResource),
+    Echo,
+    DirectResponse(Arc<[u8]>),
 }
 
 /// An HTTP connection manager.
 #[derive(Debug)]
 pub struct HttpResource {
     pub manager: Arc<ConnectionManager>,
-    /// Name of the filter chain.
-    pub chain: Box<str>,
     pub stats: Arc<Scope<HttpStat>>,
+    /// Counters of its HTTP filters.
+    pub filter_stats: FilterScopes,
+}
+
+/// A TCP proxy.
+#[derive(Debug)]
+pub struct TcpResource {
+    pub config: Arc<TcpProxy>,
+    /// The server name of TLS is the cluster's.
+    pub sni_cluster: bool,
+    pub access_logs: Arc<[AccessLog]>,
+    pub stats: Arc<Scope<TcpStat>>,
+}
+
+impl ListenerResource {
+    /// The chain that takes what no chain of the table does.
+    pub fn default_chain(&self) -> Option<usize> {
+        self.config.default_filter_chain.as_ref().map(|_| self.config.filter_chains.len())
+    }
 }

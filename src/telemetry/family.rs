@@ -7,8 +7,11 @@
 use std::ops::Range;
 
 use super::codes::Origin;
-use super::names::{AGREED, ClusterStat, HttpStat, Kind, ListenerStat, Row, ServerStat, Stats};
+use super::names::{
+    AGREED, ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, Row, ServerStat, Stats,
+};
 use super::names::{ClusterHistogram, HistogramIndex};
+use super::plain::PlainKind;
 
 /// Metrics of one name in all scopes of a kind.
 #[derive(Clone, Debug)]
@@ -66,11 +69,40 @@ pub enum ViewKind {
     Listener,
     /// The responses of a connection manager below its listener.
     ListenerHttp,
+    /// Of network filters.
+    Plain(PlainKind),
     Server,
+    /// Access by role of a connection manager's requests.
+    HttpRbac,
+    /// One policy of it.
+    HttpRbacPolicy,
+    /// Access by role of connections.
+    Rbac,
+    /// The PROXY protocol's listener filters of one `stat_prefix`.
+    ProxyProtocol,
 }
 
 impl ViewKind {
-    pub const ALL: [Self; 5] = [Self::Cluster, Self::Http, Self::Listener, Self::ListenerHttp, Self::Server];
+    /// The process before this one and the one after it tell kinds by their place: new ones stand at the end.
+    pub const ALL: [Self; 12] = [
+        Self::Cluster,
+        Self::Http,
+        Self::Listener,
+        Self::ListenerHttp,
+        Self::Server,
+        Self::HttpRbac,
+        Self::HttpRbacPolicy,
+        Self::Rbac,
+        Self::Plain(PlainKind::ConnectionLimit),
+        Self::Plain(PlainKind::LocalRateLimit),
+        Self::Plain(PlainKind::Tcp),
+        Self::ProxyProtocol,
+    ];
+
+    /// Its place in [`Self::ALL`].
+    pub fn place(self) -> usize {
+        Self::ALL.iter().position(|kind| *kind == self).unwrap_or_default()
+    }
 
     /// The rows of its scopes.
     pub(super) fn rows(self) -> &'static [Row] {
@@ -78,7 +110,10 @@ impl ViewKind {
             Self::Cluster => ClusterStat::ROWS,
             Self::Http | Self::ListenerHttp => HttpStat::ROWS,
             Self::Listener => ListenerStat::ROWS,
+            Self::Plain(kind) => kind.rows(),
             Self::Server => ServerStat::ROWS,
+            Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac => RbacStat::ROWS,
+            Self::ProxyProtocol => ProxyProtocolStat::ROWS,
         }
     }
 
@@ -89,7 +124,12 @@ impl ViewKind {
             Self::Http => "http_",
             Self::Listener => "listener_",
             Self::ListenerHttp => "listener_http_",
+            Self::Plain(kind) => kind.prometheus_prefix(),
             Self::Server => "",
+            Self::HttpRbac => "http_rbac_",
+            Self::HttpRbacPolicy => "http_rbac_policy_",
+            Self::Rbac => "rbac_",
+            Self::ProxyProtocol => "proxy_proto_",
         }
     }
 
@@ -101,7 +141,10 @@ impl ViewKind {
             Self::Http => http(),
             Self::Listener => listener(workers),
             Self::ListenerHttp => http().into_iter().filter(|family| is_response(family.at)).collect(),
+            Self::Plain(kind) => rows(kind.rows()),
             Self::Server => with_histograms(rows(ServerStat::ROWS), ServerStat::HISTOGRAMS),
+            Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac => rows(RbacStat::ROWS),
+            Self::ProxyProtocol => proxy_protocol(),
         };
         families.sort_by(|a, b| (a.rank(), &a.prometheus, &a.text).cmp(&(b.rank(), &b.prometheus, &b.text)));
         families
@@ -198,6 +241,22 @@ fn listener(workers: usize) -> Vec<Family> {
                 .named(format!("worker_{name}"))
                 .labelled("envoy_worker_id", worker)
         }));
+    }
+    families
+}
+
+/// The version of a header is a label.
+fn proxy_protocol() -> Vec<Family> {
+    let mut families = rows(ProxyProtocolStat::ROWS);
+    for family in &mut families {
+        let parts = family.text.strip_prefix("versions.v").and_then(|rest| rest.split_once('.'));
+        let Some((version, name)) = parts else { continue };
+        let label = Label {
+            name: "envoy_proxy_protocol_version",
+            value: version.to_owned(),
+            cut: 0..family.text.len() - name.len(),
+        };
+        (family.prometheus, family.label) = (name.to_owned(), Some(label));
     }
     families
 }

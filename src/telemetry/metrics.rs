@@ -9,7 +9,7 @@ use super::codes::{CodeCounts, CodeTable, Origin};
 use super::histogram::{Distribution, Histogram};
 use super::names::{
     AGREED, ClusterHistogram, ClusterStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat,
-    ServerStat, Stats,
+    ProxyProtocolStat, RbacStat, ServerStat, Stats,
 };
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -25,6 +25,8 @@ pub type ListenerCells = Cells<ListenerStat>;
 pub type HttpCells = Cells<HttpStat>;
 pub type ClusterCells = Cells<ClusterStat>;
 pub type HostCells = Cells<HostStat>;
+pub type RbacCells = Cells<RbacStat>;
+pub type ProxyProtocolCells = Cells<ProxyProtocolStat>;
 
 /// Which thread a block of cells belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,14 +10,18 @@ pub mod inherited;
 pub mod log;
 pub mod metrics;
 pub mod names;
+mod plain;
 pub mod registry;
 pub mod view;
 
 pub use codes::Origin;
 pub use inherited::Bequest;
-pub use metrics::{Cells, ClusterCells, HostCells, HttpCells, ListenerCells, Scope, ServerCells, Slot};
-pub use names::{
-    ClusterHistogram, ClusterStat, HostStat, HttpHistogram, HttpStat, ListenerHistogram, ListenerStat,
-    ServerHistogram, ServerStat,
+pub use metrics::{
+    Cells, ClusterCells, HostCells, HttpCells, ListenerCells, ProxyProtocolCells, RbacCells, Scope,
+    ServerCells, Slot,
 };
-pub use registry::Registry;
+pub use names::{
+    ClusterHistogram, ClusterStat, ConnectionLimitStat, HostStat, HttpHistogram, HttpStat, ListenerHistogram,
+    ListenerStat, LocalRateLimitStat, ProxyProtocolStat, RbacStat, ServerHistogram, ServerStat, TcpStat,
+};
+pub use registry::{RbacOwner, RbacPart, Registry};

@@ -5,8 +5,12 @@
 //! the registry forgets it at the next `sweep` after its last handle and its last cells are gone.
 use super::family::ViewKind;
 use super::metrics::{Cells, Scope, Slot};
-use super::names::{ClusterStat, HostStat, HttpStat, Kind, ListenerStat, ServerStat, Stats};
-use super::view::{Interval, Source, Totals, View};
+use super::names::{
+    ClusterStat, ConnectionLimitStat, HostStat, HttpStat, Kind, ListenerStat, LocalRateLimitStat,
+    ProxyProtocolStat, RbacStat, ServerStat, Stats, TcpStat,
+};
+use super::plain::{Plain, PlainKind};
+use super::view::{Interval, RbacRows, Source, Totals, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -55,6 +59,67 @@ impl Registry {
         let tag = sanitized(name);
         let mut scopes = self.lock();
         Arc::clone(scopes.clusters.entry(tag).or_insert_with(|| self.scope()))
+    }
+
+    /// TCP proxies of one `stat_prefix`.
+    pub fn tcp(&self, stat_prefix: &str) -> Arc<Scope<TcpStat>> {
+        let mut scopes = self.lock();
+        let make = || Plain::Tcp(self.scope());
+        match scopes.plain.entry((PlainKind::Tcp, sanitized(stat_prefix))).or_insert_with(make) {
+            Plain::Tcp(scope) => Arc::clone(scope),
+            _ => self.scope(),
+        }
+    }
+
+    /// Connection limits of one `stat_prefix`.
+    pub fn connection_limit(&self, stat_prefix: &str) -> Arc<Scope<ConnectionLimitStat>> {
+        let mut scopes = self.lock();
+        let make = || Plain::ConnectionLimit(self.scope());
+        match scopes.plain.entry((PlainKind::ConnectionLimit, sanitized(stat_prefix))).or_insert_with(make) {
+            Plain::ConnectionLimit(scope) => Arc::clone(scope),
+            _ => self.scope(),
+        }
+    }
+
+    /// Local rate limits of one `stat_prefix`.
+    pub fn local_rate_limit(&self, stat_prefix: &str) -> Arc<Scope<LocalRateLimitStat>> {
+        let mut scopes = self.lock();
+        let make = || Plain::LocalRateLimit(self.scope());
+        match scopes.plain.entry((PlainKind::LocalRateLimit, sanitized(stat_prefix))).or_insert_with(make) {
+            Plain::LocalRateLimit(scope) => Arc::clone(scope),
+            _ => self.scope(),
+        }
+    }
+
+    /// Access by role: the rules of one part of a filter, or one policy of them. Filters of the same owner and prefix count
+    /// together, and with equal prefixes both parts do. Policies show what was counted, as in Envoy.
+    pub fn rbac(
+        &self,
+        owner: RbacOwner<'_>,
+        part: RbacPart,
+        rules_prefix: &str,
+        policy: Option<&str>,
+    ) -> Arc<Scope<RbacStat>> {
+        let (kind, prefix, labels) = rbac_names(owner, rules_prefix, policy);
+        let mut scopes = self.lock();
+        let entry = scopes.rbacs.entry((kind, prefix)).or_insert_with(|| RbacScope {
+            scope: self.scope(),
+            rows: RbacRows::default(),
+            labels,
+        });
+        let shown = match part {
+            RbacPart::Enforced => &mut entry.rows.enforced,
+            RbacPart::Shadow => &mut entry.rows.shadow,
+        };
+        *shown |= policy.is_none();
+        Arc::clone(&entry.scope)
+    }
+
+    /// Listener filters for the PROXY protocol, by their `stat_prefix`, which may be empty.
+    pub fn proxy_protocol(&self, stat_prefix: &str) -> Arc<Scope<ProxyProtocolStat>> {
+        let tag = sanitized(stat_prefix);
+        let mut scopes = self.lock();
+        Arc::clone(scopes.proxy_protocols.entry(tag).or_insert_with(|| self.scope()))
     }
 
     /// Cells for one host. The registry does not keep them: they live as long as the host.
@@ -130,6 +195,77 @@ impl Registry {
     }
 }
 
+/// Whose rules of access by role are counted.
+#[derive(Clone, Copy, Debug)]
+pub enum RbacOwner<'a> {
+    /// A connection manager, by its `stat_prefix`.
+    Http(&'a str),
+    /// A network filter, by its `stat_prefix`.
+    Network(&'a str),
+}
+
+/// Which rules of a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RbacPart {
+    Enforced,
+    Shadow,
+}
+
+type Labels = Vec<(&'static str, Box<str>, usize)>;
+
+/// The kind of a scope of access by role, its prefix and its labels. Source: Envoy's `generateStats`.
+fn rbac_names(owner: RbacOwner<'_>, rules_prefix: &str, policy: Option<&str>) -> (ViewKind, String, Labels) {
+    let mut prefix = String::new();
+    let mut labels = Labels::new();
+    let mut add = |prefix: &mut String, label, value: Box<str>| {
+        labels.push((label, value.clone(), prefix.len()));
+        prefix.push_str(&value);
+        prefix.push('.');
+    };
+    let rules_label = match owner {
+        RbacOwner::Http(stat_prefix) => {
+            prefix.push_str(HTTP_PREFIX);
+            add(&mut prefix, "envoy_http_conn_manager_prefix", sanitized(stat_prefix));
+            "envoy_rbac_http_prefix"
+        }
+        RbacOwner::Network(stat_prefix) => {
+            let stat_prefix = stat_prefix.strip_suffix('.').unwrap_or(stat_prefix);
+            add(&mut prefix, "envoy_rbac_prefix", sanitized(stat_prefix));
+            // Ours: in Envoy it is a part of the metric's name.
+            "envoy_rbac_shadow_prefix"
+        }
+    };
+    prefix.push_str("rbac.");
+    let rules_prefix = rules_prefix.strip_suffix('.').unwrap_or(rules_prefix);
+    if !rules_prefix.is_empty() {
+        add(&mut prefix, rules_label, sanitized(rules_prefix));
+    }
+    if let Some(policy) = policy {
+        prefix.push_str("policy.");
+        add(&mut prefix, "envoy_rbac_policy_name", policy.into());
+    }
+    labels.reverse();
+    let kind = match (owner, policy) {
+        (RbacOwner::Http(_), None) => ViewKind::HttpRbac,
+        (RbacOwner::Http(_), Some(_)) => ViewKind::HttpRbacPolicy,
+        (RbacOwner::Network(_), _) => ViewKind::Rbac,
+    };
+    (kind, prefix, labels)
+}
+
+#[derive(Debug)]
+struct RbacScope {
+    scope: Arc<Scope<RbacStat>>,
+    rows: RbacRows,
+    labels: Labels,
+}
+
+/// What the full names of a kind's metrics begin with.
+const CLUSTER_PREFIX: &str = "cluster.";
+const HTTP_PREFIX: &str = "http.";
+const PROXY_PROTOCOL_PREFIX: &str = "proxy_proto.";
+const LISTENER_PREFIX: &str = "listener.";
+
 type HttpTags = (Box<str>, Box<str>);
 pub(super) type ViewKey = (ViewKind, String);
 const SERVER_KEY: ViewKey = (ViewKind::Server, String::new());
@@ -140,6 +276,10 @@ struct Scopes {
     /// By stat prefix and listener.
     https: BTreeMap<HttpTags, Arc<Scope<HttpStat>>>,
     clusters: BTreeMap<Box<str>, Arc<Scope<ClusterStat>>>,
+    /// Those of network filters, by kind and stat prefix.
+    plain: BTreeMap<(PlainKind, Box<str>), Plain>,
+    rbacs: BTreeMap<ViewKey, RbacScope>,
+    proxy_protocols: BTreeMap<Box<str>, Arc<Scope<ProxyProtocolStat>>>,
     /// What managers that are gone had counted, while others with their prefix remain.
     retired: BTreeMap<Box<str>, Arc<Totals>>,
     /// Counters at the last reset.
@@ -154,9 +294,12 @@ impl Scopes {
     /// leaves its counts to the others of its prefix, so that the sum never shrinks.
     #[expect(clippy::needless_collect, reason = "removing borrows the map")]
     fn sweep(&mut self) {
-        let before = self.listeners.len() + self.clusters.len() + self.https.len();
+        let before = self.len();
         self.listeners.retain(|_, scope| scope.is_held());
         self.clusters.retain(|_, scope| scope.is_held());
+        self.plain.retain(|_, scope| scope.is_held());
+        self.rbacs.retain(|_, entry| entry.scope.is_held());
+        self.proxy_protocols.retain(|_, scope| scope.is_held());
         let gone = self.https.iter().filter(|(_, scope)| !scope.is_held()).map(|(tags, _)| tags.clone());
         let gone: Vec<_> = gone.collect();
         let gone: Vec<_> = gone.into_iter().filter_map(|tags| self.https.remove_entry(&tags)).collect();
@@ -180,7 +323,7 @@ impl Scopes {
                 self.retired.insert(prefix, Arc::new(totals));
             }
         }
-        if before > self.listeners.len() + self.clusters.len() + self.https.len() {
+        if before > self.len() {
             // A later scope of the same name begins anew.
             let keys: BTreeSet<_> = self.views().iter().map(View::key).chain([SERVER_KEY]).collect();
             self.bases.retain(|key, _| keys.contains(key));
@@ -189,30 +332,50 @@ impl Scopes {
         }
     }
 
+    fn len(&self) -> usize {
+        self.listeners.len()
+            + self.clusters.len()
+            + self.https.len()
+            + self.plain.len()
+            + self.rbacs.len()
+            + self.proxy_protocols.len()
+    }
+
     fn views(&self) -> Vec<View> {
         let mut views = Vec::new();
         for (name, scope) in &self.clusters {
-            let labels = vec![("envoy_cluster_name", name.clone())];
+            let labels = vec![("envoy_cluster_name", name.clone(), CLUSTER_PREFIX.len())];
             let source = Source::Cluster(Arc::clone(scope));
             views.push(self.view(ViewKind::Cluster, format!("cluster.{name}."), labels, source));
         }
         let https: Vec<_> = self.https.iter().collect();
         for managers in https.chunk_by(|(a, _), (b, _)| a.0 == b.0) {
             let prefix = &managers[0].0.0;
-            let labels = vec![("envoy_http_conn_manager_prefix", prefix.clone())];
+            let labels = vec![("envoy_http_conn_manager_prefix", prefix.clone(), HTTP_PREFIX.len())];
             let scopes = managers.iter().map(|(_, scope)| Arc::clone(scope)).collect();
             let source = Source::Http(scopes, self.retired.get(prefix).cloned());
             views.push(self.view(ViewKind::Http, format!("http.{prefix}."), labels, source));
         }
         for (address, scope) in &self.listeners {
-            let labels = vec![("envoy_listener_address", address.clone())];
+            let labels = vec![("envoy_listener_address", address.clone(), LISTENER_PREFIX.len())];
             let source = Source::Listener(Arc::clone(scope));
             views.push(self.view(ViewKind::Listener, format!("listener.{address}."), labels, source));
         }
+        for (prefix, scope) in &self.proxy_protocols {
+            let source = Source::ProxyProtocol(Arc::clone(scope));
+            let (text, labels) = if prefix.is_empty() {
+                (PROXY_PROTOCOL_PREFIX.to_owned(), Vec::new())
+            } else {
+                let label = ("envoy_proxy_protocol_prefix", prefix.clone(), PROXY_PROTOCOL_PREFIX.len());
+                (format!("{PROXY_PROTOCOL_PREFIX}{prefix}."), vec![label])
+            };
+            views.push(self.view(ViewKind::ProxyProtocol, text, labels, source));
+        }
         for ((prefix, address), scope) in &self.https {
+            let below = LISTENER_PREFIX.len() + address.len() + ".".len() + HTTP_PREFIX.len();
             let labels = vec![
-                ("envoy_http_conn_manager_prefix", prefix.clone()),
-                ("envoy_listener_address", address.clone()),
+                ("envoy_http_conn_manager_prefix", prefix.clone(), below),
+                ("envoy_listener_address", address.clone(), LISTENER_PREFIX.len()),
             ];
             let source = Source::Http(vec![Arc::clone(scope)], None);
             views.push(self.view(
@@ -222,17 +385,20 @@ impl Scopes {
                 source,
             ));
         }
+        for ((kind, tag), scope) in &self.plain {
+            let labels = vec![(kind.label(), tag.clone(), kind.prefix().len())];
+            let prefix = format!("{}{tag}.", kind.prefix());
+            views.push(self.view((*kind).into(), prefix, labels, Source::Plain(scope.clone())));
+        }
+        for ((kind, prefix), entry) in &self.rbacs {
+            let source = Source::Rbac(Arc::clone(&entry.scope), entry.rows);
+            views.push(self.view(*kind, prefix.clone(), entry.labels.clone(), source));
+        }
         views.sort_by(|a, b| a.prefix.cmp(&b.prefix));
         views
     }
 
-    fn view(
-        &self,
-        kind: ViewKind,
-        prefix: String,
-        labels: Vec<(&'static str, Box<str>)>,
-        source: Source,
-    ) -> View {
+    fn view(&self, kind: ViewKind, prefix: String, labels: Labels, source: Source) -> View {
         let mut view = View { kind, prefix, labels, source, base: None, inherited: None, history: None };
         let key = view.key();
         view.base = self.bases.get(&key).cloned();
@@ -405,6 +571,38 @@ mod tests {
         assert_eq!(counts(), (3, 2));
         registry.flush();
         assert_eq!(counts(), (3, 0));
+    }
+
+    #[test]
+    fn access_by_role_is_named_as_envoy_does_and_policies_show_once_counted() {
+        let registry = Registry::new(1);
+        let http = RbacOwner::Http("p");
+        let enforced = registry.rbac(http, RbacPart::Enforced, "main", None);
+        let shadow = registry.rbac(http, RbacPart::Shadow, "shadow.", None);
+        let policy = registry.rbac(http, RbacPart::Enforced, "main", Some("a.b:c"));
+        let network = registry.rbac(RbacOwner::Network("net."), RbacPart::Enforced, "", None);
+        assert!(Arc::ptr_eq(&enforced, &registry.rbac(http, RbacPart::Enforced, "main.", None)));
+        enforced.cells(Slot::Worker(0)).inc(RbacStat::Allowed);
+        for (name, expected) in [
+            ("http.p.rbac.main.allowed", Some(1)),
+            ("http.p.rbac.main.denied", Some(0)),
+            ("http.p.rbac.main.shadow_denied", None),
+            ("http.p.rbac.shadow.shadow_allowed", Some(0)),
+            ("http.p.rbac.shadow.allowed", None),
+            ("http.p.rbac.main.policy.a.b:c.allowed", None),
+            ("net.rbac.allowed", Some(0)),
+            ("net.rbac.shadow_allowed", None),
+        ] {
+            assert_eq!(value(&registry, name), expected, "{name}");
+        }
+        policy.cells(Slot::Worker(0)).inc(RbacStat::Denied);
+        assert_eq!(value(&registry, "http.p.rbac.main.policy.a.b:c.denied"), Some(1));
+        assert_eq!(value(&registry, "http.p.rbac.main.policy.a.b:c.allowed"), None);
+        let view = registry.views().into_iter().find(|view| view.kind == ViewKind::HttpRbacPolicy).unwrap();
+        let named: Vec<_> = view.labels.iter().map(|(_, value, start)| (&**value, *start)).collect();
+        assert_eq!(named, [("a.b:c", 24), ("main", 12), ("p", 5)]);
+        drop((enforced, shadow, policy, network));
+        assert_eq!(value(&registry, "http.p.rbac.main.allowed"), None);
     }
 
     #[test]

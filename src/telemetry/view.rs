@@ -6,7 +6,10 @@ use super::codes::{CodeCounts, Origin};
 use super::family::{At, CODE_LABEL, Family, FamilyKind, ViewKind};
 use super::histogram::Distribution;
 use super::metrics::Scope;
-use super::names::{ClusterStat, HttpStat, Kind, ListenerStat, ServerStat, Stats};
+use super::names::{
+    ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, ServerStat, Stats,
+};
+use super::plain::Plain;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,8 +19,8 @@ pub struct View {
     pub kind: ViewKind,
     /// Envoy's prefix of the names, with its final dot: `cluster.a.`; empty for the process.
     pub prefix: String,
-    /// Prometheus labels.
-    pub labels: Vec<(&'static str, Box<str>)>,
+    /// Prometheus labels, and where in the prefix their values begin; a dot follows them.
+    pub labels: Vec<(&'static str, Box<str>, usize)>,
     pub(super) source: Source,
     /// What counters had counted when they were last reset.
     pub(super) base: Option<Arc<Totals>>,
@@ -51,8 +54,19 @@ pub(super) enum Source {
     Server(Arc<Scope<ServerStat>>),
     Listener(Arc<Scope<ListenerStat>>),
     Cluster(Arc<Scope<ClusterStat>>),
+    ProxyProtocol(Arc<Scope<ProxyProtocolStat>>),
     /// All managers of one prefix, and what managers that are gone had counted.
     Http(Vec<Arc<Scope<HttpStat>>>, Option<Arc<Totals>>),
+    Plain(Plain),
+    /// Which rows are shown before somebody has counted in them.
+    Rbac(Arc<Scope<RbacStat>>, RbacRows),
+}
+
+/// Rows of access by role that are always shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RbacRows {
+    pub(super) enforced: bool,
+    pub(super) shadow: bool,
 }
 
 /// Frozen numbers of a scope.
@@ -70,9 +84,6 @@ pub(super) struct Interval {
     pub(super) gathered: Distribution,
 }
 
-/// What the full name of a listener's metric begins with.
-const LISTENER_PREFIX: &str = "listener.";
-
 impl View {
     /// Calls `f` with each number of a family; not for histograms.
     pub fn points(&self, family: &Family, mut f: impl FnMut(Point)) {
@@ -80,7 +91,10 @@ impl View {
         match family.at {
             At::Row(row) => {
                 let kind = if family.kind == FamilyKind::Counter { Kind::Counter } else { Kind::Gauge };
-                point(self.shown(row, kind), self.row(row).1, None);
+                let used = self.row(row).1;
+                if used || self.is_always_shown(row) {
+                    point(self.shown(row, kind), used, None);
+                }
             }
             At::Agreed(row) => {
                 let (value, used) = (self.shown(row, Kind::Counter), self.row(row).1);
@@ -152,14 +166,8 @@ impl View {
             let start = self.prefix.len() + label.cut.start;
             f(label.name, &label.value, start..self.prefix.len() + label.cut.end);
         }
-        for (at, (name, value)) in self.labels.iter().enumerate() {
-            // The value stands with a dot behind it at the end of the prefix; that of a listener with more below it at
-            // the start of its prefix.
-            let start = match at {
-                0 => self.prefix.len() - value.len() - 1,
-                _ => LISTENER_PREFIX.len(),
-            };
-            f(name, value, start..start + value.len() + 1);
+        for (name, value, start) in &self.labels {
+            f(name, value, *start..start + value.len() + 1);
         }
     }
 
@@ -169,23 +177,28 @@ impl View {
             Source::Server(scope) => scope.merge_histogram(index, &mut merged),
             Source::Listener(scope) => scope.merge_histogram(index, &mut merged),
             Source::Cluster(scope) => scope.merge_histogram(index, &mut merged),
+            Source::Rbac(scope, _) => scope.merge_histogram(index, &mut merged),
+            Source::ProxyProtocol(scope) => scope.merge_histogram(index, &mut merged),
             Source::Http(scopes, retired) => {
                 scopes.iter().for_each(|scope| scope.merge_histogram(index, &mut merged));
                 if let Some(gone) = retired.as_ref().and_then(|retired| retired.histograms.get(index)) {
                     merged.add_all(gone);
                 }
             }
+            Source::Plain(_) => {}
         }
         merged
     }
 
     pub(super) fn histogram_count(&self) -> usize {
         match (self.kind, &self.source) {
-            (ViewKind::ListenerHttp, _) => 0,
+            (ViewKind::ListenerHttp, _) | (_, Source::Plain(_)) => 0,
             (_, Source::Server(_)) => ServerStat::HISTOGRAMS.len(),
             (_, Source::Listener(_)) => ListenerStat::HISTOGRAMS.len(),
             (_, Source::Cluster(_)) => ClusterStat::HISTOGRAMS.len(),
+            (_, Source::ProxyProtocol(_)) => ProxyProtocolStat::HISTOGRAMS.len(),
             (_, Source::Http(..)) => HttpStat::HISTOGRAMS.len(),
+            (_, Source::Rbac(..)) => RbacStat::HISTOGRAMS.len(),
         }
     }
 
@@ -204,6 +217,19 @@ impl View {
         self.row(row).0.saturating_sub(base.map_or(0, |base| base.values[row]))
     }
 
+    fn is_always_shown(&self, row: usize) -> bool {
+        match &self.source {
+            Source::Rbac(_, RbacRows { enforced, shadow }) => {
+                if row < RbacStat::ShadowAllowed.index() {
+                    *enforced
+                } else {
+                    *shadow
+                }
+            }
+            _ => true,
+        }
+    }
+
     fn row(&self, row: usize) -> (u64, bool) {
         let inherited = self.inherited.as_ref().map_or(0, |inherited| inherited.values[row]);
         let (value, used) = self.own_row(row);
@@ -215,6 +241,9 @@ impl View {
             Source::Server(scope) => scope.value(row),
             Source::Listener(scope) => scope.value(row),
             Source::Cluster(scope) => scope.value(row),
+            Source::Plain(scope) => scope.value(row),
+            Source::Rbac(scope, _) => scope.value(row),
+            Source::ProxyProtocol(scope) => scope.value(row),
             Source::Http(scopes, retired) => {
                 let gone = retired.as_ref().map_or(0, |retired| retired.values[row]);
                 scopes
@@ -228,7 +257,12 @@ impl View {
     fn worker_row(&self, row: usize, worker: usize) -> u64 {
         match &self.source {
             Source::Listener(scope) => scope.worker_value(row, worker),
-            Source::Server(_) | Source::Cluster(_) | Source::Http(..) => 0,
+            Source::Server(_)
+            | Source::Cluster(_)
+            | Source::Http(..)
+            | Source::Plain(_)
+            | Source::Rbac(..)
+            | Source::ProxyProtocol(_) => 0,
         }
     }
 

@@ -9,10 +9,13 @@ use super::Command;
 use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::config::listener::TrafficDirection;
-use crate::proxy::{self, Courier, HttpChain, Listener, Share, WorkerContext};
+use crate::proxy::{
+    self, Access, AccessFilter, Courier, FilterChain, FilterChains, Gate, HttpChain, Listener, Share,
+    TcpChain, Terminal, WorkerContext,
+};
 use crate::runtime::mailbox::MailboxSender;
 use crate::runtime::{Endpoint, TcpListener};
-use crate::snapshot::{ListenerResource, Snapshot};
+use crate::snapshot::{self, FilterChainResource, ListenerResource, Snapshot};
 use crate::telemetry::{ServerStat, Slot};
 
 /// What one core serves.
@@ -59,9 +62,11 @@ impl Worker {
             Command::Hosts { cluster, hosts } => {
                 context.clusters.update_hosts(cluster, hosts);
             }
-            Command::ServerTls { listener, tls } => {
-                if let Some(listener) = self.listeners.borrow().get(listener) {
-                    listener.set_tls(tls);
+            Command::ServerTls { listener, chain, tls } => {
+                let listeners = self.listeners.borrow();
+                let chain = listeners.get(listener).and_then(|listener| listener.chains.get(chain));
+                if let Some(chain) = chain {
+                    chain.set_tls(tls);
                 }
             }
             Command::TransportSockets { cluster, sockets } => {
@@ -124,7 +129,7 @@ impl Worker {
     /// Frees what has not been needed lately; whether the next call may free more.
     pub(super) fn trim(&self) -> bool {
         for listener in self.listeners.borrow().iter() {
-            listener.chain.iter().for_each(|chain| chain.trim());
+            listener.chains.trim();
         }
         self.context.streams.trim()
     }
@@ -164,15 +169,16 @@ impl Worker {
 
     fn listener(&self, resource: &ListenerResource) -> Rc<Listener> {
         let slot = Slot::Worker(self.index);
-        let chain = resource.http.as_ref().map(|http| {
-            Rc::new(HttpChain::new(Arc::clone(&http.manager), http.stats.cells(slot), &http.chain))
-        });
+        let chains = resource.chains.iter().map(|chain| filter_chain(chain, slot)).collect();
+        let chains = FilterChains::new(Arc::clone(&resource.table), chains, resource.default_chain());
         let share = resource
             .balance
             .as_ref()
             .map(|balance| Share::open(Arc::clone(balance), self.index, self.courier.clone()));
-        let tls = resource.tls.clone();
-        Listener::new(Arc::clone(&resource.config), resource.stats.cells(slot), chain, tls, share)
+        let access_logs = Arc::clone(&resource.access_logs);
+        let (stats, proxy_protocol) = (resource.stats.cells(slot), &resource.proxy_protocol);
+        let proxy_protocol = proxy_protocol.iter().map(|scope| scope.cells(slot)).collect();
+        Listener::new(Arc::clone(&resource.config), stats, chains, proxy_protocol, access_logs, share)
     }
 
     fn stop_listeners(&self, inbound_only: bool, handed_over: &Arc<[SocketAddr]>) {
@@ -183,4 +189,42 @@ impl Worker {
         }
         self.context.runtime.wake_all();
     }
+}
+
+/// A filter chain on the core of this slot.
+fn filter_chain(resource: &FilterChainResource, slot: Slot) -> FilterChain {
+    let gate = |gate: &snapshot::Gate| match gate {
+        snapshot::Gate::ConnectionLimit { limit, stats } => {
+            Gate::ConnectionLimit(limit.clone(), stats.cells(slot))
+        }
+        snapshot::Gate::LocalRateLimit { limit, stats } => {
+            Gate::LocalRateLimit(limit.clone(), stats.cells(slot))
+        }
+    };
+    let terminal = match &resource.terminal {
+        snapshot::Terminal::None => Terminal::None,
+        snapshot::Terminal::Http(http) => Terminal::Http(Rc::new(HttpChain::new(
+            Arc::clone(&http.manager),
+            http.stats.cells(slot),
+            http.filter_stats.cells(slot),
+            &resource.name,
+        ))),
+        snapshot::Terminal::Tcp(tcp) => Terminal::Tcp(Rc::new(TcpChain::new(
+            Arc::clone(&tcp.config),
+            &resource.name,
+            tcp.sni_cluster,
+            Arc::clone(&tcp.access_logs),
+            tcp.stats.cells(slot),
+        ))),
+        snapshot::Terminal::Echo => Terminal::Echo,
+        snapshot::Terminal::DirectResponse(bytes) => Terminal::DirectResponse(Arc::clone(bytes)),
+    };
+    let access = resource.access.iter();
+    let access = access.map(|one| AccessFilter::new(Arc::clone(&one.filter), one.stats.cells(slot)));
+    FilterChain::new(
+        resource.tls.clone(),
+        resource.gates.iter().map(gate).collect(),
+        Access::new(access.collect()),
+        terminal,
+    )
 }

@@ -29,8 +29,8 @@ pub enum Command {
     Serve(Handover),
     /// A cluster has other endpoints now.
     Hosts { cluster: Arc<str>, hosts: Arc<[HostSpec]> },
-    /// TLS of the listener at this place in the snapshot, for handshakes from now on.
-    ServerTls { listener: usize, tls: Arc<ServerTls> },
+    /// TLS of the listener and chain at these places in the snapshot, for handshakes from now on.
+    ServerTls { listener: usize, chain: usize, tls: Arc<ServerTls> },
     /// Transport sockets of a cluster, for connections from now on.
     TransportSockets { cluster: Arc<str>, sockets: Arc<TransportSockets> },
     /// Responses tell their clients to close, or no longer.

@@ -140,6 +140,14 @@ fn bootstrap(upstream: u16, log: &str, Sockets { listener, cluster }: &Sockets) 
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb}}
           - name: bridge
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.grpc_http1_bridge.v3.Config}}
+          - name: access
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
+              track_per_rule_stats: true
+              rules:
+                policies:
+                  "a name": {{permissions: [{{header: {{name: ":path", string_match: {{safe_regex: {{regex: "/[a-z]+/.*"}}}}}}}}], principals: [{{remote_ip: {{address_prefix: 127.0.0.0, prefix_len: 8}}}}]}}
+              shadow_rules: {{action: LOG, policies: {{p: {{permissions: [{{url_path: {{path: {{prefix: /}}}}}}], principals: [{{any: true}}]}}}}}}
           - name: router
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
   clusters:

@@ -237,8 +237,8 @@ def differences(ours, theirs):
             yield key, theirs.get(key, "(absent)"), ours.get(key, "(absent)")
 
 
-def listed():
-    path = HERE / "differences.toml"
+def listed(name="differences.toml"):
+    path = HERE / name
     entries = tomllib.loads(path.read_text())["difference"] if path.exists() else []
     for entry in entries:
         if not entry.get("reason"):

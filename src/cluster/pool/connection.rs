@@ -8,6 +8,7 @@ use crate::base::clock::Now;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
 use crate::protocol::http2::Stream;
+use crate::protocol::stream_info::set_text;
 use crate::protocol::tls::{HandshakeFailure, TlsFacts};
 use crate::protocol::transport::{Channel, Transport};
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
@@ -21,6 +22,23 @@ pub enum ConnectError {
     Failed(i32),
     /// The handshake of TLS came to nothing.
     Tls(HandshakeFailure),
+}
+
+impl ConnectError {
+    /// Why, in Envoy's words, in place of what `reason` held; of a timeout it says nothing.
+    pub fn write_reason(self, reason: &mut String) {
+        match self {
+            Self::Timeout => {}
+            Self::Tls(failure) => set_text(reason, failure.words()),
+            Self::Failed(errno) => {
+                // The kernel's words: a failure path, so formatting is fine.
+                let words = std::io::Error::from_raw_os_error(errno).to_string();
+                let words = words.split(" (os error").next().unwrap_or_default();
+                set_text(reason, "delayed connect error: ");
+                reason.push_str(words);
+            }
+        }
+    }
 }
 
 /// A connection to a host, or one stream of a connection that others share: what carries one request at a time.
@@ -51,9 +69,21 @@ impl UpstreamConnection {
         id: u64,
         now: Now,
     ) -> Self {
+        let connection = Self::opaque(transport, cluster, host, id, now);
+        cluster.stats().inc(ClusterStat::UpstreamCxHttp1Total);
+        connection
+    }
+
+    /// One of which nobody knows what it carries.
+    pub(super) fn opaque(
+        transport: Transport,
+        cluster: &Rc<Cluster>,
+        host: &Rc<Host>,
+        id: u64,
+        now: Now,
+    ) -> Self {
         // Before anything is counted, so that the count and its drop cannot be parted.
         let local = transport.local_addr().ok();
-        cluster.stats().inc(ClusterStat::UpstreamCxHttp1Total);
         count_opened(cluster, host);
         Self {
             local,

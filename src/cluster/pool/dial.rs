@@ -15,11 +15,11 @@ use crate::protocol::transport::Transport;
 use crate::runtime::{Recycled, Runtime, TcpStream, Timer};
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
 
-/// Opens a connection that will speak what is offered.
+/// Opens a connection that will speak what is offered, behind what connections of this host begin with.
 ///
 /// # Errors
 /// [`ConnectError`].
-pub(super) async fn dial(
+pub async fn dial(
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
     timer: &Timer,
@@ -27,10 +27,12 @@ pub(super) async fn dial(
 ) -> Result<Transport, ConnectError> {
     let runtime = cluster.runtime();
     let begun = runtime.now();
-    let (source, options) = cluster.bind_for(host.address());
+    let (source, options) = cluster.bind_for(host);
     let connect = TcpStream::connect(runtime, host.address(), source, options);
     let stats = cluster.stats();
     let due = begun.after(cluster.config().connect_timeout);
+    // One that is being made counts already.
+    let _connecting = (stats.active(ClusterStat::UpstreamCxActive), host.stats().active(HostStat::CxActive));
     let outcome = timer.at(due, connect).await;
     let socket = match outcome {
         Ok(Ok(socket)) => socket,
@@ -47,6 +49,14 @@ pub(super) async fn dial(
             return Err(ConnectError::Timeout);
         }
     };
+    // At once, before a handshake too: the endpoint may be the one that speaks first.
+    if let Some(header) = host.header() {
+        if !socket.send_copy(header) {
+            count_failed(cluster, host, runtime.now().since(begun), false, offer);
+            return Err(ConnectError::Failed(libc::ENOBUFS));
+        }
+        socket.flush();
+    }
     let transport = match shake_hands(cluster, host, socket, offer) {
         Protection::None(socket) => Transport::from(socket),
         Protection::Tls(handshake) => {
@@ -174,13 +184,14 @@ fn count_failed(cluster: &Cluster, host: &Host, lived: Duration, timed_out: bool
     match offer {
         Offer::Http1 => stats.inc(ClusterStat::UpstreamCxHttp1Total),
         Offer::Http2 => stats.inc(ClusterStat::UpstreamCxHttp2Total),
-        // It has not become either.
-        Offer::Either => {}
+        // It has not become either, or is neither.
+        Offer::Either | Offer::Opaque => {}
     }
     for counter in [
         ClusterStat::UpstreamCxTotal,
         ClusterStat::UpstreamCxConnectFail,
         ClusterStat::UpstreamCxDestroy,
+        ClusterStat::UpstreamRqPendingFailureEject,
         side,
     ] {
         stats.inc(counter);

@@ -32,7 +32,7 @@ pub(super) fn prometheus(admin: &Admin, request: &Request) -> Reply {
     admin.refresh_server_metrics();
     let mut views: [Vec<View>; ViewKind::ALL.len()] = Default::default();
     for view in admin.registry.views() {
-        views[view.kind as usize].push(view);
+        views[view.kind.place()].push(view);
     }
     let families = |kind: ViewKind| {
         kind.families(admin.registry.workers()).into_iter().map(move |family| (kind, family))
@@ -75,7 +75,7 @@ impl Steps for Render {
             out.push_str(&text);
             return true;
         };
-        let views = &self.views[*kind as usize];
+        let views = &self.views[kind.place()];
         let end = views.len().min(self.next_view + VIEWS_PER_STEP);
         let by_own_tags = format!("envoy_{}{}", kind.prometheus_prefix(), family.prometheus);
         for view in &views[self.next_view..end] {

@@ -258,7 +258,7 @@ mod tests {
     use crate::config::bootstrap::HistogramBuckets;
     use crate::config::matcher::StringPattern;
     use crate::telemetry::family::ViewKind;
-    use crate::telemetry::{Origin, Registry, Slot};
+    use crate::telemetry::{Origin, RbacOwner, RbacPart, RbacStat, Registry, Slot};
 
     fn tag(name: &str, value: TagValue) -> TagSpecifier {
         TagSpecifier { name: name.into(), value }
@@ -284,6 +284,13 @@ mod tests {
         let cluster = registry.cluster("up");
         let _http = registry.http("in", "1.2.3.4:80");
         let _listener = registry.listener("1.2.3.4:80");
+        let _tcp = registry.tcp("relay");
+        let _limits = (registry.connection_limit("few"), registry.local_rate_limit("slow"));
+        let _rbac = registry.rbac(RbacOwner::Http("in"), RbacPart::Enforced, "", None);
+        let policy_scope = registry.rbac(RbacOwner::Http("in"), RbacPart::Enforced, "r", Some("q"));
+        policy_scope.cells(Slot::Control).inc(RbacStat::Denied);
+        let _network = registry.rbac(RbacOwner::Network("net"), RbacPart::Enforced, "", None);
+        let _proxy_protocol = ["", "edge"].map(|prefix| registry.proxy_protocol(prefix));
         cluster.cells(Slot::Control).upstream_response(Origin::External, 200);
         let mut all = Vec::new();
         for view in registry.views() {
@@ -300,7 +307,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(ViewKind::ALL.len(), 5, "all kinds are above");
+        assert_eq!(ViewKind::ALL.len(), 12, "all kinds are above");
         all
     }
 

@@ -6,16 +6,29 @@
 
 mod grpc_http1_bridge;
 mod grpc_web;
+pub(super) mod rbac;
 
+use super::rbac::{Counters, Facts};
+use crate::base::regex::RegexSlots;
 use crate::buffer::{ChunkQueue, Pool};
-use crate::config::http_filter::HttpFilterConfig;
+use crate::config::error::ConfigError;
+use crate::config::http_filter::{FilterOptions, HttpFilterConfig};
+use crate::protocol::dynamic_metadata::DynamicMetadata;
 use crate::protocol::http::head::{Head, Version};
+use crate::protocol::http::matcher::MatchScratch;
 
 /// A filter of a chain, compiled.
 #[derive(Debug)]
 pub(super) enum Filter {
     GrpcWeb,
     GrpcHttp1Bridge(crate::config::http_filter::GrpcHttp1BridgeConfig),
+    Rbac(Box<rbac::Rbac>),
+}
+
+/// Options of a level of the routing table in place of a filter's own, compiled.
+#[derive(Debug)]
+pub(super) enum Options {
+    Rbac(rbac::Options),
 }
 
 /// What one request needs of a filter.
@@ -50,6 +63,32 @@ pub struct Context<'a> {
     pub held_bytes_max: usize,
     /// Set by a filter that changed what routes match: the route is looked for again.
     pub clear_route: bool,
+}
+
+/// What a request's head brings with it: what filters may ask about the one who sent it, and where they note what they
+/// found.
+#[derive(Debug)]
+pub struct Arrival<'a> {
+    /// The connection it came by; without the head.
+    pub connection: Facts<'a>,
+    /// What filters have noted.
+    pub metadata: &'a mut DynamicMetadata,
+    /// Why it was answered here, where that depends on more than the filter.
+    pub details: &'a mut String,
+    /// For the conditions of the chain's filters.
+    pub matching: &'a mut MatchScratch,
+    /// This core's counters of the chain's filters.
+    pub counters: &'a FilterCounters,
+}
+
+/// Counters of a chain's filters on one core, by their place in it.
+#[derive(Debug, Default)]
+pub struct FilterCounters(pub(super) Box<[Option<Counters>]>);
+
+impl FilterCounters {
+    fn of(&self, place: usize) -> Option<&Counters> {
+        self.0.get(place)?.as_ref()
+    }
 }
 
 /// Data on its way through a filter.
@@ -88,7 +127,7 @@ pub(super) enum OnData {
 pub struct FilterReply {
     pub status: u16,
     pub body: &'static str,
-    /// `%RESPONSE_CODE_DETAILS%`
+    /// `%RESPONSE_CODE_DETAILS%`; empty: the filter has noted them.
     pub details: &'static str,
 }
 
@@ -97,30 +136,66 @@ const EXHAUSTED: FilterReply = FilterReply { status: 503, body: "", details: "fi
 
 impl Filter {
     /// The compiled form; `None`: the router, which is not part of the chain.
-    pub(super) fn compile(config: &HttpFilterConfig) -> Option<Self> {
-        match config {
+    ///
+    /// # Errors
+    /// A condition that cannot be compiled; `path` is the field path of `config`.
+    pub(super) fn compile(
+        config: &HttpFilterConfig,
+        path: &str,
+        slots: &mut RegexSlots,
+    ) -> Result<Option<Self>, ConfigError> {
+        Ok(match config {
             HttpFilterConfig::GrpcWeb => Some(Self::GrpcWeb),
             HttpFilterConfig::GrpcHttp1Bridge(config) => Some(Self::GrpcHttp1Bridge(*config)),
+            HttpFilterConfig::Rbac(config) => {
+                Some(Self::Rbac(Box::new(rbac::Rbac::compile(config, path, slots)?)))
+            }
             HttpFilterConfig::Router(_) => None,
+        })
+    }
+
+    /// Compiles what a level says; `None`: it is not for this filter, which does not look at it.
+    ///
+    /// # Errors
+    /// As for [`Self::compile`].
+    pub(super) fn options(
+        &mut self,
+        options: &FilterOptions,
+        path: &str,
+        slots: &mut RegexSlots,
+    ) -> Result<Option<Options>, ConfigError> {
+        match (self, options) {
+            (Self::Rbac(filter), FilterOptions::Rbac(options)) => {
+                Ok(Some(Options::Rbac(filter.options(options, path, slots)?)))
+            }
+            (Self::GrpcWeb | Self::GrpcHttp1Bridge(_), FilterOptions::Rbac(_)) => Ok(None),
         }
     }
 
-    /// The request's head; `ends`: nothing follows it.
+    /// The request's head. `options`: a level's in place of the filter's, which stands at
+    /// `place` of its chain.
     pub(super) fn decode_head(
         &self,
         state: &mut State,
+        options: Option<&Options>,
         context: &mut Context<'_>,
+        arrival: &mut Arrival<'_>,
+        place: usize,
         head: &mut Head,
-        _ends: bool,
-    ) -> OnHead {
+    ) -> Result<(), FilterReply> {
         *state = match self {
             Self::GrpcWeb => {
                 grpc_web::State::decode_head(head).map_or(State::Off, |it| State::GrpcWeb(Box::new(it)))
             }
             Self::GrpcHttp1Bridge(config) => grpc_http1_bridge::State::decode_head(*config, context, head)
                 .map_or(State::Off, State::GrpcHttp1Bridge),
+            Self::Rbac(filter) => {
+                let options = options.map(|Options::Rbac(options)| options);
+                filter.decode_head(options, arrival, place, head)?;
+                State::Off
+            }
         };
-        OnHead::Continue
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ pub mod forwarding;
 pub mod head;
 pub mod headers;
 pub mod host;
+pub mod inspector;
 pub mod matcher;
 pub mod path;
 pub mod validate;

@@ -30,7 +30,7 @@ pub struct ClientTls {
 
 /// For connections of each kind of [`Offer`]: they offer that where the configuration does not say what to offer. Source:
 /// Envoy `applicationProtocolFallback`.
-type PerProtocol = [Arc<ClientConfig>; 3];
+type PerProtocol = [Arc<ClientConfig>; 4];
 
 /// What a connection may speak above TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub enum Offer {
     Http2,
     /// What the server chooses of the two, HTTP/2 rather.
     Either,
+    /// Whatever its two ends speak, of which nothing is known.
+    Opaque,
 }
 
 /// Where a connection goes, and what the request says of it.
@@ -102,7 +104,7 @@ impl ClientTls {
                 Resumption::in_memory_sessions(usize::try_from(count).unwrap_or(usize::MAX).min(SESSIONS_MAX))
             }
         };
-        let plain = [&[&b"http/1.1"[..]][..], &[b"h2"], &[b"h2", b"http/1.1"]].map(|fallback| {
+        let plain = [&[&b"http/1.1"[..]][..], &[b"h2"], &[b"h2", b"http/1.1"], &[]].map(|fallback| {
             let mut offering = compiled.clone();
             if offering.alpn_protocols.is_empty() {
                 offering.alpn_protocols.extend(fallback.iter().map(|protocol| protocol.to_vec()));
@@ -134,11 +136,12 @@ impl ClientTls {
         let name = name.unwrap_or_else(|| ServerName::IpAddress(endpoint.address.into()));
         // Most connections share one of a few configurations, and with it their sessions; the others have names of
         // their own to verify.
-        let of = |[http1, http2, either]: &PerProtocol| {
+        let of = |[http1, http2, either, opaque]: &PerProtocol| {
             Arc::clone(match endpoint.offer {
                 Offer::Http1 => http1,
                 Offer::Http2 => http2,
                 Offer::Either => either,
+                Offer::Opaque => opaque,
             })
         };
         let plain = of(&self.plain);

@@ -19,6 +19,8 @@ const HELLO_BYTES_MAX: usize = 0xffff;
 const EXTENSION_SERVER_NAME: u16 = 0;
 const EXTENSION_ALPN: u16 = 16;
 const NAME_TYPE_HOST: u8 = 0;
+/// Longest name of a host. Source: RFC 1035 section 2.3.4.
+const HOST_NAME_BYTES_MAX: usize = 255;
 
 /// Follows a connection's first bytes, all of which it is shown each time; it looks at each record once.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +85,11 @@ impl Inspector {
         }
     }
 
+    /// Bytes of the records that were looked at: those of the hello, once it was seen.
+    pub fn looked_at(&self) -> usize {
+        self.at
+    }
+
     fn hello_bytes(&self) -> usize {
         let [_, high, middle, low] = self.header;
         usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low)
@@ -90,13 +97,28 @@ impl Inspector {
 
     /// What the hello asks for, once it has been seen in these bytes; `None`: it is malformed.
     pub fn hello(&self, bytes: &[u8]) -> Option<Hello> {
-        let end = MESSAGE_HEADER_BYTES.checked_add(self.hello_bytes())?;
-        let message = message(bytes.get(..self.at)?, end)?;
-        parse(message.get(MESSAGE_HEADER_BYTES..end)?)
+        self.with_hello(bytes, parse)
     }
 
-    pub(super) fn server_name(&self, bytes: &[u8]) -> Option<Box<str>> {
-        self.hello(bytes)?.server_name
+    /// The server's name as it stands there, in lower case: also an address, or with a dot at its end. Outer `None`:
+    /// BoringSSL, with which Envoy looks, takes none of it.
+    pub fn written_name(&self, bytes: &[u8]) -> Option<Option<Box<str>>> {
+        self.with_hello(bytes, |hello| {
+            let mut found = None;
+            extensions(hello, |kind, body| {
+                if kind == EXTENSION_SERVER_NAME {
+                    found = Some(written_name(body)?);
+                }
+                Some(())
+            })?;
+            Some(found)
+        })
+    }
+
+    fn with_hello<T>(&self, bytes: &[u8], read: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
+        let end = MESSAGE_HEADER_BYTES.checked_add(self.hello_bytes())?;
+        let message = message(bytes.get(..self.at)?, end)?;
+        read(message.get(MESSAGE_HEADER_BYTES..end)?)
     }
 }
 
@@ -116,23 +138,29 @@ fn message(records: &[u8], bytes: usize) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned(whole))
 }
 
-/// RFC 8446 section 4.1.2.
-fn parse(hello: &[u8]) -> Option<Hello> {
+/// Shows the extensions of a hello; `None`: it is malformed, or whoever looks says so. RFC 8446 section 4.1.2.
+fn extensions<'a>(hello: &'a [u8], mut look: impl FnMut(u16, Reader<'a>) -> Option<()>) -> Option<()> {
     let mut hello = Reader(hello);
     // Version and random.
     hello.take(2 + 32)?;
     hello.list8().filter(|session| session.0.len() <= 32)?;
     hello.list16()?;
     hello.list8()?;
-    let mut found = Hello::default();
     if hello.0.is_empty() {
-        return Some(found);
+        return Some(());
     }
     let mut extensions = hello.list16().filter(|_| hello.0.is_empty())?;
-    let (mut named, mut listed) = (false, false);
     while !extensions.0.is_empty() {
         let kind = extensions.u16()?;
-        let body = extensions.list16()?;
+        look(kind, extensions.list16()?)?;
+    }
+    Some(())
+}
+
+fn parse(hello: &[u8]) -> Option<Hello> {
+    let mut found = Hello::default();
+    let (mut named, mut listed) = (false, false);
+    extensions(hello, |kind, body| {
         match kind {
             // Not more than once each (RFC 8446 section 4.2).
             EXTENSION_SERVER_NAME if named => return None,
@@ -141,8 +169,18 @@ fn parse(hello: &[u8]) -> Option<Hello> {
             EXTENSION_ALPN => (listed, found.protocols) = (true, protocols(body)?),
             _ => {}
         }
-    }
+        Some(())
+    })?;
     Some(found)
+}
+
+/// One name of a host, of 1 to 255 bytes without NUL, as BoringSSL has it. `None`: it is not so.
+fn written_name(mut extension: Reader<'_>) -> Option<Box<str>> {
+    let mut names = extension.list16().filter(|_| extension.0.is_empty())?;
+    names.u8().filter(|kind| *kind == NAME_TYPE_HOST)?;
+    let name = names.list16().filter(|_| names.0.is_empty())?.0;
+    let fits = !name.is_empty() && name.len() <= HOST_NAME_BYTES_MAX && !name.contains(&0);
+    fits.then(|| String::from_utf8_lossy(name).to_ascii_lowercase().into())
 }
 
 /// RFC 6066 section 3. Outer `None`: it is malformed; inner: no name of a host.

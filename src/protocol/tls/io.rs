@@ -174,8 +174,10 @@ impl TlsStream {
                     return Ok(false);
                 }
                 // What is no hello the session refuses in its own words.
-                state.server_name = inspector.server_name(received);
-                state.phase = Phase::Session(Box::new(Session::server(Arc::clone(config))?));
+                let hello = inspector.hello(received).unwrap_or_default();
+                let config = for_protocols(config, &hello.protocols);
+                state.server_name = hello.server_name;
+                state.phase = Phase::Session(Box::new(Session::server(config)?));
                 Ok(true)
             }
             Phase::Greet(config, name) => {
@@ -460,6 +462,19 @@ impl fmt::Debug for TlsStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsStream").field("socket", &self.socket).finish_non_exhaustive()
     }
+}
+
+/// The configuration for a client that offers these protocols. When none of them is ours, none is agreed on, as in Envoy: RFC
+/// 7301 section 3.2 would have the handshake fail, and clients that offer more than they need would not come in.
+fn for_protocols(config: &Arc<ServerConfig>, offered: &[Box<[u8]>]) -> Arc<ServerConfig> {
+    let ours = &config.alpn_protocols;
+    let is_ours = |protocol: &[u8]| ours.iter().any(|known| **known == *protocol);
+    if ours.is_empty() || offered.is_empty() || offered.iter().any(|protocol| is_ours(protocol)) {
+        return Arc::clone(config);
+    }
+    let mut config = ServerConfig::clone(config);
+    config.alpn_protocols.clear();
+    Arc::new(config)
 }
 
 #[cfg(test)]

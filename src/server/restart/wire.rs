@@ -219,7 +219,7 @@ fn size(bequest: &Bequest) -> Option<usize> {
     (bequest.prefix.len() <= TEXT_BYTES_MAX && out.0.len() <= MESSAGE_BYTES_MAX / 2).then_some(out.0.len())
 }
 
-const KINDS: [ViewKind; 5] = ViewKind::ALL;
+const KINDS: [ViewKind; ViewKind::ALL.len()] = ViewKind::ALL;
 
 struct Writer(Vec<u8>);
 

@@ -10,6 +10,7 @@ mod exchange;
 mod handover;
 mod handshakes;
 mod interference;
+mod listener_filters;
 mod message;
 mod panics;
 mod peer;

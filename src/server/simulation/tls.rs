@@ -86,7 +86,7 @@ impl Tls {
     /// Has the proxy speak it on both sides.
     pub(super) fn put_into(&self, snapshot: &mut Snapshot) {
         for listener in &mut snapshot.listeners {
-            Arc::get_mut(listener).unwrap().tls = Some(Arc::clone(&self.server));
+            Arc::get_mut(listener).unwrap().chains[0].tls = Some(Arc::clone(&self.server));
         }
         let secured = snapshot.clusters.iter().map(|spec| {
             Arc::new(ClusterSpec {

@@ -8,12 +8,18 @@ mod cluster;
 mod host;
 mod http;
 mod listener;
+mod network;
+mod proxy_protocol;
+mod rbac;
 mod server;
 
 pub use cluster::{ClusterHistogram, ClusterStat};
 pub use host::{HostHistogram, HostStat};
 pub use http::{HttpHistogram, HttpStat};
 pub use listener::{ListenerHistogram, ListenerStat};
+pub use network::{ConnectionLimitStat, LocalRateLimitStat, TcpStat};
+pub use proxy_protocol::{ProxyProtocolHistogram, ProxyProtocolStat};
+pub use rbac::{RbacHistogram, RbacStat};
 pub use server::{ServerHistogram, ServerStat};
 
 /// How a metric is merged over the writers, and what Prometheus is told.
@@ -127,6 +133,11 @@ mod tests {
         check::<HttpStat>();
         check::<ClusterStat>();
         check::<HostStat>();
+        check::<TcpStat>();
+        check::<ConnectionLimitStat>();
+        check::<LocalRateLimitStat>();
+        check::<RbacStat>();
+        check::<ProxyProtocolStat>();
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Rows of the process: those of Envoy by the control thread (`server::metrics`, `control::admin`), `ringway.*` by the
-//! runtime of each worker.
+//! Rows of the process: those of Envoy by the control thread (`server::metrics`, `control::admin`) and, of listener filters,
+//! by the workers; `ringway.*` by the runtime of each worker.
 //! Source: Envoy "Server statistics", "Cluster manager", "Listener manager", "File system" and "Runtime".
 super::metrics! {
     /// Metrics of the process; their names are complete.
@@ -10,6 +10,8 @@ super::metrics! {
         ClusterManagerClusterRemoved Counter "cluster_manager.cluster_removed",
         ClusterManagerClusterUpdated Counter "cluster_manager.cluster_updated",
         ClusterManagerWarmingClusters Gauge "cluster_manager.warming_clusters",
+        /// By listener filters for the PROXY protocol: connections closed for a header that is missing or malformed.
+        DownstreamCxProxyProtoError Counter "downstream_cx_proxy_proto_error",
         FilesystemFlushedByTimer Counter "filesystem.flushed_by_timer",
         FilesystemReopenFailed Counter "filesystem.reopen_failed",
         FilesystemWriteBuffered Counter "filesystem.write_buffered",
@@ -30,6 +32,11 @@ super::metrics! {
         Http2RxMessagingError Counter "http2.rx_messaging_error",
         Http2RxReset Counter "http2.rx_reset",
         Http2TxReset Counter "http2.tx_reset",
+        HttpInspectorHttp10Found Counter "http_inspector.http10_found",
+        HttpInspectorHttp11Found Counter "http_inspector.http11_found",
+        HttpInspectorHttp2Found Counter "http_inspector.http2_found",
+        HttpInspectorHttpNotFound Counter "http_inspector.http_not_found",
+        HttpInspectorReadError Counter "http_inspector.read_error",
         ListenerManagerListenerAdded Counter "listener_manager.listener_added",
         ListenerManagerListenerCreateFailure Counter "listener_manager.listener_create_failure",
         ListenerManagerListenerCreateSuccess Counter "listener_manager.listener_create_success",
@@ -120,10 +127,18 @@ super::metrics! {
         TotalConnections Gauge "server.total_connections",
         Uptime Gauge "server.uptime",
         Version Gauge "server.version",
+        TlsInspectorAlpnFound Counter "tls_inspector.alpn_found",
+        TlsInspectorAlpnNotFound Counter "tls_inspector.alpn_not_found",
+        TlsInspectorClientHelloTooLarge Counter "tls_inspector.client_hello_too_large",
+        TlsInspectorSniFound Counter "tls_inspector.sni_found",
+        TlsInspectorSniNotFound Counter "tls_inspector.sni_not_found",
+        TlsInspectorTlsFound Counter "tls_inspector.tls_found",
+        TlsInspectorTlsNotFound Counter "tls_inspector.tls_not_found",
     }
     /// Histograms of the process.
     ServerHistogram {
         InitializationTimeMs "server.initialization_time_ms",
+        TlsInspectorBytesProcessed "tls_inspector.bytes_processed",
     }
     codes: 0
 }

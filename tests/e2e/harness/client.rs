@@ -32,7 +32,11 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self(Reader::new(Shared(Arc::new(stream)))))
+        Ok(Self::from_stream(stream))
+    }
+
+    pub(crate) fn from_stream(stream: TcpStream) -> Self {
+        Self(Reader::new(Shared(Arc::new(stream))))
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {

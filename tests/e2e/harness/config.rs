@@ -11,6 +11,10 @@ pub(crate) struct Config {
     pub(crate) listener: String,
     /// Fields of the filter chain, each a line.
     pub(crate) chain: String,
+    /// Network filters before the HTTP connection manager, each a line.
+    pub(crate) network_filters: String,
+    /// All filter chains, each in braces, in place of the one with HTTP.
+    pub(crate) chains: Option<String>,
     /// Fields of the HTTP connection manager.
     pub(crate) manager: String,
     /// HTTP filters before the router, each in braces with a comma behind.
@@ -38,6 +42,8 @@ impl Config {
             admin: String::new(),
             listener: String::new(),
             chain: String::new(),
+            network_filters: String::new(),
+            chains: None,
             manager: String::new(),
             filters: String::new(),
             routes: None,
@@ -59,6 +65,18 @@ impl Config {
     /// Adds a field of the filter chain.
     pub(crate) fn chain(mut self, field: &str) -> Self {
         self.chain = format!("{}{field}\n      ", self.chain);
+        self
+    }
+
+    /// Puts these filter chains in place of the one with HTTP.
+    pub(crate) fn chains(mut self, chains: &[String]) -> Self {
+        self.chains = Some(chains.join(", "));
+        self
+    }
+
+    /// Adds a network filter before the HTTP connection manager.
+    pub(crate) fn network_filter(mut self, filter: &str) -> Self {
+        self.network_filters = format!("{}- {filter}\n      ", self.network_filters);
         self
     }
 
@@ -92,7 +110,7 @@ impl Config {
 
     /// The bootstrap's text.
     pub(crate) fn text(&self, port: u16, admin: u16) -> String {
-        let Self { admin: endpoint, listener, chain, manager, filters, cluster, .. } = self;
+        let Self { admin: endpoint, listener, chain, network_filters, manager, filters, cluster, .. } = self;
         let routes = self
             .routes
             .clone()
@@ -101,20 +119,28 @@ impl Config {
             .clusters
             .clone()
             .unwrap_or_else(|| format!("{{{cluster}{}}}", cluster_to("upstream", self.port)));
+        let chains = self.chains.as_ref().map_or_else(
+            || {
+                format!(
+                    r#"
+    - {chain}filters:
+      {network_filters}- name: envoy.filters.network.http_connection_manager
+        typed_config: {{
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
+          stat_prefix: test, {manager}
+          route_config: {{virtual_hosts: [{{name: all, domains: ["*"], routes: [{routes}]}}]}},
+          http_filters: [{filters}{{name: router, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}"#
+                )
+            },
+            |chains| format!("[{chains}]"),
+        );
         format!(
             r#"admin: {{{endpoint} address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
 static_resources:
   listeners:
   - name: test
     address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
-{listener}    filter_chains:
-    - {chain}filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config: {{
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
-          stat_prefix: test, {manager}
-          route_config: {{virtual_hosts: [{{name: all, domains: ["*"], routes: [{routes}]}}]}},
-          http_filters: [{filters}{{name: router, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}
+{listener}    filter_chains: {chains}
   clusters: [{clusters}]
 "#
         )

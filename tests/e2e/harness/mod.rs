@@ -21,7 +21,7 @@ pub(crate) use message::{Message, chunked};
 pub(crate) use process::{Proxy, TempFolder, binary, free_port};
 pub(crate) use random::Random;
 pub(crate) use tls::{Authority, TlsClient, downstream_tls, tls_bridge, upstream_tls};
-pub(crate) use upstream::{Upstream, ok, set_receive_buffer};
+pub(crate) use upstream::{Peer, Upstream, ok, set_receive_buffer};
 
 use ringway::runtime::mailbox::mailbox;
 use ringway::runtime::{IoBackend, IoChoice, Runtime};

@@ -83,6 +83,17 @@ impl Upstream {
         Self::answering(|request| ok(&echo_of(request)))
     }
 
+    /// Sends back every byte.
+    pub(crate) fn echo_bytes() -> Self {
+        Self::start(|peer| {
+            while let Some(bytes) = peer.read(1) {
+                if peer.try_send(bytes).is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
     /// Connections accepted so far.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)

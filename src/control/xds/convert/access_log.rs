@@ -242,7 +242,7 @@ fn log_type(value: pb::types::AccessLogType) -> Option<AccessLogType> {
         Wire::NotSet => AccessLogType::NotSet,
         Wire::TcpUpstreamConnected => AccessLogType::TcpUpstreamConnected,
         Wire::TcpPeriodic => AccessLogType::TcpPeriodic,
-        Wire::TcpConnectionStart => return None,
+        Wire::TcpConnectionStart => AccessLogType::TcpConnectionStart,
         Wire::TcpConnectionEnd => AccessLogType::TcpConnectionEnd,
         Wire::DownstreamStart => AccessLogType::DownstreamStart,
         Wire::DownstreamPeriodic => AccessLogType::DownstreamPeriodic,

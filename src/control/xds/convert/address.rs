@@ -150,16 +150,18 @@ fn pipe(at: &At<'_>, message: pb::core::Pipe) -> Option<Pipe> {
 
 /// Ranges of addresses.
 pub(super) fn cidr_ranges(at: &At<'_>, field: &str, ranges: Vec<pb::core::CidrRange>) -> Vec<CidrRange> {
-    let convert = |(index, range): (usize, pb::core::CidrRange)| {
-        let at = &at.item(field, index);
-        classify!(at, range => pb::core::CidrRange { implemented: address_prefix, prefix_len; });
-        match address_prefix.parse() {
-            Ok(address) => Some(CidrRange::new(address, prefix_len.unwrap_or(0))),
-            Err(_) => {
-                at.field("address_prefix").error(format!("malformed IP address: {address_prefix}"));
-                None
-            }
-        }
-    };
+    let convert = |(index, range)| cidr_range(&at.item(field, index), range);
     ranges.into_iter().enumerate().filter_map(convert).collect()
+}
+
+/// A range of IP addresses.
+pub(super) fn cidr_range(at: &At<'_>, range: pb::core::CidrRange) -> Option<CidrRange> {
+    classify!(at, range => pb::core::CidrRange { implemented: address_prefix, prefix_len; });
+    match address_prefix.parse() {
+        Ok(address) => Some(CidrRange::new(address, prefix_len.unwrap_or(0))),
+        Err(_) => {
+            at.field("address_prefix").error(format!("malformed IP address: {address_prefix}"));
+            None
+        }
+    }
 }

@@ -5,7 +5,7 @@ use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::{json_object, type_name};
-use super::{dns, endpoint, http, http_filter, http2, socket, tls};
+use super::{dns, endpoint, http, http_filter, http2, proxy_protocol, socket};
 use crate::config::cluster::{
     CircuitBreakers, Cluster, CommonLbConfig, Discovery, LoadBalancingPolicy, LocalityMode, RequestNames,
     Thresholds,
@@ -128,7 +128,10 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
     if let Some(message) = circuit_breakers {
         cluster.circuit_breakers = self::circuit_breakers(&at.field("circuit_breakers"), message);
     }
-    cluster.tls = transport_socket.and_then(|message| tls::upstream(&at.field("transport_socket"), message));
+    if let Some(message) = transport_socket {
+        (cluster.proxy_protocol, cluster.tls) =
+            proxy_protocol::transport_socket(&at.field("transport_socket"), message);
+    }
     cluster.transport_socket_matches = self::transport_socket_matches(at, transport_socket_matches);
     let sockets = || {
         let others = cluster.transport_socket_matches.iter().map(|socket| socket.tls.as_deref());
@@ -204,10 +207,14 @@ fn transport_socket_matches(
         if matches.iter().any(|other| *other.name == *name) {
             at.field("name").error(format!("duplicate name {name:?}"));
         }
+        let (proxy_protocol, tls) = transport_socket
+            .map(|message| proxy_protocol::transport_socket(&at.field("transport_socket"), message))
+            .unwrap_or_default();
         matches.push(TransportSocketMatch {
             name: name.into(),
             criteria: r#match.map(json_object).unwrap_or_default(),
-            tls: transport_socket.and_then(|message| tls::upstream(&at.field("transport_socket"), message)),
+            tls,
+            proxy_protocol,
         });
     }
     matches
@@ -463,12 +470,7 @@ fn common_lb_config(at: &At<'_>, message: pb::cluster::ClusterCommonLbConfig) ->
     });
     let mut config = CommonLbConfig { close_connections_on_host_set_change, ..CommonLbConfig::default() };
     if let Some(percent) = healthy_panic_threshold {
-        let at = &at.field("healthy_panic_threshold");
-        classify!(at, percent => pb::types::Percent { implemented: value; });
-        if !(0.0..=100.0).contains(&value) {
-            at.error("must be 0 to 100");
-        }
-        config.healthy_panic_threshold_percent = value;
+        config.healthy_panic_threshold_percent = at.percent("healthy_panic_threshold", percent);
     }
     config.locality = match locality_config_specifier {
         Some(Locality::LocalityWeightedLbConfig(_)) => locality_weighted(at),

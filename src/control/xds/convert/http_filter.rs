@@ -5,9 +5,11 @@ use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::type_name;
-use super::{access_log, listener};
+use super::{access_log, listener, rbac};
 use crate::config::http::RouterConfig;
-use crate::config::http_filter::{FilterOverride, GrpcHttp1BridgeConfig, HttpFilter, HttpFilterConfig};
+use crate::config::http_filter::{
+    FilterOptions, FilterOverride, GrpcHttp1BridgeConfig, HttpFilter, HttpFilterConfig,
+};
 use crate::config::route::{Action, ClusterSpecifier, RouteConfiguration};
 use crate::control::xds::pb::{self, Named};
 use pb::http_connection_manager::HttpFilterConfigTypeOneOf as ConfigType;
@@ -64,7 +66,7 @@ fn http_filter(
 ) -> Option<HttpFilter> {
     classify!(at, message => pb::http_connection_manager::HttpFilter {
         implemented: name,
-            config_type = "router, grpc_web (without statistics of its own), grpc_http1_bridge; others are refused unless disabled or is_optional",
+            config_type = "router, grpc_web (without statistics of its own), grpc_http1_bridge, rbac; others are refused unless disabled or is_optional",
             is_optional, disabled;
     });
     let any = match config_type {
@@ -97,6 +99,7 @@ fn http_filter(
         pb::grpc_http1_bridge::Config::NAME => {
             Some(HttpFilterConfig::GrpcHttp1Bridge(grpc_http1_bridge(at, at.unpack(&any)?)))
         }
+        pb::http_rbac::RBAC::NAME => Some(HttpFilterConfig::Rbac(Box::new(rbac::http(at, at.unpack(&any)?)))),
         _ => None,
     };
     if is_last && !matches!(config, Some(HttpFilterConfig::Router(_))) {
@@ -128,39 +131,44 @@ fn grpc_http1_bridge(at: &At<'_>, message: pb::grpc_http1_bridge::Config) -> Grp
 pub(super) fn overrides(at: &At<'_>, entries: BTreeMap<String, pb::google::Any>) -> Vec<FilterOverride> {
     entries
         .into_iter()
-        .filter_map(|(name, any)| {
-            let disabled = filter_override(&at.key("typed_per_filter_config", &name), &name, any)?;
-            Some(FilterOverride { name: name.into(), disabled })
-        })
+        .filter_map(|(name, any)| filter_override(&at.key("typed_per_filter_config", &name), &name, any))
         .collect()
 }
 
-/// Whether the filter is off.
-fn filter_override(at: &At<'_>, name: &str, mut any: pb::google::Any) -> Option<bool> {
+fn filter_override(at: &At<'_>, name: &str, mut any: pb::google::Any) -> Option<FilterOverride> {
+    let word = |disabled, options| Some(FilterOverride { name: name.into(), disabled, options });
     if type_name(&any) == pb::route::FilterConfig::NAME {
         let message = at.unpack(&any)?;
         classify!(at, message => pb::route::FilterConfig {
-            implemented: config = "empty; no filter that is here has options for routes", is_optional, disabled;
+            implemented: config = "of rbac; other filters that are here have no options for routes", is_optional,
+                disabled;
         });
         if disabled {
-            return Some(true);
+            return word(true, None);
         }
         let Some(inner) = config else {
             at.error(format!("empty route/virtual host per filter configuration for {name} filter"));
             return None;
         };
         // Without a type it says no more than that the filter is on; what is optional and unknown does so, too.
-        if inner.type_url.is_empty() || is_optional {
-            return Some(false);
+        if inner.type_url.is_empty() || is_optional && type_name(&inner) != pb::http_rbac::RBACPerRoute::NAME
+        {
+            return word(false, None);
         }
         any = inner;
     }
-    if [pb::http_filters::GrpcWeb::NAME, pb::grpc_http1_bridge::Config::NAME, pb::extensions::Router::NAME]
-        .contains(&type_name(&any))
-    {
-        at.error(format!("the filter {name} doesn't support virtual host or route specific configurations"));
-    } else {
-        at.extension(Class::Refused, &any, "");
+    match type_name(&any) {
+        pb::http_rbac::RBACPerRoute::NAME => {
+            let options = rbac::per_route(at, at.unpack(&any)?);
+            return word(false, Some(FilterOptions::Rbac(Box::new(options))));
+        }
+        pb::http_filters::GrpcWeb::NAME
+        | pb::grpc_http1_bridge::Config::NAME
+        | pb::extensions::Router::NAME => at.error(format!(
+            "the filter {name} doesn't support virtual host or route specific configurations"
+        )),
+        pb::http_rbac::RBAC::NAME => at.error(format!("{} expected", pb::http_rbac::RBACPerRoute::NAME)),
+        _ => at.extension(Class::Refused, &any, ""),
     }
     None
 }

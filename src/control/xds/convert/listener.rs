@@ -1,50 +1,34 @@
 //! Listeners and their filter chains.
-use std::sync::Arc;
-
 use super::address;
 use super::at::At;
 use super::fields::classify;
-use super::http_connection_manager;
-use super::report::Class;
-use super::value::type_name;
-use super::{access_log, socket, tls};
+use super::filter_chain;
+use super::{access_log, listener_filter, socket};
 use crate::base::balance::Policy;
 use crate::config::listener::{
-    BUFFER_LIMIT_BYTES_DEFAULT, DrainType, FilterChain, FilterChainMatch, ListenAddress, Listener,
-    NetworkFilter, TrafficDirection,
+    BUFFER_LIMIT_BYTES_DEFAULT, DrainType, LISTENER_FILTERS_TIMEOUT_DEFAULT, ListenAddress, Listener,
+    TrafficDirection,
 };
 use crate::config::socket::SocketOption;
 use crate::control::xds::pb::{self, Named};
-use pb::listener::{
-    FilterConfigTypeOneOf, ListenerConnectionBalanceConfigBalanceTypeOneOf as BalanceTypeOneOf,
-    ListenerFilterConfigTypeOneOf,
-};
-
-/// Listener filters that look at a connection's first bytes for filter chains to match on. Chains of this version
-/// match on nothing, so that to leave them out changes nothing.
-const INSPECTORS: [&str; 2] = [
-    "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
-    "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
-];
+use pb::listener::ListenerConnectionBalanceConfigBalanceTypeOneOf as BalanceTypeOneOf;
 
 /// One listener.
 pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<Listener> {
     classify!(at, message => pb::listener::Listener {
         implemented: name, address, additional_addresses, stat_prefix, filter_chains, default_filter_chain,
             per_connection_buffer_limit_bytes, metadata, deprecated_v1,
-            listener_filters = "tls_inspector and http_inspector, without effect; others are refused",
-            freebind, socket_options, traffic_direction,
+            listener_filters, listener_filters_timeout, continue_on_listener_filters_timeout, transparent, freebind,
+            socket_options, traffic_direction,
             enable_reuse_port, access_log,
             connection_balance_config = "without it: the accepting worker unless it is ahead of another",
             tcp_backlog_size, max_connections_to_accept_per_socket_event, bind_to_port, ignore_global_conn_limit,
             listener_specifier = "refused: no internal listeners";
-        no_effect: listener_filters_timeout = "no listener filter waits",
-            continue_on_listener_filters_timeout = "no listener filter waits",
-            reuse_port = "enable_reuse_port has taken its place, in Envoy too",
+        no_effect: reuse_port = "enable_reuse_port has taken its place, in Envoy too",
             bypass_overload_manager = "no overload action exists";
         not_yet: stats_matcher, tcp_keepalive, drain_type, tcp_fast_open_queue_length,
             per_connection_buffer_high_watermark_timeout;
-        refused: fcds_config, filter_chain_matcher, use_original_dst, transparent, udp_listener_config, api_listener,
+        refused: fcds_config, filter_chain_matcher, use_original_dst, udp_listener_config, api_listener,
             enable_mptcp;
     });
     if listener_specifier.is_some() {
@@ -63,22 +47,13 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
     // Every address is converted before the first failure counts: all mistakes are reported.
     let addresses: Vec<_> = std::iter::once(main).chain(additional).collect();
 
-    check_listener_filters(at, listener_filters);
-    if filter_chains.is_empty() && default_filter_chain.is_none() {
-        at.error("no filter chains specified");
-    }
-    let chains: Vec<_> = filter_chains
-        .into_iter()
-        .enumerate()
-        .map(|(index, message)| Arc::new(filter_chain(&at.item("filter_chains", index), message)))
-        .collect();
-    if chains.len() > 1 {
-        at.item("filter_chains", 1)
-            .field("filter_chain_match")
-            .error("the same matching rules as filter_chains[0]: a connection could take either");
-    }
-    let default_filter_chain = default_filter_chain
-        .map(|message| Arc::new(filter_chain(&at.field("default_filter_chain"), message)));
+    let listener_filters = listener_filter::listener_filters(at, listener_filters);
+    let listener_filters_timeout = at.timeout(
+        "listener_filters_timeout",
+        listener_filters_timeout,
+        Some(LISTENER_FILTERS_TIMEOUT_DEFAULT),
+    );
+    let (filter_chains, default_filter_chain) = filter_chain::chains(at, filter_chains, default_filter_chain);
     let traffic_direction = match at.enumeration("traffic_direction", traffic_direction) {
         pb::core::TrafficDirection::Unspecified => TrafficDirection::Unspecified,
         pb::core::TrafficDirection::Inbound => TrafficDirection::Inbound,
@@ -106,14 +81,18 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         name,
         stat_prefix: stat_prefix.into(),
         addresses,
-        filter_chains: chains,
+        filter_chains,
         default_filter_chain,
+        listener_filters,
+        listener_filters_timeout,
+        continue_on_listener_filters_timeout,
         per_connection_buffer_limit_bytes: per_connection_buffer_limit_bytes
             .unwrap_or(BUFFER_LIMIT_BYTES_DEFAULT),
         bind_to_port: bind_to_port.or(deprecated_bind_to_port).unwrap_or(true),
         enable_reuse_port: enable_reuse_port.unwrap_or(true),
         connection_balance,
         freebind: freebind.unwrap_or(false),
+        transparent: transparent.unwrap_or(false),
         tcp_backlog_size,
         tcp_fast_open_queue_length: tcp_fast_open_queue_length.filter(|length| *length > 0),
         accepts_per_event_max: max_connections_to_accept_per_socket_event,
@@ -175,100 +154,16 @@ fn additional_address(
     Some(ListenAddress { address, ipv4_compat, socket_options })
 }
 
-fn check_listener_filters(at: &At<'_>, filters: Vec<pb::listener::ListenerFilter>) {
-    for (index, message) in filters.into_iter().enumerate() {
-        let at = &at.item("listener_filters", index);
-        classify!(at, message => pb::listener::ListenerFilter {
-            implemented: config_type = "tls_inspector and http_inspector, without effect; others are refused";
-            no_effect: name = "a filter is found by the type of its typed_config",
-                filter_disabled = "only filters without effect are accepted";
-        });
-        match config_type {
-            Some(ListenerFilterConfigTypeOneOf::TypedConfig(any)) => {
-                let class =
-                    if INSPECTORS.contains(&type_name(&any)) { Class::NoEffect } else { Class::Refused };
-                at.field("typed_config").extension(class, &any, "");
-            }
-            Some(ListenerFilterConfigTypeOneOf::ConfigDiscovery(_)) => {
-                at.field("config_discovery")
-                    .value_refused("envoy.config.listener.v3.ListenerFilter.config_discovery", "");
-            }
-            None => missing_typed_config(at, &name),
-        }
-    }
-}
-
-fn filter_chain(at: &At<'_>, message: pb::listener::FilterChain) -> FilterChain {
-    classify!(at, message => pb::listener::FilterChain {
-        implemented: filter_chain_match = "empty; its fields are refused", filters, metadata,
-            transport_socket = "raw_buffer and TLS; others are refused", name,
-            transport_socket_connect_timeout = "15 s where there is none";
-        refused: use_proxy_proto;
-    });
-    if let Some(message) = filter_chain_match {
-        let at = &at.field("filter_chain_match");
-        classify!(at, message => pb::listener::FilterChainMatch {
-            refused: destination_port, prefix_ranges, address_suffix, suffix_len, direct_source_prefix_ranges,
-                source_type, source_prefix_ranges, source_ports, server_names, transport_protocol,
-                application_protocols;
-        });
-    }
-    let tls = transport_socket.and_then(|socket| tls::downstream(&at.field("transport_socket"), socket));
-    FilterChain {
-        name: name.into(),
-        filter_chain_match: FilterChainMatch::default(),
-        filters: network_filters(at, filters),
-        tls,
-        transport_socket_connect_timeout: at.timeout(
-            "transport_socket_connect_timeout",
-            transport_socket_connect_timeout,
-            None,
-        ),
-        metadata: at.metadata("metadata", metadata),
-    }
-}
-
-fn network_filters(at: &At<'_>, filters: Vec<pb::listener::Filter>) -> Vec<NetworkFilter> {
-    let mut converted = Vec::with_capacity(filters.len());
-    let last = filters.len().saturating_sub(1);
-    for (index, message) in filters.into_iter().enumerate() {
-        let at = &at.item("filters", index);
-        classify!(at, message => pb::listener::Filter {
-            implemented: config_type = "the HTTP connection manager; other filters are refused";
-            no_effect: name = "a filter is found by the type of its typed_config";
-        });
-        match config_type {
-            Some(FilterConfigTypeOneOf::TypedConfig(any)) => {
-                let at = &at.field("typed_config");
-                if type_name(&any) != pb::http_connection_manager::HttpConnectionManager::NAME {
-                    at.extension(Class::Refused, &any, "");
-                    continue;
-                }
-                if index != last {
-                    at.error("the HTTP connection manager must be the last filter of its chain");
-                }
-                let manager =
-                    at.unpack(&any).and_then(|message| http_connection_manager::convert(at, message));
-                converted
-                    .extend(manager.map(|manager| NetworkFilter::HttpConnectionManager(Arc::new(manager))));
-            }
-            Some(FilterConfigTypeOneOf::ConfigDiscovery(_)) => {
-                at.field("config_discovery")
-                    .value_refused("envoy.config.listener.v3.Filter.config_discovery", "");
-            }
-            None => missing_typed_config(at, &name),
-        }
-    }
-    converted
-}
-
 /// A filter by name only, as v2 and old v3 files have it.
 pub(super) fn missing_typed_config(at: &At<'_>, name: &str) {
     let types = [
         ("http_connection_manager", pb::http_connection_manager::HttpConnectionManager::NAME),
+        ("tcp_proxy", pb::tcp_proxy::TcpProxy::NAME),
         ("router", pb::extensions::Router::NAME),
-        ("tls_inspector", INSPECTORS[0]),
-        ("http_inspector", INSPECTORS[1]),
+        ("tls_inspector", pb::listener_filters::TlsInspector::NAME),
+        ("http_inspector", pb::listener_filters::HttpInspector::NAME),
+        ("original_dst", pb::listener_filters::OriginalDst::NAME),
+        ("proxy_protocol", pb::listener_filters::ProxyProtocol::NAME),
     ];
     let known = types.iter().find(|(suffix, _)| name.rsplit('.').next() == Some(suffix));
     let Some((_, message)) = known else {

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use super::at::At;
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
-use crate::config::listener::{FilterChain, ListenAddress, NetworkFilter};
+use crate::config::filter_chain::{FilterChain, NetworkFilter};
+use crate::config::listener::ListenAddress;
 use crate::config::route::{Action, ClusterSpecifier, RouteAction, RouteConfiguration, WeightedClusterName};
 
 /// Reports clusters that static routes name and nobody defines, unless `validate_clusters: false`, and listeners that
@@ -53,7 +54,8 @@ fn check_addresses(at: &At<'_>, bootstrap: &Bootstrap) {
 
 fn check_chain(at: &At<'_>, chain: &FilterChain, clusters: &HashSet<&str>) {
     for (index, filter) in chain.filters.iter().enumerate() {
-        let NetworkFilter::HttpConnectionManager(manager) = filter;
+        // Clusters of TCP proxies may be missing, as in Envoy: their connections are closed.
+        let NetworkFilter::HttpConnectionManager(manager) = filter else { continue };
         let at = &at.item("filters", index);
         let at = &at.field("typed_config");
         check_routes(&at.field("route_config"), &manager.route_config, clusters);

@@ -36,6 +36,15 @@ impl Runtime {
         }
     }
 
+    /// A truth; texts of it count, as in Envoy.
+    pub(super) fn boolean(&self, key: &str) -> Option<bool> {
+        match self.0.get(key)? {
+            Value::Bool(truth) => Some(*truth),
+            Value::String(text) => text.to_ascii_lowercase().parse().ok(),
+            _ => None,
+        }
+    }
+
     /// A share of requests: a `FractionalPercent` object, or a number, which is a percentage.
     pub(super) fn fraction(&self, key: &str) -> Option<FractionalPercent> {
         if let Value::Object(fields) = self.0.get(key)? {

@@ -8,9 +8,9 @@ use super::{Class, Report, Unimplemented};
 use crate::base::balance::Policy;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::Discovery;
+use crate::config::filter_chain::NetworkFilter;
 use crate::config::http::{CodecType, HttpConnectionManager};
 use crate::config::http_filter::HttpFilterConfig;
-use crate::config::listener::NetworkFilter;
 use crate::config::route::Action;
 use crate::config::socket::SocketState;
 use crate::control::xds::loader::{Format, Source};
@@ -95,7 +95,10 @@ fn errors(replaced: &[(&str, &str)]) -> String {
 }
 
 fn manager(bootstrap: &Bootstrap) -> &HttpConnectionManager {
-    let NetworkFilter::HttpConnectionManager(manager) = &bootstrap.listeners[0].filter_chains[0].filters[0];
+    let NetworkFilter::HttpConnectionManager(manager) = &bootstrap.listeners[0].filter_chains[0].filters[0]
+    else {
+        panic!("it is one");
+    };
     manager
 }
 
@@ -391,6 +394,101 @@ const VERDICTS: &[(&str, &str, bool)] = &[
     ("ADDRESS", "{socket_address: {address: 127.0.0.1, port_value: 1, ipv4_compat: true}}", false),
     ("ADDRESS", "{socket_address: {address: '::', port_value: 1, ipv4_compat: true}}", true),
     ("ADDRESS", "{pipe: {path: '@x', mode: 511}}", false),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, max_client_hello_size: 16384}}]"#,
+        true,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, max_client_hello_size: 16385}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, max_client_hello_size: 255}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, initial_read_buffer_size: 255}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, initial_read_buffer_size: 65536}}]"#,
+        true,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, initial_read_buffer_size: 65537}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol, disallowed_versions: [V1, V2]}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol, rules: [{tlv_type: 256}]}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol, rules: [{tlv_type: 255}]}}]"#,
+        true,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol, rules: [{tlv_type: 1, on_tlv_present: {}}]}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol, pass_through_tlvs: {match_type: INCLUDE, tlv_type: [256]}}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, filter_disabled: {any_match: false}, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, filter_disabled: {or_match: {rules: [{any_match: true}]}}, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, filter_disabled: {}, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}]"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"listener_filters: [{name: a, filter_disabled: {not_match: {destination_port_range: {start: 5, end: 1}}}, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}]"#,
+        true,
+    ),
+    (
+        "CLUSTER",
+        r#"transport_socket: {name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport}}"#,
+        false,
+    ),
+    (
+        "CLUSTER",
+        r#"transport_socket: {name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport, transport_socket: {name: b, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}"#,
+        true,
+    ),
+    (
+        "CLUSTER",
+        r#"transport_socket: {name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport, config: {added_tlvs: [{type: 256, value: aGk=}]}, transport_socket: {name: b, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}"#,
+        false,
+    ),
+    (
+        "CLUSTER",
+        r#"transport_socket: {name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport, config: {added_tlvs: [{type: 5}]}, transport_socket: {name: b, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}"#,
+        false,
+    ),
     ("CLUSTER", "lb_policy: CLUSTER_PROVIDED", false),
     ("CLUSTER", "lb_policy: LOAD_BALANCING_POLICY_CONFIG", false),
     ("CLUSTER", "cluster_type: {name: envoy.cluster.strict_dns}", true),
@@ -538,5 +636,127 @@ fn disabled_filter_that_is_not_here_is_accepted_unless_a_route_enables_it() {
     for level in ["HEADERS", "HOST", "TABLE"] {
         let errors = errors(&[("FILTERS", &filters), (level, &enables)]);
         assert!(errors.contains("enables a filter that this version does not implement"), "{errors}");
+    }
+}
+
+/// A filter `web` of type `rbac` with these options.
+fn rbac(options: &str) -> String {
+    with_filter(&format!(
+        r#"{{name: web, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, {options}}}}}"#
+    ))
+}
+
+/// Rules of one policy with this permission and principal.
+fn one_policy(permission: &str, principal: &str) -> String {
+    format!("rules: {{policies: {{p: {{permissions: [{{{permission}}}], principals: [{{{principal}}}]}}}}}}")
+}
+
+#[test]
+fn access_by_role_is_converted_with_its_policies_in_order() {
+    use crate::config::http_filter::FilterOptions;
+    use crate::config::rbac::{Action, Rule};
+    let options = "track_per_rule_stats: true, rules_stat_prefix: r, shadow_rules: {action: DENY, policies: {b: {permissions: [{any: true}], \
+                   principals: [{any: true}]}, a: {permissions: [{destination_port: 80}], principals: [{authenticated: {}}]}}}";
+    let per_route = says(
+        r#"{"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute, rbac: {rules: {}}}"#,
+    );
+    let bootstrap = load(&[("FILTERS", &rbac(options)), ("HEADERS", &per_route)]);
+    let HttpFilterConfig::Rbac(filter) = &manager(&bootstrap).http_filters[0].config else { panic!("rbac") };
+    let rules = filter.shadow_rules.as_ref().unwrap();
+    assert!(filter.rules.is_none() && filter.track_per_rule_stats && &*filter.rules_stat_prefix == "r");
+    assert_eq!((rules.action, &*rules.policies[0].name, &*rules.policies[1].name), (Action::Deny, "a", "b"));
+    assert_eq!(rules.policies[0].permissions, [Rule::DestinationPort(80)]);
+    assert_eq!(rules.policies[0].principals, [Rule::Authenticated(None)]);
+    let word = &manager(&bootstrap).route_config.virtual_hosts[0].routes[0].filters[0];
+    let Some(FilterOptions::Rbac(options)) = &word.options else { panic!("options") };
+    assert_eq!(options.rules.as_ref().map(|rules| rules.policies.len()), Some(0), "which denies everything");
+}
+
+#[test]
+fn access_by_role_that_cannot_be_evaluated_is_refused_at_its_place() {
+    let any = "any: true";
+    for (options, place) in [
+        (one_policy("matcher: {name: m, typed_config: {}}", any), "permissions[0].matcher"),
+        (one_policy("uri_template: {name: m, typed_config: {}}", any), "permissions[0].uri_template"),
+        (
+            one_policy("not_rule: {and_rules: {rules: [{destination_port_range: {start: 9, end: 9}}]}}", any),
+            "not_rule.and_rules.rules[0].destination_port_range",
+        ),
+        (one_policy("destination_ip: {address_prefix: nowhere}", any), "destination_ip.address_prefix"),
+        (
+            one_policy(
+                "sourced_metadata: {metadata_matcher: {filter: f, path: [{key: k}], value: {bool_match: true}}, metadata_source: ROUTE}",
+                any,
+            ),
+            "sourced_metadata.metadata_source",
+        ),
+        (one_policy(any, "filter_state: {key: k, string_match: {exact: a}}"), "principals[0].filter_state"),
+        (
+            one_policy(any, "not_id: {or_ids: {ids: [{custom: {name: c, typed_config: {}}}]}}"),
+            "not_id.or_ids.ids[0].custom",
+        ),
+        (
+            "rules: {audit_logging_options: {audit_condition: ON_DENY}}".to_owned(),
+            "audit_logging_options.audit_condition",
+        ),
+        (
+            "rules: {policies: {p: {permissions: [{any: true}], principals: [{any: true}], condition: {}}}}"
+                .to_owned(),
+            "policies[\"p\"].condition",
+        ),
+        ("matcher: {}".to_owned(), "typed_config.matcher"),
+    ] {
+        let errors = errors(&[("FILTERS", &rbac(&options))]);
+        assert!(errors.contains(place), "{options}: {errors}");
+    }
+    let none = "rules: {audit_logging_options: {audit_condition: NONE}}";
+    assert_eq!(manager(&load(&[("FILTERS", &rbac(none))])).http_filters.len(), 2);
+}
+
+#[test]
+fn access_by_role_of_connections_has_no_conditions_on_headers() {
+    use super::at::{At, Context};
+    use super::report::Unimplemented;
+    use crate::control::xds::pb::{network_rbac, rbac, route};
+    let rules = |rule| rbac::RBAC {
+        policies: [(
+            "p".to_owned(),
+            rbac::Policy {
+                permissions: vec![rbac::Permission { rule: Some(rule) }],
+                principals: vec![rbac::Principal {
+                    identifier: Some(rbac::PrincipalIdentifierOneOf::Any(true)),
+                }],
+                ..rbac::Policy::default()
+            },
+        )]
+        .into(),
+        ..rbac::RBAC::default()
+    };
+    let header = rbac::PermissionRuleOneOf::Header(route::HeaderMatcher::default());
+    for (rule, prefix, reason) in [
+        (rbac::PermissionRuleOneOf::Any(true), "p", None),
+        (header, "p", Some("has no headers")),
+        (rbac::PermissionRuleOneOf::Any(true), "", Some("must not be empty")),
+    ] {
+        let message = network_rbac::RBAC {
+            rules: Some(rules(rule)),
+            stat_prefix: prefix.to_owned(),
+            ..network_rbac::RBAC::default()
+        };
+        let context = Context {
+            report: std::cell::RefCell::default(),
+            unimplemented: Unimplemented::Refuse,
+            is_static: true,
+            runtime: super::runtime::Runtime::default(),
+            default_dns: crate::config::cluster::Dns::default(),
+            default_bind: None,
+            secrets: super::tls::Secrets::default(),
+        };
+        let found = super::rbac::network(&At::root(&context), message);
+        let errors = context.report.borrow().errors.to_string();
+        match reason {
+            None => assert!(errors.is_empty() && found.is_some_and(|it| it.rules.is_some()), "{errors}"),
+            Some(reason) => assert!(errors.contains(reason), "{errors}"),
+        }
     }
 }

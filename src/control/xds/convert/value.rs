@@ -1,4 +1,5 @@
 //! Values that many messages share: durations, enums, `Any`s, data sources, JSON, metadata, shares of requests.
+use std::ops::Range;
 use std::time::Duration;
 
 use prost::Message;
@@ -180,6 +181,29 @@ impl At<'_> {
         let runtime_key = runtime_key.into_boxed_str();
         let default_value = self.context.runtime.fraction(&runtime_key).unwrap_or(default_value);
         RuntimeFraction { default_value, runtime_key }
+    }
+
+    /// Whether something is on: its own word, unless runtime has one.
+    pub(super) fn feature_flag(&self, field: &str, flag: pb::core::RuntimeFeatureFlag) -> bool {
+        let at = &self.field(field);
+        classify!(at, flag => pb::core::RuntimeFeatureFlag { implemented: default_value, runtime_key; });
+        self.context.runtime.boolean(&runtime_key).unwrap_or_else(|| default_value.unwrap_or_default())
+    }
+
+    /// A range, its end excluded.
+    pub(super) fn range(&self, range: pb::types::Int32Range) -> Range<i32> {
+        classify!(self, range => pb::types::Int32Range { implemented: start, end; });
+        start..end
+    }
+
+    /// Percents, 0 to 100.
+    pub(super) fn percent(&self, field: &str, percent: pb::types::Percent) -> f64 {
+        let at = &self.field(field);
+        classify!(at, percent => pb::types::Percent { implemented: value; });
+        if !(0.0..=100.0).contains(&value) {
+            at.error("must be 0 to 100");
+        }
+        value
     }
 
     /// A share of requests.

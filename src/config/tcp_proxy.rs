@@ -1,0 +1,79 @@
+//! The TCP proxy. Source: Envoy `extensions.filters.network.tcp_proxy.v3.TcpProxy`.
+use std::time::Duration;
+
+use super::access_log::AccessLog;
+
+/// Relays a connection's bytes to an endpoint of a cluster.
+#[derive(Debug, Clone)]
+pub struct TcpProxy {
+    /// Name in statistics: `tcp.STAT_PREFIX.`. Source: `stat_prefix`.
+    pub stat_prefix: Box<str>,
+    /// Where to. Source: `cluster_specifier`.
+    pub cluster: TcpCluster,
+    /// Longest silence of both sides once they are connected; `None`: unlimited. Default 1 h, 0 switches it off. Source:
+    /// `idle_timeout`.
+    pub idle_timeout: Option<Duration>,
+    /// Longest life of a connection; `None`, the default: unlimited. Source: `max_downstream_connection_duration`.
+    pub max_downstream_connection_duration: Option<Duration>,
+    /// By how much of itself that life is shortened or lengthened at most, at random. Default 0. Source:
+    /// `max_downstream_connection_duration_jitter_percentage`.
+    pub max_downstream_connection_duration_jitter: f64,
+    /// Connects tried before the client is closed, at least 1, the default. Source: `max_connect_attempts`.
+    pub connect_attempts_max: u32,
+    /// Whether no endpoint is looked for before the client has sent something. Source: `upstream_connect_mode:
+    /// ON_DOWNSTREAM_DATA`.
+    pub waits_for_data: bool,
+    /// Waits between them; `None`, the default: no waiting. Source: `backoff_options`.
+    pub backoff: Option<Backoff>,
+    /// Where connections are recorded. Source: `access_log`.
+    pub access_log: Vec<AccessLog>,
+    /// How often a connection that lasts is recorded besides; `None`: not at all. Source:
+    /// `access_log_options.access_log_flush_interval`.
+    pub access_log_flush_interval: Option<Duration>,
+    /// Whether it is recorded when it reaches an endpoint besides. Source:
+    /// `access_log_options.flush_access_log_on_connected`.
+    pub flush_access_log_on_connected: bool,
+    /// Whether it is recorded when it begins besides. Source: `access_log_options.flush_access_log_on_start`.
+    pub flush_access_log_on_start: bool,
+}
+
+/// Waits that double from `base` on, up to `max`. Source: Envoy `core.v3.BackoffStrategy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// Source: `base_interval`, at least 1 ms.
+    pub base: Duration,
+    /// Source: `max_interval`; default: ten times `base`.
+    pub max: Duration,
+}
+
+/// Where a TCP proxy relays to.
+#[derive(Debug, Clone)]
+pub enum TcpCluster {
+    /// Source: `cluster`.
+    One(Box<str>),
+    /// One of several at random, each by its weight. Source: `weighted_clusters`.
+    Weighted(Vec<WeightedTcpCluster>),
+}
+
+/// Source: Envoy `TcpProxy.WeightedCluster.ClusterWeight`.
+#[derive(Debug, Clone)]
+pub struct WeightedTcpCluster {
+    /// Source: `name`.
+    pub name: Box<str>,
+    /// Share among all weights, at least 1. Source: `weight`.
+    pub weight: u32,
+}
+
+/// Default of [`TcpProxy::idle_timeout`], from Envoy.
+pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3600);
+
+impl TcpCluster {
+    /// The names of all clusters it may relay to.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let (one, weighted) = match self {
+            Self::One(name) => (Some(&**name), None),
+            Self::Weighted(clusters) => (None, Some(clusters)),
+        };
+        one.into_iter().chain(weighted.into_iter().flatten().map(|cluster| &*cluster.name))
+    }
+}

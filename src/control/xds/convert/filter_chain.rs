@@ -1,0 +1,137 @@
+//! Filter chains: what they ask of connections, and their network filters.
+use std::sync::Arc;
+
+use super::address;
+use super::at::At;
+use super::fields::classify;
+use super::listener::missing_typed_config;
+use super::network_filter;
+use super::tls;
+use crate::config::filter_chain::{FilterChain, FilterChainMatch, NetworkFilter, SourceType};
+use crate::control::xds::pb;
+use pb::listener::{FilterChainMatchConnectionSourceType, FilterConfigTypeOneOf};
+
+/// One chain.
+pub(super) fn filter_chain(at: &At<'_>, message: pb::listener::FilterChain) -> FilterChain {
+    classify!(at, message => pb::listener::FilterChain {
+        implemented: filter_chain_match, filters, metadata,
+            transport_socket = "raw_buffer and TLS; others are refused", name,
+            transport_socket_connect_timeout = "15 s where there is none";
+        refused: use_proxy_proto = "the proxy_protocol listener filter does it";
+    });
+    let tls = transport_socket.and_then(|socket| tls::downstream(&at.field("transport_socket"), socket));
+    FilterChain {
+        name: name.into(),
+        filter_chain_match: filter_chain_match
+            .map(|message| asked(&at.field("filter_chain_match"), message))
+            .unwrap_or_default(),
+        filters: network_filters(at, filters),
+        tls,
+        transport_socket_connect_timeout: at.timeout(
+            "transport_socket_connect_timeout",
+            transport_socket_connect_timeout,
+            None,
+        ),
+        metadata: at.metadata("metadata", metadata),
+    }
+}
+
+fn asked(at: &At<'_>, message: pb::listener::FilterChainMatch) -> FilterChainMatch {
+    classify!(at, message => pb::listener::FilterChainMatch {
+        implemented: destination_port, prefix_ranges, direct_source_prefix_ranges, source_type,
+            source_prefix_ranges, source_ports, server_names, transport_protocol, application_protocols;
+        refused: address_suffix = "Envoy refuses it, too", suffix_len = "Envoy refuses it, too";
+    });
+    let port = |field: &str, port: u32| {
+        let valid = u16::try_from(port).ok().filter(|port| *port > 0);
+        if valid.is_none() {
+            at.field(field).error(format!("{port} is no port: 1 to 65535"));
+        }
+        valid
+    };
+    let server_name = |(index, name): (usize, String)| {
+        if name.contains('*') && !name.starts_with("*.") {
+            at.item("server_names", index)
+                .error(format!("{name:?}: a wildcard is \"*.\" and what names end with"));
+        }
+        name.to_ascii_lowercase().into()
+    };
+    FilterChainMatch {
+        destination_port: destination_port.and_then(|number| port("destination_port", number)),
+        prefix_ranges: address::cidr_ranges(at, "prefix_ranges", prefix_ranges),
+        server_names: server_names.into_iter().enumerate().map(server_name).collect(),
+        transport_protocol: transport_protocol.into(),
+        application_protocols: application_protocols.into_iter().map(Into::into).collect(),
+        direct_source_prefix_ranges: address::cidr_ranges(
+            at,
+            "direct_source_prefix_ranges",
+            direct_source_prefix_ranges,
+        ),
+        source_type: match at.enumeration("source_type", source_type) {
+            FilterChainMatchConnectionSourceType::Any => SourceType::Any,
+            FilterChainMatchConnectionSourceType::SameIpOrLoopback => SourceType::SameIpOrLoopback,
+            FilterChainMatchConnectionSourceType::External => SourceType::External,
+        },
+        source_prefix_ranges: address::cidr_ranges(at, "source_prefix_ranges", source_prefix_ranges),
+        source_ports: source_ports.into_iter().filter_map(|number| port("source_ports", number)).collect(),
+    }
+}
+
+fn network_filters(at: &At<'_>, filters: Vec<pb::listener::Filter>) -> Vec<NetworkFilter> {
+    let mut converted = Vec::with_capacity(filters.len());
+    let last = filters.len().saturating_sub(1);
+    for (index, message) in filters.into_iter().enumerate() {
+        let at = &at.item("filters", index);
+        let Some(filter) = network_filter(at, message) else { continue };
+        if filter.ends_chain() && index != last {
+            at.error("it serves the connection itself and must be the last filter of its chain");
+        }
+        if !filter.ends_chain() && index == last {
+            at.error("it does not serve the connection itself: the last filter of a chain must");
+        }
+        converted.push(filter);
+    }
+    converted
+}
+
+fn network_filter(at: &At<'_>, message: pb::listener::Filter) -> Option<NetworkFilter> {
+    classify!(at, message => pb::listener::Filter {
+        implemented: config_type = "http_connection_manager, tcp_proxy, rbac, connection_limit, local_ratelimit, sni_cluster, echo, direct_response; other filters are refused";
+        no_effect: name = "a filter is found by the type of its typed_config";
+    });
+    match config_type {
+        Some(FilterConfigTypeOneOf::TypedConfig(any)) => {
+            network_filter::convert(&at.field("typed_config"), &any)
+        }
+        Some(FilterConfigTypeOneOf::ConfigDiscovery(_)) => {
+            at.field("config_discovery")
+                .value_refused("envoy.config.listener.v3.Filter.config_discovery", "");
+            None
+        }
+        None => {
+            missing_typed_config(at, &name);
+            None
+        }
+    }
+}
+
+/// Chains in common: the list, and the default.
+pub(super) fn chains(
+    at: &At<'_>,
+    filter_chains: Vec<pb::listener::FilterChain>,
+    default_filter_chain: Option<pb::listener::FilterChain>,
+) -> (Vec<Arc<FilterChain>>, Option<Arc<FilterChain>>) {
+    if filter_chains.is_empty() && default_filter_chain.is_none() {
+        at.error("no filter chains specified");
+    }
+    let convert = |(index, message)| Arc::new(filter_chain(&at.item("filter_chains", index), message));
+    let chains = filter_chains.into_iter().enumerate().map(convert).collect();
+    let default = default_filter_chain.map(|mut message| {
+        let at = &at.field("default_filter_chain");
+        if message.filter_chain_match.take().is_some() {
+            at.field("filter_chain_match").warn("without effect: the default chain takes what no other does");
+        }
+        Arc::new(filter_chain(at, message))
+    });
+    (chains, default)
+}

@@ -1,0 +1,173 @@
+//! `envoy.filters.http.rbac`: a request whose head the rules do not let pass is answered with 403.
+//!
+//! Shadow rules come first and are only counted. What both say is noted in dynamic metadata. A route's options stand in
+//! place of the filter's, but for the names of statistics. Source: Envoy's `RoleBasedAccessControlFilter`.
+
+use std::collections::BTreeMap;
+
+use super::{Arrival, FilterReply};
+use crate::base::regex::RegexSlots;
+use crate::config::error::ConfigError;
+use crate::config::rbac::{HttpRbac, Rules};
+use crate::filter::rbac::{CountersScope, Decision, Engine, Facts};
+use crate::protocol::dynamic_metadata::{DynamicMetadata, MetadataValue};
+use crate::protocol::http::head::Head;
+use crate::protocol::stream_info::set_text;
+use crate::telemetry::{RbacOwner, RbacPart, Registry};
+
+/// Dynamic metadata of this filter.
+const NAMESPACE: &str = "envoy.filters.http.rbac";
+/// Dynamic metadata that several filters of Envoy share, and the key that the action `LOG` writes there.
+const COMMON_NAMESPACE: &str = "envoy.common";
+const LOG_HINT: &str = "access_log_hint";
+
+/// The details are noted when it is denied.
+const DENIED: FilterReply = FilterReply { status: 403, body: "RBAC: access denied", details: "" };
+
+/// A compiled filter.
+#[derive(Debug)]
+pub(crate) struct Rbac {
+    options: Options,
+    rules_prefix: Box<str>,
+    shadow_prefix: Box<str>,
+    /// The policies that are counted, those of routes included.
+    policies: Policies,
+}
+
+/// What one level has to say: the filter's own, or a route's.
+#[derive(Debug)]
+pub(crate) struct Options {
+    rules: Option<Part>,
+    shadow: Option<Part>,
+}
+
+/// A set of rules, and its keys of dynamic metadata.
+#[derive(Debug)]
+struct Part {
+    engine: Engine,
+    policy_key: Box<str>,
+    result_key: Box<str>,
+}
+
+#[derive(Debug, Default)]
+struct Policies(BTreeMap<(RbacPart, Box<str>), usize>);
+
+impl Policies {
+    fn place(&mut self, part: RbacPart, name: &str) -> usize {
+        let next = self.0.len();
+        *self.0.entry((part, name.into())).or_insert(next)
+    }
+
+    fn in_order(&self) -> Vec<(RbacPart, Box<str>)> {
+        let mut places: Vec<_> = self.0.iter().collect();
+        places.sort_by_key(|(_, place)| **place);
+        places.into_iter().map(|(key, _)| key.clone()).collect()
+    }
+}
+
+impl Rbac {
+    /// Compiles the filter's own options.
+    pub(super) fn compile(
+        config: &HttpRbac,
+        path: &str,
+        slots: &mut RegexSlots,
+    ) -> Result<Self, ConfigError> {
+        let mut policies = Policies::default();
+        Ok(Self {
+            options: Options::compile(config, ["", ""], path, slots, &mut policies)?,
+            rules_prefix: config.rules_stat_prefix.clone(),
+            shadow_prefix: config.shadow_rules_stat_prefix.clone(),
+            policies,
+        })
+    }
+
+    /// Compiles options of a level for this filter.
+    pub(crate) fn options(
+        &mut self,
+        config: &HttpRbac,
+        path: &str,
+        slots: &mut RegexSlots,
+    ) -> Result<Options, ConfigError> {
+        let own = [&*self.rules_prefix, &*self.shadow_prefix];
+        Options::compile(config, own, path, slots, &mut self.policies)
+    }
+
+    /// Its counters below a connection manager's prefix.
+    pub(crate) fn scope(&self, registry: &Registry, stat_prefix: &str) -> CountersScope {
+        let prefixes = [&*self.rules_prefix, &*self.shadow_prefix];
+        CountersScope::new(registry, RbacOwner::Http(stat_prefix), prefixes, &self.policies.in_order())
+    }
+
+    /// The request's head: whether it may pass. `options`: those of a level in place of the filter's.
+    pub(super) fn decode_head(
+        &self,
+        options: Option<&Options>,
+        arrival: &mut Arrival<'_>,
+        place: usize,
+        head: &Head,
+    ) -> Result<(), FilterReply> {
+        let Options { rules, shadow } = options.unwrap_or(&self.options);
+        if let Some(part) = shadow {
+            part.ask(RbacPart::Shadow, arrival, place, head);
+        }
+        match rules.as_ref().map(|part| part.ask(RbacPart::Enforced, arrival, place, head)) {
+            Some(decision) if !decision.allowed => {
+                set_text(arrival.details, decision.details);
+                Err(DENIED)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Options {
+    /// `own`: the filter's prefixes, for where these have none.
+    fn compile(
+        config: &HttpRbac,
+        own: [&str; 2],
+        path: &str,
+        slots: &mut RegexSlots,
+        policies: &mut Policies,
+    ) -> Result<Self, ConfigError> {
+        let HttpRbac { rules, shadow_rules, rules_stat_prefix, shadow_rules_stat_prefix, .. } = config;
+        let mut part = |part, rules: &Option<Rules>, field, prefix: &str, own| {
+            let Some(rules) = rules else { return Ok(None) };
+            let prefix = if prefix.is_empty() { own } else { prefix };
+            let what = if part == RbacPart::Enforced { "enforced" } else { "shadow" };
+            let counter = |name: &str| config.track_per_rule_stats.then(|| policies.place(part, name));
+            Ok(Some(Part {
+                engine: Engine::compile(rules, &format!("{path}.{field}"), slots, counter)?,
+                policy_key: format!("{prefix}{what}_effective_policy_id").into(),
+                result_key: format!("{prefix}{what}_engine_result").into(),
+            }))
+        };
+        Ok(Self {
+            rules: part(RbacPart::Enforced, rules, "rules", rules_stat_prefix, own[0])?,
+            shadow: part(RbacPart::Shadow, shadow_rules, "shadow_rules", shadow_rules_stat_prefix, own[1])?,
+        })
+    }
+}
+
+impl Part {
+    /// Asks the rules, counts what they say and notes it.
+    fn ask(&self, part: RbacPart, arrival: &mut Arrival<'_>, place: usize, head: &Head) -> Decision<'_> {
+        let facts = Facts { request: Some(head), metadata: Some(&*arrival.metadata), ..arrival.connection };
+        let decision = self.engine.decide(&facts, arrival.matching);
+        if let Some(counters) = arrival.counters.of(place) {
+            counters.count(part, &decision);
+        }
+        self.note(part, &decision, arrival.metadata);
+        decision
+    }
+
+    fn note(&self, part: RbacPart, decision: &Decision<'_>, metadata: &mut DynamicMetadata) {
+        if let Some(hint) = decision.log_hint.filter(|_| part == RbacPart::Enforced) {
+            metadata.set(COMMON_NAMESPACE, LOG_HINT, MetadataValue::Bool(hint));
+        }
+        if let Some(policy) = decision.policy {
+            metadata.set(NAMESPACE, &self.policy_key, MetadataValue::Text(policy));
+        }
+        let result = if decision.allowed { "allowed" } else { "denied" };
+        metadata.set(NAMESPACE, &self.result_key, MetadataValue::Text(result));
+    }
+}

@@ -1,0 +1,64 @@
+//! [`NetworkRbac`]: access of connections, for the network filter `envoy.filters.network.rbac`.
+//!
+//! When it is asked (`enforcement`) and how a denied connection ends (`delay_deny`) are the business of whoever asks.
+
+use std::time::Duration;
+
+use super::Facts;
+use super::counters::{Counters, CountersScope};
+use super::engine::{Decision, Engine};
+use crate::base::regex::RegexSlots;
+use crate::config::error::ConfigError;
+use crate::config::rbac::{Enforcement, NetworkRbac as Config, Rules};
+use crate::protocol::http::matcher::MatchScratch;
+use crate::telemetry::{RbacOwner, RbacPart, Registry};
+
+/// See the file's head. Immutable, shared by all cores.
+#[derive(Debug)]
+pub struct NetworkRbac {
+    rules: Option<Engine>,
+    shadow_rules: Option<Engine>,
+    stat_prefix: Box<str>,
+    shadow_prefix: Box<str>,
+    /// When it is asked.
+    pub enforcement: Enforcement,
+    /// How long a denied connection stays open, unread; `None`: it is closed at once.
+    pub delay_deny: Option<Duration>,
+}
+
+impl NetworkRbac {
+    /// Compiles a filter's options; their regular expressions are numbered in `slots`.
+    ///
+    /// # Errors
+    /// A regular expression that is none.
+    pub fn compile(config: &Config, slots: &mut RegexSlots) -> Result<Self, ConfigError> {
+        let mut engine = |rules: &Option<Rules>, path| {
+            rules.as_ref().map(|rules| Engine::compile(rules, path, slots, |_| None)).transpose()
+        };
+        Ok(Self {
+            rules: engine(&config.rules, "rules")?,
+            shadow_rules: engine(&config.shadow_rules, "shadow_rules")?,
+            stat_prefix: config.stat_prefix.clone(),
+            shadow_prefix: config.shadow_rules_stat_prefix.clone(),
+            enforcement: config.enforcement,
+            delay_deny: config.delay_deny,
+        })
+    }
+
+    /// Its counters: `<stat_prefix>.rbac.allowed` and so on.
+    pub fn scope(&self, registry: &Registry) -> CountersScope {
+        CountersScope::new(registry, RbacOwner::Network(&self.stat_prefix), ["", &self.shadow_prefix], &[])
+    }
+
+    /// Asks both sets of rules and counts what they say; only the enforced ones' word counts. Without those everything
+    /// may pass. `scratch` is one of the core for the expressions numbered with this filter's.
+    pub fn decide(&self, facts: &Facts<'_>, scratch: &mut MatchScratch, counters: &Counters) -> Decision<'_> {
+        if let Some(shadow) = &self.shadow_rules {
+            counters.count(RbacPart::Shadow, &shadow.decide(facts, scratch));
+        }
+        let Some(rules) = &self.rules else { return Decision::NOT_ASKED };
+        let decision = rules.decide(facts, scratch);
+        counters.count(RbacPart::Enforced, &decision);
+        decision
+    }
+}

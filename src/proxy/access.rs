@@ -1,0 +1,106 @@
+//! Access by role of connections (Envoy's network RBAC filter): whether what a connection has begun may go on.
+//!
+//! The rules are asked when the first byte is there, from either side. Envoy asks when the client's first byte is; here
+//! what the server says first does not pass unasked either. What the rules look at does not change while a connection
+//! lasts, so that they are asked once, whatever `enforcement_type` says.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::context::WorkerContext;
+use crate::filter::rbac::{Counters, Facts, NetworkRbac};
+use crate::protocol::connection_info::ConnectionInfo;
+use crate::protocol::http::matcher::MatchScratch;
+use crate::protocol::tls::TlsFacts;
+use crate::protocol::transport::Transport;
+use crate::runtime::Timer;
+
+/// The filters of a chain, in order.
+#[derive(Debug)]
+pub struct Access(Box<[AccessFilter]>);
+
+/// One of them on this core.
+#[derive(Debug)]
+pub struct AccessFilter {
+    filter: Arc<NetworkRbac>,
+    counters: Counters,
+    scratch: RefCell<MatchScratch>,
+}
+
+/// The filters of a chain, and what they are told of one connection.
+#[derive(Debug)]
+pub(super) struct Asked {
+    access: Rc<Access>,
+    info: ConnectionInfo,
+}
+
+/// A connection may not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Denied {
+    /// How long it is kept before it is closed; `None`: not at all.
+    pub(super) delay: Option<Duration>,
+    /// Which policy says so, in Envoy's words.
+    pub(super) details: String,
+}
+
+impl Access {
+    /// The access of a chain; `None`: it has no such filter.
+    pub fn new(filters: Vec<AccessFilter>) -> Option<Rc<Self>> {
+        (!filters.is_empty()).then(|| Rc::new(Self(filters.into())))
+    }
+}
+
+impl AccessFilter {
+    /// A filter with its counters on this core.
+    pub fn new(filter: Arc<NetworkRbac>, counters: Counters) -> Self {
+        Self { filter, counters, scratch: RefCell::default() }
+    }
+}
+
+impl Asked {
+    /// What a connection is asked; boxed: few are.
+    pub(super) fn of(access: Option<&Rc<Access>>, info: &ConnectionInfo) -> Option<Box<Self>> {
+        access.map(|access| Box::new(Self { access: Rc::clone(access), info: info.clone() }))
+    }
+
+    /// Whether the connection may go on.
+    ///
+    /// # Errors
+    /// The first filter's word that denies it; those behind it are not asked.
+    pub(super) fn decide(&self, tls: Option<&TlsFacts>) -> Result<(), Denied> {
+        let facts = Facts::of_connection(&self.info, tls);
+        for AccessFilter { filter, counters, scratch } in &self.access.0 {
+            let decision = filter.decide(&facts, &mut scratch.borrow_mut(), counters);
+            if !decision.allowed {
+                let details = decision.details().to_owned();
+                return Err(Denied { delay: filter.delay_deny, details });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends a connection that was denied: after a time, unread, or at once. As a close that leaves something unread in the kernel,
+/// it resets.
+pub(super) async fn deny(
+    context: &WorkerContext,
+    transport: &Transport,
+    timer: &Timer,
+    delay: Option<Duration>,
+) {
+    if let Some(delay) = delay {
+        let due = context.runtime.now().after(delay);
+        poll_fn(|_| match transport.poll_peer_closed() {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => timer.poll_at(due),
+        })
+        .await;
+    }
+    if transport.has_unread() {
+        transport.set_reset_on_close();
+    }
+}

@@ -1,0 +1,163 @@
+//! The filter chains of a listener on this core: which one takes a connection, and what the connection passes first.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::access::Access;
+use super::chain::HttpChain;
+use super::tcp::TcpChain;
+use crate::base::clock::Now;
+use crate::filter::network::{ConnectionLimit, FilterChainTable, LimitedConnection, LocalRateLimit};
+use crate::protocol::connection_info::ConnectionInfo;
+use crate::protocol::response_flags::ResponseFlag;
+use crate::protocol::tls::ServerTls;
+use crate::telemetry::{Cells, ConnectionLimitStat, LocalRateLimitStat};
+
+/// Those of one listener.
+#[derive(Debug)]
+pub struct FilterChains {
+    table: Arc<FilterChainTable>,
+    chains: Box<[FilterChain]>,
+    /// The place of the one that takes what no other does.
+    default: Option<usize>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct FilterChain {
+    /// TLS of its connections, for handshakes from now on; `None`: plain text.
+    tls: RefCell<Option<Arc<ServerTls>>>,
+    gates: Box<[Gate]>,
+    /// Who may go on; `None`: everybody.
+    pub(super) access: Option<Rc<Access>>,
+    pub(super) terminal: Terminal,
+}
+
+/// A filter that lets a connection pass or does not, with its counters on this core.
+#[derive(Debug)]
+pub enum Gate {
+    ConnectionLimit(ConnectionLimit, Cells<ConnectionLimitStat>),
+    LocalRateLimit(LocalRateLimit, Cells<LocalRateLimitStat>),
+}
+
+/// What serves connections.
+#[derive(Clone, Debug)]
+pub enum Terminal {
+    /// Nothing: they are closed.
+    None,
+    /// An HTTP connection manager.
+    Http(Rc<HttpChain>),
+    /// A TCP proxy.
+    Tcp(Rc<TcpChain>),
+    /// Their own bytes.
+    Echo,
+    /// These bytes.
+    DirectResponse(Arc<[u8]>),
+}
+
+/// What a connection holds of the limits that it has passed, for its whole life.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    _counted: Box<[CountedConnection]>,
+}
+
+/// A connection among those that a limit counts.
+#[derive(Debug)]
+struct CountedConnection {
+    _place: LimitedConnection,
+    stats: Cells<ConnectionLimitStat>,
+}
+
+/// A connection does not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stopped {
+    /// It is closed after this time; `None`: at once.
+    pub(super) delay: Option<Duration>,
+    /// What its record says.
+    pub(super) flag: Option<ResponseFlag>,
+}
+
+impl FilterChains {
+    /// The chains of a table in its order, then the default one, whose place is `default`.
+    pub fn new(table: Arc<FilterChainTable>, chains: Vec<FilterChain>, default: Option<usize>) -> Self {
+        Self { table, chains: chains.into(), default }
+    }
+
+    /// The chain that takes a connection.
+    pub(super) fn find(&self, connection: &ConnectionInfo) -> Option<&FilterChain> {
+        self.chains.get(self.table.find(connection).or(self.default)?)
+    }
+
+    /// One by its place.
+    pub fn get(&self, place: usize) -> Option<&FilterChain> {
+        self.chains.get(place)
+    }
+
+    /// Gives back what their scratch space has grown to.
+    pub fn trim(&self) {
+        for chain in &self.chains {
+            if let Terminal::Http(chain) = &chain.terminal {
+                chain.trim();
+            }
+        }
+    }
+}
+
+impl FilterChain {
+    /// A chain of these filters.
+    pub fn new(
+        tls: Option<Arc<ServerTls>>,
+        gates: Vec<Gate>,
+        access: Option<Rc<Access>>,
+        terminal: Terminal,
+    ) -> Self {
+        Self { tls: RefCell::new(tls), gates: gates.into(), access, terminal }
+    }
+
+    /// TLS of a connection that begins now; `None`: plain text.
+    pub(super) fn tls(&self) -> Option<Arc<ServerTls>> {
+        self.tls.borrow().clone()
+    }
+
+    /// Takes other certificates. Connections that are there go on.
+    pub fn set_tls(&self, tls: Arc<ServerTls>) {
+        *self.tls.borrow_mut() = Some(tls);
+    }
+
+    /// Whether a new connection passes.
+    pub(super) fn pass(&self, now: Now) -> Result<Passed, Stopped> {
+        // The usual case has none, and allocates nothing.
+        let mut passed = Vec::new();
+        for gate in &self.gates {
+            match gate {
+                Gate::ConnectionLimit(limit, stats) => match limit.admit() {
+                    Some(place) => {
+                        stats.gauge_inc(ConnectionLimitStat::ActiveConnections);
+                        passed.push(CountedConnection { _place: place, stats: stats.clone() });
+                    }
+                    None => {
+                        stats.inc(ConnectionLimitStat::LimitedConnections);
+                        return Err(Stopped { delay: limit.delay, flag: None });
+                    }
+                },
+                Gate::LocalRateLimit(limit, stats) => {
+                    if !limit.admit(now) {
+                        stats.inc(LocalRateLimitStat::RateLimited);
+                        // The flag that Envoy has for it.
+                        let flag = Some(ResponseFlag::UpstreamRetryLimitExceeded);
+                        return Err(Stopped { delay: None, flag });
+                    }
+                }
+            }
+        }
+        Ok(Passed { _counted: passed.into() })
+    }
+}
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        self.stats.gauge_dec(ConnectionLimitStat::ActiveConnections);
+    }
+}

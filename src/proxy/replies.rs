@@ -1,0 +1,171 @@
+//! Chains that answer for themselves: the client's own bytes (Envoy's echo filter), bytes of the configuration
+//! (its direct response filter), or nothing: no filter, or a limit.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::access;
+use super::context::WorkerContext;
+use super::handover::Place;
+use super::handshake::{self, Handshake};
+use super::listener::Admitted;
+use super::wire;
+use crate::base::clock::Now;
+use crate::base::limits;
+use crate::protocol::tls::{ServerTls, TlsFacts};
+use crate::protocol::transport::Transport;
+use crate::runtime::Timer;
+
+/// What a connection is answered with.
+#[derive(Clone, Debug)]
+pub(super) enum Answer {
+    /// What it sends.
+    Echo,
+    /// These bytes, then its end.
+    Bytes(Arc<[u8]>),
+    /// Its end, after a time.
+    Nothing(Option<Duration>),
+}
+
+/// A connection that is counted for its whole life.
+#[derive(Debug)]
+struct Answered {
+    context: Rc<WorkerContext>,
+    listener: Place,
+    opened: Now,
+    _admitted: Admitted,
+}
+
+/// Answers a connection in a task of its own; `tls`: after a handshake.
+pub(super) fn spawn(
+    context: &Rc<WorkerContext>,
+    listener: Place,
+    answer: Answer,
+    transport: Transport,
+    tls: Option<Arc<ServerTls>>,
+    mut admitted: Admitted,
+) {
+    let asked = admitted.asked.take();
+    context.open.set(context.open.get() + 1);
+    listener.count_open();
+    let answered = Answered {
+        context: Rc::clone(context),
+        listener,
+        opened: context.runtime.now(),
+        _admitted: admitted,
+    };
+    context.runtime.spawn_isolated(async move {
+        let Answered { context, listener, opened, .. } = &answered;
+        let timer = context.runtime.timer();
+        if let (Some(tls), Some(stream)) = (&tls, transport.tls()) {
+            let handshake =
+                Handshake { context, listener, stream, timer: &timer, opened: *opened, keeps_chain: false };
+            if handshake::make(handshake, tls).await.is_err() {
+                return;
+            }
+        }
+        // What is sent without a look at the client's first byte is sent to everybody, as in Envoy.
+        if let Some(asked) = asked.filter(|_| matches!(answer, Answer::Echo)) {
+            let tls = transport.tls().map(|stream| TlsFacts::of(stream, false));
+            // The first byte, or the client's end.
+            poll_fn(|_| match transport.poll_recv() {
+                Poll::Ready(Ok(Some(chunk))) => {
+                    transport.unread(chunk);
+                    Poll::Ready(())
+                }
+                Poll::Ready(Ok(None) | Err(_)) => Poll::Ready(()),
+                Poll::Pending => Poll::Pending,
+            })
+            .await;
+            if let Err(denied) = asked.decide(tls.as_ref()) {
+                return access::deny(context, &transport, &timer, denied.delay).await;
+            }
+        }
+        match answer {
+            Answer::Echo => echo(&answered, &transport).await,
+            Answer::Bytes(bytes) => send(&transport, &bytes),
+            Answer::Nothing(delay) => return wait(&answered, &transport, &timer, delay).await,
+        }
+        end(&answered, &transport, &timer).await;
+    });
+}
+
+fn send(transport: &Transport, bytes: &[u8]) {
+    // Without memory for it the answer would be cut.
+    if !bytes.is_empty() && !transport.send_copy(bytes) {
+        transport.set_reset_on_close();
+    }
+}
+
+/// Sends everything back until the client's end, or until the process goes.
+async fn echo(answered: &Answered, transport: &Transport) {
+    let Answered { context, listener, .. } = answered;
+    let watermark = wire::watermark(listener.config.per_connection_buffer_limit_bytes);
+    let mut waits = false;
+    poll_fn(|_| {
+        for _ in 0..CHUNKS_PER_POLL {
+            if waits || transport.queued() > watermark {
+                transport.flush();
+                waits = true;
+                match transport.poll_sent(watermark / 2) {
+                    Poll::Ready(Ok(())) => waits = false,
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            match transport.poll_recv() {
+                Poll::Ready(Ok(Some(chunk))) => transport.send(chunk),
+                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {
+                    transport.flush();
+                    return Poll::Pending;
+                }
+            }
+        }
+        transport.flush();
+        context.runtime.wake(context.runtime.current_task());
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Chunks sent back before other tasks get their turn.
+const CHUNKS_PER_POLL: usize = 16;
+
+/// Ends in order: what is queued, our end, then the client's, for a short time. Closing with unread bytes would reset the
+/// connection and could destroy the answer.
+async fn end(answered: &Answered, transport: &Transport, timer: &Timer) {
+    let due = answered.context.runtime.now().after(Duration::from_millis(limits::TLS_REFUSAL_MS));
+    transport.shutdown_write();
+    poll_fn(|_| match transport.poll_rest() {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => timer.poll_at(due),
+    })
+    .await;
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.context.open.set(self.context.open.get() - 1);
+        self.listener.count_closed(self.context.runtime.now().since(self.opened));
+    }
+}
+
+/// Keeps a connection that is not served for a time, or until its client has gone.
+async fn wait(answered: &Answered, transport: &Transport, timer: &Timer, delay: Option<Duration>) {
+    if let Some(delay) = delay {
+        let due = answered.context.runtime.now().after(delay);
+        poll_fn(|_| match transport.poll_peer_closed() {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => timer.poll_at(due),
+        })
+        .await;
+    }
+    if transport.has_unread() {
+        // As a close does that leaves something unread in the kernel.
+        transport.set_reset_on_close();
+    }
+}

@@ -1,0 +1,144 @@
+//! Finding an endpoint for a client's connection: the cluster, a host, and as many attempts as are allowed.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::TcpConnection;
+use crate::cluster::pool::{ConnectError, UpstreamConnection, tcp};
+use crate::cluster::{Cluster, Host};
+use crate::config::tcp_proxy::{Backoff, TcpCluster};
+use crate::protocol::response_flags::ResponseFlag;
+use crate::telemetry::{ClusterStat, TcpStat};
+
+/// Why a client's connection reached no endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Failure {
+    /// In the order in which they were set.
+    pub(super) flags: Vec<ResponseFlag>,
+    pub(super) cluster: Option<Rc<Cluster>>,
+    /// The host that was tried last.
+    pub(super) host: Option<Rc<Host>>,
+    /// What its connection failed of.
+    pub(super) error: Option<ConnectError>,
+    pub(super) attempts: u32,
+    /// Why this side closes the client's connection.
+    pub(super) close_reason: &'static str,
+}
+
+impl Failure {
+    /// The client has gone, or the process is going.
+    pub(super) fn client_gone() -> Self {
+        Self::default()
+    }
+
+    /// A limit has stopped it.
+    pub(super) fn stopped(flag: Option<ResponseFlag>) -> Self {
+        Self { flags: flag.into_iter().collect(), ..Self::default() }
+    }
+
+    /// It has lasted as long as it may.
+    pub(super) fn too_old() -> Self {
+        Self {
+            flags: vec![ResponseFlag::DurationTimeout],
+            close_reason: super::record::MAX_DURATION,
+            ..Self::default()
+        }
+    }
+
+    /// Nothing has come for too long.
+    pub(super) fn idle() -> Self {
+        Self { close_reason: super::record::IDLE_TIMEOUT, ..Self::default() }
+    }
+}
+
+/// A connection to an endpoint.
+pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnection, Failure> {
+    let TcpConnection { context, chain, timer, due, .. } = connection;
+    let mut failure = Failure::default();
+    let Some(cluster) = cluster(connection) else {
+        chain.stats.inc(TcpStat::DownstreamCxNoRoute);
+        failure.flags.push(ResponseFlag::NoClusterFound);
+        return Err(failure);
+    };
+    failure.cluster = Some(Rc::clone(&cluster));
+    loop {
+        if failure.attempts >= chain.config.connect_attempts_max {
+            cluster.stats().inc(ClusterStat::UpstreamCxConnectAttemptsExceeded);
+            failure.flags.push(ResponseFlag::UpstreamRetryLimitExceeded);
+            return Err(failure);
+        }
+        let picked = cluster.pick(&mut context.rng.borrow_mut());
+        let Some(host) = picked else {
+            failure.flags.push(ResponseFlag::NoHealthyUpstream);
+            return Err(failure);
+        };
+        let host = cluster.once_for_client(host, &connection.proxied());
+        failure.attempts += 1;
+        failure.host = Some(Rc::clone(&host));
+        match tcp::connect(&cluster, &host, timer, context.next_id()).await {
+            Ok(upstream) => return Ok(upstream),
+            Err(error) => {
+                failure.error = Some(error);
+                if !failure.flags.contains(&ResponseFlag::UpstreamConnectionFailure) {
+                    failure.flags.push(ResponseFlag::UpstreamConnectionFailure);
+                }
+            }
+        }
+        if due.is_some_and(|due| context.runtime.now() >= due) {
+            chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);
+            failure.flags.push(ResponseFlag::DurationTimeout);
+            failure.close_reason = super::record::MAX_DURATION;
+            return Err(failure);
+        }
+        if failure.attempts < chain.config.connect_attempts_max
+            && let Some(backoff) = chain.config.backoff
+        {
+            let wait = wait(backoff, failure.attempts, context.random());
+            context.runtime.sleep_until(context.runtime.now().after(wait)).await;
+        }
+    }
+}
+
+/// A random time below what doubles with each attempt. Source: Envoy `JitteredExponentialBackOffStrategy`.
+fn wait(backoff: Backoff, attempts: u32, random: u64) -> Duration {
+    let doubled = backoff.base.saturating_mul(1u32.checked_shl(attempts - 1).unwrap_or(u32::MAX));
+    let bound = u64::try_from(doubled.min(backoff.max).as_millis()).unwrap_or(u64::MAX).max(1);
+    Duration::from_millis(random % bound)
+}
+
+/// The cluster that the connection goes to, if there is one of its name.
+fn cluster(connection: &TcpConnection) -> Option<Rc<Cluster>> {
+    let TcpConnection { context, chain, .. } = connection;
+    if let Some(name) = connection.server_name().filter(|_| chain.sni_cluster) {
+        return context.clusters.find(name);
+    }
+    match &chain.config.cluster {
+        TcpCluster::One(name) => chain.cluster(name, &context.clusters),
+        TcpCluster::Weighted(clusters) => {
+            let total: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
+            let mut left = context.random() % total.max(1);
+            let chosen = clusters.iter().find(|cluster| {
+                let weight = u64::from(cluster.weight);
+                let is_it = left < weight;
+                left = left.saturating_sub(weight);
+                is_it
+            });
+            context.clusters.find(&chosen?.name)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_their_bound() {
+        let backoff = Backoff { base: Duration::from_millis(10), max: Duration::from_millis(25) };
+        let longest = |attempts| wait(backoff, attempts, u64::from(u32::MAX) * 100 * 20 * 40 - 1);
+        assert!(longest(1) < Duration::from_millis(10));
+        assert_eq!(wait(backoff, 2, 19), Duration::from_millis(19));
+        assert_eq!(wait(backoff, 3, 24), Duration::from_millis(24));
+        assert!(longest(60) < Duration::from_millis(25));
+    }
+}

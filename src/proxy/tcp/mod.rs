@@ -1,0 +1,295 @@
+//! The TCP proxy: a client's connection, an endpoint's connection, and bytes between them. Source: Envoy "TCP proxy".
+//!
+//! `connect` finds an endpoint, `relay` moves bytes until both directions have ended, `record` writes what came of it.
+
+mod connect;
+mod record;
+mod relay;
+
+use std::cell::{OnceCell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::access;
+use super::context::WorkerContext;
+use super::filter_chain::Stopped;
+use super::handover::Place;
+use super::handshake::{self, Failed, Handshake};
+use super::listener::Admitted;
+use crate::base::clock::Now;
+use crate::cluster::pool::UpstreamConnection;
+use crate::cluster::{Cluster, ClusterManager, ProxiedClient};
+use crate::config::tcp_proxy::TcpProxy;
+use crate::format::access_log::AccessLog;
+use crate::protocol::connection_info::ConnectionInfo;
+use crate::protocol::http::matcher::MatchScratch;
+use crate::protocol::tls::{ServerTls, TlsFacts, Wanted};
+use crate::protocol::transport::{Channel, Transport};
+use crate::runtime::{Recycled, Timer};
+use crate::telemetry::{Cells, TcpStat};
+use connect::Failure;
+use relay::{Ended, Refused};
+
+/// A TCP proxy on this core.
+#[derive(Debug)]
+pub struct TcpChain {
+    config: Arc<TcpProxy>,
+    /// Name of the filter chain.
+    name: Box<str>,
+    /// The server name of TLS is the cluster's.
+    sni_cluster: bool,
+    access_logs: Arc<[AccessLog]>,
+    stats: Cells<TcpStat>,
+    /// The one cluster, from its first connection on.
+    cluster: OnceCell<Rc<Cluster>>,
+    matching: RefCell<MatchScratch>,
+}
+
+/// A client's connection that is relayed.
+#[derive(Debug)]
+pub(super) struct TcpConnection {
+    context: Rc<WorkerContext>,
+    listener: Place,
+    chain: Rc<TcpChain>,
+    channel: Channel,
+    /// One timer for all its deadlines.
+    timer: Timer,
+    /// Boxed: what a connection without a handshake or listener filters needs of it is little.
+    info: Box<ConnectionInfo>,
+    /// What its handshake agreed on; `None`: plain text.
+    tls: Option<Rc<TlsFacts>>,
+    id: u64,
+    opened: Now,
+    /// Wall clock at that moment, ns since the Unix epoch.
+    opened_unix_ns: u64,
+    /// When it has lasted long enough; `None`: it has no such limit.
+    due: Option<Now>,
+    admitted: Admitted,
+}
+
+/// Most bytes that a relayed connection's task may take.
+const TASK_BYTES_MAX: usize = 960;
+
+impl TcpChain {
+    /// The chain of a TCP proxy.
+    pub fn new(
+        config: Arc<TcpProxy>,
+        name: &str,
+        sni_cluster: bool,
+        access_logs: Arc<[AccessLog]>,
+        stats: Cells<TcpStat>,
+    ) -> Self {
+        Self {
+            config,
+            name: name.into(),
+            sni_cluster,
+            access_logs,
+            stats,
+            cluster: OnceCell::new(),
+            matching: RefCell::default(),
+        }
+    }
+
+    /// The one cluster, if it is there.
+    fn cluster(&self, name: &str, clusters: &ClusterManager) -> Option<Rc<Cluster>> {
+        if let Some(cluster) = self.cluster.get() {
+            return Some(Rc::clone(cluster));
+        }
+        let cluster = clusters.find(name)?;
+        Some(Rc::clone(self.cluster.get_or_init(|| cluster)))
+    }
+}
+
+/// Relays a connection in a task of its own; `tls`: after a handshake; `stopped`: not at all.
+#[expect(clippy::too_many_arguments, reason = "one caller")]
+pub(super) fn spawn(
+    context: &Rc<WorkerContext>,
+    listener: Place,
+    chain: Rc<TcpChain>,
+    stream: Transport,
+    tls: Option<Arc<ServerTls>>,
+    info: ConnectionInfo,
+    admitted: Admitted,
+    stopped: Option<Stopped>,
+) {
+    let opened = context.runtime.now();
+    let mut connection = TcpConnection {
+        due: life(&chain.config, context).map(|life| opened.after(life)),
+        timer: context.runtime.timer(),
+        id: context.next_id(),
+        opened,
+        opened_unix_ns: context.runtime.wall_ns(),
+        context: Rc::clone(context),
+        listener,
+        chain,
+        channel: stream.into(),
+        info: Box::new(info),
+        tls: None,
+        admitted,
+    };
+    connection.count_open();
+    let task = async move {
+        if let Some(stopped) = stopped {
+            return stop(&connection, stopped).await;
+        }
+        if let Some(tls) = tls {
+            let Ok(facts) = shake_hands(&connection, tls).await else { return };
+            connection.tls = Some(Rc::new(facts));
+        }
+        let connection = &connection;
+        record::begun(connection);
+        match reach(connection).await {
+            Ok(upstream) => {
+                record::connected(connection, &upstream);
+                let ended = match relay::admit(connection, &upstream).await {
+                    Ok(()) => relay::relay(connection, &upstream).await,
+                    Err(Refused::Denied(denied)) => {
+                        record::denied(connection, &upstream, denied.details);
+                        return deny(connection, denied.delay).await;
+                    }
+                    Err(Refused::Over(why)) => Ended { why, received: 0, sent: 0 },
+                };
+                record::ended(connection, &upstream, &ended);
+                relay::close(connection, upstream, &ended).await;
+            }
+            Err(failure) => {
+                record::failed(connection, &failure);
+                if connection.channel.has_unread() {
+                    // As a close does that leaves something unread in the kernel.
+                    connection.channel.set_reset_on_close();
+                }
+            }
+        }
+    };
+    debug_assert!(
+        size_of_val(&task) <= TASK_BYTES_MAX,
+        "{} bytes for a relayed connection",
+        size_of_val(&task)
+    );
+    context.runtime.spawn_isolated(task);
+}
+
+/// A limit does not let the connection pass: keeps it for a time, or until its client has gone.
+async fn stop(connection: &TcpConnection, stopped: Stopped) {
+    let TcpConnection { context, channel, timer, .. } = connection;
+    if let Some(delay) = stopped.delay {
+        let due = context.runtime.now().after(delay);
+        poll_fn(|_| match channel.poll_peer_closed() {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => timer.poll_at(due),
+        })
+        .await;
+    }
+    if channel.has_unread() {
+        // As a close does that leaves something unread in the kernel.
+        channel.set_reset_on_close();
+    }
+    record::failed(connection, &Failure::stopped(stopped.flag));
+}
+
+/// Ends a connection whose access is denied, in recycled memory.
+fn deny(connection: &TcpConnection, delay: Option<Duration>) -> Recycled<impl Future<Output = ()>> {
+    let TcpConnection { context, channel, timer, .. } = connection;
+    context.runtime.recycled(async move {
+        if let Some(transport) = channel.connection() {
+            access::deny(context, transport, timer, delay).await;
+        }
+    })
+}
+
+/// How long a connection may last, drawn for each. Source: Envoy
+/// `max_downstream_connection_duration_jitter_percentage`.
+fn life(config: &TcpProxy, context: &WorkerContext) -> Option<Duration> {
+    let life = config.max_downstream_connection_duration?;
+    let jitter = config.max_downstream_connection_duration_jitter;
+    if jitter <= 0.0 {
+        return Some(life);
+    }
+    // 53 bits make a fraction of 1.
+    #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+    let fraction = (context.random() >> 11) as f64 / (1u64 << 53) as f64;
+    Some(life.mul_f64(1.0 + jitter * fraction))
+}
+
+/// Makes the handshake in recycled memory.
+fn shake_hands(
+    connection: &TcpConnection,
+    tls: Arc<ServerTls>,
+) -> Recycled<impl Future<Output = Result<TlsFacts, Failed>>> {
+    let TcpConnection { context, listener, channel, timer, opened, .. } = connection;
+    context.runtime.recycled(async move {
+        let stream = channel.connection().and_then(Transport::tls).ok_or(Failed { by_peer: false })?;
+        let (opened, keeps_chain) = (*opened, Wanted::DownstreamChain.is_noted());
+        handshake::make(Handshake { context, listener, stream, timer, opened, keeps_chain }, &tls).await
+    })
+}
+
+/// Finds an endpoint, in recycled memory: a relayed connection keeps nothing of it.
+fn reach(connection: &TcpConnection) -> Recycled<impl Future<Output = Result<UpstreamConnection, Failure>>> {
+    connection.context.runtime.recycled(async move {
+        if connection.chain.config.waits_for_data {
+            wait_for_data(connection).await?;
+        }
+        connect::connect(connection).await
+    })
+}
+
+/// Waits until the client has sent something, or has gone.
+async fn wait_for_data(connection: &TcpConnection) -> Result<(), Failure> {
+    let TcpConnection { context, channel, timer, chain, opened, due, .. } = connection;
+    let idle_due = chain.config.idle_timeout.map(|idle| opened.after(idle));
+    poll_fn(|_| {
+        match channel.poll_recv() {
+            Poll::Ready(Ok(Some(chunk))) => {
+                channel.unread(chunk);
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Err(Failure::client_gone())),
+            Poll::Pending => {}
+        }
+        let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
+        if is_due(context.drain.idle_until()) {
+            return Poll::Ready(Err(Failure::client_gone()));
+        }
+        if is_due(*due) {
+            chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);
+            return Poll::Ready(Err(Failure::too_old()));
+        }
+        if is_due(idle_due) {
+            chain.stats.inc(TcpStat::IdleTimeout);
+            return Poll::Ready(Err(Failure::idle()));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+impl TcpConnection {
+    fn count_open(&self) {
+        self.context.open.set(self.context.open.get() + 1);
+        self.listener.count_open();
+        self.chain.stats.inc(TcpStat::DownstreamCxTotal);
+    }
+
+    /// What its connection to an endpoint may say of it.
+    fn proxied(&self) -> ProxiedClient<'_> {
+        let ConnectionInfo { remote, local, proxy_protocol, original_source, .. } = &*self.info;
+        let tlvs = proxy_protocol.as_ref().map_or(&[][..], |header| &header.tlvs);
+        ProxiedClient { ends: [*remote, *local], tlvs, source: *original_source }
+    }
+
+    /// The server that the client's TLS asks for, as a listener filter has found.
+    fn server_name(&self) -> Option<&str> {
+        self.info.server_name.as_deref()
+    }
+}
+
+impl Drop for TcpConnection {
+    fn drop(&mut self) {
+        self.context.open.set(self.context.open.get() - 1);
+        self.listener.count_closed(self.context.runtime.now().since(self.opened));
+    }
+}

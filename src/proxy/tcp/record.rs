@@ -1,0 +1,136 @@
+//! What is recorded of a relayed connection: its facts, put together when a record is written.
+
+use super::connect::Failure;
+use super::relay::{Ended, Why};
+use super::{TcpChain, TcpConnection};
+use crate::cluster::pool::UpstreamConnection;
+use crate::cluster::{Cluster, Host};
+use crate::config::access_log::AccessLogType;
+use crate::format::context::FormatContext;
+use crate::protocol::response_flags::ResponseFlag;
+use crate::protocol::stream_info::{StreamAddress, StreamInfo, set_text};
+
+/// Why this side closes connections. Source: Envoy `StreamInfo::LocalCloseReasons`.
+pub(super) const IDLE_TIMEOUT: &str = "tcp_session_idle_timeout";
+pub(super) const MAX_DURATION: &str = "max_connection_duration_reached";
+
+/// The connection has begun.
+pub(super) fn begun(connection: &TcpConnection) {
+    if connection.chain.config.flush_access_log_on_start {
+        write(connection, AccessLogType::TcpConnectionStart, |_| {});
+    }
+}
+
+/// The connection has reached an endpoint.
+pub(super) fn connected(connection: &TcpConnection, upstream: &UpstreamConnection) {
+    if connection.chain.config.flush_access_log_on_connected {
+        write(connection, AccessLogType::TcpUpstreamConnected, |info| set_upstream(info, upstream));
+    }
+}
+
+/// The connection lasts.
+pub(super) fn periodic(connection: &TcpConnection, upstream: &UpstreamConnection, received: u64, sent: u64) {
+    write(connection, AccessLogType::TcpPeriodic, |info| {
+        set_upstream(info, upstream);
+        (info.bytes_received, info.bytes_sent) = (received, sent);
+    });
+}
+
+/// The connection is over.
+pub(super) fn ended(connection: &TcpConnection, upstream: &UpstreamConnection, ended: &Ended) {
+    write(connection, AccessLogType::TcpConnectionEnd, |info| {
+        set_upstream(info, upstream);
+        info.complete_ns = Some(connection.context.runtime.now().0);
+        (info.bytes_received, info.bytes_sent) = (ended.received, ended.sent);
+        match ended.why {
+            Why::Finished { .. } | Why::DownstreamReset => {}
+            Why::UpstreamReset => info.response_flags.set(ResponseFlag::UpstreamRemoteReset),
+            Why::Idle => info.downstream_local_close_reason = IDLE_TIMEOUT,
+            Why::TooOld => {
+                info.response_flags.set(ResponseFlag::DurationTimeout);
+                info.downstream_local_close_reason = MAX_DURATION;
+            }
+        }
+    });
+}
+
+/// The connection may not go on.
+pub(super) fn denied(connection: &TcpConnection, upstream: &UpstreamConnection, details: String) {
+    write(connection, AccessLogType::TcpConnectionEnd, |info| {
+        set_upstream(info, upstream);
+        info.complete_ns = Some(connection.context.runtime.now().0);
+        info.connection_termination_details = details;
+    });
+}
+
+/// The connection has reached no endpoint.
+pub(super) fn failed(connection: &TcpConnection, failure: &Failure) {
+    write(connection, AccessLogType::TcpConnectionEnd, |info| {
+        info.complete_ns = Some(connection.context.runtime.now().0);
+        info.attempt_count = failure.attempts;
+        failure.flags.iter().for_each(|flag| info.response_flags.set(*flag));
+        info.downstream_local_close_reason = failure.close_reason;
+        if let Some(cluster) = &failure.cluster {
+            set_cluster(info, cluster);
+        }
+        if let Some(host) = &failure.host {
+            set_host(info, host);
+        }
+        if let Some(error) = failure.error {
+            error.write_reason(&mut info.upstream_transport_failure_reason);
+        }
+    });
+}
+
+fn set_upstream(info: &mut StreamInfo, upstream: &UpstreamConnection) {
+    set_cluster(info, upstream.cluster());
+    set_host(info, upstream.host());
+    info.upstream_local_address = upstream.local_address().map_or(StreamAddress::None, StreamAddress::Ip);
+    info.upstream_remote_address = upstream.host().address().into();
+    info.upstream_connection_id = upstream.id();
+    info.upstream_tls = upstream.tls().cloned();
+}
+
+fn set_cluster(info: &mut StreamInfo, cluster: &Cluster) {
+    set_text(&mut info.upstream_cluster, &cluster.config().name);
+}
+
+fn set_host(info: &mut StreamInfo, host: &Host) {
+    info.upstream_host = host.address().into();
+    host.with_hostname(|name| set_text(&mut info.upstream_host_name, name));
+}
+
+/// Writes a record to the logs of the chain; at the end also to those of the listener.
+fn write(connection: &TcpConnection, log_type: AccessLogType, fill: impl FnOnce(&mut StreamInfo)) {
+    let TcpConnection { context, listener, chain, .. } = connection;
+    let is_end = log_type == AccessLogType::TcpConnectionEnd;
+    if chain.access_logs.is_empty() && (!is_end || listener.access_logs.is_empty()) {
+        return;
+    }
+    let mut stream = context.streams.take();
+    set_downstream(&mut stream.info, connection, chain);
+    fill(&mut stream.info);
+    let info = &stream.info;
+    let now = context.runtime.now().0;
+    let format = FormatContext { log_type, ..FormatContext::new(info, now, context.random()) };
+    let matching = &mut chain.matching.borrow_mut();
+    context.write_logs(&chain.access_logs, &format, matching);
+    if is_end {
+        let format = FormatContext { log_type: AccessLogType::NotSet, ..format };
+        context.write_logs(&listener.access_logs, &format, matching);
+    }
+}
+
+fn set_downstream(info: &mut StreamInfo, connection: &TcpConnection, chain: &TcpChain) {
+    let TcpConnection { listener, info: known, tls, id, opened, opened_unix_ns, .. } = connection;
+    (info.start_time_unix_ns, info.start_ns) = (*opened_unix_ns, opened.0);
+    info.connection_id = *id;
+    info.downstream_remote_address = known.remote.into();
+    info.downstream_direct_remote_address = known.direct_remote.into();
+    info.downstream_local_address = known.local.into();
+    info.downstream_direct_local_address = known.direct_local.into();
+    set_text(&mut info.listener_name, &listener.config.name);
+    set_text(&mut info.filter_chain_name, &chain.name);
+    set_text(&mut info.requested_server_name, connection.server_name().unwrap_or_default());
+    info.downstream_tls.clone_from(tls);
+}

@@ -1,0 +1,40 @@
+//! Transport sockets of clusters.
+
+use std::sync::Arc;
+
+use crate::cluster::TransportSockets;
+use crate::config::cluster::Cluster;
+use crate::config::tls::UpstreamTls;
+use crate::protocol::tls::{ClientTls, TlsConfigError};
+
+/// Compiles transport sockets of clusters, each configuration once: clusters share them as they share their settings.
+#[derive(Debug, Default)]
+pub struct SocketCompiler {
+    known: Vec<(Arc<UpstreamTls>, Arc<ClientTls>)>,
+    plain: Arc<TransportSockets>,
+}
+
+impl SocketCompiler {
+    /// Those of a cluster.
+    ///
+    /// # Errors
+    /// The field below the TLS context, and what is wrong with it.
+    pub fn of(&mut self, config: &Cluster) -> Result<Arc<TransportSockets>, TlsConfigError> {
+        let matches = config.transport_socket_matches.iter().map(|socket| socket.tls.as_ref());
+        let all = [config.tls.as_ref()].into_iter().chain(matches);
+        let compiled = all.map(|tls| tls.map(|tls| self.compile(tls)).transpose());
+        let compiled: Box<[_]> = compiled.collect::<Result<_, _>>()?;
+        // Most clusters are plain.
+        let is_plain = compiled.iter().all(Option::is_none);
+        Ok(if is_plain { Arc::clone(&self.plain) } else { Arc::new(TransportSockets(compiled)) })
+    }
+
+    fn compile(&mut self, config: &Arc<UpstreamTls>) -> Result<Arc<ClientTls>, TlsConfigError> {
+        if let Some((_, compiled)) = self.known.iter().find(|(known, _)| Arc::ptr_eq(known, config)) {
+            return Ok(Arc::clone(compiled));
+        }
+        let compiled = Arc::new(ClientTls::compile(config)?);
+        self.known.push((Arc::clone(config), Arc::clone(&compiled)));
+        Ok(compiled)
+    }
+}

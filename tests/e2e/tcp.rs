@@ -1,0 +1,356 @@
+//! Filter chains, the TCP proxy and small network filters over real sockets. What they have in common with Envoy, case by case,
+//! is `tests/peers/protocols.py`'s and `filter_chains.py`'s.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+
+use crate::harness::{
+    Authority, Client, Config, Proxy, Random, TlsClient, Upstream, cluster_to, downstream_tls,
+    on_each_backend, until,
+};
+
+const LARGE: usize = 12 << 20;
+
+/// A filter by what its type ends with.
+fn filter(kind: &str, message: &str, fields: &str) -> String {
+    format!(
+        "{{name: {kind}, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.{kind}.v3.{message}, {fields}}}}}"
+    )
+}
+
+fn tcp_proxy(fields: &str) -> String {
+    filter("tcp_proxy", "TcpProxy", &format!("stat_prefix: relay, {fields}"))
+}
+
+fn direct_response(text: &str) -> String {
+    filter("direct_response", "Config", &format!("response: {{inline_string: {text}}}"))
+}
+
+/// A chain of these filters, with more fields.
+fn chain(fields: &str, filters: &[String]) -> String {
+    format!("{{{fields}filters: [{}]}}", filters.join(", "))
+}
+
+/// A listener whose only chain relays to that port, after other filters.
+fn relaying(port: u16, before: &[String], fields: &str) -> Config {
+    let mut filters = before.to_vec();
+    filters.push(tcp_proxy(&format!("cluster: upstream, {fields}")));
+    Config::to(port).chains(&[chain("", &filters)])
+}
+
+/// What arrives until the end, and how that came.
+fn rest(client: &Client) -> (Vec<u8>, Option<i32>) {
+    let mut bytes = Vec::new();
+    let outcome = client.stream().read_to_end(&mut bytes);
+    (bytes, outcome.err().and_then(|error| error.raw_os_error()))
+}
+
+on_each_backend! {
+    fn bytes_pass_both_ways_and_each_end_is_passed_on_behind_them(io) {
+        let up = Arc::new(Random::new(1).bytes(LARGE));
+        let down = Arc::new(Random::new(2).bytes(LARGE));
+        let (expected, answer) = (Arc::clone(&up), Arc::clone(&down));
+        let upstream = Upstream::start(move |peer| {
+            let received = peer.read(expected.len()).unwrap();
+            assert!(received == *expected, "bytes changed on their way");
+            assert!(peer.sees_end(), "the client's end comes behind its last byte");
+            peer.send(&*answer);
+        });
+        let proxy = Proxy::start(io, &relaying(upstream.port, &[], ""));
+        let mut client = proxy.connect();
+        client.send(&*up);
+        client.shutdown_write();
+        let (received, broken) = rest(&client);
+        assert!(received == *down && broken.is_none(), "{} bytes, {broken:?}", received.len());
+        drop(client);
+        proxy.wait_for_stat("tcp.relay.downstream_cx_rx_bytes_total", LARGE as u64);
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_rx_bytes_total", LARGE as u64);
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        proxy.wait_for_stat(&format!("listener.127.0.0.1_{}.downstream_cx_active", proxy.port), 0);
+        proxy.end();
+    }
+
+    fn server_that_ends_first_still_hears_the_client(io) {
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let upstream = Upstream::start(move |peer| {
+            peer.send("greeting");
+            peer.shutdown_write();
+            let _ = tell.lock().unwrap().send(peer.read(5));
+        });
+        let proxy = Proxy::start(io, &relaying(upstream.port, &[], ""));
+        let mut client = proxy.connect();
+        assert_eq!(client.read_to_end(), b"greeting");
+        client.send("later");
+        assert_eq!(told.recv().unwrap().as_deref(), Some(&b"later"[..]));
+        proxy.end();
+    }
+
+    fn break_of_either_side_breaks_the_other(io) {
+        let (go, may_go) = channel::<()>();
+        let may_go = Mutex::new(may_go);
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = std::thread::spawn(move || {
+            let (mut first, _) = listener.accept().unwrap();
+            let outcome = first.read(&mut [0; 8]).map_err(|error| error.kind());
+            let _ = tell.lock().unwrap().send(outcome);
+            let (second, _) = listener.accept().unwrap();
+            let _ = may_go.lock().unwrap().recv();
+            Client::from_stream(second).reset_on_close();
+        });
+        let proxy = Proxy::start(io, &relaying(port, &[], ""));
+        let client = proxy.connect();
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 1);
+        client.reset_on_close();
+        drop(client);
+        assert_eq!(told.recv().unwrap(), Err(std::io::ErrorKind::ConnectionReset));
+        let client = proxy.connect();
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_total", 2);
+        go.send(()).unwrap();
+        assert_eq!(rest(&client).1, Some(libc::ECONNRESET));
+        serving.join().unwrap();
+        proxy.end();
+    }
+
+    fn slow_reader_holds_back_the_sender_not_memory(io) {
+        let (go, may_go) = channel::<()>();
+        let may_go = Mutex::new(may_go);
+        let body = Arc::new(Random::new(3).bytes(4 * LARGE));
+        let expected = Arc::clone(&body);
+        let upstream = Upstream::start(move |peer| {
+            let _ = may_go.lock().unwrap().recv();
+            let received = peer.read(expected.len()).unwrap();
+            assert!(received == *expected, "bytes changed on their way");
+            peer.send("got it");
+        });
+        let proxy = Proxy::start(io, &relaying(upstream.port, &[], ""));
+        let before = proxy.resident_bytes();
+        let mut client = proxy.connect();
+        let mut writer = client.stream().try_clone().unwrap();
+        let sent = Arc::clone(&body);
+        let sending = std::thread::spawn(move || std::io::Write::write_all(&mut writer, &sent).unwrap());
+        until("the client is held back", || {
+            proxy.stat("tcp.relay.downstream_flow_control_paused_reading_total") > 0
+        });
+        assert!(!sending.is_finished());
+        let grown = proxy.resident_bytes().saturating_sub(before);
+        assert!(grown < 12 << 20, "grew by {grown} bytes");
+        go.send(()).unwrap();
+        assert_eq!(client.read(6), b"got it");
+        sending.join().unwrap();
+        proxy.end();
+    }
+
+    fn silence_ends_a_relay_after_its_idle_timeout(io) {
+        let upstream = Upstream::echo_bytes();
+        let proxy = Proxy::start(io, &relaying(upstream.port, &[], "idle_timeout: 0.3s"));
+        let mut client = proxy.connect();
+        client.send("x");
+        assert_eq!(client.read(1), b"x");
+        client.expect_closed();
+        proxy.wait_for_stat("tcp.relay.idle_timeout", 1);
+        proxy.end();
+    }
+
+    fn relay_lasts_no_longer_than_it_may(io) {
+        let upstream = Upstream::echo_bytes();
+        let fields = "max_downstream_connection_duration: 0.3s";
+        let proxy = Proxy::start(io, &relaying(upstream.port, &[], fields));
+        proxy.connect().expect_closed();
+        proxy.wait_for_stat("tcp.relay.max_downstream_connection_duration", 1);
+        proxy.end();
+    }
+
+    fn endpoint_that_refuses_is_followed_by_another_as_often_as_allowed(io) {
+        let upstream = Upstream::echo_bytes();
+        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let endpoint = |port| format!("{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}");
+        let cluster = |name: &str, endpoints: &[String]| format!(
+            "{{name: {name}, connect_timeout: 5s, load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{}]}}]}}}}",
+            endpoints.join(", ")
+        );
+        let mut config = relaying(upstream.port, &[], "max_connect_attempts: 2");
+        config.clusters = Some(cluster("upstream", &[endpoint(dead), endpoint(upstream.port)]));
+        let proxy = Proxy::start(io, &config);
+        for _ in 0..4 {
+            let mut client = proxy.connect();
+            client.send("hello");
+            assert_eq!(client.read(5), b"hello");
+        }
+        assert!(proxy.stat("cluster.upstream.upstream_cx_connect_fail") >= 1);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_connect_attempts_exceeded"), 0);
+        proxy.end();
+        config.clusters = Some(cluster("upstream", &[endpoint(dead)]));
+        let proxy = Proxy::start(io, &config);
+        proxy.connect().expect_closed();
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_connect_attempts_exceeded", 1);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_connect_fail"), 2);
+        proxy.end();
+    }
+
+    fn relay_to_a_cluster_that_is_not_there_is_closed(io) {
+        let config = Config::to(1).chains(&[chain("", &[tcp_proxy("cluster: nowhere")])]);
+        let proxy = Proxy::start(io, &config);
+        proxy.connect().expect_closed();
+        proxy.wait_for_stat("tcp.relay.downstream_cx_no_route", 1);
+        proxy.end();
+    }
+
+    fn weights_share_connections_out(io) {
+        let (one, three) = (Upstream::echo_bytes(), Upstream::echo_bytes());
+        let weighted = "weighted_clusters: {clusters: [{name: one, weight: 1}, {name: three, weight: 3}]}";
+        let mut config = Config::to(1).chains(&[chain("", &[tcp_proxy(weighted)])]);
+        config.clusters =
+            Some(format!("{{{}}}, {{{}}}", cluster_to("one", one.port), cluster_to("three", three.port)));
+        let proxy = Proxy::start(io, &config);
+        for _ in 0..200 {
+            let mut client = proxy.connect();
+            client.send("x");
+            assert_eq!(client.read(1), b"x");
+        }
+        let share = proxy.stat("cluster.three.upstream_cx_total");
+        assert!((120..=180).contains(&share), "{share} of 200 where 150 are due");
+        proxy.end();
+    }
+
+    fn connection_is_served_by_the_chain_that_it_matches(io) {
+        let here = chain("filter_chain_match: {source_prefix_ranges: [{address_prefix: 127.0.0.1, prefix_len: 32}]}, ", &[direct_response("here")]);
+        let there = chain("filter_chain_match: {source_prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}, ", &[direct_response("there")]);
+        let config = Config::to(1).chains(&[there.clone(), here]);
+        let proxy = Proxy::start(io, &config);
+        assert_eq!(proxy.connect().read_to_end(), b"here");
+        proxy.end();
+        let config = Config::to(1).chains(std::slice::from_ref(&there));
+        let proxy = Proxy::start(io, &config);
+        proxy.connect().expect_closed();
+        proxy.wait_for_stat(&format!("listener.127.0.0.1_{}.no_filter_chain_match", proxy.port), 1);
+        proxy.end();
+        let default = format!("default_filter_chain: {}", chain("", &[direct_response("default")]));
+        let config = Config::to(1).chains(&[there]).listener(&default);
+        let proxy = Proxy::start(io, &config);
+        assert_eq!(proxy.connect().read_to_end(), b"default");
+        proxy.end();
+    }
+
+    fn chains_have_certificates_of_their_own_by_server_name(io) {
+        let upstream = Upstream::echo_bytes();
+        let names = ["one.example", "two.example"];
+        let authorities = names.map(|name| Authority::of(&[name]));
+        let chains: Vec<_> = names.iter().zip(&authorities).map(|(name, authority)| {
+            let fields = format!(
+                "filter_chain_match: {{server_names: [{name}]}}, {}, ",
+                downstream_tls("", &authority.shown(name))
+            );
+            chain(&fields, &[tcp_proxy("cluster: upstream")])
+        }).collect();
+        let inspector = "listener_filters: [{name: tls, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}]";
+        let proxy = Proxy::start(io, &Config::to(upstream.port).chains(&chains).listener(inspector));
+        for (name, authority) in names.iter().zip(&authorities) {
+            let mut client = TlsClient::connect(proxy.port, authority, name, &[]);
+            client.try_send(b"secret").unwrap();
+            assert_eq!(client.read(6), b"secret");
+        }
+        proxy.end();
+    }
+
+    fn connections_beyond_a_limit_are_closed_until_one_has_gone(io) {
+        let upstream = Upstream::echo_bytes();
+        let limit = filter("connection_limit", "ConnectionLimit", "stat_prefix: few, max_connections: 1");
+        let proxy = Proxy::start(io, &relaying(upstream.port, &[limit], ""));
+        let mut first = proxy.connect();
+        first.send("x");
+        assert_eq!(first.read(1), b"x");
+        proxy.connect().expect_closed();
+        assert_eq!(proxy.stat("connection_limit.few.limited_connections"), 1);
+        drop(first);
+        proxy.wait_for_stat("connection_limit.few.active_connections", 0);
+        let mut next = proxy.connect();
+        next.send("y");
+        assert_eq!(next.read(1), b"y");
+        proxy.end();
+    }
+
+    fn connections_take_tokens(io) {
+        let bucket = "token_bucket: {max_tokens: 2, fill_interval: 3600s}";
+        let limit = filter("local_ratelimit", "LocalRateLimit", &format!("stat_prefix: slow, {bucket}"));
+        let config = Config::to(1).chains(&[chain("", &[limit, direct_response("hi")])]);
+        let proxy = Proxy::start(io, &config);
+        for _ in 0..2 {
+            assert_eq!(proxy.connect().read_to_end(), b"hi");
+        }
+        proxy.connect().expect_closed();
+        assert_eq!(proxy.stat("local_rate_limit.slow.rate_limited"), 1);
+        proxy.end();
+    }
+
+    fn echo_sends_everything_back(io) {
+        let config = Config::to(1).chains(&[chain("", &[filter("echo", "Echo", "")])]);
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        let sent = Random::new(5).bytes(2 << 20);
+        let mut writer = client.stream().try_clone().unwrap();
+        let bytes = sent.clone();
+        let sending = std::thread::spawn(move || std::io::Write::write_all(&mut writer, &bytes).unwrap());
+        assert!(client.read(sent.len()) == sent);
+        sending.join().unwrap();
+        client.shutdown_write();
+        assert!(client.read_to_end().is_empty());
+        proxy.end();
+    }
+
+    /// What the server says first does not pass unasked either.
+    fn connection_without_access_gets_no_byte_through(io) {
+        let upstream = Upstream::start(|peer| {
+            peer.send("greeting");
+            let _ = peer.sees_end();
+        });
+        let rules = |address: &str| filter("rbac", "RBAC", &format!(
+            "stat_prefix: who, rules: {{policies: {{these: {{permissions: [{{any: true}}], principals: [{{direct_remote_ip: {{address_prefix: {address}, prefix_len: 32}}}}]}}}}}}"
+        ));
+        let proxy = Proxy::start(io, &relaying(upstream.port, &[rules("10.0.0.1")], ""));
+        assert!(rest(&proxy.connect()).0.is_empty());
+        proxy.wait_for_stat("who.rbac.denied", 1);
+        proxy.end();
+        let proxy = Proxy::start(io, &relaying(upstream.port, &[rules("127.0.0.1")], ""));
+        assert_eq!(proxy.connect().read(8), b"greeting");
+        proxy.wait_for_stat("who.rbac.allowed", 1);
+        proxy.end();
+        // The same before HTTP.
+        let http = Upstream::answering(|_| crate::harness::ok(b"served"));
+        for (address, served) in [("10.0.0.1", false), ("127.0.0.1", true)] {
+            let config = Config::to(http.port).network_filter(&rules(address));
+            let proxy = Proxy::start(io, &config);
+            let mut client = proxy.connect();
+            if served {
+                assert_eq!(client.get("/").text(), "served");
+            } else {
+                client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                assert!(rest(&client).0.is_empty());
+                proxy.wait_for_stat("who.rbac.denied", 1);
+            }
+            proxy.end();
+        }
+    }
+}
+
+/// A connection could take either: both Envoy and this refuse to choose.
+#[test]
+fn chains_that_overlap_are_refused_with_their_place() {
+    let same =
+        chain("filter_chain_match: {server_names: [a.example, b.example]}, ", &[direct_response("one")]);
+    let other = chain("filter_chain_match: {server_names: [b.example]}, ", &[direct_response("two")]);
+    let text = Config::to(1).chains(&[same, other]).text(0, 0);
+    let checked =
+        crate::harness::binary().args(["--mode", "validate", "--config-yaml", &text]).output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert_eq!(checked.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("filter_chains[1].filter_chain_match: multiple filter chains with overlapping"),
+        "{said}"
+    );
+}

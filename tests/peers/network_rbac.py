@@ -1,0 +1,212 @@
+"""The network RBAC filter: Envoy and Ringway must let the same connections through, on rules and connections that a seed draws, refuse
+the same rules at load, and count alike.
+
+    python3 tests/peers/network_rbac.py                          # needs Envoy 1.40 and a build of Ringway
+    python3 tests/peers/network_rbac.py --seed 7 --cases 10000   # what an earlier run printed, or more of it
+    python3 tests/peers/network_rbac.py --self                   # Envoy against itself: proves that the comparison is stable
+    python3 tests/peers/network_rbac.py --wrong                  # and with some actions exchanged: must find differences
+
+Behind the rules is an echo: who comes through gets its bytes back, who does not is closed. Some rules are followed by a direct response,
+which answers before the rules are asked, since they wait for the first byte.
+"""
+
+import collections
+import copy
+import dataclasses
+import json
+import random
+
+import rig
+from connections import OPEN, perform
+from filter_chains import PER_LISTENER, PER_PROCESS, Report, begin, compare_batch, compare_verdicts, finish
+from filter_chains_cases import LISTENER_FILTERS, RANGES, SNI, TYPE, Chain, Generator, Listener, network
+
+MARK = b"\nthe last line of all\n"
+
+
+@dataclasses.dataclass
+class Guarded(Chain):
+    """RBAC filters, and what is behind them."""
+
+    rules: list = dataclasses.field(default_factory=list)
+    echo: bool = True
+
+    def written(self):
+        message = super().written()
+        guards = [{"name": f"rbac{index}", "typed_config": {"@type": f"{TYPE}.network.rbac.v3.RBAC", **rules}} for index, rules in enumerate(self.rules)]
+        behind = [{"name": "echo", "typed_config": {"@type": f"{TYPE}.network.echo.v3.Echo"}}] if self.echo else message["filters"]
+        return message | {"filters": guards + behind}
+
+    def __str__(self):
+        return f"{self.name}, {'an echo' if self.echo else 'a direct response'} behind:" + "".join(f"\n      {json.dumps(rules)}" for rules in self.rules)
+
+
+class Rules(Generator):
+    def text(self):
+        """A string matcher for server names."""
+        name = self.rng.choice(SNI)
+        return self.rng.choice([
+            {"exact": name}, {"exact": name.lower()}, {"prefix": name[:3] or "a"}, {"suffix": name[-4:] or "m"}, {"contains": "example"},
+            {"exact": name.upper(), "ignore_case": True}, {"suffix": ".COM", "ignore_case": True},
+            {"safe_regex": {"regex": self.rng.choice([r".*\.example\.com", r"[ab]\..*", "example", "a?", r"(?i).*\.COM", r"^b\.test$"])}},
+        ])
+
+    def permission(self, depth=0):
+        kinds = {
+            "any": lambda: True, "destination_ip": lambda: network(self.rng.choice(RANGES)),
+            "destination_port": lambda: self.rng.choice(["own", 443, 8443]),
+            "destination_port_range": lambda: self.rng.choice([{"start": 443, "end": 444}, {"start": 442, "end": 443}, {"start": 1, "end": 8444}, {"end": 65536}]),
+            "requested_server_name": self.text, "url_path": lambda: {"path": {"prefix": "/"}},
+            "not_rule": lambda: self.permission(depth + 1), "and_rules": lambda: {"rules": self.many(self.permission, depth)},
+            "or_rules": lambda: {"rules": self.many(self.permission, depth)},
+        }
+        return self.one_of(kinds, depth, [2, 5, 3, 3, 5, 1, 3, 3, 2])
+
+    def principal(self, depth=0):
+        kinds = {
+            "any": lambda: True, "source_ip": lambda: network(self.rng.choice(RANGES)),
+            "direct_remote_ip": lambda: network(self.rng.choice(RANGES)), "remote_ip": lambda: network(self.rng.choice(RANGES)),
+            "authenticated": lambda: self.rng.choice([{}, {"principal_name": {"contains": "a"}}, {"principal_name": {"exact": "spiffe://a/b"}}]),
+            "url_path": lambda: {"path": {"prefix": "/"}},
+            "not_id": lambda: self.principal(depth + 1), "and_ids": lambda: {"ids": self.many(self.principal, depth)},
+            "or_ids": lambda: {"ids": self.many(self.principal, depth)},
+        }
+        return self.one_of(kinds, depth, [3, 3, 4, 5, 1, 1, 3, 3, 2])
+
+    def one_of(self, kinds, depth, weights):
+        """One kind; those that hold others, the last three, not too deep."""
+        kept = len(kinds) - 3 * (depth > 2)
+        kind = self.rng.choices(list(kinds)[:kept], weights[:kept])[0]
+        return {kind: kinds[kind]()}
+
+    def many(self, one, depth):
+        return [one(depth + 1) for _ in range(self.rng.randint(1, 3))]
+
+    def policies(self):
+        return {
+            "action": self.rng.choices(["ALLOW", "DENY", "LOG"], [4, 4, 1])[0],
+            "policies": {f"policy{number}": {"permissions": self.many(self.permission, 0), "principals": self.many(self.principal, 0)}
+                         for number in range(self.rng.choice([0, 1, 1, 1, 2, 3]))},
+        }
+
+    def guard(self, prefix):
+        rules = {"stat_prefix": f"{prefix}."}
+        if self.likely(0.9):
+            rules["rules"] = self.policies()
+        if self.likely(0.5):
+            rules["shadow_rules"] = self.policies()
+        if self.likely(0.2):
+            rules["shadow_rules_stat_prefix"] = "shadow_"
+        if self.likely(0.3):
+            rules["enforcement_type"] = self.rng.choice(["CONTINUOUS", "ONE_TIME_ON_FIRST_BYTE"])
+        if self.likely(0.1):
+            rules["delay_deny"] = "0.05s"
+        return rules
+
+    def guarded(self, name):
+        filters = self.rng.choices([filters for _, filters in LISTENER_FILTERS], [weight for weight, _ in LISTENER_FILTERS])[0]
+        guards = [self.guard(f"{name}.{number}") for number in range(self.rng.choice([1, 1, 1, 2]))]
+        return Listener(name, self.rng.choice(["v4", "v4", "v6", "both"]), filters, [Guarded("greeting", None, False, guards, self.likely(0.95))])
+
+    def doubtful(self, name):
+        """Rules that an oddity may keep from loading, and what the oddity is."""
+        made = self.guarded(name)
+        rules = made.chains[0].rules[0]
+        policy = {"permissions": [{"any": True}], "principals": [{"any": True}]}
+        rules["rules"] = {"action": "ALLOW", "policies": {"policy": policy}}
+        # Of a request there is nothing to know here.
+        header = {"header": {"name": "x", "present_match": True}}
+        permissions = {
+            "no rule": {}, "any: false": {"any": False}, "an empty and": {"and_rules": {"rules": []}}, "an empty or": {"or_rules": {}},
+            "an empty not": {"not_rule": {}}, "port 0": {"destination_port": 0}, "port 65535": {"destination_port": 65535},
+            "port 65536": {"destination_port": 65536}, "an empty range": {"destination_port_range": {"start": 5, "end": 5}},
+            "a range of nothing": {"destination_port_range": {}}, "a range backwards": {"destination_port_range": {"start": 6, "end": 5}},
+            "a range from below": {"destination_port_range": {"start": -1, "end": 5}}, "a range to above": {"destination_port_range": {"start": 1, "end": 65537}},
+            "a range to the end": {"destination_port_range": {"start": 65535, "end": 65536}}, "a prefix of 33 bits": {"destination_ip": network("10.0.0.0/33")},
+            "a prefix that is none": {"destination_ip": {"address_prefix": "a.test", "prefix_len": 8}},
+            "an empty string matcher": {"requested_server_name": {}}, "an empty prefix": {"requested_server_name": {"prefix": ""}},
+            "an empty exact name": {"requested_server_name": {"exact": ""}}, "a bad expression": {"requested_server_name": {"safe_regex": {"regex": "("}}},
+            "an empty expression": {"requested_server_name": {"safe_regex": {"regex": ""}}},
+            "a header without name": {"header": {"name": "", "present_match": True}}, "a header": header, "a header below not": {"not_rule": header},
+            "a header below and and or": {"and_rules": {"rules": [{"any": True}, {"or_rules": {"rules": [header]}}]}}, "a path without matcher": {"url_path": {}},
+            "metadata without path": {"metadata": {"filter": "a", "value": {"bool_match": True}}}, "two rules": {"any": True, "destination_port": 1},
+        }
+        # Metadata and filter state are left out: here a connection has neither, and the rules that ask for them are refused.
+        principals = {
+            "a header as principal": header, "a header below not and or as principal": {"not_id": {"or_ids": {"ids": [header]}}},
+            "no identifier": {}, "any: false as principal": {"any": False}, "an empty and of principals": {"and_ids": {"ids": []}},
+            "an empty or of principals": {"or_ids": {}}, "an empty not of a principal": {"not_id": {}}, "authenticated": {"authenticated": {}},
+            "authenticated by a bad expression": {"authenticated": {"principal_name": {"safe_regex": {"regex": "["}}}},
+            "a source that is none": {"source_ip": {"address_prefix": "1.2.3", "prefix_len": 8}},
+            "a source without prefix": {"remote_ip": {}}, "a direct source without length": {"direct_remote_ip": {"address_prefix": "10.0.0.0"}},
+        }
+        others = {
+            "no permissions": lambda: policy.update(permissions=[]), "no principals": lambda: policy.update(principals=[]),
+            "no policies": lambda: rules["rules"].update(policies={}), "no rules": lambda: rules.pop("rules"), "empty rules": lambda: rules.update(rules={}),
+            "no stat_prefix": lambda: rules.pop("stat_prefix"), "an action that is none": lambda: rules["rules"].update(action="REFUSE"),
+            "an action by number": lambda: rules["rules"].update(action=self.rng.choice([0, 1, 2, 3])),
+            "an enforcement by number": lambda: rules.update(enforcement_type=self.rng.choice([0, 1, 2])),
+            "a nameless policy": lambda: rules["rules"]["policies"].update({"": copy.deepcopy(policy)}),
+            "shadow rules with an oddity": lambda: rules.update(shadow_rules={"policies": {"a": {"permissions": [{"any": True}]}}}),
+            "a header in shadow rules": lambda: rules.update(shadow_rules={"policies": {"a": {**policy, "permissions": [header]}}}),
+            "a delay below nothing": lambda: rules.update(delay_deny=self.rng.choice(["-1s", "0s"])),
+            "a bad expression below not and or": lambda: policy.update(permissions=[{"not_rule": {"or_rules": {"rules": [permissions["a bad expression"]]}}}]),
+        }
+        oddity = self.rng.choice([*permissions, *principals, *others])
+        if oddity in others:
+            others[oddity]()
+        else:
+            field, value = ("permissions", permissions[oddity]) if oddity in permissions else ("principals", principals[oddity])
+            policy[field].insert(self.rng.randint(0, 1), value)
+        return made, oddity
+
+    def connection(self, listener):
+        while True:
+            made = super().connection(listener)
+            if made.first not in ("end", "nothing", "half"):
+                # At once: how often a filter that asks again is asked depends on the reads.
+                return dataclasses.replace(made, pieces=1)
+
+
+def ask(connection, port, ports):
+    got = perform(connection, port, ports, MARK)
+    if got.endswith(OPEN):
+        return f"left open after {len(got) - len(OPEN)} bytes"
+    return "through" if got.endswith(MARK.decode()) else got and f"answered {got[:100]!r}" or "closed"
+
+
+def counted(found, listeners):
+    """What the filters count, whatever the prefix of their shadow rules; a policy's own counters too."""
+    by_listener = {listener.name: {} for listener in listeners}
+    for name, value in found.items():
+        owner, _, rest = name.partition(".")
+        if owner in by_listener and ".rbac." in f".{rest}":
+            by_listener[owner][rest] = value
+    return by_listener
+
+
+def exchanged(text):
+    """A bootstrap that must show: DENY is ALLOW."""
+    return text.replace('"action": "DENY"', '"action": "ALLOW"')
+
+
+def run():
+    arguments, peers = begin(__doc__, 3000, exchanged)
+    report = Report(peers)
+    draw = Rules(random.Random(arguments.seed))
+    doubtful, oddities = zip(*(draw.doubtful(f"doubtful{number}") for number in range(max(1, arguments.cases // 25))))
+    _, refused = compare_verdicts(peers, report, doubtful, oddities)
+    print(f"{len(doubtful)} doubtful rules: {refused.total()} refused by Envoy for {len(refused)} reasons", flush=True)
+    listeners = [draw.guarded(f"rules{number}") for number in range(-(-arguments.cases // PER_LISTENER))]
+    connections = {listener.name: [draw.connection(listener) for _ in range(PER_LISTENER)] for listener in listeners}
+    tally = collections.Counter()
+    for at in range(0, len(listeners), PER_PROCESS):
+        compare_batch(peers, report, listeners[at : at + PER_PROCESS], connections, tally, ask, counted)
+    print(f"{tally.total()} decisions: {dict(tally)}", flush=True)
+    if tally.total() >= 1000 and min(tally["through"], tally["closed"]) < tally.total() // 5:
+        raise rig.Failed("these cases ask too little: many have to come through, and many to be closed")
+    finish(arguments, report)
+
+
+if __name__ == "__main__":
+    rig.main(run)
