@@ -40,8 +40,6 @@ pub const WORKERS_LOOKED_AT_MAX: usize = 8;
 /// Pipes of one worker with bytes in them, for bodies and relays that are spliced. Reason: the kernel counts their pages by
 /// user, 64 MiB unless configured. Beyond it bytes are copied (`ringway.io.splice_refused`).
 pub const PIPES_MAX: usize = 64;
-/// Pipes that a worker keeps open for the next.
-pub const PIPES_SPARE_MAX: usize = 64;
 /// Bytes that a pipe takes where the kernel permits it; at least a large chunk, or it is of no use.
 pub const PIPE_BYTES: usize = 256 * 1024;
 /// Task polls between two visits to the kernel: more wait for the next turn, so that no burst starves the sockets.

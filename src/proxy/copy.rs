@@ -178,8 +178,12 @@ impl BodyCopy {
                     if to.queued() >= FLUSH_BYTES {
                         to.flush();
                     }
-                    if takes_large && filters.is_none() && self.is_spliceable(from, to) {
+                    let starts = takes_large && filters.is_none() && self.is_spliceable(from, to);
+                    if starts {
                         self.splicer.start();
+                    }
+                    // What lay unread went first.
+                    if starts || self.splicer.is_active() {
                         match self.splice(runtime, from, to, high_watermark) {
                             Poll::Ready(Ok(false)) => {}
                             outcome => return outcome.map_ok(drop),
@@ -234,7 +238,12 @@ impl BodyCopy {
         };
         for _ in 0..PIECES_PER_POLL {
             let left = usize::try_from(self.decoder.left().unwrap_or(0)).unwrap_or(usize::MAX);
-            match self.splicer.poll(runtime, sockets, left.min(high_watermark)) {
+            let step = self.splicer.poll(runtime, sockets, left.min(high_watermark));
+            if self.paused != self.splicer.is_stalled() {
+                self.paused = !self.paused;
+                *(if self.paused { &mut self.pauses } else { &mut self.resumes }) += 1;
+            }
+            match step {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(Step::Moved(count))) => {
                     let moved = count as u64;

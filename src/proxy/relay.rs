@@ -91,7 +91,12 @@ impl Relay {
                 if pieces == PIECES_PER_POLL {
                     break;
                 }
-                match self.splicer.poll(runtime, sockets, high_watermark) {
+                let step = self.splicer.poll(runtime, sockets, high_watermark);
+                if self.paused != self.splicer.is_stalled() {
+                    self.paused = !self.paused;
+                    *(if self.paused { &mut self.pauses } else { &mut self.resumes }) += 1;
+                }
+                match step {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(Step::Moved(count))) => {
                         self.bytes += count as u64;

@@ -5,10 +5,11 @@
 
 use std::task::Poll;
 
+use crate::buffer::ChunkSize;
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Pipe, Runtime, Spliced, TcpStream};
 
-/// A body of which at least this much is to come is spliced, in bytes: less pays in no measurement.
+/// A body of which at least this much is to come is spliced, in bytes: a pipeful.
 pub(super) const BYTES_MIN: u64 = 256 * 1024;
 /// A piece below this, in bytes, is copied as cheaply.
 const SMALL_PIECE_BYTES: usize = 8 * 1024;
@@ -23,8 +24,9 @@ pub(super) struct Splicer {
     /// It was refused: not again on this way.
     refused: bool,
     small_pieces: u8,
-    /// Boxed: the usual request is not to carry its size.
-    pipe: Option<Box<Pipe>>,
+    /// The receiver has no room for what is in the pipe.
+    stalled: bool,
+    pipe: Option<Pipe>,
 }
 
 /// What one step brought.
@@ -59,6 +61,11 @@ impl Splicer {
         self.active
     }
 
+    /// Whether reading waits for the receiver.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
     /// Whether bytes go by chunks and may do otherwise.
     pub(super) fn may_start(&self) -> bool {
         !self.active && !self.refused
@@ -71,7 +78,7 @@ impl Splicer {
 
     /// What lies in the pipe is lost.
     pub(super) fn abandon(&mut self) {
-        (self.active, self.pipe) = (false, None);
+        (self.active, self.stalled, self.pipe) = (false, false, None);
     }
 
     /// Empties the pipe; then takes up to `max` bytes and begins to hand them on.
@@ -81,30 +88,38 @@ impl Splicer {
         (from, to): (&TcpStream, &TcpStream),
         max: usize,
     ) -> Poll<Result<Step, Broken>> {
-        if let Some(pipe) = &mut self.pipe {
-            match to.poll_splice_out(pipe) {
+        if let Some(pipe) = &self.pipe {
+            let emptied = to.poll_splice_out(pipe);
+            self.stalled = emptied.is_pending();
+            let emptied = match emptied {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => {
-                    self.abandon();
-                    return Poll::Ready(Err(Broken::Sink));
+                Poll::Ready(Ok(true)) => true,
+                Poll::Ready(Ok(false)) => {
+                    runtime.splice_refused();
+                    self.refused = true;
+                    read_back(runtime, pipe, to)
                 }
+                Poll::Ready(Err(_)) => false,
+            };
+            if !emptied {
+                self.abandon();
+                return Poll::Ready(Err(Broken::Sink));
             }
         }
         if max == 0 {
             self.stop(from);
             return Poll::Ready(Ok(Step::Enough));
         }
-        if !self.active || self.small_pieces >= SMALL_PIECES_MAX {
+        if self.refused || self.small_pieces >= SMALL_PIECES_MAX {
             self.stop(from);
             return Poll::Ready(Ok(Step::Chunks));
         }
-        let Some(pipe) = self.pipe.take().or_else(|| runtime.pipe().map(Box::new)) else {
+        let Some(pipe) = self.pipe.take().or_else(|| runtime.pipe()) else {
             self.refused = true;
             self.stop(from);
             return Poll::Ready(Ok(Step::Chunks));
         };
-        let pipe = self.pipe.insert(pipe);
+        let pipe = &*self.pipe.insert(pipe);
         let spliced = match from.poll_splice_in(pipe, max) {
             Poll::Ready(Ok(spliced)) => spliced,
             Poll::Ready(Err(_)) => {
@@ -145,4 +160,18 @@ impl Splicer {
         self.abandon();
         from.end_splice();
     }
+}
+
+/// Queues what is in a pipe as chunks. False: there was no memory for it, and it is lost.
+#[cold]
+fn read_back(runtime: &Runtime, pipe: &Pipe, to: &TcpStream) -> bool {
+    while pipe.bytes() > 0 {
+        let Some(mut chunk) = runtime.pool().alloc(ChunkSize::Large) else { return false };
+        if pipe.read_back(&mut chunk).is_err() || chunk.is_empty() {
+            return false;
+        }
+        to.send(chunk.freeze());
+    }
+    to.flush();
+    true
 }

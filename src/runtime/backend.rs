@@ -71,13 +71,13 @@ pub(super) trait Backend {
         &mut self,
         scope: &mut Scope<'_>,
         key: SocketKey,
-        pipe: &mut Pipe,
+        pipe: &Pipe,
         max: usize,
     ) -> Option<Spliced>;
 
     /// Moves a pipe's bytes to the connection; nothing else is queued or under way. With bytes left `send_task` is woken
     /// when there is room; a failure is noted in the socket.
-    fn splice_out(&mut self, scope: &mut Scope<'_>, key: SocketKey, pipe: &mut Pipe);
+    fn splice_out(&mut self, scope: &mut Scope<'_>, key: SocketKey, pipe: &Pipe);
 
     /// The next accepted connection, which nobody watches yet. Pending registers the current task.
     fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>>;

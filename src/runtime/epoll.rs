@@ -152,7 +152,7 @@ impl Backend for Epoll {
         &mut self,
         scope: &mut Scope<'_>,
         key: SocketKey,
-        pipe: &mut Pipe,
+        pipe: &Pipe,
         max: usize,
     ) -> Option<Spliced> {
         let socket = scope.sockets.live(key);
@@ -165,7 +165,7 @@ impl Backend for Epoll {
         None
     }
 
-    fn splice_out(&mut self, scope: &mut Scope<'_>, key: SocketKey, pipe: &mut Pipe) {
+    fn splice_out(&mut self, scope: &mut Scope<'_>, key: SocketKey, pipe: &Pipe) {
         let socket = scope.sockets.live(key);
         if socket.writable {
             socket.writable = socket.splice_out(pipe);

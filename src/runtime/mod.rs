@@ -407,6 +407,12 @@ impl Runtime {
         }
     }
 
+    /// Asks for pipes of another size.
+    #[cfg(test)]
+    pub(crate) fn ask_of_pipes_for_test(&self, bytes: usize) {
+        self.0.pipes.asked.set(Some(bytes));
+    }
+
     /// Lets the first connection's task panic at its `nth` operation or poll.
     #[cfg(test)]
     pub(crate) fn sabotage_for_test(&self, nth: u64) {

@@ -280,7 +280,7 @@ impl Socket {
     }
 
     /// Moves bytes that arrived into an empty pipe; `WouldBlock` when there are none. An end is noted and told.
-    pub(super) fn splice_in(&mut self, pipe: &mut Pipe, max: usize) -> io::Result<Spliced> {
+    pub(super) fn splice_in(&mut self, pipe: &Pipe, max: usize) -> io::Result<Spliced> {
         loop {
             match pipe.fill(self.raw_fd(), max) {
                 Ok(0) => self.end_recv(RecvEnd::Eof),
@@ -296,17 +296,19 @@ impl Socket {
         }
     }
 
-    /// Moves a pipe's bytes to the connection; false when it has no room for all of them. A failure is noted.
-    pub(super) fn splice_out(&mut self, pipe: &mut Pipe) -> bool {
-        while pipe.bytes() > 0 {
+    /// Moves a pipe's bytes to the connection; false when it has no room for all of them. A failure is noted; that the
+    /// kernel does not splice here is noted in the pipe.
+    pub(super) fn splice_out(&mut self, pipe: &Pipe) -> bool {
+        while pipe.bytes() > 0 && self.send_error.is_none() {
             match pipe.drain(self.raw_fd()).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)) {
                 Ok(0) => self.fail_send(libc::EIO),
                 Ok(_) | Err(libc::EINTR) => {}
                 Err(libc::EAGAIN) => return false,
+                Err(libc::EINVAL | libc::ENOSYS | libc::EPERM) => {
+                    pipe.set_stuck();
+                    break;
+                }
                 Err(errno) => self.fail_send(errno),
-            }
-            if self.send_error.is_some() {
-                break;
             }
         }
         true

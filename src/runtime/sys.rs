@@ -234,6 +234,12 @@ pub(crate) fn pipe_bytes(fd: RawFd) -> io::Result<usize> {
     check(unsafe { libc::fcntl(fd, libc::F_GETPIPE_SZ) }).map(|bytes| bytes as usize)
 }
 
+pub(crate) fn read(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
+    let (start, len) = (into.as_mut_ptr(), into.len());
+    // SAFETY: pointer and length describe `into`.
+    check_count(unsafe { libc::syscall(libc::SYS_read, fd, start, len) })
+}
+
 /// Moves bytes between a pipe and a socket, as many as can be now.
 pub(crate) fn splice(from: RawFd, to: RawFd, bytes: usize) -> io::Result<usize> {
     let how = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;

@@ -241,7 +241,7 @@ impl TcpStream {
     ///
     /// # Errors
     /// The connection broke; bytes that arrived before have been returned.
-    pub fn poll_splice_in(&self, pipe: &mut Pipe, max: usize) -> Poll<io::Result<Spliced>> {
+    pub fn poll_splice_in(&self, pipe: &Pipe, max: usize) -> Poll<io::Result<Spliced>> {
         debug_assert!(pipe.bytes() == 0 && max > 0, "what a full pipe answers tells nothing of the socket");
         self.runtime.with_backend(|backend, scope| {
             let current = scope.tasks.current();
@@ -268,12 +268,12 @@ impl TcpStream {
         })
     }
 
-    /// Moves a pipe's bytes to the peer, behind what is queued. Ready once the pipe is empty. Pending wakes the current task
-    /// later.
+    /// Moves a pipe's bytes to the peer, behind what is queued. Ready once the pipe is empty, or with false: the kernel does
+    /// not splice here, and what is left in the pipe has to be read back. Pending wakes the current task later.
     ///
     /// # Errors
     /// The connection broke; what is in the pipe was not sent.
-    pub fn poll_splice_out(&self, pipe: &mut Pipe) -> Poll<io::Result<()>> {
+    pub fn poll_splice_out(&self, pipe: &Pipe) -> Poll<io::Result<bool>> {
         self.runtime.with_backend(|backend, scope| {
             let current = scope.tasks.current();
             let socket = scope.sockets.live(self.key);
@@ -288,7 +288,7 @@ impl TcpStream {
             let socket = scope.sockets.live(self.key);
             let outcome = match socket.send_error {
                 Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-                None if pipe.bytes() == 0 => Ok(()),
+                None if pipe.bytes() == 0 || pipe.is_stuck() => Ok(pipe.bytes() == 0),
                 None => return Poll::Pending,
             };
             socket.send_task = TaskId::NONE;

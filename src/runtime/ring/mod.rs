@@ -415,7 +415,7 @@ impl Backend for Ring {
         &mut self,
         scope: &mut Scope<'_>,
         key: SocketKey,
-        pipe: &mut Pipe,
+        pipe: &Pipe,
         max: usize,
     ) -> Option<Spliced> {
         let socket = scope.sockets.live(key);
@@ -443,7 +443,7 @@ impl Backend for Ring {
         }
     }
 
-    fn splice_out(&mut self, scope: &mut Scope<'_>, key: SocketKey, pipe: &mut Pipe) {
+    fn splice_out(&mut self, scope: &mut Scope<'_>, key: SocketKey, pipe: &Pipe) {
         let socket = scope.sockets.live(key);
         if !socket.splice_out(pipe) {
             socket.sending = true;

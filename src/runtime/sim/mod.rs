@@ -307,7 +307,7 @@ impl Backend for Sim {
         &mut self,
         scope: &mut Scope<'_>,
         key: SocketKey,
-        pipe: &mut Pipe,
+        pipe: &Pipe,
         max: usize,
     ) -> Option<Spliced> {
         let socket = scope.sockets.live(key);
@@ -322,8 +322,7 @@ impl Backend for Sim {
         let mut bytes = vec![0; max.min(limits::PIPE_BYTES)];
         match world.recv(socket.sim_id(), &mut bytes) {
             Received::Bytes(count) => {
-                pipe.simulated().extend(&bytes[..count]);
-                pipe.recount();
+                pipe.simulated(|pipe| pipe.extend(&bytes[..count]));
                 return Some(Spliced::Bytes(count));
             }
             Received::End => socket.end_recv(RecvEnd::Eof),
@@ -333,7 +332,7 @@ impl Backend for Sim {
         Some(Spliced::End)
     }
 
-    fn splice_out(&mut self, scope: &mut Scope<'_>, key: SocketKey, pipe: &mut Pipe) {
+    fn splice_out(&mut self, scope: &mut Scope<'_>, key: SocketKey, pipe: &Pipe) {
         let socket = scope.sockets.live(key);
         let id = socket.sim_id();
         while pipe.bytes() > 0 {
@@ -341,13 +340,19 @@ impl Backend for Sim {
                 self.pending.push(Notice::Writable(key));
                 return;
             }
-            let bytes = pipe.simulated().make_contiguous();
-            match self.network.world().send(id, bytes) {
+            if self.network.world().chance(64) {
+                return pipe.set_stuck();
+            }
+            let sent = pipe.simulated(|bytes| {
+                let sent = self.network.world().send(id, bytes.make_contiguous());
+                bytes.drain(..*sent.as_ref().unwrap_or(&0));
+                sent
+            });
+            match sent {
                 Ok(0) => return,
-                Ok(count) => drop(pipe.simulated().drain(..count)),
+                Ok(_) => {}
                 Err(errno) => return socket.fail_send(errno),
             }
-            pipe.recount();
         }
     }
 
