@@ -38,7 +38,6 @@ pub(super) struct BodyCopy {
     /// Part of it was lost, so that where it ends is not known any more.
     broken: bool,
     bulk: bool,
-    splicer: Splicer,
     /// Body bytes received so far.
     pub(super) received_bytes: u64,
     /// Body bytes handed on so far: other than those received only where filters change the body.
@@ -92,6 +91,14 @@ pub(super) trait BodyFilters {
 /// The filters of a body that has some.
 pub(super) type Filters<'a> = Option<&'a mut dyn BodyFilters>;
 
+/// What stands in a body's way.
+pub(super) enum Way<'a> {
+    /// Filters look at it.
+    Filters(&'a mut dyn BodyFilters),
+    /// Nobody does.
+    Clear(&'a mut Splicer),
+}
+
 impl BodyCopy {
     /// A body received framed as `length`.
     pub(super) fn new(length: BodyLength, limits: HeadLimits, framing: Framing) -> Self {
@@ -110,7 +117,6 @@ impl BodyCopy {
             done,
             broken: false,
             bulk,
-            splicer: Splicer::default(),
             received_bytes: 0,
             bytes: 0,
             wire_bytes: 0,
@@ -145,7 +151,7 @@ impl BodyCopy {
         to: &Channel,
         high_watermark: usize,
         trailers: &mut Head,
-        mut filters: Filters<'_>,
+        way: Way<'_>,
     ) -> Poll<Result<(), CopyError>> {
         if self.done {
             return Poll::Ready(Ok(()));
@@ -153,9 +159,13 @@ impl BodyCopy {
         if self.broken {
             return Poll::Ready(Err(CopyError::SourceGone));
         }
+        let (mut filters, mut splicer): (Filters<'_>, _) = match way {
+            Way::Filters(filters) => (Some(filters), None),
+            Way::Clear(splicer) => (None, Some(splicer)),
+        };
         let takes_large = high_watermark >= limits::LARGE_READ_ROOM_MIN;
-        if self.splicer.is_active() {
-            match self.splice(runtime, from, to, high_watermark) {
+        if let Some(splicer) = splicer.as_deref_mut().filter(|splicer| splicer.is_active()) {
+            match self.splice(splicer, runtime, from, to, high_watermark) {
                 Poll::Ready(Ok(false)) => {}
                 outcome => return outcome.map_ok(drop),
             }
@@ -178,13 +188,13 @@ impl BodyCopy {
                     if to.queued() >= FLUSH_BYTES {
                         to.flush();
                     }
-                    let starts = takes_large && filters.is_none() && self.is_spliceable(from, to);
-                    if starts {
-                        self.splicer.start();
+                    let Some(splicer) = splicer.as_deref_mut().filter(|_| takes_large) else { continue };
+                    if splicer.may_start() && self.is_spliceable(from, to) {
+                        splicer.start();
                     }
                     // What lay unread went first.
-                    if starts || self.splicer.is_active() {
-                        match self.splice(runtime, from, to, high_watermark) {
+                    if splicer.is_active() {
+                        match self.splice(splicer, runtime, from, to, high_watermark) {
                             Poll::Ready(Ok(false)) => {}
                             outcome => return outcome.map_ok(drop),
                         }
@@ -219,8 +229,7 @@ impl BodyCopy {
 
     /// Whether what is to come is much and passes untouched.
     fn is_spliceable(&self, from: &Channel, to: &Channel) -> bool {
-        self.splicer.may_start()
-            && self.framing == Framing::Plain
+        self.framing == Framing::Plain
             && self.decoder.left().is_some_and(|left| left >= splice::BYTES_MIN)
             && splice::sockets(from, to).is_some()
     }
@@ -228,6 +237,7 @@ impl BodyCopy {
     /// Moves the body by pipe. Ready with false: it goes on by chunks.
     fn splice(
         &mut self,
+        splicer: &mut Splicer,
         runtime: &Runtime,
         from: &Channel,
         to: &Channel,
@@ -238,8 +248,8 @@ impl BodyCopy {
         };
         for _ in 0..PIECES_PER_POLL {
             let left = usize::try_from(self.decoder.left().unwrap_or(0)).unwrap_or(usize::MAX);
-            let step = self.splicer.poll(runtime, sockets, left.min(high_watermark));
-            if self.paused != self.splicer.is_stalled() {
+            let step = splicer.poll(runtime, sockets, left.min(high_watermark));
+            if self.paused != splicer.is_stalled() {
                 self.paused = !self.paused;
                 *(if self.paused { &mut self.pauses } else { &mut self.resumes }) += 1;
             }
@@ -276,7 +286,6 @@ impl BodyCopy {
     /// Takes what has arrived and drops it, up to a large chunk: a small body that nobody wants does not cost the
     /// connection. A broken one does: what follows it would be read as the next request.
     pub(super) fn discard(&mut self, from: &Channel, trailers: &mut Head) -> Result<(), CopyError> {
-        self.splicer.abandon();
         let outcome =
             if self.broken { Err(CopyError::SourceGone) } else { self.discard_some(from, trailers) };
         self.broken = outcome.is_err();
