@@ -71,7 +71,7 @@ pub(super) struct TcpConnection {
 }
 
 /// Most bytes that a relayed connection's task may take.
-const TASK_BYTES_MAX: usize = 960;
+const TASK_BYTES_MAX: usize = 888;
 
 impl TcpChain {
     /// The chain of a TCP proxy.
