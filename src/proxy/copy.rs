@@ -95,8 +95,10 @@ pub(super) type Filters<'a> = Option<&'a mut dyn BodyFilters>;
 pub(super) enum Way<'a> {
     /// Filters look at it.
     Filters(&'a mut dyn BodyFilters),
-    /// Nobody does.
+    /// Nobody does, and it may go by pipe.
     Clear(&'a mut Splicer),
+    /// Nobody does, and it goes by chunks.
+    Chunks,
 }
 
 impl BodyCopy {
@@ -162,6 +164,7 @@ impl BodyCopy {
         let (mut filters, mut splicer): (Filters<'_>, _) = match way {
             Way::Filters(filters) => (Some(filters), None),
             Way::Clear(splicer) => (None, Some(splicer)),
+            Way::Chunks => (None, None),
         };
         let takes_large = high_watermark >= limits::LARGE_READ_ROOM_MIN;
         if let Some(splicer) = splicer.as_deref_mut().filter(|splicer| splicer.is_active()) {

@@ -31,8 +31,6 @@ pub struct Stream {
     pub filters: StreamFilters,
     /// The request's body, where it goes by pipe. Here and not in what moves it: most requests are not to carry it.
     pub(super) request_splicer: Splicer,
-    /// The response's body, likewise.
-    pub(super) response_splicer: Splicer,
     /// Room for texts being put together.
     pub scratch: Vec<u8>,
 }
@@ -88,7 +86,6 @@ impl Stream {
         self.info.reset();
         self.filters.clear();
         self.request_splicer = Splicer::default();
-        self.response_splicer = Splicer::default();
         self.scratch.clear();
         self.scratch.shrink_to(16 * 1024);
     }
