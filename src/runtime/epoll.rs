@@ -9,6 +9,7 @@ use std::task::Poll;
 
 use super::backend::{Backend, Patience, Scope};
 use super::endpoint::Endpoint;
+use super::pipe::{Pipe, Spliced};
 use super::socket::{Connect, RecvEnd, Shutdown, Socket, SocketKey};
 use super::sys::{self, RawAddr};
 use super::task::TaskId;
@@ -147,6 +148,30 @@ impl Backend for Epoll {
         }
     }
 
+    fn splice_in(
+        &mut self,
+        scope: &mut Scope<'_>,
+        key: SocketKey,
+        pipe: &Pipe,
+        max: usize,
+    ) -> Option<Spliced> {
+        let socket = scope.sockets.live(key);
+        while socket.readable {
+            match socket.splice_in(pipe, max) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
+                outcome => return outcome.ok(),
+            }
+        }
+        None
+    }
+
+    fn splice_out(&mut self, scope: &mut Scope<'_>, key: SocketKey, pipe: &Pipe) {
+        let socket = scope.sockets.live(key);
+        if socket.writable {
+            socket.writable = socket.splice_out(pipe);
+        }
+    }
+
     fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>> {
         let listener = scope.sockets.live(key);
         if std::mem::take(&mut listener.muted) {
@@ -233,6 +258,8 @@ impl Backend for Epoll {
                 }
                 if !socket.to_send.is_empty() {
                     self.start_send(scope, key);
+                } else {
+                    scope.tasks.wake(std::mem::replace(&mut socket.send_task, TaskId::NONE));
                 }
             }
         }

@@ -5,9 +5,11 @@
 //! refers to it any more ([`Socket::ops`] is zero).
 
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
 use super::endpoint::Endpoint;
+use super::pipe::{Pipe, Spliced};
 use super::slab::Slab;
 use super::sys::RawAddr;
 use super::task::TaskId;
@@ -55,6 +57,8 @@ pub(super) enum RecvOp {
     Multishot,
     /// One receive into a buffer that the operation owns or picks.
     Single,
+    /// Splicing waits for readiness.
+    Poll,
     /// A cancel is on its way; what still arrives is kept.
     Cancelling,
 }
@@ -80,6 +84,8 @@ pub(super) struct Socket {
     pub(super) bulk: bool,
     /// A body has streamed since the last receive for a head: the next may stream, too.
     pub(super) streamed: bool,
+    /// Ring: bytes go to a pipe, and no receive is armed.
+    pub(super) splicing: bool,
     /// One small chunk is read at a time, and only when asked for: many such sockets wait for one receiver.
     pub(super) sparing: bool,
     /// Epoll: a listener that has no descriptors for whom it would accept is not reported.
@@ -93,7 +99,7 @@ pub(super) struct Socket {
 
     /// To be sent; while `sending`, the kernel reads the first chunks of it.
     pub(super) to_send: ChunkQueue,
-    /// Ring: a send is under way.
+    /// Ring: a send, or splicing's wait for room, is under way.
     pub(super) sending: bool,
     /// Ring: bytes of that send.
     pub(super) sending_bytes: usize,
@@ -216,6 +222,7 @@ impl Default for Socket {
             recv_op: RecvOp::Idle,
             bulk: false,
             streamed: false,
+            splicing: false,
             sparing: false,
             muted: false,
             drained: false,
@@ -270,6 +277,41 @@ impl Socket {
         };
         self.recv_end = Some(end);
         self.peer_closed = true;
+    }
+
+    /// Moves bytes that arrived into an empty pipe; `WouldBlock` when there are none. An end is noted and told.
+    pub(super) fn splice_in(&mut self, pipe: &Pipe, max: usize) -> io::Result<Spliced> {
+        loop {
+            match pipe.fill(self.raw_fd(), max) {
+                Ok(0) => self.end_recv(RecvEnd::Eof),
+                Ok(count) => return Ok(Spliced::Bytes(count)),
+                Err(error) => match error.raw_os_error().unwrap_or(libc::EIO) {
+                    libc::EAGAIN => return Err(error),
+                    libc::EINTR => continue,
+                    libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::ENOMEM => return Ok(Spliced::Refused),
+                    errno => self.end_recv(RecvEnd::Error(errno)),
+                },
+            }
+            return Ok(Spliced::End);
+        }
+    }
+
+    /// Moves a pipe's bytes to the connection; false when it has no room for all of them. A failure is noted; that the
+    /// kernel does not splice here is noted in the pipe.
+    pub(super) fn splice_out(&mut self, pipe: &Pipe) -> bool {
+        while pipe.bytes() > 0 && self.send_error.is_none() {
+            match pipe.drain(self.raw_fd()).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)) {
+                Ok(0) => self.fail_send(libc::EIO),
+                Ok(_) | Err(libc::EINTR) => {}
+                Err(libc::EAGAIN) => return false,
+                Err(libc::EINVAL | libc::ENOSYS | libc::EPERM) => {
+                    pipe.set_stuck();
+                    break;
+                }
+                Err(errno) => self.fail_send(errno),
+            }
+        }
+        true
     }
 
     /// Closes our direction, all being sent.
