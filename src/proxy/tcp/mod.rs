@@ -77,7 +77,7 @@ pub(super) struct TcpConnection {
 }
 
 /// Most bytes that a relayed connection's task may take.
-const TASK_BYTES_MAX: usize = 888;
+const TASK_BYTES_MAX: usize = 800;
 
 impl TcpChain {
     /// The chain of a TCP proxy.
