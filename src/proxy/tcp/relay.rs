@@ -224,6 +224,8 @@ fn direction(
     }
     let mut trailers = Head::default();
     match copy.poll(runtime, from, to, limit, &mut trailers, None) {
+        // Who has ended and then broken off is only missed in writing, and what is sent to him would be swallowed for ever.
+        Poll::Pending if matches!(to.poll_sent(usize::MAX), Poll::Ready(Err(_))) => Err(Side::Sink),
         Poll::Pending => Ok(false),
         Poll::Ready(Ok(())) => {
             to.shutdown_write();
