@@ -131,7 +131,7 @@ on_each_backend! {
             while peer.write(b"x").is_ok() {}
         });
         let proxy = Proxy::start(io, &relaying(port, &[], ""));
-        let mut client = proxy.connect();
+        let client = proxy.connect();
         proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 1);
         client.shutdown_write();
         client.reset_on_close();
