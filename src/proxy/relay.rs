@@ -81,6 +81,27 @@ impl Relay {
         to: &Channel,
         high_watermark: usize,
     ) -> Poll<Result<(), RelayError>> {
+        match self.advance(runtime, from, to, high_watermark) {
+            // Who has ended and then broken off is only missed in writing, and what is sent to him would be swallowed for ever.
+            Poll::Pending if matches!(to.poll_sent(usize::MAX), Poll::Ready(Err(_))) => {
+                Poll::Ready(Err(RelayError::SinkGone))
+            }
+            moved => moved,
+        }
+    }
+
+    /// Nothing more is moved: what is on its way past user space is queued for the receiver.
+    pub(super) fn release(&mut self, runtime: &Runtime, to: &Channel) {
+        self.splicer.release(runtime, splice::socket(to));
+    }
+
+    fn advance(
+        &mut self,
+        runtime: &Runtime,
+        from: &Channel,
+        to: &Channel,
+        high_watermark: usize,
+    ) -> Poll<Result<(), RelayError>> {
         if self.done {
             return Poll::Ready(Ok(()));
         }

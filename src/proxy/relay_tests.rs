@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
@@ -331,6 +332,57 @@ fn smaller_pipes_serve_and_too_small_ones_are_refused() {
             "{asked}: {stats:?}"
         );
         settle("refused", &runtime);
+    }
+}
+
+/// A relay that breaks off while a pipe holds bytes: they were counted, and go before the break.
+#[test]
+fn what_lies_in_a_pipe_is_handed_on_when_a_relay_is_over() {
+    let (_sender, mail) = mailbox::<()>().unwrap();
+    for backend in [IoBackend::Epoll, IoBackend::IoUring] {
+        let Some(runtime) = runtime_of(backend, &mail) else { break };
+        let Ends { listeners: [front, back], addresses: [front_at, back_at] } = loopback(&runtime);
+        let source = std::thread::spawn(move || {
+            let mut source = std::net::TcpStream::connect(front_at).unwrap();
+            let bytes: Vec<u8> = (0..16 * 1024 * 1024).map(|at| byte(1, at)).collect();
+            // As far as it is taken.
+            let _ = source.write_all(&bytes);
+        });
+        let (told, hears) = std::sync::mpsc::channel::<()>();
+        let sink = std::thread::spawn(move || {
+            let mut sink = std::net::TcpStream::connect(back_at).unwrap();
+            hears.recv().unwrap();
+            let mut received = Vec::new();
+            sink.read_to_end(&mut received).unwrap();
+            received
+        });
+        let (rt, counted) = (runtime.clone(), Rc::new(Cell::new(None)));
+        let count = Rc::clone(&counted);
+        runtime.spawn(async move {
+            let near = Channel::from(Transport::from(poll_fn(|_| front.poll_accept()).await.unwrap()));
+            let far = Channel::from(Transport::from(poll_fn(|_| back.poll_accept()).await.unwrap()));
+            let mut up = Relay::new();
+            poll_fn(|_| match up.poll(&rt, &near, &far, WATERMARK) {
+                Poll::Pending if rt.stats().pipes > 0 => Poll::Ready(()),
+                other => other.map(|outcome| panic!("{outcome:?} before a pipe held bytes")),
+            })
+            .await;
+            up.release(&rt, &far);
+            assert_eq!(rt.stats().pipes, 0);
+            told.send(()).unwrap();
+            far.flush();
+            poll_fn(|_| far.poll_sent(0)).await.unwrap();
+            far.shutdown_write();
+            count.set(Some(up.bytes));
+        });
+        while counted.get().is_none() {
+            runtime.turn().unwrap();
+        }
+        settle("released", &runtime);
+        let received = sink.join().unwrap();
+        source.join().unwrap();
+        assert_eq!(Some(received.len() as u64), counted.get(), "{backend:?}");
+        assert!(received.iter().enumerate().all(|(at, &got)| got == byte(1, at)), "{backend:?}");
     }
 }
 

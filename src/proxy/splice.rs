@@ -15,6 +15,8 @@ pub(super) const BYTES_MIN: u64 = 256 * 1024;
 const SMALL_PIECE_BYTES: usize = 8 * 1024;
 /// So many of them in sequence: a trickle, which goes by chunks.
 const SMALL_PIECES_MAX: u8 = 4;
+/// Without a pipe, so often bytes go by chunks before one is asked for again.
+const TURNS_WITHOUT: u8 = 16;
 
 /// See the file's head.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub(super) struct Splicer {
     active: bool,
     /// It was refused: not again on this way.
     refused: bool,
+    /// There was no pipe: not again for so many turns.
+    turns_without: u8,
     small_pieces: u8,
     /// The receiver has no room for what is in the pipe.
     stalled: bool,
@@ -51,8 +55,12 @@ pub(super) enum Broken {
 
 /// Both sockets, where the bytes of both are as they are on the wire.
 pub(super) fn sockets<'a>(from: &'a Channel, to: &'a Channel) -> Option<(&'a TcpStream, &'a TcpStream)> {
-    let socket = |channel: &'a Channel| channel.connection().and_then(Transport::plain);
     socket(from).zip(socket(to))
+}
+
+/// The socket, where its bytes are as they are on the wire.
+pub(super) fn socket(of: &Channel) -> Option<&TcpStream> {
+    of.connection().and_then(Transport::plain)
 }
 
 impl Splicer {
@@ -67,13 +75,23 @@ impl Splicer {
     }
 
     /// Whether bytes go by chunks and may do otherwise.
-    pub(super) fn may_start(&self) -> bool {
-        !self.active && !self.refused
+    pub(super) fn may_start(&mut self) -> bool {
+        let waits = self.turns_without > 0;
+        self.turns_without = self.turns_without.saturating_sub(1);
+        !self.active && !self.refused && !waits
     }
 
     /// From here on bytes go by pipe.
     pub(super) fn start(&mut self) {
         (self.active, self.small_pieces) = (true, 0);
+    }
+
+    /// Nothing more is taken: what lies in the pipe is queued for the receiver, as far as there is memory for it.
+    pub(super) fn release(&mut self, runtime: &Runtime, to: Option<&TcpStream>) {
+        if let (Some(pipe), Some(to)) = (&self.pipe, to) {
+            read_back(runtime, pipe, to);
+        }
+        self.abandon();
     }
 
     /// What lies in the pipe is lost.
@@ -115,7 +133,7 @@ impl Splicer {
             return Poll::Ready(Ok(Step::Chunks));
         }
         let Some(pipe) = self.pipe.take().or_else(|| runtime.pipe()) else {
-            self.refused = true;
+            self.turns_without = TURNS_WITHOUT;
             self.stop(from);
             return Poll::Ready(Ok(Step::Chunks));
         };
@@ -124,6 +142,7 @@ impl Splicer {
             Poll::Ready(Ok(spliced)) => spliced,
             Poll::Ready(Err(_)) => {
                 self.abandon();
+                to.flush();
                 return Poll::Ready(Err(Broken::Source));
             }
             Poll::Pending => {

@@ -68,6 +68,8 @@ pub(super) async fn tunnel(
         Poll::Ready(After::Close)
     })
     .await;
+    up.release(&context.runtime, upstream.channel());
+    down.release(&context.runtime, downstream);
     // When a limit has passed, what is queued goes as far as the endpoint takes it.
     if after == After::Close {
         upstream.channel().shutdown_write();

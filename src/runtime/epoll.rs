@@ -136,7 +136,11 @@ impl Backend for Epoll {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => socket.fail_send(error.raw_os_error().unwrap_or(libc::EIO)),
+                Err(error) => {
+                    socket.fail_send(error.raw_os_error().unwrap_or(libc::EIO));
+                    // Behind the peer's end nothing else tells that it has broken off.
+                    scope.tasks.wake(socket.recv_task);
+                }
             }
         }
         if socket.to_send.is_empty() && socket.shutdown == Shutdown::WhenSent {

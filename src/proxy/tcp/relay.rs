@@ -100,6 +100,8 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
         Poll::Pending
     })
     .await;
+    up.release(&context.runtime, upstream.channel());
+    down.release(&context.runtime, downstream);
     Ended { why, received: up.bytes, sent: down.bytes }
 }
 

@@ -173,7 +173,11 @@ impl Ring {
                 // Nothing was taken, and nobody who still wants the socket has asked for the cancel: try again.
                 libc::EAGAIN => socket.send_full = true,
                 libc::EINTR | libc::ECANCELED => {}
-                errno => socket.fail_send(errno),
+                errno => {
+                    socket.fail_send(errno);
+                    // Behind the peer's end nothing else tells that it has broken off.
+                    scope.tasks.wake(socket.recv_task);
+                }
             },
         }
         if !socket.to_send.is_empty() {

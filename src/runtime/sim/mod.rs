@@ -153,7 +153,10 @@ impl Sim {
         match outcome {
             Ok(0) => return,
             Ok(count) => socket.to_send.consume(count),
-            Err(errno) => socket.fail_send(errno),
+            Err(errno) => {
+                socket.fail_send(errno);
+                scope.tasks.wake(socket.recv_task);
+            }
         }
         if !socket.to_send.is_empty() {
             scope.stats.short_sends += 1;
