@@ -23,11 +23,11 @@ import crowd
 import rig
 
 IDLE_KB_MAX = 6 * 1024  # resident, one route and two workers
-CONNECTION_KB_MAX = 1.5  # resident, each of the first CONNECTIONS idle ones
+CONNECTION_KB_MAX = 1.2  # resident, each of the first CONNECTIONS idle ones
 CONNECTIONS = 2000
 # The same under TLS, by what the client and the proxy agree on. Of the first more than half is rustls' and AWS-LC's.
-TLS_CONNECTION_KB_MAX = {"http/1.1": 5.5, "h2": 31.0}
-RELAYED_KB_MAX = 1.6  # resident, each of the first CONNECTIONS idle ones of the TCP proxy: two sockets each
+TLS_CONNECTION_KB_MAX = {"http/1.1": 4.9, "h2": 31.0}
+RELAYED_KB_MAX = 1.55  # resident, each of the first CONNECTIONS idle ones of the TCP proxy: two sockets each
 PAIR_KB_MAX = 2.0  # resident, each of PAIRS virtual hosts with a route and a cluster of their own
 PAIRS = 5000
 CONTRACT_KB_MAX = 10_000  # resident, four workers and CONTRACT_CONNECTIONS idle ones
