@@ -228,7 +228,7 @@ mod tests {
             }
             let held: usize = queue.iter().map(Chunk::capacity).sum();
             assert_eq!((queue.bytes(), queue.capacity()), (model.len(), held));
-            assert_eq!(queue.is_empty(), queue.len() == 0);
+            assert_eq!((queue.is_empty(), queue.len()), (queue.bytes() == 0, queue.iter().count()));
             if round % 16 == 0 {
                 assert!(queue.iter().flat_map(|chunk| chunk.iter()).eq(&model));
             }
