@@ -13,6 +13,7 @@ use super::pipe::{Pipe, Spliced};
 use super::slab::Slab;
 use super::sys::RawAddr;
 use super::task::TaskId;
+use crate::base::heaps;
 use crate::buffer::ChunkQueue;
 
 /// Names a socket. 24 bits of generation travel in a completion's user data.
@@ -101,8 +102,8 @@ pub(super) struct Socket {
     pub(super) to_send: ChunkQueue,
     /// Ring: a send, or splicing's wait for room, is under way.
     pub(super) sending: bool,
-    /// Ring: bytes of that send.
-    pub(super) sending_bytes: usize,
+    /// Ring: bytes of that send, which are bounded.
+    pub(super) sending_bytes: u32,
     /// Ring: the last send found no room for all of it.
     pub(super) send_full: bool,
     /// Ring: on the list of sockets that have something to send.
@@ -114,13 +115,25 @@ pub(super) struct Socket {
     pub(super) shutdown: Shutdown,
     pub(super) connect: Connect,
 
-    /// Listeners: accepted by the ring and not yet taken.
-    pub(super) accepted: VecDeque<OwnedFd>,
-    /// Listeners: errno of a failed accept, not yet reported.
-    pub(super) accept_error: Option<i32>,
+    /// Listeners only: few sockets are.
+    accepting: Option<Box<Accepting>>,
     /// Where a connect that the kernel may still read goes.
     pub(super) address: Option<Box<RawAddr>>,
 }
+
+/// What a listener has beside.
+#[derive(Debug, Default)]
+pub(super) struct Accepting {
+    /// Accepted by the ring and not yet taken.
+    pub(super) accepted: VecDeque<OwnedFd>,
+    /// Errno of a failed accept, not yet reported.
+    pub(super) error: Option<i32>,
+}
+
+/// Most bytes of a socket's slot: an idle connection has one, a relayed one two, and a segment of 16 is to fill a size class
+/// of the allocator's.
+const SLOT_BYTES_MAX: usize = 192;
+const _: () = assert!(cfg!(test) || size_of::<Socket>() <= SLOT_BYTES_MAX);
 
 /// All sockets of a worker.
 #[derive(Debug, Default)]
@@ -238,8 +251,7 @@ impl Default for Socket {
             writable: false,
             shutdown: Shutdown::Open,
             connect: Connect::Done,
-            accepted: VecDeque::new(),
-            accept_error: None,
+            accepting: None,
             address: None,
         }
     }
@@ -250,8 +262,20 @@ impl Socket {
     fn queue_bytes(&self) -> usize {
         self.received.list_bytes()
             + self.to_send.list_bytes()
-            + self.accepted.capacity() * size_of::<OwnedFd>()
+            + self.accepting.as_deref().map_or(0, |accepting| {
+                size_of_val(accepting) + accepting.accepted.capacity() * size_of::<OwnedFd>()
+            })
             + self.address.as_deref().map_or(0, size_of_val)
+    }
+
+    /// What a listener has beside.
+    pub(super) fn accepting(&mut self) -> &mut Accepting {
+        self.accepting.get_or_insert_with(|| heaps::lasting(Box::default))
+    }
+
+    /// What a listener that goes has accepted and not handed out.
+    pub(super) fn take_accepted(&mut self) -> VecDeque<OwnedFd> {
+        self.accepting.take().map_or_else(VecDeque::new, |accepting| accepting.accepted)
     }
 
     pub(super) fn raw_fd(&self) -> RawFd {

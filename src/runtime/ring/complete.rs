@@ -162,9 +162,10 @@ impl Ring {
         }
         match usize::try_from(result) {
             Ok(sent) => {
-                debug_assert!(sent <= socket.sending_bytes);
-                scope.stats.short_sends += u64::from(sent < socket.sending_bytes);
-                let short = sent < socket.sending_bytes;
+                let all = socket.sending_bytes as usize;
+                debug_assert!(sent <= all);
+                let short = sent < all;
+                scope.stats.short_sends += u64::from(short);
                 socket.to_send.consume(sent);
                 // The rest of a backlog waits for room, of which it is told by nothing else.
                 socket.send_full = short || !socket.to_send.is_empty();
@@ -276,14 +277,14 @@ impl Ring {
         match fd {
             Some(fd) => {
                 scope.stats.accepted += 1;
-                listener.accepted.push_back(fd);
+                listener.accepting().accepted.push_back(fd);
             }
             None if matches!(-result, libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
-            None => listener.accept_error = Some(-result),
+            None => listener.accepting().error = Some(-result),
         }
         // Also without a connection: the owner's next poll arms again.
         scope.tasks.wake(listener.recv_task);
-        if listener.recv_op == RecvOp::Multishot && listener.accepted.len() >= ACCEPTED_MAX {
+        if listener.recv_op == RecvOp::Multishot && listener.accepting().accepted.len() >= ACCEPTED_MAX {
             self.cancel_recv(scope, key);
         }
     }

@@ -213,7 +213,7 @@ impl Ring {
         let awaited = socket.send_task != TaskId::NONE || socket.shutdown == Shutdown::WhenSent;
         self.unawaited += u32::from(mode == SendMode::Try && !awaited);
         socket.sending = true;
-        socket.sending_bytes = bytes;
+        socket.sending_bytes = bytes as u32;
         socket.ops += 1;
         self.in_flight += 1;
     }
@@ -456,10 +456,10 @@ impl Backend for Ring {
 
     fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>> {
         let listener = scope.sockets.live(key);
-        if let Some(fd) = listener.accepted.pop_front() {
+        if let Some(fd) = listener.accepting().accepted.pop_front() {
             return Poll::Ready(Ok(fd.into()));
         }
-        if let Some(errno) = listener.accept_error.take() {
+        if let Some(errno) = listener.accepting().error.take() {
             return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
         }
         listener.recv_task = scope.tasks.current();
@@ -469,7 +469,7 @@ impl Backend for Ring {
             self.in_flight += 1;
             self.queue.push(op::accept(key, listener.raw_fd()));
         }
-        heaps::settle_queue(&mut listener.accepted, 0, ACCEPTED_ROOM);
+        heaps::settle_queue(&mut listener.accepting().accepted, 0, ACCEPTED_ROOM);
         Poll::Pending
     }
 
@@ -480,7 +480,7 @@ impl Backend for Ring {
         _queued: bool,
     ) -> Poll<io::Result<Option<Endpoint>>> {
         let listener = scope.sockets.live(key);
-        if let Some(fd) = listener.accepted.pop_front() {
+        if let Some(fd) = listener.accepting().accepted.pop_front() {
             return Poll::Ready(Ok(Some(fd.into())));
         }
         if listener.recv_op != RecvOp::Idle {
@@ -510,7 +510,7 @@ impl Backend for Ring {
             socket.to_send.clear();
         }
         let fd = socket.raw_fd();
-        let accepted = std::mem::take(&mut socket.accepted);
+        let accepted = socket.take_accepted();
         if socket.ops == 0 {
             self.release(scope, key);
         } else {

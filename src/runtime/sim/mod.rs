@@ -139,7 +139,7 @@ impl Sim {
         // A failure is told at once: who was told first, sender or reader, must be known in that order.
         if matches!(outcome, Ok(1..)) && world.chance(2) {
             // The kernel has it until the completion.
-            (socket.sending, socket.sending_bytes) = (true, first.len());
+            (socket.sending, socket.sending_bytes) = (true, first.len() as u32);
             socket.ops += 1;
             world.tell_later(self.actor, Notice::Sent(key, outcome));
             return;
