@@ -235,7 +235,7 @@ async fn connect(
         }
         Err(error) => {
             let reason = &mut stream.info.upstream_transport_failure_reason;
-            error.write_reason(reason);
+            error.write_reason(Some(host), reason);
             Err(ProxyError::Connect(error))
         }
     }

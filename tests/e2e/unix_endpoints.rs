@@ -7,7 +7,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 
-use crate::harness::{Client, Config, Proxy, TempFolder, on_each_backend};
+use crate::harness::{Client, Config, Proxy, TempFolder, on_each_backend, until};
 use crate::upstream_failures::log_to;
 
 /// Everything goes to the socket of this name.
@@ -60,9 +60,10 @@ fn serves(io: crate::harness::Io, name: &str, listener: UnixListener) {
     for target in ["/one", "/two"] {
         assert_eq!(client.get(target).text(), target);
     }
-    let clusters = proxy.admin("GET", "/clusters").text();
-    assert!(clusters.contains(&format!("upstream::{name}::cx_total::1\n")), "{clusters}");
-    assert!(clusters.contains(&format!("upstream::{name}::rq_success::2\n")), "{clusters}");
+    // A request is counted once its response has gone.
+    for line in [format!("upstream::{name}::cx_total::1\n"), format!("upstream::{name}::rq_success::2\n")] {
+        until(&line, || proxy.admin("GET", "/clusters").text().contains(&line));
+    }
     assert_eq!(proxy.stat("cluster.upstream.upstream_cx_total"), 1, "the connection is kept");
     drop(client);
     proxy.end();

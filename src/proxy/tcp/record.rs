@@ -77,7 +77,7 @@ pub(super) fn failed(connection: &TcpConnection, failure: &Failure) {
             set_host(info, host);
         }
         if let Some(error) = failure.error {
-            error.write_reason(&mut info.upstream_transport_failure_reason);
+            error.write_reason(failure.host.as_deref(), &mut info.upstream_transport_failure_reason);
         }
     });
 }
