@@ -158,7 +158,7 @@ async fn acquire(
     let wanted = Wanted { destination: connection.restored_destination(), request: Some(&stream.request) };
     let host =
         cluster.pick_for(wanted, &mut context.rng.borrow_mut()).ok_or(ProxyError::NoHealthyUpstream)?;
-    stream.info.upstream_host = StreamAddress::Ip(host.address());
+    stream.info.upstream_host = host.stream_address();
     let host =
         if forward.gives_name { cluster.for_name(host, &stream.info.upstream_server_name) } else { host };
     let host = cluster.for_client(host, &connection.proxied(), &mut stream.scratch);
@@ -187,7 +187,7 @@ async fn acquire(
     let info = &mut stream.info;
     info.upstream_connection_id = upstream.id();
     info.upstream_tls = upstream.tls().cloned();
-    info.upstream_remote_address = StreamAddress::Ip(host.address());
+    info.upstream_remote_address = host.stream_address();
     info.upstream_local_address = upstream.local_address().map_or(StreamAddress::None, StreamAddress::Ip);
     info.upstream_protocol = Some(if upstream.lease().is_some() { Version::Http2 } else { Version::Http11 });
     info.upstream_timing.pool_ready_ns = Some(context.runtime.now().0.saturating_sub(info.start_ns));
@@ -235,7 +235,7 @@ async fn connect(
         }
         Err(error) => {
             let reason = &mut stream.info.upstream_transport_failure_reason;
-            error.write_reason(reason);
+            error.write_reason(Some(host), reason);
             Err(ProxyError::Connect(error))
         }
     }

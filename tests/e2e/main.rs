@@ -38,4 +38,5 @@ mod tls;
 mod tls_names;
 mod tls_over_time;
 mod tunnels;
+mod unix_endpoints;
 mod upstream_failures;

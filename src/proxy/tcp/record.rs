@@ -77,7 +77,7 @@ pub(super) fn failed(connection: &TcpConnection, failure: &Failure) {
             set_host(info, host);
         }
         if let Some(error) = failure.error {
-            error.write_reason(&mut info.upstream_transport_failure_reason);
+            error.write_reason(failure.host.as_deref(), &mut info.upstream_transport_failure_reason);
         }
     });
 }
@@ -86,7 +86,7 @@ fn set_upstream(info: &mut StreamInfo, upstream: &UpstreamConnection) {
     set_cluster(info, upstream.cluster());
     set_host(info, upstream.host());
     info.upstream_local_address = upstream.local_address().map_or(StreamAddress::None, StreamAddress::Ip);
-    info.upstream_remote_address = upstream.host().address().into();
+    info.upstream_remote_address = upstream.host().stream_address();
     info.upstream_connection_id = upstream.id();
     info.upstream_tls = upstream.tls().cloned();
 }
@@ -96,7 +96,7 @@ fn set_cluster(info: &mut StreamInfo, cluster: &Cluster) {
 }
 
 fn set_host(info: &mut StreamInfo, host: &Host) {
-    info.upstream_host = host.address().into();
+    info.upstream_host = host.stream_address();
     host.with_hostname(|name| set_text(&mut info.upstream_host_name, name));
 }
 

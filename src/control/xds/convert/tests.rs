@@ -425,6 +425,21 @@ const VERDICTS: &[(&str, &str, bool)] = &[
     ("ADDRESS", "{socket_address: {address: '::', port_value: 1, ipv4_compat: true}}", true),
     ("ADDRESS", "{pipe: {path: '@x', mode: 511}}", false),
     (
+        "MORE",
+        "- {name: u, load_assignment: {cluster_name: u, endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: /a}}}}]}]}}",
+        true,
+    ),
+    (
+        "MORE",
+        "- {name: u, load_assignment: {cluster_name: u, endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: '@'}}}}]}]}}",
+        true,
+    ),
+    (
+        "MORE",
+        "- {name: u, load_assignment: {cluster_name: u, endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: ''}}}}]}]}}",
+        false,
+    ),
+    (
         "LISTENER",
         r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, max_client_hello_size: 16384}}]"#,
         true,
