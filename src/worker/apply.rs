@@ -169,7 +169,7 @@ impl Worker {
     fn listener(&self, resource: &ListenerResource) -> Rc<Listener> {
         let slot = Slot::Worker(self.index);
         let chains = resource.chains.iter().map(|chain| filter_chain(chain, slot)).collect();
-        let chains = FilterChains::new(Arc::clone(&resource.table), chains, resource.default_chain());
+        let chains = FilterChains::new(Arc::clone(&resource.choice), chains, resource.default_chain());
         let share = resource
             .balance
             .as_ref()
