@@ -75,7 +75,7 @@ pub struct Listener {
     pub traffic_direction: TrafficDirection,
     /// What drains this listener. Source: `drain_type`.
     pub drain_type: DrainType,
-    /// Logs written once per connection closed by the listener itself. Source: `access_log`.
+    /// Logs written of every connection when it is over, those included that are not served. Source: `access_log`.
     pub access_log: Vec<AccessLog>,
     /// Metadata, for formatters. Source: `metadata`.
     pub metadata: Metadata,

@@ -30,6 +30,8 @@ pub struct FilterChains {
 /// One of them.
 #[derive(Debug)]
 pub struct FilterChain {
+    /// Its name, for records.
+    pub(super) name: Rc<str>,
     /// TLS of its connections, for handshakes from now on; `None`: plain text.
     tls: RefCell<Option<Arc<ServerTls>>>,
     gates: Box<[Gate]>,
@@ -115,12 +117,13 @@ impl FilterChains {
 impl FilterChain {
     /// A chain of these filters.
     pub fn new(
+        name: &str,
         tls: Option<Arc<ServerTls>>,
         gates: Vec<Gate>,
         access: Option<Rc<Access>>,
         terminal: Terminal,
     ) -> Self {
-        Self { tls: RefCell::new(tls), gates: gates.into(), access, terminal }
+        Self { name: name.into(), tls: RefCell::new(tls), gates: gates.into(), access, terminal }
     }
 
     /// TLS of a connection that begins now; `None`: plain text.

@@ -221,6 +221,7 @@ fn filter_chain(resource: &FilterChainResource, slot: Slot) -> FilterChain {
     let access = resource.access.iter();
     let access = access.map(|one| AccessFilter::new(Arc::clone(&one.filter), one.stats.cells(slot)));
     FilterChain::new(
+        &resource.name,
         resource.tls.clone(),
         resource.gates.iter().map(gate).collect(),
         Access::new(access.collect()),

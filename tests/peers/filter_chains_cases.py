@@ -52,6 +52,9 @@ ADDRESSES = {
     "v6": ({"address": "::1"}, [], ["::1"]),
     "both": ({"address": "::", "ipv4_compat": True}, DEVICE, [*LOOPBACK, "::1"]),
 }
+# What a listener records of every connection; the name of the file comes later.
+RECORD = "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %FILTER_CHAIN_NAME% %PROTOCOL% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT% " \
+         "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT% %CONNECTION_TERMINATION_DETAILS%"
 SHORT = "0.1s"  # listener_filters_timeout where a client keeps silent
 
 
@@ -93,6 +96,9 @@ class Listener:
             "name": self.name, "stat_prefix": self.name, "address": {"socket_address": {**address, "port_value": "@own@"}}, "socket_options": options,
             "listener_filters": [INSPECTORS[each] for each in self.filters], "filter_chains": [chain.written() for chain in self.chains],
         }
+        log = {"@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog", "path": "@log@",
+               "log_format": {"text_format_source": {"inline_string": f"{self.name}: {RECORD}\n"}}}
+        message["access_log"] = [{"name": "file", "typed_config": log}]
         if self.default:
             message["default_filter_chain"] = self.default.written()
         if self.continues is not None:
@@ -109,11 +115,11 @@ class Listener:
         return "\n".join(f"    {line}" for line in lines)
 
 
-def bootstrap(admin, listeners, ports):
-    """The text of a bootstrap with these listeners; `ports`: what the names of ports stand for, by listener."""
+def bootstrap(admin, listeners, ports, log="/dev/null"):
+    """The text of a bootstrap with these listeners; `ports`: what the names of ports stand for, by listener; `log`: what they write."""
     messages = []
     for listener in listeners:
-        text = json.dumps(listener.written()).replace("@own@", "own")
+        text = json.dumps(listener.written()).replace("@own@", "own").replace("@log@", str(log))
         for name, port in ports[listener.name].items():
             text = text.replace(f'"{name}"', str(port)).replace(f"${name}", str(port))
         messages.append(text)
@@ -222,7 +228,7 @@ class Generator:
         inputs = network_inputs(ELSEWHERE, ports, source_ports, [*SNI, *SNI, ""])
         inputs += [Input({"@type": f"{NETWORK}.SourceTypeInput"}, ["local", ""]), Input({"@type": f"{NETWORK}.TransportProtocolInput"}, TRANSPORT),
                    Input({"@type": f"{NETWORK}.ApplicationProtocolInput"}, ["'h2'", "'http/1.1'", "'h2','http/1.1'", "'http/1.0'", "'foo'", "'h2c'"])]
-        return Matchers(self.rng, inputs, pool["ranges"], action, keeps=True).matcher()
+        return Matchers(self.rng, inputs, pool["ranges"], action).matcher()
 
     def doubtful(self, name):
         """One that an oddity may keep from loading, and what the oddity is."""

@@ -98,7 +98,7 @@ class Rules(Generator):
         inputs = network_inputs(ELSEWHERE, ["$own", "443", "8443"], ["$s1", "$s2", "1000"], [*SNI, ""])
         # Without TLS nothing that asks for a certificate can be decided: few do.
         inputs = inputs * 6 + ssl_inputs(["spiffe://a/b"], ["a.test"], ["CN=a"])
-        return Matchers(self.rng, inputs, RANGES, action, keeps=False).matcher()
+        return Matchers(self.rng, inputs, RANGES, action).matcher()
 
     def guard(self, prefix):
         rules = {"stat_prefix": f"{prefix}."}

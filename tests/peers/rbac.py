@@ -182,7 +182,7 @@ class Generator:
         inputs += [header_input(name, list(VALUES)) for name in HEADERS] + [header_input(":path", ["/p/1/a", "/p/"]), header_input(":method", list(METHODS))]
         inputs = inputs * 3 + ssl_inputs([URI, f"{URI},https://example.org/x"], ["cart.example.org", "a.example.org,b.example.org"], ["CN=cart,O=Shop", "CN=dns only"])
         ranges = ["127.0.0.0/8", "127.0.0.1/32", "127.0.0.9/32", "127.1.0.0/16", "10.0.0.0/8", "10.9.0.0/16", "192.168.0.0/16", "2001:db8::/32", "0.0.0.0/0", "::/0"]
-        return Matchers(self.random, inputs, ranges, action, keeps=False).matcher()
+        return Matchers(self.random, inputs, ranges, action).matcher()
 
     def options(self, number, second=False):
         options = {}

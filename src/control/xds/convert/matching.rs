@@ -57,8 +57,7 @@ impl<A> Converter<'_, A> {
             Some(MatcherType::MatcherTree(tree)) => self.tree(&at.field("matcher_tree"), tree, depth),
         };
         let on_no_match = match on_no_match {
-            // One that says nothing is none, as in Envoy.
-            None | Some(pb::matching::MatcherOnMatch { on_match: None, .. }) => None,
+            None => None,
             Some(message) => Some(self.on_match(&at.field("on_no_match"), Some(message), depth)?),
         };
         Some(Matcher { matches: matches?, on_no_match })
@@ -379,40 +378,77 @@ fn typed_config(at: &At<'_>, extension: pb::matching::TypedExtensionConfig) -> O
 }
 
 fn input(at: &At<'_>, any: &pb::google::Any) -> Option<Input> {
-    macro_rules! inputs {
-        ($($message:ident => $input:ident),* $(,)?) => {
-            match type_name(any) {
-                $(pb::matching::$message::NAME => {
-                    let message = at.unpack(any)?;
-                    classify!(at, message => pb::matching::$message {});
-                    Some(Input::$input)
-                })*
-                pb::types::HttpRequestHeaderMatchInput::NAME => {
-                    let message = at.unpack(any)?;
-                    classify!(at, message => pb::types::HttpRequestHeaderMatchInput { implemented: header_name; });
-                    Some(Input::RequestHeader(header_name.into()))
-                }
-                _ => {
-                    at.extension(Class::Refused, any, "");
-                    None
-                }
-            }
-        };
-    }
-    inputs! {
-        DestinationIPInput => DestinationIp,
-        DestinationPortInput => DestinationPort,
-        SourceIPInput => SourceIp,
-        SourcePortInput => SourcePort,
-        DirectSourceIPInput => DirectSourceIp,
-        SourceTypeInput => SourceType,
-        ServerNameInput => ServerName,
-        TransportProtocolInput => TransportProtocol,
-        ApplicationProtocolInput => ApplicationProtocol,
-        UriSanInput => UriSan,
-        DnsSanInput => DnsSan,
-        SubjectInput => Subject,
-    }
+    Some(match type_name(any) {
+        pb::matching::DestinationIPInput::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::matching::DestinationIPInput {});
+            Input::DestinationIp
+        }
+        pb::matching::DestinationPortInput::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::matching::DestinationPortInput {});
+            Input::DestinationPort
+        }
+        pb::matching::SourceIPInput::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::matching::SourceIPInput {});
+            Input::SourceIp
+        }
+        pb::matching::SourcePortInput::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::matching::SourcePortInput {});
+            Input::SourcePort
+        }
+        pb::matching::DirectSourceIPInput::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::matching::DirectSourceIPInput {});
+            Input::DirectSourceIp
+        }
+        pb::matching::SourceTypeInput::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::matching::SourceTypeInput {});
+            Input::SourceType
+        }
+        pb::matching::ServerNameInput::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::matching::ServerNameInput {});
+            Input::ServerName
+        }
+        pb::matching::TransportProtocolInput::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::matching::TransportProtocolInput {});
+            Input::TransportProtocol
+        }
+        pb::matching::ApplicationProtocolInput::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::matching::ApplicationProtocolInput {});
+            Input::ApplicationProtocol
+        }
+        pb::matching::UriSanInput::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::matching::UriSanInput {});
+            Input::UriSan
+        }
+        pb::matching::DnsSanInput::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::matching::DnsSanInput {});
+            Input::DnsSan
+        }
+        pb::matching::SubjectInput::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::matching::SubjectInput {});
+            Input::Subject
+        }
+        pb::types::HttpRequestHeaderMatchInput::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::types::HttpRequestHeaderMatchInput { implemented: header_name; });
+            Input::RequestHeader(header_name.into())
+        }
+        _ => {
+            at.extension(Class::Refused, any, "");
+            return None;
+        }
+    })
 }
 
 fn is_domain(domain: &str) -> bool {

@@ -199,7 +199,7 @@ fn not_yet_field_is_refused_in_a_file_with_its_place_and_accepted_on_request() {
     let set = [("CLUSTER", "outlier_detection: {}")];
     assert_eq!(
         errors(&set),
-        "test.yaml:28:5 static_resources.clusters[0].outlier_detection: Envoy field that this version does not \
+        "test.yaml:29:5 static_resources.clusters[0].outlier_detection: Envoy field that this version does not \
          implement; --allow-unimplemented runs without it"
     );
     let (_, report) = load_with(Unimplemented::Accept, &set).unwrap();
@@ -291,7 +291,7 @@ fn field_without_effect_is_noted_and_an_explicit_false_is_not() {
     assert_eq!(
         found,
         [
-            "test.yaml:28:5 static_resources.clusters[0].track_timeout_budgets: no effect (deprecated for statistics)"
+            "test.yaml:29:5 static_resources.clusters[0].track_timeout_budgets: no effect (deprecated for statistics)"
         ]
     );
 }
@@ -738,7 +738,7 @@ fn disabled_filter_that_is_not_here_is_accepted_unless_a_route_enables_it() {
 
 const NETWORK_INPUT: &str = "envoy.extensions.matching.common_inputs.network.v3";
 /// A map to the name of a chain.
-const CHAIN_MAP: &str = r#"exact_match_map: {map: {a: {action: {name: n, typed_config: {"@type": type.googleapis.com/google.protobuf.StringValue, value: front}}}}}"#;
+const CHAIN_MAP: &str = r#"exact_match_map: {map: {a: {action: {name: x, typed_config: {"@type": type.googleapis.com/google.protobuf.StringValue, value: front}}}}}"#;
 
 /// An extension without options.
 fn extension(package: &str, message: &str) -> String {
@@ -768,7 +768,7 @@ fn matchers_that_cannot_be_evaluated_are_refused_at_their_place() {
         format!("matcher_tree: {{input: {input}, custom_match: {{name: c, typed_config: {config}}}}}")
     };
     let names = |domains: &str| {
-        let action = r#"action: {name: n, typed_config: {"@type": type.googleapis.com/google.protobuf.StringValue, value: front}}"#;
+        let action = r#"action: {name: x, typed_config: {"@type": type.googleapis.com/google.protobuf.StringValue, value: front}}"#;
         custom(&format!(
             r#"{{"@type": type.googleapis.com/xds.type.matcher.v3.ServerNameMatcher, domain_matchers: [{{domains: {domains}, on_match: {{{action}}}}}]}}"#
         ))
@@ -784,7 +784,7 @@ fn matchers_that_cannot_be_evaluated_are_refused_at_their_place() {
         (names(r#"["*."]"#), "domain_matchers[0].domains[0]"),
         (names("[a.test, a.test]"), "domains[1]: duplicate domain"),
         (
-            r#"on_no_match: {action: {name: n, typed_config: {"@type": type.googleapis.com/google.protobuf.Empty}}}"#.to_owned(),
+            r#"on_no_match: {action: {name: x, typed_config: {"@type": type.googleapis.com/google.protobuf.Empty}}}"#.to_owned(),
             "filter_chain_matcher.on_no_match.action.typed_config",
         ),
     ] {
