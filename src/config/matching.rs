@@ -117,25 +117,3 @@ pub enum Input {
     /// A header of the request, several lines with commas between. Source: `HttpRequestHeaderMatchInput`.
     RequestHeader(Box<str>),
 }
-
-impl<A> Matcher<A> {
-    /// Calls `see` with each action.
-    pub fn each_action<'a>(&'a self, see: &mut dyn FnMut(&'a A)) {
-        let mut follow = |on_match: &'a OnMatch<A>| match &on_match.then {
-            Then::Matcher(matcher) => matcher.each_action(see),
-            Then::Action(action) => see(action),
-        };
-        match &self.matches {
-            Matches::Nothing => {}
-            Matches::List(list) => list.iter().for_each(|(_, on_match)| follow(on_match)),
-            Matches::Tree(_, Tree::Exact(map) | Tree::Prefix(map)) => {
-                map.iter().for_each(|(_, on_match)| follow(on_match));
-            }
-            Matches::Tree(_, Tree::Ip(ranges)) => ranges.iter().for_each(|ranges| follow(&ranges.on_match)),
-            Matches::Tree(_, Tree::ServerName(names)) => {
-                names.iter().for_each(|domains| follow(&domains.on_match));
-            }
-        }
-        self.on_no_match.iter().for_each(follow);
-    }
-}

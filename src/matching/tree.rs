@@ -60,6 +60,9 @@ enum Predicate {
     Not(Box<Self>),
 }
 
+/// Keys of a map and what follows each.
+type Entries<A> = Vec<(Box<[u8]>, OnMatch<A>)>;
+
 /// What compiling needs: numbers of regular expressions, and what becomes of an action.
 struct Compiler<'a, C, A> {
     slots: &'a mut RegexSlots,
@@ -259,11 +262,7 @@ impl<C, A> Compiler<'_, C, A> {
         })
     }
 
-    fn map(
-        &mut self,
-        map: &[(Box<str>, config::OnMatch<C>)],
-        path: &str,
-    ) -> Result<Vec<(Box<[u8]>, OnMatch<A>)>, ConfigError> {
+    fn map(&mut self, map: &[(Box<str>, config::OnMatch<C>)], path: &str) -> Result<Entries<A>, ConfigError> {
         let compile = |(key, on_match): &(Box<str>, config::OnMatch<C>)| {
             let on_match = self.on_match(on_match, &format!("{path}.map[{key:?}]"))?;
             Ok((Box::from(key.as_bytes()), on_match))

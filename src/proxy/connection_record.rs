@@ -34,8 +34,8 @@ struct Recorded {
     protocol: Cell<Option<Version>>,
     tls: RefCell<Option<Rc<TlsFacts>>>,
     flag: Option<ResponseFlag>,
-    /// Why no chain takes it.
-    response_code_details: &'static str,
+    /// Who answered, or why no chain takes it.
+    response_code_details: Cell<&'static str>,
     termination_details: RefCell<String>,
 }
 
@@ -56,7 +56,7 @@ impl ConnectionRecord {
             protocol: Cell::new(None),
             tls: RefCell::default(),
             flag: None,
-            response_code_details: "",
+            response_code_details: Cell::new(""),
             termination_details: RefCell::default(),
         })))
     }
@@ -65,7 +65,7 @@ impl ConnectionRecord {
     pub(super) fn without_chain(mut self) {
         if let Some(recorded) = &mut self.0 {
             recorded.flag = Some(ResponseFlag::NoRouteFound);
-            recorded.response_code_details = response_code_details::FILTER_CHAIN_NOT_FOUND;
+            recorded.response_code_details.set(response_code_details::FILTER_CHAIN_NOT_FOUND);
         }
     }
 
@@ -91,6 +91,11 @@ impl ConnectionRecord {
     /// What its handshake agreed on.
     pub(super) fn tls(&self, facts: &Rc<TlsFacts>) {
         self.each(|recorded| drop(recorded.tls.replace(Some(Rc::clone(facts)))));
+    }
+
+    /// It was answered with bytes of the configuration.
+    pub(super) fn answered(&self) {
+        self.each(|recorded| recorded.response_code_details.set(response_code_details::DIRECT_RESPONSE));
     }
 
     /// Why it may not go on.
@@ -120,7 +125,7 @@ impl Recorded {
         set_text(&mut told.listener_name, &listener.config.name);
         set_text(&mut told.filter_chain_name, &self.filter_chain);
         set_text(&mut told.requested_server_name, info.server_name.as_deref().unwrap_or_default());
-        set_text(&mut told.response_code_details, self.response_code_details);
+        set_text(&mut told.response_code_details, self.response_code_details.get());
         told.connection_termination_details = self.termination_details.take();
         told.downstream_tls = self.tls.take();
         self.flag.iter().for_each(|flag| told.response_flags.set(*flag));

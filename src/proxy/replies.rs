@@ -86,7 +86,10 @@ pub(super) fn spawn(
         }
         match answer {
             Answer::Echo => echo(&answered, &transport).await,
-            Answer::Bytes(bytes) => send(&transport, &bytes),
+            Answer::Bytes(bytes) => {
+                send(&transport, &bytes);
+                record.answered();
+            }
             Answer::Nothing(delay) => return access::deny(context, &transport, &timer, delay).await,
         }
         end(&answered, &transport, &timer).await;

@@ -45,9 +45,10 @@ impl ChainChoice {
             let table = FilterChainTable::compile(chains.iter().map(|chain| &**chain));
             return table.map(Self::Table).map_err(ChoiceError::Overlap);
         };
-        let mut place = |name: &Box<str>| chains.iter().position(|chain| chain.name == *name);
         let tree =
-            MatchTree::compile(matcher, "filter_chain_matcher", &mut RegexSlots::default(), &mut place);
+            MatchTree::compile(matcher, "filter_chain_matcher", &mut RegexSlots::default(), &mut |name| {
+                chains.iter().position(|chain| chain.name == *name)
+            });
         tree.map(|tree| Self::Matcher(Box::new(tree))).map_err(ChoiceError::Matcher)
     }
 

@@ -21,7 +21,7 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
             per_connection_buffer_limit_bytes, metadata, deprecated_v1,
             listener_filters, listener_filters_timeout, continue_on_listener_filters_timeout, transparent, freebind,
             socket_options, traffic_direction,
-            enable_reuse_port, access_log = "of every connection, when it is over; requests are the connection manager's to record",
+            enable_reuse_port, access_log = "of every connection, when it is over; bytes are counted of relayed ones; requests are the connection manager's to record",
             connection_balance_config = "without it: the accepting worker unless it is ahead of another",
             tcp_backlog_size, max_connections_to_accept_per_socket_event, bind_to_port, ignore_global_conn_limit, use_original_dst,
             listener_specifier = "refused: no internal listeners";

@@ -309,7 +309,9 @@ impl<A> Converter<'_, A> {
     ) -> Option<OnMatch<A>> {
         let depth = self.deeper(at, depth)?;
         let message = message.unwrap_or_default();
-        classify!(at, message => pb::matching::MatcherOnMatch { implemented: on_match, keep_matching; });
+        classify!(at, message => pb::matching::MatcherOnMatch {
+            implemented: on_match, keep_matching = "of filter chains; RBAC refuses it, as in Envoy";
+        });
         if keep_matching && self.subject != Subject::FilterChain {
             at.field("keep_matching").error("not supported by RBAC");
         }

@@ -102,8 +102,13 @@ fn rule_set(
         let rules = rules?;
         return Some(RuleSet::Policies(self::rules(&at.field(rules_field), rules, subject)));
     };
-    if rules.is_some() {
-        at.field(rules_field).warn(format!("without effect: {matcher_field} decides"));
+    if let Some(rules) = rules {
+        let at = &at.field(rules_field);
+        at.warn(format!("without effect: {matcher_field} decides"));
+        if subject == Subject::Connection {
+            // As in Envoy, conditions on headers are mistakes there all the same.
+            drop(self::rules(at, rules, subject));
+        }
     }
     let at = &at.field(matcher_field);
     let subject = match subject {

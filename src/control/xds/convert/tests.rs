@@ -747,18 +747,16 @@ fn extension(package: &str, message: &str) -> String {
 
 #[test]
 fn filter_chain_matcher_is_converted_with_the_names_it_leads_to() {
-    use crate::config::matching::{Input, Matches, Tree};
+    use crate::config::matching::{Input, Matches, Then, Tree};
     let input = extension(NETWORK_INPUT, "SourceIPInput");
     let bootstrap = load(&[(
         "LISTENER",
         &format!("filter_chain_matcher: {{matcher_tree: {{input: {input}, {CHAIN_MAP}}}}}"),
     )]);
-    let listener = &bootstrap.listeners[0];
-    let mut names = Vec::new();
-    let matcher = listener.filter_chain_matcher.as_ref().unwrap();
-    matcher.each_action(&mut |name| names.push(&**name));
-    assert_eq!(names, ["front"]);
-    assert!(matches!(&matcher.matches, Matches::Tree(Input::SourceIp, Tree::Exact(map)) if map.len() == 1));
+    let matcher = bootstrap.listeners[0].filter_chain_matcher.as_ref().unwrap();
+    let Matches::Tree(Input::SourceIp, Tree::Exact(map)) = &matcher.matches else { panic!("{matcher:?}") };
+    let Then::Action(name) = &map[0].1.then else { panic!("{map:?}") };
+    assert_eq!((&*map[0].0, &**name), ("a", "front"));
 }
 
 #[test]
