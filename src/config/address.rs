@@ -63,6 +63,11 @@ impl CidrRange {
         Self { network: mask(address, prefix_len), prefix_len }
     }
 
+    /// The first address.
+    pub fn network(&self) -> IpAddr {
+        self.network
+    }
+
     /// Leading bits that must be equal.
     pub fn prefix_len(&self) -> u8 {
         self.prefix_len

@@ -117,7 +117,7 @@ fn write(connection: &TcpConnection, log_type: AccessLogType, fill: impl FnOnce(
     context.write_logs(&chain.access_logs, &format, matching);
     if is_end {
         let format = FormatContext { log_type: AccessLogType::NotSet, ..format };
-        context.write_logs(&listener.access_logs, &format, matching);
+        context.write_logs(&listener.access_logs, &format, &mut listener.matching.borrow_mut());
     }
 }
 

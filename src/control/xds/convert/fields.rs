@@ -90,6 +90,8 @@ set_when_present!(
     pb::core::Metadata,
     pb::core::TypedExtensionConfig,
     pb::core::TcpKeepalive,
+    pb::matching::Matcher,
+    pb::matching::RegexMatcherEngineTypeOneOf,
     pb::core::WatchedDirectory,
     pb::core::DataSource,
     pb::core::ProxyProtocolConfig,
