@@ -21,6 +21,7 @@ mod http2;
 mod listener;
 mod listener_filters;
 mod local_reply;
+mod posted;
 mod replies;
 mod response;
 mod router;

@@ -37,5 +37,6 @@ mod timeouts;
 mod tls;
 mod tls_names;
 mod tls_over_time;
+mod tunneling;
 mod tunnels;
 mod upstream_failures;
