@@ -16,7 +16,8 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
     classify!(at, message => pb::tcp_proxy::TcpProxy {
         implemented: stat_prefix, cluster_specifier, idle_timeout, access_log, max_connect_attempts, backoff_options,
             max_downstream_connection_duration, max_downstream_connection_duration_jitter_percentage,
-            access_log_flush_interval, flush_access_log_on_connected, access_log_options, tunneling_config,
+            access_log_flush_interval, flush_access_log_on_connected, access_log_options,
+            tunneling_config = "over HTTP/1.1 where the cluster speaks its client's protocol",
             upstream_connect_mode = "where a chain has TLS, the handshake comes first in any case";
         no_effect: downstream_idle_timeout = "Envoy does not implement it",
             upstream_idle_timeout = "Envoy does not implement it",
