@@ -182,7 +182,7 @@ def run():
     if len(ends) != len(ENDS):
         raise rig.Failed(f"no such cases: {set(ENDS) - set(ends)}")
     chosen = {name: case for name, case in {**ends, **OWN}.items() if fnmatch.fnmatchcase(name, arguments.only)}
-    flags = ["--concurrency", "2", "--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "5"]
+    flags = ["--concurrency", "2", "--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "5", "--drain-time-s", "1"]
     envoy = [rig.envoy(), *flags]
     if arguments.self:
         pairs = {"envoy again": (envoy, envoy)}
