@@ -22,6 +22,7 @@ mod http2;
 mod listener;
 mod listener_filters;
 mod local_reply;
+mod posted;
 mod relay;
 #[cfg(test)]
 mod relay_tests;

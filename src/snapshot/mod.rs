@@ -14,7 +14,7 @@ use crate::config::listener::Listener;
 use crate::config::tcp_proxy::TcpProxy;
 use crate::filter::ConnectionManager;
 use crate::filter::chain::FilterScopes;
-use crate::filter::network::{ChainChoice, ConnectionLimit, LocalRateLimit};
+use crate::filter::network::{ChainChoice, ConnectionLimit, LocalRateLimit, Tunneling};
 use crate::filter::rbac::{CountersScope, NetworkRbac};
 use crate::format::access_log::AccessLog;
 use crate::protocol::tls::ServerTls;
@@ -105,6 +105,8 @@ pub struct TcpResource {
     pub config: Arc<TcpProxy>,
     /// The server name of TLS is the cluster's.
     pub sni_cluster: bool,
+    /// What an HTTP proxy is asked for; `None`: endpoints are none.
+    pub tunneling: Option<Arc<Tunneling>>,
     pub access_logs: Arc<[AccessLog]>,
     pub stats: Arc<Scope<TcpStat>>,
 }

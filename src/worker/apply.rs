@@ -216,6 +216,7 @@ fn filter_chain(resource: &FilterChainResource, slot: Slot) -> FilterChain {
             Arc::clone(&tcp.config),
             &resource.name,
             tcp.sni_cluster,
+            tcp.tunneling.clone(),
             Arc::clone(&tcp.access_logs),
             tcp.stats.cells(slot),
         ))),

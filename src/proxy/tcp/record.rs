@@ -1,8 +1,8 @@
 //! What is recorded of a relayed connection: its facts, put together when a record is written.
 
+use super::TcpConnection;
 use super::connect::Failure;
 use super::relay::{Ended, Why};
-use super::{TcpChain, TcpConnection};
 use crate::cluster::pool::UpstreamConnection;
 use crate::cluster::{Cluster, Host};
 use crate::config::access_log::AccessLogType;
@@ -108,7 +108,10 @@ fn write(connection: &TcpConnection, log_type: AccessLogType, fill: impl FnOnce(
         return;
     }
     let mut stream = context.streams.take();
-    set_downstream(&mut stream.info, connection, chain);
+    describe(connection, &mut stream.info);
+    if connection.has_failed.get() {
+        stream.info.response_flags.set(ResponseFlag::UpstreamConnectionFailure);
+    }
     fill(&mut stream.info);
     let info = &stream.info;
     let now = context.runtime.now().0;
@@ -121,8 +124,9 @@ fn write(connection: &TcpConnection, log_type: AccessLogType, fill: impl FnOnce(
     }
 }
 
-fn set_downstream(info: &mut StreamInfo, connection: &TcpConnection, chain: &TcpChain) {
-    let TcpConnection { listener, remote, local, inspected, tls, id, opened, opened_unix_ns, .. } =
+/// What is known of the client's side.
+pub(super) fn describe(connection: &TcpConnection, info: &mut StreamInfo) {
+    let TcpConnection { chain, listener, remote, local, inspected, tls, id, opened, opened_unix_ns, .. } =
         connection;
     let direct =
         inspected.as_ref().map_or((*remote, *local), |known| (known.direct_remote, known.direct_local));

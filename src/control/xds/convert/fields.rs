@@ -95,7 +95,7 @@ set_when_present!(
     pb::core::WatchedDirectory,
     pb::core::DataSource,
     pb::core::ProxyProtocolConfig,
-    pb::tcp_proxy::TcpProxyTunnelingConfig,
+    pb::http_connection_manager::RequestIDExtension,
     pb::listener::ListenerFilterChainMatchPredicate,
     pb::tls::TlsParameters,
     pb::http::SubstitutionFormatString,

@@ -80,6 +80,7 @@ messages!(
     pb::tcp_proxy::TcpProxyWeightedCluster,
     pb::tcp_proxy::TcpProxyWeightedClusterClusterWeight,
     pb::tcp_proxy::TcpProxyTcpAccessLogOptions,
+    pb::tcp_proxy::TcpProxyTunnelingConfig,
     pb::network_filters::ConnectionLimit,
     pb::network_filters::LocalRateLimit,
     pb::network_filters::SniCluster,

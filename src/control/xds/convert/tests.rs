@@ -442,6 +442,36 @@ const VERDICTS: &[(&str, &str, bool)] = &[
     ),
     (
         "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, tunneling_config: {hostname: 'a:1', headers_to_add: [{header: {key: x, value: '%REQUESTED_SERVER_NAME%'}}]}}}]}"#,
+        true,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, tunneling_config: {hostname: '%REQUESTED_SERVER_NAME%:443', use_post: true, post_path: /x, propagate_response_headers: true}}}]}"#,
+        true,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, tunneling_config: {hostname: ''}}}]}"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, tunneling_config: {hostname: '50%'}}}]}"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, tunneling_config: {hostname: a, post_path: /x}}}]}"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, tunneling_config: {hostname: a, headers_to_add: [{header: {key: host, value: b}}]}}}]}"#,
+        false,
+    ),
+    (
+        "LISTENER",
         r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, max_client_hello_size: 16384}}]"#,
         true,
     ),
