@@ -203,5 +203,8 @@ fn count_failed(cluster: &Cluster, host: &Host, lived: Duration, timed_out: bool
     stats.record(ClusterHistogram::UpstreamCxLengthMs, u64::try_from(lived.as_millis()).unwrap_or(u64::MAX));
     host.stats().inc(HostStat::CxTotal);
     host.stats().inc(HostStat::CxConnectFail);
-    host.stats().inc(HostStat::RqError);
+    // A relayed connection is no request.
+    if offer != Offer::Opaque {
+        host.stats().inc(HostStat::RqError);
+    }
 }
