@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::task::Poll;
 
 use super::splice::{self, Broken, Splicer, Step};
+use super::wire;
 use crate::base::limits;
 use crate::protocol::transport::Channel;
 use crate::runtime::Runtime;
@@ -185,29 +186,9 @@ impl Relay {
         Ok(())
     }
 
-    /// Whether the receiver has room. When not, the task is woken once half of the watermark has drained.
+    /// Whether the receiver has room. When not, the task is woken later.
     fn may_read(&mut self, to: &Channel, high_watermark: usize) -> Result<bool, RelayError> {
-        if !self.paused && to.queued() <= high_watermark {
-            return Ok(true);
-        }
-        if !self.paused {
-            to.flush();
-            if to.queued() <= high_watermark {
-                return Ok(true);
-            }
-            self.pauses += 1;
-        }
-        match to.poll_sent(high_watermark / 2) {
-            Poll::Ready(Ok(())) => {
-                self.paused = false;
-                self.resumes += 1;
-                Ok(true)
-            }
-            Poll::Ready(Err(_)) => Err(RelayError::SinkGone),
-            Poll::Pending => {
-                self.paused = true;
-                Ok(false)
-            }
-        }
+        let noted = (&mut self.paused, &mut self.pauses, &mut self.resumes);
+        wire::has_room(to, high_watermark, noted).map_err(|_| RelayError::SinkGone)
     }
 }
