@@ -7,6 +7,7 @@
 use std::task::Poll;
 
 use super::splice::{self, Broken, Splicer, Step};
+use super::wire;
 use crate::base::limits;
 use crate::buffer::{Chunk, ChunkQueue};
 use crate::config::http::HeaderKeyFormat;
@@ -317,30 +318,10 @@ impl BodyCopy {
         Ok(())
     }
 
-    /// Whether the receiver has room. When not, the task is woken once half of the watermark has drained.
+    /// Whether the receiver has room. When not, the task is woken later.
     fn may_read(&mut self, to: &Channel, high_watermark: usize) -> Result<bool, CopyError> {
-        if !self.paused && to.queued() <= high_watermark {
-            return Ok(true);
-        }
-        if !self.paused {
-            to.flush();
-            if to.queued() <= high_watermark {
-                return Ok(true);
-            }
-            self.pauses += 1;
-        }
-        match to.poll_sent(high_watermark / 2) {
-            Poll::Ready(Ok(())) => {
-                self.paused = false;
-                self.resumes += 1;
-                Ok(true)
-            }
-            Poll::Ready(Err(_)) => Err(CopyError::SinkGone),
-            Poll::Pending => {
-                self.paused = true;
-                Ok(false)
-            }
-        }
+        let noted = (&mut self.paused, &mut self.pauses, &mut self.resumes);
+        wire::has_room(to, high_watermark, noted).map_err(|_| CopyError::SinkGone)
     }
 
     /// Hands the chunk's data on; true when the body ended in it. The rest goes back to the sender's connection.

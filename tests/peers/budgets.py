@@ -23,7 +23,7 @@ import crowd
 import rig
 
 IDLE_KB_MAX = 6 * 1024  # resident, one route and two workers
-CONNECTION_KB_MAX = 1.2  # resident, each of the first CONNECTIONS idle ones
+CONNECTION_KB_MAX = 1.3  # resident, each of the first CONNECTIONS idle ones
 CONNECTIONS = 2000
 # The same under TLS, by what the client and the proxy agree on. Of the first more than half is rustls' and AWS-LC's.
 TLS_CONNECTION_KB_MAX = {"http/1.1": 4.9, "h2": 31.0}

@@ -152,14 +152,19 @@ def detect_smtp(at):
 def drip(at, data, every_s):
     """A byte at a time until the connection is over: how long that took, and what came."""
     begun, sent = time.monotonic(), 0
+
+    def over(got):
+        return {"end": told(got), "when": on_time(begun, WAIT_S), "cut": sent < len(data)}
+
     with at.connect() as client:
         for number in range(len(data)):
             if send(client, data[number : number + 1]) != "sent":
-                break
+                # The end came between two bytes, and the second was refused.
+                return over(read(client))
             sent += 1
             got = read(client, 1, within=every_s)
             if got[1] != "open":
-                return {"end": told(got), "when": on_time(begun, WAIT_S), "cut": sent < len(data)}
+                return over(got)
         ended(client)
         return {"end": told(read(client)), "cut": False}
 
