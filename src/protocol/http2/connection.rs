@@ -186,7 +186,10 @@ impl<'a> ServerConnection<'a> {
                 Poll::Ready(ServerEvent::Closed(Some(StreamError::of(&error))))
             }
             Poll::Ready(None) => Poll::Ready(ServerEvent::Closed(None)),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                self.watch.rest();
+                Poll::Pending
+            }
         }
     }
 
@@ -283,6 +286,7 @@ impl ClientConnection {
     /// Ready when the connection is over; `None`: in order. While this is polled, frames move.
     pub fn poll(&mut self) -> Poll<Option<StreamError>> {
         let polled = Pin::new(&mut self.inner).poll(&mut Context::from_waker(&self.waker));
+        self.watch.rest();
         self.outgoing.give_turns(&self.runtime);
         polled.map(|ended| {
             let error = ended.err()?;
