@@ -317,7 +317,13 @@ fn fields(head: &Head, body: BodyLength, mut map: HeaderMap) -> Result<HeaderMap
     }
     let mut fields = head.fields();
     let mut has_length = false;
-    let mut next_sent = || fields.find(|field| is_sent(field, body, &mut has_length));
+    // A loop: what finds a field otherwise is a call for each.
+    let mut next_sent = || loop {
+        let field = fields.next()?;
+        if is_sent(&field, body, &mut has_length) {
+            return Some(field);
+        }
+    };
     let mut next = next_sent();
     let mut gone = Vec::new();
     for (name, value) in &mut map {
@@ -391,8 +397,8 @@ fn append(map: &mut HeaderMap, field: &Field<'_>) -> Result<(), Unsendable> {
 
 fn value_of(field: &Field<'_>) -> Result<HeaderValue, Unsendable> {
     let value = validate::trim(field.value);
-    if let Some(value) = usual_value(value) {
-        return Ok(value);
+    if let Some(usual) = field.known.and_then(|known| usual_value(known, value)) {
+        return Ok(usual);
     }
     let mut value = HeaderValue::from_maybe_shared(copy(value)).map_err(|_| Unsendable)?;
     value.set_sensitive(is_singular(field));
@@ -400,19 +406,19 @@ fn value_of(field: &Field<'_>) -> Result<HeaderValue, Unsendable> {
 }
 
 /// Values that the proxy itself writes most often: they need no memory.
-fn usual_value(value: &[u8]) -> Option<HeaderValue> {
-    macro_rules! among {
-        ($($bytes:literal $text:literal),*) => {
-            match value {
-                $($bytes => Some(const { HeaderValue::from_static($text) }),)*
-                _ => None,
-            }
-        };
-    }
-    among!(
-        b"0" "0", b"1" "1", b"2" "2", b"3" "3", b"http" "http", b"https" "https", b"envoy" "envoy", b"15000" "15000",
-        b"true" "true", b"trailers" "trailers"
-    )
+#[inline]
+fn usual_value(known: Known, value: &[u8]) -> Option<HeaderValue> {
+    let usual = match (known, value) {
+        (Known::X_FORWARDED_PROTO, b"http") => const { HeaderValue::from_static("http") },
+        (Known::X_FORWARDED_PROTO, b"https") => const { HeaderValue::from_static("https") },
+        (Known::X_ENVOY_UPSTREAM_SERVICE_TIME, b"0") => const { HeaderValue::from_static("0") },
+        (Known::X_ENVOY_UPSTREAM_SERVICE_TIME, b"1") => const { HeaderValue::from_static("1") },
+        (Known::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, b"15000") => const { HeaderValue::from_static("15000") },
+        (Known::SERVER, b"envoy") => const { HeaderValue::from_static("envoy") },
+        (Known::TE, b"trailers") => const { HeaderValue::from_static("trailers") },
+        _ => return None,
+    };
+    Some(usual)
 }
 
 /// Whether no two values of it are the same: in the tables of both sides they would only displace what is (RFC 7541 section
