@@ -359,19 +359,19 @@ def late_2(at):
 
 def until_end(then):
     """Opens the tunnel; with the client's end it does `then`, whose word is the last."""
-    heard = {}
+    heard = {}  # of each connection: those of several proxies may be open at once
 
     def answer(connection, stream, kind, flags, payload):
         if kind == raw_http2.HEADERS:
             connection.sendall(status(stream, 200))
-            heard[stream] = bytearray()
+            heard[connection] = bytearray()
         elif kind == raw_http2.RST_STREAM:
-            return f"{describe(heard[stream])}, then a reset"
+            return f"{describe(heard[connection])}, then a reset"
         elif kind == raw_http2.DATA:
-            heard[stream] += payload
+            heard[connection] += payload
             if flags & raw_http2.END_STREAM:
                 then(connection, stream)
-                return f"{describe(heard[stream])}, then the end"
+                return f"{describe(heard[connection])}, then the end"
         return None
 
     return speaks_http2(answer)
@@ -395,6 +395,15 @@ def half_close_server_2(at):
         got = read(client)
         sent = send(client, b"more")
         return {"client": told(got), "sent": sent}
+
+
+# What came before the end is whole, whatever the code behind it.
+for code in (0, 2):
+    @case(f"tunnel-2-end-and-reset-{code}", cluster=HTTP2, uncounted=HTTP2_UNCOUNTED + "|upstream_rq_rx_reset", proxy=tunnel(), servers={"one": answers(
+        lambda s: status(s, 200), lambda s, code=code: data(s, SMALL[:10_000]) + data(s, SMALL[:10_000], True) + raw_http2.reset(s, code), echoes=False)})
+    def end_and_reset_2(at):
+        with at.connect() as client:
+            return {"client": told(read(client))}
 
 
 @case("tunnel-2-reset-client", servers={"one": until_end(lambda c, s: None)}, cluster=HTTP2, uncounted=HTTP2_UNCOUNTED, proxy=tunnel())
