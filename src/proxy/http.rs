@@ -62,7 +62,7 @@ pub(super) async fn serve_request(connection: &Connection, head: Option<&Cell<Op
     let read = match head {
         None => read_head(connection, &mut stream).await,
         Some(head) => match head.take() {
-            Some(head) => take_head(connection, &mut stream, &head),
+            Some(mut head) => take_head(connection, &mut stream, &mut head),
             None => Err(connection.gone()),
         },
     };
@@ -344,7 +344,7 @@ fn deadlines(options: &HttpConnectionManager, begun: Now) -> Deadlines {
 fn take_head(
     connection: &Connection,
     stream: &mut Stream,
-    incoming: &Incoming,
+    incoming: &mut Incoming,
 ) -> Result<Request, ProxyError> {
     let Connection { context, chain, channel, .. } = connection;
     if channel.poll_peer_closed().is_ready() {
@@ -352,7 +352,7 @@ fn take_head(
     }
     let begun = context.runtime.now();
     let limits = &chain.manager.request_limits;
-    let taken = incoming.take_head(limits, &mut stream.request);
+    let taken = incoming.take_head(limits, &mut stream.request, &mut stream.received_request);
     let bytes = stream.request.text_bytes() as u64;
     stream.info.downstream_bytes.header_received += bytes;
     stream.info.downstream_bytes.wire_received += bytes;

@@ -52,11 +52,12 @@ pub(super) struct Shared {
 }
 
 /// One stream's share of what may wait for the client, of `active` ones. Few large shares bound the connection by themselves.
-/// Of many small ones, once there is too much, a stream gets what one read brings and no more: none would be too few, as a
-/// client may open one's window and no other's.
+/// Of many small ones, once there is too much or where they are no larger than that, a stream gets what one read brings and no
+/// more: none would be too few, as a client may open one's window and no other's.
 fn share(limit: usize, active: u32, queued: usize) -> usize {
     let share = (limit / active.max(1) as usize).min(limits::LARGE_CHUNK_BYTES);
-    if share < limits::LARGE_READ_ROOM_MIN && queued >= limit { 0 } else { share }
+    let is_full = queued >= limit || share < 2 * limits::SMALL_CHUNK_BYTES;
+    if share < limits::LARGE_READ_ROOM_MIN && is_full { 0 } else { share }
 }
 
 impl Shared {
@@ -372,7 +373,8 @@ mod tests {
 
     #[test]
     fn share_of_many_streams_ends_where_the_connection_is_full() {
-        assert_eq!(share(LIMIT, 1024, LIMIT - 1), 512);
+        assert_eq!(share(LIMIT, 64, LIMIT - 1), LIMIT / 64);
+        assert_eq!(share(LIMIT, 65, 0), 0);
         assert_eq!(share(LIMIT, 17, LIMIT - 1), LIMIT / 17);
         for active in [17, 1024, u32::MAX] {
             assert_eq!(share(LIMIT, active, LIMIT), 0, "{active}");

@@ -18,6 +18,7 @@ use crate::protocol::http::forwarding;
 use crate::protocol::http::head::Version;
 use crate::protocol::http::headers::{self, HeaderName};
 use crate::protocol::http1::encode::{self, ResponseEncoding};
+use crate::protocol::http2::Received;
 use crate::protocol::stream_info::set_text;
 use crate::protocol::transport::Channel;
 
@@ -166,7 +167,7 @@ pub(super) fn send(
     };
     let head = &stream.response;
     let ends = bodiless || text.is_empty();
-    let sent = wire::send_response(&context.runtime, downstream, head, &encoding, ends);
+    let sent = wire::send_response(&context.runtime, downstream, head, Received::default(), &encoding, ends);
     let info = &mut stream.info;
     info.response_code = Some(status);
     info.downstream_timing.first_tx_ns = Some(now);

@@ -230,7 +230,8 @@ fn queue(
     let encoding = ResponseEncoding { body, names, version };
     let head = &stream.response;
     let ends = matches!(body, BodyLength::None | BodyLength::Length(0));
-    let written = wire::send_response(&context.runtime, downstream, head, &encoding, ends);
+    let received = std::mem::take(&mut stream.received_response);
+    let written = wire::send_response(&context.runtime, downstream, head, received, &encoding, ends);
     match written {
         Ok(bytes) => {
             let info = &mut stream.info;

@@ -31,7 +31,7 @@ use crate::protocol::http1::encode::{RequestEncoding, encode_request};
 use crate::protocol::http1::framing::MethodKind;
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
 use crate::protocol::http1::parse::ParseOptions;
-use crate::protocol::http2::{SendRequestError, StreamError};
+use crate::protocol::http2::{Received, SendRequestError, StreamError};
 use crate::protocol::proxy_protocol;
 use crate::protocol::stream_info::{StreamAddress, set_text};
 use crate::protocol::tls::Offer;
@@ -217,6 +217,10 @@ async fn acquire(
         (false, Offer::Either) => pool::checkout_either(cluster, &host),
         (true, Offer::Http1) | (_, Offer::Opaque) => None,
     };
+    if matches!(offer, Offer::Http1 | Offer::Opaque) {
+        // It goes on in other words.
+        stream.received_request = Received::default();
+    }
     let upstream = match ready {
         Some(ready) => ready,
         None => connect(connection, stream, request, cluster, &host, offer).await?,
@@ -337,12 +341,13 @@ async fn attempt(
             websocket::give_key(&mut stream.request, [context.random(), context.random()]);
     }
     let head = &stream.request;
+    let received = std::mem::take(&mut stream.received_request);
     let sent = match upstream.channel() {
         Channel::Connection(to) => {
             wire::send_encoded(&context.runtime, to, |room| encode_request(head, &encoding, room))
         }
         Channel::Stream(to) => {
-            match to.send_request(head, request.length, request.body.is_done() && !tunnels) {
+            match to.send_request(head, received, request.length, request.body.is_done() && !tunnels) {
                 Ok(()) => Ok(head.text_bytes()),
                 Err(SendRequestError::Unsendable) => Err(SendError::Unsendable),
                 // Nothing of it is on the wire.

@@ -9,6 +9,7 @@ use super::splice::Splicer;
 use crate::base::spares::Spares;
 use crate::filter::chain::StreamFilters;
 use crate::protocol::http::head::Head;
+use crate::protocol::http2::Received;
 use crate::protocol::stream_info::StreamInfo;
 
 /// Streams kept for reuse per core; beyond it they are freed.
@@ -21,6 +22,9 @@ pub struct Stream {
     pub request: Head,
     /// The response as received, then as it is sent.
     pub response: Head,
+    /// As what a stream's request and response came, until they go on.
+    pub(super) received_request: Received,
+    pub(super) received_response: Received,
     /// The request's trailers. Bodies go both ways at once, so neither direction may write into the other's.
     pub request_trailers: Head,
     /// The response's trailers.
@@ -81,6 +85,8 @@ impl Stream {
     fn clear(&mut self) {
         self.request.clear();
         self.response.clear();
+        self.received_request = Received::default();
+        self.received_response = Received::default();
         self.request_trailers.clear();
         self.trailers.clear();
         self.info.reset();

@@ -234,8 +234,9 @@ impl Exchange<'_> {
         let asked = self.request.meta.asked();
         let now = self.connection.context.runtime.now();
         self.stream.response.clear();
-        let received = upstream.poll_response(&mut self.stream.response, asked, &self.response_limits);
-        let meta = match received {
+        let Stream { response, received_response, .. } = &mut *self.stream;
+        let arrived = upstream.poll_response(response, received_response, asked, &self.response_limits);
+        let meta = match arrived {
             Poll::Ready(Ok(meta)) => meta,
             Poll::Ready(Err(StreamError::Head(error))) => {
                 let stats = self.upstream.cluster().stats();

@@ -9,7 +9,7 @@ use crate::cluster::pool::UpstreamConnection;
 use crate::config::http::HeaderKeyFormat;
 use crate::protocol::http::head::Head;
 use crate::protocol::http1::encode::{self, EncodeError, ResponseEncoding};
-use crate::protocol::http2::Unsendable;
+use crate::protocol::http2::{Received, Unsendable};
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::Runtime;
 
@@ -55,11 +55,12 @@ pub(super) fn has_room(
     Ok(!*paused)
 }
 
-/// Queues a response's head for the client; `ends`: no byte follows. Its length, before compression.
+/// Queues a response's head, as which it was received, for the client; `ends`: no byte follows. Its length, before compression.
 pub(super) fn send_response(
     runtime: &Runtime,
     to: &Channel,
     head: &Head,
+    received: Received,
     encoding: &ResponseEncoding,
     ends: bool,
 ) -> Result<usize, SendError> {
@@ -67,7 +68,7 @@ pub(super) fn send_response(
         Channel::Connection(to) => {
             send_encoded(runtime, to, |room| encode::encode_response(head, encoding, room))
         }
-        Channel::Stream(to) => match to.send_response(head, encoding.body, ends) {
+        Channel::Stream(to) => match to.send_response(head, received, encoding.body, ends) {
             Ok(()) => Ok(head.text_bytes()),
             Err(Unsendable) => Err(SendError::Unsendable),
         },

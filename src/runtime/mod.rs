@@ -36,7 +36,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use allocator::Surplus;
 use backend::{Backend, Patience, Scope};
@@ -83,6 +83,8 @@ struct Shared {
     /// That has been done, and the owner has not seen it.
     trimmed: Cell<bool>,
     surplus: RefCell<Surplus>,
+    /// The waker that was made last, and for which task.
+    last_waker: RefCell<Option<(TaskId, Waker)>>,
 }
 
 struct Io {
@@ -206,6 +208,7 @@ impl Runtime {
             clock: Cell::new(clock),
             now: Cell::new(now),
             mail_task: Cell::new(TaskId::NONE),
+            last_waker: RefCell::default(),
             upkeep: Cell::new(Now(0)),
             upkeep_owed: Cell::new(false),
             trimmed: Cell::new(false),
@@ -350,6 +353,8 @@ impl Runtime {
         });
         let more = self.0.pool.trim() | self.0.pipes.trim() || more;
         self.0.wheel.borrow_mut().trim();
+        // A block of it would keep a page of a burst's.
+        self.0.last_waker.take();
         self.0.upkeep_owed.set(self.0.tasks.trim() || more);
         let mut clock = self.0.clock.get();
         clock.resync(now);

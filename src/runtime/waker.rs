@@ -58,10 +58,19 @@ impl Drop for TaskWaker {
 }
 
 impl Runtime {
-    /// A waker of a task. Costs an allocation: made once per task that needs one, and kept.
+    /// A waker of a task. Costs an allocation, unless the last one was made for the same task: both streams of a request ask
+    /// for one in turn. Who needs it keeps it.
     pub fn waker(&self, task: TaskId) -> Waker {
-        let shared = ManuallyDrop::new(std::rc::Rc::downgrade(&self.0));
-        Waker::from(Arc::new(TaskWaker { task, worker: thread::current().id(), shared }))
+        let mut last = self.0.last_waker.borrow_mut();
+        match &*last {
+            Some((made_for, waker)) if *made_for == task => waker.clone(),
+            _ => {
+                let shared = ManuallyDrop::new(std::rc::Rc::downgrade(&self.0));
+                let waker = Waker::from(Arc::new(TaskWaker { task, worker: thread::current().id(), shared }));
+                *last = Some((task, waker.clone()));
+                waker
+            }
+        }
     }
 
     /// Lets the current task run again in a turn to come, when the pool may have memory again.

@@ -172,9 +172,9 @@ impl Head {
     #[inline]
     pub fn get(&self, name: &HeaderName) -> Option<&[u8]> {
         match name.known() {
-            Some(known) if known.is_pseudo() => self.pseudo(known),
-            Some(known) if self.present & known.bit() == 0 => None,
-            _ => self.fields_named(name).map(|header| self.bytes(header.value)).next(),
+            // Most that is asked for is not there.
+            Some(known) if !known.is_pseudo() && self.present & known.bit() == 0 => None,
+            _ => self.find(name),
         }
     }
 
@@ -213,6 +213,15 @@ impl Head {
             return self.append(name, value);
         };
         let old = self.headers[index].value;
+        if old.len > 0 && old.range().end == self.text.len() {
+            // What grows piece by piece lies at the end, and stays where it is.
+            if self.admits(delimiter.len() + value.len(), value) {
+                self.text.extend_from_slice(delimiter);
+                self.text.extend_from_slice(value);
+                self.headers[index].value = Span::of(old.range().start, self.text.len() - old.range().start);
+            }
+            return;
+        }
         let start = self.text.len();
         if old.len > 0 && self.admits(old.len as usize + delimiter.len() + value.len(), value) {
             self.text.extend_from_within(old.range());
@@ -297,11 +306,23 @@ impl Head {
         });
     }
 
-    /// Takes a received header whose name and value are not in the text yet.
-    pub(in crate::protocol) fn push_received_text(&mut self, name: &[u8], value: &[u8]) {
-        debug_assert!(name.len() <= NAME_BYTES_MAX);
-        let (name_span, value) = (self.store(name), self.store(value));
-        self.push_received(Known::of(name), name_span, value);
+    /// Takes a received header whose name and value are not in the text yet; neither may split a line, as their types promise.
+    pub(in crate::protocol) fn push_received_text(
+        &mut self,
+        known: Option<Known>,
+        name: &[u8],
+        value: &[u8],
+    ) {
+        debug_assert!(name.len() <= NAME_BYTES_MAX && !splits_line(name) && !splits_line(value));
+        let start = self.text.len();
+        if start + name.len() + value.len() > TEXT_BYTES_MAX {
+            self.unsendable = true;
+            return;
+        }
+        self.text.extend_from_slice(name);
+        self.text.extend_from_slice(value);
+        let name_span = Span::of(start, name.len());
+        self.push_received(known, name_span, Span::of(start + name.len(), value.len()));
     }
 
     pub(in crate::protocol) fn set_method_span(&mut self, span: Span) {
@@ -363,6 +384,14 @@ impl Head {
     }
 
     // === inside ===
+
+    #[inline(never)]
+    fn find(&self, name: &HeaderName) -> Option<&[u8]> {
+        match name.known() {
+            Some(known) if known.is_pseudo() => self.pseudo(known),
+            _ => self.fields_named(name).map(|header| self.bytes(header.value)).next(),
+        }
+    }
 
     fn fields_named<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a Header> {
         let absent = name.known().is_some_and(|known| self.present & known.bit() == 0);
@@ -439,7 +468,7 @@ impl Head {
 
     /// Stores a part of the start line, where a space would split the line.
     fn store_word(&mut self, bytes: &[u8]) -> Span {
-        self.unsendable |= bytes.iter().any(|byte| *byte <= b' ' || *byte == 0x7f);
+        self.unsendable |= splits_word(bytes);
         self.store(bytes)
     }
 
@@ -453,11 +482,52 @@ impl Head {
 
 /// Whether a value holds what ends a line, or what some peers take for the end of a text.
 fn splits_line(value: &[u8]) -> bool {
-    // Most edits are a few bytes long: a search by words costs more than it saves.
-    if value.len() <= 16 {
-        return value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
+    // Most edits are a few bytes long: a search by vectors costs more than it saves.
+    if value.len() <= 64 {
+        return any_byte(
+            value,
+            |word| has_zero(word) | has_zero(word ^ of_each(b'\r')) | has_zero(word ^ of_each(b'\n')),
+            |byte| matches!(byte, b'\r' | b'\n' | 0),
+        );
     }
     memchr::memchr3(b'\r', b'\n', 0, value).is_some()
+}
+
+/// Whether a part of the start line holds a space or a control byte.
+fn splits_word(word: &[u8]) -> bool {
+    any_byte(
+        word,
+        |word| has_at_most_space(word) | has_zero(word ^ of_each(0x7f)),
+        |byte| byte <= b' ' || byte == 0x7f,
+    )
+}
+
+/// Whether any byte is such a one, asked eight at a time, the last eight overlapping those before: `of_eight` is zero when none
+/// of eight is.
+#[inline]
+fn any_byte(bytes: &[u8], of_eight: impl Fn(u64) -> u64, of_one: impl Fn(u8) -> bool) -> bool {
+    let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+    match bytes.last_chunk::<8>() {
+        Some(last) => {
+            let words = bytes.as_chunks::<8>().0.iter().chain([last]);
+            words.fold(0, |found, bytes| found | of_eight(word(bytes))) != 0
+        }
+        None => bytes.iter().any(|&byte| of_one(byte)),
+    }
+}
+
+const fn of_each(byte: u8) -> u64 {
+    byte as u64 * 0x0101_0101_0101_0101
+}
+
+/// Not zero when a byte is.
+const fn has_zero(word: u64) -> u64 {
+    word.wrapping_sub(of_each(1)) & !word & of_each(0x80)
+}
+
+/// Not zero when a byte is a space or below.
+const fn has_at_most_space(word: u64) -> u64 {
+    word.wrapping_sub(of_each(b' ' + 1)) & !word & of_each(0x80)
 }
 
 #[cfg(test)]
@@ -509,6 +579,20 @@ mod tests {
         head.append(&headers::VIA, b"");
         head.join(&headers::VIA, b"x", b", ");
         assert_eq!(head.get(&headers::VIA), Some(&b"x"[..]));
+        head.join(&headers::X_FORWARDED_FOR, b"3.3.3.3", b",");
+        assert_eq!(head.get(&headers::X_FORWARDED_FOR), Some(&b"1.1.1.1,2.2.2.2,3.3.3.3"[..]));
+        assert_eq!(head.get(&headers::VIA), Some(&b"x"[..]));
+        head.join(&headers::X_FORWARDED_FOR, b"4\n", b",");
+        assert!(!head.is_sendable());
+    }
+
+    /// Each crumb of a cookie had all before it copied.
+    #[test]
+    fn join_of_many_takes_as_much_text_as_they_are() {
+        let mut head = Head::new();
+        (0..1000).for_each(|_| head.join(&headers::COOKIE, b"a=1", b"; "));
+        assert_eq!(head.text_bytes(), 1000 * 5 - 2);
+        assert_eq!(head.get(&headers::COOKIE).map(<[u8]>::len), Some(1000 * 5 - 2));
     }
 
     #[test]
@@ -549,6 +633,22 @@ mod tests {
         head.clear();
         assert!(head.text.capacity() <= KEPT_TEXT_BYTES);
         assert!(head.is_empty() && head.get(&headers::VIA).is_none());
+    }
+
+    #[test]
+    fn bytes_that_split_are_found_wherever_they_stand() {
+        for length in [1, 3, 7, 8, 9, 15, 16, 17, 64, 65] {
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    for around in [b'a', 0xff, 0x80, b'!'] {
+                        let mut text = vec![around; length];
+                        text[at] = byte;
+                        let (line, word) = (matches!(byte, b'\r' | b'\n' | 0), byte <= b' ' || byte == 0x7f);
+                        assert_eq!((splits_line(&text), splits_word(&text)), (line, word), "{text:?}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

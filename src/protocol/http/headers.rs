@@ -222,6 +222,16 @@ impl Known {
         spells(text, known.as_str().as_bytes()).then_some(known)
     }
 
+    /// The entry that `text` spells, which has no upper case.
+    #[inline]
+    pub(in crate::protocol) fn of_lower_case(text: &[u8]) -> Option<Self> {
+        if text == b"host" {
+            return Some(Self::AUTHORITY);
+        }
+        let known = *KNOWN.get(usize::from(SLOTS[slot_of(text)?]))?;
+        (text == known.as_str().as_bytes()).then_some(known)
+    }
+
     pub(in crate::protocol) const fn as_str(self) -> &'static str {
         TEXTS[self as usize]
     }
@@ -231,7 +241,7 @@ impl Known {
     }
 
     pub(in crate::protocol) const fn is_pseudo(self) -> bool {
-        self.as_str().as_bytes()[0] == b':'
+        (self as u8) <= Self::STATUS as u8
     }
 }
 
@@ -333,8 +343,10 @@ mod tests {
     fn known_every_entry_is_found_in_any_case() {
         for (index, text) in TEXTS.iter().enumerate() {
             assert_eq!(Known::of(text.as_bytes()), Some(KNOWN[index]), "{text}");
+            assert_eq!(Known::of_lower_case(text.as_bytes()), Some(KNOWN[index]), "{text}");
             assert_eq!(Known::of(text.to_ascii_uppercase().as_bytes()), Some(KNOWN[index]), "{text}");
             assert_eq!(text.to_ascii_lowercase(), *text);
+            assert_eq!(KNOWN[index].is_pseudo(), text.starts_with(':'), "{text}");
         }
     }
 
@@ -357,6 +369,7 @@ mod tests {
     fn known_near_miss_is_not_found() {
         for text in ["", "x", "hos", "hostt", "content-lengtH ", "x-forwarded-fos", "dat\u{e9}"] {
             assert_eq!(Known::of(text.as_bytes()), None, "{text}");
+            assert_eq!(Known::of_lower_case(text.as_bytes()), None, "{text}");
         }
         assert_eq!(Known::of(&[b'a'; 300]), None);
     }
@@ -364,6 +377,7 @@ mod tests {
     #[test]
     fn parse_host_is_authority() {
         assert_eq!(HeaderName::parse(b"Host"), Some(HOST));
+        assert_eq!(Known::of_lower_case(b"host"), Some(Known::AUTHORITY));
         assert_eq!(HeaderName::parse(b":Authority"), Some(AUTHORITY));
         assert!(HOST.is_pseudo());
     }

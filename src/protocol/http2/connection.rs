@@ -14,6 +14,7 @@ use super::guard::{Flood, Limits, Seen};
 use super::head;
 use super::io::{Io, Watch};
 use super::outgoing::{Outgoing, Piece};
+use super::received::Received;
 use super::stream::{Stream, StreamError};
 use crate::config::http2::Http2ProtocolOptions;
 use crate::protocol::http::error::HeadError;
@@ -102,12 +103,20 @@ impl Incoming {
         self.ended
     }
 
-    /// Puts its head into `head`.
+    /// Puts its head into `head`, and keeps in `received` as what it came.
     ///
     /// # Errors
     /// It is refused.
-    pub fn take_head(&self, limits: &HeadLimits, head: &mut Head) -> Result<RequestMeta, HeadError> {
-        head::take_request(&self.parts, self.ended, limits, head)
+    pub fn take_head(
+        &mut self,
+        limits: &HeadLimits,
+        head: &mut Head,
+        received: &mut Received,
+    ) -> Result<RequestMeta, HeadError> {
+        let meta = head::take_request(&self.parts, self.ended, limits, head)?;
+        let (fields, uri) = (&mut self.parts.headers, &mut self.parts.uri);
+        *received = Received::new(std::mem::take(fields), std::mem::take(uri));
+        Ok(meta)
     }
 }
 
@@ -186,7 +195,10 @@ impl<'a> ServerConnection<'a> {
                 Poll::Ready(ServerEvent::Closed(Some(StreamError::of(&error))))
             }
             Poll::Ready(None) => Poll::Ready(ServerEvent::Closed(None)),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                self.watch.rest();
+                Poll::Pending
+            }
         }
     }
 
@@ -283,6 +295,7 @@ impl ClientConnection {
     /// Ready when the connection is over; `None`: in order. While this is polled, frames move.
     pub fn poll(&mut self) -> Poll<Option<StreamError>> {
         let polled = Pin::new(&mut self.inner).poll(&mut Context::from_waker(&self.waker));
+        self.watch.rest();
         self.outgoing.give_turns(&self.runtime);
         polled.map(|ended| {
             let error = ended.err()?;

@@ -27,9 +27,11 @@ const ENHANCE_YOUR_CALM: u8 = 11;
 /// How the codec begins what it says of connections that it ends for the size of a head.
 const OVERFLOWS: [&[u8]; 2] = [b"header_list_way_too_large", b"too_many_continuations"];
 
-/// Frames without a head that cost the codec as much as one with a head: it is decompressed, and a few bytes of it may
-/// become a list of a thousand.
+/// Frames without a head that cost the codec as much as one with a head, which is decompressed.
 const HEAD_FRAMES: u64 = 16;
+/// Bytes of a compressed head that cost as much as a frame. Reason: each may name a field of a table, and a field takes some
+/// seventy bytes of memory, until a task has looked at the head.
+const FIELDS_PER_FRAME: u64 = 16;
 
 /// Bytes of the frame that tells a peer why its connection ends.
 pub const GOAWAY_BYTES: usize = FRAME_HEADER_BYTES + 8;
@@ -61,7 +63,7 @@ pub enum Flood {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     pub bytes_received: u64,
-    /// What they cost the codec, in frames: a head counts as [`HEAD_FRAMES`].
+    /// What they cost the codec, in frames: a head counts as [`HEAD_FRAMES`], and what it may hold besides.
     pub work_received: u64,
     pub bytes_sent: u64,
     pub resets_received: u64,
@@ -140,17 +142,28 @@ impl Guard {
         self.seen
     }
 
-    /// Takes note of received bytes.
+    /// Takes note of received bytes, up to the header of the frame with which all that was received costs so much; how many
+    /// these are, which is not none of some.
     ///
     /// # Errors
     /// The limit that they pass. The connection is to end.
-    pub fn received(&mut self, mut bytes: &[u8], now: Now) -> Result<(), Flood> {
-        self.seen.bytes_received += bytes.len() as u64;
-        while let Some(frame) = self.inbound.next(&mut bytes) {
-            self.seen.work_received += if frame.kind == HEADERS { HEAD_FRAMES } else { 1 };
+    pub fn received(&mut self, bytes: &[u8], work_max: u64, now: Now) -> Result<usize, Flood> {
+        let mut rest = bytes;
+        while let Some(frame) = self.inbound.next(&mut rest) {
+            let fields = u64::from(frame.length) / FIELDS_PER_FRAME;
+            self.seen.work_received += match frame.kind {
+                HEADERS => HEAD_FRAMES + fields,
+                CONTINUATION => 1 + fields,
+                _ => 1,
+            };
             self.received_frame(frame, now)?;
+            if self.seen.work_received >= work_max {
+                break;
+            }
         }
-        Ok(())
+        let taken = bytes.len() - rest.len();
+        self.seen.bytes_received += taken as u64;
+        Ok(taken)
     }
 
     /// Takes note of bytes that are sent.
@@ -295,9 +308,14 @@ mod tests {
         bytes
     }
 
+    /// All of it, whatever it costs.
+    fn receive(guard: &mut Guard, bytes: &[u8], now: Now) -> Result<(), Flood> {
+        guard.received(bytes, u64::MAX, now).map(|taken| assert_eq!(taken, bytes.len()))
+    }
+
     fn server() -> Guard {
         let mut guard = Guard::new(LIMITS, true, Now(0));
-        assert_eq!(guard.received(PREFACE, Now(0)), Ok(()));
+        assert_eq!(receive(&mut guard, PREFACE, Now(0)), Ok(()));
         guard
     }
 
@@ -310,43 +328,64 @@ mod tests {
         all.extend(frame(RST_STREAM, 0, 1, 4));
         for step in 1..all.len() {
             let mut guard = Guard::new(LIMITS, true, Now(0));
-            all.chunks(step).for_each(|piece| assert_eq!(guard.received(piece, Now(0)), Ok(())));
+            all.chunks(step).for_each(|piece| assert_eq!(receive(&mut guard, piece, Now(0)), Ok(())));
             let Seen { streams, resets_received, bytes_received, work_received, .. } = guard.seen();
-            assert_eq!((streams, resets_received, work_received), (1, 1, 3 + HEAD_FRAMES), "{step}");
+            assert_eq!(
+                (streams, resets_received, work_received),
+                (1, 1, 3 + HEAD_FRAMES + 30 / FIELDS_PER_FRAME),
+                "{step}"
+            );
             assert_eq!(bytes_received, all.len() as u64, "{step}");
         }
+    }
+
+    /// Heads of a thousand crumbs, all that a read brought of them, were decompressed before a task let the first go.
+    #[test]
+    fn received_no_more_at_once_than_costs_so_much() {
+        let mut guard = server();
+        let heads = [frame(HEADERS, 4, 1, 1600), frame(HEADERS, 4, 3, 1600), frame(DATA, 0, 1, 5)].concat();
+        let first = FRAME_HEADER_BYTES + 1600;
+        let cost = HEAD_FRAMES + 1600 / FIELDS_PER_FRAME;
+        assert_eq!(guard.received(&heads, 2 * cost, Now(0)), Ok(first + FRAME_HEADER_BYTES));
+        assert_eq!(guard.seen().work_received, 2 * cost);
+        let rest = &heads[first + FRAME_HEADER_BYTES..];
+        assert_eq!(guard.received(rest, 2 * cost + 2, Now(0)), Ok(rest.len()));
+        assert_eq!(guard.seen().bytes_received, (PREFACE.len() + heads.len()) as u64);
+        let continuation = frame(CONTINUATION, 4, 3, 160);
+        assert_eq!(guard.received(&continuation, 0, Now(0)), Ok(FRAME_HEADER_BYTES), "never none");
+        assert_eq!(guard.seen().work_received, 2 * cost + 2 + 160 / FIELDS_PER_FRAME);
     }
 
     #[test]
     fn empty_frames_in_a_row_are_a_flood_unless_they_end_a_stream() {
         let mut guard = server();
         for _ in 0..10 {
-            assert_eq!(guard.received(&frame(DATA, END_STREAM, 1, 0), Now(0)), Ok(()));
+            assert_eq!(receive(&mut guard, &frame(DATA, END_STREAM, 1, 0), Now(0)), Ok(()));
         }
-        assert_eq!(guard.received(&frame(DATA, 0, 3, 0), Now(0)), Ok(()));
-        assert_eq!(guard.received(&frame(DATA, 0, 3, 1), Now(0)), Ok(()));
-        assert_eq!(guard.received(&frame(CONTINUATION, END_STREAM, 3, 0), Now(0)), Ok(()));
-        assert_eq!(guard.received(&frame(DATA, 0, 3, 0), Now(0)), Err(Flood::Empty));
+        assert_eq!(receive(&mut guard, &frame(DATA, 0, 3, 0), Now(0)), Ok(()));
+        assert_eq!(receive(&mut guard, &frame(DATA, 0, 3, 1), Now(0)), Ok(()));
+        assert_eq!(receive(&mut guard, &frame(CONTINUATION, END_STREAM, 3, 0), Now(0)), Ok(()));
+        assert_eq!(receive(&mut guard, &frame(DATA, 0, 3, 0), Now(0)), Err(Flood::Empty));
     }
 
     #[test]
     fn priority_frames_are_a_flood_beyond_so_many_per_stream() {
         let mut guard = server();
         let priority = frame(PRIORITY, 0, 1, 5);
-        (0..3).for_each(|_| assert_eq!(guard.received(&priority, Now(0)), Ok(())));
-        assert_eq!(guard.received(&frame(HEADERS, 5, 1, 9), Now(0)), Ok(()));
-        (0..3).for_each(|_| assert_eq!(guard.received(&priority, Now(0)), Ok(())));
-        assert_eq!(guard.received(&priority, Now(0)), Err(Flood::Priority));
+        (0..3).for_each(|_| assert_eq!(receive(&mut guard, &priority, Now(0)), Ok(())));
+        assert_eq!(receive(&mut guard, &frame(HEADERS, 5, 1, 9), Now(0)), Ok(()));
+        (0..3).for_each(|_| assert_eq!(receive(&mut guard, &priority, Now(0)), Ok(())));
+        assert_eq!(receive(&mut guard, &priority, Now(0)), Err(Flood::Priority));
     }
 
     #[test]
     fn window_updates_are_a_flood_unless_data_was_sent() {
         let mut guard = server();
         let update = frame(WINDOW_UPDATE, 0, 0, 4);
-        (0..5).for_each(|_| assert_eq!(guard.received(&update, Now(0)), Ok(())));
+        (0..5).for_each(|_| assert_eq!(receive(&mut guard, &update, Now(0)), Ok(())));
         guard.sent(&frame(DATA, 0, 1, 100));
-        (0..20).for_each(|_| assert_eq!(guard.received(&update, Now(0)), Ok(())));
-        assert_eq!(guard.received(&update, Now(0)), Err(Flood::WindowUpdate));
+        (0..20).for_each(|_| assert_eq!(receive(&mut guard, &update, Now(0)), Ok(())));
+        assert_eq!(receive(&mut guard, &update, Now(0)), Err(Flood::WindowUpdate));
     }
 
     #[test]
@@ -355,9 +394,9 @@ mod tests {
             let mut guard = server();
             for second in 0..3 {
                 let now = Now(second * SECOND_NS);
-                (0..5).for_each(|_| assert_eq!(guard.received(&frame(kind, 0, 0, 8), now), Ok(())));
+                (0..5).for_each(|_| assert_eq!(receive(&mut guard, &frame(kind, 0, 0, 8), now), Ok(())));
             }
-            assert_eq!(guard.received(&frame(kind, 0, 0, 8), Now(2 * SECOND_NS)), Err(Flood::Control));
+            assert_eq!(receive(&mut guard, &frame(kind, 0, 0, 8), Now(2 * SECOND_NS)), Err(Flood::Control));
         }
     }
 
@@ -393,7 +432,7 @@ mod tests {
     #[test]
     fn peer_is_told_of_its_flood_between_frames_alone() {
         let mut guard = server();
-        assert_eq!(guard.received(&frame(HEADERS, 5, 7, 9), Now(0)), Ok(()));
+        assert_eq!(receive(&mut guard, &frame(HEADERS, 5, 7, 9), Now(0)), Ok(()));
         let goaway = guard.calming().unwrap();
         assert_eq!(goaway[..9], frame(GOAWAY, 0, 0, 8)[..9]);
         assert_eq!(goaway[9..], [0, 0, 0, 7, 0, 0, 0, 11]);

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::guard::{Flood, Guard, Limits, Seen};
+use crate::base::clock::Now;
 use crate::protocol::transport::Transport;
 use crate::runtime::Runtime;
 
@@ -21,11 +22,9 @@ use crate::runtime::Runtime;
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
 /// Bytes read before other tasks get their turn.
 const BYTES_PER_TURN: usize = 256 * 1024;
-/// Frames read before other tasks get their turn, a head counting as several. Reason: a frame may be nine bytes, and a head
-/// costs microseconds and, until a task has taken it, memory.
+/// Frames read before other tasks get their turn, a head counting as several, a long one as many. Reason: a frame may be nine
+/// bytes, and a head costs microseconds and, until a task has taken it, memory.
 const FRAMES_PER_TURN: u64 = 512;
-/// Bytes handed to the codec at once: so many short frames at most come on top of those of a turn.
-const BYTES_AT_ONCE: usize = 16 * 1024;
 
 /// A connection's bytes.
 #[derive(Debug)]
@@ -33,9 +32,8 @@ pub(super) struct Io<T> {
     runtime: Runtime,
     transport: T,
     watch: Watch,
-    /// Bytes read since the last rest, and the frames that had been read then.
-    read: usize,
-    rested_at: u64,
+    /// Something was written since what waits was set going.
+    unflushed: bool,
 }
 
 /// What the guard of a connection has seen.
@@ -48,6 +46,9 @@ struct State {
     flood: Option<Flood>,
     /// The codec has more to write than there is room for.
     paused: bool,
+    /// Bytes read in this turn, and what the frames before it had cost.
+    read: usize,
+    rested_at: u64,
 }
 
 impl Watch {
@@ -56,8 +57,30 @@ impl Watch {
         self.0.borrow().paused
     }
 
+    /// The connection's task has done what there was to do: it may read again the next time it runs. Not before: the codec reads
+    /// on each time it is asked for a request that it has read already.
+    pub(super) fn rest(&self) {
+        let state = &mut *self.0.borrow_mut();
+        (state.read, state.rested_at) = (0, state.guard.seen().work_received);
+    }
+
     pub(super) fn seen(&self) -> Seen {
         self.0.borrow().guard.seen()
+    }
+
+    /// Whether as much was read as one turn reads.
+    fn is_full_turn(&self) -> bool {
+        let state = self.0.borrow();
+        let work = state.guard.seen().work_received;
+        state.read >= BYTES_PER_TURN || work - state.rested_at >= FRAMES_PER_TURN
+    }
+
+    /// How many of the bytes are read in this turn.
+    fn receive(&self, bytes: &[u8], now: Now) -> Result<usize, Flood> {
+        let state = &mut *self.0.borrow_mut();
+        let taken = state.guard.received(bytes, state.rested_at + FRAMES_PER_TURN, now)?;
+        state.read += taken;
+        Ok(taken)
     }
 
     /// The limit that the peer passed.
@@ -69,8 +92,9 @@ impl Watch {
 impl<T: AsRef<Transport>> Io<T> {
     pub(super) fn new(runtime: &Runtime, transport: T, limits: Limits, is_server: bool) -> Self {
         let guard = Guard::new(limits, is_server, runtime.now());
-        let watch = Watch(Rc::new(RefCell::new(State { guard, flood: None, paused: false })));
-        Self { runtime: runtime.clone(), transport, watch, read: 0, rested_at: 0 }
+        let state = State { guard, flood: None, paused: false, read: 0, rested_at: 0 };
+        let watch = Watch(Rc::new(RefCell::new(state)));
+        Self { runtime: runtime.clone(), transport, watch, unflushed: true }
     }
 
     pub(super) fn watch(&self) -> Watch {
@@ -96,7 +120,8 @@ impl<T: AsRef<Transport>> Io<T> {
         room
     }
 
-    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.unflushed = true;
         if !self.transport().send_copy(bytes) {
             // Part of it may be queued: the connection cannot go on.
             return Err(io::ErrorKind::OutOfMemory.into());
@@ -112,9 +137,7 @@ impl<T: AsRef<Transport> + Unpin> AsyncRead for Io<T> {
         _: &mut Context<'_>,
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let frames = self.watch.seen().work_received;
-        if self.read >= BYTES_PER_TURN || frames - self.rested_at >= FRAMES_PER_TURN {
-            (self.read, self.rested_at) = (0, frames);
+        if self.watch.is_full_turn() {
             self.runtime.wake(self.runtime.current_task());
             return Poll::Pending;
         }
@@ -122,25 +145,23 @@ impl<T: AsRef<Transport> + Unpin> AsyncRead for Io<T> {
             Poll::Ready(Ok(Some(chunk))) => chunk,
             Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending => {
-                (self.read, self.rested_at) = (0, frames);
-                return Poll::Pending;
-            }
+            Poll::Pending => return Poll::Pending,
         };
         // A full small chunk: a body streams, which is cheaper in large ones.
         self.transport().set_bulk(chunk.len() == chunk.capacity());
-        let taken = chunk.len().min(room.remaining()).min(BYTES_AT_ONCE);
-        let watched = self.watch.0.borrow_mut().guard.received(&chunk[..taken], self.runtime.now());
-        if let Err(flood) = watched {
-            self.watch.0.borrow_mut().flood = Some(flood);
-            let goaway = self.watch.0.borrow().guard.calming();
-            if goaway.is_some_and(|goaway| self.write(&goaway).is_ok()) {
-                self.transport().flush();
+        let fits = chunk.len().min(room.remaining());
+        let taken = match self.watch.receive(&chunk[..fits], self.runtime.now()) {
+            Ok(taken) => taken,
+            Err(flood) => {
+                self.watch.0.borrow_mut().flood = Some(flood);
+                let goaway = self.watch.0.borrow().guard.calming();
+                if goaway.is_some_and(|goaway| self.write(&goaway).is_ok()) {
+                    self.transport().flush();
+                }
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
+        };
         room.put_slice(&chunk[..taken]);
-        self.read += taken;
         if taken < chunk.len() {
             chunk.advance(taken);
             self.transport().unread(chunk);
@@ -182,8 +203,11 @@ impl<T: AsRef<Transport> + Unpin> AsyncWrite for Io<T> {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.transport().flush();
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The codec flushes with every stream that it is asked for. TLS may have an answer of its own.
+        if std::mem::take(&mut self.unflushed) || self.transport().tls().is_some() {
+            self.transport().flush();
+        }
         Poll::Ready(Ok(()))
     }
 

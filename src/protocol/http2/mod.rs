@@ -1,6 +1,7 @@
 //! HTTP/2 on the `h2` crate: its frames, streams and compression behind the path's own types. Only this room names `h2`.
 //!
 //! `connection` drives a connection on either side, `stream` is one request and response of it, `head` converts heads,
+//! `received` keeps one for who sends it on,
 //! `io` gives the codec a connection's bytes, `guard` counts what the codec does not, `outgoing` bounds what it holds.
 mod connection;
 pub mod guard;
@@ -8,8 +9,10 @@ pub(crate) mod head;
 mod io;
 pub mod keepalive;
 mod outgoing;
+mod received;
 mod stream;
 
 pub use connection::{ClientConnection, Incoming, Requests, ServerConnection, ServerEvent, Settings};
 pub use head::{Unsendable, details};
+pub use received::Received;
 pub use stream::{SendRequestError, Stream, StreamError};

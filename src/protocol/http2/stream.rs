@@ -16,10 +16,11 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
 
 use super::head::{self, Unsendable};
 use super::outgoing::{Outgoing, Piece};
+use super::received::Received;
 use crate::base::limits;
 use crate::buffer::{Chunk, ChunkQueue, ChunkSize};
 use crate::protocol::http::body::BodyLength;
@@ -179,12 +180,18 @@ impl Stream {
 
     // === heads ===
 
-    /// Sends the response's head; `ends`: nothing follows.
+    /// Sends the response's head, as which it was received; `ends`: nothing follows.
     ///
     /// # Errors
     /// The head is not fit to be sent; a stream that broke takes it and drops it.
-    pub fn send_response(&self, response: &Head, body: BodyLength, ends: bool) -> Result<(), Unsendable> {
-        let response = head::response(response, body)?;
+    pub fn send_response(
+        &self,
+        response: &Head,
+        received: Received,
+        body: BodyLength,
+        ends: bool,
+    ) -> Result<(), Unsendable> {
+        let response = head::response(response, body, received)?;
         let state = &mut *self.state.borrow_mut();
         let Sender::Respond(respond) = &mut state.sender else { return Ok(()) };
         match respond.send_response(response, ends) {
@@ -202,7 +209,7 @@ impl Stream {
     /// # Errors
     /// The head is not fit to be sent.
     pub fn send_interim(&self, response: &Head) -> Result<(), Unsendable> {
-        let response = head::response(response, BodyLength::None)?;
+        let response = head::response(response, BodyLength::None, Received::default())?;
         let state = &mut *self.state.borrow_mut();
         if let Sender::Respond(respond) = &mut state.sender
             && let Err(error) = respond.send_informational(response)
@@ -212,12 +219,19 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends the request's head; `ends`: nothing follows.
+    /// Sends the request's head, as which it was received; `ends`: nothing follows.
     ///
     /// # Errors
     /// The head is not fit to be sent, or the connection takes no request any more.
-    pub fn send_request(&self, request: &Head, body: BodyLength, ends: bool) -> Result<(), SendRequestError> {
-        let request = head::request(request, body).map_err(|Unsendable| SendRequestError::Unsendable)?;
+    pub fn send_request(
+        &self,
+        request: &Head,
+        received: Received,
+        body: BodyLength,
+        ends: bool,
+    ) -> Result<(), SendRequestError> {
+        let request =
+            head::request(request, body, received).map_err(|Unsendable| SendRequestError::Unsendable)?;
         self.with(|state, context| {
             let Sender::Request(sender) = &mut state.sender else { return Ok(()) };
             let sent = match sender.poll_ready(context) {
@@ -245,10 +259,12 @@ impl Stream {
         })
     }
 
-    /// Receives the next head of the response into `head`: interim ones, then the final one.
+    /// Receives the next head of the response into `head`: interim ones, then the final one, of which `received` keeps as what
+    /// it came.
     pub fn poll_response(
         &self,
         head: &mut Head,
+        received: &mut Received,
         asked: Asked,
         limits: &HeadLimits,
     ) -> Poll<Result<ResponseMeta, StreamError>> {
@@ -258,7 +274,7 @@ impl Stream {
                 return Poll::Ready(Err(broken));
             }
             let Some(response) = &mut state.response else { return Poll::Pending };
-            let received = match response.poll_informational(context) {
+            let arrived = match response.poll_informational(context) {
                 Poll::Ready(Some(interim)) => interim.map(|interim| (interim.into_parts().0, None)),
                 Poll::Ready(None) | Poll::Pending => match Pin::new(response).poll(context) {
                     Poll::Ready(received) => received.map(|response| {
@@ -268,8 +284,8 @@ impl Stream {
                     Poll::Pending => return Poll::Pending,
                 },
             };
-            let (parts, body) = match received {
-                Ok(received) => received,
+            let (parts, body) = match arrived {
+                Ok(arrived) => arrived,
                 Err(error) => {
                     state.response = None;
                     state.fail(&error);
@@ -277,10 +293,15 @@ impl Stream {
                 }
             };
             let ended = body.as_ref().is_some_and(RecvStream::is_end_stream);
-            if body.is_some() {
+            let is_final = body.is_some();
+            if is_final {
                 (state.receiver, state.response) = (body, None);
             }
-            Poll::Ready(head::take_response(&parts, asked, ended, limits, head).map_err(StreamError::Head))
+            let meta = head::take_response(&parts, asked, ended, limits, head).map_err(StreamError::Head)?;
+            if is_final {
+                *received = Received::new(parts.headers, Uri::default());
+            }
+            Poll::Ready(Ok(meta))
         })
     }
 
@@ -411,6 +432,10 @@ impl Stream {
 
     /// Hands the codec what it has room for.
     pub fn flush(&self) {
+        // Most often nothing waits.
+        if self.queued.get() == 0 && !self.state.borrow().is_ending() {
+            return;
+        }
         self.with(|state, context| {
             self.pump(state, context);
         });
@@ -437,7 +462,7 @@ impl Stream {
             if let Some(broken) = state.broken {
                 return Poll::Ready(Err(broken.into()));
             }
-            let through = self.queued.get() <= left && (left > 0 || state.ended || !state.ending);
+            let through = self.queued.get() <= left && (left > 0 || !state.is_ending());
             if through { Poll::Ready(Ok(())) } else { Poll::Pending }
         })
     }
@@ -452,6 +477,7 @@ impl Stream {
             return outgoing.leave(&self.ticket);
         }
         state.close_gathered();
+        let is_ending = state.is_ending();
         let Sender::Open(send) = &mut state.sender else { return };
         while let Some(front) = state.queue.front_mut() {
             if !outgoing.has_room(self.runtime.current_task(), &self.ticket) {
@@ -486,7 +512,7 @@ impl Stream {
             }
             state.ended |= ends;
         }
-        if state.ending && !state.ended {
+        if is_ending && !state.ended {
             let end = match state.trailers_to_send.take() {
                 Some(trailers) => send.send_trailers(trailers),
                 None => send.send_data(Piece::default(), true),
@@ -545,6 +571,11 @@ pub enum SendRequestError {
 }
 
 impl State {
+    /// Whether the codec has not been told yet that our direction ends.
+    fn is_ending(&self) -> bool {
+        self.ending && !self.ended
+    }
+
     fn fail(&mut self, error: &h2::Error) {
         if self.broken.is_none() {
             log::debug!("stream broke: {}", head::describe(error));

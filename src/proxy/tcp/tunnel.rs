@@ -24,7 +24,7 @@ use crate::protocol::http1::encode::{RequestEncoding, encode_request};
 use crate::protocol::http1::framing::{Asked, ResponseKind, ResponseMeta};
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
 use crate::protocol::http1::parse::{self, ParseOptions};
-use crate::protocol::http2::{SendRequestError, Stream as Http2Stream, StreamError};
+use crate::protocol::http2::{Received, SendRequestError, Stream as Http2Stream, StreamError};
 use crate::protocol::response_flags::ResponseFlag;
 use crate::protocol::tls::Offer;
 use crate::protocol::transport::{Channel, Transport};
@@ -267,7 +267,8 @@ fn send(
             to.flush();
             Ok(())
         }
-        Channel::Stream(to) => match to.send_request(request, tunneling.length(), false) {
+        Channel::Stream(to) => match to.send_request(request, Received::default(), tunneling.length(), false)
+        {
             Ok(()) => Ok(()),
             Err(SendRequestError::Unsendable) => Err(Unanswered::Refused),
             Err(SendRequestError::Broken(_)) => Err(Unanswered::Unseen),
@@ -371,18 +372,20 @@ impl Answer {
         head: &mut Head,
     ) -> Poll<Result<ResponseMeta, Unanswered>> {
         head.clear();
-        from.poll_response(head, self.asked, &self.limits).map_err(|error| match error {
-            StreamError::Head(error) => {
-                cluster.stats().inc(ClusterStat::Http2RxMessagingError);
-                if error.status() == 431 {
-                    cluster.stats().inc(ClusterStat::Http2HeaderOverflow);
+        from.poll_response(head, &mut Received::default(), self.asked, &self.limits).map_err(|error| {
+            match error {
+                StreamError::Head(error) => {
+                    cluster.stats().inc(ClusterStat::Http2RxMessagingError);
+                    if error.status() == 431 {
+                        cluster.stats().inc(ClusterStat::Http2HeaderOverflow);
+                    }
+                    Unanswered::Invalid
                 }
-                Unanswered::Invalid
+                // Counted with its connection, which ends of it.
+                StreamError::Protocol => Unanswered::Refused,
+                StreamError::Refused | StreamError::GoneAway => Unanswered::Declined,
+                StreamError::Reset(_) | StreamError::Closed => Unanswered::Broken,
             }
-            // Counted with its connection, which ends of it.
-            StreamError::Protocol => Unanswered::Refused,
-            StreamError::Refused | StreamError::GoneAway => Unanswered::Declined,
-            StreamError::Reset(_) | StreamError::Closed => Unanswered::Broken,
         })
     }
 }
