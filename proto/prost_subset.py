@@ -33,7 +33,7 @@ KEEP = {
             SocketOptionsOverride TcpKeepalive BindConfig Metadata TypedExtensionConfig TransportSocket DataSource
             WatchedDirectory RuntimeFractionalPercent RuntimeUInt32 RuntimeFeatureFlag DnsResolutionConfig
             DnsResolverOptions EnvoyInternalAddress BackoffStrategy ProxyProtocolConfig ProxyProtocolPassThroughTLVs
-            TlvEntry''',
+            TlvEntry ConfigSource ApiConfigSource GrpcService GrpcService.EnvoyGrpc AggregatedConfigSource''',
     },
     'http': {
         'envoy.config.core.v3': '''HttpProtocolOptions Http1ProtocolOptions Http1ProtocolOptions.HeaderKeyFormat
@@ -98,7 +98,12 @@ KEEP = {
     'cluster': {
         'envoy.config.cluster.v3': '''Cluster Cluster.CommonLbConfig Cluster.RefreshRate Cluster.CustomClusterType
             Cluster.RoundRobinLbConfig Cluster.OriginalDstLbConfig Cluster.TransportSocketMatch CircuitBreakers CircuitBreakers.Thresholds LoadBalancingPolicy
-            LoadBalancingPolicy.Policy UpstreamConnectionOptions''',
+            LoadBalancingPolicy.Policy UpstreamConnectionOptions Cluster.EdsClusterConfig''',
+    },
+    'discovery': {
+        'envoy.service.discovery.v3': '''DiscoveryRequest DiscoveryResponse DeltaDiscoveryRequest
+            DeltaDiscoveryResponse Resource ResourceError ResourceName''',
+        'google.rpc': 'Status',
     },
     'endpoint': {
         'envoy.config.endpoint.v3': '''ClusterLoadAssignment ClusterLoadAssignment.Policy LocalityLbEndpoints LbEndpoint
@@ -159,7 +164,8 @@ KEYWORDS = {'type', 'match', 'ref', 'self', 'mod', 'use'}
 
 
 def camel(snake):
-    return ''.join(part[:1].upper() + part[1:] for part in snake.split('_'))
+    name = ''.join(part[:1].upper() + part[1:] for part in snake.split('_'))
+    return 'SelfSource' if name == 'Self' else name
 
 
 def upper_camel_of_value(value, prefix):

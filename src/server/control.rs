@@ -28,12 +28,14 @@ use super::workers::Workers;
 use crate::base::limits::ENDPOINT_UPDATES_QUEUED_MAX;
 use crate::cli::{DrainStrategy, Options};
 use crate::config::bootstrap::Bootstrap;
+use crate::config::cluster::Discovery;
 use crate::config::listener::{Listener, TrafficDirection};
 use crate::control::admin::{Admin, AdminCommand, AdminListener, DrainListeners, ServerState};
 use crate::control::discovery::EndpointUpdate;
 use crate::control::discovery::dns::DnsDiscovery;
 use crate::control::file_watch::FileWatch;
 use crate::control::log_writer::LogWriter;
+use crate::control::xds::client::AdsClient;
 use crate::runtime::{give_back_startup_pages, packet};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{HttpStat, Registry, Slot};
@@ -106,6 +108,12 @@ impl Succession {
     }
 }
 
+/// Where endpoints come from; they end with it.
+struct Sources {
+    _dns: Vec<DnsDiscovery>,
+    _ads: Option<AdsClient>,
+}
+
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -125,7 +133,7 @@ impl Control<'_> {
             reopen: signal(SignalKind::user_defined1())?,
             hangup: signal(SignalKind::hangup())?,
         };
-        let (mut updates, _discoveries, mut awaited) = self.discover();
+        let (mut updates, _sources, mut awaited) = self.discover();
         self.await_successor()?;
         let (taken_over, may_serve) = oneshot::channel();
         let mut taken_over = Some(taken_over);
@@ -184,7 +192,7 @@ impl Control<'_> {
     }
 
     /// Starts discovery; which clusters the start waits for.
-    fn discover(&self) -> (Receiver<EndpointUpdate>, Vec<DnsDiscovery>, HashSet<Box<str>>) {
+    fn discover(&self) -> (Receiver<EndpointUpdate>, Sources, HashSet<Box<str>>) {
         let (sender, updates) = mpsc::channel(ENDPOINT_UPDATES_QUEUED_MAX);
         let mut discoveries = Vec::new();
         let mut awaited = HashSet::new();
@@ -192,12 +200,16 @@ impl Control<'_> {
             let cells = || self.registry.cluster(cluster.stat_name()).cells(Slot::Control);
             if let Some(discovery) = DnsDiscovery::start(cluster, cells, seed(index), sender.clone()) {
                 discoveries.push(discovery);
-                if cluster.wait_for_warm_on_init {
-                    awaited.insert(cluster.name.clone());
-                }
+            } else if !matches!(cluster.discovery, Discovery::Eds(_)) {
+                continue;
+            }
+            if cluster.wait_for_warm_on_init {
+                awaited.insert(cluster.name.clone());
             }
         }
-        (updates, discoveries, awaited)
+        let seed = seed(self.bootstrap.clusters.len());
+        let ads = AdsClient::start(self.bootstrap, self.registry, seed, &sender);
+        (updates, Sources { _dns: discoveries, _ads: ads }, awaited)
     }
 
     fn start_workers(&mut self, taken_over: &mut Option<oneshot::Sender<()>>) {

@@ -14,6 +14,7 @@ mod address;
 mod at;
 mod bootstrap;
 mod cluster;
+mod config_source;
 mod dns;
 mod endpoint;
 mod fields;
@@ -44,6 +45,8 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
+
 use prost::Message;
 
 pub use fields::{Classified, Field, markdown};
@@ -51,6 +54,7 @@ pub use report::{Class, Finding, Report, Unimplemented};
 
 use super::pb;
 use crate::config::bootstrap::Bootstrap;
+use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::error::ConfigError;
 
 /// Converts an encoded `envoy.config.bootstrap.v3.Bootstrap`.
@@ -66,4 +70,25 @@ pub fn convert_bootstrap(wire: &[u8], unimplemented: Unimplemented) -> Result<(B
     };
     let (converted, report) = bootstrap::bootstrap(message, unimplemented);
     if report.errors.0.is_empty() { Ok((converted, report)) } else { Err(report) }
+}
+
+/// Converts a `envoy.config.endpoint.v3.ClusterLoadAssignment` of a control plane.
+///
+/// # Errors
+/// The report, when it has errors.
+pub fn convert_endpoints(
+    message: pb::endpoint::ClusterLoadAssignment,
+) -> Result<(ClusterLoadAssignment, Report), Report> {
+    let context = at::Context {
+        report: RefCell::default(),
+        unimplemented: Unimplemented::Accept,
+        is_static: false,
+        runtime: runtime::Runtime::default(),
+        default_dns: crate::config::cluster::Dns::default(),
+        default_bind: None,
+        secrets: tls::Secrets::default(),
+    };
+    let assignment = endpoint::assignment(&at::At::root(&context), message, false);
+    let report = context.report.into_inner();
+    if report.errors.0.is_empty() { Ok((assignment, report)) } else { Err(report) }
 }
