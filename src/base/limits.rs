@@ -37,6 +37,11 @@ pub const HANDOVERS_MAX: u64 = 1024;
 /// Workers whose numbers are compared before a connection is handed over, unless the balance is exact. Reason: each may
 /// be a cache line from another core; the best of eight at random is close to the best of all.
 pub const WORKERS_LOOKED_AT_MAX: usize = 8;
+/// Pipes of one worker with bytes in them, for bodies and relays that are spliced. Reason: the kernel counts their pages by
+/// user, 64 MiB unless configured. Beyond it bytes are copied (`ringway.io.splice_refused`).
+pub const PIPES_MAX: usize = 64;
+/// Bytes that a pipe takes where the kernel permits it; at least a large chunk, or it is of no use.
+pub const PIPE_BYTES: usize = 256 * 1024;
 /// Task polls between two visits to the kernel: more wait for the next turn, so that no burst starves the sockets.
 pub const POLLS_PER_TURN: usize = 512;
 /// Buffers handed to one `sendmsg`.

@@ -1,4 +1,9 @@
 //! Chunks in order: what waits to be sent, or to be read by its owner.
+//!
+//! Nearly always that is one chunk: it lies in the queue itself. Only further ones need a list, which comes with the first of
+//! them and stays: so a connection that never has two at a time, which is what an idle one has seen, keeps no list at all.
+//!
+//! Invariant: without a first chunk there are no further ones.
 
 use std::collections::VecDeque;
 
@@ -11,7 +16,10 @@ const COALESCE_BYTES_MAX: usize = 1024;
 /// A queue of chunk views with its size in bytes and in pool memory held.
 #[derive(Debug, Default)]
 pub struct ChunkQueue {
-    chunks: VecDeque<Chunk>,
+    first: Option<Chunk>,
+    /// Behind the first. Boxed: every socket has two queues, and few of those ever need this.
+    #[allow(clippy::box_collection, reason = "a pointer is a quarter of a list")]
+    further: Option<Box<VecDeque<Chunk>>>,
     bytes: usize,
     capacity: usize,
 }
@@ -24,18 +32,21 @@ impl ChunkQueue {
         }
         self.bytes += chunk.len();
         if chunk.len() <= COALESCE_BYTES_MAX
-            && let Some(last) = self.chunks.back_mut()
+            && let Some(last) = self.last_mut()
             && last.try_extend(&chunk)
         {
             return;
         }
         self.capacity += chunk.capacity();
-        self.chunks.push_back(chunk);
+        match &self.first {
+            None => self.first = Some(chunk),
+            Some(_) => self.further.get_or_insert_default().push_back(chunk),
+        }
     }
 
     /// Appends copied bytes behind the last chunk, if that has room and no other reader; says whether it did.
     pub fn try_extend(&mut self, bytes: &[u8]) -> bool {
-        let extended = self.chunks.back_mut().is_some_and(|last| last.try_extend(bytes));
+        let extended = self.last_mut().is_some_and(|last| last.try_extend(bytes));
         if extended {
             self.bytes += bytes.len();
         }
@@ -47,28 +58,31 @@ impl ChunkQueue {
         if !chunk.is_empty() {
             self.bytes += chunk.len();
             self.capacity += chunk.capacity();
-            self.chunks.push_front(chunk);
+            if let Some(second) = self.first.replace(chunk) {
+                self.further.get_or_insert_default().push_front(second);
+            }
         }
     }
 
     /// Takes the first chunk.
     pub fn pop(&mut self) -> Option<Chunk> {
-        let chunk = self.chunks.pop_front()?;
+        let chunk = self.first.take()?;
         self.bytes -= chunk.len();
         self.capacity -= chunk.capacity();
+        self.advance();
         Some(chunk)
     }
 
     /// The first chunk.
     pub fn first(&self) -> Option<&Chunk> {
-        self.chunks.front()
+        self.first.as_ref()
     }
 
     /// Removes the first `count` bytes.
     pub fn consume(&mut self, mut count: usize) {
         debug_assert!(count <= self.bytes);
         while count > 0 {
-            let Some(first) = self.chunks.front_mut() else { return };
+            let Some(first) = &mut self.first else { return };
             let len = first.len();
             if count < len {
                 first.advance(count);
@@ -77,14 +91,18 @@ impl ChunkQueue {
             }
             self.bytes -= len;
             self.capacity -= first.capacity();
-            self.chunks.pop_front();
+            self.first = None;
+            self.advance();
             count -= len;
         }
     }
 
     /// Drops everything; keeps the room for later use.
     pub fn clear(&mut self) {
-        self.chunks.clear();
+        self.first = None;
+        if let Some(further) = &mut self.further {
+            further.clear();
+        }
         self.bytes = 0;
         self.capacity = 0;
     }
@@ -101,22 +119,34 @@ impl ChunkQueue {
 
     /// Bytes of the list itself.
     pub fn list_bytes(&self) -> usize {
-        self.chunks.capacity() * size_of::<Chunk>()
+        self.further.as_deref().map_or(0, |list| size_of_val(list) + list.capacity() * size_of::<Chunk>())
     }
 
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+        self.first.is_none()
     }
 
     /// Number of chunks.
     pub fn len(&self) -> usize {
-        self.chunks.len()
+        usize::from(self.first.is_some()) + self.further.as_deref().map_or(0, VecDeque::len)
     }
 
     /// The chunks, first to last.
     pub fn iter(&self) -> impl Iterator<Item = &Chunk> {
-        self.chunks.iter()
+        self.first.iter().chain(self.further.as_deref().into_iter().flatten())
+    }
+
+    fn last_mut(&mut self) -> Option<&mut Chunk> {
+        let last = self.further.as_deref_mut().and_then(VecDeque::back_mut);
+        last.or(self.first.as_mut())
+    }
+
+    /// The first chunk has been taken: the next one takes its place.
+    fn advance(&mut self) {
+        if let Some(further) = &mut self.further {
+            self.first = further.pop_front();
+        }
     }
 }
 
@@ -151,5 +181,60 @@ mod tests {
         assert_eq!((queue.bytes(), queue.capacity(), queue.len()), (3192, 4096, 1));
         queue.consume(3192);
         assert!(queue.is_empty() && queue.capacity() == 0 && pool.chunks_in_use() == 0);
+    }
+
+    #[test]
+    fn single_chunks_need_no_list_and_random_operations_match_one() {
+        let pool = Pool::with_capacity(64, 1).unwrap();
+        let mut queue = ChunkQueue::default();
+        for byte in 0..100 {
+            queue.push(chunk(&pool, &[byte; 2000]));
+            assert_eq!(queue.pop().as_deref(), Some(&[byte; 2000][..]));
+        }
+        assert_eq!(queue.list_bytes(), 0);
+        let mut rng = crate::base::rng::Rng::from_seed(0x9e);
+        let mut model = VecDeque::<u8>::new();
+        for round in 0..if cfg!(miri) { 300 } else { 20_000 } {
+            let bytes = [round as u8; 1500];
+            match rng.below(6) {
+                0 | 1 if queue.len() < 30 => {
+                    queue.push(chunk(&pool, &bytes));
+                    model.extend(bytes);
+                }
+                2 if queue.len() < 30 => {
+                    queue.push_front(chunk(&pool, &bytes));
+                    bytes.iter().for_each(|&byte| model.push_front(byte));
+                }
+                3 => {
+                    let popped = queue.pop();
+                    let len = popped.as_ref().map_or(0, |chunk| chunk.len());
+                    let expected: Vec<_> = model.drain(..len).collect();
+                    assert_eq!(popped.as_deref().unwrap_or_default(), expected);
+                    assert_eq!(popped.is_none(), model.is_empty() && len == 0);
+                }
+                4 => {
+                    let count = rng.below(4000).min(model.len() as u64) as usize;
+                    queue.consume(count);
+                    model.drain(..count);
+                }
+                5 if rng.below(20) == 0 => {
+                    queue.clear();
+                    model.clear();
+                }
+                _ => {
+                    let extended = queue.try_extend(&bytes[..10]);
+                    model.extend(bytes[..if extended { 10 } else { 0 }].iter());
+                }
+            }
+            let held: usize = queue.iter().map(Chunk::capacity).sum();
+            assert_eq!((queue.bytes(), queue.capacity()), (model.len(), held));
+            assert_eq!((queue.is_empty(), queue.len()), (queue.bytes() == 0, queue.iter().count()));
+            if round % 16 == 0 {
+                assert!(queue.iter().flat_map(|chunk| chunk.iter()).eq(&model));
+            }
+            assert_eq!(queue.first().map(|chunk| chunk[0]), model.front().copied());
+        }
+        drop(queue);
+        assert_eq!(pool.chunks_in_use(), 0);
     }
 }

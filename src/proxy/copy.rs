@@ -6,6 +6,8 @@
 
 use std::task::Poll;
 
+use super::splice::{self, Broken, Splicer, Step};
+use super::wire;
 use crate::base::limits;
 use crate::buffer::{Chunk, ChunkQueue};
 use crate::config::http::HeaderKeyFormat;
@@ -22,6 +24,8 @@ use crate::runtime::Runtime;
 const CHUNKS_PER_POLL: usize = 16;
 /// A body of which more than this is to come is read in large chunks.
 const BULK_BYTES_MIN: u64 = 16 * 1024;
+/// Pieces spliced before other tasks get their turn.
+const PIECES_PER_POLL: usize = 4;
 /// Bytes gathered before they are handed to the kernel, when more is at hand.
 const FLUSH_BYTES: usize = 64 * 1024;
 
@@ -88,6 +92,16 @@ pub(super) trait BodyFilters {
 /// The filters of a body that has some.
 pub(super) type Filters<'a> = Option<&'a mut dyn BodyFilters>;
 
+/// What stands in a body's way.
+pub(super) enum Way<'a> {
+    /// Filters look at it.
+    Filters(&'a mut dyn BodyFilters),
+    /// Nobody does, and it may go by pipe.
+    Clear(&'a mut Splicer),
+    /// Nobody does, and it goes by chunks.
+    Chunks,
+}
+
 impl BodyCopy {
     /// A body received framed as `length`.
     pub(super) fn new(length: BodyLength, limits: HeadLimits, framing: Framing) -> Self {
@@ -140,7 +154,7 @@ impl BodyCopy {
         to: &Channel,
         high_watermark: usize,
         trailers: &mut Head,
-        mut filters: Filters<'_>,
+        way: Way<'_>,
     ) -> Poll<Result<(), CopyError>> {
         if self.done {
             return Poll::Ready(Ok(()));
@@ -148,7 +162,18 @@ impl BodyCopy {
         if self.broken {
             return Poll::Ready(Err(CopyError::SourceGone));
         }
+        let (mut filters, mut splicer): (Filters<'_>, _) = match way {
+            Way::Filters(filters) => (Some(filters), None),
+            Way::Clear(splicer) => (None, Some(splicer)),
+            Way::Chunks => (None, None),
+        };
         let takes_large = high_watermark >= limits::LARGE_READ_ROOM_MIN;
+        if let Some(splicer) = splicer.as_deref_mut().filter(|splicer| splicer.is_active()) {
+            match self.splice(splicer, runtime, from, to, high_watermark) {
+                Poll::Ready(Ok(false)) => {}
+                outcome => return outcome.map_ok(drop),
+            }
+        }
         for _ in 0..CHUNKS_PER_POLL {
             if !self.may_read(to, high_watermark)? {
                 return Poll::Pending;
@@ -166,6 +191,17 @@ impl BodyCopy {
                     }
                     if to.queued() >= FLUSH_BYTES {
                         to.flush();
+                    }
+                    let Some(splicer) = splicer.as_deref_mut().filter(|_| takes_large) else { continue };
+                    if splicer.may_start() && self.is_spliceable(from, to) {
+                        splicer.start();
+                    }
+                    // What lay unread went first.
+                    if splicer.is_active() {
+                        match self.splice(splicer, runtime, from, to, high_watermark) {
+                            Poll::Ready(Ok(false)) => {}
+                            outcome => return outcome.map_ok(drop),
+                        }
                     }
                 }
                 Poll::Ready(Ok(None)) => {
@@ -191,6 +227,62 @@ impl BodyCopy {
             }
         }
         to.flush();
+        runtime.wake(runtime.current_task());
+        Poll::Pending
+    }
+
+    /// Whether what is to come is much and passes untouched.
+    fn is_spliceable(&self, from: &Channel, to: &Channel) -> bool {
+        self.framing == Framing::Plain
+            && self.decoder.left().is_some_and(|left| left >= splice::BYTES_MIN)
+            && splice::sockets(from, to).is_some()
+    }
+
+    /// Moves the body by pipe. Ready with false: it goes on by chunks.
+    fn splice(
+        &mut self,
+        splicer: &mut Splicer,
+        runtime: &Runtime,
+        from: &Channel,
+        to: &Channel,
+        high_watermark: usize,
+    ) -> Poll<Result<bool, CopyError>> {
+        let Some(sockets) = splice::sockets(from, to) else {
+            return Poll::Ready(Ok(false));
+        };
+        for _ in 0..PIECES_PER_POLL {
+            let left = usize::try_from(self.decoder.left().unwrap_or(0)).unwrap_or(usize::MAX);
+            let step = splicer.poll(runtime, sockets, left.min(high_watermark));
+            if self.paused != splicer.is_stalled() {
+                self.paused = !self.paused;
+                *(if self.paused { &mut self.pauses } else { &mut self.resumes }) += 1;
+            }
+            match step {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(Step::Moved(count))) => {
+                    let moved = count as u64;
+                    self.received_bytes += moved;
+                    self.bytes += moved;
+                    self.wire_bytes += moved;
+                    self.sent_bytes += moved;
+                    self.decoder.skip(moved);
+                }
+                Poll::Ready(Ok(Step::Enough)) => {
+                    self.done = true;
+                    from.set_bulk(false);
+                    return Poll::Ready(Ok(true));
+                }
+                Poll::Ready(Ok(Step::Chunks)) => return Poll::Ready(Ok(false)),
+                Poll::Ready(Ok(Step::End) | Err(Broken::Source)) => {
+                    self.broken = true;
+                    return Poll::Ready(Err(CopyError::SourceGone));
+                }
+                Poll::Ready(Err(Broken::Sink)) => {
+                    self.broken = true;
+                    return Poll::Ready(Err(CopyError::SinkGone));
+                }
+            }
+        }
         runtime.wake(runtime.current_task());
         Poll::Pending
     }
@@ -226,30 +318,10 @@ impl BodyCopy {
         Ok(())
     }
 
-    /// Whether the receiver has room. When not, the task is woken once half of the watermark has drained.
+    /// Whether the receiver has room. When not, the task is woken later.
     fn may_read(&mut self, to: &Channel, high_watermark: usize) -> Result<bool, CopyError> {
-        if !self.paused && to.queued() <= high_watermark {
-            return Ok(true);
-        }
-        if !self.paused {
-            to.flush();
-            if to.queued() <= high_watermark {
-                return Ok(true);
-            }
-            self.pauses += 1;
-        }
-        match to.poll_sent(high_watermark / 2) {
-            Poll::Ready(Ok(())) => {
-                self.paused = false;
-                self.resumes += 1;
-                Ok(true)
-            }
-            Poll::Ready(Err(_)) => Err(CopyError::SinkGone),
-            Poll::Pending => {
-                self.paused = true;
-                Ok(false)
-            }
-        }
+        let noted = (&mut self.paused, &mut self.pauses, &mut self.resumes);
+        wire::has_room(to, high_watermark, noted).map_err(|_| CopyError::SinkGone)
     }
 
     /// Hands the chunk's data on; true when the body ended in it. The rest goes back to the sender's connection.

@@ -140,6 +140,7 @@ async fn wait(connection: &Connection, stream: &mut Stream, request: &mut Reques
     poll_fn(|_| {
         let moved = request.body.wire_bytes;
         if !request.body.is_done() {
+            stream.request_splicer.abandon();
             match request.body.discard(downstream, &mut stream.request_trailers) {
                 Err(CopyError::Body(error)) => return Poll::Ready(ProxyError::RequestBody(error)),
                 Err(_) => return Poll::Ready(connection.gone()),
@@ -192,6 +193,7 @@ fn ending(connection: &Connection, request: &Request) -> After {
 /// Reads what has already arrived of a body nobody wants; whether that was all of it.
 fn discard_body(connection: &Connection, stream: &mut Stream, request: &mut Request) -> bool {
     if !request.body.is_done() {
+        stream.request_splicer.abandon();
         let _ = request.body.discard(&connection.channel, &mut stream.request_trailers);
     }
     request.body.is_done()

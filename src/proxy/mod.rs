@@ -1,7 +1,7 @@
 //! The path of a connection and of a request through one core.
 //!
 //! `listener` accepts, `listener_filters` look at a connection's first bytes, `by_address` finds the listener that it meant, `downstream` serves a connection (`http2` one with streams), `http` lists the steps of a request, `routing` decides,
-//! `router` forwards, `upstream_request` exchanges, `filters` and `copy` move bodies, `local_reply` answers for ourselves.
+//! `router` forwards, `upstream_request` exchanges, `filters` and `copy` move bodies, `relay` a tunnel's bytes, both with `splice`, `local_reply` answers for ourselves.
 mod access;
 mod by_address;
 mod chain;
@@ -21,10 +21,14 @@ mod http2;
 mod listener;
 mod listener_filters;
 mod local_reply;
+mod relay;
+#[cfg(test)]
+mod relay_tests;
 mod replies;
 mod response;
 mod router;
 mod routing;
+mod splice;
 mod stream;
 mod tcp;
 mod upgrade;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
+use super::splice::Splicer;
 use crate::base::spares::Spares;
 use crate::filter::chain::StreamFilters;
 use crate::protocol::http::head::Head;
@@ -28,6 +29,8 @@ pub struct Stream {
     pub info: StreamInfo,
     /// What its filters keep; empty where there are none.
     pub filters: StreamFilters,
+    /// The request's body, where it goes by pipe. Here and not in what moves it: most requests are not to carry it.
+    pub(super) request_splicer: Splicer,
     /// Room for texts being put together.
     pub scratch: Vec<u8>,
 }
@@ -82,6 +85,7 @@ impl Stream {
         self.trailers.clear();
         self.info.reset();
         self.filters.clear();
+        self.request_splicer = Splicer::default();
         self.scratch.clear();
         self.scratch.shrink_to(16 * 1024);
     }

@@ -3,16 +3,13 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
-use super::copy::{BodyCopy, CopyError, Framing};
 use super::deadlines::Deadlines;
 use super::downstream::{After, Connection};
 use super::error::ProxyError;
+use super::relay::{Relay, RelayError};
 use super::stream::Stream;
 use super::wire;
 use crate::cluster::pool::UpstreamConnection;
-use crate::protocol::http::body::BodyLength;
-use crate::protocol::http1::head_reader::HeadLimits;
-use crate::protocol::transport::Channel;
 use crate::telemetry::names::HttpStat;
 
 /// How a tunnel ended.
@@ -33,8 +30,7 @@ pub(super) async fn tunnel(
     let Connection { context, chain, channel: downstream, timer, .. } = connection;
     chain.stats.inc(HttpStat::DownstreamCxUpgradesTotal);
     let _active = chain.stats.active(HttpStat::DownstreamCxUpgradesActive);
-    let raw = || BodyCopy::new(BodyLength::UntilClose, HeadLimits::default(), Framing::Plain);
-    let (mut up, mut down) = (raw(), raw());
+    let (mut up, mut down) = (Relay::new(), Relay::new());
     let up_limit = wire::upstream_watermark(&upstream);
     let down_limit = connection.watermark();
     let now = context.runtime.now();
@@ -47,15 +43,15 @@ pub(super) async fn tunnel(
         upstream.channel().pump();
         downstream.pump();
         let directions = [
-            relay(runtime, &mut up, downstream, upstream.channel(), up_limit, stream),
-            relay(runtime, &mut down, upstream.channel(), downstream, down_limit, stream),
+            up.poll(runtime, downstream, upstream.channel(), up_limit),
+            down.poll(runtime, upstream.channel(), downstream, down_limit),
         ];
-        if first.is_none() && (up.is_done() || directions[0].is_err()) {
+        if first.is_none() && (up.is_done() || is_broken(directions[0])) {
             first = Some(ProxyError::DownstreamClosed);
-        } else if first.is_none() && (down.is_done() || directions[1].is_err()) {
+        } else if first.is_none() && (down.is_done() || is_broken(directions[1])) {
             first = Some(ProxyError::UpstreamTunnelClosed);
         }
-        if directions.contains(&Err(())) {
+        if directions.into_iter().any(is_broken) {
             // What is queued is the client's, the 101 perhaps: it goes out before the connection breaks off.
             return Poll::Ready(After::Abort);
         }
@@ -72,6 +68,8 @@ pub(super) async fn tunnel(
         Poll::Ready(After::Close)
     })
     .await;
+    up.release(&context.runtime, upstream.channel());
+    down.release(&context.runtime, downstream);
     // When a limit has passed, what is queued goes as far as the endpoint takes it.
     if after == After::Close {
         upstream.channel().shutdown_write();
@@ -85,32 +83,6 @@ pub(super) async fn tunnel(
     Ended { after, why: first.unwrap_or(ProxyError::DownstreamClosed) }
 }
 
-/// Moves one direction; at its end the receiver is told.
-fn relay(
-    runtime: &crate::runtime::Runtime,
-    copy: &mut BodyCopy,
-    from: &Channel,
-    to: &Channel,
-    limit: usize,
-    stream: &mut Stream,
-) -> Result<(), ()> {
-    if copy.is_done() {
-        return Ok(());
-    }
-    match copy.poll(runtime, from, to, limit, &mut stream.trailers, None) {
-        Poll::Pending => Ok(()),
-        Poll::Ready(Ok(())) => {
-            to.shutdown_write();
-            Ok(())
-        }
-        Poll::Ready(Err(
-            CopyError::SourceGone
-            | CopyError::SinkGone
-            | CopyError::Exhausted
-            | CopyError::Body(_)
-            // What passes a tunnel passes no filter.
-            | CopyError::Filter(_)
-            | CopyError::Overflow,
-        )) => Err(()),
-    }
+fn is_broken(direction: Poll<Result<(), RelayError>>) -> bool {
+    matches!(direction, Poll::Ready(Err(_)))
 }

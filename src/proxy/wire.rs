@@ -1,5 +1,7 @@
 //! Heads and trailers onto a connection: encoded into a chunk of the size they need.
 
+use std::io;
+
 use super::copy::CopyError;
 use crate::base::limits;
 use crate::buffer::ChunkSize;
@@ -26,6 +28,31 @@ pub(super) fn upstream_watermark(upstream: &UpstreamConnection) -> usize {
         Channel::Connection(_) => limit,
         Channel::Stream(_) => limit.min(limits::LARGE_CHUNK_BYTES),
     }
+}
+
+/// Whether a receiver has room, for what notes its pauses: whether one lasts, how many began, how many ended. When not, the task
+/// is woken once half of the watermark has drained.
+///
+/// # Errors
+/// The receiver broke.
+pub(super) fn has_room(
+    to: &Channel,
+    high_watermark: usize,
+    (paused, pauses, resumes): (&mut bool, &mut u64, &mut u64),
+) -> io::Result<bool> {
+    if !*paused {
+        if to.queued() <= high_watermark {
+            return Ok(true);
+        }
+        to.flush();
+        if to.queued() <= high_watermark {
+            return Ok(true);
+        }
+        *pauses += 1;
+    }
+    *paused = to.poll_sent(high_watermark / 2)?.is_pending();
+    *resumes += u64::from(!*paused);
+    Ok(!*paused)
 }
 
 /// Queues a response's head for the client; `ends`: no byte follows. Its length, before compression.

@@ -7,6 +7,7 @@ use std::io;
 use std::task::Poll;
 
 use super::endpoint::Endpoint;
+use super::pipe::{Pipe, Spliced};
 use super::socket::{Socket, SocketKey, Sockets};
 use super::stats::Stats;
 use super::sys::RawAddr;
@@ -63,6 +64,20 @@ pub(super) trait Backend {
 
     /// Sends what is queued, now or with the next visit to the kernel. At most one send per socket is under way.
     fn start_send(&mut self, scope: &mut Scope<'_>, key: SocketKey);
+
+    /// Moves up to `max` bytes of what arrived into an empty pipe; nothing lies received, and no end is known. The end is
+    /// noted in the socket. `None`: not now, `recv_task` is woken.
+    fn splice_in(
+        &mut self,
+        scope: &mut Scope<'_>,
+        key: SocketKey,
+        pipe: &Pipe,
+        max: usize,
+    ) -> Option<Spliced>;
+
+    /// Moves a pipe's bytes to the connection; nothing else is queued or under way. With bytes left `send_task` is woken
+    /// when there is room; a failure is noted in the socket.
+    fn splice_out(&mut self, scope: &mut Scope<'_>, key: SocketKey, pipe: &Pipe);
 
     /// The next accepted connection, which nobody watches yet. Pending registers the current task.
     fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>>;

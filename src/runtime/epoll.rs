@@ -9,6 +9,7 @@ use std::task::Poll;
 
 use super::backend::{Backend, Patience, Scope};
 use super::endpoint::Endpoint;
+use super::pipe::{Pipe, Spliced};
 use super::socket::{Connect, RecvEnd, Shutdown, Socket, SocketKey};
 use super::sys::{self, RawAddr};
 use super::task::TaskId;
@@ -135,7 +136,11 @@ impl Backend for Epoll {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => socket.fail_send(error.raw_os_error().unwrap_or(libc::EIO)),
+                Err(error) => {
+                    socket.fail_send(error.raw_os_error().unwrap_or(libc::EIO));
+                    // Behind the peer's end nothing else tells that it has broken off.
+                    scope.tasks.wake(socket.recv_task);
+                }
             }
         }
         if socket.to_send.is_empty() && socket.shutdown == Shutdown::WhenSent {
@@ -144,6 +149,30 @@ impl Backend for Epoll {
         if socket.send_error.is_some() || socket.to_send.bytes() <= socket.wake_at {
             // Once for each wait: a task that flushes whenever it runs would otherwise wake itself for ever.
             scope.tasks.wake(std::mem::replace(&mut socket.send_task, TaskId::NONE));
+        }
+    }
+
+    fn splice_in(
+        &mut self,
+        scope: &mut Scope<'_>,
+        key: SocketKey,
+        pipe: &Pipe,
+        max: usize,
+    ) -> Option<Spliced> {
+        let socket = scope.sockets.live(key);
+        while socket.readable {
+            match socket.splice_in(pipe, max) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
+                outcome => return outcome.ok(),
+            }
+        }
+        None
+    }
+
+    fn splice_out(&mut self, scope: &mut Scope<'_>, key: SocketKey, pipe: &Pipe) {
+        let socket = scope.sockets.live(key);
+        if socket.writable {
+            socket.writable = socket.splice_out(pipe);
         }
     }
 
@@ -233,6 +262,8 @@ impl Backend for Epoll {
                 }
                 if !socket.to_send.is_empty() {
                     self.start_send(scope, key);
+                } else {
+                    scope.tasks.wake(std::mem::replace(&mut socket.send_task, TaskId::NONE));
                 }
             }
         }

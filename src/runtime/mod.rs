@@ -10,6 +10,7 @@ mod epoll;
 pub mod listen;
 pub mod mailbox;
 pub mod packet;
+mod pipe;
 mod probe;
 mod process;
 mod refusal;
@@ -41,6 +42,7 @@ use std::task::Poll;
 use allocator::Surplus;
 use backend::{Backend, Patience, Scope};
 use endpoint::Parcel;
+use pipe::Pipes;
 pub use process::{give_back_startup_pages, local_address};
 use socket::{Socket, SocketKey, Sockets};
 use task::Tasks;
@@ -52,6 +54,7 @@ use crate::base::limits;
 use crate::buffer::Pool;
 
 pub use endpoint::{Accepted, Endpoint};
+pub use pipe::{Pipe, Spliced};
 pub use probe::{BackendInfo, IoBackend, IoChoice, LevelSurvey, RingOptions, survey};
 pub use refusal::{Cause, Refusal};
 pub use ring::RingLevel;
@@ -68,6 +71,7 @@ struct Shared {
     tasks: Tasks,
     wheel: RefCell<Wheel>,
     pool: Pool,
+    pipes: Rc<Pipes>,
     edits: Edits,
     clock: Cell<Clock>,
     now: Cell<Now>,
@@ -103,6 +107,14 @@ impl Driver {
             Self::Ring(ring) => &mut **ring,
             #[cfg(test)]
             Self::Sim(sim) => sim,
+        }
+    }
+
+    fn is_simulated(&self) -> bool {
+        match self {
+            Self::Epoll(_) | Self::Ring(_) => false,
+            #[cfg(test)]
+            Self::Sim(_) => true,
         }
     }
 
@@ -182,12 +194,14 @@ impl Runtime {
     fn with_driver(driver: Driver, pool: Pool) -> Self {
         let clock = driver.clock();
         let now = driver.now(clock);
+        let pipes = Pipes::new(driver.is_simulated());
         let io = Io { driver, sockets: Sockets::default(), starved: Vec::new(), stats: Stats::default() };
         Self(Rc::new(Shared {
             io: RefCell::new(io),
             tasks: Tasks::new(),
             wheel: RefCell::new(Wheel::new()),
             pool,
+            pipes,
             edits: Edits::default(),
             clock: Cell::new(clock),
             now: Cell::new(now),
@@ -227,6 +241,16 @@ impl Runtime {
     /// Runs an edit of what the tasks of this core share. A panic within means that none of it can be trusted.
     pub fn edit<T>(&self, edit: impl FnOnce() -> T) -> T {
         self.0.edits.run(edit)
+    }
+
+    /// An empty pipe to splice through; `None`, counted, when there is none.
+    pub fn pipe(&self) -> Option<Pipe> {
+        self.0.pipes.take()
+    }
+
+    /// Counts that a socket refused to splice.
+    pub fn splice_refused(&self) {
+        self.0.pipes.refuse();
     }
 
     /// Puts a future into recycled memory.
@@ -324,7 +348,7 @@ impl Runtime {
             scope.starved.shrink_to(0);
             driver.backend().trim()
         });
-        let more = self.0.pool.trim() || more;
+        let more = self.0.pool.trim() | self.0.pipes.trim() || more;
         self.0.wheel.borrow_mut().trim();
         self.0.upkeep_owed.set(self.0.tasks.trim() || more);
         let mut clock = self.0.clock.get();
@@ -376,7 +400,17 @@ impl Runtime {
 
     /// What happened so far.
     pub fn stats(&self) -> Stats {
-        self.0.io.borrow().stats
+        Stats {
+            splices_refused: self.0.pipes.refused(),
+            pipes: self.0.pipes.in_use() as u64,
+            ..self.0.io.borrow().stats
+        }
+    }
+
+    /// Asks for pipes of another size.
+    #[cfg(test)]
+    pub(crate) fn ask_of_pipes_for_test(&self, bytes: usize) {
+        self.0.pipes.asked.set(Some(bytes));
     }
 
     /// Lets the first connection's task panic at its `nth` operation or poll.

@@ -5,12 +5,15 @@
 //! refers to it any more ([`Socket::ops`] is zero).
 
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
 use super::endpoint::Endpoint;
+use super::pipe::{Pipe, Spliced};
 use super::slab::Slab;
 use super::sys::RawAddr;
 use super::task::TaskId;
+use crate::base::heaps;
 use crate::buffer::ChunkQueue;
 
 /// Names a socket. 24 bits of generation travel in a completion's user data.
@@ -55,6 +58,8 @@ pub(super) enum RecvOp {
     Multishot,
     /// One receive into a buffer that the operation owns or picks.
     Single,
+    /// Splicing waits for readiness.
+    Poll,
     /// A cancel is on its way; what still arrives is kept.
     Cancelling,
 }
@@ -80,6 +85,8 @@ pub(super) struct Socket {
     pub(super) bulk: bool,
     /// A body has streamed since the last receive for a head: the next may stream, too.
     pub(super) streamed: bool,
+    /// Ring: bytes go to a pipe, and no receive is armed.
+    pub(super) splicing: bool,
     /// One small chunk is read at a time, and only when asked for: many such sockets wait for one receiver.
     pub(super) sparing: bool,
     /// Epoll: a listener that has no descriptors for whom it would accept is not reported.
@@ -93,10 +100,10 @@ pub(super) struct Socket {
 
     /// To be sent; while `sending`, the kernel reads the first chunks of it.
     pub(super) to_send: ChunkQueue,
-    /// Ring: a send is under way.
+    /// Ring: a send, or splicing's wait for room, is under way.
     pub(super) sending: bool,
-    /// Ring: bytes of that send.
-    pub(super) sending_bytes: usize,
+    /// Ring: bytes of that send, which are bounded.
+    pub(super) sending_bytes: u32,
     /// Ring: the last send found no room for all of it.
     pub(super) send_full: bool,
     /// Ring: on the list of sockets that have something to send.
@@ -108,13 +115,25 @@ pub(super) struct Socket {
     pub(super) shutdown: Shutdown,
     pub(super) connect: Connect,
 
-    /// Listeners: accepted by the ring and not yet taken.
-    pub(super) accepted: VecDeque<OwnedFd>,
-    /// Listeners: errno of a failed accept, not yet reported.
-    pub(super) accept_error: Option<i32>,
+    /// Listeners only: few sockets are.
+    accepting: Option<Box<Accepting>>,
     /// Where a connect that the kernel may still read goes.
     pub(super) address: Option<Box<RawAddr>>,
 }
+
+/// What a listener has beside.
+#[derive(Debug, Default)]
+pub(super) struct Accepting {
+    /// Accepted by the ring and not yet taken.
+    pub(super) accepted: VecDeque<OwnedFd>,
+    /// Errno of a failed accept, not yet reported.
+    pub(super) error: Option<i32>,
+}
+
+/// Most bytes of a socket's slot: an idle connection has one, a relayed one two, and a segment of 16 is to fill a size class
+/// of the allocator's.
+const SLOT_BYTES_MAX: usize = 192;
+const _: () = assert!(cfg!(test) || size_of::<Socket>() <= SLOT_BYTES_MAX);
 
 /// All sockets of a worker.
 #[derive(Debug, Default)]
@@ -216,6 +235,7 @@ impl Default for Socket {
             recv_op: RecvOp::Idle,
             bulk: false,
             streamed: false,
+            splicing: false,
             sparing: false,
             muted: false,
             drained: false,
@@ -231,8 +251,7 @@ impl Default for Socket {
             writable: false,
             shutdown: Shutdown::Open,
             connect: Connect::Done,
-            accepted: VecDeque::new(),
-            accept_error: None,
+            accepting: None,
             address: None,
         }
     }
@@ -243,8 +262,20 @@ impl Socket {
     fn queue_bytes(&self) -> usize {
         self.received.list_bytes()
             + self.to_send.list_bytes()
-            + self.accepted.capacity() * size_of::<OwnedFd>()
+            + self.accepting.as_deref().map_or(0, |accepting| {
+                size_of_val(accepting) + accepting.accepted.capacity() * size_of::<OwnedFd>()
+            })
             + self.address.as_deref().map_or(0, size_of_val)
+    }
+
+    /// What a listener has beside.
+    pub(super) fn accepting(&mut self) -> &mut Accepting {
+        self.accepting.get_or_insert_with(|| heaps::lasting(Box::default))
+    }
+
+    /// What a listener that goes has accepted and not handed out.
+    pub(super) fn take_accepted(&mut self) -> VecDeque<OwnedFd> {
+        self.accepting.take().map_or_else(VecDeque::new, |accepting| accepting.accepted)
     }
 
     pub(super) fn raw_fd(&self) -> RawFd {
@@ -270,6 +301,41 @@ impl Socket {
         };
         self.recv_end = Some(end);
         self.peer_closed = true;
+    }
+
+    /// Moves bytes that arrived into an empty pipe; `WouldBlock` when there are none. An end is noted and told.
+    pub(super) fn splice_in(&mut self, pipe: &Pipe, max: usize) -> io::Result<Spliced> {
+        loop {
+            match pipe.fill(self.raw_fd(), max) {
+                Ok(0) => self.end_recv(RecvEnd::Eof),
+                Ok(count) => return Ok(Spliced::Bytes(count)),
+                Err(error) => match error.raw_os_error().unwrap_or(libc::EIO) {
+                    libc::EAGAIN => return Err(error),
+                    libc::EINTR => continue,
+                    libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::ENOMEM => return Ok(Spliced::Refused),
+                    errno => self.end_recv(RecvEnd::Error(errno)),
+                },
+            }
+            return Ok(Spliced::End);
+        }
+    }
+
+    /// Moves a pipe's bytes to the connection; false when it has no room for all of them. A failure is noted; that the
+    /// kernel does not splice here is noted in the pipe.
+    pub(super) fn splice_out(&mut self, pipe: &Pipe) -> bool {
+        while pipe.bytes() > 0 && self.send_error.is_none() {
+            match pipe.drain(self.raw_fd()).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)) {
+                Ok(0) => self.fail_send(libc::EIO),
+                Ok(_) | Err(libc::EINTR) => {}
+                Err(libc::EAGAIN) => return false,
+                Err(libc::EINVAL | libc::ENOSYS | libc::EPERM) => {
+                    pipe.set_stuck();
+                    break;
+                }
+                Err(errno) => self.fail_send(errno),
+            }
+        }
+        true
     }
 
     /// Closes our direction, all being sent.

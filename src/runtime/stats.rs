@@ -15,6 +15,14 @@ pub struct Stats {
     pub recv_enobufs: u64,
     /// Visits that found completions waiting because the completion queue was full (ring only): it is too small.
     pub cq_overflows: u64,
+    /// Bytes taken from sockets into pipes.
+    pub spliced_bytes: u64,
+    /// Pieces that those were.
+    pub splices: u64,
+    /// Pipes or splices refused, so that bytes were copied.
+    pub splices_refused: u64,
+    /// Pipes with bytes in them.
+    pub pipes: u64,
     /// Sends of which the kernel took only a part.
     pub short_sends: u64,
     /// Cancellations asked for (ring only).

@@ -215,6 +215,38 @@ pub(crate) fn send_vectored(fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Resul
     check_count(unsafe { libc::syscall(libc::SYS_sendmsg, fd, &raw const message, libc::MSG_NOSIGNAL) })
 }
 
+/// The reading and the writing end of a pipe, neither of which blocks.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends: [RawFd; 2] = [-1; 2];
+    // SAFETY: the pointer is to room for two descriptors.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) })?;
+    // SAFETY: just created, owned by nobody else.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+pub(crate) fn set_pipe_bytes(fd: RawFd, bytes: usize) -> io::Result<usize> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::fcntl(fd, libc::F_SETPIPE_SZ, bytes as c_int) }).map(|bytes| bytes as usize)
+}
+
+pub(crate) fn pipe_bytes(fd: RawFd) -> io::Result<usize> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::fcntl(fd, libc::F_GETPIPE_SZ) }).map(|bytes| bytes as usize)
+}
+
+pub(crate) fn read(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
+    let (start, len) = (into.as_mut_ptr(), into.len());
+    // SAFETY: pointer and length describe `into`.
+    check_count(unsafe { libc::syscall(libc::SYS_read, fd, start, len) })
+}
+
+/// Moves bytes between a pipe and a socket, as many as can be now.
+pub(crate) fn splice(from: RawFd, to: RawFd, bytes: usize) -> io::Result<usize> {
+    let how = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    // SAFETY: null offsets are allowed; there are no other pointers.
+    check_count(unsafe { libc::syscall(libc::SYS_splice, from, NOWHERE, to, NOWHERE, bytes, how) })
+}
+
 pub(crate) fn shutdown_write(fd: RawFd) -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::shutdown(fd, libc::SHUT_WR) }).map(drop)

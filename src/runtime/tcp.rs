@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use super::Runtime;
 use super::endpoint::{Accepted, Endpoint};
-use super::socket::{Connect, Shutdown, SocketKey};
+use super::pipe::{Pipe, Spliced};
+use super::socket::{Connect, RecvEnd, Shutdown, SocketKey};
 use super::sys::RawAddr;
+use super::task::TaskId;
 use crate::base::limits;
 use crate::buffer::{Chunk, ChunkSize};
 
@@ -232,6 +234,71 @@ impl TcpStream {
             (socket.wake_at, socket.send_task) = (left, current);
             Poll::Pending
         })
+    }
+
+    /// Moves up to `max` received bytes into an empty pipe instead of into user space. Pending wakes the current task later.
+    /// When splicing is over, [`TcpStream::end_splice`].
+    ///
+    /// # Errors
+    /// The connection broke; bytes that arrived before have been returned.
+    pub fn poll_splice_in(&self, pipe: &Pipe, max: usize) -> Poll<io::Result<Spliced>> {
+        debug_assert!(pipe.bytes() == 0 && max > 0, "what a full pipe answers tells nothing of the socket");
+        self.runtime.with_backend(|backend, scope| {
+            let current = scope.tasks.current();
+            let socket = scope.sockets.live(self.key);
+            if !socket.received.is_empty() {
+                return Poll::Ready(Ok(Spliced::Unread));
+            }
+            let mut spliced = Some(Spliced::End);
+            if socket.recv_end.is_none() {
+                socket.recv_task = current;
+                spliced = backend.splice_in(scope, self.key, pipe, max);
+            }
+            if let Some(Spliced::Bytes(count)) = spliced {
+                scope.stats.spliced_bytes += count as u64;
+                scope.stats.splices += 1;
+            }
+            match (spliced, scope.sockets.live(self.key).recv_end) {
+                (None, _) => Poll::Pending,
+                (Some(Spliced::End), Some(RecvEnd::Error(errno))) => {
+                    Poll::Ready(Err(io::Error::from_raw_os_error(errno)))
+                }
+                (Some(spliced), _) => Poll::Ready(Ok(spliced)),
+            }
+        })
+    }
+
+    /// Moves a pipe's bytes to the peer, behind what is queued. Ready once the pipe is empty, or with false: the kernel does
+    /// not splice here, and what is left in the pipe has to be read back. Pending wakes the current task later.
+    ///
+    /// # Errors
+    /// The connection broke; what is in the pipe was not sent.
+    pub fn poll_splice_out(&self, pipe: &Pipe) -> Poll<io::Result<bool>> {
+        self.runtime.with_backend(|backend, scope| {
+            let current = scope.tasks.current();
+            let socket = scope.sockets.live(self.key);
+            if !socket.to_send.is_empty() && socket.send_error.is_none() {
+                backend.start_send(scope, self.key);
+            }
+            let socket = scope.sockets.live(self.key);
+            (socket.wake_at, socket.send_task) = (0, current);
+            if socket.to_send.is_empty() && !socket.sending && socket.send_error.is_none() {
+                backend.splice_out(scope, self.key, pipe);
+            }
+            let socket = scope.sockets.live(self.key);
+            let outcome = match socket.send_error {
+                Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+                None if pipe.bytes() == 0 || pipe.is_stuck() => Ok(pipe.bytes() == 0),
+                None => return Poll::Pending,
+            };
+            socket.send_task = TaskId::NONE;
+            Poll::Ready(outcome)
+        })
+    }
+
+    /// Receiving goes into user space again.
+    pub fn end_splice(&self) {
+        self.runtime.with_socket(self.key, |socket, _| socket.splicing = false);
     }
 
     /// Ends our direction once everything queued has been sent.

@@ -115,9 +115,13 @@ impl Worker {
             (ServerStat::IoEnobufs, counts.recv_enobufs),
             (ServerStat::IoEnters, counts.visits),
             (ServerStat::IoShortSends, counts.short_sends),
+            (ServerStat::IoSpliceRefused, counts.splices_refused),
+            (ServerStat::IoSplicedBytes, counts.spliced_bytes),
+            (ServerStat::IoSplices, counts.splices),
         ] {
             server.raise(counter, total);
         }
+        server.gauge_set(ServerStat::IoPipes, counts.pipes);
         server.gauge_set(ServerStat::BufferChunksInUse, u64::from(pool.chunks_in_use()));
         server.gauge_set(ServerStat::BufferResidentBytes, pool.resident_bytes());
     }

@@ -13,8 +13,8 @@ const CLUSTER_TRAILERS: &str = "typed_extension_protocol_options: \
     explicit_http_config: {http_protocol_options: {enable_trailers: true}}}}";
 /// A large body.
 const LARGE: usize = 8 << 20;
-/// What a proxied body may add to resident memory at most: the watermarks, the socket buffers' views and some slack.
-const RESIDENT_GROWTH_MAX: u64 = 6 << 20;
+/// What a proxied body may add to resident memory at most: a watermark of 1 MiB, what a read brings beyond it, and slack.
+const RESIDENT_GROWTH_MAX: u64 = 2 << 20;
 
 on_each_backend! {
     fn chunked_bodies_pass_both_ways(io) {

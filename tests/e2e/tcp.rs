@@ -1,7 +1,7 @@
 //! Filter chains, the TCP proxy and small network filters over real sockets. What they have in common with Envoy, case by case,
 //! is `tests/peers/protocols.py`'s and `filter_chains.py`'s.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -113,6 +113,32 @@ on_each_backend! {
         proxy.wait_for_stat("cluster.upstream.upstream_cx_total", 2);
         go.send(()).unwrap();
         assert_eq!(rest(&client).1, Some(libc::ECONNRESET));
+        serving.join().unwrap();
+        proxy.end();
+    }
+
+    /// The kernel tells of it only to who writes.
+    fn break_behind_an_end_shows_with_the_next_byte(io) {
+        let (go, may_go) = channel::<()>();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0, "the client's end");
+            may_go.recv().unwrap();
+            peer.write_all(b"x").unwrap();
+            may_go.recv().unwrap();
+            while peer.write(b"x").is_ok() {}
+        });
+        let proxy = Proxy::start(io, &relaying(port, &[], ""));
+        let client = proxy.connect();
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 1);
+        client.shutdown_write();
+        client.reset_on_close();
+        drop(client);
+        go.send(()).unwrap();
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        go.send(()).unwrap();
         serving.join().unwrap();
         proxy.end();
     }

@@ -3,7 +3,8 @@
     python3 tests/peers/attacks.py [--backend io_uring|epoll]... [--only NAME]...   # default: both, all
 
 For each attack a fresh Ringway with one worker and nginx behind it. Asserted: the bystander's 99th percentile stays under
-250 ms and none of its requests fails, resident memory does not grow by more than 16 MB, the attack is counted under Envoy's
+250 ms (beside it a witness asks nginx directly: where that one's percentile is no better than half of the limit, the machine
+was not fit to tell, and the attack is made again, at most twice) and none of its requests fails, resident memory does not grow by more than 16 MB, the attack is counted under Envoy's
 name, the attacker is told why where the protocol has words for it, and afterwards everything is served as before. Then
 malformed heads of either side, one by one: none reaches the other.
 """
@@ -27,6 +28,8 @@ import rig
 
 ATTACK_S = 2.0
 P99_MS_MAX = 250
+# Attempts at a figure that the machine lets be told.
+ATTEMPTS = 3
 GROWTH_KB_MAX = 16 * 1024
 STREAMS = 1024
 BIG_BYTES = 1 << 20
@@ -41,10 +44,11 @@ def odd(start=1):
 
 
 def pour(client, pieces):
-    """Sends pieces until the connection is over or they end."""
+    """Sends pieces until the connection is over or they end. What was said at the end is waited for."""
     for piece in pieces:
         if client.is_over() or not client.send(piece):
-            break
+            client.wait_over(10)
+            return
     client.wait_over(1)
 
 
@@ -413,6 +417,20 @@ def bystander(port, stop):
     return took
 
 
+def witness(port, stop):
+    """Asks the endpoint itself as often as the bystander asks the proxy; the milliseconds of each answer."""
+    took = []
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    while not stop.is_set():
+        begun = time.monotonic()
+        connection.request("GET", "/index.html")
+        connection.getresponse().read()
+        now = time.monotonic()
+        took.append((now - begun) * 1000)
+        time.sleep(max(0, 0.02 - (now - begun)))
+    return took
+
+
 def memory_kb(pid, what):
     for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(what + ":"):
@@ -463,12 +481,24 @@ def proxy(backend, nginx_port, hostile_port):
 
 
 def launch(backend, nginx_port, name):
+    """What is wrong after the attack; it is made again while the machine is too busy to tell what a bystander feels."""
+    for attempt in range(1, ATTEMPTS + 1):
+        problems, slow, beside = attempt_of(backend, nginx_port, name)
+        if not slow:
+            return problems
+        if problems or beside < P99_MS_MAX / 2 or attempt == ATTEMPTS:
+            return [*problems, f"{slow}, the witness's {beside:.0f} ms"]
+        print(f"{backend} {name}: {slow}, the witness's {beside:.0f} ms: again", flush=True)
+
+
+def attempt_of(backend, nginx_port, name):
+    """What is wrong, the bystander's percentile in words if it is beyond the limit, and the witness's."""
     attack = ATTACKS[name]
     with contextlib.ExitStack() as stack:
         hostile = stack.enter_context(h2.Upstream(attack.upstream, attack.options)).port if attack.upstream else 1
         process, ports = stack.enter_context(proxy(backend, nginx_port, hostile))
         stop = multiprocessing.Event()
-        watcher = Apart(bystander, ports["one"], stop)
+        watcher, beside = Apart(bystander, ports["one"], stop), Apart(witness, nginx_port, stop)
         rig.wait_for(lambda: stats(ports["admin"])["http.one.downstream_rq_2xx"] > 40, "the bystander")
         before, resident = stats(ports["admin"]), memory_kb(process.pid, "VmRSS")
         pathlib.Path(f"/proc/{process.pid}/clear_refs").write_text("5")
@@ -476,20 +506,19 @@ def launch(backend, nginx_port, name):
         process.check()
         peak = memory_kb(process.pid, "VmHWM")
         stop.set()
-        took = watcher.result()
+        took, direct = watcher.result(), percentile(beside.result(), 0.99)
         after = stats(ports["admin"])
         serves(ports["one"])
         moved = [counter for counter in attack.counters if after.get(counter, 0) > before.get(counter, 0)]
         p99 = percentile(took, 0.99)
         said = {code: told.count(code) for code in set(told)}
         print(
-            f"{backend} {name}: bystander p99 {p99:.1f} ms of {len(took)}, most {max(took):.1f}; "
+            f"{backend} {name}: bystander p99 {p99:.1f} ms of {len(took)}, most {max(took):.1f}, witness {direct:.1f}; "
             f"resident {resident} kB, grew {peak - resident} kB; attacker was told {said}",
             flush=True,
         )
         problems = []
-        if p99 >= P99_MS_MAX:
-            problems.append(f"the bystander's p99 was {p99:.0f} ms")
+        slow = f"the bystander's p99 was {p99:.0f} ms" if p99 >= P99_MS_MAX else None
         if peak - resident > GROWTH_KB_MAX:
             problems.append(f"memory grew by {peak - resident} kB")
         # Whose streams were refused, there being too many, before the rest of its attack arrived, was ended by the codec.
@@ -503,7 +532,7 @@ def launch(backend, nginx_port, name):
             problems.append(f"answers {said}")
         if attack.status and set(told) != {attack.status}:
             problems.append(f"answers {said} instead of {attack.status}")
-        return problems
+        return problems, slow, direct
 
 
 NAMES = [("connection", "keep-alive"), ("keep-alive", "1"), ("proxy-connection", "close"), ("transfer-encoding", "chunked")]

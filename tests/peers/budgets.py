@@ -1,4 +1,4 @@
-"""Budgets of the release build: resident memory idle, per idle connection, under TLS too, per cluster and route, after bursts; that the ledger adds up; the size of the binary.
+"""Budgets of the release build: resident memory idle, per idle connection, under TLS and relayed too, per cluster and route, after bursts; that the ledger adds up; the size of the binary.
 
     python3 tests/peers/budgets.py
 
@@ -23,10 +23,11 @@ import crowd
 import rig
 
 IDLE_KB_MAX = 6 * 1024  # resident, one route and two workers
-CONNECTION_KB_MAX = 1.5  # resident, each of the first CONNECTIONS idle ones
+CONNECTION_KB_MAX = 1.3  # resident, each of the first CONNECTIONS idle ones
 CONNECTIONS = 2000
 # The same under TLS, by what the client and the proxy agree on. Of the first more than half is rustls' and AWS-LC's.
-TLS_CONNECTION_KB_MAX = {"http/1.1": 5.5, "h2": 31.0}
+TLS_CONNECTION_KB_MAX = {"http/1.1": 4.9, "h2": 31.0}
+RELAYED_KB_MAX = 1.55  # resident, each of the first CONNECTIONS idle ones of the TCP proxy: two sockets each
 PAIR_KB_MAX = 2.0  # resident, each of PAIRS virtual hosts with a route and a cluster of their own
 PAIRS = 5000
 CONTRACT_KB_MAX = 10_000  # resident, four workers and CONTRACT_CONNECTIONS idle ones
@@ -68,6 +69,15 @@ static_resources:
   - name: one
     connect_timeout: 1s
     load_assignment: {cluster_name: one, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: @one@}}}}]}]}
+"""
+
+# The filters of the listener, relayed.
+TCP_PROXY = """\
+      - name: envoy.filters.network.tcp_proxy
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: tcp
+          cluster: one
 """
 
 # The chain of the listener, under TLS.
@@ -137,13 +147,16 @@ def exchange(connection):
 
 
 class Proxy(rig.Process):
-    """Ringway in front of `upstream`; with TLS, by a folder's certificate, if there is one."""
+    """Ringway in front of `upstream`; with TLS, by a folder's certificate, if there is one; `relays`: it looks at no byte."""
 
-    def __init__(self, backend, workers, upstream, certificate=None):
+    def __init__(self, backend, workers, upstream, certificate=None, relays=False):
         self.port, self.admin = rig.free_ports(2)
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             text = BOOTSTRAP.replace("@http@", str(self.port)).replace("@one@", str(upstream.port))
             text = text.replace("    connect_timeout: 1s\n", SHORT_IDLE)
+            if relays:
+                head, _, rest = text.partition("    - filters:\n")
+                text = f"{head}    - filters:\n{TCP_PROXY}  clusters:{rest.partition('  clusters:')[2]}"
             if certificate:
                 text = text.replace("    - filters:\n", TLS.replace("@folder@", str(certificate)))
             file.write(f"admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {self.admin}}}}}}}\n{text}")
@@ -259,6 +272,21 @@ def measure_tls(backend, upstream):
     return failures
 
 
+def measure_relayed(backend, upstream):
+    """Each idle connection that is relayed, once it has carried bytes both ways."""
+    with Proxy(backend, 2, upstream, relays=True) as proxy, contextlib.ExitStack() as open_connections:
+        proxy.warm_up()
+        before = settled_kb(proxy.pid, 250)
+        for _ in range(CONNECTIONS):
+            exchange(open_connections.enter_context(socket.create_connection(("127.0.0.1", proxy.port))))
+        each = (settled_kb(proxy.pid, 250) - before) / CONNECTIONS
+        failures = ledger_failures(proxy, f"with {CONNECTIONS} relayed connections")
+    print(f"{backend}: {each:.2f} kB for each of {CONNECTIONS} idle connections that are relayed")
+    if each > RELAYED_KB_MAX:
+        failures.append(f"{each:.2f} kB per idle connection that is relayed, more than {RELAYED_KB_MAX}")
+    return [f"{backend}: {failure}" for failure in failures]
+
+
 def measure_contract(backend, upstream):
     """Four workers with a thousand idle connections."""
     with Proxy(backend, 4, upstream) as proxy, contextlib.ExitStack() as open_connections:
@@ -307,7 +335,7 @@ def run():
     failures = [f"binary: {size:.1f} MB, more than {BINARY_MB_MAX}"] if size > BINARY_MB_MAX else []
     with crowd.Upstream() as upstream:
         for backend in parser.parse_args().backend or ["io_uring", "epoll"]:
-            for measured in (measure, measure_tls, measure_contract, measure_bursts):
+            for measured in (measure, measure_tls, measure_relayed, measure_contract, measure_bursts):
                 failures += measured(backend, upstream)
     failures += measure_pairs()
     if failures:

@@ -81,8 +81,8 @@ for kind in (GRPC, GRPC + "+proto", WEB, WEB_TEXT, PROTOBUF, "text/plain"):
 
 # --- timeouts
 for where in ("cap", "offset", "own", "old"):
-    # Of the old kind, what is shorter than an answer takes would be a race.
-    for asked in ("5S", "1500m", "99999999H", "1M", "123456789S", "5", "S", "-5S", "5s", "") if where == "old" else ("5S", "1500m", "99999999H", "100000u", "3000000n", "1M", "123456789S", "5", "S", "-5S", "5s", ""):
+    # What is shorter than an answer takes is a race (of the old kind: what is left of it).
+    for asked in ("5S", "1500m", "99999999H", "1M", "123456789S", "5", "S", "-5S", "5s", "") if where == "old" else ("5S", "1500m", "99999999H", "100000u", "99999999n", "1M", "123456789S", "5", "S", "-5S", "5s", ""):
         grpc(f"timeout-{where}-{asked}", f"grpc-timeout: {asked}", path=f"/timeout/{where}")
     grpc(f"timeout-{where}", path=f"/timeout/{where}")
     grpc(f"timeout-{where}-json", "grpc-timeout: 5S", kind="application/json", path=f"/timeout/{where}")

@@ -10,7 +10,6 @@ Behind the rules is an echo: who comes through gets its bytes back, who does not
 which answers before the rules are asked, since they wait for the first byte.
 """
 
-import collections
 import copy
 import dataclasses
 import json
@@ -18,7 +17,7 @@ import random
 
 import rig
 from connections import OPEN, perform
-from filter_chains import PER_LISTENER, PER_PROCESS, Report, begin, compare_batch, compare_verdicts, finish
+from decisions import Report, Way, begin, decide, finish
 from filter_chains_cases import LISTENER_FILTERS, RANGES, SNI, TYPE, Chain, Generator, Listener, network
 
 MARK = b"\nthe last line of all\n"
@@ -194,15 +193,7 @@ def run():
     arguments, peers = begin(__doc__, 3000, exchanged)
     report = Report(peers)
     draw = Rules(random.Random(arguments.seed))
-    doubtful, oddities = zip(*(draw.doubtful(f"doubtful{number}") for number in range(max(1, arguments.cases // 25))))
-    _, refused = compare_verdicts(peers, report, doubtful, oddities)
-    print(f"{len(doubtful)} doubtful rules: {refused.total()} refused by Envoy for {len(refused)} reasons", flush=True)
-    listeners = [draw.guarded(f"rules{number}") for number in range(-(-arguments.cases // PER_LISTENER))]
-    connections = {listener.name: [draw.connection(listener) for _ in range(PER_LISTENER)] for listener in listeners}
-    tally = collections.Counter()
-    for at in range(0, len(listeners), PER_PROCESS):
-        compare_batch(peers, report, listeners[at : at + PER_PROCESS], connections, tally, ask, counted)
-    print(f"{tally.total()} decisions: {dict(tally)}", flush=True)
+    tally = decide(arguments, peers, report, draw, draw.doubtful, draw.guarded, Way(ask, counted))
     if tally.total() >= 1000 and min(tally["through"], tally["closed"]) < tally.total() // 5:
         raise rig.Failed("these cases ask too little: many have to come through, and many to be closed")
     finish(arguments, report)

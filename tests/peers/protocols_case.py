@@ -96,13 +96,19 @@ def echo(connection):
 class Server:
     """An endpoint: each connection is a thread that follows the script, whose word is kept."""
 
-    def __init__(self, script):
+    def __init__(self, script, place=("127.0.0.1", 0)):
         # A class is a script with a state of its own.
         self.script, self.words, self.accepted = script() if isinstance(script, type) else script, [], 0
         self.changed = threading.Condition()
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+        self.listener = socket.create_server(place, family=family, backlog=1024)
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
+
+    def stop(self):
+        """Takes no more connections; who waits for one is told."""
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
 
     def accept(self):
         with contextlib.suppress(OSError):

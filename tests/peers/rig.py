@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -51,16 +52,26 @@ def envoy():
     return binary("RINGWAY_ENVOY", "envoy", ROOT / "target/peers-venv/bin/envoy")
 
 
+GIVEN = set()
+GIVING = threading.Lock()
+
+
 def free_ports(count):
-    """Ports that nobody listens on, all different, and below those that the kernel gives to clients: a connection cannot take one before its server does."""
+    """Ports that nobody listens on and that were not given before, all different, and below those that the kernel gives to clients: a connection
+    cannot take one before its server does, nor another server, since two may share a port."""
     lowest = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     found = []
-    with contextlib.ExitStack() as held:
+    with GIVING, contextlib.ExitStack() as held:
+        if len(GIVEN) > lowest // 8:
+            GIVEN.clear()
         for port in random.SystemRandom().sample(range(lowest // 4, lowest // 2), lowest // 4):
+            if port in GIVEN:
+                continue
             with contextlib.suppress(OSError):
                 held.enter_context(socket.create_server(("", port), family=FAMILY, dualstack_ipv6=FAMILY == socket.AF_INET6))
                 found.append(port)
             if len(found) == count:
+                GIVEN.update(found)
                 return found
     raise Failed(f"fewer than {count} ports are free below {lowest // 2}")
 

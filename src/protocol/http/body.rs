@@ -92,6 +92,25 @@ impl BodyDecoder {
         }
     }
 
+    /// Bytes of a body of known length that are still to come, and nothing between them.
+    pub fn left(&self) -> Option<u64> {
+        match self {
+            Self::Length { left } => Some(*left),
+            Self::None | Self::Chunked(_) | Self::UntilClose => None,
+        }
+    }
+
+    /// So many bytes of a body of known length went another way. Whether that was all.
+    pub fn skip(&mut self, bytes: u64) -> bool {
+        if let Self::Length { left } = self {
+            *left = left.saturating_sub(bytes);
+            if *left == 0 {
+                *self = Self::None;
+            }
+        }
+        self.is_end()
+    }
+
     /// The peer has closed its side: whether the body is complete by that.
     ///
     /// # Errors
@@ -115,6 +134,16 @@ mod tests {
         assert!(body.is_end());
         assert_eq!(body.decode(b"GET", &mut trailers), Ok(Decoded { data: 0..0, consumed: 0, end: true }));
         assert_eq!(body.finish(), Ok(()));
+    }
+
+    #[test]
+    fn skipped_bytes_count_as_decoded_ones() {
+        let mut body = BodyDecoder::new(BodyLength::Length(5), HeadLimits::default());
+        assert!(body.left() == Some(5) && !body.skip(4) && body.left() == Some(1));
+        assert_eq!(body.finish(), Err(BodyError::Truncated));
+        assert!(body.skip(1) && body.left().is_none() && body.finish() == Ok(()));
+        let mut other = BodyDecoder::new(BodyLength::UntilClose, HeadLimits::default());
+        assert!(other.left().is_none() && !other.skip(9));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::inbound::{Inbound, Next};
 use super::inspector::{Hello, Inspector, Seen};
 use super::meter::Meter;
 use super::outbound::Records;
+use super::record;
 use super::session::{Fault, Session};
 use crate::buffer::Pool;
 
@@ -33,9 +34,20 @@ pub(crate) fn client_hello(input: &[u8]) {
     if verdict == Seen::Hello {
         assert_eq!(hello, Some(cut.hello(&input[..at])));
     }
-    if let Some(theirs) = seen_by_rustls(input) {
+    if let Some(theirs) = seen_by_rustls(input).filter(|_| is_tls(input)) {
         assert_eq!(hello.flatten(), Some(theirs));
     }
+}
+
+/// Whether all records are of a version of TLS. rustls alone takes those of SSL 2 (0x0002) too; BoringSSL does not.
+fn is_tls(mut bytes: &[u8]) -> bool {
+    while let Some(len) = record::length(bytes) {
+        if bytes.get(1) != Some(&3) {
+            return false;
+        }
+        bytes = bytes.get(len..).unwrap_or_default();
+    }
+    true
 }
 
 fn seen_by_rustls(bytes: &[u8]) -> Option<Hello> {

@@ -49,7 +49,7 @@ impl TlsFacts {
             version: known.version,
             cipher: known.cipher,
             group: known.group,
-            server_name: known.server_name.clone().unwrap_or_default(),
+            server_name: known.server_name.unwrap_or_default(),
             alpn: match known.alpn {
                 Alpn::Http1 => "http/1.1",
                 Alpn::Http2 => "h2",

@@ -1,7 +1,8 @@
 //! A client's hello, looked at before any session begins: is this TLS, for which server, to speak what?
 //!
 //! A listener chooses among its filter chains by it. It sees the bytes from the first on, as they arrive, in whatever
-//! pieces and records; it changes none of them and keeps none. It agrees with rustls, which reads the same bytes next.
+//! pieces and records; it changes none of them and keeps none. It agrees with rustls, which reads the same bytes next, but
+//! for records of SSL 2's version (0x0002): those are not TLS, as with BoringSSL.
 
 use std::borrow::Cow;
 

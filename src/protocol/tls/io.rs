@@ -6,7 +6,7 @@
 //! The peer's direction ends in one of three ways, which a reader can tell apart: announced (`close_notify`: the end,
 //! `Ok(None)`), bare (FIN without it: the end too, but [`TlsStream::is_truncated`]), or broken (an error).
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -31,8 +31,6 @@ use crate::runtime::{Runtime, TcpStream};
 pub struct TlsStream {
     socket: TcpStream,
     runtime: Runtime,
-    /// Known once the handshake is complete.
-    facts: OnceCell<Box<Facts>>,
     state: RefCell<State>,
 }
 
@@ -54,6 +52,8 @@ struct State {
     /// Plaintext that was read ahead or given back.
     ahead: ChunkQueue,
     end: End,
+    /// The handshake is complete.
+    shaken: bool,
     /// `close_notify` was queued.
     closed: bool,
     meter: Meter,
@@ -64,10 +64,10 @@ struct State {
 enum Phase {
     /// No byte of the client's hello has arrived: an idle connection that never says anything costs nothing more.
     Silent(Arc<ServerConfig>),
-    /// The hello is read.
-    Hello(Arc<ServerConfig>, Inspector),
+    /// The hello is read. Apart, as the next: for a moment each, and the room would be kept for ever.
+    Hello(Box<(Arc<ServerConfig>, Inspector)>),
     /// To greet the server.
-    Greet(Arc<ClientConfig>, ServerName<'static>),
+    Greet(Box<(Arc<ClientConfig>, ServerName<'static>)>),
     /// The handshake goes on, or is done.
     Session(Box<Session>),
 }
@@ -83,6 +83,10 @@ enum End {
     /// Apart: few connections have failed, and all have room for this.
     Failed(Box<TlsError>),
 }
+
+/// Most bytes of what every connection under TLS has beside its session: a size class of the allocator's.
+const STREAM_BYTES_MAX: usize = 256;
+const _: () = assert!(size_of::<TlsStream>() <= STREAM_BYTES_MAX);
 
 impl TlsStream {
     /// The server's side of a connection; [`TlsStream::handshake`] comes first.
@@ -103,7 +107,7 @@ impl TlsStream {
         name: ServerName<'static>,
         meter: Meter,
     ) -> Box<Self> {
-        Self::new(runtime, socket, Phase::Greet(config, name), meter)
+        Self::new(runtime, socket, Phase::Greet(Box::new((config, name))), meter)
     }
 
     fn new(runtime: &Runtime, socket: TcpStream, phase: Phase, meter: Meter) -> Box<Self> {
@@ -113,12 +117,13 @@ impl TlsStream {
             outbound: Outbound::default(),
             ahead: ChunkQueue::default(),
             end: End::Open,
+            shaken: false,
             closed: false,
             meter,
             server_name: None,
         };
         let runtime = runtime.clone();
-        Box::new(Self { socket, runtime, facts: OnceCell::new(), state: RefCell::new(state) })
+        Box::new(Self { socket, runtime, state: RefCell::new(state) })
     }
 
     /// The connection below.
@@ -141,7 +146,7 @@ impl TlsStream {
     pub fn poll_handshake(&self) -> Poll<Result<(), TlsError>> {
         let state = &mut *self.state.borrow_mut();
         loop {
-            if self.facts.get().is_some() {
+            if state.shaken {
                 return Poll::Ready(Ok(()));
             }
             match &state.end {
@@ -165,10 +170,11 @@ impl TlsStream {
         match &mut state.phase {
             Phase::Silent(_) if state.inbound.is_empty() => Ok(false),
             Phase::Silent(config) => {
-                state.phase = Phase::Hello(Arc::clone(config), Inspector::default());
+                state.phase = Phase::Hello(Box::new((Arc::clone(config), Inspector::default())));
                 Ok(true)
             }
-            Phase::Hello(config, inspector) => {
+            Phase::Hello(hello) => {
+                let (config, inspector) = &mut **hello;
                 let received = state.inbound.bytes();
                 if inspector.look(received) == Seen::More {
                     return Ok(false);
@@ -180,7 +186,8 @@ impl TlsStream {
                 state.phase = Phase::Session(Box::new(Session::server(config)?));
                 Ok(true)
             }
-            Phase::Greet(config, name) => {
+            Phase::Greet(greeting) => {
+                let (config, name) = &**greeting;
                 let mut session = Session::client(Arc::clone(config), name.clone())?;
                 let greeted = self.write(|out| session.ingest(&mut [], out).outcome);
                 state.phase = Phase::Session(Box::new(session));
@@ -195,18 +202,21 @@ impl TlsStream {
                     Next::More if session.is_handshaking() => return Ok(false),
                     Next::More => {}
                 }
-                if !session.is_handshaking() {
-                    let name = state.server_name.take();
-                    self.facts.get_or_init(|| Box::new(Facts::of(session, name)));
-                }
+                state.shaken = !session.is_handshaking();
                 Ok(true)
             }
         }
     }
 
-    /// What the handshake agreed on; `None` before it is complete.
-    pub fn facts(&self) -> Option<&Facts> {
-        self.facts.get().map(|facts| &**facts)
+    /// What the handshake agreed on; `None` before it is complete. Put together when asked for, which is when the handshake is
+    /// over: every connection would keep it else.
+    pub fn facts(&self) -> Option<Facts> {
+        match &*self.state.borrow() {
+            State { phase: Phase::Session(session), server_name, shaken: true, .. } => {
+                Some(Facts::of(session, server_name.clone()))
+            }
+            _ => None,
+        }
     }
 
     /// Looks at the certificates that the peer has shown.

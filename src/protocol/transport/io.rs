@@ -49,6 +49,15 @@ impl Transport {
         }
     }
 
+    /// The socket, if its bytes are the connection's as they are.
+    #[inline]
+    pub fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(_) => None,
+        }
+    }
+
     /// The TLS between the socket and the protocol, if there is.
     #[inline]
     pub fn tls(&self) -> Option<&TlsStream> {

@@ -76,8 +76,8 @@ pub(super) struct TcpConnection {
     admitted: Admitted,
 }
 
-/// Most bytes that a relayed connection's task may take.
-const TASK_BYTES_MAX: usize = 800;
+/// Most bytes that a relayed connection's task may take: the memory of tasks comes in steps of 128.
+const TASK_BYTES_MAX: usize = 768;
 
 impl TcpChain {
     /// The chain of a TCP proxy.
@@ -140,10 +140,12 @@ pub(super) fn spawn(
         admitted,
     };
     connection.count_open();
+    if let Some(stopped) = stopped {
+        // In a task of its own: what one that goes on has no need of is no part of it.
+        context.runtime.spawn_isolated(async move { stop(&connection, stopped).await });
+        return;
+    }
     let task = async move {
-        if let Some(stopped) = stopped {
-            return stop(&connection, stopped).await;
-        }
         if let Some(tls) = tls {
             let Ok(facts) = shake_hands(&connection, tls).await else { return };
             connection.tls = Some(Rc::new(facts));

@@ -10,12 +10,9 @@ use super::{TcpConnection, record};
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::cluster::pool::UpstreamConnection;
-use crate::protocol::http::body::BodyLength;
-use crate::protocol::http::head::Head;
-use crate::protocol::http1::head_reader::HeadLimits;
 use crate::protocol::transport::Channel;
 use crate::proxy::access::Denied;
-use crate::proxy::copy::{BodyCopy, CopyError, Framing};
+use crate::proxy::relay::{Relay, RelayError};
 use crate::proxy::wire;
 use crate::telemetry::{ClusterStat, TcpStat};
 
@@ -54,8 +51,7 @@ pub(super) struct Ended {
 /// Relays until both directions have ended, one side breaks off, or a limit passes.
 pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnection) -> Ended {
     let TcpConnection { context, chain, channel: downstream, timer, due, .. } = connection;
-    let raw = || BodyCopy::new(BodyLength::UntilClose, HeadLimits::default(), Framing::Plain);
-    let (mut up, mut down) = (raw(), raw());
+    let (mut up, mut down) = (Relay::of_connections(), Relay::of_connections());
     let up_limit = wire::upstream_watermark(upstream);
     let down_limit = wire::watermark(connection.listener.config.per_connection_buffer_limit_bytes);
     let mut last_activity = context.runtime.now();
@@ -66,21 +62,25 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
         let endpoint = upstream.channel();
         endpoint.pump();
         let (up_had_ended, down_had_ended) = (up.is_done(), down.is_done());
-        let upwards = direction(runtime, &mut up, downstream, endpoint, up_limit);
-        let downwards = direction(runtime, &mut down, endpoint, downstream, down_limit);
+        let upwards = up.poll(runtime, downstream, endpoint, up_limit);
+        let downwards = down.poll(runtime, endpoint, downstream, down_limit);
         if counted.count(connection, upstream, &up, &down) {
             last_activity = runtime.now();
         }
         match (upwards, downwards) {
             // Whoever cannot be written to has broken off, as well as whoever cannot be read.
-            (Err(Side::Source), _) | (_, Err(Side::Sink)) => return Poll::Ready(Why::DownstreamReset),
-            (Err(Side::Sink), _) | (_, Err(Side::Source)) => return Poll::Ready(Why::UpstreamReset),
-            (Ok(true), Ok(true)) => {
+            (Poll::Ready(Err(RelayError::SourceGone)), _) | (_, Poll::Ready(Err(RelayError::SinkGone))) => {
+                return Poll::Ready(Why::DownstreamReset);
+            }
+            (Poll::Ready(Err(RelayError::SinkGone)), _) | (_, Poll::Ready(Err(RelayError::SourceGone))) => {
+                return Poll::Ready(Why::UpstreamReset);
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
                 let client_was_last = !up_had_ended && down_had_ended;
                 let last = if client_was_last { Last::Downstream } else { Last::Upstream };
                 return Poll::Ready(Why::Finished { last });
             }
-            (Ok(_), Ok(_)) => {}
+            (Poll::Pending | Poll::Ready(Ok(())), Poll::Pending | Poll::Ready(Ok(()))) => {}
         }
         let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
         if is_due(*due) {
@@ -95,12 +95,14 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
             flush_due = chain.config.access_log_flush_interval.map(|every| runtime.now().after(every));
             // Armed for the next one.
             let _ = is_due(flush_due);
-            record::periodic(connection, upstream, up.received_bytes, down.bytes);
+            record::periodic(connection, upstream, up.bytes, down.bytes);
         }
         Poll::Pending
     })
     .await;
-    Ended { why, received: up.received_bytes, sent: down.bytes }
+    up.release(&context.runtime, upstream.channel());
+    down.release(&context.runtime, downstream);
+    Ended { why, received: up.bytes, sent: down.bytes }
 }
 
 /// Why a connection that has reached an endpoint is not relayed.
@@ -204,43 +206,6 @@ async fn flush(connection: &TcpConnection, upstream: &UpstreamConnection, last: 
     .await;
 }
 
-/// Which end of a direction broke.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Source,
-    Sink,
-}
-
-/// Moves one direction; at its end the receiver is told. Whether it has ended.
-fn direction(
-    runtime: &crate::runtime::Runtime,
-    copy: &mut BodyCopy,
-    from: &Channel,
-    to: &Channel,
-    limit: usize,
-) -> Result<bool, Side> {
-    if copy.is_done() {
-        return Ok(true);
-    }
-    let mut trailers = Head::default();
-    match copy.poll(runtime, from, to, limit, &mut trailers, None) {
-        Poll::Pending => Ok(false),
-        Poll::Ready(Ok(())) => {
-            to.shutdown_write();
-            Ok(true)
-        }
-        // An end that TLS has not announced is one, as Envoy has it: many leave so.
-        Poll::Ready(Err(CopyError::SourceGone)) if from.is_truncated() && copy.is_done() => {
-            to.shutdown_write();
-            Ok(true)
-        }
-        Poll::Ready(Err(CopyError::SinkGone | CopyError::Exhausted)) => Err(Side::Sink),
-        Poll::Ready(Err(
-            CopyError::SourceGone | CopyError::Body(_) | CopyError::Filter(_) | CopyError::Overflow,
-        )) => Err(Side::Source),
-    }
-}
-
 /// What was counted of a relay so far.
 #[derive(Debug, Default)]
 struct Counted {
@@ -256,8 +221,8 @@ impl Counted {
         &mut self,
         connection: &TcpConnection,
         upstream: &UpstreamConnection,
-        up: &BodyCopy,
-        down: &BodyCopy,
+        up: &Relay,
+        down: &Relay,
     ) -> bool {
         let now = Self { up: up.bytes, down: down.bytes, pauses: up.pauses, resumes: up.resumes };
         let (sent_up, sent_down) = (now.up - self.up, now.down - self.down);

@@ -20,6 +20,7 @@ impl Ring {
             Some(Op::Connect) => self.connect_done(scope, key, completion.result()),
             Some(op @ (Op::Recv | Op::RecvBulk)) => self.recv_done(scope, key, op, completion),
             Some(Op::Send) => self.send_done(scope, key, completion.result()),
+            Some(op @ (Op::PollIn | Op::PollOut)) => self.poll_done(scope, key, op),
             Some(Op::Bell) => {
                 self.bell_armed = cqueue::more(completion.flags());
                 self.rung |= completion.result() >= 0;
@@ -50,7 +51,17 @@ impl Ring {
         let (op, _) = Op::parse(completion.user_data());
         let counted = matches!(
             op,
-            Some(Op::Accept | Op::Connect | Op::Recv | Op::RecvBulk | Op::Send | Op::Bell | Op::Alarm)
+            Some(
+                Op::Accept
+                    | Op::Connect
+                    | Op::Recv
+                    | Op::RecvBulk
+                    | Op::Send
+                    | Op::Bell
+                    | Op::Alarm
+                    | Op::PollIn
+                    | Op::PollOut
+            )
         );
         if counted && !cqueue::more(completion.flags()) {
             debug_assert!(self.in_flight > 0);
@@ -119,6 +130,10 @@ impl Ring {
         if socket.recv_end.is_some() {
             return;
         }
+        if last && socket.splicing {
+            // A splice waited for it to be over.
+            scope.tasks.wake(socket.recv_task);
+        }
         if last {
             // However it ended: one place decides whether to arm again.
             if unanswered {
@@ -147,9 +162,10 @@ impl Ring {
         }
         match usize::try_from(result) {
             Ok(sent) => {
-                debug_assert!(sent <= socket.sending_bytes);
-                scope.stats.short_sends += u64::from(sent < socket.sending_bytes);
-                let short = sent < socket.sending_bytes;
+                let all = socket.sending_bytes as usize;
+                debug_assert!(sent <= all);
+                let short = sent < all;
+                scope.stats.short_sends += u64::from(short);
                 socket.to_send.consume(sent);
                 // The rest of a backlog waits for room, of which it is told by nothing else.
                 socket.send_full = short || !socket.to_send.is_empty();
@@ -158,7 +174,11 @@ impl Ring {
                 // Nothing was taken, and nobody who still wants the socket has asked for the cancel: try again.
                 libc::EAGAIN => socket.send_full = true,
                 libc::EINTR | libc::ECANCELED => {}
-                errno => socket.fail_send(errno),
+                errno => {
+                    socket.fail_send(errno);
+                    // Behind the peer's end nothing else tells that it has broken off.
+                    scope.tasks.wake(socket.recv_task);
+                }
             },
         }
         if !socket.to_send.is_empty() {
@@ -169,6 +189,42 @@ impl Ring {
         if socket.send_error.is_some() || socket.to_send.bytes() <= socket.wake_at {
             scope.tasks.wake(std::mem::replace(&mut socket.send_task, TaskId::NONE));
         }
+    }
+
+    /// However it ended: who waited tries again.
+    fn poll_done(&mut self, scope: &mut Scope<'_>, key: SocketKey, op: Op) {
+        let Some(socket) = scope.sockets.find(key) else {
+            scope.stats.stale_completions += 1;
+            return;
+        };
+        socket.ops -= 1;
+        if op == Op::PollIn {
+            socket.recv_op = RecvOp::Idle;
+        } else {
+            socket.sending = false;
+        }
+        if socket.closing {
+            if !socket.sending {
+                socket.to_send.clear();
+            }
+            if socket.ops == 0 {
+                self.release(scope, key);
+            }
+            return;
+        }
+        if op == Op::PollIn {
+            scope.tasks.wake(socket.recv_task);
+            if !socket.splicing {
+                self.to_arm.push(key);
+            }
+            return;
+        }
+        if !socket.to_send.is_empty() {
+            self.queue_send(socket, key);
+        } else if socket.shutdown == Shutdown::WhenSent {
+            socket.finish_shutdown();
+        }
+        scope.tasks.wake(std::mem::replace(&mut socket.send_task, TaskId::NONE));
     }
 
     fn connect_done(&mut self, scope: &mut Scope<'_>, key: SocketKey, result: i32) {
@@ -221,14 +277,14 @@ impl Ring {
         match fd {
             Some(fd) => {
                 scope.stats.accepted += 1;
-                listener.accepted.push_back(fd);
+                listener.accepting().accepted.push_back(fd);
             }
             None if matches!(-result, libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
-            None => listener.accept_error = Some(-result),
+            None => listener.accepting().error = Some(-result),
         }
         // Also without a connection: the owner's next poll arms again.
         scope.tasks.wake(listener.recv_task);
-        if listener.recv_op == RecvOp::Multishot && listener.accepted.len() >= ACCEPTED_MAX {
+        if listener.recv_op == RecvOp::Multishot && listener.accepting().accepted.len() >= ACCEPTED_MAX {
             self.cancel_recv(scope, key);
         }
     }

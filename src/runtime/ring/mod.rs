@@ -35,6 +35,7 @@ use queue::{BATCH, Queue};
 
 use super::backend::{Backend, Patience, Scope};
 use super::endpoint::Endpoint;
+use super::pipe::{Pipe, Spliced};
 use super::probe::RingOptions;
 use super::socket::{Connect, RecvEnd, RecvOp, Shutdown, Socket, SocketKey};
 use super::sys::{self, RawAddr};
@@ -155,6 +156,7 @@ impl Ring {
     fn arm_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
         let socket = scope.sockets.live(key);
         if socket.recv_op != RecvOp::Idle
+            || socket.splicing
             || socket.recv_end.is_some()
             || socket.connect != Connect::Done
             || socket.received.capacity() > Self::unread_max(socket) / 2
@@ -211,7 +213,7 @@ impl Ring {
         let awaited = socket.send_task != TaskId::NONE || socket.shutdown == Shutdown::WhenSent;
         self.unawaited += u32::from(mode == SendMode::Try && !awaited);
         socket.sending = true;
-        socket.sending_bytes = bytes;
+        socket.sending_bytes = bytes as u32;
         socket.ops += 1;
         self.in_flight += 1;
     }
@@ -262,7 +264,7 @@ impl Ring {
     /// Arms a receive that has ended; false while there is no memory to receive into.
     fn arm_again(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> bool {
         let Some(socket) = scope.sockets.find(key) else { return true };
-        if socket.closing {
+        if socket.closing || socket.splicing {
             return true;
         }
         let resident = if socket.bulk {
@@ -367,6 +369,7 @@ impl Backend for Ring {
 
     fn poll_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Option<Chunk>>> {
         let socket = scope.sockets.live(key);
+        socket.splicing = false;
         if let Some(chunk) = socket.received.pop() {
             let is_last = socket.received.is_empty();
             let arms = self.level >= RingLevel::Two && !socket.bulk && !socket.sparing;
@@ -408,12 +411,55 @@ impl Backend for Ring {
         }
     }
 
+    fn splice_in(
+        &mut self,
+        scope: &mut Scope<'_>,
+        key: SocketKey,
+        pipe: &Pipe,
+        max: usize,
+    ) -> Option<Spliced> {
+        let socket = scope.sockets.live(key);
+        socket.splicing = true;
+        match socket.recv_op {
+            RecvOp::Idle => {}
+            RecvOp::Multishot => {
+                self.cancel_recv(scope, key);
+                return None;
+            }
+            // A single receive ends with what arrives next, which is kept and comes first.
+            RecvOp::Single | RecvOp::Poll | RecvOp::Cancelling => return None,
+        }
+        socket.drained = false;
+        match socket.splice_in(pipe, max) {
+            Ok(outcome) => Some(outcome),
+            // That there is nothing is the only error it returns.
+            Err(_) => {
+                socket.recv_op = RecvOp::Poll;
+                socket.ops += 1;
+                self.in_flight += 1;
+                self.queue.push(op::poll(key, Op::PollIn, socket.raw_fd()));
+                None
+            }
+        }
+    }
+
+    fn splice_out(&mut self, scope: &mut Scope<'_>, key: SocketKey, pipe: &Pipe) {
+        let socket = scope.sockets.live(key);
+        if !socket.splice_out(pipe) {
+            socket.sending = true;
+            socket.sending_bytes = 0;
+            socket.ops += 1;
+            self.in_flight += 1;
+            self.queue.push(op::poll(key, Op::PollOut, socket.raw_fd()));
+        }
+    }
+
     fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>> {
         let listener = scope.sockets.live(key);
-        if let Some(fd) = listener.accepted.pop_front() {
+        if let Some(fd) = listener.accepting().accepted.pop_front() {
             return Poll::Ready(Ok(fd.into()));
         }
-        if let Some(errno) = listener.accept_error.take() {
+        if let Some(errno) = listener.accepting().error.take() {
             return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
         }
         listener.recv_task = scope.tasks.current();
@@ -423,7 +469,7 @@ impl Backend for Ring {
             self.in_flight += 1;
             self.queue.push(op::accept(key, listener.raw_fd()));
         }
-        heaps::settle_queue(&mut listener.accepted, 0, ACCEPTED_ROOM);
+        heaps::settle_queue(&mut listener.accepting().accepted, 0, ACCEPTED_ROOM);
         Poll::Pending
     }
 
@@ -434,7 +480,7 @@ impl Backend for Ring {
         _queued: bool,
     ) -> Poll<io::Result<Option<Endpoint>>> {
         let listener = scope.sockets.live(key);
-        if let Some(fd) = listener.accepted.pop_front() {
+        if let Some(fd) = listener.accepting().accepted.pop_front() {
             return Poll::Ready(Ok(Some(fd.into())));
         }
         if listener.recv_op != RecvOp::Idle {
@@ -464,7 +510,7 @@ impl Backend for Ring {
             socket.to_send.clear();
         }
         let fd = socket.raw_fd();
-        let accepted = std::mem::take(&mut socket.accepted);
+        let accepted = socket.take_accepted();
         if socket.ops == 0 {
             self.release(scope, key);
         } else {

@@ -59,6 +59,10 @@ pub(super) enum Op {
     Bell = 8,
     /// The standing timeout.
     Alarm = 9,
+    /// Splicing waits for bytes, or the end.
+    PollIn = 10,
+    /// Splicing waits for room.
+    PollOut = 11,
 }
 
 impl Op {
@@ -77,6 +81,8 @@ impl Op {
             7 => Some(Self::Close),
             8 => Some(Self::Bell),
             9 => Some(Self::Alarm),
+            10 => Some(Self::PollIn),
+            11 => Some(Self::PollOut),
             _ => None,
         };
         let generation = (user_data >> 32) as u32 & 0x00ff_ffff;
@@ -166,6 +172,12 @@ pub(super) fn close(fd: RawFd) -> squeue::Entry {
         .build()
         .flags(squeue::Flags::SKIP_SUCCESS)
         .user_data(Op::Close.user_data(SocketKey { slot: 0, generation: 0 }))
+}
+
+/// One completion when a connection is ready, or has ended.
+pub(super) fn poll(key: SocketKey, op: Op, fd: RawFd) -> squeue::Entry {
+    let events = if op == Op::PollOut { libc::POLLOUT } else { libc::POLLIN | libc::POLLRDHUP };
+    opcode::PollAdd::new(Fd(fd), events as u32).build().user_data(op.user_data(key))
 }
 
 /// A completion per ring of the bell.
@@ -264,7 +276,7 @@ mod tests {
     fn user_data_carries_op_generation_and_slot() {
         let key = SocketKey { slot: u32::MAX - 1, generation: 0x00fe_dcba };
         let ops = [Op::Accept, Op::Connect, Op::Recv, Op::RecvBulk, Op::Send, Op::Cancel, Op::Close];
-        for op in ops.into_iter().chain([Op::Bell, Op::Alarm]) {
+        for op in ops.into_iter().chain([Op::Bell, Op::Alarm, Op::PollIn, Op::PollOut]) {
             assert_eq!(Op::parse(op.user_data(key)), (Some(op), key));
         }
         assert_eq!(Op::parse(0).0, None);

@@ -15,8 +15,10 @@ pub use network::{SimEnd, SimNetwork};
 
 use super::Endpoint;
 use super::backend::{Backend, Patience, Scope};
+use super::pipe::{Pipe, Spliced};
 use super::socket::{Connect, RecvEnd, Shutdown, Socket, SocketKey};
 use super::sys::{self, RawAddr};
+use crate::base::limits;
 use crate::buffer::{Chunk, ChunkSize};
 
 /// How the world treats its inhabitants. Odds are "one in", zero is never.
@@ -137,7 +139,7 @@ impl Sim {
         // A failure is told at once: who was told first, sender or reader, must be known in that order.
         if matches!(outcome, Ok(1..)) && world.chance(2) {
             // The kernel has it until the completion.
-            (socket.sending, socket.sending_bytes) = (true, first.len());
+            (socket.sending, socket.sending_bytes) = (true, first.len() as u32);
             socket.ops += 1;
             world.tell_later(self.actor, Notice::Sent(key, outcome));
             return;
@@ -151,7 +153,10 @@ impl Sim {
         match outcome {
             Ok(0) => return,
             Ok(count) => socket.to_send.consume(count),
-            Err(errno) => socket.fail_send(errno),
+            Err(errno) => {
+                socket.fail_send(errno);
+                scope.tasks.wake(socket.recv_task);
+            }
         }
         if !socket.to_send.is_empty() {
             scope.stats.short_sends += 1;
@@ -201,7 +206,8 @@ impl Sim {
                 scope.tasks.wake(socket.send_task);
             }
             Notice::Writable(key) => {
-                if scope.sockets.find(key).is_some_and(|socket| !socket.closing) {
+                if let Some(socket) = scope.sockets.find(key).filter(|socket| !socket.closing) {
+                    scope.tasks.wake(socket.send_task);
                     self.queue_send(scope, key);
                 }
             }
@@ -297,6 +303,59 @@ impl Backend for Sim {
             }
         } else if socket.shutdown == Shutdown::WhenSent {
             socket.finish_shutdown();
+        }
+    }
+
+    fn splice_in(
+        &mut self,
+        scope: &mut Scope<'_>,
+        key: SocketKey,
+        pipe: &Pipe,
+        max: usize,
+    ) -> Option<Spliced> {
+        let socket = scope.sockets.live(key);
+        let mut world = self.network.world();
+        if world.chance(4) {
+            self.pending.push(Notice::Readable(key));
+            return None;
+        }
+        if world.chance(64) {
+            return Some(Spliced::Refused);
+        }
+        let mut bytes = vec![0; max.min(limits::PIPE_BYTES)];
+        match world.recv(socket.sim_id(), &mut bytes) {
+            Received::Bytes(count) => {
+                pipe.simulated(|pipe| pipe.extend(&bytes[..count]));
+                return Some(Spliced::Bytes(count));
+            }
+            Received::End => socket.end_recv(RecvEnd::Eof),
+            Received::Error(errno) => socket.end_recv(RecvEnd::Error(errno)),
+            Received::Nothing => return None,
+        }
+        Some(Spliced::End)
+    }
+
+    fn splice_out(&mut self, scope: &mut Scope<'_>, key: SocketKey, pipe: &Pipe) {
+        let socket = scope.sockets.live(key);
+        let id = socket.sim_id();
+        while pipe.bytes() > 0 {
+            if self.network.world().chance(3) {
+                self.pending.push(Notice::Writable(key));
+                return;
+            }
+            if self.network.world().chance(64) {
+                return pipe.set_stuck();
+            }
+            let sent = pipe.simulated(|bytes| {
+                let sent = self.network.world().send(id, bytes.make_contiguous());
+                bytes.drain(..*sent.as_ref().unwrap_or(&0));
+                sent
+            });
+            match sent {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(errno) => return socket.fail_send(errno),
+            }
         }
     }
 

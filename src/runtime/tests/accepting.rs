@@ -63,7 +63,8 @@ fn untaken_connections_are_bounded_and_all_served_later() {
                     clients.push(std::net::TcpStream::connect(address)?);
                 }
                 turns(&handle, 4).await;
-                let untaken = handle.with_socket(listener.key_for_test(), |socket, _| socket.accepted.len());
+                let untaken = handle
+                    .with_socket(listener.key_for_test(), |socket, _| socket.accepting().accepted.len());
                 assert!(untaken <= 256 + 64, "{untaken}");
             }
             for _ in 0..CLIENTS {

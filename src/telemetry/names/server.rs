@@ -67,8 +67,16 @@ super::metrics! {
         IoEnobufs Counter "ringway.io.enobufs",
         /// Ours: system calls into the kernel to submit or wait.
         IoEnters Counter "ringway.io.enters",
+        /// Ours: pipes with bytes of spliced bodies and relays in them.
+        IoPipes Gauge "ringway.io.pipes",
         /// Ours: sends of which the kernel took only a part.
         IoShortSends Counter "ringway.io.short_sends",
+        /// Ours: pipes and splices that the kernel or our limit refused, so that bytes were copied.
+        IoSpliceRefused Counter "ringway.io.splice_refused",
+        /// Ours: bytes that passed from socket to socket without a copy.
+        IoSplicedBytes Counter "ringway.io.spliced_bytes",
+        /// Ours: pieces in which they passed.
+        IoSplices Counter "ringway.io.splices",
         /// Ours: bytes of access-log records dropped because the queue to the log thread was full.
         LogAccessDroppedBytes Counter "ringway.log.access_dropped_bytes",
         /// Ours: lines of the application log that could not be written.

@@ -130,11 +130,14 @@ impl Proxy {
         }
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory in bytes, without the pages of the program's file: those come in as its code is first used.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        let kib = |name: &str| {
+            let value = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            value.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        (kib("RssAnon:") + kib("RssShmem:")) * 1024
     }
 
     /// Waits for a line in its log.

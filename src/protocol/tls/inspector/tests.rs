@@ -79,6 +79,15 @@ fn message_header_that_is_spread_over_records_is_put_together() {
     assert_eq!(rustls_sees(&spread), seen(&spread).1);
 }
 
+/// As BoringSSL has it; rustls is alone in taking what says to be of SSL 2.
+#[test]
+fn record_of_another_version_is_none_of_a_hello() {
+    let mut bytes = hello("some.example", &[], Some(64));
+    bytes[64 + 1..64 + 3].copy_from_slice(&[0, 2]);
+    assert!(rustls_sees(&bytes).is_some());
+    assert_eq!(seen(&bytes), (Seen::Other, None));
+}
+
 #[test]
 fn address_is_no_server_name() {
     let (seen, hello) = seen(&hello("10.0.0.1", &[b"h2"], None));
