@@ -39,3 +39,4 @@ mod tls_names;
 mod tls_over_time;
 mod tunnels;
 mod upstream_failures;
+mod xds;

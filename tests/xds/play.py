@@ -23,10 +23,8 @@ dynamic_resources:
     transport_api_version: V3
     set_node_on_first_message_only: true
     grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]
-  cds_config: {{ads: {{}}, resource_api_version: V3, initial_fetch_timeout: {fetch_timeout}}}
-  lds_config: {{ads: {{}}, resource_api_version: V3, initial_fetch_timeout: {fetch_timeout}}}
-static_resources:
-  clusters:
+{dynamic}static_resources:
+{listeners}  clusters:
   - name: xds
     type: STATIC
     connect_timeout: 1s
@@ -35,6 +33,31 @@ static_resources:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
         explicit_http_config: {{http2_protocol_options: {{}}}}
     load_assignment: {{cluster_name: xds, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {xds}}}}}}}}}]}}]}}
+"""
+# In place of what comes by CDS and LDS: clusters and routes of the bootstrap whose endpoints come by EDS.
+DYNAMIC = """  cds_config: {{ads: {{}}, resource_api_version: V3, initial_fetch_timeout: {fetch_timeout}}}
+  lds_config: {{ads: {{}}, resource_api_version: V3, initial_fetch_timeout: {fetch_timeout}}}
+"""
+LISTENER = """  listeners:
+  - name: web
+    address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: web
+          route_config:
+            virtual_hosts:
+            - {{name: all, domains: ["*"], routes: [{{match: {{prefix: /b}}, route: {{cluster: other}}}}, {{match: {{prefix: /}}, route: {{cluster: svc}}}}]}}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+"""
+CLUSTER = """  - name: {name}
+    type: EDS
+    connect_timeout: 1s
+    eds_cluster_config: {{eds_config: {{ads: {{}}, resource_api_version: V3, initial_fetch_timeout: {fetch_timeout}}}}}
 """
 # Statistics that both count alike; what is left out counts requests or time.
 COUNTED = ("update_success", "update_rejected", "update_failure", "update_attempt", "init_fetch_timeout", "listener_added", "listener_modified",
@@ -72,7 +95,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
 class Play:
     """See the file's head."""
 
-    def __init__(self, argv, is_delta, origins, folder, starts_server=True, fetch_timeout="15s"):
+    def __init__(self, argv, is_delta, origins, folder, starts_server=True, fetch_timeout="15s", endpoints_only=False):
         self.admin, self.port, self.other_port, xds = rig.free_ports(4)
         self.origins = origins
         self.facts = {}
@@ -88,7 +111,12 @@ class Play:
         self.stream = None
         path = folder / f"{xds}.yaml"
         api_type = "DELTA_GRPC" if is_delta else "GRPC"
-        path.write_text(BOOTSTRAP.format(admin=self.admin, xds=xds, api_type=api_type, fetch_timeout=fetch_timeout), encoding="utf-8")
+        dynamic, listeners, clusters = DYNAMIC.format(fetch_timeout=fetch_timeout), "", ""
+        if endpoints_only:
+            dynamic, listeners = "", LISTENER.format(port=self.port)
+            clusters = "".join(CLUSTER.format(name=name, fetch_timeout=fetch_timeout) for name in ("svc", "other"))
+        text = BOOTSTRAP.format(admin=self.admin, xds=xds, api_type=api_type, dynamic=dynamic, listeners=listeners)
+        path.write_text(text + clusters, encoding="utf-8")
         self.proxy = self.stack.enter_context(rig.Process([*argv, "-c", path], ready_port=self.admin))
 
     def __enter__(self):
@@ -187,7 +215,7 @@ class Play:
 
     def stats(self):
         listed = json.loads(self.admin_get("/stats?format=json"))["stats"]
-        return {each["name"]: each["value"] for each in listed if each.get("name", "").endswith(COUNTED) and "cluster.xds." not in each["name"]}
+        return {each["name"]: each["value"] for each in listed if each.get("name", "").endswith(COUNTED) and not each["name"].startswith(("cluster.xds.", "ringway."))}
 
     def clients(self):
         """Status of each dynamic resource that `/config_dump` shows, by name."""

@@ -45,6 +45,8 @@ pub(super) async fn run<P: Protocol>(
         let End { answered, reason } = talk.hold(&mut upstream, &server, &mut backoff).await;
         server.gauge_set(ServerStat::ControlPlaneConnectedState, 0);
         subscribers.count(ClusterStat::UpdateFailure);
+        // As Envoy: what has failed is tried again.
+        subscribers.count(ClusterStat::UpdateAttempt);
         match reason {
             // Control planes close streams to spread their clients.
             None if answered => log::info!("xDS: the control plane has closed the stream"),

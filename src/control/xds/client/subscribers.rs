@@ -83,6 +83,7 @@ impl Subscribers {
         for name in &absent {
             for one in self.of_resource(name) {
                 one.cells.inc(ClusterStat::UpdateEmpty);
+                one.cells.inc(ClusterStat::UpdateSuccess);
                 one.cells.inc(ClusterStat::UpdateAttempt);
                 self.give_up(one).await;
             }
@@ -110,6 +111,7 @@ impl Subscribers {
             if self.give_up(one).await {
                 log::warn!("xDS: no endpoints of cluster {} within {wait:?}: it goes without", one.cluster);
                 one.cells.inc(ClusterStat::InitFetchTimeout);
+                one.cells.inc(ClusterStat::UpdateAttempt);
             }
         }
     }
