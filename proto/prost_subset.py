@@ -46,7 +46,19 @@ KEEP = {
             HashPolicy.SourceIp HashPolicy.FilterState''',
         'envoy.type.matcher.v3': '''StringMatcher ListStringMatcher RegexMatcher RegexMatchAndSubstitute PathMatcher
             MetadataMatcher MetadataMatcher.PathSegment ValueMatcher ValueMatcher.NullMatch DoubleMatcher ListMatcher
-            OrMatcher FilterStateMatcher AddressMatcher''',
+            OrMatcher FilterStateMatcher AddressMatcher HttpRequestHeaderMatchInput''',
+    },
+    # What the unified matching API is made of, and its inputs.
+    'matching': {
+        'xds.type.matcher.v3': '''Matcher Matcher.OnMatch Matcher.MatcherList Matcher.MatcherList.FieldMatcher
+            Matcher.MatcherList.Predicate Matcher.MatcherList.Predicate.SinglePredicate
+            Matcher.MatcherList.Predicate.PredicateList Matcher.MatcherTree Matcher.MatcherTree.MatchMap IPMatcher
+            IPMatcher.IPRangeMatcher ServerNameMatcher ServerNameMatcher.DomainMatcher StringMatcher RegexMatcher''',
+        'xds.core.v3': 'TypedExtensionConfig CidrRange',
+        'envoy.extensions.matching.common_inputs.network.v3': '''DestinationIPInput DestinationPortInput SourceIPInput
+            SourcePortInput DirectSourceIPInput SourceTypeInput ServerNameInput TransportProtocolInput
+            ApplicationProtocolInput''',
+        'envoy.extensions.matching.common_inputs.ssl.v3': 'UriSanInput DnsSanInput SubjectInput',
     },
     'listener': {
         'envoy.config.listener.v3': '''Listener Listener.DeprecatedV1 Listener.ConnectionBalanceConfig
@@ -74,7 +86,7 @@ KEEP = {
         'envoy.extensions.filters.network.sni_cluster.v3': 'SniCluster',
     },
     'rbac': {
-        'envoy.config.rbac.v3': '''RBAC RBAC.AuditLoggingOptions Policy Permission Permission.Set Principal
+        'envoy.config.rbac.v3': '''Action RBAC RBAC.AuditLoggingOptions Policy Permission Permission.Set Principal
             Principal.Set Principal.Authenticated SourcedMetadata''',
     },
     'network_rbac': {'envoy.extensions.filters.network.rbac.v3': 'RBAC'},
@@ -146,7 +158,7 @@ ENCODED = {
     ('envoy.config.route.v3.RouteConfiguration', 'virtual_hosts'),
 }
 # Members of oneofs that lead back to their own message by way of another.
-BOXED = {('envoy.type.matcher.v3.ListMatcher', 'one_of')}
+BOXED = {('envoy.type.matcher.v3.ListMatcher', 'one_of'), ('xds.type.matcher.v3.Matcher.OnMatch', 'matcher')}
 F = descriptor_pb2.FieldDescriptorProto
 # Proto scalar: (prost attribute, Rust type).
 SCALARS = {

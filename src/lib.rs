@@ -14,6 +14,7 @@ pub mod filter;
 pub mod format;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod matching;
 pub mod protocol;
 pub mod proxy;
 pub mod route;

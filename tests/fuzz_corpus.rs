@@ -14,6 +14,7 @@ fn corpus_keeps_every_invariant() {
         ("http2_frames", ringway::fuzz::http2_frames),
         ("http2_head", ringway::fuzz::http2_head),
         ("route_match", ringway::fuzz::route_match),
+        ("matcher", ringway::fuzz::matcher),
         ("grpc_web", ringway::fuzz::grpc_web),
         ("grpc_timeout", ringway::fuzz::grpc_timeout),
         ("config_text", ringway::fuzz::config_text),

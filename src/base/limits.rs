@@ -68,6 +68,13 @@ pub const CONFIG_ALIASED_VALUES_MAX: usize = 256 * 1024;
 /// Mistakes reported for one configuration; what follows is usually more of the same.
 pub const CONFIG_ERRORS_MAX: usize = 100;
 
+/// Matchers and conditions within one another in a matcher (`xds.type.matcher.v3.Matcher`). Reason: they are followed by
+/// recursion; Envoy bounds them by the depth of a configuration. Beyond it: refused.
+pub const MATCHER_DEPTH_MAX: usize = CONFIG_DEPTH_MAX;
+/// Matchers, conditions, actions, ranges and names in a matcher. Reason: one question may look at all of them. Beyond it:
+/// refused.
+pub const MATCHER_ENTRIES_MAX: usize = 256 * 1024;
+
 /// Most header lines of one HTTP/1 head, whatever `max_headers_count` says. Reason: the parser's
 /// table of headers lives on the stack, 32 bytes each. Beyond it: 431, or 502 for a response.
 pub const HEADERS_MAX: usize = 1024;

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use super::pool::{SharedConnections, UpstreamConnection};
 use crate::base::clock::Now;
 use crate::base::limits;
+use crate::base::socket_address::SocketAddress;
 use crate::config::endpoint::HealthStatus;
+use crate::protocol::stream_info::StreamAddress;
 use crate::runtime::RawOption;
 use crate::telemetry::{Cells, HostStat, Scope, Slot};
 
@@ -17,7 +19,7 @@ use crate::telemetry::{Cells, HostStat, Scope, Slot};
 #[derive(Clone, Debug)]
 pub struct HostSpec {
     /// Where to connect.
-    pub address: SocketAddr,
+    pub address: SocketAddress,
     /// Name for `auto_host_rewrite`; empty: none.
     pub hostname: Box<str>,
     /// Share among the hosts of its priority, at least 1.
@@ -37,7 +39,9 @@ pub struct HostSpec {
 pub struct Host {
     /// What was published, replaced by updates that keep the address.
     spec: RefCell<HostSpec>,
-    address: SocketAddr,
+    address: SocketAddress,
+    /// The same, as records of requests share it on this core.
+    shown: StreamAddress,
     stats: Cells<HostStat>,
     /// Most recently used last: the warmest connection serves next, the rest grow old and go.
     idle: RefCell<Vec<UpstreamConnection>>,
@@ -74,7 +78,11 @@ impl Host {
     fn with(spec: HostSpec, worker: usize, own: Own) -> Rc<Self> {
         Rc::new(Self {
             stats: spec.stats.cells(Slot::Worker(worker)),
-            address: spec.address,
+            address: spec.address.clone(),
+            shown: match &spec.address {
+                SocketAddress::Ip(address) => StreamAddress::Ip(*address),
+                SocketAddress::Pipe(path) => StreamAddress::Pipe((**path).into()),
+            },
             spec: RefCell::new(spec),
             idle: RefCell::default(),
             shared: SharedConnections::default(),
@@ -87,8 +95,13 @@ impl Host {
     }
 
     /// Where to connect.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &SocketAddress {
+        &self.address
+    }
+
+    /// Where to connect, as records name it.
+    pub fn stream_address(&self) -> StreamAddress {
+        self.shown.clone()
     }
 
     /// Which of its cluster's transport sockets reaches it.
@@ -227,7 +240,7 @@ mod tests {
 
     fn spec() -> HostSpec {
         HostSpec {
-            address: "10.0.0.1:443".parse().unwrap(),
+            address: SocketAddress::Ip("10.0.0.1:443".parse().unwrap()),
             hostname: Box::default(),
             weight: 1,
             priority: 0,

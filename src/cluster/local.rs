@@ -260,7 +260,7 @@ impl Cluster {
         let mut old = std::mem::take(&mut *self.hosts.borrow_mut());
         let hosts: Vec<_> = specs
             .iter()
-            .map(|spec| match old.iter().position(|host| host.address() == spec.address) {
+            .map(|spec| match old.iter().position(|host| *host.address() == spec.address) {
                 Some(index) => {
                     let host = old.swap_remove(index);
                     host.update(spec.clone());
@@ -286,9 +286,10 @@ impl Cluster {
         if let Some((source, options)) = host.source() {
             return (Some(source), options);
         }
-        let to = host.address();
+        // A socket of the Unix domain comes from nowhere.
+        let is_v4 = host.address().ip().map(|to| to.is_ipv4());
         let source = self.config.bind_config.as_ref().and_then(|bind| bind.source_address);
-        (source.filter(|source| source.is_ipv4() == to.is_ipv4()), &self.options)
+        (source.filter(|source| Some(source.is_ipv4()) == is_v4), &self.options)
     }
 
     pub(super) fn keepalive(&self) -> Option<Keepalive> {

@@ -97,7 +97,7 @@ impl OriginalDstHosts {
         }
         let none = Metadata::default();
         let spec = HostSpec {
-            address,
+            address: address.into(),
             // As Envoy calls it.
             hostname: format!("{}{address}", config.name).into(),
             weight: 1,

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::base::socket_address::SocketAddress;
+
 /// An address the kernel can bind or connect to without a look-up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
@@ -61,6 +63,11 @@ impl CidrRange {
         Self { network: mask(address, prefix_len), prefix_len }
     }
 
+    /// The first address.
+    pub fn network(&self) -> IpAddr {
+        self.network
+    }
+
     /// Leading bits that must be equal.
     pub fn prefix_len(&self) -> u8 {
         self.prefix_len
@@ -81,6 +88,25 @@ fn mask(address: IpAddr, prefix_len: u8) -> IpAddr {
         IpAddr::V6(v6) => {
             let keep = u128::MAX.checked_shl(128 - u32::from(prefix_len.min(128))).unwrap_or(0);
             IpAddr::V6((v6.to_bits() & keep).into())
+        }
+    }
+}
+
+impl Address {
+    /// Without what only a listener has; `None`: no text, which no file has.
+    pub fn socket_address(&self) -> Option<SocketAddress> {
+        match self {
+            Self::Ip(address) => Some(SocketAddress::Ip(*address)),
+            Self::Pipe(pipe) => pipe.path.to_str().map(|path| SocketAddress::Pipe(path.into())),
+        }
+    }
+}
+
+impl From<&SocketAddress> for Address {
+    fn from(address: &SocketAddress) -> Self {
+        match address {
+            SocketAddress::Ip(address) => Self::Ip(*address),
+            SocketAddress::Pipe(path) => Self::Pipe(Pipe { path: (**path).into(), mode: 0 }),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::access_log::AccessLog;
 use super::address::Address;
 use super::filter_chain::FilterChain;
 use super::listener_filter::ListenerFilter;
+use super::matching::Matcher;
 use super::metadata::Metadata;
 use super::socket::SocketOption;
 use crate::base::balance::Policy;
@@ -24,6 +25,9 @@ pub struct Listener {
     pub addresses: Vec<ListenAddress>,
     /// Chains in the order given; the match that picks one is in each. Source: `filter_chains`.
     pub filter_chains: Vec<Arc<FilterChain>>,
+    /// What chooses the chain of a connection, by its name, in place of the chains' own matches; `None`: those do. Source:
+    /// `filter_chain_matcher`.
+    pub filter_chain_matcher: Option<Matcher<Box<str>>>,
     /// Chain of connections that no other chain matches; without it they are closed. Source:
     /// `default_filter_chain`.
     pub default_filter_chain: Option<Arc<FilterChain>>,
@@ -71,7 +75,7 @@ pub struct Listener {
     pub traffic_direction: TrafficDirection,
     /// What drains this listener. Source: `drain_type`.
     pub drain_type: DrainType,
-    /// Logs written once per connection closed by the listener itself. Source: `access_log`.
+    /// Logs written of every connection when it is over, those included that are not served. Source: `access_log`.
     pub access_log: Vec<AccessLog>,
     /// Metadata, for formatters. Source: `metadata`.
     pub metadata: Metadata,

@@ -19,6 +19,7 @@ pub mod http_filter;
 pub mod listener;
 pub mod listener_filter;
 pub mod matcher;
+pub mod matching;
 pub mod metadata;
 pub mod network_filter;
 pub mod proxy_protocol;

@@ -5,6 +5,25 @@ use std::time::Duration;
 
 use super::address::CidrRange;
 use super::matcher::{HeaderMatcher, StringMatcher};
+use super::matching::Matcher;
+
+/// What decides who may do what.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RuleSet {
+    /// Source: `rules`, `shadow_rules`.
+    Policies(Rules),
+    /// What leads to no action is denied. Source: `matcher`, `shadow_matcher`.
+    Matcher(Matcher<MatchedAction>),
+}
+
+/// Where a matcher of access leads. Source: Envoy `config.rbac.v3.Action`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MatchedAction {
+    /// Its name, in statistics, metadata and response code details. Source: `name`.
+    pub name: Box<str>,
+    /// Whether it may pass: `Deny` alone does not let it. Default `Allow`. Source: `action`.
+    pub action: Action,
+}
 
 /// A set of policies and what follows from a match. Source: Envoy `config.rbac.v3.RBAC`.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,10 +133,11 @@ pub enum ValueMatcher {
 /// `extensions.filters.http.rbac.v3.RBAC`; of a route's, `RBACPerRoute.rbac`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct HttpRbac {
-    /// What is enforced; `None`: nothing is. Source: `rules`.
-    pub rules: Option<Rules>,
-    /// What is only counted and noted; `None`: nothing is. Source: `shadow_rules`.
-    pub shadow_rules: Option<Rules>,
+    /// What is enforced; `None`: nothing is. Source: `rules`, `matcher`.
+    pub rules: Option<RuleSet>,
+    /// What is only counted and noted; `None`: nothing is. Source: `shadow_rules`,
+    /// `shadow_matcher`.
+    pub shadow_rules: Option<RuleSet>,
     /// Put before the names of the enforced rules' statistics, and before their keys of dynamic metadata. A route's counts
     /// for the keys only; empty there: the filter's. Source: `rules_stat_prefix`.
     pub rules_stat_prefix: Box<str>,
@@ -130,10 +150,11 @@ pub struct HttpRbac {
 /// Access of connections. Source: Envoy `extensions.filters.network.rbac.v3.RBAC`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NetworkRbac {
-    /// What is enforced; `None`: nothing is. Source: `rules`.
-    pub rules: Option<Rules>,
-    /// What is only counted; `None`: nothing is. Source: `shadow_rules`.
-    pub shadow_rules: Option<Rules>,
+    /// What is enforced; `None`: nothing is. Source: `rules`, `matcher`.
+    pub rules: Option<RuleSet>,
+    /// What is only counted; `None`: nothing is. Source: `shadow_rules`,
+    /// `shadow_matcher`.
+    pub shadow_rules: Option<RuleSet>,
     /// What the names of its statistics begin with; never empty. Source: `stat_prefix`.
     pub stat_prefix: Box<str>,
     /// Put before the names of the shadow rules' statistics. Source: `shadow_rules_stat_prefix`.

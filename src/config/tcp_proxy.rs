@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use super::access_log::AccessLog;
+use super::route::HeaderValueOption;
 
 /// Relays a connection's bytes to an endpoint of a cluster.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct TcpProxy {
     /// Whether no endpoint is looked for before the client has sent something. Source: `upstream_connect_mode:
     /// ON_DOWNSTREAM_DATA`.
     pub waits_for_data: bool,
+    /// The HTTP proxy that endpoints are, if the connection is to go through one. Source: `tunneling_config`.
+    pub tunneling: Option<Tunneling>,
     /// Waits between them; `None`, the default: no waiting. Source: `backoff_options`.
     pub backoff: Option<Backoff>,
     /// Where connections are recorded. Source: `access_log`.
@@ -35,6 +38,18 @@ pub struct TcpProxy {
     pub flush_access_log_on_connected: bool,
     /// Whether it is recorded when it begins besides. Source: `access_log_options.flush_access_log_on_start`.
     pub flush_access_log_on_start: bool,
+}
+
+/// A tunnel through an HTTP proxy, over what the cluster's protocol is. Source: Envoy `TcpProxy.TunnelingConfig`.
+#[derive(Debug, Clone)]
+pub struct Tunneling {
+    /// Where the tunnel is to lead: a format string, evaluated for each connection. Source: `hostname`.
+    pub hostname: Box<str>,
+    /// The path of a POST that stands for CONNECT; `None`, the default: CONNECT. Source: `use_post`, `post_path`, by
+    /// default `/`.
+    pub post_path: Option<Box<str>>,
+    /// More headers of the request. Source: `headers_to_add`, at most 1000.
+    pub headers_to_add: Vec<HeaderValueOption>,
 }
 
 /// Waits that double from `base` on, up to `max`. Source: Envoy `core.v3.BackoffStrategy`.

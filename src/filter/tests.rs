@@ -36,6 +36,7 @@ const NOBODY: Facts<'_> = Facts {
     peer: None,
     direct_remote: None,
     remote: None,
+    remote_port: 0,
     local: None,
     server_name: "",
     tls: None,

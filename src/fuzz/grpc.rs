@@ -55,6 +55,7 @@ fn pass(direction: Direction, pieces: &[&[u8]]) -> Result<Vec<u8>, FilterReply> 
             peer: None,
             direct_remote: None,
             remote: None,
+            remote_port: 0,
             local: None,
             server_name: "",
             tls: None,

@@ -1,7 +1,7 @@
 //! What is known of a client's connection before any network filter has seen it: its addresses, and what listener filters
 //! have found in its first bytes. Filter chains are chosen by it. Source: Envoy `ConnectionInfoProvider`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// See the file's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +95,12 @@ impl ConnectionInfo {
     /// Where the client meant to connect to, if something else than the socket says so.
     pub fn restored_destination(&self) -> Option<SocketAddr> {
         self.local_restored.then_some(self.local)
+    }
+
+    /// Whether the client is on this host: the loopback address alone, not its network. Source: Envoy `isSameIpOrLoopback`.
+    pub fn is_from_this_host(&self) -> bool {
+        let remote = self.remote.ip();
+        remote == Ipv4Addr::LOCALHOST || remote == Ipv6Addr::LOCALHOST || remote == self.local.ip()
     }
 
     /// Whether more is known than the socket says.

@@ -9,6 +9,8 @@ pub const VIA_UPSTREAM: &str = "via_upstream";
 pub const DIRECT_RESPONSE: &str = "direct_response";
 /// No route matched.
 pub const ROUTE_NOT_FOUND: &str = "route_not_found";
+/// No filter chain of the listener takes the connection.
+pub const FILTER_CHAIN_NOT_FOUND: &str = "filter_chain_not_found";
 /// The route configuration has not arrived.
 pub const ROUTE_CONFIGURATION_NOT_FOUND: &str = "route_configuration_not_found";
 /// The route's cluster does not exist.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::access;
 use super::chain::HttpChain;
+use super::connection_record::ConnectionRecord;
 use super::context::WorkerContext;
 use super::error::ProxyError;
 use super::handover::Place;
@@ -26,6 +27,7 @@ use crate::base::clock::Now;
 use crate::cluster::ProxiedClient;
 use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::http::forwarding;
+use crate::protocol::http::head::Version;
 use crate::protocol::http2::StreamError;
 use crate::protocol::tls::{ServerTls, TlsFacts, Wanted};
 use crate::protocol::transport::{Channel, Transport};
@@ -73,7 +75,7 @@ enum Codec {
 #[derive(Debug)]
 enum Bearer {
     /// A socket of its own, counted for its whole life.
-    Socket { _place: Place, _admitted: Admitted },
+    Socket { _place: Place, admitted: Admitted },
     /// A connection that it shares with other streams.
     Connection(Rc<Shared>),
 }
@@ -137,9 +139,10 @@ pub(super) fn spawn(
         active: Cell::new(false),
         closed_by_peer: Cell::new(false),
         codec: Cell::new(Codec::Unknown),
-        bearer: Bearer::Socket { _place: listener, _admitted: admitted },
+        bearer: Bearer::Socket { _place: listener, admitted },
     };
     connection.count_open();
+    connection.note(|record| record.id(connection.id));
     // The block borrows the connection it captured: moved into a local, or passed to an `async fn`, it would lie in the
     // future twice.
     let task = async move {
@@ -156,6 +159,7 @@ pub(super) fn spawn(
                     if let Some(asked) = asked.take()
                         && let Err(denied) = asked.decide(connection.tls.as_deref())
                     {
+                        connection.note(|record| record.denied(denied.details));
                         return deny(connection, denied.delay).await;
                     }
                     if connection.codec.get() == Codec::Unknown {
@@ -386,17 +390,31 @@ impl Connection {
             peer = peer.with_client_cert(facts.local.as_deref(), identity, settings);
         }
         self.peer = Rc::new(peer);
-        self.tls = Some(Rc::new(facts));
+        let facts = Rc::new(facts);
+        self.note(|record| record.tls(&facts));
+        self.tls = Some(facts);
+    }
+
+    /// Notes what the listener's logs say of it.
+    fn note(&self, note: impl FnOnce(&ConnectionRecord)) {
+        if let Bearer::Socket { admitted, .. } = &self.bearer {
+            note(&admitted.record);
+        }
     }
 
     /// The protocol is known: counts it.
     fn speaks(&self, codec: Codec) {
         self.codec.set(codec);
-        let (total, active) = match codec {
+        let (total, active, version) = match codec {
             Codec::Unknown => return,
-            Codec::Http1 => (HttpStat::DownstreamCxHttp1Total, HttpStat::DownstreamCxHttp1Active),
-            Codec::Http2 => (HttpStat::DownstreamCxHttp2Total, HttpStat::DownstreamCxHttp2Active),
+            Codec::Http1 => {
+                (HttpStat::DownstreamCxHttp1Total, HttpStat::DownstreamCxHttp1Active, Version::Http11)
+            }
+            Codec::Http2 => {
+                (HttpStat::DownstreamCxHttp2Total, HttpStat::DownstreamCxHttp2Active, Version::Http2)
+            }
         };
+        self.note(|record| record.protocol(version));
         self.chain.stats.inc(total);
         self.chain.stats.gauge_inc(active);
     }

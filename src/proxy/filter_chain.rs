@@ -9,8 +9,9 @@ use super::access::Access;
 use super::chain::HttpChain;
 use super::tcp::TcpChain;
 use crate::base::clock::Now;
-use crate::filter::network::{ConnectionLimit, FilterChainTable, LimitedConnection, LocalRateLimit};
+use crate::filter::network::{ChainChoice, Chosen, ConnectionLimit, LimitedConnection, LocalRateLimit};
 use crate::protocol::connection_info::ConnectionInfo;
+use crate::protocol::http::matcher::MatchScratch;
 use crate::protocol::response_flags::ResponseFlag;
 use crate::protocol::tls::ServerTls;
 use crate::telemetry::{Cells, ConnectionLimitStat, LocalRateLimitStat};
@@ -18,7 +19,9 @@ use crate::telemetry::{Cells, ConnectionLimitStat, LocalRateLimitStat};
 /// Those of one listener.
 #[derive(Debug)]
 pub struct FilterChains {
-    table: Arc<FilterChainTable>,
+    choice: Arc<ChainChoice>,
+    /// What choosing writes to.
+    scratch: RefCell<MatchScratch>,
     chains: Box<[FilterChain]>,
     /// The place of the one that takes what no other does.
     default: Option<usize>,
@@ -27,6 +30,8 @@ pub struct FilterChains {
 /// One of them.
 #[derive(Debug)]
 pub struct FilterChain {
+    /// Its name, for records.
+    pub(super) name: Rc<str>,
     /// TLS of its connections, for handshakes from now on; `None`: plain text.
     tls: RefCell<Option<Arc<ServerTls>>>,
     gates: Box<[Gate]>,
@@ -80,14 +85,18 @@ pub(super) struct Stopped {
 }
 
 impl FilterChains {
-    /// The chains of a table in its order, then the default one, whose place is `default`.
-    pub fn new(table: Arc<FilterChainTable>, chains: Vec<FilterChain>, default: Option<usize>) -> Self {
-        Self { table, chains: chains.into(), default }
+    /// The chains in the order of the configuration, then the default one, whose place is `default`.
+    pub fn new(choice: Arc<ChainChoice>, chains: Vec<FilterChain>, default: Option<usize>) -> Self {
+        Self { choice, scratch: RefCell::default(), chains: chains.into(), default }
     }
 
     /// The chain that takes a connection.
     pub(super) fn find(&self, connection: &ConnectionInfo) -> Option<&FilterChain> {
-        self.chains.get(self.table.find(connection).or(self.default)?)
+        self.chains.get(match self.choice.find(connection, &mut self.scratch.borrow_mut()) {
+            Chosen::Chain(place) => place,
+            Chosen::Default => self.default?,
+            Chosen::Nothing => return None,
+        })
     }
 
     /// One by its place.
@@ -108,12 +117,13 @@ impl FilterChains {
 impl FilterChain {
     /// A chain of these filters.
     pub fn new(
+        name: &str,
         tls: Option<Arc<ServerTls>>,
         gates: Vec<Gate>,
         access: Option<Rc<Access>>,
         terminal: Terminal,
     ) -> Self {
-        Self { tls: RefCell::new(tls), gates: gates.into(), access, terminal }
+        Self { name: name.into(), tls: RefCell::new(tls), gates: gates.into(), access, terminal }
     }
 
     /// TLS of a connection that begins now; `None`: plain text.

@@ -57,6 +57,10 @@ pub(super) fn decode_head(
                 .downstream_remote_address
                 .ip()
                 .map(|address| if address == connection.remote.ip() { of_socket(address) } else { address }),
+            remote_port: match info.downstream_remote_address {
+                StreamAddress::Ip(address) => address.port(),
+                StreamAddress::None | StreamAddress::Pipe(_) => 0,
+            },
             local: match info.downstream_local_address {
                 StreamAddress::Ip(address) => Some((of_socket(address.ip()), address.port()).into()),
                 StreamAddress::None | StreamAddress::Pipe(_) => None,

@@ -13,6 +13,7 @@ use super::deadlines::Deadlines;
 use super::downstream::{After, Connection};
 use super::error::{ProxyError, Side};
 use super::local_reply::{self, Reply};
+use super::posted;
 use super::router::{self, Forwarded};
 use super::routing::{self, Decision};
 use super::stream::Stream;
@@ -112,6 +113,13 @@ async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Req
         Decision::Forward(forward) => match router::forward(connection, stream, request, &forward).await {
             Forwarded::Complete { close } if close => ending(connection, request),
             Forwarded::Complete { .. } => After::KeepAlive,
+            Forwarded::Tunnel(upstream) if posted::is_framed(connection, request) => {
+                let tunnel = posted::tunnel(connection, stream, request, upstream);
+                // In recycled memory: the task is not to carry the size of what few do.
+                let ended = connection.context.runtime.recycled(tunnel).await;
+                fail(connection, stream, ended.why);
+                ended.after
+            }
             Forwarded::Tunnel(upstream) => {
                 let ended = upgrade::tunnel(connection, stream, upstream, &mut request.deadlines).await;
                 fail(connection, stream, ended.why);

@@ -11,8 +11,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::access::Asked;
+use super::connection_record::ConnectionRecord;
 use super::context::WorkerContext;
-use super::filter_chain::{FilterChains, Passed, Terminal};
+use super::filter_chain::{FilterChains, Passed, Stopped, Terminal};
 use super::handover::{Place, Share, dispatch};
 use super::replies::{self, Answer};
 use super::{downstream, listener_filters, tcp};
@@ -21,6 +22,7 @@ use crate::base::limits;
 use crate::config::listener::Listener as Config;
 use crate::format::access_log::AccessLog;
 use crate::protocol::connection_info::{ConnectionInfo, TransportProtocol};
+use crate::protocol::http::matcher::MatchScratch;
 use crate::protocol::tls::TlsStream;
 use crate::protocol::transport::Transport;
 use crate::runtime::{Accepted, TcpListener, TcpStream};
@@ -38,6 +40,8 @@ pub struct Listener {
     pub chains: FilterChains,
     /// What is recorded of every connection.
     pub(super) access_logs: Arc<[AccessLog]>,
+    /// What they write to while they match.
+    pub(super) matching: RefCell<MatchScratch>,
     /// The counters of its filters for the PROXY protocol, one each, in their order.
     pub(super) proxy_protocol: Box<[ProxyProtocolCells]>,
     /// Set to stop accepting; the loop ends when it sees it.
@@ -64,6 +68,7 @@ impl Listener {
             chains,
             proxy_protocol,
             access_logs,
+            matching: RefCell::default(),
             stopped: Cell::new(false),
             handed_over: RefCell::default(),
             share,
@@ -209,6 +214,7 @@ pub(super) fn begin(
     }
     let Some(chain) = listener.chains.find(&info) else {
         listener.stats.inc(ListenerStat::NoFilterChainMatch);
+        ConnectionRecord::new(context, &listener.listener(), &info).without_chain();
         // As a close does that leaves something unread in the kernel.
         if stream.has_unread() {
             stream.set_reset_on_close();
@@ -228,7 +234,15 @@ pub(super) fn begin(
         }
     };
     let asked = Asked::of(chain.access.as_ref(), &info);
-    let admitted = Admitted { _permit: permit, _passed: passed, asked };
+    let record = match &chain.terminal {
+        // It writes more.
+        Terminal::Tcp(_) => ConnectionRecord::default(),
+        _ => {
+            let flag = stopped.and_then(|stopped: Stopped| stopped.flag);
+            ConnectionRecord::new(context, &listener.listener(), &info).of_chain(&chain.name, flag)
+        }
+    };
+    let admitted = Admitted { _permit: permit, _passed: passed, asked, record };
     match (chain.terminal.clone(), stopped) {
         (Terminal::Tcp(proxy), stopped) => {
             tcp::spawn(context, listener, proxy, transport, tls, info, admitted, stopped);
@@ -272,6 +286,8 @@ pub(super) struct Admitted {
     _passed: Passed,
     /// Whether it may go on is asked when its first byte is there; `None`: nobody asks.
     pub(super) asked: Option<Box<Asked>>,
+    /// What the listener's logs say of it at its end.
+    pub(super) record: ConnectionRecord,
 }
 
 impl ConnectionLimit {

@@ -11,6 +11,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use super::connection_record::ConnectionRecord;
 use super::context::WorkerContext;
 use super::handover::Place;
 use super::listener::{self, ConnectionPermit, Listener};
@@ -65,7 +66,9 @@ pub(super) fn spawn(
                 run(&context, &place, &stream, &mut info, &timer).await
             };
             if verdict == Verdict::Close {
-                return;
+                // Recorded as the socket has it: what filters have found is the connection's once all are through, as in Envoy.
+                (info.remote, info.local) = (info.direct_remote, info.direct_local);
+                return drop(ConnectionRecord::new(&context, &place.listener(), &info));
             }
             // Once: who gets a connection from another listener serves it. Its filters run, too, as in Envoy.
             let other = if is_handed_over { None } else { context.listeners.for_destination(&place, &info) };

@@ -5,6 +5,7 @@
 mod access;
 mod by_address;
 mod chain;
+mod connection_record;
 mod context;
 mod copy;
 mod date;
@@ -21,6 +22,7 @@ mod http2;
 mod listener;
 mod listener_filters;
 mod local_reply;
+mod posted;
 mod relay;
 #[cfg(test)]
 mod relay_tests;

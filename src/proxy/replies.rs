@@ -36,7 +36,7 @@ struct Answered {
     context: Rc<WorkerContext>,
     listener: Place,
     opened: Now,
-    _admitted: Admitted,
+    admitted: Admitted,
 }
 
 /// Answers a connection in a task of its own; `tls`: after a handshake.
@@ -51,20 +51,19 @@ pub(super) fn spawn(
     let asked = admitted.asked.take();
     context.open.set(context.open.get() + 1);
     listener.count_open();
-    let answered = Answered {
-        context: Rc::clone(context),
-        listener,
-        opened: context.runtime.now(),
-        _admitted: admitted,
-    };
+    let answered =
+        Answered { context: Rc::clone(context), listener, opened: context.runtime.now(), admitted };
+    answered.admitted.record.id(context.next_id());
     context.runtime.spawn_isolated(async move {
-        let Answered { context, listener, opened, .. } = &answered;
+        let Answered { context, listener, opened, admitted } = &answered;
+        let record = &admitted.record;
         let timer = context.runtime.timer();
         if let (Some(tls), Some(stream)) = (&tls, transport.tls()) {
             let handshake =
                 Handshake { context, listener, stream, timer: &timer, opened: *opened, keeps_chain: false };
-            if handshake::make(handshake, tls).await.is_err() {
-                return;
+            match handshake::make(handshake, tls).await {
+                Ok(facts) => record.tls(&Rc::new(facts)),
+                Err(_) => return,
             }
         }
         // What is sent without a look at the client's first byte is sent to everybody, as in Envoy.
@@ -81,12 +80,16 @@ pub(super) fn spawn(
             })
             .await;
             if let Err(denied) = asked.decide(tls.as_ref()) {
+                record.denied(denied.details);
                 return access::deny(context, &transport, &timer, denied.delay).await;
             }
         }
         match answer {
             Answer::Echo => echo(&answered, &transport).await,
-            Answer::Bytes(bytes) => send(&transport, &bytes),
+            Answer::Bytes(bytes) => {
+                send(&transport, &bytes);
+                record.answered();
+            }
             Answer::Nothing(delay) => return access::deny(context, &transport, &timer, delay).await,
         }
         end(&answered, &transport, &timer).await;

@@ -68,16 +68,25 @@ pub(super) fn send_tunnel(
     Ok(())
 }
 
-/// Queues our own 200 to a CONNECT that ends here.
+/// Queues our own 200 to a CONNECT that ends here. `framed`: to a POST that stands for it and is HTTP/1.1's; in chunks, or not.
 pub(super) fn send_connected(
     connection: &Connection,
     stream: &mut Stream,
     forward: &Forward<'_>,
+    framed: Option<bool>,
 ) -> Result<(), ProxyError> {
     stream.response.clear();
     stream.response.set_status(200);
     edit(connection, stream, forward);
-    queue(connection, stream, forward, BodyLength::UntilClose, Version::Http11)?;
+    let (body, version) = match framed {
+        None => (BodyLength::UntilClose, Version::Http11),
+        Some(true) => (BodyLength::Chunked, Version::Http11),
+        Some(false) => (BodyLength::UntilClose, Version::Http10),
+    };
+    if framed.is_some() {
+        stream.response.set(&headers::CONNECTION, b"close");
+    }
+    queue(connection, stream, forward, body, version)?;
     connection.channel.flush();
     Ok(())
 }

@@ -13,6 +13,7 @@ use super::copy::{CopyError, Framing};
 use super::downstream::Connection;
 use super::error::{ProxyError, Retry};
 use super::http::{self, Request};
+use super::posted;
 use super::response;
 use super::routing::Forward;
 use super::stream::Stream;
@@ -21,6 +22,8 @@ use super::wire::{self, SendError};
 use crate::base::limits;
 use crate::cluster::pool::{self, UpstreamConnection};
 use crate::cluster::{Cluster, Host, Wanted};
+use crate::config::proxy_protocol::ProxyProtocolVersion;
+use crate::config::route::ConnectConfig;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
 use crate::protocol::http::websocket;
@@ -29,6 +32,7 @@ use crate::protocol::http1::framing::MethodKind;
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
 use crate::protocol::http1::parse::ParseOptions;
 use crate::protocol::http2::{SendRequestError, StreamError};
+use crate::protocol::proxy_protocol;
 use crate::protocol::stream_info::{StreamAddress, set_text};
 use crate::protocol::tls::Offer;
 use crate::protocol::transport::Channel;
@@ -56,8 +60,8 @@ pub(super) async fn forward(
     if !http::answer_expectation(connection, stream, request) {
         return failed(ProxyError::DownstreamClosed);
     }
-    let outcome = if forward.terminate_connect.is_some() {
-        terminate_connect(connection, stream, request, forward).await
+    let outcome = if let Some(config) = forward.terminate_connect {
+        terminate_connect(connection, stream, request, forward, config).await
     } else {
         attempts(connection, stream, request, forward).await
     };
@@ -132,15 +136,48 @@ async fn terminate_connect(
     stream: &mut Stream,
     request: &Request,
     forward: &Forward<'_>,
+    config: ConnectConfig,
 ) -> Forwarded {
     let outcome = match acquire(connection, stream, request, forward, true, true).await {
-        Ok(upstream) => response::send_connected(connection, stream, forward).map(|()| upstream),
+        Ok(upstream) => {
+            let announced = match config.proxy_protocol {
+                Some(version) => announce_client(connection, stream, &upstream, version),
+                None => Ok(()),
+            };
+            let framed = posted::is_framed(connection, request).then_some(request.client_is_11);
+            announced
+                .and_then(|()| response::send_connected(connection, stream, forward, framed))
+                .map(|()| upstream)
+        }
         Err(error) => Err(error),
     };
     match outcome {
         Ok(upstream) => Forwarded::Tunnel(upstream),
         Err(error) => Forwarded::Failed { error, response_begun: false },
     }
+}
+
+/// Begins an endpoint's connection with the PROXY header of the client.
+fn announce_client(
+    connection: &Connection,
+    stream: &mut Stream,
+    upstream: &UpstreamConnection,
+    version: ProxyProtocolVersion,
+) -> Result<(), ProxyError> {
+    let (scratch, ends) = (&mut stream.scratch, connection.proxied().ends);
+    scratch.clear();
+    match version {
+        ProxyProtocolVersion::V1 => proxy_protocol::encode_v1(ends, scratch),
+        ProxyProtocolVersion::V2 => {
+            let _ = proxy_protocol::encode_v2(ends, std::iter::empty(), scratch);
+        }
+    }
+    if !upstream.channel().send_copy(scratch) {
+        return Err(ProxyError::UpstreamClosed { reset: false });
+    }
+    upstream.channel().flush();
+    stream.info.upstream_bytes.wire_sent += scratch.len() as u64;
+    Ok(())
 }
 
 /// A connection to a host of the cluster; `fresh`: one that has not served; `raw`: for other bytes than requests.
@@ -158,7 +195,7 @@ async fn acquire(
     let wanted = Wanted { destination: connection.restored_destination(), request: Some(&stream.request) };
     let host =
         cluster.pick_for(wanted, &mut context.rng.borrow_mut()).ok_or(ProxyError::NoHealthyUpstream)?;
-    stream.info.upstream_host = StreamAddress::Ip(host.address());
+    stream.info.upstream_host = host.stream_address();
     let host =
         if forward.gives_name { cluster.for_name(host, &stream.info.upstream_server_name) } else { host };
     let host = cluster.for_client(host, &connection.proxied(), &mut stream.scratch);
@@ -187,7 +224,7 @@ async fn acquire(
     let info = &mut stream.info;
     info.upstream_connection_id = upstream.id();
     info.upstream_tls = upstream.tls().cloned();
-    info.upstream_remote_address = StreamAddress::Ip(host.address());
+    info.upstream_remote_address = host.stream_address();
     info.upstream_local_address = upstream.local_address().map_or(StreamAddress::None, StreamAddress::Ip);
     info.upstream_protocol = Some(if upstream.lease().is_some() { Version::Http2 } else { Version::Http11 });
     info.upstream_timing.pool_ready_ns = Some(context.runtime.now().0.saturating_sub(info.start_ns));
@@ -235,7 +272,7 @@ async fn connect(
         }
         Err(error) => {
             let reason = &mut stream.info.upstream_transport_failure_reason;
-            error.write_reason(reason);
+            error.write_reason(Some(host), reason);
             Err(ProxyError::Connect(error))
         }
     }

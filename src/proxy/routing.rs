@@ -60,7 +60,7 @@ pub(super) struct Forward<'a> {
     pub(super) action: &'a route::Forward,
     /// Longest life of the upstream request, from its begin; `None`: no limit.
     pub(super) upstream_limit: Option<Duration>,
-    /// Set for a CONNECT whose tunnel ends here.
+    /// Set for a CONNECT, or a POST in place of it, whose tunnel ends here.
     pub(super) terminate_connect: Option<ConnectConfig>,
     /// Whether statistics count the request as internal.
     pub(super) origin: Origin,
@@ -416,6 +416,12 @@ fn name_by_host(stream: &mut Stream) {
     set_text(&mut info.upstream_server_name, name);
 }
 
+/// How a POST's tunnel ends here, where one may stand for CONNECT.
+fn posted_connect(stream: &Stream, action: &route::Forward) -> Option<ConnectConfig> {
+    let connect = action.upgrade(b"CONNECT")?.connect?;
+    (connect.allow_post && stream.request.method() == b"POST").then_some(connect)
+}
+
 /// Whether the request's upgrade or CONNECT may pass: the route's word, else the connection manager's. For a CONNECT
 /// whose tunnel ends here, how.
 fn upgrade(
@@ -425,7 +431,9 @@ fn upgrade(
     action: &route::Forward,
 ) -> Result<Option<ConnectConfig>, ()> {
     let is_connect = request.meta.method == MethodKind::Connect;
-    let Some(asked) = asked_upgrade(stream, request) else { return Ok(None) };
+    let Some(asked) = asked_upgrade(stream, request) else {
+        return Ok(posted_connect(stream, action));
+    };
     let rule = action.upgrade(asked);
     let allowed = rule.map(|rule| rule.enabled).or_else(|| {
         let configured = &connection.chain.manager.config.upgrade_configs;

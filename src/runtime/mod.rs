@@ -33,7 +33,6 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::pin;
 use std::rc::Rc;
@@ -60,7 +59,7 @@ pub use refusal::{Cause, Refusal};
 pub use ring::RingLevel;
 pub use stats::Stats;
 pub use task::{Recycled, TaskId};
-pub use tcp::{Keepalive, RawOption, TcpListener, TcpStream};
+pub use tcp::{Keepalive, RawOption, Target, TcpListener, TcpStream};
 
 /// A worker's runtime. Cloning shares it.
 #[derive(Clone)]
@@ -148,11 +147,12 @@ impl Driver {
     }
 
     /// A socket to connect from.
-    fn open(&self, to: SocketAddr) -> io::Result<Endpoint> {
-        match self {
-            Self::Epoll(_) | Self::Ring(_) => sys::tcp_socket(to).map(Endpoint::Fd),
+    fn open(&self, to: Target<'_>) -> io::Result<Endpoint> {
+        match (self, to) {
+            (Self::Epoll(_) | Self::Ring(_), Target::Ip(to)) => sys::tcp_socket(to).map(Endpoint::Fd),
+            (Self::Epoll(_) | Self::Ring(_), Target::Pipe(_)) => sys::unix_socket().map(Endpoint::Fd),
             #[cfg(test)]
-            Self::Sim(sim) => Ok(sim.open()),
+            (Self::Sim(sim), _) => Ok(sim.open()),
         }
     }
 }

@@ -64,6 +64,30 @@ impl RawAddr {
         Self { storage, len: len as libc::socklen_t }
     }
 
+    /// Of the Unix domain: a path, or behind a `@` a name of the abstract space.
+    ///
+    /// # Errors
+    /// Empty, longer than the kernel takes, or with a zero within.
+    pub(crate) fn unix(name: &str) -> io::Result<Self> {
+        // SAFETY: all zeroes is a valid sockaddr_un.
+        let mut raw: libc::sockaddr_un = unsafe { MaybeUninit::zeroed().assume_init() };
+        raw.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        // A path needs its final zero; a name of the abstract space begins with one instead, and its length counts.
+        let (start, text) = name.strip_prefix('@').map_or((0, name), |name| (1, name));
+        if text.is_empty() || text.contains('\0') || text.len() + 1 > raw.sun_path.len() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        for (place, byte) in raw.sun_path[start..].iter_mut().zip(text.bytes()) {
+            *place = byte as libc::c_char;
+        }
+        // SAFETY: all zeroes is a valid sockaddr_storage.
+        let mut storage: libc::sockaddr_storage = unsafe { MaybeUninit::zeroed().assume_init() };
+        // SAFETY: sockaddr_storage is at least as big and as aligned as any sockaddr.
+        unsafe { (&raw mut storage).cast::<libc::sockaddr_un>().write(raw) };
+        let len = size_of::<libc::sa_family_t>() + text.len() + 1;
+        Ok(Self { storage, len: len as libc::socklen_t })
+    }
+
     pub(crate) fn as_ptr(&self) -> *const libc::sockaddr {
         (&raw const self.storage).cast()
     }
@@ -144,7 +168,15 @@ pub(crate) fn original_destination(fd: RawFd) -> io::Result<SocketAddr> {
 
 /// A non-blocking, close-on-exec TCP socket of the address's family.
 pub(crate) fn tcp_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    stream_socket(if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 })
+}
+
+/// A non-blocking, close-on-exec stream socket of the Unix domain.
+pub(crate) fn unix_socket() -> io::Result<OwnedFd> {
+    stream_socket(libc::AF_UNIX)
+}
+
+fn stream_socket(family: c_int) -> io::Result<OwnedFd> {
     // SAFETY: no pointers.
     let fd = check(unsafe {
         libc::socket(family, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0)
@@ -154,7 +186,10 @@ pub(crate) fn tcp_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 pub(crate) fn bind(fd: RawFd, addr: SocketAddr) -> io::Result<()> {
-    let raw = RawAddr::new(addr);
+    bind_raw(fd, &RawAddr::new(addr))
+}
+
+pub(crate) fn bind_raw(fd: RawFd, raw: &RawAddr) -> io::Result<()> {
     // SAFETY: pointer and length describe `raw`.
     check(unsafe { libc::bind(fd, raw.as_ptr(), raw.len()) }).map(drop)
 }

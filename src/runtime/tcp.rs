@@ -17,6 +17,7 @@ use super::socket::{Connect, RecvEnd, Shutdown, SocketKey};
 use super::sys::RawAddr;
 use super::task::TaskId;
 use crate::base::limits;
+use crate::base::socket_address::SocketAddress;
 use crate::buffer::{Chunk, ChunkSize};
 
 /// Chunks of a connection that is being closed read before other tasks get their turn.
@@ -58,19 +59,54 @@ pub struct RawOption {
     pub value: Box<[u8]>,
 }
 
+/// Where a connection leads.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    Ip(SocketAddr),
+    /// A socket of the Unix domain: a path, or behind a `@` a name of the abstract space.
+    Pipe(&'a str),
+}
+
+impl From<SocketAddr> for Target<'_> {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
+impl<'a> From<&'a SocketAddress> for Target<'a> {
+    fn from(address: &'a SocketAddress) -> Self {
+        match address {
+            SocketAddress::Ip(address) => Self::Ip(*address),
+            SocketAddress::Pipe(path) => Self::Pipe(path),
+        }
+    }
+}
+
 impl TcpStream {
     /// Opens a connection, optionally from `source`, with options set before the connect.
     ///
     /// # Errors
     /// No descriptor or port left, an option refused, or the kernel's verdict on the connect.
-    pub async fn connect(
+    pub fn connect<'a>(
+        runtime: &'a Runtime,
+        to: impl Into<Target<'a>>,
+        source: Option<SocketAddr>,
+        options: &'a [RawOption],
+    ) -> impl Future<Output = io::Result<Self>> {
+        // Apart, so that the future does not hold the target twice.
+        Self::connect_to(runtime, to.into(), source, options)
+    }
+
+    async fn connect_to(
         runtime: &Runtime,
-        to: SocketAddr,
+        to: Target<'_>,
         source: Option<SocketAddr>,
         options: &[RawOption],
     ) -> io::Result<Self> {
         let endpoint = runtime.with_scope(|driver, _| driver.open(to))?;
-        set_nodelay(&endpoint)?;
+        if let Target::Ip(_) = to {
+            set_nodelay(&endpoint)?;
+        }
         for option in options {
             endpoint.set_option_bytes(option.level, option.name, &option.value)?;
         }
@@ -80,7 +116,7 @@ impl TcpStream {
             endpoint.bind(source)?;
         }
         let stream = Self { runtime: runtime.clone(), key: runtime.adopt(endpoint, false)? };
-        runtime.with_backend(|backend, scope| backend.connect(scope, stream.key, RawAddr::new(to)));
+        stream.begin(to)?;
         poll_fn(|_| {
             stream.runtime.with_socket(stream.key, |socket, current| match socket.connect {
                 Connect::Done => Poll::Ready(Ok(())),
@@ -93,6 +129,16 @@ impl TcpStream {
         })
         .await?;
         Ok(stream)
+    }
+
+    /// Apart, so that the future does not hold the address that the kernel reads.
+    fn begin(&self, to: Target<'_>) -> io::Result<()> {
+        let address = match to {
+            Target::Ip(to) => RawAddr::new(to),
+            Target::Pipe(name) => RawAddr::unix(name)?,
+        };
+        self.runtime.with_backend(|backend, scope| backend.connect(scope, self.key, address));
+        Ok(())
     }
 
     /// Takes on a connection that this worker, or another, has accepted.

@@ -338,3 +338,54 @@ fn accepted_connection_sends_without_delay_as_its_listener() {
         });
     });
 }
+
+#[test]
+fn unix_sockets_are_connected_to_by_path_and_by_abstract_name() {
+    on_every_kernel_backend(|runtime| {
+        use std::io::{Read, Write};
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::{SocketAddr, UnixListener};
+        let unique = format!("ringway-runtime-{}", std::process::id());
+        let path = std::env::temp_dir().join(&unique);
+        let _ = std::fs::remove_file(&path);
+        let by_path = UnixListener::bind(&path).unwrap();
+        let by_name = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&unique).unwrap()).unwrap();
+        let name = format!("@{unique}");
+        for (target, listener) in [(path.to_str().unwrap(), by_path), (&*name, by_name)] {
+            let (target, handle) = (target.to_owned(), runtime.clone());
+            let peer = std::thread::spawn(move || {
+                let (mut peer, _) = listener.accept().unwrap();
+                let mut received = Vec::new();
+                peer.write_all(b"first").unwrap();
+                peer.read_to_end(&mut received).unwrap();
+                received
+            });
+            run(runtime, async move {
+                let stream = TcpStream::connect(&handle, Target::Pipe(&target), None, &[]).await?;
+                assert!(stream.local_addr().is_err(), "it has no address of IP");
+                expect_bytes(&stream, b"first").await;
+                assert!(stream.send_copy(b"second"));
+                stream.flush();
+                poll_fn(|_| stream.poll_sent(0)).await?;
+                stream.shutdown_write();
+                assert!(stream.recv().await?.is_none());
+                Ok(())
+            });
+            assert_eq!(peer.join().unwrap(), b"second");
+        }
+        std::fs::remove_file(&path).unwrap();
+        for (target, errno) in [
+            (path.to_str().unwrap().to_owned(), libc::ENOENT),
+            (name, libc::ECONNREFUSED),
+            ("/".repeat(200), libc::EINVAL),
+            ("a\0b".to_owned(), libc::EINVAL),
+        ] {
+            let handle = runtime.clone();
+            run(runtime, async move {
+                let error = TcpStream::connect(&handle, Target::Pipe(&target), None, &[]).await.unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(errno), "{target:?}");
+                Ok(())
+            });
+        }
+    });
+}

@@ -12,7 +12,7 @@ use super::{dump, memory, restart};
 use crate::base::clock::{self, Clock};
 use crate::cli::{self, Options};
 use crate::cluster::{ClusterSet, ClusterSpec, HostSpec};
-use crate::config::address::Address;
+use crate::config::address::EndpointAddress;
 use crate::config::bootstrap::{Bootstrap, Node, RuntimeLayer};
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::admin::{
@@ -251,12 +251,14 @@ impl AdminState for Process {
 }
 
 fn status(host: &HostSpec, assignment: &ClusterLoadAssignment) -> HostStatus {
-    use crate::config::address::EndpointAddress;
-    let address = EndpointAddress::Fixed(Address::Ip(host.address));
+    let is_it = |address: &EndpointAddress| match address {
+        EndpointAddress::Fixed(address) => address.socket_address().as_ref() == Some(&host.address),
+        EndpointAddress::Name(_) => false,
+    };
     let locality =
-        assignment.localities.iter().find(|locality| locality.endpoints.iter().any(|e| e.address == address));
+        assignment.localities.iter().find(|locality| locality.endpoints.iter().any(|e| is_it(&e.address)));
     HostStatus {
-        address: Address::Ip(host.address),
+        address: (&host.address).into(),
         hostname: (*host.hostname).into(),
         health: host.health,
         weight: host.weight,

@@ -12,7 +12,7 @@ use crate::config::cluster::Cluster;
 use crate::config::error::ConfigError;
 use crate::config::listener::Listener;
 use crate::config::listener_filter::ListenerFilterKind;
-use crate::filter::network::{FilterChainTable, Overlap};
+use crate::filter::network::{ChainChoice, ChoiceError, Overlap};
 use crate::filter::{CompileError, CompileServices, access_log};
 use crate::protocol::tls::TlsConfigError;
 use crate::telemetry::Registry;
@@ -61,8 +61,10 @@ impl Compiler<'_> {
         limits: &mut SharedLimits,
     ) -> Result<Arc<ListenerResource>, CompileError> {
         let stat_name = stat_name(config);
-        let table = FilterChainTable::compile(config.filter_chains.iter().map(|chain| &**chain))
-            .map_err(|overlap| overlapping(config, overlap))?;
+        let choice = ChainChoice::compile(config).map_err(|error| match error {
+            ChoiceError::Overlap(overlap) => overlapping(config, overlap),
+            ChoiceError::Matcher(error) => error.into(),
+        })?;
         let mut slots = RegexSlots::default();
         let access_logs =
             access_log::compile(&config.access_log, "access_log", &mut slots, self.services.open_sink)?;
@@ -95,7 +97,7 @@ impl Compiler<'_> {
             proxy_protocol,
             balance,
             access_logs: access_logs.into(),
-            table: Arc::new(table),
+            choice: Arc::new(choice),
             chains: chains.into(),
         }))
     }

@@ -8,7 +8,7 @@ use crate::base::regex::RegexSlots;
 use crate::config::filter_chain::{FilterChain, NetworkFilter};
 use crate::config::network_filter::LocalRateLimit as RateLimitConfig;
 use crate::config::tcp_proxy::TcpProxy;
-use crate::filter::network::{ConnectionLimit, LocalRateLimit};
+use crate::filter::network::{ConnectionLimit, LocalRateLimit, Tunneling};
 use crate::filter::rbac::NetworkRbac;
 use crate::filter::{CompileError, ConnectionManager, access_log};
 use crate::protocol::tls::{ServerTls, TlsConfigError};
@@ -91,9 +91,11 @@ impl ChainCompiler<'_, '_> {
         let logs = &config.access_log;
         let access_logs =
             access_log::compile(logs, "access_log", &mut slots, self.compiler.services.open_sink)?;
+        let tunneling = config.tunneling.as_ref().map(Tunneling::compile).transpose()?.map(Arc::new);
         Ok(TcpResource {
             config: Arc::clone(config),
             sni_cluster,
+            tunneling,
             access_logs: access_logs.into(),
             stats: self.compiler.registry.tcp(&config.stat_prefix),
         })

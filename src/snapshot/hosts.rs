@@ -1,11 +1,11 @@
 //! Endpoints of a cluster as the workers balance over them. A host keeps its counters over updates.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::base::socket_address::SocketAddress;
 use crate::cluster::HostSpec;
-use crate::config::address::{Address, EndpointAddress};
+use crate::config::address::EndpointAddress;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::endpoint::HealthStatus::{Degraded, Healthy, Unknown};
@@ -25,13 +25,13 @@ pub fn note_members(stats: &Scope<ClusterStat>, hosts: &[HostSpec]) {
 /// The hosts of one cluster by address, with their counters.
 #[derive(Debug, Default)]
 pub struct HostRegistry {
-    stats: HashMap<SocketAddr, Arc<Scope<HostStat>>>,
+    stats: HashMap<SocketAddress, Arc<Scope<HostStat>>>,
 }
 
 impl HostRegistry {
     /// A registry that knows these hosts.
     pub fn of(hosts: &[HostSpec]) -> Self {
-        Self { stats: hosts.iter().map(|host| (host.address, Arc::clone(&host.stats))).collect() }
+        Self { stats: hosts.iter().map(|host| (host.address.clone(), Arc::clone(&host.stats))).collect() }
     }
 
     /// The hosts of a cluster's assignment, each address once (the first entry counts). Endpoints that still have to be
@@ -46,14 +46,15 @@ impl HostRegistry {
         let mut hosts = Vec::new();
         for locality in &assignment.localities {
             for endpoint in &locality.endpoints {
-                let EndpointAddress::Fixed(Address::Ip(address)) = &endpoint.address else { continue };
-                if self.stats.contains_key(address) {
+                let EndpointAddress::Fixed(address) = &endpoint.address else { continue };
+                let Some(address) = address.socket_address() else { continue };
+                if self.stats.contains_key(&address) {
                     continue;
                 }
-                let stats = old.remove(address).unwrap_or_else(|| registry.host());
-                self.stats.insert(*address, Arc::clone(&stats));
+                let stats = old.remove(&address).unwrap_or_else(|| registry.host());
+                self.stats.insert(address.clone(), Arc::clone(&stats));
                 hosts.push(HostSpec {
-                    address: *address,
+                    address,
                     hostname: endpoint.hostname.clone(),
                     weight: endpoint.weight.max(1),
                     priority: locality.priority,

@@ -14,7 +14,7 @@ use crate::config::listener::Listener;
 use crate::config::tcp_proxy::TcpProxy;
 use crate::filter::ConnectionManager;
 use crate::filter::chain::FilterScopes;
-use crate::filter::network::{ConnectionLimit, FilterChainTable, LocalRateLimit};
+use crate::filter::network::{ChainChoice, ConnectionLimit, LocalRateLimit, Tunneling};
 use crate::filter::rbac::{CountersScope, NetworkRbac};
 use crate::format::access_log::AccessLog;
 use crate::protocol::tls::ServerTls;
@@ -46,8 +46,8 @@ pub struct ListenerResource {
     /// What is recorded of every connection.
     pub access_logs: Arc<[AccessLog]>,
     /// Which chain takes a connection.
-    pub table: Arc<FilterChainTable>,
-    /// The chains: those of the table, then the default chain, if there is one.
+    pub choice: Arc<ChainChoice>,
+    /// The chains: those that are chosen from, then the default chain, if there is one.
     pub chains: Box<[FilterChainResource]>,
 }
 
@@ -105,12 +105,14 @@ pub struct TcpResource {
     pub config: Arc<TcpProxy>,
     /// The server name of TLS is the cluster's.
     pub sni_cluster: bool,
+    /// What an HTTP proxy is asked for; `None`: endpoints are none.
+    pub tunneling: Option<Arc<Tunneling>>,
     pub access_logs: Arc<[AccessLog]>,
     pub stats: Arc<Scope<TcpStat>>,
 }
 
 impl ListenerResource {
-    /// The chain that takes what no chain of the table does.
+    /// The chain that takes what no other does.
     pub fn default_chain(&self) -> Option<usize> {
         self.config.default_filter_chain.as_ref().map(|_| self.config.filter_chains.len())
     }

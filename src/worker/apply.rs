@@ -173,7 +173,7 @@ impl Worker {
     fn listener(&self, resource: &ListenerResource) -> Rc<Listener> {
         let slot = Slot::Worker(self.index);
         let chains = resource.chains.iter().map(|chain| filter_chain(chain, slot)).collect();
-        let chains = FilterChains::new(Arc::clone(&resource.table), chains, resource.default_chain());
+        let chains = FilterChains::new(Arc::clone(&resource.choice), chains, resource.default_chain());
         let share = resource
             .balance
             .as_ref()
@@ -216,6 +216,7 @@ fn filter_chain(resource: &FilterChainResource, slot: Slot) -> FilterChain {
             Arc::clone(&tcp.config),
             &resource.name,
             tcp.sni_cluster,
+            tcp.tunneling.clone(),
             Arc::clone(&tcp.access_logs),
             tcp.stats.cells(slot),
         ))),
@@ -225,6 +226,7 @@ fn filter_chain(resource: &FilterChainResource, slot: Slot) -> FilterChain {
     let access = resource.access.iter();
     let access = access.map(|one| AccessFilter::new(Arc::clone(&one.filter), one.stats.cells(slot)));
     FilterChain::new(
+        &resource.name,
         resource.tls.clone(),
         resource.gates.iter().map(gate).collect(),
         Access::new(access.collect()),

@@ -43,4 +43,36 @@ on_each_backend! {
         proxy.end();
         assert_eq!((lines(&rotated).len(), lines(&path).len()), (3, 2));
     }
+
+    fn listener_records_connections_that_are_served_and_that_no_chain_takes(io) {
+        let upstream = Upstream::echo();
+        let folder = crate::harness::TempFolder::new();
+        let path = folder.path().join("listener.log");
+        let format = "%FILTER_CHAIN_NAME% %PROTOCOL% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%";
+        let config = |matched: &str| {
+            Config::to(upstream.port)
+                .listener(&log_to(&path, format))
+                .listener(&format!(
+                    "filter_chain_matcher: {{matcher_tree: {{input: {{name: i, typed_config: {{\"@type\": \
+                     type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.SourceIPInput}}}}, \
+                     exact_match_map: {{map: {{127.0.0.1: {{action: {{name: x, typed_config: {{\"@type\": \
+                     type.googleapis.com/google.protobuf.StringValue, value: {matched}}}}}}}}}}}}}}}"
+                ))
+                .chain("name: front")
+                .arguments(&["--file-flush-interval-msec", "20"])
+        };
+        let proxy = Proxy::start(io, &config("front"));
+        let mut client = proxy.connect();
+        client.get("/one");
+        client.get("/two");
+        assert_eq!(lines(&path).len(), 0, "the connection lasts");
+        drop(client);
+        until("a line is written", || lines(&path).len() == 1);
+        proxy.end();
+        let proxy = Proxy::start(io, &config("nobody"));
+        drop(proxy.connect());
+        until("another is written", || lines(&path).len() == 2);
+        assert_eq!(lines(&path), ["front HTTP/1.1 - - 127.0.0.1", "- - NR filter_chain_not_found 127.0.0.1"]);
+        proxy.end();
+    }
 }

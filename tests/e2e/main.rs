@@ -37,6 +37,8 @@ mod timeouts;
 mod tls;
 mod tls_names;
 mod tls_over_time;
+mod tunneling;
 mod tunnels;
+mod unix_endpoints;
 mod upstream_failures;
 mod xds;

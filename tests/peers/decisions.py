@@ -24,7 +24,7 @@ PER_PROCESS = 60
 SHOWN = 10
 SMALL = 3  # of those shown, made small
 CLIENTS = 16
-FLAGS = ["--concurrency", "2", "--disable-hot-restart", "-l", "error"]
+FLAGS = ["--concurrency", "2", "--disable-hot-restart", "-l", "error", "--file-flush-interval-msec", "50"]
 
 
 class Peer:
@@ -51,13 +51,14 @@ class Way:
 
 
 def answers(peer, listeners, connections, way):
-    """What every connection got, by listener, and the counters; None and what the proxy said if it does not start."""
+    """What every connection got, by listener, the counters and the records; None and what the proxy said if it does not start."""
     free = rig.free_ports(len(listeners) + 1)
     own = dict(zip((listener.name for listener in listeners), free[1:]))
     ports = {name: {"own": port} | source_ports() for name, port in own.items()}
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "bootstrap.json"
-        path.write_text(peer.changed(bootstrap(free[0], listeners, ports)), encoding="utf-8")
+        log = pathlib.Path(folder) / "access.log"
+        path.write_text(peer.changed(bootstrap(free[0], listeners, ports, log)), encoding="utf-8")
         proxy = None
         try:
             proxy = rig.Process([*peer.argv, "-c", path], ready_port=free[0])
@@ -74,7 +75,21 @@ def answers(peer, listeners, connections, way):
 
             got = dict(zip(own, pool.map(ask_all, listeners)))
             proxy.check()
-            return got, way.count(counters(free[0]), listeners)
+            counted = way.count(counters(free[0]), listeners)
+            records = recorded(log, sum(map(len, connections.values())))
+            return got, {name: (counted[name], records[name]) for name in own}
+
+
+def recorded(log, wanted):
+    """What listeners have recorded of their connections, by listener: every connection, in some order."""
+    with contextlib.suppress(rig.Failed):
+        # Too few show in the comparison.
+        rig.wait_for(lambda: log.read_bytes().count(b"\n") >= wanted, "all records", 5)
+    found = collections.defaultdict(collections.Counter)
+    for line in log.read_text(errors="replace").splitlines():
+        name, _, record = line.partition(": ")
+        found[name][record] += 1
+    return found
 
 
 def live(admin):
@@ -170,7 +185,10 @@ def compare_batch(peers, report, listeners, connections, tally, way):
             else:
                 report.difference("connection", what, listener, their_answer, our_answer, connection)
         if not wrong and their_counters[name] != our_counters[name]:
-            report.difference("counter", f"the counters of {name}", listener, their_counters[name], our_counters[name])
+            (their_counted, their_records), (our_counted, our_records) = their_counters[name], our_counters[name]
+            # Of the records, what only one of them has.
+            report.difference("counter", f"the counters or records of {name}", listener, (their_counted, their_records - our_records),
+                              (our_counted, our_records - their_records))
 
 
 def decide(arguments, peers, report, draw, doubtful, listener, way):

@@ -2,7 +2,7 @@
 down. `filter_chains.py` asks Envoy and Ringway about them.
 
 A chain's filter answers with the chain's name and closes: which chain took a connection can be read without a handshake. Ports are
-names until a bootstrap is written: `own` is the listener's, `s1` and `s2` are ports that a client binds.
+names until a bootstrap is written: `own` is the listener's, `s1` and `s2` are ports that a client binds; in texts `$own` and so on.
 """
 
 import base64
@@ -14,6 +14,7 @@ import itertools
 import json
 
 from connections import Connection, Proxied
+from matchers import NETWORK, Input, Matchers, extension, network_inputs
 
 TYPE = "type.googleapis.com/envoy.extensions.filters"
 LOOPBACK = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.1.0.1", "127.1.2.3"]
@@ -51,6 +52,9 @@ ADDRESSES = {
     "v6": ({"address": "::1"}, [], ["::1"]),
     "both": ({"address": "::", "ipv4_compat": True}, DEVICE, [*LOOPBACK, "::1"]),
 }
+# What a listener records of every connection; the name of the file comes later.
+RECORD = "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %FILTER_CHAIN_NAME% %PROTOCOL% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT% " \
+         "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT% %CONNECTION_TERMINATION_DETAILS%"
 SHORT = "0.1s"  # listener_filters_timeout where a client keeps silent
 
 
@@ -92,6 +96,9 @@ class Listener:
             "name": self.name, "stat_prefix": self.name, "address": {"socket_address": {**address, "port_value": "@own@"}}, "socket_options": options,
             "listener_filters": [INSPECTORS[each] for each in self.filters], "filter_chains": [chain.written() for chain in self.chains],
         }
+        log = {"@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog", "path": "@log@",
+               "log_format": {"text_format_source": {"inline_string": f"{self.name}: {RECORD}\n"}}}
+        message["access_log"] = [{"name": "file", "typed_config": log}]
         if self.default:
             message["default_filter_chain"] = self.default.written()
         if self.continues is not None:
@@ -108,13 +115,13 @@ class Listener:
         return "\n".join(f"    {line}" for line in lines)
 
 
-def bootstrap(admin, listeners, ports):
-    """The text of a bootstrap with these listeners; `ports`: what the names of ports stand for, by listener."""
+def bootstrap(admin, listeners, ports, log="/dev/null"):
+    """The text of a bootstrap with these listeners; `ports`: what the names of ports stand for, by listener; `log`: what they write."""
     messages = []
     for listener in listeners:
-        text = json.dumps(listener.written()).replace("@own@", "own")
+        text = json.dumps(listener.written()).replace("@own@", "own").replace("@log@", str(log))
         for name, port in ports[listener.name].items():
-            text = text.replace(f'"{name}"', str(port))
+            text = text.replace(f'"{name}"', str(port)).replace(f"${name}", str(port))
         messages.append(text)
     return (f'{{"admin": {{"address": {{"socket_address": {{"address": "127.0.0.1", "port_value": {admin}}}}}}},\n'
             f'"static_resources": {{"listeners": [\n' + ",\n".join(messages) + "\n]}}")
@@ -207,7 +214,21 @@ class Generator:
             continues = self.likely(0.5) if filters and self.likely(0.15) else None
             made = Listener(name, address, filters, chains, default, continues)
             if not overlap(made) and not ambiguous(made):
+                if self.likely(0.35):
+                    made.more["filter_chain_matcher"] = self.matcher(pool, [chain.name for chain in chains])
                 return made
+
+    def matcher(self, pool, names):
+        """What chooses the chain in place of the chains' matches; a name may be no chain's."""
+        def action():
+            return {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": self.rng.choice([*names * 3, "nobody"])}
+
+        ports = [f"${port}" if isinstance(port, str) else str(port) for port in PORTS]
+        source_ports = [f"${port}" if isinstance(port, str) else str(port) for port in pool["source_ports"]]
+        inputs = network_inputs(ELSEWHERE, ports, source_ports, [*SNI, *SNI, ""])
+        inputs += [Input({"@type": f"{NETWORK}.SourceTypeInput"}, ["local", ""]), Input({"@type": f"{NETWORK}.TransportProtocolInput"}, TRANSPORT),
+                   Input({"@type": f"{NETWORK}.ApplicationProtocolInput"}, ["'h2'", "'http/1.1'", "'h2','http/1.1'", "'http/1.0'", "'foo'", "'h2c'"])]
+        return Matchers(self.rng, inputs, pool["ranges"], action).matcher()
 
     def doubtful(self, name):
         """One that an oddity may keep from loading, and what the oddity is."""
@@ -272,6 +293,46 @@ class Generator:
             "only a default chain": lambda: (made.chains.clear(), setattr(made, "default", Chain("otherwise", None))),
             "no chain at all": lambda: (made.chains.clear(), setattr(made, "default", None)),
             "empty matches are none": lambda: (put("server_names", []), again(lambda match: match.update(source_ports=[]))),
+        }
+        def matched(matcher):
+            made.more["filter_chain_matcher"] = matcher
+
+        def by(kind, tree, source="SourceIPInput", package=NETWORK):
+            matched({"matcher_tree": {"input": extension({"@type": f"{package}.{source}"}), kind: tree}})
+
+        def custom(message, **fields):
+            by("custom_match", extension({"@type": f"type.googleapis.com/xds.type.matcher.v3.{message}", **fields}))
+
+        def names(*domains):
+            custom("ServerNameMatcher", domain_matchers=[{"domains": list(domains), "on_match": to_chain}])
+
+        def predicate(of):
+            matched({"matcher_list": {"matchers": [{"predicate": of, "on_match": to_chain}]}})
+
+        to_chain = {"action": extension({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": "chain0"})}
+        single = {"single_predicate": {"input": extension({"@type": f"{NETWORK}.SourceIPInput"}), "value_match": {"exact": "x"}}}
+        oddities |= {
+            "an empty matcher": lambda: matched({}), "an empty on_no_match": lambda: matched({"on_no_match": {}}),
+            "a matcher of nameless chains": lambda: (matched({}), setattr(chain, "name", "")),
+            "a matcher of chains of one name": lambda: (matched({}), again()), "a matcher and an overlap": lambda: (matched({}), again(), setattr(twin, "name", "chain0")),
+            "a matcher and a default chain without name": lambda: (matched({}), setattr(made, "default", Chain("", None))),
+            "a matcher and a wrong match": lambda: (matched({}), put(*self.rng.choice(
+                [("server_names", ["a.*.b"]), ("address_suffix", "x"), ("suffix_len", 8), ("destination_port", 0), ("prefix_ranges", [network("x/8")])]))),
+            "an empty map": lambda: by("exact_match_map", {}), "an empty key": lambda: by("prefix_match_map", {"map": {"": to_chain}}),
+            "a key that leads to nothing": lambda: by("exact_match_map", {"map": {"a": {}}}),
+            "an action of another type": lambda: matched({"on_no_match": {"action": extension({"@type": "type.googleapis.com/google.protobuf.Empty"})}}),
+            "an input of another kind": lambda: by("exact_match_map", {"map": {"a": to_chain}}, "HttpRequestHeaderMatchInput", "type.googleapis.com/envoy.type.matcher.v3"),
+            "an input of certificates": lambda: by("exact_match_map", {"map": {"a": to_chain}}, "UriSanInput", "type.googleapis.com/envoy.extensions.matching.common_inputs.ssl.v3"),
+            "a matcher without ranges": lambda: custom("IPMatcher"), "a range matcher without ranges": lambda: custom("IPMatcher", range_matchers=[{"on_match": to_chain}]),
+            "a range that is none": lambda: custom("IPMatcher", range_matchers=[{"ranges": [network(self.rng.choice(["x/8", "::/129", "10.0.0.0/33", "1.2.3/8"]))], "on_match": to_chain}]),
+            "a matcher without names": lambda: custom("ServerNameMatcher"), "no names in a matcher": lambda: names(),
+            "a name of a matcher": lambda: names(self.rng.choice(["*", "*.", "*a", "a.*", "*.*", "*.a.*", "", ".", "**", "*.a", "*..", "A.b", "*.A"])),
+            "a name twice in a matcher": lambda: names("a", self.rng.choice(["a", "A"])),
+            "one or": lambda: predicate({"or_matcher": {"predicate": [single]}}), "two and": lambda: predicate({"and_matcher": {"predicate": [single, single]}}),
+            "an empty predicate": lambda: predicate({}), "not nothing": lambda: predicate({"not_matcher": {}}),
+            "an expression that is none": lambda: predicate({"single_predicate": {**single["single_predicate"], "value_match": {"safe_regex": {"google_re2": {}, "regex": "("}}}}),
+            "an expression without an engine": lambda: predicate({"single_predicate": {**single["single_predicate"], "value_match": {"safe_regex": {"regex": "a"}}}}),
+            "an empty list": lambda: matched({"matcher_list": {}}), "keep_matching": lambda: matched({"on_no_match": {**to_chain, "keep_matching": True}}),
         }
         oddity = self.rng.choice(sorted(oddities))
         oddities[oddity]()

@@ -18,7 +18,8 @@ import random
 import rig
 from connections import OPEN, perform
 from decisions import Report, Way, begin, decide, finish
-from filter_chains_cases import LISTENER_FILTERS, RANGES, SNI, TYPE, Chain, Generator, Listener, network
+from filter_chains_cases import ELSEWHERE, LISTENER_FILTERS, RANGES, SNI, TYPE, Chain, Generator, Listener, network
+from matchers import Matchers, extension, network_inputs, ssl_inputs
 
 MARK = b"\nthe last line of all\n"
 
@@ -88,12 +89,27 @@ class Rules(Generator):
                          for number in range(self.rng.choice([0, 1, 1, 1, 2, 3]))},
         }
 
+    def matcher(self):
+        def action():
+            return {"@type": "type.googleapis.com/envoy.config.rbac.v3.Action", "name": self.rng.choice(["a", "b c", "d"]),
+                    "action": self.rng.choices(["ALLOW", "DENY", "LOG"], [4, 3, 1])[0]}
+
+        inputs = network_inputs(ELSEWHERE, ["$own", "443", "8443"], ["$s1", "$s2", "1000"], [*SNI, ""])
+        # Without TLS nothing that asks for a certificate can be decided: few do.
+        inputs = inputs * 6 + ssl_inputs(["spiffe://a/b"], ["a.test"], ["CN=a"])
+        return Matchers(self.rng, inputs, RANGES, action).matcher()
+
     def guard(self, prefix):
         rules = {"stat_prefix": f"{prefix}."}
         if self.likely(0.9):
             rules["rules"] = self.policies()
         if self.likely(0.5):
             rules["shadow_rules"] = self.policies()
+        # Where there is one, the rules are ignored.
+        if self.likely(0.3):
+            rules["matcher"] = self.matcher()
+        if self.likely(0.2):
+            rules["shadow_matcher"] = self.matcher()
         if self.likely(0.2):
             rules["shadow_rules_stat_prefix"] = "shadow_"
         if self.likely(0.3):
@@ -113,6 +129,9 @@ class Rules(Generator):
         rules = made.chains[0].rules[0]
         policy = {"permissions": [{"any": True}], "principals": [{"any": True}]}
         rules["rules"] = {"action": "ALLOW", "policies": {"policy": policy}}
+        # A matcher would decide in their place: of such rules Envoy looks for headers only, Ringway at all of them.
+        rules.pop("matcher", None)
+        rules.pop("shadow_matcher", None)
         # Of a request there is nothing to know here.
         header = {"header": {"name": "x", "present_match": True}}
         permissions = {
@@ -150,6 +169,23 @@ class Rules(Generator):
             "a header in shadow rules": lambda: rules.update(shadow_rules={"policies": {"a": {**policy, "permissions": [header]}}}),
             "a delay below nothing": lambda: rules.update(delay_deny=self.rng.choice(["-1s", "0s"])),
             "a bad expression below not and or": lambda: policy.update(permissions=[{"not_rule": {"or_rules": {"rules": [permissions["a bad expression"]]}}}]),
+        }
+        allow = {"action": extension({"@type": "type.googleapis.com/envoy.config.rbac.v3.Action", "name": "a"})}
+        map_of = {"exact_match_map": {"map": {"a": allow}}}
+
+        def matched(source, **more):
+            rules["matcher"] = {"matcher_tree": {"input": extension({"@type": f"type.googleapis.com/{source}"}), **map_of}, **more}
+
+        inputs = "envoy.extensions.matching.common_inputs.network.v3"
+        others |= {
+            "an empty matcher": lambda: rules.update(matcher={}), "an empty shadow matcher": lambda: rules.update(shadow_matcher={}),
+            "a matcher of headers": lambda: matched("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", on_no_match=allow),
+            "a matcher of the kind of source": lambda: matched(f"{inputs}.SourceTypeInput"), "a matcher of protocols": lambda: matched(f"{inputs}.ApplicationProtocolInput"),
+            "a matcher of the transport": lambda: matched(f"{inputs}.TransportProtocolInput"), "a matcher of names": lambda: matched(f"{inputs}.ServerNameInput"),
+            "keep_matching": lambda: matched(f"{inputs}.SourceIPInput", on_no_match={**allow, "keep_matching": self.likely(0.7)}),
+            "a matcher beside rules that are none": lambda: (matched(f"{inputs}.SourceIPInput"), policy.update(permissions=[header])),
+            "an action without name": lambda: matched(f"{inputs}.SourceIPInput", on_no_match={"action": extension({"@type": "type.googleapis.com/envoy.config.rbac.v3.Action"})}),
+            "an action of another type": lambda: matched(f"{inputs}.SourceIPInput", on_no_match={"action": extension({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": "a"})}),
         }
         oddity = self.rng.choice([*permissions, *principals, *others])
         if oddity in others:

@@ -25,6 +25,7 @@ import protocols_flow  # noqa: F401 (adds its cases)
 import protocols_programs  # noqa: F401 (adds its cases)
 import protocols_random  # noqa: F401 (adds its cases)
 import protocols_servers
+import protocols_tunnels  # noqa: F401 (adds its cases)
 import rig
 
 AT_ONCE = 8  # cases of one proxy; most of them wait

@@ -20,6 +20,7 @@ import tempfile
 import urllib.request
 
 import rig
+from matchers import Matchers, header_input, network_inputs, ssl_inputs
 
 PREFIX = "type.googleapis.com/envoy.extensions."
 FILTER = "envoy.filters.http.rbac"
@@ -170,12 +171,28 @@ class Generator:
             }
         return {"action": self.one("ALLOW", "ALLOW", "DENY", "DENY", "LOG"), "policies": policies}
 
+    def matcher(self):
+        def action():
+            return {"@type": "type.googleapis.com/envoy.config.rbac.v3.Action", "name": self.one("p0", "p1", "with blank\t2", "dotted.3"),
+                    "action": self.one("ALLOW", "ALLOW", "ALLOW", "DENY", "DENY", "LOG")}
+
+        addresses = [*SOURCES, "10.1.2.3", "10.9.9.9", "192.168.7.1", "2001:db8::7"]
+        names = [name or "" for name in NAMES]
+        inputs = network_inputs(addresses, [str(port) for port in (*self.ports, 1)], ["0", "1"], names)
+        inputs += [header_input(name, list(VALUES)) for name in HEADERS] + [header_input(":path", ["/p/1/a", "/p/"]), header_input(":method", list(METHODS))]
+        inputs = inputs * 3 + ssl_inputs([URI, f"{URI},https://example.org/x"], ["cart.example.org", "a.example.org,b.example.org"], ["CN=cart,O=Shop", "CN=dns only"])
+        ranges = ["127.0.0.0/8", "127.0.0.1/32", "127.0.0.9/32", "127.1.0.0/16", "10.0.0.0/8", "10.9.0.0/16", "192.168.0.0/16", "2001:db8::/32", "0.0.0.0/0", "::/0"]
+        return Matchers(self.random, inputs, ranges, action).matcher()
+
     def options(self, number, second=False):
         options = {}
         if self.random.random() < 0.95:
             options["rules"] = self.rules(number, second)
         if self.random.random() < 0.3:
             options["shadow_rules"] = self.rules(number, second)
+        for field, odds in (("matcher", 0.3), ("shadow_matcher", 0.15)):
+            if self.random.random() < odds:
+                options[field] = self.matcher()
         for field, odds in (("rules_stat_prefix", 0.1), ("shadow_rules_stat_prefix", 0.1)):
             if self.random.random() < odds:
                 options[field] = "route"

@@ -140,7 +140,7 @@ mod tests {
             .map(|(&(priority, health), port)| {
                 Host::new(
                     HostSpec {
-                        address: ([127, 0, 0, 1], port).into(),
+                        address: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
                         hostname: Box::default(),
                         weight: 1,
                         priority,

@@ -98,7 +98,7 @@ mod tests {
     fn host(port: u16) -> Rc<Host> {
         Host::new(
             HostSpec {
-                address: ([127, 0, 0, 1], port).into(),
+                address: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
                 hostname: Box::default(),
                 weight: 1,
                 priority: 0,
@@ -115,7 +115,7 @@ mod tests {
         let mut robin = RoundRobin::new(hosts, &mut Rng::from_seed(3));
         let mut seen = vec![0; weights.len()];
         for _ in 0..count {
-            seen[robin.pick().unwrap().address().port() as usize - 1] += 1;
+            seen[robin.pick().unwrap().address().socket().unwrap().port() as usize - 1] += 1;
         }
         seen
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::http2::Lease;
 use crate::base::clock::Now;
+use crate::base::socket_address::SocketAddress;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
 use crate::protocol::http2::Stream;
@@ -25,8 +26,8 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Why, in Envoy's words, in place of what `reason` held; of a timeout it says nothing.
-    pub fn write_reason(self, reason: &mut String) {
+    /// Why there is none to `host`, in Envoy's words, in place of what `reason` held; of a timeout it says nothing.
+    pub fn write_reason(self, host: Option<&Host>, reason: &mut String) {
         match self {
             Self::Timeout => {}
             Self::Tls(failure) => set_text(reason, failure.words()),
@@ -34,8 +35,19 @@ impl ConnectError {
                 // The kernel's words: a failure path, so formatting is fine.
                 let words = std::io::Error::from_raw_os_error(errno).to_string();
                 let words = words.split(" (os error").next().unwrap_or_default();
-                set_text(reason, "delayed connect error: ");
-                reason.push_str(words);
+                // The kernel decides about a Unix socket at once, and Envoy says so. A reset is what came afterwards.
+                match host.map(Host::address) {
+                    Some(SocketAddress::Pipe(path)) if errno != libc::ECONNRESET => {
+                        set_text(reason, "immediate connect error: ");
+                        reason.push_str(words);
+                        reason.push_str("|remote address:");
+                        reason.push_str(path);
+                    }
+                    _ => {
+                        set_text(reason, "delayed connect error: ");
+                        reason.push_str(words);
+                    }
+                }
             }
         }
     }

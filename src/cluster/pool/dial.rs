@@ -1,7 +1,7 @@
 //! Opening a connection to a host, for pools of either kind: bound, bounded by `connect_timeout`, counted when it fails.
 
 use std::future::poll_fn;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -105,7 +105,8 @@ fn shake_hands<'a>(
     let runtime = cluster.runtime();
     let Some(tls) = cluster.tls(host.socket()) else { return Protection::None(socket) };
     let (config, name) = host.with_hostname(|host_name| {
-        let address = host.address().ip();
+        // Only a name that is not sent.
+        let address = host.address().ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let (auto_sni, auto_san) = names(cluster, host);
         tls.connect(&Endpoint { address, host_name, offer, auto_sni, auto_san })
     });
@@ -202,5 +203,8 @@ fn count_failed(cluster: &Cluster, host: &Host, lived: Duration, timed_out: bool
     stats.record(ClusterHistogram::UpstreamCxLengthMs, u64::try_from(lived.as_millis()).unwrap_or(u64::MAX));
     host.stats().inc(HostStat::CxTotal);
     host.stats().inc(HostStat::CxConnectFail);
-    host.stats().inc(HostStat::RqError);
+    // A relayed connection is no request.
+    if offer != Offer::Opaque {
+        host.stats().inc(HostStat::RqError);
+    }
 }

@@ -1,5 +1,6 @@
 //! What routes do: forward to a cluster, redirect, answer directly.
 
+use crate::config::proxy_protocol::ProxyProtocolVersion;
 use std::time::Duration;
 
 use super::header::HeaderMutations;
@@ -190,7 +191,13 @@ pub struct UpgradeConfig {
 
 /// How a CONNECT tunnel ends here. Source: `RouteAction.UpgradeConfig.ConnectConfig`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ConnectConfig;
+pub struct ConnectConfig {
+    /// Whether a POST may stand for CONNECT. Source: `allow_post`.
+    pub allow_post: bool,
+    /// The PROXY header that the endpoint's connection begins with; TLVs it has none, as in Envoy. Source:
+    /// `proxy_protocol_config`.
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
+}
 
 /// A redirect. Source: `envoy.config.route.v3.RedirectAction`.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::{Arrival, FilterReply};
 use crate::base::regex::RegexSlots;
 use crate::config::error::ConfigError;
-use crate::config::rbac::{HttpRbac, Rules};
+use crate::config::rbac::{HttpRbac, RuleSet};
 use crate::filter::rbac::{CountersScope, Decision, Engine, Facts};
 use crate::protocol::dynamic_metadata::{DynamicMetadata, MetadataValue};
 use crate::protocol::http::head::Head;
@@ -133,7 +133,7 @@ impl Options {
         policies: &mut Policies,
     ) -> Result<Self, ConfigError> {
         let HttpRbac { rules, shadow_rules, rules_stat_prefix, shadow_rules_stat_prefix, .. } = config;
-        let mut part = |part, rules: &Option<Rules>, field, prefix: &str, own| {
+        let mut part = |part, rules: &Option<RuleSet>, field, prefix: &str, own| {
             let Some(rules) = rules else { return Ok(None) };
             let prefix = if prefix.is_empty() { own } else { prefix };
             let what = if part == RbacPart::Enforced { "enforced" } else { "shadow" };

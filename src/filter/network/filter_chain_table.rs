@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::config::address::CidrRange;
 use crate::config::filter_chain::{FilterChain, FilterChainMatch, SourceType};
@@ -233,15 +233,9 @@ impl SourceTypes {
     }
 
     fn find(&self, connection: &ConnectionInfo) -> Option<&Prefixes<SourcePorts>> {
-        let kind = if is_local(connection) { &self.local } else { &self.external };
+        let kind = if connection.is_from_this_host() { &self.local } else { &self.external };
         kind.as_ref().or(self.any.as_ref())
     }
-}
-
-/// Whether the client is on this host: the loopback address alone, not its network. Source: Envoy `isSameIpOrLoopback`.
-fn is_local(connection: &ConnectionInfo) -> bool {
-    let remote = connection.remote.ip();
-    remote == Ipv4Addr::LOCALHOST || remote == Ipv6Addr::LOCALHOST || remote == connection.local.ip()
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! Network filters, compiled: what stands between a connection's accept and the one that serves it.
 
+mod chain_choice;
 mod connection_limit;
 mod filter_chain_table;
 mod local_rate_limit;
+mod tunneling;
 
+pub use chain_choice::{ChainChoice, ChoiceError, Chosen};
 pub use connection_limit::{ConnectionLimit, LimitedConnection};
 pub use filter_chain_table::{FilterChainTable, Overlap};
 pub use local_rate_limit::LocalRateLimit;
+pub use tunneling::{Tunneling, accepts};

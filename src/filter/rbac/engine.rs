@@ -1,17 +1,39 @@
-//! [`Engine`]: the policies of one set of rules, compiled; and what they say of one who asks.
+//! [`Engine`]: the policies or the matcher of one set of rules, compiled; and what they say of one who asks.
 
 use super::Facts;
 use super::rule::{self, Rule};
 use crate::base::regex::RegexSlots;
 use crate::config::error::ConfigError;
-use crate::config::rbac::{self as config, Action, Rules};
+use crate::config::rbac::{self as config, Action, MatchedAction, RuleSet, Rules};
+use crate::matching::{MatchTree, Outcome};
 use crate::protocol::http::matcher::MatchScratch;
 
 /// A compiled set of rules. Immutable, shared by all cores.
 #[derive(Debug)]
-pub struct Engine {
+pub struct Engine(Decider);
+
+#[derive(Debug)]
+enum Decider {
+    Policies {
+        action: Action,
+        policies: Box<[Policy]>,
+    },
+    Matcher {
+        tree: Box<MatchTree<Matched>>,
+        /// Whether one of its actions is `LOG`: then each notes whether it is.
+        logs: bool,
+    },
+}
+
+/// Where a matcher leads.
+#[derive(Debug)]
+struct Matched {
     action: Action,
-    policies: Box<[Policy]>,
+    name: Box<str>,
+    /// As a policy's.
+    details: Box<str>,
+    /// As a policy's.
+    counter: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -60,11 +82,28 @@ impl Engine {
     /// # Errors
     /// A header's name or a regular expression that is none.
     pub(crate) fn compile(
-        rules: &Rules,
+        rules: &RuleSet,
         path: &str,
         slots: &mut RegexSlots,
         mut counter: impl FnMut(&str) -> Option<usize>,
     ) -> Result<Self, ConfigError> {
+        let Rules { action, policies } = match rules {
+            RuleSet::Policies(rules) => rules,
+            RuleSet::Matcher(matcher) => {
+                let mut logs = false;
+                let mut matched = |config: &MatchedAction| {
+                    logs |= config.action == Action::Log;
+                    Matched {
+                        action: config.action,
+                        details: details(&config.name).into(),
+                        counter: counter(&config.name),
+                        name: config.name.clone(),
+                    }
+                };
+                let tree = Box::new(MatchTree::compile(matcher, path, slots, &mut matched)?);
+                return Ok(Self(Decider::Matcher { tree, logs }));
+            }
+        };
         let compile = |policy: &config::Policy| {
             let path = format!("{path}.policies[{:?}]", policy.name);
             Ok(Policy {
@@ -75,29 +114,54 @@ impl Engine {
                 name: policy.name.clone(),
             })
         };
-        Ok(Self {
-            action: rules.action,
-            policies: rules.policies.iter().map(compile).collect::<Result<_, ConfigError>>()?,
-        })
+        let policies = policies.iter().map(compile).collect::<Result<_, ConfigError>>()?;
+        Ok(Self(Decider::Policies { action: *action, policies }))
     }
 
     /// What the rules say of one who asks.
     pub fn decide(&self, facts: &Facts<'_>, scratch: &mut MatchScratch) -> Decision<'_> {
-        let matched = self.policies.iter().find(|policy| {
-            policy.permissions.iter().any(|rule| rule.is_met(facts, scratch))
-                && policy.principals.iter().any(|rule| rule.is_met(facts, scratch))
-        });
-        Decision {
-            allowed: match self.action {
-                Action::Allow => matched.is_some(),
-                Action::Deny => matched.is_none(),
-                Action::Log => true,
+        match &self.0 {
+            Decider::Policies { action, policies } => by_policies(*action, policies, facts, scratch),
+            Decider::Matcher { tree, logs } => match tree.decide(&facts.inputs(), scratch) {
+                Outcome::Match(matched) => Decision {
+                    allowed: matched.action != Action::Deny,
+                    policy: Some(&*matched.name).filter(|name| !name.is_empty()),
+                    details: &matched.details,
+                    counter: matched.counter,
+                    log_hint: logs.then_some(matched.action == Action::Log),
+                },
+                Outcome::NoMatch | Outcome::Unknown => Decision {
+                    allowed: false,
+                    policy: None,
+                    details: NO_POLICY,
+                    counter: None,
+                    log_hint: None,
+                },
             },
-            policy: matched.map(|policy| &*policy.name).filter(|name| !name.is_empty()),
-            details: matched.map_or(NO_POLICY, |policy| &policy.details),
-            counter: matched.and_then(|policy| policy.counter),
-            log_hint: (self.action == Action::Log).then_some(matched.is_some()),
         }
+    }
+}
+
+fn by_policies<'a>(
+    action: Action,
+    policies: &'a [Policy],
+    facts: &Facts<'_>,
+    scratch: &mut MatchScratch,
+) -> Decision<'a> {
+    let matched = policies.iter().find(|policy| {
+        policy.permissions.iter().any(|rule| rule.is_met(facts, scratch))
+            && policy.principals.iter().any(|rule| rule.is_met(facts, scratch))
+    });
+    Decision {
+        allowed: match action {
+            Action::Allow => matched.is_some(),
+            Action::Deny => matched.is_none(),
+            Action::Log => true,
+        },
+        policy: matched.map(|policy| &*policy.name).filter(|name| !name.is_empty()),
+        details: matched.map_or(NO_POLICY, |policy| &policy.details),
+        counter: matched.and_then(|policy| policy.counter),
+        log_hint: (action == Action::Log).then_some(matched.is_some()),
     }
 }
 

@@ -16,6 +16,7 @@ pub use counters::{Counters, CountersScope};
 pub use engine::{Decision, Engine};
 pub use network::NetworkRbac;
 
+use crate::matching::Inputs;
 use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::dynamic_metadata::DynamicMetadata;
 use crate::protocol::http::head::Head;
@@ -30,6 +31,8 @@ pub struct Facts<'a> {
     pub direct_remote: Option<IpAddr>,
     /// The client, after `x-forwarded-for` was believed.
     pub remote: Option<IpAddr>,
+    /// Its port; 0: nobody says.
+    pub remote_port: u16,
     /// Where the client meant to connect to.
     pub local: Option<SocketAddr>,
     /// The server's name of the TLS hello, where an inspector has looked at it, as in Envoy; empty: there is none.
@@ -49,11 +52,25 @@ impl<'a> Facts<'a> {
             peer: Some(of_socket(info.remote.ip())),
             direct_remote: Some(of_socket(info.direct_remote.ip())),
             remote: Some(of_socket(info.remote.ip())),
+            remote_port: info.remote.port(),
             local: Some((of_socket(info.local.ip()), info.local.port()).into()),
             server_name: info.server_name.as_deref().unwrap_or_default(),
             tls,
             request: None,
             metadata: None,
+        }
+    }
+
+    /// What matchers may ask about.
+    fn inputs(&self) -> Inputs<'a> {
+        Inputs {
+            remote: self.remote.map(|address| (address, self.remote_port).into()),
+            direct_remote: self.direct_remote,
+            local: self.local,
+            server_name: self.server_name,
+            connection: None,
+            tls: self.tls,
+            request: self.request,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::counters::{Counters, CountersScope};
 use super::engine::{Decision, Engine};
 use crate::base::regex::RegexSlots;
 use crate::config::error::ConfigError;
-use crate::config::rbac::{Enforcement, NetworkRbac as Config, Rules};
+use crate::config::rbac::{Enforcement, NetworkRbac as Config, RuleSet};
 use crate::protocol::http::matcher::MatchScratch;
 use crate::telemetry::{RbacOwner, RbacPart, Registry};
 
@@ -32,7 +32,7 @@ impl NetworkRbac {
     /// # Errors
     /// A regular expression that is none.
     pub fn compile(config: &Config, slots: &mut RegexSlots) -> Result<Self, ConfigError> {
-        let mut engine = |rules: &Option<Rules>, path| {
+        let mut engine = |rules: &Option<RuleSet>, path| {
             rules.as_ref().map(|rules| Engine::compile(rules, path, slots, |_| None)).transpose()
         };
         Ok(Self {

@@ -6,8 +6,10 @@ use super::{Decision, Engine, Facts, NetworkRbac};
 use crate::base::regex::RegexSlots;
 use crate::config::address::CidrRange;
 use crate::config::matcher::{HeaderCondition, HeaderMatcher, StringMatcher, StringPattern};
+use crate::config::matching::{Input, Matcher, Matches, OnMatch, Then, Tree};
 use crate::config::rbac::{
-    Action, Enforcement, MetadataMatcher, NetworkRbac as NetworkConfig, Policy, Rule, Rules, ValueMatcher,
+    Action, Enforcement, MatchedAction, MetadataMatcher, NetworkRbac as NetworkConfig, Policy, Rule, RuleSet,
+    Rules, ValueMatcher,
 };
 use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::dynamic_metadata::{DynamicMetadata, MetadataValue};
@@ -58,6 +60,7 @@ fn facts<'a>(head: &'a Head, metadata: &'a DynamicMetadata) -> Facts<'a> {
         peer: Some([192, 0, 2, 9].into()),
         direct_remote: Some([198, 51, 100, 2].into()),
         remote: Some([10, 0, 0, 1].into()),
+        remote_port: 40_000,
         local: Some(([203, 0, 113, 5], 8443).into()),
         server_name: "a.example",
         tls: None,
@@ -67,7 +70,11 @@ fn facts<'a>(head: &'a Head, metadata: &'a DynamicMetadata) -> Facts<'a> {
 }
 
 fn engine(action: Action, policies: Vec<Policy>) -> Engine {
-    Engine::compile(&Rules { action, policies }, "rules", &mut RegexSlots::default(), |_| None).unwrap()
+    compiled(&RuleSet::Policies(Rules { action, policies }))
+}
+
+fn compiled(rules: &RuleSet) -> Engine {
+    Engine::compile(rules, "rules", &mut RegexSlots::default(), |_| None).unwrap()
 }
 
 /// Whether the rule is met, as a permission and as a principal.
@@ -240,6 +247,44 @@ fn action_says_what_a_match_means_and_the_first_policy_by_name_counts() {
 }
 
 #[test]
+fn matcher_says_what_its_actions_say_and_denies_the_rest() {
+    let (head, metadata) = (head("/"), DynamicMetadata::default());
+    let facts = facts(&head, &metadata);
+    let matcher = |input, key: &str, action, logs: bool| {
+        let then = |name: &str, action| OnMatch {
+            then: Then::Action(MatchedAction { name: name.into(), action }),
+            keep_matching: false,
+        };
+        let mut map = vec![(key.into(), then("b c", action))];
+        if logs {
+            map.push(("other".into(), then("log", Action::Log)));
+        }
+        RuleSet::Matcher(Matcher { matches: Matches::Tree(input, Tree::Exact(map)), on_no_match: None })
+    };
+    let port = || Input::SourcePort;
+    for (rules, allowed, policy, hint) in [
+        (matcher(port(), "40000", Action::Allow, false), true, Some("b c"), None),
+        (matcher(port(), "40000", Action::Deny, false), false, Some("b c"), None),
+        (matcher(port(), "40000", Action::Log, false), true, Some("b c"), Some(true)),
+        (matcher(port(), "40000", Action::Deny, true), false, Some("b c"), Some(false)),
+        (matcher(port(), "1", Action::Allow, true), false, None, None),
+        // The client, not the peer that a header names it for.
+        (matcher(Input::SourceIp, "10.0.0.1", Action::Allow, false), true, Some("b c"), None),
+        (matcher(Input::DirectSourceIp, "198.51.100.2", Action::Allow, false), true, Some("b c"), None),
+        (matcher(Input::RequestHeader("x-a".into()), "1", Action::Allow, false), true, Some("b c"), None),
+        // Without TLS nobody knows.
+        (matcher(Input::UriSan, "", Action::Allow, false), false, None, None),
+    ] {
+        let engine = compiled(&rules);
+        let Decision { allowed: found, policy: name, details, log_hint, .. } =
+            engine.decide(&facts, &mut MatchScratch::default());
+        assert_eq!((found, name, log_hint), (allowed, policy, hint), "{rules:?}");
+        let told = if policy.is_some() { "b_c" } else { "none" };
+        assert_eq!(details, format!("rbac_access_denied_matched_policy[{told}]"));
+    }
+}
+
+#[test]
 fn ipv4_through_a_listener_of_both_families_lies_in_ranges_of_ipv4() {
     let mapped = |last: u16| SocketAddr::from(([0, 0, 0, 0, 0, 0xffff, 0xc000, 0x200 + last], 1));
     let info = ConnectionInfo::new(mapped(9), mapped(5));
@@ -261,7 +306,8 @@ fn connection_is_decided_by_its_addresses_and_counted() {
     let mut info = ConnectionInfo::new(remote, ([203, 0, 113, 5], 8443).into());
     info.direct_remote = ([198, 51, 100, 2], 1).into();
     let rules = |rule| {
-        Some(Rules { action: Action::Allow, policies: vec![policy("p", vec![rule], vec![Rule::Any])] })
+        let policies = vec![policy("p", vec![rule], vec![Rule::Any])];
+        Some(RuleSet::Policies(Rules { action: Action::Allow, policies }))
     };
     let config = NetworkConfig {
         rules: rules(Rule::DirectRemoteIp(range("198.51.100.2/32"))),

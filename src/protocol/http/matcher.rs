@@ -16,6 +16,8 @@ use crate::config::matcher as config;
 pub struct MatchScratch {
     /// Caches of the set's regular expressions.
     pub regexes: RegexCaches,
+    /// Texts of inputs that lie nowhere as such.
+    pub text: Vec<u8>,
 }
 
 /// A condition on a text.

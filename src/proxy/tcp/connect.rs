@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::TcpConnection;
+use super::tunnel::{self, NotOpened};
 use crate::cluster::pool::{ConnectError, UpstreamConnection, tcp};
 use crate::cluster::{Cluster, Host, Wanted};
 use crate::config::tcp_proxy::{Backoff, TcpCluster};
@@ -76,17 +77,29 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
             failure.flags.push(ResponseFlag::NoHealthyUpstream);
             return Err(failure);
         };
-        let host = cluster.once_for_client(host, &connection.proxied());
+        let host = if chain.tunneling.is_some() && tunnel::shares_connections(&cluster) {
+            cluster.for_client(host, &connection.proxied(), &mut Vec::new())
+        } else {
+            cluster.once_for_client(host, &connection.proxied())
+        };
         failure.attempts += 1;
         failure.host = Some(Rc::clone(&host));
-        match tcp::connect(&cluster, &host, timer, context.next_id()).await {
+        let outcome = match &chain.tunneling {
+            None => tcp::connect(&cluster, &host, timer, context.next_id()).await.map_err(NotOpened::Connect),
+            Some(tunneling) => tunnel::open(connection, tunneling, &cluster, &host).await,
+        };
+        failure.error = match outcome {
             Ok(upstream) => return Ok(upstream),
-            Err(error) => {
-                failure.error = Some(error);
-                if !failure.flags.contains(&ResponseFlag::UpstreamConnectionFailure) {
-                    failure.flags.push(ResponseFlag::UpstreamConnectionFailure);
-                }
+            Err(NotOpened::Connect(error)) => Some(error),
+            Err(NotOpened::Refused) => None,
+            Err(NotOpened::Over(over)) => {
+                let Failure { cluster, host, attempts, .. } = failure;
+                return Err(Failure { cluster, host, attempts, ..over });
             }
+        };
+        connection.has_failed.set(true);
+        if !failure.flags.contains(&ResponseFlag::UpstreamConnectionFailure) {
+            failure.flags.push(ResponseFlag::UpstreamConnectionFailure);
         }
         if due.is_some_and(|due| context.runtime.now() >= due) {
             chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);

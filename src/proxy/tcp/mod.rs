@@ -1,12 +1,15 @@
 //! The TCP proxy: a client's connection, an endpoint's connection, and bytes between them. Source: Envoy "TCP proxy".
 //!
-//! `connect` finds an endpoint, `relay` moves bytes until both directions have ended, `record` writes what came of it.
+//! `connect` finds an endpoint, `tunnel` has it make a tunnel where it is an HTTP proxy, `relay` moves bytes until both
+//! directions have ended (`posted` where they are bodies), `record` writes what came of it.
 
 mod connect;
+mod posted;
 mod record;
 mod relay;
+mod tunnel;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -24,15 +27,17 @@ use crate::base::clock::Now;
 use crate::cluster::pool::UpstreamConnection;
 use crate::cluster::{Cluster, ClusterManager, ProxiedClient};
 use crate::config::tcp_proxy::TcpProxy;
+use crate::filter::network::Tunneling;
 use crate::format::access_log::AccessLog;
 use crate::protocol::connection_info::ConnectionInfo;
+use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::matcher::MatchScratch;
 use crate::protocol::tls::{ServerTls, TlsFacts, Wanted};
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Recycled, Timer};
 use crate::telemetry::{Cells, TcpStat};
 use connect::Failure;
-use relay::{Ended, Refused};
+use relay::{Ended, Refused, Why};
 
 /// A TCP proxy on this core.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ pub struct TcpChain {
     name: Box<str>,
     /// The server name of TLS is the cluster's.
     sni_cluster: bool,
+    /// What endpoints are asked for; `None`: they are no HTTP proxies.
+    tunneling: Option<Arc<Tunneling>>,
     access_logs: Arc<[AccessLog]>,
     stats: Cells<TcpStat>,
     /// The one cluster, from its first connection on.
@@ -74,6 +81,10 @@ pub(super) struct TcpConnection {
     /// When it has lasted long enough; `None`: it has no such limit.
     due: Option<Now>,
     admitted: Admitted,
+    /// An attempt to reach an endpoint has failed.
+    has_failed: Cell<bool>,
+    /// How what comes from the endpoint is framed, where the tunnel is a POST of HTTP/1.1. Boxed: hardly any is.
+    posted: OnceCell<Box<BodyLength>>,
 }
 
 /// Most bytes that a relayed connection's task may take: the memory of tasks comes in steps of 128.
@@ -85,6 +96,7 @@ impl TcpChain {
         config: Arc<TcpProxy>,
         name: &str,
         sni_cluster: bool,
+        tunneling: Option<Arc<Tunneling>>,
         access_logs: Arc<[AccessLog]>,
         stats: Cells<TcpStat>,
     ) -> Self {
@@ -92,6 +104,7 @@ impl TcpChain {
             config,
             name: name.into(),
             sni_cluster,
+            tunneling,
             access_logs,
             stats,
             cluster: OnceCell::new(),
@@ -138,6 +151,8 @@ pub(super) fn spawn(
         upstream: OnceCell::new(),
         tls: None,
         admitted,
+        has_failed: Cell::new(false),
+        posted: OnceCell::new(),
     };
     connection.count_open();
     if let Some(stopped) = stopped {
@@ -157,7 +172,12 @@ pub(super) fn spawn(
         if connection.admitted.asked.is_some() && !admit(&connection).await {
             return;
         }
-        let ended = relay::relay(&connection, upstream).await;
+        let ended = match connection.posted.get() {
+            None => relay::relay(&connection, upstream).await,
+            Some(body) => {
+                connection.context.runtime.recycled(posted::relay(&connection, upstream, **body)).await
+            }
+        };
         if finish(&connection, ended).await
             && let Some(upstream) = connection.upstream.get_mut()
         {
@@ -257,7 +277,13 @@ fn finish(connection: &TcpConnection, ended: Ended) -> Recycled<impl Future<Outp
     connection.context.runtime.recycled(async move {
         let Some(upstream) = connection.upstream.get() else { return false };
         record::ended(connection, upstream, &ended);
-        relay::close(connection, upstream, &ended).await
+        let TcpConnection { chain, .. } = connection;
+        if chain.tunneling.is_some() {
+            tunnel::count_end(upstream, &ended);
+        }
+        let by_peer = relay::close(connection, upstream, &ended).await;
+        // The end of what is said in a tunnel is not that of its connection.
+        by_peer && !(chain.tunneling.is_some() && matches!(ended.why, Why::Finished { .. }))
     })
 }
 

@@ -1,8 +1,8 @@
 //! What is recorded of a relayed connection: its facts, put together when a record is written.
 
+use super::TcpConnection;
 use super::connect::Failure;
 use super::relay::{Ended, Why};
-use super::{TcpChain, TcpConnection};
 use crate::cluster::pool::UpstreamConnection;
 use crate::cluster::{Cluster, Host};
 use crate::config::access_log::AccessLogType;
@@ -77,7 +77,7 @@ pub(super) fn failed(connection: &TcpConnection, failure: &Failure) {
             set_host(info, host);
         }
         if let Some(error) = failure.error {
-            error.write_reason(&mut info.upstream_transport_failure_reason);
+            error.write_reason(failure.host.as_deref(), &mut info.upstream_transport_failure_reason);
         }
     });
 }
@@ -86,7 +86,7 @@ fn set_upstream(info: &mut StreamInfo, upstream: &UpstreamConnection) {
     set_cluster(info, upstream.cluster());
     set_host(info, upstream.host());
     info.upstream_local_address = upstream.local_address().map_or(StreamAddress::None, StreamAddress::Ip);
-    info.upstream_remote_address = upstream.host().address().into();
+    info.upstream_remote_address = upstream.host().stream_address();
     info.upstream_connection_id = upstream.id();
     info.upstream_tls = upstream.tls().cloned();
 }
@@ -96,7 +96,7 @@ fn set_cluster(info: &mut StreamInfo, cluster: &Cluster) {
 }
 
 fn set_host(info: &mut StreamInfo, host: &Host) {
-    info.upstream_host = host.address().into();
+    info.upstream_host = host.stream_address();
     host.with_hostname(|name| set_text(&mut info.upstream_host_name, name));
 }
 
@@ -108,7 +108,10 @@ fn write(connection: &TcpConnection, log_type: AccessLogType, fill: impl FnOnce(
         return;
     }
     let mut stream = context.streams.take();
-    set_downstream(&mut stream.info, connection, chain);
+    describe(connection, &mut stream.info);
+    if connection.has_failed.get() {
+        stream.info.response_flags.set(ResponseFlag::UpstreamConnectionFailure);
+    }
     fill(&mut stream.info);
     let info = &stream.info;
     let now = context.runtime.now().0;
@@ -117,12 +120,13 @@ fn write(connection: &TcpConnection, log_type: AccessLogType, fill: impl FnOnce(
     context.write_logs(&chain.access_logs, &format, matching);
     if is_end {
         let format = FormatContext { log_type: AccessLogType::NotSet, ..format };
-        context.write_logs(&listener.access_logs, &format, matching);
+        context.write_logs(&listener.access_logs, &format, &mut listener.matching.borrow_mut());
     }
 }
 
-fn set_downstream(info: &mut StreamInfo, connection: &TcpConnection, chain: &TcpChain) {
-    let TcpConnection { listener, remote, local, inspected, tls, id, opened, opened_unix_ns, .. } =
+/// What is known of the client's side.
+pub(super) fn describe(connection: &TcpConnection, info: &mut StreamInfo) {
+    let TcpConnection { chain, listener, remote, local, inspected, tls, id, opened, opened_unix_ns, .. } =
         connection;
     let direct =
         inspected.as_ref().map_or((*remote, *local), |known| (known.direct_remote, known.direct_local));

@@ -231,8 +231,11 @@ impl Counted {
         stats.add(TcpStat::DownstreamCxTxBytesTotal, sent_down);
         stats.add(TcpStat::DownstreamFlowControlPausedReadingTotal, now.pauses - self.pauses);
         stats.add(TcpStat::DownstreamFlowControlResumedReadingTotal, now.resumes - self.resumes);
-        cluster.add(ClusterStat::UpstreamCxTxBytesTotal, sent_up);
-        cluster.add(ClusterStat::UpstreamCxRxBytesTotal, sent_down);
+        // Of a connection with streams the bytes are counted as they pass.
+        if upstream.lease().is_none() {
+            cluster.add(ClusterStat::UpstreamCxTxBytesTotal, sent_up);
+            cluster.add(ClusterStat::UpstreamCxRxBytesTotal, sent_down);
+        }
         *self = now;
         sent_up + sent_down > 0
     }

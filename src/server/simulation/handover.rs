@@ -63,7 +63,9 @@ struct Clients {
 
 /// Connects, asks when it may, and counts a complete answer.
 async fn ask(runtime: Runtime, clients: Rc<Clients>) {
-    let stream = TcpStream::connect(&runtime, FRONT.parse().unwrap(), None, &[]).await.unwrap();
+    let stream = TcpStream::connect(&runtime, FRONT.parse::<std::net::SocketAddr>().unwrap(), None, &[])
+        .await
+        .unwrap();
     clients.connected.set(clients.connected.get() + 1);
     while !clients.ask.get() {
         runtime.sleep_until(Now(runtime.now().0 + 1_000_000)).await;

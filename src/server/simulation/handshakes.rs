@@ -30,7 +30,7 @@ fn listener(world: &World, stat: ListenerStat) -> u64 {
 }
 
 async fn connect(runtime: &Runtime) -> TcpStream {
-    TcpStream::connect(runtime, FRONT.parse().unwrap(), None, &[]).await.unwrap()
+    TcpStream::connect(runtime, FRONT.parse::<std::net::SocketAddr>().unwrap(), None, &[]).await.unwrap()
 }
 
 /// Runs a client to its end.

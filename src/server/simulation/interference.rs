@@ -213,7 +213,9 @@ async fn serve(peer: &Peer, all: &All, cut: Option<Rc<Cell<bool>>>, mut rng: Rng
 
 /// Sends an exchange's request and reads what comes of it.
 async fn ask(runtime: &Runtime, tls: &Tls, id: usize, exchange: &Exchange, rng: &mut Rng) {
-    let Ok(socket) = TcpStream::connect(runtime, BEFORE_FRONT.parse().unwrap(), None, &[]).await else {
+    let Ok(socket) =
+        TcpStream::connect(runtime, BEFORE_FRONT.parse::<std::net::SocketAddr>().unwrap(), None, &[]).await
+    else {
         return;
     };
     let peer = Peer::new(runtime, tls.connect(runtime, socket), Rng::from_seed(rng.next_u64()));

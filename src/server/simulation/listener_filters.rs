@@ -60,7 +60,8 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 /// Writes `pieces`, resting `rest_ms` between them, and reads to the end. `None`: nothing came back.
 async fn talk(runtime: &Runtime, pieces: Vec<Vec<u8>>, rest_ms: u64) -> Option<Vec<u8>> {
-    let stream = TcpStream::connect(runtime, FRONT.parse().unwrap(), None, &[]).await.unwrap();
+    let stream =
+        TcpStream::connect(runtime, FRONT.parse::<std::net::SocketAddr>().unwrap(), None, &[]).await.unwrap();
     for piece in pieces {
         if !stream.send_copy(&piece) {
             break;
@@ -202,7 +203,9 @@ fn filters_that_need_no_bytes_or_are_switched_off_wait_for_none() {
     let done = Rc::new(Cell::new(false));
     let (over, runtime) = (Rc::clone(&done), world.clients.clone());
     world.clients.spawn(async move {
-        let stream = TcpStream::connect(&runtime, FRONT.parse().unwrap(), None, &[]).await.unwrap();
+        let stream = TcpStream::connect(&runtime, FRONT.parse::<std::net::SocketAddr>().unwrap(), None, &[])
+            .await
+            .unwrap();
         runtime.sleep_until(Now(runtime.now().0 + 1_000_000_000)).await;
         over.set(true);
         drop(stream);
@@ -221,7 +224,10 @@ fn client_that_goes_away_is_counted_and_nothing_is_left() {
     let (over, runtime) = (Rc::clone(&done), world.clients.clone());
     world.clients.spawn(async move {
         for reset in [false, true] {
-            let stream = TcpStream::connect(&runtime, FRONT.parse().unwrap(), None, &[]).await.unwrap();
+            let stream =
+                TcpStream::connect(&runtime, FRONT.parse::<std::net::SocketAddr>().unwrap(), None, &[])
+                    .await
+                    .unwrap();
             assert!(stream.send_copy(b"PROXY TCP"));
             stream.flush();
             runtime.sleep_until(Now(runtime.now().0 + 10_000_000)).await;
@@ -249,7 +255,9 @@ fn what_a_slow_client_says_is_held_once_and_within_bounds() {
     let done = Rc::new(Cell::new(false));
     let (over, runtime) = (Rc::clone(&done), world.clients.clone());
     world.clients.spawn(async move {
-        let stream = TcpStream::connect(&runtime, FRONT.parse().unwrap(), None, &[]).await.unwrap();
+        let stream = TcpStream::connect(&runtime, FRONT.parse::<std::net::SocketAddr>().unwrap(), None, &[])
+            .await
+            .unwrap();
         assert!(stream.send_copy(b"GET /"));
         for _ in 0..300 {
             assert!(stream.send_copy(b"a"));

@@ -24,7 +24,7 @@ pub(super) fn written(at: &At<'_>, message: Option<pb::core::Address>) -> Option
         return None;
     };
     classify!(at, message => pb::core::Address {
-        implemented: address = "socket_address; pipe for the admin server only, listeners and endpoints are TCP; envoy_internal_address is refused";
+        implemented: address = "socket_address; pipe for the admin server and for endpoints, listeners are TCP; envoy_internal_address is refused";
     });
     match address {
         Some(AddressAddressOneOf::SocketAddress(socket_address)) => {
@@ -60,20 +60,15 @@ pub(super) fn fixed(at: &At<'_>, message: Option<pb::core::Address>) -> Option<(
     }
 }
 
-/// An IP address of a listener: Unix sockets carry no traffic in this version.
+/// An IP address of a listener: clients do not come by Unix sockets in this version.
 pub(super) fn tcp(at: &At<'_>, message: Option<pb::core::Address>) -> Option<(Address, bool)> {
     let (address, ipv4_compat) = fixed(at, message)?;
     if let Address::Pipe(_) = address {
-        refuse_pipe(at);
+        let note = "listeners are TCP only; endpoints and the admin server may be Unix sockets";
+        at.field("pipe").value_refused("envoy.config.core.v3.Address.pipe", note);
         return None;
     }
     Some((address, ipv4_compat))
-}
-
-/// Refuses the Unix socket at this address.
-pub(super) fn refuse_pipe(at: &At<'_>) {
-    let note = "listeners and endpoints are TCP only; the admin server may be a Unix socket";
-    at.field("pipe").value_refused("envoy.config.core.v3.Address.pipe", note);
 }
 
 /// An IP address and port: of a resolver, of a source address.
@@ -140,6 +135,10 @@ fn pipe(at: &At<'_>, message: pb::core::Pipe) -> Option<Pipe> {
     classify!(at, message => pb::core::Pipe { implemented: path, mode; });
     if path.len() > PIPE_PATH_BYTES_MAX {
         at.field("path").error(format!("longer than {PIPE_PATH_BYTES_MAX} bytes: {path}"));
+        return None;
+    }
+    if path.contains('\0') {
+        at.field("path").error("contains a zero byte");
         return None;
     }
     if path.starts_with('@') && mode != 0 {

@@ -148,11 +148,12 @@ fn lb_endpoint(at: &At<'_>, message: pb::endpoint::LbEndpoint, names: bool) -> O
     });
     let at = &at.field("address");
     let address = address::written(at, address)?.address;
-    if let EndpointAddress::Fixed(Address::Pipe(_)) = address {
-        address::refuse_pipe(at);
-        return None;
-    }
     match &address {
+        EndpointAddress::Fixed(Address::Pipe(_)) if names => {
+            at.field("pipe")
+                .error("a cluster that resolves names has no Unix sockets: its type must be STATIC");
+            return None;
+        }
         EndpointAddress::Name(name) if !names => {
             at.field("socket_address").field("address").error_with_fix(
                 format!("malformed IP address: {}", name.host),

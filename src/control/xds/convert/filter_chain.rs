@@ -1,15 +1,25 @@
 //! Filter chains: what they ask of connections, and their network filters.
+use std::collections::HashSet;
 use std::sync::Arc;
+
+use prost::Message;
 
 use super::address;
 use super::at::At;
 use super::fields::classify;
 use super::listener::missing_typed_config;
+use super::matching::{self, Subject};
 use super::network_filter;
+use super::report::Class;
 use super::tls;
+use super::value::type_name;
 use crate::config::filter_chain::{FilterChain, FilterChainMatch, NetworkFilter, SourceType};
+use crate::config::matching::Matcher;
 use crate::control::xds::pb;
 use pb::listener::{FilterChainMatchConnectionSourceType, FilterConfigTypeOneOf};
+
+/// A text as an `Any` holds it.
+const STRING_VALUE: &str = "google.protobuf.StringValue";
 
 /// One chain.
 pub(super) fn filter_chain(at: &At<'_>, message: pb::listener::FilterChain) -> FilterChain {
@@ -115,16 +125,60 @@ fn network_filter(at: &At<'_>, message: pb::listener::Filter) -> Option<NetworkF
     }
 }
 
+/// What a listener's matcher leads to: names of chains.
+pub(super) fn matcher(at: &At<'_>, message: pb::matching::Matcher) -> Option<Matcher<Box<str>>> {
+    let name = |at: &At<'_>, any: &pb::google::Any| {
+        if type_name(any) != STRING_VALUE {
+            at.extension(Class::Refused, any, "the name of a filter chain is a google.protobuf.StringValue");
+            return None;
+        }
+        match String::decode(&*any.value) {
+            Ok(name) => Some(name.into_boxed_str()),
+            Err(error) => {
+                at.error(format!("not a valid {STRING_VALUE}: {error}"));
+                None
+            }
+        }
+    };
+    matching::matcher(at, message, Subject::FilterChain, name)
+}
+
+/// A chain that a matcher chooses by its name: it has one of its own, and its match is without effect.
+fn named(at: &At<'_>, message: &mut pb::listener::FilterChain, names: &mut HashSet<String>) {
+    if message.name.is_empty() {
+        at.field("name").error("must be set where a filter_chain_matcher chooses");
+    } else if !names.insert(message.name.clone()) {
+        at.field("name").error(format!("duplicate: {}", message.name));
+    }
+    // What is refused in it is refused here, too.
+    if message
+        .filter_chain_match
+        .as_ref()
+        .is_some_and(|asked| asked.address_suffix.is_empty() && asked.suffix_len.is_none())
+    {
+        message.filter_chain_match = None;
+        at.field("filter_chain_match").warn("without effect: the listener's filter_chain_matcher chooses");
+    }
+}
+
 /// Chains in common: the list, and the default.
 pub(super) fn chains(
     at: &At<'_>,
     filter_chains: Vec<pb::listener::FilterChain>,
     default_filter_chain: Option<pb::listener::FilterChain>,
+    matched_by_name: bool,
 ) -> (Vec<Arc<FilterChain>>, Option<Arc<FilterChain>>) {
     if filter_chains.is_empty() && default_filter_chain.is_none() {
         at.error("no filter chains specified");
     }
-    let convert = |(index, message)| Arc::new(filter_chain(&at.item("filter_chains", index), message));
+    let mut names = HashSet::new();
+    let convert = |(index, mut message): (usize, pb::listener::FilterChain)| {
+        let at = &at.item("filter_chains", index);
+        if matched_by_name {
+            named(at, &mut message, &mut names);
+        }
+        Arc::new(filter_chain(at, message))
+    };
     let chains = filter_chains.into_iter().enumerate().map(convert).collect();
     let default = default_filter_chain.map(|mut message| {
         let at = &at.field("default_filter_chain");

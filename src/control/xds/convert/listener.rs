@@ -17,11 +17,11 @@ use pb::listener::ListenerConnectionBalanceConfigBalanceTypeOneOf as BalanceType
 /// One listener.
 pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<Listener> {
     classify!(at, message => pb::listener::Listener {
-        implemented: name, address, additional_addresses, stat_prefix, filter_chains, default_filter_chain,
+        implemented: name, address, additional_addresses, stat_prefix, filter_chains, filter_chain_matcher, default_filter_chain,
             per_connection_buffer_limit_bytes, metadata, deprecated_v1,
             listener_filters, listener_filters_timeout, continue_on_listener_filters_timeout, transparent, freebind,
             socket_options, traffic_direction,
-            enable_reuse_port, access_log = "of connections that are relayed; requests are the connection manager's to record",
+            enable_reuse_port, access_log = "of every connection, when it is over; bytes are counted of relayed ones; requests are the connection manager's to record",
             connection_balance_config = "without it: the accepting worker unless it is ahead of another",
             tcp_backlog_size, max_connections_to_accept_per_socket_event, bind_to_port, ignore_global_conn_limit, use_original_dst,
             listener_specifier = "refused: no internal listeners";
@@ -29,7 +29,7 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
             bypass_overload_manager = "no overload action exists";
         not_yet: stats_matcher, tcp_keepalive, drain_type, tcp_fast_open_queue_length,
             per_connection_buffer_high_watermark_timeout;
-        refused: fcds_config, filter_chain_matcher, udp_listener_config, api_listener,
+        refused: fcds_config, udp_listener_config, api_listener,
             enable_mptcp;
     });
     if listener_specifier.is_some() {
@@ -59,7 +59,11 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         listener_filters_timeout,
         Some(LISTENER_FILTERS_TIMEOUT_DEFAULT),
     );
-    let (filter_chains, default_filter_chain) = filter_chain::chains(at, filter_chains, default_filter_chain);
+    let matched_by_name = filter_chain_matcher.is_some();
+    let filter_chain_matcher = filter_chain_matcher
+        .and_then(|message| filter_chain::matcher(&at.field("filter_chain_matcher"), message));
+    let (filter_chains, default_filter_chain) =
+        filter_chain::chains(at, filter_chains, default_filter_chain, matched_by_name);
     let traffic_direction = match at.enumeration("traffic_direction", traffic_direction) {
         pb::core::TrafficDirection::Unspecified => TrafficDirection::Unspecified,
         pb::core::TrafficDirection::Inbound => TrafficDirection::Inbound,
@@ -88,6 +92,7 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         stat_prefix: stat_prefix.into(),
         addresses,
         filter_chains,
+        filter_chain_matcher,
         default_filter_chain,
         listener_filters,
         listener_filters_timeout,

@@ -61,7 +61,7 @@ pub(super) fn regex(at: &At<'_>, message: pb::types::RegexMatcher) -> Option<Box
 }
 
 /// A regular expression that is the whole value here. Compiled only to be checked: whoever uses it numbers its own.
-fn checked_regex(at: &At<'_>, regex: String) -> Option<Box<str>> {
+pub(super) fn checked_regex(at: &At<'_>, regex: String) -> Option<Box<str>> {
     match Regex::search(&regex, &mut RegexSlots::default()) {
         Ok(_) => Some(regex.into_boxed_str()),
         Err(error) => {

@@ -27,6 +27,7 @@ mod http_filter;
 mod listener;
 mod listener_filter;
 mod matcher;
+mod matching;
 mod messages;
 mod network_filter;
 mod original_dst;

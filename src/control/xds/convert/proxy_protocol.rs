@@ -68,7 +68,7 @@ fn is_proxy_protocol(message: &pb::core::TransportSocket) -> bool {
 }
 
 /// What connections to endpoints begin with.
-fn upstream(at: &At<'_>, message: pb::core::ProxyProtocolConfig) -> UpstreamProxyProtocol {
+pub(super) fn upstream(at: &At<'_>, message: pb::core::ProxyProtocolConfig) -> UpstreamProxyProtocol {
     classify!(at, message => pb::core::ProxyProtocolConfig {
         implemented: version, pass_through_tlvs, added_tlvs;
     });

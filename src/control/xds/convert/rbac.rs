@@ -6,11 +6,14 @@ use std::ops::Range;
 
 use super::at::At;
 use super::fields::classify;
-use super::{address, matcher};
+use super::report::Class;
+use super::value::type_name;
+use super::{address, matcher, matching};
 use crate::config::rbac::{
-    Action, Enforcement, HttpRbac, MetadataMatcher, NetworkRbac, Policy, Rule, Rules, ValueMatcher,
+    Action, Enforcement, HttpRbac, MatchedAction, MetadataMatcher, NetworkRbac, Policy, Rule, RuleSet, Rules,
+    ValueMatcher,
 };
-use crate::control::xds::pb;
+use crate::control::xds::pb::{self, Named};
 use pb::rbac::{
     MetadataSource, PermissionRuleOneOf as PermissionRule, PrincipalIdentifierOneOf as Identifier,
     RBACAction, RBACAuditLoggingOptionsAuditCondition as AuditCondition,
@@ -33,13 +36,18 @@ enum Subject {
 /// The HTTP filter's options.
 pub(super) fn http(at: &At<'_>, message: pb::http_rbac::RBAC) -> HttpRbac {
     classify!(at, message => pb::http_rbac::RBAC {
-        implemented: rules, shadow_rules, rules_stat_prefix, shadow_rules_stat_prefix, track_per_rule_stats;
-        refused: matcher = "rules alone are here", shadow_matcher = "rules alone are here";
+        implemented: rules, shadow_rules, rules_stat_prefix, shadow_rules_stat_prefix, track_per_rule_stats,
+            matcher, shadow_matcher;
     });
     HttpRbac {
-        rules: rules.map(|message| self::rules(&at.field("rules"), message, Subject::Request)),
-        shadow_rules: shadow_rules
-            .map(|message| self::rules(&at.field("shadow_rules"), message, Subject::Request)),
+        rules: rule_set(at, ["rules", "matcher"], rules, matcher, Subject::Request),
+        shadow_rules: rule_set(
+            at,
+            ["shadow_rules", "shadow_matcher"],
+            shadow_rules,
+            shadow_matcher,
+            Subject::Request,
+        ),
         rules_stat_prefix: rules_stat_prefix.into(),
         shadow_rules_stat_prefix: shadow_rules_stat_prefix.into(),
         track_per_rule_stats,
@@ -56,17 +64,22 @@ pub(super) fn per_route(at: &At<'_>, message: pb::http_rbac::RBACPerRoute) -> Ht
 pub(super) fn network(at: &At<'_>, message: pb::network_rbac::RBAC) -> Option<NetworkRbac> {
     use pb::network_rbac::RBACEnforcementType as Wire;
     classify!(at, message => pb::network_rbac::RBAC {
-        implemented: rules, shadow_rules, stat_prefix, shadow_rules_stat_prefix, enforcement_type, delay_deny;
-        refused: matcher = "rules alone are here", shadow_matcher = "rules alone are here";
+        implemented: rules, shadow_rules, stat_prefix, shadow_rules_stat_prefix, enforcement_type, delay_deny,
+            matcher, shadow_matcher;
     });
     if stat_prefix.is_empty() {
         at.field("stat_prefix").error("must not be empty");
         return None;
     }
     Some(NetworkRbac {
-        rules: rules.map(|message| self::rules(&at.field("rules"), message, Subject::Connection)),
-        shadow_rules: shadow_rules
-            .map(|message| self::rules(&at.field("shadow_rules"), message, Subject::Connection)),
+        rules: rule_set(at, ["rules", "matcher"], rules, matcher, Subject::Connection),
+        shadow_rules: rule_set(
+            at,
+            ["shadow_rules", "shadow_matcher"],
+            shadow_rules,
+            shadow_matcher,
+            Subject::Connection,
+        ),
         stat_prefix: stat_prefix.into(),
         shadow_rules_stat_prefix: shadow_rules_stat_prefix.into(),
         enforcement: match at.enumeration("enforcement_type", enforcement_type) {
@@ -77,6 +90,55 @@ pub(super) fn network(at: &At<'_>, message: pb::network_rbac::RBAC) -> Option<Ne
     })
 }
 
+/// Rules, or the matcher that stands in their place.
+fn rule_set(
+    at: &At<'_>,
+    [rules_field, matcher_field]: [&str; 2],
+    rules: Option<pb::rbac::RBAC>,
+    matcher: Option<pb::matching::Matcher>,
+    subject: Subject,
+) -> Option<RuleSet> {
+    let Some(message) = matcher else {
+        let rules = rules?;
+        return Some(RuleSet::Policies(self::rules(&at.field(rules_field), rules, subject)));
+    };
+    if let Some(rules) = rules {
+        let at = &at.field(rules_field);
+        at.warn(format!("without effect: {matcher_field} decides"));
+        if subject == Subject::Connection {
+            // As in Envoy, conditions on headers are mistakes there all the same.
+            drop(self::rules(at, rules, subject));
+        }
+    }
+    let at = &at.field(matcher_field);
+    let subject = match subject {
+        Subject::Request => matching::Subject::Request,
+        Subject::Connection => matching::Subject::Connection,
+    };
+    matching::matcher(at, message, subject, matched_action).map(RuleSet::Matcher)
+}
+
+fn matched_action(at: &At<'_>, any: &pb::google::Any) -> Option<MatchedAction> {
+    if type_name(any) != pb::rbac::Action::NAME {
+        at.extension(Class::Refused, any, "actions of access are envoy.config.rbac.v3.Action");
+        return None;
+    }
+    let message = at.unpack(any)?;
+    classify!(at, message => pb::rbac::Action { implemented: name, action; });
+    if name.is_empty() {
+        at.field("name").error("must not be empty");
+    }
+    Some(MatchedAction { name: name.into(), action: self::action(at, action) })
+}
+
+fn action(at: &At<'_>, action: i32) -> Action {
+    match at.enumeration("action", action) {
+        RBACAction::Allow => Action::Allow,
+        RBACAction::Deny => Action::Deny,
+        RBACAction::Log => Action::Log,
+    }
+}
+
 fn rules(at: &At<'_>, message: pb::rbac::RBAC, subject: Subject) -> Rules {
     classify!(at, message => pb::rbac::RBAC {
         implemented: action, policies, audit_logging_options = "with condition NONE; others are refused";
@@ -84,11 +146,7 @@ fn rules(at: &At<'_>, message: pb::rbac::RBAC, subject: Subject) -> Rules {
     if let Some(options) = audit_logging_options {
         audit(&at.field("audit_logging_options"), options);
     }
-    let action = match at.enumeration("action", action) {
-        RBACAction::Allow => Action::Allow,
-        RBACAction::Deny => Action::Deny,
-        RBACAction::Log => Action::Log,
-    };
+    let action = self::action(at, action);
     Rules { action, policies: self::policies(at, policies, subject) }
 }
 

@@ -4,7 +4,10 @@ use std::time::Duration;
 use super::access_log;
 use super::at::At;
 use super::fields::classify;
-use crate::config::tcp_proxy::{Backoff, IDLE_TIMEOUT_DEFAULT, TcpCluster, TcpProxy, WeightedTcpCluster};
+use super::{format, route};
+use crate::config::tcp_proxy::{
+    Backoff, IDLE_TIMEOUT_DEFAULT, TcpCluster, TcpProxy, Tunneling, WeightedTcpCluster,
+};
 use crate::control::xds::pb;
 use pb::tcp_proxy::{TcpProxyClusterSpecifierOneOf, UpstreamConnectMode};
 
@@ -14,6 +17,7 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
         implemented: stat_prefix, cluster_specifier, idle_timeout, access_log, max_connect_attempts, backoff_options,
             max_downstream_connection_duration, max_downstream_connection_duration_jitter_percentage,
             access_log_flush_interval, flush_access_log_on_connected, access_log_options,
+            tunneling_config = "over HTTP/1.1 where the cluster speaks its client's protocol",
             upstream_connect_mode = "where a chain has TLS, the handshake comes first in any case";
         no_effect: downstream_idle_timeout = "Envoy does not implement it",
             upstream_idle_timeout = "Envoy does not implement it",
@@ -22,7 +26,7 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
             max_early_data_bytes = "data that comes before the endpoint is reached waits in the socket",
             proxy_protocol_tlv_merge_policy = "of TLVs that are refused";
         not_yet: check_drain_close;
-        refused: on_demand, tunneling_config, proxy_protocol_tlvs;
+        refused: on_demand, proxy_protocol_tlvs;
     });
     let cluster = match cluster_specifier {
         Some(TcpProxyClusterSpecifierOneOf::Cluster(name)) => Some(TcpCluster::One(name.into())),
@@ -68,6 +72,7 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
     let idle_timeout = at.timeout("idle_timeout", idle_timeout, Some(IDLE_TIMEOUT_DEFAULT));
     let max_duration = at.duration("max_downstream_connection_duration", max_downstream_connection_duration);
     let access_log = access_log::access_logs(at, "access_log", access_log);
+    let tunneling = tunneling_config.map(|message| tunneling(&at.field("tunneling_config"), message));
     Some(TcpProxy {
         stat_prefix: stat_prefix.into(),
         cluster: cluster?,
@@ -76,6 +81,7 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
         max_downstream_connection_duration_jitter: jitter.unwrap_or_default(),
         connect_attempts_max: max_connect_attempts.unwrap_or(1),
         waits_for_data,
+        tunneling,
         backoff,
         access_log,
         access_log_flush_interval: at.duration("access_log_flush_interval", log.flush_interval),
@@ -89,6 +95,37 @@ struct TcpAccessLog {
     flush_interval: Option<pb::google::Duration>,
     on_connected: bool,
     on_start: bool,
+}
+
+/// Most headers that are added to a tunnel's request. Source: Envoy's constraint on `headers_to_add`.
+const TUNNEL_HEADERS_MAX: usize = 1000;
+
+fn tunneling(at: &At<'_>, message: pb::tcp_proxy::TcpProxyTunnelingConfig) -> Tunneling {
+    classify!(at, message => pb::tcp_proxy::TcpProxyTunnelingConfig {
+        implemented: hostname, use_post, headers_to_add, post_path;
+        no_effect: propagate_response_headers = "there is no filter state: no filter reads it, and FILTER_STATE writes -",
+            propagate_response_trailers = "there is no filter state: no filter reads it, and FILTER_STATE writes -",
+            request_id_header = "of a request_id_extension, which is not there yet",
+            request_id_metadata_key = "of a request_id_extension, which is not there yet";
+        not_yet: request_id_extension;
+        refused: formatters = "no formatter extensions";
+    });
+    if hostname.is_empty() {
+        at.field("hostname").error("must not be empty");
+    }
+    format::check(&at.field("hostname"), &hostname);
+    if !use_post && !post_path.is_empty() {
+        at.field("post_path").error("must not be set without use_post");
+    }
+    if headers_to_add.len() > TUNNEL_HEADERS_MAX {
+        at.field("headers_to_add").error(format!("more than {TUNNEL_HEADERS_MAX}"));
+    }
+    let post_path = if post_path.is_empty() { "/".into() } else { post_path };
+    Tunneling {
+        hostname: hostname.into(),
+        post_path: use_post.then(|| post_path.into()),
+        headers_to_add: route::header::values(at, "headers_to_add", headers_to_add),
+    }
 }
 
 fn weighted(at: &At<'_>, message: pb::tcp_proxy::TcpProxyWeightedCluster) -> Vec<WeightedTcpCluster> {

@@ -27,7 +27,8 @@ static_resources:
     address: {ADDRESS}
     {LISTENER}
     filter_chains:
-    - filters:
+    - name: main
+      filters:
       - name: http
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
@@ -200,7 +201,7 @@ fn not_yet_field_is_refused_in_a_file_with_its_place_and_accepted_on_request() {
     let set = [("CLUSTER", "outlier_detection: {}")];
     assert_eq!(
         errors(&set),
-        "test.yaml:28:5 static_resources.clusters[0].outlier_detection: Envoy field that this version does not \
+        "test.yaml:29:5 static_resources.clusters[0].outlier_detection: Envoy field that this version does not \
          implement; --allow-unimplemented runs without it"
     );
     let (_, report) = load_with(Unimplemented::Accept, &set).unwrap();
@@ -348,7 +349,7 @@ fn field_without_effect_is_noted_and_an_explicit_false_is_not() {
     assert_eq!(
         found,
         [
-            "test.yaml:28:5 static_resources.clusters[0].track_timeout_budgets: no effect (deprecated for statistics)"
+            "test.yaml:29:5 static_resources.clusters[0].track_timeout_budgets: no effect (deprecated for statistics)"
         ]
     );
 }
@@ -482,6 +483,51 @@ const VERDICTS: &[(&str, &str, bool)] = &[
     ("ADDRESS", "{socket_address: {address: 127.0.0.1, port_value: 1, ipv4_compat: true}}", false),
     ("ADDRESS", "{socket_address: {address: '::', port_value: 1, ipv4_compat: true}}", true),
     ("ADDRESS", "{pipe: {path: '@x', mode: 511}}", false),
+    (
+        "MORE",
+        "- {name: u, load_assignment: {cluster_name: u, endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: /a}}}}]}]}}",
+        true,
+    ),
+    (
+        "MORE",
+        "- {name: u, load_assignment: {cluster_name: u, endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: '@'}}}}]}]}}",
+        true,
+    ),
+    (
+        "MORE",
+        "- {name: u, load_assignment: {cluster_name: u, endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: ''}}}}]}]}}",
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, tunneling_config: {hostname: 'a:1', headers_to_add: [{header: {key: x, value: '%REQUESTED_SERVER_NAME%'}}]}}}]}"#,
+        true,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, tunneling_config: {hostname: '%REQUESTED_SERVER_NAME%:443', use_post: true, post_path: /x, propagate_response_headers: true}}}]}"#,
+        true,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, tunneling_config: {hostname: ''}}}]}"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, tunneling_config: {hostname: '50%'}}}]}"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, tunneling_config: {hostname: a, post_path: /x}}}]}"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, tunneling_config: {hostname: a, headers_to_add: [{header: {key: host, value: b}}]}}}]}"#,
+        false,
+    ),
     (
         "LISTENER",
         r#"listener_filters: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector, max_client_hello_size: 16384}}]"#,
@@ -793,6 +839,61 @@ fn disabled_filter_that_is_not_here_is_accepted_unless_a_route_enables_it() {
     }
 }
 
+const NETWORK_INPUT: &str = "envoy.extensions.matching.common_inputs.network.v3";
+/// A map to the name of a chain.
+const CHAIN_MAP: &str = r#"exact_match_map: {map: {a: {action: {name: x, typed_config: {"@type": type.googleapis.com/google.protobuf.StringValue, value: front}}}}}"#;
+
+/// An extension without options.
+fn extension(package: &str, message: &str) -> String {
+    format!(r#"{{name: x, typed_config: {{"@type": type.googleapis.com/{package}.{message}}}}}"#)
+}
+
+#[test]
+fn filter_chain_matcher_is_converted_with_the_names_it_leads_to() {
+    use crate::config::matching::{Input, Matches, Then, Tree};
+    let input = extension(NETWORK_INPUT, "SourceIPInput");
+    let bootstrap = load(&[(
+        "LISTENER",
+        &format!("filter_chain_matcher: {{matcher_tree: {{input: {input}, {CHAIN_MAP}}}}}"),
+    )]);
+    let matcher = bootstrap.listeners[0].filter_chain_matcher.as_ref().unwrap();
+    let Matches::Tree(Input::SourceIp, Tree::Exact(map)) = &matcher.matches else { panic!("{matcher:?}") };
+    let Then::Action(name) = &map[0].1.then else { panic!("{map:?}") };
+    assert_eq!((&*map[0].0, &**name), ("a", "front"));
+}
+
+#[test]
+fn matchers_that_cannot_be_evaluated_are_refused_at_their_place() {
+    let custom = |config: &str| {
+        let input = extension(NETWORK_INPUT, "ServerNameInput");
+        format!("matcher_tree: {{input: {input}, custom_match: {{name: c, typed_config: {config}}}}}")
+    };
+    let names = |domains: &str| {
+        let action = r#"action: {name: x, typed_config: {"@type": type.googleapis.com/google.protobuf.StringValue, value: front}}"#;
+        custom(&format!(
+            r#"{{"@type": type.googleapis.com/xds.type.matcher.v3.ServerNameMatcher, domain_matchers: [{{domains: {domains}, on_match: {{{action}}}}}]}}"#
+        ))
+    };
+    let tree = |input: &str| format!("matcher_tree: {{input: {input}, {CHAIN_MAP}}}");
+    let header = extension("envoy.type.matcher.v3", "HttpRequestHeaderMatchInput");
+    for (matcher, place) in [
+        (tree(&header), "matcher_tree.input.typed_config: filter chains cannot match"),
+        (tree(&extension("google.protobuf", "Empty")), "matcher_tree.input.typed_config"),
+        (custom(r#"{"@type": type.googleapis.com/google.protobuf.Empty}"#), "matcher_tree.custom_match.typed_config"),
+        (names(r#"["*a.test"]"#), "domain_matchers[0].domains[0]"),
+        (names(r#"["*.a.*"]"#), "domain_matchers[0].domains[0]"),
+        (names(r#"["*."]"#), "domain_matchers[0].domains[0]"),
+        (names("[a.test, a.test]"), "domains[1]: duplicate domain"),
+        (
+            r#"on_no_match: {action: {name: x, typed_config: {"@type": type.googleapis.com/google.protobuf.Empty}}}"#.to_owned(),
+            "filter_chain_matcher.on_no_match.action.typed_config",
+        ),
+    ] {
+        let errors = errors(&[("LISTENER", &format!("filter_chain_matcher: {{{matcher}}}"))]);
+        assert!(errors.contains(place), "{matcher}: {errors}");
+    }
+}
+
 /// A filter `web` of type `rbac` with these options.
 fn rbac(options: &str) -> String {
     with_filter(&format!(
@@ -808,7 +909,7 @@ fn one_policy(permission: &str, principal: &str) -> String {
 #[test]
 fn access_by_role_is_converted_with_its_policies_in_order() {
     use crate::config::http_filter::FilterOptions;
-    use crate::config::rbac::{Action, Rule};
+    use crate::config::rbac::{Action, Rule, RuleSet};
     let options = "track_per_rule_stats: true, rules_stat_prefix: r, shadow_rules: {action: DENY, policies: {b: {permissions: [{any: true}], \
                    principals: [{any: true}]}, a: {permissions: [{destination_port: 80}], principals: [{authenticated: {}}]}}}";
     let per_route = says(
@@ -816,14 +917,15 @@ fn access_by_role_is_converted_with_its_policies_in_order() {
     );
     let bootstrap = load(&[("FILTERS", &rbac(options)), ("HEADERS", &per_route)]);
     let HttpFilterConfig::Rbac(filter) = &manager(&bootstrap).http_filters[0].config else { panic!("rbac") };
-    let rules = filter.shadow_rules.as_ref().unwrap();
+    let Some(RuleSet::Policies(rules)) = &filter.shadow_rules else { panic!("policies") };
     assert!(filter.rules.is_none() && filter.track_per_rule_stats && &*filter.rules_stat_prefix == "r");
     assert_eq!((rules.action, &*rules.policies[0].name, &*rules.policies[1].name), (Action::Deny, "a", "b"));
     assert_eq!(rules.policies[0].permissions, [Rule::DestinationPort(80)]);
     assert_eq!(rules.policies[0].principals, [Rule::Authenticated(None)]);
     let word = &manager(&bootstrap).route_config.virtual_hosts[0].routes[0].filters[0];
     let Some(FilterOptions::Rbac(options)) = &word.options else { panic!("options") };
-    assert_eq!(options.rules.as_ref().map(|rules| rules.policies.len()), Some(0), "which denies everything");
+    let Some(RuleSet::Policies(rules)) = &options.rules else { panic!("policies") };
+    assert!(rules.policies.is_empty(), "which denies everything");
 }
 
 #[test]
@@ -858,7 +960,20 @@ fn access_by_role_that_cannot_be_evaluated_is_refused_at_its_place() {
                 .to_owned(),
             "policies[\"p\"].condition",
         ),
-        ("matcher: {}".to_owned(), "typed_config.matcher"),
+        (
+            format!(
+                "matcher: {{matcher_tree: {{input: {}, {CHAIN_MAP}}}}}",
+                extension(NETWORK_INPUT, "SourceTypeInput")
+            ),
+            "matcher.matcher_tree.input.typed_config",
+        ),
+        (
+            format!(
+                "shadow_matcher: {{matcher_tree: {{input: {}, {CHAIN_MAP}}}}}",
+                extension(NETWORK_INPUT, "SourceIPInput")
+            ),
+            "exact_match_map.map[\"a\"].action.typed_config",
+        ),
     ] {
         let errors = errors(&[("FILTERS", &rbac(&options))]);
         assert!(errors.contains(place), "{options}: {errors}");

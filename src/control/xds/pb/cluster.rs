@@ -5,8 +5,8 @@
 pub struct Cluster {
     #[prost(message, repeated, tag = "43")]
     pub transport_socket_matches: Vec<ClusterTransportSocketMatch>,
-    #[prost(bytes = "vec", optional, tag = "59")]
-    pub transport_socket_matcher: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "59")]
+    pub transport_socket_matcher: Option<super::matching::Matcher>,
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(string, tag = "28")]

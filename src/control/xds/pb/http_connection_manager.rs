@@ -79,8 +79,8 @@ pub struct HttpConnectionManager {
     pub forward_client_cert_details: i32,
     #[prost(message, optional, tag = "17")]
     pub set_current_client_cert_details: Option<HttpConnectionManagerSetCurrentClientCertDetails>,
-    #[prost(bytes = "vec", optional, tag = "60")]
-    pub forward_client_cert_matcher: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "60")]
+    pub forward_client_cert_matcher: Option<super::matching::Matcher>,
     #[prost(bool, tag = "18")]
     pub proxy_100_continue: bool,
     #[prost(bool, tag = "20")]

@@ -7,12 +7,12 @@ pub struct RBAC {
     pub rules: Option<super::rbac::RBAC>,
     #[prost(string, tag = "6")]
     pub rules_stat_prefix: String,
-    #[prost(bytes = "vec", optional, tag = "4")]
-    pub matcher: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "4")]
+    pub matcher: Option<super::matching::Matcher>,
     #[prost(message, optional, tag = "2")]
     pub shadow_rules: Option<super::rbac::RBAC>,
-    #[prost(bytes = "vec", optional, tag = "5")]
-    pub shadow_matcher: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "5")]
+    pub shadow_matcher: Option<super::matching::Matcher>,
     #[prost(string, tag = "3")]
     pub shadow_rules_stat_prefix: String,
     #[prost(bool, tag = "7")]

@@ -17,8 +17,8 @@ pub struct Listener {
     pub filter_chains: Vec<FilterChain>,
     #[prost(bytes = "vec", optional, tag = "36")]
     pub fcds_config: Option<Vec<u8>>,
-    #[prost(bytes = "vec", optional, tag = "32")]
-    pub filter_chain_matcher: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "32")]
+    pub filter_chain_matcher: Option<super::matching::Matcher>,
     #[prost(message, optional, tag = "4")]
     pub use_original_dst: Option<bool>,
     #[prost(message, optional, tag = "25")]

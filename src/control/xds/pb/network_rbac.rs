@@ -5,12 +5,12 @@
 pub struct RBAC {
     #[prost(message, optional, tag = "1")]
     pub rules: Option<super::rbac::RBAC>,
-    #[prost(bytes = "vec", optional, tag = "6")]
-    pub matcher: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "6")]
+    pub matcher: Option<super::matching::Matcher>,
     #[prost(message, optional, tag = "2")]
     pub shadow_rules: Option<super::rbac::RBAC>,
-    #[prost(bytes = "vec", optional, tag = "7")]
-    pub shadow_matcher: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "7")]
+    pub shadow_matcher: Option<super::matching::Matcher>,
     #[prost(string, tag = "5")]
     pub shadow_rules_stat_prefix: String,
     #[prost(string, tag = "3")]

@@ -55,8 +55,8 @@ pub struct VirtualHost {
     pub domains: Vec<String>,
     #[prost(message, repeated, tag = "3")]
     pub routes: Vec<Route>,
-    #[prost(bytes = "vec", optional, tag = "21")]
-    pub matcher: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "21")]
+    pub matcher: Option<super::matching::Matcher>,
     #[prost(enumeration = "VirtualHostTlsRequirementType", tag = "4")]
     pub require_tls: i32,
     #[prost(bytes = "vec", repeated, tag = "5")]

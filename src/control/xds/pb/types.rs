@@ -131,8 +131,8 @@ pub enum StringMatcherMatchPatternOneOf {
     SafeRegex(RegexMatcher),
     #[prost(string, tag = "7")]
     Contains(String),
-    #[prost(bytes = "vec", tag = "8")]
-    Custom(Vec<u8>),
+    #[prost(message, tag = "8")]
+    Custom(super::matching::TypedExtensionConfig),
 }
 
 /// `envoy.type.matcher.v3.ListStringMatcher`
@@ -325,13 +325,23 @@ pub enum FilterStateMatcherMatcherOneOf {
 /// `envoy.type.matcher.v3.AddressMatcher`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct AddressMatcher {
-    #[prost(bytes = "vec", repeated, tag = "1")]
-    pub ranges: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "1")]
+    pub ranges: Vec<super::matching::CidrRange>,
     #[prost(bool, tag = "2")]
     pub invert_match: bool,
 }
 impl super::Named for AddressMatcher {
     const NAME: &'static str = "envoy.type.matcher.v3.AddressMatcher";
+}
+
+/// `envoy.type.matcher.v3.HttpRequestHeaderMatchInput`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct HttpRequestHeaderMatchInput {
+    #[prost(string, tag = "1")]
+    pub header_name: String,
+}
+impl super::Named for HttpRequestHeaderMatchInput {
+    const NAME: &'static str = "envoy.type.matcher.v3.HttpRequestHeaderMatchInput";
 }
 
 /// `envoy.data.accesslog.v3.AccessLogType`

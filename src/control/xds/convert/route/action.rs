@@ -2,7 +2,7 @@
 use super::super::at::At;
 use super::super::fields::classify;
 use super::super::report::Class;
-use super::super::{http_filter, matcher};
+use super::super::{http_filter, matcher, proxy_protocol};
 use super::header::Mutations;
 use crate::config::route::{
     ClusterNotFoundResponseCode, ClusterSpecifier, ClusterWeight, ConnectConfig, DirectResponse, HostRewrite,
@@ -242,9 +242,14 @@ fn upgrade_configs(at: &At<'_>, configs: Vec<pb::route::RouteActionUpgradeConfig
                 at.error(format!("non-CONNECT upgrade type {upgrade_type} has connect_config"));
             }
             classify!(at, message => pb::route::RouteActionUpgradeConfigConnectConfig {
-                refused: allow_post, proxy_protocol_config;
+                implemented: allow_post, proxy_protocol_config = "TLVs are not sent here, as in Envoy";
             });
-            ConnectConfig
+            ConnectConfig {
+                allow_post,
+                proxy_protocol: proxy_protocol_config.map(|message| {
+                    proxy_protocol::upstream(&at.field("proxy_protocol_config"), message).version
+                }),
+            }
         });
         converted.push(UpgradeConfig {
             upgrade_type: upgrade_type.into(),

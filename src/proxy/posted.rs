@@ -1,0 +1,103 @@
+//! A tunnel that is a POST of HTTP/1.1 and ends here: what the request's body holds goes to the endpoint as plain bytes, and what
+//! the endpoint says is the response's body. Over HTTP/2 it is a tunnel like others.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use super::copy::{BodyCopy, CopyError, Framing, Way};
+use super::downstream::{After, Connection};
+use super::error::ProxyError;
+use super::http::Request;
+use super::stream::Stream;
+use super::upgrade::Ended;
+use super::wire;
+use crate::cluster::pool::UpstreamConnection;
+use crate::protocol::http::body::BodyLength;
+use crate::protocol::http1::framing::MethodKind;
+use crate::protocol::http1::head_reader::HeadLimits;
+
+/// Whether the tunnel of this request is one.
+pub(super) fn is_framed(connection: &Connection, request: &Request) -> bool {
+    connection.shared().is_none() && is_post(request)
+}
+
+/// Whether the tunnel of this request, which is allowed one, is neither CONNECT nor an upgrade.
+pub(super) fn is_post(request: &Request) -> bool {
+    let asked = request.meta.asked();
+    asked.method == MethodKind::Plain && !asked.upgrade
+}
+
+/// Relays until both bodies have ended, one side breaks, or a limit of the stream passes.
+pub(super) async fn tunnel(
+    connection: &Connection,
+    stream: &mut Stream,
+    request: &mut Request,
+    upstream: UpstreamConnection,
+) -> Ended {
+    let Connection { context, channel: downstream, timer, .. } = connection;
+    let Request { body: up, deadlines, client_is_11, .. } = request;
+    let (runtime, endpoint) = (&context.runtime, upstream.channel());
+    up.set_receiver(Framing::Plain);
+    let framing = if *client_is_11 { Framing::Chunked { trailers: None } } else { Framing::Plain };
+    let mut down = BodyCopy::new(BodyLength::UntilClose, HeadLimits::default(), framing);
+    let (up_limit, down_limit) = (wire::upstream_watermark(&upstream), connection.watermark());
+    let now = runtime.now();
+    // The response is there; what is left are the limits of the stream as a whole.
+    (deadlines.last_activity, deadlines.request_complete, deadlines.response) = (now, Some(now), None);
+    let (mut moved, mut first, mut is_told) = (0, None, false);
+    let after = poll_fn(|_| {
+        if !up.is_done() {
+            match up.poll(runtime, downstream, endpoint, up_limit, &mut stream.request_trailers, Way::Chunks) {
+                Poll::Pending | Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(CopyError::SinkGone)) => {
+                    first = first.or(Some(ProxyError::UpstreamTunnelClosed));
+                    return Poll::Ready(After::Abort);
+                }
+                Poll::Ready(Err(CopyError::Body(error))) => {
+                    first = first.or(Some(ProxyError::RequestBody(error)));
+                    return Poll::Ready(After::Abort);
+                }
+                Poll::Ready(Err(_)) => {
+                    first = first.or(Some(ProxyError::DownstreamClosed));
+                    return Poll::Ready(After::Abort);
+                }
+            }
+        }
+        if up.is_done() && !is_told {
+            endpoint.shutdown_write();
+            (is_told, first) = (true, first.or(Some(ProxyError::DownstreamClosed)));
+        }
+        if !down.is_done() {
+            match down.poll(runtime, endpoint, downstream, down_limit, &mut stream.trailers, Way::Chunks) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => first = first.or(Some(ProxyError::UpstreamTunnelClosed)),
+                Poll::Ready(Err(CopyError::SinkGone)) => {
+                    first = first.or(Some(ProxyError::DownstreamClosed));
+                    return Poll::Ready(After::Abort);
+                }
+                // Without its last chunk the client's side is known to be cut off.
+                Poll::Ready(Err(_)) => {
+                    first = first.or(Some(ProxyError::UpstreamTunnelClosed));
+                    return Poll::Ready(After::Abort);
+                }
+            }
+        }
+        if up.is_done() && down.is_done() && endpoint.poll_sent(0).is_ready() {
+            return Poll::Ready(After::Close);
+        }
+        let total = up.wire_bytes + down.wire_bytes;
+        if total != moved {
+            (moved, deadlines.last_activity) = (total, runtime.now());
+        }
+        let Some(passed) = deadlines.poll(timer) else { return Poll::Pending };
+        first = Some(passed);
+        Poll::Ready(After::Abort)
+    })
+    .await;
+    // The request's own are counted with its body.
+    stream.info.upstream_bytes.wire_sent += up.sent_bytes;
+    stream.info.upstream_bytes.wire_received += down.wire_bytes;
+    stream.info.bytes_sent += down.bytes;
+    stream.info.downstream_bytes.wire_sent += down.sent_bytes;
+    Ended { after, why: first.unwrap_or(ProxyError::DownstreamClosed) }
+}

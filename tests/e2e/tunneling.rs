@@ -1,0 +1,338 @@
+//! Connections that go through tunnels: asked of an HTTP proxy (`tunneling_config`), over HTTP/1.1 and HTTP/2, and ended by
+//! another Ringway (CONNECT, or POST, that ends there). Beside Envoy: `tests/peers/tunnels.py` and `protocols_tunnels.py`.
+
+use std::io::{Read, Write};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+
+use crate::harness::{
+    Authority, Client, Config, Proxy, Random, TO_HTTP2, Upstream, downstream_tls, on_each_backend, until,
+    upstream_tls,
+};
+
+const LARGE: usize = 12 << 20;
+const OK: &str = "HTTP/1.1 200 OK\r\n\r\n";
+
+/// A listener that asks the proxy at that port for tunnels.
+fn asking(port: u16, tunnel: &str, fields: &str) -> Config {
+    let filter = format!(
+        "{{name: tcp, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, \
+         stat_prefix: relay, cluster: upstream, {fields} tunneling_config: {{hostname: \"end.test:443\", {tunnel}}}}}}}"
+    );
+    Config::to(port).chains(&[format!("{{filters: [{filter}]}}")])
+}
+
+/// A listener in which tunnels end that lead to that port.
+fn ending(port: u16, connect: &str, matches: &str) -> Config {
+    let routes = format!(
+        "{{match: {{{matches}}}, route: {{cluster: upstream, upgrade_configs: \
+         [{{upgrade_type: CONNECT, connect_config: {{{connect}}}}}]}}}}"
+    );
+    let config = Config { routes: Some(routes), ..Config::to(port) };
+    config
+        .manager("upgrade_configs: [{upgrade_type: CONNECT}]")
+        .manager("http2_protocol_options: {allow_connect: true}")
+}
+
+/// The kinds of tunnels between two proxies: what the first asks for, fields of its cluster, how the second is asked.
+const KINDS: [(&str, &str, &str, &str); 4] = [
+    ("", "", "", "connect_matcher: {}"),
+    ("", TO_HTTP2, "", "connect_matcher: {}"),
+    ("use_post: true", "", "allow_post: true", "prefix: /"),
+    ("use_post: true", TO_HTTP2, "allow_post: true", "prefix: /"),
+];
+
+/// Both proxies of a chain, for each kind.
+fn each_kind(io: crate::harness::Io, port: u16, mut check: impl FnMut(&Proxy, &Proxy)) {
+    for (tunnel, cluster, connect, matches) in KINDS {
+        let second = Proxy::start(io, &ending(port, connect, matches));
+        let mut config = asking(second.port, tunnel, "");
+        if !cluster.is_empty() {
+            config = config.cluster(cluster);
+        }
+        let first = Proxy::start(io, &config);
+        check(&first, &second);
+        first.wait_for_stat(&format!("listener.127.0.0.1_{}.downstream_cx_active", first.port), 0);
+        second.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        first.end();
+        second.end();
+    }
+}
+
+/// Sends and receives at once.
+fn exchange(client: &mut Client, up: &Arc<Vec<u8>>, down: usize) -> Vec<u8> {
+    let (mut writer, up) = (client.stream().try_clone().unwrap(), Arc::clone(up));
+    let sending = std::thread::spawn(move || writer.write_all(&up).unwrap());
+    let received = client.read(down);
+    sending.join().unwrap();
+    received
+}
+
+on_each_backend! {
+    fn endpoint_is_asked_and_bytes_pass_behind_its_answer(io) {
+        let (up, down) = (Arc::new(Random::new(1).bytes(LARGE)), Arc::new(Random::new(2).bytes(LARGE)));
+        let (expected, answer) = (Arc::clone(&up), Arc::clone(&down));
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let upstream = Upstream::start(move |peer| {
+            let head = peer.request_head().unwrap();
+            let _ = tell.lock().unwrap().send((head.method().to_owned(), head.path().to_owned(), head.header("x-one").map(str::to_owned)));
+            peer.send(format!("HTTP/1.1 103 Early Hints\r\n\r\n{OK}first"));
+            let received = peer.read(expected.len()).unwrap();
+            assert!(received == *expected, "bytes changed on their way");
+            assert!(peer.sees_end(), "the client's end comes behind its last byte");
+            peer.send(&*answer);
+        });
+        let proxy = Proxy::start(io, &asking(upstream.port, "headers_to_add: [{header: {key: x-one, value: \"%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%\"}}]", ""));
+        let mut client = proxy.connect();
+        client.send(&*up);
+        client.shutdown_write();
+        let received = client.read_to_end();
+        assert!(received.starts_with(b"first") && received[5..] == **down, "{} bytes", received.len());
+        let asked = ("CONNECT".to_owned(), "end.test:443".to_owned(), Some("127.0.0.1".to_owned()));
+        assert_eq!(told.recv().unwrap(), asked);
+        proxy.wait_for_stat("tcp.relay.downstream_cx_rx_bytes_total", LARGE as u64);
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_rx_bytes_total"), (LARGE + 28 + OK.len() + 5) as u64);
+        proxy.end();
+    }
+
+    fn answers_that_make_no_tunnel_fail_the_attempt(io) {
+        for answer in [
+            "HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\nsecret",
+            "HTTP/1.1 301 Moved\r\nLocation: /\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nbroken",
+            "SSH-2.0-x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nx: \0\r\n\r\nsecret",
+            "",
+        ] {
+            let upstream = Upstream::start(move |peer| {
+                peer.request_head();
+                peer.send(answer);
+            });
+            let proxy = Proxy::start(io, &asking(upstream.port, "", "max_connect_attempts: 2,"));
+            assert_eq!(proxy.connect().read_to_end(), b"", "{answer:?}");
+            proxy.wait_for_stat("cluster.upstream.upstream_cx_connect_attempts_exceeded", 1);
+            assert_eq!(upstream.connections(), 2, "{answer:?}");
+            proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+            proxy.end();
+        }
+    }
+
+    fn answer_without_end_is_given_up(io) {
+        for line in ["x: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n", "\r\nHTTP/1.1 100 Continue\r\n", "a"] {
+            let upstream = Upstream::start(move |peer| {
+                peer.request_head();
+                peer.send("HTTP/1.1 100 Continue\r\n");
+                while peer.try_send(line).is_ok() {}
+            });
+            let proxy = Proxy::start(io, &asking(upstream.port, "", ""));
+            proxy.connect().expect_closed();
+            proxy.wait_for_stat("cluster.upstream.upstream_cx_protocol_error", 1);
+            proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+            proxy.end();
+        }
+    }
+
+    fn refused_tunnel_is_asked_for_again_and_nothing_is_lost(io) {
+        let sent = Arc::new(Random::new(3).bytes(1 << 20));
+        let expected = Arc::clone(&sent);
+        let count = Mutex::new(0);
+        let upstream = Upstream::start(move |peer| {
+            peer.request_head();
+            let mut count = count.lock().unwrap();
+            *count += 1;
+            if *count < 3 {
+                return peer.send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+            }
+            peer.send(OK);
+            assert!(peer.read(expected.len()).unwrap() == *expected, "bytes changed on their way");
+            peer.send("got it");
+        });
+        let proxy = Proxy::start(io, &asking(upstream.port, "", "max_connect_attempts: 3,"));
+        let mut client = proxy.connect();
+        assert_eq!(exchange(&mut client, &sent, 6), b"got it");
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_connect_attempts_exceeded"), 0);
+        proxy.end();
+    }
+
+    fn endpoint_that_does_not_answer_is_waited_for_no_longer_than_a_silence_may_last(io) {
+        let upstream = Upstream::start(|peer| {
+            peer.request_head();
+            peer.sees_end();
+        });
+        let proxy = Proxy::start(io, &asking(upstream.port, "", "idle_timeout: 0.3s,"));
+        proxy.connect().expect_closed();
+        proxy.wait_for_stat("tcp.relay.idle_timeout", 1);
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        proxy.end();
+    }
+
+    fn client_that_breaks_off_before_the_answer_leaves_nothing(io) {
+        let upstream = Upstream::start(|peer| {
+            peer.request_head();
+            peer.sees_end();
+        });
+        let proxy = Proxy::start(io, &asking(upstream.port, "", ""));
+        let client = proxy.connect();
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 1);
+        upstream.wait_for_requests(1);
+        client.reset_on_close();
+        drop(client);
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        proxy.end();
+    }
+
+    fn large_transfers_pass_chains_of_every_kind(io) {
+        let (up, down) = (Arc::new(Random::new(4).bytes(LARGE)), Arc::new(Random::new(5).bytes(LARGE)));
+        let (expected, answer) = (Arc::clone(&up), Arc::clone(&down));
+        let upstream = Upstream::start(move |peer| {
+            let Some(received) = peer.read(expected.len()) else { return };
+            assert!(received == *expected, "bytes changed on their way");
+            peer.send(&*answer);
+            assert!(peer.sees_end());
+        });
+        each_kind(io, upstream.port, |first, _| {
+            let mut client = first.connect();
+            assert!(exchange(&mut client, &up, down.len()) == *down, "bytes changed on their way");
+        });
+    }
+
+    fn ends_of_one_direction_pass_chains_of_every_kind(io) {
+        let upstream = Upstream::start(|peer| {
+            if peer.read(4).is_some() && peer.sees_end() {
+                peer.send("after the end");
+            }
+        });
+        each_kind(io, upstream.port, |first, _| {
+            let mut client = first.connect();
+            client.send("ping");
+            client.shutdown_write();
+            assert_eq!(client.read_to_end(), b"after the end");
+        });
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let upstream = Upstream::start(move |peer| {
+            peer.send("greeting");
+            peer.shutdown_write();
+            let _ = tell.lock().unwrap().send(peer.read(5));
+        });
+        each_kind(io, upstream.port, |first, _| {
+            let mut client = first.connect();
+            assert_eq!(client.read_to_end(), b"greeting");
+            client.send("later");
+            assert_eq!(told.recv().unwrap().as_deref(), Some(&b"later"[..]));
+        });
+    }
+
+    fn break_of_the_client_ends_chains_of_every_kind(io) {
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let upstream = Upstream::start(move |peer| {
+            peer.read(4);
+            peer.send("pong");
+            let _ = tell.lock().unwrap().send(peer.read(1));
+        });
+        each_kind(io, upstream.port, |first, _| {
+            let mut client = first.connect();
+            client.send("ping");
+            assert_eq!(client.read(4), b"pong");
+            client.reset_on_close();
+            drop(client);
+            assert_eq!(told.recv().unwrap(), None);
+        });
+    }
+
+    fn tunnels_over_http2_share_a_connection(io) {
+        let upstream = Upstream::echo_bytes();
+        let second = Proxy::start(io, &ending(upstream.port, "", "connect_matcher: {}"));
+        let config = asking(second.port, "", "").cluster(TO_HTTP2).arguments(&["--concurrency", "1"]);
+        let first = Proxy::start(io, &config);
+        let mut clients: Vec<_> = (0..40).map(|_| first.connect()).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send([number as u8; 1000]);
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.read(1000), [number as u8; 1000]);
+        }
+        assert_eq!(first.stat("cluster.upstream.upstream_cx_total"), 1);
+        assert_eq!(upstream.connections(), 40);
+        drop(clients);
+        first.wait_for_stat("cluster.upstream.upstream_rq_active", 0);
+        second.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        first.end();
+        second.end();
+    }
+
+    fn slow_reader_behind_streams_holds_back_the_sender_not_memory(io) {
+        let (go, may_go) = channel::<()>();
+        let may_go = Mutex::new(may_go);
+        let body = Arc::new(Random::new(6).bytes(4 * LARGE));
+        let expected = Arc::clone(&body);
+        let upstream = Upstream::start(move |peer| {
+            let _ = may_go.lock().unwrap().recv();
+            assert!(peer.read(expected.len()).unwrap() == *expected, "bytes changed on their way");
+            peer.send("got it");
+        });
+        let second = Proxy::start(io, &ending(upstream.port, "", "connect_matcher: {}"));
+        let first = Proxy::start(io, &asking(second.port, "", "").cluster(TO_HTTP2));
+        let before = (first.resident_bytes(), second.resident_bytes());
+        let client = first.connect();
+        let (mut writer, mut reader) = (client.stream().try_clone().unwrap(), client.stream().try_clone().unwrap());
+        let sent = Arc::clone(&body);
+        let sending = std::thread::spawn(move || writer.write_all(&sent).unwrap());
+        until("the client is held back", || first.stat("tcp.relay.downstream_flow_control_paused_reading_total") > 0);
+        assert!(!sending.is_finished());
+        let grown = (first.resident_bytes().saturating_sub(before.0), second.resident_bytes().saturating_sub(before.1));
+        assert!(grown.0 < 12 << 20 && grown.1 < 12 << 20, "grew by {grown:?} bytes");
+        go.send(()).unwrap();
+        let mut answer = [0; 6];
+        reader.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"got it");
+        sending.join().unwrap();
+        first.end();
+        second.end();
+    }
+
+    fn tunnels_go_over_tls(io) {
+        let upstream = Upstream::echo_bytes();
+        let authority = Authority::of(&["end.test"]);
+        for cluster in ["", TO_HTTP2] {
+            let config = ending(upstream.port, "", "connect_matcher: {}");
+            let common = format!("{}, alpn_protocols: [h2, http/1.1]", authority.shown("end.test"));
+            let second = Proxy::start(io, &config.chain(&downstream_tls("", &common)));
+            let mut config = asking(second.port, "", "").cluster(&upstream_tls("sni: end.test,", &authority.trusted()));
+            if !cluster.is_empty() {
+                config = config.cluster(cluster);
+            }
+            let first = Proxy::start(io, &config);
+            let mut client = first.connect();
+            let sent = Arc::new(Random::new(7).bytes(64 << 10));
+            assert!(exchange(&mut client, &sent, sent.len()) == *sent, "bytes changed on their way");
+            first.end();
+            second.end();
+        }
+    }
+
+    fn tunnel_that_ends_here_names_its_client_to_the_endpoint(io) {
+        for (version, kind) in [("V1", 0), ("V2", 0), ("V1", 2)] {
+            let upstream = Upstream::start(move |peer| {
+                let (header, length) = if version == "V1" { (&b"PROXY TCP4 127.0.0.1 127.0.0.1 "[..], 31) } else { (&b"\r\n\r\n\0\r\nQUIT\n\x21\x11"[..], 14) };
+                assert_eq!(peer.read(length).unwrap(), header);
+                while peer.read(1).unwrap() != b"!" {}
+                peer.send("pong");
+                peer.sees_end();
+            });
+            let (tunnel, _, connect, matches) = KINDS[kind];
+            let connect = format!("proxy_protocol_config: {{version: {version}}}, {connect}");
+            let second = Proxy::start(io, &ending(upstream.port, &connect, matches));
+            let first = Proxy::start(io, &asking(second.port, tunnel, ""));
+            let mut client = first.connect();
+            client.send("ping!");
+            assert_eq!(client.read(4), b"pong");
+            first.end();
+            second.end();
+        }
+    }
+}
