@@ -33,7 +33,7 @@ struct Recorded {
     opened_unix_ns: u64,
     protocol: Cell<Option<Version>>,
     tls: RefCell<Option<Rc<TlsFacts>>>,
-    flag: Option<ResponseFlag>,
+    flag: Cell<Option<ResponseFlag>>,
     /// Who answered, or why no chain takes it.
     response_code_details: Cell<&'static str>,
     termination_details: RefCell<String>,
@@ -55,7 +55,7 @@ impl ConnectionRecord {
             opened_unix_ns: context.runtime.wall_ns(),
             protocol: Cell::new(None),
             tls: RefCell::default(),
-            flag: None,
+            flag: Cell::new(None),
             response_code_details: Cell::new(""),
             termination_details: RefCell::default(),
         })))
@@ -64,7 +64,7 @@ impl ConnectionRecord {
     /// No chain takes it.
     pub(super) fn without_chain(mut self) {
         if let Some(recorded) = &mut self.0 {
-            recorded.flag = Some(ResponseFlag::NoRouteFound);
+            recorded.flag.set(Some(ResponseFlag::NoRouteFound));
             recorded.response_code_details.set(response_code_details::FILTER_CHAIN_NOT_FOUND);
         }
     }
@@ -73,7 +73,7 @@ impl ConnectionRecord {
     pub(super) fn of_chain(mut self, name: &Rc<str>, flag: Option<ResponseFlag>) -> Self {
         if let Some(recorded) = &mut self.0 {
             recorded.filter_chain = Rc::clone(name);
-            recorded.flag = flag;
+            recorded.flag.set(flag);
         }
         self
     }
@@ -86,6 +86,16 @@ impl ConnectionRecord {
     /// What it speaks.
     pub(super) fn protocol(&self, protocol: Version) {
         self.each(|recorded| recorded.protocol.set(Some(protocol)));
+    }
+
+    /// What the client sends is not the protocol that its first bytes chose; `ever`: none of it was, so there is none.
+    pub(super) fn broke_protocol(&self, ever: bool) {
+        self.each(|recorded| {
+            recorded.flag.set(Some(ResponseFlag::DownstreamProtocolError));
+            if ever {
+                recorded.protocol.set(None);
+            }
+        });
     }
 
     /// What its handshake agreed on.
@@ -128,7 +138,7 @@ impl Recorded {
         set_text(&mut told.response_code_details, self.response_code_details.get());
         told.connection_termination_details = self.termination_details.take();
         told.downstream_tls = self.tls.take();
-        self.flag.iter().for_each(|flag| told.response_flags.set(*flag));
+        self.flag.get().iter().for_each(|flag| told.response_flags.set(*flag));
     }
 }
 

@@ -402,6 +402,11 @@ impl Connection {
         }
     }
 
+    /// The client broke the protocol that the connection speaks, in its first request or before, or later.
+    pub(super) fn broke_protocol(&self) {
+        self.note(|record| record.broke_protocol(self.requests.get() <= 1));
+    }
+
     /// The protocol is known: counts it.
     fn speaks(&self, codec: Codec) {
         self.codec.set(codec);

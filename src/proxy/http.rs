@@ -250,6 +250,9 @@ fn fail(connection: &Connection, stream: &mut Stream, error: ProxyError) {
     match error {
         ProxyError::RequestHead(_) | ProxyError::RequestBody(_) => {
             stats.inc(HttpStat::DownstreamCxProtocolError);
+            if error.flag().is_some() {
+                connection.broke_protocol();
+            }
             if error.status() == Some(431) {
                 stats.inc(HttpStat::DownstreamRqTooLarge);
             }

@@ -178,6 +178,7 @@ pub(super) async fn serve(connection: &Connection) -> bool {
         Ok(Err(error)) => {
             if error == StreamError::Protocol {
                 chain.stats.inc(HttpStat::DownstreamCxProtocolError);
+                connection.broke_protocol();
             }
             connection.closed_by_peer.set(true);
             return false;
@@ -298,6 +299,7 @@ pub(super) async fn serve(connection: &Connection) -> bool {
         None => true,
         Some(StreamError::Protocol | StreamError::Head(_)) => {
             chain.stats.inc(HttpStat::DownstreamCxProtocolError);
+            connection.broke_protocol();
             true
         }
         // It has said that it goes: what it still sends is read, as a reset would take back what it was sent.

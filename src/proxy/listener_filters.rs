@@ -66,8 +66,6 @@ pub(super) fn spawn(
                 run(&context, &place, &stream, &mut info, &timer).await
             };
             if verdict == Verdict::Close {
-                // Recorded as the socket has it: what filters have found is the connection's once all are through, as in Envoy.
-                (info.remote, info.local) = (info.direct_remote, info.direct_local);
                 return drop(ConnectionRecord::new(&context, &place.listener(), &info));
             }
             // Once: who gets a connection from another listener serves it. Its filters run, too, as in Envoy.

@@ -47,7 +47,8 @@ pub(super) async fn tunnel(
     let (mut moved, mut first, mut is_told) = (0, None, false);
     let after = poll_fn(|_| {
         if !up.is_done() {
-            match up.poll(runtime, downstream, endpoint, up_limit, &mut stream.request_trailers, Way::Chunks) {
+            match up.poll(runtime, downstream, endpoint, up_limit, &mut stream.request_trailers, Way::Chunks)
+            {
                 Poll::Pending | Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(CopyError::SinkGone)) => {
                     first = first.or(Some(ProxyError::UpstreamTunnelClosed));

@@ -68,11 +68,16 @@ on_each_backend! {
         assert_eq!(lines(&path).len(), 0, "the connection lasts");
         drop(client);
         until("a line is written", || lines(&path).len() == 1);
+        let mut client = proxy.connect();
+        client.send(b"\x16\x03\x01\r\n\r\n");
+        assert_eq!(client.response().status(), 400);
+        drop(client);
+        until("one of a client that speaks something else", || lines(&path).len() == 2);
         proxy.end();
         let proxy = Proxy::start(io, &config("nobody"));
         drop(proxy.connect());
-        until("another is written", || lines(&path).len() == 2);
-        assert_eq!(lines(&path), ["front HTTP/1.1 - - 127.0.0.1", "- - NR filter_chain_not_found 127.0.0.1"]);
+        until("another is written", || lines(&path).len() == 3);
+        assert_eq!(lines(&path), ["front HTTP/1.1 - - 127.0.0.1", "front - DPE - 127.0.0.1", "- - NR filter_chain_not_found 127.0.0.1"]);
         proxy.end();
     }
 }

@@ -372,19 +372,20 @@ class Generator:
             field = self.rng.choice(["source_prefix_ranges", "direct_source_prefix_ranges"])
             source = within(field if field in wanted else "source_prefix_ranges" if "source_prefix_ranges" in wanted else "direct_source_prefix_ranges",
                             sibling(destination, [*LOOPBACK, "::1"]))
-        first, sni, alpn = self.first(wanted, listener)
+        first, sni, alpn = self.first(wanted, listener, header)
         # What Envoy's HTTP inspector makes of a request line in pieces depends on when they come.
         whole = "http" in listener.filters and first in ("http", "http10", "h2c")
         return Connection(source, destination, source_port, proxied, first, sni, alpn, 1 if whole else self.rng.choice([1, 1, 1, 2, 5]))
 
-    def first(self, wanted, listener):
+    def first(self, wanted, listener, header):
         """The first bytes: their kind, the server name and the protocols."""
         secure = self.likely({"tls": 1, "raw_buffer": 0}.get(wanted.get("transport_protocol"), 0.85 if "server_names" in wanted else 0.6))
         wants = wanted.get("application_protocols", [])
         if listener.continues is not None and self.likely(0.2):
             return self.rng.choice(["nothing", "half"]), "a.example.com", ()
-        # Behind a filter that waits for more: elsewhere it is a race whether the end comes before the chain is chosen.
-        if listener.filters and "proxy" not in listener.filters[-1] and self.likely(0.02):
+        # Behind a filter that waits for more: elsewhere it is a race whether the end comes before the chain is chosen. Behind a header
+        # it is one whether Envoy reads that before it sees the end, and records what it says.
+        if listener.filters and "proxy" not in listener.filters[-1] and not header and self.likely(0.02):
             return "end", None, ()
         if not secure:
             kinds = {"http/1.1": "http", "http/1.0": "http10", "h2c": "h2c"}

@@ -359,19 +359,19 @@ def late_2(at):
 
 def until_end(then):
     """Opens the tunnel; with the client's end it does `then`, whose word is the last."""
-    heard = {}
+    heard = {}  # of each connection: those of several proxies may be open at once
 
     def answer(connection, stream, kind, flags, payload):
         if kind == raw_http2.HEADERS:
             connection.sendall(status(stream, 200))
-            heard[stream] = bytearray()
+            heard[connection] = bytearray()
         elif kind == raw_http2.RST_STREAM:
-            return f"{describe(heard[stream])}, then a reset"
+            return f"{describe(heard[connection])}, then a reset"
         elif kind == raw_http2.DATA:
-            heard[stream] += payload
+            heard[connection] += payload
             if flags & raw_http2.END_STREAM:
                 then(connection, stream)
-                return f"{describe(heard[stream])}, then the end"
+                return f"{describe(heard[connection])}, then the end"
         return None
 
     return speaks_http2(answer)

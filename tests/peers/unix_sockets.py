@@ -7,6 +7,7 @@ Compared are answers, log lines, the clusters' counters and the lines of `/clust
 is, and of one at which nobody listens any more.
 """
 
+import errno
 import json
 import pathlib
 import re
@@ -92,8 +93,9 @@ def relay(port):
             client.shutdown(socket.SHUT_WR)
             while chunk := client.recv(65536):
                 received += chunk
-        except (BrokenPipeError, ConnectionResetError):
-            pass
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+                raise
     return received
 
 
