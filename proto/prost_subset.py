@@ -93,7 +93,7 @@ KEEP = {
     'http_rbac': {'envoy.extensions.filters.http.rbac.v3': 'RBAC RBACPerRoute'},
     'http_connection_manager': {
         'envoy.extensions.filters.network.http_connection_manager.v3': '''HttpConnectionManager
-            HttpConnectionManager.InternalAddressConfig HttpConnectionManager.UpgradeConfig
+            HttpConnectionManager.InternalAddressConfig HttpConnectionManager.UpgradeConfig Rds
             HttpConnectionManager.HcmAccessLogOptions HttpConnectionManager.SetCurrentClientCertDetails HttpFilter LocalReplyConfig ResponseMapper RequestIDExtension''',
     },
     'route': {

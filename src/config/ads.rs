@@ -32,6 +32,18 @@ pub enum Variant {
     Delta,
 }
 
+/// A routing table that the control plane names. Source: Envoy `Rds`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rds {
+    /// The name under which it is asked for. Source: `route_config_name`.
+    pub name: Box<str>,
+    /// How long the first answer is waited for before the manager goes without routes. Default 15 s; `None`: for ever.
+    /// Source: `config_source.initial_fetch_timeout`.
+    pub initial_fetch_timeout: Option<Duration>,
+    /// Filters of the manager that this version lacks and that are off: a table that turns one on is refused.
+    pub lacking_filters: Box<[Box<str>]>,
+}
+
 /// Endpoints that the control plane names. Source: Envoy `Cluster.EdsClusterConfig`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Eds {

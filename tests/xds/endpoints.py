@@ -304,3 +304,18 @@ def eds_of_nobody_alone(play):
     play.stream.push("EDS", "7", [("svc", made.endpoints("else", play.origins["b"].port))])
     play.note("answer", play.answer("EDS"))
     play.stays("a")
+
+
+@endpoints_only
+def eds_first_is_bad(play):
+    """A first answer that is no good does not keep the proxy from its start."""
+    play.begin()
+    play.stream.asked("EDS", lambda request: set(LISTED) <= set(subscribed(request)))
+    play.change("EDS", {"svc": broken("svc")})
+    play.tell("EDS")
+    play.note("answer", play.answer("EDS"))
+    play.change("EDS", {"other": made.endpoints("other", play.origins["b"].port)}, remove=["svc"])
+    play.tell("EDS")
+    play.note("answer then", play.answer("EDS"))
+    play.becomes("b", "/b")
+    play.note("without endpoints", play.get())

@@ -47,13 +47,15 @@ LISTENER = """  listeners:
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: web
-          route_config:
-            virtual_hosts:
-            - {{name: all, domains: ["*"], routes: [{{match: {{prefix: /b}}, route: {{cluster: other}}}}, {{match: {{prefix: /}}, route: {{cluster: svc}}}}]}}
+          {routes}
           http_filters:
           - name: envoy.filters.http.router
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
 """
+ROUTES = """route_config:
+            virtual_hosts:
+            - {name: all, domains: ["*"], routes: [{match: {prefix: /b}, route: {cluster: other}}, {match: {prefix: /}, route: {cluster: svc}}]}"""
+RDS = "rds: {{route_config_name: routes, config_source: {{ads: {{}}, resource_api_version: V3, initial_fetch_timeout: {fetch_timeout}}}}}"
 CLUSTER = """  - name: {name}
     type: EDS
     connect_timeout: 1s
@@ -95,7 +97,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
 class Play:
     """See the file's head."""
 
-    def __init__(self, argv, is_delta, origins, folder, starts_server=True, fetch_timeout="15s", endpoints_only=False):
+    def __init__(self, argv, is_delta, origins, folder, starts_server=True, fetch_timeout="15s", endpoints_only=False, rds=False):
         self.admin, self.port, self.other_port, xds = rig.free_ports(4)
         self.origins = origins
         self.facts = {}
@@ -113,7 +115,7 @@ class Play:
         api_type = "DELTA_GRPC" if is_delta else "GRPC"
         dynamic, listeners, clusters = DYNAMIC.format(fetch_timeout=fetch_timeout), "", ""
         if endpoints_only:
-            dynamic, listeners = "", LISTENER.format(port=self.port)
+            dynamic, listeners = "", LISTENER.format(port=self.port, routes=RDS.format(fetch_timeout=fetch_timeout) if rds else ROUTES)
             clusters = "".join(CLUSTER.format(name=name, fetch_timeout=fetch_timeout) for name in ("svc", "other"))
         text = BOOTSTRAP.format(admin=self.admin, xds=xds, api_type=api_type, dynamic=dynamic, listeners=listeners)
         path.write_text(text + clusters, encoding="utf-8")

@@ -1,6 +1,6 @@
 """A scripted control plane for Envoy and for Ringway: each script is played to both, by ADS as state of the world and as delta. What was asked for,
 in which words, and what clients saw must be equal, but for the differences that differences.toml lists with a reason; one that no longer shows is an error.
-Ringway takes endpoints alone from control planes in this version: the scripts for everything else are played with `--self` only.
+Ringway takes endpoints and routes from control planes in this version: the scripts for everything else are played with `--self` only.
 
     python3 tests/xds/run.py                   # needs Envoy 1.40, a build of Ringway, grpcio and xds-protos (`.ci/run install`)
     python3 tests/xds/run.py --only 'stream-*' # some scripts
@@ -19,6 +19,7 @@ import tomllib
 import peers  # noqa: F401 (before rig)
 import endpoints  # noqa: F401 (adds scripts)
 import rig
+import routes  # noqa: F401 (adds scripts)
 import scripts
 from play import Origin, Play
 from tls import openssl

@@ -1,6 +1,7 @@
-//! A control plane that tells endpoints over aggregated discovery, state of the world, and keeps what it is answered. Its
+//! A control plane that tells endpoints and routes over aggregated discovery, state of the world, and keeps what it is answered. Its
 //! messages are written here apart from the proxy's own, with the fields that a test needs.
 
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, oneshot};
 use super::{PATIENCE, TO_HTTP2, cluster_to, free_port};
 
 const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
 
 /// `DiscoveryRequest`
 #[derive(Clone, PartialEq, Message)]
@@ -101,6 +103,52 @@ struct SocketAddress {
     port: u32,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct RouteConfiguration {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, repeated, tag = "2")]
+    virtual_hosts: Vec<VirtualHost>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct VirtualHost {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, repeated, tag = "2")]
+    domains: Vec<String>,
+    #[prost(message, repeated, tag = "3")]
+    routes: Vec<Route>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Route {
+    #[prost(message, optional, tag = "1")]
+    matched: Option<RouteMatch>,
+    #[prost(message, optional, tag = "2")]
+    action: Option<RouteAction>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RouteMatch {
+    #[prost(string, tag = "1")]
+    prefix: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RouteAction {
+    #[prost(string, tag = "1")]
+    cluster: String,
+    #[prost(message, repeated, tag = "25")]
+    upgrades: Vec<Upgrade>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Upgrade {
+    #[prost(string, tag = "1")]
+    upgrade_type: String,
+}
+
 /// The running control plane; it ends with it.
 #[derive(Debug)]
 pub(crate) struct ControlPlane {
@@ -113,7 +161,7 @@ pub(crate) struct ControlPlane {
 struct State {
     asked: Mutex<Vec<Asked>>,
     changed: Condvar,
-    /// Responses in their order. A new stream begins with the last one.
+    /// Responses in their order. A new stream begins with the last one of each type.
     told: Mutex<Vec<Told>>,
     more: Notify,
 }
@@ -155,12 +203,35 @@ impl ControlPlane {
             cluster_name: cluster.to_owned(),
             endpoints: vec![Locality { endpoints: ports.iter().map(endpoint).collect() }],
         };
+        self.push(ENDPOINTS, assignment.encode_to_vec())
+    }
+
+    /// Tells the table `routes`: prefixes of paths and the clusters that they lead to, where requests may upgrade to
+    /// WebSocket.
+    pub(crate) fn tell_routes(&self, routes: &[(&str, &str)]) -> String {
+        let route = |(prefix, cluster): &(&str, &str)| Route {
+            matched: Some(RouteMatch { prefix: (*prefix).to_owned() }),
+            action: Some(RouteAction {
+                cluster: (*cluster).to_owned(),
+                upgrades: vec![Upgrade { upgrade_type: "websocket".to_owned() }],
+            }),
+        };
+        let host = VirtualHost {
+            name: "all".to_owned(),
+            domains: vec!["*".to_owned()],
+            routes: routes.iter().map(route).collect(),
+        };
+        let table = RouteConfiguration { name: "routes".to_owned(), virtual_hosts: vec![host] };
+        self.push(ROUTES, table.encode_to_vec())
+    }
+
+    fn push(&self, type_url: &str, value: Vec<u8>) -> String {
         let mut told = self.state.told.lock().unwrap();
         let number = told.len() + 1;
         told.push(Told {
             version: format!("v{number}"),
-            resources: vec![Any { type_url: ENDPOINTS.to_owned(), value: assignment.encode_to_vec() }],
-            type_url: ENDPOINTS.to_owned(),
+            resources: vec![Any { type_url: type_url.to_owned(), value }],
+            type_url: type_url.to_owned(),
             nonce: format!("n{number}"),
         });
         drop(told);
@@ -237,7 +308,7 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
     }
 }
 
-/// One stream: what was told last as soon as something is asked, then all that follows.
+/// One stream: of each type what was told last as soon as it is asked for, then all that follows.
 async fn talk(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, state: Arc<State>) {
     assert_eq!(
         request.uri().path(),
@@ -247,23 +318,29 @@ async fn talk(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, st
     let mut body = request.into_body();
     let Ok(mut out) = respond.send_response(head, false) else { return };
     let mut bytes = BytesMut::new();
-    let mut next = None;
+    let mut next = state.told.lock().unwrap().len();
+    let mut types = HashSet::new();
     loop {
+        let mut waiting = Vec::new();
         while let Some(asked) = message(&mut bytes) {
+            if types.insert(asked.type_url.clone()) {
+                let told = state.told.lock().unwrap();
+                waiting.extend(told[..next].iter().rfind(|told| told.type_url == asked.type_url).cloned());
+            }
             state.asked.lock().unwrap().push(asked);
             state.changed.notify_all();
-            next = next.or_else(|| Some(state.told.lock().unwrap().len().saturating_sub(1)));
         }
         let more = state.more.notified();
         tokio::pin!(more);
         more.as_mut().enable();
-        if let Some(next) = &mut next {
-            let waiting: Vec<Told> = state.told.lock().unwrap()[*next..].to_vec();
-            *next += waiting.len();
-            for told in waiting {
-                if send(&mut out, &told).await.is_none() {
-                    return;
-                }
+        {
+            let told = state.told.lock().unwrap();
+            waiting.extend(told[next..].iter().filter(|told| types.contains(&told.type_url)).cloned());
+            next = told.len();
+        }
+        for told in waiting {
+            if send(&mut out, &told).await.is_none() {
+                return;
             }
         }
         tokio::select! {

@@ -1,17 +1,18 @@
 //! Delta: names are asked for once, each resource has a version of its own, and a response has what changed.
 //!
 //! A new stream asks for all names again and says which versions are there. A resource that was refused keeps the version
-//! of its last good state. Endpoints that are removed stay in use until there are others, as in Envoy: a cluster that needs
+//! of its last good state. Endpoints and routes that are removed stay in use until there are others, as in Envoy: a cluster that needs
 //! none goes away by itself.
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::judge::{Outcome, Taken, content};
-use super::{ENDPOINTS, Protocol};
+use super::Protocol;
+use super::judge::{Judge, Outcome, Taken, content};
 use crate::control::xds::pb;
 use pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
 #[derive(Debug)]
 pub(super) struct Delta {
+    judge: Judge,
     node: pb::core::Node,
     /// Whether only the first request of a stream has the node.
     node_once: bool,
@@ -21,8 +22,8 @@ pub(super) struct Delta {
 }
 
 impl Delta {
-    pub(super) fn new(node: pb::core::Node, names: BTreeSet<String>, node_once: bool) -> Self {
-        Self { node, node_once, names, versions: BTreeMap::new() }
+    pub(super) fn new(judge: Judge, node: pb::core::Node, names: BTreeSet<String>, node_once: bool) -> Self {
+        Self { judge, node, node_once, names, versions: BTreeMap::new() }
     }
 }
 
@@ -32,11 +33,19 @@ impl Protocol for Delta {
     const METHOD: &'static str =
         "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
-    fn open(&mut self) -> Option<DeltaDiscoveryRequest> {
+    fn type_url(response: &DeltaDiscoveryResponse) -> &str {
+        &response.type_url
+    }
+
+    fn is_of(&self, type_url: &str) -> bool {
+        self.judge.type_url() == type_url
+    }
+
+    fn open(&mut self, first: bool) -> Option<DeltaDiscoveryRequest> {
         // Without names it would ask for everything there is.
         (!self.names.is_empty()).then(|| DeltaDiscoveryRequest {
-            node: Some(self.node.clone()),
-            type_url: ENDPOINTS.to_owned(),
+            node: (first || !self.node_once).then(|| self.node.clone()),
+            type_url: self.judge.type_url().to_owned(),
             resource_names_subscribe: self.names.iter().cloned().collect(),
             initial_resource_versions: self.versions.clone(),
             ..DeltaDiscoveryRequest::default()
@@ -54,7 +63,7 @@ impl Protocol for Delta {
             control_plane: _,
             resource_errors,
         } = response;
-        if type_url != ENDPOINTS {
+        if !self.is_of(&type_url) {
             return None;
         }
         let mut outcome = Outcome::default();
@@ -74,7 +83,7 @@ impl Protocol for Delta {
             let name = resource_name.map_or(name, |given| given.name);
             // Without a body its time to live begins anew; nothing has changed.
             let Some(any) = resource else { continue };
-            outcome.resource(&name, any, &self.names);
+            outcome.resource(&name, &any, &mut self.judge, &self.names);
             versions.insert(name, version);
         }
         for name in outcome.good.keys() {
@@ -95,11 +104,11 @@ impl Protocol for Delta {
         let refused = error.is_some().then_some(hash);
         let reply = DeltaDiscoveryRequest {
             node: (!self.node_once).then(|| self.node.clone()),
-            type_url: ENDPOINTS.to_owned(),
+            type_url: self.judge.type_url().to_owned(),
             response_nonce: nonce,
             error_detail: error,
             ..DeltaDiscoveryRequest::default()
         };
-        Some(Taken { reply, outcome, version: system_version_info, refused })
+        Some(Taken { kind: self.judge.kind(), reply, outcome, version: system_version_info, refused })
     }
 }

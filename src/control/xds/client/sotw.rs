@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 
 use prost::Message;
 
-use super::judge::{Outcome, Taken, content};
-use super::{ENDPOINTS, Protocol};
+use super::Protocol;
+use super::judge::{Judge, Outcome, Taken, content};
 use crate::control::xds::pb::{self, Named};
 use pb::discovery::{DiscoveryRequest, DiscoveryResponse, Resource};
 
 #[derive(Debug)]
 pub(super) struct Sotw {
+    judge: Judge,
     node: pb::core::Node,
     /// Whether only the first request of a stream has the node.
     node_once: bool,
@@ -22,8 +23,8 @@ pub(super) struct Sotw {
 }
 
 impl Sotw {
-    pub(super) fn new(node: pb::core::Node, names: BTreeSet<String>, node_once: bool) -> Self {
-        Self { node, node_once, names, version: String::new() }
+    pub(super) fn new(judge: Judge, node: pb::core::Node, names: BTreeSet<String>, node_once: bool) -> Self {
+        Self { judge, node, node_once, names, version: String::new() }
     }
 
     fn request(&self, nonce: String, first: bool) -> DiscoveryRequest {
@@ -31,7 +32,7 @@ impl Sotw {
             version_info: self.version.clone(),
             node: (first || !self.node_once).then(|| self.node.clone()),
             resource_names: self.names.iter().cloned().collect(),
-            type_url: ENDPOINTS.to_owned(),
+            type_url: self.judge.type_url().to_owned(),
             response_nonce: nonce,
             ..DiscoveryRequest::default()
         }
@@ -44,9 +45,17 @@ impl Protocol for Sotw {
     const METHOD: &'static str =
         "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 
-    fn open(&mut self) -> Option<DiscoveryRequest> {
+    fn type_url(response: &DiscoveryResponse) -> &str {
+        &response.type_url
+    }
+
+    fn is_of(&self, type_url: &str) -> bool {
+        self.judge.type_url() == type_url
+    }
+
+    fn open(&mut self, first: bool) -> Option<DiscoveryRequest> {
         // Without names it would ask for everything there is.
-        (!self.names.is_empty()).then(|| self.request(String::new(), true))
+        (!self.names.is_empty()).then(|| self.request(String::new(), first))
     }
 
     fn take(&mut self, response: DiscoveryResponse) -> Option<Taken<DiscoveryRequest>> {
@@ -59,7 +68,7 @@ impl Protocol for Sotw {
             control_plane: _,
             resource_errors,
         } = response;
-        if type_url != ENDPOINTS {
+        if !self.is_of(&type_url) {
             return None;
         }
         let mut outcome = Outcome::default();
@@ -74,7 +83,7 @@ impl Protocol for Sotw {
                     continue;
                 }
             };
-            outcome.resource(&name, any, &self.names);
+            outcome.resource(&name, &any, &mut self.judge, &self.names);
         }
         outcome.errors(resource_errors, &self.names);
         let error = outcome.error();
@@ -83,7 +92,7 @@ impl Protocol for Sotw {
         }
         let refused = error.is_some().then_some(hash);
         let reply = DiscoveryRequest { error_detail: error, ..self.request(nonce, false) };
-        Some(Taken { reply, outcome, version: version_info, refused })
+        Some(Taken { kind: self.judge.kind(), reply, outcome, version: version_info, refused })
     }
 }
 

@@ -1,7 +1,10 @@
 //! The stream: opened, listened to, opened again. Every response gets exactly one answer, in order; what was to be said on
 //! a stream that has ended is never said on the next.
+use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use tokio::sync::mpsc;
@@ -12,10 +15,11 @@ use tonic_prost::ProstCodec;
 
 use super::backoff::Backoff;
 use super::channel::{Upstream, innermost};
+use super::counters::Event;
 use super::damping::Damping;
 use super::subscribers::Subscribers;
 use super::{Protocol, Taken};
-use crate::telemetry::{Cells, ClusterStat, ServerStat};
+use crate::telemetry::{Cells, ServerStat};
 
 /// Requests that wait for a control plane that does not read. Beyond it nothing more is read from it either.
 const REQUESTS_QUEUED_MAX: usize = 16;
@@ -28,25 +32,36 @@ struct End {
     reason: Option<String>,
 }
 
+/// One type of resources on its way over the streams.
+struct Line<P: Protocol> {
+    protocol: P,
+    damping: Damping,
+    /// A refusal that is held back.
+    held: Option<(Pin<Box<Sleep>>, P::Request)>,
+}
+
 /// Asks until dropped.
 pub(super) async fn run<P: Protocol>(
-    mut protocol: P,
+    types: Vec<P>,
     mut upstream: Upstream,
     subscribers: Arc<Subscribers>,
     server: Cells<ServerStat>,
     seed: u64,
 ) {
     let mut backoff = Backoff::new(seed);
-    let mut damping = Damping::default();
+    let line = |protocol| Line { protocol, damping: Damping::default(), held: None };
+    let mut lines: Vec<_> = types.into_iter().map(line).collect();
     let mut said = None;
-    subscribers.count(ClusterStat::UpdateAttempt);
+    subscribers.count(Event::Attempt);
     loop {
-        let mut talk = Talk { protocol: &mut protocol, damping: &mut damping, subscribers: &subscribers };
-        let End { answered, reason } = talk.hold(&mut upstream, &server, &mut backoff).await;
+        let End { answered, reason } =
+            hold(&mut lines, &subscribers, &mut upstream, &server, &mut backoff).await;
+        // What was to be said on this stream is not said on the next.
+        lines.iter_mut().for_each(|line| line.held = None);
         server.gauge_set(ServerStat::ControlPlaneConnectedState, 0);
-        subscribers.count(ClusterStat::UpdateFailure);
+        subscribers.count(Event::Failure);
         // As Envoy: what has failed is tried again.
-        subscribers.count(ClusterStat::UpdateAttempt);
+        subscribers.count(Event::Attempt);
         match reason {
             // Control planes close streams to spread their clients.
             None if answered => log::info!("xDS: the control plane has closed the stream"),
@@ -65,102 +80,107 @@ pub(super) async fn run<P: Protocol>(
     }
 }
 
-/// What one stream works with.
-struct Talk<'a, P> {
-    protocol: &'a mut P,
-    damping: &'a mut Damping,
-    subscribers: &'a Subscribers,
-}
-
-impl<P: Protocol> Talk<'_, P> {
-    /// One stream, to its end.
-    async fn hold(
-        &mut self,
-        upstream: &mut Upstream,
-        server: &Cells<ServerStat>,
-        backoff: &mut Backoff,
-    ) -> End {
-        let failed = |reason: String| End { answered: false, reason: Some(reason) };
-        let mut grpc = match upstream.connect().await {
-            Ok(grpc) => grpc,
-            Err(reason) => return failed(reason),
-        };
-        if let Err(error) = grpc.ready().await {
-            return failed(innermost(&error));
+/// One stream, to its end.
+async fn hold<P: Protocol>(
+    lines: &mut [Line<P>],
+    subscribers: &Subscribers,
+    upstream: &mut Upstream,
+    server: &Cells<ServerStat>,
+    backoff: &mut Backoff,
+) -> End {
+    let failed = |reason: String| End { answered: false, reason: Some(reason) };
+    let mut grpc = match upstream.connect().await {
+        Ok(grpc) => grpc,
+        Err(reason) => return failed(reason),
+    };
+    if let Err(error) = grpc.ready().await {
+        return failed(innermost(&error));
+    }
+    let (requests, queued) = mpsc::channel(REQUESTS_QUEUED_MAX);
+    let mut is_first = true;
+    for line in &mut *lines {
+        if let Some(request) = line.protocol.open(is_first) {
+            is_first = false;
+            let _ = requests.send(request).await;
         }
-        let Some(first) = self.protocol.open() else {
-            return failed("there is nothing to ask for".to_owned());
-        };
-        let (requests, queued) = mpsc::channel(REQUESTS_QUEUED_MAX);
-        let _ = requests.send(first).await;
-        let mut request = Request::new(ReceiverStream::new(queued));
-        *request.metadata_mut() = upstream.metadata();
-        let codec = ProstCodec::<P::Request, P::Response>::default();
-        server.gauge_set(ServerStat::ControlPlaneConnectedState, 1);
-        let opened = grpc.streaming(request, PathAndQuery::from_static(P::METHOD), codec).await;
-        let mut responses = match opened {
-            Ok(response) => response.into_inner(),
-            Err(status) => return failed(shown(&status)),
-        };
-        let mut answered = false;
-        // A refusal that is held back.
-        let mut held: Option<(Pin<Box<Sleep>>, P::Request)> = None;
-        loop {
-            tokio::select! {
-                reply = due(&mut held) => {
-                    if requests.send(reply).await.is_err() {
-                        return End { answered, reason: None };
-                    }
+    }
+    if is_first {
+        return failed("there is nothing to ask for".to_owned());
+    }
+    let mut request = Request::new(ReceiverStream::new(queued));
+    *request.metadata_mut() = upstream.metadata();
+    let codec = ProstCodec::<P::Request, P::Response>::default();
+    server.gauge_set(ServerStat::ControlPlaneConnectedState, 1);
+    let opened = grpc.streaming(request, PathAndQuery::from_static(P::METHOD), codec).await;
+    let mut responses = match opened {
+        Ok(response) => response.into_inner(),
+        Err(status) => return failed(shown(&status)),
+    };
+    let mut answered = false;
+    loop {
+        tokio::select! {
+            reply = due(lines) => {
+                if requests.send(reply).await.is_err() {
+                    return End { answered, reason: None };
                 }
-                response = responses.message() => {
-                    let response = match response {
-                        Ok(Some(response)) => response,
-                        Ok(None) => return End { answered, reason: None },
-                        Err(status) => return End { answered, reason: Some(shown(&status)) },
-                    };
-                    if !answered {
-                        answered = true;
-                        log::info!("xDS: the control plane answers");
-                    }
-                    backoff.answered();
-                    let Some(Taken { reply, outcome, version, refused }) = self.protocol.take(response) else {
-                        log::debug!("xDS: a response of a type that nobody asked for");
-                        continue;
-                    };
-                    // Answers keep the order of what they answer.
-                    if let Some((_, earlier)) = held.take()
-                        && requests.send(earlier).await.is_err()
-                    {
-                        return End { answered, reason: None };
-                    }
-                    let hold = match refused {
-                        Some(content) => self.damping.refused(content),
-                        None => {
-                            self.damping.clear();
-                            std::time::Duration::ZERO
-                        }
-                    };
-                    if !hold.is_zero() {
-                        held = Some((Box::pin(sleep(hold)), reply));
-                    } else if requests.send(reply).await.is_err() {
-                        return End { answered, reason: None };
-                    }
-                    self.subscribers.apply(outcome, &version).await;
+            }
+            response = responses.message() => {
+                let response = match response {
+                    Ok(Some(response)) => response,
+                    Ok(None) => return End { answered, reason: None },
+                    Err(status) => return End { answered, reason: Some(shown(&status)) },
+                };
+                if !answered {
+                    answered = true;
+                    log::info!("xDS: the control plane answers");
                 }
+                backoff.answered();
+                let mut lines = lines.iter_mut();
+                let taken = lines
+                    .find(|line| line.protocol.is_of(P::type_url(&response)))
+                    .and_then(|line| Some((line.protocol.take(response)?, line)));
+                let Some((Taken { kind, reply, outcome, version, refused }, line)) = taken else {
+                    log::debug!("xDS: a response of a type that nobody asked for");
+                    continue;
+                };
+                // Answers keep the order of what they answer.
+                if let Some((_, earlier)) = line.held.take()
+                    && requests.send(earlier).await.is_err()
+                {
+                    return End { answered, reason: None };
+                }
+                let hold = match refused {
+                    Some(content) => line.damping.refused(content),
+                    None => {
+                        line.damping.clear();
+                        Duration::ZERO
+                    }
+                };
+                if !hold.is_zero() {
+                    line.held = Some((Box::pin(sleep(hold)), reply));
+                } else if requests.send(reply).await.is_err() {
+                    return End { answered, reason: None };
+                }
+                subscribers.apply(kind, outcome, &version).await;
             }
         }
     }
 }
 
-/// The answer that is held back, when its time has come; never if there is none.
-async fn due<R>(held: &mut Option<(Pin<Box<Sleep>>, R)>) -> R {
-    if let Some((until, _)) = held {
-        until.as_mut().await;
-    }
-    match held.take() {
-        Some((_, reply)) => reply,
-        None => std::future::pending().await,
-    }
+/// The next answer that is held back, when its time has come; never if there is none.
+async fn due<P: Protocol>(lines: &mut [Line<P>]) -> P::Request {
+    poll_fn(|context| {
+        for line in &mut *lines {
+            if let Some((until, _)) = &mut line.held
+                && until.as_mut().poll(context).is_ready()
+                && let Some((_, reply)) = line.held.take()
+            {
+                return Poll::Ready(reply);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// `Unavailable: connection refused`

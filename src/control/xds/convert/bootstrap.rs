@@ -44,7 +44,7 @@ pub(super) fn bootstrap(
     let at = At::root(&context);
     let at = &at;
     classify!(at, message => pb::bootstrap::Bootstrap {
-        implemented: node, static_resources, dynamic_resources = "the aggregated stream, for endpoints; listeners and clusters from there are refused", cluster_manager,
+        implemented: node, static_resources, dynamic_resources = "the aggregated stream, for endpoints and routes; listeners and clusters from there are refused", cluster_manager,
             stats_config, stats_flush_interval, layered_runtime, admin, overload_manager,
             header_prefix = "x-envoy; others are refused", use_tcp_for_dns_lookups, dns_resolution_config,
             typed_dns_resolver_config, bootstrap_extensions = "internal_listener, without effect; others are refused",
@@ -212,7 +212,7 @@ fn dynamic_resources(
     let message = message?;
     let at = &at.field("dynamic_resources");
     classify!(at, message => pb::bootstrap::BootstrapDynamicResources {
-        implemented: ads_config = "for the endpoints of static clusters";
+        implemented: ads_config = "for endpoints and routes of what is in the file";
         refused: lds_config = "no LDS yet: write listeners into static_resources", lds_resources_locator,
             cds_config = "no CDS yet: write clusters into static_resources", cds_resources_locator;
     });

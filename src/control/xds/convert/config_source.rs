@@ -7,7 +7,7 @@ use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use crate::base::limits::XDS_MESSAGE_BYTES_MAX;
-use crate::config::ads::{Ads, Eds, Variant};
+use crate::config::ads::{Ads, Eds, Rds, Variant};
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::http2::UpstreamProtocol;
@@ -114,11 +114,33 @@ pub(super) fn eds(
     };
     let at = &at.field("eds_cluster_config");
     classify!(at, message => pb::cluster::ClusterEdsClusterConfig { implemented: eds_config, service_name; });
-    let Some(message) = eds_config else {
-        at.error("eds_config must be set: {ads: {}, resource_api_version: V3}");
+    let initial_fetch_timeout = over_the_stream(at, "eds_config", eds_config)?;
+    let service_name = if service_name.is_empty() { name.into() } else { service_name.into() };
+    Some(Eds { service_name, initial_fetch_timeout })
+}
+
+/// `rds` of a connection manager, some of whose filters this version lacks.
+pub(super) fn rds(at: &At<'_>, message: pb::http_connection_manager::Rds, lacking: &[String]) -> Option<Rds> {
+    classify!(at, message => pb::http_connection_manager::Rds { implemented: config_source, route_config_name; });
+    if route_config_name.is_empty() {
+        at.field("route_config_name").error("must be set: the name under which the routes are asked for");
+    }
+    let initial_fetch_timeout = over_the_stream(at, "config_source", config_source)?;
+    let lacking_filters = lacking.iter().map(|name| name.as_str().into()).collect();
+    Some(Rds { name: route_config_name.into(), initial_fetch_timeout, lacking_filters })
+}
+
+/// A source, which must be the aggregated stream; how long it is waited for.
+fn over_the_stream(
+    at: &At<'_>,
+    field: &str,
+    message: Option<pb::core::ConfigSource>,
+) -> Option<Option<Duration>> {
+    let at = &at.field(field);
+    let Some(message) = message else {
+        at.error("must be set: {ads: {}, resource_api_version: V3}");
         return None;
     };
-    let at = &at.field("eds_config");
     classify!(at, message => pb::core::ConfigSource {
         implemented: config_source_specifier = "ads; others are refused", initial_fetch_timeout,
             resource_api_version = "V3";
@@ -143,14 +165,13 @@ pub(super) fn eds(
         at.field(name).found(
             Class::Refused,
             field,
-            "ads is there: endpoints come over the aggregated stream",
+            "ads is there: resources come over the aggregated stream",
         );
     }
     version(at, "resource_api_version", resource_api_version);
-    let initial_fetch_timeout =
+    let timeout =
         at.timeout("initial_fetch_timeout", initial_fetch_timeout, Some(INITIAL_FETCH_TIMEOUT_DEFAULT));
-    let service_name = if service_name.is_empty() { name.into() } else { service_name.into() };
-    refused.is_none().then_some(Eds { service_name, initial_fetch_timeout })
+    refused.is_none().then_some(timeout)
 }
 
 fn version(at: &At<'_>, field: &str, value: i32) {
@@ -166,6 +187,13 @@ pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap) {
             at.field("static_resources")
                 .item("clusters", index)
                 .error("endpoints come over the aggregated stream: dynamic_resources.ads_config must be set");
+        }
+    }
+    for (index, listener) in bootstrap.listeners.iter().enumerate() {
+        if bootstrap.ads.is_none() && listener.managers().any(|(_, manager)| manager.rds.is_some()) {
+            at.field("static_resources")
+                .item("listeners", index)
+                .error("routes come over the aggregated stream: dynamic_resources.ads_config must be set");
         }
     }
     let Some(ads) = &bootstrap.ads else { return };

@@ -160,6 +160,7 @@ messages!(
     pb::route::RouteMatchGrpcRouteMatchOptions,
     pb::route::RouteMatchConnectMatcher,
     pb::route::FilterConfig,
+    pb::http_connection_manager::Rds,
     pb::cluster::Cluster,
     pb::cluster::ClusterEdsClusterConfig,
     pb::cluster::UpstreamConnectionOptions,

@@ -54,7 +54,7 @@ fn control_plane_that_cannot_be_asked_is_a_mistake_with_its_reason() {
         (&unknown, SPEAKS_HTTP2, EDS, "unknown cluster \"nobody\""),
         (&itself, SPEAKS_HTTP2, EDS, "must be of type STATIC"),
         (ADS, SPEAKS_HTTP2, &v2, "resource_api_version: must be V3"),
-        (ADS, SPEAKS_HTTP2, &file, "endpoints come over the aggregated stream"),
+        (ADS, SPEAKS_HTTP2, &file, "resources come over the aggregated stream"),
         (ADS, SPEAKS_HTTP2, bare, "eds_cluster_config must be set"),
         (ADS, SPEAKS_HTTP2, odd, "only a cluster of type EDS has it"),
     ] {
