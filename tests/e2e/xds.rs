@@ -285,11 +285,11 @@ on_each_backend! {
             plane.tell_routes(&routes)
         };
         let mut settled = 0;
-        for turn in 0..30 {
+        for (turn, client) in clients.iter_mut().enumerate() {
             let nonce = table(turn);
             assert!(plane.answer(&nonce).error.is_none());
             let path = format!("/{turn}/some/path/7");
-            until("the new table", || clients[turn].get(&path).text() == "b");
+            until("the new table", || client.get(&path).text() == "b");
             if turn == 5 {
                 settled = proxy.resident_bytes();
             }
