@@ -33,7 +33,7 @@ KEEP = {
             SocketOptionsOverride TcpKeepalive BindConfig Metadata TypedExtensionConfig TransportSocket DataSource
             WatchedDirectory RuntimeFractionalPercent RuntimeUInt32 RuntimeFeatureFlag DnsResolutionConfig
             DnsResolverOptions EnvoyInternalAddress BackoffStrategy ProxyProtocolConfig ProxyProtocolPassThroughTLVs
-            TlvEntry''',
+            TlvEntry ConfigSource ApiConfigSource GrpcService GrpcService.EnvoyGrpc AggregatedConfigSource''',
     },
     'http': {
         'envoy.config.core.v3': '''HttpProtocolOptions Http1ProtocolOptions Http1ProtocolOptions.HeaderKeyFormat
@@ -93,7 +93,7 @@ KEEP = {
     'http_rbac': {'envoy.extensions.filters.http.rbac.v3': 'RBAC RBACPerRoute'},
     'http_connection_manager': {
         'envoy.extensions.filters.network.http_connection_manager.v3': '''HttpConnectionManager
-            HttpConnectionManager.InternalAddressConfig HttpConnectionManager.UpgradeConfig
+            HttpConnectionManager.InternalAddressConfig HttpConnectionManager.UpgradeConfig Rds
             HttpConnectionManager.HcmAccessLogOptions HttpConnectionManager.SetCurrentClientCertDetails HttpFilter LocalReplyConfig ResponseMapper RequestIDExtension''',
     },
     'route': {
@@ -110,7 +110,12 @@ KEEP = {
     'cluster': {
         'envoy.config.cluster.v3': '''Cluster Cluster.CommonLbConfig Cluster.RefreshRate Cluster.CustomClusterType
             Cluster.RoundRobinLbConfig Cluster.OriginalDstLbConfig Cluster.TransportSocketMatch CircuitBreakers CircuitBreakers.Thresholds LoadBalancingPolicy
-            LoadBalancingPolicy.Policy UpstreamConnectionOptions''',
+            LoadBalancingPolicy.Policy UpstreamConnectionOptions Cluster.EdsClusterConfig''',
+    },
+    'discovery': {
+        'envoy.service.discovery.v3': '''DiscoveryRequest DiscoveryResponse DeltaDiscoveryRequest
+            DeltaDiscoveryResponse Resource ResourceError ResourceName''',
+        'google.rpc': 'Status',
     },
     'endpoint': {
         'envoy.config.endpoint.v3': '''ClusterLoadAssignment ClusterLoadAssignment.Policy LocalityLbEndpoints LbEndpoint
@@ -171,7 +176,8 @@ KEYWORDS = {'type', 'match', 'ref', 'self', 'mod', 'use'}
 
 
 def camel(snake):
-    return ''.join(part[:1].upper() + part[1:] for part in snake.split('_'))
+    name = ''.join(part[:1].upper() + part[1:] for part in snake.split('_'))
+    return 'SelfSource' if name == 'Self' else name
 
 
 def upper_camel_of_value(value, prefix):

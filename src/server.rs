@@ -15,6 +15,7 @@ mod runtime_layers;
 #[cfg(test)]
 mod simulation;
 mod sockets;
+mod tables;
 mod workers;
 
 use std::collections::HashSet;
@@ -43,7 +44,7 @@ use crate::route::CompileContext;
 use crate::runtime::affinity::Cpus;
 use crate::runtime::listen::{self, ListenOptions};
 use crate::runtime::{RawOption, allocator, local_address};
-use crate::snapshot::{Compiler, Snapshot};
+use crate::snapshot::{Compiler, RouteCompiler, RouteSurroundings, Snapshot};
 use crate::telemetry::Registry;
 use crate::telemetry::log::Logger;
 use control::{AdminEndpoint, Control, Succession};
@@ -52,6 +53,7 @@ use process::{Chain, Parts, Process};
 use restart::{Place, Predecessor};
 use rotation::Rotation;
 use sockets::ListenSocketSet;
+use tables::Tables;
 use workers::Workers;
 
 /// Does what the command line asks for; the exit code.
@@ -136,14 +138,19 @@ fn serve(
     settle_clusters(&mut as_loaded);
     let mut log_writer =
         LogWriter::start().map_err(|error| format!("the access-log thread cannot start: {error}"))?;
-    let surroundings = Surroundings {
-        local_address: local_address(options.local_address_ip_version == IpVersion::V6),
-        hash_seed: seed(usize::MAX),
-        open_sink: &mut |sink| log_writer.open(sink),
+    let local_address = local_address(options.local_address_ip_version == IpVersion::V6);
+    let hash_seed = seed(usize::MAX);
+    let mut sinks = Vec::new();
+    let open_sink = &mut |sink: &AccessLogSink| {
+        let id = log_writer.open(sink)?;
+        sinks.push((sink.clone(), id));
+        Ok(id)
     };
+    let surroundings = Surroundings { local_address, hash_seed, open_sink };
     let snapshot = Arc::new(compile(&mut as_loaded, &registry, surroundings)?);
     // What is kept of it leaves the memory in which it was loaded, and that goes before the workers take their pages.
     let bootstrap = as_loaded.clone();
+    let routes = route_compiler(&bootstrap, &registry, local_address, hash_seed, sinks);
     drop(as_loaded);
     allocator::collect();
     let started =
@@ -195,6 +202,8 @@ fn serve(
         rotation: Rotation::of(&snapshot),
         early_tls: Vec::new(),
         start: Some(snapshot),
+        routes,
+        tables: Tables::default(),
         serving: None,
         sockets,
         succession: Succession::new(place, predecessor),
@@ -312,11 +321,7 @@ fn compile(
     let runtime = runtime_layers::Values::of(&bootstrap.runtime_layers);
     let names: HashSet<&str> = bootstrap.clusters.iter().map(|cluster| &*cluster.name).collect();
     let exists = |name: &str| names.contains(name);
-    let local_info = LocalInfo {
-        cluster: bootstrap.node.cluster.clone(),
-        node: bootstrap.node.id.clone(),
-        address: surroundings.local_address,
-    };
+    let local_info = local_info(bootstrap, surroundings.local_address);
     let mut compiler = Compiler {
         registry,
         services: CompileServices {
@@ -333,6 +338,33 @@ fn compile(
     compiler
         .bootstrap(&bootstrap.clusters, &mut bootstrap.listeners)
         .map_err(|(what, error)| format!("{what}: {error}"))
+}
+
+/// Compiles the routes that come while the process runs; `None`: none do.
+fn route_compiler(
+    bootstrap: &Bootstrap,
+    registry: &Arc<Registry>,
+    local_address: Option<IpAddr>,
+    hash_seed: u64,
+    sinks: Vec<(AccessLogSink, SinkId)>,
+) -> Option<Arc<RouteCompiler>> {
+    let (fractions, integers) = (bootstrap.runtime_layers.clone(), bootstrap.runtime_layers.clone());
+    let surroundings = RouteSurroundings {
+        registry: Arc::clone(registry),
+        clusters: bootstrap.clusters.iter().map(|cluster| cluster.name.clone()).collect(),
+        runtime_layers: bootstrap.runtime_layers.clone(),
+        runtime_fraction: Box::new(move |key| runtime_layers::Values::of(&fractions).fraction(key)),
+        runtime_integer: Box::new(move |key| runtime_layers::Values::of(&integers).integer(key)),
+        local_info: local_info(bootstrap, local_address),
+        hash_seed,
+        sinks,
+    };
+    RouteCompiler::of(&bootstrap.listeners, surroundings).map(Arc::new)
+}
+
+/// What this process is called.
+fn local_info(bootstrap: &Bootstrap, address: Option<IpAddr>) -> LocalInfo {
+    LocalInfo { cluster: bootstrap.node.cluster.clone(), node: bootstrap.node.id.clone(), address }
 }
 
 fn listen_options(

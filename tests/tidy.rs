@@ -64,14 +64,15 @@ const BANS: &[Ban] = &[
     ban("epoll ::", &["runtime/"], "only `runtime` names epoll"),
     ban("rustls ::", &["protocol/tls/", "control/"], "only `protocol/tls` and `control` name rustls"),
     ban("h2 ::", &["protocol/http2/"], "only `protocol/http2` names h2"),
-    ban("pb ::", GENERATED_USERS, "only the conversion names the generated messages"),
-    ban(":: pb", GENERATED_USERS, "only the conversion names the generated messages"),
+    ban("pb ::", GENERATED_USERS, "only the conversion and the xDS client name the generated messages"),
+    ban(":: pb", GENERATED_USERS, "only the conversion and the xDS client name the generated messages"),
 ];
 
 /// The command line, the operator `%ENVIRONMENT(NAME)%`, which reads once when its format is parsed, and the data source
 /// `environment_variable`, which reads once when configuration is converted.
 const ENVIRONMENT: &[&str] = &["cli.rs", "cli/", "format/environment.rs", "control/xds/convert/value.rs"];
-const GENERATED_USERS: &[&str] = &["control/xds/convert", "control/xds/pb", "control/xds/mod.rs"];
+const GENERATED_USERS: &[&str] =
+    &["control/xds/client", "control/xds/convert", "control/xds/pb", "control/xds/mod.rs"];
 
 const fn ban(tokens: &'static str, only_in: &'static [&'static str], reason: &'static str) -> Ban {
     Ban { tokens, only_in, tests_may: false, reason }

@@ -58,6 +58,9 @@ pub const DNS_WAIT_MIN_MS: u64 = 10;
 /// Endpoint updates of one cluster that wait for the control thread; beyond it resolution pauses.
 pub const ENDPOINT_UPDATES_QUEUED_MAX: usize = 64;
 
+/// Routing tables on their way from the control plane to the workers. Beyond it nothing more is read from it.
+pub const ROUTE_UPDATES_QUEUED_MAX: usize = 16;
+
 /// Containers (objects, lists, messages) within one another in a configuration. Envoy's limit, measured with 1.40; beyond
 /// it the configuration is refused.
 pub const CONFIG_DEPTH_MAX: usize = 100;
@@ -116,3 +119,10 @@ pub const ORIGINAL_DST_HOSTS_MAX: usize = 8192;
 /// Reason: each idle one takes a socket here and there until its time is over. Beyond it those of the client that asked
 /// longest ago go.
 pub const CLIENTS_PER_HOST_MAX: usize = 1024;
+
+/// Bytes of the longest message of a control plane. Reason: the whole state of a large mesh is one message, and it stands
+/// in memory at once. Beyond it the stream ends and begins again.
+pub const XDS_MESSAGE_BYTES_MAX: usize = 200 * 1024 * 1024;
+
+/// Most resources that a refusal names, with at most so many bytes of reasons: it goes back in one message.
+pub const XDS_REFUSAL_BYTES_MAX: usize = 16 * 1024;

@@ -66,7 +66,10 @@ impl Cluster {
                 .and_then(|names| HeaderName::parse(names.header.as_bytes())),
             original_dst: match &config.discovery {
                 Discovery::OriginalDst(settings) => Some(OriginalDstHosts::new(settings)),
-                Discovery::Static | Discovery::StrictDns(_) | Discovery::LogicalDns(_) => None,
+                Discovery::Static
+                | Discovery::StrictDns(_)
+                | Discovery::LogicalDns(_)
+                | Discovery::Eds(_) => None,
             },
             config,
             stats,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::access_log::AccessLog;
 use super::address::Address;
+use super::ads::Ads;
 use super::cluster::Cluster;
 use super::endpoint::Locality;
 use super::listener::Listener;
@@ -28,6 +29,8 @@ pub struct Bootstrap {
     pub runtime_layers: Vec<RuntimeLayer>,
     /// Limits of the whole process. Source: `overload_manager`.
     pub overload: Overload,
+    /// The control plane; `None`: there is none. Source: `dynamic_resources.ads_config`.
+    pub ads: Option<Ads>,
 }
 
 /// Who this process is, towards control planes and in headers. Source: Envoy `core.v3.Node`.

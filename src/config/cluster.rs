@@ -4,6 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ads::Eds;
 use super::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
 use super::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
 use super::http2::{Http2ProtocolOptions, UpstreamProtocol};
@@ -106,6 +107,8 @@ pub enum Discovery {
     LogicalDns(Dns),
     /// Each connection's own: where its client meant to connect to.
     OriginalDst(OriginalDst),
+    /// Those that the control plane names.
+    Eds(Eds),
 }
 
 /// How endpoints follow from connections. Source: Envoy `Cluster.OriginalDstLbConfig`.

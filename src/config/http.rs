@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::access_log::{AccessLog, LocalReplyConfig};
 use super::address::CidrRange;
+use super::ads::Rds;
 use super::http_filter::{HttpFilter, HttpFilterConfig};
 use super::http2::Http2ProtocolOptions;
 use super::matcher::StringMatcher;
@@ -19,6 +20,8 @@ pub struct HttpConnectionManager {
     pub codec_type: CodecType,
     /// The routing table. Source: `route_config`.
     pub route_config: Arc<RouteConfiguration>,
+    /// Where the routing table comes from instead; until it is there, no request has a route. Source: `rds`.
+    pub rds: Option<Rds>,
     /// Filters in order; the last one, and only it, is the router. Source: `http_filters`.
     pub http_filters: Vec<HttpFilter>,
 
@@ -405,6 +408,7 @@ impl HttpConnectionManager {
             stat_prefix: stat_prefix.into(),
             codec_type: CodecType::default(),
             route_config,
+            rds: None,
             http_filters: vec![HttpFilter {
                 name: "envoy.filters.http.router".into(),
                 disabled: false,

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::access_log::AccessLog;
 use super::address::Address;
-use super::filter_chain::FilterChain;
+use super::filter_chain::{FilterChain, NetworkFilter};
+use super::http::HttpConnectionManager;
 use super::listener_filter::ListenerFilter;
 use super::matching::Matcher;
 use super::metadata::Metadata;
@@ -104,6 +105,15 @@ impl Listener {
             default_filter_chain: self.default_filter_chain.as_ref().map(chain),
             ..self.clone()
         }
+    }
+
+    /// Its connection managers, each with the place of its chain; the default chain is the last.
+    pub fn managers(&self) -> impl Iterator<Item = (usize, &Arc<HttpConnectionManager>)> {
+        let chains = self.filter_chains.iter().chain(&self.default_filter_chain).enumerate();
+        chains.filter_map(|(place, chain)| match chain.filters.last()? {
+            NetworkFilter::HttpConnectionManager(manager) => Some((place, manager)),
+            _ => None,
+        })
     }
 }
 

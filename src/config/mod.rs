@@ -7,6 +7,7 @@
 //! Durations that Envoy lets be switched off with `0s` are `Option<Duration>`, `None` being off.
 pub mod access_log;
 pub mod address;
+pub mod ads;
 pub mod bootstrap;
 pub mod cluster;
 pub mod endpoint;

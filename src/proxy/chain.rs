@@ -2,7 +2,7 @@
 //! the clusters that its routes name.
 
 use std::cell::{OnceCell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use crate::base::heaps;
@@ -27,6 +27,10 @@ pub struct HttpChain {
     pub(super) name: Box<str>,
     /// The routing table's clusters by slot, each from its first request on.
     clusters: Box<[OnceCell<Rc<Cluster>>]>,
+    /// The same with the routes that a control plane has told last; requests that begin take it.
+    latest: RefCell<Option<Rc<Self>>>,
+    /// The one whose latest it is or was.
+    first: Weak<Self>,
     pub(super) scratch: RefCell<Scratch>,
 }
 
@@ -54,11 +58,43 @@ impl HttpChain {
         name: &str,
     ) -> Self {
         let clusters = (0..manager.routes.cluster_count()).map(|_| OnceCell::new()).collect();
-        Self { manager, stats, filter_stats, name: name.into(), clusters, scratch: RefCell::default() }
+        Self {
+            manager,
+            stats,
+            filter_stats,
+            name: name.into(),
+            clusters,
+            latest: RefCell::default(),
+            first: Weak::new(),
+            scratch: RefCell::default(),
+        }
+    }
+
+    /// Gives requests that begin from now on other routes. Those that run keep theirs, and what they need of them lives
+    /// as long.
+    pub fn set_routes(self: &Rc<Self>, manager: Arc<ConnectionManager>, filter_stats: FilterCounters) {
+        let mut latest = Self::new(manager, self.stats.clone(), filter_stats, &self.name);
+        latest.first = Rc::downgrade(self);
+        let before = self.latest.borrow_mut().replace(Rc::new(latest));
+        // Not while it is borrowed: with the last holder of a table much may go.
+        drop(before);
+    }
+
+    /// What a request that begins is served by; `None`: by this one.
+    pub(super) fn latest(&self) -> Option<Rc<Self>> {
+        self.latest.borrow().clone()
+    }
+
+    /// What a connection without a request holds, lest it keeps a table that nobody needs; `None`: this one.
+    pub(super) fn first(&self) -> Option<Rc<Self>> {
+        self.first.upgrade()
     }
 
     /// Gives back what its scratch space has grown to.
     pub fn trim(&self) {
+        if let Some(latest) = &*self.latest.borrow() {
+            latest.trim();
+        }
         let Scratch { route, matching: _, headers, text, path } = &mut *self.scratch.borrow_mut();
         route.settle();
         headers.settle();

@@ -152,20 +152,19 @@ pub(super) fn spawn(
                 Err(failed) => return connection.closed_by_peer.set(failed.by_peer),
             }
         }
-        let connection = &connection;
         loop {
-            match wait_for_request(connection).await {
+            match wait_for_request(&connection).await {
                 Waited::Request => {
                     if let Some(asked) = asked.take()
                         && let Err(denied) = asked.decide(connection.tls.as_deref())
                     {
                         connection.note(|record| record.denied(denied.details));
-                        return deny(connection, denied.delay).await;
+                        return deny(&connection, denied.delay).await;
                     }
                     if connection.codec.get() == Codec::Unknown {
-                        if http2::is_spoken(connection).await {
+                        if http2::is_spoken(&connection).await {
                             connection.speaks(Codec::Http2);
-                            return serve_http2(connection).await;
+                            return serve_http2(&connection).await;
                         }
                         connection.speaks(Codec::Http1);
                     }
@@ -175,20 +174,27 @@ pub(super) fn spawn(
                     if let Some(stat) = stat {
                         connection.chain.stats.inc(stat);
                     }
-                    return linger(connection).await;
+                    return linger(&connection).await;
                 }
             }
-            match serve_request(connection).await {
+            if let Some(latest) = connection.chain.latest() {
+                connection.chain = latest;
+            }
+            let after = serve_request(&connection).await;
+            if let Some(first) = connection.chain.first() {
+                connection.chain = first;
+            }
+            match after {
                 After::KeepAlive => {}
-                After::Close => return linger(connection).await,
+                After::Close => return linger(&connection).await,
                 After::Finish => {
                     // The close sends our end behind the last byte.
-                    flush(connection).await;
+                    flush(&connection).await;
                     return;
                 }
                 After::Abort => {
                     // A reset, lest a body that only the connection's end delimits passes for complete.
-                    flush(connection).await;
+                    flush(&connection).await;
                     return connection.channel.set_reset_on_close();
                 }
                 After::Reset => return connection.channel.set_reset_on_close(),
@@ -321,7 +327,7 @@ impl Connection {
         Self {
             context: Rc::clone(&self.context),
             listener: Rc::clone(&self.listener),
-            chain: Rc::clone(&self.chain),
+            chain: self.chain.latest().unwrap_or_else(|| Rc::clone(&self.chain)),
             channel,
             timer: self.context.runtime.timer(),
             remote: self.remote,

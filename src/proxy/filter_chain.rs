@@ -9,6 +9,8 @@ use super::access::Access;
 use super::chain::HttpChain;
 use super::tcp::TcpChain;
 use crate::base::clock::Now;
+use crate::filter::ConnectionManager;
+use crate::filter::http::FilterCounters;
 use crate::filter::network::{ChainChoice, Chosen, ConnectionLimit, LimitedConnection, LocalRateLimit};
 use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::http::matcher::MatchScratch;
@@ -134,6 +136,13 @@ impl FilterChain {
     /// Takes other certificates. Connections that are there go on.
     pub fn set_tls(&self, tls: Arc<ServerTls>) {
         *self.tls.borrow_mut() = Some(tls);
+    }
+
+    /// Takes other routes, for requests that begin from now on.
+    pub fn set_routes(&self, manager: Arc<ConnectionManager>, filter_stats: FilterCounters) {
+        if let Terminal::Http(http) = &self.terminal {
+            http.set_routes(manager, filter_stats);
+        }
     }
 
     /// Whether a new connection passes.

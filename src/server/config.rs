@@ -45,6 +45,13 @@ pub(super) fn load(options: &Options, demo: Option<&str>) -> Result<LoadedBootst
     let strictness = LoadOptions { allow_unknown_fields: options.allow_unknown_static_fields, unimplemented };
     let mut loaded = load_bootstrap(&sources, strictness)?;
     name_node(&mut loaded.bootstrap, options);
+    let node = &loaded.bootstrap.node;
+    if loaded.bootstrap.ads.is_some() && (node.id.is_empty() || node.cluster.is_empty()) {
+        let reason = "control planes must be told who asks: node 'id' and 'cluster' are required";
+        return Err(ConfigError::new("node", reason)
+            .with_fix("set them, or give --service-node and --service-cluster")
+            .into());
+    }
     Ok(loaded)
 }
 

@@ -24,18 +24,21 @@ use super::restart::{
 use super::rotation::{Rotation, TICKET_KEY_LIFE, Update};
 use super::seed;
 use super::sockets::ListenSocketSet;
+use super::tables::Tables;
 use super::workers::Workers;
-use crate::base::limits::ENDPOINT_UPDATES_QUEUED_MAX;
+use crate::base::limits::{ENDPOINT_UPDATES_QUEUED_MAX, ROUTE_UPDATES_QUEUED_MAX};
 use crate::cli::{DrainStrategy, Options};
 use crate::config::bootstrap::Bootstrap;
+use crate::config::cluster::Discovery;
 use crate::config::listener::{Listener, TrafficDirection};
 use crate::control::admin::{Admin, AdminCommand, AdminListener, DrainListeners, ServerState};
 use crate::control::discovery::EndpointUpdate;
 use crate::control::discovery::dns::DnsDiscovery;
 use crate::control::file_watch::FileWatch;
 use crate::control::log_writer::LogWriter;
+use crate::control::xds::client::{AdsClient, RoutesUpdate, Updates};
 use crate::runtime::{give_back_startup_pages, packet};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{RouteCompiler, Snapshot};
 use crate::telemetry::{HttpStat, Registry, Slot};
 use crate::worker::Command;
 
@@ -52,6 +55,10 @@ pub(super) struct Control<'a> {
     pub(super) commands: UnboundedReceiver<AdminCommand>,
     /// Sent to the workers once all clusters that are waited for have endpoints.
     pub(super) start: Option<Arc<Snapshot>>,
+    /// Compiles the routes that come from a control plane.
+    pub(super) routes: Option<Arc<RouteCompiler>>,
+    /// The last ones of each table.
+    pub(super) tables: Tables,
     /// What they serve since then: its counters are kept until the last has been told.
     pub(super) serving: Option<Arc<Snapshot>>,
     pub(super) sockets: ListenSocketSet,
@@ -106,6 +113,21 @@ impl Succession {
     }
 }
 
+/// Where endpoints and routes come from; they end with it.
+struct Sources {
+    _dns: Vec<DnsDiscovery>,
+    _ads: Option<AdsClient>,
+    endpoints: Receiver<EndpointUpdate>,
+    routes: Receiver<RoutesUpdate>,
+}
+
+/// What the start waits for: clusters without endpoints, and tables.
+#[derive(Default)]
+struct Awaited {
+    clusters: HashSet<Box<str>>,
+    routes: HashSet<Box<str>>,
+}
+
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -125,7 +147,7 @@ impl Control<'_> {
             reopen: signal(SignalKind::user_defined1())?,
             hangup: signal(SignalKind::hangup())?,
         };
-        let (mut updates, _discoveries, mut awaited) = self.discover();
+        let (mut sources, mut awaited) = self.discover();
         self.await_successor()?;
         let (taken_over, may_serve) = oneshot::channel();
         let mut taken_over = Some(taken_over);
@@ -138,7 +160,7 @@ impl Control<'_> {
         // The first tick is at once, and the keys are new.
         ticket_keys.tick().await;
         loop {
-            if awaited.is_empty() {
+            if awaited.clusters.is_empty() && awaited.routes.is_empty() {
                 self.start_workers(&mut taken_over);
             }
             tokio::select! {
@@ -166,6 +188,7 @@ impl Control<'_> {
                     self.stops = None;
                     self.stop_listeners(self.spread.is_some_and(|how| how.inbound_only));
                 }
+                () = self.tables.look() => self.tables.free(),
                 () = changed(&mut watch) => {
                     self.refresh_tls();
                     self.watch(&mut watch);
@@ -175,29 +198,46 @@ impl Control<'_> {
                     self.publish_tls(updates);
                 }
                 Some(command) = self.commands.recv() => self.obey(command, &mut draining),
-                Some(update) = updates.recv() => {
-                    awaited.remove(&*update.cluster);
+                Some(update) = sources.endpoints.recv() => {
+                    awaited.clusters.remove(&*update.cluster);
                     self.publish(&update);
+                }
+                Some(update) = sources.routes.recv() => {
+                    // What was told before it goes first: a route leads to no endpoint that is still to come.
+                    while let Ok(update) = sources.endpoints.try_recv() {
+                        awaited.clusters.remove(&*update.cluster);
+                        self.publish(&update);
+                    }
+                    awaited.routes.remove(&*update.name);
+                    self.publish_routes(update);
                 }
             }
         }
     }
 
     /// Starts discovery; which clusters the start waits for.
-    fn discover(&self) -> (Receiver<EndpointUpdate>, Vec<DnsDiscovery>, HashSet<Box<str>>) {
-        let (sender, updates) = mpsc::channel(ENDPOINT_UPDATES_QUEUED_MAX);
+    fn discover(&self) -> (Sources, Awaited) {
+        let (sender, endpoints) = mpsc::channel(ENDPOINT_UPDATES_QUEUED_MAX);
+        let (routes_sender, routes) = mpsc::channel(ROUTE_UPDATES_QUEUED_MAX);
         let mut discoveries = Vec::new();
-        let mut awaited = HashSet::new();
+        let mut awaited = Awaited::default();
         for (index, cluster) in self.bootstrap.clusters.iter().enumerate() {
             let cells = || self.registry.cluster(cluster.stat_name()).cells(Slot::Control);
             if let Some(discovery) = DnsDiscovery::start(cluster, cells, seed(index), sender.clone()) {
                 discoveries.push(discovery);
-                if cluster.wait_for_warm_on_init {
-                    awaited.insert(cluster.name.clone());
-                }
+            } else if !matches!(cluster.discovery, Discovery::Eds(_)) {
+                continue;
+            }
+            if cluster.wait_for_warm_on_init {
+                awaited.clusters.insert(cluster.name.clone());
             }
         }
-        (updates, discoveries, awaited)
+        let seed = seed(self.bootstrap.clusters.len());
+        let updates = Updates { endpoints: sender, routes: routes_sender };
+        let ads = AdsClient::start(self.bootstrap, self.routes.as_ref(), self.registry, seed, &updates);
+        let tables = self.routes.iter().flat_map(|routes| routes.managers());
+        awaited.routes.extend(tables.map(|(name, _)| name.into()));
+        (Sources { _dns: discoveries, _ads: ads, endpoints, routes }, awaited)
     }
 
     fn start_workers(&mut self, taken_over: &mut Option<oneshot::Sender<()>>) {
@@ -205,6 +245,9 @@ impl Control<'_> {
         let hands = self.sockets.deal(self.registry.workers(), self.succession.successor.is_some());
         self.workers.start_serving(&snapshot, hands);
         self.serving = Some(snapshot);
+        for routes in self.tables.current() {
+            self.workers.send_all(|| Command::Routes(Arc::clone(routes)));
+        }
         let early = std::mem::take(&mut self.early_tls);
         self.publish_tls(early);
         for (cluster, hosts) in self.process.discovered() {
@@ -239,6 +282,18 @@ impl Control<'_> {
                 hosts: Arc::clone(&hosts),
             });
         }
+    }
+
+    fn publish_routes(&mut self, update: RoutesUpdate) {
+        let RoutesUpdate { name, resources, version, wire } = update;
+        if resources.is_empty() {
+            return;
+        }
+        if self.start.is_none() {
+            self.workers.send_all(|| Command::Routes(Arc::clone(&resources)));
+        }
+        self.process.set_routes(Arc::clone(&name), version, wire);
+        self.tables.put(name, resources);
     }
 
     /// Watches the files of all TLS contexts.

@@ -1,5 +1,6 @@
 //! `/config_dump`: the bootstrap's resources in Envoy's sections, each rendered from its wire bytes when it is asked for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -9,11 +10,26 @@ use crate::control::xds::json::{self, Style};
 use crate::control::xds::schema::Message;
 use crate::control::xds::wire::{self, Fields};
 
+const TABLE: &str = "envoy.config.route.v3.RouteConfiguration";
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
-/// The sections of a bootstrap that was loaded at `loaded` (RFC 3339).
-pub(super) fn sections(bootstrap: &Arc<[u8]>, loaded: &str) -> Vec<DumpSection> {
+/// A resource as a control plane has told it.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// What the control plane calls this state of it.
+    pub(super) version: Box<str>,
+    pub(super) wire: Arc<[u8]>,
+    /// When, RFC 3339.
+    pub(super) at: String,
+}
+
+/// The sections of a bootstrap that was loaded at `loaded` (RFC 3339), with routing tables of a control plane by name.
+pub(super) fn sections(
+    bootstrap: &Arc<[u8]>,
+    loaded: &str,
+    tables: &BTreeMap<Arc<str>, Told>,
+) -> Vec<DumpSection> {
     let whole = DumpEntry {
         type_name: "",
         name: "".into(),
@@ -58,20 +74,36 @@ pub(super) fn sections(bootstrap: &Arc<[u8]>, loaded: &str) -> Vec<DumpSection> 
         },
         DumpSection {
             type_url: "type.googleapis.com/envoy.admin.v3.RoutesConfigDump",
-            fields: vec![(
-                "static_route_configs",
-                entries(
-                    routes,
-                    (
-                        "envoy.admin.v3.RoutesConfigDump.StaticRouteConfig",
-                        "envoy.config.route.v3.RouteConfiguration",
-                        "route_config",
+            fields: vec![
+                (
+                    "static_route_configs",
+                    entries(
+                        routes,
+                        ("envoy.admin.v3.RoutesConfigDump.StaticRouteConfig", TABLE, "route_config"),
+                        loaded,
                     ),
-                    loaded,
                 ),
-            )],
+                ("dynamic_route_configs", DumpField::Repeated(tables.iter().map(dynamic_table).collect())),
+            ],
         },
     ]
+}
+
+fn dynamic_table((name, told): (&Arc<str>, &Told)) -> DumpEntry {
+    let version = told.version.clone();
+    let resource = entry(Arc::clone(&told.wire), TABLE, "route_config", &told.at);
+    DumpEntry {
+        type_name: "envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig",
+        name: Arc::clone(name),
+        render: Box::new(move || {
+            let mut shown = Map::new();
+            shown.insert("version_info".to_owned(), json!(version));
+            if let Value::Object(mut resource) = resource() {
+                shown.append(&mut resource);
+            }
+            Value::Object(shown)
+        }),
+    }
 }
 
 /// The static resources in field `number` of `static_resources`.

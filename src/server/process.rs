@@ -1,6 +1,6 @@
 //! The process as the admin endpoint sees it: identity, resources, and a way to post commands.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub(super) struct Process {
     clusters: Arc<ClusterSet>,
     /// Endpoints that discovery has found, in place of those the workers start with.
     endpoints: Mutex<HashMap<Arc<str>, Endpoints>>,
+    /// Routing tables in use that a control plane has told, by name.
+    routes: Mutex<BTreeMap<Arc<str>, dump::Told>>,
     /// TLS contexts in use.
     tls: Mutex<Vec<TlsContext>>,
     state: AtomicU8,
@@ -120,6 +122,7 @@ impl Process {
             listeners,
             clusters,
             endpoints: Mutex::default(),
+            routes: Mutex::default(),
             tls: Mutex::new(tls),
             state: AtomicU8::new(ServerState::PreInitializing as u8),
             commands,
@@ -134,6 +137,12 @@ impl Process {
     /// Takes note of the TLS contexts that are in use now.
     pub(super) fn set_tls(&self, contexts: Vec<TlsContext>) {
         *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = contexts;
+    }
+
+    /// Takes note of a routing table that is in use now.
+    pub(super) fn set_routes(&self, name: Arc<str>, version: Box<str>, wire: Arc<[u8]>) {
+        let told = dump::Told { version, wire, at: timestamp(clock::wall_ns()) };
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner).insert(name, told);
     }
 
     /// How long it has been there.
@@ -237,7 +246,8 @@ impl AdminState for Process {
 
     fn config_dump(&self, _include_eds: bool) -> Vec<DumpSection> {
         // Endpoints of static clusters are shown within them.
-        dump::sections(&self.wire, &self.loaded)
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        dump::sections(&self.wire, &self.loaded, &routes)
     }
 
     fn runtime_layers(&self) -> Vec<RuntimeLayer> {

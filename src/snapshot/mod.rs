@@ -4,6 +4,7 @@
 mod compile;
 mod filter_chain;
 mod hosts;
+mod routes;
 mod sockets;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::telemetry::{
 
 pub use compile::Compiler;
 pub use hosts::{HostRegistry, note_members};
+pub use routes::{RouteCompiler, RouteSurroundings, RoutesResource, RuntimeValue};
 pub use sockets::SocketCompiler;
 
 /// All resources of one generation.

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use super::codes::Origin;
 use super::names::{
-    AGREED, ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, Row, ServerStat, Stats,
+    AGREED, ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, Row, ServerStat,
+    Stats,
 };
 use super::names::{ClusterHistogram, HistogramIndex};
 use super::plain::PlainKind;
@@ -80,11 +81,13 @@ pub enum ViewKind {
     Rbac,
     /// The PROXY protocol's listener filters of one `stat_prefix`.
     ProxyProtocol,
+    /// A routing table that a connection manager has from a control plane.
+    HttpRds,
 }
 
 impl ViewKind {
     /// The process before this one and the one after it tell kinds by their place: new ones stand at the end.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Cluster,
         Self::Http,
         Self::Listener,
@@ -97,6 +100,7 @@ impl ViewKind {
         Self::Plain(PlainKind::LocalRateLimit),
         Self::Plain(PlainKind::Tcp),
         Self::ProxyProtocol,
+        Self::HttpRds,
     ];
 
     /// Its place in [`Self::ALL`].
@@ -114,6 +118,7 @@ impl ViewKind {
             Self::Server => ServerStat::ROWS,
             Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac => RbacStat::ROWS,
             Self::ProxyProtocol => ProxyProtocolStat::ROWS,
+            Self::HttpRds => RdsStat::ROWS,
         }
     }
 
@@ -130,6 +135,7 @@ impl ViewKind {
             Self::HttpRbacPolicy => "http_rbac_policy_",
             Self::Rbac => "rbac_",
             Self::ProxyProtocol => "proxy_proto_",
+            Self::HttpRds => "http_rds_",
         }
     }
 
@@ -145,6 +151,7 @@ impl ViewKind {
             Self::Server => with_histograms(rows(ServerStat::ROWS), ServerStat::HISTOGRAMS),
             Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac => rows(RbacStat::ROWS),
             Self::ProxyProtocol => proxy_protocol(),
+            Self::HttpRds => rows(RdsStat::ROWS),
         };
         families.sort_by(|a, b| (a.rank(), &a.prometheus, &a.text).cmp(&(b.rank(), &b.prometheus, &b.text)));
         families

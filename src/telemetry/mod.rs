@@ -17,11 +17,12 @@ pub mod view;
 pub use codes::Origin;
 pub use inherited::Bequest;
 pub use metrics::{
-    Cells, ClusterCells, HostCells, HttpCells, ListenerCells, ProxyProtocolCells, RbacCells, Scope,
+    Cells, ClusterCells, HostCells, HttpCells, ListenerCells, ProxyProtocolCells, RbacCells, RdsCells, Scope,
     ServerCells, Slot,
 };
 pub use names::{
     ClusterHistogram, ClusterStat, ConnectionLimitStat, HostStat, HttpHistogram, HttpStat, ListenerHistogram,
-    ListenerStat, LocalRateLimitStat, ProxyProtocolStat, RbacStat, ServerHistogram, ServerStat, TcpStat,
+    ListenerStat, LocalRateLimitStat, ProxyProtocolStat, RbacStat, RdsStat, ServerHistogram, ServerStat,
+    TcpStat,
 };
 pub use registry::{RbacOwner, RbacPart, Registry};

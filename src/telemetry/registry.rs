@@ -7,7 +7,7 @@ use super::family::ViewKind;
 use super::metrics::{Cells, Scope, Slot};
 use super::names::{
     ClusterStat, ConnectionLimitStat, HostStat, HttpStat, Kind, ListenerStat, LocalRateLimitStat,
-    ProxyProtocolStat, RbacStat, ServerStat, Stats, TcpStat,
+    ProxyProtocolStat, RbacStat, RdsStat, ServerStat, Stats, TcpStat,
 };
 use super::plain::{Plain, PlainKind};
 use super::view::{Interval, RbacRows, Source, Totals, View};
@@ -120,6 +120,13 @@ impl Registry {
         let tag = sanitized(stat_prefix);
         let mut scopes = self.lock();
         Arc::clone(scopes.proxy_protocols.entry(tag).or_insert_with(|| self.scope()))
+    }
+
+    /// A routing table that managers of this `stat_prefix` have from a control plane.
+    pub fn rds(&self, stat_prefix: &str, table: &str) -> Arc<Scope<RdsStat>> {
+        let tags = (sanitized(stat_prefix), sanitized(table));
+        let mut scopes = self.lock();
+        Arc::clone(scopes.tables.entry(tags).or_insert_with(|| self.scope()))
     }
 
     /// Cells for one host. The registry does not keep them: they live as long as the host.
@@ -263,6 +270,7 @@ struct RbacScope {
 /// What the full names of a kind's metrics begin with.
 const CLUSTER_PREFIX: &str = "cluster.";
 const HTTP_PREFIX: &str = "http.";
+const RDS_INFIX: &str = ".rds.";
 const PROXY_PROTOCOL_PREFIX: &str = "proxy_proto.";
 const LISTENER_PREFIX: &str = "listener.";
 
@@ -280,6 +288,8 @@ struct Scopes {
     plain: BTreeMap<(PlainKind, Box<str>), Plain>,
     rbacs: BTreeMap<ViewKey, RbacScope>,
     proxy_protocols: BTreeMap<Box<str>, Arc<Scope<ProxyProtocolStat>>>,
+    /// Routing tables from a control plane, by stat prefix and name.
+    tables: BTreeMap<HttpTags, Arc<Scope<RdsStat>>>,
     /// What managers that are gone had counted, while others with their prefix remain.
     retired: BTreeMap<Box<str>, Arc<Totals>>,
     /// Counters at the last reset.
@@ -300,6 +310,7 @@ impl Scopes {
         self.plain.retain(|_, scope| scope.is_held());
         self.rbacs.retain(|_, entry| entry.scope.is_held());
         self.proxy_protocols.retain(|_, scope| scope.is_held());
+        self.tables.retain(|_, scope| scope.is_held());
         let gone = self.https.iter().filter(|(_, scope)| !scope.is_held()).map(|(tags, _)| tags.clone());
         let gone: Vec<_> = gone.collect();
         let gone: Vec<_> = gone.into_iter().filter_map(|tags| self.https.remove_entry(&tags)).collect();
@@ -339,6 +350,7 @@ impl Scopes {
             + self.plain.len()
             + self.rbacs.len()
             + self.proxy_protocols.len()
+            + self.tables.len()
     }
 
     fn views(&self) -> Vec<View> {
@@ -355,6 +367,15 @@ impl Scopes {
             let scopes = managers.iter().map(|(_, scope)| Arc::clone(scope)).collect();
             let source = Source::Http(scopes, self.retired.get(prefix).cloned());
             views.push(self.view(ViewKind::Http, format!("http.{prefix}."), labels, source));
+        }
+        for ((prefix, table), scope) in &self.tables {
+            let below = HTTP_PREFIX.len() + prefix.len() + RDS_INFIX.len();
+            let labels = vec![
+                ("envoy_http_conn_manager_prefix", prefix.clone(), HTTP_PREFIX.len()),
+                ("envoy_rds_route_config", table.clone(), below),
+            ];
+            let text = format!("{HTTP_PREFIX}{prefix}{RDS_INFIX}{table}.");
+            views.push(self.view(ViewKind::HttpRds, text, labels, Source::Rds(Arc::clone(scope))));
         }
         for (address, scope) in &self.listeners {
             let labels = vec![("envoy_listener_address", address.clone(), LISTENER_PREFIX.len())];

@@ -7,7 +7,7 @@ use super::family::{At, CODE_LABEL, Family, FamilyKind, ViewKind};
 use super::histogram::Distribution;
 use super::metrics::Scope;
 use super::names::{
-    ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, ServerStat, Stats,
+    ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, ServerStat, Stats,
 };
 use super::plain::Plain;
 use std::ops::Range;
@@ -55,6 +55,7 @@ pub(super) enum Source {
     Listener(Arc<Scope<ListenerStat>>),
     Cluster(Arc<Scope<ClusterStat>>),
     ProxyProtocol(Arc<Scope<ProxyProtocolStat>>),
+    Rds(Arc<Scope<RdsStat>>),
     /// All managers of one prefix, and what managers that are gone had counted.
     Http(Vec<Arc<Scope<HttpStat>>>, Option<Arc<Totals>>),
     Plain(Plain),
@@ -179,6 +180,7 @@ impl View {
             Source::Cluster(scope) => scope.merge_histogram(index, &mut merged),
             Source::Rbac(scope, _) => scope.merge_histogram(index, &mut merged),
             Source::ProxyProtocol(scope) => scope.merge_histogram(index, &mut merged),
+            Source::Rds(scope) => scope.merge_histogram(index, &mut merged),
             Source::Http(scopes, retired) => {
                 scopes.iter().for_each(|scope| scope.merge_histogram(index, &mut merged));
                 if let Some(gone) = retired.as_ref().and_then(|retired| retired.histograms.get(index)) {
@@ -197,6 +199,7 @@ impl View {
             (_, Source::Listener(_)) => ListenerStat::HISTOGRAMS.len(),
             (_, Source::Cluster(_)) => ClusterStat::HISTOGRAMS.len(),
             (_, Source::ProxyProtocol(_)) => ProxyProtocolStat::HISTOGRAMS.len(),
+            (_, Source::Rds(_)) => RdsStat::HISTOGRAMS.len(),
             (_, Source::Http(..)) => HttpStat::HISTOGRAMS.len(),
             (_, Source::Rbac(..)) => RbacStat::HISTOGRAMS.len(),
         }
@@ -244,6 +247,7 @@ impl View {
             Source::Plain(scope) => scope.value(row),
             Source::Rbac(scope, _) => scope.value(row),
             Source::ProxyProtocol(scope) => scope.value(row),
+            Source::Rds(scope) => scope.value(row),
             Source::Http(scopes, retired) => {
                 let gone = retired.as_ref().map_or(0, |retired| retired.values[row]);
                 scopes
@@ -262,7 +266,8 @@ impl View {
             | Source::Http(..)
             | Source::Plain(_)
             | Source::Rbac(..)
-            | Source::ProxyProtocol(_) => 0,
+            | Source::ProxyProtocol(_)
+            | Source::Rds(_) => 0,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::proxy::{
 };
 use crate::runtime::mailbox::MailboxSender;
 use crate::runtime::{Endpoint, TcpListener};
-use crate::snapshot::{self, FilterChainResource, ListenerResource, Snapshot};
+use crate::snapshot::{self, FilterChainResource, ListenerResource, RoutesResource, Snapshot};
 use crate::telemetry::{ServerStat, Slot};
 
 /// What one core serves.
@@ -61,6 +61,16 @@ impl Worker {
             Command::Serve(_) => {}
             Command::Hosts { cluster, hosts } => {
                 context.clusters.update_hosts(cluster, hosts);
+            }
+            Command::Routes(routes) => {
+                let slot = Slot::Worker(self.index);
+                let listeners = self.listeners.borrow();
+                for RoutesResource { listener, chain, manager, filter_stats } in routes.iter() {
+                    let chain = listeners.get(*listener).and_then(|listener| listener.chains.get(*chain));
+                    if let Some(chain) = chain {
+                        chain.set_routes(Arc::clone(manager), filter_stats.cells(slot));
+                    }
+                }
             }
             Command::ServerTls { listener, chain, tls } => {
                 let listeners = self.listeners.borrow();

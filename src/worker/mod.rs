@@ -17,7 +17,7 @@ use crate::proxy::{ConnectionLimit, Handover, WorkerContext};
 use crate::runtime::Endpoint;
 use crate::runtime::mailbox::{Mailbox, MailboxSender};
 use crate::runtime::{Runtime, allocator};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{RoutesResource, Snapshot};
 use crate::telemetry::{Registry, ServerStat, Slot};
 
 /// What a worker can be told.
@@ -29,6 +29,8 @@ pub enum Command {
     Serve(Handover),
     /// A cluster has other endpoints now.
     Hosts { cluster: Arc<str>, hosts: Arc<[HostSpec]> },
+    /// Other routes for the chains at these places in the snapshot, for requests from now on.
+    Routes(Arc<[RoutesResource]>),
     /// TLS of the listener and chain at these places in the snapshot, for handshakes from now on.
     ServerTls { listener: usize, chain: usize, tls: Arc<ServerTls> },
     /// Transport sockets of a cluster, for connections from now on.

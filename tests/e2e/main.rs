@@ -41,3 +41,4 @@ mod tunneling;
 mod tunnels;
 mod unix_endpoints;
 mod upstream_failures;
+mod xds;

@@ -41,7 +41,7 @@ impl DnsDiscovery {
         updates: mpsc::Sender<EndpointUpdate>,
     ) -> Option<Self> {
         let (dns, mode) = match &cluster.discovery {
-            Discovery::Static | Discovery::OriginalDst(_) => return None,
+            Discovery::Static | Discovery::OriginalDst(_) | Discovery::Eds(_) => return None,
             Discovery::StrictDns(dns) => (dns, Mode::Strict),
             Discovery::LogicalDns(dns) => (dns, Mode::Logical),
         };

@@ -1,4 +1,5 @@
 //! The Envoy v3 API: schema table, wire bytes, conversion.
+pub mod client;
 pub mod convert;
 pub mod json;
 mod load;

@@ -11,6 +11,7 @@ mod listener;
 mod network;
 mod proxy_protocol;
 mod rbac;
+mod rds;
 mod server;
 
 pub use cluster::{ClusterHistogram, ClusterStat};
@@ -20,6 +21,7 @@ pub use listener::{ListenerHistogram, ListenerStat};
 pub use network::{ConnectionLimitStat, LocalRateLimitStat, TcpStat};
 pub use proxy_protocol::{ProxyProtocolHistogram, ProxyProtocolStat};
 pub use rbac::{RbacHistogram, RbacStat};
+pub use rds::RdsStat;
 pub use server::{ServerHistogram, ServerStat};
 
 /// How a metric is merged over the writers, and what Prometheus is told.
@@ -136,6 +138,7 @@ mod tests {
         check::<TcpStat>();
         check::<ConnectionLimitStat>();
         check::<LocalRateLimitStat>();
+        check::<RdsStat>();
         check::<RbacStat>();
         check::<ProxyProtocolStat>();
     }

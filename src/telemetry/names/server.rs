@@ -10,6 +10,7 @@ super::metrics! {
         ClusterManagerClusterRemoved Counter "cluster_manager.cluster_removed",
         ClusterManagerClusterUpdated Counter "cluster_manager.cluster_updated",
         ClusterManagerWarmingClusters Gauge "cluster_manager.warming_clusters",
+        ControlPlaneConnectedState Gauge "control_plane.connected_state",
         /// By listener filters for the PROXY protocol: connections closed for a header that is missing or malformed.
         DownstreamCxProxyProtoError Counter "downstream_cx_proxy_proto_error",
         FilesystemFlushedByTimer Counter "filesystem.flushed_by_timer",

@@ -9,7 +9,11 @@ use super::report::{Class, Report, Unimplemented};
 use super::runtime::{self, Runtime};
 use super::tls::Secrets;
 use super::value::{json_object, type_name};
-use super::{access_log, address, cluster, dns, endpoint, listener, matcher, references, socket, stats, tls};
+use super::{
+    access_log, address, cluster, config_source, dns, endpoint, listener, matcher, references, socket, stats,
+    tls,
+};
+use crate::config::ads::Ads;
 use crate::config::bootstrap::{Admin, Bootstrap, Node, Overload};
 use crate::config::cluster::{Dns, SharedSettings};
 use crate::config::socket::BindConfig;
@@ -40,22 +44,22 @@ pub(super) fn bootstrap(
     let at = At::root(&context);
     let at = &at;
     classify!(at, message => pb::bootstrap::Bootstrap {
-        implemented: node, static_resources, dynamic_resources = "its sources are refused", cluster_manager,
+        implemented: node, static_resources, dynamic_resources = "the aggregated stream, for endpoints and routes; listeners and clusters from there are refused", cluster_manager,
             stats_config, stats_flush_interval, layered_runtime, admin, overload_manager,
             header_prefix = "x-envoy; others are refused", use_tcp_for_dns_lookups, dns_resolution_config,
             typed_dns_resolver_config, bootstrap_extensions = "internal_listener, without effect; others are refused",
             default_regex_engine = "GoogleRE2, whose syntax every engine here has; others are refused";
-        no_effect: node_context_params = "no xDS yet", flags_path = "only disk layers, which are refused, read it",
+        no_effect: node_context_params = "only names with authorities (xdstp), which are refused, carry them", flags_path = "only disk layers, which are refused, read it",
             deferred_stat_options = "statistics cost nothing before they are used",
             stats_flush = "statistics are always current", stats_eviction = "unused statistics cost nothing",
             watchdog = "no thread is watched", watchdogs = "no thread is watched",
             enable_dispatcher_stats = "there are no dispatchers",
             stats_server_version_override = "server.version is this program's",
-            config_sources = "no xDS yet", default_config_source = "no xDS yet",
+            config_sources = "only names with authorities (xdstp), which are refused, are looked up there", default_config_source = "only names with authorities (xdstp), which are refused, are looked up there",
             certificate_provider_instances = "Envoy does not read it either",
             inline_headers = "every header is found the same way",
-            perf_tracing_file_path = "there is no perf tracing", xds_delegate_extension = "no xDS yet",
-            xds_config_tracker_extension = "no xDS yet", application_log_config = "the log has one format",
+            perf_tracing_file_path = "there is no perf tracing", xds_delegate_extension = "nothing is handed to extensions",
+            xds_config_tracker_extension = "nothing is handed to extensions", application_log_config = "the log has one format",
             grpc_async_client_manager_config = "no gRPC clients",
             memory_allocator_manager = "the allocator tunes itself",
             enable_worker_cpu_affinity = "--cpu-affinity says it";
@@ -77,7 +81,7 @@ pub(super) fn bootstrap(
     context.secrets = secrets;
 
     let at = &At::root(&context);
-    check_dynamic_resources(at, dynamic_resources);
+    let ads = self::dynamic_resources(at, dynamic_resources, node.as_ref());
     check_extensions(at, bootstrap_extensions);
     if !header_prefix.is_empty() && header_prefix != "x-envoy" {
         let field = "envoy.config.bootstrap.v3.Bootstrap.header_prefix";
@@ -107,6 +111,7 @@ pub(super) fn bootstrap(
         stats,
         runtime_layers,
         overload,
+        ads,
         ..Bootstrap::default()
     };
     if let Some(message) = static_resources {
@@ -149,11 +154,20 @@ fn static_resources(at: &At<'_>, message: pb::bootstrap::BootstrapStaticResource
 
 fn node(at: &At<'_>, message: pb::core::Node) -> Node {
     classify!(at, message => pb::core::Node {
-        implemented: id, cluster, metadata, locality;
-        no_effect: dynamic_parameters = "no xDS yet", user_agent_name = "no xDS yet",
-            user_agent_version_type = "no xDS yet", extensions = "no xDS yet", client_features = "no xDS yet",
-            listening_addresses = "no xDS yet";
+        implemented: id, cluster, metadata, locality, dynamic_parameters = "told to control planes",
+            user_agent_name = "told to control planes; by default envoy",
+            user_agent_version_type = "told to control planes; by default nothing", extensions = "told to control planes",
+            client_features = "told to control planes", listening_addresses = "told to control planes";
     });
+    // `config_source::ads` keeps the whole message for them.
+    let _ = (
+        dynamic_parameters,
+        user_agent_name,
+        user_agent_version_type,
+        extensions,
+        client_features,
+        listening_addresses,
+    );
     Node {
         id: id.into(),
         cluster: cluster.into(),
@@ -190,13 +204,19 @@ fn cluster_manager(at: &At<'_>, message: pb::bootstrap::ClusterManager) -> Optio
     upstream_bind_config.map(|message| socket::bind_config(&at.field("upstream_bind_config"), message))
 }
 
-fn check_dynamic_resources(at: &At<'_>, message: Option<pb::bootstrap::BootstrapDynamicResources>) {
-    let Some(message) = message else { return };
-    classify!(&at.field("dynamic_resources"), message => pb::bootstrap::BootstrapDynamicResources {
-        refused: lds_config = "no xDS yet: write listeners into static_resources", lds_resources_locator,
-            cds_config = "no xDS yet: write clusters into static_resources", cds_resources_locator,
-            ads_config = "no xDS yet: write resources into static_resources";
+fn dynamic_resources(
+    at: &At<'_>,
+    message: Option<pb::bootstrap::BootstrapDynamicResources>,
+    node: Option<&pb::core::Node>,
+) -> Option<Ads> {
+    let message = message?;
+    let at = &at.field("dynamic_resources");
+    classify!(at, message => pb::bootstrap::BootstrapDynamicResources {
+        implemented: ads_config = "for endpoints and routes of what is in the file";
+        refused: lds_config = "no LDS yet: write listeners into static_resources", lds_resources_locator,
+            cds_config = "no CDS yet: write clusters into static_resources", cds_resources_locator;
     });
+    config_source::ads(&at.field("ads_config"), ads_config?, node)
 }
 
 fn check_extensions(at: &At<'_>, extensions: Vec<pb::core::TypedExtensionConfig>) {

@@ -5,7 +5,8 @@ use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::{json_object, type_name};
-use super::{dns, endpoint, http, http_filter, http2, original_dst, proxy_protocol, socket};
+use super::{config_source, dns, endpoint, http, http_filter, http2, original_dst, proxy_protocol, socket};
+use crate::config::ads::Eds;
 use crate::config::cluster::{
     CircuitBreakers, Cluster, CommonLbConfig, Discovery, LoadBalancingPolicy, LocalityMode, OriginalDst,
     RequestNames, Thresholds,
@@ -37,7 +38,7 @@ const OPTIONS_KEYS: [&str; 2] =
 pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Cluster> {
     classify!(at, message => pb::cluster::Cluster {
         implemented: name, alt_stat_name,
-            cluster_discovery_type = "STATIC, STRICT_DNS, LOGICAL_DNS, ORIGINAL_DST and envoy.clusters.dns; others are refused",
+            cluster_discovery_type = "STATIC, STRICT_DNS, LOGICAL_DNS, ORIGINAL_DST, EDS and envoy.clusters.dns; others are refused",
             connect_timeout, per_connection_buffer_limit_bytes,
             lb_policy = "ROUND_ROBIN, and CLUSTER_PROVIDED of ORIGINAL_DST; others are not implemented yet", load_assignment, max_requests_per_connection,
             circuit_breakers, common_http_protocol_options, http_protocol_options,
@@ -49,9 +50,8 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             transport_socket_matches,
             metadata, protocol_selection, upstream_connection_options,
             upstream_http_protocol_options = "without effect where there is no TLS", load_balancing_policy = "RoundRobin, and ClusterProvided of ORIGINAL_DST; others are not implemented yet",
-            cleanup_interval = "of ORIGINAL_DST";
-        no_effect: eds_cluster_config = "only EDS clusters, which are refused, read it",
-            close_connections_on_host_health_failure = "no active health checks",
+            cleanup_interval = "of ORIGINAL_DST", eds_cluster_config = "of EDS";
+        no_effect: close_connections_on_host_health_failure = "no active health checks",
             ignore_health_on_host_removal = "no active health checks",
             lrs_report_endpoint_metrics = "no load reports", track_timeout_budgets = "deprecated for statistics";
         not_yet: stats_matcher, health_checks, outlier_detection, per_connection_buffer_high_watermark_timeout,
@@ -85,7 +85,18 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
         dns_resolution_config,
         typed_dns_resolver_config,
     };
-    let mut discovery = discovery(at, cluster_discovery_type, deprecated);
+    let set_eds = eds_cluster_config.is_some();
+    let is_eds = cluster_discovery_type
+        == Some(ClusterClusterDiscoveryTypeOneOf::Type(ClusterDiscoveryType::Eds as i32));
+    let mut load_assignment = load_assignment;
+    let eds = || config_source::eds(at, eds_cluster_config, &name);
+    let mut discovery = discovery(at, cluster_discovery_type, deprecated, eds);
+    if set_eds && !is_eds {
+        at.field("eds_cluster_config").error("only a cluster of type EDS has it");
+    }
+    if is_eds && load_assignment.take().is_some() {
+        at.field("load_assignment").warn("an EDS cluster has its endpoints from the control plane alone");
+    }
     let original = original_dst::settings(at, cleanup_interval, lb_config.as_ref());
     if let Some(Discovery::OriginalDst(settings)) = &mut discovery {
         original_dst::check(at, lb_policy, load_assignment.is_some());
@@ -231,6 +242,7 @@ fn discovery(
     at: &At<'_>,
     kind: Option<ClusterClusterDiscoveryTypeOneOf>,
     deprecated: dns::Fields,
+    eds: impl FnOnce() -> Option<Eds>,
 ) -> Option<Discovery> {
     let value = match kind {
         None => 0,
@@ -244,11 +256,7 @@ fn discovery(
         ClusterDiscoveryType::StrictDns => Some(Discovery::StrictDns(dns::from_cluster(at, deprecated))),
         ClusterDiscoveryType::LogicalDns => Some(Discovery::LogicalDns(dns::from_cluster(at, deprecated))),
         ClusterDiscoveryType::OriginalDst => Some(Discovery::OriginalDst(OriginalDst::default())),
-        other @ ClusterDiscoveryType::Eds => {
-            let field = format!("{CLUSTER}type.{}", other.proto_name());
-            at.field("type").found(Class::Refused, field, "no xDS yet");
-            None
-        }
+        ClusterDiscoveryType::Eds => eds().map(Discovery::Eds),
     }
 }
 

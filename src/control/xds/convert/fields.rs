@@ -88,6 +88,8 @@ set_when_present!(
     pb::google::Duration,
     pb::types::Percent,
     pb::core::Metadata,
+    pb::core::ApiConfigSource,
+    pb::core::ConfigSource,
     pb::core::TypedExtensionConfig,
     pb::core::TcpKeepalive,
     pb::matching::Matcher,

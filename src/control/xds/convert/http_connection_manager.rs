@@ -5,7 +5,7 @@ use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::type_name;
-use super::{access_log, address, format, http, http_filter, http2, route};
+use super::{access_log, address, config_source, format, http, http_filter, http2, route};
 use crate::config::access_log::{LocalReplyConfig, ResponseMapper};
 use crate::config::http::{
     ClientCertDetails, CodecType, ForwardClientCertDetails, HttpConnectionManager, InternalAddressConfig,
@@ -21,7 +21,7 @@ use wire::{HttpConnectionManagerRouteSpecifierOneOf, HttpConnectionManagerStripP
 pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Option<HttpConnectionManager> {
     classify!(at, message => wire::HttpConnectionManager {
         implemented: codec_type = "AUTO, HTTP1, HTTP2; HTTP3 is refused", http2_protocol_options,
-            stat_prefix, route_specifier = "route_config; rds and scoped_routes are refused", http_filters,
+            stat_prefix, route_specifier = "route_config, rds; scoped_routes is refused", http_filters,
             add_user_agent, common_http_protocol_options, http1_safe_max_connection_duration, http_protocol_options,
             server_name, server_header_transformation, scheme_header_transformation, max_request_headers_kb,
             stream_idle_timeout, stream_flush_timeout, request_timeout, request_headers_timeout,
@@ -41,12 +41,21 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
         refused: original_ip_detection_extensions, early_header_mutation_extensions, forward_client_cert_matcher,
             path_normalization_options, forward_proto_config;
     });
-    let route_config = route_config(at, route_specifier);
+    let routes = route_config(at, route_specifier);
     let mut manager = HttpConnectionManager::new(&stat_prefix, Arc::new(RouteConfiguration::default()));
     manager.codec_type = self::codec_type(at, codec_type);
     let filters = http_filter::http_filters(at, "http_filters", http_filters);
-    if let Some(table) = &route_config {
-        http_filter::refuse_enabled(&at.field("route_config"), table, &filters.lacking);
+    let mut route_config = None;
+    match routes {
+        Some(Routes::Table(table)) => {
+            http_filter::refuse_enabled(&at.field("route_config"), &table, &filters.lacking);
+            route_config = Some(table);
+        }
+        Some(Routes::Rds(message)) => {
+            manager.rds = config_source::rds(&at.field("rds"), message, &filters.lacking);
+            route_config = manager.rds.is_some().then(RouteConfiguration::default);
+        }
+        None => {}
     }
     manager.http_filters = filters.chain;
 
@@ -117,19 +126,20 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
     Some(manager)
 }
 
-fn route_config(
-    at: &At<'_>,
-    specifier: Option<HttpConnectionManagerRouteSpecifierOneOf>,
-) -> Option<RouteConfiguration> {
+/// Where routes are.
+enum Routes {
+    Table(RouteConfiguration),
+    Rds(wire::Rds),
+}
+
+fn route_config(at: &At<'_>, specifier: Option<HttpConnectionManagerRouteSpecifierOneOf>) -> Option<Routes> {
     const MANAGER: &str =
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.";
     match specifier {
         Some(HttpConnectionManagerRouteSpecifierOneOf::RouteConfig(message)) => {
-            return Some(route::route_configuration(&at.field("route_config"), message));
+            return Some(Routes::Table(route::route_configuration(&at.field("route_config"), message)));
         }
-        Some(HttpConnectionManagerRouteSpecifierOneOf::Rds(_)) => {
-            at.field("rds").found(Class::Refused, format!("{MANAGER}rds"), "no xDS yet");
-        }
+        Some(HttpConnectionManagerRouteSpecifierOneOf::Rds(message)) => return Some(Routes::Rds(message)),
         Some(HttpConnectionManagerRouteSpecifierOneOf::ScopedRoutes(_)) => {
             at.field("scoped_routes").found(Class::Refused, format!("{MANAGER}scoped_routes"), "");
         }

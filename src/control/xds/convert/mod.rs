@@ -14,6 +14,7 @@ mod address;
 mod at;
 mod bootstrap;
 mod cluster;
+mod config_source;
 mod dns;
 mod endpoint;
 mod fields;
@@ -45,14 +46,19 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
+
 use prost::Message;
 
 pub use fields::{Classified, Field, markdown};
 pub use report::{Class, Finding, Report, Unimplemented};
 
+use self::at::At;
 use super::pb;
-use crate::config::bootstrap::Bootstrap;
+use crate::config::bootstrap::{Bootstrap, RuntimeLayer};
+use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::error::ConfigError;
+use crate::config::route::RouteConfiguration;
 
 /// Converts an encoded `envoy.config.bootstrap.v3.Bootstrap`.
 ///
@@ -67,4 +73,48 @@ pub fn convert_bootstrap(wire: &[u8], unimplemented: Unimplemented) -> Result<(B
     };
     let (converted, report) = bootstrap::bootstrap(message, unimplemented);
     if report.errors.0.is_empty() { Ok((converted, report)) } else { Err(report) }
+}
+
+/// Converts a `envoy.config.endpoint.v3.ClusterLoadAssignment` of a control plane.
+///
+/// # Errors
+/// The report, when it has errors.
+pub fn convert_endpoints(
+    message: pb::endpoint::ClusterLoadAssignment,
+) -> Result<(ClusterLoadAssignment, Report), Report> {
+    let context = dynamic(&[]);
+    let assignment = endpoint::assignment(&At::root(&context), message, false);
+    let report = context.report.into_inner();
+    if report.errors.0.is_empty() { Ok((assignment, report)) } else { Err(report) }
+}
+
+/// Converts a `envoy.config.route.v3.RouteConfiguration` of a control plane. `lacking`: filters of the managers that ask
+/// for it which this version lacks; `layers`: the runtime that it may refer to.
+///
+/// # Errors
+/// The report, when it has errors.
+pub fn convert_routes(
+    message: pb::route::RouteConfiguration,
+    lacking: &[String],
+    layers: &[RuntimeLayer],
+) -> Result<(RouteConfiguration, Report), Report> {
+    let context = dynamic(layers);
+    let at = At::root(&context);
+    let table = route::route_configuration(&at, message);
+    http_filter::refuse_enabled(&at, &table, lacking);
+    let report = context.report.into_inner();
+    if report.errors.0.is_empty() { Ok((table, report)) } else { Err(report) }
+}
+
+/// What resources of a control plane are converted in: what is not there yet is listed and without effect.
+fn dynamic(layers: &[RuntimeLayer]) -> at::Context {
+    at::Context {
+        report: RefCell::default(),
+        unimplemented: Unimplemented::Accept,
+        is_static: false,
+        runtime: runtime::Runtime::new(layers),
+        default_dns: crate::config::cluster::Dns::default(),
+        default_bind: None,
+        secrets: tls::Secrets::default(),
+    }
 }

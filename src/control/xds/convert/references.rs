@@ -2,6 +2,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::at::At;
+use super::config_source;
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::filter_chain::{FilterChain, NetworkFilter};
@@ -21,6 +22,7 @@ pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap, local_cluster: &str) {
     if !local_cluster.is_empty() && !clusters.contains(local_cluster) {
         at.field("cluster_manager").error(format!("local cluster {local_cluster:?} must be defined"));
     }
+    config_source::check(at, bootstrap);
     let at = &at.field("static_resources");
     check_addresses(at, bootstrap);
     for (index, listener) in bootstrap.listeners.iter().enumerate() {

@@ -2,6 +2,8 @@
 //!
 //! Each case is a small bootstrap with one part replaced; Envoy 1.40's verdict on every case of `VERDICTS` was taken
 //! from `envoy --mode validate`.
+mod discovered;
+
 use std::time::Duration;
 
 use super::{Class, Report, Unimplemented};

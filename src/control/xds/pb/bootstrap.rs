@@ -13,8 +13,8 @@ pub struct Bootstrap {
     pub dynamic_resources: Option<BootstrapDynamicResources>,
     #[prost(message, optional, tag = "4")]
     pub cluster_manager: Option<ClusterManager>,
-    #[prost(bytes = "vec", optional, tag = "14")]
-    pub hds_config: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "14")]
+    pub hds_config: Option<super::core::ApiConfigSource>,
     #[prost(string, tag = "5")]
     pub flags_path: String,
     #[prost(bytes = "vec", repeated, tag = "6")]
@@ -57,10 +57,10 @@ pub struct Bootstrap {
     pub bootstrap_extensions: Vec<super::core::TypedExtensionConfig>,
     #[prost(bytes = "vec", repeated, tag = "28")]
     pub fatal_actions: Vec<Vec<u8>>,
-    #[prost(bytes = "vec", repeated, tag = "22")]
-    pub config_sources: Vec<Vec<u8>>,
-    #[prost(bytes = "vec", optional, tag = "23")]
-    pub default_config_source: Option<Vec<u8>>,
+    #[prost(message, repeated, tag = "22")]
+    pub config_sources: Vec<super::core::ConfigSource>,
+    #[prost(message, optional, tag = "23")]
+    pub default_config_source: Option<super::core::ConfigSource>,
     #[prost(string, tag = "24")]
     pub default_socket_interface: String,
     #[prost(btree_map = "string, message", tag = "25")]
@@ -120,16 +120,16 @@ impl super::Named for BootstrapStaticResources {
 /// `envoy.config.bootstrap.v3.Bootstrap.DynamicResources`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct BootstrapDynamicResources {
-    #[prost(bytes = "vec", optional, tag = "1")]
-    pub lds_config: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "1")]
+    pub lds_config: Option<super::core::ConfigSource>,
     #[prost(string, tag = "5")]
     pub lds_resources_locator: String,
-    #[prost(bytes = "vec", optional, tag = "2")]
-    pub cds_config: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "2")]
+    pub cds_config: Option<super::core::ConfigSource>,
     #[prost(string, tag = "6")]
     pub cds_resources_locator: String,
-    #[prost(bytes = "vec", optional, tag = "3")]
-    pub ads_config: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "3")]
+    pub ads_config: Option<super::core::ApiConfigSource>,
 }
 impl super::Named for BootstrapDynamicResources {
     const NAME: &'static str = "envoy.config.bootstrap.v3.Bootstrap.DynamicResources";
@@ -166,8 +166,8 @@ pub struct ClusterManager {
     pub outlier_detection: Option<Vec<u8>>,
     #[prost(message, optional, tag = "3")]
     pub upstream_bind_config: Option<super::core::BindConfig>,
-    #[prost(bytes = "vec", optional, tag = "4")]
-    pub load_stats_config: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "4")]
+    pub load_stats_config: Option<super::core::ApiConfigSource>,
     #[prost(bool, tag = "5")]
     pub enable_deferred_cluster_creation: bool,
 }

@@ -15,8 +15,8 @@ pub struct Cluster {
     pub stats_matcher: Option<super::bootstrap::StatsMatcher>,
     #[prost(oneof = "ClusterClusterDiscoveryTypeOneOf", tags = "2, 38")]
     pub cluster_discovery_type: Option<ClusterClusterDiscoveryTypeOneOf>,
-    #[prost(bytes = "vec", optional, tag = "3")]
-    pub eds_cluster_config: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "3")]
+    pub eds_cluster_config: Option<ClusterEdsClusterConfig>,
     #[prost(message, optional, tag = "4")]
     pub connect_timeout: Option<super::google::Duration>,
     #[prost(message, optional, tag = "5")]
@@ -91,8 +91,8 @@ pub struct Cluster {
     pub filters: Vec<Vec<u8>>,
     #[prost(message, optional, tag = "41")]
     pub load_balancing_policy: Option<LoadBalancingPolicy>,
-    #[prost(bytes = "vec", optional, tag = "42")]
-    pub lrs_server: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "42")]
+    pub lrs_server: Option<super::core::ConfigSource>,
     #[prost(string, repeated, tag = "57")]
     pub lrs_report_endpoint_metrics: Vec<String>,
     #[prost(bool, tag = "47")]
@@ -297,6 +297,18 @@ pub struct UpstreamConnectionOptions {
 }
 impl super::Named for UpstreamConnectionOptions {
     const NAME: &'static str = "envoy.config.cluster.v3.UpstreamConnectionOptions";
+}
+
+/// `envoy.config.cluster.v3.Cluster.EdsClusterConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ClusterEdsClusterConfig {
+    #[prost(message, optional, tag = "1")]
+    pub eds_config: Option<super::core::ConfigSource>,
+    #[prost(string, tag = "2")]
+    pub service_name: String,
+}
+impl super::Named for ClusterEdsClusterConfig {
+    const NAME: &'static str = "envoy.config.cluster.v3.Cluster.EdsClusterConfig";
 }
 
 /// `envoy.config.cluster.v3.Cluster.ClusterProtocolSelection`

@@ -406,6 +406,153 @@ impl super::Named for TlvEntry {
     const NAME: &'static str = "envoy.config.core.v3.TlvEntry";
 }
 
+/// `envoy.config.core.v3.ConfigSource`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ConfigSource {
+    #[prost(bytes = "vec", repeated, tag = "7")]
+    pub authorities: Vec<Vec<u8>>,
+    #[prost(oneof = "ConfigSourceConfigSourceSpecifierOneOf", tags = "1, 8, 2, 3, 5")]
+    pub config_source_specifier: Option<ConfigSourceConfigSourceSpecifierOneOf>,
+    #[prost(message, optional, tag = "4")]
+    pub initial_fetch_timeout: Option<super::google::Duration>,
+    #[prost(enumeration = "ApiVersion", tag = "6")]
+    pub resource_api_version: i32,
+}
+impl super::Named for ConfigSource {
+    const NAME: &'static str = "envoy.config.core.v3.ConfigSource";
+}
+/// Oneof `config_source_specifier` of `envoy.config.core.v3.ConfigSource`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum ConfigSourceConfigSourceSpecifierOneOf {
+    #[prost(string, tag = "1")]
+    Path(String),
+    #[prost(bytes = "vec", tag = "8")]
+    PathConfigSource(Vec<u8>),
+    #[prost(message, tag = "2")]
+    ApiConfigSource(ApiConfigSource),
+    #[prost(message, tag = "3")]
+    Ads(AggregatedConfigSource),
+    #[prost(bytes = "vec", tag = "5")]
+    SelfSource(Vec<u8>),
+}
+
+/// `envoy.config.core.v3.ApiConfigSource`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ApiConfigSource {
+    #[prost(enumeration = "ApiConfigSourceApiType", tag = "1")]
+    pub api_type: i32,
+    #[prost(enumeration = "ApiVersion", tag = "8")]
+    pub transport_api_version: i32,
+    #[prost(string, repeated, tag = "2")]
+    pub cluster_names: Vec<String>,
+    #[prost(message, repeated, tag = "4")]
+    pub grpc_services: Vec<GrpcService>,
+    #[prost(message, optional, tag = "3")]
+    pub refresh_delay: Option<super::google::Duration>,
+    #[prost(message, optional, tag = "5")]
+    pub request_timeout: Option<super::google::Duration>,
+    #[prost(bytes = "vec", optional, tag = "6")]
+    pub rate_limit_settings: Option<Vec<u8>>,
+    #[prost(bool, tag = "7")]
+    pub set_node_on_first_message_only: bool,
+    #[prost(message, repeated, tag = "9")]
+    pub config_validators: Vec<TypedExtensionConfig>,
+}
+impl super::Named for ApiConfigSource {
+    const NAME: &'static str = "envoy.config.core.v3.ApiConfigSource";
+}
+
+/// `envoy.config.core.v3.GrpcService`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct GrpcService {
+    #[prost(oneof = "GrpcServiceTargetSpecifierOneOf", tags = "1, 2")]
+    pub target_specifier: Option<GrpcServiceTargetSpecifierOneOf>,
+    #[prost(message, optional, tag = "3")]
+    pub timeout: Option<super::google::Duration>,
+    #[prost(message, repeated, tag = "5")]
+    pub initial_metadata: Vec<super::http::HeaderValue>,
+    #[prost(bytes = "vec", optional, tag = "6")]
+    pub retry_policy: Option<Vec<u8>>,
+}
+impl super::Named for GrpcService {
+    const NAME: &'static str = "envoy.config.core.v3.GrpcService";
+}
+/// Oneof `target_specifier` of `envoy.config.core.v3.GrpcService`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum GrpcServiceTargetSpecifierOneOf {
+    #[prost(message, tag = "1")]
+    EnvoyGrpc(GrpcServiceEnvoyGrpc),
+    #[prost(bytes = "vec", tag = "2")]
+    GoogleGrpc(Vec<u8>),
+}
+
+/// `envoy.config.core.v3.GrpcService.EnvoyGrpc`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct GrpcServiceEnvoyGrpc {
+    #[prost(string, tag = "1")]
+    pub cluster_name: String,
+    #[prost(string, tag = "2")]
+    pub authority: String,
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub retry_policy: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "4")]
+    pub max_receive_message_length: Option<u32>,
+    #[prost(bool, tag = "5")]
+    pub skip_envoy_headers: bool,
+}
+impl super::Named for GrpcServiceEnvoyGrpc {
+    const NAME: &'static str = "envoy.config.core.v3.GrpcService.EnvoyGrpc";
+}
+
+/// `envoy.config.core.v3.AggregatedConfigSource`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AggregatedConfigSource {}
+impl super::Named for AggregatedConfigSource {
+    const NAME: &'static str = "envoy.config.core.v3.AggregatedConfigSource";
+}
+
+/// `envoy.config.core.v3.ApiConfigSource.ApiType`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum ApiConfigSourceApiType {
+    DeprecatedAndUnavailableDoNotUse = 0,
+    Rest = 1,
+    Grpc = 2,
+    DeltaGrpc = 3,
+    AggregatedGrpc = 5,
+    AggregatedDeltaGrpc = 6,
+}
+impl super::EnumName for ApiConfigSourceApiType {
+    fn proto_name(self) -> &'static str {
+        match self {
+            Self::DeprecatedAndUnavailableDoNotUse => "DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE",
+            Self::Rest => "REST",
+            Self::Grpc => "GRPC",
+            Self::DeltaGrpc => "DELTA_GRPC",
+            Self::AggregatedGrpc => "AGGREGATED_GRPC",
+            Self::AggregatedDeltaGrpc => "AGGREGATED_DELTA_GRPC",
+        }
+    }
+}
+
+/// `envoy.config.core.v3.ApiVersion`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum ApiVersion {
+    Auto = 0,
+    V2 = 1,
+    V3 = 2,
+}
+impl super::EnumName for ApiVersion {
+    fn proto_name(self) -> &'static str {
+        match self {
+            Self::Auto => "AUTO",
+            Self::V2 => "V2",
+            Self::V3 => "V3",
+        }
+    }
+}
+
 /// `envoy.config.core.v3.HealthStatus`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]

@@ -129,8 +129,8 @@ impl super::Named for HttpConnectionManager {
 /// Oneof `route_specifier` of `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum HttpConnectionManagerRouteSpecifierOneOf {
-    #[prost(bytes = "vec", tag = "3")]
-    Rds(Vec<u8>),
+    #[prost(message, tag = "3")]
+    Rds(Rds),
     #[prost(message, tag = "4")]
     RouteConfig(super::route::RouteConfiguration),
     #[prost(bytes = "vec", tag = "31")]
@@ -169,6 +169,18 @@ pub struct HttpConnectionManagerUpgradeConfig {
 impl super::Named for HttpConnectionManagerUpgradeConfig {
     const NAME: &'static str =
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig";
+}
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.Rds`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Rds {
+    #[prost(message, optional, tag = "1")]
+    pub config_source: Option<super::core::ConfigSource>,
+    #[prost(string, tag = "2")]
+    pub route_config_name: String,
+}
+impl super::Named for Rds {
+    const NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.Rds";
 }
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions`

@@ -11,6 +11,7 @@ pub mod access_log;
 pub mod bootstrap;
 pub mod cluster;
 pub mod core;
+pub mod discovery;
 pub mod endpoint;
 pub mod extensions;
 pub mod google;

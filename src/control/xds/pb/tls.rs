@@ -270,8 +270,8 @@ impl super::Named for GenericSecret {
 pub struct SdsSecretConfig {
     #[prost(string, tag = "1")]
     pub name: String,
-    #[prost(bytes = "vec", optional, tag = "2")]
-    pub sds_config: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "2")]
+    pub sds_config: Option<super::core::ConfigSource>,
 }
 impl super::Named for SdsSecretConfig {
     const NAME: &'static str = "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig";

@@ -1,0 +1,55 @@
+//! The control plane: how it is reached, and what is asked of it. Source: Envoy `core.v3.ApiConfigSource`,
+//! `core.v3.ConfigSource`.
+use std::time::Duration;
+
+/// Aggregated discovery: one stream for everything. Source: Envoy `Bootstrap.dynamic_resources.ads_config`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ads {
+    /// Which of the two protocols is spoken. Source: `api_type`.
+    pub variant: Variant,
+    /// The cluster through which the control plane is reached, of this configuration. Source:
+    /// `grpc_services[0].envoy_grpc.cluster_name`.
+    pub cluster: Box<str>,
+    /// The request's `:authority`. Default: the cluster's name. Source: `envoy_grpc.authority`.
+    pub authority: Box<str>,
+    /// Bytes of the longest message that is taken. Default 200 MiB (Envoy: no limit); beyond it the stream ends, which is
+    /// counted, and begins again. Source: `envoy_grpc.max_receive_message_length`.
+    pub message_bytes_max: usize,
+    /// Headers of the stream's request. Source: `grpc_services[0].initial_metadata`.
+    pub initial_metadata: Vec<(Box<str>, Box<str>)>,
+    /// Whether only the first request of a stream says who asks. Default false. Source: `set_node_on_first_message_only`.
+    pub node_on_first_message_only: bool,
+    /// The encoded `core.v3.Node` of the configuration, all of which control planes are told.
+    pub node: Box<[u8]>,
+}
+
+/// How a control plane tells of changes. Source: Envoy `ApiConfigSource.ApiType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    /// All resources of a type each time. Source: `GRPC`.
+    StateOfTheWorld,
+    /// What has changed. Source: `DELTA_GRPC`.
+    Delta,
+}
+
+/// A routing table that the control plane names. Source: Envoy `Rds`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rds {
+    /// The name under which it is asked for. Source: `route_config_name`.
+    pub name: Box<str>,
+    /// How long the first answer is waited for before the manager goes without routes. Default 15 s; `None`: for ever.
+    /// Source: `config_source.initial_fetch_timeout`.
+    pub initial_fetch_timeout: Option<Duration>,
+    /// Filters of the manager that this version lacks and that are off: a table that turns one on is refused.
+    pub lacking_filters: Box<[Box<str>]>,
+}
+
+/// Endpoints that the control plane names. Source: Envoy `Cluster.EdsClusterConfig`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eds {
+    /// The name under which they are asked for. Default: the cluster's. Source: `service_name`.
+    pub service_name: Box<str>,
+    /// How long the first answer is waited for before the cluster goes without endpoints. Default 15 s; `None`: for ever.
+    /// Source: `eds_config.initial_fetch_timeout`.
+    pub initial_fetch_timeout: Option<Duration>,
+}

@@ -1,0 +1,153 @@
+//! Connections to the control plane, by the settings of the cluster that leads to it: its endpoints in turn, TCP or Unix
+//! sockets, HTTP/2 in plain text, its connect timeout and its pings.
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tonic::client::Grpc;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
+use tonic::transport::{Channel, Endpoint};
+use tower_service::Service;
+
+use crate::config::address::{Address, EndpointAddress};
+use crate::config::ads::Ads;
+use crate::config::cluster::Cluster;
+
+/// Bytes that the control plane may send ahead: a state of the world is large.
+const WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// How the control plane is reached.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    name: Box<str>,
+    uri: Uri,
+    targets: Vec<EndpointAddress>,
+    /// Which is next.
+    next: usize,
+    connect_timeout: Duration,
+    /// Time between pings, and to their answers.
+    pings: Option<(Duration, Duration)>,
+    metadata: MetadataMap,
+    message_bytes_max: usize,
+}
+
+impl Upstream {
+    pub(super) fn new(ads: &Ads, cluster: &Cluster) -> Self {
+        let targets = cluster.load_assignment.localities.iter().flat_map(|locality| &locality.endpoints);
+        let uri =
+            |authority: &str| Uri::builder().scheme("http").authority(authority).path_and_query("/").build();
+        let mut metadata = MetadataMap::new();
+        for (name, value) in &ads.initial_metadata {
+            if let (Ok(name), Ok(value)) =
+                (name.parse::<AsciiMetadataKey>(), value.parse::<AsciiMetadataValue>())
+            {
+                metadata.append(name, value);
+            }
+        }
+        let pings = cluster.http2.connection_keepalive;
+        Self {
+            name: cluster.name.clone(),
+            // Names of clusters may have characters that an authority may not.
+            uri: uri(&ads.authority).unwrap_or_else(|_| Uri::from_static("http://control-plane/")),
+            targets: targets.map(|endpoint| endpoint.address.clone()).collect(),
+            next: 0,
+            connect_timeout: cluster.connect_timeout,
+            pings: pings.and_then(|pings| Some((pings.interval?, pings.timeout))),
+            metadata,
+            message_bytes_max: ads.message_bytes_max,
+        }
+    }
+
+    /// Headers of a stream's request.
+    pub(super) fn metadata(&self) -> MetadataMap {
+        self.metadata.clone()
+    }
+
+    /// A new connection, to the next endpoint.
+    pub(super) async fn connect(&mut self) -> Result<Grpc<Channel>, String> {
+        let Some(target) = self.targets.get(self.next).or_else(|| self.targets.first()).cloned() else {
+            return Err(format!("cluster {} has no endpoint", self.name));
+        };
+        self.next = (self.next + 1) % self.targets.len().max(1);
+        let shown = Shown(&target).to_string();
+        let mut endpoint = Endpoint::from(self.uri.clone())
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES);
+        if let Some((interval, patience)) = self.pings {
+            endpoint = endpoint
+                .http2_keep_alive_interval(interval)
+                .keep_alive_timeout(patience)
+                .keep_alive_while_idle(true);
+        }
+        let connecting = endpoint.connect_with_connector(Connector(target));
+        let channel = timeout(self.connect_timeout, connecting)
+            .await
+            .map_err(|_| format!("no connection to {shown} within {:?}", self.connect_timeout))?
+            .map_err(|error| format!("no connection to {shown}: {}", innermost(&error)))?;
+        Ok(Grpc::new(channel).max_decoding_message_size(self.message_bytes_max))
+    }
+}
+
+/// The cause of an error: what wraps it says only "transport error".
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+struct Shown<'a>(&'a EndpointAddress);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            EndpointAddress::Fixed(address) => address.fmt(f),
+            EndpointAddress::Name(name) => write!(f, "{}:{}", name.host, name.port),
+        }
+    }
+}
+
+/// Connects to one endpoint, whatever the URI says.
+struct Connector(EndpointAddress);
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+type Connecting = Pin<Box<dyn Future<Output = io::Result<TokioIo<Box<dyn Io>>>> + Send>>;
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Box<dyn Io>>;
+    type Error = io::Error;
+    type Future = Connecting;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Connecting {
+        let target = self.0.clone();
+        Box::pin(async move {
+            let tcp = |socket: TcpStream| -> io::Result<Box<dyn Io>> {
+                socket.set_nodelay(true)?;
+                Ok(Box::new(socket))
+            };
+            let io = match target {
+                EndpointAddress::Fixed(Address::Ip(address)) => tcp(TcpStream::connect(address).await?)?,
+                EndpointAddress::Fixed(Address::Pipe(pipe)) => {
+                    Box::new(UnixStream::connect(&*pipe.path).await?)
+                }
+                EndpointAddress::Name(name) => tcp(TcpStream::connect((&*name.host, name.port)).await?)?,
+            };
+            Ok(TokioIo::new(io))
+        })
+    }
+}

@@ -1,0 +1,54 @@
+//! What is counted of subscriptions, under the names that Envoy has for all of them.
+use crate::telemetry::{ClusterCells, ClusterStat, RdsCells, RdsStat};
+
+/// What happens to a subscription.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    Attempt,
+    Success,
+    Empty,
+    Rejected,
+    Failure,
+    FetchTimeout,
+}
+
+/// Where it is counted.
+#[derive(Debug)]
+pub(super) enum Counters {
+    Cluster(ClusterCells),
+    /// One for each prefix of a manager that asks.
+    Routes(Vec<RdsCells>),
+}
+
+impl Counters {
+    pub(super) fn count(&self, event: Event) {
+        match self {
+            Self::Cluster(cells) => cells.inc(match event {
+                Event::Attempt => ClusterStat::UpdateAttempt,
+                Event::Success => ClusterStat::UpdateSuccess,
+                Event::Empty => ClusterStat::UpdateEmpty,
+                Event::Rejected => ClusterStat::UpdateRejected,
+                Event::Failure => ClusterStat::UpdateFailure,
+                Event::FetchTimeout => ClusterStat::InitFetchTimeout,
+            }),
+            Self::Routes(all) => all.iter().for_each(|cells| {
+                cells.inc(match event {
+                    Event::Attempt => RdsStat::UpdateAttempt,
+                    Event::Success => RdsStat::UpdateSuccess,
+                    Event::Empty => RdsStat::UpdateEmpty,
+                    Event::Rejected => RdsStat::UpdateRejected,
+                    Event::Failure => RdsStat::UpdateFailure,
+                    Event::FetchTimeout => RdsStat::InitFetchTimeout,
+                });
+            }),
+        }
+    }
+
+    /// The version that is in use.
+    pub(super) fn show_version(&self, version: u64) {
+        match self {
+            Self::Cluster(cells) => cells.gauge_set(ClusterStat::Version, version),
+            Self::Routes(all) => all.iter().for_each(|cells| cells.gauge_set(RdsStat::Version, version)),
+        }
+    }
+}

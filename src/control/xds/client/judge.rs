@@ -1,0 +1,269 @@
+//! What of a response is used: each resource by itself. The good ones go on; each bad one is named with its reason, and
+//! what was good of it before stays.
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
+
+use prost::Message as _;
+
+use super::{ENDPOINTS, ROUTES};
+use crate::base::limits::XDS_REFUSAL_BYTES_MAX;
+use crate::config::endpoint::ClusterLoadAssignment;
+use crate::control::xds::convert::{Report, convert_endpoints, convert_routes};
+use crate::control::xds::pb;
+use crate::control::xds::schema::Message;
+use crate::control::xds::validate;
+use crate::snapshot::{RouteCompiler, RoutesResource};
+
+/// `google.rpc.Code.INVALID_ARGUMENT`
+const INVALID_ARGUMENT: i32 = 3;
+
+/// A type of resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Endpoints,
+    Routes,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Endpoints => "endpoints",
+            Self::Routes => "routes",
+        })
+    }
+}
+
+/// Who says of a type's resources whether they can be used.
+#[derive(Clone, Debug)]
+pub(super) enum Judge {
+    Endpoints,
+    /// With a hash of each table in use: a state of the world tells all of them again when one changes.
+    Routes(Arc<RouteCompiler>, BTreeMap<String, u64>),
+}
+
+/// A resource that can be used.
+#[derive(Clone, Debug)]
+pub(super) enum Good {
+    Endpoints(ClusterLoadAssignment),
+    /// A table, compiled for all that have asked for it, and its wire bytes.
+    Routes(Arc<[RoutesResource]>, Arc<[u8]>),
+    /// A table that is in use.
+    Same,
+}
+
+/// What a response means, and its answer.
+#[derive(Debug)]
+pub(super) struct Taken<R> {
+    /// Of which type it is.
+    pub(super) kind: Kind,
+    /// The ACK or NACK.
+    pub(super) reply: R,
+    /// What changes.
+    pub(super) outcome: Outcome,
+    /// The version that the control plane gives the response.
+    pub(super) version: String,
+    /// With a NACK: a hash of what was refused.
+    pub(super) refused: Option<u64>,
+}
+
+/// What a response changes.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Resources to use from now on, by name.
+    pub(super) good: BTreeMap<String, Good>,
+    /// Resources that stay as they were, and why.
+    pub(super) bad: BTreeMap<String, String>,
+    /// Why parts without a name are no good.
+    pub(super) nameless: Vec<String>,
+    /// Names of which the control plane says that it has nothing.
+    pub(super) absent: BTreeSet<String>,
+}
+
+impl Outcome {
+    /// The reason of a NACK; `None`: everything is good.
+    pub(super) fn error(&self) -> Option<pb::discovery::Status> {
+        if self.bad.is_empty() && self.nameless.is_empty() {
+            return None;
+        }
+        let mut message = String::new();
+        let named = self.bad.iter().map(|(name, reason)| format!("{name}: {reason}"));
+        let reasons: Vec<String> = named.chain(self.nameless.iter().cloned()).collect();
+        for (index, reason) in reasons.iter().enumerate() {
+            if message.len() + reason.len() > XDS_REFUSAL_BYTES_MAX {
+                message.push_str(&format!("and {} more", reasons.len() - index));
+                break;
+            }
+            message.push_str(reason);
+            message.push('\n');
+        }
+        let message = message.trim_end().to_owned();
+        Some(pb::discovery::Status { code: INVALID_ARGUMENT, message, details: Vec::new() })
+    }
+
+    /// Whether nothing changes and nothing is wrong.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.good.is_empty() && self.bad.is_empty() && self.nameless.is_empty() && self.absent.is_empty()
+    }
+
+    /// Takes one resource of the response.
+    ///
+    /// `name` is what the envelope calls it; empty: nothing.
+    pub(super) fn resource(
+        &mut self,
+        name: &str,
+        any: &pb::google::Any,
+        judge: &mut Judge,
+        asked: &BTreeSet<String>,
+    ) {
+        let decoded = judge.decode(any);
+        let own = decoded.as_ref().map_or("", Decoded::name);
+        let key = if name.is_empty() { own } else { name }.to_owned();
+        if key.is_empty() {
+            let reason = decoded.err().unwrap_or_else(|| "its name must be set".to_owned());
+            self.nameless.push(format!("a resource without a name: {reason}"));
+            return;
+        }
+        // A control plane may send more than was asked for.
+        if !asked.contains(&key) {
+            return;
+        }
+        if self.bad.contains_key(&key) || self.good.remove(&key).is_some() {
+            self.bad.insert(key, "stands more than once in the response".to_owned());
+            return;
+        }
+        let judged = decoded.and_then(|decoded| {
+            if decoded.name() == key {
+                judge.judge(decoded, any)
+            } else {
+                Err(format!("calls itself {:?}", decoded.name()))
+            }
+        });
+        match judged {
+            Ok(good) => {
+                self.good.insert(key, good);
+            }
+            Err(reason) => {
+                self.bad.insert(key, reason);
+            }
+        }
+    }
+
+    /// What the control plane says of resources that it does not send.
+    pub(super) fn errors(&mut self, errors: Vec<pb::discovery::ResourceError>, asked: &BTreeSet<String>) {
+        for error in errors {
+            let pb::discovery::ResourceError { resource_name, error_detail } = error;
+            let name = resource_name.map(|name| name.name).unwrap_or_default();
+            if asked.contains(&name) {
+                let reason = error_detail.map(|status| status.message).unwrap_or_default();
+                log::warn!("xDS: the control plane does not send {name}: {reason}");
+                self.absent.insert(name);
+            }
+        }
+    }
+}
+
+/// A resource as it came.
+enum Decoded {
+    Endpoints(pb::endpoint::ClusterLoadAssignment),
+    Routes(Box<pb::route::RouteConfiguration>),
+}
+
+impl Decoded {
+    fn name(&self) -> &str {
+        match self {
+            Self::Endpoints(message) => &message.cluster_name,
+            Self::Routes(message) => &message.name,
+        }
+    }
+}
+
+impl Judge {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Endpoints => Kind::Endpoints,
+            Self::Routes(..) => Kind::Routes,
+        }
+    }
+
+    /// The type's URL.
+    pub(super) fn type_url(&self) -> &'static str {
+        match self {
+            Self::Endpoints => ENDPOINTS,
+            Self::Routes(..) => ROUTES,
+        }
+    }
+
+    fn decode(&self, any: &pb::google::Any) -> Result<Decoded, String> {
+        if any.type_url != self.type_url() {
+            return Err(format!("has the type {:?}, not {:?}", any.type_url, self.type_url()));
+        }
+        match self {
+            Self::Endpoints => {
+                pb::endpoint::ClusterLoadAssignment::decode(&*any.value).map(Decoded::Endpoints)
+            }
+            Self::Routes(..) => pb::route::RouteConfiguration::decode(&*any.value)
+                .map(|message| Decoded::Routes(Box::new(message))),
+        }
+        .map_err(|error| format!("cannot be decoded: {error}"))
+    }
+
+    /// Holds it against the API's own rules, converts and compiles it.
+    fn judge(&mut self, decoded: Decoded, any: &pb::google::Any) -> Result<Good, String> {
+        let type_name = any.type_url.rsplit('/').next().unwrap_or_default();
+        if let Some(schema) = Message::find(type_name) {
+            let violations = validate::check(schema, &any.value).violations;
+            if !violations.is_empty() {
+                let reasons: Vec<_> = violations.iter().map(ToString::to_string).collect();
+                return Err(reasons.join("; "));
+            }
+        }
+        let name = decoded.name().to_owned();
+        match (self, decoded) {
+            (Self::Routes(compiler, known), Decoded::Routes(message)) => {
+                let hash = content("", std::iter::once(any));
+                if known.get(&name) == Some(&hash) {
+                    return Ok(Good::Same);
+                }
+                let converted =
+                    convert_routes(*message, &compiler.lacking_filters(&name), compiler.runtime_layers());
+                let table = taken(&name, converted)?;
+                let compiled = compiler.compile(&Arc::new(table)).map_err(|error| error.to_string())?;
+                known.insert(name, hash);
+                Ok(Good::Routes(compiled.into(), any.value.as_slice().into()))
+            }
+            (_, Decoded::Endpoints(message)) => taken(&name, convert_endpoints(message)).map(Good::Endpoints),
+            // Nothing decodes to another type than its own.
+            (Self::Endpoints, Decoded::Routes(_)) => Err("is no endpoints".to_owned()),
+        }
+    }
+}
+
+/// What was converted, or why it was not.
+fn taken<T>(name: &str, converted: Result<(T, Report), Report>) -> Result<T, String> {
+    match converted {
+        Ok((taken, report)) => {
+            for finding in &report.findings {
+                log::debug!("xDS: {name}: {finding}");
+            }
+            Ok(taken)
+        }
+        Err(report) => {
+            let reasons: Vec<_> = report.errors.0.iter().map(ToString::to_string).collect();
+            Err(reasons.join("; "))
+        }
+    }
+}
+
+/// A hash of a response's content, by which it is known again.
+pub(super) fn content<'a>(version: &str, parts: impl Iterator<Item = &'a pb::google::Any>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(version.as_bytes());
+    parts.for_each(|part| {
+        hasher.write_usize(part.value.len());
+        hasher.write(&part.value);
+    });
+    hasher.finish()
+}

@@ -1,0 +1,235 @@
+//! Where resources come from: the aggregated stream, and the clusters whose endpoints come over it.
+use std::time::Duration;
+
+use prost::Message;
+
+use super::at::At;
+use super::fields::classify;
+use super::report::Class;
+use crate::base::limits::XDS_MESSAGE_BYTES_MAX;
+use crate::config::ads::{Ads, Eds, Rds, Variant};
+use crate::config::bootstrap::Bootstrap;
+use crate::config::cluster::{Cluster, Discovery};
+use crate::config::http2::UpstreamProtocol;
+use crate::control::xds::pb::{self, EnumName};
+use pb::core::{
+    ApiConfigSourceApiType, ApiVersion, ConfigSourceConfigSourceSpecifierOneOf as Specifier,
+    GrpcServiceTargetSpecifierOneOf as Target,
+};
+
+/// Source: Envoy `ConfigSource.initial_fetch_timeout`.
+const INITIAL_FETCH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
+
+/// `ads_config`.
+pub(super) fn ads(
+    at: &At<'_>,
+    message: pb::core::ApiConfigSource,
+    node: Option<&pb::core::Node>,
+) -> Option<Ads> {
+    classify!(at, message => pb::core::ApiConfigSource {
+        implemented: api_type = "GRPC and DELTA_GRPC; others are refused", transport_api_version = "V3",
+            grpc_services = "one", set_node_on_first_message_only;
+        no_effect: cluster_names = "only REST, which is refused, reads it",
+            refresh_delay = "only REST, which is refused, reads it",
+            request_timeout = "only REST, which is refused, reads it";
+        not_yet: rate_limit_settings;
+        refused: config_validators;
+    });
+    let variant = match at.enumeration::<ApiConfigSourceApiType>("api_type", api_type) {
+        ApiConfigSourceApiType::Grpc => Some(Variant::StateOfTheWorld),
+        ApiConfigSourceApiType::DeltaGrpc => Some(Variant::Delta),
+        other => {
+            let field = format!("envoy.config.core.v3.ApiConfigSource.ApiType.{}", other.proto_name());
+            at.field("api_type").found(Class::Refused, field, "GRPC and DELTA_GRPC are spoken");
+            None
+        }
+    };
+    version(at, "transport_api_version", transport_api_version);
+    let mut services = grpc_services.into_iter();
+    let (Some(service), None) = (services.next(), services.next()) else {
+        at.field("grpc_services").error("must have exactly one element");
+        return None;
+    };
+    let at = &at.item("grpc_services", 0);
+    classify!(at, service => pb::core::GrpcService {
+        implemented: target_specifier = "envoy_grpc; google_grpc is refused", initial_metadata;
+        no_effect: timeout = "Envoy does not apply it to streams either";
+        not_yet: retry_policy;
+    });
+    let initial_metadata = initial_metadata.into_iter().enumerate().filter_map(|(index, message)| {
+        let at = &at.item("initial_metadata", index);
+        let pb::http::HeaderValue { key, value, raw_value } = message;
+        let value = if raw_value.is_empty() { Some(value) } else { String::from_utf8(raw_value).ok() };
+        let key = key.to_ascii_lowercase();
+        let good = value.filter(|value| {
+            key.parse::<http::HeaderName>().is_ok() && value.parse::<http::HeaderValue>().is_ok()
+        });
+        if good.is_none() || key.ends_with("-bin") {
+            at.error(format!("{key:?} and its value cannot be a header in ASCII"));
+        }
+        Some((key.into(), good?.into()))
+    });
+    let initial_metadata: Vec<_> = initial_metadata.collect();
+    let message = match target_specifier {
+        Some(Target::EnvoyGrpc(message)) => message,
+        Some(Target::GoogleGrpc(_)) => {
+            let note = "name a cluster in envoy_grpc";
+            at.field("google_grpc").value_refused("envoy.config.core.v3.GrpcService.google_grpc", note);
+            return None;
+        }
+        None => {
+            at.error("envoy_grpc must be set");
+            return None;
+        }
+    };
+    let at = &at.field("envoy_grpc");
+    classify!(at, message => pb::core::GrpcServiceEnvoyGrpc {
+        implemented: cluster_name, authority, max_receive_message_length;
+        no_effect: skip_envoy_headers = "no such headers are sent";
+        not_yet: retry_policy;
+    });
+    let authority = if authority.is_empty() { cluster_name.clone() } else { authority };
+    Some(Ads {
+        variant: variant?,
+        cluster: cluster_name.into(),
+        authority: authority.into(),
+        message_bytes_max: max_receive_message_length
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .map_or(XDS_MESSAGE_BYTES_MAX, |bytes| bytes.min(XDS_MESSAGE_BYTES_MAX)),
+        initial_metadata,
+        node_on_first_message_only: set_node_on_first_message_only,
+        node: node.map(Message::encode_to_vec).unwrap_or_default().into(),
+    })
+}
+
+/// `eds_cluster_config` of a cluster of type EDS.
+pub(super) fn eds(
+    at: &At<'_>,
+    message: Option<pb::cluster::ClusterEdsClusterConfig>,
+    name: &str,
+) -> Option<Eds> {
+    let Some(message) = message else {
+        at.error("eds_cluster_config must be set: the cluster is of type EDS");
+        return None;
+    };
+    let at = &at.field("eds_cluster_config");
+    classify!(at, message => pb::cluster::ClusterEdsClusterConfig { implemented: eds_config, service_name; });
+    let initial_fetch_timeout = over_the_stream(at, "eds_config", eds_config)?;
+    let service_name = if service_name.is_empty() { name.into() } else { service_name.into() };
+    Some(Eds { service_name, initial_fetch_timeout })
+}
+
+/// `rds` of a connection manager, some of whose filters this version lacks.
+pub(super) fn rds(at: &At<'_>, message: pb::http_connection_manager::Rds, lacking: &[String]) -> Option<Rds> {
+    classify!(at, message => pb::http_connection_manager::Rds { implemented: config_source, route_config_name; });
+    if route_config_name.is_empty() {
+        at.field("route_config_name").error("must be set: the name under which the routes are asked for");
+    }
+    let initial_fetch_timeout = over_the_stream(at, "config_source", config_source)?;
+    let lacking_filters = lacking.iter().map(|name| name.as_str().into()).collect();
+    Some(Rds { name: route_config_name.into(), initial_fetch_timeout, lacking_filters })
+}
+
+/// A source, which must be the aggregated stream; how long it is waited for.
+fn over_the_stream(
+    at: &At<'_>,
+    field: &str,
+    message: Option<pb::core::ConfigSource>,
+) -> Option<Option<Duration>> {
+    let at = &at.field(field);
+    let Some(message) = message else {
+        at.error("must be set: {ads: {}, resource_api_version: V3}");
+        return None;
+    };
+    classify!(at, message => pb::core::ConfigSource {
+        implemented: config_source_specifier = "ads; others are refused", initial_fetch_timeout,
+            resource_api_version = "V3";
+        refused: authorities = "names with authorities (xdstp) are not resolved";
+    });
+    let refused = match config_source_specifier {
+        Some(Specifier::Ads(message)) => {
+            classify!(&at.field("ads"), message => pb::core::AggregatedConfigSource {});
+            None
+        }
+        Some(Specifier::Path(_)) => Some("path"),
+        Some(Specifier::PathConfigSource(_)) => Some("path_config_source"),
+        Some(Specifier::ApiConfigSource(_)) => Some("api_config_source"),
+        Some(Specifier::SelfSource(_)) => Some("self"),
+        None => {
+            at.error("ads must be set: {ads: {}, resource_api_version: V3}");
+            return None;
+        }
+    };
+    if let Some(name) = refused {
+        let field = format!("envoy.config.core.v3.ConfigSource.{name}");
+        at.field(name).found(
+            Class::Refused,
+            field,
+            "ads is there: resources come over the aggregated stream",
+        );
+    }
+    version(at, "resource_api_version", resource_api_version);
+    let timeout =
+        at.timeout("initial_fetch_timeout", initial_fetch_timeout, Some(INITIAL_FETCH_TIMEOUT_DEFAULT));
+    refused.is_none().then_some(timeout)
+}
+
+fn version(at: &At<'_>, field: &str, value: i32) {
+    if at.enumeration::<ApiVersion>(field, value) != ApiVersion::V3 {
+        at.field(field).error("must be V3");
+    }
+}
+
+/// What the stream needs of the clusters, and clusters of the stream.
+pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap) {
+    for (index, cluster) in bootstrap.clusters.iter().enumerate() {
+        if matches!(cluster.discovery, Discovery::Eds(_)) && bootstrap.ads.is_none() {
+            at.field("static_resources")
+                .item("clusters", index)
+                .error("endpoints come over the aggregated stream: dynamic_resources.ads_config must be set");
+        }
+    }
+    for (index, listener) in bootstrap.listeners.iter().enumerate() {
+        if bootstrap.ads.is_none() && listener.managers().any(|(_, manager)| manager.rds.is_some()) {
+            at.field("static_resources")
+                .item("listeners", index)
+                .error("routes come over the aggregated stream: dynamic_resources.ads_config must be set");
+        }
+    }
+    let Some(ads) = &bootstrap.ads else { return };
+    let at = &at.field("dynamic_resources");
+    let at = &at.field("ads_config");
+    let at = &at.item("grpc_services", 0);
+    let at = &at.field("envoy_grpc");
+    let at = &at.field("cluster_name");
+    match bootstrap.clusters.iter().find(|cluster| cluster.name == ads.cluster) {
+        None => at.error(format!("unknown cluster {:?}", ads.cluster)),
+        Some(cluster) => {
+            if let Some(reason) = unreachable(cluster) {
+                at.error(format!("cluster {:?} {reason}", ads.cluster));
+            }
+        }
+    }
+}
+
+/// Why a control plane cannot be reached through a cluster.
+fn unreachable(cluster: &Cluster) -> Option<&'static str> {
+    if matches!(cluster.discovery, Discovery::Eds(_) | Discovery::OriginalDst(_)) {
+        return Some("must be of type STATIC, STRICT_DNS or LOGICAL_DNS to lead to a control plane");
+    }
+    if cluster.upstream_protocol != UpstreamProtocol::Http2 {
+        return Some(
+            "must speak HTTP/2 to lead to a control plane: explicit_http_config.http2_protocol_options",
+        );
+    }
+    if cluster.tls.is_some() || !cluster.transport_socket_matches.is_empty() {
+        return Some("has TLS: in this version control planes are reached in plain text only");
+    }
+    if cluster.proxy_protocol.is_some() {
+        return Some("begins connections with a PROXY header: control planes get none in this version");
+    }
+    if cluster.load_assignment.localities.iter().all(|locality| locality.endpoints.is_empty()) {
+        return Some("has no endpoint");
+    }
+    None
+}

@@ -1,0 +1,64 @@
+//! Where resources come from: the control plane, and who has something from there.
+use std::time::Duration;
+
+use super::{errors, load};
+use crate::base::limits::XDS_MESSAGE_BYTES_MAX;
+use crate::config::ads::Variant;
+use crate::config::bootstrap::Bootstrap;
+use crate::config::cluster::Discovery;
+
+/// A control plane behind cluster `web`, and a cluster with endpoints from there.
+fn discovered<'a>(ads: &'a str, web: &'a str, eds: &'a str) -> [(&'static str, &'a str); 3] {
+    [("TOP", ads), ("CLUSTER", web), ("MORE", eds)]
+}
+
+const ADS: &str = "dynamic_resources: {ads_config: {api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: web}}]}}";
+const EDS: &str =
+    "- {name: e, type: EDS, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}}";
+const SPEAKS_HTTP2: &str = "http2_protocol_options: {}";
+
+#[test]
+fn control_plane_and_clusters_of_it_have_their_settings() {
+    let bootstrap = load(&discovered(ADS, SPEAKS_HTTP2, EDS));
+    let ads = bootstrap.ads.unwrap();
+    assert_eq!((ads.variant, &*ads.cluster, &*ads.authority), (Variant::Delta, "web", "web"));
+    assert_eq!(ads.message_bytes_max, XDS_MESSAGE_BYTES_MAX);
+    let eds = |bootstrap: &Bootstrap| match &bootstrap.clusters[1].discovery {
+        Discovery::Eds(eds) => (eds.service_name.to_string(), eds.initial_fetch_timeout),
+        other => panic!("{other:?}"),
+    };
+    let bootstrap = load(&discovered(ADS, SPEAKS_HTTP2, EDS));
+    assert_eq!(eds(&bootstrap), ("e".to_owned(), Some(Duration::from_secs(15))));
+    let own = EDS.replace("eds_config: {", "service_name: s, eds_config: {initial_fetch_timeout: 0s, ");
+    assert_eq!(eds(&load(&discovered(ADS, SPEAKS_HTTP2, &own))), ("s".to_owned(), None));
+}
+
+#[test]
+fn control_plane_that_cannot_be_asked_is_a_mistake_with_its_reason() {
+    let tls = "http2_protocol_options: {}\n    transport_socket: {name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}";
+    let rest = ADS.replace("DELTA_GRPC", "REST");
+    let google =
+        ADS.replace("envoy_grpc: {cluster_name: web}", "google_grpc: {target_uri: x, stat_prefix: x}");
+    let unknown = ADS.replace("cluster_name: web", "cluster_name: nobody");
+    let itself = ADS.replace("cluster_name: web", "cluster_name: e");
+    let v2 = EDS.replace(", resource_api_version: V3", "");
+    let file = EDS.replace("ads: {}", "path_config_source: {path: /x}");
+    let bare = "- {name: e, type: EDS}";
+    let odd = "- {name: e, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}}";
+    for (ads, web, eds, reason) in [
+        (ADS, "", EDS, "must speak HTTP/2"),
+        (ADS, tls, EDS, "has TLS"),
+        ("", SPEAKS_HTTP2, EDS, "dynamic_resources.ads_config must be set"),
+        (&rest, SPEAKS_HTTP2, EDS, "GRPC and DELTA_GRPC are spoken"),
+        (&google, SPEAKS_HTTP2, EDS, "name a cluster in envoy_grpc"),
+        (&unknown, SPEAKS_HTTP2, EDS, "unknown cluster \"nobody\""),
+        (&itself, SPEAKS_HTTP2, EDS, "must be of type STATIC"),
+        (ADS, SPEAKS_HTTP2, &v2, "resource_api_version: must be V3"),
+        (ADS, SPEAKS_HTTP2, &file, "resources come over the aggregated stream"),
+        (ADS, SPEAKS_HTTP2, bare, "eds_cluster_config must be set"),
+        (ADS, SPEAKS_HTTP2, odd, "only a cluster of type EDS has it"),
+    ] {
+        let errors = errors(&discovered(ads, web, eds));
+        assert!(errors.contains(reason), "{ads} {web} {eds}: {errors}");
+    }
+}

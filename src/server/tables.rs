@@ -1,0 +1,61 @@
+//! Routing tables of a control plane: the last ones, and those before them while requests use them. A large one takes its
+//! time to be freed: workers only let go of it, and this thread frees it.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Sleep, sleep};
+
+use crate::snapshot::RoutesResource;
+
+/// Routing tables that have come from a control plane.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    current: HashMap<Arc<str>, Arc<[RoutesResource]>>,
+    /// Those before them, while requests may use them.
+    retired: Vec<Arc<[RoutesResource]>>,
+    /// When they are looked at.
+    look: Option<Pin<Box<Sleep>>>,
+}
+
+impl Tables {
+    /// Between two looks at what is retired.
+    const LOOK_EVERY: Duration = Duration::from_secs(1);
+    /// More than these are looked at with every change.
+    const RETIRED_AT_ONCE: usize = 8;
+
+    /// The last ones.
+    pub(super) fn current(&self) -> impl Iterator<Item = &Arc<[RoutesResource]>> {
+        self.current.values()
+    }
+
+    /// When [`Self::free`] is to be called; never if nothing is retired.
+    pub(super) async fn look(&mut self) {
+        match &mut self.look {
+            Some(sleep) => sleep.await,
+            None => pending().await,
+        }
+    }
+
+    /// Takes a table that the workers have been told of.
+    pub(super) fn put(&mut self, name: Arc<str>, resources: Arc<[RoutesResource]>) {
+        if let Some(before) = self.current.insert(name, resources) {
+            self.retired.push(before);
+            self.look.get_or_insert_with(|| Box::pin(sleep(Self::LOOK_EVERY)));
+            // Of a control plane that changes its mind all the time.
+            if self.retired.len() > Self::RETIRED_AT_ONCE {
+                self.free();
+            }
+        }
+    }
+
+    /// Frees what only this thread still holds.
+    pub(super) fn free(&mut self) {
+        let in_use = |resource: &RoutesResource| Arc::strong_count(&resource.manager) > 1;
+        self.retired.retain(|resources| resources.iter().any(in_use));
+        self.look = (!self.retired.is_empty()).then(|| Box::pin(sleep(Self::LOOK_EVERY)));
+    }
+}

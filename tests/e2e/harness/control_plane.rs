@@ -1,0 +1,380 @@
+//! A control plane that tells endpoints and routes over aggregated discovery, state of the world, and keeps what it is answered. Its
+//! messages are written here apart from the proxy's own, with the fields that a test needs.
+
+use std::collections::HashSet;
+use std::future::poll_fn;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::{Request, Response};
+use prost::Message;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+use tokio::sync::{Notify, oneshot};
+
+use super::{PATIENCE, TO_HTTP2, cluster_to, free_port};
+
+const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+
+/// `DiscoveryRequest`
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Asked {
+    #[prost(string, tag = "1")]
+    pub(crate) version: String,
+    #[prost(string, repeated, tag = "3")]
+    pub(crate) names: Vec<String>,
+    #[prost(string, tag = "4")]
+    pub(crate) type_url: String,
+    #[prost(string, tag = "5")]
+    pub(crate) nonce: String,
+    #[prost(message, optional, tag = "6")]
+    pub(crate) error: Option<Status>,
+}
+
+/// `google.rpc.Status`
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Status {
+    #[prost(string, tag = "2")]
+    pub(crate) message: String,
+}
+
+/// `DiscoveryResponse`
+#[derive(Clone, PartialEq, Message)]
+struct Told {
+    #[prost(string, tag = "1")]
+    version: String,
+    #[prost(message, repeated, tag = "2")]
+    resources: Vec<Any>,
+    #[prost(string, tag = "4")]
+    type_url: String,
+    #[prost(string, tag = "5")]
+    nonce: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ClusterLoadAssignment {
+    #[prost(string, tag = "1")]
+    cluster_name: String,
+    #[prost(message, repeated, tag = "2")]
+    endpoints: Vec<Locality>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Locality {
+    #[prost(message, repeated, tag = "2")]
+    endpoints: Vec<LbEndpoint>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LbEndpoint {
+    #[prost(message, optional, tag = "1")]
+    endpoint: Option<Endpoint>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Endpoint {
+    #[prost(message, optional, tag = "1")]
+    address: Option<Address>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Address {
+    #[prost(message, optional, tag = "1")]
+    socket: Option<SocketAddress>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SocketAddress {
+    #[prost(string, tag = "2")]
+    address: String,
+    #[prost(uint32, tag = "3")]
+    port: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RouteConfiguration {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, repeated, tag = "2")]
+    virtual_hosts: Vec<VirtualHost>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct VirtualHost {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, repeated, tag = "2")]
+    domains: Vec<String>,
+    #[prost(message, repeated, tag = "3")]
+    routes: Vec<Route>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Route {
+    #[prost(message, optional, tag = "1")]
+    matched: Option<RouteMatch>,
+    #[prost(message, optional, tag = "2")]
+    action: Option<RouteAction>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RouteMatch {
+    #[prost(string, tag = "1")]
+    prefix: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RouteAction {
+    #[prost(string, tag = "1")]
+    cluster: String,
+    #[prost(message, repeated, tag = "25")]
+    upgrades: Vec<Upgrade>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Upgrade {
+    #[prost(string, tag = "1")]
+    upgrade_type: String,
+}
+
+/// The running control plane; it ends with it.
+#[derive(Debug)]
+pub(crate) struct ControlPlane {
+    pub(crate) port: u16,
+    state: Arc<State>,
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    asked: Mutex<Vec<Asked>>,
+    changed: Condvar,
+    /// Responses in their order. A new stream begins with the last one of each type.
+    told: Mutex<Vec<Told>>,
+    more: Notify,
+}
+
+impl ControlPlane {
+    /// One that has nothing to tell yet.
+    pub(crate) fn start() -> Self {
+        let mut plane = Self { port: free_port(), state: Arc::default(), running: None };
+        plane.restart();
+        plane
+    }
+
+    /// Bootstrap, on the command line, for a proxy that asks it.
+    pub(crate) fn bootstrap(&self) -> String {
+        "{node: {id: me, cluster: us}, dynamic_resources: {ads_config: {api_type: GRPC, transport_api_version: V3, \
+         grpc_services: [{envoy_grpc: {cluster_name: plane}}]}}}"
+            .to_owned()
+    }
+
+    /// Clusters: that of the control plane, and those of these names, which have their endpoints from it.
+    pub(crate) fn clusters(&self, names: &[&str]) -> String {
+        let source = "{ads: {}, resource_api_version: V3}";
+        let cluster = |name: &&str| {
+            format!(
+                "{{name: {name}, type: EDS, connect_timeout: 5s, eds_cluster_config: {{eds_config: {source}}}}}"
+            )
+        };
+        let own = format!("{{{TO_HTTP2}, {}}}", cluster_to("plane", self.port));
+        std::iter::once(own).chain(names.iter().map(cluster)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Tells a cluster's endpoints: ports at that address; the response's nonce.
+    pub(crate) fn tell(&self, cluster: &str, address: &str, ports: &[u16]) -> String {
+        let endpoint = |port: &u16| {
+            let socket = SocketAddress { address: address.to_owned(), port: u32::from(*port) };
+            LbEndpoint { endpoint: Some(Endpoint { address: Some(Address { socket: Some(socket) }) }) }
+        };
+        let assignment = ClusterLoadAssignment {
+            cluster_name: cluster.to_owned(),
+            endpoints: vec![Locality { endpoints: ports.iter().map(endpoint).collect() }],
+        };
+        self.push(ENDPOINTS, assignment.encode_to_vec())
+    }
+
+    /// Tells the table `routes`: prefixes of paths and the clusters that they lead to, where requests may upgrade to
+    /// WebSocket.
+    pub(crate) fn tell_routes(&self, routes: &[(&str, &str)]) -> String {
+        let route = |(prefix, cluster): &(&str, &str)| Route {
+            matched: Some(RouteMatch { prefix: (*prefix).to_owned() }),
+            action: Some(RouteAction {
+                cluster: (*cluster).to_owned(),
+                upgrades: vec![Upgrade { upgrade_type: "websocket".to_owned() }],
+            }),
+        };
+        let host = VirtualHost {
+            name: "all".to_owned(),
+            domains: vec!["*".to_owned()],
+            routes: routes.iter().map(route).collect(),
+        };
+        let table = RouteConfiguration { name: "routes".to_owned(), virtual_hosts: vec![host] };
+        self.push(ROUTES, table.encode_to_vec())
+    }
+
+    fn push(&self, type_url: &str, value: Vec<u8>) -> String {
+        let mut told = self.state.told.lock().unwrap();
+        let number = told.len() + 1;
+        told.push(Told {
+            version: format!("v{number}"),
+            resources: vec![Any { type_url: type_url.to_owned(), value }],
+            type_url: type_url.to_owned(),
+            nonce: format!("n{number}"),
+        });
+        drop(told);
+        self.state.more.notify_waiters();
+        format!("n{number}")
+    }
+
+    /// Waits for a request of which this holds.
+    pub(crate) fn wait_for(&self, what: &str, holds: impl Fn(&Asked) -> bool) -> Asked {
+        let asked = self.state.asked.lock().unwrap();
+        let (asked, waited) = self
+            .state
+            .changed
+            .wait_timeout_while(asked, PATIENCE, |asked| !asked.iter().any(&holds))
+            .unwrap();
+        assert!(!waited.timed_out(), "{what} was not asked: {asked:?}");
+        asked.iter().find(|one| holds(one)).unwrap().clone()
+    }
+
+    /// What a response was answered with.
+    pub(crate) fn answer(&self, nonce: &str) -> Asked {
+        self.wait_for(nonce, |asked| asked.nonce == nonce)
+    }
+
+    /// Ends it as if it were killed: its socket and connections are closed when this returns.
+    pub(crate) fn kill(&mut self) {
+        if let Some((stop, thread)) = self.running.take() {
+            drop(stop);
+            thread.join().unwrap();
+        }
+    }
+
+    /// Starts it again at the same port, with what it has told last.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (port, state) = (self.port, Arc::clone(&self.state));
+        let (bound, is_bound) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+                bound.send(()).unwrap();
+                tokio::select! {
+                    () = accept(listener, state) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        is_bound.recv().unwrap();
+        self.running = Some((stop, thread));
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.kill();
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        tokio::spawn(serve(stream, Arc::clone(&state)));
+    }
+}
+
+async fn serve(stream: TcpStream, state: Arc<State>) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        tokio::spawn(talk(request, respond, Arc::clone(&state)));
+    }
+}
+
+/// One stream: of each type what was told last as soon as it is asked for, then all that follows.
+async fn talk(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, state: Arc<State>) {
+    assert_eq!(
+        request.uri().path(),
+        "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+    );
+    let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+    let mut body = request.into_body();
+    let Ok(mut out) = respond.send_response(head, false) else { return };
+    let mut bytes = BytesMut::new();
+    let mut next = state.told.lock().unwrap().len();
+    let mut types = HashSet::new();
+    loop {
+        let mut waiting = Vec::new();
+        while let Some(asked) = message(&mut bytes) {
+            if types.insert(asked.type_url.clone()) {
+                let told = state.told.lock().unwrap();
+                waiting.extend(told[..next].iter().rfind(|told| told.type_url == asked.type_url).cloned());
+            }
+            state.asked.lock().unwrap().push(asked);
+            state.changed.notify_all();
+        }
+        let more = state.more.notified();
+        tokio::pin!(more);
+        more.as_mut().enable();
+        {
+            let told = state.told.lock().unwrap();
+            waiting.extend(told[next..].iter().filter(|told| types.contains(&told.type_url)).cloned());
+            next = told.len();
+        }
+        for told in waiting {
+            if send(&mut out, &told).await.is_none() {
+                return;
+            }
+        }
+        tokio::select! {
+            () = more => {}
+            chunk = body.data() => {
+                let Some(Ok(chunk)) = chunk else { return };
+                let _ = body.flow_control().release_capacity(chunk.len());
+                bytes.extend_from_slice(&chunk);
+            }
+        }
+    }
+}
+
+/// The next whole message of a stream.
+fn message(bytes: &mut BytesMut) -> Option<Asked> {
+    let length = u32::from_be_bytes(bytes.get(1..5)?.try_into().unwrap()) as usize;
+    if bytes.len() < 5 + length {
+        return None;
+    }
+    assert_eq!(bytes[0], 0, "compressed");
+    bytes.advance(5);
+    Some(Asked::decode(bytes.split_to(length)).unwrap())
+}
+
+async fn send(out: &mut SendStream<Bytes>, told: &Told) -> Option<()> {
+    let message = told.encode_to_vec();
+    let mut bytes = vec![0];
+    bytes.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+    bytes.extend_from_slice(&message);
+    let mut bytes = Bytes::from(bytes);
+    while !bytes.is_empty() {
+        out.reserve_capacity(bytes.len());
+        let room = poll_fn(|context| out.poll_capacity(context)).await?.ok()?;
+        out.send_data(bytes.split_to(room.min(bytes.len())), false).ok()?;
+    }
+    Some(())
+}

@@ -1,0 +1,87 @@
+"""Resources that the scripts of run.py serve."""
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401 (JSON names its type)
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: F401
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: F401
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2  # noqa: F401
+from google.protobuf import any_pb2, json_format  # noqa: F401 (any_pb2: for the scripts)
+
+PREFIX = "type.googleapis.com/"
+MESSAGES = {
+    "CDS": cluster_pb2.Cluster,
+    "EDS": endpoint_pb2.ClusterLoadAssignment,
+    "LDS": listener_pb2.Listener,
+    "RDS": route_pb2.RouteConfiguration,
+    "SDS": secret_pb2.Secret,
+}
+TYPES = {kind: PREFIX + message.DESCRIPTOR.full_name for kind, message in MESSAGES.items()}
+ADS = {"ads": {}, "resource_api_version": "V3"}
+
+
+def kind_of(type_url):
+    return next((kind for kind, url in TYPES.items() if url == type_url), type_url)
+
+
+def cluster(name, **more):
+    """A cluster whose endpoints come by EDS."""
+    return made("CDS", {"name": name, "type": "EDS", "connect_timeout": "1s", "eds_cluster_config": {"eds_config": ADS}, **more})
+
+
+def static_cluster(name, *ports, **more):
+    return made("CDS", {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": assignment(name, *ports), **more})
+
+
+def endpoints(name, *ports):
+    return made("EDS", assignment(name, *ports))
+
+
+def assignment(name, *ports):
+    return {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(port)}} for port in ports]}]}
+
+
+def address(port, ip="127.0.0.1"):
+    return {"socket_address": {"address": ip, "port_value": port}}
+
+
+def listener(name, port, route="routes", tls=None, **more):
+    """A listener whose routes come by RDS; `tls`: the secret of its certificate."""
+    manager = {
+        "@type": f"{PREFIX}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": name,
+        "rds": {"route_config_name": route, "config_source": ADS},
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{PREFIX}envoy.extensions.filters.http.router.v3.Router"}}],
+    }
+    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    if tls:
+        context = {"common_tls_context": {"tls_certificate_sds_secret_configs": [{"name": tls, "sds_config": ADS}]}}
+        chain["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {"@type": f"{PREFIX}envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", **context},
+        }
+    return made("LDS", {"name": name, "address": address(port), "filter_chains": [chain], **more})
+
+
+def tcp_listener(name, port, cluster_name):
+    proxy = {"@type": f"{PREFIX}envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": name, "cluster": cluster_name}
+    chain = {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]}
+    return made("LDS", {"name": name, "address": address(port), "filter_chains": [chain]})
+
+
+def routes(name="routes", **by_prefix):
+    """Routes to clusters by the first segment of the path; `rest` takes what is left."""
+    listed = [{"match": {"prefix": "/" if prefix == "rest" else f"/{prefix}"}, "route": {"cluster": to}} for prefix, to in by_prefix.items()]
+    return made("RDS", {"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": listed}]})
+
+
+def secret(name, certificate, key):
+    inline = {"certificate_chain": {"inline_string": certificate}, "private_key": {"inline_string": key}}
+    return made("SDS", {"name": name, "tls_certificate": inline})
+
+
+def made(kind, content):
+    return json_format.ParseDict(content, MESSAGES[kind]())
