@@ -43,6 +43,12 @@ pub(super) struct Relay {
     pub(super) resumes: u64,
 }
 
+/// Whether an endpoint that has ended, and takes nothing more, has ended in order: a stream that is reset behind its end
+/// brought all that it had to say, whatever the code (RFC 9113 section 8.1; Envoy's is INTERNAL_ERROR).
+pub(super) fn has_answered(endpoint: &Channel) -> bool {
+    endpoint.stream().is_some()
+}
+
 /// Why a relay broke off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RelayError {

@@ -6,7 +6,7 @@ use std::task::Poll;
 use super::deadlines::Deadlines;
 use super::downstream::{After, Connection};
 use super::error::ProxyError;
-use super::relay::{Relay, RelayError};
+use super::relay::{Relay, RelayError, has_answered};
 use super::stream::Stream;
 use super::wire;
 use crate::cluster::pool::UpstreamConnection;
@@ -37,21 +37,31 @@ pub(super) async fn tunnel(
     // The response is there; what is left are the limits of the stream as a whole.
     (deadlines.last_activity, deadlines.request_complete, deadlines.response) = (now, Some(now), None);
     let mut moved = 0;
+    // The endpoint takes nothing more: what it has said before still goes to the client.
+    let mut is_deaf = false;
     let mut first = None;
     let after = poll_fn(|_| {
         let runtime = &context.runtime;
         upstream.channel().pump();
         downstream.pump();
-        let directions = [
-            up.poll(runtime, downstream, upstream.channel(), up_limit),
-            down.poll(runtime, upstream.channel(), downstream, down_limit),
-        ];
+        let upwards = match is_deaf {
+            true => Poll::Pending,
+            false => up.poll(runtime, downstream, upstream.channel(), up_limit),
+        };
+        let directions = [upwards, down.poll(runtime, upstream.channel(), downstream, down_limit)];
+        is_deaf |= upwards == Poll::Ready(Err(RelayError::SinkGone));
         if first.is_none() && (up.is_done() || is_broken(directions[0])) {
             first = Some(ProxyError::DownstreamClosed);
         } else if first.is_none() && (down.is_done() || is_broken(directions[1])) {
             first = Some(ProxyError::UpstreamTunnelClosed);
         }
-        if directions.into_iter().any(is_broken) {
+        if is_deaf && down.is_done() && has_answered(upstream.channel()) {
+            return Poll::Ready(After::Close);
+        }
+        if is_broken(directions[1])
+            || directions[0] == Poll::Ready(Err(RelayError::SourceGone))
+            || is_deaf && down.is_done()
+        {
             // What is queued is the client's, the 101 perhaps: it goes out before the connection breaks off.
             return Poll::Ready(After::Abort);
         }

@@ -397,6 +397,15 @@ def half_close_server_2(at):
         return {"client": told(got), "sent": sent}
 
 
+# What came before the end is whole, whatever the code behind it.
+for code in (0, 2):
+    @case(f"tunnel-2-end-and-reset-{code}", cluster=HTTP2, uncounted=HTTP2_UNCOUNTED + "|upstream_rq_rx_reset", proxy=tunnel(), servers={"one": answers(
+        lambda s: status(s, 200), lambda s, code=code: data(s, SMALL[:10_000]) + data(s, SMALL[:10_000], True) + raw_http2.reset(s, code), echoes=False)})
+    def end_and_reset_2(at):
+        with at.connect() as client:
+            return {"client": told(read(client))}
+
+
 @case("tunnel-2-reset-client", servers={"one": until_end(lambda c, s: None)}, cluster=HTTP2, uncounted=HTTP2_UNCOUNTED, proxy=tunnel())
 def reset_client_2(at):
     client = at.connect()

@@ -30,7 +30,7 @@ from protocols_case import HELD_S, QUIET_S, Server, address, cluster, echo, read
 ENDS = [
     "exchange", "server-first", "half-close-client", "half-close-client-at-once", "half-close-server-then-silence",
     "reset-client-idle", "close-client-idle", "reset-client-downloading", "close-client-downloading", "reset-server-idle", "reset-server-uploading",
-    "close-server-uploading", "reset-server-at-once", "close-server-after-answer", "close-client-after-upload",
+    "close-server-uploading", "close-server-after-answer", "close-client-after-upload",
 ]
 PROTOCOLS = {"1": {}, "2": {"http2_protocol_options": {}}}
 OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

@@ -12,7 +12,7 @@ use crate::base::limits;
 use crate::cluster::pool::UpstreamConnection;
 use crate::protocol::transport::Channel;
 use crate::proxy::access::Denied;
-use crate::proxy::relay::{Relay, RelayError};
+use crate::proxy::relay::{Relay, RelayError, has_answered};
 use crate::proxy::wire;
 use crate::telemetry::{ClusterStat, TcpStat};
 
@@ -57,12 +57,15 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
     let mut last_activity = context.runtime.now();
     let mut flush_due = chain.config.access_log_flush_interval.map(|every| last_activity.after(every));
     let mut counted = Counted::default();
+    // The endpoint takes nothing more: what it has said before still goes to the client.
+    let mut is_deaf = false;
     let why = poll_fn(|_| {
         let runtime = &context.runtime;
         let endpoint = upstream.channel();
         endpoint.pump();
         let (up_had_ended, down_had_ended) = (up.is_done(), down.is_done());
-        let upwards = up.poll(runtime, downstream, endpoint, up_limit);
+        let upwards = if is_deaf { Poll::Pending } else { up.poll(runtime, downstream, endpoint, up_limit) };
+        is_deaf |= matches!(upwards, Poll::Ready(Err(RelayError::SinkGone)));
         let downwards = down.poll(runtime, endpoint, downstream, down_limit);
         if counted.count(connection, upstream, &up, &down) {
             last_activity = runtime.now();
@@ -72,15 +75,17 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
             (Poll::Ready(Err(RelayError::SourceGone)), _) | (_, Poll::Ready(Err(RelayError::SinkGone))) => {
                 return Poll::Ready(Why::DownstreamReset);
             }
-            (Poll::Ready(Err(RelayError::SinkGone)), _) | (_, Poll::Ready(Err(RelayError::SourceGone))) => {
-                return Poll::Ready(Why::UpstreamReset);
+            (_, Poll::Ready(Err(RelayError::SourceGone))) => return Poll::Ready(Why::UpstreamReset),
+            (_, Poll::Ready(Ok(()))) if is_deaf && has_answered(endpoint) => {
+                return Poll::Ready(Why::Finished { last: Last::Upstream });
             }
+            (_, Poll::Ready(Ok(()))) if is_deaf => return Poll::Ready(Why::UpstreamReset),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
                 let client_was_last = !up_had_ended && down_had_ended;
                 let last = if client_was_last { Last::Downstream } else { Last::Upstream };
                 return Poll::Ready(Why::Finished { last });
             }
-            (Poll::Pending | Poll::Ready(Ok(())), Poll::Pending | Poll::Ready(Ok(()))) => {}
+            (_, Poll::Pending) | (Poll::Pending | Poll::Ready(Err(_)), Poll::Ready(Ok(()))) => {}
         }
         let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
         if is_due(*due) {
