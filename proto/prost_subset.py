@@ -31,7 +31,7 @@ KEEP = {
     'core': {
         'envoy.config.core.v3': '''Node Locality Address SocketAddress Pipe CidrRange SocketOption
             SocketOptionsOverride TcpKeepalive BindConfig Metadata TypedExtensionConfig TransportSocket DataSource
-            WatchedDirectory RuntimeFractionalPercent RuntimeUInt32 RuntimeFeatureFlag DnsResolutionConfig
+            WatchedDirectory RuntimeFractionalPercent RuntimeUInt32 RuntimeDouble RuntimeFeatureFlag DnsResolutionConfig
             DnsResolverOptions EnvoyInternalAddress BackoffStrategy ProxyProtocolConfig ProxyProtocolPassThroughTLVs
             TlvEntry ConfigSource ApiConfigSource GrpcService GrpcService.EnvoyGrpc AggregatedConfigSource''',
     },
@@ -100,7 +100,10 @@ KEEP = {
         'envoy.config.route.v3': '''RouteConfiguration VirtualHost Route RouteMatch RouteMatch.GrpcRouteMatchOptions
             RouteMatch.ConnectMatcher RouteAction RouteAction.MaxStreamDuration RouteAction.UpgradeConfig
             RouteAction.UpgradeConfig.ConnectConfig WeightedCluster WeightedCluster.ClusterWeight RedirectAction
-            DirectResponseAction HeaderMatcher QueryParameterMatcher FilterConfig''',
+            DirectResponseAction HeaderMatcher QueryParameterMatcher FilterConfig RouteAction.HashPolicy
+            RouteAction.HashPolicy.Header RouteAction.HashPolicy.Cookie RouteAction.HashPolicy.CookieAttribute
+            RouteAction.HashPolicy.ConnectionProperties RouteAction.HashPolicy.QueryParameter
+            RouteAction.HashPolicy.FilterState''',
     },
     'http_filters': {
         'envoy.extensions.filters.http.grpc_web.v3': 'GrpcWeb',
@@ -109,7 +112,8 @@ KEEP = {
     'grpc_http1_bridge': {'envoy.extensions.filters.http.grpc_http1_bridge.v3': 'Config'},
     'cluster': {
         'envoy.config.cluster.v3': '''Cluster Cluster.CommonLbConfig Cluster.RefreshRate Cluster.CustomClusterType
-            Cluster.RoundRobinLbConfig Cluster.OriginalDstLbConfig Cluster.TransportSocketMatch CircuitBreakers CircuitBreakers.Thresholds LoadBalancingPolicy
+            Cluster.RoundRobinLbConfig Cluster.RingHashLbConfig Cluster.MaglevLbConfig Cluster.LeastRequestLbConfig
+            Cluster.CommonLbConfig.ConsistentHashingLbConfig Cluster.OriginalDstLbConfig Cluster.TransportSocketMatch CircuitBreakers CircuitBreakers.Thresholds LoadBalancingPolicy
             LoadBalancingPolicy.Policy UpstreamConnectionOptions Cluster.EdsClusterConfig''',
     },
     'discovery': {
@@ -138,7 +142,11 @@ KEEP = {
         'envoy.extensions.filters.http.router.v3': 'Router',
         'envoy.extensions.http.header_formatters.preserve_case.v3': 'PreserveCaseFormatterConfig',
         'envoy.extensions.load_balancing_policies.cluster_provided.v3': 'ClusterProvided',
-        'envoy.extensions.load_balancing_policies.common.v3': 'LocalityLbConfig',
+        'envoy.extensions.load_balancing_policies.common.v3': 'LocalityLbConfig ConsistentHashingLbConfig',
+        'envoy.extensions.load_balancing_policies.least_request.v3': 'LeastRequest',
+        'envoy.extensions.load_balancing_policies.maglev.v3': 'Maglev',
+        'envoy.extensions.load_balancing_policies.random.v3': 'Random',
+        'envoy.extensions.load_balancing_policies.ring_hash.v3': 'RingHash',
         'envoy.extensions.load_balancing_policies.round_robin.v3': 'RoundRobin',
         'envoy.extensions.network.dns_resolver.cares.v3': 'CaresDnsResolverConfig',
         'envoy.extensions.network.dns_resolver.getaddrinfo.v3': 'GetAddrInfoDnsResolverConfig',

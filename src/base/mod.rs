@@ -10,3 +10,4 @@ pub mod regex;
 pub mod rng;
 pub mod socket_address;
 pub mod spares;
+pub mod xx_hash;

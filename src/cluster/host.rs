@@ -22,6 +22,8 @@ pub struct HostSpec {
     pub address: SocketAddress,
     /// Name for `auto_host_rewrite`; empty: none.
     pub hostname: Box<str>,
+    /// What hashing balancers hash of it; empty: its name or address, as the policy says.
+    pub hash_key: Box<str>,
     /// Share among the hosts of its priority, at least 1.
     pub weight: u32,
     /// 0 is used first.
@@ -107,6 +109,11 @@ impl Host {
     /// Which of its cluster's transport sockets reaches it.
     pub fn socket(&self) -> u16 {
         self.spec.borrow().socket
+    }
+
+    /// Its share among the hosts of its priority.
+    pub(super) fn weight(&self) -> u32 {
+        self.spec.borrow().weight
     }
 
     /// Its counters on this core.
@@ -242,6 +249,7 @@ mod tests {
         HostSpec {
             address: SocketAddress::Ip("10.0.0.1:443".parse().unwrap()),
             hostname: Box::default(),
+            hash_key: Box::default(),
             weight: 1,
             priority: 0,
             health: HealthStatus::Healthy,

@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use super::host::{Host, HostSpec, Own};
+use super::host::{Host, Own};
 use super::load_balancer::{LoadBalancer, Pick};
 use super::manager::Keeper;
 use super::original_dst::{self, OriginalDstHosts};
-use super::set::TransportSockets;
+use super::set::{HostSpecs, TransportSockets};
 use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::base::rng::Rng;
@@ -216,9 +216,15 @@ impl Cluster {
         &self.runtime
     }
 
-    /// The host for the next request; `None`: no host may take it.
-    pub fn pick(&self, rng: &mut Rng) -> Option<Rc<Host>> {
-        let Some(Pick { host, panic }) = self.runtime.edit(|| self.balancer.borrow_mut().pick(rng)) else {
+    /// Whether its hosts are picked by a hash of what asks for one.
+    pub fn hashes(&self) -> bool {
+        self.balancer.borrow().hashes()
+    }
+
+    /// The host for the next request, by its hash where the policy hashes; `None`: no host may take it.
+    pub fn pick(&self, hash: Option<u64>, rng: &mut Rng) -> Option<Rc<Host>> {
+        let pick = || self.balancer.borrow_mut().pick(hash, rng, &self.stats);
+        let Some(Pick { host, panic }) = self.runtime.edit(pick) else {
             self.stats.inc(ClusterStat::UpstreamCxNoneHealthy);
             return None;
         };
@@ -231,7 +237,7 @@ impl Cluster {
     /// The host for a client's next connection or request; `None`: no host may take it.
     #[inline]
     pub fn pick_for(self: &Rc<Self>, wanted: Wanted<'_>, rng: &mut Rng) -> Option<Rc<Host>> {
-        if self.original_dst.is_none() { self.pick(rng) } else { self.pick_original(wanted) }
+        if self.original_dst.is_none() { self.pick(wanted.hash, rng) } else { self.pick_original(wanted) }
     }
 
     /// The host that a connection has brought with it.
@@ -256,7 +262,7 @@ impl Cluster {
     }
 
     /// Takes a new set of endpoints. Hosts that stay keep their connections.
-    pub fn update_hosts(&self, specs: &[HostSpec], rng: &mut Rng) {
+    pub fn update_hosts(&self, specs: &Arc<HostSpecs>, rng: &mut Rng) {
         let mut old = std::mem::take(&mut *self.hosts.borrow_mut());
         let hosts: Vec<_> = specs
             .iter()
@@ -276,8 +282,7 @@ impl Cluster {
         if close_all && !old.is_empty() {
             hosts.iter().for_each(|host| host.close_idle());
         }
-        let overprovisioning = self.config.load_assignment.overprovisioning_factor_percent;
-        self.balancer.borrow_mut().rebuild(&hosts, overprovisioning, rng);
+        self.balancer.borrow_mut().rebuild(&hosts, specs, &self.config, rng);
         *self.hosts.borrow_mut() = hosts;
     }
 
@@ -324,6 +329,8 @@ pub struct Wanted<'a> {
     pub destination: Option<SocketAddr>,
     /// Its request; `None`: there is none.
     pub request: Option<&'a Head>,
+    /// The hash of what sets it apart from others; `None`: nothing does.
+    pub hash: Option<u64>,
 }
 
 /// For whom a connection to an endpoint is made.

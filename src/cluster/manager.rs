@@ -9,10 +9,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::host::{Host, HostSpec};
+use super::host::Host;
 use super::local::{Cluster, Kept};
 use super::pool;
-use super::set::{ClusterSet, TransportSockets};
+use super::set::{ClusterSet, HostSpecs, TransportSockets};
 use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::base::rng::Rng;
@@ -29,7 +29,7 @@ pub struct ClusterManager {
     /// All that are configured.
     published: RefCell<Arc<ClusterSet>>,
     /// Newer endpoints than those published, of clusters that nobody has asked for.
-    endpoints: RefCell<HashMap<Arc<str>, Arc<[HostSpec]>>>,
+    endpoints: RefCell<HashMap<Arc<str>, Arc<HostSpecs>>>,
     /// Newer transport sockets than those published, of clusters that nobody has asked for.
     sockets: RefCell<HashMap<Arc<str>, Arc<TransportSockets>>>,
     /// Those that somebody has asked for.
@@ -104,7 +104,7 @@ impl ClusterManager {
     }
 
     /// Takes a new set of endpoints of one cluster.
-    pub fn update_hosts(&self, name: Arc<str>, hosts: Arc<[HostSpec]>) {
+    pub fn update_hosts(&self, name: Arc<str>, hosts: Arc<HostSpecs>) {
         match self.clusters.borrow().get(&*name) {
             Some(cluster) => cluster.update_hosts(&hosts, &mut self.rng.borrow_mut()),
             None => {

@@ -13,4 +13,4 @@ mod set;
 pub use host::{Host, HostSpec};
 pub use local::{Cluster, ProxiedClient, Wanted};
 pub use manager::ClusterManager;
-pub use set::{ClusterSet, ClusterSpec, TransportSockets};
+pub use set::{ClusterSet, ClusterSpec, HostSpecs, TransportSockets};

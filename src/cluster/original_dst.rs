@@ -100,6 +100,7 @@ impl OriginalDstHosts {
             address: address.into(),
             // As Envoy calls it.
             hostname: format!("{}{address}", config.name).into(),
+            hash_key: Box::default(),
             weight: 1,
             priority: 0,
             health: HealthStatus::Unknown,
@@ -235,7 +236,7 @@ mod tests {
                 head.append(&HeaderName::parse(b"x-to").unwrap(), value.as_bytes());
             }
             let destination = destination.map(|text| text.parse().unwrap());
-            let address = hosts.destination(Wanted { destination, request: Some(&head) }, &stats);
+            let address = hosts.destination(Wanted { destination, request: Some(&head), hash: None }, &stats);
             address.map(|address| address.to_string())
         };
         assert_eq!(asked(None, None), None);
@@ -246,7 +247,7 @@ mod tests {
             assert_eq!(asked(Some(invalid), Some("10.0.0.2:80")).as_deref(), Some("10.0.0.2:9"), "{invalid}");
         }
         assert_eq!(stats.value(ClusterStat::OriginalDstHostInvalid), 4);
-        let wanted = Wanted { destination: Some(address(1)), request: None };
+        let wanted = Wanted { destination: Some(address(1)), request: None, hash: None };
         assert_eq!(hosts.destination(wanted, &stats).map(|address| address.port()), Some(9));
     }
 }

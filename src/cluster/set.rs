@@ -1,9 +1,11 @@
 //! The clusters as published: compiled off the data path, immutable, shared by all cores. A core makes its own
 //! [`Cluster`](super::Cluster) of one when a request first asks for it.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::host::HostSpec;
+use super::load_balancer::{self, HashTable};
 use crate::config::cluster::Cluster as Config;
 use crate::protocol::tls::ClientTls;
 use crate::telemetry::{ClusterStat, Scope};
@@ -13,9 +15,43 @@ use crate::telemetry::{ClusterStat, Scope};
 pub struct ClusterSpec {
     pub config: Arc<Config>,
     pub stats: Arc<Scope<ClusterStat>>,
-    pub hosts: Arc<[HostSpec]>,
+    pub hosts: Arc<HostSpecs>,
     /// How its endpoints are reached.
     pub sockets: Arc<TransportSockets>,
+}
+
+/// A cluster's endpoints as published, and what hashing balancers look them up in.
+#[derive(Debug, Default)]
+pub struct HostSpecs {
+    hosts: Box<[HostSpec]>,
+    /// By group of hosts; none, where the policy does not hash.
+    tables: Box<[HashTable]>,
+}
+
+impl HostSpecs {
+    /// These endpoints. Off the data path: tables are made here.
+    pub fn new(hosts: Vec<HostSpec>, config: &Config) -> Self {
+        let hosts: Box<[HostSpec]> = hosts.into();
+        Self { tables: load_balancer::tables(&hosts, config), hosts }
+    }
+
+    /// The table of a group of hosts.
+    pub fn table(&self, group: usize) -> Option<&HashTable> {
+        self.tables.get(group)
+    }
+
+    /// All tables.
+    pub fn tables(&self) -> &[HashTable] {
+        &self.tables
+    }
+}
+
+impl Deref for HostSpecs {
+    type Target = [HostSpec];
+
+    fn deref(&self) -> &[HostSpec] {
+        &self.hosts
+    }
 }
 
 /// How a cluster's endpoints are reached: the cluster's own way first, then those of `transport_socket_matches`.

@@ -180,13 +180,110 @@ pub enum DnsLookupFamily {
 }
 
 /// How an endpoint is picked. Source: Envoy `Cluster.LbPolicy` or `load_balancing_policy`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum LoadBalancingPolicy {
     /// In turn, by weight. The default.
     #[default]
     RoundRobin,
+    /// Of a few at random the one with the fewest requests under way.
+    LeastRequest(LeastRequest),
+    /// Any, whatever its weight.
+    Random,
+    /// By a hash of the request or connection, on a ring.
+    RingHash(RingHash),
+    /// By a hash of the request or connection, in a table.
+    Maglev(Maglev),
     /// The kind of discovery says it: [`Discovery::OriginalDst`].
     ClusterProvided,
+}
+
+impl LoadBalancingPolicy {
+    /// What the policies that hash have in common; `None`: this one does not.
+    pub fn hashing(&self) -> Option<Hashing> {
+        match self {
+            Self::RingHash(RingHash { hashing, .. }) | Self::Maglev(Maglev { hashing, .. }) => Some(*hashing),
+            Self::RoundRobin | Self::LeastRequest(_) | Self::Random | Self::ClusterProvided => None,
+        }
+    }
+}
+
+/// Source: Envoy `Cluster.LeastRequestLbConfig` or `load_balancing_policies.least_request.v3.LeastRequest`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LeastRequest {
+    /// How many are drawn, at least 2, the default; of endpoints of equal weight. Source: `choice_count`.
+    pub choice_count: u32,
+    /// How much requests under way count against weights that differ: the power to which they are taken. Default 1; 0:
+    /// not at all. Source: `active_request_bias`.
+    pub active_request_bias: f64,
+    /// Whether all are looked at, and none drawn; of endpoints of equal weight. Default false. Source:
+    /// `selection_method`, `enable_full_scan`.
+    pub full_scan: bool,
+}
+
+/// Source: Envoy `Cluster.RingHashLbConfig` or `load_balancing_policies.ring_hash.v3.RingHash`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingHash {
+    /// Places on the ring, at least, as far as `maximum_ring_size` allows. Default 1024. Source: `minimum_ring_size`.
+    pub minimum_ring_size: u64,
+    /// Places on the ring, at most. Default and maximum 8,388,608. Source: `maximum_ring_size`.
+    pub maximum_ring_size: u64,
+    /// What puts endpoints on the ring. Source: `hash_function`.
+    pub hash_function: HashFunction,
+    /// What it has in common with other policies that hash.
+    pub hashing: Hashing,
+}
+
+/// Source: Envoy `Cluster.RingHashLbConfig.HashFunction`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HashFunction {
+    /// XXH64. The default.
+    #[default]
+    XxHash,
+    /// MurmurHash2 of 64 bits, as libstdc++ has it.
+    MurmurHash2,
+}
+
+/// Source: Envoy `Cluster.MaglevLbConfig` or `load_balancing_policies.maglev.v3.Maglev`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Maglev {
+    /// Places in the table, a prime number up to 5,000,011. Default 65,537. Source: `table_size`.
+    pub table_size: u64,
+    /// What it has in common with other policies that hash.
+    pub hashing: Hashing,
+}
+
+/// Source: Envoy `ConsistentHashingLbConfig`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hashing {
+    /// Whether endpoints are known by their names instead of their addresses. Default false. Source:
+    /// `use_hostname_for_hashing`.
+    pub use_hostname: bool,
+    /// How much of the average load an endpoint may have, in percent, at least 100; beyond it another takes its place.
+    /// Default 0: any. Source: `hash_balance_factor`.
+    pub balance_factor_percent: u32,
+}
+
+impl Default for LeastRequest {
+    fn default() -> Self {
+        Self { choice_count: 2, active_request_bias: 1.0, full_scan: false }
+    }
+}
+
+impl Default for RingHash {
+    fn default() -> Self {
+        Self {
+            minimum_ring_size: 1024,
+            maximum_ring_size: 8 << 20,
+            hash_function: HashFunction::default(),
+            hashing: Hashing::default(),
+        }
+    }
+}
+
+impl Default for Maglev {
+    fn default() -> Self {
+        Self { table_size: 65_537, hashing: Hashing::default() }
+    }
 }
 
 /// What all load-balancing policies share. Source: Envoy `Cluster.CommonLbConfig`.

@@ -28,6 +28,8 @@ pub struct TcpProxy {
     pub tunneling: Option<Tunneling>,
     /// Waits between them; `None`, the default: no waiting. Source: `backoff_options`.
     pub backoff: Option<Backoff>,
+    /// Whether balancers that hash pick by the client's address. Default false: at random. Source: `hash_policy`.
+    pub hashes_source_ip: bool,
     /// Where connections are recorded. Source: `access_log`.
     pub access_log: Vec<AccessLog>,
     /// How often a connection that lasts is recorded besides; `None`: not at all. Source:

@@ -176,7 +176,7 @@ fn edit_as_router(
     let Connection { context, chain, .. } = connection;
     let manager = &chain.manager;
     let now = context.runtime.now().0;
-    let Stream { request, response: head, info, .. } = stream;
+    let Stream { request, response: head, info, set_cookies, .. } = stream;
     info.response_code = Some(head.status());
     set_text(&mut info.response_code_details, details::VIA_UPSTREAM);
     if !manager.router.suppress_envoy_headers && request_complete {
@@ -192,6 +192,9 @@ fn edit_as_router(
             &headers::X_ENVOY_ATTEMPT_COUNT,
             encode::decimal(u64::from(info.attempt_count), &mut digits),
         );
+    }
+    for cookie in set_cookies.split(|&byte| byte == b'\n').filter(|cookie| !cookie.is_empty()) {
+        head.append(&headers::SET_COOKIE, cookie);
     }
     let mut format = FormatContext::new(info, now, context.random());
     format.request = Some(request);

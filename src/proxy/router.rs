@@ -192,7 +192,11 @@ async fn acquire(
     let Connection { context, chain, .. } = connection;
     let cluster = &forward.cluster;
     stream.info.attempt_count += 1;
-    let wanted = Wanted { destination: connection.restored_destination(), request: Some(&stream.request) };
+    let wanted = Wanted {
+        destination: connection.restored_destination(),
+        request: Some(&stream.request),
+        hash: stream.hash,
+    };
     let host =
         cluster.pick_for(wanted, &mut context.rng.borrow_mut()).ok_or(ProxyError::NoHealthyUpstream)?;
     stream.info.upstream_host = host.stream_address();

@@ -27,7 +27,7 @@ use crate::protocol::http1::encode::{DECIMAL_DIGITS_MAX, decimal};
 use crate::protocol::http1::framing::MethodKind;
 use crate::protocol::response_code_details as details;
 use crate::protocol::stream_info::{StreamAddress, set_text};
-use crate::route::{self, Action, ClusterChoice, Outcome, Route, VirtualHost};
+use crate::route::{self, Action, ClusterChoice, HashedClient, Outcome, Route, RouteScratch, VirtualHost};
 use crate::telemetry::codes::Origin;
 use crate::telemetry::{HttpStat, ServerStat};
 
@@ -378,6 +378,9 @@ fn forward<'a>(
     if gives_name {
         name_by_host(stream);
     }
+    if action.has_hash_policy() && cluster.hashes() {
+        hash(connection, stream, action, &mut scratch.route);
+    }
     if matched.virtual_host.include_request_attempt_count {
         stream.request.set(&headers::X_ENVOY_ATTEMPT_COUNT, b"1");
     }
@@ -391,6 +394,16 @@ fn forward<'a>(
         origin,
         gives_name,
     })
+}
+
+/// Takes note by what the endpoint is picked. As in Envoy the request is hashed as the route has changed it.
+fn hash(connection: &Connection, stream: &mut Stream, action: &route::Forward, scratch: &mut RouteScratch) {
+    let Stream { request, info, set_cookies, .. } = stream;
+    let client = HashedClient {
+        address: info.downstream_remote_address.ip(),
+        ends: [connection.remote, connection.local],
+    };
+    stream.hash = action.hash(request, &client, scratch, set_cookies);
 }
 
 /// The name for TLS by a header, as the request has it before the route changes it: as in Envoy.

@@ -35,6 +35,10 @@ pub struct Stream {
     pub filters: StreamFilters,
     /// The request's body, where it goes by pipe. Here and not in what moves it: most requests are not to carry it.
     pub(super) request_splicer: Splicer,
+    /// By what its endpoint is picked, in every attempt; `None`: by nothing that it has.
+    pub hash: Option<u64>,
+    /// Cookies that the response gives to the client for the sake of its endpoint, each with a line feed behind it.
+    pub set_cookies: Vec<u8>,
     /// Room for texts being put together.
     pub scratch: Vec<u8>,
 }
@@ -78,6 +82,7 @@ impl Stream {
         let heads = [&self.request, &self.response, &self.request_trailers, &self.trailers];
         size_of::<Self>()
             + self.filters.room_bytes()
+            + self.set_cookies.capacity()
             + self.scratch.capacity()
             + heads.map(Head::room_bytes).iter().sum::<usize>()
     }
@@ -92,6 +97,8 @@ impl Stream {
         self.info.reset();
         self.filters.clear();
         self.request_splicer = Splicer::default();
+        self.hash = None;
+        self.set_cookies.clear();
         self.scratch.clear();
         self.scratch.shrink_to(16 * 1024);
     }

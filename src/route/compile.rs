@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::forward::{ClusterSlot, Forward, Specifier, Target, UpgradeRule, Weighted, WeightedTarget};
+use super::hash_policy::HashPolicy;
 use super::hosts::HostIndex;
 use super::matching::{Conditions, PathTest};
 use super::mutation::Changes;
@@ -174,6 +175,12 @@ impl<'a> Compiler<'a> {
             max_grpc_timeout: config.max_grpc_timeout,
             grpc_timeout_offset: config.grpc_timeout_offset,
             upgrades: upgrades(&config.upgrade_configs, path)?,
+            hash_policy: (0..)
+                .zip(&config.hash_policy)
+                .map(|(index, policy): (usize, _)| {
+                    HashPolicy::compile(policy, &format!("{path}.hash_policy[{index}]"), &mut self.slots)
+                })
+                .collect::<Result<_, _>>()?,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::hash_policy::HashPolicy;
 use super::mutation::Mutations;
 use super::overrides::OverrideSlot;
 use super::rewrite::{HostRewrite, PathRewrite};
@@ -32,6 +33,8 @@ pub struct Forward {
     pub(super) host_rewrite: HostRewrite,
     pub(super) append_x_forwarded_host: bool,
     pub(super) upgrades: Box<[UpgradeRule]>,
+    /// Empty: requests have no hash.
+    pub(super) hash_policy: Box<[HashPolicy]>,
 }
 
 /// An upgrade the route allows or forbids, over the connection manager's word.

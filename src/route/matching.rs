@@ -8,7 +8,7 @@ use crate::config::route as config;
 use crate::protocol::grpc;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::matcher::{HeaderMatcher, MatchScratch, StringMatcher, starts_with_ignore_case};
-use crate::protocol::http::path::{split_query, without_query};
+use crate::protocol::http::path::{query_parameter, without_query};
 
 /// The condition on the path. It is asked of the path without query, fragment and (when the table ignores them)
 /// parameters.
@@ -162,15 +162,7 @@ impl Conditions {
 impl QueryParameterMatcher {
     /// Names and values are compared as sent, not decoded; of several values the first counts. Both as in Envoy.
     fn matches(&self, path: &[u8], regexes: &mut RegexCaches) -> bool {
-        let (_, query) = split_query(path);
-        let query = query.get(1..).unwrap_or_default();
-        let value = query.split(|&byte| byte == b'&').find_map(|pair| {
-            let (name, value) = match memchr::memchr(b'=', pair) {
-                Some(equals) => (&pair[..equals], &pair[equals + 1..]),
-                None => (pair, &[][..]),
-            };
-            (name == &*self.name).then_some(value)
-        });
+        let value = query_parameter(path, &self.name);
         match &self.condition {
             QueryParameterTest::Present(present) => value.is_some() == *present,
             QueryParameterTest::String(string) => value.is_some_and(|value| string.matches(value, regexes)),

@@ -8,6 +8,7 @@
 
 mod compile;
 mod forward;
+mod hash_policy;
 mod hosts;
 mod matching;
 mod mutation;
@@ -23,6 +24,7 @@ mod timeout;
 
 pub use compile::CompileContext;
 pub use forward::{ClusterChoice, ClusterName, ClusterSlot, Forward, UpgradeRule};
+pub use hash_policy::HashedClient;
 pub use overrides::{OverrideLevels, OverrideSlot};
 pub use redirect::Redirect;
 pub use table::{Action, DirectResponse, Outcome, Route, RouteScratch, RouteTable, VirtualHost};

@@ -2,7 +2,7 @@
 
 use super::forward::Forward;
 use super::table::{Route, RouteScratch};
-use crate::base::regex::{Regex, RegexSlots, Substitution};
+use crate::base::regex::{Regex, RegexCaches, RegexSlots, Substitution};
 use crate::config::error::ConfigError;
 use crate::config::matcher as config_matcher;
 use crate::config::route as config;
@@ -42,6 +42,11 @@ impl RegexRewrite {
         let regex = Regex::search(&config.regex, slots)
             .map_err(|error| ConfigError::new(format!("{path}.pattern.regex"), error.to_string()))?;
         Ok(Self { regex, substitution: Substitution::parse(&config.substitution) })
+    }
+
+    /// Appends `text` to `out` with all matches replaced.
+    pub(super) fn replace_all(&self, text: &[u8], regexes: &mut RegexCaches, out: &mut Vec<u8>) {
+        self.regex.replace_all(text, &self.substitution, regexes, out);
     }
 }
 
@@ -87,7 +92,7 @@ impl PathRewrite {
             }
             Self::Regex(rewrite) => {
                 let target = without_query(path);
-                rewrite.regex.replace_all(target, &rewrite.substitution, &mut matching.regexes, new);
+                rewrite.replace_all(target, &mut matching.regexes, new);
                 target.len()
             }
         };
@@ -148,7 +153,7 @@ impl Route {
             HostRewrite::Header(name) => new.extend_from_slice(head.get(name).unwrap_or_default()),
             HostRewrite::PathRegex(rewrite) => {
                 let path = without_query(head.path());
-                rewrite.regex.replace_all(path, &rewrite.substitution, &mut matching.regexes, new);
+                rewrite.replace_all(path, &mut matching.regexes, new);
             }
         }
         if !scratch.path.is_empty() {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{dump, memory, restart};
 use crate::base::clock::{self, Clock};
 use crate::cli::{self, Options};
-use crate::cluster::{ClusterSet, ClusterSpec, HostSpec};
+use crate::cluster::{ClusterSet, ClusterSpec, HostSpec, HostSpecs};
 use crate::config::address::EndpointAddress;
 use crate::config::bootstrap::{Bootstrap, Node, RuntimeLayer};
 use crate::config::endpoint::ClusterLoadAssignment;
@@ -56,7 +56,7 @@ pub(super) struct Process {
 struct Endpoints {
     registry: HostRegistry,
     assignment: ClusterLoadAssignment,
-    hosts: Arc<[HostSpec]>,
+    hosts: Arc<HostSpecs>,
 }
 
 impl Chain {
@@ -162,7 +162,7 @@ impl Process {
     }
 
     /// Takes note of the endpoints that discovery has found for a cluster; the hosts that workers balance over.
-    pub(super) fn publish(&self, cluster: &Arc<str>, assignment: &ClusterLoadAssignment) -> Arc<[HostSpec]> {
+    pub(super) fn publish(&self, cluster: &Arc<str>, assignment: &ClusterLoadAssignment) -> Arc<HostSpecs> {
         let spec = self.clusters.find(cluster);
         let mut all = self.lock();
         let endpoints = all.entry(Arc::clone(cluster)).or_insert_with(|| Endpoints {
@@ -172,13 +172,13 @@ impl Process {
         endpoints.assignment = assignment.clone();
         if let Some(spec) = spec {
             endpoints.hosts = endpoints.registry.resolve(&spec.config, assignment, &self.registry);
-            note_members(&spec.stats, &endpoints.hosts);
+            note_members(&spec.stats, &endpoints.hosts, &spec.config.load_balancing);
         }
         Arc::clone(&endpoints.hosts)
     }
 
     /// What discovery has found so far.
-    pub(super) fn discovered(&self) -> Vec<(Arc<str>, Arc<[HostSpec]>)> {
+    pub(super) fn discovered(&self) -> Vec<(Arc<str>, Arc<HostSpecs>)> {
         let all = self.lock();
         all.iter().map(|(name, endpoints)| (Arc::clone(name), Arc::clone(&endpoints.hosts))).collect()
     }

@@ -41,7 +41,7 @@ impl Compiler<'_> {
         for config in clusters {
             let hosts = HostRegistry::default().resolve(config, &config.load_assignment, self.registry);
             let stats = self.registry.cluster(config.stat_name());
-            note_members(&stats, &hosts);
+            note_members(&stats, &hosts, &config.load_balancing);
             let sockets =
                 sockets.of(config).map_err(|error| (format!("cluster {}", config.name), tls_error(error)))?;
             compiled.push(Arc::new(ClusterSpec { config: Arc::clone(config), stats, hosts, sockets }));

@@ -4,22 +4,49 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::base::socket_address::SocketAddress;
-use crate::cluster::HostSpec;
+use crate::cluster::load_balancer::HashTable;
+use crate::cluster::{HostSpec, HostSpecs};
 use crate::config::address::EndpointAddress;
-use crate::config::cluster::Cluster;
+use crate::config::cluster::{Cluster, LoadBalancingPolicy};
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::endpoint::HealthStatus::{Degraded, Healthy, Unknown};
+use crate::config::metadata::Metadata;
 use crate::telemetry::{ClusterStat, HostStat, Registry, Scope};
 
 /// Takes note of a cluster's new endpoints in its statistics. Control thread only.
-pub fn note_members(stats: &Scope<ClusterStat>, hosts: &[HostSpec]) {
+pub fn note_members(stats: &Scope<ClusterStat>, hosts: &HostSpecs, policy: &LoadBalancingPolicy) {
     let count = |is: &dyn Fn(&HostSpec) -> bool| hosts.iter().filter(|host| is(host)).count() as u64;
-    stats.note(&[
+    let members = [
         (ClusterStat::MembershipChange, 1),
         (ClusterStat::MembershipTotal, hosts.len() as u64),
         (ClusterStat::MembershipHealthy, count(&|host| matches!(host.health, Unknown | Healthy))),
         (ClusterStat::MembershipDegraded, count(&|host| host.health == Degraded)),
-    ]);
+    ];
+    // As in Envoy the table that was made last is the one that statistics show; here a priority that gets no requests has
+    // none. There is none without endpoints, of which note is taken as well: always the same statistics.
+    let size = hosts.tables().last().map(HashTable::size).unwrap_or_default();
+    let sizes: &[(ClusterStat, u64)] = match policy {
+        LoadBalancingPolicy::RingHash(_) => &[
+            (ClusterStat::RingHashLbSize, size.entries),
+            (ClusterStat::RingHashLbMinHashesPerHost, size.per_host_min),
+            (ClusterStat::RingHashLbMaxHashesPerHost, size.per_host_max),
+        ],
+        LoadBalancingPolicy::Maglev(_) => &[
+            (ClusterStat::MaglevLbMinEntriesPerHost, size.per_host_min),
+            (ClusterStat::MaglevLbMaxEntriesPerHost, size.per_host_max),
+        ],
+        LoadBalancingPolicy::RoundRobin
+        | LoadBalancingPolicy::LeastRequest(_)
+        | LoadBalancingPolicy::Random
+        | LoadBalancingPolicy::ClusterProvided => &[],
+    };
+    stats.note(&[&members[..], sizes].concat());
+}
+
+/// What hashing balancers hash of an endpoint. Source: Envoy metadata `envoy.lb`, `hash_key`.
+fn hash_key(metadata: &Metadata) -> Box<str> {
+    let lb = metadata.iter().find(|(namespace, _)| **namespace == *"envoy.lb");
+    lb.and_then(|(_, value)| value.get("hash_key")?.as_str()).unwrap_or_default().into()
 }
 
 /// The hosts of one cluster by address, with their counters.
@@ -41,7 +68,7 @@ impl HostRegistry {
         cluster: &Cluster,
         assignment: &ClusterLoadAssignment,
         registry: &Registry,
-    ) -> Arc<[HostSpec]> {
+    ) -> Arc<HostSpecs> {
         let mut old = std::mem::take(&mut self.stats);
         let mut hosts = Vec::new();
         for locality in &assignment.localities {
@@ -56,6 +83,7 @@ impl HostRegistry {
                 hosts.push(HostSpec {
                     address,
                     hostname: endpoint.hostname.clone(),
+                    hash_key: hash_key(&endpoint.metadata),
                     weight: endpoint.weight.max(1),
                     priority: locality.priority,
                     health: endpoint.health_status,
@@ -64,6 +92,68 @@ impl HostRegistry {
                 });
             }
         }
-        hosts.into()
+        Arc::new(HostSpecs::new(hosts, cluster))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::address::Address;
+    use crate::config::cluster::{Maglev, RingHash};
+    use crate::config::endpoint::{Endpoint, LocalityEndpoints};
+    use crate::config::metadata::Metadata;
+    use crate::telemetry::names::Stats;
+
+    fn endpoint(port: u16, metadata: Metadata) -> Endpoint {
+        Endpoint {
+            address: EndpointAddress::Fixed(Address::Ip(([127, 0, 0, 1], port).into())),
+            hostname: Box::default(),
+            weight: 1,
+            health_status: Unknown,
+            metadata,
+        }
+    }
+
+    #[test]
+    fn hash_key_is_a_text_of_the_balancers_metadata() {
+        let key = |namespace: &str, value| hash_key(&vec![(namespace.into(), value)]).into_string();
+        assert_eq!(key("envoy.lb", serde_json::json!({"hash_key": "k"})), "k");
+        assert_eq!(key("envoy.lb", serde_json::json!({"hash_key": 7, "other": "k"})), "");
+        assert_eq!(key("other", serde_json::json!({"hash_key": "k"})), "");
+        assert_eq!(&*hash_key(&Metadata::new()), "");
+    }
+
+    /// Of a cluster that is resolved later the first note is that of no endpoints.
+    #[test]
+    fn sizes_of_tables_are_noted_before_and_after_endpoints_are_known() {
+        use ClusterStat::{MaglevLbMaxEntriesPerHost, RingHashLbMinHashesPerHost, RingHashLbSize};
+        let registry = Registry::new(1);
+        for (policy, sizes) in [
+            (
+                LoadBalancingPolicy::RingHash(RingHash::default()),
+                &[(RingHashLbSize, 1024), (RingHashLbMinHashesPerHost, 512)][..],
+            ),
+            (LoadBalancingPolicy::Maglev(Maglev::default()), &[(MaglevLbMaxEntriesPerHost, 32_769)]),
+            (LoadBalancingPolicy::RoundRobin, &[(RingHashLbSize, 0)]),
+        ] {
+            let mut cluster = Cluster::new("c");
+            cluster.load_balancing = policy;
+            let stats = Scope::of_one_worker();
+            let mut assignment = ClusterLoadAssignment {
+                overprovisioning_factor_percent: 140,
+                ..ClusterLoadAssignment::default()
+            };
+            for endpoints in [vec![], vec![endpoint(1, Vec::new()), endpoint(2, Vec::new())], vec![]] {
+                let known = !endpoints.is_empty();
+                assignment.localities = vec![LocalityEndpoints { endpoints, ..LocalityEndpoints::default() }];
+                let hosts = HostRegistry::default().resolve(&cluster, &assignment, &registry);
+                note_members(&stats, &hosts, &policy);
+                for (stat, size) in sizes {
+                    let expected = if known { *size } else { 0 };
+                    assert_eq!(stats.value(stat.index()).0, expected, "{stat:?} {policy:?}");
+                }
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::{HostSpec, TransportSockets};
+use crate::cluster::{HostSpecs, TransportSockets};
 use crate::format::access_log_buffer::AccessLogBuffer;
 use crate::format::access_log_queue::LogQueue;
 use crate::protocol::tls::ServerTls;
@@ -28,7 +28,7 @@ pub enum Command {
     /// Serve a connection that another worker has accepted.
     Serve(Handover),
     /// A cluster has other endpoints now.
-    Hosts { cluster: Arc<str>, hosts: Arc<[HostSpec]> },
+    Hosts { cluster: Arc<str>, hosts: Arc<HostSpecs> },
     /// Other routes for the chains at these places in the snapshot, for requests from now on.
     Routes(Arc<[RoutesResource]>),
     /// TLS of the listener and chain at these places in the snapshot, for handshakes from now on.

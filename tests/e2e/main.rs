@@ -19,6 +19,7 @@ mod bodies;
 mod clusters;
 mod doctor;
 mod grpc;
+mod hashing;
 mod http2;
 mod interim;
 mod isolation;

@@ -1,24 +1,56 @@
 //! Picking a host. A policy is rebuilt when hosts change and picked from per request; it never allocates when picking.
 
+mod bounded;
+mod hash_table;
+mod least_request;
+mod maglev;
+mod mersenne;
+mod murmur;
 mod priority;
+mod ring;
 mod round_robin;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use super::host::Host;
+use super::host::{Host, HostSpec};
+use super::set::HostSpecs;
 use crate::base::rng::Rng;
 use crate::config::cluster::{Cluster, LoadBalancingPolicy};
-use priority::Priorities;
+use crate::telemetry::ClusterStat;
+use crate::telemetry::metrics::ClusterCells;
+use bounded::Bounded;
+pub use hash_table::{HashTable, Size};
+use least_request::LeastRequest;
+use priority::{Groups, Priorities};
 use round_robin::RoundRobin;
 
 /// A cluster's load balancer on this core.
 #[derive(Debug)]
 pub struct LoadBalancer {
     priorities: Priorities,
-    panic_threshold_percent: f64,
-    policy: LoadBalancingPolicy,
+    hashes: bool,
     /// One picker per group of hosts that `priorities` may choose.
-    pickers: Vec<RoundRobin>,
+    pickers: Vec<Picker>,
+}
+
+#[derive(Debug)]
+enum Picker {
+    RoundRobin(RoundRobin),
+    LeastRequest(LeastRequest),
+    Random(Vec<Rc<Host>>),
+    Hashing(Hashing),
+}
+
+/// Hosts by the hash of what asks for one.
+#[derive(Debug)]
+struct Hashing {
+    hosts: Vec<Rc<Host>>,
+    /// They have the table.
+    specs: Arc<HostSpecs>,
+    /// Which of their tables is this group's.
+    group: usize,
+    bounded: Option<Bounded>,
 }
 
 /// A host, and whether it was chosen although too few are healthy.
@@ -34,29 +66,152 @@ impl LoadBalancer {
     pub fn new(config: &Cluster) -> Self {
         Self {
             priorities: Priorities::default(),
-            panic_threshold_percent: config.common_lb.healthy_panic_threshold_percent,
-            policy: config.load_balancing,
+            hashes: config.load_balancing.hashing().is_some(),
             pickers: Vec::new(),
         }
     }
 
-    /// Takes a new set of hosts.
-    pub fn rebuild(&mut self, hosts: &[Rc<Host>], overprovisioning_percent: u32, rng: &mut Rng) {
-        let groups = priority::group(hosts, overprovisioning_percent, self.panic_threshold_percent);
+    /// Takes a new set of hosts, which are those of `specs`, in their order.
+    pub fn rebuild(&mut self, hosts: &[Rc<Host>], specs: &Arc<HostSpecs>, config: &Cluster, rng: &mut Rng) {
+        let groups = groups(specs, config);
         self.priorities = groups.priorities;
-        self.pickers = match self.policy {
+        let lists = groups.hosts.into_iter().map(|group| {
+            group.into_iter().filter_map(|place| hosts.get(place as usize)).map(Rc::clone).collect::<Vec<_>>()
+        });
+        let weighted = |hosts: Vec<Rc<Host>>| -> Vec<(Rc<Host>, u32)> {
+            hosts.into_iter().map(|host| (Rc::clone(&host), host.weight())).collect()
+        };
+        self.pickers = match &config.load_balancing {
             LoadBalancingPolicy::RoundRobin => {
-                groups.hosts.into_iter().map(|hosts| RoundRobin::new(hosts, rng)).collect()
+                lists.map(|hosts| Picker::RoundRobin(RoundRobin::new(weighted(hosts), rng))).collect()
+            }
+            LoadBalancingPolicy::LeastRequest(settings) => lists
+                .map(|hosts| Picker::LeastRequest(LeastRequest::new(weighted(hosts), settings, rng)))
+                .collect(),
+            LoadBalancingPolicy::Random => lists.map(Picker::Random).collect(),
+            LoadBalancingPolicy::RingHash(_) | LoadBalancingPolicy::Maglev(_) => {
+                let factor =
+                    config.load_balancing.hashing().map_or(0, |hashing| hashing.balance_factor_percent);
+                let hashing = |(group, hosts): (usize, Vec<Rc<Host>>)| {
+                    let weights = || hash_table::shares(hosts.iter().map(|host| host.weight())).collect();
+                    let bounded = (factor > 0).then(|| Bounded::new(factor, weights()));
+                    Picker::Hashing(Hashing { hosts, specs: Arc::clone(specs), group, bounded })
+                };
+                lists.enumerate().map(hashing).collect()
             }
             // It has no hosts that could be picked.
             LoadBalancingPolicy::ClusterProvided => Vec::new(),
         };
     }
 
-    /// The host for the next request; `None` when there is none.
-    pub fn pick(&mut self, rng: &mut Rng) -> Option<Pick> {
-        let choice = self.priorities.choose(rng)?;
-        let host = self.pickers.get_mut(choice.group)?.pick()?;
+    /// Whether it asks for a hash.
+    pub fn hashes(&self) -> bool {
+        self.hashes
+    }
+
+    /// The host for the next request, by its hash where the policy hashes; `None` when there is none.
+    pub fn pick(&mut self, hash: Option<u64>, rng: &mut Rng, stats: &ClusterCells) -> Option<Pick> {
+        let hash = if self.hashes { hash.unwrap_or_else(|| rng.next_u64()) } else { 0 };
+        let draw = || if self.hashes { hash % 100 } else { rng.below(100) };
+        let choice = self.priorities.choose(draw)?;
+        let host = match self.pickers.get_mut(choice.group)? {
+            Picker::RoundRobin(policy) => policy.pick()?,
+            Picker::LeastRequest(policy) => policy.pick(rng)?,
+            Picker::Random(hosts) => Rc::clone(hosts.get(rng.below(hosts.len() as u64) as usize)?),
+            Picker::Hashing(policy) => policy.pick(hash, stats)?,
+        };
         Some(Pick { host, panic: choice.panic })
+    }
+}
+
+impl Hashing {
+    fn pick(&mut self, hash: u64, stats: &ClusterCells) -> Option<Rc<Host>> {
+        let mut found = self.specs.table(self.group)?.find(hash)?;
+        if let Some(bounded) = &mut self.bounded {
+            let active = stats.value(ClusterStat::UpstreamRqActive);
+            found = bounded.choose(&self.hosts, found, hash, active);
+        }
+        self.hosts.get(found).cloned()
+    }
+}
+
+fn groups(hosts: &[HostSpec], config: &Cluster) -> Groups {
+    let overprovisioning = config.load_assignment.overprovisioning_factor_percent;
+    let panic_threshold = config.common_lb.healthy_panic_threshold_percent;
+    priority::group(hosts, overprovisioning, panic_threshold, config.load_balancing.hashing().is_some())
+}
+
+/// The tables of these hosts, one for each group; none, where the policy does not hash.
+pub(super) fn tables(hosts: &[HostSpec], config: &Cluster) -> Box<[HashTable]> {
+    if config.load_balancing.hashing().is_none() {
+        return Box::default();
+    }
+    let groups = groups(hosts, config);
+    groups.hosts.iter().filter_map(|group| HashTable::build(&config.load_balancing, hosts, group)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::HostSpec;
+    use crate::config::cluster::{Hashing as HashingConfig, Maglev, RingHash};
+    use crate::config::endpoint::HealthStatus;
+    use crate::telemetry::{Registry, Slot};
+
+    fn balancer(policy: LoadBalancingPolicy, priorities: &[u32]) -> (LoadBalancer, ClusterCells) {
+        let registry = Registry::new(1);
+        let mut config = Cluster::new("c");
+        config.load_balancing = policy;
+        let spec = |(&priority, port): (&u32, u16)| HostSpec {
+            address: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
+            hostname: Box::default(),
+            hash_key: Box::default(),
+            weight: 1,
+            priority,
+            health: HealthStatus::Unknown,
+            socket: 0,
+            stats: registry.host(),
+        };
+        let specs = Arc::new(HostSpecs::new(priorities.iter().zip(1..).map(spec).collect(), &config));
+        let hosts: Vec<_> = specs.iter().map(|spec| Host::new(spec.clone(), 0)).collect();
+        let mut balancer = LoadBalancer::new(&config);
+        balancer.rebuild(&hosts, &specs, &config, &mut Rng::from_seed(1));
+        (balancer, registry.cluster("c").cells(Slot::Worker(0)))
+    }
+
+    #[test]
+    fn hash_decides_and_without_one_every_host_has_its_turn() {
+        let policies = [
+            LoadBalancingPolicy::RingHash(RingHash::default()),
+            LoadBalancingPolicy::Maglev(Maglev::default()),
+            LoadBalancingPolicy::Maglev(Maglev {
+                hashing: HashingConfig { balance_factor_percent: 120, ..HashingConfig::default() },
+                ..Maglev::default()
+            }),
+        ];
+        for policy in policies {
+            let (mut balancer, stats) = balancer(policy, &[0, 0, 0, 1]);
+            let mut rng = Rng::from_seed(2);
+            let mut pick =
+                |hash| balancer.pick(hash, &mut rng, &stats).unwrap().host.address().socket().unwrap().port();
+            for hash in [0, 1, 77, u64::MAX] {
+                let first = pick(Some(hash));
+                assert!((0..10).all(|_| pick(Some(hash)) == first));
+            }
+            let seen: std::collections::BTreeSet<u16> = (0..200).map(|_| pick(None)).collect();
+            assert_eq!(seen.into_iter().collect::<Vec<_>>(), [1, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn random_picks_any() {
+        let (mut balancer, stats) = balancer(LoadBalancingPolicy::Random, &[0, 0, 1]);
+        let mut rng = Rng::from_seed(2);
+        let seen: std::collections::BTreeSet<u16> = (0..100)
+            .map(|_| {
+                balancer.pick(Some(3), &mut rng, &stats).unwrap().host.address().socket().unwrap().port()
+            })
+            .collect();
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [1, 2]);
     }
 }

@@ -3,12 +3,10 @@
 //! Envoy's rule: a priority's health is its share of healthy hosts times the overprovisioning factor, at most 100 %;
 //! load goes to priorities in order, each taking what its health allows of what is left; degraded hosts take part
 //! after all healthy ones. When no priority is fully available the loads are scaled to 100 %. A priority whose share of
-//! healthy hosts lies below the panic threshold while the total is not fully available ignores health.
+//! healthy and degraded hosts lies below the panic threshold while the total is not fully available ignores health; if
+//! all do, each gets by its number of hosts. Hosts that drain are not among those of which shares are.
 
-use std::rc::Rc;
-
-use crate::base::rng::Rng;
-use crate::cluster::host::Host;
+use crate::cluster::host::HostSpec;
 use crate::config::endpoint::HealthStatus;
 
 /// Loads of the groups, in percent of all requests.
@@ -25,23 +23,27 @@ pub(super) struct Choice {
 
 pub(super) struct Groups {
     pub(super) priorities: Priorities,
-    pub(super) hosts: Vec<Vec<(Rc<Host>, u32)>>,
+    /// Places in the cluster's list.
+    pub(super) hosts: Vec<Vec<u32>>,
 }
 
 #[derive(Default)]
 struct Level {
-    healthy: Vec<(Rc<Host>, u32)>,
-    degraded: Vec<(Rc<Host>, u32)>,
-    all: Vec<(Rc<Host>, u32)>,
+    healthy: Vec<u32>,
+    degraded: Vec<u32>,
+    all: Vec<u32>,
+    /// How many shares are of: all but those that drain.
+    counted: usize,
 }
 
 impl Priorities {
-    pub(super) fn choose(&self, rng: &mut Rng) -> Option<Choice> {
+    /// `draw`: a number below 100.
+    pub(super) fn choose(&self, draw: impl FnOnce() -> u64) -> Option<Choice> {
         let choice = match self.shares.as_slice() {
             [] => return None,
             [(_, group, panic)] => (*group, *panic),
             shares => {
-                let draw = rng.below(100) as u32;
+                let draw = draw() as u32;
                 let (_, group, panic) =
                     shares.iter().find(|(bound, ..)| draw < *bound).unwrap_or(&shares[shares.len() - 1]);
                 (*group, *panic)
@@ -51,23 +53,28 @@ impl Priorities {
     }
 }
 
-/// Splits hosts into the groups that may be chosen, with their loads.
-pub(super) fn group(hosts: &[Rc<Host>], overprovisioning_percent: u32, panic_threshold: f64) -> Groups {
+/// Splits hosts into the groups that may be chosen, with their loads. `hashing`: as Envoy's hashing balancers have it, a
+/// priority has one group only, its healthy hosts, which takes the share of degraded ones as well.
+pub(super) fn group(
+    hosts: &[HostSpec],
+    overprovisioning_percent: u32,
+    panic_threshold: f64,
+    hashing: bool,
+) -> Groups {
     let mut levels: Vec<Level> = Vec::new();
-    for host in hosts {
-        let spec = host.spec();
+    for (entry, spec) in (0u32..).zip(hosts) {
         let priority = spec.priority as usize;
         if levels.len() <= priority {
             levels.resize_with(priority + 1, Level::default);
         }
         let level = &mut levels[priority];
-        let entry = (Rc::clone(host), spec.weight);
         match spec.health {
-            HealthStatus::Unknown | HealthStatus::Healthy => level.healthy.push(entry.clone()),
-            HealthStatus::Degraded => level.degraded.push(entry.clone()),
+            HealthStatus::Unknown | HealthStatus::Healthy => level.healthy.push(entry),
+            HealthStatus::Degraded => level.degraded.push(entry),
             HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => {}
         }
         level.all.push(entry);
+        level.counted += usize::from(spec.health != HealthStatus::Draining);
     }
 
     let availability = |available: usize, all: usize| {
@@ -78,31 +85,45 @@ pub(super) fn group(hosts: &[Rc<Host>], overprovisioning_percent: u32, panic_thr
         }
     };
     let healthy: Vec<u32> =
-        levels.iter().map(|level| availability(level.healthy.len(), level.all.len())).collect();
+        levels.iter().map(|level| availability(level.healthy.len(), level.counted)).collect();
     let degraded: Vec<u32> =
-        levels.iter().map(|level| availability(level.degraded.len(), level.all.len())).collect();
+        levels.iter().map(|level| availability(level.degraded.len(), level.counted)).collect();
     let total = (healthy.iter().sum::<u32>() + degraded.iter().sum::<u32>()).min(100);
     let in_panic = |level: &Level| {
         total < 100
             && !level.all.is_empty()
-            && 100.0 * level.healthy.len() as f64 / (level.all.len() as f64) < panic_threshold
+            && 100.0 * (level.healthy.len() + level.degraded.len()) as f64 / (level.counted.max(1) as f64)
+                < panic_threshold
     };
 
     let mut groups = Groups { priorities: Priorities::default(), hosts: Vec::new() };
     let mut bound = 0;
     let mut left = 100u32;
-    let mut add = |share: u32, hosts: Vec<(Rc<Host>, u32)>, panic: bool| {
-        if share > 0 && !hosts.is_empty() {
+    let mut group_of: Vec<Option<usize>> = vec![None; levels.len()];
+    let mut add = |share: u32, level: usize, hosts: &[u32], panic: bool| {
+        if share > 0 && (hashing || !hosts.is_empty()) {
             bound += share;
-            groups.hosts.push(hosts);
-            groups.priorities.shares.push((bound, groups.hosts.len() - 1, panic));
+            let known = group_of[level].filter(|_| hashing);
+            let group = known.unwrap_or_else(|| {
+                groups.hosts.push(hosts.to_vec());
+                groups.hosts.len() - 1
+            });
+            group_of[level] = Some(group);
+            groups.priorities.shares.push((bound, group, panic));
         }
     };
-    if total == 0 {
-        // Nobody is available: the first priority that panics takes everything.
-        if let Some(level) = levels.iter().find(|level| in_panic(level)) {
-            add(100, level.all.clone(), true);
+    if levels.iter().all(|level| level.all.is_empty() || in_panic(level)) {
+        // All panic: each gets by its number of hosts, the first what rounding has left.
+        let hosts = levels.iter().map(|level| level.all.len()).sum::<usize>().max(1);
+        let share = |level: &Level| (100 * level.all.len() / hosts) as u32;
+        let mut rest = 100u32.saturating_sub(levels.iter().map(share).sum());
+        for (index, level) in levels.iter().enumerate().filter(|(_, level)| !level.all.is_empty()) {
+            add(share(level) + std::mem::take(&mut rest), index, &level.all, true);
         }
+        return groups;
+    }
+    if total == 0 {
+        // Nobody is available, and nobody may panic.
         return groups;
     }
     for available in [&healthy, &degraded] {
@@ -112,12 +133,12 @@ pub(super) fn group(hosts: &[Rc<Host>], overprovisioning_percent: u32, panic_thr
             let level = &levels[index];
             let hosts = if in_panic(level) {
                 &level.all
-            } else if std::ptr::eq(available, &healthy) {
+            } else if hashing || std::ptr::eq(available, &healthy) {
                 &level.healthy
             } else {
                 &level.degraded
             };
-            add(share, hosts.clone(), in_panic(level));
+            add(share, index, hosts, in_panic(level));
         }
     }
     // What rounding has left goes to the first.
@@ -131,31 +152,30 @@ pub(super) fn group(hosts: &[Rc<Host>], overprovisioning_percent: u32, panic_thr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::host::HostSpec;
     use crate::telemetry::Registry;
 
-    fn hosts(spec: &[(u32, HealthStatus)]) -> Vec<Rc<Host>> {
+    fn hosts(spec: &[(u32, HealthStatus)]) -> Vec<HostSpec> {
         spec.iter()
             .zip(1..)
-            .map(|(&(priority, health), port)| {
-                Host::new(
-                    HostSpec {
-                        address: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
-                        hostname: Box::default(),
-                        weight: 1,
-                        priority,
-                        health,
-                        socket: 0,
-                        stats: Registry::new(1).host(),
-                    },
-                    0,
-                )
+            .map(|(&(priority, health), port)| HostSpec {
+                address: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
+                hostname: Box::default(),
+                hash_key: Box::default(),
+                weight: 1,
+                priority,
+                health,
+                socket: 0,
+                stats: Registry::new(1).host(),
             })
             .collect()
     }
 
     fn shares(spec: &[(u32, HealthStatus)]) -> Vec<(u32, usize, bool)> {
-        let groups = group(&hosts(spec), 140, 50.0);
+        shares_if(spec, false)
+    }
+
+    fn shares_if(spec: &[(u32, HealthStatus)], hashing: bool) -> Vec<(u32, usize, bool)> {
+        let groups = group(&hosts(spec), 140, 50.0, hashing);
         let mut before = 0;
         groups
             .priorities
@@ -189,12 +209,42 @@ mod tests {
     }
 
     #[test]
+    fn degraded_hosts_are_none_too_few() {
+        let all = [(0, Healthy), (0, Degraded), (0, Unhealthy), (0, Unhealthy)];
+        assert_eq!(shares(&all), [(50, 1, false), (50, 1, false)]);
+        assert_eq!(shares_if(&all, true), [(50, 1, false), (50, 1, false)]);
+        assert_eq!(shares(&[(0, Degraded), (0, Unhealthy), (0, Unhealthy)]), [(100, 3, true)]);
+    }
+
+    #[test]
+    fn hosts_that_drain_make_no_panic_and_take_part_in_one() {
+        use HealthStatus::Draining;
+        assert_eq!(shares(&[(0, Healthy), (0, Unhealthy), (0, Draining), (0, Draining)]), [(100, 1, false)]);
+        assert_eq!(shares(&[(0, Draining), (0, Draining)]), [(100, 2, true)]);
+    }
+
+    #[test]
+    fn priorities_that_all_panic_share_by_their_hosts() {
+        let all = [(0, Unhealthy), (1, Unhealthy), (1, Unhealthy)];
+        assert_eq!(shares(&all), [(34, 1, true), (66, 2, true)]);
+        let all = [(0, Unhealthy), (0, Unhealthy), (0, Healthy), (2, Unhealthy)];
+        assert_eq!(shares(&all), [(75, 3, true), (25, 1, true)]);
+    }
+
+    #[test]
     fn degraded_hosts_serve_what_healthy_ones_cannot() {
         assert_eq!(shares(&[(0, Healthy), (0, Degraded)]), [(70, 1, false), (30, 1, false)]);
     }
 
     #[test]
+    fn hashing_knows_healthy_hosts_only() {
+        assert_eq!(shares_if(&[(0, Healthy), (0, Degraded)], true), [(70, 1, false), (30, 1, false)]);
+        assert_eq!(shares_if(&[(0, Degraded)], true), [(100, 0, false)]);
+        assert_eq!(shares_if(&[(0, Unhealthy), (0, Unhealthy)], true), [(100, 2, true)]);
+    }
+
+    #[test]
     fn no_hosts_no_choice() {
-        assert!(group(&[], 140, 50.0).priorities.choose(&mut Rng::from_seed(1)).is_none());
+        assert!(group(&[], 140, 50.0, false).priorities.choose(|| 1).is_none());
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Entry {
     deadline: f64,
     /// Ties are broken by who came first.
     order: u64,
-    period: f64,
+    weight: f64,
     host: usize,
 }
 
@@ -36,33 +36,41 @@ impl RoundRobin {
             .iter()
             .enumerate()
             .map(|(host, &weight)| {
-                let period = 1.0 / f64::from(weight.max(1));
-                Entry { deadline: period, order: host as u64, period, host }
+                let weight = f64::from(weight.max(1));
+                Entry { deadline: 1.0 / weight, order: host as u64, weight, host }
             })
             .collect();
         // Skip a random part of the first round.
         for _ in 0..rng.below(hosts.len() as u64) {
-            next(&mut queue);
+            next(&mut queue, |_, weight| weight);
         }
         Self::Weighted { queue, hosts }
     }
 
     pub(super) fn pick(&mut self) -> Option<Rc<Host>> {
+        self.pick_with(|_, weight| weight)
+    }
+
+    /// With weights that change: `weigh` says what a host's is by now.
+    pub(super) fn pick_with(&mut self, weigh: impl Fn(&Host, f64) -> f64) -> Option<Rc<Host>> {
         match self {
             Self::Equal { hosts, next } => {
                 let host = hosts.get(*next).or_else(|| hosts.first())?;
                 *next = if *next + 1 < hosts.len() { *next + 1 } else { 0 };
                 Some(Rc::clone(host))
             }
-            Self::Weighted { queue, hosts } => next(queue).map(|index| Rc::clone(&hosts[index])),
+            Self::Weighted { queue, hosts } => {
+                let index = next(queue, |host, weight| weigh(&hosts[host], weight))?;
+                Some(Rc::clone(&hosts[index]))
+            }
         }
     }
 }
 
-fn next(queue: &mut BinaryHeap<Entry>) -> Option<usize> {
+fn next(queue: &mut BinaryHeap<Entry>, weigh: impl Fn(usize, f64) -> f64) -> Option<usize> {
     let len = queue.len() as u64;
     let mut first = queue.peek_mut()?;
-    first.deadline += first.period;
+    first.deadline += 1.0 / weigh(first.host, first.weight);
     first.order += len;
     Some(first.host)
 }
@@ -89,17 +97,18 @@ impl PartialEq for Entry {
 impl Eq for Entry {}
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::cluster::host::HostSpec;
     use crate::config::endpoint::HealthStatus;
     use crate::telemetry::Registry;
 
-    fn host(port: u16) -> Rc<Host> {
+    pub(in super::super) fn host(port: u16) -> Rc<Host> {
         Host::new(
             HostSpec {
                 address: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
                 hostname: Box::default(),
+                hash_key: Box::default(),
                 weight: 1,
                 priority: 0,
                 health: HealthStatus::Unknown,

@@ -3,6 +3,7 @@
 use crate::config::proxy_protocol::ProxyProtocolVersion;
 use std::time::Duration;
 
+use super::hash_policy::HashPolicy;
 use super::header::HeaderMutations;
 use crate::config::http_filter::FilterOverride;
 use crate::config::matcher::RegexRewrite;
@@ -41,6 +42,9 @@ pub struct RouteAction {
     pub grpc_timeout_offset: Option<Duration>,
     /// Upgrades allowed or forbidden on this route, over the connection manager's. Default none. Source: `upgrade_configs`.
     pub upgrade_configs: Vec<UpgradeConfig>,
+    /// What of a request decides about its endpoint where the cluster's balancer hashes. Default none: any endpoint. Source:
+    /// `hash_policy`.
+    pub hash_policy: Vec<HashPolicy>,
 }
 
 impl RouteAction {
@@ -59,6 +63,7 @@ impl RouteAction {
             max_grpc_timeout: None,
             grpc_timeout_offset: None,
             upgrade_configs: Vec::new(),
+            hash_policy: Vec::new(),
         }
     }
 }

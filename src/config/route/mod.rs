@@ -4,6 +4,7 @@
 //! expressions or format strings are kept as written and checked there.
 
 mod action;
+mod hash_policy;
 mod header;
 
 pub use action::{
@@ -11,6 +12,7 @@ pub use action::{
     MaxStreamDuration, PathRewrite, RedirectAction, RedirectPathRewrite, RedirectResponseCode, RouteAction,
     SchemeRedirect, UpgradeConfig, WeightedClusterName, WeightedClusters,
 };
+pub use hash_policy::{HashCookie, HashPolicy, HashSource};
 pub use header::{HeaderAppendAction, HeaderMutations, HeaderValueOption};
 
 use super::http_filter::FilterOverride;

@@ -5,7 +5,7 @@
 //! The rules and their order are those of Envoy's connection manager (docs: "HTTP header manipulation", "x-forwarded-for").
 
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::client_cert;
 use super::head::Head;
@@ -133,7 +133,10 @@ impl Downstream {
         let text = |address: Option<IpAddr>| {
             address.map_or_else(Box::default, |address| address_text(address).into())
         };
-        let told = remote.map(|remote| match settings.local_address.filter(|_| remote.is_loopback()) {
+        // As in Envoy not the whole network of the loopback.
+        let is_loopback =
+            |remote| remote == IpAddr::V4(Ipv4Addr::LOCALHOST) || remote == IpAddr::V6(Ipv6Addr::LOCALHOST);
+        let told = remote.map(|remote| match settings.local_address.filter(|_| is_loopback(remote)) {
             Some(local) => local,
             None => remote,
         });

@@ -300,5 +300,12 @@ fn user_agent_and_local_address_come_from_the_node() {
         "10.5.5.5",
         "a loopback peer is called by this host's address"
     );
+    for peer in ["127.0.0.2", "127.1.2.3"] {
+        assert_eq!(
+            text(&mutated(&settings, peer, &[]).0, "x-forwarded-for"),
+            peer,
+            "another has one of its own"
+        );
+    }
     assert_eq!(text(&mutated(&settings, "127.0.0.1", &[("user-agent", "curl")]).0, "user-agent"), "curl");
 }

@@ -1,6 +1,7 @@
 //! What HTTP/1 and HTTP/2 share: heads, headers, bodies, validation, forwarding.
 pub mod body;
 pub mod client_cert;
+pub mod cookie;
 pub mod error;
 pub(in crate::protocol) mod field;
 pub mod forwarding;

@@ -92,6 +92,18 @@ pub fn split_query(path: &[u8]) -> (&[u8], &[u8]) {
     path.split_at(memchr::memchr(b'?', path).unwrap_or(path.len()))
 }
 
+/// The first value of a query parameter, as sent: nothing is decoded. Empty where it has no equals sign. Both as in Envoy.
+pub fn query_parameter<'a>(path: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (_, query) = split_query(path);
+    query.get(1..)?.split(|&byte| byte == b'&').find_map(|pair| {
+        let (found, value) = match memchr::memchr(b'=', pair) {
+            Some(equals) => (&pair[..equals], &pair[equals + 1..]),
+            None => (pair, &[][..]),
+        };
+        (found == name).then_some(value)
+    })
+}
+
 /// The path without query and fragment: what routes match.
 pub fn without_query(path: &[u8]) -> &[u8] {
     &path[..memchr::memchr2(b'?', b'#', path).unwrap_or(path.len())]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::TcpConnection;
 use super::tunnel::{self, NotOpened};
+use crate::base::xx_hash::xx_hash;
 use crate::cluster::pool::{ConnectError, UpstreamConnection, tcp};
 use crate::cluster::{Cluster, Host, Wanted};
 use crate::config::tcp_proxy::{Backoff, TcpCluster};
@@ -71,6 +72,9 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
         let wanted = Wanted {
             destination: connection.inspected.as_ref().and_then(|known| known.restored_destination()),
             request: None,
+            // As Envoy hashes it: the address alone, as text.
+            hash: (chain.config.hashes_source_ip && cluster.hashes())
+                .then(|| xx_hash(connection.remote.ip().to_string().as_bytes(), 0)),
         };
         let picked = cluster.pick_for(wanted, &mut context.rng.borrow_mut());
         let Some(host) = picked else {

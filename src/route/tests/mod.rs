@@ -2,6 +2,7 @@
 
 mod actions;
 mod changes;
+mod hash;
 
 use std::time::Duration;
 

@@ -5,22 +5,24 @@ use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::{json_object, type_name};
-use super::{config_source, dns, endpoint, http, http_filter, http2, original_dst, proxy_protocol, socket};
+use super::{
+    config_source, dns, endpoint, http, http_filter, http2, load_balancing, original_dst, proxy_protocol,
+    socket,
+};
 use crate::config::ads::Eds;
 use crate::config::cluster::{
-    CircuitBreakers, Cluster, CommonLbConfig, Discovery, LoadBalancingPolicy, LocalityMode, OriginalDst,
-    RequestNames, Thresholds,
+    CircuitBreakers, Cluster, CommonLbConfig, Discovery, Hashing, LocalityMode, OriginalDst, RequestNames,
+    Thresholds,
 };
 use crate::config::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
 use crate::config::http2::{Http2ProtocolOptions, UpstreamProtocol};
 use crate::config::listener::BUFFER_LIMIT_BYTES_DEFAULT;
 use crate::config::tls::{TransportSocketMatch, UpstreamTls};
-use crate::control::xds::pb::{self, EnumName, Named};
+use crate::control::xds::pb::{self, Named};
 use crate::protocol::http::headers::HeaderName;
 use pb::cluster::{
     ClusterClusterDiscoveryTypeOneOf, ClusterClusterProtocolSelection,
-    ClusterCommonLbConfigLocalityConfigSpecifierOneOf, ClusterDiscoveryType, ClusterLbConfigOneOf,
-    ClusterLbPolicy,
+    ClusterCommonLbConfigLocalityConfigSpecifierOneOf, ClusterDiscoveryType,
 };
 use pb::extensions::{
     HttpProtocolOptionsExplicitHttpConfigProtocolConfigOneOf as ExplicitProtocol,
@@ -40,7 +42,7 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
         implemented: name, alt_stat_name,
             cluster_discovery_type = "STATIC, STRICT_DNS, LOGICAL_DNS, ORIGINAL_DST, EDS and envoy.clusters.dns; others are refused",
             connect_timeout, per_connection_buffer_limit_bytes,
-            lb_policy = "ROUND_ROBIN, and CLUSTER_PROVIDED of ORIGINAL_DST; others are not implemented yet", load_assignment, max_requests_per_connection,
+            lb_policy = "CLUSTER_PROVIDED of ORIGINAL_DST alone", load_assignment, max_requests_per_connection,
             circuit_breakers, common_http_protocol_options, http_protocol_options,
             http2_protocol_options,
             typed_extension_protocol_options = "HttpProtocolOptions with HTTP/1 and HTTP/2; HTTP/3 is refused",
@@ -49,7 +51,7 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             upstream_bind_config, common_lb_config, lb_config, transport_socket = "raw_buffer and TLS; others are refused",
             transport_socket_matches,
             metadata, protocol_selection, upstream_connection_options,
-            upstream_http_protocol_options = "without effect where there is no TLS", load_balancing_policy = "RoundRobin, and ClusterProvided of ORIGINAL_DST; others are not implemented yet",
+            upstream_http_protocol_options = "without effect where there is no TLS", load_balancing_policy = "RoundRobin, LeastRequest, Random, RingHash, Maglev, and ClusterProvided of ORIGINAL_DST; others are passed over",
             cleanup_interval = "of ORIGINAL_DST", eds_cluster_config = "of EDS";
         no_effect: close_connections_on_host_health_failure = "no active health checks",
             ignore_health_on_host_removal = "no active health checks",
@@ -85,6 +87,10 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
         dns_resolution_config,
         typed_dns_resolver_config,
     };
+    let is_strict_dns = matches!(
+        cluster_discovery_type,
+        Some(ClusterClusterDiscoveryTypeOneOf::Type(kind)) if kind == ClusterDiscoveryType::StrictDns as i32
+    );
     let set_eds = eds_cluster_config.is_some();
     let is_eds = cluster_discovery_type
         == Some(ClusterClusterDiscoveryTypeOneOf::Type(ClusterDiscoveryType::Eds as i32));
@@ -181,21 +187,20 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
         .map(|message| socket::bind_config(&at.field("upstream_bind_config"), message))
         .or_else(|| at.context.default_bind.clone());
 
+    let mut hashing = Hashing::default();
     if let Some(message) = common_lb_config {
-        cluster.common_lb = self::common_lb_config(&at.field("common_lb_config"), message);
-    }
-    if let Some(config) = lb_config {
-        check_lb_config(at, config);
+        (cluster.common_lb, hashing) =
+            self::common_lb_config(&at.field("common_lb_config"), message, is_strict_dns);
     }
     let provides = discovery.as_ref().map(|discovery| matches!(discovery, Discovery::OriginalDst(_)));
     cluster.load_balancing = match load_balancing_policy {
         Some(message) => {
             let (policy, locality) =
-                self::load_balancing_policy(&at.field("load_balancing_policy"), message, provides);
+                load_balancing::extensions(&at.field("load_balancing_policy"), message, provides);
             cluster.common_lb.locality = locality;
             policy
         }
-        None => self::lb_policy(at, lb_policy, provides),
+        None => load_balancing::lb_policy(at, lb_policy, lb_config, hashing, provides),
     };
 
     cluster.discovery = discovery?;
@@ -324,9 +329,8 @@ fn http_protocol_options(at: &At<'_>, message: pb::extensions::HttpProtocolOptio
         implemented: common_http_protocol_options, upstream_protocol_options = "HTTP/1 and HTTP/2; HTTP/3 is refused",
             upstream_http_protocol_options = "without effect where there is no TLS",
             http_filters = "empty, or the upstream codec alone; others are refused";
-        no_effect: header_validation_config = "headers are always validated",
-            hash_policy = "no policy of this version hashes";
-        not_yet: outlier_detection, request_mirror_policies, retry_policy;
+        no_effect: header_validation_config = "headers are always validated";
+        not_yet: hash_policy, outlier_detection, request_mirror_policies, retry_policy;
     });
     for (index, filter) in http_filters.into_iter().enumerate() {
         http_filter::upstream_filter(&at.item("http_filters", index), filter);
@@ -474,15 +478,19 @@ fn thresholds(
     (at.enumeration("priority", priority), converted)
 }
 
-fn common_lb_config(at: &At<'_>, message: pb::cluster::ClusterCommonLbConfig) -> CommonLbConfig {
+fn common_lb_config(
+    at: &At<'_>,
+    message: pb::cluster::ClusterCommonLbConfig,
+    is_strict_dns: bool,
+) -> (CommonLbConfig, Hashing) {
     use ClusterCommonLbConfigLocalityConfigSpecifierOneOf as Locality;
     classify!(at, message => pb::cluster::ClusterCommonLbConfig {
         implemented: healthy_panic_threshold,
             locality_config_specifier = "zone_aware_lb_config does nothing without a local cluster; \
-                                         locality_weighted_lb_config is not implemented yet", close_connections_on_host_set_change;
+                                         locality_weighted_lb_config is not implemented yet", close_connections_on_host_set_change,
+            consistent_hashing_lb_config = "read by RING_HASH and MAGLEV";
         no_effect: update_merge_window = "updates are always merged",
-            ignore_new_hosts_until_first_hc = "no active health checks",
-            consistent_hashing_lb_config = "no policy of this version hashes";
+            ignore_new_hosts_until_first_hc = "no active health checks";
         not_yet: override_host_status;
     });
     let mut config = CommonLbConfig { close_connections_on_host_set_change, ..CommonLbConfig::default() };
@@ -493,11 +501,14 @@ fn common_lb_config(at: &At<'_>, message: pb::cluster::ClusterCommonLbConfig) ->
         Some(Locality::LocalityWeightedLbConfig(_)) => locality_weighted(at),
         Some(Locality::ZoneAwareLbConfig(_)) | None => LocalityMode::Ignored,
     };
-    config
+    let hashing = consistent_hashing_lb_config.map(|message| {
+        load_balancing::common_hashing(&at.field("consistent_hashing_lb_config"), message, is_strict_dns)
+    });
+    (config, hashing.unwrap_or_default())
 }
 
 /// Weights of localities are kept; balancing does not read them yet.
-fn locality_weighted(at: &At<'_>) -> LocalityMode {
+pub(super) fn locality_weighted(at: &At<'_>) -> LocalityMode {
     let field = "envoy.config.cluster.v3.Cluster.CommonLbConfig.locality_weighted_lb_config";
     at.field("locality_weighted_lb_config").found(
         Class::NotYet,
@@ -505,99 +516,4 @@ fn locality_weighted(at: &At<'_>) -> LocalityMode {
         "every locality of a priority counts alike",
     );
     LocalityMode::Weighted
-}
-
-/// What a cluster's own balancer is, where it `provides` one; `None`: nobody knows.
-fn cluster_provided(at: &At<'_>, provides: Option<bool>) -> LoadBalancingPolicy {
-    if provides == Some(false) {
-        at.error("a cluster of this type does not provide a load balancer of its own");
-    }
-    LoadBalancingPolicy::ClusterProvided
-}
-
-fn lb_policy(at: &At<'_>, value: i32, provides: Option<bool>) -> LoadBalancingPolicy {
-    match at.enumeration("lb_policy", value) {
-        ClusterLbPolicy::RoundRobin => {}
-        ClusterLbPolicy::LoadBalancingPolicyConfig => {
-            at.field("load_balancing_policy")
-                .error("must be set with lb_policy: LOAD_BALANCING_POLICY_CONFIG");
-        }
-        ClusterLbPolicy::ClusterProvided => {
-            return cluster_provided(&at.field("lb_policy"), provides);
-        }
-        other @ (ClusterLbPolicy::LeastRequest
-        | ClusterLbPolicy::RingHash
-        | ClusterLbPolicy::Random
-        | ClusterLbPolicy::Maglev) => {
-            let field = format!("{CLUSTER}lb_policy.{}", other.proto_name());
-            at.field("lb_policy").found(Class::NotYet, field, "round robin instead");
-        }
-    }
-    LoadBalancingPolicy::RoundRobin
-}
-
-fn check_lb_config(at: &At<'_>, config: ClusterLbConfigOneOf) {
-    let field = match config {
-        ClusterLbConfigOneOf::RoundRobinLbConfig(message) => {
-            classify!(&at.field("round_robin_lb_config"), message => pb::cluster::ClusterRoundRobinLbConfig {
-                not_yet: slow_start_config;
-            });
-            return;
-        }
-        ClusterLbConfigOneOf::RingHashLbConfig(_) => "ring_hash_lb_config",
-        ClusterLbConfigOneOf::MaglevLbConfig(_) => "maglev_lb_config",
-        // Only clusters of its own type read it.
-        ClusterLbConfigOneOf::OriginalDstLbConfig(_) => return,
-        ClusterLbConfigOneOf::LeastRequestLbConfig(_) => "least_request_lb_config",
-    };
-    at.field(field).found(Class::NotYet, format!("{CLUSTER}{field}"), "round robin instead");
-}
-
-fn load_balancing_policy(
-    at: &At<'_>,
-    message: pb::cluster::LoadBalancingPolicy,
-    provides: Option<bool>,
-) -> (LoadBalancingPolicy, LocalityMode) {
-    classify!(at, message => pb::cluster::LoadBalancingPolicy { implemented: policies = "the first one counts"; });
-    let mut locality = LocalityMode::Ignored;
-    let Some(first) = policies.into_iter().next() else {
-        at.field("policies").error("must not be empty");
-        return (LoadBalancingPolicy::RoundRobin, locality);
-    };
-    let at = &at.item("policies", 0);
-    classify!(at, first => pb::cluster::LoadBalancingPolicyPolicy { implemented: typed_extension_config; });
-    let at = &at.field("typed_extension_config");
-    let Some(any) = typed_extension_config.and_then(|extension| http::typed_config(at, extension)) else {
-        return (LoadBalancingPolicy::RoundRobin, locality);
-    };
-    let at = &at.field("typed_config");
-    if type_name(&any) == pb::extensions::ClusterProvided::NAME {
-        if let Some(message) = at.unpack::<pb::extensions::ClusterProvided>(&any) {
-            classify!(at, message => pb::extensions::ClusterProvided {});
-        }
-        return (cluster_provided(at, provides), locality);
-    }
-    if provides == Some(true) {
-        at.error(
-            "a cluster of type ORIGINAL_DST provides its load balancer: only ClusterProvided is allowed",
-        );
-    } else if type_name(&any) != pb::extensions::RoundRobin::NAME {
-        at.extension(Class::NotYet, &any, "round robin instead");
-    } else if let Some(message) = at.unpack::<pb::extensions::RoundRobin>(&any) {
-        classify!(at, message => pb::extensions::RoundRobin {
-            implemented: locality_lb_config;
-            not_yet: slow_start_config;
-        });
-        if let Some(message) = locality_lb_config {
-            use pb::extensions::LocalityLbConfigLocalityConfigSpecifierOneOf as Locality;
-            classify!(&at.field("locality_lb_config"), message => pb::extensions::LocalityLbConfig {
-                implemented: locality_config_specifier = "zone_aware_lb_config does nothing without a local cluster; \
-                                                          locality_weighted_lb_config is not implemented yet";
-            });
-            if let Some(Locality::LocalityWeightedLbConfig(_)) = locality_config_specifier {
-                locality = locality_weighted(&at.field("locality_lb_config"));
-            }
-        }
-    }
-    (LoadBalancingPolicy::RoundRobin, locality)
 }

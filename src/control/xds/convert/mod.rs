@@ -26,6 +26,7 @@ mod http_connection_manager;
 mod http_filter;
 mod listener;
 mod listener_filter;
+mod load_balancing;
 mod matcher;
 mod matching;
 mod messages;

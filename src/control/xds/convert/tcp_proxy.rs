@@ -10,6 +10,7 @@ use crate::config::tcp_proxy::{
 };
 use crate::control::xds::pb;
 use pb::tcp_proxy::{TcpProxyClusterSpecifierOneOf, UpstreamConnectMode};
+use pb::types::HashPolicyPolicySpecifierOneOf;
 
 /// One TCP proxy.
 pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<TcpProxy> {
@@ -17,11 +18,11 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
         implemented: stat_prefix, cluster_specifier, idle_timeout, access_log, max_connect_attempts, backoff_options,
             max_downstream_connection_duration, max_downstream_connection_duration_jitter_percentage,
             access_log_flush_interval, flush_access_log_on_connected, access_log_options,
+            hash_policy = "read by RING_HASH and MAGLEV",
             tunneling_config = "over HTTP/1.1 where the cluster speaks its client's protocol",
             upstream_connect_mode = "where a chain has TLS, the handshake comes first in any case";
         no_effect: downstream_idle_timeout = "Envoy does not implement it",
             upstream_idle_timeout = "Envoy does not implement it",
-            hash_policy = "no balancer of this version hashes",
             metadata_match = "only subsets, which are refused, read it",
             max_early_data_bytes = "data that comes before the endpoint is reached waits in the socket",
             proxy_protocol_tlv_merge_policy = "of TLVs that are refused";
@@ -68,6 +69,7 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
     }
     let jitter = max_downstream_connection_duration_jitter_percentage
         .map(|percent| at.percent("max_downstream_connection_duration_jitter_percentage", percent) / 100.0);
+    let hashes_source_ip = hashes_source_ip(at, hash_policy);
     let backoff = backoff_options.and_then(|message| backoff(&at.field("backoff_options"), message));
     let idle_timeout = at.timeout("idle_timeout", idle_timeout, Some(IDLE_TIMEOUT_DEFAULT));
     let max_duration = at.duration("max_downstream_connection_duration", max_downstream_connection_duration);
@@ -81,6 +83,7 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
         max_downstream_connection_duration_jitter: jitter.unwrap_or_default(),
         connect_attempts_max: max_connect_attempts.unwrap_or(1),
         waits_for_data,
+        hashes_source_ip,
         tunneling,
         backoff,
         access_log,
@@ -88,6 +91,33 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
         flush_access_log_on_connected: log.on_connected,
         flush_access_log_on_start: log.on_start,
     })
+}
+
+/// Whether the client's address is what balancers hash.
+fn hashes_source_ip(at: &At<'_>, policies: Vec<pb::types::HashPolicy>) -> bool {
+    if policies.len() > 1 {
+        at.field("hash_policy").error("must have at most one policy");
+    }
+    let mut hashes = false;
+    for (index, policy) in policies.into_iter().enumerate() {
+        let at = &at.item("hash_policy", index);
+        classify!(at, policy => pb::types::HashPolicy {
+            implemented: policy_specifier = "source_ip; without filters that set filter state, filter_state hashes nothing";
+        });
+        match policy_specifier {
+            Some(HashPolicyPolicySpecifierOneOf::SourceIp(message)) => {
+                classify!(&at.field("source_ip"), message => pb::types::HashPolicySourceIp {});
+                hashes = true;
+            }
+            Some(HashPolicyPolicySpecifierOneOf::FilterState(message)) => {
+                classify!(&at.field("filter_state"), message => pb::types::HashPolicyFilterState {
+                    no_effect: key = "no filter of this version sets filter state: as in Envoy without it, any endpoint is picked";
+                });
+            }
+            None => at.error("one of source_ip, filter_state must be set"),
+        }
+    }
+    hashes
 }
 
 /// When connections are recorded besides their ends.

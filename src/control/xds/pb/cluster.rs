@@ -123,14 +123,14 @@ pub enum ClusterClusterDiscoveryTypeOneOf {
 /// Oneof `lb_config` of `envoy.config.cluster.v3.Cluster`.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum ClusterLbConfigOneOf {
-    #[prost(bytes = "vec", tag = "23")]
-    RingHashLbConfig(Vec<u8>),
-    #[prost(bytes = "vec", tag = "52")]
-    MaglevLbConfig(Vec<u8>),
+    #[prost(message, tag = "23")]
+    RingHashLbConfig(ClusterRingHashLbConfig),
+    #[prost(message, tag = "52")]
+    MaglevLbConfig(ClusterMaglevLbConfig),
     #[prost(message, tag = "34")]
     OriginalDstLbConfig(ClusterOriginalDstLbConfig),
-    #[prost(bytes = "vec", tag = "37")]
-    LeastRequestLbConfig(Vec<u8>),
+    #[prost(message, tag = "37")]
+    LeastRequestLbConfig(ClusterLeastRequestLbConfig),
     #[prost(message, tag = "56")]
     RoundRobinLbConfig(ClusterRoundRobinLbConfig),
 }
@@ -148,8 +148,8 @@ pub struct ClusterCommonLbConfig {
     pub ignore_new_hosts_until_first_hc: bool,
     #[prost(bool, tag = "6")]
     pub close_connections_on_host_set_change: bool,
-    #[prost(bytes = "vec", optional, tag = "7")]
-    pub consistent_hashing_lb_config: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "7")]
+    pub consistent_hashing_lb_config: Option<ClusterCommonLbConfigConsistentHashingLbConfig>,
     #[prost(bytes = "vec", optional, tag = "8")]
     pub override_host_status: Option<Vec<u8>>,
 }
@@ -197,6 +197,56 @@ pub struct ClusterRoundRobinLbConfig {
 }
 impl super::Named for ClusterRoundRobinLbConfig {
     const NAME: &'static str = "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig";
+}
+
+/// `envoy.config.cluster.v3.Cluster.RingHashLbConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ClusterRingHashLbConfig {
+    #[prost(message, optional, tag = "1")]
+    pub minimum_ring_size: Option<u64>,
+    #[prost(enumeration = "ClusterRingHashLbConfigHashFunction", tag = "3")]
+    pub hash_function: i32,
+    #[prost(message, optional, tag = "4")]
+    pub maximum_ring_size: Option<u64>,
+}
+impl super::Named for ClusterRingHashLbConfig {
+    const NAME: &'static str = "envoy.config.cluster.v3.Cluster.RingHashLbConfig";
+}
+
+/// `envoy.config.cluster.v3.Cluster.MaglevLbConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ClusterMaglevLbConfig {
+    #[prost(message, optional, tag = "1")]
+    pub table_size: Option<u64>,
+}
+impl super::Named for ClusterMaglevLbConfig {
+    const NAME: &'static str = "envoy.config.cluster.v3.Cluster.MaglevLbConfig";
+}
+
+/// `envoy.config.cluster.v3.Cluster.LeastRequestLbConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ClusterLeastRequestLbConfig {
+    #[prost(message, optional, tag = "1")]
+    pub choice_count: Option<u32>,
+    #[prost(message, optional, tag = "2")]
+    pub active_request_bias: Option<super::core::RuntimeDouble>,
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub slow_start_config: Option<Vec<u8>>,
+}
+impl super::Named for ClusterLeastRequestLbConfig {
+    const NAME: &'static str = "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig";
+}
+
+/// `envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ClusterCommonLbConfigConsistentHashingLbConfig {
+    #[prost(bool, tag = "1")]
+    pub use_hostname_for_hashing: bool,
+    #[prost(message, optional, tag = "2")]
+    pub hash_balance_factor: Option<u32>,
+}
+impl super::Named for ClusterCommonLbConfigConsistentHashingLbConfig {
+    const NAME: &'static str = "envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig";
 }
 
 /// `envoy.config.cluster.v3.Cluster.OriginalDstLbConfig`
@@ -393,6 +443,22 @@ impl super::EnumName for ClusterLbPolicy {
             Self::Maglev => "MAGLEV",
             Self::ClusterProvided => "CLUSTER_PROVIDED",
             Self::LoadBalancingPolicyConfig => "LOAD_BALANCING_POLICY_CONFIG",
+        }
+    }
+}
+
+/// `envoy.config.cluster.v3.Cluster.RingHashLbConfig.HashFunction`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum ClusterRingHashLbConfigHashFunction {
+    XxHash = 0,
+    MurmurHash2 = 1,
+}
+impl super::EnumName for ClusterRingHashLbConfigHashFunction {
+    fn proto_name(self) -> &'static str {
+        match self {
+            Self::XxHash => "XX_HASH",
+            Self::MurmurHash2 => "MURMUR_HASH_2",
         }
     }
 }

@@ -300,6 +300,18 @@ impl super::Named for RuntimeUInt32 {
     const NAME: &'static str = "envoy.config.core.v3.RuntimeUInt32";
 }
 
+/// `envoy.config.core.v3.RuntimeDouble`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RuntimeDouble {
+    #[prost(double, tag = "1")]
+    pub default_value: f64,
+    #[prost(string, tag = "2")]
+    pub runtime_key: String,
+}
+impl super::Named for RuntimeDouble {
+    const NAME: &'static str = "envoy.config.core.v3.RuntimeDouble";
+}
+
 /// `envoy.config.core.v3.RuntimeFeatureFlag`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RuntimeFeatureFlag {

@@ -253,8 +253,8 @@ pub struct RouteAction {
     pub rate_limits: Vec<Vec<u8>>,
     #[prost(message, optional, tag = "14")]
     pub include_vh_rate_limits: Option<bool>,
-    #[prost(bytes = "vec", repeated, tag = "15")]
-    pub hash_policy: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "15")]
+    pub hash_policy: Vec<RouteActionHashPolicy>,
     #[prost(bytes = "vec", optional, tag = "17")]
     pub cors: Option<Vec<u8>>,
     #[prost(message, optional, tag = "23")]
@@ -528,6 +528,102 @@ pub struct FilterConfig {
 }
 impl super::Named for FilterConfig {
     const NAME: &'static str = "envoy.config.route.v3.FilterConfig";
+}
+
+/// `envoy.config.route.v3.RouteAction.HashPolicy`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RouteActionHashPolicy {
+    #[prost(oneof = "RouteActionHashPolicyPolicySpecifierOneOf", tags = "1, 2, 3, 5, 6")]
+    pub policy_specifier: Option<RouteActionHashPolicyPolicySpecifierOneOf>,
+    #[prost(bool, tag = "4")]
+    pub terminal: bool,
+}
+impl super::Named for RouteActionHashPolicy {
+    const NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy";
+}
+/// Oneof `policy_specifier` of `envoy.config.route.v3.RouteAction.HashPolicy`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum RouteActionHashPolicyPolicySpecifierOneOf {
+    #[prost(message, tag = "1")]
+    Header(RouteActionHashPolicyHeader),
+    #[prost(message, tag = "2")]
+    Cookie(RouteActionHashPolicyCookie),
+    #[prost(message, tag = "3")]
+    ConnectionProperties(RouteActionHashPolicyConnectionProperties),
+    #[prost(message, tag = "5")]
+    QueryParameter(RouteActionHashPolicyQueryParameter),
+    #[prost(message, tag = "6")]
+    FilterState(RouteActionHashPolicyFilterState),
+}
+
+/// `envoy.config.route.v3.RouteAction.HashPolicy.Header`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RouteActionHashPolicyHeader {
+    #[prost(string, tag = "1")]
+    pub header_name: String,
+    #[prost(message, optional, tag = "2")]
+    pub regex_rewrite: Option<super::types::RegexMatchAndSubstitute>,
+}
+impl super::Named for RouteActionHashPolicyHeader {
+    const NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy.Header";
+}
+
+/// `envoy.config.route.v3.RouteAction.HashPolicy.Cookie`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RouteActionHashPolicyCookie {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, optional, tag = "2")]
+    pub ttl: Option<super::google::Duration>,
+    #[prost(string, tag = "3")]
+    pub path: String,
+    #[prost(message, repeated, tag = "4")]
+    pub attributes: Vec<RouteActionHashPolicyCookieAttribute>,
+}
+impl super::Named for RouteActionHashPolicyCookie {
+    const NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy.Cookie";
+}
+
+/// `envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RouteActionHashPolicyCookieAttribute {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+impl super::Named for RouteActionHashPolicyCookieAttribute {
+    const NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute";
+}
+
+/// `envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RouteActionHashPolicyConnectionProperties {
+    #[prost(bool, tag = "1")]
+    pub source_ip: bool,
+}
+impl super::Named for RouteActionHashPolicyConnectionProperties {
+    const NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties";
+}
+
+/// `envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RouteActionHashPolicyQueryParameter {
+    #[prost(string, tag = "1")]
+    pub name: String,
+}
+impl super::Named for RouteActionHashPolicyQueryParameter {
+    const NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter";
+}
+
+/// `envoy.config.route.v3.RouteAction.HashPolicy.FilterState`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RouteActionHashPolicyFilterState {
+    #[prost(string, tag = "1")]
+    pub key: String,
+}
+impl super::Named for RouteActionHashPolicyFilterState {
+    const NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy.FilterState";
 }
 
 /// `envoy.config.route.v3.RedirectAction.RedirectResponseCode`

@@ -3,6 +3,7 @@ use super::super::at::At;
 use super::super::fields::classify;
 use super::super::report::Class;
 use super::super::{http_filter, matcher, proxy_protocol};
+use super::hash_policy;
 use super::header::Mutations;
 use crate::config::route::{
     ClusterNotFoundResponseCode, ClusterSpecifier, ClusterWeight, ConnectConfig, DirectResponse, HostRewrite,
@@ -26,12 +27,12 @@ pub(super) fn route_action(at: &At<'_>, message: pb::route::RouteAction) -> Opti
         implemented: cluster_specifier = "cluster, cluster_header, weighted_clusters; plugins are refused",
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite,
             host_rewrite_specifier = "host_rewrite is refused", append_x_forwarded_host, timeout, idle_timeout,
-            flush_timeout, max_grpc_timeout, grpc_timeout_offset, upgrade_configs, max_stream_duration;
+            flush_timeout, max_grpc_timeout, grpc_timeout_offset, upgrade_configs, max_stream_duration,
+            hash_policy = "of the request as the route has changed it; filter_state hashes nothing";
         no_effect: metadata_match = "only subsets, which are refused, read it",
             early_data_policy = "TLS without early data (0-RTT): every request counts as late",
             rate_limits = "only the rate limit filter, which is refused, reads it",
             include_vh_rate_limits = "only the rate limit filter, which is refused, reads it",
-            hash_policy = "no policy of this version hashes",
             cors = "only the CORS filter, which is refused, reads it",
             max_internal_redirects = "no internal redirects",
             priority = "only circuit breakers read it, which are not enforced yet";
@@ -78,6 +79,7 @@ pub(super) fn route_action(at: &At<'_>, message: pb::route::RouteAction) -> Opti
         }
     });
     action.upgrade_configs = self::upgrade_configs(at, upgrade_configs);
+    action.hash_policy = hash_policy::convert(at, hash_policy);
     action.cluster = cluster_specifier_of(at, cluster_specifier)?;
     Some(action)
 }
@@ -132,7 +134,7 @@ fn weighted_clusters(at: &At<'_>, message: pb::route::WeightedCluster) -> Weight
             if used {
                 at.field("use_hash_policy").value_refused(
                     "envoy.config.route.v3.WeightedCluster.use_hash_policy",
-                    "no hash policies",
+                    "the hash chooses among a cluster's endpoints alone",
                 );
             }
             None

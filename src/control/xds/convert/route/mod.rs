@@ -1,5 +1,6 @@
 //! Route configurations: virtual hosts, routes, and what must be unique among them.
 mod action;
+mod hash_policy;
 pub(super) mod header;
 
 use std::collections::HashSet;

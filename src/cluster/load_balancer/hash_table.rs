@@ -1,0 +1,116 @@
+//! What hashing balancers look endpoints up in: made once of a cluster's endpoints, off the data path, and shared by all
+//! cores. Both pick the very endpoints that Envoy picks.
+
+use super::{maglev, ring};
+use crate::cluster::HostSpec;
+use crate::config::cluster::{Hashing, LoadBalancingPolicy};
+
+/// The endpoints of one group by hash, as places in the group's list.
+#[derive(Debug)]
+pub enum HashTable {
+    /// Ketama.
+    Ring(ring::Ring),
+    /// Maglev.
+    Maglev(maglev::Maglev),
+}
+
+/// How many entries a table has, and the endpoints with the fewest and the most, as statistics show them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    pub entries: u64,
+    pub per_host_min: u64,
+    pub per_host_max: u64,
+}
+
+/// What a table is made of: an endpoint's name on it, and its share of all.
+pub(super) type Member<'a> = (&'a str, f64);
+
+impl HashTable {
+    /// The table of these hosts; `None`: the policy has none.
+    pub fn build(policy: &LoadBalancingPolicy, hosts: &[HostSpec], group: &[u32]) -> Option<Self> {
+        let hashing = policy.hashing()?;
+        let members = || group.iter().filter_map(|&place| hosts.get(place as usize));
+        let names: Vec<String> = members().map(|host| name(host, hashing)).collect();
+        let weights = shares(members().map(|host| host.weight));
+        let list: Vec<Member<'_>> = names.iter().map(|name| &**name).zip(weights).collect();
+        match policy {
+            LoadBalancingPolicy::RingHash(config) => Some(Self::Ring(ring::Ring::build(&list, config))),
+            LoadBalancingPolicy::Maglev(config) => {
+                Some(Self::Maglev(maglev::Maglev::build(&list, config.table_size)))
+            }
+            LoadBalancingPolicy::RoundRobin
+            | LoadBalancingPolicy::LeastRequest(_)
+            | LoadBalancingPolicy::Random
+            | LoadBalancingPolicy::ClusterProvided => None,
+        }
+    }
+
+    /// The place of the host that has this hash; `None`: there are none.
+    #[inline]
+    pub fn find(&self, hash: u64) -> Option<usize> {
+        match self {
+            Self::Ring(ring) => ring.find(hash),
+            Self::Maglev(maglev) => maglev.find(hash),
+        }
+    }
+
+    /// Its size.
+    pub fn size(&self) -> Size {
+        match self {
+            Self::Ring(ring) => ring.size(),
+            Self::Maglev(maglev) => maglev.size(),
+        }
+    }
+}
+
+/// The share that each of these weights has.
+pub(super) fn shares(weights: impl Iterator<Item = u32> + Clone) -> impl Iterator<Item = f64> {
+    let sum: u64 = weights.clone().map(u64::from).sum();
+    weights.map(move |weight| f64::from(weight) / sum as f64)
+}
+
+/// What is hashed of an endpoint. Source: Envoy `HashingLoadBalancer::hashKey`.
+fn name(host: &HostSpec, hashing: Hashing) -> String {
+    if !host.hash_key.is_empty() {
+        host.hash_key.to_string()
+    } else if hashing.use_hostname {
+        host.hostname.to_string()
+    } else {
+        host.address.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::socket_address::SocketAddress;
+    use crate::config::endpoint::HealthStatus;
+    use crate::telemetry::Registry;
+
+    #[test]
+    fn endpoint_is_known_by_its_key_then_its_name_or_its_address() {
+        let host = |address: SocketAddress, key: &str| HostSpec {
+            address,
+            hostname: "h.test".into(),
+            hash_key: key.into(),
+            weight: 1,
+            priority: 0,
+            health: HealthStatus::Unknown,
+            socket: 0,
+            stats: Registry::new(1).host(),
+        };
+        let hashing = |use_hostname| Hashing { use_hostname, ..Hashing::default() };
+        let ip = |text: &str| SocketAddress::Ip(text.parse().unwrap());
+        assert_eq!(name(&host(ip("127.0.0.1:80"), "k"), hashing(true)), "k");
+        assert_eq!(name(&host(ip("127.0.0.1:80"), ""), hashing(true)), "h.test");
+        assert_eq!(name(&host(ip("127.0.0.1:80"), ""), hashing(false)), "127.0.0.1:80");
+        assert_eq!(name(&host(ip("[::1]:80"), ""), hashing(false)), "[::1]:80");
+        assert_eq!(name(&host(SocketAddress::Pipe("@a".into()), ""), hashing(false)), "@a");
+    }
+
+    #[test]
+    fn shares_sum_up_to_all() {
+        let shares: Vec<f64> = shares([1, 3, u32::MAX].into_iter()).collect();
+        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9 && shares[0] < shares[1], "{shares:?}");
+    }
+}
