@@ -32,9 +32,30 @@ pub enum Variant {
     Delta,
 }
 
+/// Where resources come from. Source: Envoy `core.v3.ConfigSource`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceSource {
+    /// The aggregated stream. Source: `ads`.
+    Ads,
+    /// A file. Source: `path_config_source`.
+    File(FileSource),
+}
+
+/// A file with a `DiscoveryResponse` in YAML, JSON or, named `.pb`, as protobuf has it. Source: Envoy
+/// `core.v3.PathConfigSource`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileSource {
+    /// Source: `path`.
+    pub path: Box<str>,
+    /// A directory in which something happens when the file changes. Source: `watched_directory`.
+    pub watched_directory: Option<Box<str>>,
+}
+
 /// A routing table that the control plane names. Source: Envoy `Rds`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rds {
+    /// Where it comes from. Source: `config_source`.
+    pub source: ResourceSource,
     /// The name under which it is asked for. Source: `route_config_name`.
     pub name: Box<str>,
     /// How long the first answer is waited for before the manager goes without routes. Default 15 s; `None`: for ever.
@@ -47,6 +68,8 @@ pub struct Rds {
 /// Endpoints that the control plane names. Source: Envoy `Cluster.EdsClusterConfig`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Eds {
+    /// Where they come from. Source: `eds_config`.
+    pub source: ResourceSource,
     /// The name under which they are asked for. Default: the cluster's. Source: `service_name`.
     pub service_name: Box<str>,
     /// How long the first answer is waited for before the cluster goes without endpoints. Default 15 s; `None`: for ever.

@@ -24,7 +24,7 @@ use super::restart::{
 use super::rotation::{Rotation, TICKET_KEY_LIFE, Update};
 use super::seed;
 use super::sockets::ListenSocketSet;
-use super::tables::Tables;
+use super::tables::{TableKey, Tables};
 use super::workers::Workers;
 use crate::base::limits::{ENDPOINT_UPDATES_QUEUED_MAX, ROUTE_UPDATES_QUEUED_MAX};
 use crate::cli::{DrainStrategy, Options};
@@ -36,9 +36,9 @@ use crate::control::discovery::EndpointUpdate;
 use crate::control::discovery::dns::DnsDiscovery;
 use crate::control::file_watch::FileWatch;
 use crate::control::log_writer::LogWriter;
-use crate::control::xds::client::{AdsClient, RoutesUpdate, Updates};
+use crate::control::xds::client::{RoutesUpdate, Updates, XdsClient};
 use crate::runtime::{give_back_startup_pages, packet};
-use crate::snapshot::{RouteCompiler, Snapshot};
+use crate::snapshot::{RouteCompiler, RoutesResource, Snapshot};
 use crate::telemetry::{HttpStat, Registry, Slot};
 use crate::worker::Command;
 
@@ -116,7 +116,7 @@ impl Succession {
 /// Where endpoints and routes come from; they end with it.
 struct Sources {
     _dns: Vec<DnsDiscovery>,
-    _ads: Option<AdsClient>,
+    _xds: XdsClient,
     endpoints: Receiver<EndpointUpdate>,
     routes: Receiver<RoutesUpdate>,
 }
@@ -125,7 +125,7 @@ struct Sources {
 #[derive(Default)]
 struct Awaited {
     clusters: HashSet<Box<str>>,
-    routes: HashSet<Box<str>>,
+    routes: HashSet<TableKey>,
 }
 
 struct Signals {
@@ -208,8 +208,9 @@ impl Control<'_> {
                         awaited.clusters.remove(&*update.cluster);
                         self.publish(&update);
                     }
-                    awaited.routes.remove(&*update.name);
-                    self.publish_routes(update);
+                    let key = (update.source, update.name);
+                    awaited.routes.remove(&key);
+                    self.publish_routes(key, update.resources, update.version, update.wire);
                 }
             }
         }
@@ -234,10 +235,10 @@ impl Control<'_> {
         }
         let seed = seed(self.bootstrap.clusters.len());
         let updates = Updates { endpoints: sender, routes: routes_sender };
-        let ads = AdsClient::start(self.bootstrap, self.routes.as_ref(), self.registry, seed, &updates);
-        let tables = self.routes.iter().flat_map(|routes| routes.managers());
-        awaited.routes.extend(tables.map(|(name, _)| name.into()));
-        (Sources { _dns: discoveries, _ads: ads, endpoints, routes }, awaited)
+        let xds = XdsClient::start(self.bootstrap, self.routes.as_ref(), self.registry, seed, &updates);
+        let tables = self.routes.iter().flat_map(|routes| routes.asked());
+        awaited.routes.extend(tables.map(|(_, rds)| (rds.source.clone(), (*rds.name).into())));
+        (Sources { _dns: discoveries, _xds: xds, endpoints, routes }, awaited)
     }
 
     fn start_workers(&mut self, taken_over: &mut Option<oneshot::Sender<()>>) {
@@ -284,16 +285,21 @@ impl Control<'_> {
         }
     }
 
-    fn publish_routes(&mut self, update: RoutesUpdate) {
-        let RoutesUpdate { name, resources, version, wire } = update;
+    fn publish_routes(
+        &mut self,
+        key: TableKey,
+        resources: Arc<[RoutesResource]>,
+        version: Box<str>,
+        wire: Arc<[u8]>,
+    ) {
         if resources.is_empty() {
             return;
         }
         if self.start.is_none() {
             self.workers.send_all(|| Command::Routes(Arc::clone(&resources)));
         }
-        self.process.set_routes(Arc::clone(&name), version, wire);
-        self.tables.put(name, resources);
+        self.process.set_routes(key.clone(), version, wire);
+        self.tables.put(key, resources);
     }
 
     /// Watches the files of all TLS contexts.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::tables::TableKey;
 use crate::control::admin::{DumpEntry, DumpField, DumpSection};
 use crate::control::xds::json::{self, Style};
 use crate::control::xds::schema::Message;
@@ -24,11 +25,11 @@ pub(super) struct Told {
     pub(super) at: String,
 }
 
-/// The sections of a bootstrap that was loaded at `loaded` (RFC 3339), with routing tables of a control plane by name.
+/// The sections of a bootstrap that was loaded at `loaded` (RFC 3339), with the routing tables of control planes.
 pub(super) fn sections(
     bootstrap: &Arc<[u8]>,
     loaded: &str,
-    tables: &BTreeMap<Arc<str>, Told>,
+    tables: &BTreeMap<TableKey, Told>,
 ) -> Vec<DumpSection> {
     let whole = DumpEntry {
         type_name: "",
@@ -89,7 +90,7 @@ pub(super) fn sections(
     ]
 }
 
-fn dynamic_table((name, told): (&Arc<str>, &Told)) -> DumpEntry {
+fn dynamic_table(((_, name), told): (&TableKey, &Told)) -> DumpEntry {
     let version = told.version.clone();
     let resource = entry(Arc::clone(&told.wire), TABLE, "route_config", &told.at);
     DumpEntry {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::tables::TableKey;
 use super::{dump, memory, restart};
 use crate::base::clock::{self, Clock};
 use crate::cli::{self, Options};
@@ -42,8 +43,8 @@ pub(super) struct Process {
     clusters: Arc<ClusterSet>,
     /// Endpoints that discovery has found, in place of those the workers start with.
     endpoints: Mutex<HashMap<Arc<str>, Endpoints>>,
-    /// Routing tables in use that a control plane has told, by name.
-    routes: Mutex<BTreeMap<Arc<str>, dump::Told>>,
+    /// Routing tables in use that a control plane has told.
+    routes: Mutex<BTreeMap<TableKey, dump::Told>>,
     /// TLS contexts in use.
     tls: Mutex<Vec<TlsContext>>,
     state: AtomicU8,
@@ -140,9 +141,9 @@ impl Process {
     }
 
     /// Takes note of a routing table that is in use now.
-    pub(super) fn set_routes(&self, name: Arc<str>, version: Box<str>, wire: Arc<[u8]>) {
+    pub(super) fn set_routes(&self, key: TableKey, version: Box<str>, wire: Arc<[u8]>) {
         let told = dump::Told { version, wire, at: timestamp(clock::wall_ns()) };
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner).insert(name, told);
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner).insert(key, told);
     }
 
     /// How long it has been there.

@@ -9,12 +9,16 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
+use crate::config::ads::ResourceSource;
 use crate::snapshot::RoutesResource;
+
+/// Where a table comes from, and its name.
+pub(super) type TableKey = (ResourceSource, Arc<str>);
 
 /// Routing tables that have come from a control plane.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    current: HashMap<Arc<str>, Arc<[RoutesResource]>>,
+    current: HashMap<TableKey, Arc<[RoutesResource]>>,
     /// Those before them, while requests may use them.
     retired: Vec<Arc<[RoutesResource]>>,
     /// When they are looked at.
@@ -41,8 +45,8 @@ impl Tables {
     }
 
     /// Takes a table that the workers have been told of.
-    pub(super) fn put(&mut self, name: Arc<str>, resources: Arc<[RoutesResource]>) {
-        if let Some(before) = self.current.insert(name, resources) {
+    pub(super) fn put(&mut self, key: TableKey, resources: Arc<[RoutesResource]>) {
+        if let Some(before) = self.current.insert(key, resources) {
             self.retired.push(before);
             self.look.get_or_insert_with(|| Box::pin(sleep(Self::LOOK_EVERY)));
             // Of a control plane that changes its mind all the time.

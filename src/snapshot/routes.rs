@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::config::access_log::AccessLogSink;
+use crate::config::ads::{Rds, ResourceSource};
 use crate::config::bootstrap::RuntimeLayer;
 use crate::config::http::HttpConnectionManager;
 use crate::config::listener::Listener;
@@ -56,7 +57,7 @@ pub struct RouteCompiler {
 struct Target {
     listener: usize,
     chain: usize,
-    name: Box<str>,
+    rds: Rds,
     config: Arc<HttpConnectionManager>,
 }
 
@@ -66,22 +67,24 @@ impl RouteCompiler {
         let mut targets = Vec::new();
         for (listener, config) in listeners.iter().enumerate() {
             targets.extend(config.managers().filter_map(|(chain, manager)| {
-                let name = manager.rds.as_ref()?.name.clone();
-                Some(Target { listener, chain, name, config: Arc::clone(manager) })
+                let rds = manager.rds.clone()?;
+                Some(Target { listener, chain, rds, config: Arc::clone(manager) })
             }));
         }
         (!targets.is_empty()).then_some(Self { targets, surroundings })
     }
 
-    /// The managers that ask for routes, and the names under which they do.
-    pub fn managers(&self) -> impl Iterator<Item = (&str, &Arc<HttpConnectionManager>)> {
-        self.targets.iter().map(|target| (&*target.name, &target.config))
+    /// The prefixes of the managers that ask for routes, and what each asks for.
+    pub fn asked(&self) -> impl Iterator<Item = (&str, &Rds)> {
+        self.targets.iter().map(|target| (&*target.config.stat_prefix, &target.rds))
     }
 
-    /// Filters that the managers which ask for this table lack.
-    pub fn lacking_filters(&self, name: &str) -> Vec<String> {
-        let rds = self.targets.iter().filter_map(|target| target.config.rds.as_ref());
-        let lacking = rds.filter(|rds| *rds.name == *name).flat_map(|rds| &rds.lacking_filters);
+    /// Filters that the managers which ask there for this table lack.
+    pub fn lacking_filters(&self, source: &ResourceSource, name: &str) -> Vec<String> {
+        let rds = self.targets.iter().map(|target| &target.rds);
+        let lacking = rds
+            .filter(|rds| rds.source == *source && *rds.name == *name)
+            .flat_map(|rds| &rds.lacking_filters);
         lacking.map(|name| String::from(&**name)).collect()
     }
 
@@ -90,12 +93,17 @@ impl RouteCompiler {
         &self.surroundings.runtime_layers
     }
 
-    /// A table, for all that ask for it.
+    /// A table from there, for all that ask for it.
     ///
     /// # Errors
     /// A mistake in the table; the path is relative to it.
-    pub fn compile(&self, table: &Arc<RouteConfiguration>) -> Result<Vec<RoutesResource>, CompileError> {
-        let asking = self.targets.iter().filter(|target| target.name == table.name);
+    pub fn compile(
+        &self,
+        source: &ResourceSource,
+        table: &Arc<RouteConfiguration>,
+    ) -> Result<Vec<RoutesResource>, CompileError> {
+        let is_asked = |target: &&Target| target.rds.source == *source && target.rds.name == table.name;
+        let asking = self.targets.iter().filter(is_asked);
         asking.map(|target| self.for_target(target, table)).collect()
     }
 

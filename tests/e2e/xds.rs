@@ -5,10 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::{
-    Client, Config, ControlPlane, Http2Client, Io, Proxy, Upstream, free_port, ok, on_each_backend, until,
+    Client, Config, ControlPlane, Http2Client, Io, Proxy, TempFolder, Upstream, free_port, ok,
+    on_each_backend, until,
 };
 
 const HERE: &str = "127.0.0.1";
+
+/// A filter chain whose routes come from @source@.
+const MANAGER: &str = r#"{filters: [{name: manager, typed_config: {
+        "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
+        stat_prefix: test, upgrade_configs: [{upgrade_type: websocket}],
+        rds: {route_config_name: routes, config_source: @source@},
+        http_filters: [{name: router, typed_config: {
+            "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}"#;
 
 /// A proxy, two of its workers, whose one cluster has its endpoints from there.
 fn config(plane: &ControlPlane) -> Config {
@@ -18,14 +27,9 @@ fn config(plane: &ControlPlane) -> Config {
 
 /// One whose routes come from there, too, to the clusters `a` and `b`.
 fn config_with_routes(plane: &ControlPlane) -> Config {
-    let chain = r#"{filters: [{name: manager, typed_config: {
-        "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
-        stat_prefix: test, upgrade_configs: [{upgrade_type: websocket}],
-        rds: {route_config_name: routes, config_source: {ads: {}, resource_api_version: V3}},
-        http_filters: [{name: router, typed_config: {
-            "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}"#;
+    let chain = MANAGER.replace("@source@", "{ads: {}, resource_api_version: V3}");
     let config = Config { clusters: Some(plane.clusters(&["a", "b"])), ..Config::to(0) };
-    config.chains(&[chain.to_owned()]).arguments(&["--concurrency", "2", "--config-yaml", &plane.bootstrap()])
+    config.chains(&[chain]).arguments(&["--concurrency", "2", "--config-yaml", &plane.bootstrap()])
 }
 
 /// Both, with endpoints and a route for everything.
@@ -297,6 +301,58 @@ on_each_backend! {
         // A table takes about a megabyte; 24 have come since, and two may still be there.
         until("the tables are gone", || proxy.resident_bytes() < settled + 12 * 1024 * 1024);
         assert_eq!(clients[0].get("/0/some/path/7").text(), "a");
+        proxy.end();
+    }
+
+    fn endpoints_and_routes_of_files_follow_them(io) {
+        let (a, b) = (named("a"), named("b"));
+        let folder = TempFolder::new();
+        let file = |name: &str| folder.path().join(name);
+        let put = |name: &str, text: &str| {
+            std::fs::write(file("new"), text).unwrap();
+            std::fs::rename(file("new"), file(name)).unwrap();
+        };
+        let endpoints = |port: u16| {
+            format!(
+                "version_info: x\nresources:\n- \"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment\n  \
+                 cluster_name: upstream\n  endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: \
+                 {{address: {HERE}, port_value: {port}}}}}}}}}]}}]\n"
+            )
+        };
+        let routes = |prefix: &str| {
+            format!(
+                "resources:\n- \"@type\": type.googleapis.com/envoy.config.route.v3.RouteConfiguration\n  name: routes\n  \
+                 virtual_hosts: [{{name: all, domains: [\"*\"], routes: [{{match: {{prefix: {prefix}}}, \
+                 route: {{cluster: upstream}}}}]}}]\n"
+            )
+        };
+        put("endpoints.yaml", &endpoints(a.port));
+        put("routes.yaml", &routes("/"));
+        let source = |name: &str| {
+            let path = file(name).display().to_string();
+            format!("{{path_config_source: {{path: {path}}}, resource_api_version: V3}}")
+        };
+        let chain = MANAGER.replace("@source@", &source("routes.yaml"));
+        let cluster = format!(
+            "{{name: upstream, type: EDS, connect_timeout: 5s, eds_cluster_config: {{eds_config: {}}}}}",
+            source("endpoints.yaml")
+        );
+        let config = Config { clusters: Some(cluster), ..Config::to(0) }.chains(&[chain]);
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        assert_eq!(client.get("/").text(), "a");
+        put("endpoints.yaml", &endpoints(b.port));
+        answers(&mut client, 200, "b");
+        put("routes.yaml", &routes("/elsewhere"));
+        answers(&mut client, 404, "");
+        // Neither what cannot be read nor what is wrong changes anything.
+        put("routes.yaml", "resources: [");
+        put("endpoints.yaml", &endpoints(a.port).replace(HERE, "nowhere.test"));
+        proxy.wait_for_stat("http.test.rds.routes.update_rejected", 1);
+        proxy.wait_for_stat("cluster.upstream.update_rejected", 1);
+        assert_eq!(client.get("/elsewhere").text(), "b");
+        put("routes.yaml", &routes("/"));
+        answers(&mut client, 200, "b");
         proxy.end();
     }
 }

@@ -9,6 +9,7 @@ use prost::Message as _;
 
 use super::{ENDPOINTS, ROUTES};
 use crate::base::limits::XDS_REFUSAL_BYTES_MAX;
+use crate::config::ads::ResourceSource;
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::xds::convert::{Report, convert_endpoints, convert_routes};
 use crate::control::xds::pb;
@@ -40,7 +41,11 @@ impl fmt::Display for Kind {
 pub(super) enum Judge {
     Endpoints,
     /// With a hash of each table in use: a state of the world tells all of them again when one changes.
-    Routes(Arc<RouteCompiler>, BTreeMap<String, u64>),
+    Routes {
+        compiler: Arc<RouteCompiler>,
+        source: ResourceSource,
+        known: BTreeMap<String, u64>,
+    },
 }
 
 /// A resource that can be used.
@@ -184,7 +189,7 @@ impl Judge {
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Endpoints => Kind::Endpoints,
-            Self::Routes(..) => Kind::Routes,
+            Self::Routes { .. } => Kind::Routes,
         }
     }
 
@@ -192,7 +197,7 @@ impl Judge {
     pub(super) fn type_url(&self) -> &'static str {
         match self {
             Self::Endpoints => ENDPOINTS,
-            Self::Routes(..) => ROUTES,
+            Self::Routes { .. } => ROUTES,
         }
     }
 
@@ -204,7 +209,7 @@ impl Judge {
             Self::Endpoints => {
                 pb::endpoint::ClusterLoadAssignment::decode(&*any.value).map(Decoded::Endpoints)
             }
-            Self::Routes(..) => pb::route::RouteConfiguration::decode(&*any.value)
+            Self::Routes { .. } => pb::route::RouteConfiguration::decode(&*any.value)
                 .map(|message| Decoded::Routes(Box::new(message))),
         }
         .map_err(|error| format!("cannot be decoded: {error}"))
@@ -222,15 +227,19 @@ impl Judge {
         }
         let name = decoded.name().to_owned();
         match (self, decoded) {
-            (Self::Routes(compiler, known), Decoded::Routes(message)) => {
+            (Self::Routes { compiler, source, known }, Decoded::Routes(message)) => {
                 let hash = content("", std::iter::once(any));
                 if known.get(&name) == Some(&hash) {
                     return Ok(Good::Same);
                 }
-                let converted =
-                    convert_routes(*message, &compiler.lacking_filters(&name), compiler.runtime_layers());
+                let converted = convert_routes(
+                    *message,
+                    &compiler.lacking_filters(source, &name),
+                    compiler.runtime_layers(),
+                );
                 let table = taken(&name, converted)?;
-                let compiled = compiler.compile(&Arc::new(table)).map_err(|error| error.to_string())?;
+                let compiled =
+                    compiler.compile(source, &Arc::new(table)).map_err(|error| error.to_string())?;
                 known.insert(name, hash);
                 Ok(Good::Routes(compiled.into(), any.value.as_slice().into()))
             }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use prost::Message;
 
 use super::Protocol;
-use super::judge::{Judge, Outcome, Taken, content};
+use super::judge::{Judge, Kind, Outcome, Taken, content};
 use crate::control::xds::pb::{self, Named};
 use pb::discovery::{DiscoveryRequest, DiscoveryResponse, Resource};
 
@@ -25,6 +25,15 @@ pub(super) struct Sotw {
 impl Sotw {
     pub(super) fn new(judge: Judge, node: pb::core::Node, names: BTreeSet<String>, node_once: bool) -> Self {
         Self { judge, node, node_once, names, version: String::new() }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.judge.kind()
+    }
+
+    /// The type's URL.
+    pub(super) fn type_url_of(&self) -> &'static str {
+        self.judge.type_url()
     }
 
     fn request(&self, nonce: String, first: bool) -> DiscoveryRequest {

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use super::counters::{Counters, Event};
 use super::judge::{Good, Kind, Outcome};
 use super::{RoutesUpdate, Updates};
+use crate::config::ads::ResourceSource;
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
 use crate::control::discovery::EndpointUpdate;
@@ -20,6 +21,7 @@ use crate::telemetry::{Registry, Slot};
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Subscribers {
+    source: ResourceSource,
     /// Clusters, by the name under which their endpoints are asked for, which they may share.
     endpoints: BTreeMap<String, Vec<Subscriber>>,
     /// Routing tables by their names. Which managers ask for one, the compiler knows.
@@ -40,8 +42,9 @@ struct Subscriber {
 }
 
 impl Subscribers {
-    /// `None` when there are none.
+    /// Those of one source; `None` when there are none.
     pub(super) fn of(
+        source: &ResourceSource,
         clusters: &[Arc<Cluster>],
         compiler: Option<&RouteCompiler>,
         registry: &Registry,
@@ -50,6 +53,9 @@ impl Subscribers {
         let mut endpoints: BTreeMap<String, Vec<Subscriber>> = BTreeMap::new();
         for cluster in clusters {
             let Discovery::Eds(eds) = &cluster.discovery else { continue };
+            if eds.source != *source {
+                continue;
+            }
             endpoints.entry(String::from(&*eds.service_name)).or_default().push(Subscriber {
                 kind: Kind::Endpoints,
                 name: Arc::from(&*cluster.name),
@@ -60,8 +66,11 @@ impl Subscribers {
         }
         let mut routes: BTreeMap<String, Vec<Subscriber>> = BTreeMap::new();
         let mut prefixes = BTreeSet::new();
-        for (name, manager) in compiler.into_iter().flat_map(RouteCompiler::managers) {
-            let wait = manager.rds.as_ref().and_then(|rds| rds.initial_fetch_timeout);
+        for (prefix, rds) in compiler.into_iter().flat_map(RouteCompiler::asked) {
+            if rds.source != *source {
+                continue;
+            }
+            let (name, wait) = (&*rds.name, rds.initial_fetch_timeout);
             let subscribers = routes.entry(name.to_owned()).or_insert_with(|| {
                 vec![Subscriber {
                     kind: Kind::Routes,
@@ -75,13 +84,18 @@ impl Subscribers {
                 // Who waits longest decides.
                 one.initial_fetch_timeout = one.initial_fetch_timeout.zip(wait).map(|(a, b)| a.max(b));
                 if let Counters::Routes(cells) = &mut one.counters
-                    && prefixes.insert((name.to_owned(), manager.stat_prefix.clone()))
+                    && prefixes.insert((name.to_owned(), prefix))
                 {
-                    cells.push(registry.rds(&manager.stat_prefix, name).cells(Slot::Control));
+                    cells.push(registry.rds(prefix, name).cells(Slot::Control));
                 }
             }
         }
-        (!endpoints.is_empty() || !routes.is_empty()).then_some(Self { endpoints, routes, updates })
+        (!endpoints.is_empty() || !routes.is_empty()).then_some(Self {
+            source: source.clone(),
+            endpoints,
+            routes,
+            updates,
+        })
     }
 
     /// What is asked for of a type.
@@ -147,6 +161,21 @@ impl Subscribers {
         }
     }
 
+    /// The source has told all that it has: who still waits goes without.
+    pub(super) async fn give_up_rest(&self, kind: Kind) {
+        for one in self.of_kind(kind).values().flatten() {
+            self.give_up(one).await;
+        }
+    }
+
+    /// What the source has cannot be read.
+    pub(super) async fn fail(&self, kind: Kind, reason: &str) {
+        log::warn!("xDS: {kind} stay as they were: {reason}");
+        for one in self.of_kind(kind).values().flatten() {
+            self.refuse(one).await;
+        }
+    }
+
     /// As Envoy: a first answer that is no good does not keep the process from its start.
     async fn refuse(&self, one: &Subscriber) {
         one.counters.count(Event::Rejected);
@@ -179,7 +208,8 @@ impl Subscribers {
             }
             Good::Same => {}
             Good::Routes(resources, wire) => {
-                let update = RoutesUpdate { name, resources, version: version.into(), wire };
+                let source = self.source.clone();
+                let update = RoutesUpdate { source, name, resources, version: version.into(), wire };
                 let _ = self.updates.routes.send(update).await;
             }
         }

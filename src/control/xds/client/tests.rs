@@ -448,7 +448,8 @@ fn tables(version: &str, nonce: &str, resources: Vec<pb::google::Any>) -> Discov
 }
 
 fn routes_client() -> Sotw {
-    Sotw::new(Judge::Routes(route_compiler(), BTreeMap::new()), me(), names(&["routes"]), true)
+    let (compiler, source) = (route_compiler(), crate::config::ads::ResourceSource::Ads);
+    Sotw::new(Judge::Routes { compiler, source, known: BTreeMap::new() }, me(), names(&["routes"]), true)
 }
 
 #[test]

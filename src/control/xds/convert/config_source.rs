@@ -1,4 +1,5 @@
 //! Where resources come from: the aggregated stream, and the clusters whose endpoints come over it.
+use std::path::Path;
 use std::time::Duration;
 
 use prost::Message;
@@ -6,8 +7,9 @@ use prost::Message;
 use super::at::At;
 use super::fields::classify;
 use super::report::Class;
+use super::tls;
 use crate::base::limits::XDS_MESSAGE_BYTES_MAX;
-use crate::config::ads::{Ads, Eds, Rds, Variant};
+use crate::config::ads::{Ads, Eds, FileSource, Rds, ResourceSource, Variant};
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::http2::UpstreamProtocol;
@@ -19,6 +21,8 @@ use pb::core::{
 
 /// Source: Envoy `ConfigSource.initial_fetch_timeout`.
 const INITIAL_FETCH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
+
+const NO_STREAM_OF_ITS_OWN: &str = "ads and files are there: nothing has a stream of its own";
 
 /// `ads_config`.
 pub(super) fn ads(
@@ -114,9 +118,9 @@ pub(super) fn eds(
     };
     let at = &at.field("eds_cluster_config");
     classify!(at, message => pb::cluster::ClusterEdsClusterConfig { implemented: eds_config, service_name; });
-    let initial_fetch_timeout = over_the_stream(at, "eds_config", eds_config)?;
+    let (source, initial_fetch_timeout) = source(at, "eds_config", eds_config)?;
     let service_name = if service_name.is_empty() { name.into() } else { service_name.into() };
-    Some(Eds { service_name, initial_fetch_timeout })
+    Some(Eds { source, service_name, initial_fetch_timeout })
 }
 
 /// `rds` of a connection manager, some of whose filters this version lacks.
@@ -125,53 +129,65 @@ pub(super) fn rds(at: &At<'_>, message: pb::http_connection_manager::Rds, lackin
     if route_config_name.is_empty() {
         at.field("route_config_name").error("must be set: the name under which the routes are asked for");
     }
-    let initial_fetch_timeout = over_the_stream(at, "config_source", config_source)?;
+    let (source, initial_fetch_timeout) = source(at, "config_source", config_source)?;
     let lacking_filters = lacking.iter().map(|name| name.as_str().into()).collect();
-    Some(Rds { name: route_config_name.into(), initial_fetch_timeout, lacking_filters })
+    Some(Rds { source, name: route_config_name.into(), initial_fetch_timeout, lacking_filters })
 }
 
-/// A source, which must be the aggregated stream; how long it is waited for.
-fn over_the_stream(
+/// A source, and how long its first answer is waited for.
+fn source(
     at: &At<'_>,
     field: &str,
     message: Option<pb::core::ConfigSource>,
-) -> Option<Option<Duration>> {
+) -> Option<(ResourceSource, Option<Duration>)> {
     let at = &at.field(field);
     let Some(message) = message else {
         at.error("must be set: {ads: {}, resource_api_version: V3}");
         return None;
     };
     classify!(at, message => pb::core::ConfigSource {
-        implemented: config_source_specifier = "ads; others are refused", initial_fetch_timeout,
+        implemented: config_source_specifier = "ads, path_config_source; others are refused", initial_fetch_timeout,
             resource_api_version = "V3";
         refused: authorities = "names with authorities (xdstp) are not resolved";
     });
-    let refused = match config_source_specifier {
+    let source = match config_source_specifier {
         Some(Specifier::Ads(message)) => {
             classify!(&at.field("ads"), message => pb::core::AggregatedConfigSource {});
-            None
+            Ok(ResourceSource::Ads)
         }
-        Some(Specifier::Path(_)) => Some("path"),
-        Some(Specifier::PathConfigSource(_)) => Some("path_config_source"),
-        Some(Specifier::ApiConfigSource(_)) => Some("api_config_source"),
-        Some(Specifier::SelfSource(_)) => Some("self"),
+        Some(Specifier::PathConfigSource(message)) => {
+            Ok(ResourceSource::File(file(&at.field("path_config_source"), message)?))
+        }
+        Some(Specifier::Path(_)) => Err(("path", "write path_config_source: {path: ...}")),
+        Some(Specifier::ApiConfigSource(_)) => Err(("api_config_source", NO_STREAM_OF_ITS_OWN)),
+        Some(Specifier::SelfSource(_)) => Err(("self", NO_STREAM_OF_ITS_OWN)),
         None => {
             at.error("ads must be set: {ads: {}, resource_api_version: V3}");
             return None;
         }
     };
-    if let Some(name) = refused {
+    if let Err((name, note)) = source {
         let field = format!("envoy.config.core.v3.ConfigSource.{name}");
-        at.field(name).found(
-            Class::Refused,
-            field,
-            "ads is there: resources come over the aggregated stream",
-        );
+        at.field(name).found(Class::Refused, field, note);
     }
     version(at, "resource_api_version", resource_api_version);
     let timeout =
         at.timeout("initial_fetch_timeout", initial_fetch_timeout, Some(INITIAL_FETCH_TIMEOUT_DEFAULT));
-    refused.is_none().then_some(timeout)
+    Some((source.ok()?, timeout))
+}
+
+fn file(at: &At<'_>, message: pb::core::PathConfigSource) -> Option<FileSource> {
+    classify!(at, message => pb::core::PathConfigSource {
+        implemented: path, watched_directory;
+        no_effect: poll_interval = "the kernel tells of changes, and once a minute they are looked for";
+    });
+    if !Path::new(&path).exists() {
+        at.field("path")
+            .error(format!("must refer to an existing path in the system: {path:?} does not exist"));
+        return None;
+    }
+    let directory = watched_directory.map(|message| tls::directory(&at.field("watched_directory"), message));
+    Some(FileSource { path: path.into(), watched_directory: directory })
 }
 
 fn version(at: &At<'_>, field: &str, value: i32) {
@@ -183,14 +199,17 @@ fn version(at: &At<'_>, field: &str, value: i32) {
 /// What the stream needs of the clusters, and clusters of the stream.
 pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap) {
     for (index, cluster) in bootstrap.clusters.iter().enumerate() {
-        if matches!(cluster.discovery, Discovery::Eds(_)) && bootstrap.ads.is_none() {
+        let from_there =
+            matches!(&cluster.discovery, Discovery::Eds(eds) if eds.source == ResourceSource::Ads);
+        if from_there && bootstrap.ads.is_none() {
             at.field("static_resources")
                 .item("clusters", index)
                 .error("endpoints come over the aggregated stream: dynamic_resources.ads_config must be set");
         }
     }
     for (index, listener) in bootstrap.listeners.iter().enumerate() {
-        if bootstrap.ads.is_none() && listener.managers().any(|(_, manager)| manager.rds.is_some()) {
+        let mut tables = listener.managers().filter_map(|(_, manager)| manager.rds.as_ref());
+        if bootstrap.ads.is_none() && tables.any(|rds| rds.source == ResourceSource::Ads) {
             at.field("static_resources")
                 .item("listeners", index)
                 .error("routes come over the aggregated stream: dynamic_resources.ads_config must be set");

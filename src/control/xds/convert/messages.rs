@@ -21,6 +21,7 @@ messages!(
     pb::core::GrpcServiceEnvoyGrpc,
     pb::core::ConfigSource,
     pb::core::AggregatedConfigSource,
+    pb::core::PathConfigSource,
     pb::bootstrap::OverloadManager,
     pb::bootstrap::ResourceMonitor,
     pb::bootstrap::LayeredRuntime,

@@ -438,14 +438,28 @@ impl super::Named for ConfigSource {
 pub enum ConfigSourceConfigSourceSpecifierOneOf {
     #[prost(string, tag = "1")]
     Path(String),
-    #[prost(bytes = "vec", tag = "8")]
-    PathConfigSource(Vec<u8>),
+    #[prost(message, tag = "8")]
+    PathConfigSource(PathConfigSource),
     #[prost(message, tag = "2")]
     ApiConfigSource(ApiConfigSource),
     #[prost(message, tag = "3")]
     Ads(AggregatedConfigSource),
     #[prost(bytes = "vec", tag = "5")]
     SelfSource(Vec<u8>),
+}
+
+/// `envoy.config.core.v3.PathConfigSource`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PathConfigSource {
+    #[prost(string, tag = "1")]
+    pub path: String,
+    #[prost(message, optional, tag = "2")]
+    pub watched_directory: Option<WatchedDirectory>,
+    #[prost(message, optional, tag = "3")]
+    pub poll_interval: Option<super::google::Duration>,
+}
+impl super::Named for PathConfigSource {
+    const NAME: &'static str = "envoy.config.core.v3.PathConfigSource";
 }
 
 /// `envoy.config.core.v3.ApiConfigSource`

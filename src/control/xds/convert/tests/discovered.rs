@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::{errors, load};
 use crate::base::limits::XDS_MESSAGE_BYTES_MAX;
-use crate::config::ads::Variant;
+use crate::config::ads::{ResourceSource, Variant};
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::Discovery;
 
@@ -31,6 +31,10 @@ fn control_plane_and_clusters_of_it_have_their_settings() {
     assert_eq!(eds(&bootstrap), ("e".to_owned(), Some(Duration::from_secs(15))));
     let own = EDS.replace("eds_config: {", "service_name: s, eds_config: {initial_fetch_timeout: 0s, ");
     assert_eq!(eds(&load(&discovered(ADS, SPEAKS_HTTP2, &own))), ("s".to_owned(), None));
+    let file = EDS.replace("ads: {}", "path_config_source: {path: /proc/self/status}");
+    let bootstrap = load(&discovered("", "", &file));
+    let Discovery::Eds(eds) = &bootstrap.clusters[1].discovery else { panic!("no EDS") };
+    assert!(matches!(&eds.source, ResourceSource::File(file) if &*file.path == "/proc/self/status"));
 }
 
 #[test]
@@ -43,6 +47,8 @@ fn control_plane_that_cannot_be_asked_is_a_mistake_with_its_reason() {
     let itself = ADS.replace("cluster_name: web", "cluster_name: e");
     let v2 = EDS.replace(", resource_api_version: V3", "");
     let file = EDS.replace("ads: {}", "path_config_source: {path: /x}");
+    let old = EDS.replace("ads: {}", "path: /x");
+    let own = EDS.replace("ads: {}", "self: {}");
     let bare = "- {name: e, type: EDS}";
     let odd = "- {name: e, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}}";
     for (ads, web, eds, reason) in [
@@ -54,7 +60,9 @@ fn control_plane_that_cannot_be_asked_is_a_mistake_with_its_reason() {
         (&unknown, SPEAKS_HTTP2, EDS, "unknown cluster \"nobody\""),
         (&itself, SPEAKS_HTTP2, EDS, "must be of type STATIC"),
         (ADS, SPEAKS_HTTP2, &v2, "resource_api_version: must be V3"),
-        (ADS, SPEAKS_HTTP2, &file, "resources come over the aggregated stream"),
+        (ADS, SPEAKS_HTTP2, &file, "must refer to an existing path in the system: \"/x\" does not exist"),
+        (ADS, SPEAKS_HTTP2, &old, "write path_config_source: {path: ...}"),
+        (ADS, SPEAKS_HTTP2, &own, "nothing has a stream of its own"),
         (ADS, SPEAKS_HTTP2, bare, "eds_cluster_config must be set"),
         (ADS, SPEAKS_HTTP2, odd, "only a cluster of type EDS has it"),
     ] {
