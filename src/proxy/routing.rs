@@ -226,7 +226,7 @@ fn introduce(connection: &Connection, stream: &mut Stream) -> Origin {
         &mut chain.scratch.borrow_mut().text,
     );
     let info = &mut stream.info;
-    if let Some(address) = client.address.filter(|&address| address != connection.remote.ip()) {
+    if let Some(address) = client.address.filter(|_| client.forwarded) {
         info.downstream_remote_address = StreamAddress::Ip((address, 0).into());
     }
     if let Some(Ok(id)) = stream.request.get(&headers::X_REQUEST_ID).map(std::str::from_utf8) {

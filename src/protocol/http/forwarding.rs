@@ -72,6 +72,8 @@ pub struct Downstream {
 pub struct Client {
     /// The trusted client address: the peer's, or one from `x-forwarded-for`. None: a Unix socket.
     pub address: Option<IpAddr>,
+    /// It stands in `x-forwarded-for`, which tells no port, be it the peer's own.
+    pub forwarded: bool,
     /// Whether the request counts as internal.
     pub internal: bool,
 }
@@ -189,7 +191,7 @@ pub fn mutate_request(
     sanitize_referer(head);
 
     let hops = settings.xff_num_trusted_hops;
-    let (mut address, trusted) = if settings.use_remote_address {
+    let (forwarded, trusted) = if settings.use_remote_address {
         let single = !head.contains(&headers::X_FORWARDED_FOR);
         let forwarded = hops.checked_sub(1).and_then(|skip| forwarded_address(head, skip, scratch));
         if !settings.skip_xff_append && !downstream.forwarded_for.is_empty() {
@@ -201,7 +203,7 @@ pub fn mutate_request(
                 head.set(&headers::X_FORWARDED_PORT, &downstream.local_port);
             }
         }
-        (forwarded.map(|(address, _)| address).or(downstream.remote), single)
+        (forwarded.map(|(address, _)| address), single)
     } else {
         let forwarded = forwarded_address(head, hops, scratch);
         (forwarded.map(|(address, _)| address), forwarded.is_some_and(|(_, single)| single))
@@ -217,11 +219,13 @@ pub fn mutate_request(
     }
     set_scheme(head, settings, downstream);
 
+    // Behind another proxy whoever the header does not name is not known to be internal.
+    let asked = if settings.use_remote_address { forwarded.or(downstream.remote) } else { forwarded };
     // A Unix socket has no address; only the peer's own can be asked for.
-    let unix = settings.use_remote_address && address.is_none();
-    let internal = trusted && is_internal(&settings.internal, address, unix);
+    let unix = settings.use_remote_address && asked.is_none();
+    let internal = trusted && is_internal(&settings.internal, asked, unix);
     let edge = !internal && settings.use_remote_address;
-    address = address.or(downstream.remote);
+    let address = forwarded.or(downstream.remote);
     if internal {
         head.set(&headers::X_ENVOY_INTERNAL, b"true");
     } else {
@@ -252,7 +256,7 @@ pub fn mutate_request(
         ensure_request_id(head, edge, settings.preserve_external_request_id, rng);
     }
     forward_client_cert(head, settings.client_cert, downstream.client_cert.as_deref());
-    Client { address, internal }
+    Client { address, forwarded: forwarded.is_some(), internal }
 }
 
 /// What becomes of `x-forwarded-client-cert`. `own` says who the client is; none: it has shown no certificate. Source:

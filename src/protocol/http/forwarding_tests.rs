@@ -120,7 +120,11 @@ fn trusted_hops_choose_the_client_address() {
         let settings = settings(|m| (m.use_remote_address, m.xff_num_trusted_hops) = (edge, hops));
         let (_, client) = mutated(&settings, "1.2.3.4", &[("x-forwarded-for", forwarded)]);
         assert_eq!(client.address, Some(expected.parse().unwrap()), "{edge} {hops} {forwarded}");
+        assert_eq!(client.forwarded, expected != "1.2.3.4", "{edge} {hops} {forwarded}");
     }
+    // The peer's own address in the header is one without a port all the same.
+    let (_, client) = mutated(&settings(|_| {}), "1.2.3.4", &[("x-forwarded-for", "1.2.3.4")]);
+    assert!(client.forwarded && client.address == Some("1.2.3.4".parse().unwrap()));
 }
 
 #[test]
