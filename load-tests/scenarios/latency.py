@@ -20,7 +20,8 @@ class Latency(Scenario):
 
     def __init__(self, rate):
         self.rate = rate
-        self.rounds = 8 if rate == PROMISED else 3
+        # The slowest hundredth of a second's requests is mostly the machine's doing: eight rounds' medians lay 25 us apart for the same proxy.
+        self.rounds = 24 if rate == PROMISED else 3
         self.name = f"latency-{rate}"
         self.title = f"190-byte answers at {rate:,} requests/s, {CONNECTIONS} connections"
 
