@@ -4,9 +4,11 @@ Python's standard library only. Everything listens on the loopback; nothing outl
 """
 
 import contextlib
+import functools
 import os
 import pathlib
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -56,16 +58,23 @@ GIVEN = set()
 GIVING = threading.Lock()
 
 
+@functools.cache
+def named():
+    """Numbers that cases and configurations name: a port among them would be taken for what they say, or masked in it."""
+    texts = [path.read_text() for path in pathlib.Path(__file__).parent.iterdir() if path.suffix in (".py", ".yaml", ".toml")]
+    return {int(number) for text in texts for number in re.findall(r"\d{4,5}", text)}
+
+
 def free_ports(count):
-    """Ports that nobody listens on and that were not given before, all different, and below those that the kernel gives to clients: a connection
-    cannot take one before its server does, nor another server, since two may share a port."""
+    """Ports that nobody listens on, that no case names and that were not given before, all different, and below those that the kernel
+    gives to clients: a connection cannot take one before its server does, nor another server, since two may share a port."""
     lowest = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     found = []
     with GIVING, contextlib.ExitStack() as held:
         if len(GIVEN) > lowest // 8:
             GIVEN.clear()
         for port in random.SystemRandom().sample(range(lowest // 4, lowest // 2), lowest // 4):
-            if port in GIVEN:
+            if port in GIVEN or port in named():
                 continue
             with contextlib.suppress(OSError):
                 held.enter_context(socket.create_server(("", port), family=FAMILY, dualstack_ipv6=FAMILY == socket.AF_INET6))
