@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use crate::harness::{
     Client, Config, ControlPlane, Http2Client, Io, Proxy, TempFolder, Upstream, free_port, ok,
@@ -18,6 +19,23 @@ const MANAGER: &str = r#"{filters: [{name: manager, typed_config: {
         rds: {route_config_name: routes, config_source: @source@},
         http_filters: [{name: router, typed_config: {
             "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}"#;
+
+/// Clients that ask until it is done, and are always answered; by whom, each says in the end.
+fn asking(proxy: &Proxy, done: &Arc<AtomicBool>) -> Vec<JoinHandle<String>> {
+    let ask = |_| {
+        let (mut client, done) = (proxy.connect(), Arc::clone(done));
+        std::thread::spawn(move || {
+            let mut seen = String::new();
+            while !done.load(Ordering::Relaxed) {
+                let response = client.get("/");
+                assert_eq!(response.status(), 200);
+                seen.push_str(&response.text());
+            }
+            seen
+        })
+    };
+    (0..3).map(ask).collect()
+}
 
 /// A proxy, two of its workers, whose one cluster has its endpoints from there.
 fn config(plane: &ControlPlane) -> Config {
@@ -104,20 +122,7 @@ on_each_backend! {
         let (a, b) = (named("a"), named("b"));
         let (plane, proxy) = started(io, &a);
         let done = Arc::new(AtomicBool::new(false));
-        let clients: Vec<_> = (0..3)
-            .map(|_| {
-                let (mut client, done) = (proxy.connect(), Arc::clone(&done));
-                std::thread::spawn(move || {
-                    let mut seen = String::new();
-                    while !done.load(Ordering::Relaxed) {
-                        let response = client.get("/");
-                        assert_eq!(response.status(), 200);
-                        seen.push_str(&response.text());
-                    }
-                    seen
-                })
-            })
-            .collect();
+        let clients = asking(&proxy, &done);
         for turn in 0..100 {
             plane.tell("upstream", HERE, &[if turn % 2 == 0 { b.port } else { a.port }]);
         }
@@ -250,20 +255,7 @@ on_each_backend! {
         let (a, b) = (named("a"), named("b"));
         let (plane, proxy) = started_with_routes(io, &a, &b);
         let done = Arc::new(AtomicBool::new(false));
-        let clients: Vec<_> = (0..3)
-            .map(|_| {
-                let (mut client, done) = (proxy.connect(), Arc::clone(&done));
-                std::thread::spawn(move || {
-                    let mut seen = String::new();
-                    while !done.load(Ordering::Relaxed) {
-                        let response = client.get("/");
-                        assert_eq!(response.status(), 200);
-                        seen.push_str(&response.text());
-                    }
-                    seen
-                })
-            })
-            .collect();
+        let clients = asking(&proxy, &done);
         let mut last = String::new();
         for turn in 0..100 {
             last = plane.tell_routes(&[("/elsewhere", "nowhere"), ("/", if turn % 2 == 0 { "b" } else { "a" })]);
