@@ -1,4 +1,5 @@
 //! The composition root: bootstrap → listening sockets → one worker per core and the control thread → signals → drain.
+mod clusters;
 mod config;
 mod control;
 mod demo;
@@ -129,8 +130,15 @@ fn serve(
     let worker_count = options.concurrency.unwrap_or_else(|| Cpus::of_this_process().workers());
     let registry = Arc::new(Registry::new(worker_count));
     let metrics = ServerMetrics::loaded(&registry, &loaded);
-    let LoadedBootstrap { bootstrap: mut as_loaded, report, wire, unknown_fields: _, deprecated_fields: _ } =
-        loaded;
+    let LoadedBootstrap {
+        bootstrap: mut as_loaded,
+        surroundings: of_clusters,
+        report,
+        wire,
+        unknown_fields: _,
+        deprecated_fields: _,
+    } = loaded;
+    let of_clusters = as_loaded.cds.is_some().then_some(of_clusters);
     let wire = wire.into();
     // What loading needed goes first: pages that are taken into use again stay resident whole.
     drop(report);
@@ -200,8 +208,10 @@ fn serve(
         admin,
         commands,
         rotation: Rotation::of(&snapshot),
+        tls_has_changed: true,
         early_tls: Vec::new(),
         start: Some(snapshot),
+        surroundings: of_clusters,
         routes,
         tables: Tables::default(),
         serving: None,

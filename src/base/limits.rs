@@ -58,8 +58,9 @@ pub const DNS_WAIT_MIN_MS: u64 = 10;
 /// Endpoint updates of one cluster that wait for the control thread; beyond it resolution pauses.
 pub const ENDPOINT_UPDATES_QUEUED_MAX: usize = 64;
 
-/// Routing tables on their way from the control plane to the workers. Beyond it nothing more is read from it.
-pub const ROUTE_UPDATES_QUEUED_MAX: usize = 16;
+/// Changes on their way from the control plane to the workers: all clusters of a response, one cluster's endpoints, a routing
+/// table. Beyond it nothing more is read from it.
+pub const XDS_UPDATES_QUEUED_MAX: usize = 64;
 
 /// Containers (objects, lists, messages) within one another in a configuration. Envoy's limit, measured with 1.40; beyond
 /// it the configuration is refused.

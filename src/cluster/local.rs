@@ -1,6 +1,6 @@
 //! One cluster on this core.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -43,6 +43,8 @@ pub struct Cluster {
     name_header: Option<HeaderName>,
     /// The hosts that connections have brought with them; `None`: it has hosts of its own.
     original_dst: Option<OriginalDstHosts>,
+    /// Whether another one has its name now, or none.
+    is_retired: Cell<bool>,
 }
 
 impl Cluster {
@@ -77,6 +79,7 @@ impl Cluster {
             runtime: runtime.clone(),
             keeper: Rc::clone(keeper),
             hosts: RefCell::default(),
+            is_retired: Cell::new(false),
         })
     }
 
@@ -315,8 +318,14 @@ impl Cluster {
         self.keeper.keep(self, host, due);
     }
 
-    /// Closes all idle connections; called when the cluster goes.
-    pub(super) fn close_idle(&self) {
+    /// Whether it has gone: who kept it looks for the one that has its name now.
+    pub fn is_retired(&self) -> bool {
+        self.is_retired.get()
+    }
+
+    /// The cluster goes: idle connections are closed, others when what they carry is over.
+    pub(super) fn retire(&self) {
+        self.is_retired.set(true);
         self.hosts.borrow().iter().for_each(|host| host.remove());
         self.original_dst.iter().for_each(|hosts| hosts.clear(&self.stats));
     }

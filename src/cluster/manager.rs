@@ -103,6 +103,20 @@ impl ClusterManager {
         *self.published.borrow_mut() = clusters;
     }
 
+    /// Takes other clusters: all there are now. Those of these names are new, changed or gone; the others stay with their
+    /// connections. Requests and connections that have one of the old ones go on with it.
+    pub fn change(&self, clusters: Arc<ClusterSet>, names: &[Arc<str>]) {
+        *self.published.borrow_mut() = clusters;
+        for name in names {
+            self.endpoints.borrow_mut().remove(name);
+            self.sockets.borrow_mut().remove(name);
+            let old = self.clusters.borrow_mut().remove(&**name);
+            if let Some(old) = old {
+                old.retire();
+            }
+        }
+    }
+
     /// Takes a new set of endpoints of one cluster.
     pub fn update_hosts(&self, name: Arc<str>, hosts: Arc<HostSpecs>) {
         match self.clusters.borrow().get(&*name) {
@@ -152,7 +166,7 @@ impl ClusterManager {
 
     fn close_all(&self) {
         let clusters = std::mem::take(&mut *self.clusters.borrow_mut());
-        clusters.values().for_each(|cluster| cluster.close_idle());
+        clusters.values().for_each(|cluster| cluster.retire());
     }
 }
 

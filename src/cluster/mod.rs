@@ -3,6 +3,7 @@
 //! Everything here belongs to one worker: a cluster's hosts are built from published configuration ([`ClusterSet`]) and
 //! endpoint updates when a request first asks for it, picked by its load balancer, and each keeps its own idle connections.
 mod host;
+mod kept;
 pub mod load_balancer;
 mod local;
 mod manager;
@@ -11,6 +12,7 @@ pub mod pool;
 mod set;
 
 pub use host::{Host, HostSpec};
+pub use kept::KeptCluster;
 pub use local::{Cluster, ProxiedClient, Wanted};
 pub use manager::ClusterManager;
 pub use set::{ClusterSet, ClusterSpec, HostSpecs, TransportSockets};

@@ -20,6 +20,15 @@ pub struct ClusterSpec {
     pub sockets: Arc<TransportSockets>,
 }
 
+impl ClusterSpec {
+    /// The same with these endpoints.
+    pub fn with_hosts(&self, hosts: Arc<HostSpecs>) -> Self {
+        let Self { config, stats, hosts: _, sockets } = self;
+        let (config, stats, sockets) = (Arc::clone(config), Arc::clone(stats), Arc::clone(sockets));
+        Self { config, stats, hosts, sockets }
+    }
+}
+
 /// A cluster's endpoints as published, and what hashing balancers look them up in.
 #[derive(Debug, Default)]
 pub struct HostSpecs {

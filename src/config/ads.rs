@@ -51,6 +51,15 @@ pub struct FileSource {
     pub watched_directory: Option<Box<str>>,
 }
 
+/// Resources of a type that are all taken, whatever their names. Source: Envoy `Bootstrap.dynamic_resources.cds_config`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wildcard {
+    /// Where they come from.
+    pub source: ResourceSource,
+    /// How long the start waits for the first answer. Default 15 s; `None`: for ever. Source: `initial_fetch_timeout`.
+    pub initial_fetch_timeout: Option<Duration>,
+}
+
 /// A routing table that the control plane names. Source: Envoy `Rds`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rds {

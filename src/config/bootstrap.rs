@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::access_log::AccessLog;
 use super::address::Address;
-use super::ads::Ads;
+use super::ads::{Ads, Wildcard};
 use super::cluster::Cluster;
 use super::endpoint::Locality;
 use super::listener::Listener;
@@ -31,6 +31,8 @@ pub struct Bootstrap {
     pub overload: Overload,
     /// The control plane; `None`: there is none. Source: `dynamic_resources.ads_config`.
     pub ads: Option<Ads>,
+    /// Clusters beside those of the file; `None`: there are no others. Source: `dynamic_resources.cds_config`.
+    pub cds: Option<Wildcard>,
 }
 
 /// Who this process is, towards control planes and in headers. Source: Envoy `core.v3.Node`.

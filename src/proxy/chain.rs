@@ -1,12 +1,12 @@
 //! A filter chain that serves HTTP, on this core: the compiled connection manager, its counters, its scratch space, and
 //! the clusters that its routes name.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use crate::base::heaps;
-use crate::cluster::{Cluster, ClusterManager};
+use crate::cluster::{Cluster, ClusterManager, KeptCluster};
 use crate::filter::ConnectionManager;
 use crate::filter::http::FilterCounters;
 use crate::format::header_additions::HeaderScratch;
@@ -26,7 +26,7 @@ pub struct HttpChain {
     /// Name of the filter chain.
     pub(super) name: Box<str>,
     /// The routing table's clusters by slot, each from its first request on.
-    clusters: Box<[OnceCell<Rc<Cluster>>]>,
+    clusters: Box<[KeptCluster]>,
     /// The same with the routes that a control plane has told last; requests that begin take it.
     latest: RefCell<Option<Rc<Self>>>,
     /// The one whose latest it is or was.
@@ -57,7 +57,7 @@ impl HttpChain {
         filter_stats: FilterCounters,
         name: &str,
     ) -> Self {
-        let clusters = (0..manager.routes.cluster_count()).map(|_| OnceCell::new()).collect();
+        let clusters = (0..manager.routes.cluster_count()).map(|_| KeptCluster::default()).collect();
         Self {
             manager,
             stats,
@@ -106,12 +106,8 @@ impl HttpChain {
     pub(super) fn cluster(&self, name: ClusterName<'_>, clusters: &ClusterManager) -> Option<Rc<Cluster>> {
         match name {
             ClusterName::Slot(slot) => {
-                let cell = self.clusters.get(slot.0 as usize)?;
-                if let Some(cluster) = cell.get() {
-                    return Some(Rc::clone(cluster));
-                }
-                let cluster = clusters.find(self.manager.routes.cluster_name(slot)?)?;
-                Some(Rc::clone(cell.get_or_init(|| cluster)))
+                let kept = self.clusters.get(slot.0 as usize)?;
+                kept.get(clusters, || self.manager.routes.cluster_name(slot))
             }
             ClusterName::Text(text) => clusters.find(std::str::from_utf8(text).ok()?),
         }

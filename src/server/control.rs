@@ -15,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Sleep, interval, sleep, timeout};
 
+use super::clusters::{Change, Clusters};
 use super::metrics::ServerMetrics;
 use super::process::Process;
 use super::restart::wire::{Refusal, Reply, Request, VERSION, parts};
@@ -26,20 +27,21 @@ use super::seed;
 use super::sockets::ListenSocketSet;
 use super::tables::{TableKey, Tables};
 use super::workers::Workers;
-use crate::base::limits::{ENDPOINT_UPDATES_QUEUED_MAX, ROUTE_UPDATES_QUEUED_MAX};
+use crate::base::limits::{ENDPOINT_UPDATES_QUEUED_MAX, XDS_UPDATES_QUEUED_MAX};
 use crate::cli::{DrainStrategy, Options};
+use crate::cluster::ClusterSet;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::Discovery;
 use crate::config::listener::{Listener, TrafficDirection};
 use crate::control::admin::{Admin, AdminCommand, AdminListener, DrainListeners, ServerState};
 use crate::control::discovery::EndpointUpdate;
-use crate::control::discovery::dns::DnsDiscovery;
 use crate::control::file_watch::FileWatch;
 use crate::control::log_writer::LogWriter;
-use crate::control::xds::client::{RoutesUpdate, Updates, XdsClient};
+use crate::control::xds::client::{self as xds, XdsClient};
+use crate::control::xds::convert::Surroundings;
 use crate::runtime::{give_back_startup_pages, packet};
 use crate::snapshot::{RouteCompiler, RoutesResource, Snapshot};
-use crate::telemetry::{HttpStat, Registry, Slot};
+use crate::telemetry::{HttpStat, Registry};
 use crate::worker::Command;
 
 /// What the control thread works with.
@@ -55,6 +57,8 @@ pub(super) struct Control<'a> {
     pub(super) commands: UnboundedReceiver<AdminCommand>,
     /// Sent to the workers once all clusters that are waited for have endpoints.
     pub(super) start: Option<Arc<Snapshot>>,
+    /// What clusters of a control plane are converted in; `None`: there are none, or their source has it.
+    pub(super) surroundings: Option<Surroundings>,
     /// Compiles the routes that come from a control plane.
     pub(super) routes: Option<Arc<RouteCompiler>>,
     /// The last ones of each table.
@@ -67,6 +71,8 @@ pub(super) struct Control<'a> {
     pub(super) orphaned: Option<Pin<Box<Sleep>>>,
     /// TLS contexts, whose files may change.
     pub(super) rotation: Rotation,
+    /// Whether other files are to be watched than before.
+    pub(super) tls_has_changed: bool,
     /// What has changed of them before the workers have their snapshot.
     pub(super) early_tls: Vec<Update>,
     /// The graceful drain of listeners that was asked for.
@@ -113,19 +119,28 @@ impl Succession {
     }
 }
 
-/// Where endpoints and routes come from; they end with it.
+/// Where clusters, endpoints and routes come from; they end with it.
 struct Sources {
-    _dns: Vec<DnsDiscovery>,
-    _xds: XdsClient,
+    clusters: Clusters,
+    client: XdsClient,
+    /// What names have been resolved to.
     endpoints: Receiver<EndpointUpdate>,
-    routes: Receiver<RoutesUpdate>,
+    /// What control planes have told.
+    updates: Receiver<xds::Update>,
 }
 
-/// What the start waits for: clusters without endpoints, and tables.
+/// What the start waits for: clusters without endpoints, tables, and a first answer to which clusters there are.
 #[derive(Default)]
 struct Awaited {
     clusters: HashSet<Box<str>>,
     routes: HashSet<TableKey>,
+    more_clusters: bool,
+}
+
+impl Awaited {
+    fn is_over(&self) -> bool {
+        self.clusters.is_empty() && self.routes.is_empty() && !self.more_clusters
+    }
 }
 
 struct Signals {
@@ -154,14 +169,16 @@ impl Control<'_> {
         let mut serve_admin = self.admin.take().map(|endpoint| Box::pin(serve_admin(endpoint, may_serve)));
         let workers = Arc::clone(&self.workers);
         let mut draining = false;
-        let mut watch = (!self.rotation.is_empty()).then(FileWatch::new);
-        self.watch(&mut watch);
+        let mut watch = None;
         let mut ticket_keys = interval(TICKET_KEY_LIFE);
         // The first tick is at once, and the keys are new.
         ticket_keys.tick().await;
         loop {
-            if awaited.clusters.is_empty() && awaited.routes.is_empty() {
-                self.start_workers(&mut taken_over);
+            if self.start.is_some() && awaited.is_over() && !sources.clusters.is_awaited() {
+                self.start_workers(&mut taken_over, sources.clusters.set());
+            }
+            if std::mem::take(&mut self.tls_has_changed) {
+                self.watch(&mut watch);
             }
             tokio::select! {
                 () = workers.ended() => {
@@ -191,7 +208,7 @@ impl Control<'_> {
                 () = self.tables.look() => self.tables.free(),
                 () = changed(&mut watch) => {
                     self.refresh_tls();
-                    self.watch(&mut watch);
+                    self.tls_has_changed = true;
                 }
                 _ = ticket_keys.tick() => {
                     let updates = self.rotation.rotate_ticket_keys();
@@ -199,50 +216,104 @@ impl Control<'_> {
                 }
                 Some(command) = self.commands.recv() => self.obey(command, &mut draining),
                 Some(update) = sources.endpoints.recv() => {
-                    awaited.clusters.remove(&*update.cluster);
-                    self.publish(&update);
+                    self.take(xds::Update::Endpoints(update), &mut sources, &mut awaited);
+                    self.publish_clusters(&mut sources);
                 }
-                Some(update) = sources.routes.recv() => {
-                    // What was told before it goes first: a route leads to no endpoint that is still to come.
-                    while let Ok(update) = sources.endpoints.try_recv() {
-                        awaited.clusters.remove(&*update.cluster);
-                        self.publish(&update);
+                Some(update) = sources.updates.recv() => {
+                    self.take(update, &mut sources, &mut awaited);
+                    // What has been told meanwhile is published with it.
+                    while let Ok(update) = sources.updates.try_recv() {
+                        self.take(update, &mut sources, &mut awaited);
                     }
-                    let key = (update.source, update.name);
-                    awaited.routes.remove(&key);
-                    self.publish_routes(key, update.resources, update.version, update.wire);
+                    self.publish_clusters(&mut sources);
                 }
             }
         }
     }
 
-    /// Starts discovery; which clusters the start waits for.
-    fn discover(&self) -> (Sources, Awaited) {
+    /// Starts discovery; which clusters and tables the start waits for.
+    fn discover(&mut self) -> (Sources, Awaited) {
         let (sender, endpoints) = mpsc::channel(ENDPOINT_UPDATES_QUEUED_MAX);
-        let (routes_sender, routes) = mpsc::channel(ROUTE_UPDATES_QUEUED_MAX);
-        let mut discoveries = Vec::new();
-        let mut awaited = Awaited::default();
-        for (index, cluster) in self.bootstrap.clusters.iter().enumerate() {
-            let cells = || self.registry.cluster(cluster.stat_name()).cells(Slot::Control);
-            if let Some(discovery) = DnsDiscovery::start(cluster, cells, seed(index), sender.clone()) {
-                discoveries.push(discovery);
-            } else if !matches!(cluster.discovery, Discovery::Eds(_)) {
-                continue;
-            }
-            if cluster.wait_for_warm_on_init {
+        let (updates_sender, updates) = mpsc::channel(XDS_UPDATES_QUEUED_MAX);
+        let mut awaited = Awaited { more_clusters: self.bootstrap.cds.is_some(), ..Awaited::default() };
+        for cluster in &self.bootstrap.clusters {
+            let is_there = matches!(cluster.discovery, Discovery::Static | Discovery::OriginalDst(_));
+            if !is_there && cluster.wait_for_warm_on_init {
                 awaited.clusters.insert(cluster.name.clone());
             }
         }
-        let seed = seed(self.bootstrap.clusters.len());
-        let updates = Updates { endpoints: sender, routes: routes_sender };
-        let xds = XdsClient::start(self.bootstrap, self.routes.as_ref(), self.registry, seed, &updates);
         let tables = self.routes.iter().flat_map(|routes| routes.asked());
         awaited.routes.extend(tables.map(|(_, rds)| (rds.source.clone(), (*rds.name).into())));
-        (Sources { _dns: discoveries, _xds: xds, endpoints, routes }, awaited)
+        let surroundings = xds::Surrounded {
+            bootstrap: self.bootstrap,
+            routes: self.routes.as_ref(),
+            registry: self.registry,
+            clusters: self.surroundings.take(),
+            seed: seed(self.bootstrap.clusters.len()),
+        };
+        let mut client = XdsClient::start(surroundings, updates_sender);
+        let fixed = self.start.as_ref().map(|snapshot| Arc::clone(&snapshot.clusters)).unwrap_or_default();
+        let clusters = Clusters::start(&self.process, self.registry, fixed, &mut client, sender);
+        (Sources { clusters, client, endpoints, updates }, awaited)
     }
 
-    fn start_workers(&mut self, taken_over: &mut Option<oneshot::Sender<()>>) {
-        let Some(snapshot) = self.start.take() else { return };
+    /// Takes what was found or told, in its order: a route leads to no cluster or endpoint that is still to come.
+    fn take(&mut self, update: xds::Update, sources: &mut Sources, awaited: &mut Awaited) {
+        match update {
+            xds::Update::Clusters(update) => {
+                awaited.more_clusters = false;
+                sources.clusters.take(update, &mut sources.client);
+            }
+            xds::Update::Endpoints(update) => {
+                if update.instance == 0 {
+                    awaited.clusters.remove(&*update.cluster);
+                }
+                let hosts = sources.clusters.take_endpoints(update, &mut sources.client);
+                if let Some((cluster, hosts)) = hosts
+                    && self.start.is_none()
+                {
+                    self.workers.send_all(|| Command::Hosts {
+                        cluster: Arc::clone(&cluster),
+                        hosts: Arc::clone(&hosts),
+                    });
+                }
+            }
+            xds::Update::Routes(xds::RoutesUpdate { source, name, resources, version, wire }) => {
+                self.publish_clusters(sources);
+                let key = (source, name);
+                awaited.routes.remove(&key);
+                self.publish_routes(key, resources, version, wire);
+            }
+        }
+    }
+
+    /// Tells the workers which clusters there are, if others than before.
+    fn publish_clusters(&mut self, sources: &mut Sources) {
+        let Some(Change { clusters, names }) = sources.clusters.publish(&self.metrics) else { return };
+        if let Some(routes) = &self.routes {
+            routes.set_clusters(Arc::clone(&clusters));
+        }
+        let mut has_tls = false;
+        for name in &*names {
+            has_tls |= self.rotation.put_cluster(name, clusters.find(name));
+        }
+        if has_tls {
+            self.process.set_tls(self.rotation.contexts());
+            self.tls_has_changed = true;
+        }
+        if self.start.is_none() {
+            self.workers.send_all(|| Command::Clusters {
+                clusters: Arc::clone(&clusters),
+                names: Arc::clone(&names),
+            });
+        }
+    }
+
+    fn start_workers(&mut self, taken_over: &mut Option<oneshot::Sender<()>>, clusters: &Arc<ClusterSet>) {
+        let Some(mut snapshot) = self.start.take() else { return };
+        if !Arc::ptr_eq(&snapshot.clusters, clusters) {
+            Arc::make_mut(&mut snapshot).clusters = Arc::clone(clusters);
+        }
         let hands = self.sockets.deal(self.registry.workers(), self.succession.successor.is_some());
         self.workers.start_serving(&snapshot, hands);
         self.serving = Some(snapshot);
@@ -275,16 +346,6 @@ impl Control<'_> {
         }
     }
 
-    fn publish(&self, update: &EndpointUpdate) {
-        let hosts = self.process.publish(&update.cluster, &update.assignment);
-        if self.start.is_none() {
-            self.workers.send_all(|| Command::Hosts {
-                cluster: Arc::clone(&update.cluster),
-                hosts: Arc::clone(&hosts),
-            });
-        }
-    }
-
     fn publish_routes(
         &mut self,
         key: TableKey,
@@ -304,7 +365,10 @@ impl Control<'_> {
 
     /// Watches the files of all TLS contexts.
     fn watch(&mut self, watch: &mut Option<FileWatch>) {
-        let Some(watch) = watch else { return };
+        if self.rotation.is_empty() {
+            return;
+        }
+        let watch = watch.get_or_insert_with(FileWatch::new);
         let paths = self.rotation.paths();
         watch.watch(paths.iter().map(|path| Path::new(&**path)));
     }

@@ -11,9 +11,20 @@ use crate::control::xds::json::{self, Style};
 use crate::control::xds::schema::Message;
 use crate::control::xds::wire::{self, Fields};
 
+const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
 const TABLE: &str = "envoy.config.route.v3.RouteConfiguration";
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+
+/// Clusters as a control plane has told them, by name.
+#[derive(Debug, Default)]
+pub(super) struct ToldClusters {
+    /// Of the last response that was used.
+    pub(super) version: Box<str>,
+    pub(super) active: BTreeMap<Arc<str>, Arc<Told>>,
+    /// Those that wait for their endpoints.
+    pub(super) warming: BTreeMap<Arc<str>, Arc<Told>>,
+}
 
 /// A resource as a control plane has told it.
 #[derive(Debug)]
@@ -25,12 +36,19 @@ pub(super) struct Told {
     pub(super) at: String,
 }
 
-/// The sections of a bootstrap that was loaded at `loaded` (RFC 3339), with the routing tables of control planes.
+/// The sections of a bootstrap that was loaded at `loaded` (RFC 3339), with the clusters and routing tables of control planes.
 pub(super) fn sections(
     bootstrap: &Arc<[u8]>,
     loaded: &str,
+    clusters: &ToldClusters,
     tables: &BTreeMap<TableKey, Told>,
 ) -> Vec<DumpSection> {
+    let dynamic_clusters = |told: &BTreeMap<Arc<str>, Arc<Told>>| {
+        let entries = told.iter().map(|(name, told)| {
+            dynamic("envoy.admin.v3.ClustersConfigDump.DynamicCluster", (CLUSTER, "cluster"), name, told)
+        });
+        DumpField::Repeated(entries.collect())
+    };
     let whole = DumpEntry {
         type_name: "",
         name: "".into(),
@@ -45,18 +63,19 @@ pub(super) fn sections(
         },
         DumpSection {
             type_url: "type.googleapis.com/envoy.admin.v3.ClustersConfigDump",
-            fields: vec![(
-                "static_clusters",
-                entries(
-                    resources(bootstrap, 2),
-                    (
-                        "envoy.admin.v3.ClustersConfigDump.StaticCluster",
-                        "envoy.config.cluster.v3.Cluster",
-                        "cluster",
+            fields: vec![
+                ("version_info", DumpField::Text(clusters.version.clone())),
+                (
+                    "static_clusters",
+                    entries(
+                        resources(bootstrap, 2),
+                        ("envoy.admin.v3.ClustersConfigDump.StaticCluster", CLUSTER, "cluster"),
+                        loaded,
                     ),
-                    loaded,
                 ),
-            )],
+                ("dynamic_active_clusters", dynamic_clusters(&clusters.active)),
+                ("dynamic_warming_clusters", dynamic_clusters(&clusters.warming)),
+            ],
         },
         DumpSection {
             type_url: "type.googleapis.com/envoy.admin.v3.ListenersConfigDump",
@@ -84,17 +103,34 @@ pub(super) fn sections(
                         loaded,
                     ),
                 ),
-                ("dynamic_route_configs", DumpField::Repeated(tables.iter().map(dynamic_table).collect())),
+                (
+                    "dynamic_route_configs",
+                    DumpField::Repeated(
+                        tables
+                            .iter()
+                            .map(|((_, name), told)| {
+                                let type_name = "envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig";
+                                dynamic(type_name, (TABLE, "route_config"), name, told)
+                            })
+                            .collect(),
+                    ),
+                ),
             ],
         },
     ]
 }
 
-fn dynamic_table(((_, name), told): (&TableKey, &Told)) -> DumpEntry {
+/// A resource of a control plane, with its version. `(message, field)`: its type, and where it stands.
+fn dynamic(
+    type_name: &'static str,
+    (message, field): (&'static str, &'static str),
+    name: &Arc<str>,
+    told: &Told,
+) -> DumpEntry {
     let version = told.version.clone();
-    let resource = entry(Arc::clone(&told.wire), TABLE, "route_config", &told.at);
+    let resource = entry(Arc::clone(&told.wire), message, field, &told.at);
     DumpEntry {
-        type_name: "envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig",
+        type_name,
         name: Arc::clone(name),
         render: Box::new(move || {
             let mut shown = Map::new();

@@ -55,6 +55,19 @@ impl ServerMetrics {
         self.cells.record(ServerHistogram::InitializationTimeMs, took);
     }
 
+    /// So many clusters wait for their endpoints.
+    pub(super) fn clusters_warm_up(&self, warming: u64) {
+        self.cells.gauge_set(ServerStat::ClusterManagerWarmingClusters, warming);
+    }
+
+    /// So many clusters are in use; so many were added, changed and removed.
+    pub(super) fn clusters_changed(&self, [active, added, modified, removed]: [u64; 4]) {
+        self.cells.gauge_set(ServerStat::ClusterManagerActiveClusters, active);
+        self.cells.add(ServerStat::ClusterManagerClusterAdded, added);
+        self.cells.add(ServerStat::ClusterManagerClusterModified, modified);
+        self.cells.add(ServerStat::ClusterManagerClusterRemoved, removed);
+    }
+
     /// So many TLS contexts were replaced, and so many stay since their files are no good.
     pub(super) fn tls_updated(&self, updated: usize, rejected: usize) {
         self.cells.add(ServerStat::TlsUpdateSuccess, updated as u64);

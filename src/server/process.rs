@@ -39,8 +39,10 @@ pub(super) struct Process {
     backend: (String, String),
     workers: String,
     listeners: Vec<ListenerStatus>,
-    /// What the workers start with: their hosts' counters are those that are shown.
-    clusters: Arc<ClusterSet>,
+    /// Those of the workers: their hosts' counters are those that are shown.
+    clusters: Mutex<Arc<ClusterSet>>,
+    /// Clusters that a control plane has told, by name, those that still wait for their endpoints beside those in use.
+    told_clusters: Mutex<dump::ToldClusters>,
     /// Endpoints that discovery has found, in place of those the workers start with.
     endpoints: Mutex<HashMap<Arc<str>, Endpoints>>,
     /// Routing tables in use that a control plane has told.
@@ -56,7 +58,7 @@ pub(super) struct Process {
 #[derive(Debug, Default)]
 struct Endpoints {
     registry: HostRegistry,
-    assignment: ClusterLoadAssignment,
+    assignment: Arc<ClusterLoadAssignment>,
     hosts: Arc<HostSpecs>,
 }
 
@@ -115,13 +117,14 @@ impl Process {
             options,
             bootstrap,
             wire,
-            loaded: timestamp(clock::wall_ns()),
+            loaded: now(),
             registry,
             started,
             backend,
             workers,
             listeners,
-            clusters,
+            clusters: Mutex::new(clusters),
+            told_clusters: Mutex::default(),
             endpoints: Mutex::default(),
             routes: Mutex::default(),
             tls: Mutex::new(tls),
@@ -142,7 +145,7 @@ impl Process {
 
     /// Takes note of a routing table that is in use now.
     pub(super) fn set_routes(&self, key: TableKey, version: Box<str>, wire: Arc<[u8]>) {
-        let told = dump::Told { version, wire, at: timestamp(clock::wall_ns()) };
+        let told = dump::Told { version, wire, at: now() };
         self.routes.lock().unwrap_or_else(PoisonError::into_inner).insert(key, told);
     }
 
@@ -162,26 +165,48 @@ impl Process {
         states.into_iter().find(|&state| state as u8 == number).unwrap_or(ServerState::Live)
     }
 
-    /// Takes note of the endpoints that discovery has found for a cluster; the hosts that workers balance over.
-    pub(super) fn publish(&self, cluster: &Arc<str>, assignment: &ClusterLoadAssignment) -> Arc<HostSpecs> {
-        let spec = self.clusters.find(cluster);
+    /// Takes note of the endpoints that discovery has found for a cluster; the hosts that workers balance over. Hosts of
+    /// another cluster that had its name keep their counters.
+    pub(super) fn publish(
+        &self,
+        spec: &ClusterSpec,
+        assignment: Arc<ClusterLoadAssignment>,
+    ) -> Arc<HostSpecs> {
         let mut all = self.lock();
-        let endpoints = all.entry(Arc::clone(cluster)).or_insert_with(|| Endpoints {
-            registry: HostRegistry::of(spec.map_or(&[][..], |spec| &spec.hosts)),
-            ..Endpoints::default()
-        });
-        endpoints.assignment = assignment.clone();
-        if let Some(spec) = spec {
-            endpoints.hosts = endpoints.registry.resolve(&spec.config, assignment, &self.registry);
-            note_members(&spec.stats, &endpoints.hosts, &spec.config.load_balancing);
-        }
+        let endpoints = all
+            .entry((*spec.config.name).into())
+            .or_insert_with(|| Endpoints { registry: HostRegistry::of(&spec.hosts), ..Endpoints::default() });
+        endpoints.hosts = endpoints.registry.resolve(&spec.config, &assignment, &self.registry);
+        endpoints.assignment = assignment;
+        note_members(&spec.stats, &endpoints.hosts, &spec.config.load_balancing);
         Arc::clone(&endpoints.hosts)
     }
 
-    /// What discovery has found so far.
+    /// Takes note of the clusters that there are now. `gone`: what was known of their endpoints is forgotten.
+    pub(super) fn set_clusters(&self, clusters: Arc<ClusterSet>, gone: &[Arc<str>]) {
+        let mut all = self.lock();
+        for name in gone {
+            all.remove(name);
+        }
+        *self.clusters.lock().unwrap_or_else(PoisonError::into_inner) = clusters;
+    }
+
+    /// Takes note of the clusters that a control plane has told.
+    pub(super) fn set_told_clusters(&self, told: dump::ToldClusters) {
+        *self.told_clusters.lock().unwrap_or_else(PoisonError::into_inner) = told;
+    }
+
+    fn cluster_set(&self) -> Arc<ClusterSet> {
+        Arc::clone(&self.clusters.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What discovery has found so far, beyond what the clusters have.
     pub(super) fn discovered(&self) -> Vec<(Arc<str>, Arc<HostSpecs>)> {
-        let all = self.lock();
-        all.iter().map(|(name, endpoints)| (Arc::clone(name), Arc::clone(&endpoints.hosts))).collect()
+        let (all, clusters) = (self.lock(), self.cluster_set());
+        let newer = all.iter().filter(|(name, endpoints)| {
+            clusters.find(name).is_none_or(|spec| !Arc::ptr_eq(&spec.hosts, &endpoints.hosts))
+        });
+        newer.map(|(name, endpoints)| (Arc::clone(name), Arc::clone(&endpoints.hosts))).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Endpoints>> {
@@ -219,22 +244,23 @@ impl AdminState for Process {
     }
 
     fn clusters(&self) -> Vec<ClusterStatus> {
-        let all = self.lock();
+        let (all, clusters) = (self.lock(), self.cluster_set());
+        let told = self.told_clusters.lock().unwrap_or_else(PoisonError::into_inner);
         let status_of = |spec: &ClusterSpec| {
             let ClusterSpec { config, hosts, .. } = spec;
             let (hosts, assignment) = match all.get(&*config.name) {
-                Some(endpoints) => (&endpoints.hosts, &endpoints.assignment),
+                Some(endpoints) => (&endpoints.hosts, &*endpoints.assignment),
                 None => (hosts, &config.load_assignment),
             };
             ClusterStatus {
                 name: (*config.name).into(),
                 observability_name: config.stat_name().into(),
-                added_via_api: false,
+                added_via_api: told.active.contains_key(&*config.name),
                 circuit_breakers: config.circuit_breakers.clone(),
                 hosts: hosts.iter().map(|host| status(host, assignment)).collect(),
             }
         };
-        self.clusters.iter().map(|spec| status_of(spec)).collect()
+        clusters.iter().map(|spec| status_of(spec)).collect()
     }
 
     fn tls_contexts(&self) -> Vec<TlsContext> {
@@ -248,7 +274,8 @@ impl AdminState for Process {
     fn config_dump(&self, _include_eds: bool) -> Vec<DumpSection> {
         // Endpoints of static clusters are shown within them.
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        dump::sections(&self.wire, &self.loaded, &routes)
+        let clusters = self.told_clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        dump::sections(&self.wire, &self.loaded, &clusters, &routes)
     }
 
     fn runtime_layers(&self) -> Vec<RuntimeLayer> {
@@ -278,6 +305,11 @@ fn status(host: &HostSpec, assignment: &ClusterLoadAssignment) -> HostStatus {
         canary: false,
         stats: Arc::clone(&host.stats),
     }
+}
+
+/// This moment as RFC 3339.
+pub(super) fn now() -> String {
+    timestamp(clock::wall_ns())
 }
 
 /// A wall time as RFC 3339.

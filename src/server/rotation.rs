@@ -3,6 +3,7 @@
 //! New handshakes use what is new; connections that are there go on. What cannot be read or compiled leaves the last good
 //! one in place, and is said once and counted.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::limits::TLS_FILE_BYTES_MAX;
-use crate::cluster::TransportSockets;
+use crate::cluster::{ClusterSpec, TransportSockets};
 use crate::config::cluster::Cluster;
 use crate::config::tls::{DownstreamTls, Source};
 use crate::control::admin::TlsContext;
@@ -24,7 +25,8 @@ pub(super) const TICKET_KEY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub(super) struct Rotation {
     servers: Vec<Server>,
-    clients: Vec<Client>,
+    /// By the cluster's name.
+    clients: BTreeMap<Box<str>, Client>,
 }
 
 /// Something new for the workers.
@@ -63,6 +65,18 @@ struct Client {
     sockets: Arc<TransportSockets>,
 }
 
+impl Client {
+    /// That of a cluster; `None`: it is reached in plain text.
+    fn of(cluster: &Arc<ClusterSpec>) -> Option<Self> {
+        let (config, sockets) = (&cluster.config, &cluster.sockets);
+        (!sockets.is_plain()).then(|| Self {
+            config: Cluster::clone(config),
+            refused: None,
+            sockets: Arc::clone(sockets),
+        })
+    }
+}
+
 /// A context that is not used.
 #[derive(Debug, PartialEq)]
 enum Refused<T> {
@@ -87,13 +101,20 @@ impl Rotation {
                 })
             })
         });
-        let clients = snapshot.clusters.iter().filter(|cluster| !cluster.sockets.is_plain());
-        let clients = clients.map(|cluster| Client {
-            config: Cluster::clone(&cluster.config),
-            refused: None,
-            sockets: Arc::clone(&cluster.sockets),
-        });
+        let clients = snapshot.clusters.iter().filter_map(Client::of);
+        let clients = clients.map(|client| (client.config.name.clone(), client));
         Self { servers: servers.collect(), clients: clients.collect() }
+    }
+
+    /// Takes a cluster in place of the one that had its name (`None`: there is none any more); whether either has TLS.
+    pub(super) fn put_cluster(&mut self, name: &str, cluster: Option<&Arc<ClusterSpec>>) -> bool {
+        match cluster.and_then(Client::of) {
+            Some(client) => {
+                self.clients.insert(name.into(), client);
+                true
+            }
+            None => self.clients.remove(name).is_some(),
+        }
     }
 
     /// Whether there is nothing that could change.
@@ -104,7 +125,7 @@ impl Rotation {
     /// What is in use, for `/certs`.
     pub(super) fn contexts(&self) -> Vec<TlsContext> {
         let servers = self.servers.iter().map(|server| TlsContext::Server(Arc::clone(&server.tls)));
-        let clients = self.clients.iter().flat_map(|client| client.sockets.0.iter().flatten());
+        let clients = self.clients.values().flat_map(|client| client.sockets.0.iter().flatten());
         servers.chain(clients.map(|tls| TlsContext::Client(Arc::clone(tls)))).collect()
     }
 
@@ -118,7 +139,7 @@ impl Rotation {
             }
         };
         self.servers.iter_mut().for_each(|server| server.config.sources_mut().for_each(&mut note));
-        for client in &mut self.clients {
+        for client in self.clients.values_mut() {
             client.config.tls_sources(&mut note);
         }
         paths.sort_unstable();
@@ -154,7 +175,7 @@ impl Rotation {
             }
         }
         // Clusters with the same files share what is compiled of them only until these change.
-        for client in &mut self.clients {
+        for client in self.clients.values_mut() {
             let mut next = client.config.clone();
             let read = client_changed(&mut next);
             let what = format!("cluster {}", client.config.name);
@@ -324,7 +345,7 @@ mod tests {
         let config = DownstreamTls { common, ..DownstreamTls::default() };
         let tls = Arc::new(ServerTls::compile(&config, None, None).unwrap());
         let server = Server { listener: 3, chain: 0, name: "front".into(), config, refused: None, tls };
-        let mut rotation = Rotation { servers: vec![server], clients: Vec::new() };
+        let mut rotation = Rotation { servers: vec![server], clients: BTreeMap::new() };
         assert_eq!(rotation.paths().len(), 2);
         let mut refresh = || {
             let Outcome { updates, rejected } = rotation.refresh();
@@ -366,7 +387,8 @@ mod tests {
         config.tls = Some(Arc::new(UpstreamTls { common, ..UpstreamTls::default() }));
         let sockets = SocketCompiler::default().of(&config).unwrap();
         let client = Client { config, refused: None, sockets };
-        let mut rotation = Rotation { servers: Vec::new(), clients: vec![client] };
+        let mut rotation =
+            Rotation { servers: Vec::new(), clients: BTreeMap::from([(client.config.name.clone(), client)]) };
         assert_eq!(rotation.paths().len(), 1);
         assert!(rotation.refresh().updates.is_empty());
         scratch.write("ca.crt", &two.pem());

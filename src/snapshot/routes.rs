@@ -3,8 +3,9 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::cluster::ClusterSet;
 use crate::config::access_log::AccessLogSink;
 use crate::config::ads::{Rds, ResourceSource};
 use crate::config::bootstrap::RuntimeLayer;
@@ -35,7 +36,7 @@ pub type RuntimeValue<T> = Box<dyn Fn(&str) -> Option<T> + Send + Sync>;
 /// What a table is compiled with besides the managers.
 pub struct RouteSurroundings {
     pub registry: Arc<Registry>,
-    /// Names of all clusters.
+    /// Names of the clusters of the bootstrap.
     pub clusters: HashSet<Box<str>>,
     pub runtime_layers: Vec<RuntimeLayer>,
     pub runtime_fraction: RuntimeValue<FractionalPercent>,
@@ -51,6 +52,8 @@ pub struct RouteSurroundings {
 pub struct RouteCompiler {
     targets: Vec<Target>,
     surroundings: RouteSurroundings,
+    /// Those that a control plane has told, too.
+    clusters: Mutex<Arc<ClusterSet>>,
 }
 
 #[derive(Debug)]
@@ -71,7 +74,12 @@ impl RouteCompiler {
                 Some(Target { listener, chain, rds, config: Arc::clone(manager) })
             }));
         }
-        (!targets.is_empty()).then_some(Self { targets, surroundings })
+        (!targets.is_empty()).then(|| Self { targets, surroundings, clusters: Mutex::default() })
+    }
+
+    /// Takes note of all clusters that are there now.
+    pub fn set_clusters(&self, clusters: Arc<ClusterSet>) {
+        *self.clusters.lock().unwrap_or_else(PoisonError::into_inner) = clusters;
     }
 
     /// The prefixes of the managers that ask for routes, and what each asks for.
@@ -123,11 +131,12 @@ impl RouteCompiler {
             hash_seed,
             sinks,
         } = &self.surroundings;
+        let told = Arc::clone(&self.clusters.lock().unwrap_or_else(PoisonError::into_inner));
         let mut config = HttpConnectionManager::clone(&target.config);
         config.route_config = Arc::clone(table);
         let mut services = CompileServices {
             routes: CompileContext {
-                cluster_exists: &|name| clusters.contains(name),
+                cluster_exists: &|name| clusters.contains(name) || told.find(name).is_some(),
                 runtime_fraction,
                 runtime_integer,
                 hash_seed: *hash_seed,

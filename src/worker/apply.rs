@@ -59,6 +59,7 @@ impl Worker {
         match command {
             Command::Start { snapshot, sockets } => self.start(&snapshot, sockets),
             Command::Serve(_) => {}
+            Command::Clusters { clusters, names } => context.clusters.change(clusters, &names),
             Command::Hosts { cluster, hosts } => {
                 context.clusters.update_hosts(cluster, hosts);
             }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::{HostSpecs, TransportSockets};
+use crate::cluster::{ClusterSet, HostSpecs, TransportSockets};
 use crate::format::access_log_buffer::AccessLogBuffer;
 use crate::format::access_log_queue::LogQueue;
 use crate::protocol::tls::ServerTls;
@@ -27,6 +27,8 @@ pub enum Command {
     Start { snapshot: Arc<Snapshot>, sockets: Vec<(usize, OwnedFd)> },
     /// Serve a connection that another worker has accepted.
     Serve(Handover),
+    /// Other clusters: all there are now; those of these names are new, changed or gone.
+    Clusters { clusters: Arc<ClusterSet>, names: Arc<[Arc<str>]> },
     /// A cluster has other endpoints now.
     Hosts { cluster: Arc<str>, hosts: Arc<HostSpecs> },
     /// Other routes for the chains at these places in the snapshot, for requests from now on.

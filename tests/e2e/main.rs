@@ -43,3 +43,4 @@ mod tunnels;
 mod unix_endpoints;
 mod upstream_failures;
 mod xds;
+mod xds_clusters;

@@ -10,7 +10,7 @@ use crate::harness::{
     on_each_backend, until,
 };
 
-const HERE: &str = "127.0.0.1";
+pub(crate) const HERE: &str = "127.0.0.1";
 
 /// A filter chain whose routes come from @source@.
 const MANAGER: &str = r#"{filters: [{name: manager, typed_config: {
@@ -20,8 +20,13 @@ const MANAGER: &str = r#"{filters: [{name: manager, typed_config: {
         http_filters: [{name: router, typed_config: {
             "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}"#;
 
+/// A filter chain whose routes come from there.
+pub(crate) fn manager(source: &str) -> String {
+    MANAGER.replace("@source@", source)
+}
+
 /// Clients that ask until it is done, and are always answered; by whom, each says in the end.
-fn asking(proxy: &Proxy, done: &Arc<AtomicBool>) -> Vec<JoinHandle<String>> {
+pub(crate) fn asking(proxy: &Proxy, done: &Arc<AtomicBool>) -> Vec<JoinHandle<String>> {
     let ask = |_| {
         let (mut client, done) = (proxy.connect(), Arc::clone(done));
         std::thread::spawn(move || {
@@ -45,7 +50,7 @@ fn config(plane: &ControlPlane) -> Config {
 
 /// One whose routes come from there, too, to the clusters `a` and `b`.
 fn config_with_routes(plane: &ControlPlane) -> Config {
-    let chain = MANAGER.replace("@source@", "{ads: {}, resource_api_version: V3}");
+    let chain = manager("{ads: {}, resource_api_version: V3}");
     let config = Config { clusters: Some(plane.clusters(&["a", "b"])), ..Config::to(0) };
     config.chains(&[chain]).arguments(&["--concurrency", "2", "--config-yaml", &plane.bootstrap()])
 }
@@ -62,7 +67,7 @@ fn started_with_routes(io: Io, a: &Upstream, b: &Upstream) -> (ControlPlane, Pro
     (plane, proxy)
 }
 
-fn named(name: &'static str) -> Upstream {
+pub(crate) fn named(name: &'static str) -> Upstream {
     Upstream::answering(move |_| ok(name.as_bytes()))
 }
 
@@ -75,7 +80,7 @@ fn started(io: Io, upstream: &Upstream) -> (ControlPlane, Proxy) {
 }
 
 /// Waits until this answer comes on a connection.
-fn answers(client: &mut Client, status: u16, text: &str) {
+pub(crate) fn answers(client: &mut Client, status: u16, text: &str) {
     until(&format!("{status} {text}"), || {
         let response = client.get("/");
         response.status() == status && (text.is_empty() || response.text() == text)
@@ -324,7 +329,7 @@ on_each_backend! {
             let path = file(name).display().to_string();
             format!("{{path_config_source: {{path: {path}}}, resource_api_version: V3}}")
         };
-        let chain = MANAGER.replace("@source@", &source("routes.yaml"));
+        let chain = manager(&source("routes.yaml"));
         let cluster = format!(
             "{{name: upstream, type: EDS, connect_timeout: 5s, eds_cluster_config: {{eds_config: {}}}}}",
             source("endpoints.yaml")

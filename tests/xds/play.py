@@ -34,10 +34,11 @@ dynamic_resources:
         explicit_http_config: {{http2_protocol_options: {{}}}}
     load_assignment: {{cluster_name: xds, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {xds}}}}}}}}}]}}]}}
 """
-# In place of what comes by CDS and LDS: clusters and routes of the bootstrap whose endpoints come by EDS.
-DYNAMIC = """  cds_config: {{ads: {{}}, resource_api_version: V3, initial_fetch_timeout: {fetch_timeout}}}
-  lds_config: {{ads: {{}}, resource_api_version: V3, initial_fetch_timeout: {fetch_timeout}}}
+CDS = """  cds_config: {{ads: {{}}, resource_api_version: V3, initial_fetch_timeout: {fetch_timeout}}}
 """
+LDS = """  lds_config: {{ads: {{}}, resource_api_version: V3, initial_fetch_timeout: {fetch_timeout}}}
+"""
+# In place of what comes by LDS and CDS: a listener of the bootstrap, and clusters whose endpoints come by EDS.
 LISTENER = """  listeners:
   - name: web
     address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
@@ -97,7 +98,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
 class Play:
     """See the file's head."""
 
-    def __init__(self, argv, is_delta, origins, folder, starts_server=True, fetch_timeout="15s", endpoints_only=False, rds=False):
+    def __init__(self, argv, is_delta, origins, folder, starts_server=True, fetch_timeout="15s", endpoints_only=False, clusters_only=False, rds=False):
         self.admin, self.port, self.other_port, xds = rig.free_ports(4)
         self.origins = origins
         self.facts = {}
@@ -113,7 +114,10 @@ class Play:
         self.stream = None
         path = folder / f"{xds}.yaml"
         api_type = "DELTA_GRPC" if is_delta else "GRPC"
-        dynamic, listeners, clusters = DYNAMIC.format(fetch_timeout=fetch_timeout), "", ""
+        self.has_listener = endpoints_only or clusters_only
+        dynamic, listeners, clusters = (CDS + LDS).format(fetch_timeout=fetch_timeout), "", ""
+        if clusters_only:
+            dynamic, listeners = CDS.format(fetch_timeout=fetch_timeout), LISTENER.format(port=self.port, routes=RDS.format(fetch_timeout=fetch_timeout))
         if endpoints_only:
             dynamic, listeners = "", LISTENER.format(port=self.port, routes=RDS.format(fetch_timeout=fetch_timeout) if rds else ROUTES)
             clusters = "".join(CLUSTER.format(name=name, fetch_timeout=fetch_timeout) for name in ("svc", "other"))
@@ -156,7 +160,7 @@ class Play:
         """Tells a whole configuration to a proxy that begins, type by type as it asks."""
         self.begin()
         for kind, state in (("CDS", clusters), ("EDS", endpoints), ("LDS", listeners), ("SDS", secrets), ("RDS", routes)):
-            if state:
+            if state and not (kind == "LDS" and self.has_listener):
                 self.stream.asked(kind)
                 self.set(kind, state)
 

@@ -67,7 +67,7 @@ fn listed(sections: Vec<DumpSection>, resource: &str) -> Result<Vec<DumpEntry>, 
     for (_, field) in fields {
         match field {
             DumpField::Repeated(entries) => found.get_or_insert_with(Vec::new).extend(entries),
-            DumpField::Single(_) => {
+            DumpField::Single(_) | DumpField::Text(_) => {
                 let text = format!(
                     "{resource} is not a repeated field. Use ?mask={resource} to get only this field"
                 );
@@ -135,6 +135,10 @@ impl Render {
                         items.push_back(Item::Entry { entry, mask, level: 3, typed: false });
                     }
                     DumpField::Repeated(entries) if entries.is_empty() => {}
+                    DumpField::Text(text) if text.is_empty() => {}
+                    DumpField::Text(text) => {
+                        items.push_back(Item::Text(format!(",\n   \"{name}\": {}", Value::from(&*text))));
+                    }
                     DumpField::Repeated(entries) => {
                         let mut before = format!(",\n   \"{name}\": [\n    ");
                         for entry in entries {

@@ -159,6 +159,8 @@ pub enum DumpField {
     Single(DumpEntry),
     /// `static_clusters`, `dynamic_listeners`, in order.
     Repeated(Vec<DumpEntry>),
+    /// `version_info`; left out where it is empty.
+    Text(Box<str>),
 }
 
 /// A resource that can be rendered.

@@ -32,10 +32,11 @@ mod schedule;
 pub struct DnsDiscovery(JoinHandle<()>);
 
 impl DnsDiscovery {
-    /// Starts to resolve the names of `cluster`; `None` when it is not a DNS cluster. `cells` gives those of the control
-    /// thread, `seed` spreads the waits. Must be called within a tokio runtime that has I/O and time.
+    /// Starts to resolve the names of this instance of `cluster`; `None` when it is not a DNS cluster. `cells` gives those of
+    /// the control thread, `seed` spreads the waits. Must be called within a tokio runtime that has I/O and time.
     pub fn start(
         cluster: &Cluster,
+        instance: u64,
         cells: impl FnOnce() -> ClusterCells,
         seed: u64,
         updates: mpsc::Sender<EndpointUpdate>,
@@ -45,7 +46,7 @@ impl DnsDiscovery {
             Discovery::StrictDns(dns) => (dns, Mode::Strict),
             Discovery::LogicalDns(dns) => (dns, Mode::Logical),
         };
-        let members = Members::new(&cluster.name, &cluster.load_assignment, mode);
+        let members = Members { instance, ..Members::new(&cluster.name, &cluster.load_assignment, mode) };
         let task = run(members, dns.clone(), cells(), seed, updates, tokio::time::sleep);
         Some(Self(tokio::spawn(task)))
     }
@@ -183,6 +184,8 @@ impl Watcher {
 #[derive(Debug)]
 struct Members {
     cluster: Arc<str>,
+    /// See [`EndpointUpdate::instance`].
+    instance: u64,
     mode: Mode,
     /// As configured, names and all.
     template: ClusterLoadAssignment,
@@ -202,7 +205,7 @@ impl Members {
             })
             .collect();
         let resolved = vec![Vec::new(); names.len()];
-        Self { cluster: cluster.into(), mode, template: template.clone(), names, resolved }
+        Self { cluster: cluster.into(), instance: 0, mode, template: template.clone(), names, resolved }
     }
 
     /// Takes the addresses of one name; whether that changes the endpoints.
@@ -250,7 +253,11 @@ impl Members {
                 }
             }
         }
-        EndpointUpdate { cluster: Arc::clone(&self.cluster), assignment }
+        EndpointUpdate {
+            cluster: Arc::clone(&self.cluster),
+            instance: self.instance,
+            assignment: Arc::new(assignment),
+        }
     }
 }
 

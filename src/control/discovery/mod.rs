@@ -13,6 +13,9 @@ pub mod dns;
 pub struct EndpointUpdate {
     /// Name of the cluster.
     pub cluster: Arc<str>,
+    /// Which of the clusters that had this name one after the other; 0: that of the bootstrap. The source of an earlier one
+    /// may have been about to say something.
+    pub instance: u64,
     /// All endpoints; every address is fixed.
-    pub assignment: ClusterLoadAssignment,
+    pub assignment: Arc<ClusterLoadAssignment>,
 }

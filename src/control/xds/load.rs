@@ -1,5 +1,5 @@
 //! A bootstrap from text to `config` types: loader, constraints and conversion joined, every mistake with its place.
-use super::convert::{Report, Unimplemented, convert_bootstrap};
+use super::convert::{Report, Surroundings, Unimplemented, convert_bootstrap};
 use super::loader::{self, Source};
 use super::schema::Message;
 use crate::config::bootstrap::Bootstrap;
@@ -23,6 +23,8 @@ pub struct LoadOptions {
 pub struct LoadedBootstrap {
     /// The configuration.
     pub bootstrap: Bootstrap,
+    /// What clusters of a control plane have of it.
+    pub surroundings: Surroundings,
     /// What it sets without effect, deprecated fields; no errors.
     pub report: Report,
     /// The encoded `Bootstrap`, for `/config_dump`.
@@ -58,11 +60,18 @@ pub fn load_bootstrap(sources: &[Source<'_>], options: LoadOptions) -> Result<Lo
         report
     };
     match convert_bootstrap(&loaded.bytes, options.unimplemented) {
-        Ok((bootstrap, report)) => {
+        Ok((bootstrap, surroundings, report)) => {
             let report = place(report);
             let deprecated_fields = loaded.deprecated;
             let unknown_fields = loaded.warnings.0.len() - deprecated_fields;
-            Ok(LoadedBootstrap { bootstrap, report, wire: loaded.bytes, unknown_fields, deprecated_fields })
+            Ok(LoadedBootstrap {
+                bootstrap,
+                surroundings,
+                report,
+                wire: loaded.bytes,
+                unknown_fields,
+                deprecated_fields,
+            })
         }
         Err(report) => Err(place(report)),
     }

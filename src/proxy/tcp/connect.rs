@@ -134,7 +134,7 @@ fn cluster(connection: &TcpConnection) -> Option<Rc<Cluster>> {
         return context.clusters.find(name);
     }
     match &chain.config.cluster {
-        TcpCluster::One(name) => chain.cluster(name, &context.clusters),
+        TcpCluster::One(name) => chain.cluster.get(&context.clusters, || Some(name)),
         TcpCluster::Weighted(clusters) => {
             let total: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
             let mut left = context.random() % total.max(1);

@@ -25,7 +25,7 @@ use super::handshake::{self, Failed, Handshake};
 use super::listener::Admitted;
 use crate::base::clock::Now;
 use crate::cluster::pool::UpstreamConnection;
-use crate::cluster::{Cluster, ClusterManager, ProxiedClient};
+use crate::cluster::{KeptCluster, ProxiedClient};
 use crate::config::tcp_proxy::TcpProxy;
 use crate::filter::network::Tunneling;
 use crate::format::access_log::AccessLog;
@@ -52,7 +52,7 @@ pub struct TcpChain {
     access_logs: Arc<[AccessLog]>,
     stats: Cells<TcpStat>,
     /// The one cluster, from its first connection on.
-    cluster: OnceCell<Rc<Cluster>>,
+    cluster: KeptCluster,
     matching: RefCell<MatchScratch>,
 }
 
@@ -107,18 +107,9 @@ impl TcpChain {
             tunneling,
             access_logs,
             stats,
-            cluster: OnceCell::new(),
+            cluster: KeptCluster::default(),
             matching: RefCell::default(),
         }
-    }
-
-    /// The one cluster, if it is there.
-    fn cluster(&self, name: &str, clusters: &ClusterManager) -> Option<Rc<Cluster>> {
-        if let Some(cluster) = self.cluster.get() {
-            return Some(Rc::clone(cluster));
-        }
-        let cluster = clusters.find(name)?;
-        Some(Rc::clone(self.cluster.get_or_init(|| cluster)))
     }
 }
 

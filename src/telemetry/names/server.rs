@@ -5,6 +5,12 @@ super::metrics! {
     /// Metrics of the process; their names are complete.
     ServerStat {
         ClusterManagerActiveClusters Gauge "cluster_manager.active_clusters",
+        CdsInitFetchTimeout Counter "cluster_manager.cds.init_fetch_timeout",
+        CdsUpdateAttempt Counter "cluster_manager.cds.update_attempt",
+        CdsUpdateFailure Counter "cluster_manager.cds.update_failure",
+        CdsUpdateRejected Counter "cluster_manager.cds.update_rejected",
+        CdsUpdateSuccess Counter "cluster_manager.cds.update_success",
+        CdsVersion Gauge "cluster_manager.cds.version",
         ClusterManagerClusterAdded Counter "cluster_manager.cluster_added",
         ClusterManagerClusterModified Counter "cluster_manager.cluster_modified",
         ClusterManagerClusterRemoved Counter "cluster_manager.cluster_removed",

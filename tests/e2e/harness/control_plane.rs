@@ -1,4 +1,4 @@
-//! A control plane that tells endpoints and routes over aggregated discovery, state of the world, and keeps what it is answered. Its
+//! A control plane that tells clusters, endpoints and routes over aggregated discovery, state of the world, and keeps what it is answered. Its
 //! messages are written here apart from the proxy's own, with the fields that a test needs.
 
 use std::collections::HashSet;
@@ -17,6 +17,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{PATIENCE, TO_HTTP2, cluster_to, free_port};
 
+const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
 
@@ -61,6 +62,54 @@ struct Any {
     type_url: String,
     #[prost(bytes = "vec", tag = "2")]
     value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Cluster {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(int32, tag = "2")]
+    discovery_type: i32,
+    #[prost(message, optional, tag = "3")]
+    eds: Option<Eds>,
+    #[prost(message, optional, tag = "33")]
+    load_assignment: Option<ClusterLoadAssignment>,
+}
+
+/// `Cluster.DiscoveryType.EDS`
+const EDS: i32 = 3;
+
+#[derive(Clone, PartialEq, Message)]
+struct Eds {
+    #[prost(message, optional, tag = "1")]
+    source: Option<ConfigSource>,
+    #[prost(string, tag = "2")]
+    service_name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ConfigSource {
+    #[prost(message, optional, tag = "3")]
+    ads: Option<Ads>,
+    #[prost(int32, tag = "6")]
+    version: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Ads {}
+
+/// `ApiVersion.V3`
+const V3: i32 = 2;
+
+/// A cluster, by what leads to its endpoints.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ToldCluster<'a> {
+    /// It has these.
+    At(&'a [u16]),
+    /// The control plane tells them under this name.
+    Named(&'a str),
+    /// Something that no version takes.
+    Bad,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -181,6 +230,14 @@ impl ControlPlane {
             .to_owned()
     }
 
+    /// The same for one whose clusters come from there, too; it waits so long for the first of them.
+    pub(crate) fn bootstrap_with_clusters(&self, wait: &str) -> String {
+        let own = "{node: {id: me, cluster: us}, dynamic_resources: {cds_config: {ads: {}, resource_api_version: V3, \
+                   initial_fetch_timeout: @wait@}, ads_config: {api_type: GRPC, transport_api_version: V3, \
+                   grpc_services: [{envoy_grpc: {cluster_name: plane}}]}}}";
+        own.replace("@wait@", wait)
+    }
+
     /// Clusters: that of the control plane, and those of these names, which have their endpoints from it.
     pub(crate) fn clusters(&self, names: &[&str]) -> String {
         let source = "{ads: {}, resource_api_version: V3}";
@@ -195,15 +252,23 @@ impl ControlPlane {
 
     /// Tells a cluster's endpoints: ports at that address; the response's nonce.
     pub(crate) fn tell(&self, cluster: &str, address: &str, ports: &[u16]) -> String {
-        let endpoint = |port: &u16| {
-            let socket = SocketAddress { address: address.to_owned(), port: u32::from(*port) };
-            LbEndpoint { endpoint: Some(Endpoint { address: Some(Address { socket: Some(socket) }) }) }
+        self.push(ENDPOINTS, vec![assignment(cluster, address, ports).encode_to_vec()])
+    }
+
+    /// Tells all clusters that there are; the response's nonce.
+    pub(crate) fn tell_clusters(&self, clusters: &[(&str, ToldCluster<'_>)]) -> String {
+        let cluster = |(name, told): &(&str, ToldCluster<'_>)| {
+            let source = ConfigSource { ads: Some(Ads {}), version: V3 };
+            let named =
+                |service_name: &str| Eds { source: Some(source), service_name: service_name.to_owned() };
+            let (discovery_type, eds, load_assignment) = match told {
+                ToldCluster::At(ports) => (0, None, Some(assignment(name, "127.0.0.1", ports))),
+                ToldCluster::Named(service) => (EDS, Some(named(service)), None),
+                ToldCluster::Bad => (EDS, None, None),
+            };
+            Cluster { name: (*name).to_owned(), discovery_type, eds, load_assignment }.encode_to_vec()
         };
-        let assignment = ClusterLoadAssignment {
-            cluster_name: cluster.to_owned(),
-            endpoints: vec![Locality { endpoints: ports.iter().map(endpoint).collect() }],
-        };
-        self.push(ENDPOINTS, assignment.encode_to_vec())
+        self.push(CLUSTERS, clusters.iter().map(cluster).collect())
     }
 
     /// Tells the table `routes`: prefixes of paths and the clusters that they lead to, where requests may upgrade to
@@ -222,15 +287,15 @@ impl ControlPlane {
             routes: routes.iter().map(route).collect(),
         };
         let table = RouteConfiguration { name: "routes".to_owned(), virtual_hosts: vec![host] };
-        self.push(ROUTES, table.encode_to_vec())
+        self.push(ROUTES, vec![table.encode_to_vec()])
     }
 
-    fn push(&self, type_url: &str, value: Vec<u8>) -> String {
+    fn push(&self, type_url: &str, values: Vec<Vec<u8>>) -> String {
         let mut told = self.state.told.lock().unwrap();
         let number = told.len() + 1;
         told.push(Told {
             version: format!("v{number}"),
-            resources: vec![Any { type_url: type_url.to_owned(), value }],
+            resources: values.into_iter().map(|value| Any { type_url: type_url.to_owned(), value }).collect(),
             type_url: type_url.to_owned(),
             nonce: format!("n{number}"),
         });
@@ -283,6 +348,18 @@ impl ControlPlane {
         });
         is_bound.recv().unwrap();
         self.running = Some((stop, thread));
+    }
+}
+
+/// Endpoints at that address.
+fn assignment(cluster: &str, address: &str, ports: &[u16]) -> ClusterLoadAssignment {
+    let endpoint = |port: &u16| {
+        let socket = SocketAddress { address: address.to_owned(), port: u32::from(*port) };
+        LbEndpoint { endpoint: Some(Endpoint { address: Some(Address { socket: Some(socket) }) }) }
+    };
+    ClusterLoadAssignment {
+        cluster_name: cluster.to_owned(),
+        endpoints: vec![Locality { endpoints: ports.iter().map(endpoint).collect() }],
     }
 }
 

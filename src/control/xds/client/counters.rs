@@ -1,5 +1,5 @@
 //! What is counted of subscriptions, under the names that Envoy has for all of them.
-use crate::telemetry::{ClusterCells, ClusterStat, RdsCells, RdsStat};
+use crate::telemetry::{ClusterCells, ClusterStat, RdsCells, RdsStat, ServerCells, ServerStat};
 
 /// What happens to a subscription.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) enum Counters {
     Cluster(ClusterCells),
+    Clusters(ServerCells),
     /// One for each prefix of a manager that asks.
     Routes(Vec<RdsCells>),
 }
@@ -30,6 +31,15 @@ impl Counters {
                 Event::Rejected => ClusterStat::UpdateRejected,
                 Event::Failure => ClusterStat::UpdateFailure,
                 Event::FetchTimeout => ClusterStat::InitFetchTimeout,
+            }),
+            Self::Clusters(cells) => cells.inc(match event {
+                Event::Attempt => ServerStat::CdsUpdateAttempt,
+                Event::Success => ServerStat::CdsUpdateSuccess,
+                // Envoy has no such row: there is always something, or nothing is wanted.
+                Event::Empty => return,
+                Event::Rejected => ServerStat::CdsUpdateRejected,
+                Event::Failure => ServerStat::CdsUpdateFailure,
+                Event::FetchTimeout => ServerStat::CdsInitFetchTimeout,
             }),
             Self::Routes(all) => all.iter().for_each(|cells| {
                 cells.inc(match event {
@@ -48,6 +58,7 @@ impl Counters {
     pub(super) fn show_version(&self, version: u64) {
         match self {
             Self::Cluster(cells) => cells.gauge_set(ClusterStat::Version, version),
+            Self::Clusters(cells) => cells.gauge_set(ServerStat::CdsVersion, version),
             Self::Routes(all) => all.iter().for_each(|cells| cells.gauge_set(RdsStat::Version, version)),
         }
     }

@@ -3,10 +3,11 @@
 //! A new stream asks for all names again and says which versions are there. A resource that was refused keeps the version
 //! of its last good state. Endpoints and routes that are removed stay in use until there are others, as in Envoy: a cluster that needs
 //! none goes away by itself.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::Protocol;
-use super::judge::{Judge, Outcome, Taken, content};
+use super::judge::{Judge, Kind, Outcome, Taken, content};
+use super::wanted::Wanted;
 use crate::control::xds::pb;
 use pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
@@ -16,14 +17,27 @@ pub(super) struct Delta {
     node: pb::core::Node,
     /// Whether only the first request of a stream has the node.
     node_once: bool,
-    names: BTreeSet<String>,
+    wanted: Wanted,
     /// Of the resources that are there.
     versions: BTreeMap<String, String>,
+    /// Whether the stream has asked for the type.
+    is_open: bool,
 }
 
 impl Delta {
-    pub(super) fn new(judge: Judge, node: pb::core::Node, names: BTreeSet<String>, node_once: bool) -> Self {
-        Self { judge, node, node_once, names, versions: BTreeMap::new() }
+    pub(super) fn new(judge: Judge, node: pb::core::Node, wanted: Wanted, node_once: bool) -> Self {
+        Self { judge, node, node_once, wanted, versions: BTreeMap::new(), is_open: false }
+    }
+
+    /// The type's first request of a stream. Names that are known need not be listed where everything is asked for.
+    fn first(&self, with_node: bool) -> DeltaDiscoveryRequest {
+        DeltaDiscoveryRequest {
+            node: with_node.then(|| self.node.clone()),
+            type_url: self.judge.type_url().to_owned(),
+            resource_names_subscribe: self.wanted.listed(),
+            initial_resource_versions: self.versions.clone(),
+            ..DeltaDiscoveryRequest::default()
+        }
     }
 }
 
@@ -32,6 +46,10 @@ impl Protocol for Delta {
     type Response = DeltaDiscoveryResponse;
     const METHOD: &'static str =
         "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+
+    fn kind(&self) -> Kind {
+        self.judge.kind()
+    }
 
     fn type_url(response: &DeltaDiscoveryResponse) -> &str {
         &response.type_url
@@ -42,12 +60,32 @@ impl Protocol for Delta {
     }
 
     fn open(&mut self, first: bool) -> Option<DeltaDiscoveryRequest> {
-        // Without names it would ask for everything there is.
-        (!self.names.is_empty()).then(|| DeltaDiscoveryRequest {
-            node: (first || !self.node_once).then(|| self.node.clone()),
+        self.is_open = !self.wanted.is_nothing();
+        self.is_open.then(|| self.first(first || !self.node_once))
+    }
+
+    fn want(
+        &mut self,
+        wanted: Wanted,
+        _held: Option<&mut DeltaDiscoveryRequest>,
+    ) -> Option<DeltaDiscoveryRequest> {
+        let (more, fewer) = (wanted.beyond(&self.wanted), self.wanted.beyond(&wanted));
+        self.wanted = wanted;
+        for name in &fewer {
+            self.versions.remove(name);
+        }
+        if more.is_empty() && fewer.is_empty() {
+            return None;
+        }
+        if !self.is_open {
+            self.is_open = !self.wanted.is_nothing();
+            return self.is_open.then(|| self.first(!self.node_once));
+        }
+        Some(DeltaDiscoveryRequest {
+            node: (!self.node_once).then(|| self.node.clone()),
             type_url: self.judge.type_url().to_owned(),
-            resource_names_subscribe: self.names.iter().cloned().collect(),
-            initial_resource_versions: self.versions.clone(),
+            resource_names_subscribe: more,
+            resource_names_unsubscribe: fewer,
             ..DeltaDiscoveryRequest::default()
         })
     }
@@ -83,7 +121,7 @@ impl Protocol for Delta {
             let name = resource_name.map_or(name, |given| given.name);
             // Without a body its time to live begins anew; nothing has changed.
             let Some(any) = resource else { continue };
-            outcome.resource(&name, &any, &mut self.judge, &self.names);
+            outcome.resource(&name, &any, &mut self.judge, &self.wanted);
             versions.insert(name, version);
         }
         for name in outcome.good.keys() {
@@ -93,13 +131,16 @@ impl Protocol for Delta {
         }
         let removed =
             removed_resources.into_iter().chain(removed_resource_names.into_iter().map(|one| one.name));
-        for name in removed.filter(|name| self.names.contains(name)) {
+        for name in removed.filter(|name| self.wanted.contains(name)) {
             if !outcome.good.contains_key(&name) {
-                self.versions.remove(&name);
                 outcome.absent.insert(name);
             }
         }
-        outcome.errors(resource_errors, &self.names);
+        for name in &outcome.absent {
+            self.versions.remove(name);
+            self.judge.forget(name);
+        }
+        outcome.errors(resource_errors, &self.wanted);
         let error = outcome.error();
         let refused = error.is_some().then_some(hash);
         let reply = DeltaDiscoveryRequest {

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use prost::Message as _;
 
+use tokio::sync::watch;
+
 use super::Protocol;
 use super::judge::{Judge, Taken};
 use super::sotw::Sotw;
@@ -27,18 +29,19 @@ pub(super) struct File {
     source: FileSource,
     types: Vec<Sotw>,
     subscribers: Arc<Subscribers>,
+    changes: watch::Receiver<()>,
     /// What it held when it was looked at last.
     last: Option<Result<Vec<u8>, String>>,
 }
 
 impl File {
-    pub(super) fn new(source: FileSource, judges: Vec<Judge>, subscribers: Subscribers) -> Self {
+    pub(super) fn new(source: FileSource, judges: Vec<Judge>, subscribers: Arc<Subscribers>) -> Self {
         let machine = |judge: Judge| {
-            let names = subscribers.names(judge.kind());
-            Sotw::new(judge, pb::core::Node::default(), names, true)
+            let wanted = subscribers.wanted(judge.kind());
+            Sotw::new(judge, pb::core::Node::default(), wanted, true)
         };
         let types = judges.into_iter().map(machine).collect();
-        Self { source, types, subscribers: Arc::new(subscribers), last: None }
+        Self { source, types, changes: subscribers.changes(), subscribers, last: None }
     }
 
     fn paths(&self) -> impl Iterator<Item = &Path> {
@@ -50,7 +53,15 @@ impl File {
     async fn refresh(&mut self) {
         let path = &*self.source.path;
         let bytes = read(path);
-        if self.last.as_ref() == Some(&bytes) {
+        let mut is_new = self.last.as_ref() != Some(&bytes);
+        if self.changes.has_changed().unwrap_or(false) {
+            self.changes.mark_unchanged();
+            for machine in &mut self.types {
+                // Who asks since then has heard nothing of it.
+                is_new |= machine.want(self.subscribers.wanted(machine.kind()), None).is_some();
+            }
+        }
+        if !is_new {
             return;
         }
         let response = bytes.as_ref().map_err(Clone::clone).and_then(|bytes| decode(path, bytes));
@@ -74,16 +85,19 @@ impl File {
     }
 }
 
-/// Looks at the files until dropped.
-pub(super) async fn run(mut files: Vec<File>) {
+/// Looks at a file until dropped.
+pub(super) async fn run(mut file: File) {
     let mut watch = FileWatch::new();
+    let mut changes = file.changes.clone();
     loop {
-        // Before they are read: nothing that happens meanwhile is missed.
-        watch.watch(files.iter().flat_map(File::paths));
-        for file in &mut files {
-            file.refresh().await;
+        // Before it is read: nothing that happens meanwhile is missed.
+        watch.watch(file.paths());
+        changes.mark_unchanged();
+        file.refresh().await;
+        tokio::select! {
+            () = watch.changed() => {}
+            _ = changes.changed() => {}
         }
-        watch.changed().await;
     }
 }
 

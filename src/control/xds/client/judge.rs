@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use prost::Message as _;
 
-use super::{ENDPOINTS, ROUTES};
+use super::clusters::ClusterJudge;
+use super::wanted::Wanted;
+use super::{CLUSTERS, ENDPOINTS, ROUTES, TakenCluster};
 use crate::base::limits::XDS_REFUSAL_BYTES_MAX;
 use crate::config::ads::ResourceSource;
 use crate::config::endpoint::ClusterLoadAssignment;
@@ -23,6 +25,7 @@ const INVALID_ARGUMENT: i32 = 3;
 /// A type of resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    Clusters,
     Endpoints,
     Routes,
 }
@@ -30,6 +33,7 @@ pub(super) enum Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Clusters => "clusters",
             Self::Endpoints => "endpoints",
             Self::Routes => "routes",
         })
@@ -37,8 +41,9 @@ impl fmt::Display for Kind {
 }
 
 /// Who says of a type's resources whether they can be used.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Judge {
+    Clusters(Box<ClusterJudge>),
     Endpoints,
     /// With a hash of each table in use: a state of the world tells all of them again when one changes.
     Routes {
@@ -51,10 +56,11 @@ pub(super) enum Judge {
 /// A resource that can be used.
 #[derive(Clone, Debug)]
 pub(super) enum Good {
-    Endpoints(ClusterLoadAssignment),
+    Cluster(TakenCluster),
+    Endpoints(Arc<ClusterLoadAssignment>),
     /// A table, compiled for all that have asked for it, and its wire bytes.
     Routes(Arc<[RoutesResource]>, Arc<[u8]>),
-    /// A table that is in use.
+    /// What is in use already.
     Same,
 }
 
@@ -116,13 +122,7 @@ impl Outcome {
     /// Takes one resource of the response.
     ///
     /// `name` is what the envelope calls it; empty: nothing.
-    pub(super) fn resource(
-        &mut self,
-        name: &str,
-        any: &pb::google::Any,
-        judge: &mut Judge,
-        asked: &BTreeSet<String>,
-    ) {
+    pub(super) fn resource(&mut self, name: &str, any: &pb::google::Any, judge: &mut Judge, asked: &Wanted) {
         let decoded = judge.decode(any);
         let own = decoded.as_ref().map_or("", Decoded::name);
         let key = if name.is_empty() { own } else { name }.to_owned();
@@ -157,21 +157,25 @@ impl Outcome {
     }
 
     /// What the control plane says of resources that it does not send.
-    pub(super) fn errors(&mut self, errors: Vec<pb::discovery::ResourceError>, asked: &BTreeSet<String>) {
+    pub(super) fn errors(&mut self, errors: Vec<pb::discovery::ResourceError>, asked: &Wanted) {
         for error in errors {
             let pb::discovery::ResourceError { resource_name, error_detail } = error;
             let name = resource_name.map(|name| name.name).unwrap_or_default();
             if asked.contains(&name) {
                 let reason = error_detail.map(|status| status.message).unwrap_or_default();
                 log::warn!("xDS: the control plane does not send {name}: {reason}");
-                self.absent.insert(name);
+                // Where everything is asked for, what is gone is left out or removed.
+                if *asked != Wanted::All {
+                    self.absent.insert(name);
+                }
             }
         }
     }
 }
 
 /// A resource as it came.
-enum Decoded {
+pub(super) enum Decoded {
+    Cluster(Box<pb::cluster::Cluster>),
     Endpoints(pb::endpoint::ClusterLoadAssignment),
     Routes(Box<pb::route::RouteConfiguration>),
 }
@@ -179,6 +183,7 @@ enum Decoded {
 impl Decoded {
     fn name(&self) -> &str {
         match self {
+            Self::Cluster(message) => &message.name,
             Self::Endpoints(message) => &message.cluster_name,
             Self::Routes(message) => &message.name,
         }
@@ -188,6 +193,7 @@ impl Decoded {
 impl Judge {
     pub(super) fn kind(&self) -> Kind {
         match self {
+            Self::Clusters(_) => Kind::Clusters,
             Self::Endpoints => Kind::Endpoints,
             Self::Routes { .. } => Kind::Routes,
         }
@@ -196,8 +202,16 @@ impl Judge {
     /// The type's URL.
     pub(super) fn type_url(&self) -> &'static str {
         match self {
+            Self::Clusters(_) => CLUSTERS,
             Self::Endpoints => ENDPOINTS,
             Self::Routes { .. } => ROUTES,
+        }
+    }
+
+    /// A resource of that name is gone.
+    pub(super) fn forget(&mut self, name: &str) {
+        if let Self::Clusters(judge) = self {
+            judge.forget(name);
         }
     }
 
@@ -206,6 +220,9 @@ impl Judge {
             return Err(format!("has the type {:?}, not {:?}", any.type_url, self.type_url()));
         }
         match self {
+            Self::Clusters(_) => {
+                pb::cluster::Cluster::decode(&*any.value).map(|message| Decoded::Cluster(Box::new(message)))
+            }
             Self::Endpoints => {
                 pb::endpoint::ClusterLoadAssignment::decode(&*any.value).map(Decoded::Endpoints)
             }
@@ -227,6 +244,7 @@ impl Judge {
         }
         let name = decoded.name().to_owned();
         match (self, decoded) {
+            (Self::Clusters(judge), Decoded::Cluster(message)) => judge.judge(*message, any),
             (Self::Routes { compiler, source, known }, Decoded::Routes(message)) => {
                 let hash = content("", std::iter::once(any));
                 if known.get(&name) == Some(&hash) {
@@ -243,15 +261,18 @@ impl Judge {
                 known.insert(name, hash);
                 Ok(Good::Routes(compiled.into(), any.value.as_slice().into()))
             }
-            (_, Decoded::Endpoints(message)) => taken(&name, convert_endpoints(message)).map(Good::Endpoints),
+            (Self::Endpoints, Decoded::Endpoints(message)) => {
+                let assignment = taken(&name, convert_endpoints(message))?;
+                Ok(Good::Endpoints(Arc::new(assignment)))
+            }
             // Nothing decodes to another type than its own.
-            (Self::Endpoints, Decoded::Routes(_)) => Err("is no endpoints".to_owned()),
+            _ => Err("is of another type".to_owned()),
         }
     }
 }
 
 /// What was converted, or why it was not.
-fn taken<T>(name: &str, converted: Result<(T, Report), Report>) -> Result<T, String> {
+pub(super) fn taken<T>(name: &str, converted: Result<(T, Report), Report>) -> Result<T, String> {
     match converted {
         Ok((taken, report)) => {
             for finding in &report.findings {

@@ -1,13 +1,14 @@
 //! State of the world: each request lists every name, each response has a version for all of them.
 //!
 //! The version of the last good response outlives a stream, its nonce does not. A name that a response does not have is
-//! one of which there is nothing new.
+//! one of which there is nothing new, but where everything is asked for: there it is one that is gone.
 use std::collections::BTreeSet;
 
 use prost::Message;
 
 use super::Protocol;
 use super::judge::{Judge, Kind, Outcome, Taken, content};
+use super::wanted::Wanted;
 use crate::control::xds::pb::{self, Named};
 use pb::discovery::{DiscoveryRequest, DiscoveryResponse, Resource};
 
@@ -17,18 +18,29 @@ pub(super) struct Sotw {
     node: pb::core::Node,
     /// Whether only the first request of a stream has the node.
     node_once: bool,
-    names: BTreeSet<String>,
+    wanted: Wanted,
+    /// Where everything is asked for: what is there.
+    there: BTreeSet<String>,
     /// Of the last response that was good.
     version: String,
+    /// Of the stream's last response.
+    nonce: String,
+    /// Whether the stream has asked for the type.
+    is_open: bool,
 }
 
 impl Sotw {
-    pub(super) fn new(judge: Judge, node: pb::core::Node, names: BTreeSet<String>, node_once: bool) -> Self {
-        Self { judge, node, node_once, names, version: String::new() }
-    }
-
-    pub(super) fn kind(&self) -> Kind {
-        self.judge.kind()
+    pub(super) fn new(judge: Judge, node: pb::core::Node, wanted: Wanted, node_once: bool) -> Self {
+        Self {
+            judge,
+            node,
+            node_once,
+            wanted,
+            there: BTreeSet::new(),
+            version: String::new(),
+            nonce: String::new(),
+            is_open: false,
+        }
     }
 
     /// The type's URL.
@@ -36,13 +48,13 @@ impl Sotw {
         self.judge.type_url()
     }
 
-    fn request(&self, nonce: String, first: bool) -> DiscoveryRequest {
+    fn request(&self, first: bool) -> DiscoveryRequest {
         DiscoveryRequest {
             version_info: self.version.clone(),
             node: (first || !self.node_once).then(|| self.node.clone()),
-            resource_names: self.names.iter().cloned().collect(),
+            resource_names: self.wanted.listed(),
             type_url: self.judge.type_url().to_owned(),
-            response_nonce: nonce,
+            response_nonce: self.nonce.clone(),
             ..DiscoveryRequest::default()
         }
     }
@@ -54,6 +66,10 @@ impl Protocol for Sotw {
     const METHOD: &'static str =
         "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 
+    fn kind(&self) -> Kind {
+        self.judge.kind()
+    }
+
     fn type_url(response: &DiscoveryResponse) -> &str {
         &response.type_url
     }
@@ -63,8 +79,26 @@ impl Protocol for Sotw {
     }
 
     fn open(&mut self, first: bool) -> Option<DiscoveryRequest> {
-        // Without names it would ask for everything there is.
-        (!self.names.is_empty()).then(|| self.request(String::new(), first))
+        self.nonce.clear();
+        self.is_open = !self.wanted.is_nothing();
+        self.is_open.then(|| self.request(first))
+    }
+
+    fn want(&mut self, wanted: Wanted, held: Option<&mut DiscoveryRequest>) -> Option<DiscoveryRequest> {
+        if self.wanted == wanted {
+            return None;
+        }
+        self.wanted = wanted;
+        if let Some(held) = held {
+            // Another request with this nonce would take back the refusal.
+            held.resource_names = self.wanted.listed();
+            return None;
+        }
+        if !self.is_open && self.wanted.is_nothing() {
+            return None;
+        }
+        self.is_open = true;
+        Some(self.request(false))
     }
 
     fn take(&mut self, response: DiscoveryResponse) -> Option<Taken<DiscoveryRequest>> {
@@ -80,37 +114,57 @@ impl Protocol for Sotw {
         if !self.is_of(&type_url) {
             return None;
         }
+        self.nonce = nonce;
         let mut outcome = Outcome::default();
         let hash = content(&version_info, resources.iter());
+        let mut refreshed = BTreeSet::new();
         for any in resources {
             let (name, any) = match unwrapped(any) {
-                Ok(Some(resource)) => resource,
+                Ok((name, Some(any))) => (name, any),
                 // Its time to live begins anew; nothing has changed.
-                Ok(None) => continue,
+                Ok((name, None)) => {
+                    refreshed.insert(name);
+                    continue;
+                }
                 Err(reason) => {
                     outcome.nameless.push(reason);
                     continue;
                 }
             };
-            outcome.resource(&name, &any, &mut self.judge, &self.names);
+            outcome.resource(&name, &any, &mut self.judge, &self.wanted);
         }
-        outcome.errors(resource_errors, &self.names);
+        // Of what cannot be read nobody knows the name: it is not gone.
+        if self.wanted == Wanted::All && outcome.nameless.is_empty() {
+            let told = |name: &String| {
+                outcome.good.contains_key(name) || outcome.bad.contains_key(name) || refreshed.contains(name)
+            };
+            let gone: Vec<_> = self.there.iter().filter(|name| !told(name)).cloned().collect();
+            outcome.absent.extend(gone);
+        }
+        for name in &outcome.absent {
+            self.there.remove(name);
+            self.judge.forget(name);
+        }
+        outcome.errors(resource_errors, &self.wanted);
+        if self.wanted == Wanted::All {
+            self.there.extend(outcome.good.keys().cloned());
+        }
         let error = outcome.error();
         if error.is_none() {
             self.version.clone_from(&version_info);
         }
         let refused = error.is_some().then_some(hash);
-        let reply = DiscoveryRequest { error_detail: error, ..self.request(nonce, false) };
+        let reply = DiscoveryRequest { error_detail: error, ..self.request(false) };
         Some(Taken { kind: self.judge.kind(), reply, outcome, version: version_info, refused })
     }
 }
 
-/// A resource, which may be in an envelope of its own; `None`: the envelope is empty.
-fn unwrapped(any: pb::google::Any) -> Result<Option<(String, pb::google::Any)>, String> {
+/// A resource, which may be in an envelope of its own, and the name on it; `None`: the envelope is empty.
+fn unwrapped(any: pb::google::Any) -> Result<(String, Option<pb::google::Any>), String> {
     if any.type_url.rsplit('/').next() != Some(Resource::NAME) {
-        return Ok(Some((String::new(), any)));
+        return Ok((String::new(), Some(any)));
     }
     let resource =
         Resource::decode(&*any.value).map_err(|error| format!("an envelope cannot be decoded: {error}"))?;
-    Ok(resource.resource.map(|any| (resource.name, any)))
+    Ok((resource.name, resource.resource))
 }

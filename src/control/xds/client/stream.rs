@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Sleep, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
@@ -52,10 +52,10 @@ pub(super) async fn run<P: Protocol>(
     let line = |protocol| Line { protocol, damping: Damping::default(), held: None };
     let mut lines: Vec<_> = types.into_iter().map(line).collect();
     let mut said = None;
-    subscribers.count(Event::Attempt);
+    let mut changes = subscribers.changes();
     loop {
         let End { answered, reason } =
-            hold(&mut lines, &subscribers, &mut upstream, &server, &mut backoff).await;
+            hold(&mut lines, &subscribers, &mut changes, &mut upstream, &server, &mut backoff).await;
         // What was to be said on this stream is not said on the next.
         lines.iter_mut().for_each(|line| line.held = None);
         server.gauge_set(ServerStat::ControlPlaneConnectedState, 0);
@@ -84,11 +84,16 @@ pub(super) async fn run<P: Protocol>(
 async fn hold<P: Protocol>(
     lines: &mut [Line<P>],
     subscribers: &Subscribers,
+    changes: &mut watch::Receiver<()>,
     upstream: &mut Upstream,
     server: &Cells<ServerStat>,
     backoff: &mut Backoff,
 ) -> End {
     let failed = |reason: String| End { answered: false, reason: Some(reason) };
+    while !ask_anew(lines, subscribers) {
+        // The sender lives as long as the subscribers.
+        let _ = changes.changed().await;
+    }
     let mut grpc = match upstream.connect().await {
         Ok(grpc) => grpc,
         Err(reason) => return failed(reason),
@@ -98,14 +103,13 @@ async fn hold<P: Protocol>(
     }
     let (requests, queued) = mpsc::channel(REQUESTS_QUEUED_MAX);
     let mut is_first = true;
+    // What is wanted may have changed while the connection was made.
+    ask_anew(lines, subscribers);
     for line in &mut *lines {
         if let Some(request) = line.protocol.open(is_first) {
             is_first = false;
             let _ = requests.send(request).await;
         }
-    }
-    if is_first {
-        return failed("there is nothing to ask for".to_owned());
     }
     let mut request = Request::new(ReceiverStream::new(queued));
     *request.metadata_mut() = upstream.metadata();
@@ -122,6 +126,17 @@ async fn hold<P: Protocol>(
             reply = due(lines) => {
                 if requests.send(reply).await.is_err() {
                     return End { answered, reason: None };
+                }
+            }
+            _ = changes.changed() => {
+                for line in &mut *lines {
+                    let wanted = subscribers.wanted(line.protocol.kind());
+                    let held = line.held.as_mut().map(|(_, reply)| reply);
+                    if let Some(request) = line.protocol.want(wanted, held)
+                        && requests.send(request).await.is_err()
+                    {
+                        return End { answered, reason: None };
+                    }
                 }
             }
             response = responses.message() => {
@@ -165,6 +180,18 @@ async fn hold<P: Protocol>(
             }
         }
     }
+}
+
+/// Takes note of what is wanted before a stream asks for it; whether that is anything.
+fn ask_anew<P: Protocol>(lines: &mut [Line<P>], subscribers: &Subscribers) -> bool {
+    let mut is_anything = false;
+    for line in lines {
+        let wanted = subscribers.wanted(line.protocol.kind());
+        is_anything |= !wanted.is_nothing();
+        // The stream's first request says it.
+        let _ = line.protocol.want(wanted, None);
+    }
+    is_anything
 }
 
 /// The next answer that is held back, when its time has come; never if there is none.

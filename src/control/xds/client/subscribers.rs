@@ -1,32 +1,49 @@
 //! Who has asked for something of the control plane: who hears of which resource, what is counted, and how long the start
-//! waits for them.
+//! waits for them. Clusters that come and go take their endpoints' names with them.
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 
 use super::counters::{Counters, Event};
 use super::judge::{Good, Kind, Outcome};
-use super::{RoutesUpdate, Updates};
-use crate::config::ads::ResourceSource;
-use crate::config::cluster::{Cluster, Discovery};
+use super::wanted::Wanted;
+use super::{ClustersUpdate, RoutesUpdate, Update};
+use crate::config::ads::{Eds, ResourceSource, Wildcard};
 use crate::config::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
 use crate::control::discovery::EndpointUpdate;
 use crate::snapshot::RouteCompiler;
-use crate::telemetry::{Registry, Slot};
+use crate::telemetry::{ClusterCells, Registry, Slot};
 
-/// All of them.
+/// All of one source.
 #[derive(Debug)]
 pub(super) struct Subscribers {
     source: ResourceSource,
-    /// Clusters, by the name under which their endpoints are asked for, which they may share.
-    endpoints: BTreeMap<String, Vec<Subscriber>>,
-    /// Routing tables by their names. Which managers ask for one, the compiler knows.
-    routes: BTreeMap<String, Vec<Subscriber>>,
-    updates: Updates,
+    lists: Mutex<Lists>,
+    updates: mpsc::Sender<Update>,
+    /// Says that there are others now.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    /// Who wants all clusters.
+    clusters: Option<Arc<Subscriber>>,
+    /// By the name under which endpoints are asked for, which clusters may share.
+    endpoints: BTreeMap<String, Endpoints>,
+    /// By the table's name. Which managers ask for one, the compiler knows.
+    routes: BTreeMap<String, Arc<Subscriber>>,
+}
+
+#[derive(Debug, Default)]
+struct Endpoints {
+    subscribers: Vec<Arc<Subscriber>>,
+    /// The last that were told, for those who ask later: they are not told again.
+    last: Option<Arc<ClusterLoadAssignment>>,
 }
 
 #[derive(Debug)]
@@ -34,95 +51,154 @@ struct Subscriber {
     kind: Kind,
     /// Of the cluster or table.
     name: Arc<str>,
+    /// Of the cluster, see [`EndpointUpdate::instance`].
+    instance: u64,
     counters: Counters,
-    /// How long it waits for the first answer; `None`: for ever.
-    initial_fetch_timeout: Option<Duration>,
+    /// Until when it waits for the first answer; `None`: for ever.
+    waits_until: Option<Instant>,
     /// Whether there was an answer, or the wait for it is over.
     answered: AtomicBool,
 }
 
+impl Subscriber {
+    fn is_waiting(&self) -> bool {
+        !self.answered.load(Ordering::Relaxed)
+    }
+}
+
 impl Subscribers {
-    /// Those of one source; `None` when there are none.
-    pub(super) fn of(
-        source: &ResourceSource,
-        clusters: &[Arc<Cluster>],
-        compiler: Option<&RouteCompiler>,
-        registry: &Registry,
-        updates: Updates,
-    ) -> Option<Self> {
-        let mut endpoints: BTreeMap<String, Vec<Subscriber>> = BTreeMap::new();
-        for cluster in clusters {
-            let Discovery::Eds(eds) = &cluster.discovery else { continue };
-            if eds.source != *source {
-                continue;
-            }
-            endpoints.entry(String::from(&*eds.service_name)).or_default().push(Subscriber {
-                kind: Kind::Endpoints,
-                name: Arc::from(&*cluster.name),
-                counters: Counters::Cluster(registry.cluster(cluster.stat_name()).cells(Slot::Control)),
-                initial_fetch_timeout: eds.initial_fetch_timeout,
-                answered: AtomicBool::new(false),
-            });
+    /// Of a source that nobody has asked for anything.
+    pub(super) fn new(source: ResourceSource, updates: mpsc::Sender<Update>) -> Self {
+        Self { source, lists: Mutex::default(), updates, changed: watch::Sender::default() }
+    }
+
+    /// Somebody wants all clusters that are there.
+    pub(super) fn add_clusters(&self, cds: &Wildcard, registry: &Registry) {
+        let counters = Counters::Clusters(registry.server(Slot::Control));
+        let one = self.subscriber(Kind::Clusters, "", 0, counters, cds.initial_fetch_timeout);
+        self.lock().clusters = Some(Arc::new(one));
+    }
+
+    /// Managers want their tables.
+    pub(super) fn add_routes(&self, compiler: &RouteCompiler, registry: &Registry) {
+        let mut asked: BTreeMap<&str, (BTreeSet<&str>, Option<Duration>)> = BTreeMap::new();
+        for (prefix, rds) in compiler.asked().filter(|(_, rds)| rds.source == self.source) {
+            let wait = rds.initial_fetch_timeout;
+            let (prefixes, longest) = asked.entry(&rds.name).or_insert((BTreeSet::new(), wait));
+            prefixes.insert(prefix);
+            // Who waits longest decides.
+            *longest = longest.zip(wait).map(|(a, b)| a.max(b));
         }
-        let mut routes: BTreeMap<String, Vec<Subscriber>> = BTreeMap::new();
-        let mut prefixes = BTreeSet::new();
-        for (prefix, rds) in compiler.into_iter().flat_map(RouteCompiler::asked) {
-            if rds.source != *source {
-                continue;
-            }
-            let (name, wait) = (&*rds.name, rds.initial_fetch_timeout);
-            let subscribers = routes.entry(name.to_owned()).or_insert_with(|| {
-                vec![Subscriber {
-                    kind: Kind::Routes,
-                    name: Arc::from(name),
-                    counters: Counters::Routes(Vec::new()),
-                    initial_fetch_timeout: wait,
-                    answered: AtomicBool::new(false),
-                }]
-            });
-            for one in subscribers {
-                // Who waits longest decides.
-                one.initial_fetch_timeout = one.initial_fetch_timeout.zip(wait).map(|(a, b)| a.max(b));
-                if let Counters::Routes(cells) = &mut one.counters
-                    && prefixes.insert((name.to_owned(), prefix))
-                {
-                    cells.push(registry.rds(prefix, name).cells(Slot::Control));
-                }
+        let mut lists = self.lock();
+        for (name, (prefixes, wait)) in asked {
+            let cells = prefixes.iter().map(|prefix| registry.rds(prefix, name).cells(Slot::Control));
+            let counters = Counters::Routes(cells.collect());
+            let one = self.subscriber(Kind::Routes, name, 0, counters, wait);
+            lists.routes.insert(name.to_owned(), Arc::new(one));
+        }
+    }
+
+    /// A cluster wants its endpoints; what was told of them already.
+    pub(super) fn add(
+        &self,
+        cluster: &str,
+        instance: u64,
+        eds: &Eds,
+        cells: ClusterCells,
+    ) -> Option<Arc<ClusterLoadAssignment>> {
+        let counters = Counters::Cluster(cells);
+        let one = self.subscriber(Kind::Endpoints, cluster, instance, counters, eds.initial_fetch_timeout);
+        let mut lists = self.lock();
+        let endpoints = lists.endpoints.entry(String::from(&*eds.service_name)).or_default();
+        let last = endpoints.last.clone();
+        if last.is_some() {
+            one.answered.store(true, Ordering::Relaxed);
+        }
+        endpoints.subscribers.push(Arc::new(one));
+        drop(lists);
+        self.changed.send_replace(());
+        last
+    }
+
+    /// That cluster wants them no more.
+    pub(super) fn remove(&self, instance: u64, eds: &Eds) {
+        let mut lists = self.lock();
+        if let Some(endpoints) = lists.endpoints.get_mut(&*eds.service_name) {
+            endpoints.subscribers.retain(|one| one.instance != instance);
+            if endpoints.subscribers.is_empty() {
+                lists.endpoints.remove(&*eds.service_name);
             }
         }
-        (!endpoints.is_empty() || !routes.is_empty()).then_some(Self {
-            source: source.clone(),
-            endpoints,
-            routes,
-            updates,
-        })
+        drop(lists);
+        self.changed.send_replace(());
+    }
+
+    fn subscriber(
+        &self,
+        kind: Kind,
+        name: &str,
+        instance: u64,
+        counters: Counters,
+        wait: Option<Duration>,
+    ) -> Subscriber {
+        // A file that is read is an attempt and its outcome in one.
+        if self.source == ResourceSource::Ads {
+            counters.count(Event::Attempt);
+        }
+        Subscriber {
+            kind,
+            name: name.into(),
+            instance,
+            counters,
+            waits_until: wait.and_then(|wait| Instant::now().checked_add(wait)),
+            answered: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether nobody wants anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all().is_empty()
+    }
+
+    /// Hears of changes from now on.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// What is asked for of a type.
-    pub(super) fn names(&self, kind: Kind) -> BTreeSet<String> {
-        self.of_kind(kind).keys().cloned().collect()
+    pub(super) fn wanted(&self, kind: Kind) -> Wanted {
+        let lists = self.lock();
+        match kind {
+            Kind::Clusters if lists.clusters.is_some() => Wanted::All,
+            Kind::Clusters => Wanted::Names(BTreeSet::new()),
+            Kind::Endpoints => Wanted::Names(lists.endpoints.keys().cloned().collect()),
+            Kind::Routes => Wanted::Names(lists.routes.keys().cloned().collect()),
+        }
     }
 
     /// Counts for everybody.
     pub(super) fn count(&self, event: Event) {
-        self.all().for_each(|one| one.counters.count(event));
+        self.all().iter().for_each(|one| one.counters.count(event));
     }
 
     /// Hands on what a response changes.
     pub(super) async fn apply(&self, kind: Kind, outcome: Outcome, version: &str) {
+        if kind == Kind::Clusters {
+            return self.apply_clusters(outcome, version).await;
+        }
         let Outcome { good, bad, nameless, absent } = outcome;
         for reason in &nameless {
             log::warn!("xDS: refused: {reason}");
         }
         if bad.is_empty() && !nameless.is_empty() {
-            for one in self.of_kind(kind).values().flatten() {
-                self.refuse(one).await;
+            for one in self.of_kind(kind) {
+                self.refuse(&one).await;
             }
         }
         for (name, reason) in &bad {
             log::warn!("xDS: {kind} {name} stay as they were: {reason}");
             for one in self.of_resource(kind, name) {
-                self.refuse(one).await;
+                self.refuse(&one).await;
             }
         }
         for name in &absent {
@@ -130,49 +206,92 @@ impl Subscribers {
                 one.counters.count(Event::Empty);
                 one.counters.count(Event::Success);
                 one.counters.count(Event::Attempt);
-                self.give_up(one).await;
+                self.give_up(&one).await;
             }
         }
         for (name, good) in good {
+            if let Good::Endpoints(assignment) = &good
+                && let Some(endpoints) = self.lock().endpoints.get_mut(&name)
+            {
+                endpoints.last = Some(Arc::clone(assignment));
+            }
             for one in self.of_resource(kind, &name) {
-                one.counters.count(Event::Success);
-                one.counters.count(Event::Attempt);
-                one.counters.show_version(version_number(version));
-                one.answered.store(true, Ordering::Relaxed);
-                self.send(one, good.clone(), version).await;
+                succeed(&one, version);
+                self.send(&one, good.clone(), version).await;
             }
         }
     }
 
-    /// Lets those go without that have waited long enough for the first answer. Returns when none waits.
+    /// One response is one change: what it brings and what it takes away.
+    async fn apply_clusters(&self, outcome: Outcome, version: &str) {
+        let Some(one) = self.lock().clusters.clone() else { return };
+        let Outcome { good, bad, nameless, absent } = outcome;
+        for reason in &nameless {
+            log::warn!("xDS: refused: {reason}");
+        }
+        for (name, reason) in &bad {
+            log::warn!("xDS: cluster {name} stays as it was: {reason}");
+        }
+        if bad.is_empty() && nameless.is_empty() {
+            succeed(&one, version);
+        } else {
+            one.counters.count(Event::Rejected);
+            one.counters.count(Event::Attempt);
+            one.answered.store(true, Ordering::Relaxed);
+        }
+        let put = good.into_values().filter_map(|good| match good {
+            Good::Cluster(cluster) => Some(cluster),
+            Good::Endpoints(_) | Good::Routes(..) | Good::Same => None,
+        });
+        let update = ClustersUpdate {
+            put: put.collect(),
+            removed: absent.into_iter().map(Into::into).collect(),
+            version: version.into(),
+        };
+        // Nobody hears it once the process is about to end.
+        let _ = self.updates.send(Update::Clusters(update)).await;
+    }
+
+    /// Lets those go without that have waited long enough for the first answer. Never returns.
     pub(super) async fn give_up_in_time(&self) {
-        let mut waits: Vec<_> =
-            self.all().filter_map(|one| Some((one.initial_fetch_timeout?, one))).collect();
-        waits.sort_by_key(|(wait, _)| *wait);
-        let mut passed = Duration::ZERO;
-        for (wait, one) in waits {
-            sleep(wait.saturating_sub(passed)).await;
-            passed = wait;
-            if self.give_up(one).await {
-                log::warn!("xDS: no {} {} within {wait:?}: going without", one.kind, one.name);
-                one.counters.count(Event::FetchTimeout);
-                one.counters.count(Event::Attempt);
+        let mut changes = self.changes();
+        loop {
+            let waiting = self.all().into_iter().filter(|one| one.is_waiting());
+            let next =
+                waiting.filter_map(|one| Some((one.waits_until?, one))).min_by_key(|(until, _)| *until);
+            let Some((until, one)) = next else {
+                // The sender lives as long as this.
+                let _ = changes.changed().await;
+                continue;
+            };
+            tokio::select! {
+                () = sleep_until(until) => {
+                    if self.give_up(&one).await {
+                        log::warn!("xDS: no {} {} in time: going without", one.kind, one.name);
+                        one.counters.count(Event::FetchTimeout);
+                        one.counters.count(Event::Attempt);
+                    }
+                }
+                _ = changes.changed() => {}
             }
         }
     }
 
     /// The source has told all that it has: who still waits goes without.
     pub(super) async fn give_up_rest(&self, kind: Kind) {
-        for one in self.of_kind(kind).values().flatten() {
-            self.give_up(one).await;
+        for one in self.of_kind(kind) {
+            self.give_up(&one).await;
         }
     }
 
     /// What the source has cannot be read.
     pub(super) async fn fail(&self, kind: Kind, reason: &str) {
-        log::warn!("xDS: {kind} stay as they were: {reason}");
-        for one in self.of_kind(kind).values().flatten() {
-            self.refuse(one).await;
+        let subscribers = self.of_kind(kind);
+        if !subscribers.is_empty() {
+            log::warn!("xDS: {kind} stay as they were: {reason}");
+        }
+        for one in subscribers {
+            self.refuse(&one).await;
         }
     }
 
@@ -189,10 +308,14 @@ impl Subscribers {
             return false;
         }
         let nothing = match one.kind {
-            Kind::Endpoints => Good::Endpoints(ClusterLoadAssignment {
+            Kind::Clusters => {
+                let _ = self.updates.send(Update::Clusters(ClustersUpdate::default())).await;
+                return true;
+            }
+            Kind::Endpoints => Good::Endpoints(Arc::new(ClusterLoadAssignment {
                 overprovisioning_factor_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
                 ..ClusterLoadAssignment::default()
-            }),
+            })),
             Kind::Routes => Good::Routes(Arc::default(), Arc::default()),
         };
         self.send(one, nothing, "").await;
@@ -202,33 +325,51 @@ impl Subscribers {
     /// Nobody hears it once the process is about to end.
     async fn send(&self, one: &Subscriber, good: Good, version: &str) {
         let name = Arc::clone(&one.name);
-        match good {
+        let update = match good {
             Good::Endpoints(assignment) => {
-                let _ = self.updates.endpoints.send(EndpointUpdate { cluster: name, assignment }).await;
+                Update::Endpoints(EndpointUpdate { cluster: name, instance: one.instance, assignment })
             }
-            Good::Same => {}
             Good::Routes(resources, wire) => {
                 let source = self.source.clone();
-                let update = RoutesUpdate { source, name, resources, version: version.into(), wire };
-                let _ = self.updates.routes.send(update).await;
+                Update::Routes(RoutesUpdate { source, name, resources, version: version.into(), wire })
             }
-        }
+            Good::Same | Good::Cluster(_) => return,
+        };
+        let _ = self.updates.send(update).await;
     }
 
-    fn all(&self) -> impl Iterator<Item = &Subscriber> {
-        self.endpoints.values().chain(self.routes.values()).flatten()
+    fn lock(&self) -> MutexGuard<'_, Lists> {
+        // Nothing under the lock can leave the lists half changed.
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn of_kind(&self, kind: Kind) -> &BTreeMap<String, Vec<Subscriber>> {
+    fn all(&self) -> Vec<Arc<Subscriber>> {
+        let lists = self.lock();
+        let endpoints = lists.endpoints.values().flat_map(|endpoints| &endpoints.subscribers);
+        lists.clusters.iter().chain(endpoints).chain(lists.routes.values()).cloned().collect()
+    }
+
+    fn of_kind(&self, kind: Kind) -> Vec<Arc<Subscriber>> {
+        self.all().into_iter().filter(|one| one.kind == kind).collect()
+    }
+
+    fn of_resource(&self, kind: Kind, name: &str) -> Vec<Arc<Subscriber>> {
+        let lists = self.lock();
         match kind {
-            Kind::Endpoints => &self.endpoints,
-            Kind::Routes => &self.routes,
+            Kind::Clusters => lists.clusters.iter().cloned().collect(),
+            Kind::Endpoints => {
+                lists.endpoints.get(name).map_or_else(Vec::new, |endpoints| endpoints.subscribers.clone())
+            }
+            Kind::Routes => lists.routes.get(name).cloned().into_iter().collect(),
         }
     }
+}
 
-    fn of_resource(&self, kind: Kind, name: &str) -> &[Subscriber] {
-        self.of_kind(kind).get(name).map_or(&[], Vec::as_slice)
-    }
+fn succeed(one: &Subscriber, version: &str) {
+    one.counters.count(Event::Success);
+    one.counters.count(Event::Attempt);
+    one.counters.show_version(version_number(version));
+    one.answered.store(true, Ordering::Relaxed);
 }
 
 /// What the gauge `version` shows of a version: it tells versions apart, no more.

@@ -13,7 +13,7 @@ use super::{
     access_log, address, cluster, config_source, dns, endpoint, listener, matcher, references, socket, stats,
     tls,
 };
-use crate::config::ads::Ads;
+use crate::config::ads::{Ads, Wildcard};
 use crate::config::bootstrap::{Admin, Bootstrap, Node, Overload};
 use crate::config::cluster::{Dns, SharedSettings};
 use crate::config::socket::BindConfig;
@@ -25,11 +25,12 @@ const DOWNSTREAM_CONNECTIONS_KEY: &str = "overload.global_downstream_max_connect
 /// Name of the monitor that limits downstream connections.
 const DOWNSTREAM_CONNECTIONS_MONITOR: &str = "envoy.resource_monitors.global_downstream_max_connections";
 
-/// The whole bootstrap. With errors in the report it is incomplete and must not be used.
+/// The whole bootstrap, and what it was converted in, with the report. With errors in that it is incomplete and must not be
+/// used.
 pub(super) fn bootstrap(
     mut message: pb::bootstrap::Bootstrap,
     unimplemented: Unimplemented,
-) -> (Bootstrap, Report) {
+) -> (Bootstrap, Context) {
     // Runtime values and defaults come first: the resources refer to them.
     let mut context = Context {
         report: RefCell::new(Report::default()),
@@ -44,7 +45,7 @@ pub(super) fn bootstrap(
     let at = At::root(&context);
     let at = &at;
     classify!(at, message => pb::bootstrap::Bootstrap {
-        implemented: node, static_resources, dynamic_resources = "the aggregated stream, for endpoints and routes; listeners and clusters from there are refused", cluster_manager,
+        implemented: node, static_resources, dynamic_resources = "the aggregated stream and files; listeners from there are refused", cluster_manager,
             stats_config, stats_flush_interval, layered_runtime, admin, overload_manager,
             header_prefix = "x-envoy; others are refused", use_tcp_for_dns_lookups, dns_resolution_config,
             typed_dns_resolver_config, bootstrap_extensions = "internal_listener, without effect; others are refused",
@@ -81,7 +82,7 @@ pub(super) fn bootstrap(
     context.secrets = secrets;
 
     let at = &At::root(&context);
-    let ads = self::dynamic_resources(at, dynamic_resources, node.as_ref());
+    let (ads, cds) = self::dynamic_resources(at, dynamic_resources, node.as_ref());
     check_extensions(at, bootstrap_extensions);
     if !header_prefix.is_empty() && header_prefix != "x-envoy" {
         let field = "envoy.config.bootstrap.v3.Bootstrap.header_prefix";
@@ -112,13 +113,14 @@ pub(super) fn bootstrap(
         runtime_layers,
         overload,
         ads,
+        cds,
         ..Bootstrap::default()
     };
     if let Some(message) = static_resources {
         self::static_resources(&at.field("static_resources"), message, &mut converted);
     }
     references::check(at, &converted, local_cluster.as_deref().unwrap_or_default());
-    (converted, context.report.into_inner())
+    (converted, context)
 }
 
 fn static_resources(at: &At<'_>, message: pb::bootstrap::BootstrapStaticResources, into: &mut Bootstrap) {
@@ -208,15 +210,16 @@ fn dynamic_resources(
     at: &At<'_>,
     message: Option<pb::bootstrap::BootstrapDynamicResources>,
     node: Option<&pb::core::Node>,
-) -> Option<Ads> {
-    let message = message?;
+) -> (Option<Ads>, Option<Wildcard>) {
+    let Some(message) = message else { return (None, None) };
     let at = &at.field("dynamic_resources");
     classify!(at, message => pb::bootstrap::BootstrapDynamicResources {
-        implemented: ads_config = "for endpoints and routes of what is in the file";
+        implemented: ads_config = "for clusters, endpoints and routes", cds_config;
         refused: lds_config = "no LDS yet: write listeners into static_resources", lds_resources_locator,
-            cds_config = "no CDS yet: write clusters into static_resources", cds_resources_locator;
+            cds_resources_locator = "names with authorities (xdstp) are not resolved";
     });
-    config_source::ads(&at.field("ads_config"), ads_config?, node)
+    let ads = ads_config.and_then(|message| config_source::ads(&at.field("ads_config"), message, node));
+    (ads, cds_config.and_then(|message| config_source::wildcard(at, "cds_config", message)))
 }
 
 fn check_extensions(at: &At<'_>, extensions: Vec<pb::core::TypedExtensionConfig>) {

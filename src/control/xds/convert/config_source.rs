@@ -9,7 +9,7 @@ use super::fields::classify;
 use super::report::Class;
 use super::tls;
 use crate::base::limits::XDS_MESSAGE_BYTES_MAX;
-use crate::config::ads::{Ads, Eds, FileSource, Rds, ResourceSource, Variant};
+use crate::config::ads::{Ads, Eds, FileSource, Rds, ResourceSource, Variant, Wildcard};
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::http2::UpstreamProtocol;
@@ -106,6 +106,12 @@ pub(super) fn ads(
     })
 }
 
+/// All resources of a type.
+pub(super) fn wildcard(at: &At<'_>, field: &str, message: pb::core::ConfigSource) -> Option<Wildcard> {
+    let (source, initial_fetch_timeout) = source(at, field, Some(message))?;
+    Some(Wildcard { source, initial_fetch_timeout })
+}
+
 /// `eds_cluster_config` of a cluster of type EDS.
 pub(super) fn eds(
     at: &At<'_>,
@@ -196,12 +202,15 @@ fn version(at: &At<'_>, field: &str, value: i32) {
     }
 }
 
+/// Whether its endpoints come over the aggregated stream.
+pub(super) fn is_of_stream(cluster: &Cluster) -> bool {
+    matches!(&cluster.discovery, Discovery::Eds(eds) if eds.source == ResourceSource::Ads)
+}
+
 /// What the stream needs of the clusters, and clusters of the stream.
 pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap) {
     for (index, cluster) in bootstrap.clusters.iter().enumerate() {
-        let from_there =
-            matches!(&cluster.discovery, Discovery::Eds(eds) if eds.source == ResourceSource::Ads);
-        if from_there && bootstrap.ads.is_none() {
+        if is_of_stream(cluster) && bootstrap.ads.is_none() {
             at.field("static_resources")
                 .item("clusters", index)
                 .error("endpoints come over the aggregated stream: dynamic_resources.ads_config must be set");
@@ -215,8 +224,13 @@ pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap) {
                 .error("routes come over the aggregated stream: dynamic_resources.ads_config must be set");
         }
     }
-    let Some(ads) = &bootstrap.ads else { return };
     let at = &at.field("dynamic_resources");
+    let Some(ads) = &bootstrap.ads else {
+        if bootstrap.cds.as_ref().is_some_and(|cds| cds.source == ResourceSource::Ads) {
+            at.field("cds_config").error("clusters come over the aggregated stream: ads_config must be set");
+        }
+        return;
+    };
     let at = &at.field("ads_config");
     let at = &at.item("grpc_services", 0);
     let at = &at.field("envoy_grpc");

@@ -57,6 +57,7 @@ pub use report::{Class, Finding, Report, Unimplemented};
 use self::at::At;
 use super::pb;
 use crate::config::bootstrap::{Bootstrap, RuntimeLayer};
+use crate::config::cluster::Cluster;
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::error::ConfigError;
 use crate::config::route::RouteConfiguration;
@@ -65,15 +66,60 @@ use crate::config::route::RouteConfiguration;
 ///
 /// # Errors
 /// The report, when it has errors.
-pub fn convert_bootstrap(wire: &[u8], unimplemented: Unimplemented) -> Result<(Bootstrap, Report), Report> {
+pub fn convert_bootstrap(
+    wire: &[u8],
+    unimplemented: Unimplemented,
+) -> Result<(Bootstrap, Surroundings, Report), Report> {
     let message = match pb::bootstrap::Bootstrap::decode(wire) {
         Ok(message) => message,
         Err(error) => {
             return Err(ConfigError::new("", format!("not an encoded bootstrap: {error}")).into());
         }
     };
-    let (converted, report) = bootstrap::bootstrap(message, unimplemented);
-    if report.errors.0.is_empty() { Ok((converted, report)) } else { Err(report) }
+    let (converted, context) = bootstrap::bootstrap(message, unimplemented);
+    let report = context.report.take();
+    let surroundings = Surroundings {
+        context: at::Context { unimplemented: Unimplemented::Accept, is_static: false, ..context },
+        has_stream: converted.ads.is_some(),
+    };
+    if report.errors.0.is_empty() { Ok((converted, surroundings, report)) } else { Err(report) }
+}
+
+/// What clusters of a control plane have of the bootstrap: defaults, static secrets, runtime values.
+#[derive(Debug)]
+pub struct Surroundings {
+    context: at::Context,
+    /// Whether there is an aggregated stream.
+    has_stream: bool,
+}
+
+impl Surroundings {
+    /// Converts a `envoy.config.cluster.v3.Cluster` of a control plane.
+    ///
+    /// # Errors
+    /// The report, when it has errors.
+    pub fn convert_cluster(&mut self, message: pb::cluster::Cluster) -> Result<(Cluster, Report), Report> {
+        let at = At::root(&self.context);
+        let converted = cluster::cluster(&at, message);
+        if let Some(cluster) = &converted
+            && !self.has_stream
+            && config_source::is_of_stream(cluster)
+        {
+            at.error("endpoints come over the aggregated stream: dynamic_resources.ads_config must be set");
+        }
+        let report = self.context.report.take();
+        match converted {
+            Some(cluster) if report.errors.0.is_empty() => Ok((cluster, report)),
+            _ => Err(report),
+        }
+    }
+}
+
+impl Default for Surroundings {
+    /// Those of an empty bootstrap.
+    fn default() -> Self {
+        Self { context: dynamic(&[]), has_stream: false }
+    }
 }
 
 /// Converts a `envoy.config.endpoint.v3.ClusterLoadAssignment` of a control plane.

@@ -1,0 +1,183 @@
+//! One test per rule of discovery that holds where everything is asked for, and where what is asked for changes.
+use prost::Message;
+
+use super::clusters::ClusterJudge;
+use super::delta::Delta;
+use super::judge::{Good, Judge, Taken};
+use super::sotw::Sotw;
+use super::wanted::Wanted;
+use super::{CLUSTERS, ENDPOINTS, Protocol};
+use crate::control::xds::convert::Surroundings;
+use crate::control::xds::pb;
+use pb::discovery::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
+
+fn judge(fixed: &[&str]) -> Judge {
+    let fixed = fixed.iter().map(|name| (*name).into()).collect();
+    Judge::Clusters(Box::new(ClusterJudge::new(Surroundings::default(), fixed)))
+}
+
+fn sotw(fixed: &[&str]) -> Sotw {
+    Sotw::new(judge(fixed), pb::core::Node::default(), Wanted::All, true)
+}
+
+fn delta() -> Delta {
+    Delta::new(judge(&[]), pb::core::Node::default(), Wanted::All, true)
+}
+
+fn endpoints(names: &[&str]) -> Wanted {
+    Wanted::Names(names.iter().map(ToString::to_string).collect())
+}
+
+/// A static cluster without endpoints, whose connections take so many seconds at most: 0 is refused.
+fn any(name: &str, connect_timeout_s: i64) -> pb::google::Any {
+    let seconds = pb::google::Duration { seconds: connect_timeout_s, nanos: 0 };
+    let message = pb::cluster::Cluster {
+        name: name.into(),
+        connect_timeout: Some(seconds),
+        ..pb::cluster::Cluster::default()
+    };
+    pb::google::Any { type_url: CLUSTERS.into(), value: message.encode_to_vec() }
+}
+
+fn state(version: &str, nonce: &str, resources: Vec<pb::google::Any>) -> DiscoveryResponse {
+    DiscoveryResponse {
+        version_info: version.into(),
+        nonce: nonce.into(),
+        type_url: CLUSTERS.into(),
+        resources,
+        ..DiscoveryResponse::default()
+    }
+}
+
+fn change(nonce: &str, resources: &[(&str, &str, i64)], removed: &[&str]) -> DeltaDiscoveryResponse {
+    let resource = |(name, version, timeout): &(&str, &str, i64)| Resource {
+        name: (*name).into(),
+        version: (*version).into(),
+        resource: Some(any(name, *timeout)),
+        ..Resource::default()
+    };
+    DeltaDiscoveryResponse {
+        nonce: nonce.into(),
+        type_url: CLUSTERS.into(),
+        resources: resources.iter().map(resource).collect(),
+        removed_resources: removed.iter().map(ToString::to_string).collect(),
+        ..DeltaDiscoveryResponse::default()
+    }
+}
+
+/// Names of what is new or changed, and of what is gone.
+fn changes<R>(taken: &Taken<R>) -> (Vec<&str>, Vec<&str>) {
+    let good = taken.outcome.good.iter().filter(|(_, good)| matches!(good, Good::Cluster(_)));
+    (good.map(|(name, _)| name.as_str()).collect(), taken.outcome.absent.iter().map(String::as_str).collect())
+}
+
+#[test]
+fn s1_everything_is_asked_for_without_a_name() {
+    let first = sotw(&[]).open(true).unwrap();
+    assert_eq!((first.type_url.as_str(), first.resource_names.len()), (CLUSTERS, 0));
+    let first = delta().open(true).unwrap();
+    assert_eq!((first.type_url.as_str(), first.resource_names_subscribe.len()), (CLUSTERS, 0));
+}
+
+#[test]
+fn n7_cluster_that_a_state_of_the_world_leaves_out_is_gone() {
+    let mut client = sotw(&[]);
+    let taken = client.take(state("1", "x", vec![any("a", 1), any("b", 1)])).unwrap();
+    assert_eq!(changes(&taken), (vec!["a", "b"], vec![]));
+    let taken = client.take(state("2", "y", vec![any("b", 1)])).unwrap();
+    assert_eq!(changes(&taken), (vec![], vec!["a"]));
+    let taken = client.take(state("3", "z", vec![any("a", 1), any("b", 2)])).unwrap();
+    assert_eq!(changes(&taken), (vec!["a", "b"], vec![]), "one came back as it was, one has changed");
+    let taken = client.take(state("4", "w", Vec::new())).unwrap();
+    assert_eq!(changes(&taken), (vec![], vec!["a", "b"]), "an empty state is one without any");
+    assert!(taken.reply.error_detail.is_none());
+}
+
+#[test]
+fn p1_refused_cluster_is_not_gone_and_the_others_are_used() {
+    let mut client = sotw(&[]);
+    client.take(state("1", "x", vec![any("a", 1), any("b", 1), any("c", 1)])).unwrap();
+    let taken = client.take(state("2", "y", vec![any("a", 0), any("b", 2)])).unwrap();
+    assert_eq!(changes(&taken), (vec!["b"], vec!["c"]));
+    assert_eq!(taken.outcome.bad.keys().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(taken.reply.version_info, "1");
+    let message = taken.reply.error_detail.unwrap().message;
+    assert!(message.starts_with("a: connect_timeout"), "{message}");
+    // As it was before it was refused: nothing has changed.
+    assert_eq!(changes(&client.take(state("3", "z", vec![any("a", 1), any("b", 2)])).unwrap()).0, [""; 0]);
+}
+
+#[test]
+fn nameless_part_of_a_state_takes_nothing_away() {
+    let mut client = sotw(&[]);
+    client.take(state("1", "x", vec![any("a", 1)])).unwrap();
+    let garbage = pb::google::Any { type_url: CLUSTERS.into(), value: vec![0xff; 9] };
+    let taken = client.take(state("2", "y", vec![garbage])).unwrap();
+    assert_eq!(changes(&taken), (vec![], vec![]));
+    assert!(taken.reply.error_detail.is_some());
+}
+
+/// As Envoy: what the bootstrap has is not replaced, and that is no mistake.
+#[test]
+fn cluster_of_the_bootstrap_is_passed_over() {
+    let taken = sotw(&["a"]).take(state("1", "x", vec![any("a", 1), any("b", 1)])).unwrap();
+    assert_eq!(changes(&taken).0, ["b"]);
+    assert!(taken.reply.error_detail.is_none());
+}
+
+/// envoy#12592: what a refused response removes is removed. envoy#16063: known names were asked for by name.
+#[test]
+fn r4_new_stream_tells_versions_and_lists_no_names() {
+    let mut client = delta();
+    client.take(change("x", &[("a", "1", 1), ("b", "1", 1)], &[])).unwrap();
+    let taken = client.take(change("y", &[("b", "2", 0)], &["a"])).unwrap();
+    assert_eq!(changes(&taken), (vec![], vec!["a"]));
+    let first = client.open(true).unwrap();
+    assert!(first.resource_names_subscribe.is_empty());
+    let versions: Vec<_> = first.initial_resource_versions.into_iter().collect();
+    assert_eq!(versions, [("b".to_owned(), "1".to_owned())]);
+}
+
+#[test]
+fn s3_s6_delta_says_what_is_asked_for_beside_and_no_more() {
+    let mut client = Delta::new(Judge::Endpoints, pb::core::Node::default(), endpoints(&[]), true);
+    assert!(client.open(true).is_none());
+    let request = client.want(endpoints(&["a", "b"]), None).unwrap();
+    assert_eq!((request.type_url.as_str(), request.resource_names_subscribe.len()), (ENDPOINTS, 2));
+    let request = client.want(endpoints(&["b", "c"]), None).unwrap();
+    assert_eq!(request.resource_names_subscribe, ["c"]);
+    assert_eq!(request.resource_names_unsubscribe, ["a"]);
+    assert!(request.response_nonce.is_empty());
+    assert!(client.want(endpoints(&["b", "c"]), None).is_none());
+    assert_eq!(client.want(endpoints(&[]), None).unwrap().resource_names_unsubscribe, ["b", "c"]);
+    assert_eq!(client.want(endpoints(&["b"]), None).unwrap().resource_names_subscribe, ["b"]);
+}
+
+#[test]
+fn s3_state_of_the_world_lists_all_again_with_the_last_nonce() {
+    let mut client = Sotw::new(Judge::Endpoints, pb::core::Node::default(), endpoints(&[]), true);
+    assert!(client.open(true).is_none());
+    let request = client.want(endpoints(&["a"]), None).unwrap();
+    assert_eq!((request.resource_names.len(), request.response_nonce.as_str()), (1, ""));
+    let response = DiscoveryResponse { type_url: ENDPOINTS.into(), ..state("1", "x", Vec::new()) };
+    client.take(response).unwrap();
+    let request = client.want(endpoints(&["a", "b"]), None).unwrap();
+    assert_eq!(request.resource_names, ["a", "b"]);
+    assert_eq!((&*request.version_info, &*request.response_nonce), ("1", "x"));
+    // Once there were names, none means none.
+    assert!(client.want(endpoints(&[]), None).unwrap().resource_names.is_empty());
+    assert!(client.open(true).is_none());
+}
+
+/// A request with the nonce of a refusal that is held back would take it back.
+#[test]
+fn d1_names_that_change_go_out_with_the_refusal_that_is_held_back() {
+    let mut client = Sotw::new(Judge::Endpoints, pb::core::Node::default(), endpoints(&["a"]), true);
+    client.open(true).unwrap();
+    let garbage = pb::google::Any { type_url: ENDPOINTS.into(), value: vec![0xff; 9] };
+    let response = DiscoveryResponse { type_url: ENDPOINTS.into(), ..state("1", "x", vec![garbage]) };
+    let mut held = client.take(response).unwrap().reply;
+    assert!(client.want(endpoints(&["a", "b"]), Some(&mut held)).is_none());
+    assert_eq!(held.resource_names, ["a", "b"]);
+    assert!(held.error_detail.is_some() && held.response_nonce == "x");
+}

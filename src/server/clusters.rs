@@ -1,0 +1,228 @@
+//! Clusters of a control plane: which are in use, which still wait for their endpoints, and what becomes of them when there
+//! are others. A cluster that changes serves as it was until its successor is warm.
+//!
+//! Who takes an update calls [`Clusters::publish`] when it has taken all there are for now: the workers hear of them as one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::mpsc::Sender;
+
+use super::dump::{Told, ToldClusters};
+use super::metrics::ServerMetrics;
+use super::process::{Process, now};
+use super::seed;
+use crate::cluster::{ClusterSet, ClusterSpec, HostSpecs};
+use crate::config::cluster::{Cluster, Discovery};
+use crate::config::endpoint::ClusterLoadAssignment;
+use crate::control::discovery::EndpointUpdate;
+use crate::control::discovery::dns::DnsDiscovery;
+use crate::control::xds::client::{ClustersUpdate, TakenCluster, XdsClient};
+use crate::telemetry::{Registry, Slot};
+
+/// All clusters, as the control thread sees them.
+#[derive(Debug)]
+pub(super) struct Clusters {
+    process: Arc<Process>,
+    registry: Arc<Registry>,
+    /// Those of the bootstrap.
+    fixed: Arc<ClusterSet>,
+    /// Resolution of the names that those of the bootstrap have.
+    _resolving: Vec<DnsDiscovery>,
+    active: BTreeMap<Arc<str>, Dynamic>,
+    warming: BTreeMap<Arc<str>, Dynamic>,
+    /// Those of the workers, once [`Self::publish`] has been called.
+    set: Arc<ClusterSet>,
+    /// New, changed and gone since then.
+    changed: BTreeSet<Arc<str>>,
+    /// What the control plane calls the last state of them.
+    version: Box<str>,
+    instances: u64,
+    updates: Sender<EndpointUpdate>,
+}
+
+/// A cluster that a control plane has told.
+#[derive(Debug)]
+struct Dynamic {
+    instance: u64,
+    spec: Arc<ClusterSpec>,
+    told: Arc<Told>,
+    _resolving: Option<DnsDiscovery>,
+}
+
+/// What the workers are to be told.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) clusters: Arc<ClusterSet>,
+    pub(super) names: Arc<[Arc<str>]>,
+}
+
+impl Clusters {
+    /// Those of the bootstrap: their discovery begins, over `client` and with what is resolved to `updates`.
+    pub(super) fn start(
+        process: &Arc<Process>,
+        registry: &Arc<Registry>,
+        fixed: Arc<ClusterSet>,
+        client: &mut XdsClient,
+        updates: Sender<EndpointUpdate>,
+    ) -> Self {
+        let mut all = Self {
+            process: Arc::clone(process),
+            registry: Arc::clone(registry),
+            fixed: Arc::clone(&fixed),
+            _resolving: Vec::new(),
+            active: BTreeMap::new(),
+            warming: BTreeMap::new(),
+            set: Arc::clone(&fixed),
+            changed: BTreeSet::new(),
+            version: Box::default(),
+            instances: 0,
+            updates,
+        };
+        for (nth, spec) in fixed.iter().enumerate() {
+            let (resolving, _) = all.discover(&spec.config, 0, nth, client);
+            all._resolving.extend(resolving);
+        }
+        all
+    }
+
+    /// Those that are there now, but for what [`Self::publish`] is still to say.
+    pub(super) fn set(&self) -> &Arc<ClusterSet> {
+        &self.set
+    }
+
+    /// Takes a response.
+    pub(super) fn take(&mut self, update: ClustersUpdate, client: &mut XdsClient) {
+        let ClustersUpdate { put, removed, version } = update;
+        for TakenCluster { config, sockets, wire } in put {
+            let name: Arc<str> = (*config.name).into();
+            self.instances += 1;
+            let instance = self.instances;
+            let nth = self.fixed.iter().len() + usize::try_from(instance).unwrap_or_default();
+            let (resolving, known) = self.discover(&config, instance, nth, client);
+            let is_there = matches!(config.discovery, Discovery::Static | Discovery::OriginalDst(_));
+            let known = known.or_else(|| is_there.then(|| Arc::new(config.load_assignment.clone())));
+            let stats = self.registry.cluster(config.stat_name());
+            let spec = Arc::new(ClusterSpec { config, stats, hosts: Arc::default(), sockets });
+            let told = Arc::new(Told { version: version.clone(), wire, at: now() });
+            let dynamic = Dynamic { instance, spec, told, _resolving: resolving };
+            let before = self.warming.insert(Arc::clone(&name), dynamic);
+            before.iter().for_each(|before| forget(before, client));
+            if let Some(assignment) = known {
+                self.warm(&name, assignment, client);
+            }
+        }
+        for name in removed {
+            let (warming, active) = (self.warming.remove(&*name), self.active.remove(&*name));
+            warming.iter().chain(&active).for_each(|gone| forget(gone, client));
+            if active.is_some() {
+                log::info!("cluster {name} is gone");
+                self.changed.insert(name.into());
+            }
+        }
+        if !version.is_empty() {
+            self.version = version;
+        }
+        self.show();
+    }
+
+    /// Takes endpoints of a cluster; its name and hosts, where it is one of the workers'.
+    pub(super) fn take_endpoints(
+        &mut self,
+        update: EndpointUpdate,
+        client: &mut XdsClient,
+    ) -> Option<(Arc<str>, Arc<HostSpecs>)> {
+        let EndpointUpdate { cluster: name, instance, assignment } = update;
+        let is_it = |dynamic: &&Dynamic| dynamic.instance == instance;
+        if self.warming.get(&name).filter(is_it).is_some() {
+            self.warm(&name, assignment, client);
+            return None;
+        }
+        let spec = match instance {
+            0 => self.fixed.find(&name)?,
+            // Else its source is one of a cluster that is no more.
+            _ => &self.active.get(&name).filter(is_it)?.spec,
+        };
+        let hosts = self.process.publish(spec, assignment);
+        if let Some(active) = self.active.get_mut(&name) {
+            active.spec = Arc::new(active.spec.with_hosts(Arc::clone(&hosts)));
+        }
+        (!self.changed.contains(&name)).then_some((name, hosts))
+    }
+
+    /// What has changed since the last call; `None`: nothing.
+    pub(super) fn publish(&mut self, metrics: &ServerMetrics) -> Option<Change> {
+        metrics.clusters_warm_up(self.warming.len() as u64);
+        if self.changed.is_empty() {
+            return None;
+        }
+        let before = std::mem::take(&mut self.set);
+        let dynamic = self.active.values().map(|dynamic| Arc::clone(&dynamic.spec));
+        self.set = Arc::new(ClusterSet::new(self.fixed.iter().cloned().chain(dynamic).collect()));
+        let names: Arc<[_]> = std::mem::take(&mut self.changed).into_iter().collect();
+        let (mut added, mut modified, mut gone) = (0, 0, Vec::new());
+        for name in names.iter() {
+            match (before.find(name).is_some(), self.set.find(name).is_some()) {
+                (false, true) => added += 1,
+                (true, true) => modified += 1,
+                (_, false) => gone.push(Arc::clone(name)),
+            }
+        }
+        let counts = [self.set.iter().len(), added, modified, gone.len()];
+        metrics.clusters_changed(counts.map(|count| count as u64));
+        self.process.set_clusters(Arc::clone(&self.set), &gone);
+        self.show();
+        Some(Change { clusters: Arc::clone(&self.set), names })
+    }
+
+    /// Whether the start waits for one.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.warming.values().any(|dynamic| dynamic.spec.config.wait_for_warm_on_init)
+    }
+
+    /// A cluster has its first endpoints: it takes the place of the one that had its name.
+    fn warm(&mut self, name: &Arc<str>, assignment: Arc<ClusterLoadAssignment>, client: &mut XdsClient) {
+        let Some(mut dynamic) = self.warming.remove(name) else { return };
+        let before = self.active.remove(name);
+        before.iter().for_each(|before| forget(before, client));
+        // Hosts that stay keep their counters: they are known by the name.
+        let hosts = self.process.publish(&dynamic.spec, assignment);
+        dynamic.spec = Arc::new(dynamic.spec.with_hosts(hosts));
+        self.active.insert(Arc::clone(name), dynamic);
+        self.changed.insert(Arc::clone(name));
+    }
+
+    /// Starts to look for the endpoints of a cluster, if they have to be looked for; what is known of them already.
+    fn discover(
+        &self,
+        config: &Cluster,
+        instance: u64,
+        nth: usize,
+        client: &mut XdsClient,
+    ) -> (Option<DnsDiscovery>, Option<Arc<ClusterLoadAssignment>>) {
+        let cells = || self.registry.cluster(config.stat_name()).cells(Slot::Control);
+        if let Discovery::Eds(eds) = &config.discovery {
+            return (None, client.subscribe(&config.name, instance, eds, cells()));
+        }
+        (DnsDiscovery::start(config, instance, cells, seed(nth), self.updates.clone()), None)
+    }
+
+    /// Shows the admin endpoint what there is.
+    fn show(&self) {
+        let told = |all: &BTreeMap<Arc<str>, Dynamic>| {
+            all.iter().map(|(name, dynamic)| (Arc::clone(name), Arc::clone(&dynamic.told))).collect()
+        };
+        self.process.set_told_clusters(ToldClusters {
+            version: self.version.clone(),
+            active: told(&self.active),
+            warming: told(&self.warming),
+        });
+    }
+}
+
+/// A cluster is no more: nobody asks for its endpoints on its behalf.
+fn forget(dynamic: &Dynamic, client: &mut XdsClient) {
+    if let Discovery::Eds(eds) = &dynamic.spec.config.discovery {
+        client.unsubscribe(dynamic.instance, eds);
+    }
+}
