@@ -1,8 +1,9 @@
 //! Endpoints and routes of a control plane: they come, change and go while traffic flows; without it everything stays as it
 //! was.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crate::harness::{
@@ -29,8 +30,9 @@ pub(crate) fn manager(source: &str) -> String {
 pub(crate) fn asking(proxy: &Proxy, done: &Arc<AtomicBool>) -> Vec<JoinHandle<String>> {
     let ask = |_| {
         let (mut client, done) = (proxy.connect(), Arc::clone(done));
+        // Before anything changes.
+        let mut seen = client.get("/").text();
         std::thread::spawn(move || {
-            let mut seen = String::new();
             while !done.load(Ordering::Relaxed) {
                 let response = client.get("/");
                 assert_eq!(response.status(), 200);
@@ -69,6 +71,19 @@ fn started_with_routes(io: Io, a: &Upstream, b: &Upstream) -> (ControlPlane, Pro
 
 pub(crate) fn named(name: &'static str) -> Upstream {
     Upstream::answering(move |_| ok(name.as_bytes()))
+}
+
+/// One that says "a", to a request for `/held` only once it may.
+pub(crate) fn holding() -> (Sender<()>, Upstream) {
+    let (release, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let upstream = Upstream::answering(move |request| {
+        if request.path() == "/held" {
+            wait.lock().unwrap().recv().unwrap();
+        }
+        ok(b"a")
+    });
+    (release, upstream)
 }
 
 /// Both, the endpoint told before the proxy asks.
@@ -213,18 +228,11 @@ on_each_backend! {
     }
 
     fn request_that_runs_keeps_its_routes_and_the_next_has_others(io) {
-        let (release, wait) = std::sync::mpsc::channel::<()>();
-        // For the first request only.
-        let wait = std::sync::Mutex::new(Some(wait));
-        let a = Upstream::answering(move |_| {
-            let wait = wait.lock().unwrap().take();
-            wait.into_iter().for_each(|wait| wait.recv().unwrap());
-            ok(b"a")
-        });
+        let (release, a) = holding();
         let b = named("b");
         let (plane, proxy) = started_with_routes(io, &a, &b);
         let mut client = proxy.connect();
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
         a.wait_for_requests(1);
         plane.tell_routes(&[("/", "b")]);
         answers(&mut proxy.connect(), 200, "b");

@@ -7,7 +7,7 @@ use crate::harness::ToldCluster::{At, Bad, Named};
 use crate::harness::{
     Config, ControlPlane, Io, Proxy, TempFolder, Upstream, free_port, on_each_backend, until,
 };
-use crate::xds::{HERE, answers, asking, manager, named};
+use crate::xds::{HERE, answers, asking, holding, manager, named};
 
 const FROM_THERE: &str = "{ads: {}, resource_api_version: V3}";
 
@@ -120,6 +120,7 @@ on_each_backend! {
         plane.tell("both", HERE, &[a.port]);
         let proxy = Proxy::start(io, &config(&plane, "15s"));
         plane.tell_clusters(&[("a", Named("both")), ("b", Named("both"))]);
+        proxy.wait_for_stat("cluster_manager.active_clusters", 3);
         plane.tell_routes(&[("/", "b")]);
         let mut client = proxy.connect();
         until("b", || client.get("/").text() == "a" && proxy.stat("cluster.b.upstream_rq_total") > 0);
@@ -164,17 +165,10 @@ on_each_backend! {
 
     /// A connection that lasts needs no cluster that is still there.
     fn request_that_runs_ends_on_the_cluster_that_it_began_with(io) {
-        let (release, wait) = std::sync::mpsc::channel::<()>();
-        // For the first request only.
-        let wait = std::sync::Mutex::new(Some(wait));
-        let a = Upstream::answering(move |_| {
-            let wait = wait.lock().unwrap().take();
-            wait.into_iter().for_each(|wait| wait.recv().unwrap());
-            crate::harness::ok(b"a")
-        });
+        let (release, a) = holding();
         let (plane, proxy) = started(io, &a);
         let mut client = proxy.connect();
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
         a.wait_for_requests(1);
         plane.tell_clusters(&[]);
         answers(&mut proxy.connect(), 503, "");
