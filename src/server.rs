@@ -48,6 +48,7 @@ use crate::runtime::{RawOption, allocator, local_address};
 use crate::snapshot::{Compiler, RouteCompiler, RouteSurroundings, Snapshot};
 use crate::telemetry::Registry;
 use crate::telemetry::log::Logger;
+use clusters::KnownClusters;
 use control::{AdminEndpoint, Control, Succession};
 use metrics::ServerMetrics;
 use process::{Chain, Parts, Process};
@@ -158,7 +159,8 @@ fn serve(
     let snapshot = Arc::new(compile(&mut as_loaded, &registry, surroundings)?);
     // What is kept of it leaves the memory in which it was loaded, and that goes before the workers take their pages.
     let bootstrap = as_loaded.clone();
-    let routes = route_compiler(&bootstrap, &registry, local_address, hash_seed, sinks);
+    let clusters = KnownClusters::new(Arc::clone(&snapshot.clusters));
+    let routes = route_compiler(&bootstrap, &registry, &clusters, local_address, hash_seed, sinks);
     drop(as_loaded);
     allocator::collect();
     let started =
@@ -178,7 +180,7 @@ fn serve(
         wire,
         registry: Arc::clone(&registry),
         started,
-        clusters: Arc::clone(&snapshot.clusters),
+        clusters,
         tls: Rotation::of(&snapshot).contexts(),
         backend: (backend.name().to_owned(), backend.reason.clone()),
         workers: workers.description(),
@@ -354,14 +356,16 @@ fn compile(
 fn route_compiler(
     bootstrap: &Bootstrap,
     registry: &Arc<Registry>,
+    clusters: &KnownClusters,
     local_address: Option<IpAddr>,
     hash_seed: u64,
     sinks: Vec<(AccessLogSink, SinkId)>,
 ) -> Option<Arc<RouteCompiler>> {
+    let clusters = clusters.clone();
     let (fractions, integers) = (bootstrap.runtime_layers.clone(), bootstrap.runtime_layers.clone());
     let surroundings = RouteSurroundings {
         registry: Arc::clone(registry),
-        clusters: bootstrap.clusters.iter().map(|cluster| cluster.name.clone()).collect(),
+        cluster_exists: Box::new(move |name| clusters.get().find(name).is_some()),
         runtime_layers: bootstrap.runtime_layers.clone(),
         runtime_fraction: Box::new(move |key| runtime_layers::Values::of(&fractions).fraction(key)),
         runtime_integer: Box::new(move |key| runtime_layers::Values::of(&integers).integer(key)),

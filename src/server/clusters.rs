@@ -4,7 +4,7 @@
 //! Who takes an update calls [`Clusters::publish`] when it has taken all there are for now: the workers hear of them as one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc::Sender;
 
@@ -18,7 +18,26 @@ use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::discovery::EndpointUpdate;
 use crate::control::discovery::dns::DnsDiscovery;
 use crate::control::xds::client::{ClustersUpdate, TakenCluster, XdsClient};
+use crate::snapshot::ClusterResource;
 use crate::telemetry::{Registry, Slot};
+
+/// The clusters of the workers, for whoever asks which there are.
+#[derive(Clone, Debug)]
+pub(super) struct KnownClusters(Arc<Mutex<Arc<ClusterSet>>>);
+
+impl KnownClusters {
+    pub(super) fn new(clusters: Arc<ClusterSet>) -> Self {
+        Self(Arc::new(Mutex::new(clusters)))
+    }
+
+    pub(super) fn get(&self) -> Arc<ClusterSet> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set(&self, clusters: Arc<ClusterSet>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = clusters;
+    }
+}
 
 /// All clusters, as the control thread sees them.
 #[derive(Debug)]
@@ -94,7 +113,7 @@ impl Clusters {
     /// Takes a response.
     pub(super) fn take(&mut self, update: ClustersUpdate, client: &mut XdsClient) {
         let ClustersUpdate { put, removed, version } = update;
-        for TakenCluster { config, sockets, wire } in put {
+        for TakenCluster { resource: ClusterResource { config, sockets }, wire } in put {
             let name: Arc<str> = (*config.name).into();
             self.instances += 1;
             let instance = self.instances;

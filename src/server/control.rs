@@ -290,9 +290,6 @@ impl Control<'_> {
     /// Tells the workers which clusters there are, if others than before.
     fn publish_clusters(&mut self, sources: &mut Sources) {
         let Some(Change { clusters, names }) = sources.clusters.publish(&self.metrics) else { return };
-        if let Some(routes) = &self.routes {
-            routes.set_clusters(Arc::clone(&clusters));
-        }
         let mut has_tls = false;
         for name in &*names {
             has_tls |= self.rotation.put_cluster(name, clusters.find(name));

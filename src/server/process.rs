@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::clusters::KnownClusters;
 use super::tables::TableKey;
 use super::{dump, memory, restart};
 use crate::base::clock::{self, Clock};
@@ -40,7 +41,7 @@ pub(super) struct Process {
     workers: String,
     listeners: Vec<ListenerStatus>,
     /// Those of the workers: their hosts' counters are those that are shown.
-    clusters: Mutex<Arc<ClusterSet>>,
+    clusters: KnownClusters,
     /// Clusters that a control plane has told, by name, those that still wait for their endpoints beside those in use.
     told_clusters: Mutex<dump::ToldClusters>,
     /// Endpoints that discovery has found, in place of those the workers start with.
@@ -78,7 +79,7 @@ pub(super) struct Parts {
     pub(super) wire: Arc<[u8]>,
     pub(super) registry: Arc<Registry>,
     pub(super) started: memory::Started,
-    pub(super) clusters: Arc<ClusterSet>,
+    pub(super) clusters: KnownClusters,
     pub(super) tls: Vec<TlsContext>,
     pub(super) backend: (String, String),
     pub(super) workers: String,
@@ -123,7 +124,7 @@ impl Process {
             backend,
             workers,
             listeners,
-            clusters: Mutex::new(clusters),
+            clusters,
             told_clusters: Mutex::default(),
             endpoints: Mutex::default(),
             routes: Mutex::default(),
@@ -188,7 +189,7 @@ impl Process {
         for name in gone {
             all.remove(name);
         }
-        *self.clusters.lock().unwrap_or_else(PoisonError::into_inner) = clusters;
+        self.clusters.set(clusters);
     }
 
     /// Takes note of the clusters that a control plane has told.
@@ -196,13 +197,9 @@ impl Process {
         *self.told_clusters.lock().unwrap_or_else(PoisonError::into_inner) = told;
     }
 
-    fn cluster_set(&self) -> Arc<ClusterSet> {
-        Arc::clone(&self.clusters.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// What discovery has found so far, beyond what the clusters have.
     pub(super) fn discovered(&self) -> Vec<(Arc<str>, Arc<HostSpecs>)> {
-        let (all, clusters) = (self.lock(), self.cluster_set());
+        let (all, clusters) = (self.lock(), self.clusters.get());
         let newer = all.iter().filter(|(name, endpoints)| {
             clusters.find(name).is_none_or(|spec| !Arc::ptr_eq(&spec.hosts, &endpoints.hosts))
         });
@@ -244,7 +241,7 @@ impl AdminState for Process {
     }
 
     fn clusters(&self) -> Vec<ClusterStatus> {
-        let (all, clusters) = (self.lock(), self.cluster_set());
+        let (all, clusters) = (self.lock(), self.clusters.get());
         let told = self.told_clusters.lock().unwrap_or_else(PoisonError::into_inner);
         let status_of = |spec: &ClusterSpec| {
             let ClusterSpec { config, hosts, .. } = spec;

@@ -26,7 +26,7 @@ use crate::telemetry::{
 pub use compile::Compiler;
 pub use hosts::{HostRegistry, note_members};
 pub use routes::{RouteCompiler, RouteSurroundings, RoutesResource, RuntimeValue};
-pub use sockets::SocketCompiler;
+pub use sockets::{ClusterResource, SocketCompiler};
 
 /// All resources of one generation.
 #[derive(Clone, Debug, Default)]

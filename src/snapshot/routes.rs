@@ -1,11 +1,9 @@
 //! Routing tables that come while traffic flows: each is compiled, off the data path, into a whole connection manager for
 //! every chain that asks for it. Requests that run keep theirs.
 
-use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use crate::cluster::ClusterSet;
 use crate::config::access_log::AccessLogSink;
 use crate::config::ads::{Rds, ResourceSource};
 use crate::config::bootstrap::RuntimeLayer;
@@ -36,8 +34,8 @@ pub type RuntimeValue<T> = Box<dyn Fn(&str) -> Option<T> + Send + Sync>;
 /// What a table is compiled with besides the managers.
 pub struct RouteSurroundings {
     pub registry: Arc<Registry>,
-    /// Names of the clusters of the bootstrap.
-    pub clusters: HashSet<Box<str>>,
+    /// Whether there is a cluster of that name now.
+    pub cluster_exists: Box<dyn Fn(&str) -> bool + Send + Sync>,
     pub runtime_layers: Vec<RuntimeLayer>,
     pub runtime_fraction: RuntimeValue<FractionalPercent>,
     pub runtime_integer: RuntimeValue<u64>,
@@ -52,8 +50,6 @@ pub struct RouteSurroundings {
 pub struct RouteCompiler {
     targets: Vec<Target>,
     surroundings: RouteSurroundings,
-    /// Those that a control plane has told, too.
-    clusters: Mutex<Arc<ClusterSet>>,
 }
 
 #[derive(Debug)]
@@ -74,12 +70,7 @@ impl RouteCompiler {
                 Some(Target { listener, chain, rds, config: Arc::clone(manager) })
             }));
         }
-        (!targets.is_empty()).then(|| Self { targets, surroundings, clusters: Mutex::default() })
-    }
-
-    /// Takes note of all clusters that are there now.
-    pub fn set_clusters(&self, clusters: Arc<ClusterSet>) {
-        *self.clusters.lock().unwrap_or_else(PoisonError::into_inner) = clusters;
+        (!targets.is_empty()).then_some(Self { targets, surroundings })
     }
 
     /// The prefixes of the managers that ask for routes, and what each asks for.
@@ -123,7 +114,7 @@ impl RouteCompiler {
         const FIELD: &str = "route_config.";
         let RouteSurroundings {
             registry,
-            clusters,
+            cluster_exists,
             runtime_layers: _,
             runtime_fraction,
             runtime_integer,
@@ -131,12 +122,11 @@ impl RouteCompiler {
             hash_seed,
             sinks,
         } = &self.surroundings;
-        let told = Arc::clone(&self.clusters.lock().unwrap_or_else(PoisonError::into_inner));
         let mut config = HttpConnectionManager::clone(&target.config);
         config.route_config = Arc::clone(table);
         let mut services = CompileServices {
             routes: CompileContext {
-                cluster_exists: &|name| clusters.contains(name) || told.find(name).is_some(),
+                cluster_exists,
                 runtime_fraction,
                 runtime_integer,
                 hash_seed: *hash_seed,
@@ -171,6 +161,6 @@ impl RouteCompiler {
 
 impl fmt::Debug for RouteSurroundings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RouteSurroundings").field("clusters", &self.clusters).finish_non_exhaustive()
+        f.debug_struct("RouteSurroundings").field("sinks", &self.sinks).finish_non_exhaustive()
     }
 }

@@ -7,6 +7,25 @@ use crate::config::cluster::Cluster;
 use crate::config::tls::UpstreamTls;
 use crate::protocol::tls::{ClientTls, TlsConfigError};
 
+/// A cluster that may be used, without endpoints.
+#[derive(Clone, Debug)]
+pub struct ClusterResource {
+    pub config: Arc<Cluster>,
+    /// How its endpoints are reached.
+    pub sockets: Arc<TransportSockets>,
+}
+
+impl ClusterResource {
+    /// That of a cluster.
+    ///
+    /// # Errors
+    /// The field below the TLS context, and what is wrong with it.
+    pub fn compile(config: Arc<Cluster>) -> Result<Self, TlsConfigError> {
+        let sockets = SocketCompiler::default().of(&config)?;
+        Ok(Self { config, sockets })
+    }
+}
+
 /// Compiles transport sockets of clusters, each configuration once: clusters share them as they share their settings.
 #[derive(Debug, Default)]
 pub struct SocketCompiler {

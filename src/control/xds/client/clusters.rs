@@ -7,7 +7,7 @@ use super::judge::{Good, content, taken};
 use crate::config::cluster::SharedSettings;
 use crate::control::xds::convert::Surroundings;
 use crate::control::xds::pb;
-use crate::snapshot::SocketCompiler;
+use crate::snapshot::ClusterResource;
 
 /// Says of clusters whether they can be used.
 #[derive(Debug)]
@@ -39,9 +39,9 @@ impl ClusterJudge {
         }
         let converted = taken(&name, self.surroundings.convert_cluster(message))?;
         let config = Arc::new(self.settings.settled(&converted));
-        let sockets = SocketCompiler::default().of(&config).map_err(|error| error.to_string())?;
+        let resource = ClusterResource::compile(config).map_err(|error| error.to_string())?;
         self.known.insert(name, hash);
-        Ok(Good::Cluster(TakenCluster { config, sockets, wire: any.value.as_slice().into() }))
+        Ok(Good::Cluster(TakenCluster { resource, wire: any.value.as_slice().into() }))
     }
 
     pub(super) fn forget(&mut self, name: &str) {

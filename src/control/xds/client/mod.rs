@@ -40,13 +40,11 @@ use self::sotw::Sotw;
 use self::subscribers::Subscribers;
 use self::wanted::Wanted;
 use super::convert::Surroundings;
-use crate::cluster::TransportSockets;
 use crate::config::ads::{Eds, ResourceSource, Variant};
 use crate::config::bootstrap::Bootstrap;
-use crate::config::cluster::Cluster;
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::discovery::EndpointUpdate;
-use crate::snapshot::{RouteCompiler, RoutesResource};
+use crate::snapshot::{ClusterResource, RouteCompiler, RoutesResource};
 use crate::telemetry::{ClusterCells, Registry, Slot};
 
 /// Type URLs of the resources that are asked for.
@@ -100,12 +98,10 @@ pub struct ClustersUpdate {
     pub version: Box<str>,
 }
 
-/// A cluster that may be used, without endpoints.
+/// A cluster that may be used.
 #[derive(Clone, Debug)]
 pub struct TakenCluster {
-    pub config: Arc<Cluster>,
-    /// How its endpoints are reached.
-    pub sockets: Arc<TransportSockets>,
+    pub resource: ClusterResource,
     /// As it was told.
     pub wire: Arc<[u8]>,
 }

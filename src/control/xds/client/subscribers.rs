@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::counters::{Counters, Event};
 use super::judge::{Good, Kind, Outcome};
@@ -150,7 +150,7 @@ impl Subscribers {
             name: name.into(),
             instance,
             counters,
-            waits_until: wait.and_then(|wait| Instant::now().checked_add(wait)),
+            waits_until: wait.map(|wait| sleep(wait).deadline()),
             answered: AtomicBool::new(false),
         }
     }

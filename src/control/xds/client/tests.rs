@@ -400,7 +400,7 @@ fn route_compiler() -> Arc<RouteCompiler> {
     assert_eq!((place, &*rds.name, rds.initial_fetch_timeout), (0, "routes", Some(Duration::from_secs(2))));
     let surroundings = RouteSurroundings {
         registry: Arc::new(Registry::new(1)),
-        clusters: ["a".into()].into(),
+        cluster_exists: Box::new(|name| name == "a"),
         runtime_layers: Vec::new(),
         runtime_fraction: Box::new(|_| None),
         runtime_integer: Box::new(|_| None),
