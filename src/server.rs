@@ -216,7 +216,7 @@ fn serve(
         surroundings: of_clusters,
         routes,
         tables: Tables::default(),
-        serving: None,
+        serving: Vec::new(),
         sockets,
         succession: Succession::new(place, predecessor),
         orphaned: None,

@@ -1,14 +1,14 @@
 //! A cluster that somebody asks for again and again, so that it is looked up only once.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use super::local::Cluster;
 use super::manager::ClusterManager;
 
-/// The cluster of one name, once it was asked for and until another one has its name.
+/// The cluster of one name, once it was asked for and until another one has its name. It does not keep one that has gone.
 #[derive(Debug, Default)]
-pub struct KeptCluster(RefCell<Option<Rc<Cluster>>>);
+pub struct KeptCluster(RefCell<Weak<Cluster>>);
 
 impl KeptCluster {
     /// The cluster that has this name now; `None`: none has.
@@ -18,20 +18,17 @@ impl KeptCluster {
         clusters: &ClusterManager,
         name: impl FnOnce() -> Option<&'a str>,
     ) -> Option<Rc<Cluster>> {
-        if let Some(cluster) = &*self.0.borrow()
-            && !cluster.is_retired()
-        {
-            return Some(Rc::clone(cluster));
+        let kept = self.0.borrow().upgrade();
+        match kept {
+            Some(cluster) if !cluster.is_retired() => Some(cluster),
+            _ => self.find(clusters, name()?),
         }
-        self.find(clusters, name()?)
     }
 
     #[cold]
     fn find(&self, clusters: &ClusterManager, name: &str) -> Option<Rc<Cluster>> {
         let found = clusters.find(name);
-        let before = self.0.replace(found.clone());
-        // Not while it is borrowed: with the last holder of a cluster its hosts go.
-        drop(before);
+        *self.0.borrow_mut() = found.as_ref().map(Rc::downgrade).unwrap_or_default();
         found
     }
 }

@@ -40,7 +40,7 @@ use crate::control::log_writer::LogWriter;
 use crate::control::xds::client::{self as xds, XdsClient};
 use crate::control::xds::convert::Surroundings;
 use crate::runtime::{give_back_startup_pages, packet};
-use crate::snapshot::{RouteCompiler, RoutesResource, Snapshot};
+use crate::snapshot::{ListenerResource, RouteCompiler, RoutesResource, Snapshot};
 use crate::telemetry::{HttpStat, Registry};
 use crate::worker::Command;
 
@@ -64,7 +64,7 @@ pub(super) struct Control<'a> {
     /// The last ones of each table.
     pub(super) tables: Tables,
     /// What they serve since then: its counters are kept until the last has been told.
-    pub(super) serving: Option<Arc<Snapshot>>,
+    pub(super) serving: Vec<Arc<ListenerResource>>,
     pub(super) sockets: ListenSocketSet,
     pub(super) succession: Succession,
     /// The next process, which was to end this one, is gone: when this one ends by itself.
@@ -313,7 +313,8 @@ impl Control<'_> {
         }
         let hands = self.sockets.deal(self.registry.workers(), self.succession.successor.is_some());
         self.workers.start_serving(&snapshot, hands);
-        self.serving = Some(snapshot);
+        // Without clusters, which come and go.
+        self.serving = snapshot.listeners.clone();
         for routes in self.tables.current() {
             self.workers.send_all(|| Command::Routes(Arc::clone(routes)));
         }
