@@ -127,3 +127,6 @@ pub const XDS_MESSAGE_BYTES_MAX: usize = 200 * 1024 * 1024;
 
 /// Most resources that a refusal names, with at most so many bytes of reasons: it goes back in one message.
 pub const XDS_REFUSAL_BYTES_MAX: usize = 16 * 1024;
+
+/// Resources of control planes that cannot be used and are listed by the admin endpoint; more are counted.
+pub const XDS_QUARANTINED_MAX: usize = 1000;

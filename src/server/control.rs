@@ -248,6 +248,7 @@ impl Control<'_> {
             bootstrap: self.bootstrap,
             routes: self.routes.as_ref(),
             registry: self.registry,
+            quarantine: self.process.quarantine_list(),
             clusters: self.surroundings.take(),
             seed: seed(self.bootstrap.clusters.len()),
         };

@@ -18,9 +18,10 @@ use crate::config::address::EndpointAddress;
 use crate::config::bootstrap::{Bootstrap, Node, RuntimeLayer};
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::admin::{
-    AdminCommand, AdminState, ClusterStatus, DumpSection, HostStatus, ListenerStatus, ServerInfo,
-    ServerState, TlsContext,
+    AdminCommand, AdminState, ClusterStatus, DumpSection, HostStatus, ListenerStatus, Quarantined,
+    ServerInfo, ServerState, TlsContext,
 };
+use crate::control::xds::client::{Quarantine, Refused};
 use crate::runtime::allocator;
 use crate::snapshot::{HostRegistry, note_members};
 use crate::telemetry::Registry;
@@ -48,6 +49,8 @@ pub(super) struct Process {
     endpoints: Mutex<HashMap<Arc<str>, Endpoints>>,
     /// Routing tables in use that a control plane has told.
     routes: Mutex<BTreeMap<TableKey, dump::Told>>,
+    /// What control planes have told and is not used.
+    quarantine: Quarantine,
     /// TLS contexts in use.
     tls: Mutex<Vec<TlsContext>>,
     state: AtomicU8,
@@ -128,6 +131,7 @@ impl Process {
             told_clusters: Mutex::default(),
             endpoints: Mutex::default(),
             routes: Mutex::default(),
+            quarantine: Quarantine::default(),
             tls: Mutex::new(tls),
             state: AtomicU8::new(ServerState::PreInitializing as u8),
             commands,
@@ -137,6 +141,11 @@ impl Process {
 
     pub(super) fn set_state(&self, state: ServerState) {
         self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Where it is listed what control planes have told and is not used.
+    pub(super) fn quarantine_list(&self) -> Quarantine {
+        self.quarantine.clone()
     }
 
     /// Takes note of the TLS contexts that are in use now.
@@ -262,6 +271,16 @@ impl AdminState for Process {
 
     fn tls_contexts(&self) -> Vec<TlsContext> {
         self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn quarantine(&self) -> (Vec<Quarantined>, u64) {
+        let (refused, unlisted) = self.quarantine.list();
+        let shown = |refused: Refused| {
+            let Refused { type_url, name, reason, version, first_unix_ns, last_unix_ns, times } = refused;
+            let (first, last) = (timestamp(first_unix_ns), timestamp(last_unix_ns));
+            Quarantined { type_url, name, reason, version, first, last, times }
+        };
+        (refused.into_iter().map(shown).collect(), unlisted)
     }
 
     fn listeners(&self) -> Vec<ListenerStatus> {

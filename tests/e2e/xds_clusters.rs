@@ -156,10 +156,15 @@ on_each_backend! {
         let refused = plane.answer(&plane.tell_clusters(&[("a", Bad), ("b", At(&[b.port]))]));
         let reason = refused.error.unwrap().message;
         assert!(reason.starts_with("a: eds_cluster_config must be set"), "{reason}");
+        let listed = || proxy.admin("GET", "/quarantine").text();
+        until("the quarantine", || listed().contains("\"name\": \"a\""));
+        assert!(listed().contains("eds_cluster_config must be set") && !listed().contains("\"b\""), "{}", listed());
         assert_eq!(client.get("/").text(), "a");
         plane.tell_routes(&[("/", "b")]);
         answers(&mut client, 200, "b");
         assert_eq!(proxy.stat("cluster_manager.cds.update_rejected"), 1);
+        plane.tell_clusters(&[("b", At(&[b.port]))]);
+        until("nothing refused is told", || !listed().contains("\"name\""));
         proxy.end();
     }
 
@@ -175,7 +180,8 @@ on_each_backend! {
         release.send(()).unwrap();
         assert_eq!(client.response().text(), "a");
         assert_eq!(client.get("/").status(), 503);
-        assert_eq!(proxy.stat("cluster.a.upstream_cx_active"), 0);
+        // Nothing of it is left, nor of its counters.
+        until("the cluster is gone", || !proxy.admin("GET", "/stats").text().contains("cluster.a."));
         proxy.end();
     }
 

@@ -87,7 +87,7 @@ const fn with(endpoint: Endpoint, parameters: &'static [(&'static str, &'static 
 }
 
 /// Sorted by path. Texts are plain: they appear in HTML as they are.
-static ENDPOINTS: [Endpoint; 31] = [
+static ENDPOINTS: [Endpoint; 32] = [
     get("/", "this page", index),
     post("/allocprofiler", "refused: no profiler here, but perf works", no_profiler),
     get("/certs", "certificates in use", certs::certs),
@@ -133,6 +133,7 @@ static ENDPOINTS: [Endpoint; 31] = [
         get("/memory", "memory of the process", info::memory),
         &[("ledger", "resident memory by owner as well")],
     ),
+    get("/quarantine", "resources of control planes that cannot be used, and why", info::quarantine),
     post("/quitquitquit", "end the process", actions::quit),
     get("/ready", "state of the process; 200 if LIVE, else 503", info::ready),
     post("/reopen_logs", "reopen log files", actions::reopen_logs),

@@ -1,7 +1,7 @@
-//! `/ready`, `/server_info`, `/memory`, `/runtime`, `/listeners` and `/hot_restart_version`.
+//! `/ready`, `/server_info`, `/memory`, `/quarantine`, `/runtime`, `/listeners` and `/hot_restart_version`.
 use super::json;
 use super::request::{Reply, Request};
-use super::state::ServerState;
+use super::state::{Quarantined, ServerState};
 use super::{Admin, memory};
 use crate::config::bootstrap::RuntimeLayerKind;
 use hyper::StatusCode;
@@ -72,6 +72,26 @@ pub(super) fn memory(admin: &Admin, request: &Request) -> Reply {
         document["ledger"] = admin.state.memory_ledger();
     }
     Reply::json(json::document(&document))
+}
+
+/// `/quarantine`: what control planes have told and this process does not use. Ours; Envoy keeps no such list.
+pub(super) fn quarantine(admin: &Admin, _: &Request) -> Reply {
+    let (refused, unlisted) = admin.state.quarantine();
+    let refused: Vec<_> = refused
+        .into_iter()
+        .map(|Quarantined { type_url, name, reason, version, first, last, times }| {
+            json!({
+                "type_url": type_url,
+                "name": name,
+                "version_info": version,
+                "details": reason,
+                "first_refused": first,
+                "last_refused": last,
+                "times_refused": times,
+            })
+        })
+        .collect();
+    Reply::json(json::document(&json!({ "resources": refused, "not_listed": unlisted })))
 }
 
 /// `/runtime`.

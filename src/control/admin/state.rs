@@ -24,6 +24,8 @@ pub trait AdminState: Send + Sync + 'static {
     fn tls_contexts(&self) -> Vec<TlsContext>;
     /// Everything that is configured, in Envoy's sections. Entries are rendered one by one, later.
     fn config_dump(&self, include_eds: bool) -> Vec<DumpSection>;
+    /// Resources of control planes that cannot be used, and how many more there were than are listed.
+    fn quarantine(&self) -> (Vec<Quarantined>, u64);
     /// Layers of runtime values, lowest first.
     fn runtime_layers(&self) -> Vec<RuntimeLayer>;
     /// Bytes of the heap in use, of all threads; 0: not counted.
@@ -32,6 +34,21 @@ pub trait AdminState: Send + Sync + 'static {
     fn memory_ledger(&self) -> Value;
     /// Asks the process to do something. Must not wait for it.
     fn command(&self, command: AdminCommand);
+}
+
+/// A resource of a control plane that cannot be used.
+#[derive(Clone, Debug)]
+pub struct Quarantined {
+    pub type_url: &'static str,
+    pub name: String,
+    /// Where in it, and what is wrong.
+    pub reason: String,
+    pub version: String,
+    /// When it was refused first and last, RFC 3339.
+    pub first: String,
+    pub last: String,
+    /// How often it was refused.
+    pub times: u64,
 }
 
 /// A TLS context in use.

@@ -81,6 +81,19 @@ impl AdminState for Root {
         Vec::new()
     }
 
+    fn quarantine(&self) -> (Vec<Quarantined>, u64) {
+        let refused = Quarantined {
+            type_url: "type.googleapis.com/x.Y",
+            name: "bad".into(),
+            reason: "a.b: is wrong".into(),
+            version: "7".into(),
+            first: "t1".into(),
+            last: "t2".into(),
+            times: 3,
+        };
+        (vec![refused], 4)
+    }
+
     fn listeners(&self) -> Vec<ListenerStatus> {
         let addresses = ["127.0.0.1:80", "[::1]:80"].map(|address| Address::Ip(address.parse().unwrap()));
         vec![ListenerStatus { name: "main".into(), addresses: addresses.to_vec() }]
@@ -453,6 +466,10 @@ fn memory_runtime_and_certs_are_documents() {
     assert_eq!(runtime["entries"]["a"], json!({ "layer_values": ["5", "6"], "final_value": "6" }));
     assert_eq!(runtime["entries"]["b"], json!({ "layer_values": ["x", ""], "final_value": "x" }));
     assert_eq!(served.get("/certs").json(), json!({ "certificates": [] }));
+    let quarantine = served.get("/quarantine").json();
+    let bad = &quarantine["resources"][0];
+    assert_eq!((&bad["name"], &bad["details"]), (&json!("bad"), &json!("a.b: is wrong")));
+    assert_eq!((&bad["times_refused"], &quarantine["not_listed"]), (&json!(3), &json!(4)));
     assert_eq!(served.get("/hot_restart_version").body, "ringway.1");
 }
 

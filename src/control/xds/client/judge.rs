@@ -23,11 +23,22 @@ use crate::snapshot::{RouteCompiler, RoutesResource};
 const INVALID_ARGUMENT: i32 = 3;
 
 /// A type of resources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Clusters,
     Endpoints,
     Routes,
+}
+
+impl Kind {
+    /// Its URL.
+    pub(super) fn type_url(self) -> &'static str {
+        match self {
+            Self::Clusters => CLUSTERS,
+            Self::Endpoints => ENDPOINTS,
+            Self::Routes => ROUTES,
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -201,11 +212,7 @@ impl Judge {
 
     /// The type's URL.
     pub(super) fn type_url(&self) -> &'static str {
-        match self {
-            Self::Clusters(_) => CLUSTERS,
-            Self::Endpoints => ENDPOINTS,
-            Self::Routes { .. } => ROUTES,
-        }
+        self.kind().type_url()
     }
 
     /// A resource of that name is gone.

@@ -15,6 +15,7 @@ mod delta;
 mod files;
 mod judge;
 mod node;
+mod quarantine;
 mod sotw;
 mod stream;
 mod subscribers;
@@ -36,6 +37,7 @@ use self::clusters::ClusterJudge;
 use self::delta::Delta;
 use self::files::File;
 use self::judge::{Judge, Kind, Taken};
+pub use self::quarantine::{Quarantine, Refused};
 use self::sotw::Sotw;
 use self::subscribers::Subscribers;
 use self::wanted::Wanted;
@@ -125,6 +127,8 @@ pub struct Surrounded<'a> {
     /// Compiles routes; `None`: nobody asks for any.
     pub routes: Option<&'a Arc<RouteCompiler>>,
     pub registry: &'a Registry,
+    /// Where refused resources are listed.
+    pub quarantine: Quarantine,
     /// What clusters are converted in; `None`: nobody asks for any.
     pub clusters: Option<Surroundings>,
     /// Spreads the waits.
@@ -135,6 +139,7 @@ pub struct Surrounded<'a> {
 #[derive(Debug)]
 pub struct XdsClient {
     sources: BTreeMap<ResourceSource, Running>,
+    quarantine: Quarantine,
     updates: mpsc::Sender<Update>,
 }
 
@@ -157,14 +162,14 @@ impl XdsClient {
     /// Starts to ask for the clusters of the bootstrap's source and for the routes of managers, wherever they come from.
     /// Clusters ask for their endpoints by [`Self::subscribe`]. Must be called within a tokio runtime that has I/O and time.
     pub fn start(with: Surrounded<'_>, updates: mpsc::Sender<Update>) -> Self {
-        let Surrounded { bootstrap, routes, registry, mut clusters, seed } = with;
+        let Surrounded { bootstrap, routes, registry, quarantine, mut clusters, seed } = with;
         let mut sources = BTreeSet::new();
         sources.extend(bootstrap.ads.as_ref().map(|_| ResourceSource::Ads));
         sources.extend(bootstrap.cds.as_ref().map(|cds| cds.source.clone()));
         sources.extend(routes.iter().flat_map(|routes| routes.asked()).map(|(_, rds)| rds.source.clone()));
-        let mut client = Self { sources: BTreeMap::new(), updates };
+        let mut client = Self { sources: BTreeMap::new(), quarantine, updates };
         for source in sources {
-            let subscribers = Arc::new(Subscribers::new(source.clone(), client.updates.clone()));
+            let subscribers = client.subscribers(&source);
             let mut judges = Vec::new();
             if let Some(cds) = bootstrap.cds.as_ref().filter(|cds| cds.source == source) {
                 subscribers.add_clusters(cds, registry);
@@ -197,7 +202,7 @@ impl XdsClient {
         if let Some(running) = self.sources.get(&eds.source) {
             return running.subscribers.add(cluster, instance, eds, cells);
         }
-        let subscribers = Arc::new(Subscribers::new(eds.source.clone(), self.updates.clone()));
+        let subscribers = self.subscribers(&eds.source);
         let known = subscribers.add(cluster, instance, eds, cells);
         self.file(eds.source.clone(), vec![Judge::Endpoints], subscribers);
         known
@@ -210,6 +215,11 @@ impl XdsClient {
         if running.subscribers.is_empty() && matches!(eds.source, ResourceSource::File(_)) {
             self.sources.remove(&eds.source);
         }
+    }
+
+    /// Of a source that nobody has asked for anything.
+    fn subscribers(&self, source: &ResourceSource) -> Arc<Subscribers> {
+        Arc::new(Subscribers::new(source.clone(), self.updates.clone(), self.quarantine.clone()))
     }
 
     /// A file; the aggregated stream is there from the start.

@@ -19,7 +19,7 @@ pub(super) struct Sotw {
     /// Whether only the first request of a stream has the node.
     node_once: bool,
     wanted: Wanted,
-    /// Where everything is asked for: what is there.
+    /// Where everything is asked for: what is there, used or refused.
     there: BTreeSet<String>,
     /// Of the last response that was good.
     version: String,
@@ -147,7 +147,7 @@ impl Protocol for Sotw {
         }
         outcome.errors(resource_errors, &self.wanted);
         if self.wanted == Wanted::All {
-            self.there.extend(outcome.good.keys().cloned());
+            self.there.extend(outcome.good.keys().chain(outcome.bad.keys()).cloned());
         }
         let error = outcome.error();
         if error.is_none() {

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::counters::{Counters, Event};
 use super::judge::{Good, Kind, Outcome};
+use super::quarantine::Quarantine;
 use super::wanted::Wanted;
 use super::{ClustersUpdate, RoutesUpdate, Update};
 use crate::config::ads::{Eds, ResourceSource, Wildcard};
@@ -25,6 +26,7 @@ pub(super) struct Subscribers {
     source: ResourceSource,
     lists: Mutex<Lists>,
     updates: mpsc::Sender<Update>,
+    quarantine: Quarantine,
     /// Says that there are others now.
     changed: watch::Sender<()>,
 }
@@ -68,8 +70,8 @@ impl Subscriber {
 
 impl Subscribers {
     /// Of a source that nobody has asked for anything.
-    pub(super) fn new(source: ResourceSource, updates: mpsc::Sender<Update>) -> Self {
-        Self { source, lists: Mutex::default(), updates, changed: watch::Sender::default() }
+    pub(super) fn new(source: ResourceSource, updates: mpsc::Sender<Update>, quarantine: Quarantine) -> Self {
+        Self { source, lists: Mutex::default(), updates, quarantine, changed: watch::Sender::default() }
     }
 
     /// Somebody wants all clusters that are there.
@@ -127,6 +129,7 @@ impl Subscribers {
             endpoints.subscribers.retain(|one| one.instance != instance);
             if endpoints.subscribers.is_empty() {
                 lists.endpoints.remove(&*eds.service_name);
+                self.quarantine.forget(&self.source, Kind::Endpoints, &eds.service_name);
             }
         }
         drop(lists);
@@ -183,6 +186,7 @@ impl Subscribers {
 
     /// Hands on what a response changes.
     pub(super) async fn apply(&self, kind: Kind, outcome: Outcome, version: &str) {
+        self.quarantine.note(&self.source, kind, &outcome, version);
         if kind == Kind::Clusters {
             return self.apply_clusters(outcome, version).await;
         }

@@ -1,0 +1,126 @@
+//! Resources that control planes have told and that cannot be used, until they are mended or gone: which, why, since when.
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::judge::{Kind, Outcome};
+use crate::base::clock;
+use crate::base::limits::XDS_QUARANTINED_MAX;
+use crate::config::ads::ResourceSource;
+
+/// All of them, of all sources. Copies share them.
+#[derive(Clone, Debug, Default)]
+pub struct Quarantine(Arc<Mutex<Listed>>);
+
+#[derive(Debug, Default)]
+struct Listed {
+    refused: BTreeMap<Key, Refused>,
+    /// How many more there were than are listed.
+    unlisted: u64,
+}
+
+type Key = (ResourceSource, Kind, String);
+
+/// A resource that is not used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub type_url: &'static str,
+    pub name: String,
+    /// Where in it, and what is wrong.
+    pub reason: String,
+    /// What the control plane calls the state that has it.
+    pub version: String,
+    /// When it was refused first and last, ns since the Unix epoch.
+    pub first_unix_ns: u64,
+    pub last_unix_ns: u64,
+    /// How often it was refused.
+    pub times: u64,
+}
+
+impl Quarantine {
+    /// Takes note of what came of a response.
+    pub(super) fn note(&self, source: &ResourceSource, kind: Kind, outcome: &Outcome, version: &str) {
+        let mut listed = self.lock();
+        for name in outcome.good.keys().chain(&outcome.absent) {
+            listed.refused.remove(&(source.clone(), kind, name.clone()));
+        }
+        let now = clock::wall_ns();
+        for (name, reason) in &outcome.bad {
+            let key = (source.clone(), kind, name.clone());
+            let before = listed.refused.get(&key).map(|before| (before.first_unix_ns, before.times));
+            if before.is_none() && listed.refused.len() >= XDS_QUARANTINED_MAX {
+                listed.unlisted += 1;
+                continue;
+            }
+            let (first_unix_ns, times) = before.unwrap_or((now, 0));
+            let refused = Refused {
+                type_url: kind.type_url(),
+                name: name.clone(),
+                reason: reason.clone(),
+                version: version.to_owned(),
+                first_unix_ns,
+                last_unix_ns: now,
+                times: times + 1,
+            };
+            listed.refused.insert(key, refused);
+        }
+    }
+
+    /// Nobody asks for it any more.
+    pub(super) fn forget(&self, source: &ResourceSource, kind: Kind, name: &str) {
+        self.lock().refused.remove(&(source.clone(), kind, name.to_owned()));
+    }
+
+    /// All that are listed, and how many more there were.
+    pub fn list(&self) -> (Vec<Refused>, u64) {
+        let listed = self.lock();
+        (listed.refused.values().cloned().collect(), listed.unlisted)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Listed> {
+        // Nothing under the lock can leave it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::xds::client::judge::Good;
+
+    fn outcome(good: &[&str], bad: &[&str], absent: &[&str]) -> Outcome {
+        Outcome {
+            good: good.iter().map(|name| ((*name).to_owned(), Good::Same)).collect(),
+            bad: bad.iter().map(|name| ((*name).to_owned(), "wrong".to_owned())).collect(),
+            absent: absent.iter().map(ToString::to_string).collect(),
+            ..Outcome::default()
+        }
+    }
+
+    #[test]
+    fn resource_is_listed_until_it_is_mended_or_gone() {
+        let quarantine = Quarantine::default();
+        let note = |kind, outcome: &Outcome| quarantine.note(&ResourceSource::Ads, kind, outcome, "7");
+        let names = || quarantine.list().0.into_iter().map(|one| (one.name, one.times)).collect::<Vec<_>>();
+        note(Kind::Clusters, &outcome(&[], &["a", "b"], &[]));
+        note(Kind::Endpoints, &outcome(&[], &["a"], &[]));
+        note(Kind::Clusters, &outcome(&[], &["a"], &[]));
+        assert_eq!(names(), [("a".into(), 2), ("b".into(), 1), ("a".into(), 1)]);
+        let (all, _) = quarantine.list();
+        assert_eq!((all[0].reason.as_str(), all[0].version.as_str()), ("wrong", "7"));
+        assert!(all[0].type_url.ends_with(".Cluster") && all[2].type_url.ends_with(".ClusterLoadAssignment"));
+        note(Kind::Clusters, &outcome(&["a"], &[], &["b"]));
+        assert_eq!(names(), [("a".into(), 1)], "the endpoints");
+        quarantine.forget(&ResourceSource::Ads, Kind::Endpoints, "a");
+        assert!(names().is_empty());
+    }
+
+    #[test]
+    fn list_is_bounded() {
+        let quarantine = Quarantine::default();
+        let many: Vec<String> = (0..XDS_QUARANTINED_MAX + 5).map(|index| format!("{index:07}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        quarantine.note(&ResourceSource::Ads, Kind::Clusters, &outcome(&[], &many, &[]), "");
+        let (all, more) = quarantine.list();
+        assert_eq!((all.len(), more), (XDS_QUARANTINED_MAX, 5));
+    }
+}
