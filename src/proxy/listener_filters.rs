@@ -166,10 +166,13 @@ fn restore_destination(config: &Config, stream: &TcpStream, info: &mut Connectio
         _ => None,
     });
     let mut bound = bound.filter(|bound| !bound.ip().is_unspecified() && bound.port() != 0);
-    if let (Some(only), None) = (bound.next(), bound.next())
-        && only != original
-    {
-        (info.direct_local, info.local_restored) = (only, true);
+    match (bound.next(), bound.next()) {
+        (Some(only), None) if only != original => {
+            (info.direct_local, info.local_restored) = (only, true);
+        }
+        // One that listens on every address cannot tell who was led to it from who came by himself: as Envoy.
+        (None, _) if config.transparent => info.local_restored = true,
+        _ => {}
     }
 }
 

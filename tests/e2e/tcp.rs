@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::harness::{
     Authority, Client, Config, Proxy, Random, TlsClient, Upstream, cluster_to, downstream_tls,
-    on_each_backend, until,
+    on_each_backend, until, upstream_tls,
 };
 
 const LARGE: usize = 12 << 20;
@@ -190,6 +190,24 @@ on_each_backend! {
         proxy.connect().expect_closed();
         proxy.wait_for_stat("tcp.relay.max_downstream_connection_duration", 1);
         proxy.end();
+    }
+
+    /// Neither an attempt nor the wait between two outlives it.
+    fn connection_that_reaches_nobody_lasts_no_longer_than_it_may(io) {
+        let silent = Upstream::start(|peer| while peer.read(1).is_some() {});
+        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let fields = "max_downstream_connection_duration: 0.3s";
+        let mut handshake = relaying(silent.port, &[], fields);
+        handshake.cluster = format!("{}, ", upstream_tls("", ""));
+        let waits = "max_connect_attempts: 9, backoff_options: {base_interval: 1000s, max_interval: 1000s}";
+        for config in [handshake, relaying(dead, &[], &format!("{fields}, {waits}"))] {
+            let proxy = Proxy::start(io, &config);
+            proxy.connect().expect_closed();
+            proxy.wait_for_stat("tcp.relay.max_downstream_connection_duration", 1);
+            assert_eq!(proxy.stat("cluster.upstream.upstream_cx_active"), 0);
+            assert_eq!(proxy.stat("cluster.upstream.upstream_rq_pending_active"), 0);
+            proxy.end();
+        }
     }
 
     fn endpoint_that_refuses_is_followed_by_another_as_often_as_allowed(io) {

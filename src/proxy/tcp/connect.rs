@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::TcpConnection;
 use super::tunnel::{self, NotOpened};
+use super::{TcpChain, TcpConnection};
 use crate::base::xx_hash::xx_hash;
 use crate::cluster::pool::{ConnectError, UpstreamConnection, tcp};
 use crate::cluster::{Cluster, Host, Wanted};
@@ -47,9 +47,26 @@ impl Failure {
         }
     }
 
+    /// The same, where it has tried before.
+    fn grown_too_old(mut self, chain: &TcpChain) -> Self {
+        chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);
+        self.flags.push(ResponseFlag::DurationTimeout);
+        self.close_reason = super::record::MAX_DURATION;
+        self
+    }
+
     /// Nothing has come for too long.
     pub(super) fn idle() -> Self {
         Self { close_reason: super::record::IDLE_TIMEOUT, ..Self::default() }
+    }
+}
+
+/// What comes of this before the connection has lasted as long as it may; `None`: it has.
+async fn in_time<F: Future>(connection: &TcpConnection, future: F) -> Option<F::Output> {
+    match connection.due {
+        None => Some(future.await),
+        // The connection's own timer is that of the attempt.
+        Some(due) => connection.context.runtime.timer().at(due, future).await.ok(),
     }
 }
 
@@ -88,9 +105,16 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
         };
         failure.attempts += 1;
         failure.host = Some(Rc::clone(&host));
-        let outcome = match &chain.tunneling {
-            None => tcp::connect(&cluster, &host, timer, context.next_id()).await.map_err(NotOpened::Connect),
-            Some(tunneling) => tunnel::open(connection, tunneling, &cluster, &host).await,
+        let attempt = async {
+            match &chain.tunneling {
+                None => {
+                    tcp::connect(&cluster, &host, timer, context.next_id()).await.map_err(NotOpened::Connect)
+                }
+                Some(tunneling) => tunnel::open(connection, tunneling, &cluster, &host).await,
+            }
+        };
+        let Some(outcome) = in_time(connection, attempt).await else {
+            return Err(failure.grown_too_old(chain));
         };
         failure.error = match outcome {
             Ok(upstream) => return Ok(upstream),
@@ -106,16 +130,16 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
             failure.flags.push(ResponseFlag::UpstreamConnectionFailure);
         }
         if due.is_some_and(|due| context.runtime.now() >= due) {
-            chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);
-            failure.flags.push(ResponseFlag::DurationTimeout);
-            failure.close_reason = super::record::MAX_DURATION;
-            return Err(failure);
+            return Err(failure.grown_too_old(chain));
         }
         if failure.attempts < chain.config.connect_attempts_max
             && let Some(backoff) = chain.config.backoff
         {
             let wait = wait(backoff, failure.attempts, context.random());
-            context.runtime.sleep_until(context.runtime.now().after(wait)).await;
+            let sleep = context.runtime.sleep_until(context.runtime.now().after(wait));
+            if in_time(connection, sleep).await.is_none() {
+                return Err(failure.grown_too_old(chain));
+            }
         }
     }
 }
