@@ -14,8 +14,11 @@ from loads import charts, clean, errors, host, results, runner, table, tools
 
 OUT = tools.ROOT / "load-tests/out"
 GIVEN = ("ringway", "envoy", "nginx", "haproxy", "wrk", "h2load", "nghttpd", "pingora-peer", "runtimes", "generator")
+# More than that a machine for such tests does not have.
+WORKERS_MAX = 1024
 SMOKE = {
-    "scenarios": "keep-alive-64,down-64k,https-32,handshake-full,handshake-resumed,h2-h2-8x32,h2-h1-8x32,h1-h2-64,grpc-8x32,tcp-down-1m,tcp-connections",
+    "scenarios": "keep-alive-64,connection-per-request,down-64k,up-64k,slow-clients,reload,latency-1000,spread-2,https-32,handshake-full,handshake-resumed,"
+    "h2-h2-8x32,h2-h1-8x32,h1-h2-64,grpc-8x32,tcp-down-1m,tcp-connections",
     "rounds": 1,
     "seconds": 1,
 }
@@ -30,8 +33,9 @@ def parse(arguments):
     parser.add_argument("--list", action="store_true", help="print scenarios and peers, and end")
     parser.add_argument("--scenarios", default="*", help="names or patterns, separated by commas [default: all]")
     parser.add_argument("--peers", default="*", help="names or patterns, separated by commas [default: all]")
-    parser.add_argument("--rounds", type=int, help="rounds in which every peer has its turn [default: 8 where there is a target, else 3]")
+    parser.add_argument("--rounds", type=int, help="rounds in which every peer has its turn [default: 8 where speed has a target, else 3]")
     parser.add_argument("--seconds", type=int, default=1, help="length of a turn [default: 1]")
+    parser.add_argument("--workers", type=int, help="workers of the scenarios that spread connections [default: 2]")
     parser.add_argument("--proxy-core", default="0", help="CPU of the proxy under test [default: 0]")
     parser.add_argument("--load-core", default="1", help="CPU of the load generator and the origin [default: 1]")
     parser.add_argument("--output", type=pathlib.Path, help="folder of the results [default: load-tests/out/TIME]")
@@ -46,6 +50,8 @@ def parse(arguments):
         vars(options).update(SMOKE)
     if (options.rounds is not None and options.rounds < 1) or options.seconds < 1:
         parser.error("--rounds and --seconds are at least 1")
+    if options.workers is not None and not 1 <= options.workers <= WORKERS_MAX:
+        parser.error(f"--workers is from 1 to {WORKERS_MAX}")
     if options.append and not options.output:
         parser.error("--append needs --output")
     return options
@@ -87,7 +93,7 @@ def listing():
 
 
 def measure(options):
-    known, known_peers = all_scenarios.known(), all_peers.known()
+    known, known_peers = all_scenarios.known(options.workers), all_peers.known()
     scenarios = chosen(known, options.scenarios, "scenario")
     peers = chosen(known_peers, options.peers, "peer")
     given = {name: vars(options)[name.replace("-", "_")] for name in GIVEN}
@@ -95,7 +101,8 @@ def measure(options):
     versions = {peer.name: peer.find(found) for peer in peers}
     host.raise_descriptor_limit()
     folder = options.output or OUT / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    titles = {name: scenario.title for name, scenario in known.items()}
+    # Also those of an earlier part with another number of workers.
+    titles = {name: scenario.title for name, scenario in {**all_scenarios.known(), **known}.items()}
     kept = results.open_in(folder, titles, versions, host.description(), list(known_peers), options.append)
     scenarios = [scenario for scenario in scenarios if scenario.name not in kept.complete()]
     if not scenarios:
@@ -105,7 +112,7 @@ def measure(options):
         kept.forget(scenario.name)
     paths = {f"--{name}" for name in (*GIVEN, "output")}
     date = time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC"
-    kept.runs.append({"date": date, "command": clean.command(sys.argv[1:], paths)})
+    kept.runs.append({"date": date, "command": clean.command(sys.argv[1:], paths), "revision": found.revision()})
     colors = {peer.name: peer.color for peer in known_peers.values()}
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -61,7 +61,7 @@ class Results:
     peers: dict
     # Machine, kernel.
     facts: dict
-    # Date and command of each run.
+    # Date, command and revision of each run.
     runs: list = dataclasses.field(default_factory=list)
     samples: list = dataclasses.field(default_factory=list)
     # Why a cell is empty, by (scenario, peer).
@@ -166,6 +166,9 @@ class Results:
                 Sample(line["scenario"], line["peer"], int(line["round"]), line["metric"], float(line["value"]))
                 for line in csv.DictReader(file)
             ]
+        # Of another number of workers, or of an older rig: their figures stay in the tables.
+        for sample in self.samples:
+            self.scenarios.setdefault(sample.scenario, "as it was")
 
 
 def open_in(folder, scenarios, peers, facts, order, appends):

@@ -169,9 +169,14 @@ def origin(results):
     """Versions and command lines."""
     lines = ["## Where this comes from", ""]
     lines += [f"- {peer}: {version}" for peer, version in results.peers.items()]
-    lines += ["", "```sh", *(run["command"] for run in results.runs), "```"]
+    lines += ["", "```sh", *map(ran, results.runs), "```"]
     lines += ["", "Every sample: [results.csv](results.csv); versions, commands and reasons: [run.json](run.json).", ""]
     return "\n".join(lines)
+
+
+def ran(run):
+    """A command line, and the revision that it ran in."""
+    return f"{run['command']}  # {run['revision']}" if "revision" in run else run["command"]
 
 
 def grid(title, titles, rows, corner=""):

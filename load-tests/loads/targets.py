@@ -57,7 +57,8 @@ class Fixed:
         found = results.median(self.scenario, self.ours, self.metric)
         if found is None:
             return None
-        return Verdict(f"`{self.scenario}`: {self.what}", self.limit, found * self.scale, None, self.unit, self.decimals)
+        what = f"`{self.scenario}`: {self.what}{of(self.ours)}"
+        return Verdict(what, self.limit, found * self.scale, None, self.unit, self.decimals)
 
 
 class OwnShare:
@@ -125,14 +126,14 @@ class PerRoute:
 class GivenBack:
     """Memory after a burst of connections, by memory before it."""
 
-    def __init__(self, scenario, factor):
-        self.scenario, self.factor = scenario, factor
+    def __init__(self, scenario, factor, ours="ringway"):
+        self.scenario, self.factor, self.ours = scenario, factor, ours
 
     def verdict(self, results):
-        before, after = (results.median(self.scenario, "ringway", f"rss_{at}_kb") for at in ("at_0", "after"))
+        before, after = (results.median(self.scenario, self.ours, f"rss_{at}_kb") for at in ("at_0", "after"))
         if before is None or after is None:
             return None
-        what = f"`{self.scenario}`: resident memory after 5,000 connections ≤ {self.factor:.2f} × before them"
+        what = f"`{self.scenario}`: resident memory{of(self.ours)} after 5,000 connections ≤ {self.factor:.2f} × before them"
         return Verdict(what, self.factor * before / 1024, after / 1024, None, "MB", 1)
 
 
@@ -141,15 +142,15 @@ def of(ours):
 
 
 MB = 1 / 1024
+KEEP_ALIVE = ("keep-alive-1", "keep-alive-16", "keep-alive-64", "keep-alive-256", "keep-alive-1024")
 TARGETS = [
     Cpu("keep-alive-64", 0.85, BEST),
     Cpu("keep-alive-64", 0.25, ("envoy",)),
     Cpu("keep-alive-64", 1.12, ("floor-ring",)),
-    Cpu("keep-alive-64", 0.95, ("nginx",), "ringway-epoll"),
     Cpu("keep-alive-256", 0.85, ("haproxy",)),
     Cpu("keep-alive-256", 1.12, ("floor-ring",)),
-    Cpu("keep-alive-256", 0.95, ("nginx",), "ringway-epoll"),
     Cpu("keep-alive-1", 0.90, ("nginx",)),
+    *[Cpu(name, 0.95, ("nginx",), "ringway-epoll") for name in KEEP_ALIVE],
     Cpu("up-1m", 1.05, ("haproxy", "haproxy-64k")),
     Cpu("up-1m", 1.05, ("haproxy", "haproxy-64k"), "ringway-epoll"),
     Cpu("down-64k", 1.00, ("haproxy",)),
@@ -170,7 +171,9 @@ TARGETS = [
     OwnLimit("latency-half", "p99_us", 1_000, "ringway-epoll"),
     Fixed("idle", "rss_at_0_kb", 6, "resident memory, 2 workers", "MB", MB),
     Fixed("idle", "rss_per_connection_kb", 1.5, "resident memory per idle connection", "KB", decimals=2),
+    Fixed("idle", "rss_per_connection_kb", 1.5, "resident memory per idle connection", "KB", decimals=2, ours="ringway-epoll"),
     GivenBack("idle", 1.10),
+    GivenBack("idle", 1.10, "ringway-epoll"),
     Fixed("idle-4-workers", "rss_at_1000_kb", 10, "resident memory, 4 workers, 1,000 idle connections", "MB", MB),
     Fixed("idle-tls", "rss_per_connection_kb", 5, "resident memory per idle TLS connection", "KB", decimals=2),
     Fixed("idle-tls-4-workers", "rss_at_1000_kb", 10, "resident memory, 4 workers, 1,000 idle TLS connections", "MB", MB),

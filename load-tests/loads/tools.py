@@ -3,6 +3,8 @@
 Versions are pinned: packages by the distribution, the wheel here, crates in their Cargo.toml.
 """
 
+import contextlib
+import functools
 import os
 import pathlib
 import shutil
@@ -26,6 +28,8 @@ class Tools:
         self.given = given
         self.install = install
         self.built = {}
+        # Whether Ringway was built from the tree as it is.
+        self.is_current = False
 
     def debian(self, name, package):
         """A program of a Debian package."""
@@ -65,7 +69,13 @@ class Tools:
     def ringway(self):
         """Ringway's release build."""
         found = self.given.get("ringway") or os.environ.get("RINGWAY_BIN")
+        self.is_current = not found and self.install
         return executable("ringway", found or self.cargo(ROOT, "ringway", TARGET))
+
+    def revision(self):
+        """The tree, and whether Ringway was built from it: one that was given may be of another."""
+        tree = revision(ROOT)
+        return tree if self.is_current else f"{tree}, Ringway as it was found"
 
     def crate(self, folder, name):
         """A program of a package of its own in this repository."""
@@ -96,6 +106,26 @@ def executable(name, path):
     if not path or not os.access(path, os.X_OK):
         raise errors.Failed(f"{name} is missing: {path or 'not found'} is no program")
     return str(path)
+
+
+def revision(folder):
+    """The commit of a tree, and `-dirty` where it was changed; nothing is known outside of a repository."""
+    with contextlib.suppress(OSError):
+        argv = ["git", "-C", folder, "describe", "--always", "--dirty"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    return "unknown"
+
+
+@functools.cache
+def expect(name, found, wanted):
+    """Whether a program is of the series whose figures are published; says so where it is not."""
+    number = found.partition(" ")[2]
+    if number == wanted or number.startswith((f"{wanted}.", f"{wanted}-")):
+        return True
+    say(f"WARNING: {name} is {number or found!r} here, and {wanted} in the published results: the figures do not compare")
+    return False
 
 
 def version(argv):

@@ -6,6 +6,8 @@ import signal
 from loads import tools as installed
 from peers import Peer, without_balance
 
+# Debian 12's, of the published results.
+PUBLISHED = "2.6"
 CONFIG = """\
 global
   nbthread {workers}
@@ -39,7 +41,9 @@ class HaProxy(Peer):
 
     def find(self, tools):
         self.binary = tools.debian("haproxy", "haproxy")
-        return installed.version([self.binary, "-v"])
+        version = installed.version([self.binary, "-v"])
+        installed.expect("HAProxy", version, PUBLISHED)
+        return version
 
     def command(self, setup, place):
         without_balance(setup)

@@ -8,6 +8,8 @@ from loads import errors
 from loads import tools as installed
 from peers import Peer, without_balance
 
+# Debian 12's, of the published results.
+PUBLISHED = "1.22"
 # Connections are memory to nginx, used or not: `worker_connections` is enough for all scenarios, and no more.
 # A pool as large as the load for one route; small ones where there are thousands.
 KEEP_ALIVE_ONE, KEEP_ALIVE_MANY = 2048, 64
@@ -55,7 +57,9 @@ class Nginx(Peer):
 
     def find(self, tools):
         self.binary = tools.debian("nginx", "nginx-light")
-        return installed.version([self.binary, "-v"])
+        version = installed.version([self.binary, "-v"])
+        installed.expect("nginx", version, PUBLISHED)
+        return version
 
     def command(self, setup, place):
         without_balance(setup)

@@ -18,7 +18,7 @@ class Scenario:
     # What is done, in a few words for the reader.
     title = ""
     setup = Setup()
-    # Rounds unless the command line says otherwise; 8 where performance is promised.
+    # Rounds unless the command line says otherwise; 8 where speed is promised.
     rounds = 3
     # Rounds at most: what hardly varies, or takes long, needs few.
     rounds_max = 1000
@@ -40,6 +40,10 @@ class Scenario:
         if peer.kind == "direct":
             return self.direct
         return (self.large or not peer.for_bodies) and (self.all_floors or not peer.is_loop)
+
+    def with_workers(self, workers):
+        """The same with so many workers, if their number is not what it is about."""
+        return self
 
     def measure(self, bench, running):
         """Values by metric."""
@@ -73,8 +77,11 @@ def under_check(bench, running, path, generate, tolerant=False, beside=True):
     return values
 
 
-def known():
-    """All scenarios by name, in the order of their files' `ORDER` and lists."""
+def known(workers=None):
+    """All scenarios by name, in the order of their files' `ORDER` and lists; some of them with so many workers."""
     modules = [importlib.import_module(f"scenarios.{module.name}") for module in pkgutil.iter_modules(__path__)]
     modules.sort(key=lambda module: module.ORDER)
-    return {scenario.name: scenario for module in modules for scenario in module.SCENARIOS}
+    every = [scenario for module in modules for scenario in module.SCENARIOS]
+    if workers:
+        every = [scenario.with_workers(workers) for scenario in every]
+    return {scenario.name: scenario for scenario in every}

@@ -14,7 +14,7 @@ FIRST = 2000
 
 
 class Idle(Scenario):
-    rounds_max = 1
+    rounds_max = 3
     warms_up = False
     starts = True
 

@@ -13,6 +13,7 @@ from loads import errors
 from peers import Setup
 from scenarios import Scenario
 
+# Unless the command line says otherwise.
 WORKERS = 2
 # Times that all connections are opened anew: the hash is different each time.
 TRIALS = 50
@@ -24,29 +25,35 @@ class Spread(Scenario):
     warms_up = False
     starts = True
 
-    def __init__(self, per_worker, exact):
+    def __init__(self, per_worker, exact, workers=WORKERS):
         self.per_worker = per_worker
-        self.setup = Setup(workers=WORKERS, exact_balance=exact)
+        self.setup = Setup(workers=workers, exact_balance=exact)
         self.name = f"spread-{per_worker}" + ("-exact" if exact else "")
+        # Figures of another number of workers do not stand in the same line.
+        if workers != WORKERS:
+            self.name += f"-{workers}w"
         how = ", exact_balance" if exact else ""
-        self.title = f"{WORKERS} workers, {per_worker} long-lived connections for each{how}"
+        self.title = f"{workers} workers, {per_worker} long-lived connections for each{how}"
+
+    def with_workers(self, workers):
+        return Spread(self.per_worker, self.setup.exact_balance, workers)
 
     def measure(self, bench, running):
-        count = reader(running)
+        workers, count = self.setup.workers, reader(running)
         busiest, idle = [], 0
         for _ in range(TRIALS):
-            wait_for(count, 0)
+            wait_for(count, 0, workers)
             with contextlib.ExitStack() as opened:
-                for _ in range(self.per_worker * WORKERS):
+                for _ in range(self.per_worker * workers):
                     opened.enter_context(socket.create_connection(("127.0.0.1", running.port), PATIENCE_S))
-                counts = wait_for(count, self.per_worker * WORKERS)
+                counts = wait_for(count, self.per_worker * workers, workers)
             busiest.append(max(counts) / self.per_worker)
             idle += counts.count(0)
         running.process.require_alive()
         return {
             "busiest": sum(busiest) / TRIALS,
             "busiest_max": max(busiest),
-            "idle_workers": 100 * idle / (TRIALS * WORKERS),
+            "idle_workers": 100 * idle / (TRIALS * workers),
         }
 
 
@@ -80,10 +87,10 @@ def of_processes(master, port):
     return counts
 
 
-def wait_for(count, total):
+def wait_for(count, total, workers):
     """The counts, once they add up."""
     deadline = time.monotonic() + PATIENCE_S
-    while sum(counts := count()) != total or len(counts) != WORKERS:
+    while sum(counts := count()) != total or len(counts) != workers:
         if time.monotonic() > deadline:
             raise errors.Failed(f"{counts} connections instead of {total}")
     return counts

@@ -71,6 +71,7 @@ class Files(unittest.TestCase):
         again = self.open({"direct": "no proxy", "ringway": "1.0"} | dict.fromkeys(COLORS, "1.0"))
         self.assertEqual((again.samples, again.notes, again.runs), (self.made.samples, self.made.notes, self.made.runs))
         self.assertEqual(list(again.peers), list(COLORS))
+        self.assertIn("keep-alive-64", again.scenarios, "it stays in the tables")
 
     def test_appending_to_another_machine_or_version_fails(self):
         with self.assertRaisesRegex(errors.Failed, "another machine"):
@@ -118,6 +119,26 @@ class Targets(unittest.TestCase):
         self.assertEqual(self.word(target, 20.1), "not met")
         self.assertIsNone(targets.OwnLimit("s", "p99_us", 150, "ringway-epoll").verdict(self.made(20)))
 
+    def test_memory_is_held_to_its_target_on_either_back_end(self):
+        made = made_up()
+        made.peers["ringway-epoll"] = "1.0"
+        for peer, (before, after, each) in {"ringway": (5120, 5632, 1.5), "ringway-epoll": (5120, 5633, 1.51)}.items():
+            made.add("idle", peer, 1, {"rss_at_0_kb": before, "rss_after_kb": after, "rss_per_connection_kb": each})
+        found = {verdict.what: verdict.word() for verdict in targets.verdicts(made)}
+        of_idle = [word for what, word in found.items() if "idle" in what and "connection" in what and "of ringway-epoll" not in what]
+        of_epoll = [word for what, word in found.items() if "idle" in what and "of ringway-epoll" in what]
+        self.assertEqual((of_idle, of_epoll), (["met", "met"], ["not met", "not met"]))
+
+    def test_epoll_is_held_to_nginx_on_any_number_of_connections(self):
+        held = {target.scenario for target in targets.TARGETS if vars(target).get("ours") == "ringway-epoll" and vars(target).get("peers") == ("nginx",)}
+        self.assertEqual(held, {name for name in scenarios.known() if name.removeprefix("keep-alive-").isdigit()})
+
+    def test_what_has_a_target_of_speed_has_rounds_enough(self):
+        known = scenarios.known()
+        for target in targets.TARGETS:
+            if isinstance(target, (targets.Cpu, targets.OwnShare, targets.OwnLimit)):
+                self.assertGreaterEqual(known[target.scenario].rounds, 8, target.scenario)
+
     def test_peer_that_was_not_measured_has_no_verdict(self):
         self.assertIsNone(targets.Cpu("s", 0.25, ("envoy",)).verdict(self.made(1)))
         self.assertEqual(targets.verdicts(self.made(1)), [])
@@ -150,6 +171,11 @@ class Tables(unittest.TestCase):
         made.add("idle", "nginx", 1, {"failed": 3})
         self.assertIn("- ringway: not offered: why (idle)", table.render(made))
         self.assertIn("| idle | not offered | **3** |", table.matrix(made, "failed"))
+
+    def test_command_stands_beside_its_revision(self):
+        made = made_up()
+        made.runs.append({"date": "2026-01-02 10:00 UTC", "command": "load-tests/run --append", "revision": "0123abc-dirty"})
+        self.assertIn("\nload-tests/run\nload-tests/run --append  # 0123abc-dirty\n", table.origin(made))
 
     def test_failure_stands_at_the_top(self):
         made = made_up()

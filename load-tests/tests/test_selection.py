@@ -1,5 +1,7 @@
 """Names on the command line, and what a missing peer does."""
 
+import contextlib
+import io
 import unittest
 
 import peers
@@ -16,6 +18,40 @@ class Selection(unittest.TestCase):
     def test_name_that_matches_nothing_fails(self):
         with self.assertRaises(errors.Failed):
             cli.chosen(peers.known(), "nginx,apache", "peer")
+
+    def test_number_of_workers_is_that_of_the_scenarios_that_spread(self):
+        usual, more = scenarios.known(), scenarios.known(8)
+        self.assertEqual([name for name in usual if name not in more], [name for name in usual if name.startswith("spread-")])
+        changed = more["spread-2-exact-8w"]
+        self.assertEqual((changed.setup.workers, changed.setup.exact_balance), (8, True))
+        self.assertIn("8 workers", changed.title)
+        self.assertEqual(list(scenarios.known(2)), list(usual))
+        for wrong in ("0", "-1", "1025"):
+            with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+                cli.parse(["--workers", wrong])
+
+    def test_scenarios_of_the_smoke_exist(self):
+        smoke = cli.parse(["--smoke"])
+        self.assertEqual(len(cli.chosen(scenarios.known(), smoke.scenarios, "scenario")), smoke.scenarios.count(",") + 1)
+
+    def test_other_version_than_the_published_one_is_said(self):
+        for found, wanted, fits in [
+            ("nginx 1.22.1", "1.22", True),
+            ("nginx 1.220.1", "1.22", False),
+            ("HAProxy 2.6.12-1+deb12u4", "2.6", True),
+            ("HAProxy 3.0.11-1", "2.6", False),
+            ("something", "2.6", False),
+        ]:
+            said = io.StringIO()
+            with contextlib.redirect_stderr(said):
+                self.assertEqual(tools.expect("it", found, wanted), fits, found)
+            self.assertEqual("WARNING" in said.getvalue(), not fits)
+
+    def test_revision_says_when_ringway_may_be_of_another(self):
+        found = tools.Tools({"ringway": "/bin/true"}, install=True)
+        found.ringway()
+        self.assertRegex(found.revision(), "^.+, Ringway as it was found$")
+        self.assertEqual(tools.revision("/nonexistent"), "unknown")
 
     def test_ringway_is_there_twice(self):
         self.assertEqual([name for name in peers.known() if name.startswith("ringway")], ["ringway", "ringway-epoll"])
