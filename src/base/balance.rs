@@ -36,6 +36,8 @@ struct Word {
     next: AtomicUsize,
 }
 
+const _: () = assert!(size_of::<Word>() == 128 && align_of::<Word>() == 128, "a pair of lines of its own");
+
 const ONE: u64 = 1;
 const ON_THE_WAY: u64 = 1 << 32;
 const CLOSED: u64 = 1 << 63;

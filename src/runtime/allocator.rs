@@ -39,6 +39,8 @@ struct Line {
     stack: AtomicUsize,
 }
 
+const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64, "a cache line of its own");
+
 static LINES: [Line; THREADS_MAX + 1] =
     [const { Line { live: AtomicI64::new(0), stack: AtomicUsize::new(0) } }; THREADS_MAX + 1];
 static THREADS: AtomicUsize = AtomicUsize::new(0);
