@@ -1,5 +1,9 @@
-"""Tests of the folding and the picture: python3 -m unittest discover -s tuning"""
+"""Tests of the folding, the picture and who may record one: python3 -m unittest discover -s tuning"""
 
+import importlib.machinery
+import importlib.util
+import pathlib
+import sys
 import unittest
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -44,6 +48,28 @@ worker-0    10 100.400001: PERF_RECORD_SWITCH OUT preempt
 worker-0    10 100.500000: PERF_RECORD_SWITCH IN         
 worker-0    10 100.600000: context-switches: 
 """
+
+
+def program():
+    """`flamegraph` as a module."""
+    path = str(pathlib.Path(__file__).with_name("flamegraph"))
+    loader = importlib.machinery.SourceFileLoader("flamegraph", path)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("flamegraph", loader))
+    keeps, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = keeps
+    return module
+
+
+class Permission(unittest.TestCase):
+    def test_who_may_sample_follows_the_kernels_setting(self):
+        forbidden = program().forbidden
+        for paranoid, whole, user_only in [(-1, True, True), (1, True, True), (2, False, True), (3, False, False), (4, False, False)]:
+            self.assertEqual(forbidden(paranoid, False) is None, whole, paranoid)
+            self.assertEqual(forbidden(paranoid, True) is None, user_only, paranoid)
+        self.assertIn("--user-only", forbidden(2, False))
 
 
 class Folding(unittest.TestCase):
