@@ -10,9 +10,11 @@ pub struct Http2ProtocolOptions {
     /// opened. Default 1024, at least 1. Source: `max_concurrent_streams`.
     pub max_concurrent_streams: u32,
     /// Bytes that the peer may send on a stream ahead of their taking, 65535..=2^31-1. Default 256 KiB: what a peer that is
-    /// not read from may have us hold (Envoy: 16 MiB). Source: `initial_stream_window_size`.
+    /// not read from may have us hold (Envoy: 16 MiB). Less where much waits on the connection. Source:
+    /// `initial_stream_window_size`.
     pub initial_stream_window_size: u32,
-    /// The same for all streams of a connection together. Default 1 MiB (Envoy: 24 MiB). Source:
+    /// The same for all streams of a connection together, beyond what waits on streams that have stalled, which is bounded by
+    /// `limits::HTTP2_UPSTREAM_HELD_BYTES_MAX` and `_DOWNSTREAM_`. Default 1 MiB (Envoy: 24 MiB). Source:
     /// `initial_connection_window_size`.
     pub initial_connection_window_size: u32,
     /// Whether extended CONNECT is offered to clients (RFC 8441). Default false. Source: `allow_connect`.
@@ -20,8 +22,9 @@ pub struct Http2ProtocolOptions {
     /// Frames within a second that ask for an answer, beyond which the connection ends. Default 1000. Answers are never
     /// queued: the codec reads on when the last is on its way. Source: `max_outbound_control_frames`.
     pub max_outbound_control_frames: u32,
-    /// HEADERS, CONTINUATION and DATA frames in a row without content and end. Default 1. Beyond it the connection ends.
-    /// Source: `max_consecutive_inbound_frames_with_empty_payload`.
+    /// HEADERS, CONTINUATION and DATA frames in a row without content, padding being none, and end. Default 1. Beyond it the
+    /// connection ends, and beyond 100 DATA frames of nothing but padding in its life. Source:
+    /// `max_consecutive_inbound_frames_with_empty_payload`.
     pub max_consecutive_inbound_frames_with_empty_payload: u32,
     /// PRIORITY frames per stream (and one). Default 100. Beyond it the connection ends. Source:
     /// `max_inbound_priority_frames_per_stream`.

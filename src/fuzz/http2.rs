@@ -11,7 +11,7 @@ use crate::protocol::http1::encode::{RequestEncoding, encode_request};
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
 use crate::protocol::http1::hop_by_hop;
 use crate::protocol::http1::parse::{ParseOptions, parse_request};
-use crate::protocol::http2::guard::{Guard, Limits};
+use crate::protocol::http2::guard::{Flood, Guard, Limits};
 use crate::protocol::http2::head;
 
 /// Received bytes, behind a byte that says how they are cut.
@@ -25,12 +25,20 @@ pub fn http2_frames(input: &[u8]) {
     };
     let guard = || Guard::new(limits, true, Now(0));
     let (mut whole, mut pieces) = (guard(), guard());
-    let verdict = whole.received(input, u64::MAX, Now(0)).map(drop);
+    let all = |guard: &mut Guard, mut rest: &[u8]| -> Result<(), Flood> {
+        while !rest.is_empty() {
+            let taken = guard.received(rest, u64::MAX, Now(0))?.taken;
+            assert!(taken > 0);
+            rest = &rest[taken..];
+        }
+        Ok(())
+    };
+    let verdict = all(&mut whole, input);
     let receive = |piece: &[u8]| {
         // Some of it, and the rest then.
-        let taken = pieces.received(piece, 0, Now(0))?;
+        let taken = pieces.received(piece, 0, Now(0))?.taken;
         assert!(taken > 0);
-        pieces.received(&piece[taken..], u64::MAX, Now(0)).map(drop)
+        all(&mut pieces, &piece[taken..])
     };
     let cut = input.chunks(usize::from(cut).max(1)).try_for_each(receive);
     assert_eq!(verdict, cut);

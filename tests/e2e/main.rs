@@ -21,6 +21,7 @@ mod doctor;
 mod grpc;
 mod hashing;
 mod http2;
+mod http2_flow;
 mod interim;
 mod isolation;
 mod keep_alive;

@@ -1,15 +1,20 @@
 //! Counts the frames of a connection where the codec does not, and says when there are too many of a kind.
 //!
-//! Sees every byte in both directions beside the codec and reads frame headers only (RFC 9113 section 4.1). Pure: bytes and
-//! `now` in, a verdict out. Its state is a few numbers, whatever arrives. The limits and their formulas are Envoy's.
+//! Sees every byte in both directions beside the codec and reads the headers of frames (RFC 9113 section 4.1), and of payloads
+//! how much is padding and by how much a window grows. Pure: bytes and `now` in, a verdict out. Its state is a few numbers,
+//! whatever arrives. The limits and their formulas are Envoy's.
 
 use crate::base::clock::Now;
 
 /// What a client sends first (RFC 9113 section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-const FRAME_HEADER_BYTES: usize = 9;
+pub(super) const FRAME_HEADER_BYTES: usize = 9;
+/// Bytes of a payload that are looked at: an increment of a window. How much padding there is takes one.
+const PEEK_BYTES_MAX: usize = 4;
 const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
 const SECOND_NS: u64 = 1_000_000_000;
 
 const DATA: u8 = 0;
@@ -17,6 +22,7 @@ const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
@@ -39,7 +45,7 @@ pub const GOAWAY_BYTES: usize = FRAME_HEADER_BYTES + 8;
 /// Limits of one connection. Source: Envoy `core.v3.Http2ProtocolOptions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Frames without content and without an end in a row. Source:
+    /// Frames without content, be there padding, and without an end in a row. Source:
     /// `max_consecutive_inbound_frames_with_empty_payload`.
     pub empty_in_a_row_max: u32,
     /// Source: `max_inbound_priority_frames_per_stream`.
@@ -76,6 +82,29 @@ pub struct Seen {
     pub settings_received: u64,
     /// Requests begun, by either side.
     pub streams: u64,
+    /// Bytes received that windows count: payloads of DATA.
+    pub data_received: u64,
+    /// By how much the window of the connection was opened for the peer.
+    pub window_sent: u64,
+}
+
+/// What came of received bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// How many of them were looked at.
+    pub taken: usize,
+    /// What they end with, where it is not to go on to the codec, or not yet.
+    pub tail: Tail,
+}
+
+/// The end of what was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// So many bytes of a frame's header, of which the rest is to come.
+    Header(usize),
+    /// A DATA frame without content and end, all of it. It says nothing, and the codec, which bounds them by a number for the
+    /// life of a connection, ends the connection over them.
+    Void,
 }
 
 /// The watch over one connection.
@@ -88,6 +117,8 @@ pub struct Guard {
     seen: Seen,
     /// Highest stream a request was seen on.
     last_stream: u32,
+    /// A head that has begun has not ended.
+    in_head: bool,
     empty_in_a_row: u32,
     priorities: u64,
     window_updates: u64,
@@ -103,12 +134,15 @@ struct Frame {
     kind: u8,
     flags: u8,
     stream: u32,
+    /// The first bytes of the payload, of kinds that are looked at; zeros else.
+    peeked: [u8; PEEK_BYTES_MAX],
 }
 
 /// Finds frame headers in a stream of bytes, however it is cut.
 #[derive(Clone, Copy, Debug, Default)]
 struct Scanner {
-    header: [u8; FRAME_HEADER_BYTES],
+    /// A header, and of the payload behind it what is looked at.
+    header: [u8; FRAME_HEADER_BYTES + PEEK_BYTES_MAX],
     have: usize,
     /// Bytes to pass over: the preface, then payloads.
     skip: u32,
@@ -128,6 +162,7 @@ impl Guard {
             outbound: preface(!is_server),
             seen: Seen::default(),
             last_stream: 0,
+            in_head: false,
             empty_in_a_row: 0,
             priorities: 0,
             window_updates: 0,
@@ -142,13 +177,14 @@ impl Guard {
         self.seen
     }
 
-    /// Takes note of received bytes, up to the header of the frame with which all that was received costs so much; how many
-    /// these are, which is not none of some.
+    /// Takes note of received bytes, up to the header of the frame with which all that was received costs so much, or up to the
+    /// end of one that is void; what came of them, which is not none of some.
     ///
     /// # Errors
     /// The limit that they pass. The connection is to end.
-    pub fn received(&mut self, bytes: &[u8], work_max: u64, now: Now) -> Result<usize, Flood> {
+    pub fn received(&mut self, bytes: &[u8], work_max: u64, now: Now) -> Result<Received, Flood> {
         let mut rest = bytes;
+        let mut tail = None;
         while let Some(frame) = self.inbound.next(&mut rest) {
             let fields = u64::from(frame.length) / FIELDS_PER_FRAME;
             self.seen.work_received += match frame.kind {
@@ -156,14 +192,28 @@ impl Guard {
                 CONTINUATION => 1 + fields,
                 _ => 1,
             };
+            let is_void = self.is_void(frame);
             self.received_frame(frame, now)?;
+            if is_void {
+                tail = Some(Tail::Void);
+                break;
+            }
             if self.seen.work_received >= work_max {
                 break;
             }
         }
         let taken = bytes.len() - rest.len();
         self.seen.bytes_received += taken as u64;
-        Ok(taken)
+        Ok(Received { taken, tail: tail.unwrap_or(Tail::Header(self.inbound.begun())) })
+    }
+
+    /// Whether a frame of a stream that is known says nothing. What is against the protocol is the codec's to refuse.
+    fn is_void(&self, frame: Frame) -> bool {
+        frame.kind == DATA
+            && frame.length == 0
+            && frame.flags & (END_STREAM | PADDED) == 0
+            && (1..=self.last_stream).contains(&frame.stream)
+            && !self.in_head
     }
 
     /// Takes note of bytes that are sent.
@@ -174,6 +224,9 @@ impl Guard {
                 DATA => self.data_sent += 1,
                 HEADERS => self.request_on(frame.stream),
                 RST_STREAM => self.seen.resets_sent += 1,
+                WINDOW_UPDATE if frame.stream == 0 => {
+                    self.seen.window_sent += u64::from(u32::from_be_bytes(frame.peeked));
+                }
                 GOAWAY => {
                     self.seen.goaways_sent += 1;
                     self.seen.head_overflows += u64::from(is_overflow(bytes));
@@ -203,10 +256,15 @@ impl Guard {
     fn received_frame(&mut self, frame: Frame, now: Now) -> Result<(), Flood> {
         match frame.kind {
             DATA | HEADERS | CONTINUATION => {
-                if frame.kind == HEADERS {
-                    self.request_on(frame.stream);
+                match frame.kind {
+                    HEADERS => self.request_on(frame.stream),
+                    DATA => self.seen.data_received += u64::from(frame.length),
+                    _ => {}
                 }
-                if frame.length > 0 || frame.flags & END_STREAM != 0 && frame.kind != CONTINUATION {
+                if frame.kind != DATA {
+                    self.in_head = frame.flags & END_HEADERS == 0;
+                }
+                if frame.content() > 0 || frame.flags & END_STREAM != 0 && frame.kind != CONTINUATION {
                     self.empty_in_a_row = 0;
                     return Ok(());
                 }
@@ -232,6 +290,10 @@ impl Guard {
                 self.seen.resets_received += 1;
                 Ok(())
             }
+            PUSH_PROMISE => {
+                self.in_head = frame.flags & END_HEADERS == 0;
+                Ok(())
+            }
             GOAWAY => {
                 self.seen.goaways_received += 1;
                 Ok(())
@@ -248,7 +310,6 @@ impl Guard {
                     Flood::Control,
                 )
             }
-            _ => Ok(()),
         }
     }
 }
@@ -269,23 +330,55 @@ fn within(count: u64, max: u64, flood: Flood) -> Result<(), Flood> {
     if count <= max { Ok(()) } else { Err(flood) }
 }
 
+impl Frame {
+    /// Bytes of the payload that are no padding.
+    fn content(&self) -> u32 {
+        let padding = if self.flags & PADDED == 0 { 0 } else { 1 + u32::from(self.peeked[0]) };
+        self.length.saturating_sub(padding)
+    }
+}
+
 impl Scanner {
-    /// The next header that ends within `bytes`, which are taken up to its end; all of them when there is none.
+    /// The next header that ends within `bytes`, with what is looked at of its payload; they are taken up to there, or all of
+    /// them when there is none.
     fn next(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
         let skipped = bytes.len().min(self.skip as usize);
         self.skip -= skipped as u32;
         *bytes = &bytes[skipped..];
-        let taken = bytes.len().min(FRAME_HEADER_BYTES - self.have);
-        self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
-        self.have += taken;
-        *bytes = &bytes[taken..];
+        self.fill(FRAME_HEADER_BYTES, bytes);
         if self.have < FRAME_HEADER_BYTES {
             return None;
         }
-        let [a, b, c, kind, flags, stream @ ..] = self.header;
+        let [a, b, c, kind, flags, s0, s1, s2, s3, ..] = self.header;
+        let length = u32::from_be_bytes([0, a, b, c]);
+        let looked_at = match kind {
+            WINDOW_UPDATE => PEEK_BYTES_MAX,
+            DATA | HEADERS if flags & PADDED != 0 => 1,
+            _ => 0,
+        };
+        let looked_at = looked_at.min(length as usize);
+        self.fill(FRAME_HEADER_BYTES + looked_at, bytes);
+        if self.have < FRAME_HEADER_BYTES + looked_at {
+            return None;
+        }
+        let mut peeked = [0; PEEK_BYTES_MAX];
+        peeked[..looked_at].copy_from_slice(&self.header[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + looked_at]);
         self.have = 0;
-        self.skip = u32::from_be_bytes([0, a, b, c]);
-        Some(Frame { length: self.skip, kind, flags, stream: u32::from_be_bytes(stream) & (u32::MAX >> 1) })
+        self.skip = length - looked_at as u32;
+        let stream = u32::from_be_bytes([s0, s1, s2, s3]) & (u32::MAX >> 1);
+        Some(Frame { length, kind, flags, stream, peeked })
+    }
+
+    fn fill(&mut self, upto: usize, bytes: &mut &[u8]) {
+        let taken = bytes.len().min(upto.saturating_sub(self.have));
+        self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+        self.have += taken;
+        *bytes = &bytes[taken..];
+    }
+
+    /// Bytes of a header that has not ended.
+    fn begun(&self) -> usize {
+        if self.have < FRAME_HEADER_BYTES { self.have } else { 0 }
     }
 }
 
@@ -310,7 +403,11 @@ mod tests {
 
     /// All of it, whatever it costs.
     fn receive(guard: &mut Guard, bytes: &[u8], now: Now) -> Result<(), Flood> {
-        guard.received(bytes, u64::MAX, now).map(|taken| assert_eq!(taken, bytes.len()))
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            rest = &rest[guard.received(rest, u64::MAX, now)?.taken..];
+        }
+        Ok(())
     }
 
     fn server() -> Guard {
@@ -346,13 +443,15 @@ mod tests {
         let heads = [frame(HEADERS, 4, 1, 1600), frame(HEADERS, 4, 3, 1600), frame(DATA, 0, 1, 5)].concat();
         let first = FRAME_HEADER_BYTES + 1600;
         let cost = HEAD_FRAMES + 1600 / FIELDS_PER_FRAME;
-        assert_eq!(guard.received(&heads, 2 * cost, Now(0)), Ok(first + FRAME_HEADER_BYTES));
+        let taken =
+            |guard: &mut Guard, bytes: &[u8], work| guard.received(bytes, work, Now(0)).unwrap().taken;
+        assert_eq!(taken(&mut guard, &heads, 2 * cost), first + FRAME_HEADER_BYTES);
         assert_eq!(guard.seen().work_received, 2 * cost);
         let rest = &heads[first + FRAME_HEADER_BYTES..];
-        assert_eq!(guard.received(rest, 2 * cost + 2, Now(0)), Ok(rest.len()));
+        assert_eq!(taken(&mut guard, rest, 2 * cost + 2), rest.len());
         assert_eq!(guard.seen().bytes_received, (PREFACE.len() + heads.len()) as u64);
         let continuation = frame(CONTINUATION, 4, 3, 160);
-        assert_eq!(guard.received(&continuation, 0, Now(0)), Ok(FRAME_HEADER_BYTES), "never none");
+        assert_eq!(taken(&mut guard, &continuation, 0), FRAME_HEADER_BYTES, "never none");
         assert_eq!(guard.seen().work_received, 2 * cost + 2 + 160 / FIELDS_PER_FRAME);
     }
 
@@ -366,6 +465,65 @@ mod tests {
         assert_eq!(receive(&mut guard, &frame(DATA, 0, 3, 1), Now(0)), Ok(()));
         assert_eq!(receive(&mut guard, &frame(CONTINUATION, END_STREAM, 3, 0), Now(0)), Ok(()));
         assert_eq!(receive(&mut guard, &frame(DATA, 0, 3, 0), Now(0)), Err(Flood::Empty));
+    }
+
+    #[test]
+    fn frames_of_padding_alone_are_empty_too() {
+        let padded = |padding: u8, payload: usize| {
+            let mut bytes = frame(DATA, PADDED, 1, payload);
+            bytes[FRAME_HEADER_BYTES] = padding;
+            bytes
+        };
+        for cut in 1..15 {
+            let mut guard = server();
+            let mut receive =
+                |bytes: Vec<u8>| bytes.chunks(cut).try_for_each(|piece| receive(&mut guard, piece, Now(0)));
+            assert_eq!(receive(padded(4, 5)), Ok(()));
+            assert_eq!(receive(padded(4, 6)), Ok(()), "a byte of content");
+            assert_eq!(receive(padded(0, 1)), Ok(()));
+            assert_eq!(
+                receive(padded(255, 5)),
+                Err(Flood::Empty),
+                "more than there is, which the codec refuses"
+            );
+        }
+    }
+
+    #[test]
+    fn void_frames_of_streams_that_are_known_are_told_wherever_they_are_cut() {
+        let mut guard = server();
+        let tail = |guard: &mut Guard, bytes: &[u8]| guard.received(bytes, u64::MAX, Now(0)).unwrap();
+        let void = frame(DATA, 0, 1, 0);
+        let header = |bytes| Tail::Header(bytes);
+        assert_eq!(tail(&mut guard, &void).tail, header(0), "a stream that nobody has begun");
+        let head = [frame(HEADERS, 0, 1, 9), void.clone()].concat();
+        assert_eq!(tail(&mut guard, &head).tail, header(0), "within a head");
+        assert_eq!(tail(&mut guard, &frame(CONTINUATION, END_HEADERS, 1, 9)).tail, header(0));
+        let more = [void.clone(), frame(DATA, 0, 1, 5)].concat();
+        assert_eq!(tail(&mut guard, &more), Received { taken: FRAME_HEADER_BYTES, tail: Tail::Void });
+        assert_eq!(tail(&mut guard, &more[FRAME_HEADER_BYTES..]).tail, header(0));
+        for cut in 1..FRAME_HEADER_BYTES {
+            assert_eq!(tail(&mut guard, &void[..cut]), Received { taken: cut, tail: header(cut) });
+            assert_eq!(tail(&mut guard, &void[cut..]).tail, Tail::Void);
+            assert_eq!(tail(&mut guard, &frame(DATA, 0, 1, 5)).tail, header(0));
+        }
+        for flags in [END_STREAM, PADDED] {
+            assert_eq!(tail(&mut guard, &frame(DATA, flags, 1, 0)).tail, header(0));
+        }
+    }
+
+    #[test]
+    fn bytes_and_windows_of_the_connection_are_counted_wherever_they_are_cut() {
+        let sent =
+            [frame(WINDOW_UPDATE, 0, 0, 4), frame(WINDOW_UPDATE, 0, 1, 4), frame(DATA, 0, 1, 7)].concat();
+        for cut in 1..sent.len() {
+            let mut guard = server();
+            let mut sent = sent.clone();
+            sent[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + 4].copy_from_slice(&70_000_u32.to_be_bytes());
+            sent.chunks(cut).for_each(|piece| guard.sent(piece));
+            assert_eq!(receive(&mut guard, &frame(DATA, PADDED, 1, 20), Now(0)), Ok(()));
+            assert_eq!((guard.seen().window_sent, guard.seen().data_received), (70_000, 20), "{cut}");
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Reads copy out of received chunks; what does not fit stays unread. Writes copy into chunks until so much waits for the
 //! kernel, and go on at half of that: a peer that reads slowly stops the codec, which then stops reading. One poll reads a
 //! bounded number of bytes, so that no peer keeps the worker to itself. A [`Guard`] sees every byte; the peer that it ends
-//! the connection for is told so, past the codec, which could not say it without reading on.
+//! the connection for is told so, past the codec, which could not say it without reading on. DATA frames that say nothing end
+//! here: the codec allows a hundred in the life of a connection.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -13,7 +14,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::guard::{Flood, Guard, Limits, Seen};
+use super::guard::{FRAME_HEADER_BYTES, Flood, Guard, Limits, Received, Seen, Tail};
 use crate::base::clock::Now;
 use crate::protocol::transport::Transport;
 use crate::runtime::Runtime;
@@ -34,6 +35,50 @@ pub(super) struct Io<T> {
     watch: Watch,
     /// Something was written since what waits was set going.
     unflushed: bool,
+    begun: Begun,
+}
+
+/// The beginning of a frame's header that was received and is kept from the codec until the rest tells what frame it is.
+#[derive(Debug, Default)]
+struct Begun {
+    bytes: [u8; FRAME_HEADER_BYTES],
+    len: usize,
+}
+
+impl Begun {
+    /// Gives away as many of the first as there is room for.
+    fn give(&mut self, most: usize, room: &mut ReadBuf<'_>) -> usize {
+        let given = self.len.min(most);
+        room.put_slice(&self.bytes[..given]);
+        self.bytes.copy_within(given..self.len, 0);
+        self.len -= given;
+        given
+    }
+
+    /// Takes what fits behind, which is all of a header that has not ended.
+    fn take(&mut self, bytes: &[u8]) {
+        let taken = bytes.len().min(self.bytes.len() - self.len);
+        self.bytes[self.len..self.len + taken].copy_from_slice(&bytes[..taken]);
+        self.len += taken;
+    }
+
+    /// Hands on what was received, up to its tail, behind what was kept. `room` has room for all of it.
+    fn pass(&mut self, bytes: &[u8], tail: Tail, room: &mut ReadBuf<'_>) {
+        let all = self.len + bytes.len();
+        let kept = match tail {
+            Tail::Header(kept) => kept,
+            // Unless the codec has the beginning of it.
+            Tail::Void if all < FRAME_HEADER_BYTES => 0,
+            Tail::Void => FRAME_HEADER_BYTES,
+        };
+        let passed = all.saturating_sub(kept);
+        let rest = passed - self.give(passed, room);
+        room.put_slice(&bytes[..rest]);
+        match tail {
+            Tail::Header(_) => self.take(&bytes[rest..]),
+            Tail::Void => self.len = 0,
+        }
+    }
 }
 
 /// What the guard of a connection has seen.
@@ -75,12 +120,12 @@ impl Watch {
         state.read >= BYTES_PER_TURN || work - state.rested_at >= FRAMES_PER_TURN
     }
 
-    /// How many of the bytes are read in this turn.
-    fn receive(&self, bytes: &[u8], now: Now) -> Result<usize, Flood> {
+    /// How many of the bytes are read in this turn, and what they end with.
+    fn receive(&self, bytes: &[u8], now: Now) -> Result<Received, Flood> {
         let state = &mut *self.0.borrow_mut();
-        let taken = state.guard.received(bytes, state.rested_at + FRAMES_PER_TURN, now)?;
-        state.read += taken;
-        Ok(taken)
+        let received = state.guard.received(bytes, state.rested_at + FRAMES_PER_TURN, now)?;
+        state.read += received.taken;
+        Ok(received)
     }
 
     /// The limit that the peer passed.
@@ -94,7 +139,7 @@ impl<T: AsRef<Transport>> Io<T> {
         let guard = Guard::new(limits, is_server, runtime.now());
         let state = State { guard, flood: None, paused: false, read: 0, rested_at: 0 };
         let watch = Watch(Rc::new(RefCell::new(state)));
-        Self { runtime: runtime.clone(), transport, watch, unflushed: true }
+        Self { runtime: runtime.clone(), transport, watch, unflushed: true, begun: Begun::default() }
     }
 
     pub(super) fn watch(&self) -> Watch {
@@ -137,36 +182,52 @@ impl<T: AsRef<Transport> + Unpin> AsyncRead for Io<T> {
         _: &mut Context<'_>,
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.watch.is_full_turn() {
-            self.runtime.wake(self.runtime.current_task());
-            return Poll::Pending;
-        }
-        let mut chunk = match self.transport().poll_recv() {
-            Poll::Ready(Ok(Some(chunk))) => chunk,
-            Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending => return Poll::Pending,
-        };
-        // A full small chunk: a body streams, which is cheaper in large ones.
-        self.transport().set_bulk(chunk.len() == chunk.capacity());
-        let fits = chunk.len().min(room.remaining());
-        let taken = match self.watch.receive(&chunk[..fits], self.runtime.now()) {
-            Ok(taken) => taken,
-            Err(flood) => {
-                self.watch.0.borrow_mut().flood = Some(flood);
-                let goaway = self.watch.0.borrow().guard.calming();
-                if goaway.is_some_and(|goaway| self.write(&goaway).is_ok()) {
-                    self.transport().flush();
-                }
-                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        let before = room.filled().len();
+        loop {
+            if self.watch.is_full_turn() {
+                self.runtime.wake(self.runtime.current_task());
+                return Poll::Pending;
             }
-        };
-        room.put_slice(&chunk[..taken]);
-        if taken < chunk.len() {
-            chunk.advance(taken);
-            self.transport().unread(chunk);
+            let mut chunk = match self.transport().poll_recv() {
+                Poll::Ready(Ok(Some(chunk))) => chunk,
+                Poll::Ready(Ok(None)) => {
+                    // Cut off within a header, which the codec is to know.
+                    self.begun.give(room.remaining(), room);
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            };
+            // A full small chunk: a body streams, which is cheaper in large ones.
+            self.transport().set_bulk(chunk.len() == chunk.capacity());
+            let fits = chunk.len().min(room.remaining().saturating_sub(self.begun.len));
+            if fits == 0 {
+                // The codec gets the beginning of a header after all: it has no room for more.
+                self.begun.give(room.remaining(), room);
+                self.transport().unread(chunk);
+                return Poll::Ready(Ok(()));
+            }
+            let received = match self.watch.receive(&chunk[..fits], self.runtime.now()) {
+                Ok(received) => received,
+                Err(flood) => {
+                    self.watch.0.borrow_mut().flood = Some(flood);
+                    let goaway = self.watch.0.borrow().guard.calming();
+                    if goaway.is_some_and(|goaway| self.write(&goaway).is_ok()) {
+                        self.transport().flush();
+                    }
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
+            };
+            self.begun.pass(&chunk[..received.taken], received.tail, room);
+            if received.taken < chunk.len() {
+                chunk.advance(received.taken);
+                self.transport().unread(chunk);
+            }
+            // Nothing would be the end.
+            if room.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
         }
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -215,5 +276,42 @@ impl<T: AsRef<Transport> + Unpin> AsyncWrite for Io<T> {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.transport().flush();
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the codec reads of pieces with these tails.
+    fn passed(pieces: &[(&[u8], Tail)]) -> Vec<u8> {
+        let (mut begun, mut bytes) = (Begun::default(), [0; 64]);
+        let mut room = ReadBuf::new(&mut bytes);
+        pieces.iter().for_each(|(piece, tail)| begun.pass(piece, *tail, &mut room));
+        begun.give(64, &mut room);
+        room.filled().to_vec()
+    }
+
+    #[test]
+    fn what_is_void_goes_no_further_and_all_else_does_in_its_order() {
+        let header = Tail::Header;
+        assert_eq!(passed(&[(b"abc", header(0)), (b"de", header(2)), (b"f", header(0))]), b"abcdef");
+        assert_eq!(passed(&[(b"abc123456789", Tail::Void), (b"d", header(0))]), b"abcd");
+        let cut = [(&b"abc12345"[..], header(5)), (b"6789", Tail::Void), (b"d", header(0))];
+        assert_eq!(passed(&cut), b"abcd");
+        let bytewise: Vec<_> = (1..9).map(|kept| (&b"123456789"[kept - 1..kept], header(kept))).collect();
+        assert_eq!(passed(&[&bytewise[..], &[(b"9", Tail::Void), (b"d", header(0))]].concat()), b"d");
+        assert_eq!(passed(&bytewise), b"12345678", "cut off");
+    }
+
+    #[test]
+    fn void_frame_whose_beginning_the_codec_has_is_passed_whole() {
+        let (mut begun, mut bytes) = (Begun::default(), [0; 64]);
+        let mut room = ReadBuf::new(&mut bytes);
+        begun.pass(b"1234", Tail::Header(4), &mut room);
+        assert_eq!(begun.give(2, &mut room), 2);
+        begun.pass(b"567", Tail::Header(7), &mut room);
+        begun.pass(b"89", Tail::Void, &mut room);
+        assert_eq!(room.filled(), b"123456789");
     }
 }
