@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::context::WorkerContext;
+use super::handshake::Failed;
 use super::listener::Listener;
 use crate::base::clock::Now;
 use crate::format::context::FormatContext;
@@ -37,6 +38,7 @@ struct Recorded {
     /// Who answered, or why no chain takes it.
     response_code_details: Cell<&'static str>,
     termination_details: RefCell<String>,
+    failed: Cell<Option<Failed>>,
 }
 
 impl ConnectionRecord {
@@ -58,6 +60,7 @@ impl ConnectionRecord {
             flag: Cell::new(None),
             response_code_details: Cell::new(""),
             termination_details: RefCell::default(),
+            failed: Cell::new(None),
         })))
     }
 
@@ -103,6 +106,11 @@ impl ConnectionRecord {
         self.each(|recorded| drop(recorded.tls.replace(Some(Rc::clone(facts)))));
     }
 
+    /// Its handshake came to nothing.
+    pub(super) fn failed(&self, failed: Failed) {
+        self.each(|recorded| recorded.failed.set(Some(failed)));
+    }
+
     /// It was answered with bytes of the configuration.
     pub(super) fn answered(&self) {
         self.each(|recorded| recorded.response_code_details.set(response_code_details::DIRECT_RESPONSE));
@@ -138,6 +146,9 @@ impl Recorded {
         set_text(&mut told.response_code_details, self.response_code_details.get());
         told.connection_termination_details = self.termination_details.take();
         told.downstream_tls = self.tls.take();
+        if let Some(failed) = self.failed.get() {
+            failed.tell(told);
+        }
         self.flag.get().iter().for_each(|flag| told.response_flags.set(*flag));
     }
 }

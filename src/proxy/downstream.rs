@@ -149,7 +149,10 @@ pub(super) fn spawn(
         if let Some(tls) = tls {
             match shake_hands(&connection, tls).await {
                 Ok(facts) => connection.protect(facts),
-                Err(failed) => return connection.closed_by_peer.set(failed.by_peer),
+                Err(failed) => {
+                    connection.note(|record| record.failed(failed));
+                    return connection.closed_by_peer.set(failed.by_peer);
+                }
             }
         }
         loop {
@@ -218,7 +221,7 @@ fn shake_hands(
     let keeps_chain =
         chain.manager.forwarding.tells_client_cert_as_pem() || Wanted::DownstreamChain.is_noted();
     context.runtime.recycled(async move {
-        let stream = channel.connection().and_then(Transport::tls).ok_or(Failed { by_peer: false })?;
+        let stream = channel.connection().and_then(Transport::tls).ok_or(Failed::gone(false))?;
         let opened = *opened;
         handshake::make(Handshake { context, listener, stream, timer, opened, keeps_chain }, &tls).await
     })

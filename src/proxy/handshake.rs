@@ -11,7 +11,8 @@ use super::context::WorkerContext;
 use super::listener::Listener;
 use crate::base::clock::Now;
 use crate::base::limits;
-use crate::protocol::tls::{ServerTls, TlsError, TlsFacts, TlsStream, VerifyFailure};
+use crate::protocol::stream_info::{StreamInfo, set_text};
+use crate::protocol::tls::{HandshakeFailure, ServerTls, TlsError, TlsFacts, TlsStream, VerifyFailure};
 use crate::runtime::Timer;
 use crate::telemetry::names::{ListenerStat, ServerStat};
 
@@ -32,6 +33,37 @@ pub(super) struct Handshake<'a> {
 pub(super) struct Failed {
     /// The client ended it.
     pub(super) by_peer: bool,
+    /// `None`: one of the two went away.
+    why: Option<Why>,
+}
+
+/// Why a handshake came to nothing.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    Refused(HandshakeFailure),
+    TimedOut,
+}
+
+impl Failed {
+    /// One of the two went away.
+    pub(super) fn gone(by_peer: bool) -> Self {
+        Self { by_peer, why: None }
+    }
+
+    /// Says in a connection's record why, as Envoy does, in words of this version's where TLS has it.
+    pub(super) fn tell(self, info: &mut StreamInfo) {
+        match self.why {
+            None => {}
+            Some(Why::Refused(failure)) => {
+                set_text(&mut info.downstream_transport_failure_reason, failure.words());
+            }
+            Some(Why::TimedOut) => {
+                set_text(&mut info.downstream_transport_failure_reason, "connect timeout");
+                set_text(&mut info.connection_termination_details, "transport socket timeout was reached");
+                info.downstream_local_close_reason = "transport_socket_timeout";
+            }
+        }
+    }
 }
 
 /// Makes the handshake of a connection.
@@ -41,15 +73,15 @@ pub(super) async fn make(connection: Handshake<'_>, tls: &ServerTls) -> Result<T
     let due = opened.after(limit);
     let outcome = poll_fn(|_| {
         if let Poll::Ready(outcome) = stream.poll_handshake() {
-            return Poll::Ready(Some(outcome));
+            return Poll::Ready(Ok(outcome));
         }
         let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
         if is_due(context.drain.idle_until()) {
-            return Poll::Ready(None);
+            return Poll::Ready(Err(None));
         }
         if is_due(Some(due)) {
             listener.stats.inc(ListenerStat::DownstreamCxTransportSocketConnectTimeout);
-            return Poll::Ready(None);
+            return Poll::Ready(Err(Some(Why::TimedOut)));
         }
         Poll::Pending
     })
@@ -59,23 +91,25 @@ pub(super) async fn make(connection: Handshake<'_>, tls: &ServerTls) -> Result<T
     listener.stats.add(ListenerStat::SslOcspStapleOmitted, omitted);
     listener.stats.add(ListenerStat::SslOcspStapleFailed, missing);
     match outcome {
-        Some(Ok(())) => {
+        Ok(Ok(())) => {
             let resumed = stream.facts().is_some_and(|facts| facts.resumed && facts.peer_certificate);
             if resumed && let Err(failure) = stream.with_peer_certificates(|shown| tls.accepts_still(shown)) {
                 count_unverified(connection, failure);
                 refuse(connection).await;
-                return Err(Failed { by_peer: false });
+                return Err(Failed { by_peer: false, why: Some(Why::Refused(failure.into())) });
             }
             Ok(protected(connection, tls))
         }
-        Some(Err(error)) => {
+        Ok(Err(error)) => {
             count_failed(connection, &error);
-            if !error.is_io() {
-                refuse(connection).await;
+            if error.is_io() {
+                return Err(Failed::gone(true));
             }
-            Err(Failed { by_peer: error.is_io() })
+            let why = Some(Why::Refused(HandshakeFailure::of(&error)));
+            refuse(connection).await;
+            Err(Failed { by_peer: false, why })
         }
-        None => Err(Failed { by_peer: false }),
+        Err(why) => Err(Failed { by_peer: false, why }),
     }
 }
 
@@ -121,7 +155,7 @@ fn protected(connection: Handshake<'_>, tls: &ServerTls) -> TlsFacts {
         if known.resumed {
             stats.inc(ListenerStat::SslSessionReused);
         }
-        stats.agreed([known.cipher, known.group, known.version]);
+        stats.agreed([known.cipher, known.group, known.scheme, known.version]);
         if !known.peer_certificate {
             stats.inc(ListenerStat::SslNoCertificate);
         }

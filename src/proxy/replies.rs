@@ -63,7 +63,7 @@ pub(super) fn spawn(
                 Handshake { context, listener, stream, timer: &timer, opened: *opened, keeps_chain: false };
             match handshake::make(handshake, tls).await {
                 Ok(facts) => record.tls(&Rc::new(facts)),
-                Err(_) => return,
+                Err(failed) => return record.failed(failed),
             }
         }
         // What is sent without a look at the client's first byte is sent to everybody, as in Envoy.

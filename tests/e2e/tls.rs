@@ -205,6 +205,64 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn handshakes_that_fail_are_recorded_with_the_reason(io) {
+        let (upstream, authority, stranger) =
+            (mirror(), Authority::of(&[NAME]), Authority::of(&["stranger.example"]));
+        let tls = format!(
+            "transport_socket_connect_timeout: 0.5s\n      {}",
+            downstream_tls(
+                "require_client_certificate: true,",
+                &format!("{}, {}", authority.shown(NAME), authority.trusted()),
+            )
+        );
+        let log = log("why=%DOWNSTREAM_TRANSPORT_FAILURE_REASON% of=%CONNECTION_TERMINATION_DETAILS% \
+             by=%DOWNSTREAM_LOCAL_CLOSE_REASON% sni=%REQUESTED_SERVER_NAME%");
+        let http = Config::to(upstream.port).chain(&tls);
+        let tcp = Config::to(upstream.port).chains(&[format!(
+            "{{{} , filters: [{{name: tcp, typed_config: {{\"@type\": \
+             type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, \
+             cluster: upstream}}}}]}}",
+            tls.replacen('\n', ",", 1)
+        )]);
+        let echo = Config::to(upstream.port).chains(&[format!(
+            "{{{} , filters: [{{name: echo, typed_config: {{\"@type\": \
+             type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo}}}}]}}",
+            tls.replacen('\n', ",", 1)
+        )]);
+        for config in [http, tcp, echo] {
+            let proxy = Proxy::start(io, &config.listener(&log).arguments(&FLUSH));
+            let stat = |name: &str| proxy.stat(&format!("listener.127.0.0.1_{}.ssl.{name}", proxy.port));
+            let mut plain = proxy.connect();
+            plain.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            plain.read_to_end();
+            proxy.wait_for_log("why=TLS_error:_the_peer_does_not_speak_TLS of=- by=-");
+            // It does not trust us.
+            TlsClient::connect(proxy.port, &stranger, NAME, &[]).try_send(b"x").unwrap_err();
+            proxy.wait_for_log("why=TLS_error:_the_peer_refused_our_certificate,_or_misses_one of=-");
+            assert_eq!(stat("connection_error"), 2);
+            let outer = |common: &str| {
+                let outer = Proxy::start(io, &protecting(proxy.port, common));
+                assert_eq!(outer.connect().get("/").status(), 503);
+                outer.end();
+            };
+            outer(&authority.trusted());
+            proxy.wait_for_log("why=TLS_error:_no_certificate_shown of=-");
+            assert_eq!(stat("fail_verify_no_cert"), 1);
+            outer(&format!("{}, {}", authority.trusted(), stranger.shown("stranger.example")));
+            proxy.wait_for_log("why=TLS_error:_certificate_verify_failed:_unknown_issuer of=-");
+            assert_eq!(stat("fail_verify_error"), 1);
+            let mut silent = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+            silent.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+            assert_eq!(silent.read(&mut [0; 8]).unwrap(), 0);
+            proxy.wait_for_log(
+                "why=connect_timeout of=transport socket timeout was reached by=transport_socket_timeout",
+            );
+            assert_eq!(proxy.count_in_log("why=TLS_error"), 4);
+            proxy.end();
+        }
+        assert!(upstream.seen().is_empty());
+    }
+
     fn request_that_is_cut_off_is_not_taken_for_whole(io) {
         let (upstream, authority) = (mirror(), Authority::of(&[NAME]));
         let proxy = protected(io, &upstream, &authority);

@@ -104,12 +104,37 @@ fn resumption(io: Io, down: &'static rustls::SupportedProtocolVersion, up: &str)
         assert_eq!(counted("ciphers"), 4, "{prefix}");
         // A session of TLS 1.2 is gone on with without a key exchange.
         assert_eq!(counted("curves"), if version == "TLSv1.2" { 1 } else { 4 }, "{prefix}");
+        // The clients show no certificate, and a session is resumed without a signature.
+        assert_eq!(counted("sigalgs"), u64::from(prefix == "cluster.upstream.ssl"), "{prefix}");
     }
     outer.end();
     inner.end();
 }
 
 on_each_backend! {
+    /// By a ticket of before, an endpoint would be let in that nobody trusted has vouched for.
+    fn endpoint_is_not_resumed_once_its_authority_is_not_trusted(io) {
+        let (upstream, authority) = (mirror(), Authority::of(&[NAME]));
+        let inner = protected(upstream.port, &authority)
+            .manager("common_http_protocol_options: {max_requests_per_connection: 1}");
+        let inner = Proxy::start(io, &inner);
+        let tls = upstream_tls(&format!("sni: {NAME},"), &authority.trusted());
+        let outer = Proxy::start(io, &Config::to(inner.port).cluster(&tls));
+        let mut client = outer.connect();
+        for _ in 0..3 {
+            assert_eq!(client.get("/").status(), 200);
+        }
+        assert_eq!(outer.stat("cluster.upstream.ssl.session_reused"), 2);
+        authority.is_replaced();
+        until("it is taken", || outer.stat("ringway.tls.update_success") > 0);
+        until("new handshakes use it", || client.get("/").status() == 503);
+        assert_eq!(outer.stat("cluster.upstream.ssl.fail_verify_error"), 1);
+        assert_eq!(client.get("/").status(), 503);
+        drop(client);
+        outer.end();
+        inner.end();
+    }
+
     fn certificate_is_replaced_under_load_and_costs_no_connection(io) {
         let (upstream, authority) = (mirror(), Authority::of(&[NAME]));
         let proxy = Proxy::start(io, &protected(upstream.port, &authority).arguments(&["--concurrency", "2"]));

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -104,27 +105,33 @@ fn shake_hands<'a>(
 ) -> Protection<Recycled<impl Future<Output = Result<Transport, TlsError>> + use<'a>>> {
     let runtime = cluster.runtime();
     let Some(tls) = cluster.tls(host.socket()) else { return Protection::None(socket) };
-    let (config, name) = host.with_hostname(|host_name| {
+    let connecting = host.with_hostname(|host_name| {
         // Only a name that is not sent.
         let address = host.address().ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let (auto_sni, auto_san) = names(cluster, host);
         tls.connect(&Endpoint { address, host_name, offer, auto_sni, auto_san })
     });
+    let (config, name) = (Arc::clone(&connecting.config), connecting.name.clone());
     let stream = TlsStream::client(runtime, socket, config, name, cluster.tls_meter().clone());
     Protection::Tls(runtime.recycled(async move {
-        if let Err(error) = poll_fn(|_| stream.poll_handshake()).await {
+        let mut made = poll_fn(|_| stream.poll_handshake()).await;
+        let facts = stream.facts();
+        if facts.as_ref().is_some_and(|facts| facts.resumed) {
+            made = stream.with_peer_certificates(|shown| connecting.accepts_still(shown));
+        }
+        if let Err(error) = made {
             if !error.is_io() {
                 refuse(cluster.runtime(), stream);
             }
             return Err(error);
         }
-        if let Some(facts) = stream.facts() {
+        if let Some(facts) = facts {
             let stats = cluster.stats();
             stats.inc(ClusterStat::SslHandshake);
             if facts.resumed {
                 stats.inc(ClusterStat::SslSessionReused);
             }
-            stats.agreed([facts.cipher, facts.group, facts.version]);
+            stats.agreed([facts.cipher, facts.group, facts.scheme, facts.version]);
             if !facts.peer_certificate {
                 stats.inc(ClusterStat::SslNoCertificate);
             }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::client::Resumption;
-use rustls::pki_types::{DnsName, ServerName};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::{CertificateDer, DnsName, ServerName};
 
+use super::io::TlsError;
 use super::params::Algorithms;
 use super::server::{alpn, certified_key, validator};
+use super::session::Fault;
 use super::validator::Validator;
 use super::verifier::{Expected, ServerVerifier};
 use super::{Certificate, TlsConfigError};
@@ -28,9 +31,41 @@ pub struct ClientTls {
     auto_sni_san_validation: bool,
 }
 
-/// For connections of each kind of [`Offer`]: they offer that where the configuration does not say what to offer. Source:
-/// Envoy `applicationProtocolFallback`.
-type PerProtocol = [Arc<ClientConfig>; 4];
+/// What verifies servers, and configurations with it for connections of each kind of [`Offer`]: they offer that where the
+/// configuration does not say what to offer. Source: Envoy `applicationProtocolFallback`.
+struct PerProtocol {
+    verifier: Arc<ServerVerifier>,
+    configs: [Arc<ClientConfig>; 4],
+}
+
+/// What a connection is made with.
+#[derive(Debug)]
+pub struct Connecting {
+    /// How.
+    pub config: Arc<ClientConfig>,
+    /// Server name; an address is not sent.
+    pub name: ServerName<'static>,
+    verifier: Arc<ServerVerifier>,
+}
+
+impl Connecting {
+    /// Whether a server is still accepted whose session was resumed, by what it has shown when that began: rustls looks at it no
+    /// more, and each resumption brings a new ticket, so that a session would outlive the certificate. Sessions of a context
+    /// that was replaced are not resumed: they belong to their verifier.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn accepts_still(&self, shown: &[CertificateDer<'_>]) -> Result<(), TlsError> {
+        let Some((leaf, chain)) = shown.split_first() else { return Ok(()) };
+        let verified = self
+            .config
+            .time_provider
+            .current_time()
+            .ok_or(rustls::Error::FailedToGetCurrentTime)
+            .and_then(|now| self.verifier.verify_server_cert(leaf, chain, &self.name, &[], now));
+        verified.map(drop).map_err(|error| TlsError::Session(Fault::Protocol(error)))
+    }
+}
 
 /// What a connection may speak above TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,12 +121,12 @@ impl ClientTls {
         }
         let expected =
             if config.auto_sni_san_validation { Expected::DnsOfConnection } else { Expected::Configured };
-        let verifier = ServerVerifier::new(validator.clone(), expected, &algorithms);
+        let verifier = Arc::new(ServerVerifier::new(validator.clone(), expected, &algorithms));
         let builder = ClientConfig::builder_with_provider(Arc::clone(&algorithms.provider))
             .with_protocol_versions(&algorithms.versions)
             .map_err(|error| common(TlsConfigError::new("tls_params", error.to_string())))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
+            .with_custom_certificate_verifier(Arc::clone(&verifier) as _);
         let mut compiled = match &own {
             Some((key, ..)) => builder
                 .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(key)))),
@@ -104,16 +139,18 @@ impl ClientTls {
                 Resumption::in_memory_sessions(usize::try_from(count).unwrap_or(usize::MAX).min(SESSIONS_MAX))
             }
         };
-        let plain = [&[&b"http/1.1"[..]][..], &[b"h2"], &[b"h2", b"http/1.1"], &[]].map(|fallback| {
+        let configs = [&[&b"http/1.1"[..]][..], &[b"h2"], &[b"h2", b"http/1.1"], &[]].map(|fallback| {
             let mut offering = compiled.clone();
             if offering.alpn_protocols.is_empty() {
                 offering.alpn_protocols.extend(fallback.iter().map(|protocol| protocol.to_vec()));
             }
             Arc::new(offering)
         });
-        let auto_san = plain
-            .each_ref()
-            .map(|config| variant(config, validator.clone(), Expected::AnyOfConnection, &algorithms));
+        let plain = PerProtocol { verifier, configs };
+        let verifier =
+            Arc::new(ServerVerifier::new(validator.clone(), Expected::AnyOfConnection, &algorithms));
+        let configs = plain.configs.each_ref().map(|config| verified_by(config, &verifier));
+        let auto_san = PerProtocol { verifier, configs };
         Ok(Self {
             validator,
             certificate: own.map(|(_, file, read)| (file, read)),
@@ -126,8 +163,8 @@ impl ClientTls {
         })
     }
 
-    /// What to connect with: configuration, and server name. A server name that is an address is not sent.
-    pub fn connect(&self, endpoint: &Endpoint<'_>) -> (Arc<ClientConfig>, ServerName<'static>) {
+    /// What to connect with.
+    pub fn connect(&self, endpoint: &Endpoint<'_>) -> Connecting {
         let configured =
             if self.auto_host_sni && !endpoint.host_name.is_empty() { endpoint.host_name } else { &self.sni };
         let text = endpoint.auto_sni.unwrap_or(configured);
@@ -136,25 +173,28 @@ impl ClientTls {
         let name = name.unwrap_or_else(|| ServerName::IpAddress(endpoint.address.into()));
         // Most connections share one of a few configurations, and with it their sessions; the others have names of
         // their own to verify.
-        let of = |[http1, http2, either, opaque]: &PerProtocol| {
-            Arc::clone(match endpoint.offer {
+        let of = |PerProtocol { verifier, configs: [http1, http2, either, opaque] }: &PerProtocol| {
+            let config = match endpoint.offer {
                 Offer::Http1 => http1,
                 Offer::Http2 => http2,
                 Offer::Either => either,
                 Offer::Opaque => opaque,
-            })
+            };
+            (Arc::clone(config), Arc::clone(verifier))
         };
-        let plain = of(&self.plain);
-        let with = |expected| variant(&plain, self.validator.clone(), expected, &self.algorithms);
-        let config = match endpoint.auto_san {
+        let with = |expected| {
+            let verifier = Arc::new(ServerVerifier::new(self.validator.clone(), expected, &self.algorithms));
+            (verified_by(&of(&self.plain).0, &verifier), verifier)
+        };
+        let (config, verifier) = match endpoint.auto_san {
             Some(wanted) if wanted == name.to_str() => of(&self.auto_san),
             Some(wanted) => with(Expected::Any(wanted.into())),
             None if self.auto_sni_san_validation && !is_sent && !text.is_empty() => {
                 with(Expected::Dns(text.into()))
             }
-            None => plain,
+            None => of(&self.plain),
         };
-        (config, name)
+        Connecting { config, name, verifier }
     }
 
     /// Whether servers are verified at all.
@@ -179,15 +219,9 @@ impl ClientTls {
 /// Most sessions kept, whatever the configuration says: each is some kilobytes.
 const SESSIONS_MAX: usize = 4096;
 
-fn variant(
-    config: &ClientConfig,
-    validator: Option<Arc<Validator>>,
-    expected: Expected,
-    algorithms: &Algorithms,
-) -> Arc<ClientConfig> {
+fn verified_by(config: &ClientConfig, verifier: &Arc<ServerVerifier>) -> Arc<ClientConfig> {
     let mut config = config.clone();
-    let verifier = ServerVerifier::new(validator, expected, algorithms);
-    config.dangerous().set_certificate_verifier(Arc::new(verifier));
+    config.dangerous().set_certificate_verifier(Arc::clone(verifier) as _);
     Arc::new(config)
 }
 
@@ -224,7 +258,8 @@ mod tests {
 
     #[test]
     fn server_name_is_that_of_request_host_or_configuration() {
-        let name = |tls: &ClientTls, endpoint: Endpoint<'_>| tls.connect(&endpoint).1.to_str().into_owned();
+        let name =
+            |tls: &ClientTls, endpoint: Endpoint<'_>| tls.connect(&endpoint).name.to_str().into_owned();
         let fixed = compile(|_| {}).unwrap();
         assert_eq!(name(&fixed, HOST), "sni.example");
         assert_eq!(name(&fixed, Endpoint { auto_sni: Some("request.example"), ..HOST }), "request.example");
@@ -241,20 +276,25 @@ mod tests {
     #[test]
     fn configuration_is_shared_unless_a_name_is_the_connections_own() {
         let tls = compile(|config| config.auto_sni_san_validation = true).unwrap();
-        let config = |endpoint: Endpoint<'_>| tls.connect(&endpoint).0;
-        assert!(Arc::ptr_eq(&config(HOST), &tls.plain[0]));
+        let config = |endpoint: Endpoint<'_>| tls.connect(&endpoint).config;
+        assert!(Arc::ptr_eq(&config(HOST), &tls.plain.configs[0]));
         let same = Endpoint { auto_sni: Some("a.example"), auto_san: Some("a.example"), ..HOST };
-        assert!(Arc::ptr_eq(&config(same), &tls.auto_san[0]));
+        assert!(Arc::ptr_eq(&config(same), &tls.auto_san.configs[0]));
         let other = config(Endpoint { auto_san: Some("a.example"), ..HOST });
-        assert!(!Arc::ptr_eq(&other, &tls.plain[0]) && !Arc::ptr_eq(&other, &tls.auto_san[0]));
+        assert!(
+            !Arc::ptr_eq(&other, &tls.plain.configs[0]) && !Arc::ptr_eq(&other, &tls.auto_san.configs[0])
+        );
         let unsent = config(Endpoint { auto_sni: Some("10.0.0.9"), ..HOST });
-        assert!(!Arc::ptr_eq(&unsent, &tls.plain[0]), "a name that cannot be sent is asked for all the same");
+        assert!(
+            !Arc::ptr_eq(&unsent, &tls.plain.configs[0]),
+            "a name that cannot be sent is asked for all the same"
+        );
     }
 
     #[test]
     fn protocol_spoken_is_offered_unless_the_configuration_says_what() {
         let offered =
-            |tls: &ClientTls, offer| tls.connect(&Endpoint { offer, ..HOST }).0.alpn_protocols.clone();
+            |tls: &ClientTls, offer| tls.connect(&Endpoint { offer, ..HOST }).config.alpn_protocols.clone();
         let tls = compile(|_| {}).unwrap();
         assert_eq!(offered(&tls, Offer::Http1), [b"http/1.1".to_vec()]);
         assert_eq!(offered(&tls, Offer::Http2), [b"h2".to_vec()]);

@@ -1,6 +1,6 @@
 //! What a handshake agreed on, for logs, headers and the choice of a codec.
 
-use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
+use rustls::{CipherSuite, NamedGroup, ProtocolVersion, SignatureScheme};
 
 use super::session::Session;
 
@@ -27,6 +27,8 @@ pub struct Facts {
     pub cipher: &'static str,
     /// Name of the group of the key exchange; empty: there was none.
     pub group: &'static str,
+    /// Name of what the peer's signature is made with, as BoringSSL has it; empty: it has made none.
+    pub scheme: &'static str,
     /// The server that the client asked for.
     pub server_name: Option<Box<str>>,
     pub alpn: Alpn,
@@ -42,6 +44,7 @@ impl Facts {
             version: version(session.version()),
             cipher: cipher(session.cipher().map(|suite| suite.suite())),
             group: group(session.group()),
+            scheme: scheme(session.scheme()),
             server_name,
             alpn: match session.alpn() {
                 None => Alpn::None,
@@ -87,6 +90,22 @@ fn group(group: Option<NamedGroup>) -> &'static str {
         Some(NamedGroup::secp384r1) => "P-384",
         Some(NamedGroup::secp521r1) => "P-521",
         Some(NamedGroup::X25519MLKEM768) => "X25519MLKEM768",
+        _ => "",
+    }
+}
+
+fn scheme(scheme: Option<SignatureScheme>) -> &'static str {
+    match scheme {
+        Some(SignatureScheme::ECDSA_NISTP256_SHA256) => "ecdsa_secp256r1_sha256",
+        Some(SignatureScheme::ECDSA_NISTP384_SHA384) => "ecdsa_secp384r1_sha384",
+        Some(SignatureScheme::ECDSA_NISTP521_SHA512) => "ecdsa_secp521r1_sha512",
+        Some(SignatureScheme::ED25519) => "ed25519",
+        Some(SignatureScheme::RSA_PKCS1_SHA256) => "rsa_pkcs1_sha256",
+        Some(SignatureScheme::RSA_PKCS1_SHA384) => "rsa_pkcs1_sha384",
+        Some(SignatureScheme::RSA_PKCS1_SHA512) => "rsa_pkcs1_sha512",
+        Some(SignatureScheme::RSA_PSS_SHA256) => "rsa_pss_rsae_sha256",
+        Some(SignatureScheme::RSA_PSS_SHA384) => "rsa_pss_rsae_sha384",
+        Some(SignatureScheme::RSA_PSS_SHA512) => "rsa_pss_rsae_sha512",
         _ => "",
     }
 }

@@ -1,4 +1,4 @@
-//! [`HandshakeFailure`]: why no TLS connection to an endpoint came to be, in words that a log can hold.
+//! [`HandshakeFailure`]: why no TLS connection with a peer came to be, in words that a log can hold.
 
 use rustls::{AlertDescription, CertificateError, Error};
 
@@ -9,7 +9,7 @@ use super::verifier::VerifyFailure;
 /// Small enough to be part of an error that is passed around by value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeFailure {
-    /// The endpoint has shown no certificate.
+    /// The peer has shown no certificate.
     NoCertificate,
     /// Nobody trusted has issued it.
     UnknownIssuer,
@@ -22,17 +22,17 @@ pub enum HandshakeFailure {
     San,
     /// Its digest is not one of those expected.
     Hash,
-    /// The endpoint does not like this side's certificate, or misses one.
+    /// The peer does not like this side's certificate, or misses one.
     CertificateRefused,
     /// Both have no version, cipher suite or group in common.
     NothingInCommon,
     /// Both have no protocol above TLS in common.
     NoProtocol,
-    /// The endpoint refuses, with another alert.
+    /// The peer refuses, with another alert.
     Refused,
-    /// The endpoint ended the connection.
+    /// The peer ended the connection.
     Closed,
-    /// What the endpoint said was not TLS.
+    /// What the peer said was not TLS.
     NotTls,
     Other,
 }
@@ -89,13 +89,24 @@ impl HandshakeFailure {
             Self::Chain => "TLS error: certificate verify failed",
             Self::San => "TLS error: certificate verify failed: no expected subject alternative name",
             Self::Hash => "TLS error: certificate verify failed: not an expected digest",
-            Self::CertificateRefused => "TLS error: the endpoint refused our certificate, or misses one",
+            Self::CertificateRefused => "TLS error: the peer refused our certificate, or misses one",
             Self::NothingInCommon => "TLS error: no version, cipher suite or group in common",
             Self::NoProtocol => "TLS error: no application protocol in common",
-            Self::Refused => "TLS error: the endpoint refused the handshake",
+            Self::Refused => "TLS error: the peer refused the handshake",
             Self::Closed => "TLS error: connection closed during the handshake",
-            Self::NotTls => "TLS error: the endpoint does not speak TLS",
+            Self::NotTls => "TLS error: the peer does not speak TLS",
             Self::Other => "TLS error: handshake failed",
+        }
+    }
+}
+
+impl From<VerifyFailure> for HandshakeFailure {
+    fn from(failure: VerifyFailure) -> Self {
+        match failure {
+            VerifyFailure::NoCertificate => Self::NoCertificate,
+            VerifyFailure::Chain => Self::Chain,
+            VerifyFailure::San => Self::San,
+            VerifyFailure::Hash => Self::Hash,
         }
     }
 }

@@ -36,7 +36,7 @@ mod verifier;
 mod wanted;
 
 pub use certificate::Certificate;
-pub use client::{ClientTls, Endpoint, Offer};
+pub use client::{ClientTls, Connecting, Endpoint, Offer};
 pub use digest::sha1;
 pub use error::TlsConfigError;
 pub use facts::{Alpn, Facts};

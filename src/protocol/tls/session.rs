@@ -16,10 +16,11 @@ use rustls::unbuffered::{
     WriteTraffic,
 };
 use rustls::{
-    ClientConfig, CommonState, Error, HandshakeKind, ProtocolVersion, ServerConfig, SupportedCipherSuite,
+    ClientConfig, CommonState, Error, HandshakeKind, ProtocolVersion, ServerConfig, SignatureScheme,
+    SupportedCipherSuite,
 };
 
-use super::record;
+use super::{record, verifier};
 
 /// Where bytes for the peer go, in order.
 pub(super) trait Outgoing {
@@ -59,6 +60,8 @@ pub(super) struct Ingested {
 pub(super) struct Session {
     side: Side,
     peer_closed: bool,
+    /// What the peer's signature is made with.
+    scheme: Option<SignatureScheme>,
 }
 
 #[allow(clippy::large_enum_variant, reason = "they are of one size but for a few words")]
@@ -70,21 +73,34 @@ enum Side {
 impl Session {
     /// Waits for a client's hello.
     pub(super) fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        Ok(Self { side: Side::Server(UnbufferedServerConnection::new(config)?), peer_closed: false })
+        Ok(Self::new(Side::Server(UnbufferedServerConnection::new(config)?)))
     }
 
     /// Greets a server: the first call of [`Session::ingest`] writes the hello.
     pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
-        Ok(Self { side: Side::Client(UnbufferedClientConnection::new(config, name)?), peer_closed: false })
+        Ok(Self::new(Side::Client(UnbufferedClientConnection::new(config, name)?)))
+    }
+
+    fn new(side: Side) -> Self {
+        Self { side, peer_closed: false, scheme: None }
     }
 
     /// Works on one whole record, in front of it those of a message that was not whole.
     pub(super) fn ingest(&mut self, records: &mut [u8], out: &mut impl Outgoing) -> Ingested {
-        let Self { side, peer_closed } = self;
-        match side {
+        let shakes = self.is_handshaking();
+        if shakes {
+            // Of another session, which has failed.
+            verifier::take_scheme();
+        }
+        let Self { side, peer_closed, scheme } = self;
+        let ingested = match side {
             Side::Server(server) => ingest(server, peer_closed, records, out),
             Side::Client(client) => ingest(client, peer_closed, records, out),
+        };
+        if shakes {
+            *scheme = verifier::take_scheme().or(*scheme);
         }
+        ingested
     }
 
     /// Writes one record of `plaintext`. `held` are the records of a message that is not whole.
@@ -94,7 +110,7 @@ impl Session {
         plaintext: &[u8],
         out: &mut impl Outgoing,
     ) -> Result<(), Fault> {
-        let Self { side, peer_closed } = self;
+        let Self { side, peer_closed, .. } = self;
         let job = Job::Encrypt(plaintext);
         match side {
             Side::Server(server) => write(server, peer_closed, held, job, out),
@@ -104,7 +120,7 @@ impl Session {
 
     /// Writes that nothing more will be sent.
     pub(super) fn close(&mut self, held: &mut [u8], out: &mut impl Outgoing) -> Result<(), Fault> {
-        let Self { side, peer_closed } = self;
+        let Self { side, peer_closed, .. } = self;
         match side {
             Side::Server(server) => write(server, peer_closed, held, Job::Close, out),
             Side::Client(client) => write(client, peer_closed, held, Job::Close, out),
@@ -144,6 +160,11 @@ impl Session {
     /// The group of the key exchange; `None` where there was none.
     pub(super) fn group(&self) -> Option<rustls::NamedGroup> {
         self.common().negotiated_key_exchange_group().map(|group| group.name())
+    }
+
+    /// What the peer's signature is made with; `None`: it has made none, as where a session is resumed.
+    pub(super) fn scheme(&self) -> Option<SignatureScheme> {
+        self.scheme
     }
 
     pub(super) fn is_resumed(&self) -> bool {

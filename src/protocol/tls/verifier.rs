@@ -1,4 +1,5 @@
 //! The rules of [`Validator`](super::validator) as rustls asks for them.
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -72,6 +73,17 @@ pub(super) fn error(refusal: Refusal) -> Error {
     })
 }
 
+thread_local! {
+    /// What the signature verified last is made with: rustls tells it to the verifier alone, within the call that works on the
+    /// peer's records.
+    static SIGNED: Cell<Option<SignatureScheme>> = const { Cell::new(None) };
+}
+
+/// What the peer's signature is made with that was verified since this was last asked for.
+pub(super) fn take_scheme() -> Option<SignatureScheme> {
+    SIGNED.take()
+}
+
 /// What both verifiers check of a handshake: that the peer has the key of its certificate.
 #[derive(Debug)]
 struct Signatures {
@@ -105,6 +117,7 @@ impl Signatures {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         self.check_offered(signed)?;
+        SIGNED.set(Some(signed.scheme));
         verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
     }
 
@@ -115,6 +128,7 @@ impl Signatures {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         self.check_offered(signed)?;
+        SIGNED.set(Some(signed.scheme));
         verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
     }
 }

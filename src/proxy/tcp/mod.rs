@@ -153,8 +153,10 @@ pub(super) fn spawn(
     }
     let task = async move {
         if let Some(tls) = tls {
-            let Ok(facts) = shake_hands(&connection, tls).await else { return };
-            connection.tls = Some(Rc::new(facts));
+            match shake_hands(&connection, tls).await {
+                Ok(facts) => connection.tls = Some(Rc::new(facts)),
+                Err(failed) => return record::unprotected(&connection, failed),
+            }
         }
         record::begun(&connection);
         reach(&connection).await;
@@ -213,7 +215,7 @@ fn shake_hands(
 ) -> Recycled<impl Future<Output = Result<TlsFacts, Failed>>> {
     let TcpConnection { context, listener, channel, timer, opened, .. } = connection;
     context.runtime.recycled(async move {
-        let stream = channel.connection().and_then(Transport::tls).ok_or(Failed { by_peer: false })?;
+        let stream = channel.connection().and_then(Transport::tls).ok_or(Failed::gone(false))?;
         let (opened, keeps_chain) = (*opened, Wanted::DownstreamChain.is_noted());
         handshake::make(Handshake { context, listener, stream, timer, opened, keeps_chain }, &tls).await
     })

@@ -1,5 +1,6 @@
 //! What is recorded of a relayed connection: its facts, put together when a record is written.
 
+use super::super::handshake::Failed;
 use super::TcpConnection;
 use super::connect::Failure;
 use super::relay::{Ended, Why};
@@ -51,6 +52,14 @@ pub(super) fn ended(connection: &TcpConnection, upstream: &UpstreamConnection, e
                 info.downstream_local_close_reason = MAX_DURATION;
             }
         }
+    });
+}
+
+/// The connection's handshake came to nothing.
+pub(super) fn unprotected(connection: &TcpConnection, failed: Failed) {
+    write(connection, AccessLogType::TcpConnectionEnd, |info| {
+        info.complete_ns = Some(connection.context.runtime.now().0);
+        failed.tell(info);
     });
 }
 

@@ -9,7 +9,7 @@ use crate::config::tls::{
     CertificateValidation, CommonTls, DownstreamTls, Source, TlsCertificate, TlsParameters, TlsVersion,
     UpstreamTls,
 };
-use crate::protocol::tls::{ClientTls, Endpoint, Meter, Offer, ServerTls, TlsStream};
+use crate::protocol::tls::{ClientTls, Connecting, Endpoint, Meter, Offer, ServerTls, TlsStream};
 use crate::protocol::transport::Transport;
 use crate::runtime::{Runtime, TcpStream};
 use crate::snapshot::Snapshot;
@@ -104,7 +104,7 @@ impl Tls {
         let address = socket.peer_addr().unwrap().ip();
         let endpoint =
             Endpoint { address, host_name: "", offer: Offer::Http1, auto_sni: None, auto_san: None };
-        let (config, name) = self.client.connect(&endpoint);
+        let Connecting { config, name, .. } = self.client.connect(&endpoint);
         TlsStream::client(runtime, socket, config, name, Meter::default()).into()
     }
 

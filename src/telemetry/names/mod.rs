@@ -34,11 +34,12 @@ pub enum Kind {
 }
 
 /// What handshakes agree on: the beginning of the names of its rows, and the label that Prometheus has instead of the rest.
-/// Such a row is shown once it was counted, as in Envoy. Source: Envoy "TLS statistics"; of signature algorithms nothing is
-/// known here.
-pub const AGREED: [(&str, &str); 3] = [
+/// Such a row is shown once it was counted, as in Envoy. Source: Envoy "TLS statistics"; of resumed sessions no signature is known
+/// here.
+pub const AGREED: [(&str, &str); 4] = [
     ("ssl.ciphers.", "envoy_ssl_cipher"),
     ("ssl.curves.", "envoy_ssl_curve"),
+    ("ssl.sigalgs.", "envoy_ssl_sigalg"),
     ("ssl.versions.", "envoy_ssl_version"),
 ];
 

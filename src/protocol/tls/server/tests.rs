@@ -1,5 +1,5 @@
 //! Contexts compiled, and handshakes between the two sides.
-use super::super::client::{ClientTls, Endpoint};
+use super::super::client::{ClientTls, Connecting, Endpoint};
 use super::super::testing::{Authority, CLIENT, Issued, SERVER, Spec, source};
 use super::*;
 use crate::config::tls::{CertificateValidation, CommonTls, TlsParameters, UpstreamTls};
@@ -33,19 +33,22 @@ fn field(config: &DownstreamTls) -> String {
     ServerTls::compile(config, None, None).unwrap_err().field
 }
 
-/// Both sides after their handshake, or whose error ended it.
-fn handshake(
-    server: &ServerTls,
-    client: &ClientTls,
-) -> Result<(ServerConnection, ClientConnection), (&'static str, rustls::Error)> {
-    let endpoint = Endpoint {
+fn endpoint() -> Endpoint<'static> {
+    Endpoint {
         address: "10.0.0.1".parse().unwrap(),
         host_name: "",
         offer: super::super::Offer::Http1,
         auto_sni: None,
         auto_san: None,
-    };
-    let (config, name) = client.connect(&endpoint);
+    }
+}
+
+/// Both sides after their handshake, or whose error ended it.
+fn handshake(
+    server: &ServerTls,
+    client: &ClientTls,
+) -> Result<(ServerConnection, ClientConnection), (&'static str, rustls::Error)> {
+    let Connecting { config, name, .. } = client.connect(&endpoint());
     let mut client = ClientConnection::new(config, name).unwrap();
     let mut server = ServerConnection::new(Arc::clone(server.config())).unwrap();
     for _ in 0..10 {
@@ -289,4 +292,58 @@ fn session_does_not_outlive_the_clients_certificate() {
         Err(VerifyFailure::Chain)
     );
     assert_eq!(server.accepts_still(&[]), Ok(()), "none was shown, and none was asked for");
+}
+
+/// A clock that stands.
+#[derive(Debug)]
+struct At(u64);
+
+impl rustls::time_provider::TimeProvider for At {
+    fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
+        Some(rustls::pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(self.0)))
+    }
+}
+
+/// Resumption went on for as long as tickets came, whatever became of the server's certificate.
+#[test]
+fn server_whose_session_is_resumed_is_verified_again() {
+    let root = Authority::new("root");
+    let own = root.issue(Spec::dns("s.example").years(2020, 2090));
+    let server = compile(&server(&[&own], None));
+    let client = ClientTls::compile(&client("s.example", None, Some(&root))).unwrap();
+    handshake(&server, &client).unwrap();
+    let (_, resumed) = handshake(&server, &client).unwrap();
+    assert_eq!(resumed.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+    let shown = resumed.peer_certificates().unwrap();
+    let mut connecting = client.connect(&endpoint());
+    assert_eq!(connecting.accepts_still(shown), Ok(()));
+    let mut later = (*connecting.config).clone();
+    // 2095.
+    later.time_provider = Arc::new(At(3_944_678_400));
+    connecting.config = Arc::new(later);
+    let error = connecting.accepts_still(shown).unwrap_err();
+    assert_eq!(error.verify_failure(), Some(VerifyFailure::Chain));
+}
+
+#[test]
+fn session_of_another_context_is_not_resumed() {
+    let root = Authority::new("root");
+    let own = root.issue(Spec::dns("s.example"));
+    let server = compile(&server(&[&own], None));
+    let config = client("s.example", None, Some(&root));
+    let kind = |client: &ClientTls| handshake(&server, client).map(|(_, client)| client.handshake_kind());
+    let first = ClientTls::compile(&config).unwrap();
+    assert_eq!(kind(&first).unwrap(), Some(rustls::HandshakeKind::Full));
+    assert_eq!(kind(&first).unwrap(), Some(rustls::HandshakeKind::Resumed));
+    // As after a rotation: the same text, then another authority.
+    let again = ClientTls::compile(&config).unwrap();
+    assert_eq!(kind(&again).unwrap(), Some(rustls::HandshakeKind::Full));
+    let stranger = client("s.example", None, Some(&Authority::new("stranger")));
+    let (side, error) = kind(&ClientTls::compile(&stranger).unwrap()).unwrap_err();
+    assert_eq!((side, VerifyFailure::of(&error)), ("client", Some(VerifyFailure::Chain)));
+    // Other names to verify are another verifier's, sessions or not.
+    let mut named = config;
+    named.auto_sni_san_validation = true;
+    let named = ClientTls::compile(&named).unwrap();
+    assert_eq!(kind(&named).unwrap(), Some(rustls::HandshakeKind::Full));
 }
