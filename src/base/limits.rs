@@ -105,6 +105,12 @@ pub const REGEX_CACHE_BYTES_MAX: usize = 256 * 1024;
 /// configuration names. Beyond it the last good one stays.
 pub const TLS_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// What may be spent on making the key of an encrypted private key out of its password: blocks of 128 bytes that scrypt mixes, in
+/// memory, 128 MiB of them. Reason: the encrypted key says how many, and it is done on the control thread. Beyond it: refused.
+pub const TLS_KEY_COST_MAX: u64 = 1024 * 1024;
+/// Iterations of PBKDF2 that cost as much as such a block; 16 million are a few seconds, a thousandth is usual.
+pub const TLS_KEY_ITERATIONS_PER_COST: u64 = 16;
+
 /// Bytes that may wait for a receiver, from which large chunks are read for it. Reason: where less may, as for one of many
 /// streams, a large chunk would be several times that.
 pub const LARGE_READ_ROOM_MIN: usize = LARGE_CHUNK_BYTES / 2;

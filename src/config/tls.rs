@@ -92,8 +92,10 @@ pub enum TlsVersion {
 pub struct TlsCertificate {
     /// Its chain in PEM, the certificate itself first. Source: `certificate_chain`.
     pub chain: Source,
-    /// Its private key in PEM: PKCS#8, PKCS#1 or SEC1. Source: `private_key`.
+    /// Its private key in PEM: PKCS#8, encrypted or not, PKCS#1 or SEC1. Source: `private_key`.
     pub private_key: Source,
+    /// What a key is encrypted with. Source: `password`.
+    pub password: Option<Source>,
     /// OCSP response sent with it, in DER. Source: `ocsp_staple`.
     pub ocsp_staple: Option<Source>,
 }
@@ -247,6 +249,7 @@ impl CommonTls {
         let certificates = self.certificates.iter_mut().flat_map(|certificate| {
             [&mut certificate.chain, &mut certificate.private_key]
                 .into_iter()
+                .chain(certificate.password.as_mut())
                 .chain(certificate.ocsp_staple.as_mut())
         });
         let validation = self.validation.iter_mut().flat_map(|validation| {
@@ -294,8 +297,12 @@ mod tests {
     #[test]
     fn sources_of_a_context_are_all_that_it_has() {
         let source = || Source::inline(*b"x");
-        let certificate =
-            TlsCertificate { chain: source(), private_key: source(), ocsp_staple: Some(source()) };
+        let certificate = TlsCertificate {
+            chain: source(),
+            private_key: source(),
+            password: Some(source()),
+            ocsp_staple: Some(source()),
+        };
         let validation = CertificateValidation {
             trusted_ca: Some(source()),
             system_roots: Some(source()),
@@ -310,6 +317,6 @@ mod tests {
         };
         let session_tickets = SessionTickets::Keys(vec![source(), source()]);
         let mut tls = DownstreamTls { common, session_tickets, ..DownstreamTls::default() };
-        assert_eq!(tls.sources_mut().count(), 9);
+        assert_eq!(tls.sources_mut().count(), 10);
     }
 }

@@ -339,6 +339,7 @@ mod tests {
         let certificate = TlsCertificate {
             chain: scratch.source("tls.crt", &one.chain_pem),
             private_key: scratch.source("tls.key", &one.key_pem),
+            password: None,
             ocsp_staple: None,
         };
         let common = CommonTls { certificates: vec![certificate], ..CommonTls::default() };

@@ -213,8 +213,9 @@ pub(super) fn certified_key(
     let chain = pem::certificates(&config.chain.data).map_err(wrong("certificate_chain", &config.chain))?;
     let leaf = chain.first().map_or(&[][..], |leaf| leaf.as_ref());
     let certificate = Certificate::parse(leaf).map_err(wrong("certificate_chain", &config.chain))?;
-    let key =
-        pem::private_key(&config.private_key.data).map_err(wrong("private_key", &config.private_key))?;
+    let password = config.password.as_ref().map(|source| &*source.data);
+    let key = pem::private_key(&config.private_key.data, password)
+        .map_err(wrong("private_key", &config.private_key))?;
     let key = algorithms.provider.key_provider.load_private_key(key).map_err(|_| {
         wrong("private_key", &config.private_key)(
             "not a key that this version signs with: RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, Ed25519"

@@ -131,6 +131,7 @@ impl Issued {
         TlsCertificate {
             chain: source(&self.chain_pem),
             private_key: source(&self.key_pem),
+            password: None,
             ocsp_staple: None,
         }
     }

@@ -48,6 +48,7 @@ impl Tls {
             TlsCertificate {
                 chain: Source::inline(certificate.pem().into_bytes()),
                 private_key: Source::inline(key.serialize_pem().into_bytes()),
+                password: None,
                 ocsp_staple: None,
             }
         };

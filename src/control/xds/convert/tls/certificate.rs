@@ -7,10 +7,10 @@ use crate::control::xds::pb;
 pub(super) fn certificate(at: &At<'_>, message: pb::tls::TlsCertificate) -> Option<TlsCertificate> {
     let is_elsewhere = message.pkcs12.is_some() || message.private_key_provider.is_some();
     classify!(at, message => pb::tls::TlsCertificate {
-        implemented: certificate_chain, private_key, watched_directory, ocsp_staple;
+        implemented: certificate_chain, private_key, watched_directory, ocsp_staple,
+            password = "of a key in encrypted PKCS#8 (PBES2: PBKDF2 with SHA-2 or scrypt, and AES)";
         refused: pkcs12 = "write the chain and the key as PEM", private_key_provider,
-            password = "write the key without a password", signed_certificate_timestamp,
-            tls_params = "they are those of the context";
+            signed_certificate_timestamp, tls_params = "they are those of the context";
     });
     let directory = watched_directory.map(|message| directory(&at.field("watched_directory"), message));
     let source = |field: &str, source: Option<pb::core::DataSource>| {
@@ -19,9 +19,10 @@ pub(super) fn certificate(at: &At<'_>, message: pb::tls::TlsCertificate) -> Opti
         Some(source)
     };
     let has = (certificate_chain.is_some(), private_key.is_some());
-    let has_staple = ocsp_staple.is_some();
+    let (has_password, has_staple) = (password.is_some(), ocsp_staple.is_some());
     let chain = source("certificate_chain", certificate_chain);
     let key = source("private_key", private_key);
+    let password = source("password", password);
     let staple = source("ocsp_staple", ocsp_staple);
     match has {
         _ if is_elsewhere => {}
@@ -29,8 +30,9 @@ pub(super) fn certificate(at: &At<'_>, message: pb::tls::TlsCertificate) -> Opti
         (true, false) => at.field("private_key").error("must be set"),
         (true, true) => {}
     }
+    let password = if has_password { Some(password?) } else { None };
     let ocsp_staple = if has_staple { Some(staple?) } else { None };
-    Some(TlsCertificate { chain: chain?, private_key: key?, ocsp_staple })
+    Some(TlsCertificate { chain: chain?, private_key: key?, password, ocsp_staple })
 }
 
 pub(in crate::control::xds::convert) fn directory(

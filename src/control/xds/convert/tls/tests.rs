@@ -165,9 +165,10 @@ fn mistakes_of_certificates_have_the_fields_path() {
     ] {
         assert_eq!(mistake(&with(certificate), "", ""), expected);
     }
-    let password = own.replace("{certificate_chain", "{password: {inline_string: p}, certificate_chain");
+    let password = own.replace("{certificate_chain", "{password: {filename: /nowhere}, certificate_chain");
     assert!(
-        mistake(&with(&password), "", "").starts_with("common_tls_context.tls_certificates[0].password: ")
+        mistake(&with(&password), "", "")
+            .starts_with("common_tls_context.tls_certificates[0].password.filename: /nowhere")
     );
     let staple = format!("{}, ocsp_staple_policy: MUST_STAPLE", with(&own));
     assert!(mistake(&staple, "", "").starts_with("common_tls_context.tls_certificates[0].ocsp_staple: "));
