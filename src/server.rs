@@ -21,16 +21,17 @@ mod workers;
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::base::clock;
+use crate::base::socket_address::SocketAddress;
 use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, IpVersion, Options};
 use crate::config::access_log::{AccessLog, AccessLogSink};
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::SharedSettings;
-use crate::config::listener::Listener;
+use crate::config::listener::{ListenAddress, Listener};
 use crate::config::socket::{SocketOption, SocketState};
 use crate::control::admin::{
     Admin, AdminAccessLogs, AdminListener, AdminState, AllowPaths, StatsPolicy, address_file_text,
@@ -381,20 +382,20 @@ fn local_info(bootstrap: &Bootstrap, address: Option<IpAddr>) -> LocalInfo {
     LocalInfo { cluster: bootstrap.node.cluster.clone(), node: bootstrap.node.id.clone(), address }
 }
 
-fn listen_options(
-    config: &Listener,
-    address: SocketAddr,
-    ipv4_compat: bool,
-    options: &[SocketOption],
-) -> ListenOptions {
+fn listen_options(config: &Listener, address: &SocketAddress, listen: &ListenAddress) -> ListenOptions {
+    let options = &listen.socket_options;
     ListenOptions {
-        address,
+        address: address.clone(),
+        mode: match &listen.address {
+            Address::Pipe(pipe) => pipe.mode,
+            Address::Ip(_) => 0,
+        },
         backlog: config
             .tcp_backlog_size
             .map_or(libc::SOMAXCONN, |size| i32::try_from(size).unwrap_or(i32::MAX)),
         freebind: config.freebind,
         transparent: config.transparent,
-        ipv4_compat,
+        ipv4_compat: listen.ipv4_compat,
         options: raw_options(options, SocketState::Prebind),
         bound_options: raw_options(options, SocketState::Bound),
         listening_options: raw_options(options, SocketState::Listening),

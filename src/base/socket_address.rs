@@ -18,6 +18,11 @@ impl SocketAddress {
         self.socket().map(|address| address.ip())
     }
 
+    /// From its text, as it is displayed.
+    pub fn parse(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Pipe(text.into()), Self::Ip)
+    }
+
     /// The IP address and port, if it is one.
     pub fn socket(&self) -> Option<SocketAddr> {
         match self {

@@ -345,8 +345,8 @@ pub struct Wanted<'a> {
 /// For whom a connection to an endpoint is made.
 #[derive(Clone, Copy, Debug)]
 pub struct ProxiedClient<'a> {
-    /// The client, and where it meant to connect to.
-    pub ends: [SocketAddr; 2],
+    /// The client, and where it meant to connect to; `None`: they are not both addresses of IP.
+    pub ends: Option<[SocketAddr; 2]>,
     /// TLVs of its own header that may be passed on.
     pub tlvs: &'a [(u8, Box<[u8]>)],
     /// Where the connection is to come from; `None`: from this host.

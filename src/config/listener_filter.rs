@@ -99,19 +99,20 @@ pub enum Predicate {
 
 impl ListenerFilter {
     /// Whether it leaves a connection to this port alone.
-    pub fn is_disabled(&self, destination_port: u16) -> bool {
+    pub fn is_disabled(&self, destination_port: Option<u16>) -> bool {
         self.disabled.as_ref().is_some_and(|predicate| predicate.matches(destination_port))
     }
 }
 
 impl Predicate {
-    fn matches(&self, port: u16) -> bool {
+    fn matches(&self, port: Option<u16>) -> bool {
         match self {
             Self::Any => true,
             Self::Or(rules) => rules.iter().any(|rule| rule.matches(port)),
             Self::And(rules) => rules.iter().all(|rule| rule.matches(port)),
             Self::Not(rule) => !rule.matches(port),
-            Self::DestinationPort(range) => range.contains(&i32::from(port)),
+            // As in Envoy: every range has what has no port.
+            Self::DestinationPort(range) => port.is_none_or(|port| range.contains(&i32::from(port))),
         }
     }
 }
@@ -129,10 +130,10 @@ mod tests {
             (Predicate::Or(vec![web(), Predicate::Any]), [true, true]),
             (Predicate::And(vec![web(), Predicate::Any]), [true, false]),
         ] {
-            assert_eq!([80, 81].map(|port| predicate.matches(port)), matching, "{predicate:?}");
+            assert_eq!([80, 81].map(|port| predicate.matches(Some(port))), matching, "{predicate:?}");
             let filter =
                 ListenerFilter { kind: ListenerFilterKind::HttpInspector, disabled: Some(predicate) };
-            assert_eq!(filter.is_disabled(80), matching[0]);
+            assert_eq!(filter.is_disabled(Some(80)), matching[0]);
         }
     }
 }

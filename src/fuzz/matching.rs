@@ -128,10 +128,10 @@ struct Unavailable;
 
 fn text(input: &Input, info: &ConnectionInfo) -> Result<Option<String>, Unavailable> {
     Ok(match input {
-        Input::SourceIp => Some(info.remote.ip().to_string()),
-        Input::DestinationIp => Some(info.local.ip().to_string()),
-        Input::SourcePort => Some(info.remote.port().to_string()),
-        Input::DestinationPort => Some(info.local.port().to_string()),
+        Input::SourceIp => info.remote.ip().map(|ip| ip.to_string()),
+        Input::DestinationIp => info.local.ip().map(|ip| ip.to_string()),
+        Input::SourcePort => info.remote.port().map(|port| port.to_string()),
+        Input::DestinationPort => info.local.port().map(|port| port.to_string()),
         Input::ServerName => info.server_name.as_deref().map(str::to_owned),
         Input::UriSan => return Err(Unavailable),
         _ => None,

@@ -64,9 +64,9 @@ impl<'a> Inputs<'a> {
     /// Of a connection for which a filter chain is chosen.
     pub fn of_connection(info: &'a ConnectionInfo) -> Self {
         Self {
-            remote: Some(info.remote),
-            direct_remote: Some(info.direct_remote.ip()),
-            local: Some(info.local),
+            remote: info.remote.socket(),
+            direct_remote: info.direct_remote.ip(),
+            local: info.local.socket(),
             server_name: info.server_name.as_deref().unwrap_or_default(),
             connection: Some(info),
             tls: None,

@@ -74,7 +74,7 @@ fn decide(config: &Config, inputs: &Inputs<'_>) -> Outcome<&'static str> {
 fn connection() -> ConnectionInfo {
     let mut info =
         ConnectionInfo::new("192.0.2.9:40000".parse().unwrap(), "203.0.113.5:8443".parse().unwrap());
-    info.direct_remote = "198.51.100.2:1".parse().unwrap();
+    info.direct_remote = std::net::SocketAddr::from(([198, 51, 100, 2], 1)).into();
     info.server_name = Some("a.b.example.com".into());
     info.transport = TransportProtocol::Tls;
     info.application_protocols = vec![b"h2".as_slice().into(), b"http/1.1".as_slice().into()];
@@ -107,7 +107,8 @@ fn inputs_are_what_they_name() {
         assert_eq!(met(single(input.clone(), ""), &inputs), Outcome::NoMatch, "{input:?}");
     }
     assert_eq!(met(single(Input::SourceType, "local"), &inputs), Outcome::NoMatch);
-    let local = ConnectionInfo { remote: "127.0.0.1:1".parse().unwrap(), ..connection() };
+    let local =
+        ConnectionInfo { remote: std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(), ..connection() };
     assert_eq!(
         met(single(Input::SourceType, "local"), &Inputs::of_connection(&local)),
         Outcome::Match("met")

@@ -2,18 +2,22 @@
 //! have found in its first bytes. Filter chains are chosen by it. Source: Envoy `ConnectionInfoProvider`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+
+use super::stream_info::StreamAddress;
+use crate::base::socket_address::SocketAddress;
 
 /// See the file's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionInfo {
     /// The client: the peer of the socket, or whom the PROXY protocol names.
-    pub remote: SocketAddr,
+    pub remote: StreamAddress,
     /// The peer of the socket.
-    pub direct_remote: SocketAddr,
+    pub direct_remote: StreamAddress,
     /// Where the client meant to connect to: the socket's own address, or the one before a redirection.
-    pub local: SocketAddr,
+    pub local: StreamAddress,
     /// The socket's own address.
-    pub direct_local: SocketAddr,
+    pub direct_local: StreamAddress,
     /// Whether a listener filter has replaced `local` (Envoy `localAddressRestored`).
     pub local_restored: bool,
     /// What the first bytes are.
@@ -77,12 +81,30 @@ impl ConnectionInfo {
     /// Of a connection whose addresses are those of its socket. IPv4 on a socket of both families is IPv4, as in Envoy.
     pub fn new(remote: SocketAddr, local: SocketAddr) -> Self {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-        let (remote, local) = (canonical(remote), canonical(local));
+        Self::between(canonical(remote).into(), canonical(local).into())
+    }
+
+    /// The same for a socket of any family, with the address of its peer first.
+    pub fn of_socket([remote, local]: [SocketAddress; 2]) -> Self {
+        match (remote, local) {
+            (SocketAddress::Ip(remote), SocketAddress::Ip(local)) => Self::new(remote, local),
+            (remote, local) => {
+                let pipe = |address: &SocketAddress| match address {
+                    SocketAddress::Ip(address) => (*address).into(),
+                    SocketAddress::Pipe(path) => StreamAddress::Pipe(Rc::from(&**path)),
+                };
+                let ours = pipe(&local);
+                Self::between(if remote == local { ours.clone() } else { pipe(&remote) }, ours)
+            }
+        }
+    }
+
+    fn between(remote: StreamAddress, local: StreamAddress) -> Self {
         Self {
+            direct_remote: remote.clone(),
             remote,
-            direct_remote: remote,
+            direct_local: local.clone(),
             local,
-            direct_local: local,
             local_restored: false,
             transport: TransportProtocol::Unknown,
             server_name: None,
@@ -94,13 +116,27 @@ impl ConnectionInfo {
 
     /// Where the client meant to connect to, if something else than the socket says so.
     pub fn restored_destination(&self) -> Option<SocketAddr> {
-        self.local_restored.then_some(self.local)
+        self.local.socket().filter(|_| self.local_restored)
     }
 
-    /// Whether the client is on this host: the loopback address alone, not its network. Source: Envoy `isSameIpOrLoopback`.
+    /// Whether the client is on this host: on a Unix socket, or at the loopback address alone, not its network. Source: Envoy
+    /// `isSameIpOrLoopback`.
     pub fn is_from_this_host(&self) -> bool {
-        let remote = self.remote.ip();
-        remote == Ipv4Addr::LOCALHOST || remote == Ipv6Addr::LOCALHOST || remote == self.local.ip()
+        match &self.remote {
+            StreamAddress::Pipe(_) => true,
+            StreamAddress::Ip(remote) => {
+                let remote = remote.ip();
+                remote == Ipv4Addr::LOCALHOST
+                    || remote == Ipv6Addr::LOCALHOST
+                    || Some(remote) == self.local.ip()
+            }
+            StreamAddress::None => false,
+        }
+    }
+
+    /// The client and where it meant to connect to, if both are addresses of IP.
+    pub fn ip_ends(remote: &StreamAddress, local: &StreamAddress) -> Option<[SocketAddr; 2]> {
+        Some([remote.socket()?, local.socket()?])
     }
 
     /// Whether more is known than the socket says.

@@ -7,6 +7,7 @@
 //!
 //! Stamps are nanoseconds of the monotonic clock that the worker's turn read; `None`: it did not happen.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::dynamic_metadata::DynamicMetadata;
@@ -33,6 +34,30 @@ impl StreamAddress {
         match self {
             Self::Ip(address) => Some(address.ip()),
             Self::None | Self::Pipe(_) => None,
+        }
+    }
+
+    /// The IP address and port, if it is one.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::None | Self::Pipe(_) => None,
+        }
+    }
+
+    /// The port, if it has one.
+    pub fn port(&self) -> Option<u16> {
+        self.socket().map(|address| address.port())
+    }
+}
+
+/// As Envoy's `asString`.
+impl fmt::Display for StreamAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => Ok(()),
+            Self::Ip(address) => address.fmt(f),
+            Self::Pipe(path) => f.write_str(path),
         }
     }
 }

@@ -136,10 +136,10 @@ impl Recorded {
         told.complete_ns = Some(now.0);
         told.connection_id = self.id.get();
         told.protocol = self.protocol.get();
-        told.downstream_remote_address = info.remote.into();
-        told.downstream_direct_remote_address = info.direct_remote.into();
-        told.downstream_local_address = info.local.into();
-        told.downstream_direct_local_address = info.direct_local.into();
+        told.downstream_remote_address = info.remote.clone();
+        told.downstream_direct_remote_address = info.direct_remote.clone();
+        told.downstream_local_address = info.local.clone();
+        told.downstream_direct_local_address = info.direct_local.clone();
         set_text(&mut told.listener_name, &listener.config.name);
         set_text(&mut told.filter_chain_name, &self.filter_chain);
         set_text(&mut told.requested_server_name, info.server_name.as_deref().unwrap_or_default());

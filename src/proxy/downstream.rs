@@ -29,6 +29,7 @@ use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::http::forwarding;
 use crate::protocol::http::head::Version;
 use crate::protocol::http2::StreamError;
+use crate::protocol::stream_info::StreamAddress;
 use crate::protocol::tls::{ServerTls, TlsFacts, Wanted};
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Recycled, Timer};
@@ -43,8 +44,8 @@ pub(super) struct Connection {
     pub(super) channel: Channel,
     /// One timer for all deadlines of the connection and its requests.
     pub(super) timer: Timer,
-    pub(super) remote: SocketAddr,
-    pub(super) local: SocketAddr,
+    pub(super) remote: StreamAddress,
+    pub(super) local: StreamAddress,
     /// What listener filters have found; `None`: nothing that the socket does not say.
     pub(super) inspected: Option<Rc<ConnectionInfo>>,
     /// What its requests have in common in headers.
@@ -120,12 +121,12 @@ pub(super) fn spawn(
     mut admitted: Admitted,
 ) {
     let mut asked = admitted.asked.take();
-    let (remote, local) = (info.remote, info.local);
+    let (remote, local) = (info.remote.clone(), info.local.clone());
     let mut connection = Connection {
         timer: context.runtime.timer(),
         id: context.next_id(),
         opened: context.runtime.now(),
-        peer: forwarding::Downstream::new(Some(remote.ip()), Some(local), false, &chain.manager.forwarding)
+        peer: forwarding::Downstream::new(remote.ip(), local.socket(), false, &chain.manager.forwarding)
             .into(),
         tls: None,
         context: Rc::clone(context),
@@ -333,8 +334,8 @@ impl Connection {
             chain: self.chain.latest().unwrap_or_else(|| Rc::clone(&self.chain)),
             channel,
             timer: self.context.runtime.timer(),
-            remote: self.remote,
-            local: self.local,
+            remote: self.remote.clone(),
+            local: self.local.clone(),
             inspected: self.inspected.clone(),
             peer: Rc::clone(&self.peer),
             tls: self.tls.clone(),
@@ -362,7 +363,7 @@ impl Connection {
         let header = inspected.and_then(|known| known.proxy_protocol.as_deref());
         let tlvs = header.map_or(&[][..], |header| &header.tlvs);
         let source = inspected.and_then(|known| known.original_source);
-        ProxiedClient { ends: [self.remote, self.local], tlvs, source }
+        ProxiedClient { ends: ConnectionInfo::ip_ends(&self.remote, &self.local), tlvs, source }
     }
 
     /// Where the client meant to connect to, if a listener filter has found it.
@@ -394,7 +395,7 @@ impl Connection {
     /// Takes note of what its handshake agreed on.
     fn protect(&mut self, facts: TlsFacts) {
         let settings = &self.chain.manager.forwarding;
-        let mut peer = forwarding::Downstream::new(Some(self.remote.ip()), Some(self.local), true, settings);
+        let mut peer = forwarding::Downstream::new(self.remote.ip(), self.local.socket(), true, settings);
         if let Some(identity) = &facts.peer {
             peer = peer.with_client_cert(facts.local.as_deref(), identity, settings);
         }

@@ -21,7 +21,7 @@ use crate::protocol::http::head::{Head, Version};
 use crate::protocol::http::headers;
 use crate::protocol::http::matcher::MatchScratch;
 use crate::protocol::http1::framing::ResponseMeta;
-use crate::protocol::stream_info::{StreamAddress, StreamInfo};
+use crate::protocol::stream_info::StreamInfo;
 use crate::route::OverrideLevels;
 
 /// What filters of this connection see of it.
@@ -50,21 +50,17 @@ pub(super) fn decode_head(
     let inspected = connection.inspected.as_deref();
     let mut arrival = Arrival {
         connection: Facts {
-            peer: Some(of_socket(connection.remote.ip())),
+            peer: connection.remote.ip().map(of_socket),
             direct_remote: info.downstream_direct_remote_address.ip().map(of_socket),
             // What a header says is taken by its word.
-            remote: info
-                .downstream_remote_address
-                .ip()
-                .map(|address| if address == connection.remote.ip() { of_socket(address) } else { address }),
-            remote_port: match info.downstream_remote_address {
-                StreamAddress::Ip(address) => address.port(),
-                StreamAddress::None | StreamAddress::Pipe(_) => 0,
-            },
-            local: match info.downstream_local_address {
-                StreamAddress::Ip(address) => Some((of_socket(address.ip()), address.port()).into()),
-                StreamAddress::None | StreamAddress::Pipe(_) => None,
-            },
+            remote: info.downstream_remote_address.ip().map(|address| {
+                if Some(address) == connection.remote.ip() { of_socket(address) } else { address }
+            }),
+            remote_port: info.downstream_remote_address.port().unwrap_or_default(),
+            local: info
+                .downstream_local_address
+                .socket()
+                .map(|address| (of_socket(address.ip()), address.port()).into()),
             // Envoy knows it where a listener filter has looked, and nowhere else.
             server_name: inspected.and_then(|known| known.server_name.as_deref()).unwrap_or_default(),
             tls: info.downstream_tls.as_deref(),

@@ -224,11 +224,11 @@ fn begin(connection: &Connection, stream: &mut Stream) {
     info.connection_id = connection.id;
     let inspected = connection.inspected.as_deref();
     info.downstream_direct_remote_address =
-        inspected.map_or(connection.remote, |known| known.direct_remote).into();
-    info.downstream_remote_address = connection.remote.into();
-    info.downstream_local_address = connection.local.into();
+        inspected.map_or(&connection.remote, |known| &known.direct_remote).clone();
+    info.downstream_remote_address = connection.remote.clone();
+    info.downstream_local_address = connection.local.clone();
     info.downstream_direct_local_address =
-        inspected.map_or(connection.local, |known| known.direct_local).into();
+        inspected.map_or(&connection.local, |known| &known.direct_local).clone();
     // Until its head says otherwise.
     info.protocol = Some(if is_stream { Version::Http2 } else { Version::Http11 });
     set_text(&mut info.filter_chain_name, &chain.name);

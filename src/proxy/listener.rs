@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,6 +18,7 @@ use super::replies::{self, Answer};
 use super::{downstream, listener_filters, tcp};
 use crate::base::clock::Now;
 use crate::base::limits;
+use crate::base::socket_address::SocketAddress;
 use crate::config::listener::Listener as Config;
 use crate::format::access_log::AccessLog;
 use crate::protocol::connection_info::{ConnectionInfo, TransportProtocol};
@@ -47,7 +47,7 @@ pub struct Listener {
     /// Set to stop accepting; the loop ends when it sees it.
     stopped: Cell<bool>,
     /// Where another process accepts now, from the same sockets.
-    handed_over: RefCell<Arc<[SocketAddr]>>,
+    handed_over: RefCell<Arc<[SocketAddress]>>,
     /// Its part in the balance with other workers; `None`: there are none.
     pub(super) share: Option<Share>,
 }
@@ -77,7 +77,7 @@ impl Listener {
 
     /// No more connections than those whose handshake the kernel has completed, and those that are on their way from
     /// other workers; at addresses that were handed over, another process has the former. The accept loops must be woken.
-    pub fn stop(&self, handed_over: &Arc<[SocketAddr]>) {
+    pub fn stop(&self, handed_over: &Arc<[SocketAddress]>) {
         // Those that have ended look no more.
         if !self.stopped.replace(true) {
             self.handed_over.replace(Arc::clone(handed_over));
@@ -92,7 +92,7 @@ impl Listener {
 
     /// Whether another process accepts what this socket has queued.
     fn is_handed_over(&self, socket: &TcpListener) -> bool {
-        socket.local_addr().is_ok_and(|address| self.handed_over.borrow().contains(&address))
+        socket.address().is_ok_and(|address| self.handed_over.borrow().contains(&address))
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -191,8 +191,8 @@ pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Acce
         return;
     };
     // The peer may be gone already.
-    let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
-    let info = ConnectionInfo::new(remote, local);
+    let Ok(ends) = stream.ends() else { return };
+    let info = ConnectionInfo::of_socket(ends);
     if listener.config.listener_filters.is_empty() {
         begin(context, listener, stream, info, permit);
     } else {

@@ -102,8 +102,9 @@ pub(super) async fn run(
                 continue;
             }
             ListenerFilterKind::OriginalSrc { mark } => {
-                if !disabled {
-                    info.original_source = Some(OriginalSource { address: info.remote.ip(), mark: *mark });
+                // Who has no address of IP cannot be stood for.
+                if let Some(address) = info.remote.ip().filter(|_| !disabled) {
+                    info.original_source = Some(OriginalSource { address, mark: *mark });
                 }
                 continue;
             }
@@ -152,12 +153,12 @@ pub(super) async fn run(
 /// Where the client meant to connect to, before the kernel redirected it here. Source: Envoy `original_dst`.
 fn restore_destination(config: &Config, stream: &TcpStream, info: &mut ConnectionInfo) {
     let Some(original) = stream.original_destination() else { return };
-    if info.local_restored && original == info.direct_local {
+    if info.local_restored && Some(original) == info.direct_local.socket() {
         // It was not redirected, and a filter before knows more.
         return;
     }
-    if original != info.local {
-        (info.local, info.local_restored) = (original, true);
+    if Some(original) != info.local.socket() {
+        (info.local, info.local_restored) = (original.into(), true);
         return;
     }
     // A transparent socket's own address is where the client meant to connect to; where it came is the listener's.
@@ -168,7 +169,7 @@ fn restore_destination(config: &Config, stream: &TcpStream, info: &mut Connectio
     let mut bound = bound.filter(|bound| !bound.ip().is_unspecified() && bound.port() != 0);
     match (bound.next(), bound.next()) {
         (Some(only), None) if only != original => {
-            (info.direct_local, info.local_restored) = (only, true);
+            (info.direct_local, info.local_restored) = (only.into(), true);
         }
         // One that listens on every address cannot tell who was led to it from who came by himself: as Envoy.
         (None, _) if config.transparent => info.local_restored = true,

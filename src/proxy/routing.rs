@@ -207,7 +207,7 @@ fn admit<'a>(
             return Ok(Some(reply));
         }
     }
-    let port = Some(connection.local.port());
+    let port = connection.local.port();
     let cut = host::strip(head, config.strip_trailing_host_dot, config.strip_port, port, &mut scratch.text);
     request.connect_port = cut.filter(|_| head.method() == b"CONNECT");
     Ok(None)
@@ -401,7 +401,7 @@ fn hash(connection: &Connection, stream: &mut Stream, action: &route::Forward, s
     let Stream { request, info, set_cookies, .. } = stream;
     let client = HashedClient {
         address: info.downstream_remote_address.ip(),
-        ends: [connection.remote, connection.local],
+        ends: [connection.remote.clone(), connection.local.clone()],
     };
     stream.hash = action.hash(request, &client, scratch, set_cookies);
 }

@@ -1,7 +1,7 @@
 //! The hash by which balancers that hash pick a request's endpoint. Source: Envoy `Http::HashPolicyImpl`.
 
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::forward::Forward;
 use super::rewrite::RegexRewrite;
@@ -14,6 +14,7 @@ use crate::protocol::http::cookie::cookie;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::HeaderName;
 use crate::protocol::http::path::query_parameter;
+use crate::protocol::stream_info::StreamAddress;
 
 /// One source of the hash.
 #[derive(Debug)]
@@ -38,12 +39,12 @@ struct Cookie {
 }
 
 /// Whose request it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct HashedClient {
     /// The client's address, if it has one.
     pub address: Option<IpAddr>,
     /// Both ends of its connection: the client's and ours.
-    pub ends: [SocketAddr; 2],
+    pub ends: [StreamAddress; 2],
 }
 
 impl HashPolicy {
@@ -182,7 +183,7 @@ impl Cookie {
     /// Gives the client a cookie; its hash. As in Envoy the value says which connection it was given on, so that requests
     /// which race on one get the same.
     fn give(&self, attributes: &[u8], client: &HashedClient, text: &mut Vec<u8>, given: &mut Vec<u8>) -> u64 {
-        let [theirs, ours] = client.ends;
+        let [theirs, ours] = &client.ends;
         text.clear();
         // Writing to a Vec cannot fail.
         let _ = write!(text, "{theirs}{ours}");

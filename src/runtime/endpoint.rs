@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 #[cfg(test)]
 use super::sim::SimEnd;
 use super::sys;
+use crate::base::socket_address::SocketAddress;
 
 /// An open socket.
 #[derive(Debug)]
@@ -50,6 +51,27 @@ impl Endpoint {
             #[cfg(test)]
             Self::Sim(end) => end.local_addr(),
         }
+    }
+
+    /// Where it is, in the Unix domain, too.
+    pub(super) fn address(&self) -> io::Result<SocketAddress> {
+        match self {
+            Self::Fd(fd) => sys::local_address(fd.as_raw_fd()),
+            #[cfg(test)]
+            Self::Sim(end) => end.local_addr().map(SocketAddress::Ip),
+        }
+    }
+
+    /// Where the peer is and where this end is. As in Envoy a peer of the Unix domain that has no name, as clients have none,
+    /// is called as this end.
+    pub(super) fn ends(&self) -> io::Result<[SocketAddress; 2]> {
+        let local = self.address()?;
+        let peer = match self {
+            Self::Fd(fd) => sys::peer_address(fd.as_raw_fd())?.unwrap_or_else(|| local.clone()),
+            #[cfg(test)]
+            Self::Sim(end) => end.peer_addr()?.into(),
+        };
+        Ok([peer, local])
     }
 
     /// Where the peer meant to connect to, before a redirection.

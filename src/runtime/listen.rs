@@ -1,20 +1,26 @@
 //! Listening sockets: bound once by the server, lent to workers.
 //!
 //! An exclusive probe bind precedes SO_REUSEPORT, so that a second process reports "address in use" instead of taking
-//! half of the traffic.
+//! half of the traffic. In the Unix domain nothing is shared that way: there is one socket, and what an earlier process left
+//! of its own at the path makes way for it.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
-use super::sys;
 use super::tcp::RawOption;
+use super::{packet, sys};
+use crate::base::socket_address::SocketAddress;
 
 /// How a listening socket is made.
 #[derive(Clone, Debug)]
 pub struct ListenOptions {
     /// Where to listen; port 0 is resolved by the first bind.
-    pub address: SocketAddr,
+    pub address: SocketAddress,
+    /// Permissions of the file of a socket of the Unix domain, before anybody can connect; 0: what the umask leaves.
+    pub mode: u32,
     /// Pending connections the kernel keeps (it caps the number at `net.core.somaxconn`).
     pub backlog: i32,
     /// Bind an address this host does not have yet (IP_FREEBIND).
@@ -35,7 +41,8 @@ impl ListenOptions {
     /// A socket without special wishes.
     pub fn plain(address: SocketAddr, backlog: i32) -> Self {
         Self {
-            address,
+            address: address.into(),
+            mode: 0,
             backlog,
             freebind: false,
             transparent: false,
@@ -52,7 +59,10 @@ impl ListenOptions {
 /// # Errors
 /// Address in use, no permission, no such address, an option refused.
 pub fn bind(options: &ListenOptions, workers: usize) -> io::Result<Vec<OwnedFd>> {
-    let probe = socket(options, options.address, false)?;
+    let SocketAddress::Ip(asked) = options.address else {
+        return bind_exclusive(options).map(|socket| vec![socket]);
+    };
+    let probe = socket(options, asked, false)?;
     if workers <= 1 {
         // The next process may have more workers, and may then [`join`].
         sys::set_option(probe.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
@@ -61,7 +71,7 @@ pub fn bind(options: &ListenOptions, workers: usize) -> io::Result<Vec<OwnedFd>>
     }
     let address = sys::local_addr(probe.as_raw_fd())?;
     drop(probe);
-    join(&ListenOptions { address, ..options.clone() }, workers)
+    join(&ListenOptions { address: address.into(), ..options.clone() }, workers)
 }
 
 /// Binds the one listening socket of an address.
@@ -69,7 +79,10 @@ pub fn bind(options: &ListenOptions, workers: usize) -> io::Result<Vec<OwnedFd>>
 /// # Errors
 /// As [`bind`].
 pub fn bind_exclusive(options: &ListenOptions) -> io::Result<OwnedFd> {
-    let socket = socket(options, options.address, false)?;
+    let socket = match &options.address {
+        SocketAddress::Ip(address) => socket(options, *address, false)?,
+        SocketAddress::Pipe(name) => unix_socket(options, name)?,
+    };
     listen(&socket, options)?;
     Ok(socket)
 }
@@ -77,11 +90,11 @@ pub fn bind_exclusive(options: &ListenOptions) -> io::Result<OwnedFd> {
 /// Binds further listening sockets to an address that sockets of [`bind`] have already, or to a free one.
 ///
 /// # Errors
-/// As [`bind`]; the address belongs to sockets that do not share it, or to another user's.
+/// As [`bind`]; the address belongs to sockets that do not share it, or to another user's; it is one of the Unix domain.
 pub fn join(options: &ListenOptions, count: usize) -> io::Result<Vec<OwnedFd>> {
+    let address = options.address.socket().ok_or(io::ErrorKind::Unsupported)?;
     // All are bound before the first listens: a connection must not meet a group that still grows.
-    let sockets =
-        (0..count).map(|_| socket(options, options.address, true)).collect::<io::Result<Vec<_>>>()?;
+    let sockets = (0..count).map(|_| socket(options, address, true)).collect::<io::Result<Vec<_>>>()?;
     for socket in &sockets {
         listen(socket, options)?;
     }
@@ -96,6 +109,41 @@ pub fn local_addr(fd: &OwnedFd) -> io::Result<SocketAddr> {
     sys::local_addr(fd.as_raw_fd())
 }
 
+/// [`local_addr`], in the Unix domain, too.
+///
+/// # Errors
+/// Not a socket, or one without a name.
+pub fn address(fd: &OwnedFd) -> io::Result<SocketAddress> {
+    sys::local_address(fd.as_raw_fd())
+}
+
+/// Gives the file of a socket of the Unix domain its permissions; 0: it keeps those that it has.
+///
+/// # Errors
+/// It is not there, or not ours.
+pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    if mode == 0 { Ok(()) } else { std::fs::set_permissions(path, PermissionsExt::from_mode(mode)) }
+}
+
+/// A bound socket of the Unix domain. Envoy takes whatever is at the path away; here only a socket that nobody listens at any
+/// more, since who still listens at it would wait for ever, and what is no socket may be precious.
+fn unix_socket(options: &ListenOptions, name: &str) -> io::Result<OwnedFd> {
+    let raw = sys::RawAddr::unix(name)?;
+    let path = (!name.starts_with('@')).then(|| Path::new(name));
+    if let Some(path) = path.filter(|path| packet::is_left_behind(path)) {
+        std::fs::remove_file(path)?;
+    }
+    let socket = sys::unix_socket()?;
+    set_ip_options(&socket, options)?;
+    set_all(&socket, &options.options)?;
+    sys::bind_raw(socket.as_raw_fd(), &raw)?;
+    if let Some(path) = path {
+        set_mode(path, options.mode)?;
+    }
+    set_all(&socket, &options.bound_options)?;
+    Ok(socket)
+}
+
 fn socket(options: &ListenOptions, address: SocketAddr, share_port: bool) -> io::Result<OwnedFd> {
     let socket = sys::tcp_socket(address)?;
     let fd = socket.as_raw_fd();
@@ -106,16 +154,22 @@ fn socket(options: &ListenOptions, address: SocketAddr, share_port: bool) -> io:
     if address.is_ipv6() {
         sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(!options.ipv4_compat))?;
     }
-    if options.freebind {
-        sys::set_option(fd, libc::IPPROTO_IP, libc::IP_FREEBIND, 1)?;
-    }
-    if options.transparent {
-        sys::set_option(fd, libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1)?;
-    }
+    set_ip_options(&socket, options)?;
     set_all(&socket, &options.options)?;
     sys::bind(fd, address)?;
     set_all(&socket, &options.bound_options)?;
     Ok(socket)
+}
+
+/// The kernel refuses them in the Unix domain, where Envoy refuses them, too.
+fn set_ip_options(socket: &OwnedFd, options: &ListenOptions) -> io::Result<()> {
+    if options.freebind {
+        sys::set_option(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_FREEBIND, 1)?;
+    }
+    if options.transparent {
+        sys::set_option(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1)?;
+    }
+    Ok(())
 }
 
 fn listen(socket: &OwnedFd, options: &ListenOptions) -> io::Result<()> {
@@ -139,15 +193,62 @@ mod tests {
         let plain = ListenOptions::plain(([127, 0, 0, 1], 0).into(), 1);
         for workers in [1, 2] {
             let sockets = bind(&plain, workers).unwrap();
-            let taken = ListenOptions { address: local_addr(&sockets[0]).unwrap(), ..plain.clone() };
+            let taken = ListenOptions { address: address(&sockets[0]).unwrap(), ..plain.clone() };
             assert_eq!(sockets.len(), workers);
             assert_eq!(bind(&taken, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
             assert_eq!(bind_exclusive(&taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
             assert_eq!(join(&taken, 2).unwrap().len(), 2);
         }
         let socket = bind_exclusive(&plain).unwrap();
-        let taken = ListenOptions { address: local_addr(&socket).unwrap(), ..plain };
+        let taken = ListenOptions { address: address(&socket).unwrap(), ..plain };
         assert_eq!(join(&taken, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    fn at_path(path: &Path, mode: u32) -> ListenOptions {
+        let address = SocketAddress::Pipe(path.to_str().unwrap().into());
+        ListenOptions { address, mode, ..ListenOptions::plain(([127, 0, 0, 1], 0).into(), 8) }
+    }
+
+    #[test]
+    fn unix_socket_is_one_for_all_and_has_its_mode_and_what_was_left_behind_makes_way() {
+        let path = std::env::temp_dir().join(format!("ringway-listen-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let options = at_path(&path, 0o640);
+        let sockets = bind(&options, 4).unwrap();
+        assert_eq!((sockets.len(), address(&sockets[0]).unwrap()), (1, options.address.clone()));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(bind(&options, 4).unwrap_err().kind(), io::ErrorKind::AddrInUse, "somebody listens");
+        assert_eq!(join(&options, 1).unwrap_err().kind(), io::ErrorKind::Unsupported);
+        drop(sockets);
+        assert!(path.exists(), "as Envoy leaves it");
+        drop(bind_exclusive(&options).unwrap());
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_socket_stays_and_a_missing_folder_is_no_place() {
+        let path = std::env::temp_dir().join(format!("ringway-no-socket-{}", std::process::id()));
+        std::fs::write(&path, "precious").unwrap();
+        assert_eq!(bind_exclusive(&at_path(&path, 0)).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        let within = at_path(&path.join("socket"), 0);
+        assert_eq!(bind_exclusive(&within).unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(bind_exclusive(&within).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn abstract_name_has_no_file_and_options_of_ip_are_refused() {
+        let name = format!("@ringway-listen-{}", std::process::id());
+        let address = SocketAddress::Pipe(name.as_str().into());
+        let options = ListenOptions { address, ..ListenOptions::plain(([127, 0, 0, 1], 0).into(), 8) };
+        let socket = bind_exclusive(&options).unwrap();
+        assert_eq!(super::address(&socket).unwrap(), options.address);
+        assert_eq!(bind_exclusive(&options).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(socket);
+        let refused = bind_exclusive(&ListenOptions { freebind: true, ..options.clone() });
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
+        assert!(bind_exclusive(&options).is_ok());
     }
 
     #[test]

@@ -235,8 +235,13 @@ fn address(name: &str) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
     Ok((raw, length as libc::socklen_t))
 }
 
-/// Whether a path names a socket that nobody listens at any more.
+/// Whether there is a socket, of whatever kind, at a path, and nobody listens at it any more.
 pub fn is_left_behind(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    // Also what is no socket refuses a connection.
+    if !std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        return false;
+    }
     path.to_str().is_some_and(|name| {
         connect(name).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     })

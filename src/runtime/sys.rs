@@ -8,6 +8,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void};
 
+use crate::base::socket_address::SocketAddress;
+
 fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -118,25 +120,57 @@ impl RawAddr {
             _ => None,
         }
     }
+
+    /// The same, or the name of a socket of the Unix domain; `None`: it has none.
+    fn to_address(self) -> Option<SocketAddress> {
+        if c_int::from(self.storage.ss_family) != libc::AF_UNIX {
+            return self.to_socket_addr().map(SocketAddress::Ip);
+        }
+        // SAFETY: the family says what the storage holds.
+        let raw = unsafe { (&raw const self.storage).cast::<libc::sockaddr_un>().read() };
+        let length = (self.len as usize).saturating_sub(size_of::<libc::sa_family_t>());
+        let bytes: Vec<u8> = raw.sun_path.iter().take(length).map(|byte| *byte as u8).collect();
+        let name = match bytes.split_first() {
+            None => return None,
+            // A name of the abstract space.
+            Some((0, name)) => [b"@", name].concat(),
+            Some(_) => bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec(),
+        };
+        Some(SocketAddress::Pipe(String::from_utf8_lossy(&name).into()))
+    }
 }
 
 type NameCall = unsafe extern "C" fn(c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> c_int;
 
-fn name(fd: RawFd, call: NameCall) -> io::Result<SocketAddr> {
+fn name(fd: RawFd, call: NameCall) -> io::Result<RawAddr> {
     // SAFETY: all zeroes is a valid sockaddr_storage.
     let storage = unsafe { MaybeUninit::zeroed().assume_init() };
     let mut raw = RawAddr { storage, len: size_of::<libc::sockaddr_storage>() as u32 };
     // SAFETY: the pointers are to live storage of the length given.
     check(unsafe { call(fd, (&raw mut raw.storage).cast(), &raw mut raw.len) })?;
-    raw.to_socket_addr().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
+    Ok(raw)
+}
+
+fn unsupported() -> io::Error {
+    io::ErrorKind::Unsupported.into()
 }
 
 pub(crate) fn peer_addr(fd: RawFd) -> io::Result<SocketAddr> {
-    name(fd, libc::getpeername)
+    name(fd, libc::getpeername)?.to_socket_addr().ok_or_else(unsupported)
 }
 
 pub(crate) fn local_addr(fd: RawFd) -> io::Result<SocketAddr> {
-    name(fd, libc::getsockname)
+    name(fd, libc::getsockname)?.to_socket_addr().ok_or_else(unsupported)
+}
+
+/// [`local_addr`], of the Unix domain, too.
+pub(crate) fn local_address(fd: RawFd) -> io::Result<SocketAddress> {
+    name(fd, libc::getsockname)?.to_address().ok_or_else(unsupported)
+}
+
+/// [`peer_addr`], of the Unix domain, too; `None`: the peer has no name.
+pub(crate) fn peer_address(fd: RawFd) -> io::Result<Option<SocketAddress>> {
+    name(fd, libc::getpeername).map(RawAddr::to_address)
 }
 
 /// Where a connection led to before netfilter redirected it; of a transparent socket its own address.

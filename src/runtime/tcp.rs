@@ -390,6 +390,14 @@ impl TcpStream {
         self.with_endpoint(Endpoint::local_addr)
     }
 
+    /// The peer's address and ours, in the Unix domain, too. A peer that has no name there is called as we are.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn ends(&self) -> io::Result<[SocketAddress; 2]> {
+        self.with_endpoint(Endpoint::ends)
+    }
+
     /// Where the peer meant to connect to, before the kernel led it here: by a redirection, which only the kernel knows, or
     /// to a transparent socket, whose own address it is. `None`: nobody led it.
     pub fn original_destination(&self) -> Option<SocketAddr> {
@@ -449,8 +457,10 @@ impl TcpListener {
     /// The back end cannot watch it.
     pub fn new(runtime: &Runtime, socket: impl Into<Endpoint>) -> io::Result<Self> {
         let endpoint = socket.into();
-        // Accepted connections inherit it: a system call less for each.
-        set_nodelay(&endpoint)?;
+        if let SocketAddress::Ip(_) = endpoint.address()? {
+            // Accepted connections inherit it: a system call less for each.
+            set_nodelay(&endpoint)?;
+        }
         Ok(Self { runtime: runtime.clone(), key: runtime.adopt(endpoint, true)? })
     }
 
@@ -458,10 +468,9 @@ impl TcpListener {
     ///
     /// # Errors
     /// It is gone.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+    pub fn address(&self) -> io::Result<SocketAddress> {
         let gone = || io::Error::from_raw_os_error(libc::EBADF);
-        self.runtime
-            .with_socket(self.key, |socket, _| socket.endpoint.as_ref().ok_or_else(gone)?.local_addr())
+        self.runtime.with_socket(self.key, |socket, _| socket.endpoint.as_ref().ok_or_else(gone)?.address())
     }
 
     /// The next connection, taken on by this worker.

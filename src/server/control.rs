@@ -515,7 +515,7 @@ impl Control<'_> {
             }
             Request::Sockets { address, listener, from } => {
                 let Some(successor) = &mut self.succession.successor else { return false };
-                let sockets = self.sockets.give(address, &listener);
+                let sockets = self.sockets.give(&address, &listener);
                 let total = u32::try_from(sockets.len()).unwrap_or(u32::MAX);
                 let from = sockets.len().min(usize::try_from(from).unwrap_or(usize::MAX));
                 let until = sockets.len().min(from + packet::DESCRIPTORS_MAX);

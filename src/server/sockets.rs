@@ -5,12 +5,12 @@
 //! connection is lost that waits in one. The copies are closed before the workers are told to stop, since what is queued
 //! at a socket that stays open but is not accepted from would wait in vain.
 
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::restart::Predecessor;
 use super::{listen_options, patience};
+use crate::base::socket_address::SocketAddress;
 use crate::config::address::Address;
 use crate::config::listener::TrafficDirection;
 use crate::control::admin::ListenerStatus;
@@ -28,9 +28,9 @@ struct Bound {
     place: usize,
     listener: Box<str>,
     /// As configured; its port may be 0.
-    asked: SocketAddr,
+    asked: SocketAddress,
     is_inbound: bool,
-    /// One for each worker, or one for all. Source: `enable_reuse_port`.
+    /// One for each worker, or one for all, as always in the Unix domain. Source: `enable_reuse_port`.
     per_worker: bool,
     /// With the address that was bound.
     options: ListenOptions,
@@ -62,33 +62,40 @@ impl ListenSocketSet {
             let config = &resource.config;
             let mut addresses = Vec::new();
             for listen in &config.addresses {
-                let Address::Ip(asked) = listen.address else {
-                    return Err(format!("listener {}: Unix sockets are not there yet", config.name));
-                };
-                let options = listen_options(config, asked, listen.ipv4_compat, &listen.socket_options);
+                let asked = listen.address.socket_address();
+                let asked = asked.ok_or_else(|| format!("listener {}: no text", config.name))?;
+                let options = listen_options(config, &asked, listen);
+                let per_worker = config.enable_reuse_port && asked.ip().is_some();
                 let what = format!("listener {} on {asked}", config.name);
                 let failed = |error| format!("listener {}: cannot listen on {asked}: {error}", config.name);
                 let inherited = predecessor.map_or_else(Vec::new, |process| {
-                    process.sockets(asked, &config.name).unwrap_or_else(|error| {
+                    process.sockets(&asked, &config.name).unwrap_or_else(|error| {
                         log::error!("{what}: the process before this one does not give its sockets: {error}");
                         Vec::new()
                     })
                 });
                 let sockets = if !inherited.is_empty() {
+                    if let Address::Pipe(pipe) = &listen.address {
+                        // Its mode may be another one now.
+                        listen::set_mode(&pipe.path, pipe.mode).map_err(failed)?;
+                    }
                     inherited
-                } else if config.enable_reuse_port {
+                } else if per_worker {
                     patience::while_in_use(&what, || listen::bind(&options, workers)).map_err(failed)?
                 } else {
                     vec![patience::while_in_use(&what, || listen::bind_exclusive(&options)).map_err(failed)?]
                 };
-                let local = sockets.first().map_or(Ok(asked), listen::local_addr).map_err(failed)?;
-                addresses.push(Address::Ip(local));
+                let local = match (sockets.first(), &asked) {
+                    (Some(socket), SocketAddress::Ip(_)) => listen::address(socket).map_err(failed)?,
+                    _ => asked.clone(),
+                };
+                addresses.push(Address::from(&local));
                 all.push(Bound {
                     place,
                     listener: config.name.clone(),
                     asked,
                     is_inbound: config.traffic_direction == TrafficDirection::Inbound,
-                    per_worker: config.enable_reuse_port,
+                    per_worker,
                     options: ListenOptions { address: local, ..options },
                     sockets,
                     is_given: false,
@@ -111,10 +118,10 @@ impl ListenSocketSet {
     }
 
     /// The sockets of an address, for the next process. A port 0 names as many addresses as there are listeners.
-    pub(super) fn give(&mut self, address: SocketAddr, listener: &str) -> Vec<BorrowedFd<'_>> {
-        let is_asked = |bound: &&mut Bound| {
-            bound.asked == address && (address.port() != 0 || *bound.listener == *listener)
-        };
+    pub(super) fn give(&mut self, address: &SocketAddress, listener: &str) -> Vec<BorrowedFd<'_>> {
+        let is_any = address.socket().is_some_and(|address| address.port() == 0);
+        let is_asked =
+            |bound: &&mut Bound| bound.asked == *address && (!is_any || *bound.listener == *listener);
         self.0.iter_mut().find(is_asked).map_or_else(Vec::new, |bound| {
             bound.is_given = true;
             bound.sockets.iter().map(AsFd::as_fd).collect()
@@ -127,11 +134,11 @@ impl ListenSocketSet {
     }
 
     /// Closes the copies; where the next process accepts.
-    pub(super) fn close(&mut self, inbound_only: bool) -> Arc<[SocketAddr]> {
+    pub(super) fn close(&mut self, inbound_only: bool) -> Arc<[SocketAddress]> {
         let mut given = Vec::new();
         for bound in self.0.iter_mut().filter(|bound| bound.is_inbound || !inbound_only) {
             if std::mem::take(&mut bound.is_given) && !bound.sockets.is_empty() {
-                given.push(bound.options.address);
+                given.push(bound.options.address.clone());
             }
             bound.sockets.clear();
         }
@@ -184,17 +191,21 @@ mod tests {
     use super::*;
 
     fn bound(sockets: Vec<OwnedFd>, per_worker: bool) -> ListenSocketSet {
-        let address = listen::local_addr(&sockets[0]).unwrap();
+        let address = listen::address(&sockets[0]).unwrap();
         ListenSocketSet(vec![Bound {
             place: 3,
             listener: "l".into(),
-            asked: ([127, 0, 0, 1], 0).into(),
+            asked: any_port(),
             is_inbound: false,
             per_worker,
-            options: ListenOptions::plain(address, 8),
+            options: ListenOptions { address, ..plain() },
             sockets,
             is_given: false,
         }])
+    }
+
+    fn any_port() -> SocketAddress {
+        SocketAddress::Ip(([127, 0, 0, 1], 0).into())
     }
 
     fn plain() -> ListenOptions {
@@ -226,19 +237,19 @@ mod tests {
     #[test]
     fn sockets_are_given_by_address_and_listener_and_taken_back() {
         let mut set = bound(listen::bind(&plain(), 2).unwrap(), true);
-        let local = set.0[0].options.address;
+        let local = &set.0[0].options.address.clone();
         drop(set.deal(2, true));
-        let asked = ([127, 0, 0, 1], 0).into();
+        let asked = &any_port();
         assert_eq!(set.give(asked, "other").len(), 0);
         assert_eq!(set.give(local, "l").len(), 0, "that port is not configured");
         assert_eq!(set.give(asked, "l").len(), 2);
         set.take_back();
         assert_eq!(set.close(true).len(), 0, "not inbound");
         assert_eq!(set.give(asked, "l").len(), 2);
-        assert_eq!(*set.close(false), [local]);
+        assert_eq!(*set.close(false), *std::slice::from_ref(local));
         assert_eq!(set.give(asked, "l").len(), 0);
         assert!(
-            listen::bind(&ListenOptions { address: local, ..plain() }, 1).is_ok(),
+            listen::bind(&ListenOptions { address: local.clone(), ..plain() }, 1).is_ok(),
             "the copies are closed"
         );
     }

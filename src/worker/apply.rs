@@ -1,13 +1,13 @@
 //! Commands applied to one core: listeners started and stopped, clusters put, endpoints updated, the drain.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Command;
 use crate::base::clock::Now;
 use crate::base::heaps;
+use crate::base::socket_address::SocketAddress;
 use crate::config::listener::TrafficDirection;
 use crate::proxy::{
     self, Access, AccessFilter, Courier, FilterChain, FilterChains, Gate, HttpChain, Listener, Share,
@@ -171,7 +171,8 @@ impl Worker {
             let Some(listener) = listeners.get(place) else { continue };
             match TcpListener::new(&context.runtime, socket) {
                 Ok(socket) => {
-                    bound.extend(socket.local_addr().map(|address| (address, Rc::clone(listener))));
+                    let address = socket.address().ok().and_then(|address| address.socket());
+                    bound.extend(address.map(|address| (address, Rc::clone(listener))));
                     context.runtime.spawn(proxy::accept(Rc::clone(context), Rc::clone(listener), socket));
                 }
                 Err(error) => log::error!("listener {} cannot be watched: {error}", listener.config.name),
@@ -195,7 +196,7 @@ impl Worker {
         Listener::new(Arc::clone(&resource.config), stats, chains, proxy_protocol, access_logs, share)
     }
 
-    fn stop_listeners(&self, inbound_only: bool, handed_over: &Arc<[SocketAddr]>) {
+    fn stop_listeners(&self, inbound_only: bool, handed_over: &Arc<[SocketAddress]>) {
         for listener in self.listeners.borrow().iter() {
             if !inbound_only || listener.config.traffic_direction == TrafficDirection::Inbound {
                 listener.stop(handed_over);

@@ -2,12 +2,12 @@
 mod apply;
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::socket_address::SocketAddress;
 use crate::cluster::{ClusterSet, HostSpecs, TransportSockets};
 use crate::format::access_log_buffer::AccessLogBuffer;
 use crate::format::access_log_queue::LogQueue;
@@ -43,7 +43,7 @@ pub enum Command {
     Spread { over: Duration, inbound_only: bool },
     /// Stop accepting on the listeners for which the filter holds; their queued connections are still accepted, but where
     /// another process goes on accepting.
-    StopListeners { inbound_only: bool, handed_over: Arc<[SocketAddr]> },
+    StopListeners { inbound_only: bool, handed_over: Arc<[SocketAddress]> },
     /// End: finish what runs, for this long at most.
     Drain { deadline: Duration },
 }

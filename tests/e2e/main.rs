@@ -42,6 +42,7 @@ mod tls_over_time;
 mod tunneling;
 mod tunnels;
 mod unix_endpoints;
+mod unix_listeners;
 mod upstream_failures;
 mod xds;
 mod xds_clusters;

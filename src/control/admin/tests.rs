@@ -539,6 +539,11 @@ fn pipe_is_served_and_a_stale_one_replaced() {
     assert!(UnixStream::connect(&path).is_ok());
     drop(listener);
     std::fs::remove_file(&path).unwrap();
+    // It refuses connections as one that was left behind does.
+    std::fs::write(&path, "precious").unwrap();
+    assert_eq!(AdminListener::bind(&pipe).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    std::fs::remove_file(&path).unwrap();
     let hidden = Address::Pipe(crate::config::address::Pipe {
         path: format!("@ringway-admin-{}", std::process::id()).into(),
         mode: 0,

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use crate::config::address::CidrRange;
 use crate::config::filter_chain::{FilterChain, FilterChainMatch, SourceType};
@@ -20,6 +20,10 @@ pub struct FilterChainTable {
     /// The only chain, if it asks nothing: most listeners have one such.
     only: Option<u32>,
 }
+
+/// What stands for the address of a Unix socket, as in Envoy: a port that no chain can ask for, and an address of ranges that
+/// hardly any chain asks for but that of all addresses. Source: Envoy `fakeAddress`.
+const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::BROADCAST, 0));
 
 /// Two chains ask the same of some connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,10 +89,13 @@ impl FilterChainTable {
 
     /// The chain that takes this connection; `None`: the default chain, if there is one.
     pub fn find(&self, connection: &ConnectionInfo) -> Option<usize> {
+        let [remote, direct_remote, local] =
+            [&connection.remote, &connection.direct_remote, &connection.local]
+                .map(|address| address.socket().unwrap_or(NOWHERE));
         let found = self.only.or_else(|| {
             // A port that chains ask for is decided by them.
-            let addresses = self.ports.get(&connection.local.port())?;
-            let names = addresses.find(connection.local.ip())?;
+            let addresses = self.ports.get(&local.port())?;
+            let names = addresses.find(local.ip())?;
             let transports = names.find_name(connection.server_name.as_deref().unwrap_or_default())?;
             let applications = transports.get(connection.transport.name())?;
             let offered = &connection.application_protocols;
@@ -96,10 +103,10 @@ impl FilterChainTable {
                 .iter()
                 .find_map(|protocol| applications.values.get(protocol))
                 .or(applications.any.as_deref())?;
-            let kinds = peers.find(connection.direct_remote.ip())?;
+            let kinds = peers.find(direct_remote.ip())?;
             let sources = kinds.find(connection)?;
-            let ports = sources.find(connection.remote.ip())?;
-            *ports.get(&connection.remote.port())?
+            let ports = sources.find(remote.ip())?;
+            *ports.get(&remote.port())?
         });
         found.map(|chain| chain as usize)
     }
@@ -241,6 +248,7 @@ impl SourceTypes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::socket_address::SocketAddress;
     use crate::protocol::connection_info::TransportProtocol;
 
     /// Chains that ask what `ask` writes into each.
@@ -389,12 +397,26 @@ mod tests {
         ])
         .unwrap();
         let mut behind = connection("10.0.0.1:9", "2.2.2.2:2");
-        behind.remote = "192.168.1.1:7".parse().unwrap();
+        let at = |address: &str| address.parse::<SocketAddr>().unwrap().into();
+        behind.remote = at("192.168.1.1:7");
         assert_eq!(table.find(&behind), Some(0), "the peer is asked first");
-        behind.direct_remote = "11.0.0.1:9".parse().unwrap();
+        behind.direct_remote = at("11.0.0.1:9");
         assert_eq!(table.find(&behind), Some(1));
-        behind.remote.set_port(9);
+        behind.remote = at("192.168.1.1:9");
         assert_eq!(table.find(&behind), None);
+    }
+
+    #[test]
+    fn connection_of_a_unix_socket_is_local_and_has_no_port_and_no_address_that_a_chain_asks_for() {
+        let path = SocketAddress::Pipe("/run/x".into());
+        let connection = ConnectionInfo::of_socket([path.clone(), path]);
+        let found = |asks: &[fn(&mut FilterChainMatch)]| table(asks).unwrap().find(&connection);
+        assert_eq!(found(&[|asked| asked.destination_port = Some(80), |_| {}]), Some(1));
+        assert_eq!(found(&[|asked| asked.source_ports = vec![80], |_| {}]), Some(1));
+        assert_eq!(found(&[|asked| asked.prefix_ranges = vec![range("127.0.0.0/8")], |_| {}]), Some(1));
+        assert_eq!(found(&[|asked| asked.prefix_ranges = vec![range("0.0.0.0/0")]]), Some(0));
+        assert_eq!(found(&[|asked| asked.source_type = SourceType::External]), None);
+        assert_eq!(found(&[|asked| asked.source_type = SourceType::SameIpOrLoopback]), Some(0));
     }
 
     #[test]

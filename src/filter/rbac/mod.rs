@@ -49,11 +49,11 @@ impl<'a> Facts<'a> {
     /// Of a connection that asks for itself.
     pub fn of_connection(info: &'a ConnectionInfo, tls: Option<&'a TlsFacts>) -> Self {
         Self {
-            peer: Some(of_socket(info.remote.ip())),
-            direct_remote: Some(of_socket(info.direct_remote.ip())),
-            remote: Some(of_socket(info.remote.ip())),
-            remote_port: info.remote.port(),
-            local: Some((of_socket(info.local.ip()), info.local.port()).into()),
+            peer: info.remote.ip().map(of_socket),
+            direct_remote: info.direct_remote.ip().map(of_socket),
+            remote: info.remote.ip().map(of_socket),
+            remote_port: info.remote.port().unwrap_or_default(),
+            local: info.local.socket().map(|local| (of_socket(local.ip()), local.port()).into()),
             server_name: info.server_name.as_deref().unwrap_or_default(),
             tls,
             request: None,

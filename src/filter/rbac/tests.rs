@@ -304,7 +304,7 @@ fn ipv4_through_a_listener_of_both_families_lies_in_ranges_of_ipv4() {
 fn connection_is_decided_by_its_addresses_and_counted() {
     let remote: SocketAddr = ([192, 0, 2, 9], 40_000).into();
     let mut info = ConnectionInfo::new(remote, ([203, 0, 113, 5], 8443).into());
-    info.direct_remote = ([198, 51, 100, 2], 1).into();
+    info.direct_remote = SocketAddr::from(([198, 51, 100, 2], 1)).into();
     let rules = |rule| {
         let policies = vec![policy("p", vec![rule], vec![Rule::Any])];
         Some(RuleSet::Policies(Rules { action: Action::Allow, policies }))
@@ -324,7 +324,7 @@ fn connection_is_decided_by_its_addresses_and_counted() {
     let scratch = &mut MatchScratch::default();
     let decision = filter.decide(&Facts::of_connection(&info, None), scratch, &counters);
     assert_eq!((decision.allowed, decision.policy), (true, Some("p")));
-    info.direct_remote = ([198, 51, 100, 3], 1).into();
+    info.direct_remote = SocketAddr::from(([198, 51, 100, 3], 1)).into();
     let decision = filter.decide(&Facts::of_connection(&info, None), scratch, &counters);
     assert_eq!((decision.allowed, decision.policy), (false, None));
     let counted: Vec<_> = registry

@@ -7,8 +7,12 @@ use super::SIGNATURE_V2;
 use super::tlv::{PREFIX_BYTES, Tlv};
 
 /// Writes a header of version 1. Source and destination of different families: the protocol has no line for them, and Envoy
-/// goes by the source; here both are then written as IPv6.
-pub fn encode_v1([source, destination]: [SocketAddr; 2], out: &mut Vec<u8>) {
+/// goes by the source; here both are then written as IPv6. No addresses, those of Unix sockets: the family is unknown, where
+/// Envoy crashes.
+pub fn encode_v1(ends: impl Into<Option<[SocketAddr; 2]>>, out: &mut Vec<u8>) {
+    let Some([source, destination]) = ends.into() else {
+        return out.extend_from_slice(b"PROXY UNKNOWN\r\n");
+    };
     let (source_ip, destination_ip) = alike(source.ip(), destination.ip());
     let family = if source_ip.is_ipv4() { "TCP4" } else { "TCP6" };
     // Writing to a Vec cannot fail.
@@ -22,23 +26,33 @@ pub fn encode_v1([source, destination]: [SocketAddr; 2], out: &mut Vec<u8>) {
 
 /// Writes a header of version 2 with those of the TLVs for which there is room; whether there was for all.
 pub fn encode_v2<'a>(
-    [source, destination]: [SocketAddr; 2],
+    ends: impl Into<Option<[SocketAddr; 2]>>,
     tlvs: impl Iterator<Item = Tlv<'a>>,
     out: &mut Vec<u8>,
 ) -> bool {
     out.extend_from_slice(SIGNATURE_V2);
-    let (source_ip, destination_ip) = alike(source.ip(), destination.ip());
-    let family = if source_ip.is_ipv4() { 0x11 } else { 0x21 };
-    out.extend_from_slice(&[0x21, family, 0, 0]);
+    let ends = ends.into().map(|[source, destination]| {
+        (alike(source.ip(), destination.ip()), [source.port(), destination.port()])
+    });
+    let (command, family) = match &ends {
+        // Receivers refuse a client of no family, Envoy among them.
+        None => (0x20, 0),
+        Some(((source, _), _)) if source.is_ipv4() => (0x21, 0x11),
+        Some(_) => (0x21, 0x21),
+    };
+    out.extend_from_slice(&[command, family, 0, 0]);
     let start = out.len();
-    for ip in [source_ip, destination_ip] {
-        match ip {
-            IpAddr::V4(v4) => out.extend_from_slice(&v4.octets()),
-            IpAddr::V6(v6) => out.extend_from_slice(&v6.octets()),
+    if let Some(((source, destination), ports)) = ends {
+        for ip in [source, destination] {
+            match ip {
+                IpAddr::V4(v4) => out.extend_from_slice(&v4.octets()),
+                IpAddr::V6(v6) => out.extend_from_slice(&v6.octets()),
+            }
+        }
+        for port in ports {
+            out.extend_from_slice(&port.to_be_bytes());
         }
     }
-    out.extend_from_slice(&source.port().to_be_bytes());
-    out.extend_from_slice(&destination.port().to_be_bytes());
     let mut all = true;
     for Tlv { kind, value } in tlvs {
         let len = u16::try_from(value.len()).ok();

@@ -62,6 +62,19 @@ fn header(bytes: &[u8]) -> Header {
     }
 }
 
+#[test]
+fn clients_without_an_address_of_ip_are_unknown_or_nobody() {
+    let (mut line, mut binary) = (Vec::new(), Vec::new());
+    encode_v1(None, &mut line);
+    assert_eq!(line, b"PROXY UNKNOWN\r\n");
+    assert!(encode_v2(None, [Tlv { kind: 5, value: b"x" }].into_iter(), &mut binary));
+    assert_eq!(binary[12..], [0x20, 0, 0, 4, 5, 0, 1, b'x']);
+    for written in [line, binary] {
+        let found = header(&written);
+        assert_eq!((found.addresses, found.bytes), (None, written.len()));
+    }
+}
+
 fn ends(source: &str, destination: &str) -> Option<[SocketAddr; 2]> {
     Some([source, destination].map(|text| text.parse().unwrap()))
 }

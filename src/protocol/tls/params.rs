@@ -313,7 +313,7 @@ mod tests {
         let algorithms =
             Algorithms::compile(&params(&[], &[], &["rsa_pss_rsae_sha256", "ed25519"]), TlsVersion::Tls13)
                 .unwrap();
-        let key = super::super::pem::private_key(issued.key_pem.as_bytes()).unwrap();
+        let key = super::super::pem::private_key(issued.key_pem.as_bytes(), None).unwrap();
         let key = algorithms.provider.key_provider.load_private_key(key).unwrap();
         assert!(key.choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256]).is_some());
         assert!(algorithms.restrict(key).choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256]).is_none());

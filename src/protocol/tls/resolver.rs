@@ -227,7 +227,7 @@ mod tests {
     fn candidate(spec: Spec, ocsp: Option<&[u8]>) -> Candidate {
         let issued = Authority::new("ca").issue(spec);
         let chain = pem::certificates(issued.chain_pem.as_bytes()).unwrap();
-        let key = pem::private_key(issued.key_pem.as_bytes()).unwrap();
+        let key = pem::private_key(issued.key_pem.as_bytes(), None).unwrap();
         let key = Arc::new(CertifiedKey::from_der(chain, key, &default_provider()).unwrap());
         Candidate {
             bare: Arc::clone(&key),

@@ -180,9 +180,9 @@ fn look_for_header(
 /// Takes over what a header says.
 fn apply(settings: &config::ProxyProtocol, header: &Header, bytes: &[u8], info: &mut ConnectionInfo) {
     if let Some([source, destination]) = header.addresses {
-        info.remote = source;
-        if info.local != destination {
-            (info.local, info.local_restored) = (destination, true);
+        info.remote = source.into();
+        if info.local.socket() != Some(destination) {
+            (info.local, info.local_restored) = (destination.into(), true);
         }
     }
     let mut data = ProxyProtocolData::default();

@@ -90,8 +90,11 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
             destination: connection.inspected.as_ref().and_then(|known| known.restored_destination()),
             request: None,
             // As Envoy hashes it: the address alone, as text.
-            hash: (chain.config.hashes_source_ip && cluster.hashes())
-                .then(|| xx_hash(connection.remote.ip().to_string().as_bytes(), 0)),
+            hash: connection
+                .remote
+                .ip()
+                .filter(|_| chain.config.hashes_source_ip && cluster.hashes())
+                .map(|address| xx_hash(address.to_string().as_bytes(), 0)),
         };
         let picked = cluster.pick_for(wanted, &mut context.rng.borrow_mut());
         let Some(host) = picked else {

@@ -11,7 +11,6 @@ mod tunnel;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -32,6 +31,7 @@ use crate::format::access_log::AccessLog;
 use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::matcher::MatchScratch;
+use crate::protocol::stream_info::StreamAddress;
 use crate::protocol::tls::{ServerTls, TlsFacts, Wanted};
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Recycled, Timer};
@@ -65,8 +65,8 @@ pub(super) struct TcpConnection {
     channel: Channel,
     /// One timer for all its deadlines.
     timer: Timer,
-    remote: SocketAddr,
-    local: SocketAddr,
+    remote: StreamAddress,
+    local: StreamAddress,
     /// What listener filters have found; `None`: nothing, or there are none.
     inspected: Option<Box<ConnectionInfo>>,
     /// The endpoint's connection, once there is one. Here and not in the task: what is moved about in a future lies there
@@ -136,8 +136,8 @@ pub(super) fn spawn(
         listener,
         chain,
         channel: stream.into(),
-        remote: info.remote,
-        local: info.local,
+        remote: info.remote.clone(),
+        local: info.local.clone(),
         inspected: info.is_inspected().then(|| Box::new(info)),
         upstream: OnceCell::new(),
         tls: None,
@@ -323,7 +323,7 @@ impl TcpConnection {
         let header = inspected.and_then(|known| known.proxy_protocol.as_deref());
         let tlvs = header.map_or(&[][..], |header| &header.tlvs);
         let source = inspected.and_then(|known| known.original_source);
-        ProxiedClient { ends: [self.remote, self.local], tlvs, source }
+        ProxiedClient { ends: ConnectionInfo::ip_ends(&self.remote, &self.local), tlvs, source }
     }
 
     /// The server that the client's TLS asks for, as a listener filter has found.

@@ -138,13 +138,13 @@ pub(super) fn describe(connection: &TcpConnection, info: &mut StreamInfo) {
     let TcpConnection { chain, listener, remote, local, inspected, tls, id, opened, opened_unix_ns, .. } =
         connection;
     let direct =
-        inspected.as_ref().map_or((*remote, *local), |known| (known.direct_remote, known.direct_local));
+        inspected.as_ref().map_or((remote, local), |known| (&known.direct_remote, &known.direct_local));
     (info.start_time_unix_ns, info.start_ns) = (*opened_unix_ns, opened.0);
     info.connection_id = *id;
-    info.downstream_remote_address = (*remote).into();
-    info.downstream_direct_remote_address = direct.0.into();
-    info.downstream_local_address = (*local).into();
-    info.downstream_direct_local_address = direct.1.into();
+    info.downstream_remote_address = remote.clone();
+    info.downstream_direct_remote_address = direct.0.clone();
+    info.downstream_local_address = local.clone();
+    info.downstream_direct_local_address = direct.1.clone();
     set_text(&mut info.listener_name, &listener.config.name);
     set_text(&mut info.filter_chain_name, &chain.name);
     set_text(&mut info.requested_server_name, connection.server_name().unwrap_or_default());

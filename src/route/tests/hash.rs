@@ -29,7 +29,7 @@ fn hash(policies: Vec<config::HashPolicy>, path: &str, sent: &[(&str, &str)]) ->
     let table = compile_routes(vec![route(prefix("/"), config::Action::Forward(Box::new(action)))]);
     let client = HashedClient {
         address: Some(CLIENT.parse().unwrap()),
-        ends: ["127.0.0.1:5".parse().unwrap(), "127.0.0.1:80".parse().unwrap()],
+        ends: [5, 80].map(|port| std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()),
     };
     let (_, forward) = forward_of(&table);
     let (mut scratch, mut given) = (RouteScratch::default(), Vec::new());

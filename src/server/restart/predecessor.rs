@@ -1,7 +1,6 @@
 //! The process that this one replaces, as this one sees it: what it is asked while this one starts, and afterwards.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::successor::message;
 use super::wire::{MESSAGE_BYTES_MAX, Refusal, Reply, Request, VERSION};
 use crate::base::limits::LISTEN_SOCKETS_INHERITED_MAX;
+use crate::base::socket_address::SocketAddress;
 use crate::runtime::{listen, packet};
 use crate::telemetry::{Registry, ServerStat, Slot};
 
@@ -94,16 +94,23 @@ impl Predecessor {
     ///
     /// # Errors
     /// It does not answer, or with something else.
-    pub(in crate::server) fn sockets(&self, address: SocketAddr, listener: &str) -> io::Result<Vec<OwnedFd>> {
+    pub(in crate::server) fn sockets(
+        &self,
+        address: &SocketAddress,
+        listener: &str,
+    ) -> io::Result<Vec<OwnedFd>> {
         let mut sockets = Vec::new();
         loop {
             let from = u32::try_from(sockets.len()).unwrap_or(u32::MAX);
-            let request = Request::Sockets { address, listener: listener.into(), from };
+            let request = Request::Sockets { address: address.clone(), listener: listener.into(), from };
             let (reply, passed) = self.ask(&request, REPLY_PATIENCE)?;
             let Reply::Sockets { total } = reply else { return Err(unexpected()) };
             let is_it = |socket: &OwnedFd| {
-                listen::local_addr(socket).is_ok_and(|local| {
-                    local.ip() == address.ip() && (local.port() == address.port() || address.port() == 0)
+                listen::address(socket).is_ok_and(|local| match (&local, address) {
+                    (SocketAddress::Ip(local), SocketAddress::Ip(address)) => {
+                        local.ip() == address.ip() && (local.port() == address.port() || address.port() == 0)
+                    }
+                    _ => local == *address,
                 }) && packet::is_listening(socket.as_fd())
             };
             if !passed.iter().all(is_it) {

@@ -5,8 +5,7 @@
 //! are little-endian, texts have their length in front. Descriptors travel beside a message; what they are its reply says.
 //! The greeting keeps its form in every version, so that two that do not understand each other can say so.
 
-use std::net::SocketAddr;
-
+use crate::base::socket_address::SocketAddress;
 use crate::telemetry::family::ViewKind;
 use crate::telemetry::{Bequest, Origin};
 
@@ -27,7 +26,7 @@ pub(crate) enum Request {
     /// The first of all: its version and epoch.
     Hello { version: u32, epoch: u32 },
     /// The listening sockets of an address, from the one of that number; a port 0 is told apart by the listener's name.
-    Sockets { address: SocketAddr, listener: Box<str>, from: u32 },
+    Sockets { address: SocketAddress, listener: Box<str>, from: u32 },
     /// The admin endpoint's socket, if it is at that address.
     Admin { address: Box<str> },
     /// Stop accepting, close the admin endpoint, ask clients to go.
@@ -107,7 +106,7 @@ impl Request {
             // A later version may add to it.
             1 => return Some(Self::Hello { version: rest.u32()?, epoch: rest.u32()? }),
             2 => Self::Sockets {
-                address: rest.text()?.parse().ok()?,
+                address: SocketAddress::parse(rest.text()?),
                 listener: rest.text()?.into(),
                 from: rest.u32()?,
             },
@@ -348,7 +347,12 @@ mod tests {
     fn requests() -> Vec<Request> {
         vec![
             Request::Hello { version: VERSION, epoch: 3 },
-            Request::Sockets { address: "[::1]:80".parse().unwrap(), listener: "l".into(), from: 64 },
+            Request::Sockets {
+                address: SocketAddress::Ip("[::1]:80".parse().unwrap()),
+                listener: "l".into(),
+                from: 64,
+            },
+            Request::Sockets { address: SocketAddress::Pipe("@l".into()), listener: "l".into(), from: 0 },
             Request::Admin { address: "@admin".into() },
             Request::Drain,
             Request::Stats { part: 2 },

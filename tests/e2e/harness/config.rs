@@ -7,6 +7,8 @@ use super::Confinement;
 pub(crate) struct Config {
     /// Fields of the admin endpoint.
     pub(crate) admin: String,
+    /// The listener's address, in braces, in place of that port of this host.
+    pub(crate) address: Option<String>,
     /// Lines of the listener, each a field.
     pub(crate) listener: String,
     /// Fields of the filter chain, each a line.
@@ -40,6 +42,7 @@ impl Config {
     pub(crate) fn to(port: u16) -> Self {
         Self {
             admin: String::new(),
+            address: None,
             listener: String::new(),
             chain: String::new(),
             network_filters: String::new(),
@@ -115,6 +118,9 @@ impl Config {
             .routes
             .clone()
             .unwrap_or_else(|| "{match: {prefix: /}, route: {cluster: upstream, timeout: 30s}}".to_owned());
+        let address = self.address.clone();
+        let address = address
+            .unwrap_or_else(|| format!("{{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}"));
         let clusters = self
             .clusters
             .clone()
@@ -139,7 +145,7 @@ impl Config {
 static_resources:
   listeners:
   - name: test
-    address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+    address: {address}
 {listener}    filter_chains: {chains}
   clusters: [{clusters}]
 "#

@@ -24,7 +24,7 @@ pub(super) fn written(at: &At<'_>, message: Option<pb::core::Address>) -> Option
         return None;
     };
     classify!(at, message => pb::core::Address {
-        implemented: address = "socket_address; pipe for the admin server and for endpoints, listeners are TCP; envoy_internal_address is refused";
+        implemented: address = "socket_address and pipe; envoy_internal_address is refused";
     });
     match address {
         Some(AddressAddressOneOf::SocketAddress(socket_address)) => {
@@ -58,17 +58,6 @@ pub(super) fn fixed(at: &At<'_>, message: Option<pb::core::Address>) -> Option<(
             None
         }
     }
-}
-
-/// An IP address of a listener: clients do not come by Unix sockets in this version.
-pub(super) fn tcp(at: &At<'_>, message: Option<pb::core::Address>) -> Option<(Address, bool)> {
-    let (address, ipv4_compat) = fixed(at, message)?;
-    if let Address::Pipe(_) = address {
-        let note = "listeners are TCP only; endpoints and the admin server may be Unix sockets";
-        at.field("pipe").value_refused("envoy.config.core.v3.Address.pipe", note);
-        return None;
-    }
-    Some((address, ipv4_compat))
 }
 
 /// An IP address and port: of a resolver, of a source address.

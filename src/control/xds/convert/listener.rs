@@ -37,7 +37,7 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
             .value_refused("envoy.config.listener.v3.Listener.internal_listener", "");
     }
     let options = socket::options(at, socket_options);
-    let main = address::tcp(&at.field("address"), address).map(|(address, ipv4_compat)| ListenAddress {
+    let main = address::fixed(&at.field("address"), address).map(|(address, ipv4_compat)| ListenAddress {
         address,
         ipv4_compat,
         socket_options: options.clone(),
@@ -162,7 +162,7 @@ fn additional_address(
             socket::options(at, socket_options)
         }
     };
-    let (address, ipv4_compat) = address::tcp(&at.field("address"), address)?;
+    let (address, ipv4_compat) = address::fixed(&at.field("address"), address)?;
     Some(ListenAddress { address, ipv4_compat, socket_options })
 }
 

@@ -61,6 +61,19 @@ const VERDICTS: &[(&str, &str, bool)] = &[
     ("ADDRESS", "{socket_address: {address: 127.0.0.1, port_value: 1, ipv4_compat: true}}", false),
     ("ADDRESS", "{socket_address: {address: '::', port_value: 1, ipv4_compat: true}}", true),
     ("ADDRESS", "{pipe: {path: '@x', mode: 511}}", false),
+    ("ADDRESS", "{pipe: {path: '@x'}}", true),
+    ("ADDRESS", "{pipe: {path: /run/x.sock, mode: 511}}", true),
+    ("ADDRESS", "{pipe: {path: /run/x.sock, mode: 512}}", false),
+    (
+        "ADDRESS",
+        "{pipe: {path: /run/a-path-that-is-longer-than-the-kernel-takes/a-path-that-is-longer-than-the-kernel-takes/0123456789abcdef}}",
+        false,
+    ),
+    (
+        "LISTENER",
+        "additional_addresses: [{address: {pipe: {path: /run/x.sock}}}, {address: {pipe: {path: '@y'}}}]",
+        true,
+    ),
     (
         "MORE",
         "- {name: u, load_assignment: {cluster_name: u, endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: /a}}}}]}]}}",
