@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use super::connection_bytes;
 use super::copy::{BodyCopy, CopyError, Framing};
 use super::deadlines::Deadlines;
 use super::downstream::{After, Connection};
@@ -317,11 +318,7 @@ fn finish(connection: &Connection, stream: &mut Stream) {
     if let Some(status) = stream.info.response_code {
         stats.downstream_response(status);
     }
-    // Of a connection with streams the bytes are counted as they pass.
-    if connection.shared().is_none() {
-        stats.add(HttpStat::DownstreamCxRxBytesTotal, stream.info.downstream_bytes.wire_received);
-        stats.add(HttpStat::DownstreamCxTxBytesTotal, stream.info.downstream_bytes.wire_sent);
-    }
+    connection_bytes::count_downstream(connection, stream, 0);
     let took = now.0.saturating_sub(stream.info.start_ns) / 1_000_000;
     stats.record(HttpHistogram::DownstreamRqTime, took);
     context.log_access(chain, stream);
@@ -396,7 +393,11 @@ async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Reque
                     deadlines.last_activity = context.runtime.now();
                     let fed = reader
                         .feed(&mut stream.request, &chunk, &chain.manager.request_limits)
-                        .map_err(ProxyError::RequestHead)?;
+                        .map_err(|error| {
+                            // The record has what was understood, the counter what was read.
+                            chain.stats.add(HttpStat::DownstreamCxRxBytesTotal, chunk.len() as u64);
+                            ProxyError::RequestHead(error)
+                        })?;
                     stream.info.downstream_bytes.header_received += fed.consumed as u64;
                     stream.info.downstream_bytes.wire_received += fed.consumed as u64;
                     chunk.advance(fed.consumed);
@@ -491,6 +492,9 @@ pub(super) fn goes_on(connection: &Connection, request: &Request) -> bool {
     request.keep_alive
 }
 
+/// The interim response that this proxy gives.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// Tells a client that waits for it to send its body, unless the endpoint is to say so.
 pub(super) fn answer_expectation(connection: &Connection, stream: &mut Stream, request: &Request) -> bool {
     if !request.meta.expect_continue || connection.chain.manager.config.proxy_100_continue {
@@ -503,8 +507,13 @@ pub(super) fn answer_expectation(connection: &Connection, stream: &mut Stream, r
     }
     match &connection.channel {
         Channel::Connection(downstream) => {
-            let sent = downstream.send_copy(b"HTTP/1.1 100 Continue\r\n\r\n");
+            let sent = downstream.send_copy(CONTINUE);
             downstream.flush();
+            if sent {
+                let bytes = &mut stream.info.downstream_bytes;
+                bytes.header_sent += CONTINUE.len() as u64;
+                bytes.wire_sent += CONTINUE.len() as u64;
+            }
             sent
         }
         Channel::Stream(downstream) => {

@@ -5,6 +5,7 @@
 mod access;
 mod by_address;
 mod chain;
+mod connection_bytes;
 mod connection_record;
 mod context;
 mod copy;

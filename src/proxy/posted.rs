@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use super::connection_bytes;
 use super::copy::{BodyCopy, CopyError, Framing, Way};
 use super::downstream::{After, Connection};
 use super::error::ProxyError;
@@ -45,6 +46,7 @@ pub(super) async fn tunnel(
     // The response is there; what is left are the limits of the stream as a whole.
     (deadlines.last_activity, deadlines.request_complete, deadlines.response) = (now, Some(now), None);
     let (mut moved, mut first, mut is_told) = (0, None, false);
+    let mut noted = Noted::default();
     let after = poll_fn(|_| {
         if !up.is_done() {
             match up.poll(runtime, downstream, endpoint, up_limit, &mut stream.request_trailers, Way::Chunks)
@@ -89,16 +91,51 @@ pub(super) async fn tunnel(
         let total = up.wire_bytes + down.wire_bytes;
         if total != moved {
             (moved, deadlines.last_activity) = (total, runtime.now());
+            noted.note(connection, stream, &upstream, up, &down);
         }
         let Some(passed) = deadlines.poll(timer) else { return Poll::Pending };
         first = Some(passed);
         Poll::Ready(After::Abort)
     })
     .await;
-    // The request's own are counted with its body.
-    stream.info.upstream_bytes.wire_sent += up.sent_bytes;
-    stream.info.upstream_bytes.wire_received += down.wire_bytes;
-    stream.info.bytes_sent += down.bytes;
-    stream.info.downstream_bytes.wire_sent += down.sent_bytes;
+    // What came last before a break counts, too.
+    noted.note(connection, stream, &upstream, up, &down);
     Ended { after, why: first.unwrap_or(ProxyError::DownstreamClosed) }
+}
+
+/// What of a tunnel is in the record.
+#[derive(Debug, Default)]
+struct Noted {
+    sent_up: u64,
+    received_down: u64,
+    down: u64,
+    sent_down: u64,
+}
+
+impl Noted {
+    /// Notes and counts what was moved since the last call.
+    fn note(
+        &mut self,
+        connection: &Connection,
+        stream: &mut Stream,
+        upstream: &UpstreamConnection,
+        up: &BodyCopy,
+        down: &BodyCopy,
+    ) {
+        let now = Self {
+            sent_up: up.sent_bytes,
+            received_down: down.wire_bytes,
+            down: down.bytes,
+            sent_down: down.sent_bytes,
+        };
+        let info = &mut stream.info;
+        info.upstream_bytes.wire_sent += now.sent_up - self.sent_up;
+        info.upstream_bytes.wire_received += now.received_down - self.received_down;
+        info.bytes_sent += now.down - self.down;
+        info.downstream_bytes.wire_sent += now.sent_down - self.sent_down;
+        *self = now;
+        // The request's own are noted with its body.
+        connection_bytes::count_downstream(connection, stream, up.wire_bytes);
+        connection_bytes::count_upstream(upstream.cluster(), stream);
+    }
 }

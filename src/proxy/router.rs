@@ -9,6 +9,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
+use super::connection_bytes;
 use super::copy::{CopyError, Framing};
 use super::downstream::Connection;
 use super::error::{ProxyError, Retry};
@@ -123,6 +124,8 @@ async fn attempts(
                 } else {
                     forward.cluster.stats().inc(ClusterStat::UpstreamRqRetryUnprocessed);
                 }
+                // The next connection may speak another version.
+                connection_bytes::count_upstream(&forward.cluster, stream);
                 stream.response.clear();
                 (retried, fresh) = (true, error.retry() == Retry::IfReused);
             }
@@ -428,7 +431,7 @@ fn count_for_host(host: &Host, stream: &Stream, outcome: &Result<Ended, ProxyErr
     }
 }
 
-fn count_response(connection: &Connection, stream: &Stream, forward: &Forward<'_>, outcome: &Forwarded) {
+fn count_response(connection: &Connection, stream: &mut Stream, forward: &Forward<'_>, outcome: &Forwarded) {
     let stats = forward.cluster.stats();
     let origin = forward.origin;
     match outcome {
@@ -459,11 +462,7 @@ fn count_response(connection: &Connection, stream: &Stream, forward: &Forward<'_
             }
         }
     }
-    // Of a connection with streams the bytes are counted as they pass.
-    if stream.info.upstream_protocol != Some(Version::Http2) {
-        stats.add(ClusterStat::UpstreamCxRxBytesTotal, stream.info.upstream_bytes.wire_received);
-        stats.add(ClusterStat::UpstreamCxTxBytesTotal, stream.info.upstream_bytes.wire_sent);
-    }
+    connection_bytes::count_upstream(&forward.cluster, stream);
 }
 
 impl From<CopyError> for ProxyError {

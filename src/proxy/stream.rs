@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
+use super::connection_bytes::Counted;
 use super::splice::Splicer;
 use crate::base::spares::Spares;
 use crate::filter::chain::StreamFilters;
@@ -35,6 +36,8 @@ pub struct Stream {
     pub filters: StreamFilters,
     /// The request's body, where it goes by pipe. Here and not in what moves it: most requests are not to carry it.
     pub(super) request_splicer: Splicer,
+    /// What of its bytes the counters have already.
+    pub(super) counted: Counted,
     /// By what its endpoint is picked, in every attempt; `None`: by nothing that it has.
     pub hash: Option<u64>,
     /// Cookies that the response gives to the client for the sake of its endpoint, each with a line feed behind it.
@@ -97,6 +100,7 @@ impl Stream {
         self.info.reset();
         self.filters.clear();
         self.request_splicer = Splicer::default();
+        self.counted = Counted::default();
         self.hash = None;
         self.set_cookies.clear();
         self.scratch.clear();

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use super::connection_bytes::Tunnelled;
 use super::deadlines::Deadlines;
 use super::downstream::{After, Connection};
 use super::error::ProxyError;
@@ -36,7 +37,7 @@ pub(super) async fn tunnel(
     let now = context.runtime.now();
     // The response is there; what is left are the limits of the stream as a whole.
     (deadlines.last_activity, deadlines.request_complete, deadlines.response) = (now, Some(now), None);
-    let mut moved = 0;
+    let mut noted = Tunnelled::default();
     // The endpoint takes nothing more: what it has said before still goes to the client.
     let mut is_deaf = false;
     let mut first = None;
@@ -69,9 +70,8 @@ pub(super) async fn tunnel(
         if up.is_done() && down.is_done() && upstream.channel().poll_sent(0).is_ready() {
             return Poll::Ready(After::Close);
         }
-        let total = up.bytes + down.bytes;
-        if total != moved {
-            (moved, deadlines.last_activity) = (total, runtime.now());
+        if noted.note(connection, upstream.cluster(), stream, (up.bytes, down.bytes)) {
+            deadlines.last_activity = runtime.now();
         }
         let Some(passed) = deadlines.poll(timer) else { return Poll::Pending };
         first = Some(passed);
@@ -84,12 +84,8 @@ pub(super) async fn tunnel(
     if after == After::Close {
         upstream.channel().shutdown_write();
     }
-    stream.info.bytes_received += up.bytes;
-    stream.info.bytes_sent += down.bytes;
-    stream.info.downstream_bytes.wire_received += up.bytes;
-    stream.info.upstream_bytes.wire_sent += up.bytes;
-    stream.info.upstream_bytes.wire_received += down.bytes;
-    stream.info.downstream_bytes.wire_sent += down.bytes;
+    // What came last before a break counts, too.
+    noted.note(connection, upstream.cluster(), stream, (up.bytes, down.bytes));
     Ended { after, why: first.unwrap_or(ProxyError::DownstreamClosed) }
 }
 

@@ -5,6 +5,7 @@
 
 use std::task::Poll;
 
+use super::connection_bytes;
 use super::copy::{BodyCopy, CopyError, Framing, Way};
 use super::downstream::Connection;
 use super::error::ProxyError;
@@ -94,15 +95,21 @@ pub(super) enum Ended {
 impl Exchange<'_> {
     /// Moves everything that can be moved.
     pub(super) fn poll(&mut self) -> Poll<Result<Ended, ProxyError>> {
-        let moved = self.request.body.wire_bytes;
+        let (moved, received) = (self.request.body.wire_bytes, self.stream.info.upstream_bytes.wire_received);
         self.upstream.channel().pump();
         self.poll_upload()?;
         let outcome = self.poll_download();
         if outcome.is_ready() {
             return outcome;
         }
-        if self.request.body.wire_bytes != moved {
+        let uploaded = self.request.body.wire_bytes;
+        if uploaded != moved {
             self.request.deadlines.last_activity = self.connection.context.runtime.now();
+        }
+        // What ends here and now is counted once, at the end.
+        if uploaded != moved || self.stream.info.upstream_bytes.wire_received != received {
+            connection_bytes::count_downstream(self.connection, self.stream, uploaded);
+            connection_bytes::count_upstream(self.upstream.cluster(), self.stream);
         }
         // A client that only waits is watched for its going away; on a stream always, as an upload that is not taken may wait
         // for long, and what waits of it is the codec's.
@@ -203,7 +210,12 @@ impl Exchange<'_> {
         self.response_begun = true;
         let fed = match reader.feed(&mut self.stream.response, &chunk, &self.response_limits) {
             Ok(fed) => fed,
-            Err(error) => return Poll::Ready(Err(self.refused(error))),
+            Err(error) => {
+                // The record has what was understood, the counter what was read.
+                let stats = self.upstream.cluster().stats();
+                stats.add(ClusterStat::UpstreamCxRxBytesTotal, chunk.len() as u64);
+                return Poll::Ready(Err(self.refused(error)));
+            }
         };
         self.stream.info.upstream_bytes.header_received += fed.consumed as u64;
         self.stream.info.upstream_bytes.wire_received += fed.consumed as u64;

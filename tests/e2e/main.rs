@@ -17,6 +17,7 @@ mod backends;
 mod balance;
 mod bodies;
 mod clusters;
+mod connection_bytes;
 mod doctor;
 mod grpc;
 mod hashing;

@@ -56,6 +56,7 @@ pub async fn dial(
             count_failed(cluster, host, runtime.now().since(begun), false, offer);
             return Err(ConnectError::Failed(libc::ENOBUFS));
         }
+        stats.add(ClusterStat::UpstreamCxTxBytesTotal, header.len() as u64);
         socket.flush();
     }
     let transport = match shake_hands(cluster, host, socket, offer) {
