@@ -127,7 +127,7 @@ impl JsonFormatter {
             return true;
         };
         match operator.write(context, out) {
-            Written::Absent => {
+            Written::Absent | Written::NoNumber => {
                 out.truncate(start);
                 return self.write_null(out);
             }

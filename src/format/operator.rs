@@ -24,6 +24,8 @@ pub(super) enum Written {
     Text,
     /// A number, which JSON writes without quotes.
     Number,
+    /// Nothing, where others have a number: an empty text, and `null` in JSON, as in Envoy.
+    NoNumber,
 }
 
 /// A moment, in ns of the monotonic clock.
@@ -181,6 +183,7 @@ impl Operator {
             }
             Self::Address { of, part } => match push_address(out, of(info), *part) {
                 true if *part == AddressPart::Port => Written::Number,
+                false if matches!(of(info), StreamAddress::Pipe(_)) => Written::NoNumber,
                 written => text_if(written),
             },
             Self::EndpointId(of) => text_if(*of(info) != StreamAddress::None),
@@ -270,7 +273,7 @@ fn write_first(
                 truncate(out, start, max);
                 return Written::Text;
             }
-            Written::Text | Written::Absent => out.truncate(start),
+            Written::Text | Written::Absent | Written::NoNumber => out.truncate(start),
         }
     }
     Written::Absent

@@ -62,14 +62,13 @@ impl Endpoint {
         }
     }
 
-    /// Where the peer is and where this end is. As in Envoy a peer of the Unix domain that has no name, as clients have none,
-    /// is called as this end.
+    /// Where the peer is and where this end is. As in Envoy a peer in the Unix domain, where clients have no names, is called
+    /// as this end, even if it has one.
     pub(super) fn ends(&self) -> io::Result<[SocketAddress; 2]> {
         let local = self.address()?;
-        let peer = match self {
-            Self::Fd(fd) => sys::peer_address(fd.as_raw_fd())?.unwrap_or_else(|| local.clone()),
-            #[cfg(test)]
-            Self::Sim(end) => end.peer_addr()?.into(),
+        let peer = match &local {
+            SocketAddress::Ip(_) => self.peer_addr()?.into(),
+            SocketAddress::Pipe(_) => local.clone(),
         };
         Ok([peer, local])
     }

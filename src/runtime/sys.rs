@@ -168,11 +168,6 @@ pub(crate) fn local_address(fd: RawFd) -> io::Result<SocketAddress> {
     name(fd, libc::getsockname)?.to_address().ok_or_else(unsupported)
 }
 
-/// [`peer_addr`], of the Unix domain, too; `None`: the peer has no name.
-pub(crate) fn peer_address(fd: RawFd) -> io::Result<Option<SocketAddress>> {
-    name(fd, libc::getpeername).map(RawAddr::to_address)
-}
-
 /// Where a connection led to before netfilter redirected it; of a transparent socket its own address.
 pub(crate) fn original_destination(fd: RawFd) -> io::Result<SocketAddr> {
     let local = local_addr(fd)?;

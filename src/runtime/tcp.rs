@@ -390,7 +390,7 @@ impl TcpStream {
         self.with_endpoint(Endpoint::local_addr)
     }
 
-    /// The peer's address and ours, in the Unix domain, too. A peer that has no name there is called as we are.
+    /// The peer's address and ours, in the Unix domain, too. A peer there is called as we are.
     ///
     /// # Errors
     /// The connection is gone.

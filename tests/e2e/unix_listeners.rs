@@ -68,7 +68,7 @@ on_each_backend! {
         is_answered(&proxy_ask(&proxy, "/tcp"), "/tcp");
         proxy.end();
         let named = path.display();
-        let line = format!("{named}|{named}|-|{named}|{named}|-\n");
+        let line = format!("{named}|{named}||{named}|{named}|\n");
         let written = std::fs::read_to_string(&log).unwrap();
         assert_eq!(written.matches(&line).count(), 12, "{written}");
         assert!(path.exists(), "as Envoy leaves it");

@@ -1,10 +1,10 @@
-"""Endpoints on Unix sockets, by path and by abstract name: the same bootstrap through Envoy and Ringway to nginx (HTTP/1.1, HTTP/2, TLS) and to servers of the test.
+"""Endpoints and listeners on Unix sockets, by path and by abstract name: the same bootstrap through Envoy and Ringway to nginx (HTTP/1.1, HTTP/2, TLS) and to servers of the test.
 
     python3 tests/peers/unix_sockets.py          # needs Envoy 1.40, nginx, curl and a build of Ringway
     python3 tests/peers/unix_sockets.py --self   # Envoy against itself: proves that the comparison is stable
 
 Compared are answers, log lines, the clusters' counters and the lines of `/clusters`, of endpoints that serve, of a path at which nothing
-is, and of one at which nobody listens any more.
+is, and of one at which nobody listens any more. What is compared of listeners is in unix_listeners.py.
 """
 
 import errno
@@ -19,6 +19,7 @@ import threading
 import urllib.request
 
 import rig
+import unix_listeners
 
 TYPE = "type.googleapis.com/envoy.extensions"
 LOG = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_HOST% %UPSTREAM_REMOTE_ADDRESS% %UPSTREAM_LOCAL_ADDRESS% %UPSTREAM_CLUSTER%\n"
@@ -166,6 +167,9 @@ def run():
             (first, one), (second, other) = [(mark, observe(program, arguments, folder, mark)) for mark, program, arguments in proxies]
         for listener in listeners:
             listener.close()
+        fronts = unix_listeners.run(folder, proxies)
+        for seen, front in zip([one, other], fronts):
+            seen |= {f"listeners: {what}": value for what, value in front.items()}
     differences = 0
     for what in one:
         if one[what] == other[what]:

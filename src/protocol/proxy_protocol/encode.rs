@@ -7,8 +7,8 @@ use super::SIGNATURE_V2;
 use super::tlv::{PREFIX_BYTES, Tlv};
 
 /// Writes a header of version 1. Source and destination of different families: the protocol has no line for them, and Envoy
-/// goes by the source; here both are then written as IPv6. No addresses, those of Unix sockets: the family is unknown, where
-/// Envoy crashes.
+/// goes by the source; here both are then written as IPv6. No addresses, as those of Unix sockets are none:
+/// the family is unknown.
 pub fn encode_v1(ends: impl Into<Option<[SocketAddr; 2]>>, out: &mut Vec<u8>) {
     let Some([source, destination]) = ends.into() else {
         return out.extend_from_slice(b"PROXY UNKNOWN\r\n");
