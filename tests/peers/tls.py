@@ -47,7 +47,7 @@ LISTENER = """\
           @fields@
           common_tls_context:
             alpn_protocols: [h2, http/1.1]
-            tls_certificates: [{certificate_chain: {filename: @folder@/server.pem}, private_key: {filename: @folder@/server.key}}]
+            tls_certificates: [{certificate_chain: {filename: @folder@/@chain@.pem}, private_key: {filename: @folder@/server.key}@staple@}]
             @common@
       filters: [{name: hcm, typed_config: {
         "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
@@ -78,7 +78,10 @@ LISTENERS = {
     "keys_new": ("session_ticket_keys: {keys: [{filename: @folder@/ticket.2}, {filename: @folder@/ticket.1}]}", ""),
     "keys_other": ("session_ticket_keys: {keys: [{filename: @folder@/ticket.3}]}", ""),
     "stateless_off": ("disable_stateless_session_resumption: true", ""),
+    "stapled": ("", ""),
 }
+# By listener: what is stapled, and the chain; curl looks for the issuer in what it is shown.
+STAPLES = {"stapled": (", ocsp_staple: {filename: @folder@/server.ocsp}", "whole")}
 # Port, server name, highest version, more of the common context, authority; by cluster, and by the path's prefix.
 CLUSTERS = {
     "nginx": ("nginx", NAME, "TLSv1_3", "", "ca"),
@@ -130,6 +133,7 @@ def openssl(folder, *arguments):
     done = subprocess.run([rig.binary("RINGWAY_OPENSSL", "openssl"), *arguments], cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise rig.Failed(f"openssl {' '.join(arguments)}: {done.stderr}")
+    return done.stdout
 
 
 AUTHORITY = """
@@ -172,6 +176,15 @@ def make_certificates(folder):
         (folder / f"ticket.{number}").write_bytes(os.urandom(80))
     for each in folder.glob("*.key"):
         each.chmod(0o644)  # nginx's worker reads them as another user
+
+
+def make_staple(folder, certificate, authority):
+    """What the authority says of a certificate of its, signed: an OCSP response that it is good."""
+    serial = openssl(folder, "x509", "-in", f"{certificate}.pem", "-noout", "-serial").strip().partition("=")[2]
+    (folder / "issued.txt").write_text(f"V\t491231235959Z\t\t{serial}\tunknown\t/CN={certificate}\n")
+    openssl(folder, "ocsp", "-issuer", f"{authority}.pem", "-cert", f"{certificate}.pem", "-no_nonce", "-reqout", f"{certificate}.asked")
+    openssl(folder, "ocsp", "-index", "issued.txt", "-CA", f"{authority}.pem", "-rsigner", f"{authority}.pem", "-rkey", f"{authority}.key",
+            "-reqin", f"{certificate}.asked", "-respout", f"{certificate}.ocsp", "-ndays", "2")
 
 
 class Truncating:
@@ -357,6 +370,19 @@ def check_early_data(bench):
     print("  early data: none is taken, and what follows it is served")
 
 
+def check_staples(bench):
+    """Who asks gets the authority's word with the certificate; curl checks its signature."""
+    for version in ("tls1_2", "tls1_3"):
+        with bench.counts(listener__stapled__ssl__ocsp_staple_responses=1, listener__stapled__ssl__ocsp_staple_omitted=0):
+            done = bench.s_client(f"-{version}", "-status", listener="stapled")
+            for part in ("OCSP Response Status: successful", "Cert Status: good", "HTTP/1.1 200 OK"):
+                has(done, part, f"openssl s_client -status, {version}")
+        has(bench.s_client(f"-{version}", "-status"), "OCSP response: no response sent", "a listener without staples")
+    bench.curl("/told", "--cert-status", listener="stapled")
+    bench.curl("/told", "--cert-status", expect=91)
+    print("  OCSP responses stapled for openssl s_client and for curl, which checks whose they are")
+
+
 def check_renegotiation(bench):
     # Without -ign_eof a line `R` asks for it.
     done = bench.s_client("-tls1_2", data=b"R\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", until_end=False)
@@ -445,7 +471,8 @@ def check_truncation(bench):
 def listener_text(folder, ports, name):
     fields, common = LISTENERS[name]
     routes = ",\n          ".join(f"{{match: {{prefix: /{cluster}}}, route: {{cluster: {cluster}, timeout: 30s}}}}" for cluster in sorted(CLUSTERS, reverse=True))
-    text = fill(LISTENER, fields=fields, common=common, routes=routes)
+    staple, chain = STAPLES.get(name, ("", "server"))
+    text = fill(LISTENER, fields=fields, common=common, routes=routes, staple=staple, chain=chain)
     return fill(text, name=name, port=ports[name], folder=folder, context=CONTEXT)
 
 
@@ -464,6 +491,8 @@ def run_backend(backend):
         for each in (folder / "files", folder / "files" / "put"):
             each.chmod(0o777)
         make_certificates(folder)
+        make_staple(folder, "server", "ca")
+        (folder / "whole.pem").write_text((folder / "server.pem").read_text() + (folder / "ca.pem").read_text())
         names = ["admin", *LISTENERS, "nginx", "closing", "mutual_nginx", "s_server"]
         ports = dict(zip(names, rig.free_ports(len(names))))
         ports["truncating"] = stack.enter_context(Truncating(folder)).port
@@ -483,7 +512,7 @@ def run_backend(backend):
         stack.enter_context(rig.Process(nginx, ports["nginx"]))
         stack.enter_context(rig.Process(s_server, ports["s_server"]))
         stack.enter_context(rig.Process(proxy, ports["https"]))
-        for check in (check_clients, check_resumption, check_early_data, check_renegotiation, check_client_certificates,
+        for check in (check_clients, check_resumption, check_early_data, check_staples, check_renegotiation, check_client_certificates,
                       check_endpoints, check_bodies, check_s_server, check_truncation):
             check(bench)
         stats = bench.stats()
