@@ -22,6 +22,7 @@ import protocols_detect  # noqa: F401 (adds its cases)
 import protocols_ends  # noqa: F401 (adds its cases)
 import protocols_filters  # noqa: F401 (adds its cases)
 import protocols_flow  # noqa: F401 (adds its cases)
+import protocols_http  # noqa: F401 (adds its cases)
 import protocols_programs  # noqa: F401 (adds its cases)
 import protocols_random  # noqa: F401 (adds its cases)
 import protocols_servers

@@ -14,6 +14,7 @@ mod listener_filters;
 mod message;
 mod panics;
 mod peer;
+mod relays;
 mod soak;
 mod tls;
 mod upstream;
@@ -177,9 +178,14 @@ impl World {
         }
     }
 
-    /// Drains the workers and ends them; checks that nothing is left of anything, and that the counters agree with each
-    /// other.
+    /// Drains the workers and ends them; checks that nothing is left of anything, and that the counters of HTTP agree with
+    /// each other.
     fn end(self) -> Ended {
+        self.end_with(check_counters)
+    }
+
+    /// The same with other counters.
+    fn end_with(self, check: impl FnOnce(&Registry, &Ended)) -> Ended {
         for (_, sender, _) in &self.cores {
             assert!(sender.send(Command::Drain { deadline: DRAIN }));
         }
@@ -225,7 +231,7 @@ impl World {
             cluster: values(&registry.cluster("endpoints")),
             panics,
         };
-        check_counters(&registry, &ended);
+        check(&registry, &ended);
         ended
     }
 }
