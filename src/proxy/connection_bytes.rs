@@ -9,7 +9,7 @@ use super::downstream::Connection;
 use super::stream::Stream;
 use crate::cluster::Cluster;
 use crate::protocol::http::head::Version;
-use crate::telemetry::names::{ClusterStat, HttpStat};
+use crate::telemetry::names::ClusterStat;
 
 /// What of a request the counters have already.
 #[derive(Debug, Default)]
@@ -33,9 +33,7 @@ pub(super) fn count_downstream(connection: &Connection, stream: &mut Stream, in_
     let bytes = &stream.info.downstream_bytes;
     let now = Moved { received: bytes.wire_received + in_body, sent: bytes.wire_sent };
     let counted = std::mem::replace(&mut stream.counted.downstream, now);
-    let stats = &connection.chain.stats;
-    stats.add(HttpStat::DownstreamCxRxBytesTotal, now.received - counted.received);
-    stats.add(HttpStat::DownstreamCxTxBytesTotal, now.sent - counted.sent);
+    connection.count_bytes(now.received - counted.received, now.sent - counted.sent);
 }
 
 /// Counts what has gone to the endpoint of the present attempt and come from it.

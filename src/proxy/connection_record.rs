@@ -35,6 +35,9 @@ struct Recorded {
     protocol: Cell<Option<Version>>,
     tls: RefCell<Option<Rc<TlsFacts>>>,
     flag: Cell<Option<ResponseFlag>>,
+    /// Bytes of HTTP from the client and to it, whatever they are, as its counters have them.
+    received: Cell<u64>,
+    sent: Cell<u64>,
     /// Who answered, or why no chain takes it.
     response_code_details: Cell<&'static str>,
     termination_details: RefCell<String>,
@@ -58,6 +61,8 @@ impl ConnectionRecord {
             protocol: Cell::new(None),
             tls: RefCell::default(),
             flag: Cell::new(None),
+            received: Cell::new(0),
+            sent: Cell::new(0),
             response_code_details: Cell::new(""),
             termination_details: RefCell::default(),
             failed: Cell::new(None),
@@ -111,6 +116,14 @@ impl ConnectionRecord {
         self.each(|recorded| recorded.failed.set(Some(failed)));
     }
 
+    /// So many bytes more have come and gone.
+    pub(super) fn moved(&self, received: u64, sent: u64) {
+        self.each(|recorded| {
+            recorded.received.set(recorded.received.get() + received);
+            recorded.sent.set(recorded.sent.get() + sent);
+        });
+    }
+
     /// It was answered with bytes of the configuration.
     pub(super) fn answered(&self) {
         self.each(|recorded| recorded.response_code_details.set(response_code_details::DIRECT_RESPONSE));
@@ -136,6 +149,7 @@ impl Recorded {
         told.complete_ns = Some(now.0);
         told.connection_id = self.id.get();
         told.protocol = self.protocol.get();
+        (told.bytes_received, told.bytes_sent) = (self.received.get(), self.sent.get());
         told.downstream_remote_address = info.remote.clone();
         told.downstream_direct_remote_address = info.direct_remote.clone();
         told.downstream_local_address = info.local.clone();

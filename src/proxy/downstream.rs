@@ -417,6 +417,14 @@ impl Connection {
         self.note(|record| record.broke_protocol(self.requests.get() <= 1));
     }
 
+    /// Counts bytes of the connection.
+    pub(super) fn count_bytes(&self, received: u64, sent: u64) {
+        let stats = &self.chain.stats;
+        stats.add(HttpStat::DownstreamCxRxBytesTotal, received);
+        stats.add(HttpStat::DownstreamCxTxBytesTotal, sent);
+        self.note(|record| record.moved(received, sent));
+    }
+
     /// The protocol is known: counts it.
     fn speaks(&self, codec: Codec) {
         self.codec.set(codec);

@@ -395,7 +395,7 @@ async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Reque
                         .feed(&mut stream.request, &chunk, &chain.manager.request_limits)
                         .map_err(|error| {
                             // The record has what was understood, the counter what was read.
-                            chain.stats.add(HttpStat::DownstreamCxRxBytesTotal, chunk.len() as u64);
+                            connection.count_bytes(chunk.len() as u64, 0);
                             ProxyError::RequestHead(error)
                         })?;
                     stream.info.downstream_bytes.header_received += fed.consumed as u64;

@@ -351,9 +351,9 @@ fn begin(connection: &Connection, shared: &Rc<Shared>, head: Incoming, stream: S
 
 /// Takes over into the counters what was seen since the last time.
 fn count_seen(connection: &Connection, counted: &mut Seen, seen: Seen) {
-    let (http, server) = (&connection.chain.stats, &connection.context.server);
-    http.add(HttpStat::DownstreamCxRxBytesTotal, seen.bytes_received - counted.bytes_received);
-    http.add(HttpStat::DownstreamCxTxBytesTotal, seen.bytes_sent - counted.bytes_sent);
+    let server = &connection.context.server;
+    connection
+        .count_bytes(seen.bytes_received - counted.bytes_received, seen.bytes_sent - counted.bytes_sent);
     server.add(ServerStat::Http2RxReset, seen.resets_received - counted.resets_received);
     server.add(ServerStat::Http2TxReset, seen.resets_sent - counted.resets_sent);
     server.add(ServerStat::Http2GoawaySent, seen.goaways_sent - counted.goaways_sent);

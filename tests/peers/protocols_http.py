@@ -62,7 +62,11 @@ def answering(connection):
             answer = f"{ANSWER}content-length: {len(body) + 300_000 * (path == '/large')}\r\n\r\n".encode()
             if method != "HEAD":
                 answer += body + b"x" * 300_000 * (path == "/large")
+        if path == "/close":
+            answer = answer.replace(b"content-length", b"connection: close\r\ncontent-length", 1)
         connection.sendall(answer)
+        if path == "/close":
+            return
 
 
 def counted(at):
@@ -124,7 +128,12 @@ def until(client, end, count=0):
     return got
 
 
-@case("http-bytes", servers={"one": answering}, chains=chains, uncounted=WHO_ENDS)
+# Envoy counts the 100 Continue that it gives as a response, and has what it read last for buffered; here a connection that its endpoint
+# does not keep ends with its last request counted as under way.
+OTHERWISE = "downstream_rq_(1xx|completed)|buffered|destroy_with_active_rq"
+
+
+@case("http-bytes", servers={"one": answering}, chains=chains, uncounted=f"{WHO_ENDS}|{OTHERWISE}")
 def bytes_of_requests(at):
     client, facts = at.connect(), {}
     for number, (request, end) in enumerate(ASKED):
@@ -135,7 +144,7 @@ def bytes_of_requests(at):
     until(client, b"\r\n\r\n")
     client.sendall(b"ok")
     until(client, b"ok")
-    client.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+    client.sendall(b"POST /close HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
     until(client, b"abc")
     return {**facts, **finish(client, at)}
 
@@ -154,7 +163,6 @@ def bytes_of_a_tunnel(at):
 def bytes_of_what_is_refused(at):
     client = at.connect()
     client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\nno header\r\n\r\n")
-    until(client, b"\r\n\r\n")
+    until(client, b"Bad Request")
     facts = finish(client, at)
-    # How much is said of why is each one's own.
-    return {name: value for name, value in facts.items() if "_tx_" not in name and name != "rest"}
+    return facts
