@@ -1,6 +1,6 @@
 //! Certificates of tests, made with rcgen.
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CustomExtension,
@@ -8,6 +8,11 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, RevokedCertParams, SanType, SerialNumber, SignatureAlgorithm, date_time_ymd,
 };
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, ServerConnection, SignatureScheme};
+
+use super::ServerTls;
 use crate::config::tls::{Source, TlsCertificate};
 
 /// What a certificate of a test is to be.
@@ -215,3 +220,70 @@ pub(crate) fn source(text: &str) -> Source {
 /// Bases of tests that need a purpose.
 pub(crate) const CLIENT: &[ExtendedKeyUsagePurpose] = &[ExtendedKeyUsagePurpose::ClientAuth];
 pub(crate) const SERVER: &[ExtendedKeyUsagePurpose] = &[ExtendedKeyUsagePurpose::ServerAuth];
+
+/// An unsigned OCSP response for a serial number.
+pub(crate) fn ocsp_response(serial: &[u8], this_update: &str, next_update: Option<&str>) -> Vec<u8> {
+    super::ocsp::tests::response(serial, this_update, next_update)
+}
+
+/// Takes everybody, and keeps what was stapled.
+#[derive(Debug, Default)]
+struct Notes(OnceLock<Vec<u8>>);
+
+impl ServerCertVerifier for Notes {
+    fn verify_server_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        _chain: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        staple: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.0.set(staple.to_vec()).unwrap();
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _leaf: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _leaf: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
+
+/// The OCSP response that a client is shown in a handshake.
+pub(crate) fn staple_shown_by(tls: &ServerTls) -> Vec<u8> {
+    let notes = Arc::new(Notes::default());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let verifier: Arc<dyn ServerCertVerifier> = Arc::<Notes>::clone(&notes);
+    let config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    let mut client = ClientConnection::new(Arc::new(config), "a".try_into().unwrap()).unwrap();
+    let mut server = ServerConnection::new(Arc::clone(tls.config())).unwrap();
+    while client.is_handshaking() || server.is_handshaking() {
+        let mut wire = Vec::new();
+        client.write_tls(&mut wire).unwrap();
+        server.read_tls(&mut &wire[..]).unwrap();
+        server.process_new_packets().unwrap();
+        wire.clear();
+        server.write_tls(&mut wire).unwrap();
+        client.read_tls(&mut &wire[..]).unwrap();
+        client.process_new_packets().unwrap();
+    }
+    notes.0.get().cloned().unwrap_or_default()
+}

@@ -13,7 +13,7 @@ use crate::telemetry::names::Stats;
 use crate::telemetry::{ListenerStat, ProxyProtocolStat, ServerStat, Slot};
 
 /// Answers by what the listener filters found.
-fn bootstrap(listener: &str) -> String {
+pub(super) fn bootstrap(listener: &str) -> String {
     const PACKAGE: &str = "type.googleapis.com/envoy.extensions.filters";
     let host = FRONT.strip_suffix(":80").unwrap();
     format!(
@@ -78,10 +78,10 @@ async fn talk(runtime: &Runtime, pieces: Vec<Vec<u8>>, rest_ms: u64) -> Option<V
     (!all.is_empty()).then_some(all)
 }
 
-type Answer = Option<Vec<u8>>;
+pub(super) type Answer = Option<Vec<u8>>;
 
 /// Runs clients one after another; what came back to each, and when it was over, in milliseconds.
-fn play(world: &World, clients: Vec<(Vec<Vec<u8>>, u64)>) -> Vec<(Answer, u64)> {
+pub(super) fn play(world: &World, clients: Vec<(Vec<Vec<u8>>, u64)>) -> Vec<(Answer, u64)> {
     let done = Rc::new(Cell::new(false));
     let answers = Rc::new(RefCell::new(Vec::new()));
     let (over, runtime, results) = (Rc::clone(&done), world.clients.clone(), Rc::clone(&answers));

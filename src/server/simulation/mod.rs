@@ -14,6 +14,7 @@ mod listener_filters;
 mod message;
 mod panics;
 mod peer;
+mod preface;
 mod relays;
 mod soak;
 mod tls;
