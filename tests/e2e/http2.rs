@@ -1,10 +1,13 @@
 //! HTTP/2 on either side, and between the versions: every byte, heads, trailers, resets, GOAWAY, limits and floods.
 
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+
 use http::{HeaderMap, Request};
 
 use crate::harness::{
-    Config, Http2Client, Http2Upstream, Proxy, RawHttp2, TO_HTTP2, Upstream, ok, on_each_backend, pattern,
-    until,
+    Config, Frame, Http2Client, Http2Upstream, Proxy, RawHttp2, TO_HTTP2, Upstream, ok, on_each_backend,
+    pattern, until,
 };
 
 fn to_http2(upstream: &Http2Upstream) -> Config {
@@ -98,6 +101,11 @@ on_each_backend! {
         for (answer, body) in client.all(requests).iter().zip(&bodies) {
             assert!(answer.status == 200 && answer.body == *body, "{answer:?}");
         }
+        // More at once than a connection takes: others were opened, and none was asked for too much.
+        let opened = upstream.connections();
+        assert!(opened > 1 && opened <= 60_usize.div_ceil(7), "{opened} connections");
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_http2_total"), opened as u64);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_rq_retry_unprocessed"), 0);
         drop(client);
         proxy.end();
     }
@@ -200,13 +208,44 @@ on_each_backend! {
     }
 
     fn drain_sends_goaway_and_streams_finish(io) {
-        let upstream = Upstream::start(|peer| while peer.request().is_some() { peer.send(ok(b"hello")) });
-        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let (go, may_go) = channel::<()>();
+        let may_go = Mutex::new(may_go);
+        let upstream = Upstream::start(move |peer| {
+            while peer.request().is_some() {
+                may_go.lock().unwrap().recv().unwrap();
+                peer.send(ok(b"hello"));
+            }
+        });
+        let mut proxy = Proxy::start(io, &Config::to(upstream.port));
         let mut raw = RawHttp2::connect(proxy.port);
-        raw.get(1, 5);
-        until("a response", || proxy.stat("http.test.downstream_rq_2xx") == 1);
+        for stream in [1, 3, 5] {
+            raw.get(stream, 5);
+        }
+        upstream.wait_for_requests(3);
         proxy.signal(libc::SIGTERM);
-        assert_eq!(raw.goaway(), Some(0));
+        // RFC 9113 section 6.8: first that it will end, then, a round trip later, which stream was the last.
+        let is_goaway = |frame: &Frame| frame.kind == 7;
+        let announced = raw.frames_until(is_goaway).unwrap().pop().unwrap().payload;
+        assert_eq!(announced, [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+        let ping = raw.frames_until(|frame| frame.kind == 6 && frame.flags == 0).unwrap().pop().unwrap();
+        raw.frame(6, 1, 0, &ping.payload);
+        let last = raw.frames_until(is_goaway).unwrap().pop().unwrap().payload;
+        assert_eq!(last, [0, 0, 0, 5, 0, 0, 0, 0]);
+        assert_eq!(proxy.stat("http.test.downstream_rq_active"), 3);
+        (0..3).for_each(|_| go.send(()).unwrap());
+        let (mut bodies, mut ended) = (Vec::new(), Vec::new());
+        while let Some(frame) = raw.read() {
+            if frame.kind == 0 {
+                bodies.extend(frame.payload);
+            }
+            if matches!(frame.kind, 0 | 1) && frame.flags & 1 != 0 {
+                ended.push(frame.stream);
+            }
+            assert_ne!(frame.kind, 3, "stream {} was reset", frame.stream);
+        }
+        ended.sort_unstable();
+        assert_eq!((ended, bodies.as_slice()), (vec![1, 3, 5], &b"hellohellohello"[..]));
+        assert_eq!(proxy.wait().code(), Some(0));
     }
 
     fn client_that_goes_with_an_error_is_not_reset(io) {

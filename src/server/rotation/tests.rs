@@ -32,6 +32,7 @@ impl Scratch {
         TlsCertificate {
             chain: self.source("tls.crt", &issued.chain_pem),
             private_key: self.source("tls.key", &issued.key_pem),
+            password: None,
             ocsp_staple: None,
         }
     }
@@ -62,7 +63,7 @@ fn names(updates: &[Update]) -> Vec<String> {
 fn of_server(config: DownstreamTls) -> Rotation {
     let tls = Arc::new(ServerTls::compile(&config, None, None).unwrap());
     let server = Server { listener: 3, chain: 0, name: "front".into(), config, refused: None, tls };
-    Rotation { servers: vec![server], clients: Vec::new() }
+    Rotation { servers: vec![server], clients: BTreeMap::new() }
 }
 
 /// Reads again what has changed, which is good; what new handshakes use.
@@ -131,7 +132,7 @@ fn changed_trust_of_a_cluster_is_taken() {
     config.tls = Some(Arc::new(UpstreamTls { common, ..UpstreamTls::default() }));
     let sockets = SocketCompiler::default().of(&config).unwrap();
     let client = Client { config, refused: None, sockets };
-    let mut rotation = Rotation { servers: Vec::new(), clients: vec![client] };
+    let mut rotation = Rotation { servers: Vec::new(), clients: BTreeMap::from([(client.config.name.clone(), client)]) };
     assert_eq!(rotation.paths().len(), 1);
     assert!(rotation.refresh().updates.is_empty());
     scratch.write("ca.crt", &two.pem());

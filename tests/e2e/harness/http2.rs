@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
@@ -77,6 +78,33 @@ impl Http2Client {
             let answer = Answer { status: parts.status.as_u16(), ..Answer::default() };
             tokio::time::timeout(PATIENCE, receive(receiver, answer)).await.unwrap()
         })
+    }
+
+    /// A request whose body is sent once an interim response has come; without a body it is over at once. The interim
+    /// responses, and the final one.
+    pub(crate) fn expecting(
+        &self,
+        request: http::request::Builder,
+        body: &'static [u8],
+    ) -> (Vec<Response<()>>, Answer) {
+        let exchange = async {
+            let mut requests = self.requests.clone().ready().await.unwrap();
+            let sent = requests.send_request(request.body(()).unwrap(), body.is_empty());
+            let (mut response, mut stream) = sent.unwrap();
+            let mut interim = Vec::new();
+            while let Some(early) = std::future::poll_fn(|context| response.poll_informational(context)).await
+            {
+                interim.push(early.unwrap());
+                if interim.len() == 1 && !body.is_empty() {
+                    send_body(&mut stream, Bytes::from_static(body), None).await;
+                }
+            }
+            let (parts, receiver) = response.await.unwrap().into_parts();
+            let answer =
+                Answer { status: parts.status.as_u16(), headers: parts.headers, ..Answer::default() };
+            (interim, receive(receiver, answer).await)
+        };
+        self.runtime.block_on(async { tokio::time::timeout(PATIENCE, exchange).await.unwrap() })
     }
 
     /// A request with a body and trailers.
@@ -237,7 +265,7 @@ async fn serve(stream: tokio::net::TcpStream, streams_max: u32, number: usize, s
 }
 
 /// `/echo`: the body and the trailers that came; `/body/N`: so many bytes; `/refuse`: refused on the first connection;
-/// `/reset`: broken off; `/cut`: broken off within the body, once the request has ended; `/early`: answered at once; `/interim`: a 103 first; `/grpc/N`: a
+/// `/chat`: the head at once, then every byte as it comes; `/reset`: broken off; `/cut`: broken off within the body, once the request has ended; `/early`: answered at once; `/interim`: a 103 first; `/grpc/N`: a
 /// gRPC response of the body that came, with status N; `/grpc-status/N`: that status alone.
 async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, number: usize) {
     let (parts, body) = request.into_parts();
@@ -251,6 +279,9 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
                 response = response.header(format!("x-seen-{name}"), value);
             }
         }
+        if let Some(protocol) = parts.extensions.get::<Protocol>() {
+            response = response.header("x-seen-protocol", protocol.as_str());
+        }
         let authority = parts.uri.authority().map_or("", |authority| authority.as_str());
         response.header("x-seen-authority", authority).header("x-seen-method", parts.method.as_str())
     };
@@ -263,6 +294,16 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             // The client has the head: `Http2Client::ending_late`.
             receive(body, Answer::default()).await;
             stream.send_reset(Reason::INTERNAL_ERROR);
+        }
+        "/chat" => {
+            let (mut body, response) = (body, response().body(()).unwrap());
+            let Ok(mut stream) = respond.send_response(response, false) else { return };
+            while let Some(Ok(data)) = body.data().await {
+                drop(body.flow_control().release_capacity(data.len()));
+                // What the windows have no room for the codec holds.
+                drop(stream.send_data(data, false));
+            }
+            drop(stream.send_data(Bytes::new(), true));
         }
         "/early" => drop(respond.send_response(response().body(()).unwrap(), true)),
         "/interim" => {
@@ -319,6 +360,22 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
+impl Frame {
+    /// The parameters of SETTINGS.
+    pub(crate) fn settings(&self) -> Vec<(u16, u32)> {
+        let parameter = |six: &[u8]| {
+            let [a, b, c, d, e, f] = six.try_into().unwrap();
+            (u16::from_be_bytes([a, b]), u32::from_be_bytes([c, d, e, f]))
+        };
+        self.payload.chunks(6).map(parameter).collect()
+    }
+
+    /// The number that RST_STREAM and WINDOW_UPDATE consist of.
+    pub(crate) fn number(&self) -> u32 {
+        u32::from_be_bytes(self.payload[..].try_into().unwrap())
+    }
+}
+
 impl RawHttp2 {
     /// Connects and sends the preface and empty SETTINGS.
     pub(crate) fn connect(port: u16) -> Self {
@@ -333,24 +390,28 @@ impl RawHttp2 {
 
     /// The port of an upstream that does `answer` with each connection, once a request has come on it.
     pub(crate) fn upstream(answer: impl Fn(&mut Self) + Send + Sync + 'static) -> u16 {
+        Self::server(move |raw| {
+            if raw.frame(4, 0, 0, &[]) && raw.frames_until(|frame| frame.kind == 1).is_some() {
+                answer(raw);
+            }
+        })
+    }
+
+    /// The port of an upstream that plays `script` on each connection, once the client's preface has come on it.
+    pub(crate) fn server(script: impl Fn(&mut Self) + Send + Sync + 'static) -> u16 {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let answer = Arc::new(answer);
+        let script = Arc::new(script);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let answer = Arc::clone(&answer);
+                let script = Arc::clone(&script);
                 std::thread::spawn(move || {
+                    stream.set_nodelay(true).unwrap();
                     stream.set_read_timeout(Some(PATIENCE)).unwrap();
                     stream.set_write_timeout(Some(PATIENCE)).unwrap();
                     let mut raw = Self { stream };
-                    let mut preface = [0; 24];
-                    if raw.stream.read_exact(&mut preface).is_err() || !raw.frame(4, 0, 0, &[]) {
-                        return;
-                    }
-                    while let Some(frame) = raw.read() {
-                        if frame.kind == 1 {
-                            return answer(&mut raw);
-                        }
+                    if raw.stream.read_exact(&mut [0; 24]).is_ok() {
+                        script(&mut raw);
                     }
                 });
             }
@@ -391,6 +452,17 @@ impl RawHttp2 {
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
         self.stream.read_exact(&mut payload).ok()?;
         Some(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
+    }
+
+    /// The frames up to and with the one that is looked for; `None`: the connection ended before.
+    pub(crate) fn frames_until(&mut self, is_it: impl Fn(&Frame) -> bool) -> Option<Vec<Frame>> {
+        let mut frames = Vec::new();
+        loop {
+            frames.push(self.read()?);
+            if frames.last().is_some_and(&is_it) {
+                return Some(frames);
+            }
+        }
     }
 
     /// Reads until the connection's end; the error code of the last GOAWAY.

@@ -18,7 +18,7 @@ pub(crate) use client::Client;
 pub(crate) use config::{Config, cluster_to};
 pub(crate) use confine::Confinement;
 pub(crate) use control_plane::{ControlPlane, ToldCluster};
-pub(crate) use http2::{Http2Client, Http2Upstream, RawHttp2, TO_HTTP2, pattern};
+pub(crate) use http2::{Frame, Http2Client, Http2Upstream, RawHttp2, TO_HTTP2, pattern};
 pub(crate) use message::{Message, chunked};
 pub(crate) use process::{Proxy, TempFolder, binary, free_port};
 pub(crate) use random::Random;
