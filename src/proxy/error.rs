@@ -66,6 +66,8 @@ pub enum ProxyError {
     NoHealthyUpstream,
     /// No connection could be made.
     Connect(ConnectError),
+    /// An upgrade over HTTP/2, which the endpoint has not said to take (RFC 8441 section 3).
+    ExtendedConnectNotTaken,
     /// The endpoint closed or reset before a byte of the response.
     UpstreamClosed { reset: bool },
     /// The endpoint reset the stream. `refused`: without a look at the request; `begun`: after its response's head.
@@ -110,6 +112,7 @@ impl ProxyError {
             | Self::HeadOverflow
             | Self::Filter(_) => Side::Local,
             Self::Connect(_)
+            | Self::ExtendedConnectNotTaken
             | Self::UpstreamClosed { .. }
             | Self::UpstreamReset { .. }
             | Self::UpstreamTruncated
@@ -158,6 +161,7 @@ impl ProxyError {
             Self::NoCluster { status } => status,
             Self::NoHealthyUpstream
             | Self::Connect(_)
+            | Self::ExtendedConnectNotTaken
             | Self::UpstreamClosed { .. }
             | Self::UpstreamReset { .. } => 503,
             Self::UpstreamTruncated
@@ -187,6 +191,8 @@ impl ProxyError {
             Self::NoCluster { .. } => ResponseFlag::NoClusterFound,
             Self::NoHealthyUpstream => ResponseFlag::NoHealthyUpstream,
             Self::Connect(_) => ResponseFlag::UpstreamConnectionFailure,
+            // Envoy asks nobody, and has no words for it: it was given up here before it was sent.
+            Self::ExtendedConnectNotTaken => ResponseFlag::LocalReset,
             Self::UpstreamClosed { .. } | Self::UpstreamTunnelClosed => {
                 ResponseFlag::UpstreamConnectionTermination
             }
@@ -238,6 +244,7 @@ impl ProxyError {
             Self::Connect(ConnectError::Failed(_) | ConnectError::Tls(_)) => {
                 "upstream_reset_before_response_started{remote_connection_failure}"
             }
+            Self::ExtendedConnectNotTaken => "upstream_reset_before_response_started{local_reset}",
             Self::UpstreamClosed { .. } => "upstream_reset_before_response_started{connection_termination}",
             Self::ResponseHead(_) | Self::ResponseHeadTruncated => {
                 "upstream_reset_before_response_started{protocol_error}"
@@ -270,6 +277,9 @@ impl ProxyError {
             }
             Self::Connect(ConnectError::Failed(_) | ConnectError::Tls(_)) => {
                 "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
+            }
+            Self::ExtendedConnectNotTaken => {
+                "upstream connect error or disconnect/reset before headers. reset reason: local reset"
             }
             Self::UpstreamClosed { .. } => {
                 "upstream connect error or disconnect/reset before headers. reset reason: connection termination"

@@ -21,13 +21,13 @@ use super::stream::Stream;
 use super::upstream_request::{Download, Ended, Exchange};
 use super::wire::{self, SendError};
 use crate::base::limits;
-use crate::cluster::pool::{self, UpstreamConnection};
+use crate::cluster::pool::{self, ConnectError, UpstreamConnection};
 use crate::cluster::{Cluster, Host, Wanted};
 use crate::config::proxy_protocol::ProxyProtocolVersion;
 use crate::config::route::ConnectConfig;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
-use crate::protocol::http::websocket;
+use crate::protocol::http::{headers, websocket};
 use crate::protocol::http1::encode::{RequestEncoding, encode_request};
 use crate::protocol::http1::framing::MethodKind;
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
@@ -37,6 +37,7 @@ use crate::protocol::proxy_protocol;
 use crate::protocol::stream_info::{StreamAddress, set_text};
 use crate::protocol::tls::Offer;
 use crate::protocol::transport::Channel;
+use crate::runtime::Recycled;
 use crate::telemetry::names::{ClusterStat, HostStat, HttpStat};
 
 /// How forwarding ended.
@@ -289,6 +290,38 @@ async fn connect(
     }
 }
 
+/// An upgrade over HTTP/2 is for endpoints that have said that they take it (RFC 8441 section 3). They may take as long as for
+/// a connection to say so. In recycled memory: the task is not to carry the size of what few do.
+fn await_consent(
+    connection: &Connection,
+    request: &Request,
+    upstream: &UpstreamConnection,
+) -> Recycled<impl Future<Output = Result<(), ProxyError>>> {
+    connection.context.runtime.recycled(async move {
+        let (Some(lease), Some(stream)) = (upstream.lease(), upstream.channel().stream()) else {
+            return Ok(());
+        };
+        let cluster = upstream.cluster();
+        let due = upstream.opened().after(cluster.config().connect_timeout);
+        let settled = pin!(poll_fn(|_| match lease.poll_settled() {
+            Poll::Ready(settled) => Poll::Ready(Some(settled)),
+            Poll::Pending => connection.timer.poll_at(due).map(|()| None),
+        }));
+        match unless_given_up(connection, request, settled).await? {
+            Some(true) if !stream.may_extend_connect() => {
+                cluster.stats().inc(ClusterStat::UpstreamRqExtendedConnectNotTaken);
+                Err(ProxyError::ExtendedConnectNotTaken)
+            }
+            // On a connection that has ended nothing goes out.
+            Some(_) => Ok(()),
+            None => {
+                cluster.stats().inc(ClusterStat::UpstreamCxConnectTimeout);
+                Err(ProxyError::Connect(ConnectError::Timeout))
+            }
+        }
+    })
+}
+
 /// Waits for a connection as long as the client does and the request's deadlines allow.
 fn unless_given_up<F: Future>(
     connection: &Connection,
@@ -314,6 +347,12 @@ async fn attempt(
     forward: &Forward<'_>,
     upstream: &UpstreamConnection,
 ) -> (Result<Ended, ProxyError>, bool) {
+    if upstream.lease().is_some()
+        && stream.request.contains(&headers::UPGRADE)
+        && let Err(error) = await_consent(connection, request, upstream).await
+    {
+        return (Err(error), false);
+    }
     let Connection { context, .. } = connection;
     let cluster = forward.cluster.config();
     let manager = &connection.chain.manager.config;

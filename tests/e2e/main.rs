@@ -19,6 +19,7 @@ mod bodies;
 mod clusters;
 mod connection_bytes;
 mod doctor;
+mod extended_connect;
 mod grpc;
 mod hashing;
 mod http2;

@@ -58,8 +58,10 @@ struct Shared {
     streams: Cell<u32>,
     served: Cell<u32>,
     idle_since: Cell<Now>,
-    /// The peer has said how many streams it takes.
+    /// The peer has said how many streams it takes, and whether upgrades.
     settled: Cell<bool>,
+    /// Its task has ended.
+    over: Cell<bool>,
     /// The peer ended it.
     ended_by_peer: Cell<bool>,
     /// The peer has said that it takes no more requests.
@@ -124,12 +126,7 @@ pub(super) async fn acquire(
             return Poll::Ready(Err(failure));
         }
         let runtime = cluster.runtime();
-        let task = runtime.current_task();
-        let mut waiting = pool.waiting.borrow_mut();
-        if !waiting.contains(&task) {
-            waiting.push(task);
-        }
-        drop(waiting);
+        pool.wait(runtime.current_task());
         // One that has not said yet how many streams it takes may have room for all.
         let is_unsettled = |shared: &Rc<Shared>| !shared.settled.get();
         if !pool.open.borrow().iter().any(is_unsettled) && !pool.dialing.replace(true) {
@@ -161,6 +158,13 @@ impl SharedConnections {
     /// Whether there is none that takes requests.
     pub(in crate::cluster) fn is_empty(&self) -> bool {
         self.open.borrow().is_empty()
+    }
+
+    fn wait(&self, task: TaskId) {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.contains(&task) {
+            waiting.push(task);
+        }
     }
 
     fn wake(&self, cluster: &Cluster) {
@@ -232,7 +236,7 @@ async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64, origin: Origin) {
     let ended = poll_fn(|_| {
         let ended = connection.poll();
         count_seen(&cluster, &mut counted, connection.seen());
-        if !shared.settled.get() && counted.settings_received > 0 {
+        if !shared.settled.get() && counted.settings_acknowledged > 0 {
             shared.settled.set(true);
             host.shared().wake(&cluster);
         }
@@ -299,6 +303,7 @@ struct Listed<'a>(&'a Rc<Shared>);
 
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
+        self.0.over.set(true);
         self.0.retire();
         self.0.host.shared().wake(&self.0.cluster);
     }
@@ -321,6 +326,7 @@ impl Shared {
             served: Cell::new(0),
             idle_since: Cell::new(now),
             settled: Cell::new(false),
+            over: Cell::new(false),
             ended_by_peer: Cell::new(false),
             going_away: Cell::new(false),
         }
@@ -407,6 +413,17 @@ impl Lease {
 
     pub(super) fn tls(&self) -> Option<&Rc<TlsFacts>> {
         self.shared.tls.as_ref()
+    }
+
+    /// Ready once the peer's SETTINGS are in force, with true, or its connection has ended before they came. Pending wakes the
+    /// current task later.
+    pub fn poll_settled(&self) -> Poll<bool> {
+        let Shared { cluster, host, settled, over, .. } = &*self.shared;
+        if settled.get() || over.get() {
+            return Poll::Ready(settled.get());
+        }
+        host.shared().wait(cluster.runtime().current_task());
+        Poll::Pending
     }
 
     /// The peer takes no more requests on this connection.

@@ -406,11 +406,6 @@ impl Requests {
     pub fn streams_max(&self) -> usize {
         self.inner.current_max_send_streams()
     }
-
-    /// Whether the peer takes extended CONNECT.
-    pub fn takes_extended_connect(&self) -> bool {
-        self.inner.is_extended_connect_protocol_enabled()
-    }
 }
 
 impl std::fmt::Debug for ServerConnection<'_> {

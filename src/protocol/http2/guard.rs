@@ -15,6 +15,7 @@ const PEEK_BYTES_MAX: usize = 4;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
+const ACK: u8 = 1;
 const SECOND_NS: u64 = 1_000_000_000;
 
 const DATA: u8 = 0;
@@ -78,8 +79,8 @@ pub struct Seen {
     pub goaways_received: u64,
     /// Those of them for a head that is larger than any that is read.
     pub head_overflows: u64,
-    /// SETTINGS, acknowledgements included.
-    pub settings_received: u64,
+    /// SETTINGS that the codec has acknowledged: what they say is in force. Of those that are still coming a part was seen.
+    pub settings_acknowledged: u64,
     /// Requests begun, by either side.
     pub streams: u64,
     /// Bytes received that windows count: payloads of DATA.
@@ -227,6 +228,7 @@ impl Guard {
                 WINDOW_UPDATE if frame.stream == 0 => {
                     self.seen.window_sent += u64::from(u32::from_be_bytes(frame.peeked));
                 }
+                SETTINGS if frame.flags & ACK != 0 => self.seen.settings_acknowledged += 1,
                 GOAWAY => {
                     self.seen.goaways_sent += 1;
                     self.seen.head_overflows += u64::from(is_overflow(bytes));
@@ -299,7 +301,6 @@ impl Guard {
                 Ok(())
             }
             SETTINGS | PING | 10.. => {
-                self.seen.settings_received += u64::from(frame.kind == SETTINGS);
                 if now.0 - self.controls_since.0 >= SECOND_NS {
                     (self.controls, self.controls_since) = (0, now);
                 }
@@ -565,8 +566,10 @@ mod tests {
         guard.sent(&frame(HEADERS, 5, 1, 20));
         guard.sent(&frame(RST_STREAM, 0, 1, 4));
         guard.sent(&frame(GOAWAY, 0, 0, 8));
-        let Seen { streams, resets_sent, goaways_sent, .. } = guard.seen();
-        assert_eq!((streams, resets_sent, goaways_sent), (1, 1, 1));
+        guard.sent(&frame(SETTINGS, 0, 0, 6));
+        guard.sent(&frame(SETTINGS, ACK, 0, 0));
+        let Seen { streams, resets_sent, goaways_sent, settings_acknowledged, .. } = guard.seen();
+        assert_eq!((streams, resets_sent, goaways_sent, settings_acknowledged), (1, 1, 1, 1));
     }
 
     #[test]

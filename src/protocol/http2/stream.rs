@@ -178,6 +178,14 @@ impl Stream {
         self.state.borrow().broken
     }
 
+    /// Whether the peer has said that it takes extended CONNECT (RFC 8441 section 3). Asked before the request is sent.
+    pub fn may_extend_connect(&self) -> bool {
+        match &self.state.borrow().sender {
+            Sender::Request(request) => request.is_extended_connect_protocol_enabled(),
+            Sender::Respond(_) | Sender::Open(_) | Sender::Done => false,
+        }
+    }
+
     // === heads ===
 
     /// Sends the response's head, as which it was received; `ends`: nothing follows.

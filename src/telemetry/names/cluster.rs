@@ -107,6 +107,8 @@ super::metrics! {
         UpstreamFlowControlResumedReadingTotal Counter "upstream_flow_control_resumed_reading_total",
         UpstreamRqActive Gauge "upstream_rq_active",
         UpstreamRqCancelled Counter "upstream_rq_cancelled",
+        /// Ours: upgrades answered here because the endpoint has not said that it takes them on HTTP/2 (RFC 8441 section 3).
+        UpstreamRqExtendedConnectNotTaken Counter "upstream_rq_extended_connect_not_taken",
         UpstreamRqMaxDurationReached Counter "upstream_rq_max_duration_reached",
         UpstreamRqPendingActive Gauge "upstream_rq_pending_active",
         UpstreamRqPendingFailureEject Counter "upstream_rq_pending_failure_eject",
