@@ -33,7 +33,7 @@ use crate::protocol::stream_info::StreamAddress;
 use crate::protocol::tls::{ServerTls, TlsFacts, Wanted};
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Recycled, Timer};
-use crate::telemetry::names::{HttpHistogram, HttpStat};
+use crate::telemetry::names::{HttpHistogram, HttpStat, ServerStat};
 
 /// A client's connection, or a stream of one: what serves one request at a time.
 #[derive(Debug)]
@@ -311,7 +311,8 @@ async fn linger(connection: &Connection) {
     }
 }
 
-/// Waits until everything queued is with the kernel, as long as `stream_flush_timeout` allows; whether it is.
+/// Waits until everything queued is with the kernel, or the codec, as long as `stream_flush_timeout` allows; whether it is. A
+/// client that does not take it in time is counted.
 pub(super) async fn flush(connection: &Connection) -> bool {
     let Connection { context, chain, channel: stream, timer, .. } = connection;
     let begun = context.runtime.now();
@@ -319,7 +320,14 @@ pub(super) async fn flush(connection: &Connection) -> bool {
     stream.flush();
     poll_fn(|_| match stream.poll_sent(0) {
         Poll::Ready(outcome) => Poll::Ready(outcome.is_ok()),
-        Poll::Pending if due.is_some_and(|due| timer.poll_at(due).is_ready()) => Poll::Ready(false),
+        Poll::Pending if due.is_some_and(|due| timer.poll_at(due).is_ready()) => {
+            match &connection.bearer {
+                Bearer::Connection(_) => context.server.inc(ServerStat::Http2TxFlushTimeout),
+                // Envoy bounds the end of a connection by one time and has one counter for it; HTTP/1 has none of its own.
+                Bearer::Socket { .. } => chain.stats.inc(HttpStat::DownstreamCxDelayedCloseTimeout),
+            }
+            Poll::Ready(false)
+        }
         Poll::Pending => Poll::Pending,
     })
     .await

@@ -337,7 +337,10 @@ fn begin(connection: &Connection, shared: &Rc<Shared>, head: Incoming, stream: S
             // What is queued is the codec's before the stream is let go: it sends the rest, then ends the stream. A request
             // that was not read to its end is then not wanted any more (RFC 9113 section 8.1).
             After::KeepAlive | After::Close | After::Finish => {
-                downstream::flush(connection).await;
+                if !downstream::flush(connection).await {
+                    // What is left is not for a client that does not take it, and what it has is no whole response.
+                    connection.channel.set_reset_on_close();
+                }
             }
             After::Abort | After::Reset => connection.channel.set_reset_on_close(),
         }

@@ -24,6 +24,7 @@ mod grpc;
 mod hashing;
 mod http2;
 mod http2_flow;
+mod http2_limits;
 mod interim;
 mod isolation;
 mod keep_alive;

@@ -38,6 +38,8 @@ super::metrics! {
         Http2RequestsRejectedWithUnderscoresInHeaders Counter "http2.requests_rejected_with_underscores_in_headers",
         Http2RxMessagingError Counter "http2.rx_messaging_error",
         Http2RxReset Counter "http2.rx_reset",
+        /// By streams of clients that do not take in time what is queued for them once it is complete.
+        Http2TxFlushTimeout Counter "http2.tx_flush_timeout",
         Http2TxReset Counter "http2.tx_reset",
         HttpInspectorHttp10Found Counter "http_inspector.http10_found",
         HttpInspectorHttp11Found Counter "http_inspector.http11_found",
