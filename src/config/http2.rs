@@ -43,6 +43,9 @@ pub struct KeepaliveSettings {
     pub interval: Option<Duration>,
     /// Longest time to the answer, then the connection ends. Source: `timeout`.
     pub timeout: Duration,
+    /// A connection of which nothing has come for longer than this is pinged when it gets another request. Default `None`: it
+    /// is not. Towards clients it has no effect, as in Envoy. Source: `connection_idle_interval`.
+    pub connection_idle_interval: Option<Duration>,
     /// At most this part of the interval is added at random, in percent. Default 15. Source: `interval_jitter`.
     pub interval_jitter_percent: f64,
 }

@@ -273,7 +273,7 @@ pub(super) async fn serve(connection: &Connection) -> bool {
                 }
             }
             let answered = server.poll_pong().is_ready();
-            match keepalive.poll(now, answered, fraction()) {
+            match keepalive.poll(now, answered, false, fraction()) {
                 Action::Ping => {
                     server.ping();
                     continue;

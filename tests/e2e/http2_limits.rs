@@ -225,6 +225,39 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn endpoint_that_was_silent_is_pinged_with_the_next_request(io) {
+        let (told, has_told) = std::sync::mpsc::channel();
+        let told = std::sync::Mutex::new(told);
+        // It answers requests, and no ping.
+        let port = RawHttp2::server(move |raw| {
+            raw.frame(4, 0, 0, &[]);
+            while let Some(frame) = raw.read() {
+                match (frame.kind, frame.flags & 1) {
+                    (1, _) => {
+                        raw.frame(1, 5, frame.stream, &[0x88]);
+                    }
+                    (6, 0) => told.lock().unwrap().send(()).unwrap(),
+                    _ => {}
+                }
+            }
+        });
+        let options = "connection_keepalive: {connection_idle_interval: 1s, timeout: 0.5s}";
+        let proxy = Proxy::start(io, &behind(port, options));
+        let mut client = proxy.connect();
+        let begun = std::time::Instant::now();
+        for _ in 0..5 {
+            assert_eq!(client.get("/").status(), 200);
+        }
+        let spoken = std::time::Instant::now();
+        assert!(has_told.try_recv().is_err() || begun.elapsed().as_millis() >= 1000, "pinged though it has just spoken");
+        until("it was silent for longer", || spoken.elapsed().as_millis() > 1100);
+        assert_eq!(client.get("/").status(), 200);
+        assert_eq!(has_told.recv_timeout(crate::harness::PATIENCE), Ok(()));
+        proxy.wait_for_stat("cluster.upstream.http2.keepalive_timeout", 1);
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        proxy.end();
+    }
+
     /// A window of zero: the response is whole here, and nobody takes it.
     fn stream_that_is_not_taken_in_time_is_reset_and_counted(io) {
         let upstream = Upstream::answering(|_| ok(&[b'x'; 20_000]));

@@ -58,6 +58,10 @@ struct Shared {
     streams: Cell<u32>,
     served: Cell<u32>,
     idle_since: Cell<Now>,
+    /// When something came last.
+    received_at: Cell<Now>,
+    /// A ping is to be sent, as nothing has come for long.
+    ping_wanted: Cell<bool>,
     /// The peer has said how many streams it takes, and whether upgrades.
     settled: Cell<bool>,
     /// Its task has ended.
@@ -81,13 +85,21 @@ pub fn checkout_shared(cluster: &Rc<Cluster>, host: &Rc<Host>) -> Option<Upstrea
     let stream = shared.requests.borrow().as_ref().map(Requests::stream)?;
     shared.streams.set(shared.streams.get() + 1);
     shared.served.set(shared.served.get().saturating_add(1));
+    let now = cluster.runtime().now();
+    if Keepalive::is_wanted(
+        cluster.config().http2.connection_keepalive.as_ref(),
+        shared.received_at.get(),
+        now,
+    ) {
+        shared.ping_wanted.set(true);
+        cluster.runtime().wake(shared.task.get());
+    }
     let options = &cluster.config().common_http;
     if options.max_requests_per_connection.is_some_and(|max| shared.served.get() >= max) {
         cluster.stats().inc(ClusterStat::UpstreamCxMaxRequests);
         shared.retire();
     }
-    let mut connection =
-        UpstreamConnection::stream(stream, Lease { shared }, cluster, host, cluster.runtime().now());
+    let mut connection = UpstreamConnection::stream(stream, Lease { shared }, cluster, host, now);
     connection.begin();
     Some(connection)
 }
@@ -235,7 +247,11 @@ async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64, origin: Origin) {
     let mut counted = Seen::default();
     let ended = poll_fn(|_| {
         let ended = connection.poll();
-        count_seen(&cluster, &mut counted, connection.seen());
+        let seen = connection.seen();
+        if seen.bytes_received != counted.bytes_received {
+            shared.received_at.set(runtime.now());
+        }
+        count_seen(&cluster, &mut counted, seen);
         if !shared.settled.get() && counted.settings_acknowledged > 0 {
             shared.settled.set(true);
             host.shared().wake(&cluster);
@@ -250,7 +266,7 @@ async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64, origin: Origin) {
         shared.retire_when_due(&timer, now);
         loop {
             let answered = connection.poll_pong().is_ready();
-            match keepalive.poll(now, answered, fraction()) {
+            match keepalive.poll(now, answered, shared.ping_wanted.take(), fraction()) {
                 Action::Ping => {
                     connection.ping();
                     // The codec sends it when it is polled.
@@ -325,6 +341,8 @@ impl Shared {
             streams: Cell::new(0),
             served: Cell::new(0),
             idle_since: Cell::new(now),
+            received_at: Cell::new(now),
+            ping_wanted: Cell::new(false),
             settled: Cell::new(false),
             over: Cell::new(false),
             ended_by_peer: Cell::new(false),

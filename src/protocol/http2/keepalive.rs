@@ -41,14 +41,20 @@ impl Keepalive {
         });
     }
 
-    /// Decides; `answered`: the ping under way was answered.
-    pub fn poll(&mut self, now: Now, answered: bool, random: f64) -> Action {
+    /// Whether a connection of which something came at `received` last is to be pinged as it gets a request.
+    pub fn is_wanted(settings: Option<&KeepaliveSettings>, received: Now, now: Now) -> bool {
+        let idle = settings.and_then(|settings| settings.connection_idle_interval);
+        idle.is_some_and(|idle| now > received.after(idle))
+    }
+
+    /// Decides; `answered`: the ping under way was answered; `wanted`: one is to be sent now, if none is under way.
+    pub fn poll(&mut self, now: Now, answered: bool, wanted: bool, random: f64) -> Action {
         if self.waiting && answered {
             self.schedule(now, random);
         }
         match self.due {
             Some(due) if now >= due && self.waiting => Action::Dead,
-            Some(due) if now >= due => {
+            due if !self.waiting && (wanted || due.is_some_and(|due| now >= due)) => {
                 self.waiting = true;
                 self.due = self.settings.map(|settings| now.after(settings.timeout));
                 Action::Ping
@@ -72,19 +78,44 @@ mod tests {
         let settings = KeepaliveSettings {
             interval: Some(Duration::from_millis(100)),
             timeout: Duration::from_millis(30),
+            connection_idle_interval: None,
             interval_jitter_percent: 50.0,
         };
         let mut keepalive = Keepalive::new(Some(settings), at(0), 0.5);
-        assert_eq!(keepalive.poll(at(124), false, 0.0), Action::Wait(Some(at(125))));
-        assert_eq!(keepalive.poll(at(125), false, 0.0), Action::Ping);
-        assert_eq!(keepalive.poll(at(140), false, 0.0), Action::Wait(Some(at(155))));
-        assert_eq!(keepalive.poll(at(150), true, 0.0), Action::Wait(Some(at(250))));
-        assert_eq!(keepalive.poll(at(250), false, 0.0), Action::Ping);
-        assert_eq!(keepalive.poll(at(280), false, 0.0), Action::Dead);
+        assert_eq!(keepalive.poll(at(124), false, false, 0.0), Action::Wait(Some(at(125))));
+        assert_eq!(keepalive.poll(at(125), false, false, 0.0), Action::Ping);
+        assert_eq!(keepalive.poll(at(140), false, false, 0.0), Action::Wait(Some(at(155))));
+        assert_eq!(keepalive.poll(at(150), true, false, 0.0), Action::Wait(Some(at(250))));
+        assert_eq!(keepalive.poll(at(250), false, false, 0.0), Action::Ping);
+        assert_eq!(keepalive.poll(at(280), false, false, 0.0), Action::Dead);
+    }
+
+    #[test]
+    fn ping_is_sent_at_once_where_it_is_wanted_unless_one_is_under_way() {
+        let settings = KeepaliveSettings {
+            interval: None,
+            timeout: Duration::from_millis(30),
+            connection_idle_interval: Some(Duration::from_millis(500)),
+            interval_jitter_percent: 0.0,
+        };
+        for (received, now, wanted) in [(0, 500, false), (0, 501, true), (400, 900, false)] {
+            assert_eq!(Keepalive::is_wanted(Some(&settings), at(received), at(now)), wanted);
+        }
+        assert!(!Keepalive::is_wanted(None, at(0), at(1_000_000)));
+        let mut keepalive = Keepalive::new(Some(settings), at(0), 0.0);
+        assert_eq!(keepalive.poll(at(900), false, false, 0.0), Action::Wait(None));
+        assert_eq!(keepalive.poll(at(1000), false, true, 0.0), Action::Ping);
+        assert_eq!(keepalive.poll(at(1010), false, true, 0.0), Action::Wait(Some(at(1030))));
+        assert_eq!(keepalive.poll(at(1020), true, false, 0.0), Action::Wait(None));
+        assert_eq!(keepalive.poll(at(2000), false, true, 0.0), Action::Ping);
+        assert_eq!(keepalive.poll(at(2030), false, true, 0.0), Action::Dead);
     }
 
     #[test]
     fn connection_without_settings_is_never_pinged() {
-        assert_eq!(Keepalive::new(None, at(0), 0.0).poll(at(1_000_000), false, 0.0), Action::Wait(None));
+        assert_eq!(
+            Keepalive::new(None, at(0), 0.0).poll(at(1_000_000), false, false, 0.0),
+            Action::Wait(None)
+        );
     }
 }

@@ -78,19 +78,21 @@ pub(super) fn http2(at: &At<'_>, message: Option<pb::http::Http2ProtocolOptions>
 
 fn keepalive(at: &At<'_>, message: pb::http::KeepaliveSettings) -> Option<KeepaliveSettings> {
     classify!(at, message => pb::http::KeepaliveSettings {
-        implemented: interval, timeout, interval_jitter;
-        not_yet: connection_idle_interval;
+        implemented: interval, timeout, interval_jitter,
+            connection_idle_interval = "towards endpoints: clients begin the requests";
     });
     let interval = at.duration("interval", interval);
+    let connection_idle_interval = at.duration("connection_idle_interval", connection_idle_interval);
     let Some(timeout) = at.duration("timeout", timeout) else {
         at.field("timeout").error("must be set");
         return None;
     };
     let millisecond = std::time::Duration::from_millis(1);
-    if timeout < millisecond || interval.is_some_and(|interval| interval < millisecond) {
-        at.error("timeout and interval must be at least 1 ms");
+    let given = [interval, connection_idle_interval].into_iter().flatten();
+    if given.chain([timeout]).any(|time| time < millisecond) {
+        at.error("timeout and intervals must be at least 1 ms");
     }
     // 15 % where nothing is said, as in Envoy.
     let interval_jitter_percent = interval_jitter.map_or(15.0, |percent| percent.value);
-    Some(KeepaliveSettings { interval, timeout, interval_jitter_percent })
+    Some(KeepaliveSettings { interval, timeout, connection_idle_interval, interval_jitter_percent })
 }
