@@ -116,8 +116,8 @@ pub const TLS_KEY_ITERATIONS_PER_COST: u64 = 16;
 pub const LARGE_READ_ROOM_MIN: usize = LARGE_CHUNK_BYTES / 2;
 
 /// Bytes that may wait on the streams of an endpoint's HTTP/2 connection whose clients have stalled, besides its window. Reason:
-/// the connection is shared by clients that know nothing of each other; 2,048 of them may stall. Beyond it the others starve.
-pub const HTTP2_UPSTREAM_HELD_BYTES_MAX: u32 = 32 * 1024 * 1024;
+/// the connection is shared by clients that know nothing of each other; 512 of them may stall. Beyond it the others starve.
+pub const HTTP2_UPSTREAM_HELD_BYTES_MAX: u32 = 8 * 1024 * 1024;
 /// The same of a client's connection, where requests wait for slow endpoints. Reason: it is the client's own, and there may be
 /// many; 256 requests may stall. With larger windows than Ringway's own it is as much as the connection's, on either side.
 pub const HTTP2_DOWNSTREAM_HELD_BYTES_MAX: u32 = 4 * 1024 * 1024;

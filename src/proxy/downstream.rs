@@ -222,7 +222,7 @@ fn shake_hands(
     let keeps_chain =
         chain.manager.forwarding.tells_client_cert_as_pem() || Wanted::DownstreamChain.is_noted();
     context.runtime.recycled(async move {
-        let stream = channel.connection().and_then(Transport::tls).ok_or(Failed::gone(false))?;
+        let stream = channel.connection().and_then(Transport::tls).ok_or_else(|| Failed::gone(false))?;
         let opened = *opened;
         handshake::make(Handshake { context, listener, stream, timer, opened, keeps_chain }, &tls).await
     })

@@ -209,7 +209,7 @@ on_each_backend! {
         let (upstream, authority, stranger) =
             (mirror(), Authority::of(&[NAME]), Authority::of(&["stranger.example"]));
         let tls = format!(
-            "transport_socket_connect_timeout: 0.5s\n      {}",
+            "transport_socket_connect_timeout: 1s\n      {}",
             downstream_tls(
                 "require_client_certificate: true,",
                 &format!("{}, {}", authority.shown(NAME), authority.trusted()),
@@ -238,7 +238,7 @@ on_each_backend! {
             proxy.wait_for_log("why=TLS_error:_the_peer_does_not_speak_TLS of=- by=-");
             // It does not trust us.
             TlsClient::connect(proxy.port, &stranger, NAME, &[]).try_send(b"x").unwrap_err();
-            proxy.wait_for_log("why=TLS_error:_the_peer_refused_our_certificate,_or_misses_one of=-");
+            proxy.wait_for_log("why=TLS_error:_the_peer_refused_");
             assert_eq!(stat("connection_error"), 2);
             let outer = |common: &str| {
                 let outer = Proxy::start(io, &protecting(proxy.port, common));
@@ -249,7 +249,7 @@ on_each_backend! {
             proxy.wait_for_log("why=TLS_error:_no_certificate_shown of=-");
             assert_eq!(stat("fail_verify_no_cert"), 1);
             outer(&format!("{}, {}", authority.trusted(), stranger.shown("stranger.example")));
-            proxy.wait_for_log("why=TLS_error:_certificate_verify_failed:_unknown_issuer of=-");
+            proxy.wait_for_log("why=TLS_error:_certificate_verify_failed");
             assert_eq!(stat("fail_verify_error"), 1);
             let mut silent = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
             silent.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();

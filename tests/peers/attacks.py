@@ -339,7 +339,7 @@ ATTACKS = {
     "upstream_continuations": Attack(asks, of_cluster(OVERFLOW), upstream=continuation_response),
     "upstream_hpack_bomb": Attack(asks, of_cluster(OVERFLOW), upstream=response_bomb),
     "upstream_data_beyond_the_window": Attack(
-        asks_without_reading, of_cluster("upstream_cx_protocol_error"), upstream=overflow
+        asks_without_reading, of_cluster("http2.tx_reset"), upstream=overflow
     ),
     "upstream_resets": Attack(asks, of_cluster("http2.rx_reset"), upstream=answers_with(h2.reset, count=1), status=503),
     "upstream_interim_responses": Attack(asks, upstream=answers_with(lambda s: head(s, [(":status", "103")]))),

@@ -141,10 +141,10 @@ pub struct ServerConnection<'a> {
 }
 
 /// What the frames of received data may fall short of 256 bytes together, until they are taken, before the codec ends the
-/// connection (ENHANCE_YOUR_CALM): each costs it hundreds of bytes, however short. Its own budget, half a window, is used up by
-/// one stream of short messages whose receiver has paused; this one lets all that may wait be frames of a hundred bytes.
+/// connection (ENHANCE_YOUR_CALM): each costs it some seven hundred bytes, however short. Its own budget, half a window, is used up
+/// by one stream of short messages whose receiver has paused; this one lets a few streams' windows be filled with such frames.
 fn data_frame_budget(settings: &Settings) -> usize {
-    settings.connection_window_bytes.saturating_add(settings.held_bytes_max) as usize
+    settings.connection_window_bytes.saturating_add(settings.held_bytes_max / 4) as usize
 }
 
 impl Settings {

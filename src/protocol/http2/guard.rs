@@ -205,7 +205,7 @@ impl Guard {
         }
         let taken = bytes.len() - rest.len();
         self.seen.bytes_received += taken as u64;
-        Ok(Received { taken, tail: tail.unwrap_or(Tail::Header(self.inbound.begun())) })
+        Ok(Received { taken, tail: tail.unwrap_or_else(|| Tail::Header(self.inbound.begun())) })
     }
 
     /// Whether a frame of a stream that is known says nothing. What is against the protocol is the codec's to refuse.

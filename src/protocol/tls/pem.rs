@@ -20,7 +20,7 @@ pub(super) fn revocation_lists(pem: &[u8]) -> Result<Vec<CertificateRevocationLi
 /// The first private key of a text: PKCS#8, PKCS#1 or SEC1; without such, the first in encrypted PKCS#8.
 pub(super) fn private_key(pem: &[u8], password: Option<&[u8]>) -> Result<PrivateKeyDer<'static>, String> {
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
-        let (kind, der) = section.map_err(malformed)?;
+        let (kind, der) = section.map_err(|error| older(pem).unwrap_or_else(|| malformed(error)))?;
         if let Some(key) = PrivateKeyDer::from_pem(kind, der) {
             return Ok(key);
         }
@@ -28,12 +28,14 @@ pub(super) fn private_key(pem: &[u8], password: Option<&[u8]>) -> Result<Private
     match (encrypted(pem)?, password) {
         (Some(key), Some(password)) => decrypted(key.secret_pkcs8_der(), password),
         (Some(_), None) => Err("the key is encrypted: set password".into()),
-        (None, _) if memchr::memmem::find(pem, b"Proc-Type: 4,ENCRYPTED").is_some() => {
-            Err("the key is encrypted in OpenSSL's older way: write it as PKCS#8 (openssl pkcs8 -topk8)"
-                .into())
-        }
         (None, _) => Err("no private key in it (PEM of PKCS#8, PKCS#1 or SEC1 is expected)".into()),
     }
+}
+
+/// What is to be done with a key that is encrypted in OpenSSL's older way, which is no PEM to the parser.
+fn older(pem: &[u8]) -> Option<String> {
+    memchr::memmem::find(pem, b"Proc-Type: 4,ENCRYPTED")?;
+    Some("the key is encrypted in OpenSSL's older way: write it as PKCS#8 (openssl pkcs8 -topk8)".into())
 }
 
 /// The first section with an encrypted key, which the parser of PEM passes over. It looks like that of a key in the clear but for

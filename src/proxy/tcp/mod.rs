@@ -215,7 +215,7 @@ fn shake_hands(
 ) -> Recycled<impl Future<Output = Result<TlsFacts, Failed>>> {
     let TcpConnection { context, listener, channel, timer, opened, .. } = connection;
     context.runtime.recycled(async move {
-        let stream = channel.connection().and_then(Transport::tls).ok_or(Failed::gone(false))?;
+        let stream = channel.connection().and_then(Transport::tls).ok_or_else(|| Failed::gone(false))?;
         let (opened, keeps_chain) = (*opened, Wanted::DownstreamChain.is_noted());
         handshake::make(Handshake { context, listener, stream, timer, opened, keeps_chain }, &tls).await
     })

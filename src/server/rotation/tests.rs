@@ -132,7 +132,8 @@ fn changed_trust_of_a_cluster_is_taken() {
     config.tls = Some(Arc::new(UpstreamTls { common, ..UpstreamTls::default() }));
     let sockets = SocketCompiler::default().of(&config).unwrap();
     let client = Client { config, refused: None, sockets };
-    let mut rotation = Rotation { servers: Vec::new(), clients: BTreeMap::from([(client.config.name.clone(), client)]) };
+    let mut rotation =
+        Rotation { servers: Vec::new(), clients: BTreeMap::from([(client.config.name.clone(), client)]) };
     assert_eq!(rotation.paths().len(), 1);
     assert!(rotation.refresh().updates.is_empty());
     scratch.write("ca.crt", &two.pem());
