@@ -124,7 +124,7 @@ fn changed_trust_of_a_cluster_is_taken() {
     let scratch = Scratch::new("client");
     let (one, two) = (Authority::new("one"), Authority::new("two"));
     let validation = CertificateValidation {
-        trusted_ca: Some(scratch.source("ca.crt", &one.pem())),
+        trusted_ca: Some(scratch.source("ca.crt", one.pem())),
         ..CertificateValidation::default()
     };
     let common = CommonTls { validation: Some(validation), ..CommonTls::default() };
@@ -136,7 +136,7 @@ fn changed_trust_of_a_cluster_is_taken() {
         Rotation { servers: Vec::new(), clients: BTreeMap::from([(client.config.name.clone(), client)]) };
     assert_eq!(rotation.paths().len(), 1);
     assert!(rotation.refresh().updates.is_empty());
-    scratch.write("ca.crt", &two.pem());
+    scratch.write("ca.crt", two.pem());
     let updates = rotation.refresh().updates;
     assert_eq!(names(&updates), ["CN=two"]);
     assert!(matches!(&updates[0], Update::Client { cluster, .. } if &**cluster == "web"));
@@ -164,8 +164,9 @@ fn changed_revocation_list_shuts_out_whom_it_names() {
     };
     let mut rotation = of_server(DownstreamTls { common, ..DownstreamTls::default() });
     assert_eq!(rotation.paths().len(), 4);
-    let accepts =
-        |tls: &ServerTls| [&kept, &revoked].map(|shown| tls.accepts_still(&[shown.clone()]).is_ok());
+    let accepts = |tls: &ServerTls| {
+        [&kept, &revoked].map(|shown| tls.accepts_still(std::slice::from_ref(shown)).is_ok())
+    };
     assert_eq!(accepts(&rotation.servers[0].tls), [true, true]);
     scratch.write("ca.crl", root.crl(&[&[7]], 2100));
     assert_eq!(accepts(&refreshed(&mut rotation)), [true, false]);
