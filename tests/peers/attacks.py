@@ -1,4 +1,4 @@
-"""HTTP/2 under attack: hostile clients and hostile upstreams, raw frames, while a bystander on the same worker is served.
+"""HTTP/2 and TLS under attack: hostile clients and hostile upstreams, raw frames and records, while a bystander on the same worker is served.
 
     python3 tests/peers/attacks.py [--backend io_uring|epoll]... [--only NAME]...   # default: both, all
 
@@ -16,6 +16,8 @@ import itertools
 import json
 import multiprocessing
 import pathlib
+import resource
+import select
 import socket
 import struct
 import tempfile
@@ -34,6 +36,9 @@ GROWTH_KB_MAX = 16 * 1024
 STREAMS = 1024
 BIG_BYTES = 1 << 20
 CALM = h2.ENHANCE_YOUR_CALM
+# Clients that begin a handshake and never end it; Ringway gives one 15 seconds.
+HELLOS = 2000
+HELLOS_S = 45
 
 
 # === attacks of a client ===
@@ -179,6 +184,52 @@ def single_bytes():
         yield h2.frame(h2.DATA, 0, 1, b"x") * 500
 
 
+def hello(size):
+    """The records of a ClientHello whose message has so many bytes: what a client offers, and padding."""
+    before = b"\3\3" + bytes(range(32)) + b"\0" + b"\0\2\x13\1" + b"\1\0"
+    padding = size - len(before) - 6
+    body = before + struct.pack(">HHH", padding + 4, 21, padding) + bytes(padding)
+    message = b"\1" + struct.pack(">I", len(body))[1:] + body
+    pieces = [message[at : at + 16_384] for at in range(0, len(message), 16_384)]
+    return b"".join(b"\x16\3\1" + struct.pack(">H", len(piece)) + piece for piece in pieces)
+
+
+def hellos(data, at_a_time):
+    """So many clients that each send the beginning of a ClientHello, in pieces by turns, and then nothing; how each ended."""
+
+    def run(port):
+        with contextlib.ExitStack() as stack, select.epoll() as ready:
+            clients = {}
+            for _ in range(HELLOS):
+                client = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                clients[client.fileno()] = client
+                ready.register(client, select.EPOLLIN)
+            for at in range(0, len(data), at_a_time):
+                for client in clients.values():
+                    # Some are refused meanwhile.
+                    with contextlib.suppress(OSError):
+                        client.sendall(data[at : at + at_a_time])
+            outcomes, last = [], dict.fromkeys(clients, b"")
+            until = time.monotonic() + HELLOS_S
+            while clients:
+                for fd, _ in ready.poll(1):
+                    said = b""
+                    with contextlib.suppress(OSError):
+                        said = clients[fd].recv(4096)
+                    if said:
+                        last[fd] = said
+                    else:
+                        ready.unregister(fd)
+                        del clients[fd]
+                        outcomes.append("alert" if last[fd][:1] == b"\x15" else "cut")
+                if time.monotonic() > until:
+                    raise rig.Failed(f"{len(clients)} of {HELLOS} unfinished handshakes go on after {HELLOS_S} s")
+            return outcomes
+
+    return run
+
+
 # === attacks of an upstream ===
 
 
@@ -261,14 +312,16 @@ def uploads(port):
 class Attack:
     """`counters`: names that must have moved. `goaway`: the code that each connection of the attacker must have been given."""
 
-    def __init__(self, run, *counters, goaway=None, upstream=None, options=(), status=None):
+    def __init__(self, run, *counters, goaway=None, upstream=None, options=(), status=None, listener=None):
         self.run, self.counters, self.goaway = run, counters, goaway
         self.upstream, self.options, self.status = upstream, options, status
+        self.listener = listener or ("hostile" if upstream else "one")
 
 
 CONTROL, EMPTY = "http2.outbound_control_flood", "http2.inbound_empty_frames_flood"
 PRIORITIES, UPDATES = "http2.inbound_priority_frames_flood", "http2.inbound_window_update_frames_flood"
 OVERFLOW, GOAWAYS = "http2.header_overflow", "http2.goaway_sent"
+UNFINISHED = "listener.tls.downstream_cx_transport_socket_connect_timeout"
 
 
 def of_cluster(name):
@@ -327,6 +380,9 @@ ATTACKS = {
     "windows_that_swing": Attack(hold((h2.INITIAL_WINDOW_SIZE, 0), meanwhile=swing)),
     "slow_reader": Attack(hold((h2.INITIAL_WINDOW_SIZE, h2.WINDOW_MAX), reads=False)),
     "slow_reader_of_small_responses": Attack(hold((h2.INITIAL_WINDOW_SIZE, h2.WINDOW_MAX), reads=False, path="/index.html")),
+    # Only so many messages of more than a record are put together at a time; the other clients are refused at once.
+    "large_hellos_without_an_end": Attack(hellos(hello(24_000)[:22_000], 22_000), UNFINISHED, "ringway.tls.large_messages_refused", listener="tls"),
+    "hellos_in_single_bytes_without_an_end": Attack(hellos(hello(220)[:100], 1), UNFINISHED, listener="tls"),
     "upstream_settings": Attack(asks, of_cluster(CONTROL), upstream=answers_with(h2.settings())),
     "upstream_pings": Attack(asks, of_cluster(CONTROL), upstream=answers_with(h2.frame(h2.PING, 0, 0, b"12345678"))),
     "upstream_priorities": Attack(
@@ -459,23 +515,36 @@ def serves(port):
 # === the runs ===
 
 
+TLS = """\
+    - transport_socket:
+        name: tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context: {tls_certificates: [{certificate_chain: {filename: @folder@/cert.pem}, private_key: {filename: @folder@/key.pem}}]}
+      filters:
+"""
+
+
 @contextlib.contextmanager
 def proxy(backend, nginx_port, hostile_port):
-    ports = dict(zip(["admin", "one", "hostile"], rig.free_ports(3)))
+    ports = dict(zip(["admin", "one", "hostile", "tls"], rig.free_ports(4)))
     listener = http2.LISTENER.replace("codec_type: HTTP2", "codec_type: AUTO")
+    secure = http2.fill(listener, name="one", port=ports["tls"]).replace("name: one\n    address", "name: tls\n    stat_prefix: tls\n    address")
     text = (
         f"admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {ports['admin']}}}}}}}\n"
         "static_resources:\n  listeners:"
         + http2.fill(listener, name="one", port=ports["one"])
         + http2.fill(listener, name="hostile", port=ports["hostile"])
+        + secure.replace("    - filters:\n", TLS)
         + "  clusters:"
         + http2.fill(http2.CLUSTER, name="one", port=nginx_port, options="")
         + http2.fill(http2.CLUSTER, name="hostile", port=hostile_port, options=http2.HTTP2_OPTIONS)
     )
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        file.write(text)
-        file.flush()
-        argv = [rig.ringway(), "-c", file.name, "--io-backend", backend, "--concurrency", 1]
+    with tempfile.TemporaryDirectory() as folder:
+        rig.self_signed(folder)
+        path = pathlib.Path(folder) / "bootstrap.yaml"
+        path.write_text(text.replace("@folder@", folder))
+        argv = [rig.ringway(), "-c", path, "--io-backend", backend, "--concurrency", 1]
         with rig.Process(argv, ports["one"]) as process:
             yield process, ports
 
@@ -502,7 +571,7 @@ def attempt_of(backend, nginx_port, name):
         rig.wait_for(lambda: stats(ports["admin"])["http.one.downstream_rq_2xx"] > 40, "the bystander")
         before, resident = stats(ports["admin"]), memory_kb(process.pid, "VmRSS")
         pathlib.Path(f"/proc/{process.pid}/clear_refs").write_text("5")
-        told = Apart(attack.run, ports["hostile" if attack.upstream else "one"]).result()
+        told = Apart(attack.run, ports[attack.listener]).result()
         process.check()
         peak = memory_kb(process.pid, "VmHWM")
         stop.set()
@@ -618,6 +687,8 @@ def main():
     parser.add_argument("--backend", action="append", choices=["io_uring", "epoll"])
     parser.add_argument("--only", action="append", choices=["malformed", *ATTACKS], metavar="NAME")
     arguments = parser.parse_args()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4 * HELLOS)), hard))
     (port,) = rig.free_ports(1)
     failed = []
     with tempfile.TemporaryDirectory() as name:

@@ -54,6 +54,15 @@ def envoy():
     return binary("RINGWAY_ENVOY", "envoy", ROOT / "target/peers-venv/bin/envoy")
 
 
+def self_signed(folder):
+    """A certificate that nobody vouches for, `cert.pem`, and its key, `key.pem`."""
+    argv = [binary("RINGWAY_OPENSSL", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+            "-subj", "/CN=rig.test", "-days", "2", "-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failed(f"openssl made no certificate: {done.stderr}")
+
+
 GIVEN = set()
 GIVING = threading.Lock()
 
