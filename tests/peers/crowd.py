@@ -6,6 +6,7 @@ Python's standard library only. The upstream is a process of its own; it ends wi
 import contextlib
 import multiprocessing
 import os
+import re
 import select
 import selectors
 import socket
@@ -19,19 +20,30 @@ LARGE = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % BODY_BYTES + BODY
 
 GET = b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n"
 DOWNLOAD = b"GET /large HTTP/1.1\r\nhost: a.test\r\n\r\n"
-UPLOAD = b"POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: %d\r\n\r\n" % BODY_BYTES + BODY
+LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
+
+
+def upload(count):
+    return b"POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: %d\r\n\r\n" % count + b"x" * count
+
+
+UPLOAD = upload(BODY_BYTES)
 BODY_OF = {GET: 5, DOWNLOAD: BODY_BYTES, UPLOAD: 5}
 
 
 class Upstream:
-    """Answers `GET /` and uploads with five bytes, `GET /large` with 64 KiB."""
+    """Answers `GET /` and uploads with five bytes, `GET /large` with 64 KiB. Listens on one port of so many addresses."""
+
+    def __init__(self, addresses=1):
+        self.addresses = [f"127.0.0.{1 + number}" for number in range(addresses)]
+        (self.port,) = rig.free_ports(1)
 
     def __enter__(self):
-        listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-        self.port = listener.getsockname()[1]
-        self.process = multiprocessing.Process(target=serve, args=(listener,), daemon=True)
+        listeners = [socket.create_server((address, self.port), backlog=4096) for address in self.addresses]
+        self.process = multiprocessing.Process(target=serve, args=(listeners,), daemon=True)
         self.process.start()
-        listener.close()
+        for listener in listeners:
+            listener.close()
         return self
 
     def __exit__(self, kind, value, trace):
@@ -55,9 +67,9 @@ class Answering:
         while not self.body_left and b"\r\n\r\n" in self.received:
             head, self.received = self.received.split(b"\r\n\r\n", 1)
             if head.startswith(b"POST"):
-                here = min(BODY_BYTES, len(self.received))
+                self.body_left = int(LENGTH.search(head)[1])
+                here = min(self.body_left, len(self.received))
                 self.received = self.received[here:]
-                self.body_left = BODY_BYTES
                 self.take_body(here)
             else:
                 self.answer += LARGE if b" /large " in head else SMALL
@@ -74,17 +86,18 @@ class Answering:
             self.answer = self.answer[self.connection.send(self.answer) :]
 
 
-def serve(listener):
-    listener.setblocking(False)
+def serve(listeners):
     parent = os.getppid()
     with selectors.DefaultSelector() as ready:
-        ready.register(listener, selectors.EVENT_READ)
+        for listener in listeners:
+            listener.setblocking(False)
+            ready.register(listener, selectors.EVENT_READ)
         while os.getppid() == parent:
             for key, events in ready.select(1):
                 if key.data is None:
                     with contextlib.suppress(BlockingIOError):
                         while True:
-                            connection, _ = listener.accept()
+                            connection, _ = key.fileobj.accept()
                             connection.setblocking(False)
                             ready.register(connection, selectors.EVENT_READ, Answering(connection))
                     continue
