@@ -16,6 +16,8 @@ pub struct Case {
     pub make: Box<dyn Fn() -> Step>,
     /// Whether its instructions are counted: the hot ones are, those of milliseconds are not.
     pub counted: bool,
+    /// Whether its time says anything: not if it waits for the clock.
+    pub timed: bool,
 }
 
 /// Takes the step once.
@@ -24,12 +26,17 @@ pub type Step = Box<dyn FnMut()>;
 impl Case {
     /// A step of the hot path.
     fn hot(name: impl Into<String>, make: impl Fn() -> Step + 'static) -> Self {
-        Self { name: name.into(), make: Box::new(make), counted: true }
+        Self { name: name.into(), make: Box::new(make), counted: true, timed: true }
     }
 
     /// A step of the control thread.
     fn slow(name: impl Into<String>, make: impl Fn() -> Step + 'static) -> Self {
         Self { counted: false, ..Self::hot(name, make) }
+    }
+
+    /// A step of the hot path that waits for the clock.
+    fn waiting(name: impl Into<String>, make: impl Fn() -> Step + 'static) -> Self {
+        Self { timed: false, ..Self::hot(name, make) }
     }
 }
 

@@ -1,13 +1,16 @@
-//! What belongs to one core: buffers, timers, the choice of a host.
+//! What belongs to one core: buffers, timers, the choice of a host, a cluster's endpoints.
 
+use std::cell::Cell;
 use std::hint::black_box;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ringway::base::clock::Now;
 use ringway::base::rng::Rng;
 use ringway::buffer::{ChunkSize, Pool};
-use ringway::cluster::{ClusterManager, ClusterSet, ClusterSpec};
+use ringway::cluster::{ClusterManager, ClusterSet, ClusterSpec, HostSpecs};
+use ringway::config::cluster::Cluster;
 use ringway::runtime::Runtime;
 use ringway::runtime::mailbox::mailbox;
 use ringway::snapshot::HostRegistry;
@@ -16,17 +19,34 @@ use ringway::telemetry::Registry;
 use crate::config::{clusters, load};
 use crate::{Case, Step};
 
+/// Hosts of a cluster.
+const HOSTS: [usize; 2] = [10, 1_000];
+
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
+    let mut cases = vec![
         Case::hot("pool/small_chunk", || chunk(ChunkSize::Small)),
         Case::hot("pool/large_chunk", || chunk(ChunkSize::Large)),
         Case::hot("timer/arm_and_drop_alone", || timer(0)),
         Case::hot("timer/arm_and_drop_beside_10000", || timer(10_000)),
-        Case::hot("balancer/round_robin_10", || pick(10, false)),
-        Case::hot("balancer/round_robin_1000", || pick(1_000, false)),
-        Case::hot("balancer/weighted_10", || pick(10, true)),
-        Case::hot("balancer/weighted_1000", || pick(1_000, true)),
-    ]
+        Case::waiting("timer/fire_64", || fire(64)),
+    ];
+    for (name, policy, weighted) in [
+        ("round_robin", "ROUND_ROBIN", false),
+        ("weighted", "ROUND_ROBIN", true),
+        ("least_request", "LEAST_REQUEST", false),
+        ("random", "RANDOM", false),
+        ("ring_hash", "RING_HASH", false),
+        ("maglev", "MAGLEV", false),
+    ] {
+        let case =
+            |hosts| Case::hot(format!("balancer/{name}_{hosts}"), move || pick(hosts, policy, weighted));
+        cases.extend(HOSTS.map(case));
+    }
+    cases.extend(
+        HOSTS.map(|hosts| Case::slow(format!("cluster/first_use_{hosts}"), move || first_use(hosts))),
+    );
+    cases.extend(HOSTS.map(|hosts| Case::slow(format!("cluster/endpoint_{hosts}"), move || endpoint(hosts))));
+    cases
 }
 
 /// Taken, written to, split as a head and its body are, given back.
@@ -41,7 +61,7 @@ fn chunk(size: ChunkSize) -> Step {
     })
 }
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     // The bell outlives the runtime: it is never rung, and the process is short.
     let (sender, receiver) = mailbox::<()>().expect("a mailbox");
     let runtime = Runtime::epoll(receiver.bell()).expect("a runtime");
@@ -63,20 +83,84 @@ fn timer(others: u64) -> Step {
     })
 }
 
-fn pick(hosts: usize, weighted: bool) -> Step {
-    let (runtime, registry) = (runtime(), Registry::new(1));
-    let bootstrap = load(&clusters(1, hosts, weighted));
-    let config = &bootstrap.clusters[0];
-    let specs = HostRegistry::default().resolve(config, &config.load_assignment, &registry);
+/// The timers of that many tasks fire at the same moment, and each task arms its own anew for a millisecond later. The
+/// step waits for that moment.
+fn fire(tasks: usize) -> Step {
+    let (runtime, fired) = (runtime(), Rc::new(Cell::new(0)));
+    for _ in 0..tasks {
+        let (handle, fired) = (runtime.clone(), Rc::clone(&fired));
+        runtime.spawn(async move {
+            let timer = handle.timer();
+            loop {
+                let due = Now(handle.now().0 + 1_000_000);
+                let _elapsed = timer.at(due, std::future::pending::<()>()).await;
+                fired.set(fired.get() + 1);
+            }
+        });
+    }
+    runtime.turn().expect("a turn");
+    Box::new(move || {
+        let before = fired.get();
+        while fired.get() == before {
+            runtime.turn().expect("a turn");
+        }
+        assert_eq!(fired.get(), before + tasks);
+    })
+}
+
+/// A cluster of that many hosts, as published.
+fn cluster(hosts: usize, policy: &str, weighted: bool) -> (Arc<Cluster>, Arc<HostSpecs>, Arc<ClusterSet>) {
+    let registry = Registry::new(1);
+    let bootstrap = load(&clusters(1, hosts, policy, weighted));
+    let config = Arc::clone(&bootstrap.clusters[0]);
+    let specs = HostRegistry::default().resolve(&config, &config.load_assignment, &registry);
     assert_eq!(specs.len(), hosts);
     let stats = registry.cluster("c");
-    let spec = ClusterSpec { config: config.clone(), stats, hosts: specs, sockets: Arc::default() };
-    let manager = ClusterManager::new(&runtime, 0, 1);
-    manager.publish(Arc::new(ClusterSet::new(vec![Arc::new(spec)])));
+    let spec = ClusterSpec {
+        config: Arc::clone(&config),
+        stats,
+        hosts: Arc::clone(&specs),
+        sockets: Arc::default(),
+    };
+    (config, specs, Arc::new(ClusterSet::new(vec![Arc::new(spec)])))
+}
+
+/// A host for a request, each with another hash.
+fn pick(hosts: usize, policy: &str, weighted: bool) -> Step {
+    let (config, _, set) = cluster(hosts, policy, weighted);
+    let manager = ClusterManager::new(&runtime(), 0, 1);
+    manager.publish(set);
     let cluster = manager.find(&config.name).expect("it was published");
-    let mut rng = Rng::from_seed(1);
+    let (mut rng, mut hash, hashes) = (Rng::from_seed(1), 1_u64, cluster.hashes());
     Box::new(move || {
-        let (_manager, host) = (&manager, cluster.pick(&mut rng));
+        hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
+        let (_manager, host) = (&manager, cluster.pick(hashes.then_some(hash), &mut rng));
         assert!(black_box(host).is_some());
+    })
+}
+
+/// What the first request to a cluster takes: the core makes hosts, balancer and counters of its own.
+fn first_use(hosts: usize) -> Step {
+    let (config, _, set) = cluster(hosts, "ROUND_ROBIN", false);
+    let manager = ClusterManager::new(&runtime(), 0, 1);
+    Box::new(move || {
+        manager.publish(Arc::clone(&set));
+        assert!(black_box(manager.find(&config.name)).is_some());
+    })
+}
+
+/// A control plane adds an endpoint to a cluster that is in use, and takes it away again, in turns.
+fn endpoint(hosts: usize) -> Step {
+    let (config, fewer, set) = cluster(hosts, "ROUND_ROBIN", false);
+    let (_, more, _) = cluster(hosts + 1, "ROUND_ROBIN", false);
+    let name: Arc<str> = Arc::from(&*config.name);
+    let manager = ClusterManager::new(&runtime(), 0, 1);
+    manager.publish(set);
+    let _in_use = manager.find(&name).expect("it was published");
+    let mut is_more = false;
+    Box::new(move || {
+        is_more = !is_more;
+        let hosts = if is_more { &more } else { &fewer };
+        manager.update_hosts(Arc::clone(&name), Arc::clone(black_box(hosts)));
     })
 }
