@@ -144,7 +144,7 @@ pub struct ServerConnection<'a> {
 /// connection (ENHANCE_YOUR_CALM): each costs it some seven hundred bytes, however short. Its own budget, half a window, is used up
 /// by one stream of short messages whose receiver has paused; this one lets a few streams' windows be filled with such frames.
 fn data_frame_budget(settings: &Settings) -> usize {
-    settings.connection_window_bytes.saturating_add(settings.held_bytes_max / 4) as usize
+    settings.connection_window_bytes.saturating_add(settings.held_bytes_max / 8) as usize
 }
 
 impl Settings {

@@ -4,7 +4,7 @@
 //! others would starve. So the window of the connection is what the configuration says beyond what waits, up to a bound. In
 //! order that the bound is not reached, the more waits, the less a stream may have wait: beyond a quarter of the bound windows
 //! of streams are halved, and halved again with each eighth. However streams stall, one after the other, each step lets as many
-//! do so as all before it together: a bound of 8 MiB takes 512 of them.
+//! do so as all before it together: a bound of 2 MiB takes 128 of them.
 //!
 //! Pure: what the guard has counted, and `now`, in; changes out. The codec gives back window for what was taken when it is
 //! worth a frame, and what it has given shows how much waits.
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn streams_that_stall_leave_the_others_their_window_within_the_bound() {
-        for (streams, bound, least) in [(512, 8 * MIB, 4 * KIB), (256, 4 * MIB, 4 * KIB)] {
+        for (streams, bound, least) in [(256, 4 * MIB, 4 * KIB), (128, 2 * MIB, 4 * KIB)] {
             let mut connection = Connection::new(MIB, 256 * KIB, bound);
             for stalled in 0..streams {
                 assert!(connection.stall() > 0, "{stalled}");
