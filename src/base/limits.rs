@@ -115,14 +115,6 @@ pub const TLS_KEY_ITERATIONS_PER_COST: u64 = 16;
 /// streams, a large chunk would be several times that.
 pub const LARGE_READ_ROOM_MIN: usize = LARGE_CHUNK_BYTES / 2;
 
-/// Bytes that may wait on the streams of an endpoint's HTTP/2 connection whose clients have stalled, besides its window. Reason:
-/// the connection is shared by clients that know nothing of each other; 128 of them may stall, and an endpoint that sends more
-/// than it may makes the process grow by less than 16 MB. Beyond it the others starve.
-pub const HTTP2_UPSTREAM_HELD_BYTES_MAX: u32 = 2 * 1024 * 1024;
-/// The same of a client's connection, where requests wait for slow endpoints. Reason: it is the client's own, and there may be
-/// many; 128 requests may stall. With larger windows than Ringway's own it is as much as the connection's, on either side.
-pub const HTTP2_DOWNSTREAM_HELD_BYTES_MAX: u32 = 2 * 1024 * 1024;
-
 /// Names of TLS under which a core keeps connections to one endpoint, where requests choose the name. Reason: clients choose
 /// it, and each has connections of its own. Beyond it those of the name that was asked for longest ago go.
 pub const NAMES_PER_HOST_MAX: usize = 256;

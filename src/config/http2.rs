@@ -10,11 +10,9 @@ pub struct Http2ProtocolOptions {
     /// opened. Default 1024, at least 1. Source: `max_concurrent_streams`.
     pub max_concurrent_streams: u32,
     /// Bytes that the peer may send on a stream ahead of their taking, 65535..=2^31-1. Default 256 KiB: what a peer that is
-    /// not read from may have us hold (Envoy: 16 MiB). Less where much waits on the connection. Source:
-    /// `initial_stream_window_size`.
+    /// not read from may have us hold (Envoy: 16 MiB). Source: `initial_stream_window_size`.
     pub initial_stream_window_size: u32,
-    /// The same for all streams of a connection together, beyond what waits on streams that have stalled, which is bounded by
-    /// `limits::HTTP2_UPSTREAM_HELD_BYTES_MAX` and `_DOWNSTREAM_`. Default 1 MiB (Envoy: 24 MiB). Source:
+    /// The same for all streams of a connection together. Default 1 MiB (Envoy: 24 MiB). Source:
     /// `initial_connection_window_size`.
     pub initial_connection_window_size: u32,
     /// Whether extended CONNECT is offered to clients (RFC 8441). Default false. Source: `allow_connect`.

@@ -166,12 +166,8 @@ pub(super) async fn serve(connection: &Connection) -> bool {
     let Connection { context, chain, channel, timer, opened, .. } = connection;
     let Some(transport) = channel.connection() else { return false };
     let (runtime, options) = (&context.runtime, &chain.manager.config);
-    let settings = Settings::of(
-        &options.http2,
-        options.max_request_headers_kb,
-        options.common.max_headers_count,
-        limits::HTTP2_DOWNSTREAM_HELD_BYTES_MAX,
-    );
+    let settings =
+        Settings::of(&options.http2, options.max_request_headers_kb, options.common.max_headers_count);
     let opening = ServerConnection::open(runtime, transport, &settings);
     let due = options.common.idle_timeout.map(|idle| runtime.now().after(idle));
     let handshake = match due {

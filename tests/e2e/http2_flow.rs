@@ -1,16 +1,6 @@
-//! HTTP/2 connections shared by streams that get on and streams that do not: who stalls stops nobody else, and frames that say
-//! nothing are no flood while others are between them.
+//! Frames of HTTP/2 that say nothing are no flood while others are between them.
 
-use http::Request;
-
-use crate::harness::{
-    Config, Http2Client, Http2Upstream, Proxy, RawHttp2, TO_HTTP2, Upstream, ok, on_each_backend, pattern,
-    until,
-};
-
-/// Streams that stall: with windows of 256 KiB they would hold 16 MiB.
-const STALLED: u64 = 64;
-const BODY_BYTES: usize = 600_000;
+use crate::harness::{Config, Proxy, RawHttp2, TO_HTTP2, Upstream, ok, on_each_backend};
 
 /// A frame without content and end, on the first stream.
 const VOID: [u8; 9] = [0, 0, 0, 0, 0, 0, 0, 0, 1];
@@ -25,84 +15,6 @@ fn bytes_and_voids() -> Vec<u8> {
 }
 
 on_each_backend! {
-    fn clients_that_stall_leave_the_others_of_their_endpoint_alone(io) {
-        let upstream = Http2Upstream::start(1000);
-        let proxy = Proxy::start(io, &Config::to(upstream.port).cluster(TO_HTTP2).manager("codec_type: AUTO"));
-        let paused = "cluster.upstream.upstream_flow_control_paused_reading_total";
-        let path = format!("/body/{BODY_BYTES}");
-        let bystander = Http2Client::connect(proxy.port);
-        assert_eq!(bystander.get(&path).status, 200);
-        let before = proxy.resident_bytes();
-        let mut stalled: Vec<_> = (1..=STALLED).map(|number| {
-            let mut raw = RawHttp2::connect(proxy.port);
-            raw.keeps_little();
-            let length = [path.len() as u8];
-            raw.frame(1, 5, 1, &[&[0x82, 0x86, 0x44][..], &length, path.as_bytes(), &[0x41, 1, b'a']].concat());
-            until("it stalls", || proxy.stat(paused) >= number);
-            raw
-        }).collect();
-        for _ in 0..3 {
-            let answer = bystander.get(&path);
-            assert!(answer.status == 200 && answer.body == pattern(BODY_BYTES), "{} bytes", answer.body.len());
-        }
-        let grown = proxy.resident_bytes().saturating_sub(before);
-        assert!(grown < 40 << 20, "{grown} bytes");
-        // Those that stalled go on, one after the other, and lack nothing.
-        for raw in &mut stalled {
-            for stream in [0, 1] {
-                raw.frame(8, 0, stream, &[0, 0x10, 0, 0]);
-            }
-            let mut body = Vec::<u8>::new();
-            while let Some(frame) = raw.read() {
-                if frame.kind == 0 {
-                    body.extend(&frame.payload);
-                    if frame.flags & 1 != 0 {
-                        break;
-                    }
-                }
-            }
-            assert!(body == pattern(BODY_BYTES), "{} bytes", body.len());
-        }
-        assert_eq!(upstream.connections(), 1, "they shared it");
-        drop((stalled, bystander));
-        proxy.end();
-    }
-
-    fn uploads_that_stall_leave_the_others_of_their_client_alone(io) {
-        let upstream = Upstream::start(|peer| {
-            peer.keeps_little();
-            while let Some(mut request) = peer.request_head() {
-                while request.path() == "/stall" {
-                    // Nothing is read for as long as the test lasts.
-                    std::thread::park();
-                }
-                if !peer.body(&mut request) {
-                    return;
-                }
-                peer.send(ok(&request.body));
-            }
-        });
-        let proxy = Proxy::start(io, &Config::to(upstream.port));
-        let client = Http2Client::connect(proxy.port);
-        let paused = "http.test.downstream_flow_control_paused_reading_total";
-        for _ in 0..8 {
-            client.stall("/stall", 8 << 20);
-        }
-        let send = |bytes: usize| {
-            let answer = client.send(Request::post("http://a/"), &pattern(bytes), None);
-            assert!(answer.status == 200 && answer.body == pattern(bytes), "{} bytes", answer.body.len());
-        };
-        until("all stall", || {
-            send(1000);
-            proxy.stat(paused) >= 8
-        });
-        for _ in 0..3 {
-            send(BODY_BYTES);
-        }
-        drop(client);
-        proxy.end();
-    }
-
     fn frames_that_say_nothing_between_others_are_no_flood_of_the_client(io) {
         let upstream = Upstream::start(|peer| while let Some(request) = peer.request() { peer.send(ok(&request.body)) });
         let proxy = Proxy::start(io, &Config::to(upstream.port));

@@ -14,7 +14,6 @@ use super::connection::{ConnectError, UpstreamConnection, count_opened, facts};
 use super::dial::{agreed_on_http2, dial};
 use super::http1;
 use crate::base::clock::Now;
-use crate::base::limits;
 use crate::base::rng::Rng;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
@@ -226,12 +225,8 @@ async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64, origin: Origin) {
     let shared = Rc::new(Shared::new(&cluster, &host, id, &transport, runtime.now()));
     shared.task.set(runtime.current_task());
     let common = &cluster.config().common_http;
-    let settings = Settings::of(
-        &cluster.config().http2,
-        common.max_response_headers_kb,
-        common.max_headers_count,
-        limits::HTTP2_UPSTREAM_HELD_BYTES_MAX,
-    );
+    let settings =
+        Settings::of(&cluster.config().http2, common.max_response_headers_kb, common.max_headers_count);
     let Ok((requests, mut connection)) = ClientConnection::open(&runtime, transport, &settings).await else {
         return fail(ConnectError::Failed(libc::ECONNRESET));
     };

@@ -16,7 +16,6 @@ use super::io::{Io, Watch};
 use super::outgoing::{Outgoing, Piece};
 use super::received::Received;
 use super::stream::{Stream, StreamError};
-use super::windows::Windows;
 use crate::config::http2::Http2ProtocolOptions;
 use crate::protocol::http::error::HeadError;
 use crate::protocol::http::head::Head;
@@ -46,10 +45,8 @@ pub struct Settings {
     pub max_concurrent_streams: u32,
     /// Bytes that the peer may send on a stream ahead of their taking.
     pub stream_window_bytes: u32,
-    /// The same for all streams together, beyond what waits.
+    /// The same for all streams together.
     pub connection_window_bytes: u32,
-    /// What may wait on all streams whose takers have stalled.
-    pub held_bytes_max: u32,
     /// Bytes of the table of header compression, each way.
     pub hpack_table_bytes: u32,
     /// Whether extended CONNECT is offered (RFC 8441).
@@ -61,13 +58,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Those of a configuration; `held_bytes_max`: what may wait on streams whose takers have stalled.
-    pub fn of(
-        options: &Http2ProtocolOptions,
-        headers_kb_max: u32,
-        headers_max: u32,
-        held_bytes_max: u32,
-    ) -> Self {
+    /// Those of a configuration.
+    pub fn of(options: &Http2ProtocolOptions, headers_kb_max: u32, headers_max: u32) -> Self {
         // The codec counts 32 bytes more per header than a configured limit speaks of; the limit itself is `head`'s.
         let header_list_bytes_max =
             headers_kb_max.saturating_mul(1024).saturating_add(headers_max.saturating_mul(36));
@@ -75,7 +67,6 @@ impl Settings {
             max_concurrent_streams: options.max_concurrent_streams,
             stream_window_bytes: options.initial_stream_window_size,
             connection_window_bytes: options.initial_connection_window_size,
-            held_bytes_max,
             hpack_table_bytes: options.hpack_table_size,
             allow_connect: options.allow_connect,
             header_list_bytes_max,
@@ -136,65 +127,14 @@ pub struct ServerConnection<'a> {
     watch: Watch,
     pings: Option<PingPong>,
     outgoing: Outgoing,
-    windows: Windows,
     inner: server::Connection<Io<&'a Transport>, Piece>,
 }
 
 /// What the frames of received data may fall short of 256 bytes together, until they are taken, before the codec ends the
-/// connection (ENHANCE_YOUR_CALM): each costs it some seven hundred bytes, however short. Its own budget, half a window, is used up
-/// by one stream of short messages whose receiver has paused; this one lets a few streams' windows be filled with such frames.
+/// connection (ENHANCE_YOUR_CALM): each costs it hundreds of bytes, however short. Its own budget, half a window, is used up by
+/// one stream of short messages whose receiver has paused; this one lets a stream's window be filled with frames of fifty bytes.
 fn data_frame_budget(settings: &Settings) -> usize {
-    settings.connection_window_bytes.saturating_add(settings.held_bytes_max / 8) as usize
-}
-
-impl Settings {
-    fn windows(&self) -> Windows {
-        Windows::new(self.connection_window_bytes, self.stream_window_bytes, self.held_bytes_max)
-    }
-}
-
-/// The windows of a connection as either side's codec takes them.
-trait SetWindows {
-    fn set_connection_window(&mut self, bytes: u32);
-    /// Whether it was taken: not while the peer has not answered the last change.
-    fn set_stream_windows(&mut self, bytes: u32) -> bool;
-}
-
-impl SetWindows for server::Connection<Io<&Transport>, Piece> {
-    fn set_connection_window(&mut self, bytes: u32) {
-        self.set_target_window_size(bytes);
-    }
-
-    fn set_stream_windows(&mut self, bytes: u32) -> bool {
-        self.set_initial_window_size(bytes).is_ok()
-    }
-}
-
-impl SetWindows for client::Connection<Io<Transport>, Piece> {
-    fn set_connection_window(&mut self, bytes: u32) {
-        self.set_target_window_size(bytes);
-    }
-
-    fn set_stream_windows(&mut self, bytes: u32) -> bool {
-        self.set_initial_window_size(bytes).is_ok()
-    }
-}
-
-/// Has a connection's windows follow what waits. Called in its task.
-fn follow(windows: &mut Windows, codec: &mut impl SetWindows, watch: &Watch, runtime: &Runtime) {
-    let seen = watch.seen();
-    let change = windows.poll(seen.data_received, seen.window_sent, runtime.now());
-    if let Some(bytes) = change.connection {
-        codec.set_connection_window(bytes);
-    }
-    let is_told = change.stream.is_some_and(|bytes| codec.set_stream_windows(bytes));
-    if is_told {
-        windows.told();
-    }
-    if is_told || change.connection.is_some() {
-        // The codec says so when it is polled.
-        runtime.wake(runtime.current_task());
-    }
+    settings.connection_window_bytes as usize
 }
 
 impl<'a> ServerConnection<'a> {
@@ -234,7 +174,6 @@ impl<'a> ServerConnection<'a> {
             waker,
             watch,
             outgoing: Outgoing::default(),
-            windows: settings.windows(),
             inner,
         })
     }
@@ -258,7 +197,6 @@ impl<'a> ServerConnection<'a> {
             Poll::Ready(None) => Poll::Ready(ServerEvent::Closed(None)),
             Poll::Pending => {
                 self.watch.rest();
-                follow(&mut self.windows, &mut self.inner, &self.watch, &self.runtime);
                 Poll::Pending
             }
         }
@@ -307,7 +245,6 @@ pub struct ClientConnection {
     pings: Option<PingPong>,
     runtime: Runtime,
     outgoing: Outgoing,
-    windows: Windows,
     inner: client::Connection<Io<Transport>, Piece>,
 }
 
@@ -352,8 +289,7 @@ impl ClientConnection {
         let (requests, mut inner) = opened.map_err(|error| StreamError::of(&error))?;
         let (runtime, outgoing) = (runtime.clone(), Outgoing::default());
         let requests = Requests { runtime: runtime.clone(), outgoing: outgoing.clone(), inner: requests };
-        let windows = settings.windows();
-        Ok((requests, Self { pings: inner.ping_pong(), waker, watch, runtime, outgoing, windows, inner }))
+        Ok((requests, Self { pings: inner.ping_pong(), waker, watch, runtime, outgoing, inner }))
     }
 
     /// Ready when the connection is over; `None`: in order. While this is polled, frames move.
@@ -361,9 +297,6 @@ impl ClientConnection {
         let polled = Pin::new(&mut self.inner).poll(&mut Context::from_waker(&self.waker));
         self.watch.rest();
         self.outgoing.give_turns(&self.runtime);
-        if polled.is_pending() {
-            follow(&mut self.windows, &mut self.inner, &self.watch, &self.runtime);
-        }
         polled.map(|ended| {
             let error = ended.err()?;
             log::debug!("connection to an endpoint broke: {}", head::describe(&error));

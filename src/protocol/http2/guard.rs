@@ -10,8 +10,8 @@ use crate::base::clock::Now;
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub(super) const FRAME_HEADER_BYTES: usize = 9;
-/// Bytes of a payload that are looked at: an increment of a window. How much padding there is takes one.
-const PEEK_BYTES_MAX: usize = 4;
+/// Bytes of a payload that are looked at: how much padding there is.
+const PEEK_BYTES_MAX: usize = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
@@ -83,10 +83,6 @@ pub struct Seen {
     pub settings_acknowledged: u64,
     /// Requests begun, by either side.
     pub streams: u64,
-    /// Bytes received that windows count: payloads of DATA.
-    pub data_received: u64,
-    /// By how much the window of the connection was opened for the peer.
-    pub window_sent: u64,
 }
 
 /// What came of received bytes.
@@ -225,9 +221,6 @@ impl Guard {
                 DATA => self.data_sent += 1,
                 HEADERS => self.request_on(frame.stream),
                 RST_STREAM => self.seen.resets_sent += 1,
-                WINDOW_UPDATE if frame.stream == 0 => {
-                    self.seen.window_sent += u64::from(u32::from_be_bytes(frame.peeked));
-                }
                 SETTINGS if frame.flags & ACK != 0 => self.seen.settings_acknowledged += 1,
                 GOAWAY => {
                     self.seen.goaways_sent += 1;
@@ -258,10 +251,8 @@ impl Guard {
     fn received_frame(&mut self, frame: Frame, now: Now) -> Result<(), Flood> {
         match frame.kind {
             DATA | HEADERS | CONTINUATION => {
-                match frame.kind {
-                    HEADERS => self.request_on(frame.stream),
-                    DATA => self.seen.data_received += u64::from(frame.length),
-                    _ => {}
+                if frame.kind == HEADERS {
+                    self.request_on(frame.stream);
                 }
                 if frame.kind != DATA {
                     self.in_head = frame.flags & END_HEADERS == 0;
@@ -353,7 +344,6 @@ impl Scanner {
         let [a, b, c, kind, flags, s0, s1, s2, s3, ..] = self.header;
         let length = u32::from_be_bytes([0, a, b, c]);
         let looked_at = match kind {
-            WINDOW_UPDATE => PEEK_BYTES_MAX,
             DATA | HEADERS if flags & PADDED != 0 => 1,
             _ => 0,
         };
@@ -510,20 +500,6 @@ mod tests {
         }
         for flags in [END_STREAM, PADDED] {
             assert_eq!(tail(&mut guard, &frame(DATA, flags, 1, 0)).tail, header(0));
-        }
-    }
-
-    #[test]
-    fn bytes_and_windows_of_the_connection_are_counted_wherever_they_are_cut() {
-        let sent =
-            [frame(WINDOW_UPDATE, 0, 0, 4), frame(WINDOW_UPDATE, 0, 1, 4), frame(DATA, 0, 1, 7)].concat();
-        for cut in 1..sent.len() {
-            let mut guard = server();
-            let mut sent = sent.clone();
-            sent[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + 4].copy_from_slice(&70_000_u32.to_be_bytes());
-            sent.chunks(cut).for_each(|piece| guard.sent(piece));
-            assert_eq!(receive(&mut guard, &frame(DATA, PADDED, 1, 20), Now(0)), Ok(()));
-            assert_eq!((guard.seen().window_sent, guard.seen().data_received), (70_000, 20), "{cut}");
         }
     }
 

@@ -2,8 +2,7 @@
 //!
 //! `connection` drives a connection on either side, `stream` is one request and response of it, `head` converts heads,
 //! `received` keeps one for who sends it on,
-//! `io` gives the codec a connection's bytes, `guard` counts what the codec does not, `outgoing` bounds what it holds, `windows`
-//! how much the peer may have wait.
+//! `io` gives the codec a connection's bytes, `guard` counts what the codec does not, `outgoing` bounds what it holds.
 mod connection;
 pub mod guard;
 pub(crate) mod head;
@@ -12,7 +11,6 @@ pub mod keepalive;
 mod outgoing;
 mod received;
 mod stream;
-mod windows;
 
 pub use connection::{ClientConnection, Incoming, Requests, ServerConnection, ServerEvent, Settings};
 pub use head::{Unsendable, details};

@@ -60,12 +60,6 @@ impl Http2Client {
         self.send(Request::get(format!("http://a{path}")), &[], None)
     }
 
-    /// Begins to send so many bytes, and goes on while others of its requests are under way.
-    pub(crate) fn stall(&self, path: &str, bytes: usize) {
-        let request = Request::post(format!("http://a{path}")).body(()).unwrap();
-        self.runtime.spawn(exchange(self.requests.clone(), request, vec![0; bytes], None));
-    }
-
     /// A request that ends when the head of its answer is there.
     pub(crate) fn ending_late(&self, path: &str) -> Answer {
         self.runtime.block_on(async {

@@ -14,11 +14,11 @@ pub(super) fn http2(at: &At<'_>, message: Option<pb::http::Http2ProtocolOptions>
     classify!(at, message => pb::http::Http2ProtocolOptions {
         implemented: hpack_table_size, max_concurrent_streams,
             initial_stream_window_size = "256 KiB unless set (Envoy: 16 MiB): what a peer may have us hold",
-            initial_connection_window_size = "1 MiB unless set (Envoy: 24 MiB), beyond what waits on stalled streams",
-            allow_connect,
+            initial_connection_window_size = "1 MiB unless set (Envoy: 24 MiB)", allow_connect,
             max_outbound_control_frames = "frames a second that ask for an answer; none is queued",
             max_consecutive_inbound_frames_with_empty_payload = "frames of nothing but padding count; at most 100 of those in a connection's life",
-            max_inbound_priority_frames_per_stream, max_inbound_window_update_frames_per_data_frame_sent, connection_keepalive;
+            max_inbound_priority_frames_per_stream,
+            max_inbound_window_update_frames_per_data_frame_sent, connection_keepalive;
         no_effect: max_outbound_frames = "frames are not queued: a peer that does not read is not read from",
             stream_error_on_invalid_http_messaging = "a message against the protocol always costs its stream only",
             override_stream_error_on_invalid_http_message = "a message against the protocol always costs its stream only",
