@@ -131,7 +131,7 @@ fn count_failed(connection: Handshake<'_>, error: &TlsError) {
         None => stats.inc(ListenerStat::SslConnectionError),
     }
     let context = connection.context;
-    context.server.raise(ServerStat::TlsLargeMessagesRefused, context.clusters.tls_meter().refused());
+    context.server.raise(ServerStat::TlsUnfinishedMessagesRefused, context.clusters.tls_meter().refused());
 }
 
 /// Lets the client read why: its end is waited for, for a short time.

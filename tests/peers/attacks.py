@@ -322,6 +322,7 @@ CONTROL, EMPTY = "http2.outbound_control_flood", "http2.inbound_empty_frames_flo
 PRIORITIES, UPDATES = "http2.inbound_priority_frames_flood", "http2.inbound_window_update_frames_flood"
 OVERFLOW, GOAWAYS = "http2.header_overflow", "http2.goaway_sent"
 UNFINISHED = "listener.tls.downstream_cx_transport_socket_connect_timeout"
+REFUSED = "ringway.tls.unfinished_messages_refused"
 
 
 def of_cluster(name):
@@ -380,9 +381,11 @@ ATTACKS = {
     "windows_that_swing": Attack(hold((h2.INITIAL_WINDOW_SIZE, 0), meanwhile=swing)),
     "slow_reader": Attack(hold((h2.INITIAL_WINDOW_SIZE, h2.WINDOW_MAX), reads=False)),
     "slow_reader_of_small_responses": Attack(hold((h2.INITIAL_WINDOW_SIZE, h2.WINDOW_MAX), reads=False, path="/index.html")),
-    # Only so many messages of more than a record are put together at a time; the other clients are refused at once.
-    "large_hellos_without_an_end": Attack(hellos(hello(24_000)[:22_000], 22_000), UNFINISHED, "ringway.tls.large_messages_refused", listener="tls"),
-    "hellos_in_single_bytes_without_an_end": Attack(hellos(hello(220)[:100], 1), UNFINISHED, listener="tls"),
+    # Only so many bytes of unfinished messages are kept; those who began first are refused as others come.
+    "hellos_of_a_record_without_an_end": Attack(hellos(hello(18_000)[:17_500], 17_500), UNFINISHED, REFUSED, listener="tls"),
+    "hellos_in_pages_without_an_end": Attack(hellos(hello(12_000)[:11_500], 2_500), UNFINISHED, REFUSED, listener="tls"),
+    "large_hellos_without_an_end": Attack(hellos(hello(24_000)[:22_000], 22_000), UNFINISHED, REFUSED, listener="tls"),
+    "hellos_in_single_bytes_without_an_end": Attack(hellos(hello(220)[:100], 1), UNFINISHED, REFUSED, listener="tls"),
     "upstream_settings": Attack(asks, of_cluster(CONTROL), upstream=answers_with(h2.settings())),
     "upstream_pings": Attack(asks, of_cluster(CONTROL), upstream=answers_with(h2.frame(h2.PING, 0, 0, b"12345678"))),
     "upstream_priorities": Attack(

@@ -9,7 +9,6 @@ use rustls::sign::CertifiedKey;
 
 use super::inbound::{Inbound, Next};
 use super::inspector::{Hello, Inspector, Seen};
-use super::meter::Meter;
 use super::outbound::Records;
 use super::record;
 use super::session::{Fault, Session};
@@ -89,7 +88,6 @@ pub(crate) fn session(input: &[u8]) {
 fn outcome(config: &Arc<ServerConfig>, input: &[u8], piece: usize) -> Option<Fault> {
     let Ok(pool) = Pool::with_capacity(64, 8) else { return None };
     let Ok(mut session) = Session::server(Arc::clone(config)) else { return None };
-    let meter = Meter::default();
     let mut inbound = Inbound::default();
     for piece in input.chunks(piece) {
         let mut left = piece;
@@ -98,7 +96,7 @@ fn outcome(config: &Arc<ServerConfig>, input: &[u8], piece: usize) -> Option<Fau
             left = &left[chunk.write(left)..];
             let mut rest = Some(chunk.freeze());
             while let Some(chunk) = rest {
-                match inbound.take(&pool, &meter, chunk) {
+                match inbound.take(&pool, chunk) {
                     Ok(more) => rest = more,
                     Err(fault) => return Some(fault),
                 }

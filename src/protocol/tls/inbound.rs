@@ -4,7 +4,7 @@
 //! that straddles chunks is put together once, in a chunk of the size it needs. Nothing else is kept: between records a
 //! connection holds no buffer.
 
-use super::meter::{LargePermit, Meter};
+use super::meter::{Owner, Permit};
 use super::record;
 use super::session::{Fault, Outgoing, Session};
 use crate::base::limits;
@@ -21,8 +21,8 @@ pub(super) struct Inbound {
     input: Option<ChunkMut>,
     /// Bytes at its beginning that the session has looked at and needs again: records of a message that is not whole.
     held: usize,
-    /// For an input that is larger than a record.
-    large: Option<LargePermit>,
+    /// For an input that waits for more, where there is less room than for any number of them. Apart: few do.
+    permit: Option<Box<Permit>>,
     /// Why nothing more comes, once what was decrypted before has been taken. Apart: few connections have one.
     fault: Option<Box<Fault>>,
 }
@@ -58,12 +58,7 @@ impl Inbound {
     }
 
     /// Takes received bytes; those that are not needed for the record that is begun come back.
-    pub(super) fn take(
-        &mut self,
-        pool: &Pool,
-        meter: &Meter,
-        mut chunk: Chunk,
-    ) -> Result<Option<Chunk>, Fault> {
+    pub(super) fn take(&mut self, pool: &Pool, mut chunk: Chunk) -> Result<Option<Chunk>, Fault> {
         while !chunk.is_empty() {
             let Some(input) = &mut self.input else {
                 self.input = Some(alone(pool, chunk)?);
@@ -75,31 +70,28 @@ impl Inbound {
             if needed == 0 {
                 return Ok(Some(chunk));
             }
-            self.append(pool, meter, &mut chunk, needed)?;
+            self.append(pool, &mut chunk, needed)?;
         }
         Ok(None)
     }
 
     /// Takes received bytes whatever records they are of: a hello is looked at as a whole before the session gets any of it.
-    pub(super) fn gather(&mut self, pool: &Pool, meter: &Meter, mut chunk: Chunk) -> Result<(), Fault> {
+    pub(super) fn gather(&mut self, pool: &Pool, mut chunk: Chunk) -> Result<(), Fault> {
         if self.input.is_none() {
             self.input = Some(alone(pool, chunk)?);
             return Ok(());
         }
         let all = chunk.len();
-        self.append(pool, meter, &mut chunk, all)
+        self.append(pool, &mut chunk, all)
     }
 
     /// Appends up to `needed` bytes of the chunk to the input, in which there is then room for all of them.
-    fn append(&mut self, pool: &Pool, meter: &Meter, chunk: &mut Chunk, needed: usize) -> Result<(), Fault> {
+    fn append(&mut self, pool: &Pool, chunk: &mut Chunk, needed: usize) -> Result<(), Fault> {
         let Some(input) = &mut self.input else { return Ok(()) };
         if input.room() < needed {
             let whole = input.len() + needed;
             if whole > limits::LARGE_CHUNK_BYTES {
                 return Err(Fault::TooLarge);
-            }
-            if whole > limits::RECORD_CHUNK_BYTES && self.large.is_none() {
-                self.large = Some(meter.admit_large().ok_or(Fault::Exhausted)?);
             }
             *input = copied(pool, input.filled(), whole)?;
         }
@@ -107,6 +99,12 @@ impl Inbound {
         input.write(&chunk[..count]);
         chunk.advance(count);
         Ok(())
+    }
+
+    /// More has to be received: whether what there is of a message may be kept until then.
+    pub(super) fn keep(&mut self, owner: Owner<'_>) -> Result<(), Fault> {
+        let bytes = self.input.as_ref().map_or(0, ChunkMut::len);
+        owner.ask(&mut self.permit, bytes).then_some(()).ok_or(Fault::Exhausted)
     }
 
     /// Works on what was received until there is plaintext, or nothing more to do.
@@ -171,7 +169,7 @@ impl Inbound {
     /// Keeps what waits where it does not hold on to the memory of plaintext that was `split_off`.
     fn settle(&mut self, pool: &Pool, split_off: bool) {
         let Some(input) = self.input.as_mut().filter(|input| !input.is_empty()) else {
-            (self.input, self.held, self.large) = (None, 0, None);
+            (self.input, self.held, self.permit) = (None, 0, None);
             return;
         };
         let begun = &input.filled()[self.held..];
@@ -183,7 +181,7 @@ impl Inbound {
             Ok(own) => *input = own,
             Err(fault) => {
                 self.fault = Some(Box::new(fault));
-                (self.input, self.held, self.large) = (None, 0, None);
+                (self.input, self.held, self.permit) = (None, 0, None);
             }
         }
     }

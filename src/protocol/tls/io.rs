@@ -19,7 +19,7 @@ use rustls::{ClientConfig, ServerConfig};
 use super::facts::Facts;
 use super::inbound::{Inbound, Next};
 use super::inspector::{Inspector, Seen};
-use super::meter::Meter;
+use super::meter::{Meter, Owner};
 use super::outbound::{Outbound, Records};
 use super::session::{Fault, Session};
 use super::verifier::VerifyFailure;
@@ -157,7 +157,10 @@ impl TlsStream {
             match self.shake(state) {
                 Ok(true) => {}
                 Ok(false) => match self.socket.poll_recv() {
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending => match self.keep(state, 0) {
+                        Ok(()) => return Poll::Pending,
+                        Err(fault) => self.fail(state, TlsError::Session(fault)),
+                    },
                     Poll::Ready(received) => self.receive(state, received),
                 },
                 Err(fault) => self.fail(state, TlsError::Session(fault)),
@@ -250,12 +253,23 @@ impl TlsStream {
                 Ok(Next::Data(data)) => return Poll::Ready(Ok(Some(data))),
                 Ok(Next::Closed) => state.end = End::Closed,
                 Ok(Next::More) => match self.socket.poll_recv() {
-                    Poll::Pending => return Poll::Pending,
+                    // A record may wait; what is more is a message in several.
+                    Poll::Pending => match self.keep(state, limits::RECORD_CHUNK_BYTES) {
+                        Ok(()) => return Poll::Pending,
+                        Err(fault) => self.fail(state, TlsError::Session(fault)),
+                    },
                     Poll::Ready(received) => self.receive(state, received),
                 },
                 Err(fault) => self.fail(state, TlsError::Session(fault)),
             }
         }
+    }
+
+    /// More has to be waited for: asks whether what is not whole may be kept, where it is more than so many bytes.
+    fn keep(&self, state: &mut State, free: usize) -> Result<(), Fault> {
+        let State { inbound, meter, .. } = state;
+        let waker = || self.runtime.waker(self.runtime.current_task());
+        inbound.keep(Owner { meter, free, waker: &waker })
     }
 
     /// Takes what the socket had.
@@ -268,11 +282,11 @@ impl TlsStream {
                 return state.end = End::Failed(Box::new(TlsError::Io(errno)));
             }
         };
-        let State { inbound, meter, phase, .. } = state;
+        let State { inbound, phase, .. } = state;
         let pool = self.runtime.pool();
         let taken = match phase {
-            Phase::Silent(_) | Phase::Hello(..) => inbound.gather(pool, meter, chunk),
-            Phase::Greet(..) | Phase::Session(_) => inbound.take(pool, meter, chunk).map(|rest| {
+            Phase::Silent(_) | Phase::Hello(..) => inbound.gather(pool, chunk),
+            Phase::Greet(..) | Phase::Session(_) => inbound.take(pool, chunk).map(|rest| {
                 if let Some(rest) = rest {
                     self.socket.unread(rest);
                 }

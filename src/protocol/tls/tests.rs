@@ -73,7 +73,7 @@ impl Side {
                     if self.fault.is_some() {
                         return;
                     }
-                    match self.inbound.take(&self.pool, &self.meter, chunk) {
+                    match self.inbound.take(&self.pool, chunk) {
                         Ok(more) => rest = more,
                         Err(fault) => return self.fault = Some(fault),
                     }
@@ -232,7 +232,7 @@ fn begun_record_moves_away_from_the_plaintext_before_it() {
     let wire = std::mem::take(&mut client.wire);
     let mut chunk = server.pool.alloc(ChunkSize::Small).unwrap();
     chunk.write(&wire[..wire.len() - 3]);
-    assert!(server.inbound.take(&server.pool, &server.meter, chunk.freeze()).unwrap().is_none());
+    assert!(server.inbound.take(&server.pool, chunk.freeze()).unwrap().is_none());
     let pool = server.pool.clone();
     let first = match server.write(|session, _, inbound, out| inbound.next(&pool, session, out)) {
         Ok(Next::Data(data)) => data,
@@ -338,19 +338,28 @@ fn bytes_behind_the_announced_end_are_ignored() {
     assert!(server.closed && server.read == b"all" && server.fault.is_none() && server.holds_nothing());
 }
 
-/// A chain of certificates that comes in many records is put together in one large chunk, of which there are few.
+/// A chain of certificates that comes in many records is counted while it is put together, and given up where others need
+/// the room.
 #[test]
-fn message_in_many_records_takes_a_large_chunk_and_gives_it_back() {
+fn message_in_many_records_is_counted_until_it_is_whole() {
     let recipe = Recipe { more_names: 600, client_certificate: true, ..Recipe::default() };
     let (mut server, mut client) = pair(&recipe);
-    let hold: Vec<_> =
-        (0..limits::TLS_LARGE_MESSAGES_MAX).map(|_| client.meter.admit_large().unwrap()).collect();
-    deliver(&mut client, &mut server, usize::MAX, ChunkSize::Small);
-    assert_eq!((client.fault, client.meter.refused()), (Some(Fault::Exhausted), 1));
-    drop(hold);
+    server.receive(&std::mem::take(&mut client.wire), usize::MAX, ChunkSize::Small);
+    let flight = std::mem::take(&mut server.wire);
+    let (begun, rest) = flight.split_at(flight.len() / 2);
+    client.receive(begun, usize::MAX, ChunkSize::Small);
+    assert_eq!((&client.fault, client.inbound.keep(client.meter.anybody())), (&None, Ok(())));
+    assert!(client.meter.bytes() > limits::SMALL_CHUNK_BYTES);
+    let mut another = None;
+    assert!(client.meter.anybody().ask(&mut another, limits::TLS_UNFINISHED_BYTES_MAX));
+    assert_eq!(client.inbound.keep(client.meter.anybody()), Err(Fault::Exhausted));
+    assert_eq!(client.meter.refused(), 1);
+    drop(another);
+    client.receive(rest, usize::MAX, ChunkSize::Small);
+    assert_eq!(client.meter.bytes(), 0);
     let (server, client) = shaken(&recipe, usize::MAX);
     for side in [server, client] {
-        assert!(side.meter.admit_large().is_some() && side.meter.refused() == 0);
+        assert!(side.meter.bytes() == 0 && side.meter.refused() == 0);
     }
 }
 

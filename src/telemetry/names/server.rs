@@ -107,8 +107,8 @@ super::metrics! {
         MemoryTimers Gauge "ringway.memory.timers",
         /// Ours: panics caught; each cost one connection.
         Panics Counter "ringway.panics",
-        /// Ours: TLS handshakes that failed since too many large messages were being put together.
-        TlsLargeMessagesRefused Counter "ringway.tls.large_messages_refused",
+        /// Ours: TLS connections that failed since unfinished messages took too much memory and theirs was begun first.
+        TlsUnfinishedMessagesRefused Counter "ringway.tls.unfinished_messages_refused",
         /// Ours: TLS contexts that stay as they were, since a file of theirs cannot be read or is no good.
         TlsUpdateRejected Counter "ringway.tls.update_rejected",
         /// Ours: TLS contexts replaced since a file of theirs has changed.
