@@ -26,6 +26,8 @@ const THREADS_MAX: usize = 512;
 /// Bytes by which a thread's live memory must have fallen before free pages are collected. Reason: less than that is
 /// worth neither the walk over the thread's pages nor the faults when they are needed again.
 const COLLECT_BYTES_MIN: i64 = 64 * 1024;
+/// So much at least becomes free within a second where a burst goes: some seven hundred connections.
+const BURST_BYTES_MIN: i64 = 1024 * 1024;
 
 /// The allocator's memory comes in pages of at least so many bytes, which begin at multiples of it.
 pub const HEAP_PAGE_BYTES: usize = 64 * 1024;
@@ -91,8 +93,8 @@ impl Surplus {
         self.highest = self.highest.max(live_bytes_here());
     }
 
-    /// Gives free pages to the kernel if enough became free.
-    pub(super) fn give_back(&mut self) {
+    /// Gives free pages to the kernel if enough became free; whether it was a burst that has gone.
+    pub(super) fn give_back(&mut self) -> bool {
         let live = live_bytes_here();
         let fallen = self.highest - live;
         self.falling = fallen >= COLLECT_BYTES_MIN || (self.falling && fallen > 0);
@@ -100,6 +102,7 @@ impl Surplus {
             self.highest = live;
             collect();
         }
+        fallen >= BURST_BYTES_MIN
     }
 }
 

@@ -369,12 +369,15 @@ impl Runtime {
     }
 
     /// The owner has freed what it could, and may free more a second later, even if nothing happens until then. What
-    /// became free in sum goes from the allocator to the kernel if it is worth it.
+    /// became free in sum goes from the allocator to the kernel if it is worth it; behind a burst so do the pages of the
+    /// program that it has brought in.
     pub fn trimmed(&self, more: bool) {
         if more {
             self.0.upkeep_owed.set(true);
         }
-        self.0.surplus.borrow_mut().give_back();
+        if self.0.surplus.borrow_mut().give_back() {
+            process::give_back_code();
+        }
     }
 
     /// What the runtime's parts take of the heap.
