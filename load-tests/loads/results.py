@@ -32,10 +32,11 @@ METRICS = {
     "rss_at_0_kb": ("Resident memory, idle", "KB", 0),
     "pss_kb": ("Proportional set size, idle", "KB", 0),
     "private_dirty_kb": ("Private dirty memory, idle", "KB", 0),
+    "rss_at_1_kb": ("Resident memory, one idle connection", "KB", 0),
     "rss_at_1000_kb": ("Resident memory, 1,000 idle connections", "KB", 0),
     "rss_at_2000_kb": ("Resident memory, 2,000 idle connections", "KB", 0),
     "rss_at_5000_kb": ("Resident memory, 5,000 idle connections", "KB", 0),
-    "rss_per_connection_kb": ("Resident memory per idle connection (first 2,000)", "KB", 2),
+    "rss_per_connection_kb": ("Resident memory per idle connection (second to 2,000th)", "KB", 2),
     "rss_after_kb": ("Resident memory after the connections are gone", "KB", 0),
 }
 MORE_IS_BETTER = ("rps", "handshakes", "connections")

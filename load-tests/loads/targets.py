@@ -169,6 +169,7 @@ TARGETS = [
     OwnShare("tcp-latency-1000", "p99_us", 1.00, "haproxy"),
     OwnLimit("latency-half", "p99_us", 1_000),
     OwnLimit("latency-half", "p99_us", 1_000, "ringway-epoll"),
+    OwnLimit("latency-half-tls", "p99_us", 1_000),
     Fixed("idle", "rss_at_0_kb", 6, "resident memory, 2 workers", "MB", MB),
     Fixed("idle", "rss_per_connection_kb", 1.5, "resident memory per idle connection", "KB", decimals=2),
     Fixed("idle", "rss_per_connection_kb", 1.5, "resident memory per idle connection", "KB", decimals=2, ours="ringway-epoll"),

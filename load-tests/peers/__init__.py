@@ -94,7 +94,9 @@ class Running:
 
     def connect(self, timeout_s=30):
         """A client of the rig's own that speaks what this peer is asked in."""
-        return client.connect(self.port, self.setup.tls, self.setup.http2, self.place.identity, timeout_s)
+        # The origin itself has no TLS.
+        tls = self.setup.tls and self.process is not None
+        return client.connect(self.port, tls, self.setup.http2, self.place.identity, timeout_s)
 
     def wait_ready(self, deadline_s=120.0):
         """Waits for the first answer; how long that took, in seconds."""

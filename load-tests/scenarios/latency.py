@@ -6,6 +6,7 @@ core, half of Ringway's saturation rate may not; where a proxy cannot keep up, t
 
 import statistics
 
+from peers import Setup
 from scenarios import Scenario, under_check
 
 CONNECTIONS = 32
@@ -40,17 +41,24 @@ class Half(Scenario):
 
     direct = True
     rounds = 8
-    name, title = "latency-half", f"190-byte answers at half of Ringway's saturation rate, {CONNECTIONS} connections"
+
+    def __init__(self, tls=False):
+        self.setup = Setup(tls=tls)
+        # The origin has no TLS, whose own share of the time is part of what is held against the direct run.
+        self.name = "latency-half-tls" if tls else "latency-half"
+        how = " over TLS" if tls else ""
+        self.title = f"190-byte answers{how} at half of Ringway's saturation rate, {CONNECTIONS} connections"
 
     def measure(self, bench, running):
-        rate = self.rate(bench, running.port)
-        return {"rate": rate, **at_rate(bench, running, rate)}
+        options = under(running)
+        rate = self.rate(bench, running.port, options)
+        return {"rate": rate, **at_rate(bench, running, rate, options)}
 
-    def rate(self, bench, port):
+    def rate(self, bench, port, options=()):
         """Found out once in a run."""
         if self.name not in bench.rates:
             own = bench.generators.own
-            runs = [own(port, "/", CONNECTIONS, "--requests", REQUESTS) for _ in range(SATURATIONS)]
+            runs = [own(port, "/", CONNECTIONS, "--requests", REQUESTS, *options) for _ in range(SATURATIONS)]
             found = [run.per_second for run in runs]
             bench.rates[self.name] = half(found)
         return bench.rates[self.name]
@@ -61,14 +69,21 @@ def half(saturations):
     return max(int(statistics.median(saturations) / 2) // STEP, 1) * STEP
 
 
-def at_rate(bench, running, rate):
+def under(running):
+    """How the generator comes to a peer: under TLS where it is the proxy's."""
+    if running.setup.tls and running.process:
+        return ("--authority", running.place.identity.authority)
+    return ()
+
+
+def at_rate(bench, running, rate, options=()):
     # Twice as long as other turns: 99.9 % are of few samples at the lowest rate.
     seconds = 2 * bench.seconds
-    options = ("--rate", rate, "--seconds", seconds)
+    options = ("--rate", rate, "--seconds", seconds, *options)
     own = bench.generators.own
     generate = lambda: own(running.port, "/", CONNECTIONS, *options, seconds=seconds)
     return under_check(bench, running, "/", generate, beside=False)
 
 
 ORDER = 8
-SCENARIOS = [*map(Latency, RATES), Half()]
+SCENARIOS = [*map(Latency, RATES), Half(), Half(tls=True)]

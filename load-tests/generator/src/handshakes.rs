@@ -8,16 +8,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use rustls::client::Resumption;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, Stream};
+use rustls::{ClientConfig, HandshakeKind, Stream};
 
-use crate::{Seen, open};
-
-const NAME: &str = "load.test";
-/// Tickets that are kept: a resumption takes one and brings at least one.
-const TICKETS: usize = 8;
+use crate::{Seen, open, tls};
 
 pub struct Plan {
     pub resumes: bool,
@@ -28,7 +21,7 @@ pub struct Plan {
 /// One thread's connections, until the time is over.
 pub fn one_after_the_other(all: &crate::Plan, plan: &Plan, ready: &Barrier) -> Seen {
     let mut seen = Seen::default();
-    let config = config(plan);
+    let config = tls::config(&plan.authority, plan.resumes);
     // A first session to resume.
     let first = match (&config, plan.resumes) {
         (Ok(config), true) => exchange(all, config, HandshakeKind::Full).map(drop),
@@ -52,37 +45,17 @@ pub fn one_after_the_other(all: &crate::Plan, plan: &Plan, ready: &Barrier) -> S
     seen
 }
 
-fn config(plan: &Plan) -> io::Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(&plan.authority).map_err(io::Error::other)?)
-        .map_err(io::Error::other)?;
-    let mut config = ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.resumption = match plan.resumes {
-        true => Resumption::in_memory_sessions(TICKETS),
-        false => Resumption::disabled(),
-    };
-    Ok(Arc::new(config))
-}
-
 /// A whole connection; how long it took until the handshake was over.
 fn exchange(all: &crate::Plan, config: &Arc<ClientConfig>, kind: HandshakeKind) -> io::Result<Duration> {
     let begun = Instant::now();
     let mut socket = open(all.address)?;
-    let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
-    let mut tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
-    while tls.is_handshaking() {
-        tls.complete_io(&mut socket)?;
-    }
+    let mut tls = tls::greet(config, &mut socket)?;
     let took = begun.elapsed();
     if tls.handshake_kind() != Some(kind) {
         return Err(io::Error::other(format!("a handshake was {:?}, not {kind:?}", tls.handshake_kind())));
     }
     let mut stream = Stream::new(&mut tls, &mut socket);
-    write!(stream, "GET {} HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n", all.path)?;
+    write!(stream, "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", all.path, tls::NAME)?;
     let mut answer = Vec::new();
     // A connection that ends without a close_notify is an error here.
     stream.read_to_end(&mut answer)?;

@@ -1,6 +1,6 @@
 //! `generator ADDRESS PATH CONNECTIONS (--rate R --seconds S | --requests N) [--body BYTES]`: HTTP/1.1 load that wrk
-//! and h2load do not make, as one line of JSON. `--handshakes full|resumed --authority PEM --seconds S`: the same of TLS
-//! connections with one request each.
+//! and h2load do not make, as one line of JSON; with `--authority PEM` over TLS. `--handshakes full|resumed --authority PEM
+//! --seconds S`: the same of TLS connections with one request each.
 //!
 //! *At a fixed rate* each connection has its share of the schedule. A request whose turn comes while the previous answer
 //! is still owed goes out late, and its latency counts from its turn: a stalled server is charged for every request
@@ -12,9 +12,11 @@
 #![allow(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
 
 mod handshakes;
+mod tls;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -36,9 +38,16 @@ struct Plan {
     requests: u32,
     body: usize,
     seconds: f64,
+    /// Who issued the server's certificate, PEM; `None`: no TLS.
+    authority: Option<PathBuf>,
     /// A TLS connection for each request.
     handshakes: Option<handshakes::Plan>,
 }
+
+/// A connection, whatever is under its bytes.
+trait Bytes: Read + Write {}
+
+impl<T: Read + Write> Bytes for T {}
 
 /// What one connection saw.
 #[derive(Default)]
@@ -51,7 +60,7 @@ fn main() -> ExitCode {
     let Some(plan) = Plan::parse(std::env::args().skip(1)) else {
         eprintln!(
             "usage: generator ADDRESS PATH CONNECTIONS (--rate R --seconds S | --requests N | \
-             --handshakes full|resumed --authority PEM --seconds S) [--body BYTES]"
+             --handshakes full|resumed --seconds S) [--authority PEM] [--body BYTES]"
         );
         return ExitCode::from(2);
     };
@@ -84,7 +93,7 @@ impl Plan {
                 "--handshakes" => {
                     resumes = Some(["full", "resumed"].iter().position(|&kind| kind == value)? == 1)
                 }
-                "--authority" => authority = Some(value.into()),
+                "--authority" => authority = Some(PathBuf::from(value)),
                 _ => return None,
             }
         }
@@ -92,11 +101,21 @@ impl Plan {
             requests = (rate * seconds) as u32;
         }
         let handshakes = match resumes {
-            Some(resumes) => Some(handshakes::Plan { resumes, authority: authority? }),
+            Some(resumes) => Some(handshakes::Plan { resumes, authority: authority.clone()? }),
             None => None,
         };
         let is_bounded = requests > 0 || (handshakes.is_some() && seconds > 0.0);
-        is_bounded.then_some(Self { address, path, connections, rate, requests, body, seconds, handshakes })
+        is_bounded.then_some(Self {
+            address,
+            path,
+            connections,
+            rate,
+            requests,
+            body,
+            seconds,
+            authority,
+            handshakes,
+        })
     }
 }
 
@@ -125,7 +144,7 @@ fn connection(plan: &Plan, index: u32, ready: &Barrier) -> Seen {
     if let Some(handshakes) = &plan.handshakes {
         return handshakes::one_after_the_other(plan, handshakes, ready);
     }
-    let stream = open(plan.address);
+    let stream = open_for(plan);
     let request = request(plan);
     ready.wait();
     let mut seen = Seen::default();
@@ -158,6 +177,14 @@ fn connection(plan: &Plan, index: u32, ready: &Barrier) -> Seen {
     seen
 }
 
+fn open_for(plan: &Plan) -> io::Result<Box<dyn Bytes>> {
+    let socket = open(plan.address)?;
+    Ok(match &plan.authority {
+        None => Box::new(socket),
+        Some(authority) => Box::new(tls::over(authority, socket)?),
+    })
+}
+
 fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
@@ -177,7 +204,7 @@ fn request(plan: &Plan) -> Vec<u8> {
     request
 }
 
-fn exchange(reader: &mut BufReader<TcpStream>, request: &[u8], buffer: &mut [u8]) -> io::Result<()> {
+fn exchange(reader: &mut BufReader<Box<dyn Bytes>>, request: &[u8], buffer: &mut [u8]) -> io::Result<()> {
     reader.get_mut().write_all(request)?;
     let mut line = String::new();
     reader.read_line(&mut line)?;
