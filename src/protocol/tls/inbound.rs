@@ -41,7 +41,7 @@ pub(super) enum Next {
 impl Inbound {
     /// Whether no bytes wait that are not plaintext yet.
     pub(super) fn is_empty(&self) -> bool {
-        self.input.is_none()
+        self.input.is_none() && self.permit.is_none()
     }
 
     /// What the session holds on to: [`Session::encrypt`] needs it, too.
@@ -98,6 +98,25 @@ impl Inbound {
         let count = needed.min(chunk.len());
         input.write(&chunk[..count]);
         chunk.advance(count);
+        Ok(())
+    }
+
+    /// More has to be received of what no session has seen: whether what there is may be kept until then, by the meter.
+    pub(super) fn park(&mut self, owner: Owner<'_>) -> Result<(), Fault> {
+        self.keep(owner)?;
+        if let Some(permit) = &self.permit
+            && let Some(input) = self.input.take()
+        {
+            permit.park(input);
+        }
+        Ok(())
+    }
+
+    /// Takes it back.
+    pub(super) fn unpark(&mut self) -> Result<(), Fault> {
+        if let (Some(permit), None) = (&self.permit, &self.input) {
+            self.input = Some(permit.unpark().ok_or(Fault::Exhausted)?);
+        }
         Ok(())
     }
 

@@ -154,7 +154,7 @@ impl TlsStream {
                 End::Closed | End::Truncated => return Poll::Ready(Err(TlsError::Closed)),
                 End::Failed(error) => return Poll::Ready(Err(TlsError::clone(error))),
             }
-            match self.shake(state) {
+            match state.inbound.unpark().and_then(|()| self.shake(state)) {
                 Ok(true) => {}
                 Ok(false) => match self.socket.poll_recv() {
                     Poll::Pending => match self.keep(state, 0) {
@@ -267,9 +267,13 @@ impl TlsStream {
 
     /// More has to be waited for: asks whether what is not whole may be kept, where it is more than so many bytes.
     fn keep(&self, state: &mut State, free: usize) -> Result<(), Fault> {
-        let State { inbound, meter, .. } = state;
+        let State { inbound, meter, phase, .. } = state;
         let waker = || self.runtime.waker(self.runtime.current_task());
-        inbound.keep(Owner { meter, free, waker: &waker })
+        let owner = Owner { meter, free, waker: &waker };
+        match phase {
+            Phase::Session(_) => inbound.keep(owner),
+            Phase::Silent(_) | Phase::Hello(_) | Phase::Greet(_) => inbound.park(owner),
+        }
     }
 
     /// Takes what the socket had.

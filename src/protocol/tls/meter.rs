@@ -2,7 +2,8 @@
 //!
 //! A peer may begin a message and never end it. What it has sent until then is counted here. Where all of them together come
 //! to more than there may be, the one that was begun first has to go: who means it is done within a round trip, and who does
-//! not keeps nobody else out.
+//! not keeps nobody else out. A message whose connection has no session yet lies here while it waits, so that its memory is
+//! free at once: its connection hears of it later.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use crate::base::limits;
+use crate::buffer::ChunkMut;
 
 /// Counts the bytes of unfinished messages.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +32,8 @@ struct Message {
     bytes: usize,
     /// Wakes whose message it is.
     owner: Waker,
+    /// The message, where it lies here.
+    parked: Option<ChunkMut>,
 }
 
 /// Whose message it is: what it asks with.
@@ -68,7 +72,7 @@ impl Meter {
         let mut ledger = self.0.borrow_mut();
         ledger.latest += 1;
         let number = ledger.latest;
-        ledger.messages.insert(number, Message { bytes: 0, owner });
+        ledger.messages.insert(number, Message { bytes: 0, owner, parked: None });
         Permit { meter: self.clone(), number }
     }
 
@@ -103,6 +107,18 @@ impl Permit {
             ledger.refused += 1;
             first.owner.wake();
         }
+    }
+
+    /// Takes the message until it is asked for.
+    pub(super) fn park(&self, message: ChunkMut) {
+        if let Some(own) = self.meter.0.borrow_mut().messages.get_mut(&self.number) {
+            own.parked = Some(message);
+        }
+    }
+
+    /// Gives it back; `None`: it does not lie here, or there was no room for it any more.
+    pub(super) fn unpark(&self) -> Option<ChunkMut> {
+        self.meter.0.borrow_mut().messages.get_mut(&self.number)?.parked.take()
     }
 
     /// Whether there was no room any more for this message.

@@ -371,6 +371,24 @@ fn message_that_no_chunk_holds_is_refused() {
     assert_eq!(client.fault, Some(Fault::TooLarge));
 }
 
+#[test]
+fn hello_that_waits_is_freed_at_once_when_others_need_the_room() {
+    let (mut server, client) = pair(&Recipe::default());
+    let owner = server.meter.anybody();
+    let mut chunk = server.pool.alloc(ChunkSize::Small).unwrap();
+    chunk.write(&client.wire[..100]);
+    server.inbound.gather(&server.pool, chunk.freeze()).unwrap();
+    server.inbound.park(owner).unwrap();
+    assert!(!server.inbound.is_empty() && server.inbound.bytes().is_empty());
+    server.inbound.unpark().unwrap();
+    assert_eq!(server.inbound.bytes(), &client.wire[..100]);
+    server.inbound.park(owner).unwrap();
+    let mut another = None;
+    assert!(owner.ask(&mut another, limits::TLS_UNFINISHED_BYTES_MAX));
+    assert_eq!(server.pool.chunks_in_use(), 0);
+    assert_eq!(server.inbound.unpark(), Err(Fault::Exhausted));
+}
+
 /// A suite whose keys may encrypt a few records only.
 fn short_lived(suite: SupportedCipherSuite, records: u64) -> SupportedCipherSuite {
     match suite {
