@@ -1,6 +1,7 @@
 //! One cluster on this core.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -266,12 +267,14 @@ impl Cluster {
 
     /// Takes a new set of endpoints. Hosts that stay keep their connections.
     pub fn update_hosts(&self, specs: &Arc<HostSpecs>, rng: &mut Rng) {
-        let mut old = std::mem::take(&mut *self.hosts.borrow_mut());
+        let old = std::mem::take(&mut *self.hosts.borrow_mut());
+        let places: HashMap<_, _> =
+            old.iter().enumerate().map(|(place, host)| (host.address().clone(), place)).collect();
+        let mut old: Vec<_> = old.into_iter().map(Some).collect();
         let hosts: Vec<_> = specs
             .iter()
-            .map(|spec| match old.iter().position(|host| *host.address() == spec.address) {
-                Some(index) => {
-                    let host = old.swap_remove(index);
+            .map(|spec| match places.get(&spec.address).and_then(|&place| old[place].take()) {
+                Some(host) => {
                     host.update(spec.clone());
                     host
                 }
@@ -279,10 +282,12 @@ impl Cluster {
             })
             .collect();
         let close_all = self.config.common_lb.close_connections_on_host_set_change;
-        for host in &old {
+        let mut any_gone = false;
+        for host in old.into_iter().flatten() {
             host.remove();
+            any_gone = true;
         }
-        if close_all && !old.is_empty() {
+        if close_all && any_gone {
             hosts.iter().for_each(|host| host.close_idle());
         }
         self.balancer.borrow_mut().rebuild(&hosts, specs, &self.config, rng);

@@ -40,12 +40,17 @@ pub struct ClusterManager {
     tls_meter: Meter,
 }
 
+/// As many hosts are on the keeper's list before it is looked through for those that are gone.
+const KEPT_MIN: usize = 64;
+
 /// Watches idle connections: one task per core, woken when any of them stirs or is due.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
     task: Cell<Option<TaskId>>,
     /// Hosts that may have idle connections, each once.
     kept: RefCell<Vec<Kept>>,
+    /// How many of them there may be before those that are gone are looked for: an idle connection may be due in an hour.
+    crowded: Cell<usize>,
     /// When the keeper looks next; `None`: when something stirs.
     due: Cell<Option<Now>>,
     runtime: RefCell<Option<Runtime>>,
@@ -178,7 +183,12 @@ impl Keeper {
     pub(super) fn keep(&self, cluster: &Rc<Cluster>, host: &Rc<Host>, due: Option<Now>) {
         if !host.set_kept(true) {
             let kept = Kept { cluster: Rc::downgrade(cluster), host: Rc::downgrade(host) };
-            heaps::lasting(|| self.kept.borrow_mut().push(kept));
+            let mut all = self.kept.borrow_mut();
+            if all.len() >= self.crowded.get() {
+                all.retain(|kept| kept.host.strong_count() > 0 && kept.cluster.strong_count() > 0);
+                self.crowded.set((2 * all.len()).max(KEPT_MIN));
+            }
+            heaps::lasting(|| all.push(kept));
         }
         // Usually the keeper is armed for an older connection, which is due earlier.
         if due.is_some_and(|due| self.due.get().is_none_or(|armed| due < armed))
