@@ -68,6 +68,8 @@ pub struct Options {
     pub cpu_affinity: CpuAffinity,
     /// Ours: bootstrap fields that this version lacks warn instead of being refused.
     pub allow_unimplemented: bool,
+    /// Ours: directory in which accepted resources of the control plane are kept for the next start. Default: they are not.
+    pub xds_cache: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod dump;
 mod event_loop;
+mod listeners;
 mod memory;
 mod metrics;
 mod patience;
@@ -36,8 +37,9 @@ use crate::config::socket::{SocketOption, SocketState};
 use crate::control::admin::{
     Admin, AdminAccessLogs, AdminListener, AdminState, AllowPaths, StatsPolicy, address_file_text,
 };
-use crate::control::log_writer::LogWriter;
+use crate::control::log_writer::{LogOpener, LogWriter};
 use crate::control::xds::LoadedBootstrap;
+use crate::control::xds::client::{Cache, ClusterNames, Resources, SharedCompiler};
 use crate::control::xds::convert::{Class, Report};
 use crate::filter::CompileServices;
 use crate::format::access_log_queue::SinkId;
@@ -46,7 +48,7 @@ use crate::route::CompileContext;
 use crate::runtime::affinity::Cpus;
 use crate::runtime::listen::{self, ListenOptions};
 use crate::runtime::{RawOption, allocator, local_address};
-use crate::snapshot::{Compiler, RouteCompiler, RouteSurroundings, Snapshot};
+use crate::snapshot::{Compiler, ListenerCompiler, RouteCompiler, RouteSurroundings, Snapshot};
 use crate::telemetry::Registry;
 use crate::telemetry::log::Logger;
 use clusters::KnownClusters;
@@ -140,32 +142,37 @@ fn serve(
         unknown_fields: _,
         deprecated_fields: _,
     } = loaded;
-    let of_clusters = as_loaded.cds.is_some().then_some(of_clusters);
+    let of_resources = (as_loaded.cds.is_some() || as_loaded.lds.is_some()).then_some(of_clusters);
     let wire = wire.into();
     // What loading needed goes first: pages that are taken into use again stay resident whole.
     drop(report);
     allocator::collect();
     settle_clusters(&mut as_loaded);
-    let mut log_writer =
+    let log_writer =
         LogWriter::start().map_err(|error| format!("the access-log thread cannot start: {error}"))?;
     let local_address = local_address(options.local_address_ip_version == IpVersion::V6);
     let hash_seed = seed(usize::MAX);
-    let mut sinks = Vec::new();
-    let open_sink = &mut |sink: &AccessLogSink| {
-        let id = log_writer.open(sink)?;
-        sinks.push((sink.clone(), id));
-        Ok(id)
-    };
+    let open_sink = &mut |sink: &AccessLogSink| log_writer.open(sink);
     let surroundings = Surroundings { local_address, hash_seed, open_sink };
     let snapshot = Arc::new(compile(&mut as_loaded, &registry, surroundings)?);
     // What is kept of it leaves the memory in which it was loaded, and that goes before the workers take their pages.
     let bootstrap = as_loaded.clone();
     let clusters = KnownClusters::new(Arc::clone(&snapshot.clusters));
-    let routes = route_compiler(&bootstrap, &registry, &clusters, local_address, hash_seed, sinks);
+    let told_clusters = ClusterNames::default();
+    let compiling = Arc::new(compiling(
+        &bootstrap,
+        &registry,
+        (&clusters, &told_clusters),
+        local_address,
+        hash_seed,
+        log_writer.opener(),
+    ));
+    let routes = SharedCompiler::new(RouteCompiler::of(&bootstrap.listeners, Arc::clone(&compiling)));
     drop(as_loaded);
     allocator::collect();
     let started =
         memory::Started { configuration: before, snapshot: allocator::live_bytes().saturating_sub(before) };
+    let cache = cache(options, &bootstrap)?;
     // Only now, with a configuration that is good: until here the process before this one knows nothing.
     let predecessor = place.as_mut().map_or(Ok(None), |place| place.meet(&options.hot_restart))?;
     let before = predecessor.as_ref();
@@ -192,7 +199,7 @@ fn serve(
     let admin = match admin {
         Some((listener, inherited)) => {
             write_admin_address(options, &listener);
-            let endpoint = admin_endpoint(options, &bootstrap, &registry, &process, &mut log_writer, logger)?;
+            let endpoint = admin_endpoint(options, &bootstrap, &registry, &process, &log_writer, logger)?;
             Some(AdminEndpoint { listener, admin: endpoint, inherited })
         }
         None => None,
@@ -214,7 +221,12 @@ fn serve(
         tls_has_changed: true,
         early_tls: Vec::new(),
         start: Some(snapshot),
-        surroundings: of_clusters,
+        resources: of_resources.map(|surroundings| Resources {
+            surroundings,
+            listeners: ListenerCompiler::new(compiling),
+            clusters: told_clusters,
+        }),
+        cache,
         routes,
         tables: Tables::default(),
         serving: Vec::new(),
@@ -223,6 +235,8 @@ fn serve(
         orphaned: None,
         spread: None,
         stops: None,
+        has_stopped: false,
+        told_listeners: [0; 2],
     };
     let runtime = event_loop::new().map_err(|error| format!("the control thread cannot start: {error}"))?;
     let outcome = runtime.block_on(control.run());
@@ -289,7 +303,7 @@ fn admin_endpoint(
     bootstrap: &Bootstrap,
     registry: &Arc<Registry>,
     process: &Arc<Process>,
-    log_writer: &mut LogWriter,
+    log_writer: &LogWriter,
     logger: &'static Logger,
 ) -> Result<Arc<Admin>, String> {
     let allow = bootstrap.admin.as_ref().map_or(&[][..], |admin| &admin.allow_paths);
@@ -353,28 +367,39 @@ fn compile(
         .map_err(|(what, error)| format!("{what}: {error}"))
 }
 
-/// Compiles the routes that come while the process runs; `None`: none do.
-fn route_compiler(
+/// Where resources of the control plane are kept; `None`: nowhere.
+fn cache(options: &Options, bootstrap: &Bootstrap) -> Result<Option<Cache>, String> {
+    let (Some(directory), Some(ads)) = (&options.xds_cache, &bootstrap.ads) else {
+        if options.xds_cache.is_some() {
+            log::warn!("--xds-cache: nothing to keep: there is no aggregated stream");
+        }
+        return Ok(None);
+    };
+    let owner = [&bootstrap.node.id, &bootstrap.node.cluster, &ads.cluster].map(|name| &**name).join("\n");
+    Cache::open(directory, owner.into_bytes()).map(Some).map_err(|error| format!("--xds-cache: {error}"))
+}
+
+/// What is compiled with that comes while the process runs.
+fn compiling(
     bootstrap: &Bootstrap,
     registry: &Arc<Registry>,
-    clusters: &KnownClusters,
+    (clusters, told): (&KnownClusters, &ClusterNames),
     local_address: Option<IpAddr>,
     hash_seed: u64,
-    sinks: Vec<(AccessLogSink, SinkId)>,
-) -> Option<Arc<RouteCompiler>> {
-    let clusters = clusters.clone();
+    logs: LogOpener,
+) -> RouteSurroundings {
+    let (clusters, told) = (clusters.clone(), told.clone());
     let (fractions, integers) = (bootstrap.runtime_layers.clone(), bootstrap.runtime_layers.clone());
-    let surroundings = RouteSurroundings {
+    RouteSurroundings {
         registry: Arc::clone(registry),
-        cluster_exists: Box::new(move |name| clusters.get().find(name).is_some()),
+        cluster_exists: Box::new(move |name| told.has(name) || clusters.get().find(name).is_some()),
         runtime_layers: bootstrap.runtime_layers.clone(),
         runtime_fraction: Box::new(move |key| runtime_layers::Values::of(&fractions).fraction(key)),
         runtime_integer: Box::new(move |key| runtime_layers::Values::of(&integers).integer(key)),
         local_info: local_info(bootstrap, local_address),
         hash_seed,
-        sinks,
-    };
-    RouteCompiler::of(&bootstrap.listeners, surroundings).map(Arc::new)
+        open_sink: Box::new(move |sink| logs.open(sink)),
+    }
 }
 
 /// What this process is called.

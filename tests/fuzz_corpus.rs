@@ -21,6 +21,7 @@ fn corpus_keeps_every_invariant() {
         ("config_wire", ringway::fuzz::config_wire),
         ("proxy_header", ringway::fuzz::proxy_header),
         ("restart_message", ringway::fuzz::restart_message),
+        ("xds_cache", ringway::fuzz::xds_cache),
         ("client_hello", ringway::fuzz::client_hello),
         ("tls_session", ringway::fuzz::tls_session),
     ] {

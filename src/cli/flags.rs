@@ -158,6 +158,7 @@ fn common(found: &ArgMatches, action: Action) -> Result<Options, CliError> {
             Some(list) => CpuAffinity::List(cpu_list(list)?),
         },
         allow_unimplemented: found.get_flag("allow-unimplemented"),
+        xds_cache: text(found, "xds-cache").map(Into::into),
         ..defaults(action)?
     })
 }
@@ -208,6 +209,7 @@ fn defaults(action: Action) -> Result<Options, CliError> {
         io_level: None,
         cpu_affinity: CpuAffinity::Auto,
         allow_unimplemented: false,
+        xds_cache: None,
     })
 }
 
@@ -432,6 +434,11 @@ fn own() -> Vec<Arg> {
         flag(
             "allow-unimplemented",
             "Warn about bootstrap fields that this version lacks instead of refusing it",
+        ),
+        value(
+            "xds-cache",
+            "DIR",
+            "Keep what control planes have told there, and start with it until they answer",
         ),
     ];
     args.into_iter().map(|arg| arg.help_heading("Ringway's own")).collect()

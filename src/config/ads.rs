@@ -1,9 +1,11 @@
 //! The control plane: how it is reached, and what is asked of it. Source: Envoy `core.v3.ApiConfigSource`,
 //! `core.v3.ConfigSource`.
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Aggregated discovery: one stream for everything. Source: Envoy `Bootstrap.dynamic_resources.ads_config`.
-#[derive(Debug, Clone, PartialEq)]
+/// A stream of discovery: one for everything, or one for each type. Source: Envoy `Bootstrap.dynamic_resources.ads_config`,
+/// `ConfigSource.api_config_source`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ads {
     /// Which of the two protocols is spoken. Source: `api_type`.
     pub variant: Variant,
@@ -19,12 +21,10 @@ pub struct Ads {
     pub initial_metadata: Vec<(Box<str>, Box<str>)>,
     /// Whether only the first request of a stream says who asks. Default false. Source: `set_node_on_first_message_only`.
     pub node_on_first_message_only: bool,
-    /// The encoded `core.v3.Node` of the configuration, all of which control planes are told.
-    pub node: Box<[u8]>,
 }
 
 /// How a control plane tells of changes. Source: Envoy `ApiConfigSource.ApiType`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Variant {
     /// All resources of a type each time. Source: `GRPC`.
     StateOfTheWorld,
@@ -37,6 +37,8 @@ pub enum Variant {
 pub enum ResourceSource {
     /// The aggregated stream. Source: `ads`.
     Ads,
+    /// Streams of their own, one for each type. Source: `api_config_source`.
+    Streams(Arc<Ads>),
     /// A file. Source: `path_config_source`.
     File(FileSource),
 }

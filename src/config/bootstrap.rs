@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::access_log::AccessLog;
 use super::address::Address;
-use super::ads::{Ads, Wildcard};
-use super::cluster::Cluster;
+use super::ads::{Ads, ResourceSource, Wildcard};
+use super::cluster::{Cluster, Discovery};
 use super::endpoint::Locality;
 use super::listener::Listener;
 use super::matcher::StringMatcher;
@@ -33,6 +33,25 @@ pub struct Bootstrap {
     pub ads: Option<Ads>,
     /// Clusters beside those of the file; `None`: there are no others. Source: `dynamic_resources.cds_config`.
     pub cds: Option<Wildcard>,
+    /// The encoded `core.v3.Node` of the configuration, all of which control planes are told. Source: `node`.
+    pub node_message: Box<[u8]>,
+    /// Listeners beside those of the file; `None`: there are no others. Source: `dynamic_resources.lds_config`.
+    pub lds: Option<Wildcard>,
+}
+
+impl Bootstrap {
+    /// Whether a control plane is asked for anything.
+    pub fn asks_control_planes(&self) -> bool {
+        let of_streams = |source: &ResourceSource| matches!(source, ResourceSource::Streams(_));
+        let wildcards = self.cds.iter().chain(&self.lds).map(|wildcard| &wildcard.source);
+        let endpoints = self.clusters.iter().filter_map(|cluster| match &cluster.discovery {
+            Discovery::Eds(eds) => Some(&eds.source),
+            _ => None,
+        });
+        let managers = self.listeners.iter().flat_map(|listener| listener.managers());
+        let tables = managers.filter_map(|(_, manager)| manager.rds.as_ref()).map(|rds| &rds.source);
+        self.ads.is_some() || wildcards.chain(endpoints).chain(tables).any(of_streams)
+    }
 }
 
 /// Who this process is, towards control planes and in headers. Source: Envoy `core.v3.Node`.

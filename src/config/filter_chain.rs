@@ -29,6 +29,25 @@ pub struct FilterChain {
     pub metadata: Metadata,
 }
 
+impl FilterChain {
+    /// Whether connections of this chain may go on as those of `next`: see [`Listener::successors`](super::listener::Listener).
+    pub(super) fn goes_on_as(&self, next: &Self) -> bool {
+        let is_chosen = match (self.name.is_empty(), next.name.is_empty()) {
+            (false, false) => self.name == next.name,
+            _ => self.filter_chain_match == next.filter_chain_match,
+        };
+        let only_manager = |chain: &Self| match &*chain.filters {
+            [NetworkFilter::HttpConnectionManager(manager)] => Some(Arc::clone(manager)),
+            _ => None,
+        };
+        is_chosen
+            && self.tls == next.tls
+            && only_manager(self)
+                .zip(only_manager(next))
+                .is_some_and(|(own, other)| own.stat_prefix == other.stat_prefix)
+    }
+}
+
 /// What a chain asks of a connection; an empty list, or `None`, asks nothing. Source: Envoy `FilterChainMatch`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FilterChainMatch {

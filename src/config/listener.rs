@@ -107,10 +107,38 @@ impl Listener {
         }
     }
 
+    /// Its chains; the default chain is the last.
+    pub fn chains(&self) -> impl Iterator<Item = &Arc<FilterChain>> {
+        self.filter_chains.iter().chain(&self.default_filter_chain)
+    }
+
+    /// By the place of each chain, the place of the chain of `next` that has taken it, where connections would be treated the
+    /// same until their first request: nothing but a connection manager is in it, it is chosen by the same name or match, and
+    /// TLS is the same.
+    pub fn successors(&self, next: &Self) -> Vec<Option<usize>> {
+        let is_default = |listener: &Self, place: usize| place == listener.filter_chains.len();
+        let successor = |(place, chain): (usize, &Arc<FilterChain>)| {
+            let is_it = |(other, next_chain): &(usize, &Arc<FilterChain>)| {
+                is_default(self, place) == is_default(next, *other) && chain.goes_on_as(next_chain)
+            };
+            next.chains().enumerate().find(is_it).map(|(place, _)| place)
+        };
+        self.chains().enumerate().map(successor).collect()
+    }
+
+    /// Whether its sockets may stay for `next`: the same addresses, bound and opened in the same way.
+    pub fn has_sockets_of(&self, next: &Self) -> bool {
+        let how = |one: &Self| {
+            let Self { bind_to_port, enable_reuse_port, freebind, transparent, .. } = *one;
+            let queues = (one.tcp_backlog_size, one.tcp_fast_open_queue_length);
+            (bind_to_port, enable_reuse_port, freebind, transparent, queues)
+        };
+        self.addresses == next.addresses && how(self) == how(next)
+    }
+
     /// Its connection managers, each with the place of its chain; the default chain is the last.
     pub fn managers(&self) -> impl Iterator<Item = (usize, &Arc<HttpConnectionManager>)> {
-        let chains = self.filter_chains.iter().chain(&self.default_filter_chain).enumerate();
-        chains.filter_map(|(place, chain)| match chain.filters.last()? {
+        self.chains().enumerate().filter_map(|(place, chain)| match chain.filters.last()? {
             NetworkFilter::HttpConnectionManager(manager) => Some((place, manager)),
             _ => None,
         })

@@ -6,9 +6,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::config::access_log::AccessLogSink;
@@ -21,10 +21,16 @@ const STACK_BYTES: usize = 64 * 1024;
 /// The writing thread, as the control thread sees it.
 #[derive(Debug)]
 pub struct LogWriter {
+    opener: LogOpener,
+    thread: JoinHandle<()>,
+}
+
+/// Opens logs. Copies know of the same ones.
+#[derive(Clone, Debug)]
+pub struct LogOpener {
     queue: LogQueue,
     /// The sinks opened so far; a sink's place is its id. They stay open until the process ends.
-    opened: Vec<AccessLogSink>,
-    thread: JoinHandle<()>,
+    opened: Arc<Mutex<Vec<AccessLogSink>>>,
 }
 
 impl LogWriter {
@@ -39,20 +45,50 @@ impl LogWriter {
             .name("access-log".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || sinks.run(&receiver))?;
-        Ok(Self { queue, opened: Vec::new(), thread })
+        Ok(Self { opener: LogOpener { queue, opened: Arc::default() }, thread })
     }
 
     /// The workers' end of the queue.
     pub fn queue(&self) -> LogQueue {
-        self.queue.clone()
+        self.opener.queue.clone()
     }
 
+    /// Opens logs as this does.
+    pub fn opener(&self) -> LogOpener {
+        self.opener.clone()
+    }
+
+    /// [`LogOpener::open`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(&self, sink: &AccessLogSink) -> io::Result<SinkId> {
+        self.opener.open(sink)
+    }
+
+    /// Opens all files again by their paths: SIGUSR1, after they were rotated. Records queued before go to
+    /// the old files. A file that cannot be opened again goes on as the old one, and is counted.
+    pub fn reopen(&self) {
+        self.opener.queue.send(LogMessage::Reopen);
+    }
+
+    /// Writes what is queued and ends the thread. Workers must have flushed before.
+    pub fn finish(self) {
+        if self.opener.queue.send(LogMessage::Stop) {
+            // A panic of the thread was reported when it happened.
+            drop(self.thread.join());
+        }
+    }
+}
+
+impl LogOpener {
     /// The id of a sink, opening it if it is new: logs with the same path share one file.
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn open(&mut self, sink: &AccessLogSink) -> io::Result<SinkId> {
-        let found = self.opened.iter().position(|opened| opened == sink);
+    pub fn open(&self, sink: &AccessLogSink) -> io::Result<SinkId> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = opened.iter().position(|opened| opened == sink);
         let id = |index| SinkId(u32::try_from(index).unwrap_or(u32::MAX));
         if let Some(index) = found {
             return Ok(id(index));
@@ -61,26 +97,12 @@ impl LogWriter {
             AccessLogSink::File(path) => Some(open_file(path)?),
             AccessLogSink::Stdout | AccessLogSink::Stderr => None,
         };
-        let sink_id = id(self.opened.len());
+        let sink_id = id(opened.len());
         if !self.queue.send(LogMessage::Open { sink: sink_id, to: sink.clone(), file }) {
             return Err(io::Error::other("the access-log thread has ended"));
         }
-        self.opened.push(sink.clone());
+        opened.push(sink.clone());
         Ok(sink_id)
-    }
-
-    /// Opens all files again by their paths: SIGUSR1, after they were rotated. Records queued before go to
-    /// the old files. A file that cannot be opened again goes on as the old one, and is counted.
-    pub fn reopen(&self) {
-        self.queue.send(LogMessage::Reopen);
-    }
-
-    /// Writes what is queued and ends the thread. Workers must have flushed before.
-    pub fn finish(self) {
-        if self.queue.send(LogMessage::Stop) {
-            // A panic of the thread was reported when it happened.
-            drop(self.thread.join());
-        }
     }
 }
 
@@ -200,7 +222,7 @@ mod tests {
     #[test]
     fn records_of_two_workers_reach_their_files_in_order() {
         let directory = Directory::new("two-workers");
-        let mut writer = LogWriter::start().unwrap();
+        let writer = LogWriter::start().unwrap();
         let one = writer.open(&directory.sink("one")).unwrap();
         let two = writer.open(&directory.sink("two")).unwrap();
         assert_eq!(writer.open(&directory.sink("one")).unwrap(), one);
@@ -210,14 +232,14 @@ mod tests {
             record(&mut second, two, &format!("second {number}\n"));
             // Never more in the queue than it holds.
             if number % 1_000 == 0 {
-                while writer.queue.counts().queued_bytes.load(Relaxed) > 0 {
+                while writer.queue().counts().queued_bytes.load(Relaxed) > 0 {
                     std::thread::yield_now();
                 }
             }
         }
         first.flush();
         second.flush();
-        let counts = Arc::clone(writer.queue.counts());
+        let counts = Arc::clone(writer.queue().counts());
         writer.finish();
         let expected = |name: &str| (0..3_000).map(|n| format!("{name} {n}\n")).collect::<String>();
         assert_eq!(directory.read("one"), expected("first"));
@@ -230,7 +252,7 @@ mod tests {
     #[test]
     fn reopen_after_rotation_writes_to_a_new_file() {
         let directory = Directory::new("rotation");
-        let mut writer = LogWriter::start().unwrap();
+        let writer = LogWriter::start().unwrap();
         let sink = writer.open(&directory.sink("log")).unwrap();
         let mut buffer = worker(&writer);
         record(&mut buffer, sink, "before\n");
@@ -249,14 +271,14 @@ mod tests {
     fn reopen_that_fails_keeps_the_old_file_and_counts() {
         let directory = Directory::new("reopen-fails");
         std::fs::create_dir(directory.0.join("sub")).unwrap();
-        let mut writer = LogWriter::start().unwrap();
+        let writer = LogWriter::start().unwrap();
         let sink = writer.open(&directory.sink("sub/log")).unwrap();
         std::fs::rename(directory.0.join("sub"), directory.0.join("moved")).unwrap();
         writer.reopen();
         let mut buffer = worker(&writer);
         record(&mut buffer, sink, "still here\n");
         buffer.flush();
-        let counts = Arc::clone(writer.queue.counts());
+        let counts = Arc::clone(writer.queue().counts());
         writer.finish();
         assert_eq!(directory.read("moved/log"), "still here\n");
         assert_eq!(counts.reopen_failed.load(Relaxed), 1);
@@ -264,7 +286,7 @@ mod tests {
 
     #[test]
     fn file_that_cannot_be_opened_is_an_error() {
-        let mut writer = LogWriter::start().unwrap();
+        let writer = LogWriter::start().unwrap();
         let missing = AccessLogSink::File("/nonexistent/directory/log".into());
         assert_eq!(writer.open(&missing).unwrap_err().kind(), io::ErrorKind::NotFound);
         writer.finish();

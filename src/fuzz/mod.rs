@@ -12,6 +12,7 @@ mod proxy_protocol;
 mod restart;
 mod route;
 mod tls;
+mod xds;
 
 pub use config::{config_text, config_wire};
 pub use grpc::{grpc_timeout, grpc_web};
@@ -22,3 +23,4 @@ pub use proxy_protocol::proxy_header;
 pub use restart::restart_message;
 pub use route::route_match;
 pub use tls::{client_hello, tls_session};
+pub use xds::xds_cache;

@@ -4,7 +4,10 @@
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::drain::Drain;
+use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::cluster::{Cluster, ClusterManager, KeptCluster};
 use crate::filter::ConnectionManager;
@@ -25,13 +28,27 @@ pub struct HttpChain {
     pub(super) filter_stats: FilterCounters,
     /// Name of the filter chain.
     pub(super) name: Box<str>,
+
     /// The routing table's clusters by slot, each from its first request on.
     clusters: Box<[KeptCluster]>,
     /// The same with the routes that a control plane has told last; requests that begin take it.
     latest: RefCell<Option<Rc<Self>>>,
     /// The one whose latest it is or was.
     first: Weak<Self>,
+    /// Where it is, once the chain of another listener has taken its place: however many more of them take it, there is one
+    /// step to the last. The same for all that were its latest.
+    moved: Rc<RefCell<Option<Rc<Line>>>>,
+    /// The line that ends at this one.
+    behind: RefCell<Weak<Line>>,
+    /// Whether its own connections are to end.
+    pub(super) drain: Rc<Drain>,
     pub(super) scratch: RefCell<Scratch>,
+}
+
+/// Chains that have taken each other's place. All but the last hold it, and it holds the last.
+#[derive(Debug)]
+struct Line {
+    end: RefCell<Rc<HttpChain>>,
 }
 
 /// What the steps of a request write to. Borrowed within a step, never across one.
@@ -66,6 +83,9 @@ impl HttpChain {
             clusters,
             latest: RefCell::default(),
             first: Weak::new(),
+            moved: Rc::default(),
+            behind: RefCell::default(),
+            drain: Rc::default(),
             scratch: RefCell::default(),
         }
     }
@@ -75,19 +95,58 @@ impl HttpChain {
     pub fn set_routes(self: &Rc<Self>, manager: Arc<ConnectionManager>, filter_stats: FilterCounters) {
         let mut latest = Self::new(manager, self.stats.clone(), filter_stats, &self.name);
         latest.first = Rc::downgrade(self);
+        latest.moved = Rc::clone(&self.moved);
+        latest.drain = Rc::clone(&self.drain);
         let before = self.latest.borrow_mut().replace(Rc::new(latest));
         // Not while it is borrowed: with the last holder of a table much may go.
         drop(before);
     }
 
+    /// Responses tell their clients to go, more and more of them over this time.
+    pub fn drain(&self, now: Now, over: Duration) {
+        self.drain.spread(now, over, false);
+    }
+
+    /// Its connections end, each when it has no request.
+    pub fn end(&self, now: Now) {
+        self.drain.begin(now);
+    }
+
     /// What a request that begins is served by; `None`: by this one.
     pub(super) fn latest(&self) -> Option<Rc<Self>> {
-        self.latest.borrow().clone()
+        match self.current() {
+            None => self.latest.borrow().clone(),
+            Some(current) => {
+                let latest = current.latest.borrow().clone();
+                Some(latest.unwrap_or(current))
+            }
+        }
+    }
+
+    /// The last of the chains that have taken its place, one after the other; `None`: none has.
+    pub(super) fn current(&self) -> Option<Rc<Self>> {
+        self.moved.borrow().as_ref().map(|line| Rc::clone(&line.end.borrow()))
     }
 
     /// What a connection without a request holds, lest it keeps a table that nobody needs; `None`: this one.
-    pub(super) fn first(&self) -> Option<Rc<Self>> {
-        self.first.upgrade()
+    pub(super) fn resting(&self) -> Option<Rc<Self>> {
+        self.current().or_else(|| self.first.upgrade())
+    }
+
+    /// Another chain has taken the place of this one: whether its connections go on there, each with its next request. They
+    /// do where nothing of them would be different but that; else they are to end.
+    pub fn move_to(&self, other: &Rc<Self>) -> bool {
+        let same = self.stats.is(&other.stats) && self.manager.forwarding == other.manager.forwarding;
+        if same {
+            let line = self.behind.borrow().upgrade();
+            let line = line.unwrap_or_else(|| Rc::new(Line { end: RefCell::new(Rc::clone(other)) }));
+            let before = line.end.replace(Rc::clone(other));
+            other.behind.replace(Rc::downgrade(&line));
+            self.moved.replace(Some(line));
+            // Not while it is borrowed: with the last holder of a table much may go.
+            drop(before);
+        }
+        same
     }
 
     /// Gives back what its scratch space has grown to.

@@ -185,8 +185,8 @@ pub(super) fn spawn(
                 connection.chain = latest;
             }
             let after = serve_request(&connection).await;
-            if let Some(first) = connection.chain.first() {
-                connection.chain = first;
+            if let Some(resting) = connection.chain.resting() {
+                connection.chain = resting;
             }
             match after {
                 After::KeepAlive => {}
@@ -276,7 +276,7 @@ async fn wait_for_request(connection: &Connection) -> Waited {
             Poll::Pending => {}
         }
         let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
-        if is_due(context.drain.idle_until()) {
+        if is_due(connection.idle_until()) {
             return Poll::Ready(Waited::Expired(Some(HttpStat::DownstreamCxDrainClose)));
         }
         if is_due(idle_due) {
@@ -355,6 +355,24 @@ impl Connection {
             codec: Cell::new(Codec::Http2),
             bearer: Bearer::Connection(shared),
         }
+    }
+
+    /// When it is closed if it has no request then; `None`: nothing drains.
+    pub(super) fn idle_until(&self) -> Option<Now> {
+        let own = match self.chain.latest() {
+            None => self.chain.drain.idle_until(),
+            Some(latest) => latest.drain.idle_until(),
+        };
+        self.context.drain.idle_until().into_iter().chain(own).min()
+    }
+
+    /// Whether everything drains that it is part of.
+    pub(super) fn is_draining(&self) -> bool {
+        self.context.drain.is_draining()
+            || match self.chain.latest() {
+                None => self.chain.drain.is_draining(),
+                Some(latest) => latest.drain.is_draining(),
+            }
     }
 
     /// The connection that it shares with other streams, if it is one.

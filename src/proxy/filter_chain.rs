@@ -1,7 +1,7 @@
 //! The filter chains of a listener on this core: which one takes a connection, and what the connection passes first.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,6 +104,25 @@ impl FilterChains {
     /// One by its place.
     pub fn get(&self, place: usize) -> Option<&FilterChain> {
         self.chains.get(place)
+    }
+
+    /// Others have taken their place: connections of HTTP go on there where they can, those that cannot are to end, and what
+    /// tells them so is given back. Relayed ones stay as they are. `successors`: by place, the place of the chain among the
+    /// others that has taken it.
+    pub fn succeed(&self, others: Option<&Self>, successors: &[Option<usize>]) -> Vec<Weak<HttpChain>> {
+        let mut ending = Vec::new();
+        for (place, chain) in self.chains.iter().enumerate() {
+            let Terminal::Http(http) = &chain.terminal else { continue };
+            let other = successors.get(place).copied().flatten().and_then(|place| others?.get(place));
+            let goes_on = other.is_some_and(|other| match &other.terminal {
+                Terminal::Http(other) => http.move_to(other),
+                _ => false,
+            });
+            if !goes_on {
+                ending.push(Rc::downgrade(http));
+            }
+        }
+        ending
     }
 
     /// Gives back what their scratch space has grown to.

@@ -480,7 +480,8 @@ pub(super) fn goes_on(connection: &Connection, request: &Request) -> bool {
     let context = &connection.context;
     let inbound = connection.listener.config.traffic_direction == TrafficDirection::Inbound;
     let below = |bound| context.rng.borrow_mut().below(bound);
-    if request.keep_alive && context.drain.closes(context.runtime.now(), inbound, below) {
+    let (now, own) = (context.runtime.now(), &connection.chain.drain);
+    if request.keep_alive && (context.drain.closes(now, inbound, below) || own.closes(now, inbound, below)) {
         // The connection is told once, and by itself.
         if let Some(shared) = connection.shared() {
             shared.drain(&context.runtime);

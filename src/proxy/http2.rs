@@ -153,7 +153,7 @@ pub(super) async fn is_spoken(connection: &Connection) -> bool {
         }
         // What then goes on as HTTP/1 has these limits, too, and answers in its own way.
         let is_due = |due: Option<Now>| due.is_some_and(|due| connection.timer.poll_at(due).is_ready());
-        if is_due(due) || is_due(connection.context.drain.idle_until()) {
+        if is_due(due) || is_due(connection.idle_until()) {
             return Poll::Ready(false);
         }
         Poll::Pending
@@ -243,7 +243,7 @@ pub(super) async fn serve(connection: &Connection) -> bool {
                 let requests = options.common.max_requests_per_connection;
                 let full = requests.is_some_and(|max| shared.streams.get() >= max);
                 let old = is_due(life_due);
-                if full || old || shared.draining.get() || context.drain.is_draining() {
+                if full || old || shared.draining.get() || connection.is_draining() {
                     end(if full {
                         Some(HttpStat::DownstreamCxMaxRequestsReached)
                     } else if old {
@@ -260,7 +260,7 @@ pub(super) async fn serve(connection: &Connection) -> bool {
             }
             if idle {
                 let idle_due = options.common.idle_timeout.map(|max| shared.idle_since.get().after(max));
-                let given_up = is_due(drain_due) || is_due(context.drain.idle_until());
+                let given_up = is_due(drain_due) || is_due(connection.idle_until());
                 if given_up || is_due(idle_due) {
                     end((!given_up).then_some(HttpStat::DownstreamCxIdleTimeout));
                     server.end(false);

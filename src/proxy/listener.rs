@@ -85,6 +85,11 @@ impl Listener {
         self.share.iter().for_each(Share::close);
     }
 
+    /// Another has its sockets now: nothing comes from other workers any more.
+    pub fn leave(&self) {
+        self.share.iter().for_each(Share::close);
+    }
+
     /// Whether no connection is on its way from another worker. Those that have arrived are open connections.
     pub fn expects_none(&self) -> bool {
         self.share.as_ref().is_none_or(Share::is_empty)
@@ -123,16 +128,38 @@ impl Listener {
     }
 }
 
+/// Whose connections some sockets accept: listeners take each other's place there.
+#[derive(Debug)]
+pub struct Seat(RefCell<Rc<Listener>>);
+
+impl Seat {
+    pub fn new(listener: Rc<Listener>) -> Rc<Self> {
+        Rc::new(Self(RefCell::new(listener)))
+    }
+
+    /// The listener that has it.
+    pub fn taken(&self) -> Rc<Listener> {
+        Rc::clone(&self.0.borrow())
+    }
+
+    /// Gives it to another: connections that are accepted from now on are that one's. Accept loops need not be woken.
+    pub fn take(&self, listener: Rc<Listener>) {
+        let before = self.0.replace(listener);
+        before.leave();
+    }
+}
+
 /// Accepts until the listener is stopped, then what the kernel still has queued: those clients have completed a
 /// handshake.
-pub async fn accept(context: Rc<WorkerContext>, listener: Rc<Listener>, socket: TcpListener) {
+pub async fn accept(context: Rc<WorkerContext>, seat: Rc<Seat>, socket: TcpListener) {
     context.accepting.set(context.accepting.get() + 1);
-    let batch_max =
-        listener.config.accepts_per_event_max.map_or(limits::ACCEPTS_PER_TURN, |max| max as usize);
     let timer = context.runtime.timer();
     timer.claim();
     let mut rest_until: Option<Now> = None;
     poll_fn(|_| {
+        let listener = seat.taken();
+        let batch_max =
+            listener.config.accepts_per_event_max.map_or(limits::ACCEPTS_PER_TURN, |max| max as usize);
         if let Some(due) = rest_until {
             if timer.poll_at(due).is_pending() && !listener.stopped.get() {
                 return Poll::Pending;

@@ -46,6 +46,6 @@ pub use drain::Drain;
 pub use error::{ProxyError, Retry, Side};
 pub use filter_chain::{FilterChain, FilterChains, Gate, Terminal};
 pub use handover::{Courier, Handover, Share};
-pub use listener::{ConnectionLimit, ConnectionPermit, Listener, accept};
+pub use listener::{ConnectionLimit, ConnectionPermit, Listener, Seat, accept};
 pub use stream::{Stream, StreamPool};
 pub use tcp::TcpChain;

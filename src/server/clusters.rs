@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc::Sender;
 
-use super::dump::{Told, ToldClusters};
+use super::dump::{Told, ToldResources};
 use super::metrics::ServerMetrics;
 use super::process::{Process, now};
 use super::seed;
@@ -231,7 +231,7 @@ impl Clusters {
         let told = |all: &BTreeMap<Arc<str>, Dynamic>| {
             all.iter().map(|(name, dynamic)| (Arc::clone(name), Arc::clone(&dynamic.told))).collect()
         };
-        self.process.set_told_clusters(ToldClusters {
+        self.process.set_told_clusters(ToldResources {
             version: self.version.clone(),
             active: told(&self.active),
             warming: told(&self.warming),

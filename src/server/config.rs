@@ -46,7 +46,7 @@ pub(super) fn load(options: &Options, demo: Option<&str>) -> Result<LoadedBootst
     let mut loaded = load_bootstrap(&sources, strictness)?;
     name_node(&mut loaded.bootstrap, options);
     let node = &loaded.bootstrap.node;
-    if loaded.bootstrap.ads.is_some() && (node.id.is_empty() || node.cluster.is_empty()) {
+    if loaded.bootstrap.asks_control_planes() && (node.id.is_empty() || node.cluster.is_empty()) {
         let reason = "control planes must be told who asks: node 'id' and 'cluster' are required";
         return Err(ConfigError::new("node", reason)
             .with_fix("set them, or give --service-node and --service-cluster")

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Sleep, interval, sleep};
 
 use super::clusters::{Change, Clusters};
+use super::listeners::{Around, Listeners};
 use super::metrics::ServerMetrics;
 use super::process::Process;
 use super::restart::{Event, Following, Place, Predecessor, Successor};
@@ -28,7 +29,6 @@ use super::tables::{TableKey, Tables};
 use super::workers::Workers;
 use crate::base::limits::{ENDPOINT_UPDATES_QUEUED_MAX, XDS_UPDATES_QUEUED_MAX};
 use crate::cli::{DrainStrategy, Options};
-use crate::cluster::ClusterSet;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::Discovery;
 use crate::config::listener::{Listener, TrafficDirection};
@@ -36,10 +36,9 @@ use crate::control::admin::{Admin, AdminCommand, AdminListener, DrainListeners, 
 use crate::control::discovery::EndpointUpdate;
 use crate::control::file_watch::FileWatch;
 use crate::control::log_writer::LogWriter;
-use crate::control::xds::client::{self as xds, XdsClient};
-use crate::control::xds::convert::Surroundings;
+use crate::control::xds::client::{self as xds, Cache, Resources, SharedCompiler, XdsClient};
 use crate::runtime::give_back_startup_pages;
-use crate::snapshot::{ListenerResource, RouteCompiler, RoutesResource, Snapshot};
+use crate::snapshot::{ListenerResource, RoutesResource, Snapshot};
 use crate::telemetry::Registry;
 use crate::worker::Command;
 
@@ -56,10 +55,12 @@ pub(super) struct Control<'a> {
     pub(super) commands: UnboundedReceiver<AdminCommand>,
     /// Sent to the workers once all clusters that are waited for have endpoints.
     pub(super) start: Option<Arc<Snapshot>>,
-    /// What clusters of a control plane are converted in; `None`: there are none, or their source has it.
-    pub(super) surroundings: Option<Surroundings>,
+    /// What clusters and listeners of a control plane become resources with; `None`: there are none, or their source has it.
+    pub(super) resources: Option<Resources>,
+    /// Where resources of a control plane are kept; `None`: nowhere, or their source has it.
+    pub(super) cache: Option<Cache>,
     /// Compiles the routes that come from a control plane.
-    pub(super) routes: Option<Arc<RouteCompiler>>,
+    pub(super) routes: SharedCompiler,
     /// The last ones of each table.
     pub(super) tables: Tables,
     /// What they serve since then: its counters are kept until the last has been told.
@@ -78,6 +79,10 @@ pub(super) struct Control<'a> {
     pub(super) spread: Option<DrainListeners>,
     /// When it stops them.
     pub(super) stops: Option<Pin<Box<Sleep>>>,
+    /// Listeners have stopped, and others are taken no more.
+    pub(super) has_stopped: bool,
+    /// How many a control plane has told; of them inbound ones.
+    pub(super) told_listeners: [usize; 2],
 }
 
 /// The admin endpoint.
@@ -118,9 +123,10 @@ impl Succession {
     }
 }
 
-/// Where clusters, endpoints and routes come from; they end with it.
+/// Where clusters, endpoints, listeners and routes come from; they end with it.
 struct Sources {
     clusters: Clusters,
+    listeners: Listeners,
     client: XdsClient,
     /// What names have been resolved to.
     endpoints: Receiver<EndpointUpdate>,
@@ -128,17 +134,18 @@ struct Sources {
     updates: Receiver<xds::Update>,
 }
 
-/// What the start waits for: clusters without endpoints, tables, and a first answer to which clusters there are.
+/// What the start waits for: clusters without endpoints, tables, and a first answer to which clusters and listeners there are.
 #[derive(Default)]
 struct Awaited {
     clusters: HashSet<Box<str>>,
     routes: HashSet<TableKey>,
     more_clusters: bool,
+    more_listeners: bool,
 }
 
 impl Awaited {
     fn is_over(&self) -> bool {
-        self.clusters.is_empty() && self.routes.is_empty() && !self.more_clusters
+        self.clusters.is_empty() && self.routes.is_empty() && !self.more_clusters && !self.more_listeners
     }
 }
 
@@ -173,8 +180,10 @@ impl Control<'_> {
         // The first tick is at once, and the keys are new.
         ticket_keys.tick().await;
         loop {
-            if self.start.is_some() && awaited.is_over() && !sources.clusters.is_awaited() {
-                self.start_workers(&mut taken_over, sources.clusters.set());
+            let is_ready =
+                awaited.is_over() && !sources.clusters.is_awaited() && !sources.listeners.is_awaited();
+            if self.start.is_some() && is_ready {
+                self.start_workers(&mut taken_over, &mut sources);
             }
             if std::mem::take(&mut self.tls_has_changed) {
                 self.watch(&mut watch);
@@ -205,6 +214,11 @@ impl Control<'_> {
                     self.stop_listeners(self.spread.is_some_and(|how| how.inbound_only));
                 }
                 () = self.tables.look() => self.tables.free(),
+                () = due(&mut sources.listeners.retry) => {
+                    let (listeners, mut around) = self.around(&mut sources);
+                    listeners.try_again(&mut around);
+                    self.publish(&mut sources);
+                }
                 () = changed(&mut watch) => {
                     self.refresh_tls();
                     self.tls_has_changed = true;
@@ -216,7 +230,7 @@ impl Control<'_> {
                 Some(command) = self.commands.recv() => self.obey(command, &mut draining),
                 Some(update) = sources.endpoints.recv() => {
                     self.take(xds::Update::Endpoints(update), &mut sources, &mut awaited);
-                    self.publish_clusters(&mut sources);
+                    self.publish(&mut sources);
                 }
                 Some(update) = sources.updates.recv() => {
                     self.take(update, &mut sources, &mut awaited);
@@ -224,7 +238,7 @@ impl Control<'_> {
                     while let Ok(update) = sources.updates.try_recv() {
                         self.take(update, &mut sources, &mut awaited);
                     }
-                    self.publish_clusters(&mut sources);
+                    self.publish(&mut sources);
                 }
             }
         }
@@ -234,27 +248,33 @@ impl Control<'_> {
     fn discover(&mut self) -> (Sources, Awaited) {
         let (sender, endpoints) = mpsc::channel(ENDPOINT_UPDATES_QUEUED_MAX);
         let (updates_sender, updates) = mpsc::channel(XDS_UPDATES_QUEUED_MAX);
-        let mut awaited = Awaited { more_clusters: self.bootstrap.cds.is_some(), ..Awaited::default() };
+        let mut awaited = Awaited {
+            more_clusters: self.bootstrap.cds.is_some(),
+            more_listeners: self.bootstrap.lds.is_some(),
+            ..Awaited::default()
+        };
         for cluster in &self.bootstrap.clusters {
             let is_there = matches!(cluster.discovery, Discovery::Static | Discovery::OriginalDst(_));
             if !is_there && cluster.wait_for_warm_on_init {
                 awaited.clusters.insert(cluster.name.clone());
             }
         }
-        let tables = self.routes.iter().flat_map(|routes| routes.asked());
-        awaited.routes.extend(tables.map(|(_, rds)| (rds.source.clone(), (*rds.name).into())));
+        let tables = self.routes.read().asked().into_iter();
+        awaited.routes.extend(tables.map(|asked| (asked.rds.source, (*asked.rds.name).into())));
         let surroundings = xds::Surrounded {
             bootstrap: self.bootstrap,
-            routes: self.routes.as_ref(),
+            routes: &self.routes,
             registry: self.registry,
             quarantine: self.process.quarantine_list(),
-            clusters: self.surroundings.take(),
+            resources: self.resources.take(),
+            cache: self.cache.take(),
             seed: seed(self.bootstrap.clusters.len()),
         };
         let mut client = XdsClient::start(surroundings, updates_sender);
         let fixed = self.start.as_ref().map(|snapshot| Arc::clone(&snapshot.clusters)).unwrap_or_default();
         let clusters = Clusters::start(&self.process, self.registry, fixed, &mut client, sender);
-        (Sources { clusters, client, endpoints, updates }, awaited)
+        let listeners = Listeners::new(&self.process, &self.routes, &self.bootstrap.listeners);
+        (Sources { clusters, listeners, client, endpoints, updates }, awaited)
     }
 
     /// Takes what was found or told, in its order: a route leads to no cluster or endpoint that is still to come.
@@ -278,13 +298,66 @@ impl Control<'_> {
                     });
                 }
             }
+            xds::Update::Listeners(update) => {
+                awaited.more_listeners = false;
+                if !self.has_stopped {
+                    let (listeners, mut around) = self.around(sources);
+                    listeners.take(update, &mut around);
+                }
+            }
             xds::Update::Routes(xds::RoutesUpdate { source, name, resources, version, wire }) => {
+                // Before the routes that lead to them; listeners that have waited for these have them at once.
                 self.publish_clusters(sources);
                 let key = (source, name);
                 awaited.routes.remove(&key);
-                self.publish_routes(key, resources, version, wire);
+                self.publish_routes(key.clone(), resources, version, wire);
+                let (listeners, mut around) = self.around(sources);
+                let late: Arc<[_]> = listeners.take_table(&key, &mut around).into();
+                if !late.is_empty() && self.start.is_none() {
+                    self.workers.send_all(|| Command::Routes(Arc::clone(&late)));
+                }
             }
         }
+    }
+
+    /// The listeners, and what taking and giving them up has to do with.
+    fn around<'b>(&'b mut self, sources: &'b mut Sources) -> (&'b mut Listeners, Around<'b>) {
+        let around = Around {
+            client: &mut sources.client,
+            sockets: &mut self.sockets,
+            rotation: &mut self.rotation,
+            tables: &mut self.tables,
+            metrics: &self.metrics,
+            predecessor: self.succession.predecessor.as_ref(),
+            workers: self.registry.workers(),
+        };
+        (&mut sources.listeners, around)
+    }
+
+    /// Tells the workers which clusters and listeners there are, if others than before.
+    fn publish(&mut self, sources: &mut Sources) {
+        self.publish_clusters(sources);
+        if self.start.is_none() {
+            self.publish_listeners(sources);
+        }
+    }
+
+    /// Tells the workers which listeners there are, if others than before, and gives them the sockets that are new.
+    fn publish_listeners(&mut self, sources: &mut Sources) {
+        let (spread, stay) = (self.drain_spread(), self.options.drain_time);
+        let (listeners, around) = self.around(sources);
+        let change = listeners.publish(&around, spread, stay);
+        let hands = self.sockets.deal(self.registry.workers(), self.succession.successor.is_some());
+        if change.is_none() && hands.iter().all(Vec::is_empty) {
+            return;
+        }
+        self.told_listeners = [false, true].map(|inbound_only| sources.listeners.count(inbound_only));
+        let change = Arc::new(change.unwrap_or_default());
+        for (worker, sockets) in hands.into_iter().enumerate() {
+            self.workers.send(worker, Command::Listeners { change: Arc::clone(&change), sockets });
+        }
+        self.process.set_tls(self.rotation.contexts());
+        self.tls_has_changed = true;
     }
 
     /// Tells the workers which clusters there are, if others than before.
@@ -306,13 +379,13 @@ impl Control<'_> {
         }
     }
 
-    fn start_workers(&mut self, taken_over: &mut Option<oneshot::Sender<()>>, clusters: &Arc<ClusterSet>) {
+    fn start_workers(&mut self, taken_over: &mut Option<oneshot::Sender<()>>, sources: &mut Sources) {
         let Some(mut snapshot) = self.start.take() else { return };
+        let clusters = sources.clusters.set();
         if !Arc::ptr_eq(&snapshot.clusters, clusters) {
             Arc::make_mut(&mut snapshot).clusters = Arc::clone(clusters);
         }
-        let hands = self.sockets.deal(self.registry.workers(), self.succession.successor.is_some());
-        self.workers.start_serving(&snapshot, hands);
+        self.workers.start_serving(&snapshot);
         // Without clusters, which come and go.
         self.serving = snapshot.listeners.clone();
         for routes in self.tables.current() {
@@ -324,8 +397,10 @@ impl Control<'_> {
             self.workers
                 .send_all(|| Command::Hosts { cluster: Arc::clone(&cluster), hosts: Arc::clone(&hosts) });
         }
-        self.process.set_state(ServerState::Live);
         self.metrics.serving(self.process.age(), self.registry.workers());
+        // With the sockets of all of them.
+        self.publish_listeners(sources);
+        self.process.set_state(ServerState::Live);
         give_back_startup_pages();
         log::info!("all clusters have endpoints or an answer: serving");
         let Some(taken_over) = taken_over.take() else { return };
@@ -351,7 +426,8 @@ impl Control<'_> {
         version: Box<str>,
         wire: Arc<[u8]>,
     ) {
-        if resources.is_empty() {
+        // None is there, or nobody asks for it any more.
+        if wire.is_empty() || !self.routes.read().is_asked(&key.0, &key.1) {
             return;
         }
         if self.start.is_none() {
@@ -416,7 +492,8 @@ impl Control<'_> {
             return;
         }
         *draining = true;
-        self.metrics.stopped(self.bootstrap.listeners.len());
+        self.has_stopped = true;
+        self.metrics.stopped(self.listening(false));
         log::info!("draining for {} s at most", self.options.drain_time.as_secs());
         self.close_sockets(false);
         self.workers.drain(self.options.drain_time);
@@ -463,12 +540,19 @@ impl Control<'_> {
     }
 
     fn stop_listeners(&mut self, inbound_only: bool) {
-        let stops = |listener: &&Arc<Listener>| {
-            !inbound_only || listener.traffic_direction == TrafficDirection::Inbound
-        };
-        self.metrics.stopped(self.bootstrap.listeners.iter().filter(stops).count());
+        self.has_stopped |= !inbound_only;
+        self.metrics.stopped(self.listening(inbound_only));
         self.close_sockets(inbound_only);
         self.workers.send_all(|| Command::StopListeners { inbound_only, handed_over: Arc::default() });
+    }
+
+    /// How many listeners there are.
+    fn listening(&self, inbound_only: bool) -> usize {
+        let is_meant = |listener: &&Arc<Listener>| {
+            !inbound_only || listener.traffic_direction == TrafficDirection::Inbound
+        };
+        let told = if inbound_only { self.told_listeners[1] } else { self.told_listeners[0] };
+        self.bootstrap.listeners.iter().filter(is_meant).count() + told
     }
 
     /// Nobody is given them any more: what is queued is served here.

@@ -1,6 +1,6 @@
 //! `/config_dump`: the bootstrap's resources in Envoy's sections, each rendered from its wire bytes when it is asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -11,18 +11,19 @@ use crate::control::xds::json::{self, Style};
 use crate::control::xds::schema::Message;
 use crate::control::xds::wire::{self, Fields};
 
+const LISTENER: &str = "envoy.config.listener.v3.Listener";
 const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
 const TABLE: &str = "envoy.config.route.v3.RouteConfiguration";
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
-/// Clusters as a control plane has told them, by name.
+/// Resources of a type of which all are taken, as a control plane has told them, by name.
 #[derive(Debug, Default)]
-pub(super) struct ToldClusters {
+pub(super) struct ToldResources {
     /// Of the last response that was used.
     pub(super) version: Box<str>,
     pub(super) active: BTreeMap<Arc<str>, Arc<Told>>,
-    /// Those that wait for their endpoints.
+    /// Those that wait for what they need.
     pub(super) warming: BTreeMap<Arc<str>, Arc<Told>>,
 }
 
@@ -40,7 +41,7 @@ pub(super) struct Told {
 pub(super) fn sections(
     bootstrap: &Arc<[u8]>,
     loaded: &str,
-    clusters: &ToldClusters,
+    [clusters, listeners]: [&ToldResources; 2],
     tables: &BTreeMap<TableKey, Told>,
 ) -> Vec<DumpSection> {
     let dynamic_clusters = |told: &BTreeMap<Arc<str>, Arc<Told>>| {
@@ -54,8 +55,8 @@ pub(super) fn sections(
         name: "".into(),
         render: entry(Arc::clone(bootstrap), BOOTSTRAP, "bootstrap", loaded),
     };
-    let listeners = resources(bootstrap, 1);
-    let routes = listeners.iter().flat_map(|listener| route_configurations(listener)).collect();
+    let static_listeners = resources(bootstrap, 1);
+    let routes = static_listeners.iter().flat_map(|listener| route_configurations(listener)).collect();
     vec![
         DumpSection {
             type_url: "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump",
@@ -79,18 +80,18 @@ pub(super) fn sections(
         },
         DumpSection {
             type_url: "type.googleapis.com/envoy.admin.v3.ListenersConfigDump",
-            fields: vec![(
-                "static_listeners",
-                entries(
-                    listeners,
-                    (
-                        "envoy.admin.v3.ListenersConfigDump.StaticListener",
-                        "envoy.config.listener.v3.Listener",
-                        "listener",
+            fields: vec![
+                ("version_info", DumpField::Text(listeners.version.clone())),
+                (
+                    "static_listeners",
+                    entries(
+                        static_listeners,
+                        ("envoy.admin.v3.ListenersConfigDump.StaticListener", LISTENER, "listener"),
+                        loaded,
                     ),
-                    loaded,
                 ),
-            )],
+                ("dynamic_listeners", DumpField::Repeated(dynamic_listeners(listeners))),
+            ],
         },
         DumpSection {
             type_url: "type.googleapis.com/envoy.admin.v3.RoutesConfigDump",
@@ -118,6 +119,34 @@ pub(super) fn sections(
             ],
         },
     ]
+}
+
+/// Listeners of a control plane, each with the states that it has.
+fn dynamic_listeners(told: &ToldResources) -> Vec<DumpEntry> {
+    const STATE: &str = "envoy.admin.v3.ListenersConfigDump.DynamicListenerState";
+    let names: BTreeSet<_> = told.active.keys().chain(told.warming.keys()).collect();
+    let states = |name: &Arc<str>| {
+        let state = |all: &BTreeMap<Arc<str>, Arc<Told>>| {
+            all.get(name).map(|told| dynamic(STATE, (LISTENER, "listener"), name, told).render)
+        };
+        [("active_state", state(&told.active)), ("warming_state", state(&told.warming))]
+    };
+    let entry = |name: &Arc<str>| {
+        let (states, shown) = (states(name), Arc::clone(name));
+        DumpEntry {
+            type_name: "envoy.admin.v3.ListenersConfigDump.DynamicListener",
+            name: Arc::clone(name),
+            render: Box::new(move || {
+                let mut listener = Map::new();
+                listener.insert("name".to_owned(), json!(*shown));
+                for (field, state) in states {
+                    listener.extend(state.map(|render| (field.to_owned(), render())));
+                }
+                Value::Object(listener)
+            }),
+        }
+    };
+    names.into_iter().map(entry).collect()
 }
 
 /// A resource of a control plane, with its version. `(message, field)`: its type, and where it stands.

@@ -12,6 +12,7 @@ use crate::telemetry::{Registry, ServerCells, ServerHistogram, ServerStat, Slot}
 #[derive(Debug)]
 pub(super) struct ServerMetrics {
     cells: ServerCells,
+    /// Of the bootstrap.
     listeners: u64,
 }
 
@@ -66,6 +67,25 @@ impl ServerMetrics {
         self.cells.add(ServerStat::ClusterManagerClusterAdded, added);
         self.cells.add(ServerStat::ClusterManagerClusterModified, modified);
         self.cells.add(ServerStat::ClusterManagerClusterRemoved, removed);
+    }
+
+    /// So many listeners of a control plane are in use and wait for their routes.
+    pub(super) fn listeners_are(&self, active: u64, warming: u64) {
+        self.cells.gauge_set(ServerStat::ListenerManagerTotalListenersActive, self.listeners + active);
+        self.cells.gauge_set(ServerStat::ListenerManagerTotalListenersWarming, warming);
+    }
+
+    /// So many of them were added, changed and removed, and so many made by workers.
+    pub(super) fn listeners_changed(&self, [added, modified, removed, created]: [u64; 4]) {
+        self.cells.add(ServerStat::ListenerManagerListenerAdded, added);
+        self.cells.add(ServerStat::ListenerManagerListenerModified, modified);
+        self.cells.add(ServerStat::ListenerManagerListenerRemoved, removed);
+        self.cells.add(ServerStat::ListenerManagerListenerCreateSuccess, created);
+    }
+
+    /// A listener of a control plane cannot listen.
+    pub(super) fn listener_failed(&self) {
+        self.cells.inc(ServerStat::ListenerManagerListenerCreateFailure);
     }
 
     /// So many TLS contexts were replaced, and so many stay since their files are no good.

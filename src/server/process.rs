@@ -40,11 +40,13 @@ pub(super) struct Process {
     started: memory::Started,
     backend: (String, String),
     workers: String,
-    listeners: Vec<ListenerStatus>,
+    listeners: Mutex<Vec<ListenerStatus>>,
+    /// Listeners that a control plane has told, by name.
+    told_listeners: Mutex<dump::ToldResources>,
     /// Those of the workers: their hosts' counters are those that are shown.
     clusters: KnownClusters,
     /// Clusters that a control plane has told, by name, those that still wait for their endpoints beside those in use.
-    told_clusters: Mutex<dump::ToldClusters>,
+    told_clusters: Mutex<dump::ToldResources>,
     /// Endpoints that discovery has found, in place of those the workers start with.
     endpoints: Mutex<HashMap<Arc<str>, Endpoints>>,
     /// Routing tables in use that a control plane has told.
@@ -126,7 +128,8 @@ impl Process {
             started,
             backend,
             workers,
-            listeners,
+            listeners: Mutex::new(listeners),
+            told_listeners: Mutex::default(),
             clusters,
             told_clusters: Mutex::default(),
             endpoints: Mutex::default(),
@@ -157,6 +160,30 @@ impl Process {
     pub(super) fn set_routes(&self, key: TableKey, version: Box<str>, wire: Arc<[u8]>) {
         let told = dump::Told { version, wire, at: now() };
         self.routes.lock().unwrap_or_else(PoisonError::into_inner).insert(key, told);
+    }
+
+    /// Nobody uses that table any more.
+    pub(super) fn forget_routes(&self, key: &TableKey) {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Takes note of the listeners that a control plane has told, and of all that there are now. `gone`: names of those that
+    /// are not any more.
+    pub(super) fn set_listeners(
+        &self,
+        told: dump::ToldResources,
+        put: Vec<ListenerStatus>,
+        gone: &[Arc<str>],
+    ) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|one| !gone.contains(&one.name) && put.iter().all(|put| put.name != one.name));
+        listeners.extend(put);
+        *self.told_listeners.lock().unwrap_or_else(PoisonError::into_inner) = told;
+    }
+
+    /// Where listeners listen.
+    pub(super) fn listening(&self) -> Vec<ListenerStatus> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How long it has been there.
@@ -202,7 +229,7 @@ impl Process {
     }
 
     /// Takes note of the clusters that a control plane has told.
-    pub(super) fn set_told_clusters(&self, told: dump::ToldClusters) {
+    pub(super) fn set_told_clusters(&self, told: dump::ToldResources) {
         *self.told_clusters.lock().unwrap_or_else(PoisonError::into_inner) = told;
     }
 
@@ -284,14 +311,15 @@ impl AdminState for Process {
     }
 
     fn listeners(&self) -> Vec<ListenerStatus> {
-        self.listeners.clone()
+        self.listening()
     }
 
     fn config_dump(&self, _include_eds: bool) -> Vec<DumpSection> {
         // Endpoints of static clusters are shown within them.
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let clusters = self.told_clusters.lock().unwrap_or_else(PoisonError::into_inner);
-        dump::sections(&self.wire, &self.loaded, &clusters, &routes)
+        let listeners = self.told_listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        dump::sections(&self.wire, &self.loaded, [&clusters, &listeners], &routes)
     }
 
     fn runtime_layers(&self) -> Vec<RuntimeLayer> {

@@ -4,19 +4,16 @@
 //! one in place, and is said once and counted.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::limits::TLS_FILE_BYTES_MAX;
 use crate::cluster::{ClusterSpec, TransportSockets};
 use crate::config::cluster::Cluster;
 use crate::config::tls::{DownstreamTls, Source};
 use crate::control::admin::TlsContext;
+use crate::control::tls_files::read_again;
 use crate::protocol::tls::ServerTls;
-use crate::snapshot::{Snapshot, SocketCompiler};
+use crate::snapshot::{ListenerResource, Snapshot, SocketCompiler};
 
 /// How long a key of this process seals tickets. The one before opens them as long again.
 pub(super) const TICKET_KEY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -32,7 +29,7 @@ pub(super) struct Rotation {
 /// Something new for the workers.
 #[derive(Debug, Clone)]
 pub(super) enum Update {
-    /// TLS of the listener at this place in the configuration.
+    /// TLS of the listener of this number.
     Server { listener: usize, chain: usize, tls: Arc<ServerTls> },
     /// Transport sockets of a cluster.
     Client { cluster: Arc<str>, sockets: Arc<TransportSockets> },
@@ -65,6 +62,23 @@ struct Client {
     sockets: Arc<TransportSockets>,
 }
 
+impl Server {
+    /// Those of a listener.
+    fn of(listener: usize, resource: &ListenerResource) -> impl Iterator<Item = Self> {
+        let config = &resource.config;
+        config.chains().zip(&resource.chains).enumerate().filter_map(move |(chain, (of, compiled))| {
+            Some(Self {
+                listener,
+                chain,
+                name: config.name.clone(),
+                config: DownstreamTls::clone(of.tls.as_ref()?),
+                refused: None,
+                tls: Arc::clone(compiled.tls.as_ref()?),
+            })
+        })
+    }
+}
+
 impl Client {
     /// That of a cluster; `None`: it is reached in plain text.
     fn of(cluster: &Arc<ClusterSpec>) -> Option<Self> {
@@ -87,23 +101,31 @@ enum Refused<T> {
 impl Rotation {
     /// The contexts of a snapshot.
     pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let servers = snapshot.listeners.iter().enumerate().flat_map(|(listener, resource)| {
-            let config = &resource.config;
-            let chains = config.filter_chains.iter().chain(&config.default_filter_chain);
-            chains.zip(&resource.chains).enumerate().filter_map(move |(chain, (of, compiled))| {
-                Some(Server {
-                    listener,
-                    chain,
-                    name: config.name.clone(),
-                    config: DownstreamTls::clone(of.tls.as_ref()?),
-                    refused: None,
-                    tls: Arc::clone(compiled.tls.as_ref()?),
-                })
-            })
-        });
+        let listeners = snapshot.listeners.iter().enumerate();
+        let servers = listeners.flat_map(|(number, resource)| Server::of(number, resource));
         let clients = snapshot.clusters.iter().filter_map(Client::of);
         let clients = clients.map(|client| (client.config.name.clone(), client));
         Self { servers: servers.collect(), clients: clients.collect() }
+    }
+
+    /// Takes a listener, in place of the one of the number `before`; whether either has TLS.
+    pub(super) fn put_listener(
+        &mut self,
+        number: usize,
+        resource: &ListenerResource,
+        before: Option<usize>,
+    ) -> bool {
+        let had = before.is_some_and(|before| self.remove_listener(before));
+        let old = self.servers.len();
+        self.servers.extend(Server::of(number, resource));
+        had || self.servers.len() > old
+    }
+
+    /// That listener is no more; whether it had TLS.
+    pub(super) fn remove_listener(&mut self, number: usize) -> bool {
+        let old = self.servers.len();
+        self.servers.retain(|server| server.listener != number);
+        self.servers.len() < old
     }
 
     /// Takes a cluster in place of the one that had its name (`None`: there is none any more); whether either has TLS.
@@ -257,26 +279,6 @@ fn client_changed(config: &mut Cluster) -> Result<(), String> {
         }
     });
     outcome
-}
-
-/// Reads a source's file; what is the same stays shared.
-fn read_again(source: &mut Source) -> Result<(), String> {
-    let Some(file) = &source.file else { return Ok(()) };
-    let mut data = Vec::new();
-    // A pipe would keep the control thread waiting.
-    if std::fs::metadata(&**file).is_ok_and(|found| !found.is_file()) {
-        return Err(format!("{file}: not a regular file"));
-    }
-    let read = File::open(Path::new(&**file))
-        .and_then(|opened| opened.take(TLS_FILE_BYTES_MAX + 1).read_to_end(&mut data));
-    read.map_err(|error| format!("{file}: {error}"))?;
-    if data.len() as u64 > TLS_FILE_BYTES_MAX {
-        return Err(format!("{file}: larger than {TLS_FILE_BYTES_MAX} bytes"));
-    }
-    if *data != *source.data {
-        source.data = data.into();
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! connection is lost that waits in one. The copies are closed before the workers are told to stop, since what is queued
 //! at a socket that stays open but is not accepted from would wait in vain.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::restart::Predecessor;
 use super::{listen_options, patience};
 use crate::base::socket_address::SocketAddress;
 use crate::config::address::Address;
-use crate::config::listener::TrafficDirection;
+use crate::config::listener::{Listener, TrafficDirection};
 use crate::control::admin::ListenerStatus;
 use crate::runtime::listen::{self, ListenOptions};
 use crate::snapshot::Snapshot;
@@ -24,8 +25,8 @@ pub(super) struct ListenSocketSet(Vec<Bound>);
 /// The sockets of one address of a listener.
 #[derive(Debug)]
 struct Bound {
-    /// The listener's place in the snapshot.
-    place: usize,
+    /// The listener's number.
+    number: usize,
     listener: Box<str>,
     /// As configured; its port may be 0.
     asked: SocketAddress,
@@ -36,11 +37,12 @@ struct Bound {
     options: ListenOptions,
     /// Before they are dealt the sockets, then copies of them.
     sockets: Vec<OwnedFd>,
+    is_dealt: bool,
     /// The next process has been given them.
     is_given: bool,
 }
 
-/// Sockets of one worker, each with the place of its listener.
+/// Sockets of one worker, each with the number of its listener.
 pub(super) type Hand = Vec<(usize, OwnedFd)>;
 
 impl ListenSocketSet {
@@ -54,64 +56,96 @@ impl ListenSocketSet {
         workers: usize,
         predecessor: Option<&Predecessor>,
     ) -> Result<(Self, Vec<ListenerStatus>), String> {
-        let mut all = Vec::new();
+        let mut all = Self::default();
         let mut statuses = Vec::new();
-        for (place, resource) in
-            snapshot.listeners.iter().enumerate().filter(|(_, listener)| listener.config.bind_to_port)
-        {
-            let config = &resource.config;
-            let mut addresses = Vec::new();
-            for listen in &config.addresses {
-                let asked = listen.address.socket_address();
-                let asked = asked.ok_or_else(|| format!("listener {}: no text", config.name))?;
-                let options = listen_options(config, &asked, listen);
-                let per_worker = config.enable_reuse_port && asked.ip().is_some();
-                let what = format!("listener {} on {asked}", config.name);
-                let failed = |error| format!("listener {}: cannot listen on {asked}: {error}", config.name);
-                let inherited = predecessor.map_or_else(Vec::new, |process| {
-                    process.sockets(&asked, &config.name).unwrap_or_else(|error| {
-                        log::error!("{what}: the process before this one does not give its sockets: {error}");
-                        Vec::new()
-                    })
-                });
-                let sockets = if !inherited.is_empty() {
-                    if let Address::Pipe(pipe) = &listen.address {
-                        // Its mode may be another one now.
-                        listen::set_mode(&pipe.path, pipe.mode).map_err(failed)?;
-                    }
-                    inherited
-                } else if per_worker {
-                    patience::while_in_use(&what, || listen::bind(&options, workers)).map_err(failed)?
-                } else {
-                    vec![patience::while_in_use(&what, || listen::bind_exclusive(&options)).map_err(failed)?]
+        for (number, resource) in snapshot.listeners.iter().enumerate() {
+            if resource.config.bind_to_port {
+                // The one that had an address may be on its way out.
+                let bind = |what: &str, bind: &dyn Fn() -> io::Result<Vec<OwnedFd>>| {
+                    patience::while_in_use(&what, bind)
                 };
-                let local = match (sockets.first(), &asked) {
-                    (Some(socket), SocketAddress::Ip(_)) => listen::address(socket).map_err(failed)?,
-                    _ => asked.clone(),
-                };
-                addresses.push(Address::from(&local));
-                all.push(Bound {
-                    place,
-                    listener: config.name.clone(),
-                    asked,
-                    is_inbound: config.traffic_direction == TrafficDirection::Inbound,
-                    per_worker,
-                    options: ListenOptions { address: local, ..options },
-                    sockets,
-                    is_given: false,
-                });
+                statuses.push(all.add(number, &resource.config, workers, predecessor, bind)?);
             }
-            statuses.push(ListenerStatus { name: (*config.name).into(), addresses });
         }
-        Ok((Self(all), statuses))
+        Ok((all, statuses))
     }
 
-    /// Deals them to so many workers; with `keep` a copy of each stays.
+    /// Sockets for every address of one listener, and what is bound. `bind` makes one attempt or several.
+    ///
+    /// # Errors
+    /// An address that cannot be bound: there are no sockets of this listener then.
+    pub(super) fn add(
+        &mut self,
+        number: usize,
+        config: &Listener,
+        workers: usize,
+        predecessor: Option<&Predecessor>,
+        bind: impl Fn(&str, &dyn Fn() -> io::Result<Vec<OwnedFd>>) -> io::Result<Vec<OwnedFd>>,
+    ) -> Result<ListenerStatus, String> {
+        let mut own = Vec::new();
+        let mut addresses = Vec::new();
+        for listen in &config.addresses {
+            let asked = listen.address.socket_address();
+            let asked = asked.ok_or_else(|| format!("listener {}: no text", config.name))?;
+            let options = listen_options(config, &asked, listen);
+            let per_worker = config.enable_reuse_port && asked.ip().is_some();
+            let what = format!("listener {} on {asked}", config.name);
+            let failed = |error| format!("listener {}: cannot listen on {asked}: {error}", config.name);
+            let inherited = predecessor.map_or_else(Vec::new, |process| {
+                process.sockets(&asked, &config.name).unwrap_or_else(|error| {
+                    log::error!("{what}: the process before this one does not give its sockets: {error}");
+                    Vec::new()
+                })
+            });
+            let sockets = if !inherited.is_empty() {
+                if let Address::Pipe(pipe) = &listen.address {
+                    // Its mode may be another one now.
+                    listen::set_mode(&pipe.path, pipe.mode).map_err(failed)?;
+                }
+                inherited
+            } else if per_worker {
+                bind(&what, &|| listen::bind(&options, workers)).map_err(failed)?
+            } else {
+                bind(&what, &|| Ok(vec![listen::bind_exclusive(&options)?])).map_err(failed)?
+            };
+            let local = match (sockets.first(), &asked) {
+                (Some(socket), SocketAddress::Ip(_)) => listen::address(socket).map_err(failed)?,
+                _ => asked.clone(),
+            };
+            addresses.push(Address::from(&local));
+            own.push(Bound {
+                number,
+                listener: config.name.clone(),
+                asked,
+                is_inbound: config.traffic_direction == TrafficDirection::Inbound,
+                per_worker,
+                options: ListenOptions { address: local, ..options },
+                sockets,
+                is_dealt: false,
+                is_given: false,
+            });
+        }
+        self.0.extend(own);
+        Ok(ListenerStatus { name: (*config.name).into(), addresses })
+    }
+
+    /// The sockets of one listener are another's from now on.
+    pub(super) fn pass_on(&mut self, from: usize, to: usize) {
+        self.0.iter_mut().filter(|bound| bound.number == from).for_each(|bound| bound.number = to);
+    }
+
+    /// That listener is no more.
+    pub(super) fn remove(&mut self, number: usize) {
+        self.0.retain(|bound| bound.number != number);
+    }
+
+    /// Deals those that are not dealt yet to so many workers; with `keep` a copy of each stays.
     pub(super) fn deal(&mut self, workers: usize, keep: bool) -> Vec<Hand> {
         let mut hands: Vec<Hand> = (0..workers).map(|_| Vec::new()).collect();
-        for bound in &mut self.0 {
+        for bound in self.0.iter_mut().filter(|bound| !bound.is_dealt) {
+            bound.is_dealt = true;
             for (hand, sockets) in hands.iter_mut().zip(bound.deal(workers, keep)) {
-                hand.extend(sockets.into_iter().map(|socket| (bound.place, socket)));
+                hand.extend(sockets.into_iter().map(|socket| (bound.number, socket)));
             }
         }
         hands
@@ -193,13 +227,14 @@ mod tests {
     fn bound(sockets: Vec<OwnedFd>, per_worker: bool) -> ListenSocketSet {
         let address = listen::address(&sockets[0]).unwrap();
         ListenSocketSet(vec![Bound {
-            place: 3,
+            number: 3,
             listener: "l".into(),
             asked: any_port(),
             is_inbound: false,
             per_worker,
             options: ListenOptions { address, ..plain() },
             sockets,
+            is_dealt: false,
             is_given: false,
         }])
     }
@@ -215,7 +250,7 @@ mod tests {
     /// How many sockets each worker has, and how many are kept.
     fn dealt(mut set: ListenSocketSet, workers: usize) -> (Vec<usize>, usize) {
         let hands = set.deal(workers, true);
-        assert!(hands.iter().flatten().all(|(place, _)| *place == 3));
+        assert!(hands.iter().flatten().all(|(number, _)| *number == 3));
         (hands.iter().map(Vec::len).collect(), set.0[0].sockets.len())
     }
 

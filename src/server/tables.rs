@@ -47,12 +47,56 @@ impl Tables {
     /// Takes a table that the workers have been told of.
     pub(super) fn put(&mut self, key: TableKey, resources: Arc<[RoutesResource]>) {
         if let Some(before) = self.current.insert(key, resources) {
-            self.retired.push(before);
-            self.look.get_or_insert_with(|| Box::pin(sleep(Self::LOOK_EVERY)));
-            // Of a control plane that changes its mind all the time.
-            if self.retired.len() > Self::RETIRED_AT_ONCE {
-                self.free();
+            self.retire(before);
+        }
+    }
+
+    fn retire(&mut self, resources: Arc<[RoutesResource]>) {
+        if resources.is_empty() {
+            return;
+        }
+        self.retired.push(resources);
+        self.look.get_or_insert_with(|| Box::pin(sleep(Self::LOOK_EVERY)));
+        // Of a control plane that changes its mind all the time.
+        if self.retired.len() > Self::RETIRED_AT_ONCE {
+            self.free();
+        }
+    }
+
+    /// What the tables have for the listener of that number.
+    pub(super) fn of_listener(&self, number: usize) -> Vec<RoutesResource> {
+        let all = self.current.values().flat_map(|resources| resources.iter());
+        all.filter(|resource| resource.listener == number).cloned().collect()
+    }
+
+    /// Whether a table is there for the listener of that number.
+    pub(super) fn has(&self, key: &TableKey, number: usize) -> bool {
+        self.current.get(key).is_some_and(|all| all.iter().any(|resource| resource.listener == number))
+    }
+
+    /// Adds what a table that is in use has for another listener.
+    pub(super) fn extend(&mut self, key: &TableKey, resources: Vec<RoutesResource>) {
+        let current = self.current.entry(key.clone()).or_default();
+        *current = current.iter().cloned().chain(resources).collect();
+    }
+
+    /// That listener is no more.
+    pub(super) fn forget_listener(&mut self, number: usize) {
+        let mut gone = Vec::new();
+        for current in self.current.values_mut() {
+            let is_its = |resource: &&RoutesResource| resource.listener == number;
+            if current.iter().any(|resource| is_its(&resource)) {
+                gone.extend(current.iter().filter(is_its).cloned());
+                *current = current.iter().filter(|resource| !is_its(resource)).cloned().collect();
             }
+        }
+        self.retire(gone.into());
+    }
+
+    /// Nobody asks for that table any more.
+    pub(super) fn forget(&mut self, key: &TableKey) {
+        if let Some(before) = self.current.remove(key) {
+            self.retire(before);
         }
     }
 

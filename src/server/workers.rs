@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::seed;
-use super::sockets::Hand;
 use crate::cli::{self, EXIT_FAILURE, EXIT_PANIC, Options};
 use crate::config::bootstrap::Bootstrap;
 use crate::control::log_writer::LogWriter;
@@ -135,11 +134,9 @@ impl Workers {
         }
     }
 
-    /// Gives every worker the configuration and its share of the listening sockets.
-    pub(super) fn start_serving(&self, snapshot: &Arc<Snapshot>, hands: Vec<Hand>) {
-        for (worker, sockets) in hands.into_iter().enumerate() {
-            self.send(worker, Command::Start { snapshot: Arc::clone(snapshot), sockets });
-        }
+    /// Gives every worker the configuration.
+    pub(super) fn start_serving(&self, snapshot: &Arc<Snapshot>) {
+        self.send_all(|| Command::Start { snapshot: Arc::clone(snapshot) });
     }
 
     /// The I/O back end that was chosen.

@@ -55,7 +55,8 @@ impl Compiler<'_> {
         Ok(Snapshot { clusters, listeners })
     }
 
-    fn listener(
+    /// One listener.
+    pub(super) fn listener(
         &mut self,
         config: &mut Arc<Listener>,
         limits: &mut SharedLimits,

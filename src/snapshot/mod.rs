@@ -4,10 +4,12 @@
 mod compile;
 mod filter_chain;
 mod hosts;
+mod listeners;
 mod routes;
 mod sockets;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::balance::Balance;
 use crate::cluster::ClusterSet;
@@ -25,7 +27,8 @@ use crate::telemetry::{
 
 pub use compile::Compiler;
 pub use hosts::{HostRegistry, note_members};
-pub use routes::{RouteCompiler, RouteSurroundings, RoutesResource, RuntimeValue};
+pub use listeners::ListenerCompiler;
+pub use routes::{AskedTable, OpenSink, RouteCompiler, RouteSurroundings, RoutesResource, RuntimeValue};
 pub use sockets::{ClusterResource, SocketCompiler};
 
 /// All resources of one generation.
@@ -111,6 +114,38 @@ pub struct TcpResource {
     pub tunneling: Option<Arc<Tunneling>>,
     pub access_logs: Arc<[AccessLog]>,
     pub stats: Arc<Scope<TcpStat>>,
+}
+
+/// What changes of the listeners, as one.
+#[derive(Debug, Default)]
+pub struct ListenersChange {
+    /// New ones, in their order.
+    pub put: Vec<PutListener>,
+    /// Numbers of those that are gone.
+    pub removed: Vec<usize>,
+    /// Over which time clients of what is gone or cannot go on are told to go, and until when they may stay.
+    pub spread: Duration,
+    pub stay: Duration,
+}
+
+/// A listener that is new, or takes another's place.
+#[derive(Debug)]
+pub struct PutListener {
+    pub number: usize,
+    pub resource: Arc<ListenerResource>,
+    /// Its tables of a control plane.
+    pub routes: Vec<RoutesResource>,
+    pub replaces: Option<Replaced>,
+}
+
+/// The listener whose place another takes.
+#[derive(Debug)]
+pub struct Replaced {
+    pub number: usize,
+    /// Its sockets stay.
+    pub keeps_sockets: bool,
+    /// See [`Listener::successors`].
+    pub successors: Vec<Option<usize>>,
 }
 
 impl ListenerResource {

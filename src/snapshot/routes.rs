@@ -2,6 +2,7 @@
 //! every chain that asks for it. Requests that run keep theirs.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use crate::config::access_log::AccessLogSink;
@@ -18,38 +19,69 @@ use crate::protocol::http::forwarding::LocalInfo;
 use crate::route::CompileContext;
 use crate::telemetry::Registry;
 
-/// A manager with new routes, for the chain at these places in the snapshot.
+/// A manager with new routes, for a chain of a listener.
 #[derive(Clone, Debug)]
 pub struct RoutesResource {
+    /// The listener, by its number.
     pub listener: usize,
+    /// The place of the chain in it.
     pub chain: usize,
     pub manager: Arc<ConnectionManager>,
     /// Counters of its HTTP filters, about which the routes have their say.
     pub filter_stats: Arc<FilterScopes>,
 }
 
+/// Opens an access log, or finds it open.
+pub type OpenSink = Box<dyn Fn(&AccessLogSink) -> io::Result<SinkId> + Send + Sync>;
+
 /// A runtime value by its key.
 pub type RuntimeValue<T> = Box<dyn Fn(&str) -> Option<T> + Send + Sync>;
 
-/// What a table is compiled with besides the managers.
+/// What tables and listeners that come while the process runs are compiled with.
 pub struct RouteSurroundings {
     pub registry: Arc<Registry>,
-    /// Whether there is a cluster of that name now.
+    /// Whether there is a cluster of that name now, in use or about to be.
     pub cluster_exists: Box<dyn Fn(&str) -> bool + Send + Sync>,
     pub runtime_layers: Vec<RuntimeLayer>,
     pub runtime_fraction: RuntimeValue<FractionalPercent>,
     pub runtime_integer: RuntimeValue<u64>,
     pub local_info: LocalInfo,
     pub hash_seed: u64,
-    /// The access logs that are open.
-    pub sinks: Vec<(AccessLogSink, SinkId)>,
+    pub open_sink: OpenSink,
 }
 
-/// The managers whose routes come from a control plane.
+impl RouteSurroundings {
+    /// What a connection manager needs. `open_sink` is that of here.
+    pub(super) fn services<'a>(
+        &'a self,
+        open_sink: &'a mut dyn FnMut(&AccessLogSink) -> io::Result<SinkId>,
+    ) -> CompileServices<'a> {
+        CompileServices {
+            routes: CompileContext {
+                cluster_exists: &self.cluster_exists,
+                runtime_fraction: &self.runtime_fraction,
+                runtime_integer: &self.runtime_integer,
+                hash_seed: self.hash_seed,
+            },
+            local_info: &self.local_info,
+            open_sink,
+        }
+    }
+}
+
+/// The managers whose routes come from a control plane. Listeners come and go.
 #[derive(Debug)]
 pub struct RouteCompiler {
     targets: Vec<Target>,
-    surroundings: RouteSurroundings,
+    surroundings: Arc<RouteSurroundings>,
+}
+
+/// What a manager asks for.
+#[derive(Clone, Debug)]
+pub struct AskedTable {
+    /// Its prefix in statistics.
+    pub stat_prefix: Box<str>,
+    pub rds: Rds,
 }
 
 #[derive(Debug)]
@@ -61,21 +93,50 @@ struct Target {
 }
 
 impl RouteCompiler {
-    /// Those of listeners in the order of the snapshot; `None`: there are none.
-    pub fn of(listeners: &[Arc<Listener>], surroundings: RouteSurroundings) -> Option<Self> {
-        let mut targets = Vec::new();
-        for (listener, config) in listeners.iter().enumerate() {
-            targets.extend(config.managers().filter_map(|(chain, manager)| {
-                let rds = manager.rds.clone()?;
-                Some(Target { listener, chain, rds, config: Arc::clone(manager) })
-            }));
+    /// Those of listeners, whose numbers are their places.
+    pub fn of(listeners: &[Arc<Listener>], surroundings: Arc<RouteSurroundings>) -> Self {
+        let mut own = Self { targets: Vec::new(), surroundings };
+        for (number, listener) in listeners.iter().enumerate() {
+            own.add(number, listener);
         }
-        (!targets.is_empty()).then_some(Self { targets, surroundings })
+        own
     }
 
-    /// The prefixes of the managers that ask for routes, and what each asks for.
-    pub fn asked(&self) -> impl Iterator<Item = (&str, &Rds)> {
-        self.targets.iter().map(|target| (&*target.config.stat_prefix, &target.rds))
+    /// Takes the managers of a listener of that number.
+    pub fn add(&mut self, number: usize, listener: &Listener) {
+        let targets = listener.managers().filter_map(|(chain, manager)| {
+            let rds = manager.rds.clone()?;
+            Some(Target { listener: number, chain, rds, config: Arc::clone(manager) })
+        });
+        self.targets.extend(targets);
+    }
+
+    /// That listener is no more.
+    pub fn remove(&mut self, number: usize) {
+        self.targets.retain(|target| target.listener != number);
+    }
+
+    /// Whether somebody asks for the table of that name from there.
+    pub fn is_asked(&self, source: &ResourceSource, name: &str) -> bool {
+        self.targets.iter().any(|target| target.rds.source == *source && *target.rds.name == *name)
+    }
+
+    /// What all managers ask for.
+    pub fn asked(&self) -> Vec<AskedTable> {
+        self.asked_by(|_| true)
+    }
+
+    /// What the managers of a listener ask for.
+    pub fn asked_of(&self, number: usize) -> Vec<AskedTable> {
+        self.asked_by(|target| target.listener == number)
+    }
+
+    fn asked_by(&self, is_meant: impl Fn(&Target) -> bool) -> Vec<AskedTable> {
+        let asked = |target: &Target| AskedTable {
+            stat_prefix: target.config.stat_prefix.clone(),
+            rds: target.rds.clone(),
+        };
+        self.targets.iter().filter(|target| is_meant(target)).map(asked).collect()
     }
 
     /// Filters that the managers which ask there for this table lack.
@@ -101,8 +162,31 @@ impl RouteCompiler {
         source: &ResourceSource,
         table: &Arc<RouteConfiguration>,
     ) -> Result<Vec<RoutesResource>, CompileError> {
-        let is_asked = |target: &&Target| target.rds.source == *source && target.rds.name == table.name;
-        let asking = self.targets.iter().filter(is_asked);
+        self.compile_where(source, table, |_| true)
+    }
+
+    /// The same, for the managers of one listener.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub fn compile_for(
+        &self,
+        number: usize,
+        source: &ResourceSource,
+        table: &Arc<RouteConfiguration>,
+    ) -> Result<Vec<RoutesResource>, CompileError> {
+        self.compile_where(source, table, |target| target.listener == number)
+    }
+
+    fn compile_where(
+        &self,
+        source: &ResourceSource,
+        table: &Arc<RouteConfiguration>,
+        is_meant: impl Fn(&Target) -> bool,
+    ) -> Result<Vec<RoutesResource>, CompileError> {
+        let asking = self.targets.iter().filter(|target| {
+            target.rds.source == *source && target.rds.name == table.name && is_meant(target)
+        });
         asking.map(|target| self.for_target(target, table)).collect()
     }
 
@@ -112,31 +196,10 @@ impl RouteCompiler {
         table: &Arc<RouteConfiguration>,
     ) -> Result<RoutesResource, CompileError> {
         const FIELD: &str = "route_config.";
-        let RouteSurroundings {
-            registry,
-            cluster_exists,
-            runtime_layers: _,
-            runtime_fraction,
-            runtime_integer,
-            local_info,
-            hash_seed,
-            sinks,
-        } = &self.surroundings;
         let mut config = HttpConnectionManager::clone(&target.config);
         config.route_config = Arc::clone(table);
-        let mut services = CompileServices {
-            routes: CompileContext {
-                cluster_exists,
-                runtime_fraction,
-                runtime_integer,
-                hash_seed: *hash_seed,
-            },
-            local_info,
-            open_sink: &mut |sink| {
-                let open = sinks.iter().find(|(one, _)| one == sink);
-                open.map(|(_, id)| *id).ok_or_else(|| std::io::Error::other("it is not open"))
-            },
-        };
+        let mut open_sink = |sink: &AccessLogSink| (self.surroundings.open_sink)(sink);
+        let mut services = self.surroundings.services(&mut open_sink);
         let compiled = ConnectionManager::compile(&mut Arc::new(config), &mut services);
         let mut manager = compiled.map_err(|error| match error {
             CompileError::Config(mut error) => {
@@ -149,7 +212,7 @@ impl RouteCompiler {
         })?;
         // It is the same but for the routes, which were taken out.
         manager.config = Arc::clone(&target.config);
-        let filter_stats = manager.filters.scopes(registry, &target.config.stat_prefix);
+        let filter_stats = manager.filters.scopes(&self.surroundings.registry, &target.config.stat_prefix);
         Ok(RoutesResource {
             listener: target.listener,
             chain: target.chain,
@@ -161,6 +224,6 @@ impl RouteCompiler {
 
 impl fmt::Debug for RouteSurroundings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RouteSurroundings").field("sinks", &self.sinks).finish_non_exhaustive()
+        f.debug_struct("RouteSurroundings").field("hash_seed", &self.hash_seed).finish_non_exhaustive()
     }
 }

@@ -70,6 +70,11 @@ impl<S: Stats> Drop for Active<'_, S> {
 // === impl Cells ===
 
 impl<S: Stats> Cells<S> {
+    /// Whether they are the same cells.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Adds one to a counter.
     #[inline]
     pub fn inc(&self, counter: S) {

@@ -1,30 +1,26 @@
 //! Commands applied to one core: listeners started and stopped, clusters put, endpoints updated, the drain.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Command;
+use super::listeners::Listeners;
 use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::base::socket_address::SocketAddress;
-use crate::config::listener::TrafficDirection;
-use crate::proxy::{
-    self, Access, AccessFilter, Courier, FilterChain, FilterChains, Gate, HttpChain, Listener, Share,
-    TcpChain, Terminal, WorkerContext,
-};
+use crate::proxy::{Courier, WorkerContext};
+use crate::runtime::Endpoint;
 use crate::runtime::mailbox::MailboxSender;
-use crate::runtime::{Endpoint, TcpListener};
-use crate::snapshot::{self, FilterChainResource, ListenerResource, RoutesResource, Snapshot};
+use crate::snapshot::{RoutesResource, Snapshot};
 use crate::telemetry::{ServerStat, Slot};
 
 /// What one core serves.
 #[derive(Debug)]
 pub(super) struct Worker {
     context: Rc<WorkerContext>,
+    listeners: Listeners,
     index: usize,
-    listeners: RefCell<Vec<Rc<Listener>>>,
-    courier: Courier,
     /// When the drain ends in any case.
     drain_until: Cell<Option<Now>>,
 }
@@ -35,18 +31,18 @@ impl Worker {
             // A worker that is gone was out of time, as this one will be: the connection is closed.
             peers.get(to).map(|peer| peer.send(Command::Serve(handover)));
         });
-        Self { context, index, listeners: RefCell::default(), courier, drain_until: Cell::new(None) }
+        let listeners = Listeners::new(&context, index, courier);
+        Self { context, index, listeners, drain_until: Cell::new(None) }
     }
 
     pub(super) fn obey(&self, command: Command) {
         match command {
             Command::Serve(handover) => {
-                let listeners = self.listeners.borrow();
                 // Nobody gives to a worker before it has opened the listener.
-                let listener = listeners.iter().find(|listener| handover.is_of(listener));
+                let listener = self.listeners.of(&handover);
                 debug_assert!(listener.is_some());
                 if let Some(listener) = listener {
-                    handover.serve(&self.context, listener);
+                    handover.serve(&self.context, &listener);
                 }
             }
             // What else it is told outlives the connections.
@@ -57,7 +53,7 @@ impl Worker {
     fn change(&self, command: Command) {
         let context = &self.context;
         match command {
-            Command::Start { snapshot, sockets } => self.start(&snapshot, sockets),
+            Command::Start { snapshot } => self.start(&snapshot, Vec::<(usize, Endpoint)>::new()),
             Command::Serve(_) => {}
             Command::Clusters { clusters, names } => context.clusters.change(clusters, &names),
             Command::Hosts { cluster, hosts } => {
@@ -65,21 +61,16 @@ impl Worker {
             }
             Command::Routes(routes) => {
                 let slot = Slot::Worker(self.index);
-                let listeners = self.listeners.borrow();
                 for RoutesResource { listener, chain, manager, filter_stats } in routes.iter() {
-                    let chain = listeners.get(*listener).and_then(|listener| listener.chains.get(*chain));
-                    if let Some(chain) = chain {
+                    self.listeners.with_chain(*listener, *chain, |chain| {
                         chain.set_routes(Arc::clone(manager), filter_stats.cells(slot));
-                    }
+                    });
                 }
             }
             Command::ServerTls { listener, chain, tls } => {
-                let listeners = self.listeners.borrow();
-                let chain = listeners.get(listener).and_then(|listener| listener.chains.get(chain));
-                if let Some(chain) = chain {
-                    chain.set_tls(tls);
-                }
+                self.listeners.with_chain(listener, chain, |chain| chain.set_tls(tls));
             }
+            Command::Listeners { change, sockets } => self.listeners.change(&change, sockets),
             Command::TransportSockets { cluster, sockets } => {
                 context.clusters.update_sockets(cluster, sockets);
             }
@@ -108,7 +99,7 @@ impl Worker {
         self.drain_until.get().is_some_and(|until| {
             (self.context.accepting.get() == 0
                 && self.context.open.get() == 0
-                && self.listeners.borrow().iter().all(|listener| listener.expects_none()))
+                && self.listeners.expect_none())
                 || self.context.runtime.now() >= until
         })
     }
@@ -139,9 +130,7 @@ impl Worker {
 
     /// Frees what has not been needed lately; whether the next call may free more.
     pub(super) fn trim(&self) -> bool {
-        for listener in self.listeners.borrow().iter() {
-            listener.chains.trim();
-        }
+        self.listeners.trim();
         self.context.streams.trim()
     }
 
@@ -163,85 +152,12 @@ impl Worker {
     }
 
     pub(super) fn start(&self, snapshot: &Snapshot, sockets: Vec<(usize, impl Into<Endpoint>)>) {
-        let context = &self.context;
-        context.clusters.publish(Arc::clone(&snapshot.clusters));
-        let listeners: Vec<_> = snapshot.listeners.iter().map(|resource| self.listener(resource)).collect();
-        let mut bound = Vec::new();
-        for (place, socket) in sockets {
-            let Some(listener) = listeners.get(place) else { continue };
-            match TcpListener::new(&context.runtime, socket) {
-                Ok(socket) => {
-                    let address = socket.address().ok().and_then(|address| address.socket());
-                    bound.extend(address.map(|address| (address, Rc::clone(listener))));
-                    context.runtime.spawn(proxy::accept(Rc::clone(context), Rc::clone(listener), socket));
-                }
-                Err(error) => log::error!("listener {} cannot be watched: {error}", listener.config.name),
-            }
-        }
-        context.listeners.set(&listeners, &bound);
-        self.listeners.borrow_mut().extend(listeners);
-    }
-
-    fn listener(&self, resource: &ListenerResource) -> Rc<Listener> {
-        let slot = Slot::Worker(self.index);
-        let chains = resource.chains.iter().map(|chain| filter_chain(chain, slot)).collect();
-        let chains = FilterChains::new(Arc::clone(&resource.choice), chains, resource.default_chain());
-        let share = resource
-            .balance
-            .as_ref()
-            .map(|balance| Share::open(Arc::clone(balance), self.index, self.courier.clone()));
-        let access_logs = Arc::clone(&resource.access_logs);
-        let (stats, proxy_protocol) = (resource.stats.cells(slot), &resource.proxy_protocol);
-        let proxy_protocol = proxy_protocol.iter().map(|scope| scope.cells(slot)).collect();
-        Listener::new(Arc::clone(&resource.config), stats, chains, proxy_protocol, access_logs, share)
+        self.context.clusters.publish(Arc::clone(&snapshot.clusters));
+        self.listeners.start(&snapshot.listeners, sockets);
     }
 
     fn stop_listeners(&self, inbound_only: bool, handed_over: &Arc<[SocketAddress]>) {
-        for listener in self.listeners.borrow().iter() {
-            if !inbound_only || listener.config.traffic_direction == TrafficDirection::Inbound {
-                listener.stop(handed_over);
-            }
-        }
+        self.listeners.stop(inbound_only, handed_over);
         self.context.runtime.wake_all();
     }
-}
-
-/// A filter chain on the core of this slot.
-fn filter_chain(resource: &FilterChainResource, slot: Slot) -> FilterChain {
-    let gate = |gate: &snapshot::Gate| match gate {
-        snapshot::Gate::ConnectionLimit { limit, stats } => {
-            Gate::ConnectionLimit(limit.clone(), stats.cells(slot))
-        }
-        snapshot::Gate::LocalRateLimit { limit, stats } => {
-            Gate::LocalRateLimit(limit.clone(), stats.cells(slot))
-        }
-    };
-    let terminal = match &resource.terminal {
-        snapshot::Terminal::None => Terminal::None,
-        snapshot::Terminal::Http(http) => Terminal::Http(Rc::new(HttpChain::new(
-            Arc::clone(&http.manager),
-            http.stats.cells(slot),
-            http.filter_stats.cells(slot),
-            &resource.name,
-        ))),
-        snapshot::Terminal::Tcp(tcp) => Terminal::Tcp(Rc::new(TcpChain::new(
-            Arc::clone(&tcp.config),
-            &resource.name,
-            tcp.sni_cluster,
-            tcp.tunneling.clone(),
-            Arc::clone(&tcp.access_logs),
-            tcp.stats.cells(slot),
-        ))),
-        snapshot::Terminal::Echo => Terminal::Echo,
-        snapshot::Terminal::DirectResponse(bytes) => Terminal::DirectResponse(Arc::clone(bytes)),
-    };
-    let access = resource.access.iter();
-    let access = access.map(|one| AccessFilter::new(Arc::clone(&one.filter), one.stats.cells(slot)));
-    FilterChain::new(
-        &resource.name,
-        resource.tls.clone(),
-        resource.gates.iter().map(gate).collect(),
-        Access::new(access.collect()),
-        terminal,
-    )
 }

@@ -1,5 +1,6 @@
 //! One core: a runtime, the shared state of its connections, and the commands that reach it.
 mod apply;
+mod listeners;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,23 +18,25 @@ use crate::proxy::{ConnectionLimit, Handover, WorkerContext};
 use crate::runtime::Endpoint;
 use crate::runtime::mailbox::{Mailbox, MailboxSender};
 use crate::runtime::{Runtime, allocator};
-use crate::snapshot::{RoutesResource, Snapshot};
+use crate::snapshot::{ListenersChange, RoutesResource, Snapshot};
 use crate::telemetry::{Registry, ServerStat, Slot};
 
 /// What a worker can be told.
 #[derive(Debug)]
 pub enum Command {
-    /// Serve this configuration with these listening sockets, by the listener's place in the snapshot.
-    Start { snapshot: Arc<Snapshot>, sockets: Vec<(usize, OwnedFd)> },
+    /// Serve this configuration, as soon as there are sockets. A listener's number is its place in the snapshot.
+    Start { snapshot: Arc<Snapshot> },
     /// Serve a connection that another worker has accepted.
     Serve(Handover),
     /// Other clusters: all there are now; those of these names are new, changed or gone.
     Clusters { clusters: Arc<ClusterSet>, names: Arc<[Arc<str>]> },
+    /// Other listeners, with the sockets of those that are new, by their numbers.
+    Listeners { change: Arc<ListenersChange>, sockets: Vec<(usize, OwnedFd)> },
     /// A cluster has other endpoints now.
     Hosts { cluster: Arc<str>, hosts: Arc<HostSpecs> },
-    /// Other routes for the chains at these places in the snapshot, for requests from now on.
+    /// Other routes for these chains of listeners, for requests from now on.
     Routes(Arc<[RoutesResource]>),
-    /// TLS of the listener and chain at these places in the snapshot, for handshakes from now on.
+    /// TLS of this chain of the listener of that number, for handshakes from now on.
     ServerTls { listener: usize, chain: usize, tls: Arc<ServerTls> },
     /// Transport sockets of a cluster, for connections from now on.
     TransportSockets { cluster: Arc<str>, sockets: Arc<TransportSockets> },

@@ -198,7 +198,7 @@ pub(crate) fn allocations<C: Read + Write, S: Read + Write>(
     let source = Source { name: "test.yaml", text: &text, format: Format::Yaml };
     let mut loaded = load_bootstrap(&[source], Default::default()).unwrap();
     let registry = Arc::new(Registry::new(1));
-    let mut log_writer = LogWriter::start().unwrap();
+    let log_writer = LogWriter::start().unwrap();
     let local_info = LocalInfo::default();
     let services = CompileServices {
         routes: CompileContext {
@@ -246,7 +246,8 @@ pub(crate) fn allocations<C: Read + Write, S: Read + Write>(
         return None;
     }
     let sockets = sockets.into_iter().map(|socket| (0, socket)).collect();
-    sender.send(Command::Start { snapshot: Arc::new(snapshot), sockets });
+    sender.send(Command::Start { snapshot: Arc::new(snapshot) });
+    sender.send(Command::Listeners { change: Arc::default(), sockets });
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.set_nodelay(true).unwrap();

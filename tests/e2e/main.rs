@@ -51,3 +51,4 @@ mod unix_listeners;
 mod upstream_failures;
 mod xds;
 mod xds_clusters;
+mod xds_listeners;

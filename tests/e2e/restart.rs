@@ -11,6 +11,7 @@ use ringway::runtime::packet;
 use crate::harness::{
     Client, Config, Io, Proxy, TempFolder, Upstream, binary, free_port, on_each_backend, until,
 };
+use crate::xds_listeners::{following, http, put};
 
 /// A chain of processes of the test's own, of which `port` is the base id.
 fn of_epoch(config: &Config, port: u16, epoch: u32, more: &[&str]) -> Config {
@@ -112,6 +113,27 @@ on_each_backend! {
         let info = proxy.admin("GET", "/server_info").text();
         assert!(info.contains("\"restart_epoch\": 3") && info.contains("\"hot_restart_version\": \"ringway.1\""), "{info}");
         proxy.end();
+    }
+
+    /// The next process is told the same listeners, and takes their sockets.
+    fn listeners_of_a_control_plane_are_handed_over_under_load(io) {
+        let upstream = Upstream::echo();
+        let (folder, port) = (TempFolder::new(), free_port());
+        put(&folder, &[("told", http(port, "told"))]);
+        let config = Config { no_listener: true, ..Config::to(upstream.port) };
+        let config = config.arguments(&["--config-yaml", &following(&folder)]);
+        let flags = ["--concurrency", "2", "--parent-shutdown-time-s", "0", "--drain-strategy", "immediate"];
+        let mut old = Proxy::launch(io, &of_epoch(&config, port, 0, &flags), port, free_port());
+        old.wait_for_log("serving");
+        let load = Load::start(port);
+        load.goes_on(50);
+        let new = next(io, &config, &old, 1, &flags);
+        load.goes_on(50);
+        new.wait_for_log("the process before this one has ended");
+        assert_eq!(old.wait().code(), Some(0));
+        load.goes_on(50);
+        load.end();
+        new.end();
     }
 
     /// The chain goes on before the processes before have ended: there are three at most.

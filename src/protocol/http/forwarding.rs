@@ -19,7 +19,7 @@ use crate::config::http::{
 use crate::protocol::tls::{Certificate, PeerIdentity};
 
 /// The settings of one connection manager. Source: the `HttpConnectionManager` fields of the same names.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ForwardingSettings {
     use_remote_address: bool,
     xff_num_trusted_hops: usize,

@@ -7,6 +7,8 @@ use super::Confinement;
 pub(crate) struct Config {
     /// Fields of the admin endpoint.
     pub(crate) admin: String,
+    /// There is no listener but those of a control plane.
+    pub(crate) no_listener: bool,
     /// The listener's address, in braces, in place of that port of this host.
     pub(crate) address: Option<String>,
     /// Lines of the listener, each a field.
@@ -42,6 +44,7 @@ impl Config {
     pub(crate) fn to(port: u16) -> Self {
         Self {
             admin: String::new(),
+            no_listener: false,
             address: None,
             listener: String::new(),
             chain: String::new(),
@@ -140,6 +143,12 @@ impl Config {
             },
             |chains| format!("[{chains}]"),
         );
+        if self.no_listener {
+            return format!(
+                "admin: {{{endpoint} address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}\n\
+                 static_resources: {{clusters: [{clusters}]}}\n"
+            );
+        }
         format!(
             r#"admin: {{{endpoint} address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
 static_resources:

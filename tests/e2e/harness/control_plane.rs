@@ -1,4 +1,4 @@
-//! A control plane that tells clusters, endpoints and routes over aggregated discovery, state of the world, and keeps what it is answered. Its
+//! A control plane that tells clusters, endpoints, listeners and routes over aggregated discovery, state of the world, and keeps what it is answered. Its
 //! messages are written here apart from the proxy's own, with the fields that a test needs.
 
 use std::collections::HashSet;
@@ -11,14 +11,18 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{Request, Response};
 use prost::Message;
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::{Notify, oneshot};
+use tokio_rustls::TlsAcceptor;
 
 use super::{PATIENCE, TO_HTTP2, cluster_to, free_port};
 
 const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+const LISTENERS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
 
 /// `DiscoveryRequest`
@@ -153,6 +157,50 @@ struct SocketAddress {
 }
 
 #[derive(Clone, PartialEq, Message)]
+struct Listener {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "2")]
+    address: Option<Address>,
+    #[prost(message, repeated, tag = "3")]
+    chains: Vec<FilterChain>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct FilterChain {
+    #[prost(message, repeated, tag = "3")]
+    filters: Vec<Filter>,
+}
+
+/// Of either kind: those of HTTP have the same fields.
+#[derive(Clone, PartialEq, Message)]
+struct Filter {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "4")]
+    config: Option<Any>,
+}
+
+/// `HttpConnectionManager`
+#[derive(Clone, PartialEq, Message)]
+struct Manager {
+    #[prost(string, tag = "2")]
+    stat_prefix: String,
+    #[prost(message, optional, tag = "3")]
+    rds: Option<Rds>,
+    #[prost(message, repeated, tag = "5")]
+    filters: Vec<Filter>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Rds {
+    #[prost(message, optional, tag = "1")]
+    source: Option<ConfigSource>,
+    #[prost(string, tag = "2")]
+    name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct RouteConfiguration {
     #[prost(string, tag = "1")]
     name: String,
@@ -203,6 +251,8 @@ struct Upgrade {
 pub(crate) struct ControlPlane {
     pub(crate) port: u16,
     state: Arc<State>,
+    /// Its TLS, and fields of a cluster that leads to it; `None`: it has none.
+    protection: Option<(Arc<ServerConfig>, String)>,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -218,7 +268,16 @@ struct State {
 impl ControlPlane {
     /// One that has nothing to tell yet.
     pub(crate) fn start() -> Self {
-        let mut plane = Self { port: free_port(), state: Arc::default(), running: None };
+        Self::start_with(None)
+    }
+
+    /// The same under TLS; `fields` of a cluster that leads to it.
+    pub(crate) fn start_protected(config: Arc<ServerConfig>, fields: String) -> Self {
+        Self::start_with(Some((config, fields)))
+    }
+
+    fn start_with(protection: Option<(Arc<ServerConfig>, String)>) -> Self {
+        let mut plane = Self { port: free_port(), state: Arc::default(), protection, running: None };
         plane.restart();
         plane
     }
@@ -238,6 +297,14 @@ impl ControlPlane {
         own.replace("@wait@", wait)
     }
 
+    /// The same for one whose listeners come from there as well.
+    pub(crate) fn bootstrap_with_listeners(&self, wait: &str) -> String {
+        let all = self.bootstrap_with_clusters(wait);
+        let source = "{ads: {}, resource_api_version: V3, initial_fetch_timeout: @wait@}";
+        let own = format!("dynamic_resources: {{lds_config: {source}, ").replace("@wait@", wait);
+        all.replace("dynamic_resources: {", &own)
+    }
+
     /// Clusters: that of the control plane, and those of these names, which have their endpoints from it.
     pub(crate) fn clusters(&self, names: &[&str]) -> String {
         let source = "{ads: {}, resource_api_version: V3}";
@@ -246,7 +313,8 @@ impl ControlPlane {
                 "{{name: {name}, type: EDS, connect_timeout: 5s, eds_cluster_config: {{eds_config: {source}}}}}"
             )
         };
-        let own = format!("{{{TO_HTTP2}, {}}}", cluster_to("plane", self.port));
+        let protected = self.protection.iter().map(|(_, fields)| format!("{fields}, ")).collect::<String>();
+        let own = format!("{{{protected}{TO_HTTP2}, {}}}", cluster_to("plane", self.port));
         std::iter::once(own).chain(names.iter().map(cluster)).collect::<Vec<_>>().join(", ")
     }
 
@@ -271,9 +339,43 @@ impl ControlPlane {
         self.push(CLUSTERS, clusters.iter().map(cluster).collect())
     }
 
+    /// Tells all listeners that there are, each on a port of this host, with the table of that name; the response's nonce.
+    pub(crate) fn tell_listeners(&self, listeners: &[(&str, u32, &str)]) -> String {
+        let filter = |name: &str, type_name: &str, value: Vec<u8>| Filter {
+            name: name.to_owned(),
+            config: Some(Any {
+                type_url: format!("type.googleapis.com/envoy.extensions.filters.{type_name}"),
+                value,
+            }),
+        };
+        let listener = |(name, port, table): &(&str, u32, &str)| {
+            let source = ConfigSource { ads: Some(Ads {}), version: V3 };
+            let manager = Manager {
+                stat_prefix: "test".to_owned(),
+                rds: Some(Rds { source: Some(source), name: (*table).to_owned() }),
+                filters: vec![filter("router", "http.router.v3.Router", Vec::new())],
+            };
+            let manager = manager.encode_to_vec();
+            let of_http = "network.http_connection_manager.v3.HttpConnectionManager";
+            let socket = SocketAddress { address: "127.0.0.1".to_owned(), port: *port };
+            Listener {
+                name: (*name).to_owned(),
+                address: Some(Address { socket: Some(socket) }),
+                chains: vec![FilterChain { filters: vec![filter("manager", of_http, manager)] }],
+            }
+            .encode_to_vec()
+        };
+        self.push(LISTENERS, listeners.iter().map(listener).collect())
+    }
+
     /// Tells the table `routes`: prefixes of paths and the clusters that they lead to, where requests may upgrade to
     /// WebSocket.
     pub(crate) fn tell_routes(&self, routes: &[(&str, &str)]) -> String {
+        self.tell_table("routes", routes)
+    }
+
+    /// The same of the table of that name.
+    pub(crate) fn tell_table(&self, name: &str, routes: &[(&str, &str)]) -> String {
         let route = |(prefix, cluster): &(&str, &str)| Route {
             matched: Some(RouteMatch { prefix: (*prefix).to_owned() }),
             action: Some(RouteAction {
@@ -286,7 +388,7 @@ impl ControlPlane {
             domains: vec!["*".to_owned()],
             routes: routes.iter().map(route).collect(),
         };
-        let table = RouteConfiguration { name: "routes".to_owned(), virtual_hosts: vec![host] };
+        let table = RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![host] };
         self.push(ROUTES, vec![table.encode_to_vec()])
     }
 
@@ -334,6 +436,7 @@ impl ControlPlane {
         self.kill();
         let (stop, stopped) = oneshot::channel::<()>();
         let (port, state) = (self.port, Arc::clone(&self.state));
+        let acceptor = self.protection.as_ref().map(|(config, _)| TlsAcceptor::from(Arc::clone(config)));
         let (bound, is_bound) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -341,7 +444,7 @@ impl ControlPlane {
                 let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
                 bound.send(()).unwrap();
                 tokio::select! {
-                    () = accept(listener, state) => {}
+                    () = accept(listener, acceptor, state) => {}
                     _ = stopped => {}
                 }
             });
@@ -371,14 +474,24 @@ impl Drop for ControlPlane {
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>) {
+async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, state: Arc<State>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        tokio::spawn(serve(stream, Arc::clone(&state)));
+        let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
+        tokio::spawn(async move {
+            match acceptor {
+                None => serve(stream, state).await,
+                Some(acceptor) => {
+                    if let Ok(protected) = acceptor.accept(stream).await {
+                        serve(protected, state).await;
+                    }
+                }
+            }
+        });
     }
 }
 
-async fn serve(stream: TcpStream, state: Arc<State>) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, state: Arc<State>) {
     let Ok(mut connection) = h2::server::handshake(stream).await else { return };
     while let Some(Ok((request, respond))) = connection.accept().await {
         tokio::spawn(talk(request, respond, Arc::clone(&state)));

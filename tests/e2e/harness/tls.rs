@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, StreamOwned,
+    SupportedProtocolVersion,
 };
 
 use super::message::{Message, Otherwise, Reader};
@@ -70,6 +73,21 @@ impl Authority {
         let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
         let mut config = config.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
+    /// What a server of that name accepts with, which asks its clients for a certificate of this authority.
+    pub(crate) fn server(&self, name: &str) -> Arc<ServerConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let chain = CertificateDer::from_pem_file(self.file(&format!("{name}.pem"))).unwrap();
+        let key = PrivateKeyDer::from_pem_file(self.file(&format!("{name}.key"))).unwrap();
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.unwrap().with_client_cert_verifier(clients.build().unwrap());
+        let mut config = config.with_single_cert(vec![chain], key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
         Arc::new(config)
     }
 

@@ -1,17 +1,21 @@
 //! Connections to the control plane, by the settings of the cluster that leads to it: its endpoints in turn, TCP or Unix
-//! sockets, HTTP/2 in plain text, its connect timeout and its pings.
+//! sockets, HTTP/2 in plain text or under the cluster's TLS, its connect timeout and its pings. Certificates and keys are read
+//! again for every connection: those that were renewed are used.
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
@@ -20,6 +24,8 @@ use tower_service::Service;
 use crate::config::address::{Address, EndpointAddress};
 use crate::config::ads::Ads;
 use crate::config::cluster::Cluster;
+use crate::control::tls_files::read_again;
+use crate::protocol::tls::{self, ClientTls, Offer};
 
 /// Bytes that the control plane may send ahead: a state of the world is large.
 const WINDOW_BYTES: u32 = 1024 * 1024;
@@ -30,6 +36,8 @@ pub(super) struct Upstream {
     name: Box<str>,
     uri: Uri,
     targets: Vec<EndpointAddress>,
+    /// With its TLS, if it has some.
+    cluster: Cluster,
     /// Which is next.
     next: usize,
     connect_timeout: Duration,
@@ -58,6 +66,7 @@ impl Upstream {
             // Names of clusters may have characters that an authority may not.
             uri: uri(&ads.authority).unwrap_or_else(|_| Uri::from_static("http://control-plane/")),
             targets: targets.map(|endpoint| endpoint.address.clone()).collect(),
+            cluster: cluster.clone(),
             next: 0,
             connect_timeout: cluster.connect_timeout,
             pings: pings.and_then(|pings| Some((pings.interval?, pings.timeout))),
@@ -87,13 +96,46 @@ impl Upstream {
                 .keep_alive_timeout(patience)
                 .keep_alive_while_idle(true);
         }
-        let connecting = endpoint.connect_with_connector(Connector(target));
+        let tls = self.tls(&target)?;
+        let connecting = endpoint.connect_with_connector(Connector { target, tls });
         let channel = timeout(self.connect_timeout, connecting)
             .await
             .map_err(|_| format!("no connection to {shown} within {:?}", self.connect_timeout))?
             .map_err(|error| format!("no connection to {shown}: {}", innermost(&error)))?;
         Ok(Grpc::new(channel).max_decoding_message_size(self.message_bytes_max))
     }
+}
+
+impl Upstream {
+    /// What a connection to this endpoint is protected with; `None`: nothing.
+    fn tls(&mut self, target: &EndpointAddress) -> Result<Option<Protection>, String> {
+        let mut outcome = Ok(());
+        self.cluster.tls_sources(&mut |source| {
+            // What cannot be read is as it was before.
+            outcome = std::mem::replace(&mut outcome, Ok(())).and_then(|()| read_again(source));
+        });
+        if let Err(reason) = outcome {
+            log::warn!("xDS: cluster {}: {reason}", self.name);
+        }
+        let Some(context) = &self.cluster.tls else { return Ok(None) };
+        let compiled =
+            ClientTls::compile(context).map_err(|error| format!("cluster {}: {error}", self.name))?;
+        let (address, host_name) = match target {
+            EndpointAddress::Fixed(Address::Ip(address)) => (address.ip(), ""),
+            EndpointAddress::Fixed(Address::Pipe(_)) => (IpAddr::V4(Ipv4Addr::LOCALHOST), ""),
+            EndpointAddress::Name(name) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), &*name.host),
+        };
+        let asked = tls::Endpoint { address, host_name, offer: Offer::Http2, auto_sni: None, auto_san: None };
+        let tls::Connecting { config, name, .. } = compiled.connect(&asked);
+        Ok(Some(Protection { connector: TlsConnector::from(config), name }))
+    }
+}
+
+/// TLS of a connection that is to be made.
+#[derive(Clone)]
+struct Protection {
+    connector: TlsConnector,
+    name: ServerName<'static>,
 }
 
 /// The cause of an error: what wraps it says only "transport error".
@@ -117,7 +159,10 @@ impl fmt::Display for Shown<'_> {
 }
 
 /// Connects to one endpoint, whatever the URI says.
-struct Connector(EndpointAddress);
+struct Connector {
+    target: EndpointAddress,
+    tls: Option<Protection>,
+}
 
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
@@ -134,20 +179,22 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Connecting {
-        let target = self.0.clone();
+        let (target, tls) = (self.target.clone(), self.tls.clone());
         Box::pin(async move {
             let tcp = |socket: TcpStream| -> io::Result<Box<dyn Io>> {
                 socket.set_nodelay(true)?;
                 Ok(Box::new(socket))
             };
-            let io = match target {
+            let io: Box<dyn Io> = match target {
                 EndpointAddress::Fixed(Address::Ip(address)) => tcp(TcpStream::connect(address).await?)?,
                 EndpointAddress::Fixed(Address::Pipe(pipe)) => {
                     Box::new(UnixStream::connect(&*pipe.path).await?)
                 }
                 EndpointAddress::Name(name) => tcp(TcpStream::connect((&*name.host, name.port)).await?)?,
             };
-            Ok(TokioIo::new(io))
+            let Some(Protection { connector, name }) = tls else { return Ok(TokioIo::new(io)) };
+            let protected: Box<dyn Io> = Box::new(connector.connect(name, io).await?);
+            Ok(TokioIo::new(protected))
         })
     }
 }

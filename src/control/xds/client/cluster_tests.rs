@@ -1,7 +1,7 @@
 //! One test per rule of discovery that holds where everything is asked for, and where what is asked for changes.
 use prost::Message;
 
-use super::clusters::ClusterJudge;
+use super::clusters::{ClusterJudge, ClusterNames};
 use super::delta::Delta;
 use super::judge::{Good, Judge, Taken};
 use super::sotw::Sotw;
@@ -13,7 +13,7 @@ use pb::discovery::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
 
 fn judge(fixed: &[&str]) -> Judge {
     let fixed = fixed.iter().map(|name| (*name).into()).collect();
-    Judge::Clusters(Box::new(ClusterJudge::new(Surroundings::default(), fixed)))
+    Judge::Clusters(Box::new(ClusterJudge::new(Surroundings::default(), fixed, ClusterNames::default())))
 }
 
 fn sotw(fixed: &[&str]) -> Sotw {

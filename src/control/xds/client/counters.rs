@@ -17,6 +17,7 @@ pub(super) enum Event {
 pub(super) enum Counters {
     Cluster(ClusterCells),
     Clusters(ServerCells),
+    Listeners(ServerCells),
     /// One for each prefix of a manager that asks.
     Routes(Vec<RdsCells>),
 }
@@ -41,6 +42,14 @@ impl Counters {
                 Event::Failure => ServerStat::CdsUpdateFailure,
                 Event::FetchTimeout => ServerStat::CdsInitFetchTimeout,
             }),
+            Self::Listeners(cells) => cells.inc(match event {
+                Event::Attempt => ServerStat::LdsUpdateAttempt,
+                Event::Success => ServerStat::LdsUpdateSuccess,
+                Event::Empty => return,
+                Event::Rejected => ServerStat::LdsUpdateRejected,
+                Event::Failure => ServerStat::LdsUpdateFailure,
+                Event::FetchTimeout => ServerStat::LdsInitFetchTimeout,
+            }),
             Self::Routes(all) => all.iter().for_each(|cells| {
                 cells.inc(match event {
                     Event::Attempt => RdsStat::UpdateAttempt,
@@ -59,6 +68,7 @@ impl Counters {
         match self {
             Self::Cluster(cells) => cells.gauge_set(ClusterStat::Version, version),
             Self::Clusters(cells) => cells.gauge_set(ServerStat::CdsVersion, version),
+            Self::Listeners(cells) => cells.gauge_set(ServerStat::LdsVersion, version),
             Self::Routes(all) => all.iter().for_each(|cells| cells.gauge_set(RdsStat::Version, version)),
         }
     }

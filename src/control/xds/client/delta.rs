@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::Protocol;
+use super::cache::{Kept, Restored};
 use super::judge::{Judge, Kind, Outcome, Taken, content};
 use super::wanted::Wanted;
 use crate::control::xds::pb;
@@ -22,11 +23,13 @@ pub(super) struct Delta {
     versions: BTreeMap<String, String>,
     /// Whether the stream has asked for the type.
     is_open: bool,
+    /// Whether what is accepted is kept.
+    keeps: bool,
 }
 
 impl Delta {
     pub(super) fn new(judge: Judge, node: pb::core::Node, wanted: Wanted, node_once: bool) -> Self {
-        Self { judge, node, node_once, wanted, versions: BTreeMap::new(), is_open: false }
+        Self { judge, node, node_once, wanted, versions: BTreeMap::new(), is_open: false, keeps: false }
     }
 
     /// The type's first request of a stream. Names that are known need not be listed where everything is asked for.
@@ -44,8 +47,14 @@ impl Delta {
 impl Protocol for Delta {
     type Request = DeltaDiscoveryRequest;
     type Response = DeltaDiscoveryResponse;
-    const METHOD: &'static str =
-        "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+
+    fn method(&self, is_own: bool) -> &'static str {
+        if is_own {
+            self.judge.kind().methods().1
+        } else {
+            "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+        }
+    }
 
     fn kind(&self) -> Kind {
         self.judge.kind()
@@ -73,6 +82,7 @@ impl Protocol for Delta {
         self.wanted = wanted;
         for name in &fewer {
             self.versions.remove(name);
+            self.judge.forget(name);
         }
         if more.is_empty() && fewer.is_empty() {
             return None;
@@ -90,6 +100,24 @@ impl Protocol for Delta {
         })
     }
 
+    fn keep(&mut self) {
+        self.keeps = true;
+    }
+
+    fn version(&self, name: &str) -> &str {
+        self.versions.get(name).map_or("", String::as_str)
+    }
+
+    fn restore(&mut self, restored: Restored, wanted: &Wanted) -> Outcome {
+        let outcome = restored.judge(&mut self.judge, wanted);
+        for Kept { name, version, .. } in restored.resources {
+            if outcome.good.contains_key(&name) {
+                self.versions.insert(name, version);
+            }
+        }
+        outcome
+    }
+
     fn take(&mut self, response: DeltaDiscoveryResponse) -> Option<Taken<DeltaDiscoveryRequest>> {
         let DeltaDiscoveryResponse {
             system_version_info,
@@ -104,7 +132,7 @@ impl Protocol for Delta {
         if !self.is_of(&type_url) {
             return None;
         }
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome { accepted: self.keeps.then(Default::default), ..Outcome::default() };
         let hash = content(&system_version_info, resources.iter().filter_map(|one| one.resource.as_ref()));
         let mut versions = BTreeMap::new();
         for resource in resources {

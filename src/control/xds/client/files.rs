@@ -66,7 +66,7 @@ impl File {
         }
         let response = bytes.as_ref().map_err(Clone::clone).and_then(|bytes| decode(path, bytes));
         self.last = Some(bytes);
-        for machine in &mut self.types {
+        for machine in self.types.iter_mut().filter(|machine| !machine.wants_nothing()) {
             let kind = machine.kind();
             match &response {
                 Ok(response) => {

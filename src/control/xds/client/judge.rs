@@ -8,8 +8,11 @@ use std::sync::Arc;
 use prost::Message as _;
 
 use super::clusters::ClusterJudge;
+use super::compiler::SharedCompiler;
+use super::listeners::ListenerJudge;
+use super::tables::KnownTables;
 use super::wanted::Wanted;
-use super::{CLUSTERS, ENDPOINTS, ROUTES, TakenCluster};
+use super::{CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, TakenCluster, TakenListener};
 use crate::base::limits::XDS_REFUSAL_BYTES_MAX;
 use crate::config::ads::ResourceSource;
 use crate::config::endpoint::ClusterLoadAssignment;
@@ -23,19 +26,46 @@ use crate::snapshot::{RouteCompiler, RoutesResource};
 const INVALID_ARGUMENT: i32 = 3;
 
 /// A type of resources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Kind {
     Clusters,
     Endpoints,
+    Listeners,
     Routes,
 }
 
 impl Kind {
+    /// All of them, in the order in which they are asked for.
+    pub(super) const ALL: [Self; 4] = [Self::Clusters, Self::Endpoints, Self::Listeners, Self::Routes];
+
+    /// The methods of its own service: for the state of the world, and for delta.
+    pub(super) fn methods(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Clusters => (
+                "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters",
+                "/envoy.service.cluster.v3.ClusterDiscoveryService/DeltaClusters",
+            ),
+            Self::Endpoints => (
+                "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints",
+                "/envoy.service.endpoint.v3.EndpointDiscoveryService/DeltaEndpoints",
+            ),
+            Self::Listeners => (
+                "/envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners",
+                "/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners",
+            ),
+            Self::Routes => (
+                "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",
+                "/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes",
+            ),
+        }
+    }
+
     /// Its URL.
     pub(super) fn type_url(self) -> &'static str {
         match self {
             Self::Clusters => CLUSTERS,
             Self::Endpoints => ENDPOINTS,
+            Self::Listeners => LISTENERS,
             Self::Routes => ROUTES,
         }
     }
@@ -46,6 +76,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Clusters => "clusters",
             Self::Endpoints => "endpoints",
+            Self::Listeners => "listeners",
             Self::Routes => "routes",
         })
     }
@@ -56,11 +87,12 @@ impl fmt::Display for Kind {
 pub(super) enum Judge {
     Clusters(Box<ClusterJudge>),
     Endpoints,
-    /// With a hash of each table in use: a state of the world tells all of them again when one changes.
+    Listeners(Box<ListenerJudge>),
+    /// With the tables in use: a state of the world tells all of them again when one changes.
     Routes {
-        compiler: Arc<RouteCompiler>,
+        compiler: SharedCompiler,
         source: ResourceSource,
-        known: BTreeMap<String, u64>,
+        known: KnownTables,
     },
 }
 
@@ -69,6 +101,7 @@ pub(super) enum Judge {
 pub(super) enum Good {
     Cluster(TakenCluster),
     Endpoints(Arc<ClusterLoadAssignment>),
+    Listener(TakenListener),
     /// A table, compiled for all that have asked for it, and its wire bytes.
     Routes(Arc<[RoutesResource]>, Arc<[u8]>),
     /// What is in use already.
@@ -101,6 +134,10 @@ pub(super) struct Outcome {
     pub(super) nameless: Vec<String>,
     /// Names of which the control plane says that it has nothing.
     pub(super) absent: BTreeSet<String>,
+    /// The good ones as they came, where they are kept.
+    pub(super) accepted: Option<BTreeMap<String, Vec<u8>>>,
+    /// They were kept from before: no control plane has told them.
+    pub(super) is_restored: bool,
 }
 
 impl Outcome {
@@ -147,6 +184,7 @@ impl Outcome {
             return;
         }
         if self.bad.contains_key(&key) || self.good.remove(&key).is_some() {
+            self.accepted.iter_mut().for_each(|accepted| drop(accepted.remove(&key)));
             self.bad.insert(key, "stands more than once in the response".to_owned());
             return;
         }
@@ -159,6 +197,9 @@ impl Outcome {
         });
         match judged {
             Ok(good) => {
+                if let Some(accepted) = &mut self.accepted {
+                    accepted.insert(key.clone(), any.value.clone());
+                }
                 self.good.insert(key, good);
             }
             Err(reason) => {
@@ -188,6 +229,7 @@ impl Outcome {
 pub(super) enum Decoded {
     Cluster(Box<pb::cluster::Cluster>),
     Endpoints(pb::endpoint::ClusterLoadAssignment),
+    Listener(Box<pb::listener::Listener>),
     Routes(Box<pb::route::RouteConfiguration>),
 }
 
@@ -196,6 +238,7 @@ impl Decoded {
         match self {
             Self::Cluster(message) => &message.name,
             Self::Endpoints(message) => &message.cluster_name,
+            Self::Listener(message) => &message.name,
             Self::Routes(message) => &message.name,
         }
     }
@@ -206,6 +249,7 @@ impl Judge {
         match self {
             Self::Clusters(_) => Kind::Clusters,
             Self::Endpoints => Kind::Endpoints,
+            Self::Listeners(_) => Kind::Listeners,
             Self::Routes { .. } => Kind::Routes,
         }
     }
@@ -217,8 +261,12 @@ impl Judge {
 
     /// A resource of that name is gone.
     pub(super) fn forget(&mut self, name: &str) {
-        if let Self::Clusters(judge) = self {
-            judge.forget(name);
+        match self {
+            Self::Clusters(judge) => judge.forget(name),
+            Self::Listeners(judge) => judge.forget(name),
+            // One that nobody asks for any more, or that stays in use although it is gone: whoever asks again is told again.
+            Self::Routes { known, .. } => known.forget(name),
+            Self::Endpoints => {}
         }
     }
 
@@ -233,6 +281,8 @@ impl Judge {
             Self::Endpoints => {
                 pb::endpoint::ClusterLoadAssignment::decode(&*any.value).map(Decoded::Endpoints)
             }
+            Self::Listeners(_) => pb::listener::Listener::decode(&*any.value)
+                .map(|message| Decoded::Listener(Box::new(message))),
             Self::Routes { .. } => pb::route::RouteConfiguration::decode(&*any.value)
                 .map(|message| Decoded::Routes(Box::new(message))),
         }
@@ -252,21 +302,15 @@ impl Judge {
         let name = decoded.name().to_owned();
         match (self, decoded) {
             (Self::Clusters(judge), Decoded::Cluster(message)) => judge.judge(*message, any),
+            (Self::Listeners(judge), Decoded::Listener(message)) => judge.judge(*message, any),
             (Self::Routes { compiler, source, known }, Decoded::Routes(message)) => {
-                let hash = content("", std::iter::once(any));
-                if known.get(&name) == Some(&hash) {
+                if known.get(&name).is_some_and(|known| *known == *any.value) {
                     return Ok(Good::Same);
                 }
-                let converted = convert_routes(
-                    *message,
-                    &compiler.lacking_filters(source, &name),
-                    compiler.runtime_layers(),
-                );
-                let table = taken(&name, converted)?;
-                let compiled =
-                    compiler.compile(source, &Arc::new(table)).map_err(|error| error.to_string())?;
-                known.insert(name, hash);
-                Ok(Good::Routes(compiled.into(), any.value.as_slice().into()))
+                let compiled = table(&compiler.read(), source, *message, None)?;
+                let wire: Arc<[u8]> = any.value.as_slice().into();
+                known.put(name, Arc::clone(&wire));
+                Ok(Good::Routes(compiled.into(), wire))
             }
             (Self::Endpoints, Decoded::Endpoints(message)) => {
                 let assignment = taken(&name, convert_endpoints(message))?;
@@ -276,6 +320,23 @@ impl Judge {
             _ => Err("is of another type".to_owned()),
         }
     }
+}
+
+/// A table for all listeners that ask for it, or for the one of that number.
+pub(super) fn table(
+    compiler: &RouteCompiler,
+    source: &ResourceSource,
+    message: pb::route::RouteConfiguration,
+    listener: Option<usize>,
+) -> Result<Vec<RoutesResource>, String> {
+    let name = message.name.clone();
+    let lacking = compiler.lacking_filters(source, &name);
+    let table = Arc::new(taken(&name, convert_routes(message, &lacking, compiler.runtime_layers()))?);
+    let compiled = match listener {
+        None => compiler.compile(source, &table),
+        Some(number) => compiler.compile_for(number, source, &table),
+    };
+    compiled.map_err(|error| error.to_string())
 }
 
 /// What was converted, or why it was not.

@@ -1,65 +1,83 @@
-//! The client of a control plane: aggregated discovery, state of the world or delta, over one gRPC stream.
+//! The client of control planes: state of the world or delta, over one gRPC stream for everything (aggregated discovery), or one
+//! for each type.
 //!
 //! What is asked, answered and believed is decided by pure state machines (`sotw`, `delta`, `judge`, `damping`,
 //! `backoff`); `stream` moves messages, `channel` makes connections, `files` does without both. It runs on the control thread and hands whole
 //! assignments to whoever publishes; what cannot be used leaves the last good one in place and goes back by name.
 //!
-//! Of resource types this version asks for clusters (CDS), endpoints (EDS) and routes (RDS), in this order: what routes lead
-//! to is there before they are. There is one state machine per type.
+//! Of resource types this version asks for clusters (CDS), endpoints (EDS), listeners (LDS) and routes (RDS), in this order: what
+//! routes lead to is there before they are. There is one state machine per type.
 mod backoff;
+mod cache;
 mod channel;
 mod clusters;
+mod compiler;
 mod counters;
 mod damping;
 mod delta;
 mod files;
 mod judge;
+mod listeners;
 mod node;
 mod quarantine;
 mod sotw;
 mod stream;
 mod subscribers;
+mod tables;
 mod wanted;
 
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod listener_tests;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use self::cache::Restored;
+pub use self::cache::{Cache, arbitrary as cache_arbitrary};
 use self::channel::Upstream;
 use self::clusters::ClusterJudge;
+pub use self::clusters::ClusterNames;
+pub use self::compiler::SharedCompiler;
 use self::delta::Delta;
 use self::files::File;
-use self::judge::{Judge, Kind, Taken};
+use self::judge::{Judge, Kind, Outcome, Taken};
+use self::listeners::ListenerJudge;
 pub use self::quarantine::{Quarantine, Refused};
 use self::sotw::Sotw;
+use self::stream::Stream;
 use self::subscribers::Subscribers;
+use self::tables::KnownTables;
 use self::wanted::Wanted;
 use super::convert::Surroundings;
-use crate::config::ads::{Eds, ResourceSource, Variant};
+use super::pb;
+use crate::config::ads::{Ads, Eds, ResourceSource, Variant};
 use crate::config::bootstrap::Bootstrap;
+use crate::config::cluster::Cluster;
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::discovery::EndpointUpdate;
-use crate::snapshot::{ClusterResource, RouteCompiler, RoutesResource};
+use crate::snapshot::{ClusterResource, ListenerCompiler, ListenerResource, RoutesResource};
 use crate::telemetry::{ClusterCells, Registry, Slot};
 
 /// Type URLs of the resources that are asked for.
 const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+const LISTENERS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
 
 /// One of the two protocols for one type: what is sent, and what an answer means. Knows nothing of connections.
 trait Protocol: Send + 'static {
     type Request: prost::Message + Default + 'static;
     type Response: prost::Message + Default + 'static;
-    /// The method of the service.
-    const METHOD: &'static str;
+    /// The method of the service: of the aggregated one, or of the type's own.
+    fn method(&self, is_own: bool) -> &'static str;
 
     /// Of which type.
     fn kind(&self) -> Kind;
@@ -77,6 +95,17 @@ trait Protocol: Send + 'static {
     /// back.
     fn want(&mut self, wanted: Wanted, held: Option<&mut Self::Request>) -> Option<Self::Request>;
 
+    /// From now on outcomes have the resources as they came.
+    fn keep(&mut self);
+
+    /// The version that a resource has by itself; empty: none.
+    fn version(&self, _name: &str) -> &str {
+        ""
+    }
+
+    /// Takes what was kept from before of what is wanted.
+    fn restore(&mut self, restored: Restored, wanted: &Wanted) -> Outcome;
+
     /// Takes a response; `None` when it is of another type.
     fn take(&mut self, response: Self::Response) -> Option<Taken<Self::Request>>;
 }
@@ -86,24 +115,43 @@ trait Protocol: Send + 'static {
 pub enum Update {
     Clusters(ClustersUpdate),
     Endpoints(EndpointUpdate),
+    Listeners(ListenersUpdate),
     Routes(RoutesUpdate),
 }
 
-/// What one response changes of clusters; nothing, where there are none for now.
-#[derive(Debug, Default)]
-pub struct ClustersUpdate {
+/// What one response changes of resources of which all are taken; nothing, where there are none for now.
+#[derive(Debug)]
+pub struct WholeUpdate<T> {
     /// New ones, and others in place of those of the same name.
-    pub put: Vec<TakenCluster>,
+    pub put: Vec<T>,
     /// Names of those that are gone.
     pub removed: Vec<Box<str>>,
     /// What the control plane calls this state of them.
     pub version: Box<str>,
 }
 
+impl<T> Default for WholeUpdate<T> {
+    fn default() -> Self {
+        Self { put: Vec::new(), removed: Vec::new(), version: Box::default() }
+    }
+}
+
+pub type ClustersUpdate = WholeUpdate<TakenCluster>;
+
+pub type ListenersUpdate = WholeUpdate<TakenListener>;
+
 /// A cluster that may be used.
 #[derive(Clone, Debug)]
 pub struct TakenCluster {
     pub resource: ClusterResource,
+    /// As it was told.
+    pub wire: Arc<[u8]>,
+}
+
+/// A listener that may be used.
+#[derive(Clone, Debug)]
+pub struct TakenListener {
+    pub resource: Arc<ListenerResource>,
     /// As it was told.
     pub wire: Arc<[u8]>,
 }
@@ -124,22 +172,38 @@ pub struct RoutesUpdate {
 #[derive(Debug)]
 pub struct Surrounded<'a> {
     pub bootstrap: &'a Bootstrap,
-    /// Compiles routes; `None`: nobody asks for any.
-    pub routes: Option<&'a Arc<RouteCompiler>>,
-    pub registry: &'a Registry,
+    /// Compiles routes.
+    pub routes: &'a SharedCompiler,
+    pub registry: &'a Arc<Registry>,
     /// Where refused resources are listed.
     pub quarantine: Quarantine,
-    /// What clusters are converted in; `None`: nobody asks for any.
-    pub clusters: Option<Surroundings>,
+    /// What clusters and listeners become resources with; `None`: nobody asks for any.
+    pub resources: Option<Resources>,
+    /// Where the aggregated stream's resources are kept; `None`: nowhere.
+    pub cache: Option<Cache>,
     /// Spreads the waits.
     pub seed: u64,
+}
+
+/// See [`Surrounded::resources`].
+#[derive(Debug)]
+pub struct Resources {
+    pub surroundings: Surroundings,
+    pub listeners: ListenerCompiler,
+    pub clusters: ClusterNames,
 }
 
 /// The running client; dropping it ends it.
 #[derive(Debug)]
 pub struct XdsClient {
     sources: BTreeMap<ResourceSource, Running>,
+    routes: SharedCompiler,
+    registry: Arc<Registry>,
     quarantine: Quarantine,
+    /// Through which control planes are reached, and who asks.
+    upstreams: Vec<Arc<Cluster>>,
+    node: pb::core::Node,
+    seed: u64,
     updates: mpsc::Sender<Update>,
 }
 
@@ -147,45 +211,77 @@ pub struct XdsClient {
 #[derive(Debug)]
 struct Running {
     subscribers: Arc<Subscribers>,
+    tables: KnownTables,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Running {
-    fn new(subscribers: Arc<Subscribers>) -> Self {
+    fn new<'a>(subscribers: Arc<Subscribers>, judges: impl IntoIterator<Item = &'a Judge>) -> Self {
         let waiting = Arc::clone(&subscribers);
         let tasks = vec![tokio::spawn(async move { waiting.give_up_in_time().await })];
-        Self { subscribers, tasks }
+        let tables = judges.into_iter().find_map(|judge| match judge {
+            Judge::Routes { known, .. } => Some(known.clone()),
+            _ => None,
+        });
+        Self { subscribers, tables: tables.unwrap_or_default(), tasks }
     }
 }
 
 impl XdsClient {
-    /// Starts to ask for the clusters of the bootstrap's source and for the routes of managers, wherever they come from.
-    /// Clusters ask for their endpoints by [`Self::subscribe`]. Must be called within a tokio runtime that has I/O and time.
+    /// Starts to ask for the clusters and listeners of the bootstrap's sources and for the routes of its managers, wherever
+    /// they come from. Clusters ask for their endpoints by [`Self::subscribe`], other listeners for their routes by
+    /// [`Self::subscribe_tables`]. Must be called within a tokio runtime that has I/O and time.
     pub fn start(with: Surrounded<'_>, updates: mpsc::Sender<Update>) -> Self {
-        let Surrounded { bootstrap, routes, registry, quarantine, mut clusters, seed } = with;
+        let Surrounded { bootstrap, routes, registry, quarantine, resources, cache, seed } = with;
+        let wildcards = || bootstrap.cds.iter().chain(&bootstrap.lds);
         let mut sources = BTreeSet::new();
         sources.extend(bootstrap.ads.as_ref().map(|_| ResourceSource::Ads));
-        sources.extend(bootstrap.cds.as_ref().map(|cds| cds.source.clone()));
-        sources.extend(routes.iter().flat_map(|routes| routes.asked()).map(|(_, rds)| rds.source.clone()));
-        let mut client = Self { sources: BTreeMap::new(), quarantine, updates };
+        sources.extend(wildcards().map(|wildcard| wildcard.source.clone()));
+        sources.extend(routes.read().asked().into_iter().map(|asked| asked.rds.source));
+        let (mut clusters, mut listeners, mut cache) = (None, None, cache);
+        if let Some(Resources { surroundings, listeners: compiler, clusters: names }) = resources {
+            let fixed = bootstrap.clusters.iter().map(|cluster| cluster.name.clone()).collect();
+            clusters = Some(ClusterJudge::new(surroundings.clone(), fixed, names));
+            let fixed = bootstrap.listeners.iter().map(|listener| listener.name.clone()).collect();
+            listeners = Some(ListenerJudge::new(surroundings, compiler, fixed));
+        }
+        let (routes, registry) = (routes.clone(), Arc::clone(registry));
+        let mut client = Self {
+            sources: BTreeMap::new(),
+            routes,
+            registry,
+            quarantine,
+            upstreams: bootstrap.clusters.clone(),
+            node: node::node(&bootstrap.node_message, &bootstrap.node),
+            seed,
+            updates,
+        };
         for source in sources {
             let subscribers = client.subscribers(&source);
             let mut judges = Vec::new();
             if let Some(cds) = bootstrap.cds.as_ref().filter(|cds| cds.source == source) {
-                subscribers.add_clusters(cds, registry);
-                let fixed = bootstrap.clusters.iter().map(|cluster| cluster.name.clone()).collect();
-                let judge = ClusterJudge::new(clusters.take().unwrap_or_default(), fixed);
-                judges.push(Judge::Clusters(Box::new(judge)));
+                subscribers.add_clusters(cds, &client.registry);
+                judges.extend(clusters.take().map(|judge| Judge::Clusters(Box::new(judge))));
             }
             judges.push(Judge::Endpoints);
-            if let Some(routes) = routes {
-                subscribers.add_routes(routes, registry);
-                let (compiler, source) = (Arc::clone(routes), source.clone());
-                judges.push(Judge::Routes { compiler, source, known: BTreeMap::new() });
+            if let Some(lds) = bootstrap.lds.as_ref().filter(|lds| lds.source == source) {
+                subscribers.add_listeners(lds, &client.registry);
+                judges.extend(listeners.take().map(|judge| Judge::Listeners(Box::new(judge))));
             }
+            for number in 0..bootstrap.listeners.len() {
+                let asked = client.routes.read().asked_of(number);
+                subscribers.add_tables(number, &asked, &KnownTables::default(), &client.registry);
+            }
+            judges.push(client.tables(&source));
             match &source {
-                ResourceSource::Ads => client.stream(bootstrap, judges, subscribers, registry, seed),
-                ResourceSource::File(_) => client.file(source, judges, subscribers),
+                ResourceSource::Ads => {
+                    if let Some(ads) = &bootstrap.ads {
+                        client.streams(&source, ads, vec![judges], &subscribers, cache.take());
+                    }
+                }
+                ResourceSource::Streams(_) | ResourceSource::File(_) => {
+                    client.begin(&source, judges, &subscribers);
+                }
             }
         }
         client
@@ -199,22 +295,84 @@ impl XdsClient {
         eds: &Eds,
         cells: ClusterCells,
     ) -> Option<Arc<ClusterLoadAssignment>> {
-        if let Some(running) = self.sources.get(&eds.source) {
-            return running.subscribers.add(cluster, instance, eds, cells);
-        }
-        let subscribers = self.subscribers(&eds.source);
-        let known = subscribers.add(cluster, instance, eds, cells);
-        self.file(eds.source.clone(), vec![Judge::Endpoints], subscribers);
-        known
+        self.source(&eds.source)?.subscribers.add(cluster, instance, eds, cells)
     }
 
     /// That instance of a cluster is no more.
     pub fn unsubscribe(&mut self, instance: u64, eds: &Eds) {
         let Some(running) = self.sources.get(&eds.source) else { return };
         running.subscribers.remove(instance, eds);
-        if running.subscribers.is_empty() && matches!(eds.source, ResourceSource::File(_)) {
-            self.sources.remove(&eds.source);
+        self.leave(&eds.source);
+    }
+
+    /// Asks for the tables of the listener of that number, which the compiler of routes knows; those whose first answer is
+    /// still to come.
+    pub fn subscribe_tables(&mut self, number: usize) -> Vec<(ResourceSource, Arc<str>)> {
+        let asked = self.routes.read().asked_of(number);
+        let mut awaited = Vec::new();
+        let sources: BTreeSet<_> = asked.iter().map(|asked| &asked.rds.source).collect();
+        for source in sources {
+            let registry = Arc::clone(&self.registry);
+            if let Some(Running { subscribers, tables, .. }) = self.source(source) {
+                let names = subscribers.add_tables(number, &asked, tables, &registry);
+                awaited.extend(names.into_iter().map(|name| (source.clone(), name)));
+            }
         }
+        awaited
+    }
+
+    /// That listener is no more; the tables that nobody asks for any more.
+    pub fn unsubscribe_tables(&mut self, number: usize) -> Vec<(ResourceSource, Arc<str>)> {
+        let mut gone = Vec::new();
+        for (source, running) in &self.sources {
+            let names = running.subscribers.remove_tables(number, &self.registry);
+            gone.extend(names.into_iter().map(|name| (source.clone(), name)));
+        }
+        for (source, _) in &gone {
+            self.leave(source);
+        }
+        gone
+    }
+
+    /// A table that was taken before.
+    pub fn table(&self, source: &ResourceSource, name: &str) -> Option<Arc<[u8]>> {
+        self.sources.get(source)?.tables.get(name)
+    }
+
+    /// The same for the listener of that number.
+    ///
+    /// # Errors
+    /// It is not for this one: filters that the listener lacks are turned on in it.
+    pub fn table_for(
+        &self,
+        number: usize,
+        source: &ResourceSource,
+        wire: &[u8],
+    ) -> Result<Vec<RoutesResource>, String> {
+        let message = pb::route::RouteConfiguration::decode(wire)
+            .map_err(|error| format!("cannot be decoded: {error}"))?;
+        judge::table(&self.routes.read(), source, message, Some(number))
+    }
+
+    /// Whoever asks there; a file or a control plane that nobody has asked is asked from now on. `None`: there is no stream.
+    fn source(&mut self, source: &ResourceSource) -> Option<&Running> {
+        if !self.sources.contains_key(source) {
+            let judges = vec![Judge::Endpoints, self.tables(source)];
+            self.begin(source, judges, &self.subscribers(source));
+        }
+        self.sources.get(source)
+    }
+
+    /// What nobody asks any more is not asked, but for the aggregated stream.
+    fn leave(&mut self, source: &ResourceSource) {
+        let is_empty = self.sources.get(source).is_some_and(|running| running.subscribers.is_empty());
+        if is_empty && *source != ResourceSource::Ads {
+            self.sources.remove(source);
+        }
+    }
+
+    fn tables(&self, source: &ResourceSource) -> Judge {
+        Judge::Routes { compiler: self.routes.clone(), source: source.clone(), known: KnownTables::default() }
     }
 
     /// Of a source that nobody has asked for anything.
@@ -222,45 +380,59 @@ impl XdsClient {
         Arc::new(Subscribers::new(source.clone(), self.updates.clone(), self.quarantine.clone()))
     }
 
-    /// A file; the aggregated stream is there from the start.
-    fn file(&mut self, source: ResourceSource, judges: Vec<Judge>, subscribers: Arc<Subscribers>) {
-        let ResourceSource::File(file) = &source else { return };
-        let mut running = Running::new(Arc::clone(&subscribers));
-        running.tasks.push(tokio::spawn(files::run(File::new(file.clone(), judges, subscribers))));
-        self.sources.insert(source, running);
+    /// Asks a file, or a control plane by a stream for each type; the aggregated stream is there from the start.
+    fn begin(&mut self, source: &ResourceSource, judges: Vec<Judge>, subscribers: &Arc<Subscribers>) {
+        match source {
+            ResourceSource::Ads => {}
+            ResourceSource::Streams(streams) => {
+                let each = judges.into_iter().map(|judge| vec![judge]).collect();
+                self.streams(source, streams, each, subscribers, None);
+            }
+            ResourceSource::File(file) => {
+                let mut running = Running::new(Arc::clone(subscribers), &judges);
+                let file = File::new(file.clone(), judges, Arc::clone(subscribers));
+                running.tasks.push(tokio::spawn(files::run(file)));
+                self.sources.insert(source.clone(), running);
+            }
+        }
     }
 
-    /// The aggregated stream.
-    fn stream(
+    /// Streams, each for these types.
+    fn streams(
         &mut self,
-        bootstrap: &Bootstrap,
-        judges: Vec<Judge>,
-        subscribers: Arc<Subscribers>,
-        registry: &Registry,
-        seed: u64,
+        source: &ResourceSource,
+        ads: &Ads,
+        each: Vec<Vec<Judge>>,
+        subscribers: &Arc<Subscribers>,
+        mut cache: Option<Cache>,
     ) {
-        let upstream = bootstrap.ads.as_ref().and_then(|ads| {
-            let cluster = bootstrap.clusters.iter().find(|one| one.name == ads.cluster)?;
-            Some((ads, Upstream::new(ads, cluster)))
-        });
-        let Some((ads, upstream)) = upstream else { return };
-        let mut running = Running::new(Arc::clone(&subscribers));
-        let node = node::node(&ads.node, &bootstrap.node);
+        let Some(cluster) = self.upstreams.iter().find(|one| one.name == ads.cluster) else { return };
+        let mut running = Running::new(Arc::clone(subscribers), each.iter().flatten());
         let once = ads.node_on_first_message_only;
-        let types = judges.into_iter().map(|judge| (subscribers.wanted(judge.kind()), judge));
-        let server = registry.server(Slot::Control);
-        let asking = Arc::clone(&subscribers);
-        running.tasks.push(match ads.variant {
-            Variant::StateOfTheWorld => {
-                let types = types.map(|(wanted, judge)| Sotw::new(judge, node.clone(), wanted, once));
-                tokio::spawn(stream::run(types.collect(), upstream, asking, server, seed))
-            }
-            Variant::Delta => {
-                let types = types.map(|(wanted, judge)| Delta::new(judge, node.clone(), wanted, once));
-                tokio::spawn(stream::run(types.collect(), upstream, asking, server, seed))
-            }
-        });
-        self.sources.insert(ResourceSource::Ads, running);
+        let is_own = *source != ResourceSource::Ads;
+        for (nth, judges) in each.into_iter().enumerate() {
+            let stream = Stream {
+                upstream: Upstream::new(ads, cluster),
+                subscribers: Arc::clone(subscribers),
+                cache: cache.take(),
+                server: (!is_own).then(|| self.registry.server(Slot::Control)),
+                seed: self.seed.wrapping_add(nth as u64),
+            };
+            let types = judges.into_iter().map(|judge| (subscribers.wanted(judge.kind()), judge));
+            running.tasks.push(match ads.variant {
+                Variant::StateOfTheWorld => {
+                    let types =
+                        types.map(|(wanted, judge)| Sotw::new(judge, self.node.clone(), wanted, once));
+                    tokio::spawn(stream::run(types.collect(), stream))
+                }
+                Variant::Delta => {
+                    let types =
+                        types.map(|(wanted, judge)| Delta::new(judge, self.node.clone(), wanted, once));
+                    tokio::spawn(stream::run(types.collect(), stream))
+                }
+            });
+        }
+        self.sources.insert(source.clone(), running);
     }
 }
 

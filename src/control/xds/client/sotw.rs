@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use prost::Message;
 
 use super::Protocol;
+use super::cache::Restored;
 use super::judge::{Judge, Kind, Outcome, Taken, content};
 use super::wanted::Wanted;
 use crate::control::xds::pb::{self, Named};
@@ -27,6 +28,8 @@ pub(super) struct Sotw {
     nonce: String,
     /// Whether the stream has asked for the type.
     is_open: bool,
+    /// Whether what is accepted is kept.
+    keeps: bool,
 }
 
 impl Sotw {
@@ -40,12 +43,18 @@ impl Sotw {
             version: String::new(),
             nonce: String::new(),
             is_open: false,
+            keeps: false,
         }
     }
 
     /// The type's URL.
     pub(super) fn type_url_of(&self) -> &'static str {
         self.judge.type_url()
+    }
+
+    /// Whether nobody wants anything of the type.
+    pub(super) fn wants_nothing(&self) -> bool {
+        self.wanted.is_nothing()
     }
 
     fn request(&self, first: bool) -> DiscoveryRequest {
@@ -63,8 +72,14 @@ impl Sotw {
 impl Protocol for Sotw {
     type Request = DiscoveryRequest;
     type Response = DiscoveryResponse;
-    const METHOD: &'static str =
-        "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+
+    fn method(&self, is_own: bool) -> &'static str {
+        if is_own {
+            self.judge.kind().methods().0
+        } else {
+            "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+        }
+    }
 
     fn kind(&self) -> Kind {
         self.judge.kind()
@@ -88,6 +103,9 @@ impl Protocol for Sotw {
         if self.wanted == wanted {
             return None;
         }
+        for name in self.wanted.beyond(&wanted) {
+            self.judge.forget(&name);
+        }
         self.wanted = wanted;
         if let Some(held) = held {
             // Another request with this nonce would take back the refusal.
@@ -99,6 +117,21 @@ impl Protocol for Sotw {
         }
         self.is_open = true;
         Some(self.request(false))
+    }
+
+    fn keep(&mut self) {
+        self.keeps = true;
+    }
+
+    fn restore(&mut self, restored: Restored, wanted: &Wanted) -> Outcome {
+        let outcome = restored.judge(&mut self.judge, wanted);
+        if self.version.is_empty() {
+            self.version = restored.version;
+        }
+        if *wanted == Wanted::All {
+            self.there.extend(outcome.good.keys().cloned());
+        }
+        outcome
     }
 
     fn take(&mut self, response: DiscoveryResponse) -> Option<Taken<DiscoveryRequest>> {
@@ -115,7 +148,7 @@ impl Protocol for Sotw {
             return None;
         }
         self.nonce = nonce;
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome { accepted: self.keeps.then(Default::default), ..Outcome::default() };
         let hash = content(&version_info, resources.iter());
         let mut refreshed = BTreeSet::new();
         for any in resources {

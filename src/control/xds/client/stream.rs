@@ -1,6 +1,6 @@
 //! The stream: opened, listened to, opened again. Every response gets exactly one answer, in order; what was to be said on
 //! a stream that has ended is never said on the next.
-use std::future::{Future as _, poll_fn};
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -14,15 +14,20 @@ use tonic::Request;
 use tonic_prost::ProstCodec;
 
 use super::backoff::Backoff;
+use super::cache::{Cache, Kept};
 use super::channel::{Upstream, innermost};
 use super::counters::Event;
 use super::damping::Damping;
+use super::judge::Outcome;
 use super::subscribers::Subscribers;
 use super::{Protocol, Taken};
 use crate::telemetry::{Cells, ServerStat};
 
 /// Requests that wait for a control plane that does not read. Beyond it nothing more is read from it either.
 const REQUESTS_QUEUED_MAX: usize = 16;
+
+/// After so long a stream has told what there is to be told, and what else was kept goes.
+const SETTLED_AFTER: Duration = Duration::from_secs(60);
 
 /// How a stream has ended.
 struct End {
@@ -40,28 +45,43 @@ struct Line<P: Protocol> {
     held: Option<(Pin<Box<Sleep>>, P::Request)>,
 }
 
+/// What a stream works with.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) upstream: Upstream,
+    pub(super) subscribers: Arc<Subscribers>,
+    /// Where resources are kept; `None`: nowhere.
+    pub(super) cache: Option<Cache>,
+    /// Where it shows whether the aggregated stream is there; `None`: it is another.
+    pub(super) server: Option<Cells<ServerStat>>,
+    pub(super) seed: u64,
+}
+
 /// Asks until dropped.
-pub(super) async fn run<P: Protocol>(
-    types: Vec<P>,
-    mut upstream: Upstream,
-    subscribers: Arc<Subscribers>,
-    server: Cells<ServerStat>,
-    seed: u64,
-) {
+pub(super) async fn run<P: Protocol>(types: Vec<P>, stream: Stream) {
+    let Stream { mut upstream, subscribers, mut cache, server, seed } = stream;
     let mut backoff = Backoff::new(seed);
-    let line = |protocol| Line { protocol, damping: Damping::default(), held: None };
+    let line = |mut protocol: P| {
+        if cache.is_some() {
+            protocol.keep();
+        }
+        Line { protocol, damping: Damping::default(), held: None }
+    };
     let mut lines: Vec<_> = types.into_iter().map(line).collect();
+    let kinds: Vec<_> = lines.iter().map(|line| line.protocol.kind()).collect();
     let mut said = None;
     let mut changes = subscribers.changes();
+    restore(&mut lines, &subscribers, &mut cache).await;
     loop {
         let End { answered, reason } =
-            hold(&mut lines, &subscribers, &mut changes, &mut upstream, &server, &mut backoff).await;
+            hold(&mut lines, &subscribers, &mut changes, &mut upstream, &mut cache, &server, &mut backoff)
+                .await;
         // What was to be said on this stream is not said on the next.
         lines.iter_mut().for_each(|line| line.held = None);
-        server.gauge_set(ServerStat::ControlPlaneConnectedState, 0);
-        subscribers.count(Event::Failure);
+        show(&server, 0);
+        subscribers.count(&kinds, Event::Failure);
         // As Envoy: what has failed is tried again.
-        subscribers.count(Event::Attempt);
+        subscribers.count(&kinds, Event::Attempt);
         match reason {
             // Control planes close streams to spread their clients.
             None if answered => log::info!("xDS: the control plane has closed the stream"),
@@ -76,7 +96,8 @@ pub(super) async fn run<P: Protocol>(
                 said = Some(reason);
             }
         }
-        sleep(backoff.wait()).await;
+        let wait = sleep(backoff.wait());
+        restoring(wait, &mut lines, &subscribers, &mut changes, &mut cache).await;
     }
 }
 
@@ -86,7 +107,8 @@ async fn hold<P: Protocol>(
     subscribers: &Subscribers,
     changes: &mut watch::Receiver<()>,
     upstream: &mut Upstream,
-    server: &Cells<ServerStat>,
+    cache: &mut Option<Cache>,
+    server: &Option<Cells<ServerStat>>,
     backoff: &mut Backoff,
 ) -> End {
     let failed = |reason: String| End { answered: false, reason: Some(reason) };
@@ -94,7 +116,7 @@ async fn hold<P: Protocol>(
         // The sender lives as long as the subscribers.
         let _ = changes.changed().await;
     }
-    let mut grpc = match upstream.connect().await {
+    let mut grpc = match restoring(upstream.connect(), lines, subscribers, changes, cache).await {
         Ok(grpc) => grpc,
         Err(reason) => return failed(reason),
     };
@@ -114,23 +136,38 @@ async fn hold<P: Protocol>(
     let mut request = Request::new(ReceiverStream::new(queued));
     *request.metadata_mut() = upstream.metadata();
     let codec = ProstCodec::<P::Request, P::Response>::default();
-    server.gauge_set(ServerStat::ControlPlaneConnectedState, 1);
-    let opened = grpc.streaming(request, PathAndQuery::from_static(P::METHOD), codec).await;
+    show(server, 1);
+    let Some(line) = lines.first() else { return failed("nothing to ask for".to_owned()) };
+    let method = line.protocol.method(server.is_none());
+    let opened = grpc.streaming(request, PathAndQuery::from_static(method), codec).await;
     let mut responses = match opened {
         Ok(response) => response.into_inner(),
         Err(status) => return failed(shown(&status)),
     };
     let mut answered = false;
+    let settles = sleep(SETTLED_AFTER);
+    tokio::pin!(settles);
+    let mut is_settled = cache.is_none();
     loop {
         tokio::select! {
+            () = &mut settles, if !is_settled && answered => {
+                is_settled = true;
+                if let Some(cache) = cache {
+                    cache.settle();
+                }
+            }
             reply = due(lines) => {
                 if requests.send(reply).await.is_err() {
                     return End { answered, reason: None };
                 }
             }
             _ = changes.changed() => {
+                restore(lines, subscribers, cache).await;
                 for line in &mut *lines {
                     let wanted = subscribers.wanted(line.protocol.kind());
+                    if let Some(cache) = cache {
+                        cache.wants(line.protocol.kind(), wanted.clone());
+                    }
                     let held = line.held.as_mut().map(|(_, reply)| reply);
                     if let Some(request) = line.protocol.want(wanted, held)
                         && requests.send(request).await.is_err()
@@ -176,8 +213,59 @@ async fn hold<P: Protocol>(
                 } else if requests.send(reply).await.is_err() {
                     return End { answered, reason: None };
                 }
+                if let Some(cache) = cache {
+                    note(cache, line, &outcome, if refused.is_some() { "" } else { &version });
+                }
                 subscribers.apply(kind, outcome, &version).await;
             }
+        }
+    }
+}
+
+/// Shows whether the aggregated stream is there.
+fn show(server: &Option<Cells<ServerStat>>, value: u64) {
+    if let Some(server) = server {
+        server.gauge_set(ServerStat::ControlPlaneConnectedState, value);
+    }
+}
+
+/// Keeps what was accepted.
+fn note<P: Protocol>(cache: &mut Cache, line: &Line<P>, outcome: &Outcome, version: &str) {
+    let accepted = outcome.accepted.iter().flatten().map(|(name, value)| Kept {
+        name: name.clone(),
+        version: line.protocol.version(name).to_owned(),
+        value: value.clone(),
+    });
+    cache.note(line.protocol.kind(), version, accepted.collect(), outcome.absent.iter());
+}
+
+/// Uses what was kept of that which is wanted by now and has not been told.
+async fn restore<P: Protocol>(lines: &mut [Line<P>], subscribers: &Subscribers, cache: &mut Option<Cache>) {
+    let Some(cache) = cache else { return };
+    for line in lines {
+        let kind = line.protocol.kind();
+        let wanted = subscribers.wanted(kind);
+        let Some(restored) = cache.restore(kind, &wanted) else { continue };
+        let version = restored.version.clone();
+        let outcome = line.protocol.restore(restored, &wanted);
+        cache.wants(kind, wanted);
+        subscribers.apply(kind, outcome, &version).await;
+    }
+}
+
+/// Does so while something else is waited for.
+async fn restoring<P: Protocol, T>(
+    waited: impl Future<Output = T>,
+    lines: &mut [Line<P>],
+    subscribers: &Subscribers,
+    changes: &mut watch::Receiver<()>,
+    cache: &mut Option<Cache>,
+) -> T {
+    tokio::pin!(waited);
+    loop {
+        tokio::select! {
+            done = &mut waited => return done,
+            _ = changes.changed(), if cache.is_some() => restore(lines, subscribers, cache).await,
         }
     }
 }

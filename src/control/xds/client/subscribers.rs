@@ -12,12 +12,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::counters::{Counters, Event};
 use super::judge::{Good, Kind, Outcome};
 use super::quarantine::Quarantine;
+use super::tables::KnownTables;
 use super::wanted::Wanted;
-use super::{ClustersUpdate, RoutesUpdate, Update};
+use super::{ClustersUpdate, ListenersUpdate, RoutesUpdate, Update, WholeUpdate};
 use crate::config::ads::{Eds, ResourceSource, Wildcard};
 use crate::config::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
 use crate::control::discovery::EndpointUpdate;
-use crate::snapshot::RouteCompiler;
+use crate::snapshot::AskedTable;
 use crate::telemetry::{ClusterCells, Registry, Slot};
 
 /// All of one source.
@@ -37,8 +38,18 @@ struct Lists {
     clusters: Option<Arc<Subscriber>>,
     /// By the name under which endpoints are asked for, which clusters may share.
     endpoints: BTreeMap<String, Endpoints>,
+    /// Who wants all listeners.
+    listeners: Option<Arc<Subscriber>>,
     /// By the table's name. Which managers ask for one, the compiler knows.
-    routes: BTreeMap<String, Arc<Subscriber>>,
+    routes: BTreeMap<String, Table>,
+}
+
+#[derive(Debug)]
+struct Table {
+    /// Listeners by their numbers, and the prefixes of their managers.
+    users: Vec<(usize, Box<str>)>,
+    /// All of them as one.
+    one: Arc<Subscriber>,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +74,16 @@ struct Subscriber {
 }
 
 impl Subscriber {
+    /// There was a good answer, or what was one before is used again.
+    fn succeed(&self, version: &str, is_restored: bool) {
+        if !is_restored {
+            self.counters.count(Event::Success);
+            self.counters.count(Event::Attempt);
+        }
+        self.counters.show_version(version_number(version));
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
     fn is_waiting(&self) -> bool {
         !self.answered.load(Ordering::Relaxed)
     }
@@ -81,23 +102,87 @@ impl Subscribers {
         self.lock().clusters = Some(Arc::new(one));
     }
 
-    /// Managers want their tables.
-    pub(super) fn add_routes(&self, compiler: &RouteCompiler, registry: &Registry) {
-        let mut asked: BTreeMap<&str, (BTreeSet<&str>, Option<Duration>)> = BTreeMap::new();
-        for (prefix, rds) in compiler.asked().filter(|(_, rds)| rds.source == self.source) {
-            let wait = rds.initial_fetch_timeout;
-            let (prefixes, longest) = asked.entry(&rds.name).or_insert((BTreeSet::new(), wait));
-            prefixes.insert(prefix);
-            // Who waits longest decides.
-            *longest = longest.zip(wait).map(|(a, b)| a.max(b));
-        }
+    /// Somebody wants all listeners that are there.
+    pub(super) fn add_listeners(&self, lds: &Wildcard, registry: &Registry) {
+        let counters = Counters::Listeners(registry.server(Slot::Control));
+        let one = self.subscriber(Kind::Listeners, "", 0, counters, lds.initial_fetch_timeout);
+        self.lock().listeners = Some(Arc::new(one));
+    }
+
+    /// Managers of a listener want their tables, as far as these come from here; those of which there was no answer yet.
+    pub(super) fn add_tables(
+        &self,
+        listener: usize,
+        asked: &[AskedTable],
+        known: &KnownTables,
+        registry: &Registry,
+    ) -> Vec<Arc<str>> {
         let mut lists = self.lock();
-        for (name, (prefixes, wait)) in asked {
-            let cells = prefixes.iter().map(|prefix| registry.rds(prefix, name).cells(Slot::Control));
-            let counters = Counters::Routes(cells.collect());
-            let one = self.subscriber(Kind::Routes, name, 0, counters, wait);
-            lists.routes.insert(name.to_owned(), Arc::new(one));
+        let mut awaited = Vec::new();
+        for AskedTable { stat_prefix, rds } in asked.iter().filter(|asked| asked.rds.source == self.source) {
+            let name = &*rds.name;
+            let (mut users, before) = match lists.routes.remove(name) {
+                Some(table) => (table.users, Some(table.one)),
+                None => (Vec::new(), None),
+            };
+            let is_known = users.iter().any(|(_, prefix)| prefix == stat_prefix);
+            users.push((listener, stat_prefix.clone()));
+            if !is_known {
+                self.attempt(&Counters::Routes(vec![registry.rds(stat_prefix, name).cells(Slot::Control)]));
+            }
+            let wait = rds.initial_fetch_timeout.map(|wait| sleep(wait).deadline());
+            let one = Arc::new(Subscriber {
+                kind: Kind::Routes,
+                name: name.into(),
+                instance: 0,
+                counters: table_counters(name, &users, registry),
+                // Who waits longest decides.
+                waits_until: before.as_ref().map_or(wait, |before| {
+                    before.waits_until.zip(wait).map(|(before, wait)| before.max(wait))
+                }),
+                answered: AtomicBool::new(
+                    known.get(name).is_some() || before.is_some_and(|before| !before.is_waiting()),
+                ),
+            });
+            if one.is_waiting() {
+                awaited.push(Arc::clone(&one.name));
+            }
+            lists.routes.insert(name.to_owned(), Table { users, one });
         }
+        drop(lists);
+        self.changed.send_replace(());
+        awaited
+    }
+
+    /// That listener wants its tables no more; those that nobody wants now.
+    pub(super) fn remove_tables(&self, listener: usize, registry: &Registry) -> Vec<Arc<str>> {
+        let mut gone = Vec::new();
+        let mut lists = self.lock();
+        lists.routes.retain(|name, table| {
+            let before = table.users.len();
+            table.users.retain(|(number, _)| *number != listener);
+            if table.users.len() < before {
+                let one = &table.one;
+                table.one = Arc::new(Subscriber {
+                    kind: Kind::Routes,
+                    name: Arc::clone(&one.name),
+                    instance: 0,
+                    counters: table_counters(name, &table.users, registry),
+                    waits_until: one.waits_until,
+                    answered: AtomicBool::new(!one.is_waiting()),
+                });
+            }
+            if table.users.is_empty() {
+                self.quarantine.forget(&self.source, Kind::Routes, name);
+                gone.push(Arc::clone(&table.one.name));
+            }
+            !table.users.is_empty()
+        });
+        drop(lists);
+        if !gone.is_empty() {
+            self.changed.send_replace(());
+        }
+        gone
     }
 
     /// A cluster wants its endpoints; what was told of them already.
@@ -144,10 +229,7 @@ impl Subscribers {
         counters: Counters,
         wait: Option<Duration>,
     ) -> Subscriber {
-        // A file that is read is an attempt and its outcome in one.
-        if self.source == ResourceSource::Ads {
-            counters.count(Event::Attempt);
-        }
+        self.attempt(&counters);
         Subscriber {
             kind,
             name: name.into(),
@@ -155,6 +237,13 @@ impl Subscribers {
             counters,
             waits_until: wait.map(|wait| sleep(wait).deadline()),
             answered: AtomicBool::new(false),
+        }
+    }
+
+    /// Counts that something is asked for. A file that is read is an attempt and its outcome in one.
+    fn attempt(&self, counters: &Counters) {
+        if !matches!(self.source, ResourceSource::File(_)) {
+            counters.count(Event::Attempt);
         }
     }
 
@@ -173,24 +262,26 @@ impl Subscribers {
         let lists = self.lock();
         match kind {
             Kind::Clusters if lists.clusters.is_some() => Wanted::All,
-            Kind::Clusters => Wanted::Names(BTreeSet::new()),
+            Kind::Listeners if lists.listeners.is_some() => Wanted::All,
+            Kind::Clusters | Kind::Listeners => Wanted::Names(BTreeSet::new()),
             Kind::Endpoints => Wanted::Names(lists.endpoints.keys().cloned().collect()),
             Kind::Routes => Wanted::Names(lists.routes.keys().cloned().collect()),
         }
     }
 
-    /// Counts for everybody.
-    pub(super) fn count(&self, event: Event) {
-        self.all().iter().for_each(|one| one.counters.count(event));
+    /// Counts for everybody who wants something of these types.
+    pub(super) fn count(&self, kinds: &[Kind], event: Event) {
+        let all = self.all();
+        all.iter().filter(|one| kinds.contains(&one.kind)).for_each(|one| one.counters.count(event));
     }
 
     /// Hands on what a response changes.
     pub(super) async fn apply(&self, kind: Kind, outcome: Outcome, version: &str) {
         self.quarantine.note(&self.source, kind, &outcome, version);
-        if kind == Kind::Clusters {
-            return self.apply_clusters(outcome, version).await;
+        if matches!(kind, Kind::Clusters | Kind::Listeners) {
+            return self.apply_whole(kind, outcome, version).await;
         }
-        let Outcome { good, bad, nameless, absent } = outcome;
+        let Outcome { good, bad, nameless, absent, accepted: _, is_restored } = outcome;
         for reason in &nameless {
             log::warn!("xDS: refused: {reason}");
         }
@@ -220,40 +311,44 @@ impl Subscribers {
                 endpoints.last = Some(Arc::clone(assignment));
             }
             for one in self.of_resource(kind, &name) {
-                succeed(&one, version);
+                one.succeed(version, is_restored);
                 self.send(&one, good.clone(), version).await;
             }
         }
     }
 
     /// One response is one change: what it brings and what it takes away.
-    async fn apply_clusters(&self, outcome: Outcome, version: &str) {
-        let Some(one) = self.lock().clusters.clone() else { return };
-        let Outcome { good, bad, nameless, absent } = outcome;
+    async fn apply_whole(&self, kind: Kind, outcome: Outcome, version: &str) {
+        let Some(one) = self.of_kind(kind).pop() else { return };
+        let Outcome { good, bad, nameless, absent, accepted: _, is_restored } = outcome;
         for reason in &nameless {
             log::warn!("xDS: refused: {reason}");
         }
         for (name, reason) in &bad {
-            log::warn!("xDS: cluster {name} stays as it was: {reason}");
+            log::warn!("xDS: of {kind} {name} stays as it was: {reason}");
         }
         if bad.is_empty() && nameless.is_empty() {
-            succeed(&one, version);
+            one.succeed(version, is_restored);
         } else {
             one.counters.count(Event::Rejected);
             one.counters.count(Event::Attempt);
             one.answered.store(true, Ordering::Relaxed);
         }
-        let put = good.into_values().filter_map(|good| match good {
-            Good::Cluster(cluster) => Some(cluster),
-            Good::Endpoints(_) | Good::Routes(..) | Good::Same => None,
-        });
-        let update = ClustersUpdate {
-            put: put.collect(),
-            removed: absent.into_iter().map(Into::into).collect(),
-            version: version.into(),
+        let (mut clusters, mut listeners) = (Vec::new(), Vec::new());
+        for good in good.into_values() {
+            match good {
+                Good::Cluster(cluster) => clusters.push(cluster),
+                Good::Listener(listener) => listeners.push(listener),
+                Good::Endpoints(_) | Good::Routes(..) | Good::Same => {}
+            }
+        }
+        let (removed, version) = (absent.into_iter().map(Into::into).collect(), version.into());
+        let update = match kind {
+            Kind::Listeners => Update::Listeners(WholeUpdate { put: listeners, removed, version }),
+            _ => Update::Clusters(WholeUpdate { put: clusters, removed, version }),
         };
         // Nobody hears it once the process is about to end.
-        let _ = self.updates.send(Update::Clusters(update)).await;
+        let _ = self.updates.send(update).await;
     }
 
     /// Lets those go without that have waited long enough for the first answer. Never returns.
@@ -316,6 +411,10 @@ impl Subscribers {
                 let _ = self.updates.send(Update::Clusters(ClustersUpdate::default())).await;
                 return true;
             }
+            Kind::Listeners => {
+                let _ = self.updates.send(Update::Listeners(ListenersUpdate::default())).await;
+                return true;
+            }
             Kind::Endpoints => Good::Endpoints(Arc::new(ClusterLoadAssignment {
                 overprovisioning_factor_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
                 ..ClusterLoadAssignment::default()
@@ -337,7 +436,7 @@ impl Subscribers {
                 let source = self.source.clone();
                 Update::Routes(RoutesUpdate { source, name, resources, version: version.into(), wire })
             }
-            Good::Same | Good::Cluster(_) => return,
+            Good::Same | Good::Cluster(_) | Good::Listener(_) => return,
         };
         let _ = self.updates.send(update).await;
     }
@@ -350,7 +449,8 @@ impl Subscribers {
     fn all(&self) -> Vec<Arc<Subscriber>> {
         let lists = self.lock();
         let endpoints = lists.endpoints.values().flat_map(|endpoints| &endpoints.subscribers);
-        lists.clusters.iter().chain(endpoints).chain(lists.routes.values()).cloned().collect()
+        let tables = lists.routes.values().map(|table| &table.one);
+        lists.clusters.iter().chain(endpoints).chain(&lists.listeners).chain(tables).cloned().collect()
     }
 
     fn of_kind(&self, kind: Kind) -> Vec<Arc<Subscriber>> {
@@ -361,19 +461,20 @@ impl Subscribers {
         let lists = self.lock();
         match kind {
             Kind::Clusters => lists.clusters.iter().cloned().collect(),
+            Kind::Listeners => lists.listeners.iter().cloned().collect(),
             Kind::Endpoints => {
                 lists.endpoints.get(name).map_or_else(Vec::new, |endpoints| endpoints.subscribers.clone())
             }
-            Kind::Routes => lists.routes.get(name).cloned().into_iter().collect(),
+            Kind::Routes => lists.routes.get(name).map(|table| Arc::clone(&table.one)).into_iter().collect(),
         }
     }
 }
 
-fn succeed(one: &Subscriber, version: &str) {
-    one.counters.count(Event::Success);
-    one.counters.count(Event::Attempt);
-    one.counters.show_version(version_number(version));
-    one.answered.store(true, Ordering::Relaxed);
+/// Counters of a table: one for each prefix of those who use it.
+fn table_counters(name: &str, users: &[(usize, Box<str>)], registry: &Registry) -> Counters {
+    let prefixes: BTreeSet<&str> = users.iter().map(|(_, prefix)| &**prefix).collect();
+    let cells = prefixes.into_iter().map(|prefix| registry.rds(prefix, name).cells(Slot::Control));
+    Counters::Routes(cells.collect())
 }
 
 /// What the gauge `version` shows of a version: it tells versions apart, no more.

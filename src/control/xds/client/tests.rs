@@ -1,5 +1,4 @@
 //! One test per rule of discovery that holds for endpoints, and per bug that other clients have had.
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +7,9 @@ use prost::Message;
 use super::delta::Delta;
 use super::judge::{Good, Judge, Taken};
 use super::sotw::Sotw;
+use super::tables::KnownTables;
 use super::wanted::Wanted;
-use super::{ENDPOINTS, Protocol, ROUTES, node};
+use super::{ENDPOINTS, Protocol, ROUTES, SharedCompiler, node};
 use crate::config::bootstrap::Node;
 use crate::control::xds::loader::{Format, Source};
 use crate::control::xds::{LoadOptions, load_bootstrap, pb};
@@ -392,13 +392,18 @@ static_resources:
             typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
 "#;
 
-fn route_compiler() -> Arc<RouteCompiler> {
+fn route_compiler() -> SharedCompiler {
     let source = Source { name: "test.yaml", text: ASKS_FOR_ROUTES, format: Format::Yaml };
     let loaded = load_bootstrap(&[source], LoadOptions::default()).unwrap();
     let (place, manager) = loaded.bootstrap.listeners[0].managers().next().unwrap();
     let rds = manager.rds.as_ref().unwrap();
     assert_eq!((place, &*rds.name, rds.initial_fetch_timeout), (0, "routes", Some(Duration::from_secs(2))));
-    let surroundings = RouteSurroundings {
+    SharedCompiler::new(RouteCompiler::of(&loaded.bootstrap.listeners, compiling()))
+}
+
+/// What is compiled with; there is a cluster `a`.
+pub(super) fn compiling() -> Arc<RouteSurroundings> {
+    Arc::new(RouteSurroundings {
         registry: Arc::new(Registry::new(1)),
         cluster_exists: Box::new(|name| name == "a"),
         runtime_layers: Vec::new(),
@@ -406,9 +411,8 @@ fn route_compiler() -> Arc<RouteCompiler> {
         runtime_integer: Box::new(|_| None),
         local_info: LocalInfo { cluster: "us".into(), node: "me".into(), address: None },
         hash_seed: 7,
-        sinks: Vec::new(),
-    };
-    Arc::new(RouteCompiler::of(&loaded.bootstrap.listeners, surroundings).unwrap())
+        open_sink: Box::new(|_| Err(std::io::Error::other("no logs here"))),
+    })
 }
 
 /// A table of that name with one route, to that cluster, for paths that an expression matches.
@@ -450,7 +454,12 @@ fn tables(version: &str, nonce: &str, resources: Vec<pb::google::Any>) -> Discov
 
 fn routes_client() -> Sotw {
     let (compiler, source) = (route_compiler(), crate::config::ads::ResourceSource::Ads);
-    Sotw::new(Judge::Routes { compiler, source, known: BTreeMap::new() }, me(), names(&["routes"]), true)
+    Sotw::new(
+        Judge::Routes { compiler, source, known: KnownTables::default() },
+        me(),
+        names(&["routes"]),
+        true,
+    )
 }
 
 #[test]

@@ -13,14 +13,12 @@ use crate::config::error::ConfigError;
 use crate::config::socket::BindConfig;
 
 /// What all places of one conversion share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Context {
     /// What was found so far. Borrowed only for the length of one push.
     pub(super) report: RefCell<Report>,
     /// What happens to fields that are not there yet.
     pub(super) unimplemented: Unimplemented,
-    /// Whether resources come from the bootstrap file: some defaults differ.
-    pub(super) is_static: bool,
     /// Runtime values that configuration refers to.
     pub(super) runtime: Runtime,
     /// What clusters without a resolver of their own resolve with.

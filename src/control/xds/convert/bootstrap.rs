@@ -3,6 +3,8 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use prost::Message;
+
 use super::at::{At, Context};
 use super::fields::classify;
 use super::report::{Class, Report, Unimplemented};
@@ -35,7 +37,6 @@ pub(super) fn bootstrap(
     let mut context = Context {
         report: RefCell::new(Report::default()),
         unimplemented,
-        is_static: true,
         runtime: Runtime::default(),
         default_dns: Dns::default(),
         default_bind: None,
@@ -45,7 +46,7 @@ pub(super) fn bootstrap(
     let at = At::root(&context);
     let at = &at;
     classify!(at, message => pb::bootstrap::Bootstrap {
-        implemented: node, static_resources, dynamic_resources = "the aggregated stream and files; listeners from there are refused", cluster_manager,
+        implemented: node, static_resources, dynamic_resources = "the aggregated stream and files", cluster_manager,
             stats_config, stats_flush_interval, layered_runtime, admin, overload_manager,
             header_prefix = "x-envoy; others are refused", use_tcp_for_dns_lookups, dns_resolution_config,
             typed_dns_resolver_config, bootstrap_extensions = "internal_listener, without effect; others are refused",
@@ -82,7 +83,7 @@ pub(super) fn bootstrap(
     context.secrets = secrets;
 
     let at = &At::root(&context);
-    let (ads, cds) = self::dynamic_resources(at, dynamic_resources, node.as_ref());
+    let (ads, cds, lds) = self::dynamic_resources(at, dynamic_resources);
     check_extensions(at, bootstrap_extensions);
     if !header_prefix.is_empty() && header_prefix != "x-envoy" {
         let field = "envoy.config.bootstrap.v3.Bootstrap.header_prefix";
@@ -107,6 +108,7 @@ pub(super) fn bootstrap(
     stats.flush_interval =
         at.duration("stats_flush_interval", stats_flush_interval).unwrap_or(stats.flush_interval);
     let mut converted = Bootstrap {
+        node_message: node.as_ref().map(Message::encode_to_vec).unwrap_or_default().into(),
         node: node.map(|message| self::node(&at.field("node"), message)).unwrap_or_default(),
         admin: admin.and_then(|message| self::admin(&at.field("admin"), message)),
         stats,
@@ -114,6 +116,7 @@ pub(super) fn bootstrap(
         overload,
         ads,
         cds,
+        lds,
         ..Bootstrap::default()
     };
     if let Some(message) = static_resources {
@@ -161,7 +164,7 @@ fn node(at: &At<'_>, message: pb::core::Node) -> Node {
             user_agent_version_type = "told to control planes; by default nothing", extensions = "told to control planes",
             client_features = "told to control planes", listening_addresses = "told to control planes";
     });
-    // `config_source::ads` keeps the whole message for them.
+    // The whole message is kept for them.
     let _ = (
         dynamic_parameters,
         user_agent_name,
@@ -209,17 +212,18 @@ fn cluster_manager(at: &At<'_>, message: pb::bootstrap::ClusterManager) -> Optio
 fn dynamic_resources(
     at: &At<'_>,
     message: Option<pb::bootstrap::BootstrapDynamicResources>,
-    node: Option<&pb::core::Node>,
-) -> (Option<Ads>, Option<Wildcard>) {
-    let Some(message) = message else { return (None, None) };
+) -> (Option<Ads>, Option<Wildcard>, Option<Wildcard>) {
+    let Some(message) = message else { return (None, None, None) };
     let at = &at.field("dynamic_resources");
     classify!(at, message => pb::bootstrap::BootstrapDynamicResources {
-        implemented: ads_config = "for clusters, endpoints and routes", cds_config;
-        refused: lds_config = "no LDS yet: write listeners into static_resources", lds_resources_locator,
+        implemented: ads_config = "for clusters, endpoints, listeners and routes", cds_config, lds_config;
+        refused: lds_resources_locator = "names with authorities (xdstp) are not resolved",
             cds_resources_locator = "names with authorities (xdstp) are not resolved";
     });
-    let ads = ads_config.and_then(|message| config_source::ads(&at.field("ads_config"), message, node));
-    (ads, cds_config.and_then(|message| config_source::wildcard(at, "cds_config", message)))
+    let ads = ads_config.and_then(|message| config_source::api(&at.field("ads_config"), message));
+    let cds = cds_config.and_then(|message| config_source::wildcard(at, "cds_config", message));
+    let lds = lds_config.and_then(|message| config_source::wildcard(at, "lds_config", message));
+    (ads, cds, lds)
 }
 
 fn check_extensions(at: &At<'_>, extensions: Vec<pb::core::TypedExtensionConfig>) {

@@ -1,8 +1,8 @@
-//! Where resources come from: the aggregated stream, and the clusters whose endpoints come over it.
+//! Where resources come from: the aggregated stream, streams of their own, files.
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
-
-use prost::Message;
 
 use super::at::At;
 use super::fields::classify;
@@ -13,6 +13,7 @@ use crate::config::ads::{Ads, Eds, FileSource, Rds, ResourceSource, Variant, Wil
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::http2::UpstreamProtocol;
+use crate::config::listener::Listener;
 use crate::control::xds::pb::{self, EnumName};
 use pb::core::{
     ApiConfigSourceApiType, ApiVersion, ConfigSourceConfigSourceSpecifierOneOf as Specifier,
@@ -22,16 +23,10 @@ use pb::core::{
 /// Source: Envoy `ConfigSource.initial_fetch_timeout`.
 const INITIAL_FETCH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
-const NO_STREAM_OF_ITS_OWN: &str = "ads and files are there: nothing has a stream of its own";
-
-/// `ads_config`.
-pub(super) fn ads(
-    at: &At<'_>,
-    message: pb::core::ApiConfigSource,
-    node: Option<&pb::core::Node>,
-) -> Option<Ads> {
+/// `ads_config`, or an `api_config_source`.
+pub(super) fn api(at: &At<'_>, message: pb::core::ApiConfigSource) -> Option<Ads> {
     classify!(at, message => pb::core::ApiConfigSource {
-        implemented: api_type = "GRPC and DELTA_GRPC; others are refused", transport_api_version = "V3",
+        implemented: api_type = "GRPC and DELTA_GRPC; others are refused", transport_api_version = "V3, also where none is named",
             grpc_services = "one", set_node_on_first_message_only;
         no_effect: cluster_names = "only REST, which is refused, reads it",
             refresh_delay = "only REST, which is refused, reads it",
@@ -102,7 +97,6 @@ pub(super) fn ads(
             .map_or(XDS_MESSAGE_BYTES_MAX, |bytes| bytes.min(XDS_MESSAGE_BYTES_MAX)),
         initial_metadata,
         node_on_first_message_only: set_node_on_first_message_only,
-        node: node.map(Message::encode_to_vec).unwrap_or_default().into(),
     })
 }
 
@@ -152,8 +146,8 @@ fn source(
         return None;
     };
     classify!(at, message => pb::core::ConfigSource {
-        implemented: config_source_specifier = "ads, path_config_source; others are refused", initial_fetch_timeout,
-            resource_api_version = "V3";
+        implemented: config_source_specifier = "ads, api_config_source, path_config_source; others are refused", initial_fetch_timeout,
+            resource_api_version = "V3, also where none is named";
         refused: authorities = "names with authorities (xdstp) are not resolved";
     });
     let source = match config_source_specifier {
@@ -165,8 +159,10 @@ fn source(
             Ok(ResourceSource::File(file(&at.field("path_config_source"), message)?))
         }
         Some(Specifier::Path(_)) => Err(("path", "write path_config_source: {path: ...}")),
-        Some(Specifier::ApiConfigSource(_)) => Err(("api_config_source", NO_STREAM_OF_ITS_OWN)),
-        Some(Specifier::SelfSource(_)) => Err(("self", NO_STREAM_OF_ITS_OWN)),
+        Some(Specifier::ApiConfigSource(message)) => {
+            Ok(ResourceSource::Streams(Arc::new(api(&at.field("api_config_source"), message)?)))
+        }
+        Some(Specifier::SelfSource(_)) => Err(("self", "write ads, api_config_source or path_config_source")),
         None => {
             at.error("ads must be set: {ads: {}, resource_api_version: V3}");
             return None;
@@ -196,52 +192,87 @@ fn file(at: &At<'_>, message: pb::core::PathConfigSource) -> Option<FileSource> 
     Some(FileSource { path: path.into(), watched_directory: directory })
 }
 
+/// Where none is named it is V3, as in Envoy.
 fn version(at: &At<'_>, field: &str, value: i32) {
-    if at.enumeration::<ApiVersion>(field, value) != ApiVersion::V3 {
+    if at.enumeration::<ApiVersion>(field, value) == ApiVersion::V2 {
         at.field(field).error("must be V3");
     }
 }
 
-/// Whether its endpoints come over the aggregated stream.
-pub(super) fn is_of_stream(cluster: &Cluster) -> bool {
-    matches!(&cluster.discovery, Discovery::Eds(eds) if eds.source == ResourceSource::Ads)
+/// Control planes that can be asked.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Planes {
+    /// Whether there is an aggregated stream.
+    has_stream: bool,
+    /// Clusters of the bootstrap, and why a control plane cannot be reached through them.
+    clusters: BTreeMap<Box<str>, Option<&'static str>>,
 }
 
-/// What the stream needs of the clusters, and clusters of the stream.
-pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap) {
-    for (index, cluster) in bootstrap.clusters.iter().enumerate() {
-        if is_of_stream(cluster) && bootstrap.ads.is_none() {
-            at.field("static_resources")
-                .item("clusters", index)
-                .error("endpoints come over the aggregated stream: dynamic_resources.ads_config must be set");
+impl Planes {
+    /// Those of a bootstrap.
+    pub(super) fn of(bootstrap: &Bootstrap) -> Self {
+        let clusters = bootstrap.clusters.iter().map(|cluster| (cluster.name.clone(), unreachable(cluster)));
+        Self { has_stream: bootstrap.ads.is_some(), clusters: clusters.collect() }
+    }
+
+    /// Why nothing can come from there.
+    fn problem(&self, what: &str, source: &ResourceSource) -> Option<String> {
+        match source {
+            ResourceSource::Ads => (!self.has_stream).then(|| {
+                format!("{what} come over the aggregated stream: dynamic_resources.ads_config must be set")
+            }),
+            ResourceSource::Streams(streams) => self.unreachable(&streams.cluster),
+            ResourceSource::File(_) => None,
         }
+    }
+
+    fn unreachable(&self, name: &str) -> Option<String> {
+        match self.clusters.get(name) {
+            None => Some(format!("unknown cluster {name:?}")),
+            Some(reason) => reason.map(|reason| format!("cluster {name:?} {reason}")),
+        }
+    }
+
+    /// Checks where a cluster's endpoints come from.
+    pub(super) fn check_cluster(&self, at: &At<'_>, cluster: &Cluster) {
+        if let Discovery::Eds(eds) = &cluster.discovery
+            && let Some(problem) = self.problem("endpoints", &eds.source)
+        {
+            at.error(problem);
+        }
+    }
+
+    /// Checks where a listener's routes come from.
+    pub(super) fn check_listener(&self, at: &At<'_>, listener: &Listener) {
+        let tables = listener.managers().filter_map(|(_, manager)| manager.rds.as_ref());
+        for problem in tables.filter_map(|rds| self.problem("routes", &rds.source)) {
+            at.error(problem);
+        }
+    }
+}
+
+/// Checks that the control planes which are to be asked can be.
+pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap) {
+    let planes = Planes::of(bootstrap);
+    for (index, cluster) in bootstrap.clusters.iter().enumerate() {
+        planes.check_cluster(&at.field("static_resources").item("clusters", index), cluster);
     }
     for (index, listener) in bootstrap.listeners.iter().enumerate() {
-        let mut tables = listener.managers().filter_map(|(_, manager)| manager.rds.as_ref());
-        if bootstrap.ads.is_none() && tables.any(|rds| rds.source == ResourceSource::Ads) {
-            at.field("static_resources")
-                .item("listeners", index)
-                .error("routes come over the aggregated stream: dynamic_resources.ads_config must be set");
-        }
+        planes.check_listener(&at.field("static_resources").item("listeners", index), listener);
     }
     let at = &at.field("dynamic_resources");
-    let Some(ads) = &bootstrap.ads else {
-        if bootstrap.cds.as_ref().is_some_and(|cds| cds.source == ResourceSource::Ads) {
-            at.field("cds_config").error("clusters come over the aggregated stream: ads_config must be set");
-        }
-        return;
-    };
+    for (field, what, asked) in
+        [("cds_config", "clusters", &bootstrap.cds), ("lds_config", "listeners", &bootstrap.lds)]
+    {
+        let problem = asked.as_ref().and_then(|asked| planes.problem(what, &asked.source));
+        problem.into_iter().for_each(|problem| at.field(field).error(problem));
+    }
+    let Some(ads) = &bootstrap.ads else { return };
     let at = &at.field("ads_config");
     let at = &at.item("grpc_services", 0);
     let at = &at.field("envoy_grpc");
-    let at = &at.field("cluster_name");
-    match bootstrap.clusters.iter().find(|cluster| cluster.name == ads.cluster) {
-        None => at.error(format!("unknown cluster {:?}", ads.cluster)),
-        Some(cluster) => {
-            if let Some(reason) = unreachable(cluster) {
-                at.error(format!("cluster {:?} {reason}", ads.cluster));
-            }
-        }
+    if let Some(problem) = planes.unreachable(&ads.cluster) {
+        at.field("cluster_name").error(problem);
     }
 }
 
@@ -255,14 +286,11 @@ fn unreachable(cluster: &Cluster) -> Option<&'static str> {
             "must speak HTTP/2 to lead to a control plane: explicit_http_config.http2_protocol_options",
         );
     }
-    if cluster.tls.is_some() || !cluster.transport_socket_matches.is_empty() {
-        return Some("has TLS: in this version control planes are reached in plain text only");
+    if !cluster.transport_socket_matches.is_empty() {
+        return Some("has transport_socket_matches: control planes are reached with transport_socket alone");
     }
     if cluster.proxy_protocol.is_some() {
         return Some("begins connections with a PROXY header: control planes get none in this version");
-    }
-    if cluster.load_assignment.localities.iter().all(|locality| locality.endpoints.is_empty()) {
-        return Some("has no endpoint");
     }
     None
 }

@@ -137,7 +137,7 @@ fn route_config(at: &At<'_>, specifier: Option<HttpConnectionManagerRouteSpecifi
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.";
     match specifier {
         Some(HttpConnectionManagerRouteSpecifierOneOf::RouteConfig(message)) => {
-            return Some(Routes::Table(route::route_configuration(&at.field("route_config"), message)));
+            return Some(Routes::Table(route::route_configuration(&at.field("route_config"), message, true)));
         }
         Some(HttpConnectionManagerRouteSpecifierOneOf::Rds(message)) => return Some(Routes::Rds(message)),
         Some(HttpConnectionManagerRouteSpecifierOneOf::ScopedRoutes(_)) => {

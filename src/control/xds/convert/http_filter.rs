@@ -74,7 +74,7 @@ fn http_filter(
         Some(ConfigType::ConfigDiscovery(_)) => {
             at.field("config_discovery").value_refused(
                 "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.config_discovery",
-                "no xDS yet",
+                "no extensions of control planes",
             );
             return None;
         }

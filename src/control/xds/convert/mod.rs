@@ -60,6 +60,7 @@ use crate::config::bootstrap::{Bootstrap, RuntimeLayer};
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::error::ConfigError;
+use crate::config::listener::Listener;
 use crate::config::route::RouteConfiguration;
 
 /// Converts an encoded `envoy.config.bootstrap.v3.Bootstrap`.
@@ -79,18 +80,17 @@ pub fn convert_bootstrap(
     let (converted, context) = bootstrap::bootstrap(message, unimplemented);
     let report = context.report.take();
     let surroundings = Surroundings {
-        context: at::Context { unimplemented: Unimplemented::Accept, is_static: false, ..context },
-        has_stream: converted.ads.is_some(),
+        context: at::Context { unimplemented: Unimplemented::Accept, ..context },
+        planes: config_source::Planes::of(&converted),
     };
     if report.errors.0.is_empty() { Ok((converted, surroundings, report)) } else { Err(report) }
 }
 
-/// What clusters of a control plane have of the bootstrap: defaults, static secrets, runtime values.
-#[derive(Debug)]
+/// What clusters and listeners of a control plane have of the bootstrap: defaults, static secrets, runtime values.
+#[derive(Clone, Debug)]
 pub struct Surroundings {
     context: at::Context,
-    /// Whether there is an aggregated stream.
-    has_stream: bool,
+    planes: config_source::Planes,
 }
 
 impl Surroundings {
@@ -101,15 +101,28 @@ impl Surroundings {
     pub fn convert_cluster(&mut self, message: pb::cluster::Cluster) -> Result<(Cluster, Report), Report> {
         let at = At::root(&self.context);
         let converted = cluster::cluster(&at, message);
-        if let Some(cluster) = &converted
-            && !self.has_stream
-            && config_source::is_of_stream(cluster)
-        {
-            at.error("endpoints come over the aggregated stream: dynamic_resources.ads_config must be set");
-        }
+        converted.iter().for_each(|cluster| self.planes.check_cluster(&at, cluster));
+        self.outcome(converted)
+    }
+
+    /// Converts a `envoy.config.listener.v3.Listener` of a control plane.
+    ///
+    /// # Errors
+    /// The report, when it has errors.
+    pub fn convert_listener(
+        &mut self,
+        message: pb::listener::Listener,
+    ) -> Result<(Listener, Report), Report> {
+        let at = At::root(&self.context);
+        let converted = listener::listener(&at, message);
+        converted.iter().for_each(|listener| self.planes.check_listener(&at, listener));
+        self.outcome(converted)
+    }
+
+    fn outcome<T>(&self, converted: Option<T>) -> Result<(T, Report), Report> {
         let report = self.context.report.take();
         match converted {
-            Some(cluster) if report.errors.0.is_empty() => Ok((cluster, report)),
+            Some(taken) if report.errors.0.is_empty() => Ok((taken, report)),
             _ => Err(report),
         }
     }
@@ -118,7 +131,7 @@ impl Surroundings {
 impl Default for Surroundings {
     /// Those of an empty bootstrap.
     fn default() -> Self {
-        Self { context: dynamic(&[]), has_stream: false }
+        Self { context: dynamic(&[]), planes: config_source::Planes::default() }
     }
 }
 
@@ -147,7 +160,7 @@ pub fn convert_routes(
 ) -> Result<(RouteConfiguration, Report), Report> {
     let context = dynamic(layers);
     let at = At::root(&context);
-    let table = route::route_configuration(&at, message);
+    let table = route::route_configuration(&at, message, false);
     http_filter::refuse_enabled(&at, &table, lacking);
     let report = context.report.into_inner();
     if report.errors.0.is_empty() { Ok((table, report)) } else { Err(report) }
@@ -158,7 +171,6 @@ fn dynamic(layers: &[RuntimeLayer]) -> at::Context {
     at::Context {
         report: RefCell::default(),
         unimplemented: Unimplemented::Accept,
-        is_static: false,
         runtime: runtime::Runtime::new(layers),
         default_dns: crate::config::cluster::Dns::default(),
         default_bind: None,

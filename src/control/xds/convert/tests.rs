@@ -222,7 +222,7 @@ fn refused_field_is_refused_whatever_is_allowed() {
             "MORE",
             "- {name: o, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, original_dst_lb_config: {metadata_key: {key: a, path: [{key: b}]}}}",
         ),
-        ("TOP", "dynamic_resources: {lds_config: {ads: {}}}"),
+        ("TOP", "dynamic_resources: {lds_resources_locator: \"xdstp://a/b\"}"),
         (
             "HOST",
             "typed_per_filter_config: {x: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy}}",
@@ -681,7 +681,6 @@ fn access_by_role_of_connections_has_no_conditions_on_headers() {
         let context = Context {
             report: std::cell::RefCell::default(),
             unimplemented: Unimplemented::Refuse,
-            is_static: true,
             runtime: super::runtime::Runtime::default(),
             default_dns: crate::config::cluster::Dns::default(),
             default_bind: None,

@@ -30,7 +30,7 @@ const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBu
 const TLS: &str = "envoy.extensions.transport_sockets.tls.v3.";
 
 /// The static secrets of a bootstrap, by name and kind.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Secrets {
     certificates: BTreeMap<String, Option<TlsCertificate>>,
     /// Not converted: they may be merged with others first.
@@ -276,7 +276,7 @@ fn common(at: &At<'_>, message: Option<pb::tls::CommonTlsContext>) -> Option<(Co
 fn secret_name(at: &At<'_>, message: pb::tls::SdsSecretConfig) -> Option<String> {
     classify!(at, message => pb::tls::SdsSecretConfig {
         implemented: name;
-        refused: sds_config = "no xDS yet: write the secret into static_resources.secrets";
+        refused: sds_config = "no SDS yet: write the secret into static_resources.secrets";
     });
     sds_config.is_none().then_some(name)
 }

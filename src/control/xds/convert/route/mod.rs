@@ -16,7 +16,13 @@ use crate::control::xds::pb;
 use pb::route::{RouteActionOneOf, RouteMatchPathSpecifierOneOf, VirtualHostTlsRequirementType};
 
 /// A whole routing table.
-pub(super) fn route_configuration(at: &At<'_>, message: pb::route::RouteConfiguration) -> RouteConfiguration {
+///
+/// `validates`: whether its clusters must be there unless it says otherwise.
+pub(super) fn route_configuration(
+    at: &At<'_>,
+    message: pb::route::RouteConfiguration,
+    validates: bool,
+) -> RouteConfiguration {
     classify!(at, message => pb::route::RouteConfiguration {
         implemented: name, virtual_hosts, internal_only_headers, response_headers_to_add,
             response_headers_to_remove, request_headers_to_add, request_headers_to_remove,
@@ -25,7 +31,7 @@ pub(super) fn route_configuration(at: &At<'_>, message: pb::route::RouteConfigur
             typed_per_filter_config = "disables and enables filters by their names";
         no_effect: metadata = "nothing of this version reads it";
         not_yet: request_mirror_policies;
-        refused: vhds = "no xDS yet", cluster_specifier_plugins, route_specifiers;
+        refused: vhds = "no virtual hosts on demand", cluster_specifier_plugins, route_specifiers;
     });
     let max_direct_response_body_bytes = max_direct_response_body_size_bytes.unwrap_or(4096);
     let mut wildcards = 0;
@@ -63,7 +69,7 @@ pub(super) fn route_configuration(at: &At<'_>, message: pb::route::RouteConfigur
         .convert(at),
         most_specific_header_mutations_wins,
         filters: http_filter::overrides(at, typed_per_filter_config),
-        validate_clusters: validate_clusters.unwrap_or(at.context.is_static),
+        validate_clusters: validate_clusters.unwrap_or(validates),
         max_direct_response_body_bytes,
         ignore_port_in_host_matching,
         ignore_path_parameters_in_path_matching,

@@ -39,21 +39,24 @@ fn control_plane_and_clusters_of_it_have_their_settings() {
 
 #[test]
 fn control_plane_that_cannot_be_asked_is_a_mistake_with_its_reason() {
-    let tls = "http2_protocol_options: {}\n    transport_socket: {name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}";
+    let tls = "http2_protocol_options: {}\n    transport_socket_matches: [{name: m, transport_socket: {name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}}]";
     let rest = ADS.replace("DELTA_GRPC", "REST");
     let google =
         ADS.replace("envoy_grpc: {cluster_name: web}", "google_grpc: {target_uri: x, stat_prefix: x}");
     let unknown = ADS.replace("cluster_name: web", "cluster_name: nobody");
     let itself = ADS.replace("cluster_name: web", "cluster_name: e");
-    let v2 = EDS.replace(", resource_api_version: V3", "");
+    let v2 = EDS.replace("resource_api_version: V3", "resource_api_version: V2");
     let file = EDS.replace("ads: {}", "path_config_source: {path: /x}");
     let old = EDS.replace("ads: {}", "path: /x");
     let own = EDS.replace("ads: {}", "self: {}");
+    let streams =
+        "{api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: nobody}}]}";
+    let streams = EDS.replace("ads: {}", &format!("api_config_source: {streams}"));
     let bare = "- {name: e, type: EDS}";
     let odd = "- {name: e, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}}";
     for (ads, web, eds, reason) in [
         (ADS, "", EDS, "must speak HTTP/2"),
-        (ADS, tls, EDS, "has TLS"),
+        (ADS, tls, EDS, "has transport_socket_matches"),
         ("", SPEAKS_HTTP2, EDS, "dynamic_resources.ads_config must be set"),
         (&rest, SPEAKS_HTTP2, EDS, "GRPC and DELTA_GRPC are spoken"),
         (&google, SPEAKS_HTTP2, EDS, "name a cluster in envoy_grpc"),
@@ -62,7 +65,8 @@ fn control_plane_that_cannot_be_asked_is_a_mistake_with_its_reason() {
         (ADS, SPEAKS_HTTP2, &v2, "resource_api_version: must be V3"),
         (ADS, SPEAKS_HTTP2, &file, "must refer to an existing path in the system: \"/x\" does not exist"),
         (ADS, SPEAKS_HTTP2, &old, "write path_config_source: {path: ...}"),
-        (ADS, SPEAKS_HTTP2, &own, "nothing has a stream of its own"),
+        (ADS, SPEAKS_HTTP2, &own, "write ads, api_config_source or path_config_source"),
+        (ADS, SPEAKS_HTTP2, &streams, "unknown cluster \"nobody\""),
         (ADS, SPEAKS_HTTP2, bare, "eds_cluster_config must be set"),
         (ADS, SPEAKS_HTTP2, odd, "only a cluster of type EDS has it"),
     ] {

@@ -126,7 +126,7 @@ fn secrets_are_found_by_name_and_kind() {
         ),
         (
             "common_tls_context: {tls_certificate_sds_secret_configs: [{name: own, sds_config: {ads: {}}}]}",
-            "common_tls_context.tls_certificate_sds_secret_configs[0].sds_config: Envoy field that this version does not implement (no xDS yet: write the secret into static_resources.secrets)",
+            "common_tls_context.tls_certificate_sds_secret_configs[0].sds_config: Envoy field that this version does not implement (no SDS yet: write the secret into static_resources.secrets)",
         ),
         (
             "session_ticket_keys_sds_secret_config: {name: own}",

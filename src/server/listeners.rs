@@ -1,0 +1,360 @@
+//! Listeners of a control plane: which are in use, which still wait for their routes, and what becomes of them when there are
+//! others. A listener that changes serves as it was until its successor has its routes; where the address is the same, the
+//! sockets stay.
+//!
+//! Who takes an update calls [`Listeners::publish`] when it has taken all there are for now: the workers hear of them as one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Sleep, sleep};
+
+use super::dump::{Told, ToldResources};
+use super::metrics::ServerMetrics;
+use super::process::{Process, now};
+use super::restart::Predecessor;
+use super::rotation::Rotation;
+use super::sockets::ListenSocketSet;
+use super::tables::{TableKey, Tables};
+use crate::config::address::Address;
+use crate::config::listener::{Listener, TrafficDirection};
+use crate::control::admin::ListenerStatus;
+use crate::control::xds::client::{ListenersUpdate, SharedCompiler, TakenListener, XdsClient};
+use crate::snapshot::{ListenerResource, ListenersChange, PutListener, Replaced, RoutesResource};
+
+/// A listener that cannot listen is tried so often again, with this time between: a second in all.
+const TRIES_MAX: u32 = 50;
+const RETRY_EVERY: Duration = Duration::from_millis(20);
+
+/// All of them, as the control thread sees them.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    process: Arc<Process>,
+    routes: SharedCompiler,
+    active: BTreeMap<Arc<str>, Dynamic>,
+    warming: BTreeMap<Arc<str>, Dynamic>,
+    /// Those that the response which is being taken leaves out: another may have their sockets.
+    leaving: Vec<Dynamic>,
+    /// Addresses of the bootstrap's listeners.
+    fixed: Vec<Address>,
+    /// What the control plane calls the last state of them.
+    version: Box<str>,
+    /// The number of the next one: those of the bootstrap have the first.
+    next: usize,
+    /// Those that bind, since [`Self::publish`] was called.
+    bound: Vec<ListenerStatus>,
+    change: ListenersChange,
+    /// Since then: added, modified; names of those that are gone.
+    counts: [u64; 2],
+    gone: Vec<Arc<str>>,
+    /// When those are tried again that could not listen.
+    pub(super) retry: Option<Pin<Box<Sleep>>>,
+}
+
+/// A listener that a control plane has told.
+#[derive(Debug)]
+struct Dynamic {
+    number: usize,
+    resource: Arc<ListenerResource>,
+    told: Arc<Told>,
+    /// Tables of which there was no answer yet.
+    awaited: BTreeSet<TableKey>,
+    /// How often it could not listen.
+    tries: u32,
+}
+
+/// What taking and giving up listeners has to do with.
+#[derive(Debug)]
+pub(super) struct Around<'a> {
+    pub(super) client: &'a mut XdsClient,
+    pub(super) sockets: &'a mut ListenSocketSet,
+    pub(super) rotation: &'a mut Rotation,
+    pub(super) tables: &'a mut Tables,
+    pub(super) metrics: &'a ServerMetrics,
+    pub(super) predecessor: Option<&'a Predecessor>,
+    pub(super) workers: usize,
+}
+
+impl Listeners {
+    /// There are none but those of the bootstrap.
+    pub(super) fn new(process: &Arc<Process>, routes: &SharedCompiler, fixed: &[Arc<Listener>]) -> Self {
+        Self {
+            process: Arc::clone(process),
+            routes: routes.clone(),
+            active: BTreeMap::new(),
+            warming: BTreeMap::new(),
+            leaving: Vec::new(),
+            fixed: fixed.iter().flat_map(|listener| bound_addresses(listener)).cloned().collect(),
+            version: Box::default(),
+            next: fixed.len(),
+            bound: Vec::new(),
+            change: ListenersChange::default(),
+            counts: [0; 2],
+            gone: Vec::new(),
+            retry: None,
+        }
+    }
+
+    /// Takes a response.
+    pub(super) fn take(&mut self, update: ListenersUpdate, around: &mut Around<'_>) {
+        let ListenersUpdate { put, removed, version } = update;
+        for name in removed {
+            if let Some(warming) = self.warming.remove(&*name) {
+                self.forget(warming.number, around);
+            }
+            if let Some((name, active)) = self.active.remove_entry(&*name) {
+                log::info!("listener {name} is gone");
+                self.leaving.push(active);
+                self.gone.push(name);
+            }
+        }
+        for TakenListener { resource, wire } in put {
+            let name: Arc<str> = (*resource.config.name).into();
+            let number = self.next;
+            self.next += 1;
+            self.routes.add(number, &resource.config);
+            let awaited: BTreeSet<_> = around.client.subscribe_tables(number).into_iter().collect();
+            for key in self.asked_of(number) {
+                let resources = known_table(number, &name, &key, around);
+                if !resources.is_empty() {
+                    around.tables.extend(&key, resources);
+                }
+            }
+            let is_known = self.active.contains_key(&name) || self.warming.contains_key(&name);
+            self.counts[usize::from(is_known)] += 1;
+            let told = Arc::new(Told { version: version.clone(), wire, at: now() });
+            let dynamic = Dynamic { number, resource, told, awaited, tries: 0 };
+            if let Some(before) = self.warming.insert(Arc::clone(&name), dynamic) {
+                self.forget(before.number, around);
+            }
+            self.activate(&name, around);
+        }
+        for gone in std::mem::take(&mut self.leaving) {
+            around.rotation.remove_listener(gone.number);
+            around.sockets.remove(gone.number);
+            self.forget(gone.number, around);
+            self.change.removed.push(gone.number);
+        }
+        if !version.is_empty() {
+            self.version = version;
+        }
+        self.show();
+    }
+
+    /// There was an answer for that table, which the workers have been told. What it has for listeners that are in use and are
+    /// new since it was compiled.
+    pub(super) fn take_table(&mut self, key: &TableKey, around: &mut Around<'_>) -> Vec<RoutesResource> {
+        let mut late = Vec::new();
+        let all = self.active.iter().map(|one| (true, one));
+        for (is_active, (name, dynamic)) in all.chain(self.warming.iter().map(|one| (false, one))) {
+            let number = dynamic.number;
+            if around.tables.has(key, number) || !self.asked_of(number).contains(key) {
+                continue;
+            }
+            let resources = known_table(number, name, key, around);
+            around.tables.extend(key, resources.clone());
+            late.extend(resources.into_iter().filter(|_| is_active));
+        }
+        let mut warm = Vec::new();
+        for (name, dynamic) in &mut self.warming {
+            if dynamic.awaited.remove(key) {
+                warm.push(Arc::clone(name));
+            }
+        }
+        for name in warm {
+            self.activate(&name, around);
+        }
+        late
+    }
+
+    /// Tries again what could not listen.
+    pub(super) fn try_again(&mut self, around: &mut Around<'_>) {
+        self.retry = None;
+        let tried = self.warming.iter().filter(|(_, dynamic)| dynamic.tries > 0);
+        let names: Vec<_> = tried.map(|(name, _)| Arc::clone(name)).collect();
+        names.iter().for_each(|name| self.activate(name, around));
+    }
+
+    /// The tables that a listener asks for.
+    fn asked_of(&self, number: usize) -> Vec<TableKey> {
+        let asked = self.routes.read().asked_of(number);
+        asked.into_iter().map(|asked| (asked.rds.source, Arc::from(&*asked.rds.name))).collect()
+    }
+
+    /// Whether the start waits for one.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.warming.is_empty()
+    }
+
+    /// How many of them accept, of those that the filter names.
+    pub(super) fn count(&self, inbound_only: bool) -> usize {
+        let is_meant = |dynamic: &&Dynamic| {
+            !inbound_only || dynamic.resource.config.traffic_direction == TrafficDirection::Inbound
+        };
+        self.active.values().filter(is_meant).count()
+    }
+
+    /// What has changed since the last call; `None`: nothing.
+    pub(super) fn publish(
+        &mut self,
+        around: &Around<'_>,
+        spread: Duration,
+        stay: Duration,
+    ) -> Option<ListenersChange> {
+        let [added, modified] = std::mem::take(&mut self.counts);
+        let gone = std::mem::take(&mut self.gone);
+        around.metrics.listeners_are(self.active.len() as u64, self.warming.len() as u64);
+        let created = (self.change.put.len() * around.workers) as u64;
+        around.metrics.listeners_changed([added, modified, gone.len() as u64, created]);
+        if self.change.put.is_empty() && self.change.removed.is_empty() {
+            return None;
+        }
+        self.show_all(&gone);
+        let change = std::mem::take(&mut self.change);
+        Some(ListenersChange { spread, stay, ..change })
+    }
+
+    /// Lets a listener that has its routes take the place of the one that had its name, or its sockets. One that cannot listen
+    /// is given up.
+    fn activate(&mut self, name: &Arc<str>, around: &mut Around<'_>) {
+        let Some(mut new) = self.warming.remove(name) else { return };
+        if !new.awaited.is_empty() {
+            self.warming.insert(Arc::clone(name), new);
+            return;
+        }
+        let config = &new.resource.config;
+        let leaves = |gone: &Dynamic| gone.resource.config.has_sockets_of(config);
+        let has_left = self.leaving.iter().position(leaves);
+        let before = match (self.active.get(name), has_left) {
+            (Some(before), _) => Some(before),
+            (None, Some(index)) => self.leaving.get(index),
+            (None, None) => None,
+        };
+        let keeps_sockets = before.is_some_and(leaves);
+        let replaces = before.map(|before| Replaced {
+            number: before.number,
+            keeps_sockets,
+            successors: before.resource.config.successors(config),
+        });
+        if !keeps_sockets {
+            let listening =
+                self.check_addresses(name, config).and_then(|()| listen(new.number, config, around));
+            match listening {
+                Ok(status) => self.bound.extend(status),
+                // Workers may still have the sockets of one that is gone.
+                Err(_) if new.tries < TRIES_MAX => {
+                    new.tries += 1;
+                    self.retry.get_or_insert_with(|| Box::pin(sleep(RETRY_EVERY)));
+                    self.warming.insert(Arc::clone(name), new);
+                    return;
+                }
+                Err(reason) => {
+                    log::error!("{reason}; it stays as it was");
+                    around.metrics.listener_failed();
+                    return self.forget(new.number, around);
+                }
+            }
+        }
+        let is_other = self.active.contains_key(name);
+        let before = match &replaces {
+            Some(_) if is_other => self.active.remove(name),
+            Some(_) => has_left.map(|index| self.leaving.remove(index)),
+            None => None,
+        };
+        around.rotation.put_listener(new.number, &new.resource, before.as_ref().map(|before| before.number));
+        if let Some(before) = &before {
+            if keeps_sockets {
+                around.sockets.pass_on(before.number, new.number);
+                self.bound.extend(listening_as(&self.process, before, name));
+            } else {
+                around.sockets.remove(before.number);
+            }
+        }
+        let (number, resource) = (new.number, Arc::clone(&new.resource));
+        let routes = around.tables.of_listener(number);
+        self.change.put.push(PutListener { number, resource, routes, replaces });
+        // A response before this one may have left it out.
+        self.gone.retain(|gone| gone != name);
+        self.active.insert(Arc::clone(name), new);
+        if let Some(before) = before {
+            self.forget(before.number, around);
+        }
+    }
+
+    /// Of two listeners on one address the kernel would give each a share of the connections.
+    fn check_addresses(&self, name: &Arc<str>, config: &Listener) -> Result<(), String> {
+        let others = self.active.iter().filter(|(other, _)| *other != name);
+        let taken = others.flat_map(|(_, other)| bound_addresses(&other.resource.config)).chain(&self.fixed);
+        let taken: Vec<_> = taken.collect();
+        match bound_addresses(config).find(|address| taken.contains(address)) {
+            Some(address) => Err(format!("listener {name}: another listener has the address {address}")),
+            None => Ok(()),
+        }
+    }
+
+    /// That listener is no more: nobody asks for its tables on its behalf.
+    fn forget(&self, number: usize, around: &mut Around<'_>) {
+        self.routes.remove(number);
+        around.tables.forget_listener(number);
+        for key in around.client.unsubscribe_tables(number) {
+            around.tables.forget(&key);
+            self.process.forget_routes(&key);
+        }
+    }
+
+    /// Shows the admin endpoint what there is.
+    fn show(&mut self) {
+        self.show_all(&[]);
+    }
+
+    fn show_all(&mut self, gone: &[Arc<str>]) {
+        let told = |all: &BTreeMap<Arc<str>, Dynamic>| {
+            all.iter().map(|(name, dynamic)| (Arc::clone(name), Arc::clone(&dynamic.told))).collect()
+        };
+        let told = ToldResources {
+            version: self.version.clone(),
+            active: told(&self.active),
+            warming: told(&self.warming),
+        };
+        self.process.set_listeners(told, std::mem::take(&mut self.bound), gone);
+    }
+}
+
+/// Sockets of a listener that binds.
+fn listen(
+    number: usize,
+    config: &Listener,
+    around: &mut Around<'_>,
+) -> Result<Option<ListenerStatus>, String> {
+    if !config.bind_to_port {
+        return Ok(None);
+    }
+    // Nobody is waited for: the traffic of others goes on meanwhile.
+    let at_once = |_: &str, bind: &dyn Fn() -> _| bind();
+    around.sockets.add(number, config, around.workers, around.predecessor, at_once).map(Some)
+}
+
+/// What a table that was told before has for a listener.
+fn known_table(number: usize, name: &str, key: &TableKey, around: &Around<'_>) -> Vec<RoutesResource> {
+    let (source, table) = key;
+    let Some(wire) = around.client.table(source, table) else { return Vec::new() };
+    around.client.table_for(number, source, &wire).unwrap_or_else(|reason| {
+        log::warn!("xDS: listener {name} goes without the routes {table}: {reason}");
+        Vec::new()
+    })
+}
+
+/// What a listener binds; port 0 is another port for each.
+fn bound_addresses(listener: &Listener) -> impl Iterator<Item = &Address> {
+    let addresses = listener.addresses.iter().filter(|_| listener.bind_to_port).map(|listen| &listen.address);
+    addresses.filter(|address| !matches!(address, Address::Ip(ip) if ip.port() == 0))
+}
+
+/// Where a listener listens that has the sockets of another.
+fn listening_as(process: &Process, before: &Dynamic, name: &Arc<str>) -> Option<ListenerStatus> {
+    let known = process.listening();
+    let status = known.into_iter().find(|status| *status.name == *before.resource.config.name)?;
+    Some(ListenerStatus { name: Arc::clone(name), ..status })
+}

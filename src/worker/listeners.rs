@@ -1,0 +1,291 @@
+//! The listeners of one core: started, given other places, stopped; what becomes of the connections of those that are gone.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use crate::base::clock::Now;
+use crate::base::socket_address::SocketAddress;
+use crate::config::listener::TrafficDirection;
+use crate::proxy::{
+    self, Access, AccessFilter, Courier, FilterChain, FilterChains, Gate, Handover, HttpChain, Listener,
+    Seat, Share, TcpChain, Terminal, WorkerContext,
+};
+use crate::runtime::{Endpoint, TcpListener};
+use crate::snapshot::{
+    self, FilterChainResource, ListenerResource, ListenersChange, PutListener, RoutesResource,
+};
+use crate::telemetry::Slot;
+
+/// A listener, and what its sockets accept for.
+type Seated = (Rc<Listener>, Rc<Seat>);
+
+/// Chains that end, and when.
+type Ending = Vec<(Now, Weak<HttpChain>)>;
+
+/// See the file's head.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    context: Rc<WorkerContext>,
+    index: usize,
+    courier: Courier,
+    /// By number.
+    current: RefCell<BTreeMap<usize, Seated>>,
+    /// Where sockets are bound, and whose they are.
+    bound: RefCell<Vec<(SocketAddr, usize)>>,
+    /// Those that are gone while connections of theirs are on their way from other workers, or open.
+    retired: RefCell<Vec<Rc<Listener>>>,
+    /// Chains whose clients are told to go, with the time when those that are idle then are closed.
+    ending: Rc<RefCell<Ending>>,
+    /// Whether a task looks at them.
+    ends: Rc<Cell<bool>>,
+}
+
+impl Listeners {
+    pub(super) fn new(context: &Rc<WorkerContext>, index: usize, courier: Courier) -> Self {
+        Self {
+            context: Rc::clone(context),
+            index,
+            courier,
+            current: RefCell::default(),
+            bound: RefCell::default(),
+            retired: RefCell::default(),
+            ending: Rc::default(),
+            ends: Rc::default(),
+        }
+    }
+
+    /// Those of a snapshot, whose numbers are their places.
+    pub(super) fn start(
+        &self,
+        resources: &[Arc<ListenerResource>],
+        sockets: Vec<(usize, impl Into<Endpoint>)>,
+    ) {
+        for (number, resource) in resources.iter().enumerate() {
+            let listener = self.listener(resource);
+            let seat = Seat::new(Rc::clone(&listener));
+            self.current.borrow_mut().insert(number, (listener, seat));
+        }
+        self.open(sockets);
+    }
+
+    /// Takes what has changed.
+    pub(super) fn change(&self, change: &ListenersChange, sockets: Vec<(usize, impl Into<Endpoint>)>) {
+        self.retired.borrow_mut().retain(|listener| !listener.expects_none());
+        let mut ending = Vec::new();
+        for put in &change.put {
+            ending.extend(self.put(put));
+        }
+        for number in &change.removed {
+            let gone = self.current.borrow_mut().remove(number);
+            self.bound.borrow_mut().retain(|(_, of)| of != number);
+            if let Some((gone, _)) = gone {
+                gone.stop(&Arc::default());
+                ending.extend(gone.chains.succeed(None, &[]));
+                self.retire(gone);
+            }
+        }
+        self.open(sockets);
+        self.end(ending, change);
+        // Accept loops look at what has become of their listeners.
+        self.context.runtime.wake_all();
+    }
+
+    /// A new listener; the chains of the one whose place it takes that have no successor.
+    fn put(&self, put: &PutListener) -> Vec<Weak<HttpChain>> {
+        let listener = self.listener(&put.resource);
+        set_routes(&listener, &put.routes, Slot::Worker(self.index));
+        let mut ending = Vec::new();
+        let mut seat = None;
+        if let Some(replaced) = &put.replaces {
+            let before = self.current.borrow_mut().remove(&replaced.number);
+            let mut bound = self.bound.borrow_mut();
+            if let Some((before, own_seat)) = before {
+                if replaced.keeps_sockets {
+                    own_seat.take(Rc::clone(&listener));
+                    seat = Some(own_seat);
+                    let own = bound.iter_mut().filter(|(_, of)| *of == replaced.number);
+                    own.for_each(|(_, of)| *of = put.number);
+                } else {
+                    before.stop(&Arc::default());
+                    bound.retain(|(_, of)| *of != replaced.number);
+                }
+                ending = before.chains.succeed(Some(&listener.chains), &replaced.successors);
+                self.retire(before);
+            }
+        }
+        let seat = seat.unwrap_or_else(|| Seat::new(Rc::clone(&listener)));
+        self.current.borrow_mut().insert(put.number, (listener, seat));
+        ending
+    }
+
+    fn retire(&self, listener: Rc<Listener>) {
+        if !listener.expects_none() {
+            self.retired.borrow_mut().push(listener);
+        }
+    }
+
+    /// Accepts from these sockets, by the listeners' numbers.
+    fn open(&self, sockets: Vec<(usize, impl Into<Endpoint>)>) {
+        let context = &self.context;
+        for (number, socket) in sockets {
+            let Some((listener, seat)) = self.current.borrow().get(&number).cloned() else { continue };
+            match TcpListener::new(&context.runtime, socket) {
+                Ok(socket) => {
+                    let address = socket.address().ok().and_then(|address| address.socket());
+                    self.bound.borrow_mut().extend(address.map(|address| (address, number)));
+                    context.runtime.spawn(proxy::accept(Rc::clone(context), seat, socket));
+                }
+                Err(error) => log::error!("listener {} cannot be watched: {error}", listener.config.name),
+            }
+        }
+        let current = self.current.borrow();
+        let listeners: Vec<_> = current.values().map(|(listener, _)| Rc::clone(listener)).collect();
+        let bound = self.bound.borrow();
+        let owned =
+            |(address, number): &(SocketAddr, usize)| Some((*address, Rc::clone(&current.get(number)?.0)));
+        let bound: Vec<_> = bound.iter().filter_map(owned).collect();
+        context.listeners.set(&listeners, &bound);
+    }
+
+    /// Has the clients of these chains told to go.
+    fn end(&self, chains: Vec<Weak<HttpChain>>, change: &ListenersChange) {
+        let now = self.context.runtime.now();
+        let until = now.after(change.stay);
+        let mut ending = self.ending.borrow_mut();
+        // Of many changes few have connections left.
+        ending.retain(|(_, chain)| chain.strong_count() > 0);
+        for chain in chains {
+            if let Some(served) = chain.upgrade() {
+                served.drain(now, change.spread);
+                ending.push((until, chain));
+            }
+        }
+        if ending.is_empty() || self.ends.replace(true) {
+            return;
+        }
+        let (context, ending, ends) =
+            (Rc::clone(&self.context), Rc::clone(&self.ending), Rc::clone(&self.ends));
+        self.context.runtime.spawn(async move {
+            loop {
+                let next = ending.borrow().iter().map(|(until, _)| *until).min();
+                let Some(until) = next else { break };
+                context.runtime.sleep_until(until).await;
+                let now = context.runtime.now();
+                ending.borrow_mut().retain(|(until, chain)| {
+                    let is_due = *until <= now;
+                    if let Some(chain) = chain.upgrade().filter(|_| is_due) {
+                        chain.end(now);
+                    }
+                    !is_due
+                });
+                // Connections look at it.
+                context.runtime.wake_all();
+            }
+            ends.set(false);
+        });
+    }
+
+    /// The listener of a connection from another worker.
+    pub(super) fn of(&self, handover: &Handover) -> Option<Rc<Listener>> {
+        let current = self.current.borrow();
+        let retired = self.retired.borrow();
+        let all = current.values().map(|(listener, _)| listener).chain(&*retired);
+        all.into_iter().find(|listener| handover.is_of(listener)).cloned()
+    }
+
+    /// Does something to a chain, if it is there.
+    pub(super) fn with_chain(&self, listener: usize, chain: usize, work: impl FnOnce(&FilterChain)) {
+        let current = self.current.borrow();
+        if let Some(chain) = current.get(&listener).and_then(|(listener, _)| listener.chains.get(chain)) {
+            work(chain);
+        }
+    }
+
+    /// Whether no connection is on its way to any of them.
+    pub(super) fn expect_none(&self) -> bool {
+        let (current, retired) = (self.current.borrow(), self.retired.borrow());
+        let all = current.values().map(|(listener, _)| listener).chain(&*retired);
+        all.into_iter().all(|listener| listener.expects_none())
+    }
+
+    /// Stops those for which the filter holds. The accept loops must be woken.
+    pub(super) fn stop(&self, inbound_only: bool, handed_over: &Arc<[SocketAddress]>) {
+        for (listener, _) in self.current.borrow().values() {
+            if !inbound_only || listener.config.traffic_direction == TrafficDirection::Inbound {
+                listener.stop(handed_over);
+            }
+        }
+    }
+
+    /// Frees what has not been needed lately.
+    pub(super) fn trim(&self) {
+        self.current.borrow().values().for_each(|(listener, _)| listener.chains.trim());
+        self.retired.borrow_mut().retain(|listener| !listener.expects_none());
+    }
+
+    fn listener(&self, resource: &ListenerResource) -> Rc<Listener> {
+        let slot = Slot::Worker(self.index);
+        let chains = resource.chains.iter().map(|chain| filter_chain(chain, slot)).collect();
+        let chains = FilterChains::new(Arc::clone(&resource.choice), chains, resource.default_chain());
+        let share = resource
+            .balance
+            .as_ref()
+            .map(|balance| Share::open(Arc::clone(balance), self.index, self.courier.clone()));
+        let access_logs = Arc::clone(&resource.access_logs);
+        let (stats, proxy_protocol) = (resource.stats.cells(slot), &resource.proxy_protocol);
+        let proxy_protocol = proxy_protocol.iter().map(|scope| scope.cells(slot)).collect();
+        Listener::new(Arc::clone(&resource.config), stats, chains, proxy_protocol, access_logs, share)
+    }
+}
+
+/// Gives a listener that is not in use yet its routes.
+fn set_routes(listener: &Listener, routes: &[RoutesResource], slot: Slot) {
+    for RoutesResource { chain, manager, filter_stats, .. } in routes {
+        if let Some(chain) = listener.chains.get(*chain) {
+            chain.set_routes(Arc::clone(manager), filter_stats.cells(slot));
+        }
+    }
+}
+
+/// A filter chain on the core of this slot.
+fn filter_chain(resource: &FilterChainResource, slot: Slot) -> FilterChain {
+    let gate = |gate: &snapshot::Gate| match gate {
+        snapshot::Gate::ConnectionLimit { limit, stats } => {
+            Gate::ConnectionLimit(limit.clone(), stats.cells(slot))
+        }
+        snapshot::Gate::LocalRateLimit { limit, stats } => {
+            Gate::LocalRateLimit(limit.clone(), stats.cells(slot))
+        }
+    };
+    let terminal = match &resource.terminal {
+        snapshot::Terminal::None => Terminal::None,
+        snapshot::Terminal::Http(http) => Terminal::Http(Rc::new(HttpChain::new(
+            Arc::clone(&http.manager),
+            http.stats.cells(slot),
+            http.filter_stats.cells(slot),
+            &resource.name,
+        ))),
+        snapshot::Terminal::Tcp(tcp) => Terminal::Tcp(Rc::new(TcpChain::new(
+            Arc::clone(&tcp.config),
+            &resource.name,
+            tcp.sni_cluster,
+            tcp.tunneling.clone(),
+            Arc::clone(&tcp.access_logs),
+            tcp.stats.cells(slot),
+        ))),
+        snapshot::Terminal::Echo => Terminal::Echo,
+        snapshot::Terminal::DirectResponse(bytes) => Terminal::DirectResponse(Arc::clone(bytes)),
+    };
+    let access = resource.access.iter();
+    let access = access.map(|one| AccessFilter::new(Arc::clone(&one.filter), one.stats.cells(slot)));
+    FilterChain::new(
+        &resource.name,
+        resource.tls.clone(),
+        resource.gates.iter().map(gate).collect(),
+        Access::new(access.collect()),
+        terminal,
+    )
+}

@@ -1,0 +1,420 @@
+//! Listeners of a control plane: they come, change and go while traffic flows, and lose no connection that they need not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::harness::ToldCluster::{At, Named};
+use crate::harness::{
+    Authority, Client, Config, ControlPlane, Io, Proxy, TempFolder, Upstream, free_port, on_each_backend,
+    until, upstream_tls,
+};
+use crate::xds::{HERE, answers, asking, holding, named};
+
+/// A proxy, two of its workers, whose listeners, clusters and routes come from there.
+fn config(plane: &ControlPlane, wait: &str) -> Config {
+    let config = Config { clusters: Some(plane.clusters(&[])), no_listener: true, ..Config::to(0) };
+    let bootstrap = plane.bootstrap_with_listeners(wait);
+    config.arguments(&["--concurrency", "2", "--config-yaml", &bootstrap])
+}
+
+/// Both, with a listener at the proxy's port that leads everything to the cluster `a`.
+fn started(io: Io, a: &Upstream) -> (ControlPlane, Proxy) {
+    let plane = ControlPlane::start();
+    let port = free_port();
+    plane.tell_clusters(&[("a", At(&[a.port]))]);
+    plane.tell_listeners(&[("one", port.into(), "routes")]);
+    plane.tell_routes(&[("/", "a")]);
+    let proxy = Proxy::launch(io, &config(&plane, "15s"), port, free_port());
+    proxy.wait_for_log("serving");
+    (plane, proxy)
+}
+
+/// Nobody listens at that port any more.
+fn refuses(port: u16) -> bool {
+    Client::try_connect(port).is_err()
+}
+
+/// Listeners of a file, as their fields in flow style without the name, and the proxy that follows them.
+struct Followed {
+    folder: TempFolder,
+    proxy: Proxy,
+}
+
+impl Followed {
+    fn start(io: Io, upstream: &Upstream, listeners: &[(&str, String)], arguments: &[&str]) -> Self {
+        let folder = TempFolder::new();
+        put(&folder, listeners);
+        let dynamic = following(&folder);
+        let config = Config { no_listener: true, ..Config::to(upstream.port) };
+        let config = config.arguments(&["--config-yaml", &dynamic]).arguments(arguments);
+        let proxy = Proxy::launch(io, &config, free_port(), free_port());
+        proxy.wait_for_log("serving");
+        Self { folder, proxy }
+    }
+
+    fn put(&self, listeners: &[(&str, String)]) {
+        put(&self.folder, listeners);
+    }
+}
+
+/// Bootstrap, on the command line, of a proxy that follows the file there.
+pub(crate) fn following(folder: &TempFolder) -> String {
+    format!(
+        "{{dynamic_resources: {{lds_config: {{path_config_source: {{path: {}}}, resource_api_version: V3}}}}}}",
+        folder.path().join("listeners.yaml").display()
+    )
+}
+
+/// Puts a file of these listeners, as their fields in flow style, in place of the one that was there.
+pub(crate) fn put(folder: &TempFolder, listeners: &[(&str, String)]) {
+    let mut text = "resources:\n".to_owned();
+    for (name, fields) in listeners {
+        text.push_str(&format!(
+            "- {{\"@type\": type.googleapis.com/envoy.config.listener.v3.Listener, name: {name}, {fields}}}\n"
+        ));
+    }
+    let new = folder.path().join("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, folder.path().join("listeners.yaml")).unwrap();
+}
+
+/// A listener at that port with this chain, and a mark in the header `x-mark` of every response.
+pub(crate) fn http(port: u16, mark: &str) -> String {
+    format!(
+        "{}, filter_chains: [{{filters: [{{name: manager, typed_config: {{\"@type\": \
+         type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, \
+         stat_prefix: test, route_config: {{response_headers_to_add: [{{header: {{key: x-mark, value: {mark}}}}}], \
+         virtual_hosts: [{{name: all, domains: [\"*\"], routes: [{{match: {{prefix: /}}, route: {{cluster: upstream}}}}]}}]}}, \
+         http_filters: [{{name: router, typed_config: {{\"@type\": \
+         type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}}}]}}]",
+        address(port)
+    )
+}
+
+fn tcp(port: u16) -> String {
+    format!(
+        "{}, filter_chains: [{{filters: [{{name: tcp, typed_config: {{\"@type\": \
+         type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: tcp, cluster: upstream}}}}]}}]",
+        address(port)
+    )
+}
+
+fn address(port: u16) -> String {
+    format!("address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}")
+}
+
+/// Waits until responses have that mark, on a connection that stays.
+fn marked(client: &mut Client, mark: &str) {
+    until(mark, || {
+        let response = client.get("/");
+        assert_eq!(response.status(), 200);
+        response.header("x-mark") == Some(mark)
+    });
+}
+
+on_each_backend! {
+    fn nothing_is_served_before_listeners_and_their_routes_are_there(io) {
+        let upstream = named("a");
+        let plane = ControlPlane::start();
+        plane.tell_clusters(&[("a", At(&[upstream.port]))]);
+        let proxy = Proxy::launch(io, &config(&plane, "15s"), free_port(), free_port());
+        let asked = plane.wait_for("listeners", |asked| asked.type_url.ends_with("listener.v3.Listener"));
+        assert!(asked.names.is_empty() && asked.nonce.is_empty() && asked.error.is_none());
+        let nonce = plane.tell_listeners(&[("one", proxy.port.into(), "routes")]);
+        assert!(plane.answer(&nonce).error.is_none());
+        plane.wait_for("routes", |asked| asked.names == ["routes"]);
+        assert_ne!(proxy.admin("GET", "/ready").status(), 200);
+        assert!(refuses(proxy.port));
+        let dump = proxy.admin("GET", "/config_dump?resource=dynamic_listeners").text();
+        assert!(dump.contains("\"name\": \"one\"") && dump.contains("warming_state"), "{dump}");
+        plane.tell_routes(&[("/", "a")]);
+        proxy.wait_for_log("serving");
+        assert_eq!(proxy.connect().get("/").text(), "a");
+        let dump = proxy.admin("GET", "/config_dump?resource=dynamic_listeners").text();
+        assert!(dump.contains("active_state") && !dump.contains("warming_state"), "{dump}");
+        let shown = proxy.admin("GET", "/listeners").text();
+        assert_eq!(shown, format!("one::127.0.0.1:{}\n", proxy.port));
+        proxy.end();
+    }
+
+    fn control_plane_without_listeners_is_not_waited_for_longer_than_asked(io) {
+        let upstream = named("a");
+        let plane = ControlPlane::start();
+        plane.tell_clusters(&[("a", At(&[upstream.port]))]);
+        let proxy = Proxy::launch(io, &config(&plane, "0.3s"), free_port(), free_port());
+        proxy.wait_for_log("serving");
+        assert_eq!(proxy.stat("listener_manager.lds.init_fetch_timeout"), 1);
+        plane.tell_listeners(&[("one", proxy.port.into(), "routes")]);
+        plane.wait_for("routes", |asked| asked.names == ["routes"]);
+        plane.tell_routes(&[("/", "a")]);
+        until("the listener", || !refuses(proxy.port));
+        answers(&mut proxy.connect(), 200, "a");
+        proxy.end();
+    }
+
+    fn listeners_come_and_go(io) {
+        let a = named("a");
+        let (plane, proxy) = started(io, &a);
+        let (port, other) = (u32::from(proxy.port), free_port());
+        let mut client = proxy.connect();
+        assert_eq!(client.get("/").text(), "a");
+        let nonce = plane.tell_listeners(&[("one", port, "routes"), ("two", other.into(), "routes")]);
+        assert!(plane.answer(&nonce).error.is_none());
+        until("the second", || !refuses(other));
+        // Its table is known, and nobody tells it again.
+        assert_eq!(Client::connect(other).get("/").text(), "a");
+        plane.tell_listeners(&[("two", other.into(), "routes")]);
+        until("the first is gone", || refuses(proxy.port));
+        assert_eq!(Client::connect(other).get("/").text(), "a");
+        plane.tell_table("routes", &[("/", "nowhere")]);
+        answers(&mut Client::connect(other), 503, "");
+        for (stat, value) in [
+            ("listener_manager.lds.update_success", 3),
+            ("listener_manager.listener_added", 2),
+            ("listener_manager.listener_removed", 1),
+            ("listener_manager.total_listeners_active", 1),
+            ("listener_manager.total_listeners_warming", 0),
+        ] {
+            assert_eq!(proxy.stat(stat), value, "{stat}");
+        }
+        proxy.end();
+    }
+
+    /// xds.md O5: a changed listener serves as it was until the routes of its successor are there.
+    fn changed_listener_serves_as_it_was_until_it_has_its_routes(io) {
+        let (a, b) = (named("a"), named("b"));
+        let (plane, proxy) = started(io, &a);
+        let mut client = proxy.connect();
+        assert_eq!(client.get("/").text(), "a");
+        plane.tell_clusters(&[("a", At(&[a.port])), ("b", At(&[b.port]))]);
+        plane.tell_listeners(&[("one", proxy.port.into(), "others")]);
+        plane.wait_for("the other routes", |asked| asked.names.iter().any(|name| name == "others"));
+        assert_eq!(proxy.stat("listener_manager.total_listeners_warming"), 1);
+        for _ in 0..20 {
+            assert_eq!(client.get("/").text(), "a");
+            assert_eq!(proxy.connect().get("/").text(), "a");
+        }
+        plane.tell_table("others", &[("/", "b")]);
+        // On the connection that was there, and on new ones.
+        answers(&mut client, 200, "b");
+        assert_eq!(proxy.connect().get("/").text(), "b");
+        plane.wait_for("the first routes no more", |asked| asked.names == ["others"]);
+        assert_eq!(proxy.stat("listener_manager.listener_modified"), 1);
+        proxy.end();
+    }
+
+    fn no_request_is_lost_while_listeners_change(io) {
+        let a = named("a");
+        let (plane, proxy) = started(io, &a);
+        let done = Arc::new(AtomicBool::new(false));
+        let clients = asking(&proxy, &done);
+        let (port, other) = (u32::from(proxy.port), free_port());
+        plane.tell_table("others", &[("/", "a")]);
+        let mut last = String::new();
+        for turn in 0..100 {
+            let table = if turn % 2 == 0 { "others" } else { "routes" };
+            let mut listeners = vec![("one", port, table)];
+            if turn % 3 == 0 {
+                listeners.push(("two", other.into(), "routes"));
+            }
+            last = plane.tell_listeners(&listeners);
+            plane.tell_table(table, &[("/", "a")]);
+        }
+        assert!(plane.answer(&last).error.is_none());
+        until("the last", || proxy.stat("listener_manager.lds.update_success") == 101);
+        done.store(true, Ordering::Relaxed);
+        for client in clients {
+            let seen = client.join().unwrap();
+            assert!(seen.chars().all(|name| name == 'a') && !seen.is_empty(), "{seen}");
+        }
+        proxy.end();
+    }
+
+    fn listener_that_cannot_be_used_is_refused_by_name_and_the_others_are_taken(io) {
+        let a = named("a");
+        let (plane, proxy) = started(io, &a);
+        let other = free_port();
+        let refused = plane.answer(&plane.tell_listeners(&[("one", 70_000, "routes"), ("two", other.into(), "routes")]));
+        let reason = refused.error.unwrap().message;
+        assert!(reason.starts_with("one: address.socket_address.port_value"), "{reason}");
+        until("the other", || !refuses(other));
+        assert_eq!(proxy.connect().get("/").text(), "a");
+        let listed = || proxy.admin("GET", "/quarantine").text();
+        until("the quarantine", || listed().contains("\"name\": \"one\""));
+        assert_eq!(proxy.stat("listener_manager.lds.update_rejected"), 1);
+        plane.tell_listeners(&[("one", proxy.port.into(), "routes")]);
+        until("nothing refused is told", || !listed().contains("\"name\""));
+        assert_eq!(proxy.connect().get("/").text(), "a");
+        proxy.end();
+    }
+
+    fn without_its_control_plane_its_listeners_stay(io) {
+        let a = named("a");
+        let (mut plane, proxy) = started(io, &a);
+        let mut client = proxy.connect();
+        plane.kill();
+        proxy.wait_for_stat("control_plane.connected_state", 0);
+        assert_eq!(client.get("/").text(), "a");
+        assert_eq!(proxy.connect().get("/").text(), "a");
+        plane.restart();
+        plane.wait_for("the version that is there", |asked| {
+            asked.type_url.ends_with("Listener") && asked.version == "v2" && asked.nonce.is_empty()
+        });
+        assert_eq!(client.get("/").text(), "a");
+        proxy.end();
+    }
+
+    /// Both show a certificate, and a control plane that cannot is not heard.
+    fn control_plane_is_asked_under_mutual_tls(io) {
+        let a = named("a");
+        let authority = Authority::of(&["plane.example", "proxy.example"]);
+        let common = format!("{}, {}", authority.shown("proxy.example"), authority.trusted());
+        let fields = upstream_tls("sni: plane.example,", &common);
+        let mut plane = ControlPlane::start_protected(authority.server("plane.example"), fields);
+        let port = free_port();
+        plane.tell_clusters(&[("a", At(&[a.port]))]);
+        plane.tell_listeners(&[("one", port.into(), "routes")]);
+        plane.tell_routes(&[("/", "a")]);
+        let proxy = Proxy::launch(io, &config(&plane, "15s"), port, free_port());
+        proxy.wait_for_log("serving");
+        assert_eq!(proxy.connect().get("/").text(), "a");
+        // The proxy trusts another now.
+        authority.is_replaced();
+        plane.kill();
+        plane.restart();
+        proxy.wait_for_log("invalid peer certificate");
+        assert_eq!(proxy.stat("control_plane.connected_state"), 0);
+        assert_eq!(proxy.connect().get("/").text(), "a");
+        proxy.end();
+    }
+
+    /// With `--xds-cache` a process that starts serves what the one before it had, before any control plane answers.
+    fn kept_resources_serve_while_no_control_plane_answers(io) {
+        let (a, b) = (named("a"), named("b"));
+        let (folder, port) = (TempFolder::new(), free_port());
+        let mut plane = ControlPlane::start();
+        plane.tell_clusters(&[("a", Named("endpoints"))]);
+        plane.tell("endpoints", HERE, &[a.port]);
+        plane.tell_listeners(&[("one", port.into(), "routes")]);
+        plane.tell_routes(&[("/", "a")]);
+        let cache = folder.path().join("cache");
+        let config = config(&plane, "15s").arguments(&["--xds-cache", cache.to_str().unwrap()]);
+        let start = || {
+            let proxy = Proxy::launch(io, &config, port, free_port());
+            proxy.wait_for_log("serving");
+            proxy
+        };
+        let first = start();
+        assert_eq!(first.connect().get("/").text(), "a");
+        first.end();
+        plane.kill();
+        let second = start();
+        second.wait_for_log("are used until the control plane answers");
+        let mut client = second.connect();
+        assert_eq!(client.get("/").text(), "a");
+        assert_eq!(second.stat("listener_manager.lds.update_success"), 0);
+        plane.restart();
+        plane.wait_for("the version that was kept", |asked| {
+            asked.type_url.ends_with("Listener") && asked.version == "v3" && asked.nonce.is_empty()
+        });
+        plane.tell("endpoints", HERE, &[b.port]);
+        answers(&mut client, 200, "b");
+        second.end();
+        // Damaged, it is not used, and set aside.
+        let file = cache.join("resources");
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[100] ^= 1;
+        std::fs::write(&file, &bytes).unwrap();
+        let third = start();
+        third.wait_for_log("nothing of it is used");
+        assert_eq!(third.connect().get("/").text(), "b");
+        assert_eq!(std::fs::read(cache.join("resources.damaged")).unwrap(), bytes);
+        third.end();
+    }
+
+    /// The client is told to go with its last response, and what runs is answered.
+    fn connections_of_a_listener_that_is_gone_end_in_order(io) {
+        let (release, a) = holding();
+        let (plane, proxy) = started(io, &a);
+        let (mut held, mut idle) = (proxy.connect(), proxy.connect());
+        assert_eq!(idle.get("/").text(), "a");
+        held.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+        a.wait_for_requests(2);
+        plane.tell_listeners(&[]);
+        until("the listener is gone", || refuses(proxy.port));
+        release.send(()).unwrap();
+        assert_eq!(held.response().text(), "a");
+        // The drain time of these tests is ten seconds, and idle clients go a second later.
+        until("told to go", || {
+            let Ok(Some(response)) = idle.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").and_then(|()| idle.any_response_to("GET")) else {
+                return true;
+            };
+            response.header("connection") == Some("close")
+        });
+        proxy.end();
+    }
+
+    fn listeners_of_a_file_follow_it_on_connections_that_stay(io) {
+        let a = named("a");
+        let (port, other) = (free_port(), free_port());
+        let followed = Followed::start(io, &a, &[("one", http(port, "first"))], &[]);
+        let mut client = Client::connect(port);
+        marked(&mut client, "first");
+        followed.put(&[("one", http(port, "second"))]);
+        marked(&mut client, "second");
+        // Another address, which has statistics of its own: the old one is left, its client told so in time.
+        followed.put(&[("one", http(other, "third"))]);
+        until("the old address is left", || refuses(port));
+        marked(&mut Client::connect(other), "third");
+        followed.put(&[]);
+        until("none is left", || refuses(other));
+        followed.proxy.end();
+    }
+
+    /// What is relayed has no request at which it could change: it stays as it was, for life.
+    fn relayed_connection_outlives_its_listener(io) {
+        let a = named("a");
+        let port = free_port();
+        let followed = Followed::start(io, &a, &[("one", tcp(port))], &[]);
+        let mut client = Client::connect(port);
+        assert_eq!(client.get("/").text(), "a");
+        followed.put(&[("one", http(port, "http"))]);
+        until("new connections are not relayed", || {
+            Client::connect(port).get("/").header("x-mark") == Some("http")
+        });
+        assert_eq!(client.get("/").text(), "a");
+        followed.put(&[]);
+        until("none is left", || refuses(port));
+        assert_eq!(client.get("/").text(), "a");
+        drop(client);
+        followed.proxy.end();
+    }
+
+    fn listener_whose_address_is_taken_is_counted_and_the_old_one_stays(io) {
+        let a = named("a");
+        let (port, taken) = (free_port(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let in_use = taken.local_addr().unwrap().port();
+        let followed = Followed::start(io, &a, &[("one", http(port, "first"))], &[]);
+        followed.put(&[("one", http(in_use, "second"))]);
+        followed.proxy.wait_for_stat("listener_manager.listener_create_failure", 1);
+        followed.proxy.wait_for_log("cannot listen on");
+        marked(&mut Client::connect(port), "first");
+        followed.put(&[("one", http(port, "third"))]);
+        marked(&mut Client::connect(port), "third");
+        followed.proxy.end();
+    }
+
+    /// A listener of the bootstrap is not replaced, as in Envoy.
+    fn listener_of_the_bootstrap_is_passed_over(io) {
+        let a = named("a");
+        let folder = TempFolder::new();
+        let other = free_port();
+        put(&folder, &[("test", http(other, "told")), ("two", http(other, "two"))]);
+        let config = Config::to(a.port).arguments(&["--config-yaml", &following(&folder)]);
+        let proxy = Proxy::start(io, &config);
+        assert_eq!(proxy.connect().get("/").header("x-mark"), None);
+        marked(&mut Client::connect(other), "two");
+        assert_eq!(proxy.stat("listener_manager.total_listeners_active"), 2);
+        proxy.end();
+    }
+}
