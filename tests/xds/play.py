@@ -98,7 +98,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
 class Play:
     """See the file's head."""
 
-    def __init__(self, argv, is_delta, origins, folder, starts_server=True, fetch_timeout="15s", endpoints_only=False, clusters_only=False, rds=False):
+    def __init__(self, argv, is_delta, origins, folder, starts_server=True, fetch_timeout="15s", endpoints_only=False, rds=False):
         self.admin, self.port, self.other_port, xds = rig.free_ports(4)
         self.origins = origins
         self.facts = {}
@@ -114,11 +114,8 @@ class Play:
         self.stream = None
         path = folder / f"{xds}.yaml"
         api_type = "DELTA_GRPC" if is_delta else "GRPC"
-        self.has_listener = endpoints_only or clusters_only
-        self.asks_for_clusters = not endpoints_only
+        self.asks_for_all = not endpoints_only
         dynamic, listeners, clusters = (CDS + LDS).format(fetch_timeout=fetch_timeout), "", ""
-        if clusters_only:
-            dynamic, listeners = CDS.format(fetch_timeout=fetch_timeout), LISTENER.format(port=self.port, routes=RDS.format(fetch_timeout=fetch_timeout))
         if endpoints_only:
             dynamic, listeners = "", LISTENER.format(port=self.port, routes=RDS.format(fetch_timeout=fetch_timeout) if rds else ROUTES)
             clusters = "".join(CLUSTER.format(name=name, fetch_timeout=fetch_timeout) for name in ("svc", "other"))
@@ -161,7 +158,7 @@ class Play:
         """Tells a whole configuration to a proxy that begins, type by type as it asks."""
         self.begin()
         for kind, state in (("CDS", clusters), ("EDS", endpoints), ("LDS", listeners), ("SDS", secrets), ("RDS", routes)):
-            if state and not (kind == "LDS" and self.has_listener):
+            if state and not (kind == "LDS" and not self.asks_for_all):
                 self.stream.asked(kind)
                 self.set(kind, state)
 
@@ -223,10 +220,15 @@ class Play:
     def stats(self):
         listed = json.loads(self.admin_get("/stats?format=json"))["stats"]
         # Ringway shows those of clusters that nobody asks for, too: 0.
-        left_out = ("cluster.xds.", "ringway.", *(() if self.asks_for_clusters else ("cluster_manager.cds.",)))
+        left_out = ("cluster.xds.", "ringway.", *(() if self.asks_for_all else ("cluster_manager.cds.", "listener_manager.lds.")))
         counted = {each["name"]: each["value"] for each in listed if each.get("name", "").endswith(COUNTED) and not each["name"].startswith(left_out)}
         # Ringway has rows, of 0, where Envoy has none: of clusters whose endpoints nobody tells.
         return {name: value for name, value in counted.items() if value or not name.startswith("cluster.")}
+
+    def stats_of(self, name):
+        """One statistic."""
+        listed = json.loads(self.admin_get(f"/stats?format=json&filter=^{name}$"))["stats"]
+        return sum(each["value"] for each in listed)
 
     def clients(self):
         """Status of each dynamic resource that `/config_dump` shows, by name."""

@@ -48,12 +48,13 @@ def address(port, ip="127.0.0.1"):
     return {"socket_address": {"address": ip, "port_value": port}}
 
 
-def listener(name, port, route="routes", tls=None, **more):
-    """A listener whose routes come by RDS; `tls`: the secret of its certificate."""
+def listener(name, port, route="routes", tls=None, upgrades=(), **more):
+    """A listener whose routes come by RDS; `tls`: the secret of its certificate; `upgrades`: to what requests may upgrade."""
     manager = {
         "@type": f"{PREFIX}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
         "rds": {"route_config_name": route, "config_source": ADS},
+        "upgrade_configs": [{"upgrade_type": each} for each in upgrades],
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{PREFIX}envoy.extensions.filters.http.router.v3.Router"}}],
     }
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}

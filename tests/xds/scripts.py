@@ -16,13 +16,6 @@ def script(function=None, **options):
     return function
 
 
-def clusters_only(function=None, **options):
-    """A script that changes no listener: there is one in the bootstrap, whose routes come by RDS."""
-    if function is None:
-        return lambda function: clusters_only(function, **options)
-    return script(function, clusters_only=True, **options)
-
-
 def usual(play, *more_clusters):
     """One cluster by EDS, one listener, its routes."""
     origin = play.origins
@@ -32,7 +25,7 @@ def usual(play, *more_clusters):
     play.becomes("a")
 
 
-@clusters_only
+@script
 def begins(play):
     """S1, N2, I1: what is asked first, in which order, and with which acknowledgements."""
     usual(play)
@@ -40,7 +33,7 @@ def begins(play):
     play.note("types in order", list(dict.fromkeys(order)))
 
 
-@clusters_only
+@script
 def endpoints_change(play):
     """N1, N2: a change of endpoints is live, and acknowledged once."""
     usual(play)
@@ -48,7 +41,7 @@ def endpoints_change(play):
     play.becomes("b")
 
 
-@clusters_only
+@script
 def endpoints_all_go(play):
     """Without endpoints requests are answered 503; with them again they are served."""
     usual(play)
@@ -58,7 +51,7 @@ def endpoints_all_go(play):
     play.becomes("b")
 
 
-@clusters_only
+@script
 def routes_change(play):
     """Routes change between clusters that are there."""
     usual(play, "other")
@@ -68,7 +61,7 @@ def routes_change(play):
     play.stays("a")
 
 
-@clusters_only
+@script
 def cluster_comes(play):
     """S3, O2, O3: a cluster more: its endpoints are asked for; a route to it answers 503 before it is there."""
     usual(play)
@@ -83,7 +76,7 @@ def cluster_comes(play):
     play.stays("a")
 
 
-@clusters_only
+@script
 def cluster_goes(play):
     """N7, S6: a cluster that is left out is gone, and its endpoints are no longer asked for."""
     usual(play, "other")
@@ -94,7 +87,7 @@ def cluster_goes(play):
     play.stays("a")
 
 
-@clusters_only
+@script
 def all_clusters_go(play):
     """N7: an empty response removes all."""
     usual(play)
@@ -102,7 +95,7 @@ def all_clusters_go(play):
     play.becomes("503")
 
 
-@clusters_only
+@script
 def endpoints_left_out(play):
     """N7: endpoints that a response leaves out are kept (state of the world); delta says what it removes, and that is not removed either."""
     usual(play, "other")
@@ -112,7 +105,7 @@ def endpoints_left_out(play):
     play.stays("a", "/b")
 
 
-@clusters_only(counts=False)
+@script(counts=False)
 def cluster_changes(play):
     """O4: a changed cluster serves on while its successor warms; with endpoints told again it is live."""
     usual(play)
@@ -124,7 +117,7 @@ def cluster_changes(play):
     play.becomes("b")
 
 
-@clusters_only
+@script
 def cluster_changes_and_nothing_follows(play):
     """O4: no control plane has to tell the same endpoints again (go-control-plane#245)."""
     usual(play)
@@ -132,7 +125,7 @@ def cluster_changes_and_nothing_follows(play):
     play.becomes("b")
 
 
-@clusters_only
+@script
 def bad_cluster_beside_good_ones(play):
     """P1, N2: the good ones of a response are live, the bad one is named, its last good version stays."""
     usual(play)
@@ -149,7 +142,7 @@ def bad_cluster_beside_good_ones(play):
     play.stays("a")
 
 
-@clusters_only
+@script
 def constraint_is_broken(play):
     """P1, Y1: what the API's own rules refuse."""
     usual(play)
@@ -190,7 +183,7 @@ def removed_beside_a_bad_one(play):
     play.stays("a")
 
 
-@clusters_only
+@script
 def duplicates(play):
     """S5: a resource twice in a response."""
     usual(play)
@@ -199,7 +192,7 @@ def duplicates(play):
     play.stays("a")
 
 
-@clusters_only
+@script
 def unasked(play):
     """S4: resources that nobody has asked for are ignored."""
     usual(play)
@@ -219,7 +212,7 @@ def same_again(play):
     play.stays("a")
 
 
-@clusters_only
+@script
 def two_at_once(play):
     """N1: each of two responses is answered."""
     usual(play)
@@ -274,7 +267,7 @@ def listener_of_unknown_cluster(play):
     play.stays("a")
 
 
-@clusters_only
+@script
 def stream_ends(play):
     """N4, R3, R4: the next stream asks for everything, with versions and without nonces; traffic goes on."""
     usual(play)
@@ -287,7 +280,7 @@ def stream_ends(play):
     play.becomes("b")
 
 
-@clusters_only
+@script
 def stream_breaks(play):
     """R1, R2: as before, with an error."""
     usual(play)
@@ -298,7 +291,7 @@ def stream_breaks(play):
     play.stays("a")
 
 
-@clusters_only(counts=False)
+@script(counts=False)
 def control_plane_dies(play):
     """R1: traffic goes on without it; it is found again."""
     usual(play)
@@ -311,7 +304,7 @@ def control_plane_dies(play):
     play.becomes("b")
 
 
-@clusters_only(starts_server=False, counts=False)
+@script(starts_server=False, counts=False)
 def control_plane_comes_late(play):
     """R1: a proxy that begins without it."""
     play.server.start()
@@ -319,7 +312,7 @@ def control_plane_comes_late(play):
     usual(play)
 
 
-@clusters_only
+@script
 def refused_then_reconnected(play):
     """R5: what was refused is asked for again (envoy#34334), and no refusal goes to the new stream."""
     usual(play)
@@ -335,7 +328,7 @@ def refused_then_reconnected(play):
     play.stays("a")
 
 
-@clusters_only
+@script
 def reconnected_while_warming(play):
     """R5: a cluster that waits for its endpoints gets them from the next stream."""
     usual(play)
@@ -355,7 +348,7 @@ def reconnected_while_warming(play):
     play.becomes("b", "/b")
 
 
-@clusters_only
+@script
 def endpoints_never_come(play):
     """O3: after initial_fetch_timeout a cluster is there without endpoints."""
     origin = play.origins["a"]
@@ -364,6 +357,8 @@ def endpoints_never_come(play):
     play.begin()
     play.stream.asked("CDS")
     play.set("CDS", {"slow": slow, "svc": made.static_cluster("svc", origin.port)})
+    play.stream.asked("LDS")
+    play.set("LDS", {"web": made.listener("web", play.port)})
     play.stream.asked("RDS")
     play.set("RDS", {"routes": made.routes(b="slow", rest="svc")})
     play.becomes("a")
@@ -380,7 +375,7 @@ def nothing_comes(play):
     play.stream.settle()
 
 
-@script
+@script(secrets=True)
 def certificate_comes(play):
     """K1, K4: a listener waits for its certificate; K2: a new one is shown to new connections."""
     pairs = play.origins["certificates"]
@@ -402,7 +397,7 @@ def certificate_comes(play):
     rig.wait_for(lambda: play.certificate() == pairs[1][2], "the second certificate still")
 
 
-@clusters_only
+@script
 def large(play):
     """R9: a response of more than 4 MiB."""
     usual(play)
@@ -413,7 +408,7 @@ def large(play):
     play.becomes("b", "/b")
 
 
-@clusters_only
+@script
 def garbage(play):
     """Bytes that are no resource: refused; the proxy serves on, and takes the next response."""
     usual(play)
