@@ -104,7 +104,7 @@ fn apply_step(count: usize) -> Step {
     Box::new(move || {
         let (sender, receiver) = mailbox().expect("a descriptor");
         let core = Core::new(&setup, &runtime, &registry, receiver);
-        sender.send(Command::Start { snapshot: Arc::clone(black_box(&snapshot)), sockets: Vec::new() });
+        sender.send(Command::Start { snapshot: Arc::clone(black_box(&snapshot)) });
         core.turn().expect("a turn");
         assert_eq!(Arc::strong_count(&snapshot.clusters), 2, "the worker has taken them");
         core.end();
