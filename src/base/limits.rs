@@ -16,10 +16,10 @@ pub const LARGE_CHUNKS_MAX: usize = 2 * 1024;
 pub const RECORD_CHUNKS_MAX: usize = 4 * 1024;
 
 /// Bytes per worker of TLS messages that are not whole, in pages: within handshakes all, later those of more than a record.
-/// Reason: a peer may begin a message and never end it; a thousand that are begun are more than a core works on in a round
-/// trip. Beyond it the message that was begun first is given up, and its connection fails
+/// Reason: a peer may begin a message and never end it; five hundred that are begun are more than a core works on in a
+/// round trip. Beyond it the message that was begun first is given up, and its connection fails
 /// (`ringway.tls.unfinished_messages_refused`).
-pub const TLS_UNFINISHED_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const TLS_UNFINISHED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Longest TLS handshake of a client where `transport_socket_connect_timeout` sets none, in milliseconds. Reason: Envoy waits
 /// for ever, and a connection that never says anything is then there for ever.
