@@ -119,9 +119,11 @@ class Process:
     def __init__(self, argv, ready_port=None, env=None):
         self.log = tempfile.NamedTemporaryFile(prefix="peer-", suffix=".log", delete=False)
         self.argv = [str(part) for part in argv]
-        self.process = subprocess.Popen(
-            self.argv, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env
-        )
+        # Until it executes, the child holds every socket of this process: a port that is looked at meanwhile would stay taken.
+        with GIVING:
+            self.process = subprocess.Popen(
+                self.argv, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env
+            )
         self.pid = self.process.pid
         if ready_port:
             try:

@@ -5,6 +5,7 @@ xds-protos (`.ci/run install`).
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import threading
 import time
@@ -183,8 +184,13 @@ class Server(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):
         options = [("grpc.max_receive_message_length", MESSAGE_BYTES_MAX), ("grpc.max_send_message_length", MESSAGE_BYTES_MAX), ("grpc.so_reuseport", 0)]
         self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(16), options=options)
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, self.server)
-        self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        rig.wait_for(self.listens, f"port {self.port}")
         self.server.start()
+
+    def listens(self):
+        """Whether it has its port: a process that another thread begins holds what this one had for a moment longer."""
+        with contextlib.suppress(RuntimeError):
+            return self.server.add_insecure_port(f"127.0.0.1:{self.port}")
 
     def stop(self):
         """As a control plane that is killed."""
