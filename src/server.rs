@@ -235,6 +235,7 @@ fn serve(
         orphaned: None,
         spread: None,
         stops: None,
+        settling: None,
         has_stopped: false,
         told_listeners: [0; 2],
     };

@@ -1,6 +1,6 @@
 //! One endpoint of a cluster on this core: its address and its idle connections.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::pool::{SharedConnections, UpstreamConnection};
 use crate::base::clock::Now;
-use crate::base::limits;
 use crate::base::socket_address::SocketAddress;
+use crate::base::{heaps, limits};
 use crate::config::endpoint::HealthStatus;
 use crate::protocol::stream_info::StreamAddress;
 use crate::runtime::RawOption;
@@ -36,30 +36,45 @@ pub struct HostSpec {
     pub stats: Arc<Scope<HostStat>>,
 }
 
-/// An endpoint on this core.
+impl HostSpec {
+    /// Whether it is the same endpoint, unchanged.
+    pub fn is(&self, other: &Self) -> bool {
+        let Self { address, hostname, hash_key, weight, priority, health, socket, stats } = self;
+        (address, hostname, hash_key) == (&other.address, &other.hostname, &other.hash_key)
+            && (*weight, *priority, *health, *socket)
+                == (other.weight, other.priority, other.health, other.socket)
+            && Arc::ptr_eq(stats, &other.stats)
+    }
+}
+
+/// An endpoint on this core. Small: a core has one of each endpoint of a cluster that is asked for, and most serve seldom.
 #[derive(Debug)]
 pub struct Host {
     /// What was published, replaced by updates that keep the address.
-    spec: RefCell<HostSpec>,
+    spec: RefCell<Arc<HostSpec>>,
     address: SocketAddress,
-    /// The same, as records of requests share it on this core.
-    shown: StreamAddress,
-    stats: Cells<HostStat>,
+    /// The path of a Unix socket, as records of requests share it on this core.
+    path: Option<Rc<str>>,
+    /// None before something is counted.
+    stats: OnceCell<Cells<HostStat>>,
     /// Most recently used last: the warmest connection serves next, the rest grow old and go.
     idle: RefCell<Vec<UpstreamConnection>>,
     /// Connections that requests share.
-    shared: SharedConnections,
-    /// What its connections have of their own.
-    own: Own,
+    shared: OnceCell<Box<SharedConnections>>,
+    /// What its connections have of their own; `None`: nothing.
+    own: Option<Box<Own>>,
     /// The same endpoint with connections of a name or a client each. No name is the key of a client.
-    named: RefCell<BTreeMap<Box<[u8]>, Rc<Self>>>,
+    named: OnceCell<Box<Named>>,
     /// When this name was asked for last.
     asked: Cell<Now>,
+    worker: u32,
     /// Updates took it out: connections are not kept any more.
     removed: Cell<bool>,
     /// The keeper has it on its list.
     kept: Cell<bool>,
 }
+
+type Named = RefCell<BTreeMap<Box<[u8]>, Rc<Host>>>;
 
 /// What sets connections to an endpoint apart from others to it.
 #[derive(Clone, Debug, Default)]
@@ -73,24 +88,25 @@ pub(super) struct Own {
 }
 
 impl Host {
-    pub(super) fn new(spec: HostSpec, worker: usize) -> Rc<Self> {
-        Self::with(spec, worker, Own::default())
+    pub(super) fn new(spec: Arc<HostSpec>, worker: usize) -> Rc<Self> {
+        Self::with(spec, worker as u32, None)
     }
 
-    fn with(spec: HostSpec, worker: usize, own: Own) -> Rc<Self> {
+    fn with(spec: Arc<HostSpec>, worker: u32, own: Option<Own>) -> Rc<Self> {
         Rc::new(Self {
-            stats: spec.stats.cells(Slot::Worker(worker)),
             address: spec.address.clone(),
-            shown: match &spec.address {
-                SocketAddress::Ip(address) => StreamAddress::Ip(*address),
-                SocketAddress::Pipe(path) => StreamAddress::Pipe((**path).into()),
+            path: match &spec.address {
+                SocketAddress::Ip(_) => None,
+                SocketAddress::Pipe(path) => Some((**path).into()),
             },
             spec: RefCell::new(spec),
+            stats: OnceCell::new(),
             idle: RefCell::default(),
-            shared: SharedConnections::default(),
-            own,
-            named: RefCell::default(),
+            shared: OnceCell::new(),
+            own: own.map(Box::new),
+            named: OnceCell::new(),
             asked: Cell::default(),
+            worker,
             removed: Cell::new(false),
             kept: Cell::new(false),
         })
@@ -103,7 +119,11 @@ impl Host {
 
     /// Where to connect, as records name it.
     pub fn stream_address(&self) -> StreamAddress {
-        self.shown.clone()
+        match (&self.path, &self.address) {
+            (Some(path), _) => StreamAddress::Pipe(Rc::clone(path)),
+            (None, SocketAddress::Ip(address)) => StreamAddress::Ip(*address),
+            (None, SocketAddress::Pipe(_)) => StreamAddress::None,
+        }
     }
 
     /// Which of its cluster's transport sockets reaches it.
@@ -117,8 +137,11 @@ impl Host {
     }
 
     /// Its counters on this core.
+    #[inline]
     pub fn stats(&self) -> &Cells<HostStat> {
-        &self.stats
+        self.stats.get_or_init(|| {
+            heaps::lasting(|| self.spec.borrow().stats.cells(Slot::Worker(self.worker as usize)))
+        })
     }
 
     /// Runs `read` on the host's name; empty: it has none.
@@ -126,13 +149,13 @@ impl Host {
         read(&self.spec.borrow().hostname)
     }
 
-    pub(super) fn spec(&self) -> HostSpec {
-        self.spec.borrow().clone()
+    fn spec(&self) -> Arc<HostSpec> {
+        Arc::clone(&self.spec.borrow())
     }
 
-    pub(super) fn update(&self, spec: HostSpec) {
+    pub(super) fn update(&self, spec: Arc<HostSpec>) {
         debug_assert_eq!(spec.address, self.address);
-        self.named.borrow().values().for_each(|named| named.update(spec.clone()));
+        self.each_named(|named| named.update(Arc::clone(&spec)));
         let old = self.spec.replace(spec);
         let new = self.spec.borrow();
         if (old.socket, &old.hostname) != (new.socket, &new.hostname) {
@@ -145,44 +168,53 @@ impl Host {
     pub(super) fn remove(&self) {
         self.removed.set(true);
         self.close_idle();
-        let named = std::mem::take(&mut *self.named.borrow_mut());
-        named.values().for_each(|named| named.remove());
+        let named = self.named.get().map(|named| std::mem::take(&mut *named.borrow_mut()));
+        named.iter().flat_map(BTreeMap::values).for_each(|named| named.remove());
+    }
+
+    fn each_named(&self, each: impl Fn(&Self)) {
+        if let Some(named) = self.named.get() {
+            named.borrow().values().for_each(|host| each(host));
+        }
     }
 
     /// Closes its idle connections, and has the shared ones go once their streams have.
     pub(super) fn close_idle(&self) {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
         idle.into_iter().for_each(UpstreamConnection::close_local);
-        self.shared.retire_all();
-        self.named.borrow().values().for_each(|named| named.close_idle());
+        if let Some(shared) = self.shared.get() {
+            shared.retire_all();
+        }
+        self.each_named(Self::close_idle);
     }
 
     /// The name that requests gave to the TLS of its connections.
     pub(super) fn name(&self) -> Option<&str> {
-        self.own.name.as_deref()
+        self.own.as_ref()?.name.as_deref()
     }
 
     /// What its connections begin with.
     pub(super) fn header(&self) -> Option<&[u8]> {
-        self.own.header.as_deref()
+        self.own.as_ref()?.header.as_deref()
     }
 
     /// Where its connections come from, and the options of their sockets, if they have any of their own.
     pub(super) fn source(&self) -> Option<(SocketAddr, &[RawOption])> {
-        self.own.source.as_ref().map(|(source, options)| (*source, &**options))
+        self.own.as_ref()?.source.as_ref().map(|(source, options)| (*source, &**options))
     }
 
     /// The same endpoint with the connections of this name or header, if there were any.
     pub(super) fn find_named(&self, name: &[u8], now: Now) -> Option<Rc<Self>> {
-        let found = self.named.borrow().get(name).cloned()?;
+        let found = self.named.get()?.borrow().get(name).cloned()?;
         found.asked.set(now);
         Some(found)
     }
 
     /// The same endpoint for connections of a further name; and whether those of another had to go for it.
     pub(super) fn add_named(&self, name: &str, worker: usize, now: Now) -> (Rc<Self>, bool) {
-        let own = Own { name: Some(name.into()), ..self.own.clone() };
-        let added = Self::with(self.spec(), worker, own);
+        let own = self.own.as_deref().cloned().unwrap_or_default();
+        let own = Own { name: Some(name.into()), ..own };
+        let added = Self::with(self.spec(), worker as u32, Some(own));
         self.add(name.as_bytes(), added, now, limits::NAMES_PER_HOST_MAX)
     }
 
@@ -193,14 +225,14 @@ impl Host {
 
     /// The same endpoint for connections that are not kept.
     pub(super) fn apart(&self, own: Own, worker: usize) -> Rc<Self> {
-        Self::with(self.spec(), worker, Own { name: self.own.name.clone(), ..own })
+        Self::with(self.spec(), worker as u32, Some(Own { name: self.name().map(Into::into), ..own }))
     }
 
     fn add(&self, key: &[u8], added: Rc<Self>, now: Now, max: usize) -> (Rc<Self>, bool) {
         added.asked.set(now);
-        let mut named = self.named.borrow_mut();
+        let mut named = self.named.get_or_init(Box::default).borrow_mut();
         if named.len() >= max {
-            named.retain(|_, host| Rc::strong_count(host) > 1 || !host.shared.is_empty());
+            named.retain(|_, host| Rc::strong_count(host) > 1 || host.shares());
         }
         let mut oldest = None;
         if named.len() >= max {
@@ -218,8 +250,13 @@ impl Host {
     /// Whether there are connections of it, of whatever name or client, or somebody is about to make one.
     pub(super) fn is_in_use(self: &Rc<Self>) -> bool {
         Rc::strong_count(self) > 1
-            || !self.shared.is_empty()
-            || self.named.borrow().values().any(|named| named.is_in_use())
+            || self.shares()
+            || self.named.get().is_some_and(|named| named.borrow().values().any(Self::is_in_use))
+    }
+
+    /// Whether there are connections that requests share.
+    fn shares(&self) -> bool {
+        self.shared.get().is_some_and(|shared| !shared.is_empty())
     }
 
     pub(super) fn is_removed(&self) -> bool {
@@ -231,8 +268,14 @@ impl Host {
         self.kept.replace(kept)
     }
 
+    /// The connections that requests share, if there ever were any.
+    pub(super) fn find_shared(&self) -> Option<&SharedConnections> {
+        self.shared.get().map(|shared| &**shared)
+    }
+
+    /// The same, for one more.
     pub(super) fn shared(&self) -> &SharedConnections {
-        &self.shared
+        self.shared.get_or_init(|| heaps::lasting(Box::default))
     }
 
     pub(super) fn idle(&self) -> &RefCell<Vec<UpstreamConnection>> {
@@ -245,8 +288,8 @@ mod tests {
     use super::*;
     use crate::telemetry::Registry;
 
-    fn spec() -> HostSpec {
-        HostSpec {
+    fn spec() -> Arc<HostSpec> {
+        Arc::new(HostSpec {
             address: SocketAddress::Ip("10.0.0.1:443".parse().unwrap()),
             hostname: Box::default(),
             hash_key: Box::default(),
@@ -255,7 +298,13 @@ mod tests {
             health: HealthStatus::Healthy,
             socket: 0,
             stats: Registry::new(1).host(),
-        }
+        })
+    }
+
+    #[test]
+    fn host_is_small() {
+        // There is one for each endpoint on each core.
+        assert!(size_of::<Host>() <= 144, "{}", size_of::<Host>());
     }
 
     #[test]

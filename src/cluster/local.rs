@@ -275,10 +275,10 @@ impl Cluster {
             .iter()
             .map(|spec| match places.get(&spec.address).and_then(|&place| old[place].take()) {
                 Some(host) => {
-                    host.update(spec.clone());
+                    host.update(Arc::clone(spec));
                     host
                 }
-                None => Host::new(spec.clone(), self.worker),
+                None => Host::new(Arc::clone(spec), self.worker),
             })
             .collect();
         let close_all = self.config.common_lb.close_connections_on_host_set_change;

@@ -107,7 +107,7 @@ impl OriginalDstHosts {
             socket: config.transport_socket_of(&none, &none),
             stats: Arc::new(Scope::of_one_worker()),
         };
-        let host = Host::new(spec, worker);
+        let host = Host::new(Arc::new(spec), worker);
         self.hosts.borrow_mut().insert(address, Entry { host: Rc::clone(&host), asked: Cell::new(true) });
         stats.inc(ClusterStat::MembershipChange);
         stats.gauge_inc(ClusterStat::MembershipTotal);

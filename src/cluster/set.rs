@@ -32,15 +32,15 @@ impl ClusterSpec {
 /// A cluster's endpoints as published, and what hashing balancers look them up in.
 #[derive(Debug, Default)]
 pub struct HostSpecs {
-    hosts: Box<[HostSpec]>,
+    hosts: Box<[Arc<HostSpec>]>,
     /// By group of hosts; none, where the policy does not hash.
     tables: Box<[HashTable]>,
 }
 
 impl HostSpecs {
     /// These endpoints. Off the data path: tables are made here.
-    pub fn new(hosts: Vec<HostSpec>, config: &Config) -> Self {
-        let hosts: Box<[HostSpec]> = hosts.into();
+    pub fn new(hosts: Vec<Arc<HostSpec>>, config: &Config) -> Self {
+        let hosts: Box<[_]> = hosts.into();
         Self { tables: load_balancer::tables(&hosts, config), hosts }
     }
 
@@ -56,9 +56,9 @@ impl HostSpecs {
 }
 
 impl Deref for HostSpecs {
-    type Target = [HostSpec];
+    type Target = [Arc<HostSpec>];
 
-    fn deref(&self) -> &[HostSpec] {
+    fn deref(&self) -> &[Arc<HostSpec>] {
         &self.hosts
     }
 }

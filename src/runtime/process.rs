@@ -47,7 +47,7 @@ fn address_of(address: *const libc::sockaddr) -> Option<IpAddr> {
     }
 }
 
-/// Gives the pages back that only the start has touched, of this thread's heap, of code and of constants: parsing and
+/// Gives the pages back that only the start, or an update, has touched, of this thread's heap, of code and of constants: parsing and
 /// compiling configuration is most of the program, and none of it runs while it serves. What is needed again comes back from the page cache.
 pub fn give_back_startup_pages() {
     super::allocator::collect();

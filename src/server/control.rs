@@ -42,6 +42,9 @@ use crate::snapshot::{ListenerResource, RoutesResource, Snapshot};
 use crate::telemetry::Registry;
 use crate::worker::Command;
 
+/// Taking an update is code that serving does not need: it goes back once none has come for so long.
+const SETTLES_AFTER: Duration = Duration::from_secs(5);
+
 /// What the control thread works with.
 pub(super) struct Control<'a> {
     pub(super) options: &'a Options,
@@ -79,6 +82,8 @@ pub(super) struct Control<'a> {
     pub(super) spread: Option<DrainListeners>,
     /// When it stops them.
     pub(super) stops: Option<Pin<Box<Sleep>>>,
+    /// When what taking updates has brought into memory goes back.
+    pub(super) settling: Option<Pin<Box<Sleep>>>,
     /// Listeners have stopped, and others are taken no more.
     pub(super) has_stopped: bool,
     /// How many a control plane has told; of them inbound ones.
@@ -213,6 +218,10 @@ impl Control<'_> {
                     self.stops = None;
                     self.stop_listeners(self.spread.is_some_and(|how| how.inbound_only));
                 }
+                () = due(&mut self.settling) => {
+                    self.settling = None;
+                    give_back_startup_pages();
+                }
                 () = self.tables.look() => self.tables.free(),
                 () = due(&mut sources.listeners.retry) => {
                     let (listeners, mut around) = self.around(&mut sources);
@@ -336,6 +345,7 @@ impl Control<'_> {
 
     /// Tells the workers which clusters and listeners there are, if others than before.
     fn publish(&mut self, sources: &mut Sources) {
+        self.settling = Some(Box::pin(sleep(SETTLES_AFTER)));
         self.publish_clusters(sources);
         if self.start.is_none() {
             self.publish_listeners(sources);

@@ -11,7 +11,7 @@ use crate::config::cluster::{Cluster, LoadBalancingPolicy};
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::endpoint::HealthStatus::{Degraded, Healthy, Unknown};
 use crate::config::metadata::Metadata;
-use crate::telemetry::{ClusterStat, HostStat, Registry, Scope};
+use crate::telemetry::{ClusterStat, Registry, Scope};
 
 /// Takes note of a cluster's new endpoints in its statistics. Control thread only.
 pub fn note_members(stats: &Scope<ClusterStat>, hosts: &HostSpecs, policy: &LoadBalancingPolicy) {
@@ -49,38 +49,37 @@ fn hash_key(metadata: &Metadata) -> Box<str> {
     lb.and_then(|(_, value)| value.get("hash_key")?.as_str()).unwrap_or_default().into()
 }
 
-/// The hosts of one cluster by address, with their counters.
+/// The hosts of one cluster by address.
 #[derive(Debug, Default)]
 pub struct HostRegistry {
-    stats: HashMap<SocketAddress, Arc<Scope<HostStat>>>,
+    hosts: HashMap<SocketAddress, Arc<HostSpec>>,
 }
 
 impl HostRegistry {
     /// A registry that knows these hosts.
-    pub fn of(hosts: &[HostSpec]) -> Self {
-        Self { stats: hosts.iter().map(|host| (host.address.clone(), Arc::clone(&host.stats))).collect() }
+    pub fn of(hosts: &[Arc<HostSpec>]) -> Self {
+        Self { hosts: hosts.iter().map(|host| (host.address.clone(), Arc::clone(host))).collect() }
     }
 
-    /// The hosts of a cluster's assignment, each address once (the first entry counts). Endpoints that still have to be
-    /// resolved are none.
+    /// The hosts of a cluster's assignment, each address once (the first entry counts), those that have not changed as they
+    /// are. Endpoints that still have to be resolved are none.
     pub fn resolve(
         &mut self,
         cluster: &Cluster,
         assignment: &ClusterLoadAssignment,
         registry: &Registry,
     ) -> Arc<HostSpecs> {
-        let mut old = std::mem::take(&mut self.stats);
+        let mut old = std::mem::take(&mut self.hosts);
         let mut hosts = Vec::new();
         for locality in &assignment.localities {
             for endpoint in &locality.endpoints {
                 let EndpointAddress::Fixed(address) = &endpoint.address else { continue };
                 let Some(address) = address.socket_address() else { continue };
-                if self.stats.contains_key(&address) {
+                if self.hosts.contains_key(&address) {
                     continue;
                 }
-                let stats = old.remove(&address).unwrap_or_else(|| registry.host());
-                self.stats.insert(address.clone(), Arc::clone(&stats));
-                hosts.push(HostSpec {
+                let old = old.remove(&address);
+                let spec = HostSpec {
                     address,
                     hostname: endpoint.hostname.clone(),
                     hash_key: hash_key(&endpoint.metadata),
@@ -88,8 +87,11 @@ impl HostRegistry {
                     priority: locality.priority,
                     health: endpoint.health_status,
                     socket: cluster.transport_socket_of(&endpoint.metadata, &locality.metadata),
-                    stats,
-                });
+                    stats: old.as_ref().map_or_else(|| registry.host(), |old| Arc::clone(&old.stats)),
+                };
+                let host = old.filter(|old| old.is(&spec)).unwrap_or_else(|| Arc::new(spec));
+                self.hosts.insert(host.address.clone(), Arc::clone(&host));
+                hosts.push(host);
             }
         }
         Arc::new(HostSpecs::new(hosts, cluster))
@@ -122,6 +124,21 @@ mod tests {
         assert_eq!(key("envoy.lb", serde_json::json!({"hash_key": 7, "other": "k"})), "");
         assert_eq!(key("other", serde_json::json!({"hash_key": "k"})), "");
         assert_eq!(&*hash_key(&Metadata::new()), "");
+    }
+
+    #[test]
+    fn host_that_has_not_changed_is_the_same_and_a_changed_one_keeps_its_counters() {
+        let (registry, cluster) = (Registry::new(1), Cluster::new("c"));
+        let mut assignment = ClusterLoadAssignment::default();
+        let mut hosts = HostRegistry::default();
+        let mut resolve = |endpoints| {
+            assignment.localities = vec![LocalityEndpoints { endpoints, ..LocalityEndpoints::default() }];
+            hosts.resolve(&cluster, &assignment, &registry)
+        };
+        let before = resolve(vec![endpoint(1, Vec::new()), endpoint(2, Vec::new())]);
+        let after = resolve(vec![Endpoint { weight: 2, ..endpoint(2, Vec::new()) }, endpoint(1, Vec::new())]);
+        assert!(Arc::ptr_eq(&before[0], &after[1]));
+        assert!(!Arc::ptr_eq(&before[1], &after[0]) && Arc::ptr_eq(&before[1].stats, &after[0].stats));
     }
 
     /// Of a cluster that is resolved later the first note is that of no endpoints.

@@ -1,6 +1,8 @@
 //! What hashing balancers look endpoints up in: made once of a cluster's endpoints, off the data path, and shared by all
 //! cores. Both pick the very endpoints that Envoy picks.
 
+use std::sync::Arc;
+
 use super::{maglev, ring};
 use crate::cluster::HostSpec;
 use crate::config::cluster::{Hashing, LoadBalancingPolicy};
@@ -27,7 +29,7 @@ pub(super) type Member<'a> = (&'a str, f64);
 
 impl HashTable {
     /// The table of these hosts; `None`: the policy has none.
-    pub fn build(policy: &LoadBalancingPolicy, hosts: &[HostSpec], group: &[u32]) -> Option<Self> {
+    pub fn build(policy: &LoadBalancingPolicy, hosts: &[Arc<HostSpec>], group: &[u32]) -> Option<Self> {
         let hashing = policy.hashing()?;
         let members = || group.iter().filter_map(|&place| hosts.get(place as usize));
         let names: Vec<String> = members().map(|host| name(host, hashing)).collect();

@@ -135,14 +135,14 @@ impl Hashing {
     }
 }
 
-fn groups(hosts: &[HostSpec], config: &Cluster) -> Groups {
+fn groups(hosts: &[Arc<HostSpec>], config: &Cluster) -> Groups {
     let overprovisioning = config.load_assignment.overprovisioning_factor_percent;
     let panic_threshold = config.common_lb.healthy_panic_threshold_percent;
     priority::group(hosts, overprovisioning, panic_threshold, config.load_balancing.hashing().is_some())
 }
 
 /// The tables of these hosts, one for each group; none, where the policy does not hash.
-pub(super) fn tables(hosts: &[HostSpec], config: &Cluster) -> Box<[HashTable]> {
+pub(super) fn tables(hosts: &[Arc<HostSpec>], config: &Cluster) -> Box<[HashTable]> {
     if config.load_balancing.hashing().is_none() {
         return Box::default();
     }
@@ -172,8 +172,9 @@ mod tests {
             socket: 0,
             stats: registry.host(),
         };
-        let specs = Arc::new(HostSpecs::new(priorities.iter().zip(1..).map(spec).collect(), &config));
-        let hosts: Vec<_> = specs.iter().map(|spec| Host::new(spec.clone(), 0)).collect();
+        let specs = priorities.iter().zip(1..).map(spec).map(Arc::new).collect();
+        let specs = Arc::new(HostSpecs::new(specs, &config));
+        let hosts: Vec<_> = specs.iter().map(|spec| Host::new(Arc::clone(spec), 0)).collect();
         let mut balancer = LoadBalancer::new(&config);
         balancer.rebuild(&hosts, &specs, &config, &mut Rng::from_seed(1));
         (balancer, registry.cluster("c").cells(Slot::Worker(0)))

@@ -6,6 +6,8 @@
 //! healthy and degraded hosts lies below the panic threshold while the total is not fully available ignores health; if
 //! all do, each gets by its number of hosts. Hosts that drain are not among those of which shares are.
 
+use std::sync::Arc;
+
 use crate::cluster::host::HostSpec;
 use crate::config::endpoint::HealthStatus;
 
@@ -56,7 +58,7 @@ impl Priorities {
 /// Splits hosts into the groups that may be chosen, with their loads. `hashing`: as Envoy's hashing balancers have it, a
 /// priority has one group only, its healthy hosts, which takes the share of degraded ones as well.
 pub(super) fn group(
-    hosts: &[HostSpec],
+    hosts: &[Arc<HostSpec>],
     overprovisioning_percent: u32,
     panic_threshold: f64,
     hashing: bool,
@@ -154,7 +156,7 @@ mod tests {
     use super::*;
     use crate::telemetry::Registry;
 
-    fn hosts(spec: &[(u32, HealthStatus)]) -> Vec<HostSpec> {
+    fn hosts(spec: &[(u32, HealthStatus)]) -> Vec<Arc<HostSpec>> {
         spec.iter()
             .zip(1..)
             .map(|(&(priority, health), port)| HostSpec {
@@ -167,6 +169,7 @@ mod tests {
                 socket: 0,
                 stats: Registry::new(1).host(),
             })
+            .map(Arc::new)
             .collect()
     }
 

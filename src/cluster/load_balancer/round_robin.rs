@@ -98,6 +98,8 @@ impl Eq for Entry {}
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::cluster::host::HostSpec;
     use crate::config::endpoint::HealthStatus;
@@ -105,7 +107,7 @@ pub(super) mod tests {
 
     pub(in super::super) fn host(port: u16) -> Rc<Host> {
         Host::new(
-            HostSpec {
+            Arc::new(HostSpec {
                 address: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
                 hostname: Box::default(),
                 hash_key: Box::default(),
@@ -114,7 +116,7 @@ pub(super) mod tests {
                 health: HealthStatus::Unknown,
                 socket: 0,
                 stats: Registry::new(1).host(),
-            },
+            }),
             0,
         )
     }

@@ -100,8 +100,8 @@ fn keep(mut connection: UpstreamConnection, now: Now) {
     });
 }
 
-/// Connections for which a host's list keeps room at least.
-const IDLE_ROOM_MIN: usize = 16;
+/// Connections for which the list of a host that is in use keeps room at least.
+const IDLE_ROOM_MIN: usize = 4;
 
 /// Drops idle connections of a host whose peer has closed, that said something unasked, or whose time is over.
 /// Returns when the next one is due; `None` when there is none, or no limit.
@@ -122,9 +122,14 @@ pub fn sweep(host: &Host, cluster: &Cluster, now: Now) -> Option<Now> {
         !quiet
     });
     let gone: Vec<_> = gone.collect();
-    // Room for four times as many: a pool that breathes allocates nothing.
-    let room = 4 * idle.len();
-    heaps::settle(&mut idle, room, IDLE_ROOM_MIN);
+    if idle.is_empty() && !gone.is_empty() {
+        // Nobody wants it as often as it could serve.
+        *idle = Vec::new();
+    } else if idle.capacity() > 0 {
+        // Room for four times as many: a pool that breathes allocates nothing.
+        let room = 4 * idle.len();
+        heaps::settle(&mut idle, room, IDLE_ROOM_MIN);
+    }
     drop(idle);
     drop(gone);
     next

@@ -80,7 +80,7 @@ pub struct Lease {
 /// A stream of a connection that is open and has room.
 pub fn checkout_shared(cluster: &Rc<Cluster>, host: &Rc<Host>) -> Option<UpstreamConnection> {
     let room = u32::max(cluster.config().http2.max_concurrent_streams, 1);
-    let shared = host.shared().open.borrow().iter().find(|shared| shared.has_room(room)).cloned()?;
+    let shared = host.find_shared()?.open.borrow().iter().find(|shared| shared.has_room(room)).cloned()?;
     let stream = shared.requests.borrow().as_ref().map(Requests::stream)?;
     shared.streams.set(shared.streams.get() + 1);
     shared.served.set(shared.served.get().saturating_add(1));
