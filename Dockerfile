@@ -16,8 +16,9 @@
 FROM rust:1-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
-COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
+COPY Cargo.toml Cargo.lock rust-toolchain.toml build.rs ./
 COPY src src
+COPY tuning/functions.ld tuning/
 COPY deploy/image-root.sh deploy/
 ARG RINGWAY_REVISION
 RUN cargo build --release --locked \
