@@ -39,7 +39,7 @@ use crate::control::admin::{
 };
 use crate::control::log_writer::{LogOpener, LogWriter};
 use crate::control::xds::LoadedBootstrap;
-use crate::control::xds::client::{Cache, ClusterNames, Resources, SharedCompiler};
+use crate::control::xds::client::{Cache, ClusterNames, KnownSecrets, Resources, SharedCompiler};
 use crate::control::xds::convert::{Class, Report};
 use crate::filter::CompileServices;
 use crate::format::access_log_queue::SinkId;
@@ -182,6 +182,8 @@ fn serve(
     log::info!("{}", workers.description());
     let (sender, commands) = tokio::sync::mpsc::unbounded_channel();
     let backend = workers.backend();
+    let secrets = KnownSecrets::default();
+    let rotation = Rotation::of(&snapshot, &secrets);
     let process = Process::new(Parts {
         options: options.clone(),
         bootstrap: bootstrap.clone(),
@@ -189,7 +191,8 @@ fn serve(
         registry: Arc::clone(&registry),
         started,
         clusters,
-        tls: Rotation::of(&snapshot).contexts(),
+        tls: rotation.contexts(),
+        secrets: secrets.clone(),
         backend: (backend.name().to_owned(), backend.reason.clone()),
         workers: workers.description(),
         listeners,
@@ -217,9 +220,8 @@ fn serve(
         log_writer: &log_writer,
         admin,
         commands,
-        rotation: Rotation::of(&snapshot),
+        rotation,
         tls_has_changed: true,
-        early_tls: Vec::new(),
         start: Some(snapshot),
         resources: of_resources.map(|surroundings| Resources {
             surroundings,
@@ -227,6 +229,7 @@ fn serve(
             clusters: told_clusters,
         }),
         cache,
+        secrets,
         routes,
         tables: Tables::default(),
         serving: Vec::new(),

@@ -21,7 +21,7 @@ use crate::protocol::connection_info::OriginalSource;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::HeaderName;
 use crate::protocol::proxy_protocol::{self, Tlv};
-use crate::protocol::tls::{ClientTls, Meter, Offer};
+use crate::protocol::tls::{ClientTls, Meter, Offer, Secured};
 use crate::runtime::{Keepalive, RawOption, Runtime, TaskId};
 use crate::telemetry::metrics::ClusterCells;
 use crate::telemetry::names::ClusterStat;
@@ -91,7 +91,7 @@ impl Cluster {
 
     /// TLS of a connection to an endpoint that begins now, by the endpoint's
     /// [`HostSpec::socket`](super::HostSpec::socket); `None`: plain text.
-    pub fn tls(&self, socket: u16) -> Option<Arc<ClientTls>> {
+    pub fn tls(&self, socket: u16) -> Option<Secured<ClientTls>> {
         self.sockets.borrow().tls(socket).cloned()
     }
 

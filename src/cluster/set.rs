@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::host::HostSpec;
 use super::load_balancer::{self, HashTable};
 use crate::config::cluster::Cluster as Config;
-use crate::protocol::tls::ClientTls;
+use crate::protocol::tls::{ClientTls, Secured};
 use crate::telemetry::{ClusterStat, Scope};
 
 /// A cluster and the endpoints known when it was published.
@@ -25,6 +25,13 @@ impl ClusterSpec {
     pub fn with_hosts(&self, hosts: Arc<HostSpecs>) -> Self {
         let Self { config, stats, hosts: _, sockets } = self;
         let (config, stats, sockets) = (Arc::clone(config), Arc::clone(stats), Arc::clone(sockets));
+        Self { config, stats, hosts, sockets }
+    }
+
+    /// The same, reached in this way.
+    pub fn with_sockets(&self, sockets: Arc<TransportSockets>) -> Self {
+        let Self { config, stats, hosts, sockets: _ } = self;
+        let (config, stats, hosts) = (Arc::clone(config), Arc::clone(stats), Arc::clone(hosts));
         Self { config, stats, hosts, sockets }
     }
 }
@@ -65,7 +72,7 @@ impl Deref for HostSpecs {
 
 /// How a cluster's endpoints are reached: the cluster's own way first, then those of `transport_socket_matches`.
 #[derive(Debug, Default)]
-pub struct TransportSockets(pub Box<[Option<Arc<ClientTls>>]>);
+pub struct TransportSockets(pub Box<[Option<Secured<ClientTls>>]>);
 
 impl TransportSockets {
     /// Whether no endpoint is reached with TLS.
@@ -74,7 +81,7 @@ impl TransportSockets {
     }
 
     /// TLS of an endpoint, by its [`HostSpec::socket`]; `None`: plain text.
-    pub fn tls(&self, socket: u16) -> Option<&Arc<ClientTls>> {
+    pub fn tls(&self, socket: u16) -> Option<&Secured<ClientTls>> {
         self.0.get(usize::from(socket))?.as_ref()
     }
 }

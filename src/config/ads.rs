@@ -87,3 +87,39 @@ pub struct Eds {
     /// Source: `eds_config.initial_fetch_timeout`.
     pub initial_fetch_timeout: Option<Duration>,
 }
+
+/// A secret that is told by name. Source: Envoy `tls.v3.SdsSecretConfig`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sds {
+    /// Where it comes from. Source: `sds_config`.
+    pub source: ResourceSource,
+    /// The name under which it is asked for. Source: `name`.
+    pub name: Arc<str>,
+    /// What it has to be.
+    pub kind: SecretKind,
+    /// How long the first answer is waited for before whoever uses it goes without, and refuses connections. Default 15 s;
+    /// `None`: for ever. Source: `sds_config.initial_fetch_timeout`.
+    pub initial_fetch_timeout: Option<Duration>,
+}
+
+/// What a secret is. Source: Envoy `tls.v3.Secret.type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SecretKind {
+    /// A certificate and its key. Source: `tls_certificate`.
+    Certificate,
+    /// How peers are verified. Source: `validation_context`.
+    Validation,
+    /// Keys of session tickets. Source: `session_ticket_keys`.
+    TicketKeys,
+}
+
+impl SecretKind {
+    /// The member of `Secret.type`.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Certificate => "tls_certificate",
+            Self::Validation => "validation_context",
+            Self::TicketKeys => "session_ticket_keys",
+        }
+    }
+}

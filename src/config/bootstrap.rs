@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::access_log::AccessLog;
 use super::address::Address;
-use super::ads::{Ads, ResourceSource, Wildcard};
+use super::ads::{Ads, ResourceSource, Sds, Wildcard};
 use super::cluster::{Cluster, Discovery};
 use super::endpoint::Locality;
 use super::listener::Listener;
@@ -50,7 +50,14 @@ impl Bootstrap {
         });
         let managers = self.listeners.iter().flat_map(|listener| listener.managers());
         let tables = managers.filter_map(|(_, manager)| manager.rds.as_ref()).map(|rds| &rds.source);
-        self.ads.is_some() || wildcards.chain(endpoints).chain(tables).any(of_streams)
+        let secrets = self.told_secrets().map(|secret| &secret.source);
+        self.ads.is_some() || wildcards.chain(endpoints).chain(tables).chain(secrets).any(of_streams)
+    }
+
+    /// The secrets that its listeners and clusters have told.
+    pub fn told_secrets(&self) -> impl Iterator<Item = &Sds> {
+        let of_listeners = self.listeners.iter().flat_map(|listener| listener.told_secrets());
+        of_listeners.chain(self.clusters.iter().flat_map(|cluster| cluster.told_secrets()))
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ads::Eds;
+use super::ads::{Eds, Sds};
 use super::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
 use super::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
 use super::http2::{Http2ProtocolOptions, UpstreamProtocol};
@@ -432,6 +432,30 @@ impl Cluster {
         for tls in settings.tls.iter_mut().chain(matches) {
             Arc::make_mut(tls).common.sources_mut().for_each(&mut *visit);
         }
+    }
+
+    /// Its TLS contexts.
+    pub fn tls_contexts(&self) -> impl Iterator<Item = &Arc<UpstreamTls>> {
+        let matches = self.transport_socket_matches.iter().filter_map(|socket| socket.tls.as_ref());
+        self.tls.iter().chain(matches)
+    }
+
+    /// Changes each of them.
+    ///
+    /// # Errors
+    /// The first that `change` has.
+    pub fn change_tls<E>(
+        &mut self,
+        mut change: impl FnMut(&mut UpstreamTls) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let settings = Arc::make_mut(&mut self.settings);
+        let matches = settings.transport_socket_matches.iter_mut().filter_map(|socket| socket.tls.as_mut());
+        settings.tls.iter_mut().chain(matches).try_for_each(|tls| change(Arc::make_mut(tls)))
+    }
+
+    /// The secrets that it has told.
+    pub fn told_secrets(&self) -> impl Iterator<Item = &Sds> {
+        self.tls_contexts().flat_map(|tls| tls.common.told())
     }
 
     /// Name in statistics.

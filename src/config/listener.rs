@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::access_log::AccessLog;
 use super::address::Address;
+use super::ads::Sds;
 use super::filter_chain::{FilterChain, NetworkFilter};
 use super::http::HttpConnectionManager;
 use super::listener_filter::ListenerFilter;
@@ -134,6 +135,11 @@ impl Listener {
             (bind_to_port, enable_reuse_port, freebind, transparent, queues)
         };
         self.addresses == next.addresses && how(self) == how(next)
+    }
+
+    /// The secrets that its chains have told.
+    pub fn told_secrets(&self) -> impl Iterator<Item = &Sds> {
+        self.chains().filter_map(|chain| chain.tls.as_deref()).flat_map(|tls| tls.told())
     }
 
     /// Its connection managers, each with the place of its chain; the default chain is the last.

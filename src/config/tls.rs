@@ -6,9 +6,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ads::Sds;
 use super::matcher::StringMatcher;
 use super::metadata::Struct;
 use super::proxy_protocol::UpstreamProxyProtocol;
+use super::secret::{NamedCertificate, NamedSecrets};
 
 /// TLS of a filter chain. Source: Envoy `DownstreamTlsContext`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -20,6 +22,9 @@ pub struct DownstreamTls {
     pub require_client_certificate: bool,
     /// How sessions are resumed without state. Source: `session_ticket_keys_type`.
     pub session_tickets: SessionTickets,
+    /// The secret that has the keys of tickets, those known of it being in `session_tickets`; `None`: no secret has. Source:
+    /// `session_ticket_keys_sds_secret_config`.
+    pub named_ticket_keys: Option<Sds>,
     /// Longest life of a session. Default `None`: [`SESSION_TIMEOUT_DEFAULT`]. Source: `session_timeout`.
     pub session_timeout: Option<Duration>,
     /// What certificates without a valid OCSP response are good for. Source: `ocsp_staple_policy`.
@@ -53,13 +58,15 @@ pub struct UpstreamTls {
 pub struct CommonTls {
     /// Versions and algorithms. Source: `tls_params`.
     pub params: TlsParameters,
-    /// Certificates shown, in the order given. Source: `tls_certificates`, or the static secrets that
-    /// `tls_certificate_sds_secret_configs` names.
+    /// Certificates shown, in the order given. Source: `tls_certificates`, or the secrets that
+    /// `tls_certificate_sds_secret_configs` names, as far as they are known.
     pub certificates: Vec<TlsCertificate>,
     /// How the peer's certificate is verified; `None`: it is not. Source: `validation_context_type`.
     pub validation: Option<CertificateValidation>,
     /// Protocols of the next layer, best first; empty: ALPN is not spoken. Source: `alpn_protocols`.
     pub alpn_protocols: Vec<Box<str>>,
+    /// What of it is told by name; `None`: nothing. Source: `SdsSecretConfig.sds_config`.
+    pub named: Option<Box<NamedSecrets>>,
 }
 
 /// Versions and algorithms of TLS. Source: Envoy `TlsParameters`.
@@ -244,9 +251,32 @@ impl CertificateValidation {
 }
 
 impl CommonTls {
+    /// Whether everything is known that it names. One certificate of several will do, as in Envoy.
+    pub fn is_whole(&self) -> bool {
+        self.named.as_ref().is_none_or(|named| {
+            (named.certificates.is_empty() || !self.certificates.is_empty())
+                && (named.validation.is_none() || self.validation.is_some())
+        })
+    }
+
+    /// Whether rules of verification are told.
+    pub fn names_validation(&self) -> bool {
+        self.named.as_ref().is_some_and(|named| named.validation.is_some())
+    }
+
+    /// The secrets that it has told.
+    pub fn told(&self) -> impl Iterator<Item = &Sds> {
+        self.named.iter().flat_map(|named| named.told())
+    }
+
     /// All its sources.
     pub fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {
-        let certificates = self.certificates.iter_mut().flat_map(|certificate| {
+        let named = self.named.iter_mut().flat_map(|named| &mut named.certificates);
+        let fixed = named.filter_map(|named| match named {
+            NamedCertificate::Fixed(certificate) => Some(certificate),
+            NamedCertificate::Told(_) => None,
+        });
+        let certificates = self.certificates.iter_mut().chain(fixed).flat_map(|certificate| {
             [&mut certificate.chain, &mut certificate.private_key]
                 .into_iter()
                 .chain(certificate.password.as_mut())
@@ -262,6 +292,17 @@ impl CommonTls {
 }
 
 impl DownstreamTls {
+    /// Whether everything is known that it names.
+    pub fn is_whole(&self) -> bool {
+        let has_keys = matches!(&self.session_tickets, SessionTickets::Keys(keys) if !keys.is_empty());
+        self.common.is_whole() && (self.named_ticket_keys.is_none() || has_keys)
+    }
+
+    /// The secrets that it has told.
+    pub fn told(&self) -> impl Iterator<Item = &Sds> {
+        self.common.told().chain(&self.named_ticket_keys)
+    }
+
     /// All its sources.
     pub fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {
         let keys = match &mut self.session_tickets {

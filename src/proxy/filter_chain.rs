@@ -15,7 +15,7 @@ use crate::filter::network::{ChainChoice, Chosen, ConnectionLimit, LimitedConnec
 use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::http::matcher::MatchScratch;
 use crate::protocol::response_flags::ResponseFlag;
-use crate::protocol::tls::ServerTls;
+use crate::protocol::tls::{Secured, ServerTls};
 use crate::telemetry::{Cells, ConnectionLimitStat, LocalRateLimitStat};
 
 /// Those of one listener.
@@ -35,7 +35,7 @@ pub struct FilterChain {
     /// Its name, for records.
     pub(super) name: Rc<str>,
     /// TLS of its connections, for handshakes from now on; `None`: plain text.
-    tls: RefCell<Option<Arc<ServerTls>>>,
+    tls: RefCell<Option<Secured<ServerTls>>>,
     gates: Box<[Gate]>,
     /// Who may go on; `None`: everybody.
     pub(super) access: Option<Rc<Access>>,
@@ -139,7 +139,7 @@ impl FilterChain {
     /// A chain of these filters.
     pub fn new(
         name: &str,
-        tls: Option<Arc<ServerTls>>,
+        tls: Option<Secured<ServerTls>>,
         gates: Vec<Gate>,
         access: Option<Rc<Access>>,
         terminal: Terminal,
@@ -148,13 +148,13 @@ impl FilterChain {
     }
 
     /// TLS of a connection that begins now; `None`: plain text.
-    pub(super) fn tls(&self) -> Option<Arc<ServerTls>> {
+    pub(super) fn tls(&self) -> Option<Secured<ServerTls>> {
         self.tls.borrow().clone()
     }
 
     /// Takes other certificates. Connections that are there go on.
     pub fn set_tls(&self, tls: Arc<ServerTls>) {
-        *self.tls.borrow_mut() = Some(tls);
+        *self.tls.borrow_mut() = Some(Secured::By(tls));
     }
 
     /// Takes other routes, for requests that begin from now on.

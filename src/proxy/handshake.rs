@@ -45,6 +45,11 @@ enum Why {
 }
 
 impl Failed {
+    /// A secret that it needs is still to come.
+    pub(super) fn without_secret() -> Self {
+        Self { by_peer: false, why: Some(Why::Refused(HandshakeFailure::NoSecret)) }
+    }
+
     /// One of the two went away.
     pub(super) fn gone(by_peer: bool) -> Self {
         Self { by_peer, why: None }

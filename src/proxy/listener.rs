@@ -23,7 +23,7 @@ use crate::config::listener::Listener as Config;
 use crate::format::access_log::AccessLog;
 use crate::protocol::connection_info::{ConnectionInfo, TransportProtocol};
 use crate::protocol::http::matcher::MatchScratch;
-use crate::protocol::tls::TlsStream;
+use crate::protocol::tls::{Secured, TlsStream};
 use crate::protocol::transport::Transport;
 use crate::runtime::{Accepted, TcpListener, TcpStream};
 use crate::telemetry::metrics::{ListenerCells, ProxyProtocolCells};
@@ -252,7 +252,16 @@ pub(super) fn begin(
         Ok(passed) => (passed, None),
         Err(stopped) => (Passed::default(), Some(stopped)),
     };
-    let tls = chain.tls().filter(|_| stopped.is_none());
+    let tls = match chain.tls().filter(|_| stopped.is_none()) {
+        None => None,
+        Some(Secured::By(tls)) => Some(tls),
+        Some(Secured::NotReady) => {
+            let record = ConnectionRecord::new(context, &listener.listener(), &info);
+            let record = record.of_chain(&chain.name, None);
+            let admitted = Admitted { _permit: permit, _passed: passed, asked: None, record };
+            return replies::refuse(context, listener, stream, admitted);
+        }
+    };
     let transport = match &tls {
         None => Transport::from(stream),
         Some(tls) => {

@@ -10,14 +10,15 @@ use std::time::Duration;
 use super::access;
 use super::context::WorkerContext;
 use super::handover::Place;
-use super::handshake::{self, Handshake};
+use super::handshake::{self, Failed, Handshake};
 use super::listener::Admitted;
 use super::wire;
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::protocol::tls::{ServerTls, TlsFacts};
 use crate::protocol::transport::Transport;
-use crate::runtime::Timer;
+use crate::runtime::{TcpStream, Timer};
+use crate::telemetry::names::ListenerStat;
 
 /// What a connection is answered with.
 #[derive(Clone, Debug)]
@@ -94,6 +95,20 @@ pub(super) fn spawn(
         }
         end(&answered, &transport, &timer).await;
     });
+}
+
+/// Ends a connection at once whose TLS waits for a secret: never is it served in plain text.
+pub(super) fn refuse(context: &Rc<WorkerContext>, listener: Place, stream: TcpStream, admitted: Admitted) {
+    listener.stats.inc(ListenerStat::DownstreamContextSecretsNotReady);
+    // As a close does that leaves something unread in the kernel.
+    if stream.has_unread() {
+        stream.set_reset_on_close();
+    }
+    context.open.set(context.open.get() + 1);
+    listener.count_open();
+    admitted.record.id(context.next_id());
+    admitted.record.failed(Failed::without_secret());
+    drop(Answered { context: Rc::clone(context), listener, opened: context.runtime.now(), admitted });
 }
 
 fn send(transport: &Transport, bytes: &[u8]) {

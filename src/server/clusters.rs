@@ -1,5 +1,5 @@
-//! Clusters of a control plane: which are in use, which still wait for their endpoints, and what becomes of them when there
-//! are others. A cluster that changes serves as it was until its successor is warm.
+//! Clusters of a control plane: which are in use, which still wait for their endpoints and secrets, and what becomes of them when
+//! there are others. A cluster that changes serves as it was until its successor is warm.
 //!
 //! Who takes an update calls [`Clusters::publish`] when it has taken all there are for now: the workers hear of them as one.
 
@@ -11,13 +11,14 @@ use tokio::sync::mpsc::Sender;
 use super::dump::{Told, ToldResources};
 use super::metrics::ServerMetrics;
 use super::process::{Process, now};
+use super::rotation::Rotation;
 use super::seed;
 use crate::cluster::{ClusterSet, ClusterSpec, HostSpecs};
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::discovery::EndpointUpdate;
 use crate::control::discovery::dns::DnsDiscovery;
-use crate::control::xds::client::{ClustersUpdate, TakenCluster, XdsClient};
+use crate::control::xds::client::{ClustersUpdate, SecretKey, TakenCluster, XdsClient};
 use crate::snapshot::ClusterResource;
 use crate::telemetry::{Registry, Slot};
 
@@ -66,6 +67,10 @@ struct Dynamic {
     instance: u64,
     spec: Arc<ClusterSpec>,
     told: Arc<Told>,
+    /// Endpoints that have come while it waited for secrets.
+    endpoints: Option<Arc<ClusterLoadAssignment>>,
+    /// Secrets of which there was none.
+    secrets: BTreeSet<SecretKey>,
     _resolving: Option<DnsDiscovery>,
 }
 
@@ -74,6 +79,8 @@ struct Dynamic {
 pub(super) struct Change {
     pub(super) clusters: Arc<ClusterSet>,
     pub(super) names: Arc<[Arc<str>]>,
+    /// Whether one of them has TLS, or had.
+    pub(super) has_tls: bool,
 }
 
 impl Clusters {
@@ -105,8 +112,13 @@ impl Clusters {
         all
     }
 
-    /// Those that are there now, but for what [`Self::publish`] is still to say.
-    pub(super) fn set(&self) -> &Arc<ClusterSet> {
+    /// Those that are there now, but for what [`Self::publish`] is still to say, reached as they are by now.
+    pub(super) fn set(&mut self, rotation: &Rotation) -> &Arc<ClusterSet> {
+        let latest: Vec<_> = self.set.iter().map(|spec| rotation.latest(spec)).collect();
+        if latest.iter().zip(self.set.iter()).any(|(latest, spec)| !Arc::ptr_eq(latest, spec)) {
+            self.set = Arc::new(ClusterSet::new(latest));
+            self.process.set_clusters(Arc::clone(&self.set), &[]);
+        }
         &self.set
     }
 
@@ -124,7 +136,13 @@ impl Clusters {
             let stats = self.registry.cluster(config.stat_name());
             let spec = Arc::new(ClusterSpec { config, stats, hosts: Arc::default(), sockets });
             let told = Arc::new(Told { version: version.clone(), wire, at: now() });
-            let dynamic = Dynamic { instance, spec, told, _resolving: resolving };
+            let mut secrets = BTreeSet::new();
+            for secret in spec.config.told_secrets() {
+                if client.refer(secret) {
+                    secrets.insert((secret.source.clone(), Arc::clone(&secret.name)));
+                }
+            }
+            let dynamic = Dynamic { instance, spec, told, endpoints: None, secrets, _resolving: resolving };
             let before = self.warming.insert(Arc::clone(&name), dynamic);
             before.iter().for_each(|before| forget(before, client));
             if let Some(assignment) = known {
@@ -169,15 +187,32 @@ impl Clusters {
         (!self.changed.contains(&name)).then_some((name, hosts))
     }
 
-    /// What has changed since the last call; `None`: nothing.
-    pub(super) fn publish(&mut self, metrics: &ServerMetrics) -> Option<Change> {
+    /// A secret is there, or is waited for no more.
+    pub(super) fn take_secret(&mut self, key: &SecretKey, client: &mut XdsClient) {
+        let mut warm = Vec::new();
+        for (name, dynamic) in &mut self.warming {
+            if dynamic.secrets.remove(key) {
+                warm.extend(dynamic.endpoints.take().map(|endpoints| (Arc::clone(name), endpoints)));
+            }
+        }
+        for (name, endpoints) in warm {
+            self.warm(&name, endpoints, client);
+        }
+    }
+
+    /// What has changed since the last call; `None`: nothing. What is new is reached as `rotation` has it.
+    pub(super) fn publish(&mut self, metrics: &ServerMetrics, rotation: &mut Rotation) -> Option<Change> {
         metrics.clusters_warm_up(self.warming.len() as u64);
         if self.changed.is_empty() {
             return None;
         }
         let before = std::mem::take(&mut self.set);
-        let dynamic = self.active.values().map(|dynamic| Arc::clone(&dynamic.spec));
-        self.set = Arc::new(ClusterSet::new(self.fixed.iter().cloned().chain(dynamic).collect()));
+        let mut has_tls = false;
+        for name in &self.changed {
+            has_tls |= rotation.put_cluster(name, self.active.get(name).map(|dynamic| &dynamic.spec));
+        }
+        let all = self.fixed.iter().chain(self.active.values().map(|dynamic| &dynamic.spec));
+        self.set = Arc::new(ClusterSet::new(all.map(|spec| rotation.latest(spec)).collect()));
         let names: Arc<[_]> = std::mem::take(&mut self.changed).into_iter().collect();
         let (mut added, mut modified, mut gone) = (0, 0, Vec::new());
         for name in names.iter() {
@@ -191,7 +226,7 @@ impl Clusters {
         metrics.clusters_changed(counts.map(|count| count as u64));
         self.process.set_clusters(Arc::clone(&self.set), &gone);
         self.show();
-        Some(Change { clusters: Arc::clone(&self.set), names })
+        Some(Change { clusters: Arc::clone(&self.set), names, has_tls })
     }
 
     /// Whether the start waits for one.
@@ -199,9 +234,14 @@ impl Clusters {
         self.warming.values().any(|dynamic| dynamic.spec.config.wait_for_warm_on_init)
     }
 
-    /// A cluster has its first endpoints: it takes the place of the one that had its name.
+    /// A cluster has its first endpoints: it takes the place of the one that had its name, once it has its secrets, too.
     fn warm(&mut self, name: &Arc<str>, assignment: Arc<ClusterLoadAssignment>, client: &mut XdsClient) {
         let Some(mut dynamic) = self.warming.remove(name) else { return };
+        if !dynamic.secrets.is_empty() {
+            dynamic.endpoints = Some(assignment);
+            self.warming.insert(Arc::clone(name), dynamic);
+            return;
+        }
         let before = self.active.remove(name);
         before.iter().for_each(|before| forget(before, client));
         // Hosts that stay keep their counters: they are known by the name.
@@ -239,8 +279,9 @@ impl Clusters {
     }
 }
 
-/// A cluster is no more: nobody asks for its endpoints on its behalf.
+/// A cluster is no more: nobody asks for its endpoints and secrets on its behalf.
 fn forget(dynamic: &Dynamic, client: &mut XdsClient) {
+    dynamic.spec.config.told_secrets().for_each(|secret| client.release(secret));
     if let Discovery::Eds(eds) = &dynamic.spec.config.discovery {
         client.unsubscribe(dynamic.instance, eds);
     }

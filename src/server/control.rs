@@ -1,12 +1,12 @@
 //! The control thread: signals, admin commands, discovery, and the end of the process.
 
+mod secrets;
 mod succession;
 
 use std::collections::HashSet;
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::listeners::{Around, Listeners};
 use super::metrics::ServerMetrics;
 use super::process::Process;
 use super::restart::{Event, Following, Place, Predecessor, Successor};
-use super::rotation::{Rotation, TICKET_KEY_LIFE, Update};
+use super::rotation::{Rotation, TICKET_KEY_LIFE};
 use super::seed;
 use super::sockets::ListenSocketSet;
 use super::tables::{TableKey, Tables};
@@ -36,7 +36,9 @@ use crate::control::admin::{Admin, AdminCommand, AdminListener, DrainListeners, 
 use crate::control::discovery::EndpointUpdate;
 use crate::control::file_watch::FileWatch;
 use crate::control::log_writer::LogWriter;
-use crate::control::xds::client::{self as xds, Cache, Resources, SharedCompiler, XdsClient};
+use crate::control::xds::client::{
+    self as xds, Cache, KnownSecrets, Resources, SecretKey, SharedCompiler, XdsClient,
+};
 use crate::runtime::give_back_startup_pages;
 use crate::snapshot::{ListenerResource, RoutesResource, Snapshot};
 use crate::telemetry::Registry;
@@ -62,6 +64,8 @@ pub(super) struct Control<'a> {
     pub(super) resources: Option<Resources>,
     /// Where resources of a control plane are kept; `None`: nowhere, or their source has it.
     pub(super) cache: Option<Cache>,
+    /// Those that were told.
+    pub(super) secrets: KnownSecrets,
     /// Compiles the routes that come from a control plane.
     pub(super) routes: SharedCompiler,
     /// The last ones of each table.
@@ -76,8 +80,6 @@ pub(super) struct Control<'a> {
     pub(super) rotation: Rotation,
     /// Whether other files are to be watched than before.
     pub(super) tls_has_changed: bool,
-    /// What has changed of them before the workers have their snapshot.
-    pub(super) early_tls: Vec<Update>,
     /// The graceful drain of listeners that was asked for.
     pub(super) spread: Option<DrainListeners>,
     /// When it stops them.
@@ -128,7 +130,7 @@ impl Succession {
     }
 }
 
-/// Where clusters, endpoints, listeners and routes come from; they end with it.
+/// Where clusters, endpoints, listeners, secrets and routes come from; they end with it.
 struct Sources {
     clusters: Clusters,
     listeners: Listeners,
@@ -139,18 +141,21 @@ struct Sources {
     updates: Receiver<xds::Update>,
 }
 
-/// What the start waits for: clusters without endpoints, tables, and a first answer to which clusters and listeners there are.
+/// What the start waits for: clusters without endpoints, tables, secrets, and a first answer to which clusters and listeners there
+/// are.
 #[derive(Default)]
 struct Awaited {
     clusters: HashSet<Box<str>>,
     routes: HashSet<TableKey>,
+    secrets: HashSet<SecretKey>,
     more_clusters: bool,
     more_listeners: bool,
 }
 
 impl Awaited {
     fn is_over(&self) -> bool {
-        self.clusters.is_empty() && self.routes.is_empty() && !self.more_clusters && !self.more_listeners
+        let has_named = self.clusters.is_empty() && self.routes.is_empty() && self.secrets.is_empty();
+        has_named && !self.more_clusters && !self.more_listeners
     }
 }
 
@@ -275,11 +280,13 @@ impl Control<'_> {
             routes: &self.routes,
             registry: self.registry,
             quarantine: self.process.quarantine_list(),
+            secrets: &self.secrets,
             resources: self.resources.take(),
             cache: self.cache.take(),
             seed: seed(self.bootstrap.clusters.len()),
         };
         let mut client = XdsClient::start(surroundings, updates_sender);
+        awaited.secrets = self.refer_secrets(&mut client);
         let fixed = self.start.as_ref().map(|snapshot| Arc::clone(&snapshot.clusters)).unwrap_or_default();
         let clusters = Clusters::start(&self.process, self.registry, fixed, &mut client, sender);
         let listeners = Listeners::new(&self.process, &self.routes, &self.bootstrap.listeners);
@@ -313,6 +320,10 @@ impl Control<'_> {
                     let (listeners, mut around) = self.around(sources);
                     listeners.take(update, &mut around);
                 }
+            }
+            xds::Update::Secret(key) => {
+                awaited.secrets.remove(&key);
+                self.take_secret(&key, sources);
             }
             xds::Update::Routes(xds::RoutesUpdate { source, name, resources, version, wire }) => {
                 // Before the routes that lead to them; listeners that have waited for these have them at once.
@@ -372,11 +383,8 @@ impl Control<'_> {
 
     /// Tells the workers which clusters there are, if others than before.
     fn publish_clusters(&mut self, sources: &mut Sources) {
-        let Some(Change { clusters, names }) = sources.clusters.publish(&self.metrics) else { return };
-        let mut has_tls = false;
-        for name in &*names {
-            has_tls |= self.rotation.put_cluster(name, clusters.find(name));
-        }
+        let change = sources.clusters.publish(&self.metrics, &mut self.rotation);
+        let Some(Change { clusters, names, has_tls }) = change else { return };
         if has_tls {
             self.process.set_tls(self.rotation.contexts());
             self.tls_has_changed = true;
@@ -391,9 +399,13 @@ impl Control<'_> {
 
     fn start_workers(&mut self, taken_over: &mut Option<oneshot::Sender<()>>, sources: &mut Sources) {
         let Some(mut snapshot) = self.start.take() else { return };
-        let clusters = sources.clusters.set();
+        let clusters = sources.clusters.set(&self.rotation);
         if !Arc::ptr_eq(&snapshot.clusters, clusters) {
             Arc::make_mut(&mut snapshot).clusters = Arc::clone(clusters);
+        }
+        let tls = self.rotation.newer(None);
+        if !tls.is_empty() {
+            Arc::make_mut(&mut snapshot).tls = tls;
         }
         self.workers.start_serving(&snapshot);
         // Without clusters, which come and go.
@@ -401,8 +413,6 @@ impl Control<'_> {
         for routes in self.tables.current() {
             self.workers.send_all(|| Command::Routes(Arc::clone(routes)));
         }
-        let early = std::mem::take(&mut self.early_tls);
-        self.publish_tls(early);
         for (cluster, hosts) in self.process.discovered() {
             self.workers
                 .send_all(|| Command::Hosts { cluster: Arc::clone(&cluster), hosts: Arc::clone(&hosts) });
@@ -445,52 +455,6 @@ impl Control<'_> {
         }
         self.process.set_routes(key.clone(), version, wire);
         self.tables.put(key, resources);
-    }
-
-    /// Watches the files of all TLS contexts.
-    fn watch(&mut self, watch: &mut Option<FileWatch>) {
-        if self.rotation.is_empty() {
-            return;
-        }
-        let watch = watch.get_or_insert_with(FileWatch::new);
-        let paths = self.rotation.paths();
-        watch.watch(paths.iter().map(|path| Path::new(&**path)));
-    }
-
-    /// Takes what has changed of certificates, keys and lists.
-    fn refresh_tls(&mut self) {
-        let outcome = self.rotation.refresh();
-        for reason in &outcome.rejected {
-            log::warn!("TLS stays as it was: {reason}");
-        }
-        self.metrics.tls_updated(outcome.updates.len(), outcome.rejected.len());
-        if !outcome.updates.is_empty() {
-            log::info!("{} TLS contexts have changed: new handshakes use them", outcome.updates.len());
-        }
-        self.publish_tls(outcome.updates);
-    }
-
-    /// Gives the workers new TLS contexts.
-    fn publish_tls(&mut self, updates: Vec<Update>) {
-        if updates.is_empty() {
-            return;
-        }
-        self.process.set_tls(self.rotation.contexts());
-        if self.start.is_some() {
-            self.early_tls.extend(updates);
-            return;
-        }
-        for update in updates {
-            match update {
-                Update::Server { listener, chain, tls } => {
-                    self.workers.send_all(|| Command::ServerTls { listener, chain, tls: Arc::clone(&tls) });
-                }
-                Update::Client { cluster, sockets } => self.workers.send_all(|| Command::TransportSockets {
-                    cluster: Arc::clone(&cluster),
-                    sockets: Arc::clone(&sockets),
-                }),
-            }
-        }
     }
 
     /// The first call drains, the second ends at once.

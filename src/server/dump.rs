@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::process::timestamp;
 use super::tables::TableKey;
 use crate::control::admin::{DumpEntry, DumpField, DumpSection};
+use crate::control::xds::client::ShownSecret;
 use crate::control::xds::json::{self, Style};
 use crate::control::xds::schema::Message;
 use crate::control::xds::wire::{self, Fields};
@@ -14,6 +16,7 @@ use crate::control::xds::wire::{self, Fields};
 const LISTENER: &str = "envoy.config.listener.v3.Listener";
 const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
 const TABLE: &str = "envoy.config.route.v3.RouteConfiguration";
+const SECRET: &str = "envoy.extensions.transport_sockets.tls.v3.Secret";
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
@@ -119,6 +122,59 @@ pub(super) fn sections(
             ],
         },
     ]
+}
+
+/// The section of secrets: static ones, those that were told, and those that are waited for. What is secret is not in it.
+pub(super) fn secrets(bootstrap: &[u8], loaded: &str, told: Vec<ShownSecret>) -> DumpSection {
+    let named = |name: Arc<str>, version: Option<&str>, render: Box<dyn FnOnce() -> Value + Send>| {
+        let mut shown = Map::new();
+        shown.insert("name".to_owned(), json!(*name));
+        if let Some(version) = version.filter(|version| !version.is_empty()) {
+            shown.insert("version_info".to_owned(), json!(version));
+        }
+        let render = Box::new(move || {
+            if let Value::Object(mut secret) = render() {
+                shown.append(&mut secret);
+            }
+            Value::Object(shown)
+        });
+        DumpEntry { type_name: "", name, render }
+    };
+    let of_file = resources(bootstrap, 3).into_iter().map(|bytes| {
+        let name: Arc<str> = name_of(SECRET, &bytes).into();
+        DumpEntry {
+            type_name: "envoy.admin.v3.SecretsConfigDump.StaticSecret",
+            ..named(name, None, entry(bytes, SECRET, "secret", loaded))
+        }
+    });
+    let (mut active, mut warming) = (Vec::new(), Vec::new());
+    for ShownSecret { name, version, wire, unix_ns } in told {
+        let (list, version, wire) = match wire {
+            Some(wire) => (&mut active, version, wire),
+            // As Envoy: its name, under which it is asked for.
+            None => (&mut warming, "uninitialized".into(), only_named(&name)),
+        };
+        let render = entry(wire, SECRET, "secret", &timestamp(unix_ns));
+        list.push(DumpEntry {
+            type_name: "envoy.admin.v3.SecretsConfigDump.DynamicSecret",
+            ..named(name, Some(&*version), render)
+        });
+    }
+    DumpSection {
+        type_url: "type.googleapis.com/envoy.admin.v3.SecretsConfigDump",
+        fields: vec![
+            ("static_secrets", DumpField::Repeated(of_file.collect())),
+            ("dynamic_active_secrets", DumpField::Repeated(active)),
+            ("dynamic_warming_secrets", DumpField::Repeated(warming)),
+        ],
+    }
+}
+
+/// A secret of which there is no more than its name.
+fn only_named(name: &str) -> Arc<[u8]> {
+    let mut bytes = Vec::new();
+    wire::put_bytes(&mut bytes, 1, name.as_bytes());
+    bytes.into()
 }
 
 /// Listeners of a control plane, each with the states that it has.

@@ -1,6 +1,6 @@
-//! Listeners of a control plane: which are in use, which still wait for their routes, and what becomes of them when there are
-//! others. A listener that changes serves as it was until its successor has its routes; where the address is the same, the
-//! sockets stay.
+//! Listeners of a control plane: which are in use, which still wait for their routes and secrets, and what becomes of them when
+//! there are others. A listener that changes serves as it was until its successor has its routes and secrets; where the address
+//! is the same, the sockets stay.
 //!
 //! Who takes an update calls [`Listeners::publish`] when it has taken all there are for now: the workers hear of them as one.
 
@@ -21,7 +21,7 @@ use super::tables::{TableKey, Tables};
 use crate::config::address::Address;
 use crate::config::listener::{Listener, TrafficDirection};
 use crate::control::admin::ListenerStatus;
-use crate::control::xds::client::{ListenersUpdate, SharedCompiler, TakenListener, XdsClient};
+use crate::control::xds::client::{ListenersUpdate, SecretKey, SharedCompiler, TakenListener, XdsClient};
 use crate::snapshot::{ListenerResource, ListenersChange, PutListener, Replaced, RoutesResource};
 
 /// A listener that cannot listen is tried so often again, with this time between: a second in all.
@@ -61,6 +61,8 @@ struct Dynamic {
     told: Arc<Told>,
     /// Tables of which there was no answer yet.
     awaited: BTreeSet<TableKey>,
+    /// Secrets of which there was none.
+    secrets: BTreeSet<SecretKey>,
     /// How often it could not listen.
     tries: u32,
 }
@@ -102,7 +104,7 @@ impl Listeners {
         let ListenersUpdate { put, removed, version } = update;
         for name in removed {
             if let Some(warming) = self.warming.remove(&*name) {
-                self.forget(warming.number, around);
+                self.forget(&warming, around);
             }
             if let Some((name, active)) = self.active.remove_entry(&*name) {
                 log::info!("listener {name} is gone");
@@ -122,19 +124,25 @@ impl Listeners {
                     around.tables.extend(&key, resources);
                 }
             }
+            let mut secrets = BTreeSet::new();
+            for secret in resource.config.told_secrets() {
+                if around.client.refer(secret) {
+                    secrets.insert((secret.source.clone(), Arc::clone(&secret.name)));
+                }
+            }
             let is_known = self.active.contains_key(&name) || self.warming.contains_key(&name);
             self.counts[usize::from(is_known)] += 1;
             let told = Arc::new(Told { version: version.clone(), wire, at: now() });
-            let dynamic = Dynamic { number, resource, told, awaited, tries: 0 };
+            let dynamic = Dynamic { number, resource, told, awaited, secrets, tries: 0 };
             if let Some(before) = self.warming.insert(Arc::clone(&name), dynamic) {
-                self.forget(before.number, around);
+                self.forget(&before, around);
             }
             self.activate(&name, around);
         }
         for gone in std::mem::take(&mut self.leaving) {
             around.rotation.remove_listener(gone.number);
             around.sockets.remove(gone.number);
-            self.forget(gone.number, around);
+            self.forget(&gone, around);
             self.change.removed.push(gone.number);
         }
         if !version.is_empty() {
@@ -167,6 +175,19 @@ impl Listeners {
             self.activate(&name, around);
         }
         late
+    }
+
+    /// A secret is there, or is waited for no more.
+    pub(super) fn take_secret(&mut self, key: &SecretKey, around: &mut Around<'_>) {
+        let mut warm = Vec::new();
+        for (name, dynamic) in &mut self.warming {
+            if dynamic.secrets.remove(key) {
+                warm.push(Arc::clone(name));
+            }
+        }
+        for name in warm {
+            self.activate(&name, around);
+        }
     }
 
     /// Tries again what could not listen.
@@ -212,15 +233,19 @@ impl Listeners {
             return None;
         }
         self.show_all(&gone);
-        let change = std::mem::take(&mut self.change);
+        let mut change = std::mem::take(&mut self.change);
+        for put in &mut change.put {
+            // Whatever has come meanwhile: no worker sees it without.
+            put.tls = around.rotation.newer(Some(put.number));
+        }
         Some(ListenersChange { spread, stay, ..change })
     }
 
-    /// Lets a listener that has its routes take the place of the one that had its name, or its sockets. One that cannot listen
+    /// Lets a listener that has its routes and secrets take the place of the one that had its name, or its sockets. One that cannot listen
     /// is given up.
     fn activate(&mut self, name: &Arc<str>, around: &mut Around<'_>) {
         let Some(mut new) = self.warming.remove(name) else { return };
-        if !new.awaited.is_empty() {
+        if !new.awaited.is_empty() || !new.secrets.is_empty() {
             self.warming.insert(Arc::clone(name), new);
             return;
         }
@@ -253,7 +278,7 @@ impl Listeners {
                 Err(reason) => {
                     log::error!("{reason}; it stays as it was");
                     around.metrics.listener_failed();
-                    return self.forget(new.number, around);
+                    return self.forget(&new, around);
                 }
             }
         }
@@ -274,12 +299,12 @@ impl Listeners {
         }
         let (number, resource) = (new.number, Arc::clone(&new.resource));
         let routes = around.tables.of_listener(number);
-        self.change.put.push(PutListener { number, resource, routes, replaces });
+        self.change.put.push(PutListener { number, resource, routes, tls: Vec::new(), replaces });
         // A response before this one may have left it out.
         self.gone.retain(|gone| gone != name);
         self.active.insert(Arc::clone(name), new);
         if let Some(before) = before {
-            self.forget(before.number, around);
+            self.forget(&before, around);
         }
     }
 
@@ -294,8 +319,10 @@ impl Listeners {
         }
     }
 
-    /// That listener is no more: nobody asks for its tables on its behalf.
-    fn forget(&self, number: usize, around: &mut Around<'_>) {
+    /// That listener is no more: nobody asks for its tables and secrets on its behalf.
+    fn forget(&self, gone: &Dynamic, around: &mut Around<'_>) {
+        let number = gone.number;
+        gone.resource.config.told_secrets().for_each(|secret| around.client.release(secret));
         self.routes.remove(number);
         around.tables.forget_listener(number);
         for key in around.client.unsubscribe_tables(number) {

@@ -21,7 +21,7 @@ use crate::control::admin::{
     AdminCommand, AdminState, ClusterStatus, DumpSection, HostStatus, ListenerStatus, Quarantined,
     ServerInfo, ServerState, TlsContext,
 };
-use crate::control::xds::client::{Quarantine, Refused};
+use crate::control::xds::client::{KnownSecrets, Quarantine, Refused};
 use crate::runtime::allocator;
 use crate::snapshot::{HostRegistry, note_members};
 use crate::telemetry::Registry;
@@ -53,6 +53,7 @@ pub(super) struct Process {
     routes: Mutex<BTreeMap<TableKey, dump::Told>>,
     /// What control planes have told and is not used.
     quarantine: Quarantine,
+    secrets: KnownSecrets,
     /// TLS contexts in use.
     tls: Mutex<Vec<TlsContext>>,
     state: AtomicU8,
@@ -86,6 +87,7 @@ pub(super) struct Parts {
     pub(super) started: memory::Started,
     pub(super) clusters: KnownClusters,
     pub(super) tls: Vec<TlsContext>,
+    pub(super) secrets: KnownSecrets,
     pub(super) backend: (String, String),
     pub(super) workers: String,
     pub(super) listeners: Vec<ListenerStatus>,
@@ -112,6 +114,7 @@ impl Process {
             started,
             clusters,
             tls,
+            secrets,
             backend,
             workers,
             listeners,
@@ -135,6 +138,7 @@ impl Process {
             endpoints: Mutex::default(),
             routes: Mutex::default(),
             quarantine: Quarantine::default(),
+            secrets,
             tls: Mutex::new(tls),
             state: AtomicU8::new(ServerState::PreInitializing as u8),
             commands,
@@ -319,7 +323,9 @@ impl AdminState for Process {
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let clusters = self.told_clusters.lock().unwrap_or_else(PoisonError::into_inner);
         let listeners = self.told_listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        dump::sections(&self.wire, &self.loaded, [&clusters, &listeners], &routes)
+        let mut sections = dump::sections(&self.wire, &self.loaded, [&clusters, &listeners], &routes);
+        sections.push(dump::secrets(&self.wire, &self.loaded, self.secrets.list()));
+        sections
     }
 
     fn runtime_layers(&self) -> Vec<RuntimeLayer> {
@@ -357,7 +363,7 @@ pub(super) fn now() -> String {
 }
 
 /// A wall time as RFC 3339.
-fn timestamp(wall_ns: u64) -> String {
+pub(super) fn timestamp(wall_ns: u64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(wall_ns)).map(|time| time.to_string()).unwrap_or_default()
 }
 

@@ -1,7 +1,8 @@
-//! Certificates, keys and lists that change while the process runs: read again, compiled, handed to the workers.
+//! Certificates, keys and lists that change while the process runs, in files or as secrets that are told: read again, compiled,
+//! handed to the workers.
 //!
 //! New handshakes use what is new; connections that are there go on. What cannot be read or compiled leaves the last good
-//! one in place, and is said once and counted.
+//! one in place, and is said once and counted. A context whose secrets are still to come is compiled when they are there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +13,10 @@ use crate::config::cluster::Cluster;
 use crate::config::tls::{DownstreamTls, Source};
 use crate::control::admin::TlsContext;
 use crate::control::tls_files::read_again;
-use crate::protocol::tls::ServerTls;
-use crate::snapshot::{ListenerResource, Snapshot, SocketCompiler};
+use crate::control::xds::client::{KnownSecrets, SecretKey};
+use crate::protocol::tls::{Secured, ServerTls};
+use crate::snapshot::{ChainTls, ListenerResource, Snapshot, SocketCompiler};
+use crate::telemetry::{ClusterStat, ListenerStat, Scope, Slot};
 
 /// How long a key of this process seals tickets. The one before opens them as long again.
 pub(super) const TICKET_KEY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -21,6 +24,7 @@ pub(super) const TICKET_KEY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// All TLS contexts of the process.
 #[derive(Debug)]
 pub(super) struct Rotation {
+    secrets: KnownSecrets,
     servers: Vec<Server>,
     /// By the cluster's name.
     clients: BTreeMap<Box<str>, Client>,
@@ -29,13 +33,13 @@ pub(super) struct Rotation {
 /// Something new for the workers.
 #[derive(Debug, Clone)]
 pub(super) enum Update {
-    /// TLS of the listener of this number.
-    Server { listener: usize, chain: usize, tls: Arc<ServerTls> },
+    /// TLS of a chain of a listener.
+    Server(ChainTls),
     /// Transport sockets of a cluster.
     Client { cluster: Arc<str>, sockets: Arc<TransportSockets> },
 }
 
-/// What came of reading files again.
+/// What came of reading files and secrets again.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) updates: Vec<Update>,
@@ -52,7 +56,12 @@ struct Server {
     config: DownstreamTls,
     /// What could not be compiled, so that it is said once.
     refused: Option<Refused<DownstreamTls>>,
-    tls: Arc<ServerTls>,
+    /// `None`: a secret is still to come.
+    tls: Option<Arc<ServerTls>>,
+    /// Whether it is newer than the listener.
+    is_newer: bool,
+    handshake_timeout: Option<Duration>,
+    stats: Arc<Scope<ListenerStat>>,
 }
 
 #[derive(Debug)]
@@ -60,6 +69,7 @@ struct Client {
     config: Cluster,
     refused: Option<Refused<Cluster>>,
     sockets: Arc<TransportSockets>,
+    stats: Arc<Scope<ClusterStat>>,
 }
 
 impl Server {
@@ -73,21 +83,89 @@ impl Server {
                 name: config.name.clone(),
                 config: DownstreamTls::clone(of.tls.as_ref()?),
                 refused: None,
-                tls: Arc::clone(compiled.tls.as_ref()?),
+                tls: compiled.tls.as_ref()?.ready().cloned(),
+                is_newer: false,
+                handshake_timeout: of.transport_socket_connect_timeout,
+                stats: Arc::clone(&resource.stats),
             })
         })
+    }
+
+    /// Takes what has changed of its files and secrets; whether it is another now.
+    fn renew(&mut self, secrets: &KnownSecrets, outcome: &mut Outcome) -> bool {
+        let mut next = self.config.clone();
+        let read = secrets.fill_server(&mut next).and_then(|()| server_changed(&mut next));
+        if read.is_ok() && !next.is_whole() {
+            return false;
+        }
+        let what = format!("listener {}", self.name);
+        let Some(next) = changed(read, &self.config, next, &mut self.refused, &what, outcome) else {
+            return false;
+        };
+        match ServerTls::compile(&next, self.handshake_timeout, self.tls.as_deref()) {
+            Ok(tls) => {
+                self.config = next;
+                self.refused = None;
+                outcome.updates.extend(self.put(tls));
+                true
+            }
+            Err(error) => {
+                outcome.rejected.push(format!("{what}: {error}"));
+                self.refused = Some(Refused::Compiled(next));
+                false
+            }
+        }
+    }
+
+    fn put(&mut self, tls: ServerTls) -> Option<Update> {
+        self.tls = Some(Arc::new(tls));
+        self.is_newer = true;
+        self.newer().map(Update::Server)
+    }
+
+    /// What is newer than the listener.
+    fn newer(&self) -> Option<ChainTls> {
+        let tls = self.tls.as_ref().filter(|_| self.is_newer)?;
+        Some(ChainTls { listener: self.listener, chain: self.chain, tls: Arc::clone(tls) })
     }
 }
 
 impl Client {
     /// That of a cluster; `None`: it is reached in plain text.
     fn of(cluster: &Arc<ClusterSpec>) -> Option<Self> {
-        let (config, sockets) = (&cluster.config, &cluster.sockets);
+        let ClusterSpec { config, sockets, stats, .. } = &**cluster;
         (!sockets.is_plain()).then(|| Self {
             config: Cluster::clone(config),
             refused: None,
             sockets: Arc::clone(sockets),
+            stats: Arc::clone(stats),
         })
+    }
+
+    /// Takes what has changed of its files and secrets; whether it is another now.
+    fn renew(&mut self, secrets: &KnownSecrets, outcome: &mut Outcome) -> bool {
+        let mut next = self.config.clone();
+        let read = secrets.fill_cluster(&mut next).and_then(|()| client_changed(&mut next));
+        let what = format!("cluster {}", self.config.name);
+        let Some(next) = changed(read, &self.config, next, &mut self.refused, &what, outcome) else {
+            return false;
+        };
+        // Clusters with the same files share what is compiled of them only until these change.
+        match SocketCompiler::default().of(&next) {
+            Ok(sockets) => {
+                self.sockets = sockets;
+                self.config = next;
+                self.refused = None;
+                let (cluster, sockets) = ((*self.config.name).into(), Arc::clone(&self.sockets));
+                outcome.updates.push(Update::Client { cluster, sockets });
+                true
+            }
+            Err(error) => {
+                outcome.rejected.push(format!("{what}: {error}"));
+                self.refused = Some(Refused::Compiled(next));
+                false
+            }
+        }
     }
 }
 
@@ -99,13 +177,13 @@ enum Refused<T> {
 }
 
 impl Rotation {
-    /// The contexts of a snapshot.
-    pub(super) fn of(snapshot: &Snapshot) -> Self {
+    /// The contexts of a snapshot, which have their secrets from there.
+    pub(super) fn of(snapshot: &Snapshot, secrets: &KnownSecrets) -> Self {
         let listeners = snapshot.listeners.iter().enumerate();
         let servers = listeners.flat_map(|(number, resource)| Server::of(number, resource));
         let clients = snapshot.clusters.iter().filter_map(Client::of);
         let clients = clients.map(|client| (client.config.name.clone(), client));
-        Self { servers: servers.collect(), clients: clients.collect() }
+        Self { secrets: secrets.clone(), servers: servers.collect(), clients: clients.collect() }
     }
 
     /// Takes a listener, in place of the one of the number `before`; whether either has TLS.
@@ -118,6 +196,12 @@ impl Rotation {
         let had = before.is_some_and(|before| self.remove_listener(before));
         let old = self.servers.len();
         self.servers.extend(Server::of(number, resource));
+        let mut outcome = Outcome::default();
+        let named = |server: &&mut Server| server.config.told().next().is_some();
+        for server in self.servers.iter_mut().skip(old).filter(named) {
+            server.renew(&self.secrets, &mut outcome);
+        }
+        warn(&outcome);
         had || self.servers.len() > old
     }
 
@@ -131,12 +215,33 @@ impl Rotation {
     /// Takes a cluster in place of the one that had its name (`None`: there is none any more); whether either has TLS.
     pub(super) fn put_cluster(&mut self, name: &str, cluster: Option<&Arc<ClusterSpec>>) -> bool {
         match cluster.and_then(Client::of) {
-            Some(client) => {
+            Some(mut client) => {
+                if client.config.told_secrets().next().is_some() {
+                    let mut outcome = Outcome::default();
+                    client.renew(&self.secrets, &mut outcome);
+                    warn(&outcome);
+                }
                 self.clients.insert(name.into(), client);
                 true
             }
             None => self.clients.remove(name).is_some(),
         }
+    }
+
+    /// A cluster as it is reached by now.
+    pub(super) fn latest(&self, cluster: &Arc<ClusterSpec>) -> Arc<ClusterSpec> {
+        match self.clients.get(&cluster.config.name) {
+            Some(client) if !Arc::ptr_eq(&client.sockets, &cluster.sockets) => {
+                Arc::new(cluster.with_sockets(Arc::clone(&client.sockets)))
+            }
+            _ => Arc::clone(cluster),
+        }
+    }
+
+    /// TLS of chains that is newer than their listeners; `of`: of this one alone.
+    pub(super) fn newer(&self, of: Option<usize>) -> Vec<ChainTls> {
+        let servers = self.servers.iter().filter(|server| of.is_none_or(|of| server.listener == of));
+        servers.filter_map(Server::newer).collect()
     }
 
     /// Whether there is nothing that could change.
@@ -146,9 +251,10 @@ impl Rotation {
 
     /// What is in use, for `/certs`.
     pub(super) fn contexts(&self) -> Vec<TlsContext> {
-        let servers = self.servers.iter().map(|server| TlsContext::Server(Arc::clone(&server.tls)));
+        let servers = self.servers.iter().filter_map(|server| server.tls.clone()).map(TlsContext::Server);
         let clients = self.clients.values().flat_map(|client| client.sockets.0.iter().flatten());
-        servers.chain(clients.map(|tls| TlsContext::Client(Arc::clone(tls)))).collect()
+        let clients = clients.filter_map(Secured::ready).map(|tls| TlsContext::Client(Arc::clone(tls)));
+        servers.chain(clients).collect()
     }
 
     /// Files and directories whose changes matter.
@@ -173,49 +279,27 @@ impl Rotation {
     pub(super) fn refresh(&mut self) -> Outcome {
         let mut outcome = Outcome::default();
         for server in &mut self.servers {
-            let mut next = server.config.clone();
-            let read = server_changed(&mut next);
-            let what = format!("listener {}", server.name);
-            match changed(read, &server.config, next, &mut server.refused, &what, &mut outcome) {
-                None => {}
-                Some(next) => {
-                    match ServerTls::compile(&next, server.tls.handshake_timeout, Some(&server.tls)) {
-                        Ok(tls) => {
-                            server.tls = Arc::new(tls);
-                            server.config = next;
-                            server.refused = None;
-                            let tls = Arc::clone(&server.tls);
-                            let Server { listener, chain, .. } = *server;
-                            outcome.updates.push(Update::Server { listener, chain, tls });
-                        }
-                        Err(error) => {
-                            outcome.rejected.push(format!("{what}: {error}"));
-                            server.refused = Some(Refused::Compiled(next));
-                        }
-                    }
-                }
+            server.renew(&self.secrets, &mut outcome);
+        }
+        for client in self.clients.values_mut() {
+            client.renew(&self.secrets, &mut outcome);
+        }
+        outcome
+    }
+
+    /// A secret is another now: compiles what uses it.
+    pub(super) fn renew(&mut self, (source, name): &SecretKey) -> Outcome {
+        let mut outcome = Outcome::default();
+        for server in &mut self.servers {
+            let uses = server.config.told().any(|told| told.source == *source && told.name == *name);
+            if uses && server.renew(&self.secrets, &mut outcome) {
+                server.stats.cells(Slot::Control).inc(ListenerStat::SslContextUpdateBySds);
             }
         }
-        // Clusters with the same files share what is compiled of them only until these change.
         for client in self.clients.values_mut() {
-            let mut next = client.config.clone();
-            let read = client_changed(&mut next);
-            let what = format!("cluster {}", client.config.name);
-            match changed(read, &client.config, next, &mut client.refused, &what, &mut outcome) {
-                None => {}
-                Some(next) => match SocketCompiler::default().of(&next) {
-                    Ok(sockets) => {
-                        client.sockets = sockets;
-                        client.config = next;
-                        client.refused = None;
-                        let (cluster, sockets) = ((*client.config.name).into(), Arc::clone(&client.sockets));
-                        outcome.updates.push(Update::Client { cluster, sockets });
-                    }
-                    Err(error) => {
-                        outcome.rejected.push(format!("{what}: {error}"));
-                        client.refused = Some(Refused::Compiled(next));
-                    }
-                },
+            let uses = client.config.told_secrets().any(|told| told.source == *source && told.name == *name);
+            if uses && client.renew(&self.secrets, &mut outcome) {
+                client.stats.cells(Slot::Control).inc(ClusterStat::SslContextUpdateBySds);
             }
         }
         outcome
@@ -225,12 +309,17 @@ impl Rotation {
     pub(super) fn rotate_ticket_keys(&mut self) -> Vec<Update> {
         let mut updates = Vec::new();
         for server in &mut self.servers {
-            let Some(tls) = server.tls.with_new_ticket_key() else { continue };
-            server.tls = Arc::new(tls);
-            let (listener, chain) = (server.listener, server.chain);
-            updates.push(Update::Server { listener, chain, tls: Arc::clone(&server.tls) });
+            let Some(tls) = server.tls.as_ref().and_then(|tls| tls.with_new_ticket_key()) else { continue };
+            updates.extend(server.put(tls));
         }
         updates
+    }
+}
+
+/// Says why a context that is new has not what its secrets have.
+fn warn(outcome: &Outcome) {
+    for reason in &outcome.rejected {
+        log::warn!("TLS: {reason}");
     }
 }
 

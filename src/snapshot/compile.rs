@@ -52,7 +52,7 @@ impl Compiler<'_> {
             self.listener(config, &mut limits).map_err(|error| (format!("listener {}", config.name), error))
         };
         let listeners = listeners.iter_mut().map(listener).collect::<Result<_, _>>()?;
-        Ok(Snapshot { clusters, listeners })
+        Ok(Snapshot { clusters, listeners, tls: Vec::new() })
     }
 
     /// One listener.

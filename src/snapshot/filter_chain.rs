@@ -8,10 +8,11 @@ use crate::base::regex::RegexSlots;
 use crate::config::filter_chain::{FilterChain, NetworkFilter};
 use crate::config::network_filter::LocalRateLimit as RateLimitConfig;
 use crate::config::tcp_proxy::TcpProxy;
+use crate::config::tls::TlsVersion;
 use crate::filter::network::{ConnectionLimit, LocalRateLimit, Tunneling};
 use crate::filter::rbac::NetworkRbac;
 use crate::filter::{CompileError, ConnectionManager, access_log};
-use crate::protocol::tls::{ServerTls, TlsConfigError};
+use crate::protocol::tls::{Secured, ServerTls, TlsConfigError, check_context};
 
 /// Buckets of filters, of all listeners: those of one key are one.
 pub(super) type SharedLimits = Vec<(RateLimitConfig, LocalRateLimit)>;
@@ -28,7 +29,7 @@ pub(super) struct ChainCompiler<'a, 'b> {
 impl ChainCompiler<'_, '_> {
     /// One chain. What its filters have of configuration is taken out where nobody reads it beside what is compiled.
     pub(super) fn chain(&mut self, chain: &mut FilterChain) -> Result<FilterChainResource, CompileError> {
-        let tls = server_tls(chain).map_err(tls_error)?.map(Arc::new);
+        let tls = server_tls(chain).map_err(tls_error)?;
         let mut gates = Vec::new();
         let mut terminal = Terminal::None;
         let mut access = Vec::new();
@@ -103,7 +104,11 @@ impl ChainCompiler<'_, '_> {
 }
 
 /// TLS of a chain, if it has any.
-fn server_tls(chain: &FilterChain) -> Result<Option<ServerTls>, TlsConfigError> {
+fn server_tls(chain: &FilterChain) -> Result<Option<Secured<ServerTls>>, TlsConfigError> {
     let Some(config) = &chain.tls else { return Ok(None) };
-    ServerTls::compile(config, chain.transport_socket_connect_timeout, None).map(Some)
+    if !config.is_whole() {
+        return check_context(&config.common, TlsVersion::Tls13).map(|()| Some(Secured::NotReady));
+    }
+    let compiled = ServerTls::compile(config, chain.transport_socket_connect_timeout, None)?;
+    Ok(Some(compiled.into()))
 }

@@ -20,7 +20,7 @@ use crate::filter::chain::FilterScopes;
 use crate::filter::network::{ChainChoice, ConnectionLimit, LocalRateLimit, Tunneling};
 use crate::filter::rbac::{CountersScope, NetworkRbac};
 use crate::format::access_log::AccessLog;
-use crate::protocol::tls::ServerTls;
+use crate::protocol::tls::{Secured, ServerTls};
 use crate::telemetry::{
     ConnectionLimitStat, HttpStat, ListenerStat, LocalRateLimitStat, ProxyProtocolStat, Scope, TcpStat,
 };
@@ -37,6 +37,18 @@ pub struct Snapshot {
     pub clusters: Arc<ClusterSet>,
     /// In the order of the configuration.
     pub listeners: Vec<Arc<ListenerResource>>,
+    /// TLS of their chains that has come since they were compiled.
+    pub tls: Vec<ChainTls>,
+}
+
+/// TLS of a filter chain, in place of what was compiled with it.
+#[derive(Clone, Debug)]
+pub struct ChainTls {
+    /// The listener's number.
+    pub listener: usize,
+    /// The place of the chain in it.
+    pub chain: usize,
+    pub tls: Arc<ServerTls>,
 }
 
 /// A listener.
@@ -61,7 +73,7 @@ pub struct ListenerResource {
 pub struct FilterChainResource {
     pub name: Box<str>,
     /// TLS of its connections; `None`: plain text.
-    pub tls: Option<Arc<ServerTls>>,
+    pub tls: Option<Secured<ServerTls>>,
     /// What a connection passes first, in order.
     pub gates: Box<[Gate]>,
     /// Who may go on once the first byte is there, in order.
@@ -135,6 +147,8 @@ pub struct PutListener {
     pub resource: Arc<ListenerResource>,
     /// Its tables of a control plane.
     pub routes: Vec<RoutesResource>,
+    /// Its TLS, where that is newer than the resource.
+    pub tls: Vec<ChainTls>,
     pub replaces: Option<Replaced>,
 }
 

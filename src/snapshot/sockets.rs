@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::cluster::TransportSockets;
 use crate::config::cluster::Cluster;
-use crate::config::tls::UpstreamTls;
-use crate::protocol::tls::{ClientTls, TlsConfigError};
+use crate::config::tls::{TlsVersion, UpstreamTls};
+use crate::protocol::tls::{ClientTls, Secured, TlsConfigError, check_context};
 
 /// A cluster that may be used, without endpoints.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ impl ClusterResource {
 /// Compiles transport sockets of clusters, each configuration once: clusters share them as they share their settings.
 #[derive(Debug, Default)]
 pub struct SocketCompiler {
-    known: Vec<(Arc<UpstreamTls>, Arc<ClientTls>)>,
+    known: Vec<(Arc<UpstreamTls>, Secured<ClientTls>)>,
     plain: Arc<TransportSockets>,
 }
 
@@ -48,12 +48,17 @@ impl SocketCompiler {
         Ok(if is_plain { Arc::clone(&self.plain) } else { Arc::new(TransportSockets(compiled)) })
     }
 
-    fn compile(&mut self, config: &Arc<UpstreamTls>) -> Result<Arc<ClientTls>, TlsConfigError> {
+    fn compile(&mut self, config: &Arc<UpstreamTls>) -> Result<Secured<ClientTls>, TlsConfigError> {
         if let Some((_, compiled)) = self.known.iter().find(|(known, _)| Arc::ptr_eq(known, config)) {
-            return Ok(Arc::clone(compiled));
+            return Ok(compiled.clone());
         }
-        let compiled = Arc::new(ClientTls::compile(config)?);
-        self.known.push((Arc::clone(config), Arc::clone(&compiled)));
+        let compiled: Secured<ClientTls> = if config.common.is_whole() {
+            ClientTls::compile(config)?.into()
+        } else {
+            check_context(&config.common, TlsVersion::Tls12)?;
+            Secured::NotReady
+        };
+        self.known.push((Arc::clone(config), compiled.clone()));
         Ok(compiled)
     }
 }

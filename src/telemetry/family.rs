@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use super::codes::Origin;
 use super::names::{
-    AGREED, ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, Row, ServerStat,
-    Stats,
+    AGREED, ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, Row, SdsStat,
+    ServerStat, Stats,
 };
 use super::names::{ClusterHistogram, HistogramIndex};
 use super::plain::PlainKind;
@@ -83,11 +83,13 @@ pub enum ViewKind {
     ProxyProtocol,
     /// A routing table that a connection manager has from a control plane.
     HttpRds,
+    /// A secret that is told.
+    Sds,
 }
 
 impl ViewKind {
     /// The process before this one and the one after it tell kinds by their place: new ones stand at the end.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Cluster,
         Self::Http,
         Self::Listener,
@@ -101,6 +103,7 @@ impl ViewKind {
         Self::Plain(PlainKind::Tcp),
         Self::ProxyProtocol,
         Self::HttpRds,
+        Self::Sds,
     ];
 
     /// Its place in [`Self::ALL`].
@@ -119,6 +122,7 @@ impl ViewKind {
             Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac => RbacStat::ROWS,
             Self::ProxyProtocol => ProxyProtocolStat::ROWS,
             Self::HttpRds => RdsStat::ROWS,
+            Self::Sds => SdsStat::ROWS,
         }
     }
 
@@ -136,6 +140,7 @@ impl ViewKind {
             Self::Rbac => "rbac_",
             Self::ProxyProtocol => "proxy_proto_",
             Self::HttpRds => "http_rds_",
+            Self::Sds => "sds_",
         }
     }
 
@@ -152,6 +157,7 @@ impl ViewKind {
             Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac => rows(RbacStat::ROWS),
             Self::ProxyProtocol => proxy_protocol(),
             Self::HttpRds => rows(RdsStat::ROWS),
+            Self::Sds => rows(SdsStat::ROWS),
         };
         families.sort_by(|a, b| (a.rank(), &a.prometheus, &a.text).cmp(&(b.rank(), &b.prometheus, &b.text)));
         families

@@ -18,11 +18,11 @@ pub use codes::Origin;
 pub use inherited::Bequest;
 pub use metrics::{
     Cells, ClusterCells, HostCells, HttpCells, ListenerCells, ProxyProtocolCells, RbacCells, RdsCells, Scope,
-    ServerCells, Slot,
+    SdsCells, ServerCells, Slot,
 };
 pub use names::{
     ClusterHistogram, ClusterStat, ConnectionLimitStat, HostStat, HttpHistogram, HttpStat, ListenerHistogram,
-    ListenerStat, LocalRateLimitStat, ProxyProtocolStat, RbacStat, RdsStat, ServerHistogram, ServerStat,
-    TcpStat,
+    ListenerStat, LocalRateLimitStat, ProxyProtocolStat, RbacStat, RdsStat, SdsStat, ServerHistogram,
+    ServerStat, TcpStat,
 };
 pub use registry::{RbacOwner, RbacPart, Registry};

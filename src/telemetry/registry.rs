@@ -7,7 +7,7 @@ use super::family::ViewKind;
 use super::metrics::{Cells, Scope, Slot};
 use super::names::{
     ClusterStat, ConnectionLimitStat, HostStat, HttpStat, Kind, ListenerStat, LocalRateLimitStat,
-    ProxyProtocolStat, RbacStat, RdsStat, ServerStat, Stats, TcpStat,
+    ProxyProtocolStat, RbacStat, RdsStat, SdsStat, ServerStat, Stats, TcpStat,
 };
 use super::plain::{Plain, PlainKind};
 use super::view::{Interval, RbacRows, Source, Totals, View};
@@ -127,6 +127,13 @@ impl Registry {
         let tags = (sanitized(stat_prefix), sanitized(table));
         let mut scopes = self.lock();
         Arc::clone(scopes.tables.entry(tags).or_insert_with(|| self.scope()))
+    }
+
+    /// A secret of that name, wherever it is told.
+    pub fn sds(&self, name: &str) -> Arc<Scope<SdsStat>> {
+        let tag = sanitized(name);
+        let mut scopes = self.lock();
+        Arc::clone(scopes.secrets.entry(tag).or_insert_with(|| self.scope()))
     }
 
     /// Cells for one host. The registry does not keep them: they live as long as the host.
@@ -273,6 +280,7 @@ const HTTP_PREFIX: &str = "http.";
 const RDS_INFIX: &str = ".rds.";
 const PROXY_PROTOCOL_PREFIX: &str = "proxy_proto.";
 const LISTENER_PREFIX: &str = "listener.";
+const SDS_PREFIX: &str = "sds.";
 
 type HttpTags = (Box<str>, Box<str>);
 pub(super) type ViewKey = (ViewKind, String);
@@ -290,6 +298,7 @@ struct Scopes {
     proxy_protocols: BTreeMap<Box<str>, Arc<Scope<ProxyProtocolStat>>>,
     /// Routing tables from a control plane, by stat prefix and name.
     tables: BTreeMap<HttpTags, Arc<Scope<RdsStat>>>,
+    secrets: BTreeMap<Box<str>, Arc<Scope<SdsStat>>>,
     /// What managers that are gone had counted, while others with their prefix remain.
     retired: BTreeMap<Box<str>, Arc<Totals>>,
     /// Counters at the last reset.
@@ -311,6 +320,7 @@ impl Scopes {
         self.rbacs.retain(|_, entry| entry.scope.is_held());
         self.proxy_protocols.retain(|_, scope| scope.is_held());
         self.tables.retain(|_, scope| scope.is_held());
+        self.secrets.retain(|_, scope| scope.is_held());
         let gone = self.https.iter().filter(|(_, scope)| !scope.is_held()).map(|(tags, _)| tags.clone());
         let gone: Vec<_> = gone.collect();
         let gone: Vec<_> = gone.into_iter().filter_map(|tags| self.https.remove_entry(&tags)).collect();
@@ -351,6 +361,7 @@ impl Scopes {
             + self.rbacs.len()
             + self.proxy_protocols.len()
             + self.tables.len()
+            + self.secrets.len()
     }
 
     fn views(&self) -> Vec<View> {
@@ -391,6 +402,11 @@ impl Scopes {
                 (format!("{PROXY_PROTOCOL_PREFIX}{prefix}."), vec![label])
             };
             views.push(self.view(ViewKind::ProxyProtocol, text, labels, source));
+        }
+        for (name, scope) in &self.secrets {
+            let labels = vec![("envoy_xds_resource_name", name.clone(), SDS_PREFIX.len())];
+            let source = Source::Sds(Arc::clone(scope));
+            views.push(self.view(ViewKind::Sds, format!("{SDS_PREFIX}{name}."), labels, source));
         }
         for ((prefix, address), scope) in &self.https {
             let below = LISTENER_PREFIX.len() + address.len() + ".".len() + HTTP_PREFIX.len();

@@ -7,7 +7,8 @@ use super::family::{At, CODE_LABEL, Family, FamilyKind, ViewKind};
 use super::histogram::Distribution;
 use super::metrics::Scope;
 use super::names::{
-    ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, ServerStat, Stats,
+    ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, SdsStat, ServerStat,
+    Stats,
 };
 use super::plain::Plain;
 use std::ops::Range;
@@ -56,6 +57,7 @@ pub(super) enum Source {
     Cluster(Arc<Scope<ClusterStat>>),
     ProxyProtocol(Arc<Scope<ProxyProtocolStat>>),
     Rds(Arc<Scope<RdsStat>>),
+    Sds(Arc<Scope<SdsStat>>),
     /// All managers of one prefix, and what managers that are gone had counted.
     Http(Vec<Arc<Scope<HttpStat>>>, Option<Arc<Totals>>),
     Plain(Plain),
@@ -181,6 +183,7 @@ impl View {
             Source::Rbac(scope, _) => scope.merge_histogram(index, &mut merged),
             Source::ProxyProtocol(scope) => scope.merge_histogram(index, &mut merged),
             Source::Rds(scope) => scope.merge_histogram(index, &mut merged),
+            Source::Sds(scope) => scope.merge_histogram(index, &mut merged),
             Source::Http(scopes, retired) => {
                 scopes.iter().for_each(|scope| scope.merge_histogram(index, &mut merged));
                 if let Some(gone) = retired.as_ref().and_then(|retired| retired.histograms.get(index)) {
@@ -200,6 +203,7 @@ impl View {
             (_, Source::Cluster(_)) => ClusterStat::HISTOGRAMS.len(),
             (_, Source::ProxyProtocol(_)) => ProxyProtocolStat::HISTOGRAMS.len(),
             (_, Source::Rds(_)) => RdsStat::HISTOGRAMS.len(),
+            (_, Source::Sds(_)) => SdsStat::HISTOGRAMS.len(),
             (_, Source::Http(..)) => HttpStat::HISTOGRAMS.len(),
             (_, Source::Rbac(..)) => RbacStat::HISTOGRAMS.len(),
         }
@@ -248,6 +252,7 @@ impl View {
             Source::Rbac(scope, _) => scope.value(row),
             Source::ProxyProtocol(scope) => scope.value(row),
             Source::Rds(scope) => scope.value(row),
+            Source::Sds(scope) => scope.value(row),
             Source::Http(scopes, retired) => {
                 let gone = retired.as_ref().map_or(0, |retired| retired.values[row]);
                 scopes
@@ -267,7 +272,8 @@ impl View {
             | Source::Plain(_)
             | Source::Rbac(..)
             | Source::ProxyProtocol(_)
-            | Source::Rds(_) => 0,
+            | Source::Rds(_)
+            | Source::Sds(_) => 0,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::base::socket_address::SocketAddress;
 use crate::proxy::{Courier, WorkerContext};
 use crate::runtime::Endpoint;
 use crate::runtime::mailbox::MailboxSender;
-use crate::snapshot::{RoutesResource, Snapshot};
+use crate::snapshot::{ChainTls, RoutesResource, Snapshot};
 use crate::telemetry::{ServerStat, Slot};
 
 /// What one core serves.
@@ -67,7 +67,7 @@ impl Worker {
                     });
                 }
             }
-            Command::ServerTls { listener, chain, tls } => {
+            Command::ServerTls(ChainTls { listener, chain, tls }) => {
                 self.listeners.with_chain(listener, chain, |chain| chain.set_tls(tls));
             }
             Command::Listeners { change, sockets } => self.listeners.change(&change, sockets),
@@ -153,7 +153,7 @@ impl Worker {
 
     pub(super) fn start(&self, snapshot: &Snapshot, sockets: Vec<(usize, impl Into<Endpoint>)>) {
         self.context.clusters.publish(Arc::clone(&snapshot.clusters));
-        self.listeners.start(&snapshot.listeners, sockets);
+        self.listeners.start(snapshot, sockets);
     }
 
     fn stop_listeners(&self, inbound_only: bool, handed_over: &Arc<[SocketAddress]>) {

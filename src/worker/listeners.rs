@@ -15,7 +15,8 @@ use crate::proxy::{
 };
 use crate::runtime::{Endpoint, TcpListener};
 use crate::snapshot::{
-    self, FilterChainResource, ListenerResource, ListenersChange, PutListener, RoutesResource,
+    self, ChainTls, FilterChainResource, ListenerResource, ListenersChange, PutListener, RoutesResource,
+    Snapshot,
 };
 use crate::telemetry::Slot;
 
@@ -58,13 +59,10 @@ impl Listeners {
     }
 
     /// Those of a snapshot, whose numbers are their places.
-    pub(super) fn start(
-        &self,
-        resources: &[Arc<ListenerResource>],
-        sockets: Vec<(usize, impl Into<Endpoint>)>,
-    ) {
-        for (number, resource) in resources.iter().enumerate() {
+    pub(super) fn start(&self, snapshot: &Snapshot, sockets: Vec<(usize, impl Into<Endpoint>)>) {
+        for (number, resource) in snapshot.listeners.iter().enumerate() {
             let listener = self.listener(resource);
+            set_tls(&listener, snapshot.tls.iter().filter(|tls| tls.listener == number));
             let seat = Seat::new(Rc::clone(&listener));
             self.current.borrow_mut().insert(number, (listener, seat));
         }
@@ -97,6 +95,7 @@ impl Listeners {
     fn put(&self, put: &PutListener) -> Vec<Weak<HttpChain>> {
         let listener = self.listener(&put.resource);
         set_routes(&listener, &put.routes, Slot::Worker(self.index));
+        set_tls(&listener, &put.tls);
         let mut ending = Vec::new();
         let mut seat = None;
         if let Some(replaced) = &put.replaces {
@@ -238,6 +237,15 @@ impl Listeners {
         let (stats, proxy_protocol) = (resource.stats.cells(slot), &resource.proxy_protocol);
         let proxy_protocol = proxy_protocol.iter().map(|scope| scope.cells(slot)).collect();
         Listener::new(Arc::clone(&resource.config), stats, chains, proxy_protocol, access_logs, share)
+    }
+}
+
+/// Gives a listener that is not in use yet TLS that is newer than it.
+fn set_tls<'a>(listener: &Listener, contexts: impl IntoIterator<Item = &'a ChainTls>) {
+    for ChainTls { chain, tls, .. } in contexts {
+        if let Some(chain) = listener.chains.get(*chain) {
+            chain.set_tls(Arc::clone(tls));
+        }
     }
 }
 

@@ -12,13 +12,12 @@ use crate::base::socket_address::SocketAddress;
 use crate::cluster::{ClusterSet, HostSpecs, TransportSockets};
 use crate::format::access_log_buffer::AccessLogBuffer;
 use crate::format::access_log_queue::LogQueue;
-use crate::protocol::tls::ServerTls;
 use crate::proxy::{ConnectionLimit, Handover, WorkerContext};
 #[cfg(test)]
 use crate::runtime::Endpoint;
 use crate::runtime::mailbox::{Mailbox, MailboxSender};
 use crate::runtime::{Runtime, allocator};
-use crate::snapshot::{ListenersChange, RoutesResource, Snapshot};
+use crate::snapshot::{ChainTls, ListenersChange, RoutesResource, Snapshot};
 use crate::telemetry::{Registry, ServerStat, Slot};
 
 /// What a worker can be told.
@@ -36,8 +35,8 @@ pub enum Command {
     Hosts { cluster: Arc<str>, hosts: Arc<HostSpecs> },
     /// Other routes for these chains of listeners, for requests from now on.
     Routes(Arc<[RoutesResource]>),
-    /// TLS of this chain of the listener of that number, for handshakes from now on.
-    ServerTls { listener: usize, chain: usize, tls: Arc<ServerTls> },
+    /// TLS of this chain, for handshakes from now on.
+    ServerTls(ChainTls),
     /// Transport sockets of a cluster, for connections from now on.
     TransportSockets { cluster: Arc<str>, sockets: Arc<TransportSockets> },
     /// Responses tell their clients to close, or no longer.

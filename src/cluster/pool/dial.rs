@@ -11,7 +11,9 @@ use super::connection::ConnectError;
 use crate::base::limits;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
-use crate::protocol::tls::{Alpn, Endpoint, HandshakeFailure, Offer, TlsError, TlsStream, VerifyFailure};
+use crate::protocol::tls::{
+    Alpn, ClientTls, Endpoint, HandshakeFailure, Offer, Secured, TlsError, TlsStream, VerifyFailure,
+};
 use crate::protocol::transport::Transport;
 use crate::runtime::{Recycled, Runtime, TcpStream, Timer};
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
@@ -50,6 +52,16 @@ pub async fn dial(
             return Err(ConnectError::Timeout);
         }
     };
+    let tls = match cluster.tls(host.socket()) {
+        None => None,
+        Some(Secured::By(tls)) => Some(tls),
+        Some(Secured::NotReady) => {
+            // As Envoy: the connection is there, and nothing is sent on it.
+            stats.inc(ClusterStat::UpstreamContextSecretsNotReady);
+            count_failed(cluster, host, runtime.now().since(begun), false, offer);
+            return Err(ConnectError::Tls(HandshakeFailure::NoSecret));
+        }
+    };
     // At once, before a handshake too: the endpoint may be the one that speaks first.
     if let Some(header) = host.header() {
         if !socket.send_copy(header) {
@@ -59,7 +71,7 @@ pub async fn dial(
         stats.add(ClusterStat::UpstreamCxTxBytesTotal, header.len() as u64);
         socket.flush();
     }
-    let transport = match shake_hands(cluster, host, socket, offer) {
+    let transport = match shake_hands(cluster, host, socket, offer, tls) {
         Protection::None(socket) => Transport::from(socket),
         Protection::Tls(handshake) => {
             // One limit for all of it, as in Envoy.
@@ -103,9 +115,10 @@ fn shake_hands<'a>(
     host: &Host,
     socket: TcpStream,
     offer: Offer,
+    tls: Option<Arc<ClientTls>>,
 ) -> Protection<Recycled<impl Future<Output = Result<Transport, TlsError>> + use<'a>>> {
     let runtime = cluster.runtime();
-    let Some(tls) = cluster.tls(host.socket()) else { return Protection::None(socket) };
+    let Some(tls) = tls else { return Protection::None(socket) };
     let connecting = host.with_hostname(|host_name| {
         // Only a name that is not sent.
         let address = host.address().ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));

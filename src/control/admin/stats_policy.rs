@@ -291,6 +291,7 @@ mod tests {
         policy_scope.cells(Slot::Control).inc(RbacStat::Denied);
         let _network = registry.rbac(RbacOwner::Network("net"), RbacPart::Enforced, "", None);
         let _rds = registry.rds("in", "table");
+        let _sds = registry.sds("own");
         let _proxy_protocol = ["", "edge"].map(|prefix| registry.proxy_protocol(prefix));
         cluster.cells(Slot::Control).upstream_response(Origin::External, 200);
         let mut all = Vec::new();
@@ -308,7 +309,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(ViewKind::ALL.len(), 13, "all kinds are above");
+        assert_eq!(ViewKind::ALL.len(), 14, "all kinds are above");
         all
     }
 

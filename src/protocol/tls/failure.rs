@@ -34,6 +34,8 @@ pub enum HandshakeFailure {
     Closed,
     /// What the peer said was not TLS.
     NotTls,
+    /// A secret that this side needs is still to come.
+    NoSecret,
     Other,
 }
 
@@ -95,6 +97,7 @@ impl HandshakeFailure {
             Self::Refused => "TLS error: the peer refused the handshake",
             Self::Closed => "TLS error: connection closed during the handshake",
             Self::NotTls => "TLS error: the peer does not speak TLS",
+            Self::NoSecret => "TLS error: Secret is not supplied by SDS",
             Self::Other => "TLS error: handshake failed",
         }
     }

@@ -4,6 +4,7 @@
 //! [`ServerTls`] and [`ClientTls`] are made off the data path and shared by all cores; a handshake only reads them.
 pub(crate) mod arbitrary;
 mod certificate;
+mod check;
 mod client;
 mod digest;
 mod error;
@@ -24,6 +25,7 @@ pub(crate) mod recipe;
 mod record;
 mod resolver;
 mod san;
+mod secured;
 mod server;
 mod session;
 #[cfg(test)]
@@ -36,6 +38,7 @@ mod verifier;
 mod wanted;
 
 pub use certificate::Certificate;
+pub use check::{check_context, check_secret};
 pub use client::{ClientTls, Connecting, Endpoint, Offer};
 pub use digest::sha1;
 pub use error::TlsConfigError;
@@ -46,6 +49,7 @@ pub use inspector::{Hello, Inspector, Seen};
 pub use io::{TlsError, TlsStream};
 pub use meter::Meter;
 pub use params::{Unknown, UnknownKind, unknown};
+pub use secured::Secured;
 pub use server::ServerTls;
 pub use session::Fault;
 pub use verifier::VerifyFailure;

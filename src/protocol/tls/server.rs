@@ -289,7 +289,7 @@ fn new_ticket_key() -> Result<[u8; TICKET_KEY_BYTES], TlsConfigError> {
     Ok(key)
 }
 
-fn ticket_keys(sources: &[Source]) -> Result<Vec<[u8; TICKET_KEY_BYTES]>, TlsConfigError> {
+pub(super) fn ticket_keys(sources: &[Source]) -> Result<Vec<[u8; TICKET_KEY_BYTES]>, TlsConfigError> {
     let key = |(index, source): (usize, &Source)| {
         <[u8; TICKET_KEY_BYTES]>::try_from(&*source.data).map_err(|_| {
             let reason = format!("{} bytes, not {TICKET_KEY_BYTES}", source.data.len());

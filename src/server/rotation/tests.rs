@@ -1,9 +1,13 @@
 //! What happens when files of TLS change while the process runs.
 
 use super::*;
-use crate::config::tls::SessionTickets;
-use crate::config::tls::{CertificateValidation, CommonTls, TlsCertificate, UpstreamTls};
+use crate::config::ads::{FileSource, ResourceSource, Sds};
+use crate::config::secret::{NamedCertificate, NamedSecrets, NamedValidation, Secret};
+use crate::config::tls::{
+    CertificateValidation, CommonTls, OcspStaplePolicy, SessionTickets, TlsCertificate, UpstreamTls,
+};
 use crate::protocol::tls::testing::{Authority, CLIENT, Issued, Spec, ocsp_response, staple_shown_by};
+use crate::telemetry::Registry;
 use std::fs;
 use std::path::PathBuf;
 
@@ -51,26 +55,44 @@ impl Drop for Scratch {
 
 fn names(updates: &[Update]) -> Vec<String> {
     let first = |update: &Update| match update {
-        Update::Server { tls, .. } => {
+        Update::Server(ChainTls { tls, .. }) => {
             tls.certificate_for(None).unwrap().common_name.clone().unwrap_or_default()
         }
-        Update::Client { sockets, .. } => sockets.tls(0).unwrap().authority().unwrap().1.subject.clone(),
+        Update::Client { sockets, .. } => {
+            sockets.tls(0).unwrap().ready().unwrap().authority().unwrap().1.subject.clone()
+        }
     };
     updates.iter().map(first).collect()
 }
 
 /// The files of one filter chain.
 fn of_server(config: DownstreamTls) -> Rotation {
-    let tls = Arc::new(ServerTls::compile(&config, None, None).unwrap());
-    let server = Server { listener: 3, chain: 0, name: "front".into(), config, refused: None, tls };
-    Rotation { servers: vec![server], clients: BTreeMap::new() }
+    let tls = config.is_whole().then(|| Arc::new(ServerTls::compile(&config, None, None).unwrap()));
+    let server = Server {
+        listener: 3,
+        chain: 0,
+        name: "front".into(),
+        config,
+        refused: None,
+        tls,
+        is_newer: false,
+        handshake_timeout: None,
+        stats: Registry::new(1).listener("front"),
+    };
+    let secrets = KnownSecrets::default();
+    Rotation { secrets, servers: vec![server], clients: BTreeMap::new() }
+}
+
+/// What the one filter chain uses.
+fn used(rotation: &Rotation) -> &ServerTls {
+    rotation.servers[0].tls.as_ref().unwrap()
 }
 
 /// Reads again what has changed, which is good; what new handshakes use.
 fn refreshed(rotation: &mut Rotation) -> Arc<ServerTls> {
     let Outcome { updates, rejected } = rotation.refresh();
     match &updates[..] {
-        [Update::Server { listener: 3, chain: 0, tls }] => Arc::clone(tls),
+        [Update::Server(ChainTls { listener: 3, chain: 0, tls })] => Arc::clone(tls),
         other => panic!("{other:?}, {rejected:?}"),
     }
 }
@@ -131,9 +153,12 @@ fn changed_trust_of_a_cluster_is_taken() {
     let mut config = Cluster::new("web");
     config.tls = Some(Arc::new(UpstreamTls { common, ..UpstreamTls::default() }));
     let sockets = SocketCompiler::default().of(&config).unwrap();
-    let client = Client { config, refused: None, sockets };
-    let mut rotation =
-        Rotation { servers: Vec::new(), clients: BTreeMap::from([(client.config.name.clone(), client)]) };
+    let client = Client { config, refused: None, sockets, stats: Registry::new(1).cluster("web") };
+    let mut rotation = Rotation {
+        secrets: KnownSecrets::default(),
+        servers: Vec::new(),
+        clients: BTreeMap::from([(client.config.name.clone(), client)]),
+    };
     assert_eq!(rotation.paths().len(), 1);
     assert!(rotation.refresh().updates.is_empty());
     scratch.write("ca.crt", two.pem());
@@ -167,13 +192,13 @@ fn changed_revocation_list_shuts_out_whom_it_names() {
     let accepts = |tls: &ServerTls| {
         [&kept, &revoked].map(|shown| tls.accepts_still(std::slice::from_ref(shown)).is_ok())
     };
-    assert_eq!(accepts(&rotation.servers[0].tls), [true, true]);
+    assert_eq!(accepts(used(&rotation)), [true, true]);
     scratch.write("ca.crl", root.crl(&[&[7]], 2100));
     assert_eq!(accepts(&refreshed(&mut rotation)), [true, false]);
     scratch.write("ca.crl", "rubbish");
     let reason = refused(&mut rotation);
     assert!(reason.starts_with("listener front: ") && reason.contains("ca.crl"), "{reason}");
-    assert_eq!(accepts(&rotation.servers[0].tls), [true, false], "the last good one stays");
+    assert_eq!(accepts(used(&rotation)), [true, false], "the last good one stays");
     scratch.write("ca.crl", root.crl(&[&[5], &[7]], 2100));
     assert_eq!(accepts(&refreshed(&mut rotation)), [false, false]);
 }
@@ -188,7 +213,7 @@ fn changed_ticket_keys_seal_and_those_that_are_kept_open() {
     let session_tickets = SessionTickets::Keys(keys);
     let mut rotation = of_server(DownstreamTls { common, session_tickets, ..DownstreamTls::default() });
     assert_eq!(rotation.paths().len(), 4);
-    let ticket = rotation.servers[0].tls.config().ticketer.encrypt(b"state").unwrap();
+    let ticket = used(&rotation).config().ticketer.encrypt(b"state").unwrap();
     assert!(ticket.starts_with(&[1; 16]));
     // As whoever rotates them does it: the new one seals, the one before still opens.
     scratch.write("1.key", key(1));
@@ -199,7 +224,7 @@ fn changed_ticket_keys_seal_and_those_that_are_kept_open() {
     scratch.write("0.key", [3; 79]);
     let reason = refused(&mut rotation);
     assert!(reason.contains("0.key") && reason.contains("80"), "{reason}");
-    assert!(rotation.servers[0].tls.config().ticketer.encrypt(b"state").unwrap().starts_with(&[2; 16]));
+    assert!(used(&rotation).config().ticketer.encrypt(b"state").unwrap().starts_with(&[2; 16]));
     scratch.write("0.key", key(3));
     scratch.write("1.key", key(2));
     assert_eq!(refreshed(&mut rotation).config().ticketer.decrypt(&ticket), None);
@@ -218,7 +243,7 @@ fn changed_ocsp_staple_is_shown() {
     let common = CommonTls { certificates: vec![certificate], ..CommonTls::default() };
     let mut rotation = of_server(DownstreamTls { common, ..DownstreamTls::default() });
     assert_eq!(rotation.paths().len(), 3);
-    assert_eq!(staple_shown_by(&rotation.servers[0].tls), one);
+    assert_eq!(staple_shown_by(used(&rotation)), one);
     scratch.write("tls.ocsp", &two);
     assert_eq!(staple_shown_by(&refreshed(&mut rotation)), two);
     for (bad, words) in
@@ -227,8 +252,108 @@ fn changed_ocsp_staple_is_shown() {
         scratch.write("tls.ocsp", bad);
         let reason = refused(&mut rotation);
         assert!(reason.contains("tls.ocsp") && reason.contains(words), "{reason}");
-        assert_eq!(staple_shown_by(&rotation.servers[0].tls), two, "the last good one stays");
+        assert_eq!(staple_shown_by(used(&rotation)), two, "the last good one stays");
     }
     scratch.write("tls.ocsp", &three);
     assert_eq!(staple_shown_by(&refreshed(&mut rotation)), three);
+}
+
+/// A secret that is told from a file, and what the files that it names hold.
+fn told(secret: Secret) -> (KnownSecrets, Sds) {
+    let kind = secret.kind();
+    let file = FileSource { path: "sds.yaml".into(), watched_directory: None };
+    let source = ResourceSource::File(file);
+    let sds = Sds { source, name: "own".into(), kind, initial_fetch_timeout: None };
+    let known = KnownSecrets::default();
+    tell(&known, &sds, secret, 1);
+    (known, sds)
+}
+
+fn tell(known: &KnownSecrets, sds: &Sds, secret: Secret, hash: u64) {
+    known.put(&sds.source, &sds.name, secret, hash, Vec::new());
+}
+
+fn key(sds: &Sds) -> SecretKey {
+    (sds.source.clone(), Arc::clone(&sds.name))
+}
+
+#[test]
+fn context_is_there_with_its_secret_and_is_another_with_the_next() {
+    let root = Authority::new("root");
+    let issue = |name: &str| root.issue(Spec::dns("a").subject(&[("CN", name)])).config();
+    let secret = |name: &str| Secret::Certificate(issue(name));
+    let (known, sds) = told(secret("one"));
+    let named = NamedSecrets { certificates: vec![NamedCertificate::Told(sds.clone())], validation: None };
+    let common = CommonTls { named: Some(Box::new(named)), ..CommonTls::default() };
+    let mut rotation = of_server(DownstreamTls { common, ..DownstreamTls::default() });
+    assert!(rotation.contexts().is_empty() && rotation.newer(None).is_empty());
+    assert!(rotation.refresh().updates.is_empty() && rotation.rotate_ticket_keys().is_empty());
+    rotation.secrets = known.clone();
+    let another = (ResourceSource::Ads, Arc::from("own"));
+    assert!(rotation.renew(&another).updates.is_empty(), "of another source");
+    assert_eq!(names(&rotation.renew(&key(&sds)).updates), ["one"]);
+    assert_eq!((rotation.contexts().len(), rotation.newer(Some(3)).len()), (1, 1));
+    assert!(rotation.newer(Some(4)).is_empty() && rotation.renew(&key(&sds)).updates.is_empty());
+    let ticket = used(&rotation).config().ticketer.encrypt(b"state").unwrap();
+    tell(&known, &sds, secret("two"), 2);
+    assert_eq!(names(&rotation.renew(&key(&sds)).updates), ["two"]);
+    assert!(used(&rotation).config().ticketer.decrypt(&ticket).is_none(), "it has another name");
+    // What cannot be used together with the context leaves the last good one.
+    rotation.servers[0].config.ocsp_staple_policy = OcspStaplePolicy::MustStaple;
+    tell(&known, &sds, secret("three"), 3);
+    let Outcome { updates, rejected } = rotation.renew(&key(&sds));
+    assert!(updates.is_empty() && rejected[0].contains("MUST_STAPLE"), "{rejected:?}");
+    assert!(rotation.renew(&key(&sds)).rejected.is_empty(), "said once");
+    assert_eq!(used(&rotation).certificate_for(None).unwrap().common_name.as_deref(), Some("two"));
+    let stats = rotation.servers[0].stats.cells(Slot::Control);
+    assert_eq!(stats.value(ListenerStat::SslContextUpdateBySds), 2);
+}
+
+#[test]
+fn files_that_a_secret_names_are_watched_and_read_again() {
+    let scratch = Scratch::new("secret");
+    let root = Authority::new("root");
+    let issue = |name: &str| root.issue(Spec::dns("a").subject(&[("CN", name)]));
+    let (known, sds) = told(Secret::Certificate(scratch.certificate(&issue("one"))));
+    let named = NamedSecrets { certificates: vec![NamedCertificate::Told(sds)], validation: None };
+    let common = CommonTls { named: Some(Box::new(named)), ..CommonTls::default() };
+    let mut rotation = of_server(DownstreamTls { common, ..DownstreamTls::default() });
+    rotation.secrets = known;
+    assert_eq!(names(&rotation.refresh().updates), ["one"]);
+    assert_eq!(rotation.paths().len(), 2);
+    scratch.write_pair(&issue("two"));
+    assert_eq!(names(&rotation.refresh().updates), ["two"]);
+    assert!(rotation.refresh().updates.is_empty());
+}
+
+#[test]
+fn cluster_is_reached_with_what_its_secret_trusts() {
+    let (one, two) = (Authority::new("one"), Authority::new("two"));
+    let secret = |authority: &Authority| {
+        let trusted_ca = Some(Source::inline(authority.pem().into_bytes()));
+        let alone = CertificateValidation { trusted_ca, ..CertificateValidation::default() };
+        Secret::Validation { alone, encoded: Box::default() }
+    };
+    let (known, sds) = told(secret(&one));
+    let validation = Some(NamedValidation { secret: sds.clone(), default: None });
+    let named = NamedSecrets { certificates: Vec::new(), validation };
+    let common = CommonTls { named: Some(Box::new(named)), ..CommonTls::default() };
+    let mut config = Cluster::new("web");
+    config.tls = Some(Arc::new(UpstreamTls { common, ..UpstreamTls::default() }));
+    let sockets = SocketCompiler::default().of(&config).unwrap();
+    assert!(!sockets.is_plain() && sockets.tls(0).unwrap().ready().is_none());
+    let spec = Arc::new(ClusterSpec {
+        config: Arc::new(config),
+        stats: Registry::new(1).cluster("web"),
+        hosts: Arc::default(),
+        sockets,
+    });
+    let mut rotation = Rotation::of(&Snapshot::default(), &known);
+    assert!(rotation.put_cluster("web", Some(&spec)));
+    let ready = rotation.latest(&spec);
+    assert!(ready.sockets.tls(0).unwrap().ready().is_some(), "the workers see it with its secret");
+    assert!(Arc::ptr_eq(&rotation.latest(&ready), &ready));
+    tell(&known, &sds, secret(&two), 2);
+    assert_eq!(names(&rotation.renew(&key(&sds)).updates), ["CN=two"]);
+    assert!(rotation.put_cluster("web", None) && Arc::ptr_eq(&rotation.latest(&spec), &spec));
 }

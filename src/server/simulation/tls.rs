@@ -9,7 +9,7 @@ use crate::config::tls::{
     CertificateValidation, CommonTls, DownstreamTls, Source, TlsCertificate, TlsParameters, TlsVersion,
     UpstreamTls,
 };
-use crate::protocol::tls::{ClientTls, Connecting, Endpoint, Meter, Offer, ServerTls, TlsStream};
+use crate::protocol::tls::{ClientTls, Connecting, Endpoint, Meter, Offer, Secured, ServerTls, TlsStream};
 use crate::protocol::transport::Transport;
 use crate::runtime::{Runtime, TcpStream};
 use crate::snapshot::Snapshot;
@@ -87,14 +87,14 @@ impl Tls {
     /// Has the proxy speak it on both sides.
     pub(super) fn put_into(&self, snapshot: &mut Snapshot) {
         for listener in &mut snapshot.listeners {
-            Arc::get_mut(listener).unwrap().chains[0].tls = Some(Arc::clone(&self.server));
+            Arc::get_mut(listener).unwrap().chains[0].tls = Some(Secured::By(Arc::clone(&self.server)));
         }
         let secured = snapshot.clusters.iter().map(|spec| {
             Arc::new(ClusterSpec {
                 config: Arc::clone(&spec.config),
                 stats: Arc::clone(&spec.stats),
                 hosts: Arc::clone(&spec.hosts),
-                sockets: Arc::new(TransportSockets(Box::new([Some(Arc::clone(&self.client))]))),
+                sockets: Arc::new(TransportSockets(Box::new([Some(Secured::By(Arc::clone(&self.client)))]))),
             })
         });
         snapshot.clusters = Arc::new(ClusterSet::new(secured.collect()));

@@ -6,6 +6,8 @@ super::metrics! {
     /// `upstream_rq_time` is the sum of its two twins.
     ClusterStat {
         BindErrors Counter "bind_errors",
+        SslContextUpdateBySds Counter "client_ssl_socket_factory.ssl_context_update_by_sds",
+        UpstreamContextSecretsNotReady Counter "client_ssl_socket_factory.upstream_context_secrets_not_ready",
         Http1DroppedHeadersWithUnderscores Counter "http1.dropped_headers_with_underscores",
         Http2GoawaySent Counter "http2.goaway_sent",
         Http2HeaderOverflow Counter "http2.header_overflow",

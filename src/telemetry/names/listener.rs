@@ -15,6 +15,8 @@ super::metrics! {
         DownstreamPreCxActive Gauge "downstream_pre_cx_active",
         DownstreamPreCxTimeout Counter "downstream_pre_cx_timeout",
         NoFilterChainMatch Counter "no_filter_chain_match",
+        DownstreamContextSecretsNotReady Counter "server_ssl_socket_factory.downstream_context_secrets_not_ready",
+        SslContextUpdateBySds Counter "server_ssl_socket_factory.ssl_context_update_by_sds",
         SslCipherEcdsaAes128 Counter "ssl.ciphers.ECDHE-ECDSA-AES128-GCM-SHA256",
         SslCipherEcdsaAes256 Counter "ssl.ciphers.ECDHE-ECDSA-AES256-GCM-SHA384",
         SslCipherEcdsaChacha20 Counter "ssl.ciphers.ECDHE-ECDSA-CHACHA20-POLY1305",

@@ -12,6 +12,7 @@ mod network;
 mod proxy_protocol;
 mod rbac;
 mod rds;
+mod sds;
 mod server;
 
 pub use cluster::{ClusterHistogram, ClusterStat};
@@ -22,6 +23,7 @@ pub use network::{ConnectionLimitStat, LocalRateLimitStat, TcpStat};
 pub use proxy_protocol::{ProxyProtocolHistogram, ProxyProtocolStat};
 pub use rbac::{RbacHistogram, RbacStat};
 pub use rds::RdsStat;
+pub use sds::SdsStat;
 pub use server::{ServerHistogram, ServerStat};
 
 /// How a metric is merged over the writers, and what Prometheus is told.
@@ -140,6 +142,7 @@ mod tests {
         check::<ConnectionLimitStat>();
         check::<LocalRateLimitStat>();
         check::<RdsStat>();
+        check::<SdsStat>();
         check::<RbacStat>();
         check::<ProxyProtocolStat>();
     }

@@ -21,6 +21,7 @@ use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
+use super::known_secrets::KnownSecrets;
 use crate::config::address::{Address, EndpointAddress};
 use crate::config::ads::Ads;
 use crate::config::cluster::Cluster;
@@ -38,6 +39,8 @@ pub(super) struct Upstream {
     targets: Vec<EndpointAddress>,
     /// With its TLS, if it has some.
     cluster: Cluster,
+    /// Where the secrets of its TLS are.
+    secrets: KnownSecrets,
     /// Which is next.
     next: usize,
     connect_timeout: Duration,
@@ -48,7 +51,7 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    pub(super) fn new(ads: &Ads, cluster: &Cluster) -> Self {
+    pub(super) fn new(ads: &Ads, cluster: &Cluster, secrets: &KnownSecrets) -> Self {
         let targets = cluster.load_assignment.localities.iter().flat_map(|locality| &locality.endpoints);
         let uri =
             |authority: &str| Uri::builder().scheme("http").authority(authority).path_and_query("/").build();
@@ -67,6 +70,7 @@ impl Upstream {
             uri: uri(&ads.authority).unwrap_or_else(|_| Uri::from_static("http://control-plane/")),
             targets: targets.map(|endpoint| endpoint.address.clone()).collect(),
             cluster: cluster.clone(),
+            secrets: secrets.clone(),
             next: 0,
             connect_timeout: cluster.connect_timeout,
             pings: pings.and_then(|pings| Some((pings.interval?, pings.timeout))),
@@ -96,6 +100,9 @@ impl Upstream {
                 .keep_alive_timeout(patience)
                 .keep_alive_while_idle(true);
         }
+        if timeout(self.connect_timeout, self.filled()).await.is_err() {
+            return Err(format!("cluster {}: secrets of its TLS are still to come", self.name));
+        }
         let tls = self.tls(&target)?;
         let connecting = endpoint.connect_with_connector(Connector { target, tls });
         let channel = timeout(self.connect_timeout, connecting)
@@ -107,6 +114,21 @@ impl Upstream {
 }
 
 impl Upstream {
+    /// Puts secrets into the cluster's TLS, once they are there: they come from files.
+    async fn filled(&mut self) {
+        let mut changes = self.secrets.changes();
+        loop {
+            if let Err(reason) = self.secrets.fill_cluster(&mut self.cluster) {
+                log::warn!("xDS: cluster {}: {reason}", self.name);
+            }
+            if self.cluster.tls_contexts().all(|tls| tls.common.is_whole()) {
+                return;
+            }
+            // The sender lives as long as this.
+            let _ = changes.changed().await;
+        }
+    }
+
     /// What a connection to this endpoint is protected with; `None`: nothing.
     fn tls(&mut self, target: &EndpointAddress) -> Result<Option<Protection>, String> {
         let mut outcome = Ok(());

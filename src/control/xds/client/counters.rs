@@ -1,5 +1,7 @@
 //! What is counted of subscriptions, under the names that Envoy has for all of them.
-use crate::telemetry::{ClusterCells, ClusterStat, RdsCells, RdsStat, ServerCells, ServerStat};
+use crate::telemetry::{
+    ClusterCells, ClusterStat, RdsCells, RdsStat, SdsCells, SdsStat, ServerCells, ServerStat,
+};
 
 /// What happens to a subscription.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +20,7 @@ pub(super) enum Counters {
     Cluster(ClusterCells),
     Clusters(ServerCells),
     Listeners(ServerCells),
+    Secret(SdsCells),
     /// One for each prefix of a manager that asks.
     Routes(Vec<RdsCells>),
 }
@@ -50,6 +53,14 @@ impl Counters {
                 Event::Failure => ServerStat::LdsUpdateFailure,
                 Event::FetchTimeout => ServerStat::LdsInitFetchTimeout,
             }),
+            Self::Secret(cells) => cells.inc(match event {
+                Event::Attempt => SdsStat::UpdateAttempt,
+                Event::Success => SdsStat::UpdateSuccess,
+                Event::Empty => return,
+                Event::Rejected => SdsStat::UpdateRejected,
+                Event::Failure => SdsStat::UpdateFailure,
+                Event::FetchTimeout => SdsStat::InitFetchTimeout,
+            }),
             Self::Routes(all) => all.iter().for_each(|cells| {
                 cells.inc(match event {
                     Event::Attempt => RdsStat::UpdateAttempt,
@@ -69,6 +80,7 @@ impl Counters {
             Self::Cluster(cells) => cells.gauge_set(ClusterStat::Version, version),
             Self::Clusters(cells) => cells.gauge_set(ServerStat::CdsVersion, version),
             Self::Listeners(cells) => cells.gauge_set(ServerStat::LdsVersion, version),
+            Self::Secret(cells) => cells.gauge_set(SdsStat::Version, version),
             Self::Routes(all) => all.iter().for_each(|cells| cells.gauge_set(RdsStat::Version, version)),
         }
     }

@@ -160,7 +160,14 @@ impl Protocol for Delta {
         let removed =
             removed_resources.into_iter().chain(removed_resource_names.into_iter().map(|one| one.name));
         for name in removed.filter(|name| self.wanted.contains(name)) {
-            if !outcome.good.contains_key(&name) {
+            if outcome.good.contains_key(&name) {
+                continue;
+            }
+            if self.judge.kind() == Kind::Secrets {
+                // As Envoy (issue 32961): whoever uses it goes away by itself. On the next stream it is asked for anew.
+                self.versions.remove(&name);
+                outcome.kept.insert(name);
+            } else {
                 outcome.absent.insert(name);
             }
         }

@@ -10,9 +10,10 @@ use prost::Message as _;
 use super::clusters::ClusterJudge;
 use super::compiler::SharedCompiler;
 use super::listeners::ListenerJudge;
+use super::secrets::SecretJudge;
 use super::tables::KnownTables;
 use super::wanted::Wanted;
-use super::{CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, TakenCluster, TakenListener};
+use super::{CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, SECRETS, TakenCluster, TakenListener};
 use crate::base::limits::XDS_REFUSAL_BYTES_MAX;
 use crate::config::ads::ResourceSource;
 use crate::config::endpoint::ClusterLoadAssignment;
@@ -31,12 +32,13 @@ pub(super) enum Kind {
     Clusters,
     Endpoints,
     Listeners,
+    Secrets,
     Routes,
 }
 
 impl Kind {
-    /// All of them, in the order in which they are asked for.
-    pub(super) const ALL: [Self; 4] = [Self::Clusters, Self::Endpoints, Self::Listeners, Self::Routes];
+    /// Those that are kept over the end of the process: all but secrets, which are never written to a disk.
+    pub(super) const KEPT: [Self; 4] = [Self::Clusters, Self::Endpoints, Self::Listeners, Self::Routes];
 
     /// The methods of its own service: for the state of the world, and for delta.
     pub(super) fn methods(self) -> (&'static str, &'static str) {
@@ -53,6 +55,10 @@ impl Kind {
                 "/envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners",
                 "/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners",
             ),
+            Self::Secrets => (
+                "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
+                "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets",
+            ),
             Self::Routes => (
                 "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",
                 "/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes",
@@ -66,6 +72,7 @@ impl Kind {
             Self::Clusters => CLUSTERS,
             Self::Endpoints => ENDPOINTS,
             Self::Listeners => LISTENERS,
+            Self::Secrets => SECRETS,
             Self::Routes => ROUTES,
         }
     }
@@ -77,6 +84,7 @@ impl fmt::Display for Kind {
             Self::Clusters => "clusters",
             Self::Endpoints => "endpoints",
             Self::Listeners => "listeners",
+            Self::Secrets => "secrets",
             Self::Routes => "routes",
         })
     }
@@ -88,6 +96,7 @@ pub(super) enum Judge {
     Clusters(Box<ClusterJudge>),
     Endpoints,
     Listeners(Box<ListenerJudge>),
+    Secrets(SecretJudge),
     /// With the tables in use: a state of the world tells all of them again when one changes.
     Routes {
         compiler: SharedCompiler,
@@ -102,6 +111,8 @@ pub(super) enum Good {
     Cluster(TakenCluster),
     Endpoints(Arc<ClusterLoadAssignment>),
     Listener(TakenListener),
+    /// One that is among those known.
+    Secret,
     /// A table, compiled for all that have asked for it, and its wire bytes.
     Routes(Arc<[RoutesResource]>, Arc<[u8]>),
     /// What is in use already.
@@ -134,6 +145,8 @@ pub(super) struct Outcome {
     pub(super) nameless: Vec<String>,
     /// Names of which the control plane says that it has nothing.
     pub(super) absent: BTreeSet<String>,
+    /// Names of which it says so, and that stay in use nevertheless.
+    pub(super) kept: BTreeSet<String>,
     /// The good ones as they came, where they are kept.
     pub(super) accepted: Option<BTreeMap<String, Vec<u8>>>,
     /// They were kept from before: no control plane has told them.
@@ -230,6 +243,7 @@ pub(super) enum Decoded {
     Cluster(Box<pb::cluster::Cluster>),
     Endpoints(pb::endpoint::ClusterLoadAssignment),
     Listener(Box<pb::listener::Listener>),
+    Secret(Box<pb::tls::Secret>),
     Routes(Box<pb::route::RouteConfiguration>),
 }
 
@@ -239,6 +253,7 @@ impl Decoded {
             Self::Cluster(message) => &message.name,
             Self::Endpoints(message) => &message.cluster_name,
             Self::Listener(message) => &message.name,
+            Self::Secret(message) => &message.name,
             Self::Routes(message) => &message.name,
         }
     }
@@ -250,6 +265,7 @@ impl Judge {
             Self::Clusters(_) => Kind::Clusters,
             Self::Endpoints => Kind::Endpoints,
             Self::Listeners(_) => Kind::Listeners,
+            Self::Secrets(_) => Kind::Secrets,
             Self::Routes { .. } => Kind::Routes,
         }
     }
@@ -264,6 +280,7 @@ impl Judge {
         match self {
             Self::Clusters(judge) => judge.forget(name),
             Self::Listeners(judge) => judge.forget(name),
+            Self::Secrets(judge) => judge.forget(name),
             // One that nobody asks for any more, or that stays in use although it is gone: whoever asks again is told again.
             Self::Routes { known, .. } => known.forget(name),
             Self::Endpoints => {}
@@ -283,6 +300,9 @@ impl Judge {
             }
             Self::Listeners(_) => pb::listener::Listener::decode(&*any.value)
                 .map(|message| Decoded::Listener(Box::new(message))),
+            Self::Secrets(_) => {
+                pb::tls::Secret::decode(&*any.value).map(|message| Decoded::Secret(Box::new(message)))
+            }
             Self::Routes { .. } => pb::route::RouteConfiguration::decode(&*any.value)
                 .map(|message| Decoded::Routes(Box::new(message))),
         }
@@ -303,6 +323,7 @@ impl Judge {
         match (self, decoded) {
             (Self::Clusters(judge), Decoded::Cluster(message)) => judge.judge(*message, any),
             (Self::Listeners(judge), Decoded::Listener(message)) => judge.judge(*message, any),
+            (Self::Secrets(judge), Decoded::Secret(message)) => judge.judge(*message, any),
             (Self::Routes { compiler, source, known }, Decoded::Routes(message)) => {
                 if known.get(&name).is_some_and(|known| *known == *any.value) {
                     return Ok(Good::Same);

@@ -5,8 +5,8 @@
 //! `backoff`); `stream` moves messages, `channel` makes connections, `files` does without both. It runs on the control thread and hands whole
 //! assignments to whoever publishes; what cannot be used leaves the last good one in place and goes back by name.
 //!
-//! Of resource types this version asks for clusters (CDS), endpoints (EDS), listeners (LDS) and routes (RDS), in this order: what
-//! routes lead to is there before they are. There is one state machine per type.
+//! Of resource types this version asks for clusters (CDS), endpoints (EDS), listeners (LDS), secrets (SDS) and routes (RDS), in this
+//! order: what routes lead to is there before they are. There is one state machine per type.
 mod backoff;
 mod cache;
 mod channel;
@@ -17,9 +17,11 @@ mod damping;
 mod delta;
 mod files;
 mod judge;
+mod known_secrets;
 mod listeners;
 mod node;
 mod quarantine;
+mod secrets;
 mod sotw;
 mod stream;
 mod subscribers;
@@ -30,6 +32,8 @@ mod wanted;
 mod cluster_tests;
 #[cfg(test)]
 mod listener_tests;
+#[cfg(test)]
+mod secret_tests;
 #[cfg(test)]
 mod tests;
 
@@ -49,8 +53,10 @@ pub use self::compiler::SharedCompiler;
 use self::delta::Delta;
 use self::files::File;
 use self::judge::{Judge, Kind, Outcome, Taken};
+pub use self::known_secrets::{KnownSecrets, SecretKey, ShownSecret};
 use self::listeners::ListenerJudge;
 pub use self::quarantine::{Quarantine, Refused};
+use self::secrets::SecretJudge;
 use self::sotw::Sotw;
 use self::stream::Stream;
 use self::subscribers::Subscribers;
@@ -58,7 +64,7 @@ use self::tables::KnownTables;
 use self::wanted::Wanted;
 use super::convert::Surroundings;
 use super::pb;
-use crate::config::ads::{Ads, Eds, ResourceSource, Variant};
+use crate::config::ads::{Ads, Eds, ResourceSource, Sds, Variant};
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::ClusterLoadAssignment;
@@ -70,6 +76,7 @@ use crate::telemetry::{ClusterCells, Registry, Slot};
 const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 const LISTENERS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+const SECRETS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
 
 /// One of the two protocols for one type: what is sent, and what an answer means. Knows nothing of connections.
@@ -116,6 +123,8 @@ pub enum Update {
     Clusters(ClustersUpdate),
     Endpoints(EndpointUpdate),
     Listeners(ListenersUpdate),
+    /// One of those known is another now, or those who wait for it go without for now.
+    Secret(SecretKey),
     Routes(RoutesUpdate),
 }
 
@@ -177,6 +186,8 @@ pub struct Surrounded<'a> {
     pub registry: &'a Arc<Registry>,
     /// Where refused resources are listed.
     pub quarantine: Quarantine,
+    /// Where secrets are that were told.
+    pub secrets: &'a KnownSecrets,
     /// What clusters and listeners become resources with; `None`: nobody asks for any.
     pub resources: Option<Resources>,
     /// Where the aggregated stream's resources are kept; `None`: nowhere.
@@ -200,6 +211,7 @@ pub struct XdsClient {
     routes: SharedCompiler,
     registry: Arc<Registry>,
     quarantine: Quarantine,
+    secrets: KnownSecrets,
     /// Through which control planes are reached, and who asks.
     upstreams: Vec<Arc<Cluster>>,
     node: pb::core::Node,
@@ -232,7 +244,7 @@ impl XdsClient {
     /// they come from. Clusters ask for their endpoints by [`Self::subscribe`], other listeners for their routes by
     /// [`Self::subscribe_tables`]. Must be called within a tokio runtime that has I/O and time.
     pub fn start(with: Surrounded<'_>, updates: mpsc::Sender<Update>) -> Self {
-        let Surrounded { bootstrap, routes, registry, quarantine, resources, cache, seed } = with;
+        let Surrounded { bootstrap, routes, registry, quarantine, secrets, resources, cache, seed } = with;
         let wildcards = || bootstrap.cds.iter().chain(&bootstrap.lds);
         let mut sources = BTreeSet::new();
         sources.extend(bootstrap.ads.as_ref().map(|_| ResourceSource::Ads));
@@ -251,6 +263,7 @@ impl XdsClient {
             routes,
             registry,
             quarantine,
+            secrets: secrets.clone(),
             upstreams: bootstrap.clusters.clone(),
             node: node::node(&bootstrap.node_message, &bootstrap.node),
             seed,
@@ -272,6 +285,7 @@ impl XdsClient {
                 let asked = client.routes.read().asked_of(number);
                 subscribers.add_tables(number, &asked, &KnownTables::default(), &client.registry);
             }
+            judges.push(client.secret_judge(&source));
             judges.push(client.tables(&source));
             match &source {
                 ResourceSource::Ads => {
@@ -334,6 +348,20 @@ impl XdsClient {
         gone
     }
 
+    /// A context uses this secret, which is asked for if nobody has; whether it is still waited for. What is known of it is
+    /// among the known ones.
+    pub fn refer(&mut self, secret: &Sds) -> bool {
+        let registry = Arc::clone(&self.registry);
+        self.source(&secret.source).is_some_and(|running| running.subscribers.refer(secret, &registry))
+    }
+
+    /// A context uses it no more. What nobody uses is not asked for.
+    pub fn release(&mut self, secret: &Sds) {
+        if self.sources.get(&secret.source).is_some_and(|running| running.subscribers.release(secret)) {
+            self.leave(&secret.source);
+        }
+    }
+
     /// A table that was taken before.
     pub fn table(&self, source: &ResourceSource, name: &str) -> Option<Arc<[u8]>> {
         self.sources.get(source)?.tables.get(name)
@@ -357,7 +385,7 @@ impl XdsClient {
     /// Whoever asks there; a file or a control plane that nobody has asked is asked from now on. `None`: there is no stream.
     fn source(&mut self, source: &ResourceSource) -> Option<&Running> {
         if !self.sources.contains_key(source) {
-            let judges = vec![Judge::Endpoints, self.tables(source)];
+            let judges = vec![Judge::Endpoints, self.secret_judge(source), self.tables(source)];
             self.begin(source, judges, &self.subscribers(source));
         }
         self.sources.get(source)
@@ -368,7 +396,12 @@ impl XdsClient {
         let is_empty = self.sources.get(source).is_some_and(|running| running.subscribers.is_empty());
         if is_empty && *source != ResourceSource::Ads {
             self.sources.remove(source);
+            self.secrets.forget_source(source);
         }
+    }
+
+    fn secret_judge(&self, source: &ResourceSource) -> Judge {
+        Judge::Secrets(SecretJudge::new(source.clone(), self.secrets.clone()))
     }
 
     fn tables(&self, source: &ResourceSource) -> Judge {
@@ -377,7 +410,8 @@ impl XdsClient {
 
     /// Of a source that nobody has asked for anything.
     fn subscribers(&self, source: &ResourceSource) -> Arc<Subscribers> {
-        Arc::new(Subscribers::new(source.clone(), self.updates.clone(), self.quarantine.clone()))
+        let (updates, quarantine) = (self.updates.clone(), self.quarantine.clone());
+        Arc::new(Subscribers::new(source.clone(), updates, quarantine, self.secrets.clone()))
     }
 
     /// Asks a file, or a control plane by a stream for each type; the aggregated stream is there from the start.
@@ -412,7 +446,7 @@ impl XdsClient {
         let is_own = *source != ResourceSource::Ads;
         for (nth, judges) in each.into_iter().enumerate() {
             let stream = Stream {
-                upstream: Upstream::new(ads, cluster),
+                upstream: Upstream::new(ads, cluster, &self.secrets),
                 subscribers: Arc::clone(subscribers),
                 cache: cache.take(),
                 server: (!is_own).then(|| self.registry.server(Slot::Control)),

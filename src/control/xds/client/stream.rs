@@ -18,7 +18,7 @@ use super::cache::{Cache, Kept};
 use super::channel::{Upstream, innermost};
 use super::counters::Event;
 use super::damping::Damping;
-use super::judge::Outcome;
+use super::judge::{Kind, Outcome};
 use super::subscribers::Subscribers;
 use super::{Protocol, Taken};
 use crate::telemetry::{Cells, ServerStat};
@@ -62,7 +62,7 @@ pub(super) async fn run<P: Protocol>(types: Vec<P>, stream: Stream) {
     let Stream { mut upstream, subscribers, mut cache, server, seed } = stream;
     let mut backoff = Backoff::new(seed);
     let line = |mut protocol: P| {
-        if cache.is_some() {
+        if cache.is_some() && Kind::KEPT.contains(&protocol.kind()) {
             protocol.keep();
         }
         Line { protocol, damping: Damping::default(), held: None }

@@ -11,11 +11,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::counters::{Counters, Event};
 use super::judge::{Good, Kind, Outcome};
+use super::known_secrets::KnownSecrets;
 use super::quarantine::Quarantine;
 use super::tables::KnownTables;
 use super::wanted::Wanted;
 use super::{ClustersUpdate, ListenersUpdate, RoutesUpdate, Update, WholeUpdate};
-use crate::config::ads::{Eds, ResourceSource, Wildcard};
+use crate::config::ads::{Eds, ResourceSource, Sds, SecretKind, Wildcard};
 use crate::config::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
 use crate::control::discovery::EndpointUpdate;
 use crate::snapshot::AskedTable;
@@ -28,6 +29,8 @@ pub(super) struct Subscribers {
     lists: Mutex<Lists>,
     updates: mpsc::Sender<Update>,
     quarantine: Quarantine,
+    /// With those of other sources.
+    secrets: KnownSecrets,
     /// Says that there are others now.
     changed: watch::Sender<()>,
 }
@@ -40,8 +43,18 @@ struct Lists {
     endpoints: BTreeMap<String, Endpoints>,
     /// Who wants all listeners.
     listeners: Option<Arc<Subscriber>>,
+    /// By the secret's name.
+    secrets: BTreeMap<String, UsedSecret>,
     /// By the table's name. Which managers ask for one, the compiler knows.
     routes: BTreeMap<String, Table>,
+}
+
+#[derive(Debug)]
+struct UsedSecret {
+    /// What contexts take it for, one for each.
+    uses: Vec<SecretKind>,
+    /// All of them as one.
+    one: Arc<Subscriber>,
 }
 
 #[derive(Debug)]
@@ -62,7 +75,7 @@ struct Endpoints {
 #[derive(Debug)]
 struct Subscriber {
     kind: Kind,
-    /// Of the cluster or table.
+    /// Of the cluster, secret or table.
     name: Arc<str>,
     /// Of the cluster, see [`EndpointUpdate::instance`].
     instance: u64,
@@ -91,8 +104,14 @@ impl Subscriber {
 
 impl Subscribers {
     /// Of a source that nobody has asked for anything.
-    pub(super) fn new(source: ResourceSource, updates: mpsc::Sender<Update>, quarantine: Quarantine) -> Self {
-        Self { source, lists: Mutex::default(), updates, quarantine, changed: watch::Sender::default() }
+    pub(super) fn new(
+        source: ResourceSource,
+        updates: mpsc::Sender<Update>,
+        quarantine: Quarantine,
+        secrets: KnownSecrets,
+    ) -> Self {
+        let (lists, changed) = (Mutex::default(), watch::Sender::default());
+        Self { source, lists, updates, quarantine, secrets, changed }
     }
 
     /// Somebody wants all clusters that are there.
@@ -221,6 +240,59 @@ impl Subscribers {
         self.changed.send_replace(());
     }
 
+    /// A context uses a secret; whether it is still waited for. One that was given up and is asked for again before anybody has
+    /// looked is known: the control plane would not tell it again.
+    pub(super) fn refer(&self, secret: &Sds, registry: &Registry) -> bool {
+        let name = &secret.name;
+        let mut lists = self.lock();
+        let (mut uses, before) = match lists.secrets.remove(&**name) {
+            Some(used) => (used.uses, Some(used.one)),
+            None => (Vec::new(), None),
+        };
+        let counters = Counters::Secret(registry.sds(name).cells(Slot::Control));
+        if before.is_none() {
+            self.attempt(&counters);
+        }
+        uses.push(secret.kind);
+        let is_told = self.secrets.used(&self.source, name, &uses);
+        let wait = secret.initial_fetch_timeout.map(|wait| sleep(wait).deadline());
+        let one = Arc::new(Subscriber {
+            kind: Kind::Secrets,
+            name: Arc::clone(name),
+            instance: 0,
+            counters,
+            // Who waits longest decides.
+            waits_until: before
+                .as_ref()
+                .map_or(wait, |before| before.waits_until.zip(wait).map(|(before, wait)| before.max(wait))),
+            answered: AtomicBool::new(is_told || before.is_some_and(|before| !before.is_waiting())),
+        });
+        let waits = one.is_waiting();
+        lists.secrets.insert(String::from(&**name), UsedSecret { uses, one });
+        drop(lists);
+        self.changed.send_replace(());
+        waits
+    }
+
+    /// A context uses it no more; whether nobody does now.
+    pub(super) fn release(&self, secret: &Sds) -> bool {
+        let name = &secret.name;
+        let mut lists = self.lock();
+        let Some(used) = lists.secrets.get_mut(&**name) else { return false };
+        if let Some(place) = used.uses.iter().position(|kind| *kind == secret.kind) {
+            used.uses.swap_remove(place);
+        }
+        self.secrets.used(&self.source, name, &used.uses);
+        if !used.uses.is_empty() {
+            return false;
+        }
+        lists.secrets.remove(&**name);
+        drop(lists);
+        self.quarantine.forget(&self.source, Kind::Secrets, name);
+        self.changed.send_replace(());
+        true
+    }
+
     fn subscriber(
         &self,
         kind: Kind,
@@ -265,6 +337,7 @@ impl Subscribers {
             Kind::Listeners if lists.listeners.is_some() => Wanted::All,
             Kind::Clusters | Kind::Listeners => Wanted::Names(BTreeSet::new()),
             Kind::Endpoints => Wanted::Names(lists.endpoints.keys().cloned().collect()),
+            Kind::Secrets => Wanted::Names(lists.secrets.keys().cloned().collect()),
             Kind::Routes => Wanted::Names(lists.routes.keys().cloned().collect()),
         }
     }
@@ -281,7 +354,7 @@ impl Subscribers {
         if matches!(kind, Kind::Clusters | Kind::Listeners) {
             return self.apply_whole(kind, outcome, version).await;
         }
-        let Outcome { good, bad, nameless, absent, accepted: _, is_restored } = outcome;
+        let Outcome { good, bad, nameless, absent, kept, accepted: _, is_restored } = outcome;
         for reason in &nameless {
             log::warn!("xDS: refused: {reason}");
         }
@@ -304,7 +377,16 @@ impl Subscribers {
                 self.give_up(&one).await;
             }
         }
+        for name in &kept {
+            for one in self.of_resource(kind, name) {
+                one.counters.count(Event::Success);
+                one.counters.count(Event::Attempt);
+            }
+        }
         for (name, good) in good {
+            if kind == Kind::Secrets {
+                self.secrets.set_version(&self.source, &name, version);
+            }
             if let Good::Endpoints(assignment) = &good
                 && let Some(endpoints) = self.lock().endpoints.get_mut(&name)
             {
@@ -320,7 +402,7 @@ impl Subscribers {
     /// One response is one change: what it brings and what it takes away.
     async fn apply_whole(&self, kind: Kind, outcome: Outcome, version: &str) {
         let Some(one) = self.of_kind(kind).pop() else { return };
-        let Outcome { good, bad, nameless, absent, accepted: _, is_restored } = outcome;
+        let Outcome { good, bad, nameless, absent, kept: _, accepted: _, is_restored } = outcome;
         for reason in &nameless {
             log::warn!("xDS: refused: {reason}");
         }
@@ -339,7 +421,7 @@ impl Subscribers {
             match good {
                 Good::Cluster(cluster) => clusters.push(cluster),
                 Good::Listener(listener) => listeners.push(listener),
-                Good::Endpoints(_) | Good::Routes(..) | Good::Same => {}
+                Good::Endpoints(_) | Good::Secret | Good::Routes(..) | Good::Same => {}
             }
         }
         let (removed, version) = (absent.into_iter().map(Into::into).collect(), version.into());
@@ -419,6 +501,7 @@ impl Subscribers {
                 overprovisioning_factor_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
                 ..ClusterLoadAssignment::default()
             })),
+            Kind::Secrets => Good::Secret,
             Kind::Routes => Good::Routes(Arc::default(), Arc::default()),
         };
         self.send(one, nothing, "").await;
@@ -436,6 +519,7 @@ impl Subscribers {
                 let source = self.source.clone();
                 Update::Routes(RoutesUpdate { source, name, resources, version: version.into(), wire })
             }
+            Good::Secret => Update::Secret((self.source.clone(), name)),
             Good::Same | Good::Cluster(_) | Good::Listener(_) => return,
         };
         let _ = self.updates.send(update).await;
@@ -449,8 +533,10 @@ impl Subscribers {
     fn all(&self) -> Vec<Arc<Subscriber>> {
         let lists = self.lock();
         let endpoints = lists.endpoints.values().flat_map(|endpoints| &endpoints.subscribers);
+        let secrets = lists.secrets.values().map(|used| &used.one);
         let tables = lists.routes.values().map(|table| &table.one);
-        lists.clusters.iter().chain(endpoints).chain(&lists.listeners).chain(tables).cloned().collect()
+        let named = endpoints.chain(&lists.listeners).chain(secrets).chain(tables);
+        lists.clusters.iter().chain(named).cloned().collect()
     }
 
     fn of_kind(&self, kind: Kind) -> Vec<Arc<Subscriber>> {
@@ -465,6 +551,7 @@ impl Subscribers {
             Kind::Endpoints => {
                 lists.endpoints.get(name).map_or_else(Vec::new, |endpoints| endpoints.subscribers.clone())
             }
+            Kind::Secrets => lists.secrets.get(name).map(|used| Arc::clone(&used.one)).into_iter().collect(),
             Kind::Routes => lists.routes.get(name).map(|table| Arc::clone(&table.one)).into_iter().collect(),
         }
     }

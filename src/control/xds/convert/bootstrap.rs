@@ -216,7 +216,7 @@ fn dynamic_resources(
     let Some(message) = message else { return (None, None, None) };
     let at = &at.field("dynamic_resources");
     classify!(at, message => pb::bootstrap::BootstrapDynamicResources {
-        implemented: ads_config = "for clusters, endpoints, listeners and routes", cds_config, lds_config;
+        implemented: ads_config = "for clusters, endpoints, listeners, secrets and routes", cds_config, lds_config;
         refused: lds_resources_locator = "names with authorities (xdstp) are not resolved",
             cds_resources_locator = "names with authorities (xdstp) are not resolved";
     });

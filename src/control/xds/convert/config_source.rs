@@ -9,7 +9,7 @@ use super::fields::classify;
 use super::report::Class;
 use super::tls;
 use crate::base::limits::XDS_MESSAGE_BYTES_MAX;
-use crate::config::ads::{Ads, Eds, FileSource, Rds, ResourceSource, Variant, Wildcard};
+use crate::config::ads::{Ads, Eds, FileSource, Rds, ResourceSource, Sds, SecretKind, Variant, Wildcard};
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::http2::UpstreamProtocol;
@@ -134,6 +134,20 @@ pub(super) fn rds(at: &At<'_>, message: pb::http_connection_manager::Rds, lackin
     Some(Rds { source, name: route_config_name.into(), initial_fetch_timeout, lacking_filters })
 }
 
+/// `sds_config` of a secret of this name.
+pub(super) fn sds(
+    at: &At<'_>,
+    message: pb::core::ConfigSource,
+    name: String,
+    kind: SecretKind,
+) -> Option<Sds> {
+    if name.is_empty() {
+        at.field("name").error("must be set: the name under which the secret is asked for");
+    }
+    let (source, initial_fetch_timeout) = source(at, "sds_config", Some(message))?;
+    Some(Sds { source, name: name.into(), kind, initial_fetch_timeout })
+}
+
 /// A source, and how long its first answer is waited for.
 fn source(
     at: &At<'_>,
@@ -233,21 +247,32 @@ impl Planes {
         }
     }
 
-    /// Checks where a cluster's endpoints come from.
+    /// Checks where secrets come from.
+    fn check_secrets<'a>(&self, at: &At<'_>, secrets: impl Iterator<Item = &'a Sds>) {
+        for secret in secrets {
+            if let Some(problem) = self.problem("secrets", &secret.source) {
+                at.error(format!("secret {:?}: {problem}", &*secret.name));
+            }
+        }
+    }
+
+    /// Checks where a cluster's endpoints and secrets come from.
     pub(super) fn check_cluster(&self, at: &At<'_>, cluster: &Cluster) {
         if let Discovery::Eds(eds) = &cluster.discovery
             && let Some(problem) = self.problem("endpoints", &eds.source)
         {
             at.error(problem);
         }
+        self.check_secrets(at, cluster.told_secrets());
     }
 
-    /// Checks where a listener's routes come from.
+    /// Checks where a listener's routes and secrets come from.
     pub(super) fn check_listener(&self, at: &At<'_>, listener: &Listener) {
         let tables = listener.managers().filter_map(|(_, manager)| manager.rds.as_ref());
         for problem in tables.filter_map(|rds| self.problem("routes", &rds.source)) {
             at.error(problem);
         }
+        self.check_secrets(at, listener.told_secrets());
     }
 }
 
@@ -288,6 +313,11 @@ fn unreachable(cluster: &Cluster) -> Option<&'static str> {
     }
     if !cluster.transport_socket_matches.is_empty() {
         return Some("has transport_socket_matches: control planes are reached with transport_socket alone");
+    }
+    if cluster.told_secrets().any(|secret| !matches!(secret.source, ResourceSource::File(_))) {
+        return Some(
+            "has secrets of a control plane: those that protect the way to one come from files, path_config_source",
+        );
     }
     if cluster.proxy_protocol.is_some() {
         return Some("begins connections with a PROXY header: control planes get none in this version");

@@ -62,6 +62,8 @@ use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::error::ConfigError;
 use crate::config::listener::Listener;
 use crate::config::route::RouteConfiguration;
+use crate::config::secret::Secret;
+use crate::config::tls::CertificateValidation;
 
 /// Converts an encoded `envoy.config.bootstrap.v3.Bootstrap`.
 ///
@@ -164,6 +166,26 @@ pub fn convert_routes(
     http_filter::refuse_enabled(&at, &table, lacking);
     let report = context.report.into_inner();
     if report.errors.0.is_empty() { Ok((table, report)) } else { Err(report) }
+}
+
+/// Converts a `envoy.extensions.transport_sockets.tls.v3.Secret` that was told.
+///
+/// # Errors
+/// The report, when it has errors.
+pub fn convert_secret(message: pb::tls::Secret) -> Result<(Secret, Report), Report> {
+    let context = dynamic(&[]);
+    let converted = tls::told(&context, message);
+    tls::outcome(context, converted)
+}
+
+/// Rules of verification that were told, merged into a default: both encoded `CertificateValidationContext`s.
+///
+/// # Errors
+/// The report, when it has errors.
+pub fn merge_validation(default: &[u8], told: &[u8]) -> Result<(CertificateValidation, Report), Report> {
+    let context = dynamic(&[]);
+    let converted = tls::merged(&context, default, told);
+    tls::outcome(context, converted)
 }
 
 /// What resources of a control plane are converted in: what is not there yet is listed and without effect.

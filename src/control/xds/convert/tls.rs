@@ -1,82 +1,37 @@
-//! TLS contexts of listeners and clusters, and the static secrets that they name.
+//! TLS contexts of listeners and clusters, and the secrets that they name.
 //!
 //! A context is compiled once here, so that what is wrong with a certificate is reported with the field's path.
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::type_name;
+use crate::config::ads::SecretKind;
+use crate::config::secret::{NamedCertificate, NamedSecrets};
 use crate::config::tls::{
-    CommonTls, DownstreamTls, OcspStaplePolicy, SessionTickets, Source, TlsCertificate, UpstreamTls,
+    CommonTls, DownstreamTls, OcspStaplePolicy, SessionTickets, TlsVersion, UpstreamTls,
 };
-use crate::control::xds::pb::{self, Named};
-use crate::protocol::tls::{ClientTls, ServerTls, TlsConfigError};
-use pb::tls::{DownstreamTlsContextSessionTicketKeysTypeOneOf as TicketsType, SecretTypeOneOf};
+use crate::control::xds::pb::{self, Named as _};
+use crate::protocol::tls::{ClientTls, ServerTls, TlsConfigError, check_context};
+use pb::tls::DownstreamTlsContextSessionTicketKeysTypeOneOf as TicketsType;
 
 mod certificate;
 mod params;
+mod secret;
 mod validation;
 
 pub(super) use certificate::directory;
 use certificate::{certificate, ticket_keys};
 use params::params;
+use secret::{Named, named};
+pub(super) use secret::{Secrets, merged, outcome, secrets, told};
 use validation::validation;
 
 /// Transport socket without encryption: what a chain or a cluster has without one.
 const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
 
 const TLS: &str = "envoy.extensions.transport_sockets.tls.v3.";
-
-/// The static secrets of a bootstrap, by name and kind.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Secrets {
-    certificates: BTreeMap<String, Option<TlsCertificate>>,
-    /// Not converted: they may be merged with others first.
-    validations: BTreeMap<String, pb::tls::CertificateValidationContext>,
-    ticket_keys: BTreeMap<String, Vec<Source>>,
-}
-
-/// `static_resources.secrets`.
-pub(super) fn secrets(at: &At<'_>, messages: Vec<pb::tls::Secret>) -> Secrets {
-    let mut secrets = Secrets::default();
-    for (index, message) in messages.into_iter().enumerate() {
-        let at = &at.item("secrets", index);
-        classify!(at, message => pb::tls::Secret {
-            implemented: name, r#type = "tls_certificate, validation_context, session_ticket_keys";
-        });
-        let twice = match r#type {
-            Some(SecretTypeOneOf::TlsCertificate(message)) => {
-                let certificate = certificate(&at.field("tls_certificate"), message);
-                secrets.certificates.insert(name.clone(), certificate).is_some()
-            }
-            Some(SecretTypeOneOf::ValidationContext(message)) => {
-                secrets.validations.insert(name.clone(), message).is_some()
-            }
-            Some(SecretTypeOneOf::SessionTicketKeys(message)) => {
-                let keys = ticket_keys(&at.field("session_ticket_keys"), message);
-                secrets.ticket_keys.insert(name.clone(), keys).is_some()
-            }
-            Some(SecretTypeOneOf::GenericSecret(_)) => {
-                at.field("generic_secret").found(
-                    Class::NoEffect,
-                    format!("{TLS}Secret.generic_secret"),
-                    "no filter of this version asks for one",
-                );
-                false
-            }
-            None => {
-                at.error("one of tls_certificate, session_ticket_keys, validation_context, generic_secret must be set");
-                false
-            }
-        };
-        if twice {
-            at.field("name").error(format!("duplicate secret {name:?} of this kind"));
-        }
-    }
-    secrets
-}
 
 /// The transport socket of a filter chain; `None`: plain text.
 pub(super) fn downstream(at: &At<'_>, message: pb::core::TransportSocket) -> Option<Arc<DownstreamTls>> {
@@ -94,6 +49,7 @@ pub(super) fn downstream(at: &At<'_>, message: pb::core::TransportSocket) -> Opt
         no_effect: disable_stateful_session_resumption = "no state is kept for sessions: tickets only";
         refused: require_sni = "Envoy does not read it either";
     });
+    let mut named_ticket_keys = None;
     let session_tickets = match session_ticket_keys_type {
         None | Some(TicketsType::DisableStatelessSessionResumption(false)) => SessionTickets::Generated,
         Some(TicketsType::DisableStatelessSessionResumption(true)) => SessionTickets::Disabled,
@@ -102,12 +58,18 @@ pub(super) fn downstream(at: &At<'_>, message: pb::core::TransportSocket) -> Opt
         }
         Some(TicketsType::SessionTicketKeysSdsSecretConfig(message)) => {
             let at = &at.field("session_ticket_keys_sds_secret_config");
-            let name = secret_name(at, message)?;
-            match at.context.secrets.ticket_keys.get(&name) {
-                Some(keys) => SessionTickets::Keys(keys.clone()),
-                None => {
-                    at.field("name").error(format!("unknown static secret {name:?} of session ticket keys"));
-                    return None;
+            match named(at, message, SecretKind::TicketKeys)? {
+                Named::Static(name) => match at.context.secrets.ticket_keys.get(&name) {
+                    Some(keys) => SessionTickets::Keys(keys.clone()),
+                    None => {
+                        at.field("name")
+                            .error(format!("unknown static secret {name:?} of session ticket keys"));
+                        return None;
+                    }
+                },
+                Named::Told(secret) => {
+                    named_ticket_keys = Some(secret);
+                    SessionTickets::Keys(Vec::new())
                 }
             }
         }
@@ -123,12 +85,17 @@ pub(super) fn downstream(at: &At<'_>, message: pb::core::TransportSocket) -> Opt
         common,
         require_client_certificate: require_client_certificate.unwrap_or(false),
         session_tickets,
+        named_ticket_keys,
         session_timeout,
         ocsp_staple_policy,
         full_scan_certs_on_sni_mismatch: full_scan_certs_on_sni_mismatch.unwrap_or(false),
         prefer_client_ciphers,
     };
-    report(at, ServerTls::compile(&tls, None, None).map(drop), &origin)?;
+    let compiled = match tls.is_whole() {
+        true => ServerTls::compile(&tls, None, None).map(drop),
+        false => check_context(&tls.common, TlsVersion::Tls13),
+    };
+    report(at, compiled, &origin)?;
     Some(Arc::new(tls))
 }
 
@@ -148,7 +115,8 @@ pub(super) fn upstream(at: &At<'_>, message: pb::core::TransportSocket) -> Optio
         refused: allow_renegotiation = "rustls does not renegotiate";
     });
     let (common, origin) = common(&at.field("common_tls_context"), common_tls_context)?;
-    if common.certificates.len() > 1 {
+    let told = common.named.as_ref().map_or(0, |named| named.certificates.len());
+    if common.certificates.len().max(told) > 1 {
         at.field("common_tls_context")
             .field("tls_certificates")
             .error("multiple TLS certificates are not supported for client contexts");
@@ -163,8 +131,12 @@ pub(super) fn upstream(at: &At<'_>, message: pb::core::TransportSocket) -> Optio
         auto_sni_san_validation,
         max_session_keys: max_session_keys.unwrap_or(1),
     };
-    let compiled = ClientTls::compile(&tls);
-    if compiled.as_ref().is_ok_and(|compiled| !compiled.verifies()) {
+    let compiled = match tls.common.is_whole() {
+        true => ClientTls::compile(&tls).map(|compiled| compiled.verifies()),
+        false => check_context(&tls.common, TlsVersion::Tls12)
+            .map(|()| tls.common.validation.is_some() || tls.common.names_validation()),
+    };
+    if compiled.as_ref().is_ok_and(|verifies| !verifies) {
         at.warn(
             "the certificates of endpoints are NOT verified: whoever answers is believed \
              (set common_tls_context.validation_context.trusted_ca)",
@@ -218,22 +190,26 @@ fn common(at: &At<'_>, message: Option<pb::tls::CommonTlsContext>) -> Option<(Co
     let message = message.unwrap_or_default();
     classify!(at, message => pb::tls::CommonTlsContext {
         implemented: tls_params, tls_certificates,
-            tls_certificate_sds_secret_configs = "of static secrets; sds_config is refused", validation_context_type,
+            tls_certificate_sds_secret_configs, validation_context_type,
             alpn_protocols;
         refused: tls_certificate_provider_instance, custom_tls_certificate_selector,
             tls_certificate_certificate_provider, tls_certificate_certificate_provider_instance, custom_handshaker,
             key_log = "keys are not written anywhere";
     });
     let mut origin = Origin { certificates: "tls_certificates", validation: "validation_context" };
+    let mut told = NamedSecrets::default();
     let certificates: Option<Vec<_>> = if tls_certificates.is_empty() {
         origin.certificates = "tls_certificate_sds_secret_configs";
         let names = tls_certificate_sds_secret_configs.into_iter().enumerate();
         let all: Vec<_> = names
             .map(|(index, message)| {
                 let at = &at.item("tls_certificate_sds_secret_configs", index);
-                let name = secret_name(at, message)?;
+                let name = match named(at, message, SecretKind::Certificate)? {
+                    Named::Static(name) => name,
+                    Named::Told(secret) => return Some(NamedCertificate::Told(secret)),
+                };
                 match at.context.secrets.certificates.get(&name) {
-                    Some(certificate) => certificate.clone(),
+                    Some(certificate) => certificate.clone().map(NamedCertificate::Fixed),
                     None => {
                         at.field("name").error(format!("unknown static secret {name:?} of a certificate"));
                         None
@@ -244,7 +220,18 @@ fn common(at: &At<'_>, message: Option<pb::tls::CommonTlsContext>) -> Option<(Co
         if all.is_empty() {
             origin.certificates = "tls_certificates";
         }
-        all.into_iter().collect()
+        let all: Option<Vec<_>> = all.into_iter().collect();
+        all.map(|all| {
+            let fixed = all.iter().filter_map(|one| match one {
+                NamedCertificate::Fixed(certificate) => Some(certificate.clone()),
+                NamedCertificate::Told(_) => None,
+            });
+            let fixed: Vec<_> = fixed.collect();
+            if fixed.len() < all.len() {
+                told.certificates = all;
+            }
+            fixed
+        })
     } else {
         let all: Vec<_> = tls_certificates
             .into_iter()
@@ -255,7 +242,7 @@ fn common(at: &At<'_>, message: Option<pb::tls::CommonTlsContext>) -> Option<(Co
     };
     let validation = match validation_context_type {
         None => Some(None),
-        Some(kind) => validation(at, kind, &mut origin).map(Some),
+        Some(kind) => validation(at, kind, &mut origin, &mut told),
     };
     let params = tls_params.map(|message| params(&at.field("tls_params"), message)).unwrap_or_default();
     for (index, protocol) in alpn_protocols.iter().enumerate() {
@@ -268,17 +255,9 @@ fn common(at: &At<'_>, message: Option<pb::tls::CommonTlsContext>) -> Option<(Co
         certificates: certificates?,
         validation: validation?,
         alpn_protocols: alpn_protocols.into_iter().map(Into::into).collect(),
+        named: (!told.is_empty()).then(|| Box::new(told)),
     };
     Some((common, origin))
-}
-
-/// The name of a static secret.
-fn secret_name(at: &At<'_>, message: pb::tls::SdsSecretConfig) -> Option<String> {
-    classify!(at, message => pb::tls::SdsSecretConfig {
-        implemented: name;
-        refused: sds_config = "no SDS yet: write the secret into static_resources.secrets";
-    });
-    sds_config.is_none().then_some(name)
 }
 
 #[cfg(test)]

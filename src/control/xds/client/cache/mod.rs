@@ -72,7 +72,7 @@ impl Cache {
         let path = directory.join(FILE);
         let failed = |error: io::Error| format!("{}: {error}", path.display());
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-        let (contents, is_damaged) = match std::fs::read(&path) {
+        let (mut contents, is_damaged) = match std::fs::read(&path) {
             Ok(bytes) => understood(&path, &bytes, &owner),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Contents::new(), false),
             Err(error) => return Err(failed(error)),
@@ -81,6 +81,7 @@ impl Cache {
             // For whoever wants to know why.
             std::fs::rename(&path, path.with_extension("damaged")).map_err(failed)?;
         }
+        contents.retain(|type_url, _| Kind::KEPT.iter().any(|kind| kind.type_url() == type_url));
         let mut cache = Self {
             path: path.clone(),
             owner,
@@ -93,7 +94,7 @@ impl Cache {
         };
         cache.write_anew(&contents).map_err(failed)?;
         let mut count = 0;
-        for kind in Kind::ALL {
+        for kind in Kind::KEPT {
             let Some(resources) = contents.get(kind.type_url()) else { continue };
             count += resources.by_name.len();
             for (name, kept) in &resources.by_name {
@@ -134,6 +135,9 @@ impl Cache {
         accepted: Vec<Kept>,
         gone: impl Iterator<Item = &'a String>,
     ) {
+        if !Kind::KEPT.contains(&kind) {
+            return;
+        }
         let is_known = |known: &HashMap<_, _>, kept: &Kept| {
             known.get(&(kind, kept.name.clone())) == Some(&xx_hash(&kept.value, 0))
         };
@@ -278,6 +282,26 @@ mod tests {
         assert!(restored(&mut cache, Kind::Endpoints, &wanted).is_empty());
         cache.note(Kind::Endpoints, "2", vec![kept("a", "new")], [].iter());
         assert!(restored(&mut cache, Kind::Endpoints, &Wanted::All).is_empty());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// K5: a private key has no business on a disk.
+    #[test]
+    fn secrets_are_never_written() {
+        let folder = folder("secrets");
+        let mut cache = open(&folder);
+        let bytes = || std::fs::read(folder.join(FILE)).unwrap();
+        let before = bytes();
+        cache.note(Kind::Secrets, "1", vec![kept("a", "key")], [].iter());
+        cache.wants(Kind::Secrets, Wanted::Names(BTreeSet::from(["a".to_owned()])));
+        cache.settle();
+        assert_eq!(bytes(), before);
+        // Nor are those left in it that somebody else has put there.
+        let put = vec![kept("a", "key")];
+        let change = Change { type_url: Kind::Secrets.type_url().into(), put, ..Change::default() };
+        std::fs::write(folder.join(FILE), [before.clone(), format::change(&change)].concat()).unwrap();
+        assert!(restored(&mut open(&folder), Kind::Secrets, &Wanted::All).is_empty());
+        assert_eq!(bytes(), before);
         std::fs::remove_dir_all(folder).unwrap();
     }
 

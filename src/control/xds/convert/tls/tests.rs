@@ -125,10 +125,6 @@ fn secrets_are_found_by_name_and_kind() {
             "common_tls_context.tls_certificate_sds_secret_configs[0].name: unknown static secret \"trust\" of a certificate",
         ),
         (
-            "common_tls_context: {tls_certificate_sds_secret_configs: [{name: own, sds_config: {ads: {}}}]}",
-            "common_tls_context.tls_certificate_sds_secret_configs[0].sds_config: Envoy field that this version does not implement (no SDS yet: write the secret into static_resources.secrets)",
-        ),
-        (
             "session_ticket_keys_sds_secret_config: {name: own}",
             "session_ticket_keys_sds_secret_config.name: unknown static secret \"own\" of session ticket keys",
         ),
@@ -335,4 +331,72 @@ fn protocol_by_alpn_needs_tls() {
     assert_eq!(cluster.http2.max_concurrent_streams, 7);
     let errors = auto("").unwrap_err().errors.to_string();
     assert!(errors.contains("with auto_config every transport socket must be TLS"), "{errors}");
+}
+
+#[test]
+fn secrets_that_are_told_are_named_and_awaited() {
+    let (root, leaf) = fixture();
+    let (ca, own) = (quoted(&root.pem()), certificate(&leaf));
+    let scratch = std::env::temp_dir().join(format!("ringway-sds-{}", std::process::id()));
+    std::fs::write(&scratch, "").unwrap();
+    let source = format!(
+        "sds_config: {{path_config_source: {{path: {}}}, initial_fetch_timeout: 3s}}",
+        scratch.display()
+    );
+    let secrets = format!("secrets: [{{name: own, tls_certificate: {own}}}]");
+    let down = format!(
+        "common_tls_context: {{tls_certificate_sds_secret_configs: [{{name: own}}, {{name: a, {source}}}], combined_validation_context: {{default_validation_context: {{allow_expired_certificate: true}}, validation_context_sds_secret_config: {{name: b, {source}}}}}}}, session_ticket_keys_sds_secret_config: {{name: c, {source}}}"
+    );
+    let up = format!(
+        "common_tls_context: {{tls_certificate_sds_secret_configs: [{{name: d, {source}}}], validation_context: {{trusted_ca: {ca}}}}}"
+    );
+    let bootstrap = load(&down, &up, &secrets);
+    std::fs::remove_file(scratch).unwrap();
+    let tls = bootstrap.listeners[0].filter_chains[0].tls.as_ref().unwrap();
+    let told: Vec<_> = tls.told().map(|secret| (&*secret.name, secret.kind)).collect();
+    let kinds = [SecretKind::Certificate, SecretKind::Validation, SecretKind::TicketKeys];
+    assert_eq!(told, ["a", "b", "c"].into_iter().zip(kinds).collect::<Vec<_>>());
+    assert!(tls.told().all(|secret| secret.initial_fetch_timeout.unwrap().as_secs() == 3));
+    // The static one is there.
+    assert!(!tls.is_whole() && tls.common.certificates.len() == 1);
+    assert!(tls.common.named.as_ref().unwrap().validation.as_ref().unwrap().default.is_some());
+    let cluster = &bootstrap.clusters[0];
+    assert!(!cluster.tls.as_ref().unwrap().common.is_whole());
+    assert!(cluster.told_secrets().map(|secret| &*secret.name).eq(["d"]));
+    assert_eq!(bootstrap.told_secrets().count(), 4);
+}
+
+#[test]
+fn mistakes_of_secrets_that_are_told_have_the_fields_path_and_say_what_to_write() {
+    let with =
+        |secret: &str| format!("common_tls_context: {{tls_certificate_sds_secret_configs: [{secret}]}}");
+    let field = "common_tls_context.tls_certificate_sds_secret_configs[0]";
+    for (secret, expected) in [
+        (
+            "{name: a, sds_config: {self: {}}}",
+            format!(
+                "{field}.sds_config.self: Envoy field that this version does not implement (write ads, api_config_source or path_config_source)"
+            ),
+        ),
+        (
+            "{name: a, sds_config: {path_config_source: {path: /nowhere}}}",
+            format!(
+                "{field}.sds_config.path_config_source.path: must refer to an existing path in the system: \"/nowhere\" does not exist"
+            ),
+        ),
+    ] {
+        assert_eq!(mistake(&with(secret), "", ""), expected);
+    }
+    let ads = with("{name: a, sds_config: {ads: {}}}");
+    let expected =
+        "secret \"a\": secrets come over the aggregated stream: dynamic_resources.ads_config must be set";
+    assert_eq!(mistake(&ads, "", ""), format!("static_resources.listeners[0]: {expected}"));
+    assert_eq!(mistake("", &ads, ""), format!("static_resources.clusters[0]: {expected}"));
+    let streams = with(
+        "{name: a, sds_config: {api_config_source: {api_type: GRPC, grpc_services: [{envoy_grpc: {cluster_name: web}}]}}}",
+    );
+    assert!(mistake(&streams, "", "").contains("cluster \"web\" must speak HTTP/2"));
+    // A context whose certificate is still to come is looked at nevertheless.
+    let params = "common_tls_context: {tls_params: {cipher_suites: [none]}, tls_certificate_sds_secret_configs: [{name: a, sds_config: {ads: {}}}]}";
+    assert!(mistake(params, "", "").starts_with("common_tls_context.tls_params.cipher_suites"));
 }

@@ -6,7 +6,10 @@ use super::super::fields::classify;
 use super::super::report::Class;
 use super::super::value::type_name;
 use super::super::{http, matcher};
-use super::{Origin, directory, secret_name};
+use super::secret::{Named as Name, named};
+use super::{Origin, directory};
+use crate::config::ads::SecretKind;
+use crate::config::secret::{NamedSecrets, NamedValidation};
 use crate::config::tls::{CertificateValidation, SanKind, SanMatcher, Source, TrustDomain};
 use crate::control::xds::pb::{self, Named};
 use pb::tls::CommonTlsContextValidationContextTypeOneOf as ValidationType;
@@ -24,9 +27,9 @@ pub(super) fn validation(
     at: &At<'_>,
     kind: ValidationType,
     origin: &mut Origin,
-) -> Option<CertificateValidation> {
-    let named = |at: &At<'_>, message| {
-        let name = secret_name(at, message)?;
+    told: &mut NamedSecrets,
+) -> Option<Option<CertificateValidation>> {
+    let find = |at: &At<'_>, name: String| {
         let found = at.context.secrets.validations.get(&name).cloned();
         if found.is_none() {
             at.field("name").error(format!("unknown static certificate validation context {name:?}"));
@@ -35,12 +38,18 @@ pub(super) fn validation(
     };
     match kind {
         ValidationType::ValidationContext(message) => {
-            validation_context(&at.field("validation_context"), message)
+            validation_context(&at.field("validation_context"), message).map(Some)
         }
         ValidationType::ValidationContextSdsSecretConfig(message) => {
             origin.validation = "validation_context_sds_secret_config";
             let at = &at.field(origin.validation);
-            validation_context(at, named(at, message)?)
+            match named(at, message, SecretKind::Validation)? {
+                Name::Static(name) => validation_context(at, find(at, name)?).map(Some),
+                Name::Told(secret) => {
+                    told.validation = Some(NamedValidation { secret, default: None });
+                    Some(None)
+                }
+            }
         }
         ValidationType::CombinedValidationContext(message) => {
             origin.validation = "combined_validation_context";
@@ -53,14 +62,23 @@ pub(super) fn validation(
                 at.field("validation_context_sds_secret_config").error("must be set");
                 return None;
             };
-            let secret = named(&at.field("validation_context_sds_secret_config"), secret)?;
             let mut merged = default_validation_context.unwrap_or_default();
+            let secret_at = &at.field("validation_context_sds_secret_config");
+            let secret = match named(secret_at, secret, SecretKind::Validation)? {
+                Name::Static(name) => find(secret_at, name)?,
+                Name::Told(secret) => {
+                    let default = Some(merged.encode_to_vec().into());
+                    validation_context(&at.field("default_validation_context"), merged)?;
+                    told.validation = Some(NamedValidation { secret, default });
+                    return Some(None);
+                }
+            };
             // As Envoy: protobuf's own merge.
             if let Err(error) = merged.merge(&*secret.encode_to_vec()) {
                 at.error(error.to_string());
                 return None;
             }
-            validation_context(at, merged)
+            validation_context(at, merged).map(Some)
         }
         ValidationType::ValidationContextCertificateProvider(_)
         | ValidationType::ValidationContextCertificateProviderInstance(_) => {
@@ -73,7 +91,7 @@ pub(super) fn validation(
     }
 }
 
-fn validation_context(
+pub(super) fn validation_context(
     at: &At<'_>,
     message: pb::tls::CertificateValidationContext,
 ) -> Option<CertificateValidation> {
