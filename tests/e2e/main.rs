@@ -52,3 +52,4 @@ mod upstream_failures;
 mod xds;
 mod xds_clusters;
 mod xds_listeners;
+mod xds_secrets;

@@ -1,5 +1,5 @@
-//! A control plane that tells clusters, endpoints, listeners and routes over aggregated discovery, state of the world, and keeps what it is answered. Its
-//! messages are written here apart from the proxy's own, with the fields that a test needs.
+//! A control plane that tells clusters, endpoints, listeners, secrets and routes over aggregated discovery, state of the world, and
+//! keeps what it is answered. Its messages are written here apart from the proxy's own, with the fields that a test needs.
 
 use std::collections::HashSet;
 use std::future::poll_fn;
@@ -23,6 +23,7 @@ use super::{PATIENCE, TO_HTTP2, cluster_to, free_port};
 const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 const LISTENERS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+const SECRETS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
 
 /// `DiscoveryRequest`
@@ -76,6 +77,9 @@ struct Cluster {
     discovery_type: i32,
     #[prost(message, optional, tag = "3")]
     eds: Option<Eds>,
+    /// Encoded.
+    #[prost(bytes = "vec", tag = "24")]
+    transport_socket: Vec<u8>,
     #[prost(message, optional, tag = "33")]
     load_assignment: Option<ClusterLoadAssignment>,
 }
@@ -110,6 +114,8 @@ const V3: i32 = 2;
 pub(crate) enum ToldCluster<'a> {
     /// It has these.
     At(&'a [u16]),
+    /// They are reached by this transport socket.
+    Secured(&'a [u16], &'a [u8]),
     /// The control plane tells them under this name.
     Named(&'a str),
     /// Something that no version takes.
@@ -170,6 +176,9 @@ struct Listener {
 struct FilterChain {
     #[prost(message, repeated, tag = "3")]
     filters: Vec<Filter>,
+    /// Encoded.
+    #[prost(bytes = "vec", tag = "6")]
+    transport_socket: Vec<u8>,
 }
 
 /// Of either kind: those of HTTP have the same fields.
@@ -330,17 +339,30 @@ impl ControlPlane {
             let named =
                 |service_name: &str| Eds { source: Some(source), service_name: service_name.to_owned() };
             let (discovery_type, eds, load_assignment) = match told {
-                ToldCluster::At(ports) => (0, None, Some(assignment(name, "127.0.0.1", ports))),
+                ToldCluster::At(ports) | ToldCluster::Secured(ports, _) => {
+                    (0, None, Some(assignment(name, "127.0.0.1", ports)))
+                }
                 ToldCluster::Named(service) => (EDS, Some(named(service)), None),
                 ToldCluster::Bad => (EDS, None, None),
             };
-            Cluster { name: (*name).to_owned(), discovery_type, eds, load_assignment }.encode_to_vec()
+            let transport_socket = match told {
+                ToldCluster::Secured(_, socket) => socket.to_vec(),
+                _ => Vec::new(),
+            };
+            let name = (*name).to_owned();
+            Cluster { name, discovery_type, eds, transport_socket, load_assignment }.encode_to_vec()
         };
         self.push(CLUSTERS, clusters.iter().map(cluster).collect())
     }
 
     /// Tells all listeners that there are, each on a port of this host, with the table of that name; the response's nonce.
     pub(crate) fn tell_listeners(&self, listeners: &[(&str, u32, &str)]) -> String {
+        self.tell_secured_listeners(listeners, &[])
+    }
+
+    /// The same, each with this transport socket.
+    pub(crate) fn tell_secured_listeners(&self, listeners: &[(&str, u32, &str)], socket: &[u8]) -> String {
+        let transport_socket = socket.to_vec();
         let filter = |name: &str, type_name: &str, value: Vec<u8>| Filter {
             name: name.to_owned(),
             config: Some(Any {
@@ -358,14 +380,25 @@ impl ControlPlane {
             let manager = manager.encode_to_vec();
             let of_http = "network.http_connection_manager.v3.HttpConnectionManager";
             let socket = SocketAddress { address: "127.0.0.1".to_owned(), port: *port };
+            let filters = vec![filter("manager", of_http, manager)];
             Listener {
                 name: (*name).to_owned(),
                 address: Some(Address { socket: Some(socket) }),
-                chains: vec![FilterChain { filters: vec![filter("manager", of_http, manager)] }],
+                chains: vec![FilterChain { filters, transport_socket: transport_socket.clone() }],
             }
             .encode_to_vec()
         };
         self.push(LISTENERS, listeners.iter().map(listener).collect())
+    }
+
+    /// Tells these secrets; the response's nonce.
+    pub(crate) fn tell_secrets(&self, secrets: &[Vec<u8>]) -> String {
+        self.push(SECRETS, secrets.to_vec())
+    }
+
+    /// Waits until just these secrets are asked for.
+    pub(crate) fn wait_for_secrets(&self, names: &[&str]) -> Asked {
+        self.wait_for("secrets", |asked| asked.type_url == SECRETS && asked.names == names)
     }
 
     /// Tells the table `routes`: prefixes of paths and the clusters that they lead to, where requests may upgrade to
@@ -500,10 +533,11 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, sta
 
 /// One stream: of each type what was told last as soon as it is asked for, then all that follows.
 async fn talk(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, state: Arc<State>) {
-    assert_eq!(
-        request.uri().path(),
-        "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
-    );
+    let methods = [
+        "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
+        "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
+    ];
+    assert!(methods.contains(&request.uri().path()), "{request:?}");
     let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
     let mut body = request.into_body();
     let Ok(mut out) = respond.send_response(head, false) else { return };

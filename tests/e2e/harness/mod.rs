@@ -8,6 +8,7 @@ mod http2;
 mod message;
 mod process;
 mod random;
+mod secrets;
 mod tls;
 mod upstream;
 
@@ -22,6 +23,7 @@ pub(crate) use http2::{Frame, Http2Client, Http2Upstream, RawHttp2, TO_HTTP2, pa
 pub(crate) use message::{Message, chunked};
 pub(crate) use process::{Proxy, TempFolder, binary, free_port};
 pub(crate) use random::Random;
+pub(crate) use secrets::{put_secret, told_certificate, told_socket, told_trust};
 pub(crate) use tls::{Authority, TlsClient, downstream_tls, tls_bridge, upstream_tls};
 pub(crate) use upstream::{Peer, Upstream, ok, set_receive_buffer};
 

@@ -91,6 +91,16 @@ impl Authority {
         Arc::new(config)
     }
 
+    /// The certificate of that name and its key, as they are now.
+    pub(crate) fn pair(&self, name: &str) -> [String; 2] {
+        ["pem", "key"].map(|kind| std::fs::read_to_string(self.file(&format!("{name}.{kind}"))).unwrap())
+    }
+
+    /// Its own certificate.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
