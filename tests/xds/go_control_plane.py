@@ -1,5 +1,5 @@
 """go-control-plane's own integration suite with Ringway in Envoy's place: its control plane tells a proxy snapshots, and its clients must get their
-answers through every listener after each. Runtime layers, scoped routes, virtual hosts on demand and secrets, which it can tell, too, are left out: Ringway takes none of control planes yet.
+answers through every listener after each. Runtime layers, scoped routes and virtual hosts on demand, which it can tell, too, are left out: Ringway takes none of control planes yet.
 
     python3 tests/xds/go_control_plane.py                 # needs go and a build of Ringway
     python3 tests/xds/go_control_plane.py --envoy         # with Envoy itself
@@ -89,8 +89,7 @@ def run():
     parser.add_argument("--only", default="*", help="runs by name, with wildcards")
     parser.add_argument("--envoy", action="store_true", help="Envoy instead of Ringway")
     arguments = parser.parse_args()
-    # Certificates come by SDS.
-    chosen = [name for name in RUNS if fnmatch.fnmatchcase(name, arguments.only) and (arguments.envoy or "tls" not in name)]
+    chosen = [name for name in RUNS if fnmatch.fnmatchcase(name, arguments.only)]
     if not chosen:
         raise rig.Failed(f"no run is named {arguments.only}")
     argv = [rig.envoy() if arguments.envoy else rig.ringway(), "--concurrency", "2", "--disable-hot-restart", "-l", "warning"]

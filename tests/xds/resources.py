@@ -48,8 +48,8 @@ def address(port, ip="127.0.0.1"):
     return {"socket_address": {"address": ip, "port_value": port}}
 
 
-def listener(name, port, route="routes", tls=None, upgrades=(), **more):
-    """A listener whose routes come by RDS; `tls`: the secret of its certificate; `upgrades`: to what requests may upgrade."""
+def listener(name, port, route="routes", tls=None, upgrades=(), fetch_timeout="15s", **more):
+    """A listener whose routes come by RDS; `tls`: the secret of its certificate, waited for so long; `upgrades`: to what requests may upgrade."""
     manager = {
         "@type": f"{PREFIX}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
@@ -59,12 +59,23 @@ def listener(name, port, route="routes", tls=None, upgrades=(), **more):
     }
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
     if tls:
-        context = {"common_tls_context": {"tls_certificate_sds_secret_configs": [{"name": tls, "sds_config": ADS}]}}
-        chain["transport_socket"] = {
-            "name": "envoy.transport_sockets.tls",
-            "typed_config": {"@type": f"{PREFIX}envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", **context},
-        }
+        chain["transport_socket"] = transport_socket("Downstream", tls, fetch_timeout)
     return made("LDS", {"name": name, "address": address(port), "filter_chains": [chain], **more})
+
+
+def transport_socket(side, secret_name, fetch_timeout="15s"):
+    """TLS of a side whose certificate is this secret."""
+    named = {"name": secret_name, "sds_config": {**ADS, "initial_fetch_timeout": fetch_timeout}}
+    context = {"common_tls_context": {"tls_certificate_sds_secret_configs": [named]}}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {"@type": f"{PREFIX}envoy.extensions.transport_sockets.tls.v3.{side}TlsContext", **context},
+    }
+
+
+def client_tls(secret_name):
+    """TLS of a cluster that shows this secret."""
+    return transport_socket("Upstream", secret_name)
 
 
 def tcp_listener(name, port, cluster_name):

@@ -1,10 +1,9 @@
 """A scripted control plane for Envoy and for Ringway: each script is played to both, by ADS as state of the world and as delta. What was asked for,
 in which words, and what clients saw must be equal, but for the differences that differences.toml lists with a reason; one that no longer shows is an error.
-Ringway takes no secrets from control planes in this version: the scripts with some are played with `--self` only.
 
     python3 tests/xds/run.py                   # needs Envoy 1.40, a build of Ringway, grpcio and xds-protos (`.ci/run install`)
     python3 tests/xds/run.py --only 'stream-*' # some scripts
-    python3 tests/xds/run.py --self            # Envoy against itself: proves that the comparison is stable; all scripts
+    python3 tests/xds/run.py --self            # Envoy against itself: proves that the comparison is stable
     python3 tests/xds/run.py --show            # with Envoy's facts, for a reader
 """
 
@@ -21,6 +20,7 @@ import endpoints  # noqa: F401 (adds scripts)
 import rig
 import routes  # noqa: F401 (adds scripts)
 import scripts
+import secrets_told  # noqa: F401 (adds scripts)
 from play import Origin, Play
 from tls import openssl
 
@@ -44,7 +44,7 @@ def play(argv, name, is_delta, origins, folder):
     """The facts of a script on a proxy; counters only where how often something is tried is not chance."""
     function, options = scripts.SCRIPTS[name]
     counts = options.get("counts", True)
-    options = {key: value for key, value in options.items() if key not in ("counts", "secrets")}
+    options = {key: value for key, value in options.items() if key != "counts"}
     with Play(argv, is_delta, origins, folder, **options) as one:
         try:
             function(one)
@@ -84,10 +84,9 @@ def run():
     parser.add_argument("--self", action="store_true", help="Envoy on both sides")
     parser.add_argument("--show", action="store_true", help="prints Envoy's facts")
     arguments = parser.parse_args()
-    may_play = [name for name, (_, options) in scripts.SCRIPTS.items() if arguments.self or not options.get("secrets")]
-    chosen = [name for name in may_play if fnmatch.fnmatchcase(name, arguments.only)]
+    chosen = [name for name in scripts.SCRIPTS if fnmatch.fnmatchcase(name, arguments.only)]
     if not chosen:
-        raise rig.Failed(f"no script that can be played is named {arguments.only}")
+        raise rig.Failed(f"no script is named {arguments.only}")
     flags = ["--concurrency", "2", "--disable-hot-restart", "-l", "warning"]
     peers = [[rig.envoy(), *flags], [rig.envoy() if arguments.self else rig.ringway(), *flags]]
     with tempfile.TemporaryDirectory() as name, concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:

@@ -375,28 +375,6 @@ def nothing_comes(play):
     play.stream.settle()
 
 
-@script(secrets=True)
-def certificate_comes(play):
-    """K1, K4: a listener waits for its certificate; K2: a new one is shown to new connections."""
-    pairs = play.origins["certificates"]
-    play.begin()
-    play.stream.asked("CDS")
-    play.set("CDS", {"svc": made.static_cluster("svc", play.origins["a"].port)})
-    play.stream.asked("LDS")
-    play.set("LDS", {"web": made.listener("web", play.port, tls="server")})
-    play.stream.asked("SDS")
-    play.stream.asked("RDS")
-    play.set("RDS", {"routes": made.routes(rest="svc")})
-    play.stream.settle()
-    play.note("before", play.certificate())
-    play.set("SDS", {"server": made.secret("server", *pairs[0][:2])})
-    rig.wait_for(lambda: play.certificate() == pairs[0][2], "the first certificate")
-    play.set("SDS", {"server": made.secret("server", *pairs[1][:2])})
-    rig.wait_for(lambda: play.certificate() == pairs[1][2], "the second certificate")
-    play.note("answer to a broken one", play.set("SDS", {"server": made.secret("server", pairs[0][0], pairs[1][1])}))
-    rig.wait_for(lambda: play.certificate() == pairs[1][2], "the second certificate still")
-
-
 @script
 def large(play):
     """R9: a response of more than 4 MiB."""
