@@ -1,4 +1,5 @@
 //! The composition root: bootstrap → listening sockets → one worker per core and the control thread → signals → drain.
+mod breakers;
 mod clusters;
 mod config;
 mod control;

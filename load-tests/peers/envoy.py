@@ -58,7 +58,7 @@ UPSTREAM_HTTP2 = """\
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
         explicit_http_config: {http2_protocol_options: {}}
 """
-# Envoy's own limits of 1,024 lie under the load of some scenarios.
+# The default limits of 1,024, Envoy's and Ringway's, lie under the load of some scenarios.
 LIMITS = """\
     circuit_breakers: {thresholds: [{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}]}
 """

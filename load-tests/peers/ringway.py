@@ -37,8 +37,7 @@ class Ringway(Peer):
         file.write_text(text)
         if not setup.is_plain():
             self.require_offered(file)
-        # The limits that Envoy must be given are fields that Ringway may not enforce yet.
-        options = ["--concurrency", setup.workers, "--io-backend", self.backend, "-l", "error", "--allow-unimplemented"]
+        options = ["--concurrency", setup.workers, "--io-backend", self.backend, "-l", "error"]
         # A reload is a hot restart: the next process is of the next epoch, and this one serves what it has until its
         # clients are gone, for two seconds at most.
         if not setup.reloads:
@@ -48,7 +47,7 @@ class Ringway(Peer):
 
     def require_offered(self, file):
         """TLS and HTTP/2 come with later versions: one that refuses them says so itself."""
-        argv = [self.binary, "-c", file, "--mode", "validate", "-l", "error", "--allow-unimplemented"]
+        argv = [self.binary, "-c", file, "--mode", "validate", "-l", "error"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode:
             said = done.stdout + done.stderr

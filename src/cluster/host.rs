@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::pool::{SharedConnections, UpstreamConnection};
+use super::pool::{SharedConnections, Turns, UpstreamConnection};
 use crate::base::clock::Now;
 use crate::base::socket_address::SocketAddress;
 use crate::base::{heaps, limits};
+use crate::config::cluster::RoutingPriority;
 use crate::config::endpoint::HealthStatus;
 use crate::protocol::stream_info::StreamAddress;
 use crate::runtime::RawOption;
@@ -61,6 +62,8 @@ pub struct Host {
     idle: RefCell<Vec<UpstreamConnection>>,
     /// Connections that requests share.
     shared: OnceCell<Box<SharedConnections>>,
+    /// How many there are, and who waits for one.
+    turns: OnceCell<Box<Turns>>,
     /// What its connections have of their own; `None`: nothing.
     own: Option<Box<Own>>,
     /// The same endpoint with connections of a name or a client each. No name is the key of a client.
@@ -85,7 +88,12 @@ pub(super) struct Own {
     pub(super) header: Option<Box<[u8]>>,
     /// Where they come from, and the options of their sockets: a client's address.
     pub(super) source: Option<(SocketAddr, Box<[RawOption]>)>,
+    /// Which requests have them, and which limits.
+    pub(super) priority: RoutingPriority,
 }
+
+/// The key of the connections of high priority: no name and no client has it.
+const HIGH_PRIORITY: &[u8] = &[0];
 
 impl Host {
     pub(super) fn new(spec: Arc<HostSpec>, worker: usize) -> Rc<Self> {
@@ -103,6 +111,7 @@ impl Host {
             stats: OnceCell::new(),
             idle: RefCell::default(),
             shared: OnceCell::new(),
+            turns: OnceCell::new(),
             own: own.map(Box::new),
             named: OnceCell::new(),
             asked: Cell::default(),
@@ -218,6 +227,24 @@ impl Host {
         self.add(name.as_bytes(), added, now, limits::NAMES_PER_HOST_MAX)
     }
 
+    /// The same endpoint with the connections of this priority.
+    pub(super) fn for_priority(
+        self: Rc<Self>,
+        priority: RoutingPriority,
+        worker: usize,
+        now: Now,
+    ) -> (Rc<Self>, bool) {
+        if priority == self.priority() {
+            return (self, false);
+        }
+        if let Some(found) = self.find_named(HIGH_PRIORITY, now) {
+            return (found, false);
+        }
+        let own = self.own.as_deref().cloned().unwrap_or_default();
+        let added = Self::with(self.spec(), worker as u32, Some(Own { priority, ..own }));
+        self.add(HIGH_PRIORITY, added, now, limits::NAMES_PER_HOST_MAX)
+    }
+
     /// The same for connections of a further client.
     pub(super) fn add_for_client(&self, key: &[u8], own: Own, worker: usize, now: Now) -> (Rc<Self>, bool) {
         self.add(key, self.apart(own, worker), now, limits::CLIENTS_PER_HOST_MAX)
@@ -225,7 +252,8 @@ impl Host {
 
     /// The same endpoint for connections that are not kept.
     pub(super) fn apart(&self, own: Own, worker: usize) -> Rc<Self> {
-        Self::with(self.spec(), worker as u32, Some(Own { name: self.name().map(Into::into), ..own }))
+        let (name, priority) = (self.name().map(Into::into), self.priority());
+        Self::with(self.spec(), worker as u32, Some(Own { name, priority, ..own }))
     }
 
     fn add(&self, key: &[u8], added: Rc<Self>, now: Now, max: usize) -> (Rc<Self>, bool) {
@@ -268,6 +296,22 @@ impl Host {
         self.kept.replace(kept)
     }
 
+    /// Which limits its connections and requests count for.
+    #[inline]
+    pub(super) fn priority(&self) -> RoutingPriority {
+        self.own.as_ref().map_or_else(RoutingPriority::default, |own| own.priority)
+    }
+
+    /// Its counters, all cores.
+    pub(super) fn scope(&self) -> Arc<Scope<HostStat>> {
+        Arc::clone(&self.spec.borrow().stats)
+    }
+
+    #[inline]
+    pub(super) fn turns(&self) -> &Turns {
+        self.turns.get_or_init(|| heaps::lasting(Box::default))
+    }
+
     /// The connections that requests share, if there ever were any.
     pub(super) fn find_shared(&self) -> Option<&SharedConnections> {
         self.shared.get().map(|shared| &**shared)
@@ -304,7 +348,7 @@ mod tests {
     #[test]
     fn host_is_small() {
         // There is one for each endpoint on each core.
-        assert!(size_of::<Host>() <= 144, "{}", size_of::<Host>());
+        assert!(size_of::<Host>() <= 152, "{}", size_of::<Host>());
     }
 
     #[test]

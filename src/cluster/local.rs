@@ -6,15 +6,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use super::breakers::Breakers;
 use super::host::{Host, Own};
 use super::load_balancer::{LoadBalancer, Pick};
 use super::manager::Keeper;
 use super::original_dst::{self, OriginalDstHosts};
-use super::set::{HostSpecs, TransportSockets};
+use super::set::{ClusterSpec, HostSpecs, TransportSockets};
 use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::base::rng::Rng;
-use crate::config::cluster::{Cluster as Config, Discovery};
+use crate::config::cluster::{Cluster as Config, Discovery, RoutingPriority};
 use crate::config::http2::UpstreamProtocol;
 use crate::config::proxy_protocol::ProxyProtocolVersion;
 use crate::protocol::connection_info::OriginalSource;
@@ -23,6 +24,7 @@ use crate::protocol::http::headers::HeaderName;
 use crate::protocol::proxy_protocol::{self, Tlv};
 use crate::protocol::tls::{ClientTls, Meter, Offer, Secured};
 use crate::runtime::{Keepalive, RawOption, Runtime, TaskId};
+use crate::telemetry::Slot;
 use crate::telemetry::metrics::ClusterCells;
 use crate::telemetry::names::ClusterStat;
 
@@ -31,6 +33,7 @@ use crate::telemetry::names::ClusterStat;
 pub struct Cluster {
     config: Arc<Config>,
     stats: ClusterCells,
+    breakers: Breakers,
     /// How its endpoints are reached, by connections from now on.
     sockets: RefCell<Arc<TransportSockets>>,
     runtime: Runtime,
@@ -50,14 +53,14 @@ pub struct Cluster {
 
 impl Cluster {
     pub(super) fn new(
-        config: Arc<Config>,
-        stats: ClusterCells,
+        spec: &ClusterSpec,
         sockets: Arc<TransportSockets>,
         runtime: &Runtime,
         keeper: &Rc<Keeper>,
         worker: usize,
         tls_meter: &Meter,
     ) -> Rc<Self> {
+        let config = Arc::clone(&spec.config);
         Rc::new(Self {
             worker,
             tls_meter: tls_meter.clone(),
@@ -75,7 +78,8 @@ impl Cluster {
                 | Discovery::Eds(_) => None,
             },
             config,
-            stats,
+            stats: spec.stats.cells(Slot::Worker(worker)),
+            breakers: spec.breakers.of_worker(&spec.config.circuit_breakers, spec.stats.workers(), worker),
             sockets: RefCell::new(sockets),
             runtime: runtime.clone(),
             keeper: Rc::clone(keeper),
@@ -129,6 +133,21 @@ impl Cluster {
             self.stats.inc(ClusterStat::UpstreamCxPoolOverflow);
         }
         added
+    }
+
+    /// The host with the connections of this priority's requests.
+    #[inline]
+    pub fn for_priority(&self, host: Rc<Host>, priority: RoutingPriority) -> Rc<Host> {
+        if priority == RoutingPriority::Default {
+            return host;
+        }
+        let now = self.runtime.now();
+        let (apart, full) =
+            self.runtime.edit(|| heaps::lasting(|| host.for_priority(priority, self.worker, now)));
+        if full {
+            self.stats.inc(ClusterStat::UpstreamCxPoolOverflow);
+        }
+        apart
     }
 
     /// The host with the connections of this client, where they are to begin with its header or to come from its address;
@@ -204,12 +223,17 @@ impl Cluster {
             let options = self.options.iter().cloned().chain([transparent]).chain(marked);
             (SocketAddr::new(address, 0), options.collect())
         });
-        Own { name: None, header: (!header.is_empty()).then(|| header.into()), source }
+        Own { header: (!header.is_empty()).then(|| header.into()), source, ..Own::default() }
     }
 
     /// Its counters on this core.
     pub fn stats(&self) -> &ClusterCells {
         &self.stats
+    }
+
+    /// Its circuit breakers, as this core uses them.
+    pub fn breakers(&self) -> &Breakers {
+        &self.breakers
     }
 
     pub(super) fn tls_meter(&self) -> &Meter {

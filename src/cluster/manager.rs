@@ -18,7 +18,6 @@ use crate::base::heaps;
 use crate::base::rng::Rng;
 use crate::protocol::tls::Meter;
 use crate::runtime::{Runtime, TaskId};
-use crate::telemetry::Slot;
 
 /// The clusters of one core.
 #[derive(Debug)]
@@ -159,10 +158,9 @@ impl ClusterManager {
     fn make(&self, name: &str) -> Option<Rc<Cluster>> {
         let published = Arc::clone(&self.published.borrow());
         let spec = published.find(name)?;
-        let (config, stats) = (Arc::clone(&spec.config), spec.stats.cells(Slot::Worker(self.worker)));
         let sockets = self.sockets.borrow_mut().remove(name).unwrap_or_else(|| Arc::clone(&spec.sockets));
         let (keeper, meter) = (&self.keeper, &self.tls_meter);
-        let cluster = Cluster::new(config, stats, sockets, &self.runtime, keeper, self.worker, meter);
+        let cluster = Cluster::new(spec, sockets, &self.runtime, keeper, self.worker, meter);
         let newer = self.endpoints.borrow_mut().remove(name);
         cluster.update_hosts(newer.as_ref().unwrap_or(&spec.hosts), &mut self.rng.borrow_mut());
         self.clusters.borrow_mut().insert(name.into(), Rc::clone(&cluster));

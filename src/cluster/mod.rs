@@ -2,6 +2,7 @@
 //!
 //! Everything here belongs to one worker: a cluster's hosts are built from published configuration ([`ClusterSet`]) and
 //! endpoint updates when a request first asks for it, picked by its load balancer, and each keeps its own idle connections.
+mod breakers;
 mod host;
 mod kept;
 pub mod load_balancer;
@@ -11,6 +12,7 @@ mod original_dst;
 pub mod pool;
 mod set;
 
+pub use breakers::{CircuitBreakers, Resource};
 pub use host::{Host, HostSpec};
 pub use kept::KeptCluster;
 pub use local::{Cluster, ProxiedClient, Wanted};

@@ -4,35 +4,47 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::breakers::CircuitBreakers;
 use super::host::HostSpec;
 use super::load_balancer::{self, HashTable};
 use crate::config::cluster::Cluster as Config;
 use crate::protocol::tls::{ClientTls, Secured};
-use crate::telemetry::{ClusterStat, Scope};
+use crate::telemetry::{ClusterStat, Registry, Scope};
 
 /// A cluster and the endpoints known when it was published.
 #[derive(Debug)]
 pub struct ClusterSpec {
     pub config: Arc<Config>,
     pub stats: Arc<Scope<ClusterStat>>,
+    pub breakers: Arc<CircuitBreakers>,
     pub hosts: Arc<HostSpecs>,
     /// How its endpoints are reached.
     pub sockets: Arc<TransportSockets>,
 }
 
 impl ClusterSpec {
+    /// A cluster that workers are to share; its circuit breakers are closed.
+    pub fn new(
+        config: Arc<Config>,
+        hosts: Arc<HostSpecs>,
+        sockets: Arc<TransportSockets>,
+        registry: &Registry,
+    ) -> Self {
+        Self { stats: registry.cluster(config.stat_name()), config, breakers: Arc::default(), hosts, sockets }
+    }
+
     /// The same with these endpoints.
     pub fn with_hosts(&self, hosts: Arc<HostSpecs>) -> Self {
-        let Self { config, stats, hosts: _, sockets } = self;
+        let Self { config, stats, breakers, hosts: _, sockets } = self;
         let (config, stats, sockets) = (Arc::clone(config), Arc::clone(stats), Arc::clone(sockets));
-        Self { config, stats, hosts, sockets }
+        Self { config, stats, breakers: Arc::clone(breakers), hosts, sockets }
     }
 
     /// The same, reached in this way.
     pub fn with_sockets(&self, sockets: Arc<TransportSockets>) -> Self {
-        let Self { config, stats, hosts, sockets: _ } = self;
+        let Self { config, stats, breakers, hosts, sockets: _ } = self;
         let (config, stats, hosts) = (Arc::clone(config), Arc::clone(stats), Arc::clone(hosts));
-        Self { config, stats, hosts, sockets }
+        Self { config, stats, breakers: Arc::clone(breakers), hosts, sockets }
     }
 }
 
@@ -121,19 +133,12 @@ impl ClusterSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Registry;
-
     #[test]
     fn cluster_is_found_by_its_name_and_no_other() {
         let registry = Registry::new(1);
         let spec = |name: &&str| {
             let config = Arc::new(Config::new(name));
-            Arc::new(ClusterSpec {
-                config,
-                stats: registry.cluster(name),
-                hosts: Arc::default(),
-                sockets: Arc::default(),
-            })
+            Arc::new(ClusterSpec::new(config, Arc::default(), Arc::default(), &registry))
         };
         let set = ClusterSet::new(["b", "d", "", "a"].iter().map(spec).collect());
         for name in ["a", "b", "d", ""] {

@@ -310,6 +310,16 @@ pub enum LocalityMode {
     Weighted,
 }
 
+/// Which limits and connections of its cluster a request has. Source: Envoy `RoutingPriority`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum RoutingPriority {
+    /// The default, and that of relayed connections.
+    #[default]
+    Default,
+    /// Those of requests whose route says so.
+    High,
+}
+
 /// Limits per priority of requests. Source: Envoy `config.cluster.v3.CircuitBreakers`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct CircuitBreakers {
@@ -322,15 +332,20 @@ pub struct CircuitBreakers {
 /// Limits of one priority, per cluster and process. Source: Envoy `CircuitBreakers.Thresholds`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Thresholds {
-    /// Most connections. Default 1024. Source: `max_connections`.
+    /// Most connections. Default 1024. Beyond it requests wait for one of those that their host has, or have a first one
+    /// made to it; a connection that is to be relayed is closed, flag UO. Source: `max_connections`.
     pub max_connections: u32,
-    /// Most requests waiting for a connection. Default 1024. Source: `max_pending_requests`.
+    /// Most connections of one host. Default `u32::MAX`: no limit. Beyond it requests and relayed connections wait. Source:
+    /// `max_connections` of `per_host_thresholds`.
+    pub max_connections_per_host: u32,
+    /// Most requests waiting for a connection. Default 1024. Beyond it 503, flag UO; relayed connections try again. Source:
+    /// `max_pending_requests`.
     pub max_pending_requests: u32,
-    /// Most requests in flight. Default 1024. Source: `max_requests`.
+    /// Most requests in flight. Default 1024. Beyond it the same. Source: `max_requests`.
     pub max_requests: u32,
-    /// Most retries in flight. Default 3. Source: `max_retries`.
+    /// Most retries in flight. Default 3. Shown, and there are no retries by policy. Source: `max_retries`.
     pub max_retries: u32,
-    /// Most connection pools. Default `u32::MAX`: no limit. Source: `max_connection_pools`.
+    /// Most connection pools. Default `u32::MAX`: no limit. Not enforced. Source: `max_connection_pools`.
     pub max_connection_pools: u32,
     /// Whether `remaining_*` gauges are kept. Default false. Source: `track_remaining`.
     pub track_remaining: bool,
@@ -340,6 +355,7 @@ impl Default for Thresholds {
     fn default() -> Self {
         Self {
             max_connections: 1024,
+            max_connections_per_host: u32::MAX,
             max_pending_requests: 1024,
             max_requests: 1024,
             max_retries: 3,

@@ -190,6 +190,7 @@ impl ProxyError {
             Self::NoRoute => ResponseFlag::NoRouteFound,
             Self::NoCluster { .. } => ResponseFlag::NoClusterFound,
             Self::NoHealthyUpstream => ResponseFlag::NoHealthyUpstream,
+            Self::Connect(ConnectError::Overflow) => ResponseFlag::UpstreamOverflow,
             Self::Connect(_) => ResponseFlag::UpstreamConnectionFailure,
             // Envoy asks nobody, and has no words for it: it was given up here before it was sent.
             Self::ExtendedConnectNotTaken => ResponseFlag::LocalReset,
@@ -244,6 +245,7 @@ impl ProxyError {
             Self::Connect(ConnectError::Failed(_) | ConnectError::Tls(_)) => {
                 "upstream_reset_before_response_started{remote_connection_failure}"
             }
+            Self::Connect(ConnectError::Overflow) => "upstream_reset_before_response_started{overflow}",
             Self::ExtendedConnectNotTaken => "upstream_reset_before_response_started{local_reset}",
             Self::UpstreamClosed { .. } => "upstream_reset_before_response_started{connection_termination}",
             Self::ResponseHead(_) | Self::ResponseHeadTruncated => {
@@ -277,6 +279,9 @@ impl ProxyError {
             }
             Self::Connect(ConnectError::Failed(_) | ConnectError::Tls(_)) => {
                 "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
+            }
+            Self::Connect(ConnectError::Overflow) => {
+                "upstream connect error or disconnect/reset before headers. reset reason: overflow"
             }
             Self::ExtendedConnectNotTaken => {
                 "upstream connect error or disconnect/reset before headers. reset reason: local reset"

@@ -9,6 +9,7 @@ use super::filters;
 use super::routing::Matched;
 use super::stream::Stream;
 use super::wire;
+use crate::cluster::pool::ConnectError;
 use crate::config::http::HeaderKeyFormat;
 use crate::format::context::FormatContext;
 use crate::format::local_reply::LocalReply;
@@ -48,7 +49,8 @@ impl<'a> Reply<'a> {
             status: error.status().unwrap_or(503),
             body: Cow::Borrowed(error.body().as_bytes()),
             details: None,
-            header: None,
+            header: matches!(error, ProxyError::Connect(ConnectError::Overflow))
+                .then(|| (headers::X_ENVOY_OVERLOADED, b"true".to_vec())),
             may_be_grpc: !matches!(error, ProxyError::RequestHead(_)),
             // As Envoy says it: DEADLINE_EXCEEDED.
             grpc_status: matches!(error, ProxyError::MaxStreamDuration { .. }).then_some(4),
@@ -99,7 +101,9 @@ pub(super) fn send(
     let head = &mut stream.response;
     head.clear();
     head.set_status(reply.status);
-    if let Some((name, value)) = &reply.header {
+    if let Some((name, value)) = &reply.header
+        && !(*name == headers::X_ENVOY_OVERLOADED && manager.router.suppress_envoy_headers)
+    {
         head.set(name, value);
     }
     let Scratch { matching, headers: added, text, route, .. } = &mut *chain.scratch.borrow_mut();

@@ -204,6 +204,7 @@ async fn acquire(
     let host =
         cluster.pick_for(wanted, &mut context.rng.borrow_mut()).ok_or(ProxyError::NoHealthyUpstream)?;
     stream.info.upstream_host = host.stream_address();
+    let host = cluster.for_priority(host, forward.action.priority);
     let host =
         if forward.gives_name { cluster.for_name(host, &stream.info.upstream_server_name) } else { host };
     let host = cluster.for_client(host, &connection.proxied(), &mut stream.scratch);
@@ -221,17 +222,18 @@ async fn acquire(
     let offer = if raw { Offer::Opaque } else { cluster.offer(connection.shared().is_some()) };
     let ready = match (fresh, offer) {
         (_, Offer::Http2) | (true, Offer::Either) => pool::checkout_shared(cluster, &host),
-        (false, Offer::Http1) => pool::checkout(&host),
+        (false, Offer::Http1) => pool::checkout(cluster, &host),
         (false, Offer::Either) => pool::checkout_either(cluster, &host),
-        (true, Offer::Http1) | (_, Offer::Opaque) => None,
+        (true, Offer::Http1) | (_, Offer::Opaque) => Ok(None),
     };
+    let ready = ready.map_err(ProxyError::Connect)?;
     if matches!(offer, Offer::Http1 | Offer::Opaque) {
         // It goes on in other words.
         stream.received_request = Received::default();
     }
     let upstream = match ready {
         Some(ready) => ready,
-        None => connect(connection, stream, request, cluster, &host, offer).await?,
+        None => connect(connection, stream, request, (cluster, &host), offer, fresh).await?,
     };
     let info = &mut stream.info;
     info.upstream_connection_id = upstream.id();
@@ -243,24 +245,31 @@ async fn acquire(
     Ok(upstream)
 }
 
-/// A fresh connection. The request's deadlines run and its client is watched meanwhile.
+/// A connection that is made or, unless it is to be `fresh`, has become free meanwhile. The request's deadlines run and its client is
+/// watched meanwhile.
 async fn connect(
     connection: &Connection,
     stream: &mut Stream,
     request: &Request,
-    cluster: &Rc<Cluster>,
-    host: &Rc<Host>,
+    (cluster, host): (&Rc<Cluster>, &Rc<Host>),
     offer: Offer,
+    fresh: bool,
 ) -> Result<UpstreamConnection, ProxyError> {
     let Connection { context, timer, .. } = connection;
-    let stats = cluster.stats();
+    let pending = match pool::pend(cluster, host) {
+        Ok(pending) => pending,
+        Err(error) => {
+            // As in Envoy no host counts as chosen.
+            stream.info.upstream_host = StreamAddress::None;
+            stream.info.upstream_host_name.clear();
+            return Err(ProxyError::Connect(error));
+        }
+    };
     stream.info.upstream_timing.connect_start_ns = Some(context.runtime.now().0);
-    stats.inc(ClusterStat::UpstreamRqPendingTotal);
-    let pending = stats.active(ClusterStat::UpstreamRqPendingActive);
     let next_id = || context.next_id();
     let outcome = match offer {
         Offer::Http1 => {
-            let connecting = pin!(pool::connect(cluster, host, timer, next_id()));
+            let connecting = pin!(pool::connect(cluster, host, timer, next_id(), fresh));
             unless_given_up(connection, request, connecting).await
         }
         Offer::Opaque => {

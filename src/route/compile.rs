@@ -167,6 +167,7 @@ impl<'a> Compiler<'a> {
             cluster_not_found_status: config.cluster_not_found_response_code.status(),
             path_rewrite: PathRewrite::compile(&config.path_rewrite, path, &mut self.slots)?,
             host_rewrite: HostRewrite::compile(&config.host_rewrite, path, &mut self.slots)?,
+            priority: config.priority,
             append_x_forwarded_host: config.append_x_forwarded_host,
             timeout: config.timeout,
             idle_timeout: config.idle_timeout,

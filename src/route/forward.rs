@@ -6,6 +6,7 @@ use super::hash_policy::HashPolicy;
 use super::mutation::Mutations;
 use super::overrides::OverrideSlot;
 use super::rewrite::{HostRewrite, PathRewrite};
+use crate::config::cluster::RoutingPriority;
 use crate::config::route::{ConnectConfig, MaxStreamDuration};
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::HeaderName;
@@ -25,6 +26,8 @@ pub struct Forward {
     pub idle_timeout: Option<Duration>,
     /// Source: `flush_timeout`; none: the connection manager's.
     pub flush_timeout: Option<Duration>,
+    /// Which limits of the cluster requests count for. Source: `priority`.
+    pub priority: RoutingPriority,
     pub(super) max_stream_duration: Option<Box<MaxStreamDuration>>,
     pub(super) max_grpc_timeout: Option<Duration>,
     pub(super) grpc_timeout_offset: Option<Duration>,

@@ -133,8 +133,7 @@ impl Clusters {
             let (resolving, known) = self.discover(&config, instance, nth, client);
             let is_there = matches!(config.discovery, Discovery::Static | Discovery::OriginalDst(_));
             let known = known.or_else(|| is_there.then(|| Arc::new(config.load_assignment.clone())));
-            let stats = self.registry.cluster(config.stat_name());
-            let spec = Arc::new(ClusterSpec { config, stats, hosts: Arc::default(), sockets });
+            let spec = Arc::new(ClusterSpec::new(config, Arc::default(), sockets, &self.registry));
             let told = Arc::new(Told { version: version.clone(), wire, at: now() });
             let mut secrets = BTreeSet::new();
             for secret in spec.config.told_secrets() {

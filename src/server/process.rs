@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::clusters::KnownClusters;
 use super::tables::TableKey;
-use super::{dump, memory, restart};
+use super::{breakers, dump, memory, restart};
 use crate::base::clock::{self, Clock};
 use crate::cli::{self, Options};
 use crate::cluster::{ClusterSet, ClusterSpec, HostSpec, HostSpecs};
@@ -252,6 +252,10 @@ impl Process {
 }
 
 impl AdminState for Process {
+    fn refresh_metrics(&self) {
+        self.clusters.get().iter().for_each(|spec| breakers::show(spec));
+    }
+
     fn live_heap_bytes(&self) -> u64 {
         allocator::live_bytes()
     }

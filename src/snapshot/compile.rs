@@ -44,7 +44,7 @@ impl Compiler<'_> {
             note_members(&stats, &hosts, &config.load_balancing);
             let sockets =
                 sockets.of(config).map_err(|error| (format!("cluster {}", config.name), tls_error(error)))?;
-            compiled.push(Arc::new(ClusterSpec { config: Arc::clone(config), stats, hosts, sockets }));
+            compiled.push(Arc::new(ClusterSpec::new(Arc::clone(config), hosts, sockets, self.registry)));
         }
         let clusters = Arc::new(ClusterSet::new(compiled));
         let mut limits = Vec::new();

@@ -220,6 +220,11 @@ impl<S: Stats> Scope<S> {
         }
     }
 
+    /// How many workers it has cells for.
+    pub fn workers(&self) -> usize {
+        self.workers as usize
+    }
+
     /// A scope that no registry shows, for one worker alone.
     pub fn of_one_worker() -> Self {
         Self::new(1)

@@ -233,6 +233,17 @@ impl View {
                     *shadow
                 }
             }
+            // Shown where somebody wants them kept.
+            Source::Cluster(_) => ![
+                ClusterStat::CircuitBreakersDefaultRemainingCx,
+                ClusterStat::CircuitBreakersDefaultRemainingPending,
+                ClusterStat::CircuitBreakersDefaultRemainingRq,
+                ClusterStat::CircuitBreakersHighRemainingCx,
+                ClusterStat::CircuitBreakersHighRemainingPending,
+                ClusterStat::CircuitBreakersHighRemainingRq,
+            ]
+            .iter()
+            .any(|stat| stat.index() == row),
             _ => true,
         }
     }

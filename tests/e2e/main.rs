@@ -16,6 +16,7 @@ mod admin;
 mod backends;
 mod balance;
 mod bodies;
+mod circuit_breakers;
 mod clusters;
 mod connection_bytes;
 mod doctor;

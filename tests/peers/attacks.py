@@ -528,6 +528,11 @@ TLS = """\
 """
 
 
+# Whole attacks go through: what circuit breakers refuse by default would show nothing of the rest.
+LIMITS = """
+    circuit_breakers: {thresholds: [{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}]}"""
+
+
 @contextlib.contextmanager
 def proxy(backend, nginx_port, hostile_port):
     ports = dict(zip(["admin", "one", "hostile", "tls"], rig.free_ports(4)))
@@ -540,8 +545,8 @@ def proxy(backend, nginx_port, hostile_port):
         + http2.fill(listener, name="hostile", port=ports["hostile"])
         + secure.replace("    - filters:\n", TLS)
         + "  clusters:"
-        + http2.fill(http2.CLUSTER, name="one", port=nginx_port, options="")
-        + http2.fill(http2.CLUSTER, name="hostile", port=hostile_port, options=http2.HTTP2_OPTIONS)
+        + http2.fill(http2.CLUSTER, name="one", port=nginx_port, options=LIMITS)
+        + http2.fill(http2.CLUSTER, name="hostile", port=hostile_port, options=http2.HTTP2_OPTIONS + LIMITS)
     )
     with tempfile.TemporaryDirectory() as folder:
         rig.self_signed(folder)

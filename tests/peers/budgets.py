@@ -48,8 +48,9 @@ SETTLED_S = 30  # a sample takes long on a busy machine
 LEDGER_OFF_MAX = 0.10  # of resident memory that the lines may be off
 BINARY_MB_MAX = 25  # with symbols
 
-# Idle connections to the upstream go soon after a burst.
+# Idle connections to the upstream go soon after a burst, which is larger than circuit breakers let be by default.
 SHORT_IDLE = """    connect_timeout: 5s
+    circuit_breakers: {thresholds: [{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}]}
     typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions

@@ -102,6 +102,9 @@ def variants():
             ("deprecated field", ("max_requests_per_connection: 5",)), ("alias", ("alt_stat_name: &x b", "metadata: {filter_metadata: {*x : {}}}")),
             ("socket without typed_config", ("transport_socket: {name: envoy.transport_sockets.tls}",)),
             ("zero connections", ("circuit_breakers: {thresholds: [{max_connections: 0}]}",)),
+            ("requests of a host", ("circuit_breakers: {per_host_thresholds: [{max_requests: 1}]}",)),
+            ("what remains of a host", ("circuit_breakers: {per_host_thresholds: [{max_connections: 1, track_remaining: true}]}",)),
+            ("priority twice", ("circuit_breakers: {thresholds: [{max_connections: 1}, {max_connections: 2}]}",)),
             ("percent above 100", ("outlier_detection: {max_ejection_percent: 101}",)),
             ("locality of null", ("common_lb_config: null",))):
         yield what, ".yaml", cluster(*fields), None

@@ -115,13 +115,7 @@ fn cluster(hosts: usize, policy: &str, weighted: bool) -> (Arc<Cluster>, Arc<Hos
     let config = Arc::clone(&bootstrap.clusters[0]);
     let specs = HostRegistry::default().resolve(&config, &config.load_assignment, &registry);
     assert_eq!(specs.len(), hosts);
-    let stats = registry.cluster("c");
-    let spec = ClusterSpec {
-        config: Arc::clone(&config),
-        stats,
-        hosts: Arc::clone(&specs),
-        sockets: Arc::default(),
-    };
+    let spec = ClusterSpec::new(Arc::clone(&config), Arc::clone(&specs), Arc::default(), &registry);
     (config, specs, Arc::new(ClusterSet::new(vec![Arc::new(spec)])))
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::http2::Lease;
+use super::turns::{count_active, count_begun, count_gone, count_over};
 use crate::base::clock::Now;
 use crate::base::socket_address::SocketAddress;
 use crate::cluster::host::Host;
@@ -23,13 +24,15 @@ pub enum ConnectError {
     Failed(i32),
     /// The handshake of TLS came to nothing.
     Tls(HandshakeFailure),
+    /// A circuit breaker is open.
+    Overflow,
 }
 
 impl ConnectError {
-    /// Why there is none to `host`, in Envoy's words, in place of what `reason` held; of a timeout it says nothing.
+    /// Why there is none to `host`, in Envoy's words, in place of what `reason` held; of a timeout and of circuit breakers it says nothing.
     pub fn write_reason(self, host: Option<&Host>, reason: &mut String) {
         match self {
-            Self::Timeout => {}
+            Self::Timeout | Self::Overflow => {}
             Self::Tls(failure) => set_text(reason, failure.words()),
             Self::Failed(errno) => {
                 // The kernel's words: a failure path, so formatting is fine.
@@ -196,17 +199,13 @@ impl UpstreamConnection {
     pub(super) fn begin(&mut self) {
         self.requests += 1;
         self.active = true;
-        self.cluster.stats().inc(ClusterStat::UpstreamRqTotal);
-        self.cluster.stats().gauge_inc(ClusterStat::UpstreamRqActive);
-        self.host.stats().inc(HostStat::RqTotal);
-        self.host.stats().gauge_inc(HostStat::RqActive);
+        count_begun(&self.cluster, &self.host);
     }
 
     /// The request is over, its response complete.
     pub(super) fn finish(&mut self, now: Now) {
         self.active = false;
-        self.cluster.stats().gauge_dec(ClusterStat::UpstreamRqActive);
-        self.host.stats().gauge_dec(HostStat::RqActive);
+        count_over(&self.cluster, &self.host);
         self.idle_since = now;
     }
 
@@ -228,9 +227,8 @@ pub(super) fn facts(transport: &Transport) -> Option<Rc<TlsFacts>> {
 /// Counts a connection that is there.
 pub(super) fn count_opened(cluster: &Cluster, host: &Host) {
     cluster.stats().inc(ClusterStat::UpstreamCxTotal);
-    cluster.stats().gauge_inc(ClusterStat::UpstreamCxActive);
     host.stats().inc(HostStat::CxTotal);
-    host.stats().gauge_inc(HostStat::CxActive);
+    count_active(cluster, host);
 }
 
 impl Drop for UpstreamConnection {
@@ -239,13 +237,10 @@ impl Drop for UpstreamConnection {
         if self.lease.is_some() {
             // The connection is the others' too: only the request ends.
             if self.active {
-                stats.gauge_dec(ClusterStat::UpstreamRqActive);
-                self.host.stats().gauge_dec(HostStat::RqActive);
+                count_over(&self.cluster, &self.host);
             }
             return;
         }
-        stats.gauge_dec(ClusterStat::UpstreamCxActive);
-        self.host.stats().gauge_dec(HostStat::CxActive);
         stats.inc(ClusterStat::UpstreamCxDestroy);
         let (side, side_active) = if self.closed_by_peer {
             (ClusterStat::UpstreamCxDestroyRemote, ClusterStat::UpstreamCxDestroyRemoteWithActiveRq)
@@ -254,13 +249,14 @@ impl Drop for UpstreamConnection {
         };
         stats.inc(side);
         if self.active {
-            stats.gauge_dec(ClusterStat::UpstreamRqActive);
-            self.host.stats().gauge_dec(HostStat::RqActive);
+            count_over(&self.cluster, &self.host);
             stats.inc(ClusterStat::UpstreamCxDestroyWithActiveRq);
             stats.inc(side_active);
         }
         let lived = self.cluster.runtime().now().since(self.opened).as_millis();
         stats.record(ClusterHistogram::UpstreamCxLengthMs, u64::try_from(lived).unwrap_or(u64::MAX));
         stats.record(ClusterHistogram::UpstreamRqPerCx, u64::from(self.requests));
+        // Last: those that wait for a connection are called.
+        count_gone(&self.cluster, &self.host);
     }
 }

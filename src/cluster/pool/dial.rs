@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::connection::ConnectError;
+use super::turns::Connecting;
 use crate::base::limits;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
@@ -35,7 +36,7 @@ pub async fn dial(
     let stats = cluster.stats();
     let due = begun.after(cluster.config().connect_timeout);
     // One that is being made counts already.
-    let _connecting = (stats.active(ClusterStat::UpstreamCxActive), host.stats().active(HostStat::CxActive));
+    let _connecting = Connecting::new(cluster, host);
     let outcome = timer.at(due, connect).await;
     let socket = match outcome {
         Ok(Ok(socket)) => socket,

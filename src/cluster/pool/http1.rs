@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use super::connection::{ConnectError, UpstreamConnection};
 use super::dial::dial;
+use super::turns::{self, may_begin};
 use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::cluster::host::Host;
@@ -18,17 +19,31 @@ use crate::runtime::Timer;
 use crate::telemetry::names::ClusterStat;
 
 /// An idle connection that is alive as far as can be seen; begins a request on it.
-pub fn checkout(host: &Host) -> Option<UpstreamConnection> {
+///
+/// # Errors
+/// [`ConnectError::Overflow`]: there is one, and a circuit breaker lets no request begin.
+pub fn checkout(cluster: &Cluster, host: &Host) -> Result<Option<UpstreamConnection>, ConnectError> {
+    // Those that wait have come before.
+    if host.turns().is_empty() { take_idle(cluster, host) } else { Ok(None) }
+}
+
+/// The same for those that wait.
+pub(super) fn take_idle(cluster: &Cluster, host: &Host) -> Result<Option<UpstreamConnection>, ConnectError> {
+    if host.idle().borrow().is_empty() {
+        return Ok(None);
+    }
+    may_begin(cluster, host)?;
     loop {
-        let mut connection = host.idle().borrow_mut().pop()?;
+        let Some(mut connection) = host.idle().borrow_mut().pop() else { return Ok(None) };
         if is_quiet(&mut connection) {
             connection.begin();
-            return Some(connection);
+            return Ok(Some(connection));
         }
     }
 }
 
-/// Opens a connection and begins a request on it. The cluster's `connect_timeout` bounds it.
+/// Opens a connection and begins a request on it, or on one that has become free while none may be opened. The cluster's
+/// `connect_timeout` bounds it, but for such waiting. `fresh`: only on one that has not served.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -37,21 +52,32 @@ pub async fn connect(
     host: &Rc<Host>,
     timer: &Timer,
     id: u64,
+    fresh: bool,
 ) -> Result<UpstreamConnection, ConnectError> {
+    if let Some(ready) = turns::wait(cluster, host, !fresh).await? {
+        return Ok(ready);
+    }
     let transport = dial(cluster, host, timer, Offer::Http1).await?;
-    Ok(begin(transport, cluster, host, id))
+    begin(transport, cluster, host, id)
 }
 
-/// Begins a request on a connection that is new.
+/// Begins a request on a connection that is new. Where none may begin it is kept.
+///
+/// # Errors
+/// [`ConnectError::Overflow`].
 pub(super) fn begin(
     transport: Transport,
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
     id: u64,
-) -> UpstreamConnection {
+) -> Result<UpstreamConnection, ConnectError> {
+    if let Err(overflow) = may_begin(cluster, host) {
+        admit(transport, cluster, host, id);
+        return Err(overflow);
+    }
     let mut connection = UpstreamConnection::new(transport, cluster, host, id, cluster.runtime().now());
     connection.begin();
-    connection
+    Ok(connection)
 }
 
 /// Keeps a connection that is new for whoever wants it.
@@ -98,6 +124,7 @@ fn keep(mut connection: UpstreamConnection, now: Now) {
         }
         idle.push(connection);
     });
+    host.turns().call_next(&cluster);
 }
 
 /// Connections for which the list of a host that is in use keeps room at least.

@@ -13,6 +13,7 @@ use std::task::Poll;
 use super::connection::{ConnectError, UpstreamConnection, count_opened, facts};
 use super::dial::{agreed_on_http2, dial};
 use super::http1;
+use super::turns::{count_gone, has_room, may_begin};
 use crate::base::clock::Now;
 use crate::base::rng::Rng;
 use crate::cluster::host::Host;
@@ -23,7 +24,7 @@ use crate::protocol::http2::{ClientConnection, Requests, Settings, StreamError};
 use crate::protocol::tls::{Offer, TlsFacts};
 use crate::protocol::transport::Transport;
 use crate::runtime::TaskId;
-use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
+use crate::telemetry::names::{ClusterHistogram, ClusterStat};
 
 /// What a host keeps of its shared connections.
 #[derive(Debug, Default)]
@@ -78,10 +79,20 @@ pub struct Lease {
 }
 
 /// A stream of a connection that is open and has room.
-pub fn checkout_shared(cluster: &Rc<Cluster>, host: &Rc<Host>) -> Option<UpstreamConnection> {
+///
+/// # Errors
+/// [`ConnectError::Overflow`]: there is one, and a circuit breaker lets no request begin.
+pub fn checkout_shared(
+    cluster: &Rc<Cluster>,
+    host: &Rc<Host>,
+) -> Result<Option<UpstreamConnection>, ConnectError> {
     let room = u32::max(cluster.config().http2.max_concurrent_streams, 1);
-    let shared = host.find_shared()?.open.borrow().iter().find(|shared| shared.has_room(room)).cloned()?;
-    let stream = shared.requests.borrow().as_ref().map(Requests::stream)?;
+    let Some(pool) = host.find_shared() else { return Ok(None) };
+    let found = pool.open.borrow().iter().find(|shared| shared.has_room(room)).cloned();
+    let Some(shared) = found else { return Ok(None) };
+    may_begin(cluster, host)?;
+    let stream = shared.requests.borrow().as_ref().map(Requests::stream);
+    let Some(stream) = stream else { return Ok(None) };
     shared.streams.set(shared.streams.get() + 1);
     shared.served.set(shared.served.get().saturating_add(1));
     let now = cluster.runtime().now();
@@ -100,7 +111,7 @@ pub fn checkout_shared(cluster: &Rc<Cluster>, host: &Rc<Host>) -> Option<Upstrea
     }
     let mut connection = UpstreamConnection::stream(stream, Lease { shared }, cluster, host, now);
     connection.begin();
-    Some(connection)
+    Ok(Some(connection))
 }
 
 /// A stream of a connection, once there is one with room; `id`: of the connection, if one is dialed for it. `None`, of an
@@ -116,15 +127,19 @@ pub(super) async fn acquire(
 ) -> Result<Option<UpstreamConnection>, ConnectError> {
     let pool = host.shared();
     let failures = pool.failures.get();
-    let mut has_waited = false;
+    let (mut has_waited, mut was_refused) = (false, false);
     poll_fn(|_| {
-        if let Some(connection) = checkout_shared(cluster, host) {
-            return Poll::Ready(Ok(Some(connection)));
+        match checkout_shared(cluster, host) {
+            Ok(None) => {}
+            ready => return Poll::Ready(ready),
         }
         if offer == Offer::Either {
             // What was dialed for this one may have come to be HTTP/1.1.
-            if has_waited && let Some(connection) = http1::checkout(host) {
-                return Poll::Ready(Ok(Some(connection)));
+            if has_waited {
+                match http1::checkout(cluster, host) {
+                    Ok(None) => {}
+                    ready => return Poll::Ready(ready),
+                }
             }
             if pool.chose_http1.get() {
                 return Poll::Ready(Ok(None));
@@ -140,7 +155,17 @@ pub(super) async fn acquire(
         pool.wait(runtime.current_task());
         // One that has not said yet how many streams it takes may have room for all.
         let is_unsettled = |shared: &Rc<Shared>| !shared.settled.get();
-        if !pool.open.borrow().iter().any(is_unsettled) && !pool.dialing.replace(true) {
+        if pool.open.borrow().iter().any(is_unsettled) || pool.dialing.get() {
+            return Poll::Pending;
+        }
+        let may_dial = has_room(cluster, host);
+        if !may_dial && !was_refused {
+            was_refused = true;
+            cluster.stats().inc(ClusterStat::UpstreamCxOverflow);
+        }
+        // Of those that the host has one may get room; it wakes this task when it ends, too.
+        if may_dial || host.turns().connections() == 0 {
+            pool.dialing.set(true);
             runtime.spawn_isolated(serve(Rc::clone(cluster), Rc::clone(host), id, Origin::Dial(offer)));
         }
         Poll::Pending
@@ -392,8 +417,6 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let stats = self.cluster.stats();
-        stats.gauge_dec(ClusterStat::UpstreamCxActive);
-        self.host.stats().gauge_dec(HostStat::CxActive);
         stats.inc(ClusterStat::UpstreamCxDestroy);
         let (side, side_active) = if self.ended_by_peer.get() {
             (ClusterStat::UpstreamCxDestroyRemote, ClusterStat::UpstreamCxDestroyRemoteWithActiveRq)
@@ -408,6 +431,8 @@ impl Drop for Shared {
         let lived = self.cluster.runtime().now().since(self.opened).as_millis();
         stats.record(ClusterHistogram::UpstreamCxLengthMs, u64::try_from(lived).unwrap_or(u64::MAX));
         stats.record(ClusterHistogram::UpstreamRqPerCx, u64::from(self.served.get()));
+        count_gone(&self.cluster, &self.host);
+        self.host.shared().wake(&self.cluster);
     }
 }
 

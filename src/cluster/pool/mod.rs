@@ -6,9 +6,11 @@ mod http1;
 mod http2;
 mod negotiated;
 pub mod tcp;
+mod turns;
 
 pub use connection::{ConnectError, UpstreamConnection};
 pub use dial::dial;
 pub use http1::{checkin, checkout, connect, sweep};
 pub use http2::{Lease, SharedConnections, checkout_shared};
 pub use negotiated::{checkout_either, negotiate};
+pub use turns::{Turns, pend};

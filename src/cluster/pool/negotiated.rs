@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::connection::{ConnectError, UpstreamConnection};
 use super::dial::{agreed_on_http2, dial};
+use super::turns;
 use super::{http1, http2};
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
@@ -18,8 +19,17 @@ use crate::runtime::Timer;
 const CHANGES_MAX: usize = 4;
 
 /// A connection that is there, of either protocol.
-pub fn checkout_either(cluster: &Rc<Cluster>, host: &Rc<Host>) -> Option<UpstreamConnection> {
-    http2::checkout_shared(cluster, host).or_else(|| http1::checkout(host))
+///
+/// # Errors
+/// [`ConnectError::Overflow`]: there is one, and a circuit breaker lets no request begin.
+pub fn checkout_either(
+    cluster: &Rc<Cluster>,
+    host: &Rc<Host>,
+) -> Result<Option<UpstreamConnection>, ConnectError> {
+    match http2::checkout_shared(cluster, host)? {
+        Some(shared) => Ok(Some(shared)),
+        None => http1::checkout(cluster, host),
+    }
 }
 
 /// A stream of a connection, or, of an endpoint that has the choice, a connection of its own. `next_id` gives numbers to connections that are dialed for it.
@@ -37,9 +47,12 @@ pub async fn negotiate(
         if let Some(ready) = http2::acquire(cluster, host, next_id(), offer).await? {
             return Ok(ready);
         }
+        if let Some(ready) = turns::wait(cluster, host, true).await? {
+            return Ok(ready);
+        }
         let transport = dial(cluster, host, timer, offer).await?;
         if !agreed_on_http2(&transport) {
-            return Ok(http1::begin(transport, cluster, host, next_id()));
+            return http1::begin(transport, cluster, host, next_id());
         }
         http2::adopt(transport, cluster, host, next_id());
     }

@@ -4,13 +4,14 @@ use std::rc::Rc;
 
 use super::connection::{ConnectError, UpstreamConnection};
 use super::dial::dial;
+use super::turns;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
 use crate::protocol::tls::Offer;
 use crate::runtime::Timer;
-use crate::telemetry::ClusterStat;
 
-/// Opens a connection. The cluster's `connect_timeout` bounds it.
+/// Opens a connection, once circuit breakers let it. The cluster's `connect_timeout` bounds it, but for such waiting. It counts as
+/// a request; that there are too many of those is no reason to refuse it, as in Envoy.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -20,11 +21,8 @@ pub async fn connect(
     timer: &Timer,
     id: u64,
 ) -> Result<UpstreamConnection, ConnectError> {
-    let stats = cluster.stats();
-    stats.inc(ClusterStat::UpstreamRqPendingTotal);
-    let pending = stats.active(ClusterStat::UpstreamRqPendingActive);
+    turns::wait(cluster, host, false).await?;
     let transport = dial(cluster, host, timer, Offer::Opaque).await?;
-    drop(pending);
     let mut connection = UpstreamConnection::opaque(transport, cluster, host, id, cluster.runtime().now());
     connection.begin();
     Ok(connection)

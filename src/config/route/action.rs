@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::hash_policy::HashPolicy;
 use super::header::HeaderMutations;
+use crate::config::cluster::RoutingPriority;
 use crate::config::http_filter::FilterOverride;
 use crate::config::matcher::RegexRewrite;
 
@@ -40,6 +41,9 @@ pub struct RouteAction {
     /// Subtracted from the time that `grpc-timeout` grants (when that is longer). Default `None`.
     /// Source: `grpc_timeout_offset` (deprecated).
     pub grpc_timeout_offset: Option<Duration>,
+    /// Which circuit breakers and connections of the cluster requests have. Default: those of default priority. Source:
+    /// `priority`.
+    pub priority: RoutingPriority,
     /// Upgrades allowed or forbidden on this route, over the connection manager's. Default none. Source: `upgrade_configs`.
     pub upgrade_configs: Vec<UpgradeConfig>,
     /// What of a request decides about its endpoint where the cluster's balancer hashes. Default none: any endpoint. Source:
@@ -62,6 +66,7 @@ impl RouteAction {
             max_stream_duration: None,
             max_grpc_timeout: None,
             grpc_timeout_offset: None,
+            priority: RoutingPriority::Default,
             upgrade_configs: Vec::new(),
             hash_policy: Vec::new(),
         }

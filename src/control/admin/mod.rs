@@ -69,6 +69,7 @@ pub fn address_file_text(address: &Address) -> String {
 impl Admin {
     /// Brings the metrics of the process up to date that nobody writes when they change.
     fn refresh_server_metrics(&self) {
+        self.state.refresh_metrics();
         let info = self.state.server_info();
         let usage = memory::usage(self);
         let cells = self.registry.server(Slot::Control);

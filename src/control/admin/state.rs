@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// The process, as the admin endpoint sees it.
 pub trait AdminState: Send + Sync + 'static {
+    /// Brings metrics up to date that nobody writes when they change; asked before every scrape.
+    fn refresh_metrics(&self);
     /// State and identity; asked at every request.
     fn server_info(&self) -> ServerInfo;
     /// Clusters in the order of their configuration.

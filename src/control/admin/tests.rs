@@ -31,6 +31,8 @@ struct Root {
 }
 
 impl AdminState for Root {
+    fn refresh_metrics(&self) {}
+
     fn live_heap_bytes(&self) -> u64 {
         1000
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::tunnel::{self, NotOpened};
 use super::{TcpChain, TcpConnection};
 use crate::base::xx_hash::xx_hash;
-use crate::cluster::pool::{ConnectError, UpstreamConnection, tcp};
-use crate::cluster::{Cluster, Host, Wanted};
+use crate::cluster::pool::{ConnectError, UpstreamConnection, pend, tcp};
+use crate::cluster::{Cluster, Host, Resource, Wanted};
+use crate::config::cluster::RoutingPriority;
 use crate::config::tcp_proxy::{Backoff, TcpCluster};
 use crate::protocol::response_flags::ResponseFlag;
 use crate::telemetry::{ClusterStat, TcpStat};
@@ -81,6 +82,12 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
     };
     failure.cluster = Some(Rc::clone(&cluster));
     loop {
+        // None of its connections becomes free for another client: there is nothing to wait for.
+        if !cluster.breakers().has_room(RoutingPriority::Default, Resource::Connections) {
+            cluster.stats().inc(ClusterStat::UpstreamCxOverflow);
+            failure.flags.push(ResponseFlag::UpstreamOverflow);
+            return Err(failure);
+        }
         if failure.attempts >= chain.config.connect_attempts_max {
             cluster.stats().inc(ClusterStat::UpstreamCxConnectAttemptsExceeded);
             failure.flags.push(ResponseFlag::UpstreamRetryLimitExceeded);
@@ -111,6 +118,7 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
         let attempt = async {
             match &chain.tunneling {
                 None => {
+                    let _pending = pend(&cluster, &host).map_err(NotOpened::Connect)?;
                     tcp::connect(&cluster, &host, timer, context.next_id()).await.map_err(NotOpened::Connect)
                 }
                 Some(tunneling) => tunnel::open(connection, tunneling, &cluster, &host).await,
@@ -128,8 +136,14 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
                 return Err(Failure { cluster, host, attempts, ..over });
             }
         };
-        connection.has_failed.set(true);
-        if !failure.flags.contains(&ResponseFlag::UpstreamConnectionFailure) {
+        // The endpoint has nothing to do with a circuit breaker.
+        let is_local = failure.error == Some(ConnectError::Overflow);
+        connection.has_failed.set(connection.has_failed.get() || !is_local);
+        if is_local {
+            // As in Envoy no host counts as tried.
+            failure.host = None;
+        }
+        if !is_local && !failure.flags.contains(&ResponseFlag::UpstreamConnectionFailure) {
             failure.flags.push(ResponseFlag::UpstreamConnectionFailure);
         }
         if due.is_some_and(|due| context.runtime.now() >= due) {

@@ -142,16 +142,14 @@ async fn acquire(
     let TcpConnection { context, timer, .. } = connection;
     let offer = cluster.offer(false);
     if offer != Offer::Http1
-        && let Some(ready) = pool::checkout_shared(cluster, host)
+        && let Some(ready) = pool::checkout_shared(cluster, host)?
     {
         return Ok(ready);
     }
-    let stats = cluster.stats();
-    stats.inc(ClusterStat::UpstreamRqPendingTotal);
-    let _pending = stats.active(ClusterStat::UpstreamRqPendingActive);
+    let _pending = pool::pend(cluster, host)?;
     let next_id = || context.next_id();
     if offer == Offer::Http1 {
-        pool::connect(cluster, host, timer, next_id()).await
+        pool::connect(cluster, host, timer, next_id(), true).await
     } else {
         pool::negotiate(cluster, host, timer, offer, next_id).await
     }

@@ -347,6 +347,7 @@ fn cluster_is_reached_with_what_its_secret_trusts() {
         stats: Registry::new(1).cluster("web"),
         hosts: Arc::default(),
         sockets,
+        breakers: Arc::default(),
     });
     let mut rotation = Rotation::of(&Snapshot::default(), &known);
     assert!(rotation.put_cluster("web", Some(&spec)));

@@ -28,6 +28,8 @@ use std::time::Duration;
 
 use super::{Surroundings, compile};
 use crate::base::clock;
+use crate::cluster::{ClusterSet, Resource};
+use crate::config::cluster::RoutingPriority;
 use crate::control::xds::loader::{Format, Source};
 use crate::control::xds::{LoadOptions, load_bootstrap};
 use crate::format::access_log_queue::{LogMessage, LogQueue, SinkId};
@@ -53,6 +55,7 @@ const TURNS_MAX: u64 = 40_000_000;
 struct World {
     network: SimNetwork,
     registry: Registry,
+    clusters: Arc<ClusterSet>,
     cores: Vec<(Core, MailboxSender<Command>, Runtime)>,
     clients: Runtime,
     servers: Runtime,
@@ -147,7 +150,8 @@ impl World {
         let bells = [(); 2].map(|()| mailbox::<()>().unwrap().1);
         let [clients, servers] = [0, 1].map(|far| Runtime::sim(&network, bells[far].bell()).unwrap());
         let records = RefCell::default();
-        Self { registry, cores, clients, servers, log, tls, _bells: bells, records, network }
+        let clusters = snapshot.clusters;
+        Self { registry, clusters, cores, clients, servers, log, tls, _bells: bells, records, network }
     }
 
     /// A listening endpoint of the cluster.
@@ -193,7 +197,8 @@ impl World {
         self.run(|| self.cores.iter().all(|(core, ..)| core.is_finished()));
         self.clients.shut_down();
         self.servers.shut_down();
-        let Self { network, registry, cores, clients, servers, log, tls: _, records, _bells } = self;
+        let Self { network, registry, clusters, cores, clients, servers, log, tls: _, records, _bells } =
+            self;
         let mut runtimes = vec![clients, servers];
         let mut panics = 0;
         let mut senders = Vec::new();
@@ -218,6 +223,12 @@ impl World {
             assert_eq!(runtime.leaks(), Leaks::default(), "runtime {index}");
         }
         assert_eq!(network.open_sockets(), 0, "sockets are left in the world");
+        for (spec, resource) in
+            clusters.iter().flat_map(|spec| Resource::ALL.map(|resource| (spec, resource)))
+        {
+            let used = spec.breakers.used(RoutingPriority::Default, resource);
+            assert_eq!(used, 0, "{resource:?} of {}", spec.config.name);
+        }
         let mut records = records.take();
         for message in log.try_iter() {
             if let LogMessage::Piece(piece) = message {

@@ -106,10 +106,23 @@ fn soak_of(
     tls: Option<&'static Tls>,
     plan: impl Fn(usize, &mut Rng) -> Plan,
 ) -> Outcome {
+    soak_within("", seed, weather, hostile, tls, plan)
+}
+
+/// The same with more fields of the cluster.
+fn soak_within(
+    cluster: &str,
+    seed: u64,
+    weather: Weather,
+    hostile: bool,
+    tls: Option<&'static Tls>,
+    plan: impl Fn(usize, &mut Rng) -> Plan,
+) -> Outcome {
     let mut rng = Rng::from_seed(seed);
     let config = if hostile { SimConfig::HOSTILE } else { SimConfig::KIND };
     let config = SimConfig { window_bytes_min: 1 << rng.below(13), ..config };
-    let text = bootstrap(&mut rng, weather);
+    let text = bootstrap(&mut rng, weather)
+        .replace("connect_timeout: 5s", &format!("connect_timeout: 5s\n    {cluster}"));
     let world = World::start_with(seed, config, &text, 1 + rng.below(3) as usize, tls);
     let exchanges = Exchanges::default();
     upstream::serve_all(&world, &exchanges, weather, &mut rng);
@@ -160,6 +173,26 @@ fn calm_weather_completes_every_exchange_and_counts_every_byte() {
     });
     println!("{complete} exchanges");
     assert!(complete > 0);
+}
+
+/// Whoever waits for a connection that there may not be gets one of those that there are, or another when they end.
+#[test]
+fn requests_that_wait_for_a_connection_get_one() {
+    let mut waited = 0;
+    for_seeds(60, |seed| {
+        let limits = format!("circuit_breakers: {{thresholds: [{{max_connections: {}}}]}}", 1 + seed / 3 % 3);
+        let weather = [Weather::Calm, Weather::Fickle, Weather::Faulty][(seed % 3) as usize];
+        let plan = |id, rng: &mut Rng| Plan::random(id, weather, rng);
+        // Who waits for one that has stalled may wait too long.
+        let outcome = soak_within(&limits, seed, weather, weather == Weather::Faulty, None, plan);
+        waited += outcome.ended.cluster(ClusterStat::UpstreamCxOverflow);
+        assert_eq!(outcome.ended.cluster(ClusterStat::UpstreamRqPendingOverflow), 0);
+        if weather == Weather::Calm {
+            assert_eq!(outcome.answers, outcome.complete);
+            assert_eq!(outcome.ended.cluster(ClusterStat::UpstreamRqTotal), outcome.answers as u64);
+        }
+    });
+    assert!(waited > 0 || std::env::var_os("RINGWAY_SEED").is_some());
 }
 
 #[test]

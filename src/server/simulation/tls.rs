@@ -93,6 +93,7 @@ impl Tls {
             Arc::new(ClusterSpec {
                 config: Arc::clone(&spec.config),
                 stats: Arc::clone(&spec.stats),
+                breakers: Arc::clone(&spec.breakers),
                 hosts: Arc::clone(&spec.hosts),
                 sockets: Arc::new(TransportSockets(Box::new([Some(Secured::By(Arc::clone(&self.client)))]))),
             })

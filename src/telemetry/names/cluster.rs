@@ -6,6 +6,18 @@ super::metrics! {
     /// `upstream_rq_time` is the sum of its two twins.
     ClusterStat {
         BindErrors Counter "bind_errors",
+        CircuitBreakersDefaultCxOpen Gauge "circuit_breakers.default.cx_open",
+        CircuitBreakersDefaultRemainingCx Gauge "circuit_breakers.default.remaining_cx",
+        CircuitBreakersDefaultRemainingPending Gauge "circuit_breakers.default.remaining_pending",
+        CircuitBreakersDefaultRemainingRq Gauge "circuit_breakers.default.remaining_rq",
+        CircuitBreakersDefaultRqOpen Gauge "circuit_breakers.default.rq_open",
+        CircuitBreakersDefaultRqPendingOpen Gauge "circuit_breakers.default.rq_pending_open",
+        CircuitBreakersHighCxOpen Gauge "circuit_breakers.high.cx_open",
+        CircuitBreakersHighRemainingCx Gauge "circuit_breakers.high.remaining_cx",
+        CircuitBreakersHighRemainingPending Gauge "circuit_breakers.high.remaining_pending",
+        CircuitBreakersHighRemainingRq Gauge "circuit_breakers.high.remaining_rq",
+        CircuitBreakersHighRqOpen Gauge "circuit_breakers.high.rq_open",
+        CircuitBreakersHighRqPendingOpen Gauge "circuit_breakers.high.rq_pending_open",
         SslContextUpdateBySds Counter "client_ssl_socket_factory.ssl_context_update_by_sds",
         UpstreamContextSecretsNotReady Counter "client_ssl_socket_factory.upstream_context_secrets_not_ready",
         Http1DroppedHeadersWithUnderscores Counter "http1.dropped_headers_with_underscores",
@@ -108,6 +120,7 @@ super::metrics! {
         UpstreamFlowControlPausedReadingTotal Counter "upstream_flow_control_paused_reading_total",
         UpstreamFlowControlResumedReadingTotal Counter "upstream_flow_control_resumed_reading_total",
         UpstreamRqActive Gauge "upstream_rq_active",
+        UpstreamRqActiveOverflow Counter "upstream_rq_active_overflow",
         UpstreamRqCancelled Counter "upstream_rq_cancelled",
         /// Ours: upgrades answered here because the endpoint has not said that it takes them on HTTP/2 (RFC 8441 section 3).
         UpstreamRqExtendedConnectNotTaken Counter "upstream_rq_extended_connect_not_taken",

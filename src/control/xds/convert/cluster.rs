@@ -6,13 +6,12 @@ use super::fields::classify;
 use super::report::Class;
 use super::value::{json_object, type_name};
 use super::{
-    config_source, dns, endpoint, http, http_filter, http2, load_balancing, original_dst, proxy_protocol,
-    socket,
+    circuit_breakers, config_source, dns, endpoint, http, http_filter, http2, load_balancing, original_dst,
+    proxy_protocol, socket,
 };
 use crate::config::ads::Eds;
 use crate::config::cluster::{
-    CircuitBreakers, Cluster, CommonLbConfig, Discovery, Hashing, LocalityMode, OriginalDst, RequestNames,
-    Thresholds,
+    Cluster, CommonLbConfig, Discovery, Hashing, LocalityMode, OriginalDst, RequestNames,
 };
 use crate::config::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
 use crate::config::http2::{Http2ProtocolOptions, UpstreamProtocol};
@@ -148,7 +147,7 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
     }
 
     if let Some(message) = circuit_breakers {
-        cluster.circuit_breakers = self::circuit_breakers(&at.field("circuit_breakers"), message);
+        cluster.circuit_breakers = circuit_breakers::convert(&at.field("circuit_breakers"), message);
     }
     if let Some(message) = transport_socket {
         (cluster.proxy_protocol, cluster.tls) =
@@ -420,62 +419,6 @@ fn explicit(
             Default::default()
         }
     }
-}
-
-fn circuit_breakers(at: &At<'_>, message: pb::cluster::CircuitBreakers) -> CircuitBreakers {
-    classify!(at, message => pb::cluster::CircuitBreakers {
-        implemented: thresholds = "see its fields";
-        not_yet: per_host_thresholds;
-    });
-    let mut breakers = CircuitBreakers::default();
-    for (index, message) in thresholds.into_iter().enumerate() {
-        let at = &at.item("thresholds", index);
-        let (priority, converted) = self::thresholds(at, message);
-        match priority {
-            pb::core::RoutingPriority::Default => breakers.default = converted,
-            pb::core::RoutingPriority::High => breakers.high = converted,
-        }
-    }
-    breakers
-}
-
-fn thresholds(
-    at: &At<'_>,
-    message: pb::cluster::CircuitBreakersThresholds,
-) -> (pb::core::RoutingPriority, Thresholds) {
-    let limits = (
-        message.max_connections,
-        message.max_pending_requests,
-        message.max_requests,
-        message.max_retries,
-        message.max_connection_pools,
-        message.track_remaining,
-    );
-    classify!(at, message => pb::cluster::CircuitBreakersThresholds {
-        implemented: priority;
-        not_yet: max_connections = "shown by /clusters, not enforced",
-            max_pending_requests = "shown by /clusters, not enforced",
-            max_requests = "shown by /clusters, not enforced", max_retries = "shown by /clusters, not enforced",
-            retry_budget, track_remaining, max_connection_pools;
-    });
-    let (
-        max_connections,
-        max_pending_requests,
-        max_requests,
-        max_retries,
-        max_connection_pools,
-        track_remaining,
-    ) = limits;
-    let default = Thresholds::default();
-    let converted = Thresholds {
-        max_connections: max_connections.unwrap_or(default.max_connections),
-        max_pending_requests: max_pending_requests.unwrap_or(default.max_pending_requests),
-        max_requests: max_requests.unwrap_or(default.max_requests),
-        max_retries: max_retries.unwrap_or(default.max_retries),
-        max_connection_pools: max_connection_pools.unwrap_or(default.max_connection_pools),
-        track_remaining,
-    };
-    (at.enumeration("priority", priority), converted)
 }
 
 fn common_lb_config(

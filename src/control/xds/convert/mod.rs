@@ -13,6 +13,7 @@ mod access_log;
 mod address;
 mod at;
 mod bootstrap;
+mod circuit_breakers;
 mod cluster;
 mod config_source;
 mod dns;

@@ -2,7 +2,7 @@
 use super::super::at::At;
 use super::super::fields::classify;
 use super::super::report::Class;
-use super::super::{http_filter, matcher, proxy_protocol};
+use super::super::{circuit_breakers, http_filter, matcher, proxy_protocol};
 use super::hash_policy;
 use super::header::Mutations;
 use crate::config::route::{
@@ -28,14 +28,13 @@ pub(super) fn route_action(at: &At<'_>, message: pb::route::RouteAction) -> Opti
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite,
             host_rewrite_specifier = "host_rewrite is refused", append_x_forwarded_host, timeout, idle_timeout,
             flush_timeout, max_grpc_timeout, grpc_timeout_offset, upgrade_configs, max_stream_duration,
-            hash_policy = "of the request as the route has changed it; filter_state hashes nothing";
+            priority, hash_policy = "of the request as the route has changed it; filter_state hashes nothing";
         no_effect: metadata_match = "only subsets, which are refused, read it",
             early_data_policy = "TLS without early data (0-RTT): every request counts as late",
             rate_limits = "only the rate limit filter, which is refused, reads it",
             include_vh_rate_limits = "only the rate limit filter, which is refused, reads it",
             cors = "only the CORS filter, which is refused, reads it",
-            max_internal_redirects = "no internal redirects",
-            priority = "only circuit breakers read it, which are not enforced yet";
+            max_internal_redirects = "no internal redirects";
         not_yet: retry_policy, retry_policy_typed_config, request_mirror_policies, hedge_policy;
         refused: path_rewrite_policy, path_rewrite, internal_redirect_policy, internal_redirect_action;
     });
@@ -78,6 +77,7 @@ pub(super) fn route_action(at: &At<'_>, message: pb::route::RouteAction) -> Opti
             grpc_timeout_header_offset: at.duration("grpc_timeout_header_offset", grpc_timeout_header_offset),
         }
     });
+    action.priority = circuit_breakers::priority(at, priority);
     action.upgrade_configs = self::upgrade_configs(at, upgrade_configs);
     action.hash_policy = hash_policy::convert(at, hash_policy);
     action.cluster = cluster_specifier_of(at, cluster_specifier)?;

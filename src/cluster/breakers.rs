@@ -1,0 +1,268 @@
+//! Circuit breakers: how many connections, requests that wait for one, and requests in flight a cluster may have, by
+//! priority and for the whole process. Source: Envoy `CircuitBreakers`.
+//!
+//! Each worker counts in cells that it alone writes, as with statistics. The limit is one number for all of them: as long as
+//! no worker has more than its equal share, the sum cannot be beyond it, and nobody looks at the others' cells. A worker that
+//! goes beyond its share says so in a flag that all read and hardly anybody writes; while it is set, each adds up the cells of
+//! all before it takes another. As in Envoy, what several workers take in the same moment may go beyond the limit.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use crate::config::cluster::{self, RoutingPriority, Thresholds};
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// Connections, those that are being made included. Source: `max_connections`.
+    Connections,
+    /// Requests, and relayed connections, that wait for a connection. Source: `max_pending_requests`.
+    PendingRequests,
+    /// Requests, and relayed connections, that have one. Source: `max_requests`.
+    Requests,
+}
+
+impl Resource {
+    /// All of them.
+    pub const ALL: [Self; RESOURCES] = [Self::Connections, Self::PendingRequests, Self::Requests];
+
+    /// How much of it there may be.
+    pub fn max(self, thresholds: &Thresholds) -> u32 {
+        match self {
+            Self::Connections => thresholds.max_connections,
+            Self::PendingRequests => thresholds.max_pending_requests,
+            Self::Requests => thresholds.max_requests,
+        }
+    }
+}
+
+const RESOURCES: usize = 3;
+const PRIORITIES: usize = 2;
+
+/// The circuit breakers of a cluster, all cores; nothing before a worker asks for them.
+#[derive(Debug, Default)]
+pub struct CircuitBreakers(OnceLock<Arc<State>>);
+
+#[derive(Debug)]
+struct State {
+    limits: [[Limit; RESOURCES]; PRIORITIES],
+    /// Most connections of one host, by priority. Source: `per_host_thresholds`.
+    connections_per_host_max: [u32; PRIORITIES],
+    /// One for each worker; none before it asks.
+    used: Box<[OnceLock<Arc<Used>>]>,
+}
+
+#[derive(Debug)]
+struct Limit {
+    max: u32,
+    /// A worker's part of it.
+    share: u32,
+    /// Whether some worker has more than its part.
+    is_near: AtomicBool,
+}
+
+/// What one worker has. Two lines: the processor fetches them in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Used([[AtomicU32; RESOURCES]; PRIORITIES]);
+
+/// The circuit breakers of a cluster as one worker uses them.
+#[derive(Debug)]
+pub struct Breakers {
+    all: Arc<State>,
+    own: Arc<Used>,
+}
+
+// === impl CircuitBreakers ===
+
+impl CircuitBreakers {
+    /// For one of so many workers: make it on the worker's own thread.
+    pub(super) fn of_worker(
+        &self,
+        config: &cluster::CircuitBreakers,
+        workers: usize,
+        worker: usize,
+    ) -> Breakers {
+        let all = self.0.get_or_init(|| Arc::new(State::new(config, workers.max(1))));
+        let own = &all.used[worker.min(all.used.len() - 1)];
+        Breakers { all: Arc::clone(all), own: Arc::clone(own.get_or_init(Arc::default)) }
+    }
+
+    /// How much of a resource is in use.
+    pub fn used(&self, priority: RoutingPriority, resource: Resource) -> u64 {
+        self.0.get().map_or(0, |all| all.add_up(priority, resource).0)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn new(config: &cluster::CircuitBreakers, workers: usize) -> Self {
+        let parts = u32::try_from(workers).unwrap_or(u32::MAX);
+        let limit = |max| Limit { max, share: max / parts, is_near: AtomicBool::new(false) };
+        let priorities = [&config.default, &config.high];
+        Self {
+            limits: priorities
+                .map(|thresholds| Resource::ALL.map(|resource| limit(resource.max(thresholds)))),
+            connections_per_host_max: priorities.map(|thresholds| thresholds.max_connections_per_host),
+            used: (0..workers).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    fn limit(&self, priority: RoutingPriority, resource: Resource) -> &Limit {
+        &self.limits[priority as usize][resource as usize]
+    }
+
+    /// What all workers have, and the most that one has.
+    fn add_up(&self, priority: RoutingPriority, resource: Resource) -> (u64, u32) {
+        let all = self.used.iter().filter_map(OnceLock::get);
+        all.map(|used| used.cell(priority, resource).load(Relaxed))
+            .fold((0, 0), |(sum, most), used| (sum + u64::from(used), most.max(used)))
+    }
+}
+
+impl Used {
+    fn cell(&self, priority: RoutingPriority, resource: Resource) -> &AtomicU32 {
+        &self.0[priority as usize][resource as usize]
+    }
+}
+
+// === impl Breakers ===
+
+impl Breakers {
+    /// Whether another one may be taken.
+    #[inline]
+    pub fn has_room(&self, priority: RoutingPriority, resource: Resource) -> bool {
+        let limit = self.all.limit(priority, resource);
+        let own = self.own.cell(priority, resource).load(Relaxed);
+        (own < limit.share && !limit.is_near.load(Relaxed)) || self.look_around(priority, resource)
+    }
+
+    /// Takes one, be there room or not.
+    #[inline]
+    pub fn take(&self, priority: RoutingPriority, resource: Resource) {
+        let cell = self.own.cell(priority, resource);
+        let own = cell.load(Relaxed).saturating_add(1);
+        cell.store(own, Relaxed);
+        let limit = self.all.limit(priority, resource);
+        if own > limit.share && !limit.is_near.load(Relaxed) {
+            limit.is_near.store(true, Relaxed);
+        }
+    }
+
+    /// Gives back one that was taken.
+    #[inline]
+    pub fn give_back(&self, priority: RoutingPriority, resource: Resource) {
+        let cell = self.own.cell(priority, resource);
+        let own = cell.load(Relaxed);
+        debug_assert!(own > 0, "{resource:?} were given back that nobody took");
+        cell.store(own.saturating_sub(1), Relaxed);
+    }
+
+    /// Most connections of one host; `None`: any number.
+    pub fn connections_per_host_max(&self, priority: RoutingPriority) -> Option<u32> {
+        let max = self.all.connections_per_host_max[priority as usize];
+        (max != u32::MAX).then_some(max)
+    }
+
+    /// The same as [`Self::has_room`], where a worker may have more than its share.
+    #[cold]
+    fn look_around(&self, priority: RoutingPriority, resource: Resource) -> bool {
+        let limit = self.all.limit(priority, resource);
+        let (sum, most) = self.all.add_up(priority, resource);
+        // Not at the share itself: the flag is not to go up and down with every request.
+        let is_near = limit.share == 0 || most > limit.share / 2;
+        if limit.is_near.load(Relaxed) != is_near {
+            limit.is_near.store(is_near, Relaxed);
+        }
+        sum < u64::from(limit.max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULT: RoutingPriority = RoutingPriority::Default;
+    const REQUESTS: Resource = Resource::Requests;
+
+    fn breakers(max_requests: u32, workers: usize) -> (CircuitBreakers, Vec<Breakers>) {
+        let mut config = cluster::CircuitBreakers::default();
+        config.default.max_requests = max_requests;
+        let all = CircuitBreakers::default();
+        let own = (0..workers).map(|worker| all.of_worker(&config, workers, worker)).collect();
+        (all, own)
+    }
+
+    /// Takes as long as there is room, in turn; how many each has got.
+    fn fill(workers: &[Breakers]) -> Vec<u32> {
+        let mut got = vec![0; workers.len()];
+        loop {
+            let before = got.clone();
+            for (worker, got) in workers.iter().zip(&mut got) {
+                if worker.has_room(DEFAULT, REQUESTS) {
+                    worker.take(DEFAULT, REQUESTS);
+                    *got += 1;
+                }
+            }
+            if got == before {
+                return got;
+            }
+        }
+    }
+
+    #[test]
+    fn limit_is_one_number_for_all_workers() {
+        for (max, workers) in [(0, 2), (1, 4), (3, 2), (7, 3), (64, 4), (1024, 1)] {
+            let (all, workers) = breakers(max, workers);
+            assert_eq!(fill(&workers).iter().sum::<u32>(), max);
+            assert_eq!(all.used(DEFAULT, REQUESTS), u64::from(max));
+            // And all of it for a single one.
+            let (_, workers) = breakers(max, workers.len());
+            assert_eq!(fill(&workers[..1]), [max]);
+            assert!(workers.iter().all(|worker| !worker.has_room(DEFAULT, REQUESTS)), "{max}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_is_there_for_others() {
+        let (_, workers) = breakers(10, 2);
+        let got = fill(&workers);
+        workers[0].give_back(DEFAULT, REQUESTS);
+        assert!(workers[1].has_room(DEFAULT, REQUESTS));
+        workers[1].take(DEFAULT, REQUESTS);
+        assert!(!workers[0].has_room(DEFAULT, REQUESTS) && !workers[1].has_room(DEFAULT, REQUESTS));
+        (1..got[0]).for_each(|_| workers[0].give_back(DEFAULT, REQUESTS));
+        assert_eq!(fill(&workers[..1]), [got[0] - 1]);
+    }
+
+    #[test]
+    fn nobody_looks_around_while_all_are_within_their_shares() {
+        let (_, workers) = breakers(100, 2);
+        let is_near = || workers[0].all.limit(DEFAULT, REQUESTS).is_near.load(Relaxed);
+        (0..50).for_each(|_| workers[0].take(DEFAULT, REQUESTS));
+        assert!(workers[1].has_room(DEFAULT, REQUESTS) && !is_near());
+        workers[0].take(DEFAULT, REQUESTS);
+        assert!(is_near(), "one more than a half");
+        (0..25).for_each(|_| workers[0].give_back(DEFAULT, REQUESTS));
+        assert!(workers[1].has_room(DEFAULT, REQUESTS) && is_near(), "not at once");
+        workers[0].give_back(DEFAULT, REQUESTS);
+        assert!(workers[1].has_room(DEFAULT, REQUESTS) && !is_near());
+    }
+
+    #[test]
+    fn priorities_and_resources_are_apart() {
+        let (all, workers) = breakers(1, 1);
+        workers[0].take(DEFAULT, REQUESTS);
+        assert!(!workers[0].has_room(DEFAULT, REQUESTS));
+        assert!(workers[0].has_room(RoutingPriority::High, REQUESTS));
+        assert!(workers[0].has_room(DEFAULT, Resource::PendingRequests));
+        assert_eq!(all.used(RoutingPriority::High, REQUESTS), 0);
+        assert_eq!(CircuitBreakers::default().used(DEFAULT, REQUESTS), 0, "nobody has asked");
+    }
+
+    #[test]
+    fn workers_share_no_cache_line() {
+        assert_eq!((align_of::<Used>(), size_of::<Used>()), (128, 128));
+    }
+}

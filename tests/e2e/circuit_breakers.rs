@@ -1,0 +1,255 @@
+//! Circuit breakers: who is refused, who waits for a connection, and what is counted. Beside Envoy, case by case:
+//! `tests/peers/breakers.py`.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use crate::harness::{Client, Config, Http2Upstream, Proxy, TO_HTTP2, Upstream, ok, on_each_backend, until};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn limits(thresholds: &str) -> String {
+    format!("circuit_breakers: {{thresholds: [{{{thresholds}}}]}}")
+}
+
+/// A listener that relays, with these limits.
+fn relaying(port: u16, breakers: &str, fields: &str) -> Config {
+    let proxy = format!(
+        "{{name: tcp, typed_config: {{\"@type\": \
+         type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, \
+         stat_prefix: relay, cluster: upstream{fields}}}}}"
+    );
+    let log = "access_log: {name: stderr, typed_config: {\"@type\": \
+               type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog, log_format: \
+               {text_format_source: {inline_string: \"ended <%RESPONSE_FLAGS%>\\n\"}}}}";
+    Config::to(port).cluster(breakers).listener(log).chains(&[format!("{{filters: [{proxy}]}}")])
+}
+
+/// An endpoint that answers each request when it is told to.
+fn holding() -> (Upstream, Sender<()>) {
+    let (sender, receiver): (Sender<()>, Receiver<()>) = channel();
+    let release = Arc::new(Mutex::new(receiver));
+    let upstream = Upstream::start(move |peer| {
+        while peer.request().is_some() {
+            if release.lock().unwrap().recv().is_err() {
+                return;
+            }
+            peer.send(ok(peer.connection.to_string().as_bytes()));
+        }
+    });
+    (upstream, sender)
+}
+
+fn counter(proxy: &Proxy, name: &str) -> u64 {
+    proxy.stat(&format!("cluster.upstream.{name}"))
+}
+
+fn relayed(proxy: &Proxy) -> Client {
+    let mut client = proxy.connect();
+    client.send("x");
+    assert_eq!(client.read(1), b"x");
+    client
+}
+
+on_each_backend! {
+    fn relayed_connection_beyond_the_limit_is_closed_whoever_has_the_others(io) {
+        let upstream = Upstream::echo_bytes();
+        let breakers = limits("max_connections: 3, track_remaining: true");
+        let config = relaying(upstream.port, &breakers, "").arguments(&["--concurrency", "2"]);
+        let proxy = Proxy::start(io, &config);
+        proxy.wait_for_stat("cluster.upstream.circuit_breakers.default.remaining_cx", 3);
+        let mut open: Vec<_> = (0..3).map(|_| relayed(&proxy)).collect();
+        assert_eq!(counter(&proxy, "circuit_breakers.default.cx_open"), 1);
+        assert_eq!(counter(&proxy, "circuit_breakers.default.remaining_cx"), 0);
+        for beyond in 1..=3 {
+            assert_eq!(proxy.connect().read_to_end(), b"");
+            assert_eq!(counter(&proxy, "upstream_cx_overflow"), beyond);
+        }
+        proxy.wait_for_log("ended <UO>");
+        assert_eq!(upstream.connections(), 3);
+        open.pop();
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 2);
+        assert_eq!(counter(&proxy, "circuit_breakers.default.cx_open"), 0);
+        open.push(relayed(&proxy));
+        drop(open);
+        proxy.wait_for_stat("cluster.upstream.circuit_breakers.default.remaining_cx", 3);
+        proxy.end();
+    }
+
+    fn relayed_connection_that_may_not_wait_fails_without_a_connection(io) {
+        let upstream = Upstream::echo_bytes();
+        let fields = ", max_connect_attempts: 2";
+        let proxy = Proxy::start(io, &relaying(upstream.port, &limits("max_pending_requests: 0"), fields));
+        assert_eq!(proxy.connect().read_to_end(), b"");
+        assert_eq!(counter(&proxy, "upstream_rq_pending_overflow"), 2, "one for each attempt");
+        assert_eq!(counter(&proxy, "upstream_cx_connect_attempts_exceeded"), 1);
+        assert_eq!(counter(&proxy, "upstream_cx_total"), 0);
+        proxy.wait_for_log("ended <URX>");
+        proxy.end();
+    }
+
+    fn relayed_connections_of_a_host_wait_for_its_limit(io) {
+        let upstream = Upstream::echo_bytes();
+        let breakers = "circuit_breakers: {per_host_thresholds: [{max_connections: 1}]}";
+        let config = relaying(upstream.port, breakers, "");
+        let proxy = Proxy::start(io, &config);
+        let first = relayed(&proxy);
+        let mut second = proxy.connect();
+        second.send("y");
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 1);
+        assert_eq!(upstream.connections(), 1);
+        drop(first);
+        assert_eq!(second.read(1), b"y");
+        assert_eq!(counter(&proxy, "upstream_cx_overflow"), 1);
+        proxy.end();
+    }
+
+    fn requests_wait_in_turn_for_the_one_connection_there_may_be(io) {
+        let (upstream, release) = holding();
+        let config = Config::to(upstream.port).cluster(&limits("max_connections: 1, max_pending_requests: 2"));
+        let proxy = Proxy::start(io, &config);
+        let mut clients: Vec<_> = (0..3).map(|_| proxy.connect()).collect();
+        for (waiting, client) in clients.iter_mut().enumerate() {
+            client.send(GET);
+            upstream.wait_for_requests(1);
+            proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", waiting as u64);
+        }
+        assert_eq!(counter(&proxy, "circuit_breakers.default.rq_pending_open"), 1);
+        let refused = proxy.connect().get("/");
+        assert_eq!((refused.status(), refused.header("x-envoy-overloaded")), (503, Some("true")));
+        assert_eq!(
+            refused.text(),
+            "upstream connect error or disconnect/reset before headers. reset reason: overflow"
+        );
+        assert_eq!(counter(&proxy, "upstream_rq_pending_overflow"), 1);
+        for client in &mut clients {
+            release.send(()).unwrap();
+            assert_eq!(client.response().text(), "0", "all on one connection");
+        }
+        // Both that came, and the last once more as the other had its turn.
+        assert_eq!((upstream.connections(), counter(&proxy, "upstream_cx_overflow")), (1, 3));
+        proxy.end();
+    }
+
+    /// The next in line would wait for ever if nobody told it.
+    fn request_given_up_while_it_waits_and_a_connection_that_ends_let_the_next_one_go_on(io) {
+        let (go, may_go) = channel::<()>();
+        let may_go = Mutex::new(may_go);
+        let upstream = Upstream::start(move |peer| {
+            if peer.request().is_some() && may_go.lock().unwrap().recv().is_ok() {
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx");
+            }
+        });
+        let config = Config::to(upstream.port).cluster(&limits("max_connections: 1"));
+        let proxy = Proxy::start(io, &config);
+        let mut clients: Vec<_> = (0..3).map(|_| proxy.connect()).collect();
+        for (waiting, client) in clients.iter_mut().enumerate() {
+            client.send(GET);
+            upstream.wait_for_requests(1);
+            proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", waiting as u64);
+        }
+        drop(clients.remove(1));
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 1);
+        for client in &mut clients {
+            go.send(()).unwrap();
+            assert_eq!(client.response().text(), "x");
+        }
+        assert_eq!(upstream.connections(), 2);
+        proxy.end();
+    }
+
+    fn every_host_gets_a_first_connection(io) {
+        let (first, release_first) = holding();
+        let (second, release_second) = holding();
+        let endpoints = [first.port, second.port].map(|port| {
+            format!("{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}")
+        });
+        let mut config = Config::to(first.port);
+        config.clusters = Some(format!(
+            "{{name: upstream, {}, load_assignment: {{cluster_name: upstream, \
+             endpoints: [{{lb_endpoints: [{}]}}]}}}}",
+            limits("max_connections: 1"),
+            endpoints.join(", ")
+        ));
+        let proxy = Proxy::start(io, &config);
+        let mut clients = [proxy.connect(), proxy.connect()];
+        clients.iter_mut().for_each(|client| client.send(GET));
+        first.wait_for_requests(1);
+        second.wait_for_requests(1);
+        assert_eq!((counter(&proxy, "upstream_cx_active"), counter(&proxy, "upstream_cx_overflow")), (2, 1));
+        release_first.send(()).unwrap();
+        release_second.send(()).unwrap();
+        clients.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
+        proxy.end();
+    }
+
+    fn requests_beyond_their_limit_are_refused_whoever_has_the_others(io) {
+        let (upstream, release) = holding();
+        let config = Config::to(upstream.port).cluster(&limits("max_requests: 2")).arguments(&["--concurrency", "2"]);
+        let proxy = Proxy::start(io, &config);
+        let mut clients = [proxy.connect(), proxy.connect()];
+        clients.iter_mut().for_each(|client| client.send(GET));
+        upstream.wait_for_requests(2);
+        assert_eq!(counter(&proxy, "circuit_breakers.default.rq_open"), 1);
+        for refused in 1..=3 {
+            assert_eq!(proxy.connect().get("/").status(), 503);
+            assert_eq!(counter(&proxy, "upstream_rq_active_overflow"), refused);
+        }
+        assert_eq!((upstream.seen().len(), counter(&proxy, "upstream_rq_pending_overflow")), (2, 0));
+        (0..2).for_each(|_| release.send(()).unwrap());
+        clients.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
+        release.send(()).unwrap();
+        assert_eq!(proxy.connect().get("/").status(), 200);
+        proxy.end();
+    }
+
+    fn requests_of_high_priority_have_limits_and_connections_of_their_own(io) {
+        let upstream = Upstream::answering(|request| ok(request.path().as_bytes()));
+        let mut config = Config::to(upstream.port).cluster(&limits("priority: HIGH, max_requests: 0"));
+        config.routes = Some(
+            "{match: {prefix: /high}, route: {cluster: upstream, priority: HIGH}}, \
+             {match: {prefix: /}, route: {cluster: upstream}}"
+                .into(),
+        );
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        assert_eq!(client.get("/a").status(), 200);
+        assert_eq!(client.get("/high").status(), 503);
+        assert_eq!(client.get("/b").status(), 200);
+        assert_eq!(counter(&proxy, "upstream_cx_total"), 2, "one of each priority");
+        assert_eq!(upstream.seen().len(), 2);
+        proxy.end();
+    }
+
+    fn stream_waits_for_the_one_connection_there_may_be(io) {
+        let upstream = Http2Upstream::start(1);
+        let config = Config::to(upstream.port).cluster(TO_HTTP2).cluster(&limits("max_connections: 1"));
+        let proxy = Proxy::start(io, &config);
+        let mut first = proxy.connect();
+        first.send("POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
+        until("the first request is there", || upstream.requests() == 1);
+        let mut second = proxy.connect();
+        second.send(GET);
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 1);
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_overflow", 1);
+        first.send("x");
+        assert_eq!((first.response().text().as_str(), second.response().status()), ("x", 200));
+        assert_eq!(upstream.connections(), 1);
+        proxy.end();
+    }
+
+    fn streams_beyond_the_limit_of_requests_are_refused(io) {
+        let upstream = Http2Upstream::start(100);
+        let config = Config::to(upstream.port).cluster(TO_HTTP2).cluster(&limits("max_requests: 1"));
+        let proxy = Proxy::start(io, &config);
+        let mut first = proxy.connect();
+        first.send("POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
+        until("the first request is there", || upstream.requests() == 1);
+        assert_eq!(proxy.connect().get("/").status(), 503);
+        first.send("x");
+        assert_eq!(first.response().text(), "x");
+        assert_eq!(proxy.connect().get("/").status(), 200);
+        assert_eq!((counter(&proxy, "upstream_rq_active_overflow"), upstream.connections()), (1, 1));
+        proxy.end();
+    }
+}
