@@ -273,8 +273,10 @@ async fn connect(
             unless_given_up(connection, request, connecting).await
         }
         Offer::Opaque => {
-            let connecting =
-                pin!(context.runtime.recycled(pool::tcp::connect(cluster, host, timer, next_id())));
+            let connecting = pin!(context.runtime.recycled(async {
+                pool::tcp::await_turn(cluster, host).await?;
+                pool::tcp::connect(cluster, host, timer, next_id()).await
+            }));
             unless_given_up(connection, request, connecting).await
         }
         // In recycled memory: the task is not to carry the size of what few do.

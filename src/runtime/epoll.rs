@@ -247,6 +247,7 @@ impl Backend for Epoll {
             if events & (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) != 0 {
                 socket.readable = true;
                 socket.peer_closed |= events & (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) != 0;
+                socket.broken |= events & libc::EPOLLERR != 0;
                 scope.tasks.wake(socket.recv_task);
             }
             if events & (libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR) != 0 {

@@ -97,6 +97,8 @@ pub(super) struct Socket {
     pub(super) readable: bool,
     /// The peer's end is known to lie ahead, perhaps behind unread bytes.
     pub(super) peer_closed: bool,
+    /// Epoll, sim: the connection is known to have broken, perhaps behind unread bytes.
+    pub(super) broken: bool,
 
     /// To be sent; while `sending`, the kernel reads the first chunks of it.
     pub(super) to_send: ChunkQueue,
@@ -241,6 +243,7 @@ impl Default for Socket {
             drained: false,
             readable: false,
             peer_closed: false,
+            broken: false,
             to_send: ChunkQueue::default(),
             sending: false,
             sending_bytes: 0,

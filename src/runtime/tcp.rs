@@ -198,6 +198,22 @@ impl TcpStream {
         })
     }
 
+    /// Ready once the connection is known to have broken, perhaps behind bytes that nobody has read; as far as reading ahead
+    /// goes. Pending wakes the current task later. A reset behind the peer's own end may show only to who sends.
+    pub fn poll_broken(&self) -> Poll<()> {
+        self.runtime.with_backend(|backend, scope| {
+            let current = scope.tasks.current();
+            let socket = scope.sockets.live(self.key);
+            let is_broken = matches!(socket.recv_end, Some(RecvEnd::Error(_)));
+            if is_broken || socket.broken || socket.send_error.is_some() {
+                return Poll::Ready(());
+            }
+            socket.recv_task = current;
+            backend.watch(scope, self.key);
+            Poll::Pending
+        })
+    }
+
     /// Whether reads take large chunks: worth it while a body streams.
     pub fn set_bulk(&self, bulk: bool) {
         self.runtime.with_socket(self.key, |socket, _| {

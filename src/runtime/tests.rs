@@ -248,6 +248,30 @@ fn reset_reaches_reader_and_sender() {
     });
 }
 
+/// Who does not read because nobody takes the bytes yet would else hear of it when the wait is over.
+#[test]
+fn break_is_known_behind_bytes_that_nobody_has_read() {
+    on_every_kernel_backend(|runtime| {
+        let (listener, address) = listener(runtime);
+        let server = runtime.clone();
+        runtime.spawn(async move {
+            let stream = poll_fn(|_| listener.poll_accept()).await.unwrap();
+            stream.send(chunk(&server, b"unread"));
+            stream.flush();
+            poll_fn(|_| stream.poll_sent(0)).await.unwrap();
+            stream.set_reset_on_close();
+        });
+        let client = runtime.clone();
+        run(runtime, async move {
+            let stream = TcpStream::connect(&client, address, None, &[]).await?;
+            poll_fn(|_| stream.poll_broken()).await;
+            assert_eq!(&*stream.recv().await?.expect("bytes"), b"unread");
+            assert_eq!(stream.recv().await.expect_err("reset").kind(), io::ErrorKind::ConnectionReset);
+            Ok(())
+        });
+    });
+}
+
 #[test]
 fn unread_bytes_come_first() {
     on_every_backend(|runtime| {

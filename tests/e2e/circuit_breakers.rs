@@ -98,9 +98,15 @@ on_each_backend! {
         second.send("y");
         proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 1);
         assert_eq!(upstream.connections(), 1);
+        // Who breaks off while it waits is gone at once.
+        let third = proxy.connect();
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 2);
+        third.reset_on_close();
+        drop(third);
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 1);
         drop(first);
         assert_eq!(second.read(1), b"y");
-        assert_eq!(counter(&proxy, "upstream_cx_overflow"), 1);
+        assert_eq!(counter(&proxy, "upstream_cx_overflow"), 2);
         proxy.end();
     }
 

@@ -210,6 +210,23 @@ on_each_backend! {
         }
     }
 
+    /// Its task waited the time before the next attempt out, and so did the end of the process.
+    fn client_that_breaks_off_between_two_attempts_is_gone_at_once(io) {
+        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let waits = "max_connect_attempts: 9, backoff_options: {base_interval: 1000s, max_interval: 1000s}";
+        let proxy = Proxy::start(io, &relaying(dead, &[], waits));
+        for (round, said) in ["", "said before"].iter().enumerate() {
+            let mut client = proxy.connect();
+            client.send(said);
+            proxy.wait_for_stat("cluster.upstream.upstream_cx_connect_fail", 1 + round as u64);
+            client.reset_on_close();
+            drop(client);
+            proxy.wait_for_stat(&format!("listener.127.0.0.1_{}.downstream_cx_active", proxy.port), 0);
+        }
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_connect_attempts_exceeded"), 0);
+        proxy.end();
+    }
+
     fn endpoint_that_refuses_is_followed_by_another_as_often_as_allowed(io) {
         let upstream = Upstream::echo_bytes();
         let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -10,8 +10,16 @@ use crate::cluster::local::Cluster;
 use crate::protocol::tls::Offer;
 use crate::runtime::Timer;
 
-/// Opens a connection, once circuit breakers let it. The cluster's `connect_timeout` bounds it, but for such waiting. It counts as
-/// a request; that there are too many of those is no reason to refuse it, as in Envoy.
+/// Waits until circuit breakers let a connection be opened.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn await_turn(cluster: &Rc<Cluster>, host: &Rc<Host>) -> Result<(), ConnectError> {
+    turns::wait(cluster, host, false).await.map(drop)
+}
+
+/// Opens a connection, after [`await_turn`]. The cluster's `connect_timeout` bounds it. It counts as a request; that there are too
+/// many of those is no reason to refuse it, as in Envoy.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -21,7 +29,6 @@ pub async fn connect(
     timer: &Timer,
     id: u64,
 ) -> Result<UpstreamConnection, ConnectError> {
-    turns::wait(cluster, host, false).await?;
     let transport = dial(cluster, host, timer, Offer::Opaque).await?;
     let mut connection = UpstreamConnection::opaque(transport, cluster, host, id, cluster.runtime().now());
     connection.begin();

@@ -349,6 +349,11 @@ impl TlsStream {
         }
     }
 
+    /// [`TcpStream::poll_broken`].
+    pub fn poll_broken(&self) -> Poll<()> {
+        self.socket.poll_broken()
+    }
+
     /// Whether the peer's direction ended without the announcement: somebody between may have cut it off.
     pub fn is_truncated(&self) -> bool {
         matches!(self.state.borrow().end, End::Truncated)

@@ -113,6 +113,14 @@ impl Transport {
         }
     }
 
+    /// [`TcpStream::poll_broken`].
+    pub fn poll_broken(&self) -> Poll<()> {
+        match self {
+            Self::Plain(stream) => stream.poll_broken(),
+            Self::Tls(stream) => stream.poll_broken(),
+        }
+    }
+
     /// Whether the peer's end, of which [`Transport::poll_recv`] has told, may be somebody else's doing: under TLS it was
     /// not announced. What only the end delimits is then not known to be whole.
     #[inline]

@@ -1,6 +1,9 @@
 //! Finding an endpoint for a client's connection: the cluster, a host, and as many attempts as are allowed.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::tunnel::{self, NotOpened};
@@ -11,6 +14,7 @@ use crate::cluster::{Cluster, Host, Resource, Wanted};
 use crate::config::cluster::RoutingPriority;
 use crate::config::tcp_proxy::{Backoff, TcpCluster};
 use crate::protocol::response_flags::ResponseFlag;
+use crate::protocol::transport::Transport;
 use crate::telemetry::{ClusterStat, TcpStat};
 
 /// Why a client's connection reached no endpoint.
@@ -71,6 +75,20 @@ async fn in_time<F: Future>(connection: &TcpConnection, future: F) -> Option<F::
     }
 }
 
+/// What comes of this; `None`: the client's connection has broken before. Without a look at it the task would outlive it by as much as
+/// it waits. What the client says waits, too, and so does its end: they are passed on.
+async fn unless_broken<F: Future>(connection: &TcpConnection, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        if let Poll::Ready(outcome) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(outcome));
+        }
+        let client = connection.channel.connection();
+        client.map_or(Poll::Pending, Transport::poll_broken).map(|()| None)
+    })
+    .await
+}
+
 /// A connection to an endpoint.
 pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnection, Failure> {
     let TcpConnection { context, chain, timer, due, .. } = connection;
@@ -119,6 +137,10 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
             match &chain.tunneling {
                 None => {
                     let _pending = pend(&cluster, &host).map_err(NotOpened::Connect)?;
+                    match unless_broken(connection, tcp::await_turn(&cluster, &host)).await {
+                        None => return Err(NotOpened::Over(Failure::client_gone())),
+                        Some(turn) => turn.map_err(NotOpened::Connect)?,
+                    }
                     tcp::connect(&cluster, &host, timer, context.next_id()).await.map_err(NotOpened::Connect)
                 }
                 Some(tunneling) => tunnel::open(connection, tunneling, &cluster, &host).await,
@@ -154,8 +176,10 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
         {
             let wait = wait(backoff, failure.attempts, context.random());
             let sleep = context.runtime.sleep_until(context.runtime.now().after(wait));
-            if in_time(connection, sleep).await.is_none() {
-                return Err(failure.grown_too_old(chain));
+            match in_time(connection, unless_broken(connection, sleep)).await {
+                None => return Err(failure.grown_too_old(chain)),
+                Some(None) => return Err(failure),
+                Some(Some(())) => {}
             }
         }
     }

@@ -225,6 +225,7 @@ impl Sim {
             return;
         }
         socket.peer_closed |= self.network.world().is_ended(socket.sim_id());
+        socket.broken |= self.network.world().is_broken(socket.sim_id());
         let unasked = socket.recv_end.is_none() && socket.received.capacity() < UNREAD_BYTES_MAX;
         if unasked && self.network.world().chance(2) {
             if let Some(chunk) = self.recv(scope, key) {

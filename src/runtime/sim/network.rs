@@ -328,6 +328,11 @@ impl World {
         matches!(&self.nodes[id], Node::Stream(stream) if stream.ended || stream.broken.is_some())
     }
 
+    /// Whether a reset has arrived.
+    pub(super) fn is_broken(&self, id: usize) -> bool {
+        matches!(&self.nodes[id], Node::Stream(stream) if stream.broken.is_some())
+    }
+
     /// Takes bytes to send: as many as the world likes and the peer's window allows; zero when there is no room now.
     pub(super) fn send(&mut self, id: usize, bytes: &[u8]) -> Result<usize, i32> {
         let Node::Stream(stream) = &mut self.nodes[id] else { return Err(libc::EBADF) };
