@@ -29,6 +29,10 @@ pub struct HostSpec {
     pub weight: u32,
     /// 0 is used first.
     pub priority: u32,
+    /// Which locality it is of, in the order of their names; 0 where weights of localities do not matter.
+    pub locality: u32,
+    /// That locality's weight among those of the priority; 0: none.
+    pub locality_weight: u32,
     /// Health as configured.
     pub health: HealthStatus,
     /// Which of its cluster's transport sockets reaches it.
@@ -40,10 +44,22 @@ pub struct HostSpec {
 impl HostSpec {
     /// Whether it is the same endpoint, unchanged.
     pub fn is(&self, other: &Self) -> bool {
-        let Self { address, hostname, hash_key, weight, priority, health, socket, stats } = self;
+        let Self {
+            address,
+            hostname,
+            hash_key,
+            weight,
+            priority,
+            locality,
+            locality_weight,
+            health,
+            socket,
+            stats,
+        } = self;
         (address, hostname, hash_key) == (&other.address, &other.hostname, &other.hash_key)
             && (*weight, *priority, *health, *socket)
                 == (other.weight, other.priority, other.health, other.socket)
+            && (*locality, *locality_weight) == (other.locality, other.locality_weight)
             && Arc::ptr_eq(stats, &other.stats)
     }
 }
@@ -339,6 +355,8 @@ mod tests {
             hash_key: Box::default(),
             weight: 1,
             priority: 0,
+            locality: 0,
+            locality_weight: 0,
             health: HealthStatus::Healthy,
             socket: 0,
             stats: Registry::new(1).host(),

@@ -103,6 +103,8 @@ impl OriginalDstHosts {
             hash_key: Box::default(),
             weight: 1,
             priority: 0,
+            locality: 0,
+            locality_weight: 0,
             health: HealthStatus::Unknown,
             socket: config.transport_socket_of(&none, &none),
             stats: Arc::new(Scope::of_one_worker()),

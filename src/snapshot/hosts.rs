@@ -1,15 +1,15 @@
 //! Endpoints of a cluster as the workers balance over them. A host keeps its counters over updates.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::base::socket_address::SocketAddress;
 use crate::cluster::load_balancer::HashTable;
 use crate::cluster::{HostSpec, HostSpecs};
 use crate::config::address::EndpointAddress;
-use crate::config::cluster::{Cluster, LoadBalancingPolicy};
-use crate::config::endpoint::ClusterLoadAssignment;
+use crate::config::cluster::{Cluster, LoadBalancingPolicy, LocalityMode};
 use crate::config::endpoint::HealthStatus::{Degraded, Healthy, Unknown};
+use crate::config::endpoint::{ClusterLoadAssignment, Locality, LocalityEndpoints};
 use crate::config::metadata::Metadata;
 use crate::telemetry::{ClusterStat, Registry, Scope};
 
@@ -49,6 +49,33 @@ fn hash_key(metadata: &Metadata) -> Box<str> {
     lb.and_then(|(_, value)| value.get("hash_key")?.as_str()).unwrap_or_default().into()
 }
 
+/// The localities of an assignment where their weights matter; else none.
+#[derive(Debug, Default)]
+struct Localities<'a> {
+    /// In the order of their names, as Envoy has them.
+    names: BTreeSet<&'a Locality>,
+    /// By priority too.
+    weights: BTreeMap<(u32, &'a Locality), u32>,
+}
+
+impl<'a> Localities<'a> {
+    fn of(cluster: &Cluster, assignment: &'a ClusterLoadAssignment) -> Self {
+        if cluster.common_lb.locality != LocalityMode::Weighted {
+            return Self::default();
+        }
+        let all = || assignment.localities.iter();
+        let weight = |of: &'a LocalityEndpoints| Some(((of.priority, &of.locality), of.weight?));
+        Self { names: all().map(|of| &of.locality).collect(), weights: all().filter_map(weight).collect() }
+    }
+
+    /// The number of a locality, and its weight.
+    fn find(&self, of: &LocalityEndpoints) -> (u32, u32) {
+        let number = self.names.iter().take_while(|name| **name < &of.locality).count();
+        let weight = self.weights.get(&(of.priority, &of.locality)).copied().unwrap_or(0);
+        (u32::try_from(number).unwrap_or(u32::MAX), weight)
+    }
+}
+
 /// The hosts of one cluster by address.
 #[derive(Debug, Default)]
 pub struct HostRegistry {
@@ -71,7 +98,9 @@ impl HostRegistry {
     ) -> Arc<HostSpecs> {
         let mut old = std::mem::take(&mut self.hosts);
         let mut hosts = Vec::new();
+        let localities = Localities::of(cluster, assignment);
         for locality in &assignment.localities {
+            let (number, locality_weight) = localities.find(locality);
             for endpoint in &locality.endpoints {
                 let EndpointAddress::Fixed(address) = &endpoint.address else { continue };
                 let Some(address) = address.socket_address() else { continue };
@@ -85,6 +114,8 @@ impl HostRegistry {
                     hash_key: hash_key(&endpoint.metadata),
                     weight: endpoint.weight.max(1),
                     priority: locality.priority,
+                    locality: number,
+                    locality_weight,
                     health: endpoint.health_status,
                     socket: cluster.transport_socket_of(&endpoint.metadata, &locality.metadata),
                     stats: old.as_ref().map_or_else(|| registry.host(), |old| Arc::clone(&old.stats)),
@@ -103,7 +134,7 @@ mod tests {
     use super::*;
     use crate::config::address::Address;
     use crate::config::cluster::{Maglev, RingHash};
-    use crate::config::endpoint::{Endpoint, LocalityEndpoints};
+    use crate::config::endpoint::Endpoint;
     use crate::config::metadata::Metadata;
     use crate::telemetry::names::Stats;
 
@@ -139,6 +170,29 @@ mod tests {
         let after = resolve(vec![Endpoint { weight: 2, ..endpoint(2, Vec::new()) }, endpoint(1, Vec::new())]);
         assert!(Arc::ptr_eq(&before[0], &after[1]));
         assert!(!Arc::ptr_eq(&before[1], &after[0]) && Arc::ptr_eq(&before[1].stats, &after[0].stats));
+    }
+
+    #[test]
+    fn localities_have_numbers_by_name_and_weights_where_they_matter() {
+        let at = |zone: &str, priority, weight, port| LocalityEndpoints {
+            locality: Locality { zone: zone.into(), ..Locality::default() },
+            priority,
+            weight,
+            endpoints: vec![endpoint(port, Vec::new())],
+            ..LocalityEndpoints::default()
+        };
+        let localities = vec![at("b", 0, Some(2), 1), at("a", 0, None, 2), at("b", 1, Some(5), 3)];
+        let assignment = ClusterLoadAssignment { localities, ..ClusterLoadAssignment::default() };
+        let mut cluster = Cluster::new("c");
+        for (mode, expected) in [
+            (LocalityMode::Ignored, [(0, 0), (0, 0), (0, 0)]),
+            (LocalityMode::Weighted, [(1, 2), (0, 0), (1, 5)]),
+        ] {
+            cluster.common_lb.locality = mode;
+            let hosts = HostRegistry::default().resolve(&cluster, &assignment, &Registry::new(1));
+            let found: Vec<_> = hosts.iter().map(|host| (host.locality, host.locality_weight)).collect();
+            assert_eq!(found, expected, "{mode:?}");
+        }
     }
 
     /// Of a cluster that is resolved later the first note is that of no endpoints.

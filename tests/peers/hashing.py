@@ -1,5 +1,5 @@
 """Balancers that hash: Envoy and Ringway must send the same request to the same endpoint, on clusters, hash policies and requests that a seed
-draws, give the same cookies, and show the same sizes of rings and tables. Least request and random have to have the right shares.
+draws, give the same cookies, and show the same sizes of rings and tables. Least request, random and localities by weight have to have the right shares.
 
     python3 tests/peers/hashing.py                          # needs Envoy 1.40 and a build of Ringway
     python3 tests/peers/hashing.py --seed 7 --cases 10000   # what an earlier run printed, or more of it
@@ -160,14 +160,19 @@ class Draw:
         rng = self.rng
         numbers = rng.sample(range(ENDPOINTS), rng.randint(3, ENDPOINTS))
         weighted, ill, levels = self.chance(0.5), self.chance(0.3), 2 if self.chance(0.2) else 1
-        localities = [{"priority": level, "locality": {"zone": f"z{level}"}, "lb_endpoints": []} for level in range(levels)]
+        # Their names are in another order than they are, and some have no weight.
+        by_locality, zones = self.chance(0.3), rng.sample("abc", rng.choice([1, 1, 2, 3]))
+        localities = [{"priority": level, "locality": {"zone": zone}, "lb_endpoints": []} for level in range(levels) for zone in zones]
+        for locality in localities:
+            if self.chance(0.9):
+                locality["load_balancing_weight"] = rng.choice([1, 1, 2, 5, 100])
         for place, number in enumerate(numbers):
             made = self.endpoint(number)
             if weighted and self.chance(0.8):
                 made["load_balancing_weight"] = rng.choice([1, 1, 2, 3, 7, 50, 128])
             if ill and self.chance(0.4):
                 made["health_status"] = rng.choice(["UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED", "HEALTHY"])
-            localities[place % levels]["lb_endpoints"].append(made)
+            localities[place % len(localities)]["lb_endpoints"].append(made)
         made = {"name": name, "connect_timeout": "5s", "load_assignment": {"cluster_name": name, "endpoints": localities}}
         common = {}
         if self.chance(0.3):
@@ -186,11 +191,15 @@ class Draw:
             config, kind = {"table_size": rng.choice(PRIMES)} if self.chance(0.7) else {}, ("MAGLEV", "maglev_lb_config", "maglev.v3.Maglev")
         if old:
             made |= {"lb_policy": kind[0], "common_lb_config": {"consistent_hashing_lb_config": common}}
+            if by_locality:
+                made["common_lb_config"]["locality_weighted_lb_config"] = {}
             return made | ({kind[1]: config} if config else {})
         if kind[0] == "RING_HASH" and self.chance(0.3):
             config |= common  # deprecated, and still read
         elif common or self.chance(0.5):
             config["consistent_hashing_lb_config"] = common
+        if by_locality:
+            config["locality_weighted_lb_config"] = {}
         unknown = {"name": "unknown", "typed_config": {"@type": f"{TYPE}.load_balancing_policies.round_robin.v3.RoundRobin"}}
         extension = {"name": "x", "typed_config": {"@type": f"{TYPE}.load_balancing_policies.{kind[2]}", **config}}
         policies = [{"typed_extension_config": extension}] + ([{"typed_extension_config": unknown}] if self.chance(0.3) else [])
@@ -417,14 +426,35 @@ def share_clusters(ports):
                 for port, weight in zip(ports, weights)]
         return {"name": name, "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": each}]}, **fields}
 
+    def located(name, fields, *localities):
+        """Localities: weight, priority, and endpoints, each with its health if it has one."""
+        def endpoint(number, health="HEALTHY"):
+            return {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": ports[number]}}}, "health_status": health}
+
+        made = [{"locality": {"zone": f"z{place}"}, "priority": priority, "lb_endpoints": [endpoint(*each) for each in endpoints],
+                 **({"load_balancing_weight": weight} if weight else {})} for place, (weight, priority, endpoints) in enumerate(localities)]
+        return {"name": name, "load_assignment": {"cluster_name": name, "endpoints": made}, **fields}
+
     def extension(kind, **fields):
         return {"load_balancing_policy": {"policies": [{"typed_extension_config": {
             "name": "x", "typed_config": {"@type": f"{TYPE}.load_balancing_policies.{kind}", **fields}}}]}}
 
+    by_locality = {"common_lb_config": {"locality_weighted_lb_config": {}}}
     return [
         made("random", {"lb_policy": "RANDOM"}, (1, 9, 1)), made("random_extension", extension("random.v3.Random")),
         made("least", {"lb_policy": "LEAST_REQUEST"}), made("least_of_five", {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": 5}}),
         made("least_weighted", {"lb_policy": "LEAST_REQUEST"}, (1, 2, 4)), made("full_scan", extension("least_request.v3.LeastRequest", selection_method="FULL_SCAN")),
+        located("two_localities", by_locality, (1, 0, [(0,)]), (3, 0, [(1,), (2,)])),
+        located("two_localities_at_random", {**by_locality, "lb_policy": "RANDOM"}, (1, 0, [(0,)]), (3, 0, [(1,), (2,)])),
+        located("two_localities_by_extension", extension("least_request.v3.LeastRequest", locality_lb_config=by_locality["common_lb_config"]),
+                (2, 0, [(0,)]), (1, 0, [(1,), (2,)])),
+        located("half_a_locality", by_locality, (1, 0, [(0,)]), (1, 0, [(1,), (2, "UNHEALTHY")])),
+        located("locality_without_weight", by_locality, (1, 0, [(0,)]), (0, 0, [(1,), (2,)])),
+        located("localities_without_weights", by_locality, (0, 0, [(0,)]), (0, 0, [(1,), (2,)])),
+        located("localities_ignored", {}, (1, 0, [(0,)]), (9, 0, [(1,), (2,)])),
+        located("localities_and_priorities", by_locality, (1, 0, [(0,)]), (1, 0, [(1, "UNHEALTHY")]), (2, 1, [(2,)])),
+        located("degraded_locality", by_locality, (1, 0, [(0,)]), (3, 0, [(1, "DEGRADED"), (2, "DEGRADED")])),
+        located("localities_in_panic", by_locality, (1, 0, [(0,)]), (9, 0, [(1, "UNHEALTHY"), (2, "UNHEALTHY")])),
         made("unbiased", {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"active_request_bias": {"default_value": 0, "runtime_key": "a.b"}}}, (1, 2, 4)),
     ]
 
@@ -537,7 +567,7 @@ def compare(peers, report, cases, bounded, endpoints):
             report.difference("request", f"{len(wrong)} of {len(pairs)} requests", case, their_answer, our_answer, request)
         their_size, our_size = their_sizes.get(case.name, {}), our_sizes.get(case.name, {})
         # Envoy shows the table of its last priority, Ringway that of the last one which gets requests.
-        levels = len(case.cluster["load_assignment"]["endpoints"])
+        levels = len({locality["priority"] for locality in case.cluster["load_assignment"]["endpoints"]})
         if levels == 1 and any(our_size.get(name) != value for name, value in their_size.items()):
             report.difference("size", f"sizes of {case.name}", case, their_size, our_size)
     for name, their_parts in their_shares.items():

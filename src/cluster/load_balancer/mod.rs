@@ -3,12 +3,14 @@
 mod bounded;
 mod hash_table;
 mod least_request;
+mod locality;
 mod maglev;
 mod mersenne;
 mod murmur;
 mod priority;
 mod ring;
 mod round_robin;
+mod schedule;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use super::host::{Host, HostSpec};
 use super::set::HostSpecs;
 use crate::base::rng::Rng;
-use crate::config::cluster::{Cluster, LoadBalancingPolicy};
+use crate::config::cluster::{Cluster, LoadBalancingPolicy, LocalityMode};
 use crate::telemetry::ClusterStat;
 use crate::telemetry::metrics::ClusterCells;
 use bounded::Bounded;
@@ -24,6 +26,7 @@ pub use hash_table::{HashTable, Size};
 use least_request::LeastRequest;
 use priority::{Groups, Priorities};
 use round_robin::RoundRobin;
+use schedule::Schedule;
 
 /// A cluster's load balancer on this core.
 #[derive(Debug)]
@@ -40,6 +43,14 @@ enum Picker {
     LeastRequest(LeastRequest),
     Random(Vec<Rc<Host>>),
     Hashing(Hashing),
+    Localities(Localities),
+}
+
+/// Localities that take turns, and the picker of each.
+#[derive(Debug)]
+struct Localities {
+    schedule: Schedule,
+    pickers: Vec<Picker>,
 }
 
 /// Hosts by the hash of what asks for one.
@@ -75,33 +86,19 @@ impl LoadBalancer {
     pub fn rebuild(&mut self, hosts: &[Rc<Host>], specs: &Arc<HostSpecs>, config: &Cluster, rng: &mut Rng) {
         let groups = groups(specs, config);
         self.priorities = groups.priorities;
-        let lists = groups.hosts.into_iter().map(|group| {
-            group.into_iter().filter_map(|place| hosts.get(place as usize)).map(Rc::clone).collect::<Vec<_>>()
-        });
-        let weighted = |hosts: Vec<Rc<Host>>| -> Vec<(Rc<Host>, u32)> {
-            hosts.into_iter().map(|host| (Rc::clone(&host), host.weight())).collect()
+        let overprovisioning = config.load_assignment.overprovisioning_factor_percent;
+        let chooses_locality = config.common_lb.locality == LocalityMode::Weighted && !self.hashes;
+        let picker = |(number, (group, panic)): (usize, (Vec<u32>, bool))| {
+            let mut make = |group: &[u32]| Picker::new(number, group, hosts, specs, config, rng);
+            let parts = (chooses_locality && !panic)
+                .then(|| locality::split(specs, &group, overprovisioning))
+                .flatten();
+            let Some(parts) = parts else { return make(&group) };
+            let pickers = parts.iter().map(|(_, members)| make(members)).collect();
+            let schedule = Schedule::new(parts.iter().map(|(weight, _)| *weight), rng);
+            Picker::Localities(Localities { schedule, pickers })
         };
-        self.pickers = match &config.load_balancing {
-            LoadBalancingPolicy::RoundRobin => {
-                lists.map(|hosts| Picker::RoundRobin(RoundRobin::new(weighted(hosts), rng))).collect()
-            }
-            LoadBalancingPolicy::LeastRequest(settings) => lists
-                .map(|hosts| Picker::LeastRequest(LeastRequest::new(weighted(hosts), settings, rng)))
-                .collect(),
-            LoadBalancingPolicy::Random => lists.map(Picker::Random).collect(),
-            LoadBalancingPolicy::RingHash(_) | LoadBalancingPolicy::Maglev(_) => {
-                let factor =
-                    config.load_balancing.hashing().map_or(0, |hashing| hashing.balance_factor_percent);
-                let hashing = |(group, hosts): (usize, Vec<Rc<Host>>)| {
-                    let weights = || hash_table::shares(hosts.iter().map(|host| host.weight())).collect();
-                    let bounded = (factor > 0).then(|| Bounded::new(factor, weights()));
-                    Picker::Hashing(Hashing { hosts, specs: Arc::clone(specs), group, bounded })
-                };
-                lists.enumerate().map(hashing).collect()
-            }
-            // It has no hosts that could be picked.
-            LoadBalancingPolicy::ClusterProvided => Vec::new(),
-        };
+        self.pickers = groups.hosts.into_iter().zip(groups.panics).enumerate().map(picker).collect();
     }
 
     /// Whether it asks for a hash.
@@ -114,13 +111,58 @@ impl LoadBalancer {
         let hash = if self.hashes { hash.unwrap_or_else(|| rng.next_u64()) } else { 0 };
         let draw = || if self.hashes { hash % 100 } else { rng.below(100) };
         let choice = self.priorities.choose(draw)?;
-        let host = match self.pickers.get_mut(choice.group)? {
-            Picker::RoundRobin(policy) => policy.pick()?,
-            Picker::LeastRequest(policy) => policy.pick(rng)?,
-            Picker::Random(hosts) => Rc::clone(hosts.get(rng.below(hosts.len() as u64) as usize)?),
-            Picker::Hashing(policy) => policy.pick(hash, stats)?,
+        let picker = match self.pickers.get_mut(choice.group)? {
+            Picker::Localities(Localities { schedule, pickers }) => {
+                pickers.get_mut(schedule.next(|_, weight| weight)?)?
+            }
+            picker => picker,
         };
+        let host = picker.pick(hash, rng, stats)?;
         Some(Pick { host, panic: choice.panic })
+    }
+}
+
+impl Picker {
+    /// Of these of `hosts`, which are those of `specs`; `number`: which group they are.
+    fn new(
+        number: usize,
+        group: &[u32],
+        hosts: &[Rc<Host>],
+        specs: &Arc<HostSpecs>,
+        config: &Cluster,
+        rng: &mut Rng,
+    ) -> Self {
+        let members = || group.iter().filter_map(|&place| hosts.get(place as usize)).map(Rc::clone);
+        let weighted = || members().map(|host| (Rc::clone(&host), host.weight())).collect();
+        match &config.load_balancing {
+            LoadBalancingPolicy::RoundRobin => Self::RoundRobin(RoundRobin::new(weighted(), rng)),
+            LoadBalancingPolicy::LeastRequest(settings) => {
+                Self::LeastRequest(LeastRequest::new(weighted(), settings, rng))
+            }
+            // A cluster that provides its hosts itself has none that could be picked.
+            LoadBalancingPolicy::Random | LoadBalancingPolicy::ClusterProvided => {
+                Self::Random(members().collect())
+            }
+            LoadBalancingPolicy::RingHash(_) | LoadBalancingPolicy::Maglev(_) => {
+                let factor =
+                    config.load_balancing.hashing().map_or(0, |hashing| hashing.balance_factor_percent);
+                let bounded = (factor > 0).then(|| Bounded::new(factor, shares(specs, group, config).into()));
+                let hosts = members().collect();
+                Self::Hashing(Hashing { hosts, specs: Arc::clone(specs), group: number, bounded })
+            }
+        }
+    }
+
+    #[inline]
+    fn pick(&mut self, hash: u64, rng: &mut Rng, stats: &ClusterCells) -> Option<Rc<Host>> {
+        match self {
+            Self::RoundRobin(policy) => policy.pick(),
+            Self::LeastRequest(policy) => policy.pick(rng),
+            Self::Random(hosts) => hosts.get(rng.below(hosts.len() as u64) as usize).cloned(),
+            Self::Hashing(policy) => policy.pick(hash, stats),
+            // A locality has none of its own.
+            Self::Localities(_) => None,
+        }
     }
 }
 
@@ -138,7 +180,17 @@ impl Hashing {
 fn groups(hosts: &[Arc<HostSpec>], config: &Cluster) -> Groups {
     let overprovisioning = config.load_assignment.overprovisioning_factor_percent;
     let panic_threshold = config.common_lb.healthy_panic_threshold_percent;
-    priority::group(hosts, overprovisioning, panic_threshold, config.load_balancing.hashing().is_some())
+    let hashes = config.load_balancing.hashing().is_some();
+    let mut groups = priority::group(hosts, overprovisioning, panic_threshold, hashes);
+    if hashes && config.common_lb.locality == LocalityMode::Weighted {
+        groups.hosts.iter_mut().for_each(|group| *group = locality::ordered(hosts, group));
+    }
+    groups
+}
+
+/// What share of its group each host has, for policies that hash.
+fn shares(hosts: &[Arc<HostSpec>], group: &[u32], config: &Cluster) -> Vec<f64> {
+    locality::shares(hosts, group, config.common_lb.locality == LocalityMode::Weighted)
 }
 
 /// The tables of these hosts, one for each group; none, where the policy does not hash.
@@ -147,27 +199,46 @@ pub(super) fn tables(hosts: &[Arc<HostSpec>], config: &Cluster) -> Box<[HashTabl
         return Box::default();
     }
     let groups = groups(hosts, config);
-    groups.hosts.iter().filter_map(|group| HashTable::build(&config.load_balancing, hosts, group)).collect()
+    let table = |group: &Vec<u32>| {
+        HashTable::build(&config.load_balancing, hosts, group, &shares(hosts, group, config))
+    };
+    groups.hosts.iter().filter_map(table).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cluster::HostSpec;
-    use crate::config::cluster::{Hashing as HashingConfig, Maglev, RingHash};
+    use crate::config::cluster::{
+        Hashing as HashingConfig, LeastRequest as LeastRequestConfig, Maglev, RingHash,
+    };
     use crate::config::endpoint::HealthStatus;
     use crate::telemetry::{Registry, Slot};
 
     fn balancer(policy: LoadBalancingPolicy, priorities: &[u32]) -> (LoadBalancer, ClusterCells) {
+        balancer_of(policy, priorities, |_| 0)
+    }
+
+    /// By localities, if any has a weight: each host is one of its own.
+    fn balancer_of(
+        policy: LoadBalancingPolicy,
+        priorities: &[u32],
+        locality_weight: fn(u16) -> u32,
+    ) -> (LoadBalancer, ClusterCells) {
         let registry = Registry::new(1);
         let mut config = Cluster::new("c");
         config.load_balancing = policy;
+        if (1..).zip(priorities).any(|(port, _)| locality_weight(port) > 0) {
+            config.common_lb.locality = LocalityMode::Weighted;
+        }
         let spec = |(&priority, port): (&u32, u16)| HostSpec {
             address: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
             hostname: Box::default(),
             hash_key: Box::default(),
             weight: 1,
             priority,
+            locality: u32::from(port),
+            locality_weight: locality_weight(port),
             health: HealthStatus::Unknown,
             socket: 0,
             stats: registry.host(),
@@ -201,6 +272,28 @@ mod tests {
             }
             let seen: std::collections::BTreeSet<u16> = (0..200).map(|_| pick(None)).collect();
             assert_eq!(seen.into_iter().collect::<Vec<_>>(), [1, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn localities_share_by_weight_whatever_the_policy() {
+        for policy in [
+            LoadBalancingPolicy::RoundRobin,
+            LoadBalancingPolicy::LeastRequest(LeastRequestConfig::default()),
+            LoadBalancingPolicy::Random,
+            LoadBalancingPolicy::RingHash(RingHash::default()),
+            LoadBalancingPolicy::Maglev(Maglev::default()),
+        ] {
+            // Of the first two one has three quarters; the last has no weight.
+            let weight = |port| [0, 3, 1, 0][usize::from(port)];
+            let (mut balancer, stats) = balancer_of(policy, &[0, 0, 0], weight);
+            let mut rng = Rng::from_seed(2);
+            let mut seen = [0u32; 4];
+            for _ in 0..4000 {
+                let host = balancer.pick(None, &mut rng, &stats).unwrap().host;
+                seen[usize::from(host.address().socket().unwrap().port())] += 1;
+            }
+            assert!(seen[3] == 0 && seen[1].abs_diff(3000) < 200, "{policy:?}: {seen:?}");
         }
     }
 

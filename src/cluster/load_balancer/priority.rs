@@ -27,6 +27,8 @@ pub(super) struct Groups {
     pub(super) priorities: Priorities,
     /// Places in the cluster's list.
     pub(super) hosts: Vec<Vec<u32>>,
+    /// Which of them ignore health.
+    pub(super) panics: Vec<bool>,
 }
 
 #[derive(Default)]
@@ -98,7 +100,7 @@ pub(super) fn group(
                 < panic_threshold
     };
 
-    let mut groups = Groups { priorities: Priorities::default(), hosts: Vec::new() };
+    let mut groups = Groups { priorities: Priorities::default(), hosts: Vec::new(), panics: Vec::new() };
     let mut bound = 0;
     let mut left = 100u32;
     let mut group_of: Vec<Option<usize>> = vec![None; levels.len()];
@@ -108,6 +110,7 @@ pub(super) fn group(
             let known = group_of[level].filter(|_| hashing);
             let group = known.unwrap_or_else(|| {
                 groups.hosts.push(hosts.to_vec());
+                groups.panics.push(panic);
                 groups.hosts.len() - 1
             });
             group_of[level] = Some(group);
@@ -165,6 +168,8 @@ mod tests {
                 hash_key: Box::default(),
                 weight: 1,
                 priority,
+                locality: 0,
+                locality_weight: 0,
                 health,
                 socket: 0,
                 stats: Registry::new(1).host(),

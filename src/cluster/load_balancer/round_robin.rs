@@ -1,26 +1,16 @@
 //! Round robin: in turn when all weights are equal, else earliest deadline first, where a host of weight w comes up
 //! every 1/w. Each core starts at a random place, so that the cores do not visit the hosts in step.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::rc::Rc;
 
+use super::schedule::Schedule;
 use crate::base::rng::Rng;
 use crate::cluster::host::Host;
 
 #[derive(Debug)]
 pub(super) enum RoundRobin {
     Equal { hosts: Vec<Rc<Host>>, next: usize },
-    Weighted { queue: BinaryHeap<Entry>, hosts: Vec<Rc<Host>> },
-}
-
-#[derive(Debug)]
-pub(super) struct Entry {
-    deadline: f64,
-    /// Ties are broken by who came first.
-    order: u64,
-    weight: f64,
-    host: usize,
+    Weighted { schedule: Schedule, hosts: Vec<Rc<Host>> },
 }
 
 impl RoundRobin {
@@ -32,19 +22,8 @@ impl RoundRobin {
             let next = rng.below(hosts.len() as u64) as usize;
             return Self::Equal { hosts, next };
         }
-        let mut queue: BinaryHeap<_> = weights
-            .iter()
-            .enumerate()
-            .map(|(host, &weight)| {
-                let weight = f64::from(weight.max(1));
-                Entry { deadline: 1.0 / weight, order: host as u64, weight, host }
-            })
-            .collect();
-        // Skip a random part of the first round.
-        for _ in 0..rng.below(hosts.len() as u64) {
-            next(&mut queue, |_, weight| weight);
-        }
-        Self::Weighted { queue, hosts }
+        let weights = weights.iter().map(|&weight| f64::from(weight.max(1)));
+        Self::Weighted { schedule: Schedule::new(weights, rng), hosts }
     }
 
     pub(super) fn pick(&mut self) -> Option<Rc<Host>> {
@@ -59,42 +38,13 @@ impl RoundRobin {
                 *next = if *next + 1 < hosts.len() { *next + 1 } else { 0 };
                 Some(Rc::clone(host))
             }
-            Self::Weighted { queue, hosts } => {
-                let index = next(queue, |host, weight| weigh(&hosts[host], weight))?;
+            Self::Weighted { schedule, hosts } => {
+                let index = schedule.next(|host, weight| weigh(&hosts[host], weight))?;
                 Some(Rc::clone(&hosts[index]))
             }
         }
     }
 }
-
-fn next(queue: &mut BinaryHeap<Entry>, weigh: impl Fn(usize, f64) -> f64) -> Option<usize> {
-    let len = queue.len() as u64;
-    let mut first = queue.peek_mut()?;
-    first.deadline += 1.0 / weigh(first.host, first.weight);
-    first.order += len;
-    Some(first.host)
-}
-
-// The heap's greatest is the earliest deadline.
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.deadline.total_cmp(&self.deadline).then(other.order.cmp(&self.order))
-    }
-}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Entry {}
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -113,6 +63,8 @@ pub(super) mod tests {
                 hash_key: Box::default(),
                 weight: 1,
                 priority: 0,
+                locality: 0,
+                locality_weight: 0,
                 health: HealthStatus::Unknown,
                 socket: 0,
                 stats: Registry::new(1).host(),

@@ -429,8 +429,8 @@ fn common_lb_config(
     use ClusterCommonLbConfigLocalityConfigSpecifierOneOf as Locality;
     classify!(at, message => pb::cluster::ClusterCommonLbConfig {
         implemented: healthy_panic_threshold,
-            locality_config_specifier = "zone_aware_lb_config does nothing without a local cluster; \
-                                         locality_weighted_lb_config is not implemented yet", close_connections_on_host_set_change,
+            locality_config_specifier = "zone_aware_lb_config does nothing without a local cluster",
+            close_connections_on_host_set_change,
             consistent_hashing_lb_config = "read by RING_HASH and MAGLEV";
         no_effect: update_merge_window = "updates are always merged",
             ignore_new_hosts_until_first_hc = "no active health checks";
@@ -441,22 +441,11 @@ fn common_lb_config(
         config.healthy_panic_threshold_percent = at.percent("healthy_panic_threshold", percent);
     }
     config.locality = match locality_config_specifier {
-        Some(Locality::LocalityWeightedLbConfig(_)) => locality_weighted(at),
+        Some(Locality::LocalityWeightedLbConfig(_)) => LocalityMode::Weighted,
         Some(Locality::ZoneAwareLbConfig(_)) | None => LocalityMode::Ignored,
     };
     let hashing = consistent_hashing_lb_config.map(|message| {
         load_balancing::common_hashing(&at.field("consistent_hashing_lb_config"), message, is_strict_dns)
     });
     (config, hashing.unwrap_or_default())
-}
-
-/// Weights of localities are kept; balancing does not read them yet.
-pub(super) fn locality_weighted(at: &At<'_>) -> LocalityMode {
-    let field = "envoy.config.cluster.v3.Cluster.CommonLbConfig.locality_weighted_lb_config";
-    at.field("locality_weighted_lb_config").found(
-        Class::NotYet,
-        field,
-        "every locality of a priority counts alike",
-    );
-    LocalityMode::Weighted
 }

@@ -1,7 +1,6 @@
 //! How a cluster picks endpoints: `lb_policy` with its settings, and the extensions of `load_balancing_policy`.
 
 use super::at::At;
-use super::cluster::locality_weighted;
 use super::fields::classify;
 use super::http;
 use super::report::Class;
@@ -236,20 +235,18 @@ fn extension(
     } else if name == pb::extensions::Maglev::NAME {
         let message = at.unpack::<pb::extensions::Maglev>(any)?;
         classify!(at, message => pb::extensions::Maglev {
-            implemented: table_size, consistent_hashing_lb_config;
-            not_yet: locality_weighted_lb_config = "every locality of a priority counts alike";
+            implemented: table_size, consistent_hashing_lb_config, locality_weighted_lb_config;
         });
         let hashing = consistent(at, consistent_hashing_lb_config).unwrap_or_default();
         let maglev = Maglev { hashing, ..maglev(at, table_size) };
-        Some((LoadBalancingPolicy::Maglev(maglev), LocalityMode::Ignored))
+        Some((LoadBalancingPolicy::Maglev(maglev), weighted(locality_weighted_lb_config.is_some())))
     } else if name == pb::extensions::RingHash::NAME {
         let message = at.unpack::<pb::extensions::RingHash>(any)?;
         classify!(at, message => pb::extensions::RingHash {
             implemented: hash_function, minimum_ring_size, maximum_ring_size,
                 use_hostname_for_hashing = "without consistent_hashing_lb_config",
                 hash_balance_factor = "without consistent_hashing_lb_config; of what is under way on the same worker",
-                consistent_hashing_lb_config;
-            not_yet: locality_weighted_lb_config = "every locality of a priority counts alike";
+                consistent_hashing_lb_config, locality_weighted_lb_config;
         });
         let function = match at.enumeration("hash_function", hash_function) {
             RingHashHashFunction::DefaultHash | RingHashHashFunction::XxHash => HashFunction::XxHash,
@@ -258,11 +255,15 @@ fn extension(
         let own = self::hashing(use_hostname_for_hashing, hash_balance_factor);
         let hashing = consistent(at, consistent_hashing_lb_config).unwrap_or(own);
         let ring = RingHash { hashing, ..ring(at, minimum_ring_size, maximum_ring_size, function) };
-        Some((LoadBalancingPolicy::RingHash(ring), LocalityMode::Ignored))
+        Some((LoadBalancingPolicy::RingHash(ring), weighted(locality_weighted_lb_config.is_some())))
     } else {
         at.extension(Class::NotYet, any, "round robin instead");
         None
     }
+}
+
+fn weighted(is_set: bool) -> LocalityMode {
+    if is_set { LocalityMode::Weighted } else { LocalityMode::Ignored }
 }
 
 fn consistent(at: &At<'_>, message: Option<pb::extensions::ConsistentHashingLbConfig>) -> Option<Hashing> {
@@ -280,12 +281,11 @@ fn locality(at: &At<'_>, message: Option<pb::extensions::LocalityLbConfig>) -> L
     let Some(message) = message else { return LocalityMode::Ignored };
     let at = &at.field("locality_lb_config");
     classify!(at, message => pb::extensions::LocalityLbConfig {
-        implemented: locality_config_specifier = "zone_aware_lb_config does nothing without a local cluster; \
-                                                  locality_weighted_lb_config is not implemented yet";
+        implemented: locality_config_specifier = "zone_aware_lb_config does nothing without a local cluster";
     });
     match locality_config_specifier {
         Some(LocalityLbConfigLocalityConfigSpecifierOneOf::LocalityWeightedLbConfig(_)) => {
-            locality_weighted(at)
+            LocalityMode::Weighted
         }
         Some(LocalityLbConfigLocalityConfigSpecifierOneOf::ZoneAwareLbConfig(_)) | None => {
             LocalityMode::Ignored
