@@ -47,6 +47,7 @@ KEEP = {
         'envoy.type.matcher.v3': '''StringMatcher ListStringMatcher RegexMatcher RegexMatchAndSubstitute PathMatcher
             MetadataMatcher MetadataMatcher.PathSegment ValueMatcher ValueMatcher.NullMatch DoubleMatcher ListMatcher
             OrMatcher FilterStateMatcher AddressMatcher HttpRequestHeaderMatchInput''',
+        'envoy.type.metadata.v3': 'MetadataKind MetadataKind.Host MetadataKind.Cluster',
     },
     # What the unified matching API is made of, and its inputs.
     'matching': {
@@ -138,6 +139,7 @@ KEEP = {
         'envoy.extensions.access_loggers.stream.v3': 'StdoutAccessLog StderrAccessLog',
     },
     'extensions': {
+        'envoy.extensions.bootstrap.internal_listener.v3': 'InternalListener',
         'envoy.extensions.clusters.dns.v3': 'DnsCluster DnsCluster.RefreshRate',
         'envoy.extensions.filters.http.router.v3': 'Router',
         'envoy.extensions.http.header_formatters.preserve_case.v3': 'PreserveCaseFormatterConfig',
@@ -152,6 +154,8 @@ KEEP = {
         'envoy.extensions.network.dns_resolver.getaddrinfo.v3': 'GetAddrInfoDnsResolverConfig',
         'envoy.extensions.request_id.uuid.v3': 'UuidRequestIdConfig',
         'envoy.extensions.resource_monitors.downstream_connections.v3': 'DownstreamConnectionsConfig',
+        'envoy.extensions.transport_sockets.internal_upstream.v3': '''InternalUpstreamTransport
+            InternalUpstreamTransport.MetadataValueSource''',
         'envoy.extensions.transport_sockets.proxy_protocol.v3': 'ProxyProtocolUpstreamTransport',
         'envoy.extensions.transport_sockets.raw_buffer.v3': 'RawBuffer',
         'envoy.extensions.upstreams.http.v3': '''HttpProtocolOptions

@@ -290,7 +290,7 @@ fn bind_admin(admin: &crate::config::bootstrap::Admin) -> Result<AdminListener, 
             };
             listen::bind_exclusive(&options).and_then(|socket| AdminListener::adopt(socket.into()))
         }
-        Address::Pipe(_) => AdminListener::bind(&admin.address),
+        Address::Pipe(_) | Address::Internal(_) => AdminListener::bind(&admin.address),
     });
     listener.map_err(|error| format!("admin: cannot listen on {}: {error}", admin.address))
 }
@@ -367,9 +367,10 @@ fn compile(
             open_sink: surroundings.open_sink,
         },
     };
-    compiler
+    let snapshot = compiler
         .bootstrap(&bootstrap.clusters, &mut bootstrap.listeners)
-        .map_err(|(what, error)| format!("{what}: {error}"))
+        .map_err(|(what, error)| format!("{what}: {error}"))?;
+    Ok(Snapshot { internal_buffer_bytes: bootstrap.internal_buffer_bytes, ..snapshot })
 }
 
 /// Where resources of the control plane are kept; `None`: nowhere.
@@ -418,7 +419,7 @@ fn listen_options(config: &Listener, address: &SocketAddress, listen: &ListenAdd
         address: address.clone(),
         mode: match &listen.address {
             Address::Pipe(pipe) => pipe.mode,
-            Address::Ip(_) => 0,
+            Address::Ip(_) | Address::Internal(_) => 0,
         },
         backlog: config
             .tcp_backlog_size

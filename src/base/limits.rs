@@ -50,6 +50,14 @@ pub const SEND_IOVECS_MAX: usize = 16;
 /// How long a listening socket rests after the process ran out of descriptors, in milliseconds.
 pub const ACCEPT_BACKOFF_MS: u64 = 50;
 
+/// Connections to internal listeners that may lie in each other. Reason: a listener whose cluster leads to itself would open
+/// one for the other until there is no memory; what tunnels need are two or three. Beyond it a connect fails
+/// (`ringway.io.internal_refused`).
+pub const INTERNAL_NESTING_MAX: u8 = 16;
+/// Ends of connections to internal listeners on one worker. Reason: no limit of descriptors holds for them. Beyond it a connect
+/// fails (`ringway.io.internal_refused`).
+pub const INTERNAL_ENDS_MAX: usize = 64 * 1024;
+
 /// Listening sockets of one address that a process takes from the one it replaces: twice the workers that can be had.
 pub const LISTEN_SOCKETS_INHERITED_MAX: usize = 16_384;
 

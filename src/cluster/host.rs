@@ -70,8 +70,8 @@ pub struct Host {
     /// What was published, replaced by updates that keep the address.
     spec: RefCell<Arc<HostSpec>>,
     address: SocketAddress,
-    /// The path of a Unix socket, as records of requests share it on this core.
-    path: Option<Rc<str>>,
+    /// The same, as records of requests share it on this core; `None`: they copy it.
+    shown: Option<Box<StreamAddress>>,
     /// None before something is counted.
     stats: OnceCell<Cells<HostStat>>,
     /// Most recently used last: the warmest connection serves next, the rest grow old and go.
@@ -119,9 +119,12 @@ impl Host {
     fn with(spec: Arc<HostSpec>, worker: u32, own: Option<Own>) -> Rc<Self> {
         Rc::new(Self {
             address: spec.address.clone(),
-            path: match &spec.address {
+            shown: match &spec.address {
                 SocketAddress::Ip(_) => None,
-                SocketAddress::Pipe(path) => Some((**path).into()),
+                SocketAddress::Pipe(path) => Some(Box::new(StreamAddress::Pipe((**path).into()))),
+                SocketAddress::Internal(address) => {
+                    Some(Box::new(StreamAddress::Internal(Rc::new(address.clone()))))
+                }
             },
             spec: RefCell::new(spec),
             stats: OnceCell::new(),
@@ -144,11 +147,8 @@ impl Host {
 
     /// Where to connect, as records name it.
     pub fn stream_address(&self) -> StreamAddress {
-        match (&self.path, &self.address) {
-            (Some(path), _) => StreamAddress::Pipe(Rc::clone(path)),
-            (None, SocketAddress::Ip(address)) => StreamAddress::Ip(*address),
-            (None, SocketAddress::Pipe(_)) => StreamAddress::None,
-        }
+        let address = || self.address.socket().map_or(StreamAddress::None, StreamAddress::Ip);
+        self.shown.as_ref().map_or_else(address, |shown| StreamAddress::clone(shown))
     }
 
     /// Which of its cluster's transport sockets reaches it.

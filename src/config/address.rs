@@ -4,9 +4,9 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::base::socket_address::SocketAddress;
+use crate::base::socket_address::{InternalAddress, SocketAddress};
 
-/// An address the kernel can bind or connect to without a look-up.
+/// An address that can be bound or connected to without a look-up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
     /// IPv4 or IPv6 with a port; port 0 lets the kernel choose, for listeners only. Source: Envoy
@@ -14,6 +14,8 @@ pub enum Address {
     Ip(SocketAddr),
     /// A Unix stream socket. Source: Envoy `core.v3.Pipe`.
     Pipe(Pipe),
+    /// A listener within the process. Source: Envoy `core.v3.EnvoyInternalAddress`.
+    Internal(InternalAddress),
 }
 
 /// A Unix domain socket.
@@ -98,6 +100,7 @@ impl Address {
         match self {
             Self::Ip(address) => Some(SocketAddress::Ip(*address)),
             Self::Pipe(pipe) => pipe.path.to_str().map(|path| SocketAddress::Pipe(path.into())),
+            Self::Internal(address) => Some(SocketAddress::Internal(address.clone())),
         }
     }
 }
@@ -107,6 +110,7 @@ impl From<&SocketAddress> for Address {
         match address {
             SocketAddress::Ip(address) => Self::Ip(*address),
             SocketAddress::Pipe(path) => Self::Pipe(Pipe { path: (**path).into(), mode: 0 }),
+            SocketAddress::Internal(address) => Self::Internal(address.clone()),
         }
     }
 }
@@ -116,6 +120,7 @@ impl fmt::Display for Address {
         match self {
             Self::Ip(address) => address.fmt(f),
             Self::Pipe(pipe) => pipe.path.display().fmt(f),
+            Self::Internal(address) => f.write_str(address.text()),
         }
     }
 }

@@ -37,6 +37,9 @@ pub struct Bootstrap {
     pub node_message: Box<[u8]>,
     /// Listeners beside those of the file; `None`: there are no others. Source: `dynamic_resources.lds_config`.
     pub lds: Option<Wildcard>,
+    /// Bytes that wait within a connection to an internal listener for each of its ends; `None`: there are no such listeners.
+    /// Default 1 MiB, from Envoy. Source: `bootstrap_extensions`, `InternalListener.buffer_size_kb`.
+    pub internal_buffer_bytes: Option<u32>,
 }
 
 impl Bootstrap {

@@ -13,6 +13,7 @@ use super::matching::Matcher;
 use super::metadata::Metadata;
 use super::socket::SocketOption;
 use crate::base::balance::Policy;
+use crate::base::socket_address::InternalAddress;
 
 /// One listener.
 #[derive(Debug, Clone)]
@@ -43,7 +44,7 @@ pub struct Listener {
     /// Bytes buffered per connection and direction before reading from the peer pauses. Default
     /// 1 MiB; 0 is no limit. Source: `per_connection_buffer_limit_bytes`.
     pub per_connection_buffer_limit_bytes: u32,
-    /// Whether the sockets are bound; `false` leaves a listener that only other listeners hand connections to. Default
+    /// Whether the sockets are bound; an internal listener has none. `false` leaves a listener that only other listeners hand connections to. Default
     /// true. Source: `bind_to_port`.
     pub bind_to_port: bool,
     /// Whether a connection whose restored destination is another listener's address is handed to that one. Default false.
@@ -97,6 +98,15 @@ pub struct ListenAddress {
 }
 
 impl Listener {
+    /// Its name, and where endpoints find it, if its connections come from within the process alone. Source:
+    /// `internal_listener`.
+    pub fn internal(&self) -> Option<&InternalAddress> {
+        match &self.addresses.first()?.address {
+            Address::Internal(address) => Some(address),
+            Address::Ip(_) | Address::Pipe(_) => None,
+        }
+    }
+
     /// A copy that has nothing in common with it but the managers of its chains: what is loaded lies among what loading
     /// needed, and would keep the pages of it.
     pub fn settled(&self) -> Self {

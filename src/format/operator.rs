@@ -183,10 +183,13 @@ impl Operator {
             }
             Self::Address { of, part } => match push_address(out, of(info), *part) {
                 true if *part == AddressPart::Port => Written::Number,
-                false if matches!(of(info), StreamAddress::Pipe(_)) => Written::NoNumber,
+                false if *of(info) != StreamAddress::None => Written::NoNumber,
                 written => text_if(written),
             },
-            Self::EndpointId(of) => text_if(*of(info) != StreamAddress::None),
+            Self::EndpointId(of) => {
+                out.extend_from_slice(of(info).endpoint_id().as_bytes());
+                text_if(*of(info) != StreamAddress::None)
+            }
             Self::ServerName => {
                 let valid = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
                 let name = info.requested_server_name.as_bytes();

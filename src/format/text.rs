@@ -59,11 +59,17 @@ pub(super) enum AddressPart {
 }
 
 /// Appends a part of an address; false, and nothing is written, if the address has no such part.
-/// A pipe is written whole in place of its IP address, as in Envoy.
+/// One that is none of IP is written whole in place of its IP address, as in Envoy.
 pub(super) fn push_address(out: &mut Vec<u8>, address: &StreamAddress, part: AddressPart) -> bool {
     match (address, part) {
-        (StreamAddress::None, _) | (StreamAddress::Pipe(_), AddressPart::Port) => return false,
-        (StreamAddress::Pipe(path), _) => out.extend_from_slice(path.as_bytes()),
+        (StreamAddress::None, _) => return false,
+        (
+            StreamAddress::Pipe(_) | StreamAddress::Internal(_) | StreamAddress::InternalClient,
+            AddressPart::Port,
+        ) => return false,
+        (StreamAddress::Pipe(_) | StreamAddress::Internal(_) | StreamAddress::InternalClient, _) => {
+            out.extend_from_slice(address.name().as_bytes());
+        }
         (StreamAddress::Ip(address), AddressPart::Whole) => push_socket_address(out, *address),
         (StreamAddress::Ip(address), AddressPart::WithoutPort) => push_ip(out, address.ip()),
         (StreamAddress::Ip(address), AddressPart::Port) => push_u64(out, u64::from(address.port())),

@@ -89,12 +89,18 @@ impl ConnectionInfo {
         match (remote, local) {
             (SocketAddress::Ip(remote), SocketAddress::Ip(local)) => Self::new(remote, local),
             (remote, local) => {
-                let pipe = |address: &SocketAddress| match address {
+                let shown = |address: &SocketAddress| match address {
                     SocketAddress::Ip(address) => (*address).into(),
                     SocketAddress::Pipe(path) => StreamAddress::Pipe(Rc::from(&**path)),
+                    SocketAddress::Internal(address) => StreamAddress::Internal(Rc::new(address.clone())),
                 };
-                let ours = pipe(&local);
-                Self::between(if remote == local { ours.clone() } else { pipe(&remote) }, ours)
+                let ours = shown(&local);
+                let theirs = match &ours {
+                    StreamAddress::Internal(_) => StreamAddress::InternalClient,
+                    _ if remote == local => ours.clone(),
+                    _ => shown(&remote),
+                };
+                Self::between(theirs, ours)
             }
         }
     }
@@ -119,7 +125,7 @@ impl ConnectionInfo {
         self.local.socket().filter(|_| self.local_restored)
     }
 
-    /// Whether the client is on this host: on a Unix socket, or at the loopback address alone, not its network. Source: Envoy
+    /// Whether the client is on this host, as far as Envoy tells: not one within the process; on a Unix socket, or at the loopback address alone, not its network. Source: Envoy
     /// `isSameIpOrLoopback`.
     pub fn is_from_this_host(&self) -> bool {
         match &self.remote {
@@ -130,7 +136,7 @@ impl ConnectionInfo {
                     || remote == Ipv6Addr::LOCALHOST
                     || Some(remote) == self.local.ip()
             }
-            StreamAddress::None => false,
+            StreamAddress::None | StreamAddress::Internal(_) | StreamAddress::InternalClient => false,
         }
     }
 

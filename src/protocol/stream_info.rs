@@ -14,6 +14,7 @@ use super::dynamic_metadata::DynamicMetadata;
 use super::http::head::Version;
 use super::response_flags::ResponseFlags;
 use super::tls::TlsFacts;
+use crate::base::socket_address::{INTERNAL_CLIENT, InternalAddress};
 
 /// An address as Envoy prints it. Envoy's `Network::Address::Instance`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +27,10 @@ pub enum StreamAddress {
     /// A Unix socket's path; `@name` if abstract; empty for a peer without a name.
     /// The one variant that allocates: Unix listeners and endpoints share the text per core.
     Pipe(std::rc::Rc<str>),
+    /// An internal listener.
+    Internal(std::rc::Rc<InternalAddress>),
+    /// The client of connections to internal listeners, which has no address of its own.
+    InternalClient,
 }
 
 impl StreamAddress {
@@ -33,7 +38,7 @@ impl StreamAddress {
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Ip(address) => Some(address.ip()),
-            Self::None | Self::Pipe(_) => None,
+            Self::None | Self::Pipe(_) | Self::Internal(_) | Self::InternalClient => None,
         }
     }
 
@@ -41,7 +46,25 @@ impl StreamAddress {
     pub fn socket(&self) -> Option<SocketAddr> {
         match self {
             Self::Ip(address) => Some(*address),
-            Self::None | Self::Pipe(_) => None,
+            Self::None | Self::Pipe(_) | Self::Internal(_) | Self::InternalClient => None,
+        }
+    }
+
+    /// What it is called; empty: it is one of IP, or there is none.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::None | Self::Ip(_) => "",
+            Self::Pipe(path) => path,
+            Self::Internal(address) => address.text(),
+            Self::InternalClient => INTERNAL_CLIENT,
+        }
+    }
+
+    /// Which of those that an internal listener stands for is meant; may be empty.
+    pub fn endpoint_id(&self) -> &str {
+        match self {
+            Self::Internal(address) => address.endpoint_id(),
+            Self::None | Self::Ip(_) | Self::Pipe(_) | Self::InternalClient => "",
         }
     }
 
@@ -57,7 +80,7 @@ impl fmt::Display for StreamAddress {
         match self {
             Self::None => Ok(()),
             Self::Ip(address) => address.fmt(f),
-            Self::Pipe(path) => f.write_str(path),
+            Self::Pipe(_) | Self::Internal(_) | Self::InternalClient => f.write_str(self.name()),
         }
     }
 }

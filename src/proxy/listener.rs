@@ -152,7 +152,10 @@ impl Seat {
 /// Accepts until the listener is stopped, then what the kernel still has queued: those clients have completed a
 /// handshake.
 pub async fn accept(context: Rc<WorkerContext>, seat: Rc<Seat>, socket: TcpListener) {
-    context.accepting.set(context.accepting.get() + 1);
+    // A drain ends without an internal one: nobody has completed a handshake there whom it does not wait for.
+    let is_internal = socket.is_internal();
+    let counted = usize::from(!is_internal);
+    context.accepting.set(context.accepting.get() + counted);
     let timer = context.runtime.timer();
     timer.claim();
     let mut rest_until: Option<Now> = None;
@@ -187,7 +190,7 @@ pub async fn accept(context: Rc<WorkerContext>, seat: Rc<Seat>, socket: TcpListe
                 // The connection was gone before it was taken.
                 Poll::Ready(Err(_)) => {}
                 Poll::Pending => {
-                    if accepted > 0 {
+                    if accepted > 0 && !is_internal {
                         let count = accepted as u64;
                         listener.stats.record(ListenerHistogram::ConnectionsAcceptedPerSocketEvent, count);
                     }
@@ -195,13 +198,15 @@ pub async fn accept(context: Rc<WorkerContext>, seat: Rc<Seat>, socket: TcpListe
                 }
             }
         }
-        listener.stats.record(ListenerHistogram::ConnectionsAcceptedPerSocketEvent, batch_max as u64);
+        if !is_internal {
+            listener.stats.record(ListenerHistogram::ConnectionsAcceptedPerSocketEvent, batch_max as u64);
+        }
         // More may wait: other tasks first.
         context.runtime.wake(context.runtime.current_task());
         Poll::Pending
     })
     .await;
-    context.accepting.set(context.accepting.get() - 1);
+    context.accepting.set(context.accepting.get() - counted);
 }
 
 /// Starts to look at a connection, or to serve it, or refuses it.

@@ -239,7 +239,7 @@ async fn acquire(
     info.upstream_connection_id = upstream.id();
     info.upstream_tls = upstream.tls().cloned();
     info.upstream_remote_address = host.stream_address();
-    info.upstream_local_address = upstream.local_address().map_or(StreamAddress::None, StreamAddress::Ip);
+    info.upstream_local_address = upstream.local_address();
     info.upstream_protocol = Some(if upstream.lease().is_some() { Version::Http2 } else { Version::Http11 });
     info.upstream_timing.pool_ready_ns = Some(context.runtime.now().0.saturating_sub(info.start_ns));
     Ok(upstream)

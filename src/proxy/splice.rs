@@ -58,9 +58,9 @@ pub(super) fn sockets<'a>(from: &'a Channel, to: &'a Channel) -> Option<(&'a Tcp
     socket(from).zip(socket(to))
 }
 
-/// The socket, where its bytes are as they are on the wire.
+/// The socket, where its bytes are as they are on the wire, and are on one.
 pub(super) fn socket(of: &Channel) -> Option<&TcpStream> {
-    of.connection().and_then(Transport::plain)
+    of.connection().and_then(Transport::plain).filter(|socket| socket.may_splice())
 }
 
 impl Splicer {

@@ -46,13 +46,8 @@ impl Patience {
     }
 }
 
-pub(super) trait Backend {
-    /// Makes a connected, connecting or listening socket known.
-    fn register(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> io::Result<()>;
-
-    /// Begins a connect; `Socket::connect` tells the outcome and `send_task` is woken.
-    fn connect(&mut self, scope: &mut Scope<'_>, key: SocketKey, address: RawAddr);
-
+/// What is done with a connection that is there, by a back end or within the worker (`internal`).
+pub(super) trait Streams {
     /// The next received bytes, what was received before first; `None` at the end. Pending registers the current task.
     fn poll_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Option<Chunk>>>;
 
@@ -79,6 +74,17 @@ pub(super) trait Backend {
     /// when there is room; a failure is noted in the socket.
     fn splice_out(&mut self, scope: &mut Scope<'_>, key: SocketKey, pipe: &Pipe);
 
+    /// The owner lets go: cancels what is under way, closes, frees the slot when the kernel is done with it.
+    fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey);
+}
+
+pub(super) trait Backend: Streams {
+    /// Makes a connected, connecting or listening socket known.
+    fn register(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> io::Result<()>;
+
+    /// Begins a connect; `Socket::connect` tells the outcome and `send_task` is woken.
+    fn connect(&mut self, scope: &mut Scope<'_>, key: SocketKey, address: RawAddr);
+
     /// The next accepted connection, which nobody watches yet. Pending registers the current task.
     fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>>;
 
@@ -90,9 +96,6 @@ pub(super) trait Backend {
         key: SocketKey,
         queued: bool,
     ) -> Poll<io::Result<Option<Endpoint>>>;
-
-    /// The owner lets go: cancels what is under way, closes, frees the slot when the kernel is done with it.
-    fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey);
 
     /// Visits the kernel: submits, waits, takes note of events. Returns whether the mailbox was rung.
     fn wait(&mut self, scope: &mut Scope<'_>, patience: Patience) -> io::Result<bool>;

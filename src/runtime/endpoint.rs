@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 #[cfg(test)]
 use super::sim::SimEnd;
+use super::socket::SocketKey;
 use super::sys;
 use crate::base::socket_address::SocketAddress;
 
@@ -68,7 +69,7 @@ impl Endpoint {
         let local = self.address()?;
         let peer = match &local {
             SocketAddress::Ip(_) => self.peer_addr()?.into(),
-            SocketAddress::Pipe(_) => local.clone(),
+            SocketAddress::Pipe(_) | SocketAddress::Internal(_) => local.clone(),
         };
         Ok([peer, local])
     }
@@ -136,6 +137,8 @@ pub struct Accepted(pub(super) Parcel);
 pub(super) enum Parcel {
     /// A descriptor is one of the process.
     Fd(OwnedFd),
+    /// A connection within the worker, which does not leave it: who takes it takes it on.
+    Internal(SocketKey),
     /// The number of a socket in the world that all of its runtimes share.
     #[cfg(test)]
     Sim(usize),

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::task::Poll;
 
-use super::backend::{Backend, Patience, Scope};
+use super::backend::{Backend, Patience, Scope, Streams};
 use super::endpoint::Endpoint;
 use super::pipe::{Pipe, Spliced};
 use super::socket::{Connect, RecvEnd, Shutdown, Socket, SocketKey};
@@ -41,28 +41,7 @@ fn token(key: SocketKey) -> u64 {
     u64::from(key.generation) << 32 | u64::from(key.slot)
 }
 
-impl Backend for Epoll {
-    fn register(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> io::Result<()> {
-        let socket = scope.sockets.live(key);
-        // A listener is level-triggered: what one turn's budget leaves is reported again.
-        let events = if socket.listener { libc::EPOLLIN as u32 } else { STREAM_EVENTS };
-        // The first read and write just try.
-        (socket.readable, socket.writable) = (!socket.listener, true);
-        sys::epoll_add(&self.epoll, socket.raw_fd(), events, token(key))
-    }
-
-    fn connect(&mut self, scope: &mut Scope<'_>, key: SocketKey, address: RawAddr) {
-        let socket = scope.sockets.live(key);
-        match sys::connect(socket.raw_fd(), &address) {
-            Ok(()) => socket.connect = Connect::Done,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                socket.connect = Connect::Running;
-                (socket.readable, socket.writable) = (false, false);
-            }
-            Err(error) => socket.connect = Connect::Failed(error.raw_os_error().unwrap_or(libc::EIO)),
-        }
-    }
-
+impl Streams for Epoll {
     fn poll_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Option<Chunk>>> {
         let socket = scope.sockets.live(key);
         if let Some(unread) = socket.received.pop() {
@@ -176,6 +155,34 @@ impl Backend for Epoll {
         }
     }
 
+    fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
+        // Closing takes the descriptor out of the epoll set.
+        drop(scope.sockets.remove(key));
+    }
+}
+
+impl Backend for Epoll {
+    fn register(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> io::Result<()> {
+        let socket = scope.sockets.live(key);
+        // A listener is level-triggered: what one turn's budget leaves is reported again.
+        let events = if socket.listener { libc::EPOLLIN as u32 } else { STREAM_EVENTS };
+        // The first read and write just try.
+        (socket.readable, socket.writable) = (!socket.listener, true);
+        sys::epoll_add(&self.epoll, socket.raw_fd(), events, token(key))
+    }
+
+    fn connect(&mut self, scope: &mut Scope<'_>, key: SocketKey, address: RawAddr) {
+        let socket = scope.sockets.live(key);
+        match sys::connect(socket.raw_fd(), &address) {
+            Ok(()) => socket.connect = Connect::Done,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                socket.connect = Connect::Running;
+                (socket.readable, socket.writable) = (false, false);
+            }
+            Err(error) => socket.connect = Connect::Failed(error.raw_os_error().unwrap_or(libc::EIO)),
+        }
+    }
+
     fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>> {
         let listener = scope.sockets.live(key);
         if std::mem::take(&mut listener.muted) {
@@ -220,11 +227,6 @@ impl Backend for Epoll {
             Poll::Ready(accepted) => Poll::Ready(accepted.map(Some)),
             Poll::Pending => Poll::Ready(Ok(None)),
         }
-    }
-
-    fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
-        // Closing takes the descriptor out of the epoll set.
-        drop(scope.sockets.remove(key));
     }
 
     fn wait(&mut self, scope: &mut Scope<'_>, patience: Patience) -> io::Result<bool> {

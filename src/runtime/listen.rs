@@ -82,6 +82,7 @@ pub fn bind_exclusive(options: &ListenOptions) -> io::Result<OwnedFd> {
     let socket = match &options.address {
         SocketAddress::Ip(address) => socket(options, *address, false)?,
         SocketAddress::Pipe(name) => unix_socket(options, name)?,
+        SocketAddress::Internal(_) => return Err(io::ErrorKind::Unsupported.into()),
     };
     listen(&socket, options)?;
     Ok(socket)

@@ -7,6 +7,7 @@ pub mod allocator;
 mod backend;
 mod endpoint;
 mod epoll;
+mod internal;
 pub mod listen;
 pub mod mailbox;
 pub mod packet;
@@ -39,8 +40,9 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use allocator::Surplus;
-use backend::{Backend, Patience, Scope};
+use backend::{Backend, Patience, Scope, Streams};
 use endpoint::Parcel;
+use internal::Internal;
 use pipe::Pipes;
 pub use process::{give_back_startup_pages, local_address};
 use socket::{Socket, SocketKey, Sockets};
@@ -89,6 +91,7 @@ struct Shared {
 
 struct Io {
     driver: Driver,
+    internal: Internal,
     sockets: Sockets,
     starved: Vec<TaskId>,
     stats: Stats,
@@ -103,6 +106,15 @@ enum Driver {
 
 impl Driver {
     fn backend(&mut self) -> &mut dyn Backend {
+        match self {
+            Self::Epoll(epoll) => epoll,
+            Self::Ring(ring) => &mut **ring,
+            #[cfg(test)]
+            Self::Sim(sim) => sim,
+        }
+    }
+
+    fn streams(&mut self) -> &mut dyn Streams {
         match self {
             Self::Epoll(epoll) => epoll,
             Self::Ring(ring) => &mut **ring,
@@ -138,11 +150,12 @@ impl Driver {
     }
 
     /// An accepted connection, as a socket of this runtime.
-    fn unpack(&self, accepted: Accepted) -> Endpoint {
+    fn unpack(&self, accepted: Accepted) -> Unpacked {
         match (self, accepted.0) {
-            (_, Parcel::Fd(fd)) => Endpoint::Fd(fd),
+            (_, Parcel::Fd(fd)) => Unpacked::Endpoint(Endpoint::Fd(fd)),
+            (_, Parcel::Internal(key)) => Unpacked::Internal(key),
             #[cfg(test)]
-            (Self::Sim(sim), Parcel::Sim(id)) => sim.network().attach(id),
+            (Self::Sim(sim), Parcel::Sim(id)) => Unpacked::Endpoint(sim.network().attach(id)),
             #[cfg(test)]
             (_, Parcel::Sim(_)) => unreachable!("the world's sockets stay in it"),
         }
@@ -153,10 +166,25 @@ impl Driver {
         match (self, to) {
             (Self::Epoll(_) | Self::Ring(_), Target::Ip(to)) => sys::tcp_socket(to).map(Endpoint::Fd),
             (Self::Epoll(_) | Self::Ring(_), Target::Pipe(_)) => sys::unix_socket().map(Endpoint::Fd),
+            (_, Target::Internal(_)) => Err(io::ErrorKind::Unsupported.into()),
             #[cfg(test)]
-            (Self::Sim(sim), _) => Ok(sim.open()),
+            (Self::Sim(sim), Target::Ip(_) | Target::Pipe(_)) => Ok(sim.open()),
         }
     }
+}
+
+/// What an accepted connection is.
+enum Unpacked {
+    /// A socket that is not known here yet.
+    Endpoint(Endpoint),
+    /// One of the table.
+    Internal(SocketKey),
+}
+
+/// Who moves the bytes of a socket: the one question that a connection of the kernel's costs beside those of the worker's own.
+#[inline]
+fn streams<'a>(driver: &'a mut Driver, internal: &'a mut Internal, key: SocketKey) -> &'a mut dyn Streams {
+    if key.is_internal() { internal } else { driver.streams() }
 }
 
 /// Time between two rounds of upkeep.
@@ -197,7 +225,13 @@ impl Runtime {
         let clock = driver.clock();
         let now = driver.now(clock);
         let pipes = Pipes::new(driver.is_simulated());
-        let io = Io { driver, sockets: Sockets::default(), starved: Vec::new(), stats: Stats::default() };
+        let io = Io {
+            driver,
+            internal: Internal::default(),
+            sockets: Sockets::default(),
+            starved: Vec::new(),
+            stats: Stats::default(),
+        };
         Self(Rc::new(Shared {
             io: RefCell::new(io),
             tasks: Tasks::new(),
@@ -448,7 +482,24 @@ impl Runtime {
     }
 
     fn close(&self, key: SocketKey) {
-        self.with_scope(|driver, scope| driver.backend().close(scope, key));
+        self.with_io(|driver, internal, scope| streams(driver, internal, key).close(scope, key));
+    }
+
+    /// Bytes of pool memory that a connection within the worker may hold for each of its ends, from now on.
+    pub fn set_internal_buffer(&self, bytes: usize) {
+        self.0.io.borrow_mut().internal.set_buffer(bytes);
+    }
+
+    fn with_internal<T>(&self, work: impl FnOnce(&mut Internal, &mut Scope<'_>) -> T) -> T {
+        #[cfg(test)]
+        self.0.tasks.point_for_test();
+        self.with_io(|_, internal, scope| work(internal, scope))
+    }
+
+    fn with_streams<T>(&self, key: SocketKey, work: impl FnOnce(&mut dyn Streams, &mut Scope<'_>) -> T) -> T {
+        #[cfg(test)]
+        self.0.tasks.point_for_test();
+        self.with_io(|driver, internal, scope| work(streams(driver, internal, key), scope))
     }
 
     fn with_backend<T>(&self, work: impl FnOnce(&mut dyn Backend, &mut Scope<'_>) -> T) -> T {
@@ -458,10 +509,13 @@ impl Runtime {
     }
 
     fn with_scope<T>(&self, work: impl FnOnce(&mut Driver, &mut Scope<'_>) -> T) -> T {
-        let Io { driver, sockets, starved, stats } = &mut *self.0.io.borrow_mut();
-        self.edit(|| {
-            work(driver, &mut Scope { sockets, tasks: &self.0.tasks, pool: &self.0.pool, starved, stats })
-        })
+        self.with_io(|driver, _, scope| work(driver, scope))
+    }
+
+    fn with_io<T>(&self, work: impl FnOnce(&mut Driver, &mut Internal, &mut Scope<'_>) -> T) -> T {
+        let Io { driver, internal, sockets, starved, stats } = &mut *self.0.io.borrow_mut();
+        let (tasks, pool) = (&self.0.tasks, &self.0.pool);
+        self.edit(|| work(driver, internal, &mut Scope { sockets, tasks, pool, starved, stats }))
     }
 
     fn with_socket<T>(&self, key: SocketKey, work: impl FnOnce(&mut Socket, TaskId) -> T) -> T {

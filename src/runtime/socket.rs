@@ -9,18 +9,29 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
 use super::endpoint::Endpoint;
+use super::internal::{InternalEnd, InternalListener};
 use super::pipe::{Pipe, Spliced};
 use super::slab::Slab;
 use super::sys::RawAddr;
 use super::task::TaskId;
 use crate::base::heaps;
+use crate::base::socket_address::SocketAddress;
 use crate::buffer::ChunkQueue;
 
-/// Names a socket. 24 bits of generation travel in a completion's user data.
+/// Names a socket. 24 bits of generation travel in a completion's user data; those of sockets within the worker, of which the
+/// kernel knows nothing, have another bit set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SocketKey {
     pub(super) slot: u32,
     pub(super) generation: u32,
+}
+
+impl SocketKey {
+    /// Whether the socket is one within the worker.
+    #[inline]
+    pub(super) fn is_internal(self) -> bool {
+        self.generation & INTERNAL != 0
+    }
 }
 
 /// Why no more bytes will arrive.
@@ -66,8 +77,9 @@ pub(super) enum RecvOp {
 
 #[derive(Debug)]
 pub(super) struct Socket {
+    /// [`VACANT`]: the slot is free.
     pub(super) generation: u32,
-    /// `None`: the slot is free.
+    /// `None`: the slot is free, or the socket is one within the worker.
     pub(super) endpoint: Option<Endpoint>,
     pub(super) listener: bool,
     /// The owner let go; the slot is freed once `ops` is zero.
@@ -117,10 +129,18 @@ pub(super) struct Socket {
     pub(super) shutdown: Shutdown,
     pub(super) connect: Connect,
 
-    /// Listeners only: few sockets are.
-    accepting: Option<Box<Accepting>>,
+    /// What few sockets have.
+    beside: Option<Box<Beside>>,
     /// Where a connect that the kernel may still read goes.
     pub(super) address: Option<Box<RawAddr>>,
+}
+
+/// See [`Socket::beside`].
+#[derive(Debug)]
+enum Beside {
+    Accepting(Accepting),
+    InternalEnd(InternalEnd),
+    InternalListener(InternalListener),
 }
 
 /// What a listener has beside.
@@ -130,6 +150,22 @@ pub(super) struct Accepting {
     pub(super) accepted: VecDeque<OwnedFd>,
     /// Errno of a failed accept, not yet reported.
     pub(super) error: Option<i32>,
+}
+
+impl Beside {
+    /// Bytes of its list.
+    fn queue_bytes(&self) -> usize {
+        match self {
+            Self::Accepting(accepting) => accepting.accepted.capacity() * size_of::<OwnedFd>(),
+            Self::InternalListener(listener) => listener.accepted.capacity() * size_of::<SocketKey>(),
+            Self::InternalEnd(_) => 0,
+        }
+    }
+}
+
+/// What is asked of a socket that is closed.
+pub(super) fn gone() -> io::Error {
+    io::Error::from_raw_os_error(libc::EBADF)
 }
 
 /// Most bytes of a socket's slot: an idle connection has one, a relayed one two, and a segment of 16 is to fill a size class
@@ -149,30 +185,52 @@ pub(super) struct Sockets {
 const SAMPLE: usize = 256;
 
 const GENERATION_MASK: u32 = (1 << 24) - 1;
+/// Set in the generation of a socket within the worker.
+const INTERNAL: u32 = 1 << 31;
+/// The generation of a free slot, which no key has.
+const VACANT: u32 = u32::MAX;
 
 impl Sockets {
     pub(super) fn insert(&mut self, endpoint: impl Into<Endpoint>) -> SocketKey {
-        self.generation = (self.generation + 1) & GENERATION_MASK;
-        let key = SocketKey { slot: self.slots.insert(), generation: self.generation };
+        let key = self.next(0);
         self.slots[key.slot] =
             Socket { generation: key.generation, endpoint: Some(endpoint.into()), ..Socket::default() };
         key
     }
 
+    /// An end of a connection within the worker.
+    pub(super) fn insert_end(&mut self, end: InternalEnd) -> SocketKey {
+        self.insert_internal(Beside::InternalEnd(end))
+    }
+
+    /// An internal listener.
+    pub(super) fn insert_listener(&mut self, listener: InternalListener) -> SocketKey {
+        let key = heaps::lasting(|| self.insert_internal(Beside::InternalListener(listener)));
+        self.slots[key.slot].listener = true;
+        key
+    }
+
+    fn insert_internal(&mut self, beside: Beside) -> SocketKey {
+        let key = self.next(INTERNAL);
+        let beside = Some(Box::new(beside));
+        self.slots[key.slot] = Socket { generation: key.generation, beside, ..Socket::default() };
+        key
+    }
+
+    fn next(&mut self, mark: u32) -> SocketKey {
+        self.generation = (self.generation + 1) & GENERATION_MASK;
+        SocketKey { slot: self.slots.insert(), generation: self.generation | mark }
+    }
+
     /// The socket, if the key is not stale. A socket that is closing is still found.
     pub(super) fn find(&mut self, key: SocketKey) -> Option<&mut Socket> {
-        self.slots
-            .get_mut(key.slot)
-            .filter(|socket| socket.generation == key.generation && socket.endpoint.is_some())
+        self.slots.get_mut(key.slot).filter(|socket| socket.generation == key.generation)
     }
 
     /// The socket of a live handle.
     pub(super) fn live(&mut self, key: SocketKey) -> &mut Socket {
         let socket = &mut self.slots[key.slot];
-        debug_assert!(
-            socket.generation == key.generation && socket.endpoint.is_some(),
-            "a handle keeps its socket"
-        );
+        debug_assert_eq!(socket.generation, key.generation, "a handle keeps its socket");
         socket
     }
 
@@ -181,7 +239,7 @@ impl Sockets {
         let socket = self.find(key)?;
         debug_assert_eq!(socket.ops, 0, "the kernel holds nothing of a freed slot");
         let endpoint = socket.endpoint.take();
-        // With the room of its queues: blocks that outlive a burst one by one would keep its pages resident.
+        // Names nobody from now on; with the room of its queues: blocks that outlive a burst one by one would keep its pages resident.
         *socket = Socket::default();
         self.slots.remove(key.slot);
         endpoint
@@ -225,7 +283,7 @@ impl Sockets {
 impl Default for Socket {
     fn default() -> Self {
         Self {
-            generation: 0,
+            generation: VACANT,
             endpoint: None,
             listener: false,
             closing: false,
@@ -254,7 +312,7 @@ impl Default for Socket {
             writable: false,
             shutdown: Shutdown::Open,
             connect: Connect::Done,
-            accepting: None,
+            beside: None,
             address: None,
         }
     }
@@ -265,20 +323,67 @@ impl Socket {
     fn queue_bytes(&self) -> usize {
         self.received.list_bytes()
             + self.to_send.list_bytes()
-            + self.accepting.as_deref().map_or(0, |accepting| {
-                size_of_val(accepting) + accepting.accepted.capacity() * size_of::<OwnedFd>()
-            })
+            + self.beside.as_deref().map_or(0, |beside| size_of_val(beside) + beside.queue_bytes())
             + self.address.as_deref().map_or(0, size_of_val)
     }
 
     /// What a listener has beside.
     pub(super) fn accepting(&mut self) -> &mut Accepting {
-        self.accepting.get_or_insert_with(|| heaps::lasting(Box::default))
+        let accepting = || heaps::lasting(|| Box::new(Beside::Accepting(Accepting::default())));
+        match &mut **self.beside.get_or_insert_with(accepting) {
+            Beside::Accepting(accepting) => accepting,
+            Beside::InternalEnd(_) | Beside::InternalListener(_) => unreachable!("no socket of the kernel's"),
+        }
+    }
+
+    /// What an end of a connection within the worker has beside.
+    pub(super) fn internal_end(&mut self) -> Option<&mut InternalEnd> {
+        match self.beside.as_deref_mut()? {
+            Beside::InternalEnd(end) => Some(end),
+            Beside::Accepting(_) | Beside::InternalListener(_) => None,
+        }
+    }
+
+    /// What an internal listener has beside.
+    pub(super) fn internal_listener(&mut self) -> Option<&mut InternalListener> {
+        match self.beside.as_deref_mut()? {
+            Beside::InternalListener(listener) => Some(listener),
+            Beside::Accepting(_) | Beside::InternalEnd(_) => None,
+        }
+    }
+
+    /// Makes the close that follows a reset.
+    pub(super) fn set_reset_on_close(&mut self) {
+        if let Some(end) = self.internal_end() {
+            end.resets = true;
+        } else if let Some(endpoint) = &self.endpoint {
+            endpoint.set_reset_on_close();
+        }
+    }
+
+    /// Where the peer is and where this end is, as [`Endpoint::ends`]. Within the worker both are called as the listener.
+    pub(super) fn ends(&mut self) -> io::Result<[SocketAddress; 2]> {
+        if let Some(end) = self.internal_end() {
+            let local = SocketAddress::Internal(end.address.clone());
+            return Ok([local.clone(), local]);
+        }
+        self.endpoint.as_ref().ok_or_else(gone)?.ends()
+    }
+
+    /// Where it is.
+    pub(super) fn local_address(&mut self) -> io::Result<SocketAddress> {
+        if let Some(listener) = self.internal_listener() {
+            return Ok(SocketAddress::Internal(listener.address.clone()));
+        }
+        self.endpoint.as_ref().ok_or_else(gone)?.address()
     }
 
     /// What a listener that goes has accepted and not handed out.
     pub(super) fn take_accepted(&mut self) -> VecDeque<OwnedFd> {
-        self.accepting.take().map_or_else(VecDeque::new, |accepting| accepting.accepted)
+        match self.beside.take().map(|beside| *beside) {
+            Some(Beside::Accepting(accepting)) => accepting.accepted,
+            _ => VecDeque::new(),
+        }
     }
 
     pub(super) fn raw_fd(&self) -> RawFd {

@@ -25,6 +25,8 @@ pub struct Stats {
     pub pipes: u64,
     /// Sends of which the kernel took only a part.
     pub short_sends: u64,
+    /// Connections within the worker refused: there are too many, or they lie too deep in each other.
+    pub internal_refused: u64,
     /// Cancellations asked for (ring only).
     pub cancelled: u64,
     /// Completions whose socket is gone (ring only): always zero, as a slot outlives its operations.

@@ -57,6 +57,8 @@ struct Slot {
     state: State,
     /// A panic of it is its own affair.
     isolated: bool,
+    /// How deep in connections within the worker it is: what it starts is as deep.
+    nesting: u8,
     future: Option<Recycled<dyn Future<Output = ()>>>,
 }
 
@@ -103,11 +105,12 @@ impl Tasks {
     /// Starts a task. `isolated`: a panic costs this task only; otherwise it goes up to the caller of [`Tasks::run`].
     pub(super) fn spawn(&self, isolated: bool, future: impl Future<Output = ()> + 'static) -> TaskId {
         let future = self.recycled(future).erase();
+        let nesting = self.nesting();
         let mut slots = self.slots.borrow_mut();
         let index = slots.insert();
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
-        slots[index] = Slot { generation, state: State::Queued, isolated, future: Some(future) };
+        slots[index] = Slot { generation, state: State::Queued, isolated, nesting, future: Some(future) };
         let id = TaskId { index, generation };
         #[cfg(test)]
         if isolated && self.sabotage.victim.get().is_none() {
@@ -123,6 +126,18 @@ impl Tasks {
 
     pub(super) fn current(&self) -> TaskId {
         self.current.get()
+    }
+
+    /// How deep the task that runs is in connections within the worker; 0: it serves one from outside, or nobody's.
+    pub(super) fn nesting(&self) -> u8 {
+        self.slots.borrow_mut().get_mut(self.current.get().index).map_or(0, |slot| slot.nesting)
+    }
+
+    /// The task that runs, and what it starts from now on, is so deep.
+    pub(super) fn set_nesting(&self, nesting: u8) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(self.current.get().index) {
+            slot.nesting = nesting;
+        }
     }
 
     pub(super) fn wake(&self, id: TaskId) {

@@ -10,14 +10,14 @@ use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::Runtime;
-use super::endpoint::{Accepted, Endpoint};
+use super::endpoint::{Accepted, Endpoint, Parcel};
 use super::pipe::{Pipe, Spliced};
-use super::socket::{Connect, RecvEnd, Shutdown, SocketKey};
+use super::socket::{Connect, RecvEnd, Shutdown, SocketKey, gone};
 use super::sys::RawAddr;
 use super::task::TaskId;
+use super::{Runtime, Unpacked, internal};
 use crate::base::limits;
-use crate::base::socket_address::SocketAddress;
+use crate::base::socket_address::{InternalAddress, SocketAddress};
 use crate::buffer::{Chunk, ChunkSize};
 
 /// Chunks of a connection that is being closed read before other tasks get their turn.
@@ -65,6 +65,8 @@ pub enum Target<'a> {
     Ip(SocketAddr),
     /// A socket of the Unix domain: a path, or behind a `@` a name of the abstract space.
     Pipe(&'a str),
+    /// An internal listener of this worker.
+    Internal(&'a InternalAddress),
 }
 
 impl From<SocketAddr> for Target<'_> {
@@ -78,6 +80,7 @@ impl<'a> From<&'a SocketAddress> for Target<'a> {
         match address {
             SocketAddress::Ip(address) => Self::Ip(*address),
             SocketAddress::Pipe(path) => Self::Pipe(path),
+            SocketAddress::Internal(address) => Self::Internal(address),
         }
     }
 }
@@ -103,6 +106,11 @@ impl TcpStream {
         source: Option<SocketAddr>,
         options: &[RawOption],
     ) -> io::Result<Self> {
+        if let Target::Internal(to) = to {
+            // No socket of the kernel's, and so none of its options and sources.
+            let key = runtime.with_internal(|internal, scope| internal.connect(scope, to))?;
+            return Ok(Self { runtime: runtime.clone(), key });
+        }
         let endpoint = runtime.with_scope(|driver, _| driver.open(to))?;
         if let Target::Ip(_) = to {
             set_nodelay(&endpoint)?;
@@ -136,6 +144,7 @@ impl TcpStream {
         let address = match to {
             Target::Ip(to) => RawAddr::new(to),
             Target::Pipe(name) => RawAddr::unix(name)?,
+            Target::Internal(_) => return Err(io::ErrorKind::Unsupported.into()),
         };
         self.runtime.with_backend(|backend, scope| backend.connect(scope, self.key, address));
         Ok(())
@@ -146,8 +155,14 @@ impl TcpStream {
     /// # Errors
     /// The back end cannot watch it; it is closed.
     pub fn adopt(runtime: &Runtime, accepted: Accepted) -> io::Result<Self> {
-        let endpoint = runtime.with_scope(|driver, _| driver.unpack(accepted));
-        Ok(Self { runtime: runtime.clone(), key: runtime.adopt(endpoint, false)? })
+        let key = match runtime.with_scope(|driver, _| driver.unpack(accepted)) {
+            Unpacked::Endpoint(endpoint) => runtime.adopt(endpoint, false)?,
+            Unpacked::Internal(key) => {
+                runtime.with_internal(|_, scope| internal::take_on(scope, key));
+                key
+            }
+        };
+        Ok(Self { runtime: runtime.clone(), key })
     }
 
     /// Received bytes in order, `None` once the peer has finished. Pending wakes the current task later.
@@ -155,7 +170,7 @@ impl TcpStream {
     /// # Errors
     /// The connection broke; bytes that arrived before have been returned.
     pub fn poll_recv(&self) -> Poll<io::Result<Option<Chunk>>> {
-        self.runtime.with_backend(|backend, scope| backend.poll_recv(scope, self.key))
+        self.runtime.with_streams(self.key, |streams, scope| streams.poll_recv(scope, self.key))
     }
 
     /// [`TcpStream::poll_recv`] as a future.
@@ -178,22 +193,22 @@ impl TcpStream {
 
     /// Whether something has arrived that was not read, bytes or the peer's end, as far as is known without asking.
     pub fn may_have_unread(&self) -> bool {
-        self.runtime.with_backend(|backend, scope| {
+        self.runtime.with_streams(self.key, |streams, scope| {
             let socket = scope.sockets.live(self.key);
-            !socket.received.is_empty() || socket.recv_end.is_some() || backend.may_receive(socket)
+            !socket.received.is_empty() || socket.recv_end.is_some() || streams.may_receive(socket)
         })
     }
 
     /// Ready once the peer is known to have finished or the connection broke. Pending wakes the current task later.
     pub fn poll_peer_closed(&self) -> Poll<()> {
-        self.runtime.with_backend(|backend, scope| {
+        self.runtime.with_streams(self.key, |streams, scope| {
             let current = scope.tasks.current();
             let socket = scope.sockets.live(self.key);
             if socket.peer_closed || socket.recv_end.is_some() || socket.send_error.is_some() {
                 return Poll::Ready(());
             }
             socket.recv_task = current;
-            backend.watch(scope, self.key);
+            streams.watch(scope, self.key);
             Poll::Pending
         })
     }
@@ -273,7 +288,7 @@ impl TcpStream {
 
     /// Sets what is queued going.
     pub fn flush(&self) {
-        self.runtime.with_backend(|backend, scope| backend.start_send(scope, self.key));
+        self.runtime.with_streams(self.key, |streams, scope| streams.start_send(scope, self.key));
     }
 
     /// Bytes queued and not yet taken by the kernel.
@@ -305,7 +320,7 @@ impl TcpStream {
     /// The connection broke; bytes that arrived before have been returned.
     pub fn poll_splice_in(&self, pipe: &Pipe, max: usize) -> Poll<io::Result<Spliced>> {
         debug_assert!(pipe.bytes() == 0 && max > 0, "what a full pipe answers tells nothing of the socket");
-        self.runtime.with_backend(|backend, scope| {
+        self.runtime.with_streams(self.key, |streams, scope| {
             let current = scope.tasks.current();
             let socket = scope.sockets.live(self.key);
             if !socket.received.is_empty() {
@@ -314,7 +329,7 @@ impl TcpStream {
             let mut spliced = Some(Spliced::End);
             if socket.recv_end.is_none() {
                 socket.recv_task = current;
-                spliced = backend.splice_in(scope, self.key, pipe, max);
+                spliced = streams.splice_in(scope, self.key, pipe, max);
             }
             if let Some(Spliced::Bytes(count)) = spliced {
                 scope.stats.spliced_bytes += count as u64;
@@ -336,16 +351,16 @@ impl TcpStream {
     /// # Errors
     /// The connection broke; what is in the pipe was not sent.
     pub fn poll_splice_out(&self, pipe: &Pipe) -> Poll<io::Result<bool>> {
-        self.runtime.with_backend(|backend, scope| {
+        self.runtime.with_streams(self.key, |streams, scope| {
             let current = scope.tasks.current();
             let socket = scope.sockets.live(self.key);
             if !socket.to_send.is_empty() && socket.send_error.is_none() {
-                backend.start_send(scope, self.key);
+                streams.start_send(scope, self.key);
             }
             let socket = scope.sockets.live(self.key);
             (socket.wake_at, socket.send_task) = (0, current);
             if socket.to_send.is_empty() && !socket.sending && socket.send_error.is_none() {
-                backend.splice_out(scope, self.key, pipe);
+                streams.splice_out(scope, self.key, pipe);
             }
             let socket = scope.sockets.live(self.key);
             let outcome = match socket.send_error {
@@ -375,18 +390,14 @@ impl TcpStream {
 
     /// Makes the close that follows a reset (RST) instead of an orderly end.
     pub fn set_reset_on_close(&self) {
-        self.runtime.with_socket(self.key, |socket, _| {
-            if let Some(endpoint) = &socket.endpoint {
-                endpoint.set_reset_on_close();
-            }
-        });
+        self.runtime.with_socket(self.key, |socket, _| socket.set_reset_on_close());
     }
 
     /// Makes `task` the one that hears of received bytes and of the peer's end: who looks after an idle connection.
     pub fn watch_by(&self, task: super::TaskId) {
-        self.runtime.with_backend(|backend, scope| {
+        self.runtime.with_streams(self.key, |streams, scope| {
             scope.sockets.live(self.key).recv_task = task;
-            backend.watch(scope, self.key);
+            streams.watch(scope, self.key);
         });
     }
 
@@ -411,13 +422,19 @@ impl TcpStream {
     /// # Errors
     /// The connection is gone.
     pub fn ends(&self) -> io::Result<[SocketAddress; 2]> {
-        self.with_endpoint(Endpoint::ends)
+        self.runtime.with_socket(self.key, |socket, _| socket.ends())
     }
 
     /// Where the peer meant to connect to, before the kernel led it here: by a redirection, which only the kernel knows, or
     /// to a transparent socket, whose own address it is. `None`: nobody led it.
     pub fn original_destination(&self) -> Option<SocketAddr> {
         self.with_endpoint(Endpoint::original_destination).ok()
+    }
+
+    /// Whether bytes can come from it and go to it through a pipe: not within the worker, where they are in user space anyway.
+    #[inline]
+    pub fn may_splice(&self) -> bool {
+        !self.key.is_internal()
     }
 
     /// Keep-alive probes.
@@ -443,7 +460,6 @@ impl TcpStream {
     }
 
     fn with_endpoint<T>(&self, work: impl FnOnce(&Endpoint) -> io::Result<T>) -> io::Result<T> {
-        let gone = || io::Error::from_raw_os_error(libc::EBADF);
         self.runtime.with_socket(self.key, |socket, _| work(socket.endpoint.as_ref().ok_or_else(gone)?))
     }
 }
@@ -480,13 +496,23 @@ impl TcpListener {
         Ok(Self { runtime: runtime.clone(), key: runtime.adopt(endpoint, true)? })
     }
 
+    /// An internal listener: whoever on this worker connects to its name. One that has the name already gets no more of them.
+    pub fn internal(runtime: &Runtime, address: InternalAddress) -> Self {
+        let key = runtime.with_internal(|internal, scope| internal.listen(scope, address));
+        Self { runtime: runtime.clone(), key }
+    }
+
+    /// Whether it is one within the worker.
+    pub fn is_internal(&self) -> bool {
+        self.key.is_internal()
+    }
+
     /// Where it listens.
     ///
     /// # Errors
     /// It is gone.
     pub fn address(&self) -> io::Result<SocketAddress> {
-        let gone = || io::Error::from_raw_os_error(libc::EBADF);
-        self.runtime.with_socket(self.key, |socket, _| socket.endpoint.as_ref().ok_or_else(gone)?.address())
+        self.runtime.with_socket(self.key, |socket, _| socket.local_address())
     }
 
     /// The next connection, taken on by this worker.
@@ -502,6 +528,10 @@ impl TcpListener {
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`: out of resources, rest and try again; others concern one connection.
     pub fn poll_take(&self) -> Poll<io::Result<Accepted>> {
+        if self.key.is_internal() {
+            let accepted = self.runtime.with_internal(|_, scope| internal::poll_accept(scope, self.key));
+            return accepted.map(|key| Ok(Accepted(Parcel::Internal(key))));
+        }
         let accepted = self.runtime.with_backend(|backend, scope| backend.poll_accept(scope, self.key));
         accepted.map_ok(Accepted::from)
     }
@@ -513,6 +543,10 @@ impl TcpListener {
     /// # Errors
     /// As [`TcpListener::poll_take`].
     pub fn poll_take_rest(&self, queued: bool) -> Poll<io::Result<Option<Accepted>>> {
+        if self.key.is_internal() {
+            let next = self.runtime.with_internal(|_, scope| internal::take_rest(scope, self.key));
+            return Poll::Ready(Ok(next.map(|key| Accepted(Parcel::Internal(key)))));
+        }
         let accepted =
             self.runtime.with_backend(|backend, scope| backend.poll_accept_rest(scope, self.key, queued));
         accepted.map_ok(|endpoint| endpoint.map(Accepted::from))

@@ -9,6 +9,7 @@ use std::rc::Rc;
 mod accepting;
 mod buffers;
 mod hazards;
+mod internal;
 mod sharing;
 mod sim;
 mod waiting;

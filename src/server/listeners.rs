@@ -16,7 +16,7 @@ use super::metrics::ServerMetrics;
 use super::process::{Process, now};
 use super::restart::Predecessor;
 use super::rotation::Rotation;
-use super::sockets::ListenSocketSet;
+use super::sockets::{ListenSocketSet, internal_status};
 use super::tables::{TableKey, Tables};
 use crate::config::address::Address;
 use crate::config::listener::{Listener, TrafficDirection};
@@ -356,7 +356,7 @@ fn listen(
     around: &mut Around<'_>,
 ) -> Result<Option<ListenerStatus>, String> {
     if !config.bind_to_port {
-        return Ok(None);
+        return Ok(internal_status(config));
     }
     // Nobody is waited for: the traffic of others goes on meanwhile.
     let at_once = |_: &str, bind: &dyn Fn() -> _| bind();

@@ -59,7 +59,9 @@ impl ListenSocketSet {
         let mut all = Self::default();
         let mut statuses = Vec::new();
         for (number, resource) in snapshot.listeners.iter().enumerate() {
-            if resource.config.bind_to_port {
+            if let Some(status) = internal_status(&resource.config) {
+                statuses.push(status);
+            } else if resource.config.bind_to_port {
                 // The one that had an address may be on its way out.
                 let bind = |what: &str, bind: &dyn Fn() -> io::Result<Vec<OwnedFd>>| {
                     patience::while_in_use(&what, bind)
@@ -178,6 +180,12 @@ impl ListenSocketSet {
         }
         given.into()
     }
+}
+
+/// Where an internal listener is to be found, which has no sockets.
+pub(super) fn internal_status(config: &Listener) -> Option<ListenerStatus> {
+    let addresses = vec![Address::Internal(config.internal()?.clone())];
+    Some(ListenerStatus { name: (*config.name).into(), addresses })
 }
 
 impl Bound {

@@ -52,7 +52,7 @@ impl Compiler<'_> {
             self.listener(config, &mut limits).map_err(|error| (format!("listener {}", config.name), error))
         };
         let listeners = listeners.iter_mut().map(listener).collect::<Result<_, _>>()?;
-        Ok(Snapshot { clusters, listeners, tls: Vec::new() })
+        Ok(Snapshot { clusters, listeners, tls: Vec::new(), internal_buffer_bytes: None })
     }
 
     /// One listener.
@@ -91,7 +91,9 @@ impl Compiler<'_> {
         });
         let proxy_protocol = proxy_protocol.collect();
         let workers = self.registry.workers();
-        let balance = (workers > 1).then(|| Arc::new(Balance::new(config.connection_balance, workers)));
+        // Connections within a worker stay there.
+        let spreads = workers > 1 && config.internal().is_none();
+        let balance = spreads.then(|| Arc::new(Balance::new(config.connection_balance, workers)));
         Ok(Arc::new(ListenerResource {
             config: Arc::clone(config),
             stats,
@@ -132,10 +134,13 @@ pub(super) fn tls_error(error: TlsConfigError) -> CompileError {
     CompileError::Config(ConfigError::new(error.field, reason))
 }
 
-/// Name of a listener in statistics: its prefix, else its first address.
+/// Name of a listener in statistics: its prefix, else its first address, or what Envoy has for it.
 fn stat_name(config: &Listener) -> String {
     if !config.stat_prefix.is_empty() {
         return config.stat_prefix.to_string();
+    }
+    if config.internal().is_some() {
+        return format!("envoy_internal_{}", config.name);
     }
     config.addresses.first().map_or_else(|| config.name.to_string(), |first| first.address.to_string())
 }

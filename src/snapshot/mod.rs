@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<ListenerResource>>,
     /// TLS of their chains that has come since they were compiled.
     pub tls: Vec<ChainTls>,
+    /// Bytes that wait within a connection to an internal listener for each of its ends; `None`: as Envoy's default.
+    pub internal_buffer_bytes: Option<u32>,
 }
 
 /// TLS of a filter chain, in place of what was compiled with it.

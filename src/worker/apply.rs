@@ -116,6 +116,7 @@ impl Worker {
             (ServerStat::IoCqOverflow, counts.cq_overflows),
             (ServerStat::IoEnobufs, counts.recv_enobufs),
             (ServerStat::IoEnters, counts.visits),
+            (ServerStat::IoInternalRefused, counts.internal_refused),
             (ServerStat::IoShortSends, counts.short_sends),
             (ServerStat::IoSpliceRefused, counts.splices_refused),
             (ServerStat::IoSplicedBytes, counts.spliced_bytes),
@@ -153,6 +154,9 @@ impl Worker {
 
     pub(super) fn start(&self, snapshot: &Snapshot, sockets: Vec<(usize, impl Into<Endpoint>)>) {
         self.context.clusters.publish(Arc::clone(&snapshot.clusters));
+        if let Some(bytes) = snapshot.internal_buffer_bytes {
+            self.context.runtime.set_internal_buffer(bytes as usize);
+        }
         self.listeners.start(snapshot, sockets);
     }
 

@@ -64,6 +64,7 @@ impl Listeners {
             let listener = self.listener(resource);
             set_tls(&listener, snapshot.tls.iter().filter(|tls| tls.listener == number));
             let seat = Seat::new(Rc::clone(&listener));
+            self.open_internal(&listener, &seat);
             self.current.borrow_mut().insert(number, (listener, seat));
         }
         self.open(sockets);
@@ -115,7 +116,11 @@ impl Listeners {
                 self.retire(before);
             }
         }
-        let seat = seat.unwrap_or_else(|| Seat::new(Rc::clone(&listener)));
+        let seat = seat.unwrap_or_else(|| {
+            let seat = Seat::new(Rc::clone(&listener));
+            self.open_internal(&listener, &seat);
+            seat
+        });
         self.current.borrow_mut().insert(put.number, (listener, seat));
         ending
     }
@@ -123,6 +128,14 @@ impl Listeners {
     fn retire(&self, listener: Rc<Listener>) {
         if !listener.expects_none() {
             self.retired.borrow_mut().push(listener);
+        }
+    }
+
+    /// Accepts what this worker's connections send to an internal listener.
+    fn open_internal(&self, listener: &Listener, seat: &Rc<Seat>) {
+        if let Some(address) = listener.config.internal() {
+            let socket = TcpListener::internal(&self.context.runtime, address.clone());
+            self.context.runtime.spawn(proxy::accept(Rc::clone(&self.context), Rc::clone(seat), socket));
         }
     }
 
@@ -210,9 +223,13 @@ impl Listeners {
         all.into_iter().all(|listener| listener.expects_none())
     }
 
-    /// Stops those for which the filter holds. The accept loops must be woken.
+    /// Stops those for which the filter holds, and no internal one: connections that go on need them to their end, as in
+    /// Envoy. The accept loops must be woken.
     pub(super) fn stop(&self, inbound_only: bool, handed_over: &Arc<[SocketAddress]>) {
         for (listener, _) in self.current.borrow().values() {
+            if listener.config.internal().is_some() {
+                continue;
+            }
             if !inbound_only || listener.config.traffic_direction == TrafficDirection::Inbound {
                 listener.stop(handed_over);
             }

@@ -27,6 +27,7 @@ mod http2;
 mod http2_flow;
 mod http2_limits;
 mod interim;
+mod internal_listeners;
 mod isolation;
 mod keep_alive;
 mod lifecycle;

@@ -10,7 +10,7 @@ use crate::base::socket_address::SocketAddress;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
 use crate::protocol::http2::Stream;
-use crate::protocol::stream_info::set_text;
+use crate::protocol::stream_info::{StreamAddress, set_text};
 use crate::protocol::tls::{HandshakeFailure, TlsFacts};
 use crate::protocol::transport::{Channel, Transport};
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
@@ -38,13 +38,15 @@ impl ConnectError {
                 // The kernel's words: a failure path, so formatting is fine.
                 let words = std::io::Error::from_raw_os_error(errno).to_string();
                 let words = words.split(" (os error").next().unwrap_or_default();
-                // The kernel decides about a Unix socket at once, and Envoy says so. A reset is what came afterwards.
-                match host.map(Host::address) {
-                    Some(SocketAddress::Pipe(path)) if errno != libc::ECONNRESET => {
+                // Of these it is known at once, and Envoy says so. A reset is what came afterwards.
+                match host.map(Host::stream_address) {
+                    Some(address @ (StreamAddress::Pipe(_) | StreamAddress::Internal(_)))
+                        if errno != libc::ECONNRESET =>
+                    {
                         set_text(reason, "immediate connect error: ");
                         reason.push_str(words);
                         reason.push_str("|remote address:");
-                        reason.push_str(path);
+                        reason.push_str(address.name());
                     }
                     _ => {
                         set_text(reason, "delayed connect error: ");
@@ -165,9 +167,14 @@ impl UpstreamConnection {
         self.id
     }
 
-    /// Our address.
-    pub fn local_address(&self) -> Option<SocketAddr> {
-        self.local
+    /// Our address, as records name it.
+    pub fn local_address(&self) -> StreamAddress {
+        match self.host.address() {
+            SocketAddress::Internal(_) => StreamAddress::InternalClient,
+            SocketAddress::Ip(_) | SocketAddress::Pipe(_) => {
+                self.local.map_or(StreamAddress::None, StreamAddress::Ip)
+            }
+        }
     }
 
     /// What is known of its TLS; `None`: plain text, or nobody writes it.

@@ -32,14 +32,22 @@ pub(super) fn address(address: &Address) -> Value {
             json!({ "socket_address": { "address": socket.ip().to_string(), "port_value": socket.port() } })
         }
         Address::Pipe(pipe) => json!({ "pipe": { "path": pipe.path.to_string_lossy() } }),
+        Address::Internal(internal) => {
+            let mut address = json!({ "server_listener_name": internal.listener() });
+            if !internal.endpoint_id().is_empty() {
+                address["endpoint_id"] = internal.endpoint_id().into();
+            }
+            json!({ "envoy_internal_address": address })
+        }
     }
 }
 
-/// An address in text: `127.0.0.1:80`, `[::1]:80`, `/run/a.sock`.
+/// An address in text: `127.0.0.1:80`, `[::1]:80`, `/run/a.sock`, `envoy://a/`.
 pub(super) fn address_text(address: &Address) -> String {
     match address {
         Address::Ip(socket) => socket.to_string(),
         Address::Pipe(pipe) => pipe.path.to_string_lossy().into_owned(),
+        Address::Internal(address) => address.text().to_owned(),
     }
 }
 

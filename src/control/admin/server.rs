@@ -56,6 +56,8 @@ impl AdminListener {
                 socket.set_nonblocking(true)?;
                 (Socket::Unix(socket), address.clone())
             }
+            // Conversion refuses it.
+            Address::Internal(_) => return Err(io::ErrorKind::Unsupported.into()),
         };
         Ok(Self { socket, local_address })
     }
@@ -82,6 +84,7 @@ impl AdminListener {
                 socket.set_nonblocking(true)?;
                 Ok(Self { socket: Socket::Unix(socket), local_address: address.clone() })
             }
+            Address::Internal(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, Host};
 use crate::config::access_log::AccessLogType;
 use crate::format::context::FormatContext;
 use crate::protocol::response_flags::ResponseFlag;
-use crate::protocol::stream_info::{StreamAddress, StreamInfo, set_text};
+use crate::protocol::stream_info::{StreamInfo, set_text};
 
 /// Why this side closes connections. Source: Envoy `StreamInfo::LocalCloseReasons`.
 pub(super) const IDLE_TIMEOUT: &str = "tcp_session_idle_timeout";
@@ -94,7 +94,7 @@ pub(super) fn failed(connection: &TcpConnection, failure: &Failure) {
 fn set_upstream(info: &mut StreamInfo, upstream: &UpstreamConnection) {
     set_cluster(info, upstream.cluster());
     set_host(info, upstream.host());
-    info.upstream_local_address = upstream.local_address().map_or(StreamAddress::None, StreamAddress::Ip);
+    info.upstream_local_address = upstream.local_address();
     info.upstream_remote_address = upstream.host().stream_address();
     info.upstream_connection_id = upstream.id();
     info.upstream_tls = upstream.tls().cloned();

@@ -33,7 +33,7 @@ use limits::{
 use op::{Messages, Op, RecvMode, SendMode};
 use queue::{BATCH, Queue};
 
-use super::backend::{Backend, Patience, Scope};
+use super::backend::{Backend, Patience, Scope, Streams};
 use super::endpoint::Endpoint;
 use super::pipe::{Pipe, Spliced};
 use super::probe::RingOptions;
@@ -351,22 +351,7 @@ impl Ring {
     }
 }
 
-impl Backend for Ring {
-    fn register(&mut self, _scope: &mut Scope<'_>, _key: SocketKey) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn connect(&mut self, scope: &mut Scope<'_>, key: SocketKey, address: RawAddr) {
-        let socket = scope.sockets.live(key);
-        let fd = socket.raw_fd();
-        self.queue.push(op::connect(key, fd, socket.address.insert(Box::new(address))));
-        socket.connect = Connect::Running;
-        // The first answer takes a round trip.
-        socket.drained = true;
-        socket.ops += 1;
-        self.in_flight += 1;
-    }
-
+impl Streams for Ring {
     fn poll_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Option<Chunk>>> {
         let socket = scope.sockets.live(key);
         socket.splicing = false;
@@ -454,6 +439,43 @@ impl Backend for Ring {
         }
     }
 
+    fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
+        let socket = scope.sockets.live(key);
+        socket.closing = true;
+        socket.received.clear();
+        if !socket.sending {
+            socket.to_send.clear();
+        }
+        let fd = socket.raw_fd();
+        let accepted = socket.take_accepted();
+        if socket.ops == 0 {
+            self.release(scope, key);
+        } else {
+            scope.stats.cancelled += 1;
+            self.queue.push(op::cancel_fd(key, fd));
+        }
+        for fd in accepted {
+            self.close_fd(fd);
+        }
+    }
+}
+
+impl Backend for Ring {
+    fn register(&mut self, _scope: &mut Scope<'_>, _key: SocketKey) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn connect(&mut self, scope: &mut Scope<'_>, key: SocketKey, address: RawAddr) {
+        let socket = scope.sockets.live(key);
+        let fd = socket.raw_fd();
+        self.queue.push(op::connect(key, fd, socket.address.insert(Box::new(address))));
+        socket.connect = Connect::Running;
+        // The first answer takes a round trip.
+        socket.drained = true;
+        socket.ops += 1;
+        self.in_flight += 1;
+    }
+
     fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>> {
         let listener = scope.sockets.live(key);
         if let Some(fd) = listener.accepting().accepted.pop_front() {
@@ -499,26 +521,6 @@ impl Backend for Ring {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Ready(Ok(None)),
             Err(error) => Poll::Ready(Err(error)),
-        }
-    }
-
-    fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
-        let socket = scope.sockets.live(key);
-        socket.closing = true;
-        socket.received.clear();
-        if !socket.sending {
-            socket.to_send.clear();
-        }
-        let fd = socket.raw_fd();
-        let accepted = socket.take_accepted();
-        if socket.ops == 0 {
-            self.release(scope, key);
-        } else {
-            scope.stats.cancelled += 1;
-            self.queue.push(op::cancel_fd(key, fd));
-        }
-        for fd in accepted {
-            self.close_fd(fd);
         }
     }
 

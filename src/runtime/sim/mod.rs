@@ -14,7 +14,7 @@ use network::{Actor, Notice, Received};
 pub use network::{SimEnd, SimNetwork};
 
 use super::Endpoint;
-use super::backend::{Backend, Patience, Scope};
+use super::backend::{Backend, Patience, Scope, Streams};
 use super::pipe::{Pipe, Spliced};
 use super::socket::{Connect, RecvEnd, Shutdown, Socket, SocketKey};
 use super::sys::{self, RawAddr};
@@ -244,24 +244,7 @@ impl Sim {
     }
 }
 
-impl Backend for Sim {
-    fn register(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> io::Result<()> {
-        let id = scope.sockets.live(key).sim_id();
-        self.network.world().own(id, self.actor, key);
-        Ok(())
-    }
-
-    fn connect(&mut self, scope: &mut Scope<'_>, key: SocketKey, address: RawAddr) {
-        let socket = scope.sockets.live(key);
-        match address.to_socket_addr() {
-            Some(address) => {
-                socket.connect = Connect::Running;
-                self.network.world().connect(socket.sim_id(), address);
-            }
-            None => socket.connect = Connect::Failed(libc::EAFNOSUPPORT),
-        }
-    }
-
+impl Streams for Sim {
     fn poll_recv(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Option<Chunk>>> {
         let socket = scope.sockets.live(key);
         if let Some(chunk) = socket.received.pop() {
@@ -360,6 +343,35 @@ impl Backend for Sim {
         }
     }
 
+    fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
+        let socket = scope.sockets.live(key);
+        socket.closing = true;
+        socket.received.clear();
+        if socket.ops == 0 {
+            socket.to_send.clear();
+            self.release(scope, key);
+        }
+    }
+}
+
+impl Backend for Sim {
+    fn register(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> io::Result<()> {
+        let id = scope.sockets.live(key).sim_id();
+        self.network.world().own(id, self.actor, key);
+        Ok(())
+    }
+
+    fn connect(&mut self, scope: &mut Scope<'_>, key: SocketKey, address: RawAddr) {
+        let socket = scope.sockets.live(key);
+        match address.to_socket_addr() {
+            Some(address) => {
+                socket.connect = Connect::Running;
+                self.network.world().connect(socket.sim_id(), address);
+            }
+            None => socket.connect = Connect::Failed(libc::EAFNOSUPPORT),
+        }
+    }
+
     fn poll_accept(&mut self, scope: &mut Scope<'_>, key: SocketKey) -> Poll<io::Result<Endpoint>> {
         let listener = scope.sockets.live(key);
         listener.recv_task = scope.tasks.current();
@@ -389,16 +401,6 @@ impl Backend for Sim {
         match self.poll_accept(scope, key) {
             Poll::Ready(accepted) => Poll::Ready(accepted.map(Some)),
             Poll::Pending => Poll::Ready(Ok(None)),
-        }
-    }
-
-    fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
-        let socket = scope.sockets.live(key);
-        socket.closing = true;
-        socket.received.clear();
-        if socket.ops == 0 {
-            socket.to_send.clear();
-            self.release(scope, key);
         }
     }
 

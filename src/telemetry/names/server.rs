@@ -81,6 +81,8 @@ super::metrics! {
         IoEnobufs Counter "ringway.io.enobufs",
         /// Ours: system calls into the kernel to submit or wait.
         IoEnters Counter "ringway.io.enters",
+        /// Ours: connections to internal listeners refused, as there were too many or they lay too deep in each other.
+        IoInternalRefused Counter "ringway.io.internal_refused",
         /// Ours: pipes with bytes of spliced bodies and relays in them.
         IoPipes Gauge "ringway.io.pipes",
         /// Ours: sends of which the kernel took only a part.

@@ -144,7 +144,9 @@ impl Upstream {
             ClientTls::compile(context).map_err(|error| format!("cluster {}: {error}", self.name))?;
         let (address, host_name) = match target {
             EndpointAddress::Fixed(Address::Ip(address)) => (address.ip(), ""),
-            EndpointAddress::Fixed(Address::Pipe(_)) => (IpAddr::V4(Ipv4Addr::LOCALHOST), ""),
+            EndpointAddress::Fixed(Address::Pipe(_) | Address::Internal(_)) => {
+                (IpAddr::V4(Ipv4Addr::LOCALHOST), "")
+            }
             EndpointAddress::Name(name) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), &*name.host),
         };
         let asked = tls::Endpoint { address, host_name, offer: Offer::Http2, auto_sni: None, auto_san: None };
@@ -212,6 +214,8 @@ impl Service<Uri> for Connector {
                 EndpointAddress::Fixed(Address::Pipe(pipe)) => {
                     Box::new(UnixStream::connect(&*pipe.path).await?)
                 }
+                // It is of the workers' connections alone.
+                EndpointAddress::Fixed(Address::Internal(_)) => return Err(io::ErrorKind::Unsupported.into()),
                 EndpointAddress::Name(name) => tcp(TcpStream::connect((&*name.host, name.port)).await?)?,
             };
             let Some(Protection { connector, name }) = tls else { return Ok(TokioIo::new(io)) };

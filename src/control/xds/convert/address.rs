@@ -4,8 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use super::at::At;
 use super::fields::classify;
 use super::report::Class;
+use crate::base::socket_address::InternalAddress;
 use crate::config::address::{Address, CidrRange, EndpointAddress, HostPort, Pipe};
 use crate::control::xds::pb;
+use pb::core::EnvoyInternalAddressAddressNameSpecifierOneOf::ServerListenerName;
 use pb::core::{AddressAddressOneOf, SocketAddressPortSpecifierOneOf};
 
 /// Bytes of a Unix socket's path: `sun_path` less its final zero.
@@ -24,7 +26,7 @@ pub(super) fn written(at: &At<'_>, message: Option<pb::core::Address>) -> Option
         return None;
     };
     classify!(at, message => pb::core::Address {
-        implemented: address = "socket_address and pipe; envoy_internal_address is refused";
+        implemented: address = "envoy_internal_address of endpoints alone";
     });
     match address {
         Some(AddressAddressOneOf::SocketAddress(socket_address)) => {
@@ -34,15 +36,12 @@ pub(super) fn written(at: &At<'_>, message: Option<pb::core::Address>) -> Option
             let pipe = self::pipe(&at.field("pipe"), pipe)?;
             Some(Written { address: EndpointAddress::Fixed(Address::Pipe(pipe)), ipv4_compat: false })
         }
-        Some(AddressAddressOneOf::EnvoyInternalAddress(_)) => {
-            at.field("envoy_internal_address").value_refused(
-                "envoy.config.core.v3.Address.envoy_internal_address",
-                "no internal listeners",
-            );
-            None
+        Some(AddressAddressOneOf::EnvoyInternalAddress(message)) => {
+            let address = internal(&at.field("envoy_internal_address"), message)?;
+            Some(Written { address: EndpointAddress::Fixed(Address::Internal(address)), ipv4_compat: false })
         }
         None => {
-            at.error("one of socket_address, pipe must be set");
+            at.error("one of socket_address, pipe, envoy_internal_address must be set");
             None
         }
     }
@@ -52,6 +51,11 @@ pub(super) fn written(at: &At<'_>, message: Option<pb::core::Address>) -> Option
 pub(super) fn fixed(at: &At<'_>, message: Option<pb::core::Address>) -> Option<(Address, bool)> {
     let Written { address, ipv4_compat } = written(at, message)?;
     match address {
+        EndpointAddress::Fixed(Address::Internal(_)) => {
+            at.field("envoy_internal_address")
+                .error("is for endpoints alone: use the internal_listener field for internal listeners");
+            None
+        }
         EndpointAddress::Fixed(address) => Some((address, ipv4_compat)),
         EndpointAddress::Name(name) => {
             at.field("socket_address").field("address").error(format!("malformed IP address: {}", name.host));
@@ -64,7 +68,7 @@ pub(super) fn fixed(at: &At<'_>, message: Option<pb::core::Address>) -> Option<(
 pub(super) fn socket_address(at: &At<'_>, message: pb::core::SocketAddress) -> Option<SocketAddr> {
     match socket(at, message)?.address {
         EndpointAddress::Fixed(Address::Ip(address)) => Some(address),
-        EndpointAddress::Fixed(Address::Pipe(_)) => None,
+        EndpointAddress::Fixed(Address::Pipe(_) | Address::Internal(_)) => None,
         EndpointAddress::Name(name) => {
             at.field("address").error(format!("malformed IP address: {}", name.host));
             None
@@ -117,6 +121,20 @@ fn may_be_ipv4_compat(address: &EndpointAddress) -> bool {
             v6.ip().is_unspecified() || v6.ip().to_ipv4_mapped().is_some()
         }
         _ => false,
+    }
+}
+
+/// A listener within the process. Whether there is one of that name shows when somebody connects.
+fn internal(at: &At<'_>, message: pb::core::EnvoyInternalAddress) -> Option<InternalAddress> {
+    classify!(at, message => pb::core::EnvoyInternalAddress {
+        implemented: address_name_specifier, endpoint_id;
+    });
+    match address_name_specifier {
+        Some(ServerListenerName(name)) => Some(InternalAddress::new(&name, &endpoint_id)),
+        None => {
+            at.error("server_listener_name must be set");
+            None
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Context {
     pub(super) default_dns: Dns,
     /// What clusters without a bind configuration of their own bind to.
     pub(super) default_bind: Option<BindConfig>,
+    /// Bytes that connections to internal listeners buffer; `None`: there are none.
+    pub(super) internal_buffer_bytes: Option<u32>,
     /// The static secrets.
     pub(super) secrets: Secrets,
 }

@@ -27,6 +27,9 @@ const DOWNSTREAM_CONNECTIONS_KEY: &str = "overload.global_downstream_max_connect
 /// Name of the monitor that limits downstream connections.
 const DOWNSTREAM_CONNECTIONS_MONITOR: &str = "envoy.resource_monitors.global_downstream_max_connections";
 
+/// Default of Envoy's `buffer_size_kb`.
+const INTERNAL_BUFFER_KB_DEFAULT: u32 = 1024;
+
 /// The whole bootstrap, and what it was converted in, with the report. With errors in that it is incomplete and must not be
 /// used.
 pub(super) fn bootstrap(
@@ -40,6 +43,7 @@ pub(super) fn bootstrap(
         runtime: Runtime::default(),
         default_dns: Dns::default(),
         default_bind: None,
+        internal_buffer_bytes: None,
         secrets: Secrets::default(),
     };
     let secrets = message.static_resources.as_mut().map(|resources| std::mem::take(&mut resources.secrets));
@@ -49,7 +53,7 @@ pub(super) fn bootstrap(
         implemented: node, static_resources, dynamic_resources = "the aggregated stream and files", cluster_manager,
             stats_config, stats_flush_interval, layered_runtime, admin, overload_manager,
             header_prefix = "x-envoy; others are refused", use_tcp_for_dns_lookups, dns_resolution_config,
-            typed_dns_resolver_config, bootstrap_extensions = "internal_listener, without effect; others are refused",
+            typed_dns_resolver_config, bootstrap_extensions = "internal_listener; others are refused",
             default_regex_engine = "GoogleRE2, whose syntax every engine here has; others are refused";
         no_effect: node_context_params = "only names with authorities (xdstp), which are refused, carry them", flags_path = "only disk layers, which are refused, read it",
             deferred_stat_options = "statistics cost nothing before they are used",
@@ -79,12 +83,12 @@ pub(super) fn bootstrap(
     context.runtime = Runtime::new(&runtime_layers);
     context.default_dns = default_dns;
     context.default_bind = default_bind;
+    context.internal_buffer_bytes = extensions(&At::root(&context), bootstrap_extensions);
     let secrets = tls::secrets(&At::root(&context).field("static_resources"), secrets.unwrap_or_default());
     context.secrets = secrets;
 
     let at = &At::root(&context);
     let (ads, cds, lds) = self::dynamic_resources(at, dynamic_resources);
-    check_extensions(at, bootstrap_extensions);
     if !header_prefix.is_empty() && header_prefix != "x-envoy" {
         let field = "envoy.config.bootstrap.v3.Bootstrap.header_prefix";
         at.field("header_prefix").found(Class::Refused, field, "");
@@ -117,6 +121,7 @@ pub(super) fn bootstrap(
         ads,
         cds,
         lds,
+        internal_buffer_bytes: at.context.internal_buffer_bytes,
         ..Bootstrap::default()
     };
     if let Some(message) = static_resources {
@@ -226,17 +231,26 @@ fn dynamic_resources(
     (ads, cds, lds)
 }
 
-fn check_extensions(at: &At<'_>, extensions: Vec<pb::core::TypedExtensionConfig>) {
-    const INTERNAL_LISTENER: &str = "envoy.extensions.bootstrap.internal_listener.v3.InternalListener";
+/// What connections to internal listeners buffer, in bytes, if an extension says that there are any.
+fn extensions(at: &At<'_>, extensions: Vec<pb::core::TypedExtensionConfig>) -> Option<u32> {
+    let mut buffer_bytes = None;
     for (index, extension) in extensions.into_iter().enumerate() {
         let at = &at.item("bootstrap_extensions", index);
         let Some(any) = extension.typed_config else {
             at.error("typed_config must be set");
             continue;
         };
-        let class = if type_name(&any) == INTERNAL_LISTENER { Class::NoEffect } else { Class::Refused };
-        at.field("typed_config").extension(class, &any, "");
+        let at = &at.field("typed_config");
+        if type_name(&any) != pb::extensions::InternalListener::NAME {
+            at.extension(Class::Refused, &any, "");
+            continue;
+        }
+        let Some(message) = at.unpack::<pb::extensions::InternalListener>(&any) else { continue };
+        classify!(at, message => pb::extensions::InternalListener { implemented: buffer_size_kb; });
+        // Its range is the API's to check.
+        buffer_bytes = Some(buffer_size_kb.unwrap_or(INTERNAL_BUFFER_KB_DEFAULT).saturating_mul(1024));
     }
+    buffer_bytes
 }
 
 /// An extension of which only one kind is known, which needs no configuration.

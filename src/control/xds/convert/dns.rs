@@ -211,7 +211,7 @@ fn resolvers(at: &At<'_>, field: &str, addresses: Vec<pb::core::Address>) -> Vec
             // c-ares takes port 0 for DNS's own.
             Address::Ip(address) if address.port() == 0 => Some(SocketAddr::new(address.ip(), 53)),
             Address::Ip(address) => Some(address),
-            Address::Pipe(_) => {
+            Address::Pipe(_) | Address::Internal(_) => {
                 at.error("a resolver has an IP address");
                 None
             }

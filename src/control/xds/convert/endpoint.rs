@@ -154,6 +154,12 @@ fn lb_endpoint(at: &At<'_>, message: pb::endpoint::LbEndpoint, names: bool) -> O
                 .error("a cluster that resolves names has no Unix sockets: its type must be STATIC");
             return None;
         }
+        EndpointAddress::Fixed(Address::Internal(_)) if names => {
+            at.field("envoy_internal_address").error(
+                "a cluster that resolves names has no internal listeners: its type must be STATIC or EDS",
+            );
+            return None;
+        }
         EndpointAddress::Name(name) if !names => {
             at.field("socket_address").field("address").error_with_fix(
                 format!("malformed IP address: {}", name.host),

@@ -5,6 +5,8 @@ use super::fields::classify;
 use super::filter_chain;
 use super::{access_log, listener_filter, socket};
 use crate::base::balance::Policy;
+use crate::base::socket_address::InternalAddress;
+use crate::config::address::Address;
 use crate::config::listener::{
     BUFFER_LIMIT_BYTES_DEFAULT, DrainType, LISTENER_FILTERS_TIMEOUT_DEFAULT, ListenAddress, Listener,
     TrafficDirection,
@@ -13,6 +15,7 @@ use crate::config::listener_filter::{ListenerFilter, ListenerFilterKind};
 use crate::config::socket::SocketOption;
 use crate::control::xds::pb::{self, Named};
 use pb::listener::ListenerConnectionBalanceConfigBalanceTypeOneOf as BalanceTypeOneOf;
+use pb::listener::ListenerListenerSpecifierOneOf::InternalListener;
 
 /// One listener.
 pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<Listener> {
@@ -24,7 +27,7 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
             enable_reuse_port, access_log = "of every connection, when it is over; bytes are counted of relayed ones; requests are the connection manager's to record",
             connection_balance_config = "without it: the accepting worker unless it is ahead of another",
             tcp_backlog_size, max_connections_to_accept_per_socket_event, bind_to_port, ignore_global_conn_limit, use_original_dst,
-            listener_specifier = "refused: no internal listeners";
+            listener_specifier = "internal_listener, which needs its bootstrap extension and a name";
         no_effect: reuse_port = "enable_reuse_port has taken its place, in Envoy too",
             bypass_overload_manager = "no overload action exists";
         not_yet: stats_matcher, tcp_keepalive, drain_type, tcp_fast_open_queue_length,
@@ -32,16 +35,42 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         refused: fcds_config, udp_listener_config, api_listener,
             enable_mptcp;
     });
-    if listener_specifier.is_some() {
-        at.field("internal_listener")
-            .value_refused("envoy.config.listener.v3.Listener.internal_listener", "");
+    let is_internal = listener_specifier.is_some();
+    if let Some(InternalListener(message)) = listener_specifier {
+        let at = &at.field("internal_listener");
+        classify!(at, message => pb::listener::ListenerInternalListenerConfig {});
+    }
+    if is_internal {
+        let exact_balance = matches!(
+            connection_balance_config,
+            Some(pb::listener::ListenerConnectionBalanceConfig {
+                balance_type: Some(BalanceTypeOneOf::ExactBalance(_))
+            })
+        );
+        let of_sockets = [
+            ("address", address.is_some()),
+            ("additional_addresses", !additional_addresses.is_empty()),
+            ("socket_options", !socket_options.is_empty()),
+            ("enable_reuse_port", enable_reuse_port.is_some()),
+            ("freebind", freebind == Some(true)),
+            ("transparent", transparent == Some(true)),
+            ("tcp_backlog_size", tcp_backlog_size.is_some()),
+            ("connection_balance_config", exact_balance),
+            ("tcp_fast_open_queue_length", tcp_fast_open_queue_length.is_some()),
+        ];
+        check_internal(at, &name, of_sockets);
     }
     let options = socket::options(at, socket_options);
-    let main = address::fixed(&at.field("address"), address).map(|(address, ipv4_compat)| ListenAddress {
-        address,
-        ipv4_compat,
-        socket_options: options.clone(),
-    });
+    let main = if is_internal {
+        let address = Address::Internal(InternalAddress::new(&name, ""));
+        Some(ListenAddress { address, ipv4_compat: false, socket_options: Vec::new() })
+    } else {
+        address::fixed(&at.field("address"), address).map(|(address, ipv4_compat)| ListenAddress {
+            address,
+            ipv4_compat,
+            socket_options: options.clone(),
+        })
+    };
     let additional = additional_addresses.into_iter().enumerate().map(|(index, message)| {
         additional_address(&at.item("additional_addresses", index), message, &options)
     });
@@ -99,7 +128,7 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         continue_on_listener_filters_timeout,
         per_connection_buffer_limit_bytes: per_connection_buffer_limit_bytes
             .unwrap_or(BUFFER_LIMIT_BYTES_DEFAULT),
-        bind_to_port: bind_to_port.or(deprecated_bind_to_port).unwrap_or(true),
+        bind_to_port: !is_internal && bind_to_port.or(deprecated_bind_to_port).unwrap_or(true),
         use_original_dst,
         enable_reuse_port: enable_reuse_port.unwrap_or(true),
         connection_balance,
@@ -108,12 +137,32 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         tcp_backlog_size,
         tcp_fast_open_queue_length: tcp_fast_open_queue_length.filter(|length| *length > 0),
         accepts_per_event_max: max_connections_to_accept_per_socket_event,
-        ignore_global_conn_limit,
+        // The limit is one of sockets.
+        ignore_global_conn_limit: ignore_global_conn_limit || is_internal,
         traffic_direction,
         drain_type,
         access_log,
         metadata,
     })
+}
+
+/// What an internal listener cannot do without, and what only those with sockets have; which of that is set.
+fn check_internal<const N: usize>(at: &At<'_>, name: &str, of_sockets: [(&str, bool); N]) {
+    if at.context.internal_buffer_bytes.is_none() {
+        at.field("internal_listener").error_with_fix(
+            "the bootstrap extension of internal listeners is mandatory",
+            "bootstrap_extensions:\n- name: envoy.bootstrap.internal_listener\n  typed_config:\n    \
+             \"@type\": type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+        );
+    }
+    if name.is_empty() {
+        at.field("name").error("an internal listener must have a name: endpoints find it by that");
+    }
+    for (field, is_set) in of_sockets {
+        if is_set {
+            at.field(field).error("an internal listener has no sockets, and so none of their features");
+        }
+    }
 }
 
 /// How connections spread over the workers.

@@ -197,6 +197,7 @@ fn dynamic(layers: &[RuntimeLayer]) -> at::Context {
         runtime: runtime::Runtime::new(layers),
         default_dns: crate::config::cluster::Dns::default(),
         default_bind: None,
+        internal_buffer_bytes: None,
         secrets: tls::Secrets::default(),
     }
 }

@@ -34,6 +34,13 @@ pub(super) fn transport_socket(
     let Some(pb::core::TransportSocketConfigTypeOneOf::TypedConfig(any)) = &message.config_type else {
         return (None, tls::upstream(at, message));
     };
+    if type_name(any) == pb::extensions::InternalUpstreamTransport::NAME {
+        let at = &at.field("typed_config");
+        let Some(message) = at.unpack::<pb::extensions::InternalUpstreamTransport>(any) else {
+            return (None, None);
+        };
+        return internal_upstream(at, message);
+    }
     if type_name(any) != pb::extensions::ProxyProtocolUpstreamTransport::NAME {
         return (None, tls::upstream(at, message));
     }
@@ -58,6 +65,24 @@ pub(super) fn transport_socket(
     }
     // Without a `config` Envoy sends version 1.
     (proxy_protocol.or_else(|| Some(Arc::default())), tls::upstream(inner, message))
+}
+
+/// What lies between the client's side and an internal listener: the socket within it, since nothing else is passed on.
+fn internal_upstream(
+    at: &At<'_>,
+    message: pb::extensions::InternalUpstreamTransport,
+) -> (Option<Arc<UpstreamProxyProtocol>>, Option<Arc<UpstreamTls>>) {
+    classify!(at, message => pb::extensions::InternalUpstreamTransport {
+        implemented: transport_socket;
+        refused: passthrough_metadata = "filters of the internal listener would not see it";
+    });
+    match transport_socket {
+        Some(message) => self::transport_socket(&at.field("transport_socket"), message),
+        None => {
+            at.field("transport_socket").error("must be set");
+            (None, None)
+        }
+    }
 }
 
 fn is_proxy_protocol(message: &pb::core::TransportSocket) -> bool {

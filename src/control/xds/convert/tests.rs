@@ -4,6 +4,7 @@
 //! from `envoy --mode validate`.
 mod circuit_breakers;
 mod discovered;
+mod internal;
 mod verdicts;
 
 use std::time::Duration;
@@ -685,6 +686,7 @@ fn access_by_role_of_connections_has_no_conditions_on_headers() {
             runtime: super::runtime::Runtime::default(),
             default_dns: crate::config::cluster::Dns::default(),
             default_bind: None,
+            internal_buffer_bytes: None,
             secrets: super::tls::Secrets::default(),
         };
         let found = super::rbac::network(&At::root(&context), message);

@@ -149,8 +149,8 @@ pub(super) fn upstream(at: &At<'_>, message: pb::core::TransportSocket) -> Optio
 /// What a transport socket is configured by; `None`: plain text, or a mistake that was reported.
 fn transport_socket(at: &At<'_>, message: pb::core::TransportSocket) -> Option<pb::google::Any> {
     classify!(at, message => pb::core::TransportSocket {
-        implemented: config_type = "raw_buffer and TLS, and towards endpoints upstream_proxy_protocol around them; others are \
-                                    refused";
+        implemented: config_type = "raw_buffer and TLS, and towards endpoints upstream_proxy_protocol and internal_upstream \
+                                    around them; others are refused";
         no_effect: name = "a transport socket is found by the type of its typed_config";
     });
     match config_type {
