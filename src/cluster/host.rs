@@ -37,6 +37,8 @@ pub struct HostSpec {
     pub health: HealthStatus,
     /// Which of its cluster's transport sockets reaches it.
     pub socket: u16,
+    /// Where connections to it, an internal listener, are told that they lead to; `None`: nowhere else.
+    pub original_dst: Option<SocketAddr>,
     /// Its counters, all cores.
     pub stats: Arc<Scope<HostStat>>,
 }
@@ -54,12 +56,14 @@ impl HostSpec {
             locality_weight,
             health,
             socket,
+            original_dst,
             stats,
         } = self;
         (address, hostname, hash_key) == (&other.address, &other.hostname, &other.hash_key)
             && (*weight, *priority, *health, *socket)
                 == (other.weight, other.priority, other.health, other.socket)
             && (*locality, *locality_weight) == (other.locality, other.locality_weight)
+            && *original_dst == other.original_dst
             && Arc::ptr_eq(stats, &other.stats)
     }
 }
@@ -154,6 +158,11 @@ impl Host {
     /// Which of its cluster's transport sockets reaches it.
     pub fn socket(&self) -> u16 {
         self.spec.borrow().socket
+    }
+
+    /// Where connections to it, an internal listener, are told that they lead to.
+    pub(super) fn original_dst(&self) -> Option<SocketAddr> {
+        self.spec.borrow().original_dst
     }
 
     /// Its share among the hosts of its priority.
@@ -359,6 +368,7 @@ mod tests {
             locality_weight: 0,
             health: HealthStatus::Healthy,
             socket: 0,
+            original_dst: None,
             stats: Registry::new(1).host(),
         })
     }

@@ -107,6 +107,7 @@ impl OriginalDstHosts {
             locality_weight: 0,
             health: HealthStatus::Unknown,
             socket: config.transport_socket_of(&none, &none),
+            original_dst: None,
             stats: Arc::new(Scope::of_one_worker()),
         };
         let host = Host::new(Arc::new(spec), worker);

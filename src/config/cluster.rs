@@ -9,7 +9,7 @@ use super::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEF
 use super::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
 use super::http2::{Http2ProtocolOptions, UpstreamProtocol};
 use super::listener::BUFFER_LIMIT_BYTES_DEFAULT;
-use super::metadata::Metadata;
+use super::metadata::{Metadata, MetadataKind, ORIGINAL_DST};
 use super::proxy_protocol::UpstreamProxyProtocol;
 use super::socket::{BindConfig, TcpKeepalive};
 use super::tls::{Source, TRANSPORT_SOCKET_MATCH, TransportSocketMatch, UpstreamTls};
@@ -63,6 +63,9 @@ pub struct ClusterSettings {
     /// What connections to endpoints begin with, before TLS too; `None`: nothing. Source: `transport_socket` of type
     /// `ProxyProtocolUpstreamTransport`.
     pub proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
+    /// Whose metadata has the destination that the filter `original_dst` of an internal listener restores; the last that has
+    /// one. Source: `transport_socket` of type `InternalUpstreamTransport`, `passthrough_metadata`.
+    pub original_dst: Vec<MetadataKind>,
     /// Other ways of reaching endpoints, by their metadata: the first that holds. Source: `transport_socket_matches`.
     pub transport_socket_matches: Vec<TransportSocketMatch>,
     /// Most connections, requests and retries in flight. Source: `circuit_breakers`.
@@ -441,6 +444,23 @@ impl Cluster {
         }
     }
 
+    /// The destination that connections to an internal listener, made through this transport socket to an endpoint of that
+    /// metadata, are to have there. One that is none of IP is none, as in Envoy.
+    pub fn original_dst_of(&self, socket: u16, endpoint: &Metadata) -> Option<SocketAddr> {
+        let kinds = match usize::from(socket).checked_sub(1) {
+            None => &self.original_dst,
+            Some(place) => &self.transport_socket_matches.get(place)?.original_dst,
+        };
+        let told = kinds.iter().rev().find_map(|kind| {
+            let metadata = match kind {
+                MetadataKind::Host => endpoint,
+                MetadataKind::Cluster => &self.metadata,
+            };
+            metadata.iter().find(|(namespace, _)| **namespace == *ORIGINAL_DST)
+        });
+        told?.1.get("local")?.as_str()?.parse().ok()
+    }
+
     /// Visits every source of its TLS contexts.
     pub fn tls_sources(&mut self, visit: &mut dyn FnMut(&mut Source)) {
         let settings = Arc::make_mut(&mut self.settings);
@@ -495,6 +515,7 @@ impl Default for ClusterSettings {
             request_names: None,
             tls: None,
             proxy_protocol: None,
+            original_dst: Vec::new(),
             transport_socket_matches: Vec::new(),
             circuit_breakers: CircuitBreakers::default(),
             tcp_keepalive: None,
@@ -556,6 +577,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn destination_is_that_of_the_last_metadata_that_has_one() {
+        use serde_json::json;
+        let told = |value| vec![(Box::from(ORIGINAL_DST), value)];
+        let mut cluster = Cluster::new("c");
+        assert_eq!(cluster.original_dst_of(0, &told(json!({"local": "10.0.0.1:80"}))), None, "nobody asks");
+        cluster.metadata = told(json!({"local": "10.0.0.2:80"}));
+        cluster.original_dst = vec![MetadataKind::Cluster, MetadataKind::Host];
+        for (endpoint, expected) in [
+            (told(json!({"local": "10.0.0.1:80"})), Some("10.0.0.1:80")),
+            (Metadata::new(), Some("10.0.0.2:80")),
+            (told(json!({"local": "nonsense"})), None),
+            (told(json!({"local": 7})), None),
+            (told(json!("10.0.0.1:80")), None),
+        ] {
+            let expected = expected.map(|address| address.parse().unwrap());
+            assert_eq!(cluster.original_dst_of(0, &endpoint), expected, "{endpoint:?}");
+            assert_eq!(cluster.original_dst_of(1, &endpoint), None, "there is no other socket");
+        }
+    }
+
+    #[test]
     fn transport_socket_is_the_first_whose_criteria_hold() {
         use serde_json::json;
         let mut cluster = Cluster::new("c");
@@ -564,6 +606,7 @@ mod tests {
             criteria: criteria.as_object().cloned().unwrap(),
             tls: None,
             proxy_protocol: None,
+            original_dst: Vec::new(),
         };
         cluster.transport_socket_matches =
             vec![socket(json!({"mtls": "strict", "v": 2.0})), socket(json!({"mtls": "strict"}))];

@@ -6,5 +6,17 @@
 /// `core.v3.Metadata.filter_metadata`.
 pub type Metadata = Vec<(Box<str>, serde_json::Value)>;
 
+/// Namespace in which connections to internal listeners are told their destination, under `local`.
+pub const ORIGINAL_DST: &str = "envoy.filters.listener.original_dst";
+
+/// Whose metadata is meant. Source: Envoy `type.metadata.v3.MetadataKind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MetadataKind {
+    /// The endpoint's.
+    Host,
+    /// The cluster's.
+    Cluster,
+}
+
 /// A JSON object. Source: `google.protobuf.Struct`.
 pub type Struct = serde_json::Map<String, serde_json::Value>;

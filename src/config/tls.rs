@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::ads::Sds;
 use super::matcher::StringMatcher;
-use super::metadata::Struct;
+use super::metadata::{MetadataKind, Struct};
 use super::proxy_protocol::UpstreamProxyProtocol;
 use super::secret::{NamedCertificate, NamedSecrets};
 
@@ -218,6 +218,8 @@ pub struct TransportSocketMatch {
     pub tls: Option<Arc<UpstreamTls>>,
     /// What connections begin with; `None`: nothing of their own. Source: `transport_socket`.
     pub proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
+    /// As [`Cluster::original_dst`](super::cluster::ClusterSettings::original_dst). Source: `transport_socket`.
+    pub original_dst: Vec<MetadataKind>,
 }
 
 /// Namespace of metadata that picks the transport socket of an endpoint.

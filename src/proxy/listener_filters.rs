@@ -150,7 +150,7 @@ pub(super) async fn run(
     if held.give_back(&context.runtime, stream) { Verdict::Continue } else { Verdict::Close }
 }
 
-/// Where the client meant to connect to, before the kernel redirected it here. Source: Envoy `original_dst`.
+/// Where the client meant to connect to, before the kernel redirected it here, or as one within the process says. Source: Envoy `original_dst`.
 fn restore_destination(config: &Config, stream: &TcpStream, info: &mut ConnectionInfo) {
     let Some(original) = stream.original_destination() else { return };
     if info.local_restored && Some(original) == info.direct_local.socket() {

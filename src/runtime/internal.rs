@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::task::Poll;
 
 use super::backend::{Scope, Streams};
@@ -37,6 +38,8 @@ pub(super) struct InternalEnd {
     /// Where the connection leads: to the listener.
     pub(super) address: InternalAddress,
     nesting: u8,
+    /// Where it was meant to lead to, if the other end has told.
+    pub(super) original_destination: Option<SocketAddr>,
     /// Its close is a reset.
     pub(super) resets: bool,
 }
@@ -92,7 +95,13 @@ impl Internal {
             scope.stats.internal_refused += 1;
             return refused(errno);
         }
-        let end = |nesting| InternalEnd { peer: NOBODY, address: to.clone(), nesting, resets: false };
+        let end = |nesting| InternalEnd {
+            peer: NOBODY,
+            address: to.clone(),
+            nesting,
+            original_destination: None,
+            resets: false,
+        };
         let near = scope.sockets.insert_end(end(nesting));
         let far = scope.sockets.insert_end(end(nesting + 1));
         for (own, peer) in [(near, far), (far, near)] {
@@ -191,6 +200,14 @@ pub(super) fn take_rest(scope: &mut Scope<'_>, key: SocketKey) -> Option<SocketK
 pub(super) fn take_on(scope: &mut Scope<'_>, key: SocketKey) {
     if let Some(end) = scope.sockets.live(key).internal_end() {
         scope.tasks.set_nesting(end.nesting);
+    }
+}
+
+/// The other end was meant to lead there.
+pub(super) fn tell_destination(scope: &mut Scope<'_>, key: SocketKey, destination: SocketAddr) {
+    let peer = peer_of(scope, key).and_then(|peer| scope.sockets.find(peer)?.internal_end());
+    if let Some(end) = peer {
+        end.original_destination = Some(destination);
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 
 use super::endpoint::Endpoint;
@@ -368,6 +369,14 @@ impl Socket {
             return Ok([local.clone(), local]);
         }
         self.endpoint.as_ref().ok_or_else(gone)?.ends()
+    }
+
+    /// Where the peer meant to connect to, before a redirection, or where it says so.
+    pub(super) fn original_destination(&mut self) -> Option<SocketAddr> {
+        if let Some(end) = self.internal_end() {
+            return end.original_destination;
+        }
+        self.endpoint.as_ref()?.original_destination().ok()
     }
 
     /// Where it is.

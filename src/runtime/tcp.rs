@@ -426,9 +426,14 @@ impl TcpStream {
     }
 
     /// Where the peer meant to connect to, before the kernel led it here: by a redirection, which only the kernel knows, or
-    /// to a transparent socket, whose own address it is. `None`: nobody led it.
+    /// to a transparent socket, whose own address it is; or where it has told. `None`: nobody led it.
     pub fn original_destination(&self) -> Option<SocketAddr> {
-        self.with_endpoint(Endpoint::original_destination).ok()
+        self.runtime.with_socket(self.key, |socket, _| socket.original_destination())
+    }
+
+    /// Tells the other end of a connection within the worker where it was meant to lead to: at once, before that is taken on.
+    pub fn tell_destination(&self, destination: SocketAddr) {
+        self.runtime.with_internal(|_, scope| internal::tell_destination(scope, self.key, destination));
     }
 
     /// Whether bytes can come from it and go to it through a pipe: not within the worker, where they are in user space anyway.

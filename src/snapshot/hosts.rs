@@ -108,7 +108,12 @@ impl HostRegistry {
                     continue;
                 }
                 let old = old.remove(&address);
+                let socket = cluster.transport_socket_of(&endpoint.metadata, &locality.metadata);
                 let spec = HostSpec {
+                    original_dst: match address {
+                        SocketAddress::Internal(_) => cluster.original_dst_of(socket, &endpoint.metadata),
+                        SocketAddress::Ip(_) | SocketAddress::Pipe(_) => None,
+                    },
                     address,
                     hostname: endpoint.hostname.clone(),
                     hash_key: hash_key(&endpoint.metadata),
@@ -117,7 +122,7 @@ impl HostRegistry {
                     locality: number,
                     locality_weight,
                     health: endpoint.health_status,
-                    socket: cluster.transport_socket_of(&endpoint.metadata, &locality.metadata),
+                    socket,
                     stats: old.as_ref().map_or_else(|| registry.host(), |old| Arc::clone(&old.stats)),
                 };
                 let host = old.filter(|old| old.is(&spec)).unwrap_or_else(|| Arc::new(spec));

@@ -219,6 +219,43 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn destination_that_an_endpoint_says_is_restored_behind_an_internal_listener(io) {
+        let upstream = Upstream::start(|peer| {
+            let Some(head) = peer.request_head() else { return };
+            peer.send(format!("HTTP/1.1 200 OK\r\n\r\n{}", head.path()));
+        });
+        let listener = "listener_filters: [{name: o, typed_config: {\"@type\": \
+                        type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}],";
+        let tunnel = "tunneling_config: {hostname: \"%DOWNSTREAM_LOCAL_ADDRESS%\"},";
+        let fields = format!("{listener} {}", tcp_chain("upstream", tunnel));
+        let passing = |kind: &str| {
+            format!(
+                "transport_socket: {{name: internal, typed_config: {{\"@type\": \
+                 type.googleapis.com/envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport, \
+                 passthrough_metadata: [{{kind: {{{kind}: {{}}}}, name: envoy.filters.listener.original_dst}}], transport_socket: \
+                 {{name: raw, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}}}}},"
+            )
+        };
+        let told = |local: &str| {
+            format!("metadata: {{filter_metadata: {{envoy.filters.listener.original_dst: {{local: \"{local}\"}}}}}},")
+        };
+        for (kind, local, asked) in [
+            ("cluster", "10.1.2.3:99", "10.1.2.3:99"),
+            ("cluster", "[2001:db8::1]:99", "[2001:db8::1]:99"),
+            ("cluster", "nonsense", "envoy://inner/id-1"),
+            ("host", "10.1.2.3:99", "envoy://inner/id-1"),
+        ] {
+            let cluster = format!("{} {}", passing(kind), told(local));
+            let config = with_inner(relaying(upstream.port, ""), &fields, &cluster, 64);
+            let proxy = Proxy::start(io, &config);
+            let mut client = proxy.connect();
+            client.send("x");
+            assert_eq!(String::from_utf8_lossy(&client.read(asked.len())), asked, "{kind} {local}");
+            drop(client);
+            proxy.end();
+        }
+    }
+
     /// What waits is bounded by the buffers of the way, whoever is slow.
     fn receiver_that_does_not_read_holds_its_sender_back(io) {
         const BODY: usize = 96 << 20;

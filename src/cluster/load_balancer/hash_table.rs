@@ -99,6 +99,7 @@ mod tests {
             locality_weight: 0,
             health: HealthStatus::Unknown,
             socket: 0,
+            original_dst: None,
             stats: Registry::new(1).host(),
         };
         let hashing = |use_hostname| Hashing { use_hostname, ..Hashing::default() };

@@ -93,6 +93,7 @@ mod tests {
                 locality_weight,
                 health,
                 socket: 0,
+                original_dst: None,
                 stats: Registry::new(1).host(),
             })
             .map(Arc::new)

@@ -241,6 +241,7 @@ mod tests {
             locality_weight: locality_weight(port),
             health: HealthStatus::Unknown,
             socket: 0,
+            original_dst: None,
             stats: registry.host(),
         };
         let specs = priorities.iter().zip(1..).map(spec).map(Arc::new).collect();

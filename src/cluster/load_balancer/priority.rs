@@ -172,6 +172,7 @@ mod tests {
                 locality_weight: 0,
                 health,
                 socket: 0,
+                original_dst: None,
                 stats: Registry::new(1).host(),
             })
             .map(Arc::new)

@@ -67,6 +67,7 @@ pub(super) mod tests {
                 locality_weight: 0,
                 health: HealthStatus::Unknown,
                 socket: 0,
+                original_dst: None,
                 stats: Registry::new(1).host(),
             }),
             0,

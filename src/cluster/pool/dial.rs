@@ -63,6 +63,9 @@ pub async fn dial(
             return Err(ConnectError::Tls(HandshakeFailure::NoSecret));
         }
     };
+    if let Some(original) = host.original_dst() {
+        socket.tell_destination(original);
+    }
     // At once, before a handshake too: the endpoint may be the one that speaks first.
     if let Some(header) = host.header() {
         if !socket.send_copy(header) {

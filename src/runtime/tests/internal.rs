@@ -70,6 +70,9 @@ fn ends_are_orderly_apart_for_each_direction_unless_something_is_unread() {
         let handle = runtime.clone();
         run(runtime, async move {
             let (near, far) = pair(&handle).await;
+            let destination = "10.0.0.1:80".parse().unwrap();
+            near.tell_destination(destination);
+            assert_eq!((near.original_destination(), far.original_destination()), (None, Some(destination)));
             assert!(near.send_copy(b"request"));
             near.shutdown_write();
             assert_eq!(far.poll_peer_closed(), Poll::Ready(()), "it is known ahead of the bytes");

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::at::At;
 use super::fields::classify;
+use super::proxy_protocol::Way;
 use super::report::Class;
 use super::value::{json_object, type_name};
 use super::{
@@ -47,7 +48,7 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             typed_extension_protocol_options = "HttpProtocolOptions with HTTP/1 and HTTP/2; HTTP/3 is refused",
             dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers,
             use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config, wait_for_warm_on_init,
-            upstream_bind_config, common_lb_config, lb_config, transport_socket = "raw_buffer and TLS; others are refused",
+            upstream_bind_config, common_lb_config, lb_config, transport_socket = "raw_buffer and TLS, and what goes around them; others are refused",
             transport_socket_matches,
             metadata, protocol_selection, upstream_connection_options,
             upstream_http_protocol_options = "without effect where there is no TLS", load_balancing_policy = "RoundRobin, LeastRequest, Random, RingHash, Maglev, and ClusterProvided of ORIGINAL_DST; others are passed over",
@@ -150,8 +151,9 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
         cluster.circuit_breakers = circuit_breakers::convert(&at.field("circuit_breakers"), message);
     }
     if let Some(message) = transport_socket {
-        (cluster.proxy_protocol, cluster.tls) =
-            proxy_protocol::transport_socket(&at.field("transport_socket"), message);
+        let way = proxy_protocol::transport_socket(&at.field("transport_socket"), message);
+        let Way { proxy_protocol, tls, original_dst } = way;
+        (cluster.proxy_protocol, cluster.tls, cluster.original_dst) = (proxy_protocol, tls, original_dst);
     }
     cluster.transport_socket_matches = self::transport_socket_matches(at, transport_socket_matches);
     let sockets = || {
@@ -229,7 +231,7 @@ fn transport_socket_matches(
         if matches.iter().any(|other| *other.name == *name) {
             at.field("name").error(format!("duplicate name {name:?}"));
         }
-        let (proxy_protocol, tls) = transport_socket
+        let Way { proxy_protocol, tls, original_dst } = transport_socket
             .map(|message| proxy_protocol::transport_socket(&at.field("transport_socket"), message))
             .unwrap_or_default();
         matches.push(TransportSocketMatch {
@@ -237,6 +239,7 @@ fn transport_socket_matches(
             criteria: r#match.map(json_object).unwrap_or_default(),
             tls,
             proxy_protocol,
+            original_dst,
         });
     }
     matches

@@ -1,16 +1,19 @@
-//! The PROXY protocol towards endpoints, and choices of TLVs.
+//! The PROXY protocol towards endpoints, choices of TLVs, and what is around transport sockets.
 use std::sync::Arc;
 
 use super::at::At;
 use super::fields::classify;
+use super::report::Class;
 use super::tls;
 use super::value::type_name;
+use crate::config::metadata::{MetadataKind, ORIGINAL_DST};
 use crate::config::proxy_protocol::{ProxyProtocolVersion, TlvTypes, UpstreamProxyProtocol};
 use crate::config::tls::UpstreamTls;
 use crate::control::xds::pb::{self, Named};
 use pb::core::{
     ProxyProtocolConfigVersion as Version, ProxyProtocolPassThroughTLVsPassTLVsMatchType as MatchType,
 };
+use pb::types::MetadataKindKindOneOf as Kind;
 
 /// Which TLVs are kept.
 pub(super) fn tlv_types(at: &At<'_>, message: pb::core::ProxyProtocolPassThroughTLVs) -> TlvTypes {
@@ -26,27 +29,31 @@ pub(super) fn tlv_types(at: &At<'_>, message: pb::core::ProxyProtocolPassThrough
     }
 }
 
-/// A transport socket towards endpoints: what connections begin with, and their TLS.
-pub(super) fn transport_socket(
-    at: &At<'_>,
-    message: pb::core::TransportSocket,
-) -> (Option<Arc<UpstreamProxyProtocol>>, Option<Arc<UpstreamTls>>) {
+/// How endpoints are reached.
+#[derive(Default)]
+pub(super) struct Way {
+    /// What connections begin with.
+    pub(super) proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
+    pub(super) tls: Option<Arc<UpstreamTls>>,
+    /// Whose metadata has their destination, in an internal listener.
+    pub(super) original_dst: Vec<MetadataKind>,
+}
+
+/// A transport socket towards endpoints.
+pub(super) fn transport_socket(at: &At<'_>, message: pb::core::TransportSocket) -> Way {
     let Some(pb::core::TransportSocketConfigTypeOneOf::TypedConfig(any)) = &message.config_type else {
-        return (None, tls::upstream(at, message));
+        return Way { tls: tls::upstream(at, message), ..Way::default() };
     };
     if type_name(any) == pb::extensions::InternalUpstreamTransport::NAME {
         let at = &at.field("typed_config");
-        let Some(message) = at.unpack::<pb::extensions::InternalUpstreamTransport>(any) else {
-            return (None, None);
-        };
-        return internal_upstream(at, message);
+        return at.unpack(any).map(|message| internal_upstream(at, message)).unwrap_or_default();
     }
     if type_name(any) != pb::extensions::ProxyProtocolUpstreamTransport::NAME {
-        return (None, tls::upstream(at, message));
+        return Way { tls: tls::upstream(at, message), ..Way::default() };
     }
     let at = &at.field("typed_config");
     let Some(message) = at.unpack::<pb::extensions::ProxyProtocolUpstreamTransport>(any) else {
-        return (None, None);
+        return Way::default();
     };
     classify!(at, message => pb::extensions::ProxyProtocolUpstreamTransport {
         implemented: config, transport_socket;
@@ -56,31 +63,67 @@ pub(super) fn transport_socket(
     let proxy_protocol = config.map(|message| Arc::new(upstream(&at.field("config"), message)));
     let Some(message) = transport_socket else {
         at.field("transport_socket").error("must be set");
-        return (proxy_protocol, None);
+        return Way { proxy_protocol, ..Way::default() };
     };
     let inner = &at.field("transport_socket");
     if is_proxy_protocol(&message) {
         inner.error("one header is enough: raw_buffer or TLS");
-        return (proxy_protocol, None);
+        return Way { proxy_protocol, ..Way::default() };
     }
     // Without a `config` Envoy sends version 1.
-    (proxy_protocol.or_else(|| Some(Arc::default())), tls::upstream(inner, message))
+    let proxy_protocol = proxy_protocol.or_else(|| Some(Arc::default()));
+    Way { proxy_protocol, tls: tls::upstream(inner, message), original_dst: Vec::new() }
 }
 
-/// What lies between the client's side and an internal listener: the socket within it, since nothing else is passed on.
-fn internal_upstream(
-    at: &At<'_>,
-    message: pb::extensions::InternalUpstreamTransport,
-) -> (Option<Arc<UpstreamProxyProtocol>>, Option<Arc<UpstreamTls>>) {
+/// What lies between a client within the process and an internal listener: the socket within it, and what is told beside.
+fn internal_upstream(at: &At<'_>, message: pb::extensions::InternalUpstreamTransport) -> Way {
     classify!(at, message => pb::extensions::InternalUpstreamTransport {
-        implemented: transport_socket;
-        refused: passthrough_metadata = "filters of the internal listener would not see it";
+        implemented: transport_socket,
+            passthrough_metadata = "of envoy.filters.listener.original_dst, for the filter of that name; others are refused";
     });
+    let told = |(index, message)| passed(&at.item("passthrough_metadata", index), message);
+    let original_dst = passthrough_metadata.into_iter().enumerate().filter_map(told).collect();
     match transport_socket {
-        Some(message) => self::transport_socket(&at.field("transport_socket"), message),
+        Some(message) => {
+            Way { original_dst, ..self::transport_socket(&at.field("transport_socket"), message) }
+        }
         None => {
             at.field("transport_socket").error("must be set");
-            (None, None)
+            Way::default()
+        }
+    }
+}
+
+/// Metadata that is passed on, where anything reads it there.
+fn passed(
+    at: &At<'_>,
+    message: pb::extensions::InternalUpstreamTransportMetadataValueSource,
+) -> Option<MetadataKind> {
+    classify!(at, message => pb::extensions::InternalUpstreamTransportMetadataValueSource {
+        implemented: kind, name = "envoy.filters.listener.original_dst; others are refused";
+    });
+    if *name != *ORIGINAL_DST {
+        let field = format!("{}.{name}", pb::extensions::InternalUpstreamTransportMetadataValueSource::NAME);
+        at.field("name").found(Class::Refused, field, "no other metadata of connections is read");
+    }
+    let at = &at.field("kind");
+    let Some(message) = kind else {
+        at.error("must be set");
+        return None;
+    };
+    classify!(at, message => pb::types::MetadataKind { implemented: kind = "host and cluster; others are refused, by Envoy, too"; });
+    match kind {
+        Some(Kind::Host(message)) => {
+            classify!(&at.field("host"), message => pb::types::MetadataKindHost {});
+            Some(MetadataKind::Host)
+        }
+        Some(Kind::Cluster(message)) => {
+            classify!(&at.field("cluster"), message => pb::types::MetadataKindCluster {});
+            Some(MetadataKind::Cluster)
+        }
+        Some(Kind::Request(_) | Kind::Route(_)) | None => {
+            at.error("metadata type is not supported: host or cluster");
+            None
         }
     }
 }

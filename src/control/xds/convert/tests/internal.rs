@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::socket_address::InternalAddress;
 use crate::config::address::{Address, EndpointAddress};
+use crate::config::metadata::{MetadataKind, ORIGINAL_DST};
 
 const EXTENSION: &str = r#"bootstrap_extensions: [{name: i, typed_config: {"@type": type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener}}]"#;
 const INTERNAL: [(&str, &str); 2] = [("TOP", EXTENSION), ("ADDRESS", "null")];
@@ -77,6 +78,18 @@ fn endpoint_is_an_internal_listener_in_a_cluster_that_resolves_nothing() {
 fn transport_socket_to_an_internal_listener_is_the_one_within() {
     let tls = |socket: &str| load(&[("CLUSTER", socket)]).clusters[0].tls.is_some();
     assert!(!tls(&around(RAW, "")) && tls(&around(TLS, "")));
-    let passing = around(RAW, "passthrough_metadata: [{name: a, kind: {host: {}}}],");
-    assert!(errors(&[("CLUSTER", &passing)]).contains("passthrough_metadata"));
+}
+
+#[test]
+fn destination_is_the_only_metadata_that_is_passed_on() {
+    let passing = |name: &str, kind: &str| {
+        around(RAW, &format!("passthrough_metadata: [{{name: {name}, kind: {{{kind}: {{}}}}}}],"))
+    };
+    for (kind, expected) in [("host", MetadataKind::Host), ("cluster", MetadataKind::Cluster)] {
+        assert_eq!(load(&[("CLUSTER", &passing(ORIGINAL_DST, kind))]).clusters[0].original_dst, [expected]);
+    }
+    let other = errors(&[("CLUSTER", &passing("istio", "host"))]);
+    assert!(other.contains("passthrough_metadata[0].name"), "{other}");
+    let request = errors(&[("CLUSTER", &passing(ORIGINAL_DST, "request"))]);
+    assert!(request.contains("metadata type is not supported"), "{request}");
 }
