@@ -85,7 +85,8 @@ def certificate_of_two(play):
     """One name for two listeners: it is asked for once, and the second has it at once."""
     pair = play.origins["certificates"][0]
     protected(play, pair)
-    play.set("LDS", {"more": made.listener("more", play.other_port, tls="server")})
+    play.set("LDS", {"more": made.listener("more", play.other_port, route="others", tls="server")})
+    play.set("RDS", {"others": made.routes("others", rest="svc")})
     shows(play, pair[2], play.other_port)
     shows(play, pair[2])
 
