@@ -135,9 +135,14 @@ on_each_backend! {
     fn listener_without_its_secret_refuses_connections(io) {
         let (upstream, plane, authority) = (named("a"), ControlPlane::start(), Authority::of(&[]));
         let socket = downstream_tls("", &own("own", "0.2s"));
-        let proxy = Proxy::start(io, &config(&plane, &upstream, &socket, ""));
+        let log = "access_log: [{name: log, typed_config: {\"@type\": \
+                   type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog, log_format: \
+                   {text_format_source: {inline_string: \"%DOWNSTREAM_TRANSPORT_FAILURE_REASON%\\n\"}}}}]";
+        let config = config(&plane, &upstream, &socket, "").listener(log);
+        let proxy = Proxy::start(io, &config.arguments(&["--file-flush-interval-msec", "10"]));
         assert_eq!(proxy.stat("sds.own.init_fetch_timeout"), 1);
         assert!(is_refused(proxy.port) && is_refused(proxy.port));
+        proxy.wait_for_log("TLS_error:_Secret_is_not_supplied_by_SDS");
         assert_eq!(listener_stat(&proxy, "downstream_context_secrets_not_ready"), 2);
         let certificate = authority.issue(NAME);
         plane.tell_secrets(&[told_certificate("own", &authority.pair(NAME))]);
