@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import re
+import signal
 import socket
 import subprocess
 import urllib.request
@@ -91,6 +93,15 @@ class Bench:
     def stats(self):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/stats?format=json", timeout=HELD_S) as answer:
             return {each["name"]: each["value"] for each in json.load(answer)["stats"] if "name" in each}
+
+    @contextlib.contextmanager
+    def stopped(self):
+        """The proxy does nothing meanwhile: what comes to it comes at once."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.process.pid, signal.SIGCONT)
 
     def rss_mb(self):
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
