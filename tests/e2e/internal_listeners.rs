@@ -1,6 +1,5 @@
 //! Listeners within the process: HTTP, relayed bytes and tunnels that pass one on their way, under TLS too; how they end, what
-//! they hold, listeners that are not there, that lead to themselves, and that a control plane puts and takes away. Beside
-//! Envoy: `tests/peers/internal_listeners.py`.
+//! they hold, listeners that are not there, that lead to themselves, and that a control plane puts and takes away.
 
 use std::io::Write;
 use std::sync::mpsc::channel;

@@ -1,4 +1,4 @@
-//! Internal listeners and what leads to them. Envoy 1.40's verdicts on these are compared by `tests/peers/internal_listeners.py`.
+//! Internal listeners and what leads to them. Which of them are mistakes was asked of Envoy 1.40 (`--mode validate`).
 
 use super::*;
 use crate::base::socket_address::InternalAddress;
