@@ -68,6 +68,10 @@ impl Protocol for Delta {
         self.judge.type_url() == type_url
     }
 
+    fn is_open(&self) -> bool {
+        self.is_open
+    }
+
     fn open(&mut self, first: bool) -> Option<DeltaDiscoveryRequest> {
         self.is_open = !self.wanted.is_nothing();
         self.is_open.then(|| self.first(first || !self.node_once))

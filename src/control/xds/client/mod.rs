@@ -95,6 +95,9 @@ trait Protocol: Send + 'static {
     /// Whether it is for resources of that type.
     fn is_of(&self, type_url: &str) -> bool;
 
+    /// Whether the stream has asked for the type.
+    fn is_open(&self) -> bool;
+
     /// The type's first request of a stream; `None`: there is nothing to ask for. `first`: it is the stream's first, too.
     fn open(&mut self, first: bool) -> Option<Self::Request>;
 

@@ -93,6 +93,10 @@ impl Protocol for Sotw {
         self.judge.type_url() == type_url
     }
 
+    fn is_open(&self) -> bool {
+        self.is_open
+    }
+
     fn open(&mut self, first: bool) -> Option<DiscoveryRequest> {
         self.nonce.clear();
         self.is_open = !self.wanted.is_nothing();

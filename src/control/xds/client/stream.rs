@@ -188,8 +188,9 @@ async fn hold<P: Protocol>(
                 }
                 backoff.answered();
                 let mut lines = lines.iter_mut();
+                // As in Envoy nothing is said of a type that the stream has not asked for.
                 let taken = lines
-                    .find(|line| line.protocol.is_of(P::type_url(&response)))
+                    .find(|line| line.protocol.is_open() && line.protocol.is_of(P::type_url(&response)))
                     .and_then(|line| Some((line.protocol.take(response)?, line)));
                 let Some((Taken { kind, reply, outcome, version, refused }, line)) = taken else {
                     log::debug!("xDS: a response of a type that nobody asked for");
