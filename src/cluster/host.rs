@@ -149,6 +149,11 @@ impl Host {
         &self.address
     }
 
+    /// Whether it is a listener of this worker.
+    pub(super) fn is_internal(&self) -> bool {
+        matches!(self.address, SocketAddress::Internal(_))
+    }
+
     /// Where to connect, as records name it.
     pub fn stream_address(&self) -> StreamAddress {
         let address = || self.address.socket().map_or(StreamAddress::None, StreamAddress::Ip);
@@ -285,7 +290,7 @@ impl Host {
         added.asked.set(now);
         let mut named = self.named.get_or_init(Box::default).borrow_mut();
         if named.len() >= max {
-            named.retain(|_, host| Rc::strong_count(host) > 1 || host.shares());
+            named.retain(|_, host| host.is_in_use());
         }
         let mut oldest = None;
         if named.len() >= max {

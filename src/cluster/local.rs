@@ -338,6 +338,15 @@ impl Cluster {
         })
     }
 
+    /// Whether an idle connection of this host is not to be kept.
+    pub(super) fn keeps_none_of(&self, host: &Host) -> bool {
+        host.is_removed() || self.keeper.refuses(host)
+    }
+
+    pub(super) fn each_host(&self, each: impl Fn(&Host)) {
+        self.hosts.borrow().iter().for_each(|host| each(host));
+    }
+
     pub(super) fn keeper(&self) -> TaskId {
         self.keeper.task()
     }

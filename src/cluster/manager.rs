@@ -50,6 +50,8 @@ pub(super) struct Keeper {
     kept: RefCell<Vec<Kept>>,
     /// How many of them there may be before those that are gone are looked for: an idle connection may be due in an hour.
     crowded: Cell<usize>,
+    /// The worker drains: connections within it are not kept.
+    drains: Cell<bool>,
     /// When the keeper looks next; `None`: when something stirs.
     due: Cell<Option<Now>>,
     runtime: RefCell<Option<Runtime>>,
@@ -148,6 +150,18 @@ impl ClusterManager {
         hosts.map(|host| host.idle().borrow().capacity() * size_of::<pool::UpstreamConnection>()).sum()
     }
 
+    /// The worker drains: connections within it that nobody uses would keep those at their other end, which it waits for.
+    pub fn drain(&self) {
+        self.keeper.drains.set(true);
+        for cluster in self.clusters.borrow().values() {
+            cluster.each_host(|host| {
+                if host.is_internal() {
+                    host.close_idle();
+                }
+            });
+        }
+    }
+
     /// Drops every cluster and every idle connection.
     pub fn clear(&self) {
         self.publish(Arc::default());
@@ -176,6 +190,11 @@ impl ClusterManager {
 impl Keeper {
     pub(super) fn task(&self) -> TaskId {
         self.task.get().unwrap_or(TaskId::NONE)
+    }
+
+    /// Whether a connection to this host that nobody uses is not to be kept.
+    pub(super) fn refuses(&self, host: &Host) -> bool {
+        self.drains.get() && host.is_internal()
     }
 
     pub(super) fn keep(&self, cluster: &Rc<Cluster>, host: &Rc<Host>, due: Option<Now>) {

@@ -343,7 +343,10 @@ fn unless_given_up<F: Future>(
         if let Poll::Ready(outcome) = connecting.as_mut().poll(task) {
             return Poll::Ready(Ok(outcome));
         }
-        if request.body.is_done() && connection.channel.poll_peer_closed().is_ready() {
+        let channel = &connection.channel;
+        // The rest of a body may lie behind the client's end, but not behind a reset.
+        let gone = if request.body.is_done() { channel.poll_peer_closed() } else { channel.poll_broken() };
+        if gone.is_ready() {
             return Poll::Ready(Err(connection.gone()));
         }
         request.deadlines.poll(&connection.timer).map_or(Poll::Pending, |passed| Poll::Ready(Err(passed)))

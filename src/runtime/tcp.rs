@@ -216,7 +216,7 @@ impl TcpStream {
     /// Ready once the connection is known to have broken, perhaps behind bytes that nobody has read; as far as reading ahead
     /// goes. Pending wakes the current task later. A reset behind the peer's own end may show only to who sends.
     pub fn poll_broken(&self) -> Poll<()> {
-        self.runtime.with_backend(|backend, scope| {
+        self.runtime.with_streams(self.key, |streams, scope| {
             let current = scope.tasks.current();
             let socket = scope.sockets.live(self.key);
             let is_broken = matches!(socket.recv_end, Some(RecvEnd::Error(_)));
@@ -224,7 +224,7 @@ impl TcpStream {
                 return Poll::Ready(());
             }
             socket.recv_task = current;
-            backend.watch(scope, self.key);
+            streams.watch(scope, self.key);
             Poll::Pending
         })
     }

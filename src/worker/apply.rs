@@ -84,6 +84,7 @@ impl Worker {
             Command::Drain { deadline } => {
                 self.stop_listeners(false, &Arc::default());
                 context.drain.begin(context.runtime.now());
+                context.clusters.drain();
                 let until = context.runtime.now().after(deadline);
                 self.drain_until.set(Some(self.drain_until.get().map_or(until, |old| old.min(until))));
                 // Connections look at the drain; this one makes sure that somebody looks at its end.

@@ -366,6 +366,17 @@ on_each_backend! {
         }
     }
 
+    /// The pool would keep it, and the relay at its other end, for an hour.
+    fn idle_connection_to_a_relay_within_does_not_delay_the_end(io) {
+        let upstream = Upstream::echo();
+        let proxy = Proxy::start(io, &with_inner(Config::to(upstream.port), &tcp_chain("upstream", ""), "", 64));
+        let mut client = proxy.connect();
+        assert_eq!(client.get("/").status(), 200);
+        assert_eq!(proxy.stat("listener.envoy_internal_inner.downstream_cx_active"), 1);
+        drop(client);
+        proxy.end();
+    }
+
     fn listeners_of_a_control_plane_come_change_and_go(io) {
         let upstream = Upstream::echo();
         let folder = TempFolder::new();

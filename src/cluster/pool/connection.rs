@@ -11,7 +11,7 @@ use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
 use crate::protocol::http2::Stream;
 use crate::protocol::stream_info::{StreamAddress, set_text};
-use crate::protocol::tls::{HandshakeFailure, TlsFacts};
+use crate::protocol::tls::{HandshakeFailure, Offer, TlsFacts};
 use crate::protocol::transport::{Channel, Transport};
 use crate::telemetry::names::{ClusterHistogram, ClusterStat, HostStat};
 
@@ -76,6 +76,8 @@ pub struct UpstreamConnection {
     requests: u32,
     active: bool,
     closed_by_peer: bool,
+    /// What it counts as.
+    kind: Offer,
 }
 
 impl UpstreamConnection {
@@ -86,7 +88,7 @@ impl UpstreamConnection {
         id: u64,
         now: Now,
     ) -> Self {
-        let connection = Self::opaque(transport, cluster, host, id, now);
+        let connection = Self::own(transport, cluster, host, id, now, Offer::Http1);
         cluster.stats().inc(ClusterStat::UpstreamCxHttp1Total);
         connection
     }
@@ -99,9 +101,20 @@ impl UpstreamConnection {
         id: u64,
         now: Now,
     ) -> Self {
+        Self::own(transport, cluster, host, id, now, Offer::Opaque)
+    }
+
+    fn own(
+        transport: Transport,
+        cluster: &Rc<Cluster>,
+        host: &Rc<Host>,
+        id: u64,
+        now: Now,
+        kind: Offer,
+    ) -> Self {
         // Before anything is counted, so that the count and its drop cannot be parted.
         let local = transport.local_addr().ok();
-        count_opened(cluster, host);
+        count_opened(cluster, host, kind);
         Self {
             local,
             tls: facts(&transport),
@@ -115,6 +128,7 @@ impl UpstreamConnection {
             requests: 0,
             active: false,
             closed_by_peer: false,
+            kind,
         }
     }
 
@@ -139,6 +153,7 @@ impl UpstreamConnection {
             requests: 0,
             active: false,
             closed_by_peer: false,
+            kind: Offer::Http2,
         }
     }
 
@@ -232,10 +247,10 @@ pub(super) fn facts(transport: &Transport) -> Option<Rc<TlsFacts>> {
 }
 
 /// Counts a connection that is there.
-pub(super) fn count_opened(cluster: &Cluster, host: &Host) {
+pub(super) fn count_opened(cluster: &Cluster, host: &Host, kind: Offer) {
     cluster.stats().inc(ClusterStat::UpstreamCxTotal);
     host.stats().inc(HostStat::CxTotal);
-    count_active(cluster, host);
+    count_active(cluster, host, kind);
 }
 
 impl Drop for UpstreamConnection {
@@ -264,6 +279,6 @@ impl Drop for UpstreamConnection {
         stats.record(ClusterHistogram::UpstreamCxLengthMs, u64::try_from(lived).unwrap_or(u64::MAX));
         stats.record(ClusterHistogram::UpstreamRqPerCx, u64::from(self.requests));
         // Last: those that wait for a connection are called.
-        count_gone(&self.cluster, &self.host);
+        count_gone(&self.cluster, &self.host, self.kind);
     }
 }

@@ -29,6 +29,19 @@ pub async fn dial(
     timer: &Timer,
     offer: Offer,
 ) -> Result<Transport, ConnectError> {
+    let outcome = attempt(cluster, host, timer, offer).await;
+    if let Err(failure) = outcome {
+        host.turns().fail(cluster, failure);
+    }
+    outcome
+}
+
+async fn attempt(
+    cluster: &Rc<Cluster>,
+    host: &Rc<Host>,
+    timer: &Timer,
+    offer: Offer,
+) -> Result<Transport, ConnectError> {
     let runtime = cluster.runtime();
     let begun = runtime.now();
     let (source, options) = cluster.bind_for(host);
@@ -36,7 +49,7 @@ pub async fn dial(
     let stats = cluster.stats();
     let due = begun.after(cluster.config().connect_timeout);
     // One that is being made counts already.
-    let _connecting = Connecting::new(cluster, host);
+    let _connecting = Connecting::new(cluster, host, offer);
     let outcome = timer.at(due, connect).await;
     let socket = match outcome {
         Ok(Ok(socket)) => socket,

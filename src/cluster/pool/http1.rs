@@ -54,7 +54,7 @@ pub async fn connect(
     id: u64,
     fresh: bool,
 ) -> Result<UpstreamConnection, ConnectError> {
-    if let Some(ready) = turns::wait(cluster, host, !fresh).await? {
+    if let Some(ready) = turns::wait(cluster, host, Offer::Http1, !fresh).await? {
         return Ok(ready);
     }
     let transport = dial(cluster, host, timer, Offer::Http1).await?;
@@ -109,7 +109,7 @@ fn keep(mut connection: UpstreamConnection, now: Now) {
     let (cluster, host) = (Rc::clone(connection.cluster()), Rc::clone(connection.host()));
     let options = &cluster.config().common_http;
     // A panic may have left anything on the wire.
-    if host.is_removed() || std::thread::panicking() || !is_quiet(&mut connection) {
+    if cluster.keeps_none_of(&host) || std::thread::panicking() || !is_quiet(&mut connection) {
         return;
     }
     let Some(transport) = connection.channel().connection() else { return };

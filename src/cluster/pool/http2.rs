@@ -164,7 +164,7 @@ pub(super) async fn acquire(
             cluster.stats().inc(ClusterStat::UpstreamCxOverflow);
         }
         // Of those that the host has one may get room; it wakes this task when it ends, too.
-        if may_dial || host.turns().connections() == 0 {
+        if may_dial || host.turns().connections(offer) == 0 {
             pool.dialing.set(true);
             runtime.spawn_isolated(serve(Rc::clone(cluster), Rc::clone(host), id, Origin::Dial(offer)));
         }
@@ -203,7 +203,7 @@ impl SharedConnections {
         }
     }
 
-    fn wake(&self, cluster: &Cluster) {
+    pub(super) fn wake(&self, cluster: &Cluster) {
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
         waiting.into_iter().for_each(|task| cluster.runtime().wake(task));
     }
@@ -348,7 +348,7 @@ impl Drop for Listed<'_> {
 impl Shared {
     fn new(cluster: &Rc<Cluster>, host: &Rc<Host>, id: u64, transport: &Transport, now: Now) -> Self {
         cluster.stats().inc(ClusterStat::UpstreamCxHttp2Total);
-        count_opened(cluster, host);
+        count_opened(cluster, host, Offer::Http2);
         Self {
             cluster: Rc::clone(cluster),
             host: Rc::clone(host),
@@ -431,8 +431,8 @@ impl Drop for Shared {
         let lived = self.cluster.runtime().now().since(self.opened).as_millis();
         stats.record(ClusterHistogram::UpstreamCxLengthMs, u64::try_from(lived).unwrap_or(u64::MAX));
         stats.record(ClusterHistogram::UpstreamRqPerCx, u64::from(self.served.get()));
-        count_gone(&self.cluster, &self.host);
-        self.host.shared().wake(&self.cluster);
+        // Those that wait to share one are called, too.
+        count_gone(&self.cluster, &self.host, Offer::Http2);
     }
 }
 

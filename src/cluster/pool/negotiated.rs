@@ -47,7 +47,7 @@ pub async fn negotiate(
         if let Some(ready) = http2::acquire(cluster, host, next_id(), offer).await? {
             return Ok(ready);
         }
-        if let Some(ready) = turns::wait(cluster, host, true).await? {
+        if let Some(ready) = turns::wait(cluster, host, offer, true).await? {
             return Ok(ready);
         }
         let transport = dial(cluster, host, timer, offer).await?;

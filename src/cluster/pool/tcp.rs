@@ -15,7 +15,7 @@ use crate::runtime::Timer;
 /// # Errors
 /// [`ConnectError`].
 pub async fn await_turn(cluster: &Rc<Cluster>, host: &Rc<Host>) -> Result<(), ConnectError> {
-    turns::wait(cluster, host, false).await.map(drop)
+    turns::wait(cluster, host, Offer::Opaque, false).await.map(drop)
 }
 
 /// Opens a connection, after [`await_turn`]. The cluster's `connect_timeout` bounds it. It counts as a request; that there are too

@@ -14,14 +14,18 @@ use super::http1;
 use crate::cluster::breakers::Resource;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
+use crate::protocol::tls::Offer;
 use crate::runtime::TaskId;
 use crate::telemetry::names::{ClusterStat, HostStat, Stats};
 
 /// What a host keeps of its connections.
 #[derive(Debug, Default)]
 pub struct Turns {
-    /// Those there are or that are being made.
-    connections: Cell<u32>,
+    /// Those there are or that are being made: of HTTP/1.1, or whatever an endpoint will choose; of HTTP/2; others.
+    connections: [Cell<u32>; 3],
+    /// Dials that failed so far, and why the last did.
+    failures: Cell<u64>,
+    failure: Cell<Option<ConnectError>>,
     /// Tasks that wait for one, in the order in which they came.
     waiting: RefCell<VecDeque<TaskId>>,
 }
@@ -80,14 +84,16 @@ pub(super) fn has_room(cluster: &Cluster, host: &Host) -> bool {
         })
 }
 
-/// Waits until a connection may be made to the host: usually not at all. Where `reuses`, one that has become free meanwhile is
+/// Waits until a connection of this kind may be made to the host: usually not at all. Where `reuses`, one that has become free meanwhile is
 /// given instead, with a request begun on it; else it makes room for another.
 ///
 /// # Errors
-/// [`ConnectError::Overflow`]: it has become free, and as many requests as may are in flight.
+/// [`ConnectError::Overflow`]: it has become free, and as many requests as may are in flight; as a connection to the host that
+/// was made meanwhile: as in Envoy those that wait fail with it.
 pub(super) async fn wait(
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
+    kind: Offer,
     reuses: bool,
 ) -> Result<Option<UpstreamConnection>, ConnectError> {
     let turns = host.turns();
@@ -95,16 +101,17 @@ pub(super) async fn wait(
     if !has_room {
         cluster.stats().inc(ClusterStat::UpstreamCxOverflow);
     }
-    if turns.is_empty() && (has_room || turns.connections.get() == 0) {
+    if turns.is_empty() && (has_room || turns.connections(kind) == 0) {
         return Ok(None);
     }
     // In recycled memory: the task is not to carry the size of what few do.
-    cluster.runtime().recycled(line_up(cluster, host, reuses)).await
+    cluster.runtime().recycled(line_up(cluster, host, kind, reuses)).await
 }
 
 async fn line_up(
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
+    kind: Offer,
     reuses: bool,
 ) -> Result<Option<UpstreamConnection>, ConnectError> {
     let turns = host.turns();
@@ -112,9 +119,19 @@ async fn line_up(
     let task = runtime.current_task();
     turns.waiting.borrow_mut().push_back(task);
     let _place = Place { cluster, host, task };
+    let failures = turns.failures.get();
     // There may be room again, of which nobody has told the first.
     turns.call_next(cluster);
     poll_fn(|_| {
+        if turns.failures.get() > failures
+            && let Some(failure) = turns.failure.get()
+        {
+            cluster.stats().inc(ClusterStat::UpstreamRqPendingFailureEject);
+            if kind != Offer::Opaque {
+                host.stats().inc(HostStat::RqError);
+            }
+            return Poll::Ready(Err(failure));
+        }
         if turns.waiting.borrow().front() != Some(&task) {
             return Poll::Pending;
         }
@@ -130,11 +147,11 @@ async fn line_up(
                 }
             }
         }
-        if !has_room(cluster, host) && turns.connections.get() > 0 {
+        if !has_room(cluster, host) && turns.connections(kind) > 0 {
             // One that nobody uses, and that is of no use here, makes room.
             let idle = host.idle().borrow_mut().pop();
             idle.into_iter().for_each(UpstreamConnection::close_local);
-            if turns.connections.get() > 0 && !has_room(cluster, host) {
+            if turns.connections(kind) > 0 && !has_room(cluster, host) {
                 return Poll::Pending;
             }
         }
@@ -172,9 +189,32 @@ impl Turns {
         self.waiting.borrow().is_empty()
     }
 
-    /// How many connections there are, or are being made.
-    pub(super) fn connections(&self) -> u32 {
-        self.connections.get()
+    /// How many connections of this kind there are, or are being made: each kind has a first one beyond the limit, or who waits
+    /// for it would wait for others that are of no use.
+    pub(super) fn connections(&self, kind: Offer) -> u32 {
+        let [http1, http2, opaque] = &self.connections;
+        match kind {
+            Offer::Http1 => http1.get(),
+            Offer::Http2 => http2.get(),
+            Offer::Either => http1.get() + http2.get(),
+            Offer::Opaque => opaque.get(),
+        }
+    }
+
+    fn cell(&self, kind: Offer) -> &Cell<u32> {
+        let [http1, http2, opaque] = &self.connections;
+        match kind {
+            Offer::Http1 | Offer::Either => http1,
+            Offer::Http2 => http2,
+            Offer::Opaque => opaque,
+        }
+    }
+
+    /// A connection could not be made: so all that wait know.
+    pub(super) fn fail(&self, cluster: &Cluster, failure: ConnectError) {
+        self.failure.set(Some(failure));
+        self.failures.set(self.failures.get() + 1);
+        self.waiting.borrow().iter().for_each(|task| cluster.runtime().wake(*task));
     }
 
     /// Has the first of those that wait look again.
@@ -186,22 +226,26 @@ impl Turns {
 }
 
 /// Counts a connection that is there or is being made.
-pub(super) fn count_active(cluster: &Cluster, host: &Host) {
+pub(super) fn count_active(cluster: &Cluster, host: &Host, kind: Offer) {
     cluster.stats().gauge_inc(ClusterStat::UpstreamCxActive);
     host.stats().gauge_inc(HostStat::CxActive);
     cluster.breakers().take(host.priority(), Resource::Connections);
-    let turns = host.turns();
-    turns.connections.set(turns.connections.get() + 1);
+    let count = host.turns().cell(kind);
+    count.set(count.get() + 1);
 }
 
 /// One that was counted is no more.
-pub(super) fn count_gone(cluster: &Cluster, host: &Host) {
+pub(super) fn count_gone(cluster: &Cluster, host: &Host, kind: Offer) {
     cluster.stats().gauge_dec(ClusterStat::UpstreamCxActive);
     host.stats().gauge_dec(HostStat::CxActive);
     cluster.breakers().give_back(host.priority(), Resource::Connections);
-    let turns = host.turns();
-    turns.connections.set(turns.connections.get().saturating_sub(1));
-    turns.call_next(cluster);
+    let count = host.turns().cell(kind);
+    count.set(count.get().saturating_sub(1));
+    host.turns().call_next(cluster);
+    // Requests that would share one have a list of their own.
+    if let Some(shared) = host.find_shared() {
+        shared.wake(cluster);
+    }
 }
 
 /// A connection that is being made.
@@ -209,18 +253,19 @@ pub(super) fn count_gone(cluster: &Cluster, host: &Host) {
 pub(super) struct Connecting<'a> {
     cluster: &'a Cluster,
     host: &'a Host,
+    kind: Offer,
 }
 
 impl<'a> Connecting<'a> {
-    pub(super) fn new(cluster: &'a Cluster, host: &'a Host) -> Self {
-        count_active(cluster, host);
-        Self { cluster, host }
+    pub(super) fn new(cluster: &'a Cluster, host: &'a Host, kind: Offer) -> Self {
+        count_active(cluster, host, kind);
+        Self { cluster, host, kind }
     }
 }
 
 impl Drop for Connecting<'_> {
     fn drop(&mut self) {
-        count_gone(self.cluster, self.host);
+        count_gone(self.cluster, self.host, self.kind);
     }
 }
 

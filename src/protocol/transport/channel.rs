@@ -115,6 +115,15 @@ impl Channel {
         }
     }
 
+    /// Ready once it is known to have broken, although not all of it has been read: a connection was reset, a stream too or its
+    /// connection has ended. Pending wakes the current task later.
+    pub fn poll_broken(&self) -> Poll<()> {
+        match self {
+            Self::Connection(transport) => transport.poll_broken(),
+            Self::Stream(stream) => stream.poll_peer_closed(),
+        }
+    }
+
     /// Whether reads take large chunks.
     #[inline]
     pub fn set_bulk(&self, bulk: bool) {

@@ -85,6 +85,7 @@ fn ends_are_orderly_apart_for_each_direction_unless_something_is_unread() {
             assert!(received == b"response" && end.is_ok());
 
             let (near, far) = pair(&handle).await;
+            assert!(near.poll_broken().is_pending() && far.poll_broken().is_pending());
             drop(far);
             assert!(near.recv().await?.is_none());
             assert!(near.send_copy(b"too late"));

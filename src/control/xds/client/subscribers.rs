@@ -381,6 +381,8 @@ impl Subscribers {
             for one in self.of_resource(kind, name) {
                 one.counters.count(Event::Success);
                 one.counters.count(Event::Attempt);
+                // As in Envoy what waits for it goes on: there is none.
+                self.give_up(&one).await;
             }
         }
         for (name, good) in good {
