@@ -29,19 +29,6 @@ pub async fn dial(
     timer: &Timer,
     offer: Offer,
 ) -> Result<Transport, ConnectError> {
-    let outcome = attempt(cluster, host, timer, offer).await;
-    if let Err(failure) = outcome {
-        host.turns().fail(cluster, failure);
-    }
-    outcome
-}
-
-async fn attempt(
-    cluster: &Rc<Cluster>,
-    host: &Rc<Host>,
-    timer: &Timer,
-    offer: Offer,
-) -> Result<Transport, ConnectError> {
     let runtime = cluster.runtime();
     let begun = runtime.now();
     let (source, options) = cluster.bind_for(host);

@@ -57,7 +57,9 @@ pub async fn connect(
     if let Some(ready) = turns::wait(cluster, host, Offer::Http1, !fresh).await? {
         return Ok(ready);
     }
-    let transport = dial(cluster, host, timer, Offer::Http1).await?;
+    let transport = dial(cluster, host, timer, Offer::Http1)
+        .await
+        .inspect_err(|failure| host.turns().fail(cluster, *failure))?;
     begin(transport, cluster, host, id)
 }
 

@@ -50,7 +50,9 @@ pub async fn negotiate(
         if let Some(ready) = turns::wait(cluster, host, offer, true).await? {
             return Ok(ready);
         }
-        let transport = dial(cluster, host, timer, offer).await?;
+        let transport = dial(cluster, host, timer, offer)
+            .await
+            .inspect_err(|failure| host.turns().fail(cluster, *failure))?;
         if !agreed_on_http2(&transport) {
             return http1::begin(transport, cluster, host, next_id());
         }

@@ -29,7 +29,9 @@ pub async fn connect(
     timer: &Timer,
     id: u64,
 ) -> Result<UpstreamConnection, ConnectError> {
-    let transport = dial(cluster, host, timer, Offer::Opaque).await?;
+    let transport = dial(cluster, host, timer, Offer::Opaque)
+        .await
+        .inspect_err(|failure| host.turns().fail(cluster, *failure))?;
     let mut connection = UpstreamConnection::opaque(transport, cluster, host, id, cluster.runtime().now());
     connection.begin();
     Ok(connection)
