@@ -25,7 +25,7 @@ impl Bounded {
     /// The host in place of `found`. `active`: what is under way in the cluster.
     pub(super) fn choose(&mut self, hosts: &[Rc<Host>], found: usize, hash: u64, active: u64) -> usize {
         let load = |place: usize| {
-            let active_here = hosts.get(place).map_or(0, |host| host.stats().value(HostStat::RqActive));
+            let active_here = hosts.get(place).map_or(0, |host| host.value(HostStat::RqActive));
             let weight = self.weights.get(place).copied().unwrap_or_default();
             overload(self.factor_percent, active as u32, active_here as u32, weight)
         };

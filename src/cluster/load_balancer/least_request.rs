@@ -64,7 +64,7 @@ fn scan(hosts: &[Rc<Host>], rng: &mut Rng) -> Option<Rc<Host>> {
 }
 
 fn active(host: &Host) -> u64 {
-    host.stats().value(HostStat::RqActive)
+    host.value(HostStat::RqActive)
 }
 
 #[cfg(test)]
