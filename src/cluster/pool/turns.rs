@@ -88,8 +88,8 @@ pub(super) fn has_room(cluster: &Cluster, host: &Host) -> bool {
 /// given instead, with a request begun on it; else it makes room for another.
 ///
 /// # Errors
-/// [`ConnectError::Overflow`]: it has become free, and as many requests as may are in flight; as a connection to the host that
-/// was made meanwhile: as in Envoy those that wait fail with it.
+/// [`ConnectError::Overflow`]: one has become free, and as many requests as may are in flight. Any other: a dial to the host has
+/// failed meanwhile, and as in Envoy those that wait fail with it.
 pub(super) async fn wait(
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
