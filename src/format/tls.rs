@@ -9,13 +9,13 @@ use crate::protocol::tls::{Certificate, PeerIdentity, Wanted};
 pub(super) fn operator(name: &str) -> Option<Operator> {
     let operator = match name {
         "DOWNSTREAM_TLS_VERSION" => {
-            Operator::Text(|c| c.info.downstream_tls.as_deref().map_or("", |tls| tls.version))
+            Operator::Text(|c| c.info.downstream_tls.as_deref().map_or("", |tls| tls.agreed.version_name()))
         }
         "DOWNSTREAM_TLS_CIPHER" => {
-            Operator::Text(|c| c.info.downstream_tls.as_deref().map_or("", |tls| tls.cipher))
+            Operator::Text(|c| c.info.downstream_tls.as_deref().map_or("", |tls| tls.agreed.cipher_name()))
         }
         "DOWNSTREAM_TLS_GROUP" => {
-            Operator::Text(|c| c.info.downstream_tls.as_deref().map_or("", |tls| tls.group))
+            Operator::Text(|c| c.info.downstream_tls.as_deref().map_or("", |tls| tls.agreed.group_name()))
         }
         "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => {
             Operator::Joined { of: |c| &c.info.downstream_transport_failure_reason, blanks: b" " }
@@ -58,13 +58,13 @@ pub(super) fn operator(name: &str) -> Option<Operator> {
 fn upstream(name: &str) -> Option<Operator> {
     let operator = match name {
         "UPSTREAM_TLS_VERSION" => {
-            Operator::Text(|c| c.info.upstream_tls.as_deref().map_or("", |tls| tls.version))
+            Operator::Text(|c| c.info.upstream_tls.as_deref().map_or("", |tls| tls.agreed.version_name()))
         }
         "UPSTREAM_TLS_CIPHER" => {
-            Operator::Text(|c| c.info.upstream_tls.as_deref().map_or("", |tls| tls.cipher))
+            Operator::Text(|c| c.info.upstream_tls.as_deref().map_or("", |tls| tls.agreed.cipher_name()))
         }
         "UPSTREAM_TLS_GROUP" => {
-            Operator::Text(|c| c.info.upstream_tls.as_deref().map_or("", |tls| tls.group))
+            Operator::Text(|c| c.info.upstream_tls.as_deref().map_or("", |tls| tls.agreed.group_name()))
         }
         "UPSTREAM_PEER_SUBJECT" => certificate(upstream_peer, subject),
         "UPSTREAM_PEER_ISSUER" => certificate(upstream_peer, issuer),
@@ -181,11 +181,13 @@ fn hex(bytes: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use std::rc::Rc;
 
+    use rustls::{CipherSuite, ProtocolVersion};
+
     use super::*;
     use crate::format::context::FormatContext;
     use crate::format::time::TimeFormat;
-    use crate::protocol::tls::TlsFacts;
     use crate::protocol::tls::testing::{Authority, Spec};
+    use crate::protocol::tls::{Agreed, TlsFacts};
 
     #[test]
     fn peers_of_both_sides_are_written_with_their_chains() {
@@ -194,7 +196,13 @@ mod tests {
         let chain = [leaf.der(), authority.der()];
         let facts = || {
             let peer = PeerIdentity::of(&chain, true).map(Box::new);
-            Rc::new(TlsFacts { version: "TLSv1.3", cipher: "C", peer, ..TlsFacts::default() })
+            let (version, cipher) =
+                (Some(ProtocolVersion::TLSv1_3), Some(CipherSuite::TLS13_AES_128_GCM_SHA256));
+            Rc::new(TlsFacts {
+                agreed: Agreed { version, cipher, ..Agreed::default() },
+                peer,
+                ..TlsFacts::default()
+            })
         };
         let mut info = StreamInfo::new();
         let write = |info: &StreamInfo, name: &str| {
@@ -210,7 +218,7 @@ mod tests {
         (info.downstream_tls, info.upstream_tls) = (Some(facts()), Some(facts()));
         for side in ["DOWNSTREAM", "UPSTREAM"] {
             assert_eq!(write(&info, &format!("{side}_TLS_VERSION")), "TLSv1.3");
-            assert_eq!(write(&info, &format!("{side}_TLS_CIPHER")), "C");
+            assert_eq!(write(&info, &format!("{side}_TLS_CIPHER")), "TLS_AES_128_GCM_SHA256");
             assert_eq!(write(&info, &format!("{side}_PEER_ISSUER")), "CN=ca");
             assert_eq!(write(&info, &format!("{side}_PEER_DNS_SAN")), "a.example");
             assert!(

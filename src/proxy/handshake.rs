@@ -97,7 +97,7 @@ pub(super) async fn make(connection: Handshake<'_>, tls: &ServerTls) -> Result<T
     listener.stats.add(ListenerStat::SslOcspStapleFailed, missing);
     match outcome {
         Ok(Ok(())) => {
-            let resumed = stream.facts().is_some_and(|facts| facts.resumed && facts.peer_certificate);
+            let resumed = stream.facts().is_some_and(|facts| facts.agreed.resumed && facts.peer_certificate);
             if resumed && let Err(failure) = stream.with_peer_certificates(|shown| tls.accepts_still(shown)) {
                 count_unverified(connection, failure);
                 refuse(connection).await;
@@ -155,12 +155,12 @@ fn protected(connection: Handshake<'_>, tls: &ServerTls) -> TlsFacts {
     let Handshake { listener, stream, keeps_chain, .. } = connection;
     let mut facts = TlsFacts::of(stream, keeps_chain);
     if let Some(known) = stream.facts() {
-        let stats = &listener.stats;
+        let (stats, agreed) = (&listener.stats, known.agreed);
         stats.inc(ListenerStat::SslHandshake);
-        if known.resumed {
+        if agreed.resumed {
             stats.inc(ListenerStat::SslSessionReused);
         }
-        stats.agreed([known.cipher, known.group, known.scheme, known.version]);
+        stats.agreed([agreed.cipher_name(), agreed.group_name(), known.scheme, agreed.version_name()]);
         if !known.peer_certificate {
             stats.inc(ListenerStat::SslNoCertificate);
         }

@@ -18,7 +18,7 @@ use crate::config::http::CodecType;
 use crate::protocol::http2::guard::{Flood, PREFACE, Seen};
 use crate::protocol::http2::keepalive::{Action, Keepalive};
 use crate::protocol::http2::{Incoming, ServerConnection, ServerEvent, Settings, Stream, StreamError};
-use crate::protocol::tls::{Alpn, Facts, TlsStream};
+use crate::protocol::tls::{Agreed, Alpn, Facts, TlsStream};
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Runtime, TaskId};
 use crate::telemetry::names::{HttpStat, ServerStat};
@@ -108,8 +108,8 @@ pub(super) async fn is_spoken(connection: &Connection) -> bool {
     }
     // What both have agreed on; as in Envoy, whatever else it is, is HTTP/1.
     match connection.channel.connection().and_then(Transport::tls).and_then(TlsStream::facts) {
-        None | Some(Facts { alpn: Alpn::None, .. }) => {}
-        Some(facts) => return facts.alpn == Alpn::Http2,
+        None | Some(Facts { agreed: Agreed { alpn: Alpn::None, .. }, .. }) => {}
+        Some(facts) => return facts.agreed.alpn == Alpn::Http2,
     }
     let options = &connection.chain.manager.config;
     let limits = options.common.idle_timeout.into_iter().chain(options.request_headers_timeout);

@@ -134,7 +134,7 @@ fn shake_hands<'a>(
     Protection::Tls(runtime.recycled(async move {
         let mut made = poll_fn(|_| stream.poll_handshake()).await;
         let facts = stream.facts();
-        if facts.as_ref().is_some_and(|facts| facts.resumed) {
+        if facts.as_ref().is_some_and(|facts| facts.agreed.resumed) {
             made = stream.with_peer_certificates(|shown| connecting.accepts_still(shown));
         }
         if let Err(error) = made {
@@ -144,12 +144,12 @@ fn shake_hands<'a>(
             return Err(error);
         }
         if let Some(facts) = facts {
-            let stats = cluster.stats();
+            let (stats, agreed) = (cluster.stats(), facts.agreed);
             stats.inc(ClusterStat::SslHandshake);
-            if facts.resumed {
+            if agreed.resumed {
                 stats.inc(ClusterStat::SslSessionReused);
             }
-            stats.agreed([facts.cipher, facts.group, facts.scheme, facts.version]);
+            stats.agreed([agreed.cipher_name(), agreed.group_name(), facts.scheme, agreed.version_name()]);
             if !facts.peer_certificate {
                 stats.inc(ClusterStat::SslNoCertificate);
             }
@@ -185,7 +185,7 @@ fn names<'a>(cluster: &Cluster, host: &'a Host) -> (Option<&'a str>, Option<&'a 
 
 /// Whether both sides agreed on HTTP/2.
 pub(super) fn agreed_on_http2(transport: &Transport) -> bool {
-    transport.tls().and_then(TlsStream::facts).is_some_and(|facts| facts.alpn == Alpn::Http2)
+    transport.tls().and_then(TlsStream::facts).is_some_and(|facts| facts.agreed.alpn == Alpn::Http2)
 }
 
 fn count_handshake_failed(cluster: &Cluster, error: &TlsError) {

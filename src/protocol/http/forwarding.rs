@@ -58,10 +58,11 @@ pub struct LocalInfo {
 pub struct Downstream {
     /// The peer's address; none for a Unix socket.
     remote: Option<IpAddr>,
-    remote_text: Box<[u8]>,
-    forwarded_for: Box<[u8]>,
-    /// The port the connection came in on, as text; empty for a Unix socket.
-    local_port: Box<[u8]>,
+    /// The peer's address, what `x-forwarded-for` says of it, and the port that the connection came in on; each empty for a Unix
+    /// socket. In one piece, since every connection has them.
+    texts: Box<[u8]>,
+    /// Where the first two end.
+    ends: [u8; 2],
     tls: bool,
     /// What `x-forwarded-client-cert` says of the peer; none: it has shown no certificate.
     client_cert: Option<Box<[u8]>>,
@@ -132,9 +133,6 @@ impl Downstream {
         tls: bool,
         settings: &ForwardingSettings,
     ) -> Self {
-        let text = |address: Option<IpAddr>| {
-            address.map_or_else(Box::default, |address| address_text(address).into())
-        };
         // As in Envoy not the whole network of the loopback.
         let is_loopback =
             |remote| remote == IpAddr::V4(Ipv4Addr::LOCALHOST) || remote == IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -146,14 +144,13 @@ impl Downstream {
             IpAddr::V4(v4) if settings.ipv4_as_mapped_ipv6 => v4.to_ipv6_mapped().into(),
             _ => address,
         });
-        Self {
-            remote,
-            remote_text: text(remote),
-            forwarded_for: text(told),
-            local_port: local.map_or_else(Box::default, |local| local.port().to_string().into_bytes().into()),
-            tls,
-            client_cert: None,
-        }
+        let mut texts = Vec::new();
+        let ends = [remote, told].map(|address| {
+            address.iter().for_each(|address| texts.extend_from_slice(&address_text(*address)));
+            texts.len() as u8
+        });
+        local.iter().for_each(|local| texts.extend_from_slice(local.port().to_string().as_bytes()));
+        Self { remote, texts: texts.into(), ends, tls, client_cert: None }
     }
 
     /// The same, of a peer that has shown a certificate; `local` is this side's.
@@ -170,6 +167,18 @@ impl Downstream {
             Box::default()
         });
         self
+    }
+
+    fn remote_text(&self) -> &[u8] {
+        &self.texts[..usize::from(self.ends[0])]
+    }
+
+    fn forwarded_for(&self) -> &[u8] {
+        &self.texts[usize::from(self.ends[0])..usize::from(self.ends[1])]
+    }
+
+    fn local_port(&self) -> &[u8] {
+        &self.texts[usize::from(self.ends[1])..]
     }
 
     fn scheme(&self) -> &'static [u8] {
@@ -194,13 +203,13 @@ pub fn mutate_request(
     let (forwarded, trusted) = if settings.use_remote_address {
         let single = !head.contains(&headers::X_FORWARDED_FOR);
         let forwarded = hops.checked_sub(1).and_then(|skip| forwarded_address(head, skip, scratch));
-        if !settings.skip_xff_append && !downstream.forwarded_for.is_empty() {
-            head.join(&headers::X_FORWARDED_FOR, &downstream.forwarded_for, b",");
+        if !settings.skip_xff_append && !downstream.forwarded_for().is_empty() {
+            head.join(&headers::X_FORWARDED_FOR, downstream.forwarded_for(), b",");
         }
         if hops == 0 {
             head.set(&headers::X_FORWARDED_PROTO, downstream.scheme());
-            if settings.append_x_forwarded_port && !downstream.local_port.is_empty() {
-                head.set(&headers::X_FORWARDED_PORT, &downstream.local_port);
+            if settings.append_x_forwarded_port && !downstream.local_port().is_empty() {
+                head.set(&headers::X_FORWARDED_PORT, downstream.local_port());
             }
         }
         (forwarded.map(|(address, _)| address), single)
@@ -212,10 +221,10 @@ pub fn mutate_request(
         head.set(&headers::X_FORWARDED_PROTO, downstream.scheme());
     }
     if settings.append_x_forwarded_port
-        && !downstream.local_port.is_empty()
+        && !downstream.local_port().is_empty()
         && !head.contains(&headers::X_FORWARDED_PORT)
     {
-        head.set(&headers::X_FORWARDED_PORT, &downstream.local_port);
+        head.set(&headers::X_FORWARDED_PORT, downstream.local_port());
     }
     set_scheme(head, settings, downstream);
 
@@ -244,7 +253,7 @@ pub fn mutate_request(
     append_via(head, settings);
     if edge && let Some(address) = address {
         if downstream.remote == Some(address) {
-            head.set(&headers::X_ENVOY_EXTERNAL_ADDRESS, &downstream.remote_text);
+            head.set(&headers::X_ENVOY_EXTERNAL_ADDRESS, downstream.remote_text());
         } else {
             scratch.clear();
             // Writing to a Vec cannot fail.

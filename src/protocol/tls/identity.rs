@@ -4,26 +4,17 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use rustls::pki_types::CertificateDer;
-use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 
 use super::certificate::fixed;
-use super::{Alpn, Certificate, TlsStream, Wanted, params};
+use super::facts::Agreed;
+use super::{Certificate, TlsStream, Wanted};
 
 /// Facts of one connection. Empty texts: unknown, or there is none.
 #[derive(Debug, Default)]
 pub struct TlsFacts {
-    /// `TLSv1.3`.
-    pub version: &'static str,
-    /// BoringSSL's name of the cipher suite.
-    pub cipher: &'static str,
-    /// BoringSSL's name of the key exchange's group.
-    pub group: &'static str,
+    pub agreed: Agreed,
     /// Server name that the client asked for.
     pub server_name: Box<str>,
-    /// Protocol that both agreed on.
-    pub alpn: &'static str,
-    /// Whether an earlier session was resumed.
-    pub resumed: bool,
     /// Certificate of this side.
     pub local: Option<Arc<Certificate>>,
     /// Who the peer is. Apart: few clients show who they are, and every connection has these facts.
@@ -45,44 +36,12 @@ impl TlsFacts {
     pub fn of(stream: &TlsStream, keep_chain: bool) -> Self {
         let peer = stream.with_peer_certificates(|shown| PeerIdentity::of(shown, keep_chain)).map(Box::new);
         let Some(known) = stream.facts() else { return Self { peer, ..Self::default() } };
-        Self {
-            version: known.version,
-            cipher: known.cipher,
-            group: known.group,
-            server_name: known.server_name.unwrap_or_default(),
-            alpn: match known.alpn {
-                Alpn::Http1 => "http/1.1",
-                Alpn::Http2 => "h2",
-                Alpn::None | Alpn::Other => "",
-            },
-            resumed: known.resumed,
-            local: None,
-            peer,
-        }
+        Self { agreed: known.agreed, server_name: known.server_name.unwrap_or_default(), local: None, peer }
     }
 
     /// The same of an endpoint's, if anybody writes it.
     pub fn of_upstream(stream: &TlsStream) -> Option<Self> {
         Wanted::Upstream.is_noted().then(|| Self::of(stream, true))
-    }
-
-    /// Envoy's name of a version.
-    pub fn version_name(version: ProtocolVersion) -> &'static str {
-        match version {
-            ProtocolVersion::TLSv1_2 => "TLSv1.2",
-            ProtocolVersion::TLSv1_3 => "TLSv1.3",
-            _ => "",
-        }
-    }
-
-    /// Envoy's name of a cipher suite.
-    pub fn cipher_name(suite: CipherSuite) -> &'static str {
-        params::cipher_name(suite)
-    }
-
-    /// Envoy's name of a key exchange's group.
-    pub fn group_name(group: NamedGroup) -> &'static str {
-        params::group_name(group)
     }
 }
 

@@ -42,7 +42,7 @@ pub use check::{check_context, check_secret};
 pub use client::{ClientTls, Connecting, Endpoint, Offer};
 pub use digest::sha1;
 pub use error::TlsConfigError;
-pub use facts::{Alpn, Facts};
+pub use facts::{Agreed, Alpn, Facts};
 pub use failure::HandshakeFailure;
 pub use identity::{PeerIdentity, TlsFacts};
 pub use inspector::{Hello, Inspector, Seen};
