@@ -184,6 +184,55 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// Its task waited until the endpoint answered, and so did the end of the process.
+    fn client_that_breaks_off_behind_its_words_before_the_answer_leaves_nothing(io) {
+        let upstream = Upstream::start(|peer| {
+            peer.request_head();
+            peer.sees_end();
+        });
+        let proxy = Proxy::start(io, &asking(upstream.port, "", ""));
+        let mut client = proxy.connect();
+        upstream.wait_for_requests(1);
+        client.send("said before");
+        client.reset_on_close();
+        drop(client);
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        proxy.end();
+    }
+
+    /// The same, while it waited for a turn that did not come.
+    fn client_that_breaks_off_while_it_waits_for_a_turn_leaves_nothing(io) {
+        for cluster in ["", TO_HTTP2] {
+            let upstream = Upstream::echo_bytes();
+            let second = Proxy::start(io, &ending(upstream.port, "", "connect_matcher: {}"));
+            let one_stream = cluster.replace("max_concurrent_streams: 100", "max_concurrent_streams: 1");
+            assert!(cluster.is_empty() || one_stream != cluster, "{cluster}");
+            let breakers = "circuit_breakers: {per_host_thresholds: [{max_connections: 1}]}";
+            let mut config = asking(second.port, "", "").cluster(breakers).arguments(&["--concurrency", "1"]);
+            if !cluster.is_empty() {
+                config = config.cluster(&one_stream);
+            }
+            let first = Proxy::start(io, &config);
+            let mut client = first.connect();
+            client.send("ping");
+            assert_eq!(client.read(4), b"ping");
+            for said in ["", "said before"] {
+                let mut late = first.connect();
+                late.send(said);
+                first.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 1);
+                late.reset_on_close();
+                drop(late);
+                first.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 0);
+                first.wait_for_stat(&format!("listener.127.0.0.1_{}.downstream_cx_active", first.port), 1);
+            }
+            client.send("pong");
+            assert_eq!(client.read(4), b"pong");
+            drop(client);
+            first.end();
+            second.end();
+        }
+    }
+
     fn large_transfers_pass_chains_of_every_kind(io) {
         let (up, down) = (Arc::new(Random::new(4).bytes(LARGE)), Arc::new(Random::new(5).bytes(LARGE)));
         let (expected, answer) = (Arc::clone(&up), Arc::clone(&down));

@@ -77,7 +77,7 @@ async fn in_time<F: Future>(connection: &TcpConnection, future: F) -> Option<F::
 
 /// What comes of this; `None`: the client's connection has broken before. Without a look at it the task would outlive it by as much as
 /// it waits. What the client says waits, too, and so does its end: they are passed on.
-async fn unless_broken<F: Future>(connection: &TcpConnection, future: F) -> Option<F::Output> {
+pub(super) async fn unless_broken<F: Future>(connection: &TcpConnection, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|context| {
         if let Poll::Ready(outcome) = future.as_mut().poll(context) {

@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::connect::Failure;
+use super::connect::{Failure, unless_broken};
 use super::relay::{Ended, Why};
 use super::{TcpConnection, record};
 use crate::base::clock::Now;
@@ -75,7 +75,9 @@ pub(super) async fn open(
 ) -> Result<UpstreamConnection, NotOpened> {
     let stats = cluster.stats();
     for _ in 0..SHARED_TRIES_MAX {
-        let mut upstream = acquire(connection, cluster, host).await.map_err(NotOpened::Connect)?;
+        let acquired = unless_broken(connection, acquire(connection, cluster, host)).await;
+        let acquired = acquired.ok_or_else(|| NotOpened::Over(Failure::client_gone()))?;
+        let mut upstream = acquired.map_err(NotOpened::Connect)?;
         let outcome = ask(connection, tunneling, &upstream).await;
         let is_shared = upstream.lease().is_some();
         match outcome {
@@ -229,8 +231,11 @@ fn has_ended(upstream: &UpstreamConnection) -> bool {
     }
 }
 
-/// Whether the client has broken off. What it says waits here, its end is told again.
+/// Whether the client has broken off. What it says waits here, its end is told again; it may break off behind what waits.
 fn is_gone(downstream: &Channel) -> bool {
+    if downstream.poll_broken().is_ready() {
+        return true;
+    }
     if downstream.has_unread() {
         return false;
     }
