@@ -141,6 +141,11 @@ impl BodyCopy {
         self.done
     }
 
+    /// What reads what comes next.
+    pub(super) fn decoder(&self) -> BodyDecoder {
+        self.decoder
+    }
+
     /// Whether part of it was received and lost.
     pub(super) fn is_broken(&self) -> bool {
         self.broken

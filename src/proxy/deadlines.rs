@@ -21,11 +21,16 @@ pub(super) struct Deadlines {
     pub(super) upstream_due: Option<Now>,
     /// Longest time from the complete request to the complete response (route `timeout`).
     pub(super) response: Option<Duration>,
-    /// When the request was complete.
+    /// When the request was complete, as far as is known: of a body that nobody takes yet, up to the watermark.
     pub(super) request_complete: Option<Now>,
 }
 
 impl Deadlines {
+    /// Whether it matters when the request is complete.
+    pub(super) fn awaits_request(&self) -> bool {
+        self.request_complete.is_none() && (self.response.is_some() || self.request_due.is_some())
+    }
+
     /// The limit that has passed, if any; else the timer is armed for the next.
     pub(super) fn poll(&self, timer: &Timer) -> Option<ProxyError> {
         let request_complete = self.request_complete.is_some();

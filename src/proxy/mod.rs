@@ -3,6 +3,7 @@
 //! `listener` accepts, `listener_filters` look at a connection's first bytes, `by_address` finds the listener that it meant, `downstream` serves a connection (`http2` one with streams), `http` lists the steps of a request, `routing` decides,
 //! `router` forwards, `upstream_request` exchanges, `filters` and `copy` move bodies, `relay` a tunnel's bytes, both with `splice`, `local_reply` answers for ourselves.
 mod access;
+mod ahead;
 mod by_address;
 mod chain;
 mod connection_bytes;

@@ -9,6 +9,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
+use super::ahead::{Ahead, Seen};
 use super::connection_bytes;
 use super::copy::{CopyError, Framing};
 use super::downstream::Connection;
@@ -138,7 +139,7 @@ async fn attempts(
 async fn terminate_connect(
     connection: &Connection,
     stream: &mut Stream,
-    request: &Request,
+    request: &mut Request,
     forward: &Forward<'_>,
     config: ConnectConfig,
 ) -> Forwarded {
@@ -188,7 +189,7 @@ fn announce_client(
 async fn acquire(
     connection: &Connection,
     stream: &mut Stream,
-    request: &Request,
+    request: &mut Request,
     forward: &Forward<'_>,
     fresh: bool,
     raw: bool,
@@ -250,7 +251,7 @@ async fn acquire(
 async fn connect(
     connection: &Connection,
     stream: &mut Stream,
-    request: &Request,
+    request: &mut Request,
     (cluster, host): (&Rc<Cluster>, &Rc<Host>),
     offer: Offer,
     fresh: bool,
@@ -287,10 +288,16 @@ async fn connect(
         }
     };
     drop(pending);
-    let outcome = outcome?;
+    let outcome = outcome.inspect_err(|error| {
+        // Who goes away is counted with its request.
+        if !error.client_is_gone() {
+            cluster.stats().inc(ClusterStat::UpstreamRqCancelled);
+        }
+    })?;
     match outcome {
         Ok(upstream) => {
-            stream.info.upstream_timing.connect_end_ns = Some(context.runtime.now().0);
+            // As connection's own: the future is not to carry another reference.
+            stream.info.upstream_timing.connect_end_ns = Some(connection.context.runtime.now().0);
             Ok(upstream)
         }
         Err(error) => {
@@ -305,7 +312,7 @@ async fn connect(
 /// a connection to say so. In recycled memory: the task is not to carry the size of what few do.
 fn await_consent(
     connection: &Connection,
-    request: &Request,
+    request: &mut Request,
     upstream: &UpstreamConnection,
 ) -> Recycled<impl Future<Output = Result<(), ProxyError>>> {
     connection.context.runtime.recycled(async move {
@@ -333,23 +340,37 @@ fn await_consent(
     })
 }
 
-/// Waits for a connection as long as the client does and the request's deadlines allow.
+/// Waits for a connection as long as the client does and the request's deadlines allow: that of the response begins once the
+/// request has arrived whole, whoever takes it later.
 fn unless_given_up<F: Future>(
     connection: &Connection,
-    request: &Request,
+    request: &mut Request,
     mut connecting: Pin<&mut F>,
 ) -> impl Future<Output = Result<F::Output, ProxyError>> {
+    // Boxed: most requests have no body, or a connection at once.
+    let mut ahead: Option<Box<Ahead<'_>>> = None;
     poll_fn(move |task| {
         if let Poll::Ready(outcome) = connecting.as_mut().poll(task) {
             return Poll::Ready(Ok(outcome));
         }
-        let channel = &connection.channel;
+        let Connection { context, channel, timer, .. } = connection;
+        let Request { body, deadlines, .. } = &mut *request;
+        if !body.is_done() && deadlines.awaits_request() {
+            let ahead = ahead.get_or_insert_with(|| Box::new(Ahead::new(channel, body.decoder())));
+            let seen = ahead.poll(connection.watermark());
+            if seen != Seen::Nothing {
+                deadlines.last_activity = context.runtime.now();
+            }
+            if seen == Seen::Whole {
+                deadlines.request_complete = Some(deadlines.last_activity);
+            }
+        }
         // The rest of a body may lie behind the client's end, but not behind a reset.
-        let gone = if request.body.is_done() { channel.poll_peer_closed() } else { channel.poll_broken() };
+        let gone = if body.is_done() { channel.poll_peer_closed() } else { channel.poll_broken() };
         if gone.is_ready() {
             return Poll::Ready(Err(connection.gone()));
         }
-        request.deadlines.poll(&connection.timer).map_or(Poll::Pending, |passed| Poll::Ready(Err(passed)))
+        deadlines.poll(timer).map_or(Poll::Pending, |passed| Poll::Ready(Err(passed)))
     })
 }
 

@@ -170,9 +170,9 @@ impl Exchange<'_> {
         }
     }
 
-    /// The request's last byte was handed on: the route's timeout begins.
+    /// The request's last byte was handed on: the route's timeout begins, unless it was known to be there before.
     pub(super) fn request_is_complete(&mut self, now: crate::base::clock::Now) {
-        self.request.deadlines.request_complete = Some(now);
+        self.request.deadlines.request_complete.get_or_insert(now);
         self.request.deadlines.last_activity = now;
         self.stream.info.downstream_timing.last_rx_ns = Some(now.0);
         self.stream.info.upstream_timing.last_tx_ns = Some(now.0);

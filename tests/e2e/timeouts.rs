@@ -4,7 +4,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Config, Proxy, Upstream, ok, on_each_backend};
+use crate::harness::{Config, Http2Client, Proxy, Upstream, ok, on_each_backend};
 
 const HALF_POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf";
 
@@ -34,6 +34,38 @@ on_each_backend! {
         let proxy = Proxy::start(io, &config);
         let response = proxy.connect().get("/");
         assert_eq!((response.status(), response.text().as_str()), (504, "upstream request timeout"));
+        proxy.end();
+    }
+
+    /// A body that nobody reads yet has arrived all the same: its request waited as long as a connection took.
+    fn route_timeout_begins_once_the_request_has_arrived_whole(io) {
+        let (listener, _first) = unanswering();
+        let routes = "{match: {prefix: /}, route: {cluster: upstream, timeout: 0.15s}}";
+        let port = listener.local_addr().unwrap().port();
+        let config = Config { routes: Some(routes.to_owned()), ..Config::to(port) };
+        let proxy = Proxy::start(io, &config);
+        let head = |framing: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
+        for (half, rest) in [
+            ("Content-Length: 10", "half", "enough"),
+            ("Content-Length: 100000", "half", &"x".repeat(99_996)),
+            ("Transfer-Encoding: chunked", "4\r\nhalf\r\n1", "\r\nx\r\n0\r\na: b\r\n\r\n"),
+        ].map(|(framing, half, rest)| (format!("{}{half}", head(framing)), rest.to_owned())) {
+            let mut client = proxy.connect();
+            client.send(half);
+            proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 1);
+            let complete = Instant::now();
+            client.send(rest);
+            let response = client.response_to("POST");
+            assert_eq!((response.status(), response.text().as_str()), (504, "upstream request timeout"));
+            assert!(complete.elapsed() >= Duration::from_millis(145), "{:?}", complete.elapsed());
+            drop(client);
+            proxy.wait_for_stat("http.test.downstream_cx_active", 0);
+        }
+        let client = Http2Client::connect(proxy.port);
+        let post = http::Request::post("http://a/");
+        let answers = client.all(vec![(post, b"body".to_vec(), None)]);
+        assert_eq!((answers[0].status, answers[0].body.as_slice()), (504, &b"upstream request timeout"[..]));
+        drop(client);
         proxy.end();
     }
 

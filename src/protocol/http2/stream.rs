@@ -346,7 +346,8 @@ impl Stream {
                     }
                     Poll::Ready(None) => match receiver.poll_trailers(context) {
                         Poll::Ready(Ok(trailers)) => {
-                            state.received_trailers = trailers;
+                            // Not those that an earlier call has found.
+                            state.received_trailers = state.received_trailers.take().or(trailers);
                             return Poll::Ready(Ok(None));
                         }
                         Poll::Ready(Err(error)) => {
