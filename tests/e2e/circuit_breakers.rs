@@ -4,7 +4,9 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use crate::harness::{Client, Config, Http2Upstream, Proxy, TO_HTTP2, Upstream, ok, on_each_backend, until};
+use crate::harness::{
+    Client, Config, Http2Upstream, Proxy, Random, TO_HTTP2, Upstream, chunked, ok, on_each_backend, until,
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -241,6 +243,65 @@ on_each_backend! {
         first.send("x");
         assert_eq!((first.response().text().as_str(), second.response().status()), ("x", 200));
         assert_eq!(upstream.connections(), 1);
+        proxy.end();
+    }
+
+    /// Who came with the next request of the same client had the stream that became free, as it ran first.
+    fn stream_that_becomes_free_is_for_who_waits_not_for_who_comes_next(io) {
+        let upstream = Http2Upstream::start(1);
+        let config = Config::to(upstream.port).cluster(TO_HTTP2).cluster(&limits("max_connections: 1"));
+        let proxy = Proxy::start(io, &config.arguments(&["--concurrency", "1"]));
+        let post = |path: &str| format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
+        let mut first = proxy.connect();
+        first.send(post("/first"));
+        until("the first request is there", || upstream.requests() == 1);
+        let mut second = proxy.connect();
+        second.send(GET);
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 1);
+        first.send(format!("x{}", post("/third")));
+        assert_eq!(first.response().text(), "x");
+        assert_eq!(second.response().status(), 200, "it has come before the third");
+        until("the third request is there", || upstream.requests() == 3);
+        first.send("y");
+        assert_eq!(first.response().text(), "y");
+        assert_eq!(upstream.connections(), 1);
+        proxy.end();
+    }
+
+    /// They lie unread, and what is looked at of them is not to be lost.
+    fn body_of_a_request_that_waits_is_whole(io) {
+        let (release, may_answer) = channel::<()>();
+        let may_answer = Mutex::new(may_answer);
+        let upstream = Upstream::start(move |peer| {
+            while let Some(request) = peer.request() {
+                if may_answer.lock().unwrap().recv().is_err() {
+                    return;
+                }
+                peer.send(ok(&request.body));
+            }
+        });
+        let config = Config::to(upstream.port).cluster(&limits("max_connections: 1"));
+        let proxy = Proxy::start(io, &config.arguments(&["--concurrency", "1"]));
+        let large = Random::new(7).bytes(300_000);
+        let head = |framing: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n").into_bytes();
+        let plain = [head("Content-Length: 300000"), large.clone()].concat();
+        let pieces: Vec<_> = large.chunks(9_000).collect();
+        let in_chunks = [head("Transfer-Encoding: chunked"), chunked(&pieces, "")].concat();
+        for request in [plain, in_chunks] {
+            let mut first = proxy.connect();
+            first.send(GET);
+            upstream.wait_for_requests(1);
+            proxy.wait_for_stat("cluster.upstream.upstream_rq_active", 1);
+            let mut second = proxy.connect();
+            // And one more behind it.
+            second.send([&request[..], GET.as_bytes()].concat());
+            proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 1);
+            (0..3).for_each(|_| release.send(()).unwrap());
+            assert_eq!(first.response().status(), 200);
+            assert!(second.response_to("POST").body == large, "bytes changed on their way");
+            assert_eq!(second.response().status(), 200);
+            proxy.wait_for_stat("cluster.upstream.upstream_rq_active", 0);
+        }
         proxy.end();
     }
 

@@ -6,8 +6,8 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use crate::harness::{
-    Authority, Client, Config, Io, Proxy, Random, TO_HTTP2, TempFolder, Upstream, cluster_to, downstream_tls,
-    free_port, ok, on_each_backend, until,
+    Authority, Client, Config, Http2Upstream, Io, Proxy, Random, TO_HTTP2, TempFolder, Upstream, cluster_to,
+    downstream_tls, free_port, ok, on_each_backend, until,
 };
 use crate::upstream_failures::log_to;
 use crate::xds_listeners::{following, put};
@@ -375,6 +375,26 @@ on_each_backend! {
         assert_eq!(proxy.stat("listener.envoy_internal_inner.downstream_cx_active"), 1);
         drop(client);
         proxy.end();
+    }
+
+    /// The same of one that is shared, and that is made once everything drains.
+    fn shared_connection_that_a_drain_makes_does_not_delay_the_end(io) {
+        let upstream = Http2Upstream::start(100);
+        let cluster = format!("{TO_HTTP2},");
+        let config = with_inner(Config::to(upstream.port), &tcp_chain("upstream", ""), &cluster, 64);
+        let mut proxy = Proxy::start(io, &config.arguments(&["--drain-time-s", "60"]));
+        let (mut client, mut idle) = (proxy.connect(), proxy.connect());
+        client.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n");
+        proxy.wait_for_stat("http.test.downstream_rq_active", 1);
+        proxy.wait_for_stat("http.test.downstream_cx_active", 2);
+        proxy.signal(libc::SIGTERM);
+        // Now the drain has begun on the worker, too.
+        idle.expect_closed();
+        client.send("\r\nx");
+        assert_eq!(client.response().text(), "x");
+        client.expect_closed();
+        assert_eq!(proxy.wait().code(), Some(0));
+        assert_eq!(upstream.connections(), 1);
     }
 
     fn listeners_of_a_control_plane_come_change_and_go(io) {

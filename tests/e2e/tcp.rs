@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use crate::harness::{
-    Authority, Client, Config, Proxy, Random, TlsClient, Upstream, cluster_to, downstream_tls,
+    Authority, Client, Config, Proxy, Random, TLS_INSPECTOR, TlsClient, Upstream, cluster_to, downstream_tls,
     on_each_backend, until, upstream_tls,
 };
 
@@ -309,8 +309,7 @@ on_each_backend! {
             );
             chain(&fields, &[tcp_proxy("cluster: upstream")])
         }).collect();
-        let inspector = "listener_filters: [{name: tls, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}]";
-        let proxy = Proxy::start(io, &Config::to(upstream.port).chains(&chains).listener(inspector));
+        let proxy = Proxy::start(io, &Config::to(upstream.port).chains(&chains).listener(TLS_INSPECTOR));
         for (name, authority) in names.iter().zip(&authorities) {
             let mut client = TlsClient::connect(proxy.port, authority, name, &[]);
             client.try_send(b"secret").unwrap();

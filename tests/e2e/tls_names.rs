@@ -1,8 +1,14 @@
 //! TLS towards endpoints by what a request says and an endpoint chooses: server names, names that certificates must have,
 //! and the protocol above.
 
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+
 use crate::harness::{
-    Authority, Config, Http2Client, Io, Proxy, Upstream, downstream_tls, on_each_backend, until, upstream_tls,
+    Authority, Config, Http2Client, Io, Proxy, TLS_INSPECTOR, Upstream, downstream_tls, ok, on_each_backend,
+    until, upstream_tls,
 };
 
 const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -16,7 +22,8 @@ fn inner(io: Io, upstream: &Upstream, authority: &Authority, name: &str, alpn: &
     let log = "access_log: [{name: log, typed_config: {\"@type\": \
                type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog, log_format: \
                {text_format_source: {inline_string: \"%PATH% asked=<%REQUESTED_SERVER_NAME%> %PROTOCOL%\\n\"}}}}]";
-    let config = Config::to(upstream.port).chain(&downstream_tls("", &common)).manager(log);
+    let config =
+        Config::to(upstream.port).chain(&downstream_tls("", &common)).manager(log).listener(TLS_INSPECTOR);
     Proxy::start(io, &config.arguments(&["--file-flush-interval-msec", "10"]))
 }
 
@@ -27,6 +34,26 @@ fn outer(io: Io, port: u16, protocol: &str, names: &str, trusted: &str) -> Confi
         "typed_extension_protocol_options: {{{OPTIONS}: {{\"@type\": type.googleapis.com/{OPTIONS}, {protocol}, \
          upstream_http_protocol_options: {{{names}}}}}}}"
     ))
+}
+
+/// A port that leads to the first of two, and from its second connection on to the second; how many it has had.
+fn first_to(first: u16, then: u16) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, connections) = (listener.local_addr().unwrap().port(), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&connections);
+    std::thread::spawn(move || {
+        for from in listener.incoming().map_while(Result::ok) {
+            let port = if count.fetch_add(1, SeqCst) == 0 { first } else { then };
+            let to = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            for (mut from, mut to) in [(from.try_clone().unwrap(), to.try_clone().unwrap()), (to, from)] {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+    (port, connections)
 }
 
 fn get(path: &str, host: &str, more: &str) -> String {
@@ -172,5 +199,42 @@ on_each_backend! {
             outer.end();
             inner.end();
         }
+    }
+
+    /// A connection that was made for one of those that wait, and became everybody's, did not count for a moment, in which the next
+    /// had another made; who came behind waited for ever.
+    fn endpoint_that_comes_to_speak_http2_gets_no_connection_too_many(io) {
+        let (release, may_answer) = channel::<()>();
+        let may_answer = Mutex::new(may_answer);
+        let upstream = Upstream::start(move |peer| {
+            while peer.request().is_some() && may_answer.lock().unwrap().recv().is_ok() {
+                peer.send(ok(b"x"));
+            }
+        });
+        let authority = Authority::of(&["a.example"]);
+        let once = "common_http_protocol_options: {max_requests_per_connection: 1}";
+        let [old, new] = [("http/1.1", once), ("h2", "")].map(|(alpn, manager)| {
+            let common = format!("alpn_protocols: [{alpn}], {}", authority.shown("a.example"));
+            let config = Config::to(upstream.port).chain(&downstream_tls("", &common));
+            Proxy::start(io, &if manager.is_empty() { config } else { config.manager(manager) })
+        });
+        let (port, connections) = first_to(old.port, new.port);
+        let breakers = "circuit_breakers: {per_host_thresholds: [{max_connections: 1}]}";
+        let config = outer(io, port, AUTO, "", &authority.trusted()).cluster(breakers);
+        let outer = Proxy::start(io, &config.arguments(&["--concurrency", "1"]));
+        let mut clients: Vec<_> = (0..4).map(|_| outer.connect()).collect();
+        for (waiting, client) in clients.iter_mut().enumerate() {
+            client.send(get("/", "a.example", ""));
+            upstream.wait_for_requests(1);
+            outer.wait_for_stat("cluster.upstream.upstream_rq_pending_active", waiting as u64);
+        }
+        clients.iter().for_each(|_| release.send(()).unwrap());
+        clients.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
+        assert_eq!(connections.load(SeqCst), 2, "one of each protocol");
+        assert_eq!(outer.stat("cluster.upstream.upstream_cx_http2_total"), 1);
+        drop(clients);
+        outer.end();
+        old.end();
+        new.end();
     }
 }

@@ -24,7 +24,7 @@ use crate::telemetry::names::ClusterStat;
 /// [`ConnectError::Overflow`]: there is one, and a circuit breaker lets no request begin.
 pub fn checkout(cluster: &Cluster, host: &Host) -> Result<Option<UpstreamConnection>, ConnectError> {
     // Those that wait have come before.
-    if host.turns().is_empty() { take_idle(cluster, host) } else { Ok(None) }
+    if host.turns().own().is_empty() { take_idle(cluster, host) } else { Ok(None) }
 }
 
 /// The same for those that wait.

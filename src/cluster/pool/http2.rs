@@ -13,7 +13,7 @@ use std::task::Poll;
 use super::connection::{ConnectError, UpstreamConnection, count_opened, facts};
 use super::dial::{agreed_on_http2, dial};
 use super::http1;
-use super::turns::{count_gone, has_room, may_begin};
+use super::turns::{Place, count_gone, has_room, may_begin};
 use crate::base::clock::Now;
 use crate::base::rng::Rng;
 use crate::cluster::host::Host;
@@ -33,7 +33,7 @@ pub struct SharedConnections {
     open: RefCell<Vec<Rc<Shared>>>,
     /// One is being dialed.
     dialing: Cell<bool>,
-    /// Tasks that wait for room.
+    /// Tasks that wait for what a peer says first.
     waiting: RefCell<Vec<TaskId>>,
     /// Dials that failed so far, and why the last did.
     failures: Cell<u64>,
@@ -86,6 +86,12 @@ pub fn checkout_shared(
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
 ) -> Result<Option<UpstreamConnection>, ConnectError> {
+    // Those that wait have come before.
+    if host.turns().streams().is_empty() { take_stream(cluster, host) } else { Ok(None) }
+}
+
+/// The same for those that wait.
+fn take_stream(cluster: &Rc<Cluster>, host: &Rc<Host>) -> Result<Option<UpstreamConnection>, ConnectError> {
     let room = u32::max(cluster.config().http2.max_concurrent_streams, 1);
     let Some(pool) = host.find_shared() else { return Ok(None) };
     let found = pool.open.borrow().iter().find(|shared| shared.has_room(room)).cloned();
@@ -114,8 +120,8 @@ pub fn checkout_shared(
     Ok(Some(connection))
 }
 
-/// A stream of a connection, once there is one with room; `id`: of the connection, if one is dialed for it. `None`, of an
-/// endpoint that has a choice: it speaks HTTP/1.1, and there is no connection to spare.
+/// A stream of a connection, once there is one with room; `id`: of the connection, if one is dialed for it. Of an endpoint that
+/// has a choice also a connection to spare, or `None`: it speaks HTTP/1.1, and one may be made.
 ///
 /// # Errors
 /// The connection that was dialed for it failed.
@@ -124,50 +130,61 @@ pub(super) async fn acquire(
     host: &Rc<Host>,
     id: u64,
     offer: Offer,
+    place: Place,
 ) -> Result<Option<UpstreamConnection>, ConnectError> {
-    let pool = host.shared();
-    let failures = pool.failures.get();
-    let (mut has_waited, mut was_refused) = (false, false);
+    let (pool, turns) = (host.shared(), host.turns());
+    let chooses = offer == Offer::Either;
+    let failures = (pool.failures.get(), turns.failures());
+    let (mut standing, mut was_refused) = (None, false);
     poll_fn(|_| {
-        match checkout_shared(cluster, host) {
-            Ok(None) => {}
-            ready => return Poll::Ready(ready),
-        }
-        if offer == Offer::Either {
-            // What was dialed for this one may have come to be HTTP/1.1.
-            if has_waited {
-                match http1::checkout(cluster, host) {
-                    Ok(None) => {}
-                    ready => return Poll::Ready(ready),
+        let is_first = turns.streams().is_first(place);
+        if is_first {
+            turns.set_wants_room(cluster, false);
+            let ready = match take_stream(cluster, host) {
+                // What was dialed may have come to be HTTP/1.1, or one has become free. Not before: it may be that a fresh one is
+                // wanted.
+                Ok(None) if chooses && standing.is_some() => http1::checkout(cluster, host),
+                ready => ready,
+            };
+            if !matches!(ready, Ok(None)) {
+                if chooses && pool.chose_http1.get() {
+                    turns.count_still_waiting(cluster, host, turns.streams());
                 }
-            }
-            if pool.chose_http1.get() {
-                return Poll::Ready(Ok(None));
+                return Poll::Ready(ready);
             }
         }
-        has_waited = true;
-        if pool.failures.get() > failures
+        if pool.failures.get() > failures.0
             && let Some(failure) = pool.failure.get()
         {
             return Poll::Ready(Err(failure));
         }
-        let runtime = cluster.runtime();
-        pool.wait(runtime.current_task());
+        if chooses && let Some(failure) = turns.failed_since(failures.1) {
+            turns.count_ejected(cluster, host, offer);
+            return Poll::Ready(Err(failure));
+        }
         // One that has not said yet how many streams it takes may have room for all.
         let is_unsettled = |shared: &Rc<Shared>| !shared.settled.get();
-        if pool.open.borrow().iter().any(is_unsettled) || pool.dialing.get() {
-            return Poll::Pending;
+        if !pool.open.borrow().iter().any(is_unsettled) && !pool.dialing.get() {
+            let has_room = has_room(cluster, host);
+            if !has_room && !was_refused {
+                was_refused = true;
+                cluster.stats().inc(ClusterStat::UpstreamCxOverflow);
+            }
+            let may_dial = is_first
+                // Of those that the host has one may get room; it calls this one when it ends, too.
+                && (has_room && turns.own().is_first(place) || turns.connections(offer) == 0);
+            if may_dial && chooses && pool.chose_http1.get() {
+                return Poll::Ready(Ok(None));
+            }
+            if may_dial {
+                pool.dialing.set(true);
+                let serving = serve(Rc::clone(cluster), Rc::clone(host), id, Origin::Dial(offer));
+                cluster.runtime().spawn_isolated(serving);
+            } else if is_first {
+                turns.set_wants_room(cluster, true);
+            }
         }
-        let may_dial = has_room(cluster, host);
-        if !may_dial && !was_refused {
-            was_refused = true;
-            cluster.stats().inc(ClusterStat::UpstreamCxOverflow);
-        }
-        // Of those that the host has one may get room; it wakes this task when it ends, too.
-        if may_dial || host.turns().connections(offer) == 0 {
-            pool.dialing.set(true);
-            runtime.spawn_isolated(serve(Rc::clone(cluster), Rc::clone(host), id, Origin::Dial(offer)));
-        }
+        standing.get_or_insert_with(|| turns.stand(cluster, turns.streams(), place));
         Poll::Pending
     })
     .await
@@ -178,8 +195,10 @@ pub(super) fn adopt(transport: Transport, cluster: &Rc<Cluster>, host: &Rc<Host>
     let pool = host.shared();
     pool.chose_http1.set(false);
     let is_first = !pool.dialing.replace(true);
-    let serving = serve(Rc::clone(cluster), Rc::clone(host), id, Origin::Connected { transport, is_first });
-    cluster.runtime().spawn_isolated(serving);
+    // It counts at once: who waits for room is not to take it for gone.
+    let shared = Rc::new(Shared::new(cluster, host, id, &transport, cluster.runtime().now()));
+    let origin = Origin::Connected { transport, shared, is_first };
+    cluster.runtime().spawn_isolated(serve(Rc::clone(cluster), Rc::clone(host), id, origin));
 }
 
 /// Where a connection comes from.
@@ -187,7 +206,7 @@ enum Origin {
     /// It is dialed.
     Dial(Offer),
     /// It is there. `is_first`: it stands for the one that is dialed.
-    Connected { transport: Transport, is_first: bool },
+    Connected { transport: Transport, shared: Rc<Shared>, is_first: bool },
 }
 
 impl SharedConnections {
@@ -220,9 +239,8 @@ struct Dialing<'a>(&'a Rc<Cluster>, &'a Rc<Host>);
 
 impl Drop for Dialing<'_> {
     fn drop(&mut self) {
-        let pool = self.1.shared();
-        pool.dialing.set(false);
-        pool.wake(self.0);
+        self.1.shared().dialing.set(false);
+        self.1.turns().call_next(self.0);
     }
 }
 
@@ -235,19 +253,23 @@ async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64, origin: Origin) {
     let fail = |error| {
         host.shared().failure.set(Some(error));
         host.shared().failures.set(host.shared().failures.get() + 1);
+        host.turns().call_all_for_streams(&cluster);
     };
-    let transport = match origin {
-        Origin::Connected { transport, .. } => transport,
+    let new = |transport: &Transport| Rc::new(Shared::new(&cluster, &host, id, transport, runtime.now()));
+    let (transport, shared) = match origin {
+        Origin::Connected { transport, shared, .. } => (transport, shared),
         Origin::Dial(offer) => match dial(&cluster, &host, &timer, offer).await {
             Ok(transport) if offer == Offer::Either && !agreed_on_http2(&transport) => {
                 host.shared().chose_http1.set(true);
                 return http1::admit(transport, &cluster, &host, id);
             }
-            Ok(transport) => transport,
+            Ok(transport) => {
+                let shared = new(&transport);
+                (transport, shared)
+            }
             Err(error) => return fail(error),
         },
     };
-    let shared = Rc::new(Shared::new(&cluster, &host, id, &transport, runtime.now()));
     shared.task.set(runtime.current_task());
     let common = &cluster.config().common_http;
     let settings =
@@ -271,10 +293,13 @@ async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64, origin: Origin) {
         if seen.bytes_received != counted.bytes_received {
             shared.received_at.set(runtime.now());
         }
+        let settings = counted.settings_acknowledged;
         count_seen(&cluster, &mut counted, seen);
-        if !shared.settled.get() && counted.settings_acknowledged > 0 {
+        if counted.settings_acknowledged > settings {
             shared.settled.set(true);
             host.shared().wake(&cluster);
+            // It may take more streams than before.
+            host.turns().call_next(&cluster);
         }
         if counted.goaways_received > 0 {
             shared.goes_away();
@@ -342,6 +367,7 @@ impl Drop for Listed<'_> {
         self.0.over.set(true);
         self.0.retire();
         self.0.host.shared().wake(&self.0.cluster);
+        self.0.host.turns().call_next(&self.0.cluster);
     }
 }
 
@@ -396,8 +422,9 @@ impl Shared {
         if self.requests.borrow().is_none() {
             return;
         }
-        // It was dialed when its host was still there.
-        if self.host.is_removed() && self.served.get() > 0 && self.streams.get() == 0 {
+        // It was dialed when its host was still there, or before a drain that does not wait for it.
+        let is_of_use = self.served.get() == 0 || self.streams.get() > 0;
+        if !is_of_use && self.cluster.keeps_none_of(&self.host) {
             return self.retire();
         }
         let options = &self.cluster.config().common_http;
@@ -479,6 +506,6 @@ impl Drop for Lease {
             shared.idle_since.set(runtime.now());
             runtime.wake(shared.task.get());
         }
-        shared.host.shared().wake(&shared.cluster);
+        shared.host.turns().call_next(&shared.cluster);
     }
 }

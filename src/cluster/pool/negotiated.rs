@@ -8,7 +8,6 @@ use std::rc::Rc;
 
 use super::connection::{ConnectError, UpstreamConnection};
 use super::dial::{agreed_on_http2, dial};
-use super::turns;
 use super::{http1, http2};
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
@@ -28,6 +27,8 @@ pub fn checkout_either(
 ) -> Result<Option<UpstreamConnection>, ConnectError> {
     match http2::checkout_shared(cluster, host)? {
         Some(shared) => Ok(Some(shared)),
+        // Those that wait have come before.
+        None if !host.turns().streams().is_empty() => Ok(None),
         None => http1::checkout(cluster, host),
     }
 }
@@ -43,11 +44,10 @@ pub async fn negotiate(
     offer: Offer,
     next_id: impl Fn() -> u64,
 ) -> Result<UpstreamConnection, ConnectError> {
+    // One for all of it: who has dialed what others may use has not lost its place.
+    let place = host.turns().place();
     for _ in 0..CHANGES_MAX {
-        if let Some(ready) = http2::acquire(cluster, host, next_id(), offer).await? {
-            return Ok(ready);
-        }
-        if let Some(ready) = turns::wait(cluster, host, offer, true).await? {
+        if let Some(ready) = http2::acquire(cluster, host, next_id(), offer, place).await? {
             return Ok(ready);
         }
         let transport = dial(cluster, host, timer, offer)

@@ -26,9 +26,23 @@ pub struct Turns {
     /// Dials that failed so far, and why the last did.
     failures: Cell<u64>,
     failure: Cell<Option<ConnectError>>,
-    /// Tasks that wait for one, in the order in which they came.
-    waiting: RefCell<VecDeque<TaskId>>,
+    /// Who waits for a connection of its own.
+    own: Line,
+    /// Who waits for a stream, or for whatever an endpoint chooses.
+    streams: Line,
+    /// The first of those waits until a connection may be made.
+    wants_room: Cell<bool>,
+    /// Places given so far.
+    places: Cell<u64>,
 }
+
+/// Tasks that wait, first come first.
+#[derive(Debug, Default)]
+pub(super) struct Line(RefCell<VecDeque<(Place, TaskId)>>);
+
+/// When somebody came, among those that come to a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place(u64);
 
 /// Who waits for a connection, for its host's circuit breakers; over when dropped.
 #[derive(Debug)]
@@ -101,7 +115,8 @@ pub(super) async fn wait(
     if !has_room {
         cluster.stats().inc(ClusterStat::UpstreamCxOverflow);
     }
-    if turns.is_empty() && (has_room || turns.connections(kind) == 0) {
+    let may_dial = has_room && !turns.wants_room.get();
+    if turns.own.is_empty() && (may_dial || turns.connections(kind) == 0) {
         return Ok(None);
     }
     // In recycled memory: the task is not to carry the size of what few do.
@@ -115,43 +130,34 @@ async fn line_up(
     reuses: bool,
 ) -> Result<Option<UpstreamConnection>, ConnectError> {
     let turns = host.turns();
-    let runtime = cluster.runtime();
-    let task = runtime.current_task();
-    turns.waiting.borrow_mut().push_back(task);
-    let _place = Place { cluster, host, task };
-    let failures = turns.failures.get();
+    let place = turns.place();
+    let _standing = turns.stand(cluster, &turns.own, place);
+    let failures = turns.failures();
     // There may be room again, of which nobody has told the first.
     turns.call_next(cluster);
     poll_fn(|_| {
-        if turns.failures.get() > failures
-            && let Some(failure) = turns.failure.get()
-        {
-            cluster.stats().inc(ClusterStat::UpstreamRqPendingFailureEject);
-            if kind != Offer::Opaque {
-                host.stats().inc(HostStat::RqError);
-            }
+        if let Some(failure) = turns.failed_since(failures) {
+            turns.count_ejected(cluster, host, kind);
             return Poll::Ready(Err(failure));
         }
-        if turns.waiting.borrow().front() != Some(&task) {
+        if !turns.own.is_first(place) {
             return Poll::Pending;
         }
         if reuses {
             match http1::take_idle(cluster, host) {
                 Ok(None) => {}
                 ready => {
-                    // Who still waits would have one made, as in Envoy.
-                    if turns.waiting.borrow().len() > 1 && !has_room(cluster, host) {
-                        cluster.stats().inc(ClusterStat::UpstreamCxOverflow);
-                    }
+                    turns.count_still_waiting(cluster, host, &turns.own);
                     return Poll::Ready(ready);
                 }
             }
         }
-        if !has_room(cluster, host) && turns.connections(kind) > 0 {
+        let may_dial = || has_room(cluster, host) && !turns.wants_room_before(place);
+        if !may_dial() && turns.connections(kind) > 0 {
             // One that nobody uses, and that is of no use here, makes room.
             let idle = host.idle().borrow_mut().pop();
             idle.into_iter().for_each(UpstreamConnection::close_local);
-            if turns.connections(kind) > 0 && !has_room(cluster, host) {
+            if turns.connections(kind) > 0 && !may_dial() {
                 return Poll::Pending;
             }
         }
@@ -160,33 +166,125 @@ async fn line_up(
     .await
 }
 
-/// A place among those that wait.
-struct Place<'a> {
+/// Who stands in a line; left when dropped.
+pub(super) struct Standing<'a> {
     cluster: &'a Cluster,
-    host: &'a Host,
-    task: TaskId,
+    turns: &'a Turns,
+    line: &'a Line,
+    place: Place,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Standing<'_> {
     fn drop(&mut self) {
-        let turns = self.host.turns();
-        {
-            let mut waiting = turns.waiting.borrow_mut();
-            let place = waiting.iter().position(|task| *task == self.task);
-            place.and_then(|place| waiting.remove(place));
-            if waiting.is_empty() {
-                // What a burst has left of it would outlive the connection it was made for.
-                *waiting = VecDeque::new();
-            }
+        if self.line.leave(self.place) && std::ptr::eq(self.line, &self.turns.streams) {
+            self.turns.wants_room.set(false);
         }
-        turns.call_next(self.cluster);
+        self.turns.call_next(self.cluster);
+    }
+}
+
+impl Line {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    /// Whether nobody stands before this place.
+    pub(super) fn is_first(&self, place: Place) -> bool {
+        self.first().is_none_or(|(first, _)| first >= place)
+    }
+
+    fn first(&self) -> Option<(Place, TaskId)> {
+        self.0.borrow().front().copied()
+    }
+
+    /// Who has stood here before comes back to where it was.
+    fn join(&self, place: Place, task: TaskId) {
+        let mut line = self.0.borrow_mut();
+        let behind = line.iter().rposition(|(other, _)| *other < place).map_or(0, |before| before + 1);
+        line.insert(behind, (place, task));
+    }
+
+    /// Whether it was the first.
+    fn leave(&self, place: Place) -> bool {
+        let mut line = self.0.borrow_mut();
+        let at = line.iter().position(|(other, _)| *other == place);
+        at.and_then(|at| line.remove(at));
+        if line.is_empty() {
+            // What a burst has left of it would outlive the connection it was made for.
+            *line = VecDeque::new();
+        }
+        at == Some(0)
+    }
+
+    fn wake_first(&self, cluster: &Cluster) {
+        if let Some((_, task)) = self.first() {
+            cluster.runtime().wake(task);
+        }
+    }
+
+    fn wake_all(&self, cluster: &Cluster) {
+        self.0.borrow().iter().for_each(|(_, task)| cluster.runtime().wake(*task));
     }
 }
 
 impl Turns {
-    /// Whether nobody waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.borrow().is_empty()
+    /// Who waits for a connection of its own.
+    pub(super) fn own(&self) -> &Line {
+        &self.own
+    }
+
+    /// Who waits for a stream, or for whatever an endpoint chooses.
+    pub(super) fn streams(&self) -> &Line {
+        &self.streams
+    }
+
+    /// For who comes now.
+    pub(super) fn place(&self) -> Place {
+        self.places.set(self.places.get() + 1);
+        Place(self.places.get())
+    }
+
+    /// Has the current task stand in a line.
+    pub(super) fn stand<'a>(&'a self, cluster: &'a Cluster, line: &'a Line, place: Place) -> Standing<'a> {
+        line.join(place, cluster.runtime().current_task());
+        Standing { cluster, turns: self, line, place }
+    }
+
+    /// The first of those that wait for a stream waits until a connection may be made, or does not any more.
+    pub(super) fn set_wants_room(&self, cluster: &Cluster, wants: bool) {
+        if self.wants_room.replace(wants) && !wants {
+            self.own.wake_first(cluster);
+        }
+    }
+
+    /// Whether somebody who waits for a stream came before, and would have a connection made.
+    fn wants_room_before(&self, place: Place) -> bool {
+        self.wants_room.get() && !self.streams.is_first(place)
+    }
+
+    /// Dials that have failed so far.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.get()
+    }
+
+    /// Why one has failed since there were so many.
+    pub(super) fn failed_since(&self, failures: u64) -> Option<ConnectError> {
+        self.failure.get().filter(|_| self.failures.get() > failures)
+    }
+
+    /// Counts who fails with somebody else's dial.
+    pub(super) fn count_ejected(&self, cluster: &Cluster, host: &Host, kind: Offer) {
+        cluster.stats().inc(ClusterStat::UpstreamRqPendingFailureEject);
+        if kind != Offer::Opaque {
+            host.stats().inc(HostStat::RqError);
+        }
+    }
+
+    /// The first gets one that has become free: who still waits would have one made, as in Envoy.
+    pub(super) fn count_still_waiting(&self, cluster: &Cluster, host: &Host, line: &Line) {
+        if line.0.borrow().len() > 1 && !has_room(cluster, host) {
+            cluster.stats().inc(ClusterStat::UpstreamCxOverflow);
+        }
     }
 
     /// How many connections of this kind there are, or are being made: each kind has a first one beyond the limit, or who waits
@@ -214,14 +312,19 @@ impl Turns {
     pub(super) fn fail(&self, cluster: &Cluster, failure: ConnectError) {
         self.failure.set(Some(failure));
         self.failures.set(self.failures.get() + 1);
-        self.waiting.borrow().iter().for_each(|task| cluster.runtime().wake(*task));
+        self.own.wake_all(cluster);
+        self.streams.wake_all(cluster);
+    }
+
+    /// Has all that wait for streams look again.
+    pub(super) fn call_all_for_streams(&self, cluster: &Cluster) {
+        self.streams.wake_all(cluster);
     }
 
     /// Has the first of those that wait look again.
     pub(super) fn call_next(&self, cluster: &Cluster) {
-        if let Some(task) = self.waiting.borrow().front() {
-            cluster.runtime().wake(*task);
-        }
+        self.own.wake_first(cluster);
+        self.streams.wake_first(cluster);
     }
 }
 
@@ -242,10 +345,6 @@ pub(super) fn count_gone(cluster: &Cluster, host: &Host, kind: Offer) {
     let count = host.turns().cell(kind);
     count.set(count.get().saturating_sub(1));
     host.turns().call_next(cluster);
-    // Requests that would share one have a list of their own.
-    if let Some(shared) = host.find_shared() {
-        shared.wake(cluster);
-    }
 }
 
 /// A connection that is being made.

@@ -121,6 +121,10 @@ impl Authority {
     }
 }
 
+/// What has a listener know the server's name that a client asks for.
+pub(crate) const TLS_INSPECTOR: &str = "listener_filters: [{name: tls, typed_config: {\"@type\": \
+                                        type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}]";
+
 /// `transport_socket` of a filter chain.
 pub(crate) fn downstream_tls(fields: &str, common: &str) -> String {
     socket("Downstream", fields, common)
