@@ -15,6 +15,9 @@ pub struct Http2ProtocolOptions {
     /// The same for all streams of a connection together. Default 1 MiB (Envoy: 24 MiB). Source:
     /// `initial_connection_window_size`.
     pub initial_connection_window_size: u32,
+    /// Longest name or value in a head, in KiB, 64..=256. Default 64. Beyond it 431 or 502, as of a head that is too large (Envoy
+    /// ends the connection). Source: `max_header_field_size_kb`.
+    pub max_header_field_size_kb: u32,
     /// Whether extended CONNECT is offered to clients (RFC 8441). Default false. Source: `allow_connect`.
     pub allow_connect: bool,
     /// Frames within a second that ask for an answer, beyond which the connection ends. Default 1000. Answers are never
@@ -69,6 +72,7 @@ impl Default for Http2ProtocolOptions {
             max_concurrent_streams: 1024,
             initial_stream_window_size: 256 * 1024,
             initial_connection_window_size: 1024 * 1024,
+            max_header_field_size_kb: 64,
             allow_connect: false,
             max_outbound_control_frames: 1000,
             max_consecutive_inbound_frames_with_empty_payload: 1,

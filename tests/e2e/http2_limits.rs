@@ -2,8 +2,8 @@
 //! take what they have asked for.
 
 use crate::harness::{
-    Config, Frame, Http2Client, Http2Upstream, Proxy, RawHttp2, TO_HTTP2, Upstream, ok, on_each_backend,
-    until,
+    Config, Frame, Http2Client, Http2Upstream, Proxy, RawHttp2, TO_HTTP2, Upstream, free_port, ok,
+    on_each_backend, until,
 };
 
 /// REFUSED_STREAM, INTERNAL_ERROR and ENHANCE_YOUR_CALM.
@@ -127,6 +127,42 @@ on_each_backend! {
         assert!((2..=6).contains(&opened), "{opened} connections");
         drop(client);
         proxy.end();
+    }
+
+    /// Names and values have a limit beside that of the whole head: 64 KiB, or what is configured.
+    fn long_values_are_refused_and_others_pass(io) {
+        const KIB: usize = 1024;
+        let answered = "{match: {prefix: /}, direct_response: {status: 200}}".to_owned();
+        for (option, most) in [("", 64 * KIB), ("max_header_field_size_kb: 96", 96 * KIB)] {
+            let config = Config { routes: Some(answered.clone()), ..front(free_port(), option) };
+            let proxy = Proxy::start(io, &config.manager("max_request_headers_kb: 256"));
+            let client = Http2Client::connect(proxy.port);
+            let get = |bytes: usize| {
+                let request = http::Request::get("http://a/").header("x-long", "v".repeat(bytes));
+                client.all(vec![(request, Vec::new(), None)]).remove(0).status
+            };
+            assert_eq!((get(most), get(most + 1), get(1)), (200, 431, 200), "{option}");
+            assert_eq!(proxy.stat("http.test.downstream_cx_active"), 1);
+            drop(client);
+            proxy.end();
+        }
+        // Of an endpoint: its answers tell what it was sent.
+        let upstream = Http2Upstream::start(100);
+        for (option, status) in [("max_concurrent_streams: 100", 502), ("max_header_field_size_kb: 96", 200)] {
+            let heads = "common_http_protocol_options: {max_response_headers_kb: 256}, explicit_http_config";
+            let cluster =
+                TO_HTTP2.replace("max_concurrent_streams: 100", option).replace("explicit_http_config", heads);
+            let config = Config::to(upstream.port).cluster(&cluster).manager("max_request_headers_kb: 256");
+            let proxy = Proxy::start(io, &config);
+            let mut client = proxy.connect();
+            for (bytes, status) in [(1, 200), (70 * KIB, status), (1, 200)] {
+                let told = "v".repeat(bytes);
+                let answer = client.ask(&format!("GET / HTTP/1.1\r\nHost: a\r\nContent-Type: {told}\r\n\r\n"));
+                assert_eq!(answer.status(), status, "{option}");
+            }
+            drop(client);
+            proxy.end();
+        }
     }
 
     /// Each limit is kept where it was put: so many frames pass, and the next is one too many.

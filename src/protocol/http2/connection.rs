@@ -35,6 +35,11 @@ const LOCAL_ERROR_RESETS_MAX: usize = 100;
 const RESETS_REMEMBERED: usize = 1024;
 /// Bytes of one stream that the codec holds for sending: a full frame. More waits in the stream, under its watermark.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
+/// Bytes that streams of a connection to an endpoint whose takers have paused may hold together beside its window, which others
+/// share. Reason: as many as all of a connection may have with Envoy's default; more of them, and the others are held back, too.
+const HELD_BACK_BYTES_MAX: u32 = 24 * 1024 * 1024;
+/// The largest window there may be (RFC 9113 section 6.9.1).
+const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 /// Streams towards an endpoint before its SETTINGS say how many it takes: what is beyond the unknown limit would be refused.
 const STREAMS_BEFORE_SETTINGS: usize = 1;
 
@@ -53,6 +58,8 @@ pub struct Settings {
     pub allow_connect: bool,
     /// Bytes of a head, as RFC 9113 section 10.5.1 counts them: 32 more per header than its text.
     pub header_list_bytes_max: u32,
+    /// Bytes of a name or a value in a head.
+    pub field_bytes_max: u32,
     /// What the guard allows.
     pub limits: Limits,
 }
@@ -70,6 +77,7 @@ impl Settings {
             hpack_table_bytes: options.hpack_table_size,
             allow_connect: options.allow_connect,
             header_list_bytes_max,
+            field_bytes_max: options.max_header_field_size_kb.saturating_mul(1024),
             limits: Limits {
                 empty_in_a_row_max: options.max_consecutive_inbound_frames_with_empty_payload,
                 priority_per_stream_max: options.max_inbound_priority_frames_per_stream,
@@ -95,6 +103,8 @@ pub enum ServerEvent {
 pub struct Incoming {
     parts: request::Parts,
     ended: bool,
+    /// Bytes of a name or a value.
+    field_bytes_max: u32,
 }
 
 impl Incoming {
@@ -113,6 +123,7 @@ impl Incoming {
         head: &mut Head,
         received: &mut Received,
     ) -> Result<RequestMeta, HeadError> {
+        head::check_lengths(&self.parts.headers, limits, self.field_bytes_max)?;
         let meta = head::take_request(&self.parts, self.ended, limits, head)?;
         let (fields, uri) = (&mut self.parts.headers, &mut self.parts.uri);
         *received = Received::new(std::mem::take(fields), std::mem::take(uri));
@@ -127,6 +138,7 @@ pub struct ServerConnection<'a> {
     watch: Watch,
     pings: Option<PingPong>,
     outgoing: Outgoing,
+    field_bytes_max: u32,
     inner: server::Connection<Io<&'a Transport>, Piece>,
 }
 
@@ -174,6 +186,7 @@ impl<'a> ServerConnection<'a> {
             waker,
             watch,
             outgoing: Outgoing::default(),
+            field_bytes_max: settings.field_bytes_max,
             inner,
         })
     }
@@ -187,8 +200,9 @@ impl<'a> ServerConnection<'a> {
             Poll::Ready(Some(Ok((request, respond)))) => {
                 let (parts, body) = request.into_parts();
                 let ended = body.is_end_stream();
-                let stream = Stream::server(&self.runtime, &self.outgoing, respond, body);
-                Poll::Ready(ServerEvent::Request(Incoming { parts, ended }, stream))
+                let field_bytes_max = self.field_bytes_max;
+                let stream = Stream::server(&self.runtime, &self.outgoing, respond, body, field_bytes_max);
+                Poll::Ready(ServerEvent::Request(Incoming { parts, ended, field_bytes_max }, stream))
             }
             Poll::Ready(Some(Err(error))) => {
                 log::debug!("connection of a client broke: {}", head::describe(&error));
@@ -245,6 +259,10 @@ pub struct ClientConnection {
     pings: Option<PingPong>,
     runtime: Runtime,
     outgoing: Outgoing,
+    /// Bytes of the window of all streams together, and of one.
+    windows: (u32, u32),
+    /// Streams whose takers have paused, as far as the window has been told.
+    held_back: u32,
     inner: client::Connection<Io<Transport>, Piece>,
 }
 
@@ -253,6 +271,7 @@ pub struct ClientConnection {
 pub struct Requests {
     runtime: Runtime,
     outgoing: Outgoing,
+    field_bytes_max: u32,
     inner: client::SendRequest<Piece>,
 }
 
@@ -288,12 +307,25 @@ impl ClientConnection {
         let opened = poll_fn(|_| handshake.as_mut().poll(&mut Context::from_waker(&waker))).await;
         let (requests, mut inner) = opened.map_err(|error| StreamError::of(&error))?;
         let (runtime, outgoing) = (runtime.clone(), Outgoing::default());
-        let requests = Requests { runtime: runtime.clone(), outgoing: outgoing.clone(), inner: requests };
-        Ok((requests, Self { pings: inner.ping_pong(), waker, watch, runtime, outgoing, inner }))
+        outgoing.tell_held_back(runtime.current_task());
+        let windows = (settings.connection_window_bytes, settings.stream_window_bytes);
+        let requests = Requests {
+            runtime: runtime.clone(),
+            outgoing: outgoing.clone(),
+            field_bytes_max: settings.field_bytes_max,
+            inner: requests,
+        };
+        let pings = inner.ping_pong();
+        Ok((requests, Self { waker, watch, pings, runtime, outgoing, windows, held_back: 0, inner }))
     }
 
     /// Ready when the connection is over; `None`: in order. While this is polled, frames move.
     pub fn poll(&mut self) -> Poll<Option<StreamError>> {
+        let held_back = self.outgoing.held_back();
+        if held_back != self.held_back {
+            self.held_back = held_back;
+            self.inner.set_target_window_size(window(self.windows, held_back));
+        }
         let polled = Pin::new(&mut self.inner).poll(&mut Context::from_waker(&self.waker));
         self.watch.rest();
         self.outgoing.give_turns(&self.runtime);
@@ -325,6 +357,12 @@ impl ClientConnection {
     }
 }
 
+/// The window of a connection: a stream whose taker has paused may fill its own, which leaves the others what they share.
+fn window((connection, stream): (u32, u32), held_back: u32) -> u32 {
+    let held = stream.saturating_mul(held_back).min(HELD_BACK_BYTES_MAX);
+    connection.saturating_add(held).min(WINDOW_BYTES_MAX)
+}
+
 fn poll_pong(pings: Option<&mut PingPong>, waker: &Waker) -> Poll<()> {
     pings.map_or(Poll::Pending, |pings| pings.poll_pong(&mut Context::from_waker(waker)).map(drop))
 }
@@ -332,7 +370,7 @@ fn poll_pong(pings: Option<&mut PingPong>, waker: &Waker) -> Poll<()> {
 impl Requests {
     /// A stream whose request is yet to be sent.
     pub fn stream(&self) -> Stream {
-        Stream::client(&self.runtime, &self.outgoing, self.inner.clone())
+        Stream::client(&self.runtime, &self.outgoing, self.inner.clone(), self.field_bytes_max)
     }
 
     /// Streams that the peer takes at a time, as far as it has said.
@@ -356,5 +394,19 @@ impl std::fmt::Debug for ClientConnection {
 impl std::fmt::Debug for Requests {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Requests")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn window_grows_by_what_streams_that_nobody_takes_from_may_hold() {
+        const KIB: u32 = 1024;
+        assert_eq!(window((1024 * KIB, 256 * KIB), 0), 1024 * KIB);
+        assert_eq!(window((1024 * KIB, 256 * KIB), 12), 4096 * KIB);
+        assert_eq!(window((1024 * KIB, 256 * KIB), 1_000_000), 25 * 1024 * KIB);
+        assert_eq!(window((WINDOW_BYTES_MAX, WINDOW_BYTES_MAX), 3), WINDOW_BYTES_MAX);
     }
 }

@@ -156,6 +156,19 @@ pub(crate) fn take_response(
     }
 }
 
+/// Whether no name and no value is longer than `bytes_max`; the codec's own limits are those of all together, and of a path.
+///
+/// # Errors
+/// [`HeadError::TooLarge`].
+pub(crate) fn check_lengths(map: &HeaderMap, limits: &HeadLimits, bytes_max: u32) -> Result<(), HeadError> {
+    // Usually a head may not be so long as one of them.
+    if limits.bytes_max <= bytes_max {
+        return Ok(());
+    }
+    let mut lengths = map.iter().flat_map(|(name, value)| [name.as_str().len(), value.len()]);
+    if lengths.all(|length| length <= bytes_max as usize) { Ok(()) } else { Err(HeadError::TooLarge) }
+}
+
 /// Puts received trailers into an empty head, without the fields that may not stand there.
 ///
 /// # Errors

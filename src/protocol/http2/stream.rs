@@ -61,8 +61,12 @@ pub struct Stream {
     outgoing: Outgoing,
     /// Its place among the streams that wait for the codec.
     ticket: Cell<u64>,
+    /// Whoever takes what is received has paused.
+    held_back: Cell<bool>,
     /// Bounds of what the peer sends in heads.
     limits: Cell<HeadLimits>,
+    /// Bytes of a name or a value of them.
+    field_bytes_max: u32,
 }
 
 struct State {
@@ -118,7 +122,13 @@ impl From<StreamError> for io::Error {
 }
 
 impl Stream {
-    fn new(runtime: &Runtime, outgoing: &Outgoing, sender: Sender, receiver: Option<RecvStream>) -> Self {
+    fn new(
+        runtime: &Runtime,
+        outgoing: &Outgoing,
+        sender: Sender,
+        receiver: Option<RecvStream>,
+        field_bytes_max: u32,
+    ) -> Self {
         Self {
             waker: RefCell::new((TaskId::NONE, Waker::noop().clone())),
             runtime: runtime.clone(),
@@ -139,7 +149,9 @@ impl Stream {
             queued: Cell::new(0),
             outgoing: outgoing.clone(),
             ticket: Cell::new(0),
+            held_back: Cell::new(false),
             limits: Cell::default(),
+            field_bytes_max,
         }
     }
 
@@ -149,13 +161,19 @@ impl Stream {
         outgoing: &Outgoing,
         respond: SendResponse<Piece>,
         body: RecvStream,
+        field_bytes_max: u32,
     ) -> Self {
-        Self::new(runtime, outgoing, Sender::Respond(respond), Some(body))
+        Self::new(runtime, outgoing, Sender::Respond(respond), Some(body), field_bytes_max)
     }
 
     /// A client's end, whose request is yet to be sent.
-    pub(super) fn client(runtime: &Runtime, outgoing: &Outgoing, request: SendRequest<Piece>) -> Self {
-        Self::new(runtime, outgoing, Sender::Request(request), None)
+    pub(super) fn client(
+        runtime: &Runtime,
+        outgoing: &Outgoing,
+        request: SendRequest<Piece>,
+        field_bytes_max: u32,
+    ) -> Self {
+        Self::new(runtime, outgoing, Sender::Request(request), None, field_bytes_max)
     }
 
     /// Runs `work` with a context that wakes the current task.
@@ -305,6 +323,7 @@ impl Stream {
             if is_final {
                 (state.receiver, state.response) = (body, None);
             }
+            head::check_lengths(&parts.headers, limits, self.field_bytes_max).map_err(StreamError::Head)?;
             let meta = head::take_response(&parts, asked, ended, limits, head).map_err(StreamError::Head)?;
             if is_final {
                 *received = Received::new(parts.headers, Uri::default());
@@ -362,6 +381,13 @@ impl Stream {
         })
     }
 
+    /// Whoever takes what is received has paused, or goes on: what the peer has sent meanwhile is not to hold other streams back.
+    pub fn set_held_back(&self, is_held_back: bool) {
+        if self.held_back.replace(is_held_back) != is_held_back {
+            self.outgoing.set_held_back(&self.runtime, is_held_back);
+        }
+    }
+
     /// Gives bytes back: the next read returns them first.
     pub fn unread(&self, chunk: Chunk) {
         self.state.borrow_mut().unread.push_front(chunk);
@@ -379,7 +405,10 @@ impl Stream {
     /// They are refused.
     pub fn take_trailers(&self, trailers: &mut Head) -> Result<(), HeadError> {
         match self.state.borrow_mut().received_trailers.take() {
-            Some(map) => head::take_trailers(&map, &self.limits.get(), trailers),
+            Some(map) => {
+                head::check_lengths(&map, &self.limits.get(), self.field_bytes_max)?;
+                head::take_trailers(&map, &self.limits.get(), trailers)
+            }
             None => Ok(()),
         }
     }
@@ -616,6 +645,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.outgoing.forget(self.queued.get());
         self.outgoing.leave(&self.ticket);
+        self.set_held_back(false);
         // What a panic has left is not the peer's fault, and not a message's end.
         if std::thread::panicking() && self.state.try_borrow_mut().is_ok() {
             self.reset_with(Reason::INTERNAL_ERROR);

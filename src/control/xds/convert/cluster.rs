@@ -127,10 +127,11 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             }
             ClusterClusterProtocolSelection::UseConfiguredProtocol => UpstreamProtocol::Http1,
         };
+        let common = http::common(&at.field("common_http_protocol_options"), common_http_protocol_options);
         HttpOptions {
-            common: http::common(&at.field("common_http_protocol_options"), common_http_protocol_options),
             http1: http::http1(&at.field("http_protocol_options"), http_protocol_options).0,
-            http2: http2::http2(&at.field("http2_protocol_options"), http2_protocol_options),
+            http2: http2::http2(&at.field("http2_protocol_options"), http2_protocol_options, heads(&common)),
+            common,
             protocol,
             request_names: request_names(
                 &at.field("upstream_http_protocol_options"),
@@ -344,7 +345,7 @@ fn http_protocol_options(at: &At<'_>, message: pb::extensions::HttpProtocolOptio
             classify!(at, message => pb::extensions::HttpProtocolOptionsExplicitHttpConfig {
                 implemented: protocol_config = "HTTP/1 and HTTP/2; HTTP/3 is refused";
             });
-            explicit(at, protocol_config)
+            explicit(at, protocol_config, heads(&common))
         }
         Some(UpstreamOptions::UseDownstreamProtocolConfig(message)) => {
             let at = &at.field("use_downstream_protocol_config");
@@ -353,7 +354,8 @@ fn http_protocol_options(at: &At<'_>, message: pb::extensions::HttpProtocolOptio
                 no_effect: http3_protocol_options = "no HTTP/3 client";
             });
             let http1 = http::http1(&at.field("http_protocol_options"), http_protocol_options).0;
-            let http2 = http2::http2(&at.field("http2_protocol_options"), http2_protocol_options);
+            let http2 =
+                http2::http2(&at.field("http2_protocol_options"), http2_protocol_options, heads(&common));
             (http1, http2, UpstreamProtocol::Downstream)
         }
         Some(UpstreamOptions::AutoConfig(message)) => {
@@ -364,7 +366,8 @@ fn http_protocol_options(at: &At<'_>, message: pb::extensions::HttpProtocolOptio
                 refused: http3_protocol_options = "no QUIC";
             });
             let http1 = http::http1(&at.field("http_protocol_options"), http_protocol_options).0;
-            let http2 = http2::http2(&at.field("http2_protocol_options"), http2_protocol_options);
+            let http2 =
+                http2::http2(&at.field("http2_protocol_options"), http2_protocol_options, heads(&common));
             (http1, http2, UpstreamProtocol::Negotiated)
         }
         None => {
@@ -375,6 +378,11 @@ fn http_protocol_options(at: &At<'_>, message: pb::extensions::HttpProtocolOptio
     let request_names =
         request_names(&at.field("upstream_http_protocol_options"), upstream_http_protocol_options);
     HttpOptions { common, http1, http2, protocol, request_names }
+}
+
+/// What bounds the heads of responses.
+fn heads(common: &CommonHttpProtocolOptions) -> (&'static str, u32) {
+    ("max_response_headers_kb", common.max_response_headers_kb)
 }
 
 /// The names that requests give to TLS; `None`: none.
@@ -399,6 +407,7 @@ fn request_names(
 fn explicit(
     at: &At<'_>,
     protocol: Option<ExplicitProtocol>,
+    heads: (&str, u32),
 ) -> (Http1ProtocolOptions, Http2ProtocolOptions, UpstreamProtocol) {
     const EXPLICIT: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig.";
     match protocol {
@@ -407,7 +416,7 @@ fn explicit(
             (http1, Http2ProtocolOptions::default(), UpstreamProtocol::Http1)
         }
         Some(ExplicitProtocol::Http2ProtocolOptions(message)) => {
-            let http2 = http2::http2(&at.field("http2_protocol_options"), Some(message));
+            let http2 = http2::http2(&at.field("http2_protocol_options"), Some(message), heads);
             (Http1ProtocolOptions::default(), http2, UpstreamProtocol::Http2)
         }
         Some(ExplicitProtocol::Http3ProtocolOptions(_)) => {

@@ -7,14 +7,19 @@ use crate::control::xds::pb;
 const WINDOW_BYTES_MIN: u32 = 65_535;
 const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 
-/// HTTP/2 options; the defaults without them.
-pub(super) fn http2(at: &At<'_>, message: Option<pb::http::Http2ProtocolOptions>) -> Http2ProtocolOptions {
+/// HTTP/2 options; the defaults without them. `heads`: the field that bounds a head as a whole, and its value.
+pub(super) fn http2(
+    at: &At<'_>,
+    message: Option<pb::http::Http2ProtocolOptions>,
+    (heads, heads_kb_max): (&str, u32),
+) -> Http2ProtocolOptions {
     let defaults = Http2ProtocolOptions::default();
     let Some(message) = message else { return defaults };
     classify!(at, message => pb::http::Http2ProtocolOptions {
         implemented: hpack_table_size, max_concurrent_streams,
             initial_stream_window_size = "256 KiB unless set (Envoy: 16 MiB): what a peer may have us hold",
-            initial_connection_window_size = "1 MiB unless set (Envoy: 24 MiB)", allow_connect,
+            initial_connection_window_size = "1 MiB unless set (Envoy: 24 MiB); of endpoints as much more as streams may hold whose clients take nothing, up to 24 MiB",
+            max_header_field_size_kb = "of a name or a value; beyond it 431 or 502, where Envoy ends the connection", allow_connect,
             max_outbound_control_frames = "frames a second that ask for an answer; none is queued",
             max_consecutive_inbound_frames_with_empty_payload = "frames of nothing but padding count; at most 100 of those in a connection's life",
             max_inbound_priority_frames_per_stream,
@@ -24,7 +29,7 @@ pub(super) fn http2(at: &At<'_>, message: Option<pb::http::Http2ProtocolOptions>
             override_stream_error_on_invalid_http_message = "a message against the protocol always costs its stream only",
             use_oghttp2_codec = "there is one codec", max_metadata_size = "METADATA frames are ignored",
             enable_huffman_encoding = "the codec decides";
-        not_yet: max_header_field_size_kb, disallow_obs_text, stream_reset_burst, stream_reset_rate;
+        not_yet: disallow_obs_text, stream_reset_burst, stream_reset_rate;
         refused: allow_metadata, custom_settings_parameters;
     });
     let at_least = |field: &str, value: u32, min: u32, max: u32| {
@@ -33,7 +38,16 @@ pub(super) fn http2(at: &At<'_>, message: Option<pb::http::Http2ProtocolOptions>
         }
         value
     };
+    if max_header_field_size_kb.is_some_and(|kb| kb > heads_kb_max) {
+        at.field("max_header_field_size_kb").error(format!("must not exceed {heads}"));
+    }
     Http2ProtocolOptions {
+        max_header_field_size_kb: at_least(
+            "max_header_field_size_kb",
+            max_header_field_size_kb.unwrap_or(defaults.max_header_field_size_kb),
+            64,
+            256,
+        ),
         hpack_table_size: hpack_table_size.unwrap_or(defaults.hpack_table_size),
         max_concurrent_streams: at_least(
             "max_concurrent_streams",

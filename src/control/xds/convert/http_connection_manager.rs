@@ -61,7 +61,8 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
 
     let (http1, stream_error) = http::http1(&at.field("http_protocol_options"), http_protocol_options);
     manager.http1 = http1;
-    manager.http2 = http2::http2(&at.field("http2_protocol_options"), http2_protocol_options);
+    let heads = ("max_request_headers_kb", max_request_headers_kb.unwrap_or(manager.max_request_headers_kb));
+    manager.http2 = http2::http2(&at.field("http2_protocol_options"), http2_protocol_options, heads);
     manager.stream_error_on_invalid_http_message =
         stream_error.or(stream_error_on_invalid_http_message).unwrap_or(false);
     manager.common = http::common(&at.field("common_http_protocol_options"), common_http_protocol_options);
