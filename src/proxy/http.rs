@@ -237,7 +237,6 @@ fn begin(connection: &Connection, stream: &mut Stream) {
         set_text(&mut info.requested_server_name, name);
     }
     if let Some(tls) = &connection.tls {
-        set_text(&mut info.requested_server_name, &tls.server_name);
         info.downstream_tls = Some(Rc::clone(tls));
     }
 }

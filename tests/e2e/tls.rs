@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use http::Request;
 
 use crate::harness::{
-    Authority, Config, Http2Client, Io, Proxy, TlsClient, Upstream, downstream_tls, on_each_backend, pattern,
-    until, upstream_tls,
+    Authority, Config, Http2Client, Io, Proxy, TLS_INSPECTOR, TlsClient, Upstream, downstream_tls,
+    on_each_backend, pattern, until, upstream_tls,
 };
 
 const NAME: &str = "server.example";
@@ -153,6 +153,7 @@ on_each_backend! {
                  until=%DOWNSTREAM_PEER_CERT_V_END(%Y)% all=%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256%/%DOWNSTREAM_PEER_FINGERPRINT_256% \
                  %DOWNSTREAM_PEER_CERT%",
             ))
+            .listener(TLS_INSPECTOR)
             .arguments(&FLUSH);
         let inner = Proxy::start(io, &config);
         let own = format!("{}, {}", authority.shown("client.example"), authority.trusted());
@@ -181,6 +182,23 @@ on_each_backend! {
         drop(client);
         nameless.end();
         inner.end();
+    }
+
+    /// As in Envoy; of HTTP it was taken from the handshake.
+    fn name_that_is_asked_for_is_known_where_a_listener_filter_looks_for_it(io) {
+        let (upstream, authority) = (mirror(), Authority::of(&[NAME]));
+        for (filters, shown) in [("", "-"), (TLS_INSPECTOR, NAME)] {
+            let config = Config::to(upstream.port)
+                .chain(&downstream_tls("", &authority.shown(NAME)))
+                .manager(&log("%DOWNSTREAM_TLS_VERSION% sni=<%REQUESTED_SERVER_NAME%>"));
+            let config = if filters.is_empty() { config } else { config.listener(filters) };
+            let proxy = Proxy::start(io, &config.arguments(&FLUSH));
+            let mut client = TlsClient::connect(proxy.port, &authority, NAME, &["http/1.1"]);
+            assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").status(), 200);
+            proxy.wait_for_log(&format!("TLSv1.3 sni=<{shown}>"));
+            drop(client);
+            proxy.end();
+        }
     }
 
     fn handshake_that_does_not_come_is_cut(io) {

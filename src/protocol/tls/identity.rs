@@ -13,8 +13,6 @@ use super::{Certificate, TlsStream, Wanted};
 #[derive(Debug, Default)]
 pub struct TlsFacts {
     pub agreed: Agreed,
-    /// Server name that the client asked for.
-    pub server_name: Box<str>,
     /// Certificate of this side.
     pub local: Option<Arc<Certificate>>,
     /// Who the peer is. Apart: few clients show who they are, and every connection has these facts.
@@ -36,7 +34,7 @@ impl TlsFacts {
     pub fn of(stream: &TlsStream, keep_chain: bool) -> Self {
         let peer = stream.with_peer_certificates(|shown| PeerIdentity::of(shown, keep_chain)).map(Box::new);
         let Some(known) = stream.facts() else { return Self { peer, ..Self::default() } };
-        Self { agreed: known.agreed, server_name: known.server_name.unwrap_or_default(), local: None, peer }
+        Self { agreed: known.agreed, local: None, peer }
     }
 
     /// The same of an endpoint's, if anybody writes it.
