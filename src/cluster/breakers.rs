@@ -1,4 +1,4 @@
-//! Circuit breakers: how many connections, requests that wait for one, and requests in flight a cluster may have, by
+//! Circuit breakers: how many connections, requests that wait for one, requests in flight and pools a cluster may have, by
 //! priority and for the whole process. Source: Envoy `CircuitBreakers`.
 //!
 //! Each worker counts in cells that it alone writes, as with statistics. The limit is one number for all of them: as long as
@@ -20,11 +20,15 @@ pub enum Resource {
     PendingRequests,
     /// Requests, and relayed connections, that have one. Source: `max_requests`.
     Requests,
+    /// Pools: hosts that have connections for requests, once for each name, client and protocol that sets them apart, and
+    /// once for each worker. Source: `max_connection_pools`.
+    ConnectionPools,
 }
 
 impl Resource {
     /// All of them.
-    pub const ALL: [Self; RESOURCES] = [Self::Connections, Self::PendingRequests, Self::Requests];
+    pub const ALL: [Self; RESOURCES] =
+        [Self::Connections, Self::PendingRequests, Self::Requests, Self::ConnectionPools];
 
     /// How much of it there may be.
     pub fn max(self, thresholds: &Thresholds) -> u32 {
@@ -32,11 +36,12 @@ impl Resource {
             Self::Connections => thresholds.max_connections,
             Self::PendingRequests => thresholds.max_pending_requests,
             Self::Requests => thresholds.max_requests,
+            Self::ConnectionPools => thresholds.max_connection_pools,
         }
     }
 }
 
-const RESOURCES: usize = 3;
+const RESOURCES: usize = 4;
 const PRIORITIES: usize = 2;
 
 /// The circuit breakers of a cluster, all cores; nothing before a worker asks for them.

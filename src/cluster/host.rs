@@ -233,6 +233,23 @@ impl Host {
         self.each_named(Self::close_idle);
     }
 
+    /// Closes the connections of a pool that nobody uses, its own or of a host beside it that has the same limits; whether there
+    /// was one.
+    pub(super) fn free_pool(&self) -> bool {
+        let shared = self.shared.get().map_or(0, |shared| shared.idle());
+        if self.turns.get().is_some_and(|turns| turns.is_idle(self.idle.borrow().len(), shared)) {
+            let idle = std::mem::take(&mut *self.idle.borrow_mut());
+            idle.into_iter().for_each(UpstreamConnection::close_local);
+            if let Some(shared) = self.shared.get() {
+                shared.retire_all();
+            }
+            return true;
+        }
+        let beside = self.named.get().map(|named| named.borrow().values().cloned().collect::<Vec<_>>());
+        let mut beside = beside.into_iter().flatten();
+        beside.any(|host| host.priority() == self.priority() && host.free_pool())
+    }
+
     /// The name that requests gave to the TLS of its connections.
     pub(super) fn name(&self) -> Option<&str> {
         self.own.as_ref()?.name.as_deref()

@@ -348,7 +348,9 @@ pub struct Thresholds {
     pub max_requests: u32,
     /// Most retries in flight. Default 3. Shown, and there are no retries by policy. Source: `max_retries`.
     pub max_retries: u32,
-    /// Most connection pools. Default `u32::MAX`: no limit. Not enforced. Source: `max_connection_pools`.
+    /// Most connection pools: of each host one per worker, protocol, and name or client that sets its connections apart. Default
+    /// `u32::MAX`: no limit. Beyond it one of the same host that nobody uses is closed, or 503, flag UH. Source:
+    /// `max_connection_pools`.
     pub max_connection_pools: u32,
     /// Whether `remaining_*` gauges are kept. Default false. Source: `track_remaining`.
     pub track_remaining: bool,

@@ -205,7 +205,8 @@ async fn acquire(
     let host =
         cluster.pick_for(wanted, &mut context.rng.borrow_mut()).ok_or(ProxyError::NoHealthyUpstream)?;
     stream.info.upstream_host = host.stream_address();
-    let host = cluster.for_priority(host, forward.action.priority);
+    let origin = cluster.for_priority(host, forward.action.priority);
+    let host = Rc::clone(&origin);
     let host =
         if forward.gives_name { cluster.for_name(host, &stream.info.upstream_server_name) } else { host };
     let host = cluster.for_client(host, &connection.proxied(), &mut stream.scratch);
@@ -228,6 +229,14 @@ async fn acquire(
         (true, Offer::Http1) | (_, Offer::Opaque) => Ok(None),
     };
     let ready = ready.map_err(ProxyError::Connect)?;
+    if ready.is_none() && !pool::may_pool(cluster, &origin, &host, offer) {
+        // As in Envoy no host counts as chosen.
+        stream.info.upstream_host = StreamAddress::None;
+        stream.info.upstream_host_name.clear();
+        return Err(ProxyError::NoHealthyUpstream);
+    }
+    // The request's future is not to carry it.
+    drop(origin);
     if matches!(offer, Offer::Http1 | Offer::Opaque) {
         // It goes on in other words.
         stream.received_request = Received::default();

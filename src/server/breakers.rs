@@ -16,7 +16,9 @@ pub(super) fn show(spec: &ClusterSpec) {
             let (open, remaining) = gauges(priority, resource);
             // What reaches the limit opens it: where there may be nothing it stays closed, as in Envoy.
             set(spec, open, u64::from(used > 0 && used >= max), false);
-            if thresholds.track_remaining {
+            // Of what has no limit nothing is told, where Envoy has its largest number.
+            let has_limit = resource != Resource::ConnectionPools || max != u64::from(u32::MAX);
+            if thresholds.track_remaining && has_limit {
                 set(spec, remaining, max.saturating_sub(used), true);
             }
         }
@@ -44,6 +46,12 @@ fn gauges(priority: RoutingPriority, resource: Resource) -> (ClusterStat, Cluste
         }
         (RoutingPriority::Default, Resource::Requests) => {
             (C::CircuitBreakersDefaultRqOpen, C::CircuitBreakersDefaultRemainingRq)
+        }
+        (RoutingPriority::Default, Resource::ConnectionPools) => {
+            (C::CircuitBreakersDefaultCxPoolOpen, C::CircuitBreakersDefaultRemainingCxPools)
+        }
+        (RoutingPriority::High, Resource::ConnectionPools) => {
+            (C::CircuitBreakersHighCxPoolOpen, C::CircuitBreakersHighRemainingCxPools)
         }
         (RoutingPriority::High, Resource::Connections) => {
             (C::CircuitBreakersHighCxOpen, C::CircuitBreakersHighRemainingCx)

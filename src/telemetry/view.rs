@@ -236,9 +236,11 @@ impl View {
             // Shown where somebody wants them kept.
             Source::Cluster(_) => ![
                 ClusterStat::CircuitBreakersDefaultRemainingCx,
+                ClusterStat::CircuitBreakersDefaultRemainingCxPools,
                 ClusterStat::CircuitBreakersDefaultRemainingPending,
                 ClusterStat::CircuitBreakersDefaultRemainingRq,
                 ClusterStat::CircuitBreakersHighRemainingCx,
+                ClusterStat::CircuitBreakersHighRemainingCxPools,
                 ClusterStat::CircuitBreakersHighRemainingPending,
                 ClusterStat::CircuitBreakersHighRemainingRq,
             ]

@@ -191,6 +191,39 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn request_that_needs_a_pool_too_many_finds_no_host(io) {
+        let (first, release_first) = holding();
+        let (second, release_second) = holding();
+        let endpoints = [first.port, second.port].map(|port| {
+            format!("{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}")
+        });
+        let mut config = Config::to(first.port);
+        config.clusters = Some(format!(
+            "{{name: upstream, {}, load_assignment: {{cluster_name: upstream, \
+             endpoints: [{{lb_endpoints: [{}]}}]}}}}",
+            limits("max_connection_pools: 1, track_remaining: true"),
+            endpoints.join(", ")
+        ));
+        let proxy = Proxy::start(io, &config.arguments(&["--concurrency", "1"]));
+        proxy.wait_for_stat("cluster.upstream.circuit_breakers.default.remaining_cx_pools", 1);
+        let mut client = proxy.connect();
+        client.send(GET);
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_active", 1);
+        assert_eq!(counter(&proxy, "circuit_breakers.default.cx_pool_open"), 1);
+        assert_eq!(counter(&proxy, "circuit_breakers.default.remaining_cx_pools"), 0);
+        let refused = proxy.connect().get("/");
+        assert_eq!((refused.status(), refused.text().as_str()), (503, "no healthy upstream"));
+        assert_eq!(counter(&proxy, "upstream_cx_pool_overflow"), 1);
+        release_first.send(()).unwrap();
+        release_second.send(()).unwrap();
+        assert_eq!(client.response().status(), 200);
+        // The next one is the first host's again, and it has a pool.
+        (release_first.send(()).unwrap(), release_second.send(()).unwrap());
+        assert_eq!(client.get("/").status(), 200);
+        assert_eq!((counter(&proxy, "upstream_cx_total"), counter(&proxy, "upstream_cx_pool_overflow")), (1, 1));
+        proxy.end();
+    }
+
     fn requests_beyond_their_limit_are_refused_whoever_has_the_others(io) {
         let (upstream, release) = holding();
         let config = Config::to(upstream.port).cluster(&limits("max_requests: 2")).arguments(&["--concurrency", "2"]);

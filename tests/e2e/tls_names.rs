@@ -152,6 +152,27 @@ on_each_backend! {
         inner.end();
     }
 
+    fn name_that_needs_a_pool_too_many_takes_the_place_of_one_that_nobody_uses(io) {
+        let (upstream, authority) = (Upstream::echo(), Authority::of(&["a.example"]));
+        let inner = inner(io, &upstream, &authority, "a.example", "h2, http/1.1");
+        let breakers = "circuit_breakers: {thresholds: [{max_connection_pools: 1}]}";
+        for protocol in [HTTP1, HTTP2] {
+            let config = outer(io, inner.port, protocol, "auto_sni: true", &authority.trusted()).cluster(breakers);
+            let outer = Proxy::start(io, &config.arguments(&["--concurrency", "1"]));
+            let mut client = outer.connect();
+            for (made, host) in ["a.example", "b.example", "b.example", "a.example"].into_iter().enumerate() {
+                client.send(get("/", host, ""));
+                assert_eq!(client.response_to("GET").status(), 200, "{host}");
+                assert_eq!(outer.stat("cluster.upstream.upstream_cx_total"), [1, 2, 2, 3][made]);
+            }
+            outer.wait_for_stat("cluster.upstream.upstream_cx_active", 1);
+            assert_eq!(outer.stat("cluster.upstream.upstream_cx_pool_overflow"), 0);
+            drop(client);
+            outer.end();
+        }
+        inner.end();
+    }
+
     fn protocol_is_the_one_that_the_endpoint_chooses(io) {
         let (upstream, authority) = (Upstream::echo(), Authority::of(&["a.example"]));
         for (alpn, protocol, http1, http2) in

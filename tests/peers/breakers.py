@@ -29,7 +29,8 @@ from protocols_case import HELD_S, case, echo, read, told, typed
 LOG = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% host=%UPSTREAM_HOST%\n"
 GET = b"GET /%s HTTP/1.1\r\nhost: a\r\n\r\n"
 OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-GAUGES = ("cx_open", "rq_open", "rq_pending_open", "remaining_cx", "remaining_pending", "remaining_rq")
+GAUGES = ("cx_open", "cx_pool_open", "rq_open", "rq_pending_open", "remaining_cx", "remaining_cx_pools", "remaining_pending", "remaining_rq")
+UNLIMITED = 1 << 63
 CASES = []
 WIDE = set()
 # How many frames there are, and who ended an idle connection of HTTP/2, have nothing to do with it.
@@ -139,13 +140,14 @@ class HoldingStreams(Holding):
 def gauges(at, priority="default"):
     stats = at.bench.stats()
     names = {name: f"cluster.{at.name}.circuit_breakers.{priority}.{name}" for name in GAUGES}
-    return " ".join(f"{short}={stats[name]}" for short, name in names.items() if name in stats)
+    # Of pools without a limit Envoy tells its largest number, Ringway nothing.
+    return " ".join(f"{short}={stats[name]}" for short, name in names.items() if stats.get(name, UNLIMITED) < UNLIMITED)
 
 
 def counts(at):
     """What is counted at this moment."""
     names = ("upstream_cx_active", "upstream_rq_active", "upstream_rq_pending_active", "upstream_cx_overflow", "upstream_rq_pending_overflow",
-             "upstream_rq_active_overflow")
+             "upstream_rq_active_overflow", "upstream_cx_pool_overflow")
     return " ".join(f"{name[9:]}={at.stat(f'cluster.{at.name}.{name}')}" for name in names)
 
 
@@ -427,6 +429,50 @@ def http2_connections(at):
             at.one.script.release()
             facts["answers"].append(answer(client))
         return finish(at, facts, 2)
+
+
+@breaker("http-no-pools", [{"max_connection_pools": 0, "track_remaining": True}])
+def http_no_pools(at):
+    with contextlib.ExitStack() as stack:
+        return finish(at, {"beyond": [answer(asking(at, stack)) for _ in range(2)], "gauges": f"{gauges(at)} {counts(at)}"}, 2)
+
+
+@breaker("http-pools-of-two", [{"max_connection_pools": 1, "track_remaining": True}], servers={"one": Holding, "two": Holding}, clusters={"": ["one", "two"]})
+def http_pools_of_two(at):
+    """By turns: who comes to the other host finds no pool, who comes to the first has one, busy or idle."""
+    with contextlib.ExitStack() as stack:
+        held = [asking(at, stack)]
+        awaits(at, "rq_active", 1)
+        facts = {"beyond": answer(asking(at, stack)), "full": f"{gauges(at)} {counts(at)}"}
+        held.append(asking(at, stack))
+        awaits(at, "rq_active", 2)
+        served = next(server for server in at.servers.values() if server.accepted)
+        served.script.has(2)
+        facts["answers"] = []
+        for client in held:
+            served.script.release()
+            facts["answers"].append(answer(client))
+        facts |= {"idle": f"{gauges(at)} {counts(at)}", "still": answer(asking(at, stack))}
+        facts = finish(at, facts, 4)
+        return {**facts, "endpoints": sorted(facts["endpoints"].values())}
+
+
+@breaker("http-times-out-while-it-waits", [{"max_connections": 1}], route={"timeout": "0.3s"}, uncounted="_bytes_")
+def http_times_out(at):
+    """A route's timeout begins with the request's last byte, that of one that waits, too."""
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(at.connect())
+        first.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n")
+        awaits(at, "rq_active", 1)
+        facts = {"waited": []}
+        for framed in (b"content-length: 4\r\n\r\nbody", b"transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"):
+            second = stack.enter_context(at.connect())
+            second.sendall(b"POST / HTTP/1.1\r\nhost: a\r\n" + framed)
+            facts["waited"].append(answer(second))
+        first.sendall(b"x")
+        at.one.script.release()
+        facts["first"] = answer(first)
+        return finish(at, facts, 3)
 
 
 # --- the runs

@@ -222,7 +222,12 @@ impl SharedConnections {
         }
     }
 
-    pub(super) fn wake(&self, cluster: &Cluster) {
+    /// Those that have no stream.
+    pub(in crate::cluster) fn idle(&self) -> usize {
+        self.open.borrow().iter().filter(|shared| shared.streams.get() == 0).count()
+    }
+
+    fn wake(&self, cluster: &Cluster) {
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
         waiting.into_iter().for_each(|task| cluster.runtime().wake(task));
     }

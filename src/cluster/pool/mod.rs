@@ -13,4 +13,4 @@ pub use dial::dial;
 pub use http1::{checkin, checkout, connect, sweep};
 pub use http2::{Lease, SharedConnections, checkout_shared};
 pub use negotiated::{checkout_either, negotiate};
-pub use turns::{Turns, pend};
+pub use turns::{Turns, may_pool, pend};

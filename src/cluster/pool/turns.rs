@@ -14,6 +14,7 @@ use super::http1;
 use crate::cluster::breakers::Resource;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
+use crate::config::http2::UpstreamProtocol;
 use crate::protocol::tls::Offer;
 use crate::runtime::TaskId;
 use crate::telemetry::names::{ClusterStat, HostStat, Stats};
@@ -65,6 +66,21 @@ pub fn pend<'a>(cluster: &'a Cluster, host: &'a Host) -> Result<Pending<'a>, Con
     stats.inc(ClusterStat::UpstreamRqPendingTotal);
     stats.gauge_inc(ClusterStat::UpstreamRqPendingActive);
     Ok(Pending { cluster, host })
+}
+
+/// Whether the host may have connections of this kind: it has some, or another pool is within the limit, perhaps in place of one that
+/// nobody uses of those beside it; `origin`: the host from which names and clients set it apart. Source: Envoy `ConnPoolMap`.
+pub fn may_pool(cluster: &Cluster, origin: &Host, host: &Host, kind: Offer) -> bool {
+    let turns = host.turns();
+    if kind == Offer::Opaque
+        || turns.connections(kind) > 0
+        || cluster.breakers().has_room(host.priority(), Resource::ConnectionPools)
+        || origin.free_pool()
+    {
+        return true;
+    }
+    cluster.stats().inc(ClusterStat::UpstreamCxPoolOverflow);
+    false
 }
 
 impl Drop for Pending<'_> {
@@ -299,6 +315,21 @@ impl Turns {
         }
     }
 
+    /// Pools of connections for requests: one for each protocol, unless it is the endpoint that chooses.
+    fn pools(&self, cluster: &Cluster) -> u32 {
+        let [http1, http2, _] = self.connections.each_ref().map(Cell::get);
+        if cluster.config().upstream_protocol == UpstreamProtocol::Negotiated {
+            return u32::from(http1 + http2 > 0);
+        }
+        u32::from(http1 > 0) + u32::from(http2 > 0)
+    }
+
+    /// Whether there are connections for requests, and nobody uses any: so many are idle and so many shared without a stream.
+    pub(in crate::cluster) fn is_idle(&self, idle: usize, shared: usize) -> bool {
+        let [http1, http2, _] = self.connections.each_ref().map(|count| count.get() as usize);
+        http1 + http2 > 0 && http1 == idle && http2 == shared
+    }
+
     fn cell(&self, kind: Offer) -> &Cell<u32> {
         let [http1, http2, opaque] = &self.connections;
         match kind {
@@ -333,8 +364,13 @@ pub(super) fn count_active(cluster: &Cluster, host: &Host, kind: Offer) {
     cluster.stats().gauge_inc(ClusterStat::UpstreamCxActive);
     host.stats().gauge_inc(HostStat::CxActive);
     cluster.breakers().take(host.priority(), Resource::Connections);
-    let count = host.turns().cell(kind);
+    let turns = host.turns();
+    let pools = turns.pools(cluster);
+    let count = turns.cell(kind);
     count.set(count.get() + 1);
+    if turns.pools(cluster) > pools {
+        cluster.breakers().take(host.priority(), Resource::ConnectionPools);
+    }
 }
 
 /// One that was counted is no more.
@@ -342,8 +378,13 @@ pub(super) fn count_gone(cluster: &Cluster, host: &Host, kind: Offer) {
     cluster.stats().gauge_dec(ClusterStat::UpstreamCxActive);
     host.stats().gauge_dec(HostStat::CxActive);
     cluster.breakers().give_back(host.priority(), Resource::Connections);
-    let count = host.turns().cell(kind);
+    let turns = host.turns();
+    let pools = turns.pools(cluster);
+    let count = turns.cell(kind);
     count.set(count.get().saturating_sub(1));
+    if turns.pools(cluster) < pools {
+        cluster.breakers().give_back(host.priority(), Resource::ConnectionPools);
+    }
     host.turns().call_next(cluster);
 }
 

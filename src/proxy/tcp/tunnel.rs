@@ -76,8 +76,7 @@ pub(super) async fn open(
     let stats = cluster.stats();
     for _ in 0..SHARED_TRIES_MAX {
         let acquired = unless_broken(connection, acquire(connection, cluster, host)).await;
-        let acquired = acquired.ok_or_else(|| NotOpened::Over(Failure::client_gone()))?;
-        let mut upstream = acquired.map_err(NotOpened::Connect)?;
+        let mut upstream = acquired.unwrap_or_else(|| Err(NotOpened::Over(Failure::client_gone())))?;
         let outcome = ask(connection, tunneling, &upstream).await;
         let is_shared = upstream.lease().is_some();
         match outcome {
@@ -140,21 +139,25 @@ async fn acquire(
     connection: &TcpConnection,
     cluster: &Rc<Cluster>,
     host: &Rc<Host>,
-) -> Result<UpstreamConnection, ConnectError> {
+) -> Result<UpstreamConnection, NotOpened> {
     let TcpConnection { context, timer, .. } = connection;
     let offer = cluster.offer(false);
     if offer != Offer::Http1
-        && let Some(ready) = pool::checkout_shared(cluster, host)?
+        && let Some(ready) = pool::checkout_shared(cluster, host).map_err(NotOpened::Connect)?
     {
         return Ok(ready);
     }
-    let _pending = pool::pend(cluster, host)?;
+    if !pool::may_pool(cluster, host, host, offer) {
+        return Err(NotOpened::Over(Failure::stopped(Some(ResponseFlag::NoHealthyUpstream))));
+    }
+    let _pending = pool::pend(cluster, host).map_err(NotOpened::Connect)?;
     let next_id = || context.next_id();
-    if offer == Offer::Http1 {
+    let acquired = if offer == Offer::Http1 {
         pool::connect(cluster, host, timer, next_id(), true).await
     } else {
         pool::negotiate(cluster, host, timer, offer, next_id).await
-    }
+    };
+    acquired.map_err(NotOpened::Connect)
 }
 
 /// Asks for the tunnel; the framing of what comes down, where it is the body of a response.

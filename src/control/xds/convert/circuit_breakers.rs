@@ -48,14 +48,14 @@ pub(super) fn priority(at: &At<'_>, wire: i32) -> RoutingPriority {
 }
 
 fn thresholds(at: &At<'_>, message: pb::cluster::CircuitBreakersThresholds) -> (RoutingPriority, Thresholds) {
-    // Shown by /clusters, though nothing acts on them.
-    let (shown_retries, shown_pools) = (message.max_retries, message.max_connection_pools);
+    // Shown by /clusters, though nothing acts on it.
+    let shown_retries = message.max_retries;
     classify!(at, message => pb::cluster::CircuitBreakersThresholds {
         implemented: priority, max_connections, max_pending_requests, max_requests,
-            track_remaining = "of connections, pending requests and requests";
+            max_connection_pools = "one per endpoint, worker, protocol, and name or client that sets connections apart",
+            track_remaining = "of connections, pending requests, requests and, if they have a limit, connection pools";
         not_yet: max_retries = "shown by /clusters; there are no retries by policy yet",
-            retry_budget = "there are no retries by policy yet",
-            max_connection_pools = "shown by /clusters, not enforced";
+            retry_budget = "there are no retries by policy yet";
     });
     let default = Thresholds::default();
     let converted = Thresholds {
@@ -63,7 +63,7 @@ fn thresholds(at: &At<'_>, message: pb::cluster::CircuitBreakersThresholds) -> (
         max_pending_requests: max_pending_requests.unwrap_or(default.max_pending_requests),
         max_requests: max_requests.unwrap_or(default.max_requests),
         max_retries: shown_retries.unwrap_or(default.max_retries),
-        max_connection_pools: shown_pools.unwrap_or(default.max_connection_pools),
+        max_connection_pools: max_connection_pools.unwrap_or(default.max_connection_pools),
         track_remaining,
         ..default
     };
