@@ -102,6 +102,21 @@ pub fn join(options: &ListenOptions, count: usize) -> io::Result<Vec<OwnedFd>> {
     Ok(sockets)
 }
 
+/// Whether an address can be had: it is bound, nobody is listened for, and given up again.
+///
+/// # Errors
+/// As [`bind`].
+pub fn probe(options: &ListenOptions) -> io::Result<()> {
+    match &options.address {
+        SocketAddress::Ip(address) => socket(options, *address, false).map(drop),
+        SocketAddress::Pipe(name) => {
+            drop(unix_socket(options, name)?);
+            if name.starts_with('@') { Ok(()) } else { std::fs::remove_file(&**name) }
+        }
+        SocketAddress::Internal(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
 /// Where a bound socket is.
 ///
 /// # Errors
@@ -223,6 +238,27 @@ mod tests {
         drop(sockets);
         assert!(path.exists(), "as Envoy leaves it");
         drop(bind_exclusive(&options).unwrap());
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn probe_says_what_a_bind_would_say_and_leaves_nothing() {
+        let plain = ListenOptions::plain(([127, 0, 0, 1], 0).into(), 1);
+        let socket = bind_exclusive(&plain).unwrap();
+        let taken = ListenOptions { address: address(&socket).unwrap(), ..plain.clone() };
+        assert_eq!(probe(&taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(socket);
+        probe(&taken).unwrap();
+        assert!(bind(&taken, 2).is_ok());
+        let elsewhere = ListenOptions::plain(([192, 0, 2, 1], 0).into(), 1);
+        assert_eq!(probe(&elsewhere).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+        let path = std::env::temp_dir().join(format!("ringway-probe-{}", std::process::id()));
+        probe(&at_path(&path, 0)).unwrap();
+        assert!(!path.exists());
+        let socket = bind_exclusive(&at_path(&path, 0)).unwrap();
+        assert_eq!(probe(&at_path(&path, 0)).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists(), "whose it is keeps it");
+        drop(socket);
         std::fs::remove_file(&path).unwrap();
     }
 

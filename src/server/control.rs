@@ -314,11 +314,13 @@ impl Control<'_> {
                     });
                 }
             }
-            xds::Update::Listeners(update) => {
+            xds::Update::Listeners(update, verdict) => {
                 awaited.more_listeners = false;
                 if !self.has_stopped {
                     let (listeners, mut around) = self.around(sources);
-                    listeners.take(update, &mut around);
+                    let failures = listeners.take(update, &mut around);
+                    // Whoever has told them may be gone.
+                    let _ = verdict.map(|verdict| verdict.send(failures));
                 }
             }
             xds::Update::Secret(key) => {

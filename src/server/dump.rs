@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::process::timestamp;
 use super::tables::TableKey;
 use crate::control::admin::{DumpEntry, DumpField, DumpSection};
-use crate::control::xds::client::ShownSecret;
+use crate::control::xds::client::{Refused, ShownSecret};
 use crate::control::xds::json::{self, Style};
 use crate::control::xds::schema::Message;
 use crate::control::xds::wire::{self, Fields};
@@ -40,11 +40,13 @@ pub(super) struct Told {
     pub(super) at: String,
 }
 
-/// The sections of a bootstrap that was loaded at `loaded` (RFC 3339), with the clusters and routing tables of control planes.
+/// The sections of a bootstrap that was loaded at `loaded` (RFC 3339), with what control planes have told; `failed`: listeners of
+/// theirs that are not used.
 pub(super) fn sections(
     bootstrap: &Arc<[u8]>,
     loaded: &str,
     [clusters, listeners]: [&ToldResources; 2],
+    failed: &[Refused],
     tables: &BTreeMap<TableKey, Told>,
 ) -> Vec<DumpSection> {
     let dynamic_clusters = |told: &BTreeMap<Arc<str>, Arc<Told>>| {
@@ -93,7 +95,7 @@ pub(super) fn sections(
                         loaded,
                     ),
                 ),
-                ("dynamic_listeners", DumpField::Repeated(dynamic_listeners(listeners))),
+                ("dynamic_listeners", DumpField::Repeated(dynamic_listeners(listeners, failed))),
             ],
         },
         DumpSection {
@@ -178,20 +180,25 @@ fn only_named(name: &str) -> Arc<[u8]> {
 }
 
 /// Listeners of a control plane, each with the states that it has.
-fn dynamic_listeners(told: &ToldResources) -> Vec<DumpEntry> {
+fn dynamic_listeners(told: &ToldResources, failed: &[Refused]) -> Vec<DumpEntry> {
     const STATE: &str = "envoy.admin.v3.ListenersConfigDump.DynamicListenerState";
-    let names: BTreeSet<_> = told.active.keys().chain(told.warming.keys()).collect();
-    let states = |name: &Arc<str>| {
-        let state = |all: &BTreeMap<Arc<str>, Arc<Told>>| {
-            all.get(name).map(|told| dynamic(STATE, (LISTENER, "listener"), name, told).render)
-        };
-        [("active_state", state(&told.active)), ("warming_state", state(&told.warming))]
+    let mut errors: BTreeMap<Arc<str>, Refused> =
+        failed.iter().map(|one| (one.name.as_str().into(), one.clone())).collect();
+    let names: BTreeSet<_> =
+        told.active.keys().chain(told.warming.keys()).chain(errors.keys()).cloned().collect();
+    let state = |all: &BTreeMap<Arc<str>, Arc<Told>>, name: &Arc<str>| {
+        all.get(name).map(|told| dynamic(STATE, (LISTENER, "listener"), name, told).render)
     };
-    let entry = |name: &Arc<str>| {
-        let (states, shown) = (states(name), Arc::clone(name));
+    let entry = |name: Arc<str>| {
+        let states = [
+            ("active_state", state(&told.active, &name)),
+            ("warming_state", state(&told.warming, &name)),
+            ("error_state", errors.remove(&name).map(error_state)),
+        ];
+        let shown = Arc::clone(&name);
         DumpEntry {
             type_name: "envoy.admin.v3.ListenersConfigDump.DynamicListener",
-            name: Arc::clone(name),
+            name,
             render: Box::new(move || {
                 let mut listener = Map::new();
                 listener.insert("name".to_owned(), json!(*shown));
@@ -203,6 +210,24 @@ fn dynamic_listeners(told: &ToldResources) -> Vec<DumpEntry> {
         }
     };
     names.into_iter().map(entry).collect()
+}
+
+/// What was refused of a listener: an `envoy.admin.v3.UpdateFailureState`.
+fn error_state(refused: Refused) -> Box<dyn FnOnce() -> Value + Send> {
+    let Refused { reason, version, last_unix_ns, wire, .. } = refused;
+    let at = timestamp(last_unix_ns);
+    let failed = wire.map(|wire| entry(wire, LISTENER, "failed_configuration", &at));
+    Box::new(move || {
+        let mut shown = Map::new();
+        if let Some(Value::Object(mut failed)) = failed.map(|render| render()) {
+            failed.retain(|field, _| field == "failed_configuration");
+            shown.append(&mut failed);
+        }
+        shown.insert("last_update_attempt".to_owned(), json!(at));
+        shown.insert("details".to_owned(), json!(reason));
+        shown.insert("version_info".to_owned(), json!(version));
+        Value::Object(shown)
+    })
 }
 
 /// A resource of a control plane, with its version. `(message, field)`: its type, and where it stands.

@@ -16,12 +16,14 @@ use super::metrics::ServerMetrics;
 use super::process::{Process, now};
 use super::restart::Predecessor;
 use super::rotation::Rotation;
-use super::sockets::{ListenSocketSet, internal_status};
+use super::sockets::{ListenSocketSet, internal_status, probe};
 use super::tables::{TableKey, Tables};
 use crate::config::address::Address;
 use crate::config::listener::{Listener, TrafficDirection};
 use crate::control::admin::ListenerStatus;
-use crate::control::xds::client::{ListenersUpdate, SecretKey, SharedCompiler, TakenListener, XdsClient};
+use crate::control::xds::client::{
+    ListenerFailures, ListenersUpdate, SecretKey, SharedCompiler, TakenListener, XdsClient,
+};
 use crate::snapshot::{ListenerResource, ListenersChange, PutListener, Replaced, RoutesResource};
 
 /// A listener that cannot listen is tried so often again, with this time between: a second in all.
@@ -49,6 +51,8 @@ pub(super) struct Listeners {
     /// Since then: added, modified; names of those that are gone.
     counts: [u64; 2],
     gone: Vec<Arc<str>>,
+    /// Addresses that a listener had until a moment ago, and the process's age then: workers may still have its sockets.
+    left: Vec<(Address, Duration)>,
     /// When those are tried again that could not listen.
     pub(super) retry: Option<Pin<Box<Sleep>>>,
 }
@@ -95,12 +99,14 @@ impl Listeners {
             change: ListenersChange::default(),
             counts: [0; 2],
             gone: Vec::new(),
+            left: Vec::new(),
             retry: None,
         }
     }
 
-    /// Takes a response.
-    pub(super) fn take(&mut self, update: ListenersUpdate, around: &mut Around<'_>) {
+    /// Takes a response; those of it that cannot listen, which stay as they were, and why.
+    pub(super) fn take(&mut self, update: ListenersUpdate, around: &mut Around<'_>) -> ListenerFailures {
+        let mut failures = ListenerFailures::new();
         let ListenersUpdate { put, removed, version } = update;
         for name in removed {
             if let Some(warming) = self.warming.remove(&*name) {
@@ -112,8 +118,13 @@ impl Listeners {
                 self.gone.push(name);
             }
         }
-        for TakenListener { resource, wire } in put {
+        for TakenListener { resource, wire, .. } in put {
             let name: Arc<str> = (*resource.config.name).into();
+            if let Err(reason) = self.may_listen(&name, &resource.config, around) {
+                around.metrics.listener_failed();
+                failures.push((String::from(&*name), reason));
+                continue;
+            }
             let number = self.next;
             self.next += 1;
             self.routes.add(number, &resource.config);
@@ -141,7 +152,7 @@ impl Listeners {
         }
         for gone in std::mem::take(&mut self.leaving) {
             around.rotation.remove_listener(gone.number);
-            around.sockets.remove(gone.number);
+            self.close(&gone, around);
             self.forget(&gone, around);
             self.change.removed.push(gone.number);
         }
@@ -149,6 +160,7 @@ impl Listeners {
             self.version = version;
         }
         self.show();
+        failures
     }
 
     /// There was an answer for that table, which the workers have been told. What it has for listeners that are in use and are
@@ -276,8 +288,10 @@ impl Listeners {
                     return;
                 }
                 Err(reason) => {
-                    log::error!("{reason}; it stays as it was");
+                    log::error!("listener {name}: {reason}; it stays as it was");
                     around.metrics.listener_failed();
+                    let Told { version, wire, .. } = &*new.told;
+                    around.client.refuse_listener(name, reason, version, wire);
                     return self.forget(&new, around);
                 }
             }
@@ -294,7 +308,7 @@ impl Listeners {
                 around.sockets.pass_on(before.number, new.number);
                 self.bound.extend(listening_as(&self.process, before, name));
             } else {
-                around.sockets.remove(before.number);
+                self.close(before, around);
             }
         }
         let (number, resource) = (new.number, Arc::clone(&new.resource));
@@ -308,13 +322,51 @@ impl Listeners {
         }
     }
 
+    /// Whether a listener that has been told can listen, as far as that can be seen before it has what it waits for.
+    fn may_listen(&mut self, name: &Arc<str>, config: &Listener, around: &Around<'_>) -> Result<(), String> {
+        let before = self.active.get(name).map(|before| &before.resource.config);
+        let mut had = before.into_iter().chain(self.leaving.iter().map(|gone| &gone.resource.config));
+        if !config.bind_to_port || had.any(|before| before.has_sockets_of(config)) {
+            return Ok(());
+        }
+        self.check_addresses(name, config)?;
+        // The process before this one has its sockets until it is asked for them.
+        if around.predecessor.is_some() {
+            return Ok(());
+        }
+        let now = self.process.age();
+        self.left.retain(|(_, since)| now.saturating_sub(*since) < RETRY_EVERY * TRIES_MAX);
+        // Of those leaving workers have the sockets, too: it is tried again until they are closed.
+        let leaving = || self.leaving.iter().flat_map(|gone| bound_addresses(&gone.resource.config));
+        // Its own sockets make room for others beside them.
+        let shares = |before: &&Arc<Listener>| before.enable_reuse_port && config.enable_reuse_port;
+        let own = before.filter(shares);
+        let is_had = |address: &Address| {
+            self.left.iter().any(|(left, _)| left == address)
+                || leaving().any(|left| left == address)
+                || own.iter().any(|own| bound_addresses(own).any(|own| own == address))
+        };
+        let all = config.addresses.iter().filter(|listen| !is_had(&listen.address));
+        for listen in all {
+            probe(config, listen)?;
+        }
+        Ok(())
+    }
+
+    /// The sockets of a listener are nobody's from now on.
+    fn close(&mut self, gone: &Dynamic, around: &mut Around<'_>) {
+        around.sockets.remove(gone.number);
+        let now = self.process.age();
+        self.left.extend(bound_addresses(&gone.resource.config).map(|address| (address.clone(), now)));
+    }
+
     /// Of two listeners on one address the kernel would give each a share of the connections.
     fn check_addresses(&self, name: &Arc<str>, config: &Listener) -> Result<(), String> {
-        let others = self.active.iter().filter(|(other, _)| *other != name);
+        let others = self.active.iter().chain(&self.warming).filter(|(other, _)| *other != name);
         let taken = others.flat_map(|(_, other)| bound_addresses(&other.resource.config)).chain(&self.fixed);
         let taken: Vec<_> = taken.collect();
         match bound_addresses(config).find(|address| taken.contains(address)) {
-            Some(address) => Err(format!("listener {name}: another listener has the address {address}")),
+            Some(address) => Err(format!("cannot listen on {address}: another listener has the address")),
             None => Ok(()),
         }
     }

@@ -311,7 +311,8 @@ impl AdminState for Process {
     fn quarantine(&self) -> (Vec<Quarantined>, u64) {
         let (refused, unlisted) = self.quarantine.list();
         let shown = |refused: Refused| {
-            let Refused { type_url, name, reason, version, first_unix_ns, last_unix_ns, times } = refused;
+            let Refused { type_url, name, reason, version, first_unix_ns, last_unix_ns, times, wire: _ } =
+                refused;
             let (first, last) = (timestamp(first_unix_ns), timestamp(last_unix_ns));
             Quarantined { type_url, name, reason, version, first, last, times }
         };
@@ -327,7 +328,9 @@ impl AdminState for Process {
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let clusters = self.told_clusters.lock().unwrap_or_else(PoisonError::into_inner);
         let listeners = self.told_listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut sections = dump::sections(&self.wire, &self.loaded, [&clusters, &listeners], &routes);
+        let failed = self.quarantine.listeners();
+        let mut sections =
+            dump::sections(&self.wire, &self.loaded, [&clusters, &listeners], &failed, &routes);
         sections.push(dump::secrets(&self.wire, &self.loaded, self.secrets.list()));
         sections
     }

@@ -13,7 +13,7 @@ use super::restart::Predecessor;
 use super::{listen_options, patience};
 use crate::base::socket_address::SocketAddress;
 use crate::config::address::Address;
-use crate::config::listener::{Listener, TrafficDirection};
+use crate::config::listener::{ListenAddress, Listener, TrafficDirection};
 use crate::control::admin::ListenerStatus;
 use crate::runtime::listen::{self, ListenOptions};
 use crate::snapshot::Snapshot;
@@ -66,7 +66,9 @@ impl ListenSocketSet {
                 let bind = |what: &str, bind: &dyn Fn() -> io::Result<Vec<OwnedFd>>| {
                     patience::while_in_use(&what, bind)
                 };
-                statuses.push(all.add(number, &resource.config, workers, predecessor, bind)?);
+                let bound = all.add(number, &resource.config, workers, predecessor, bind);
+                statuses
+                    .push(bound.map_err(|reason| format!("listener {}: {reason}", resource.config.name))?);
             }
         }
         Ok((all, statuses))
@@ -88,11 +90,16 @@ impl ListenSocketSet {
         let mut addresses = Vec::new();
         for listen in &config.addresses {
             let asked = listen.address.socket_address();
-            let asked = asked.ok_or_else(|| format!("listener {}: no text", config.name))?;
+            let asked = asked.ok_or("no text")?;
             let options = listen_options(config, &asked, listen);
             let per_worker = config.enable_reuse_port && asked.ip().is_some();
             let what = format!("listener {} on {asked}", config.name);
-            let failed = |error| format!("listener {}: cannot listen on {asked}: {error}", config.name);
+            let failed = |error| format!("cannot listen on {asked}: {error}");
+            // A listener that changes how it binds: the sockets that it has share the address.
+            let is_own =
+                |bound: &Bound| bound.asked == asked && bound.per_worker && *bound.listener == *config.name;
+            let joins =
+                per_worker && asked.socket().is_some_and(|ip| ip.port() != 0) && self.0.iter().any(is_own);
             let inherited = predecessor.map_or_else(Vec::new, |process| {
                 process.sockets(&asked, &config.name).unwrap_or_else(|error| {
                     log::error!("{what}: the process before this one does not give its sockets: {error}");
@@ -105,6 +112,8 @@ impl ListenSocketSet {
                     listen::set_mode(&pipe.path, pipe.mode).map_err(failed)?;
                 }
                 inherited
+            } else if joins {
+                listen::join(&options, workers).map_err(failed)?
             } else if per_worker {
                 bind(&what, &|| listen::bind(&options, workers)).map_err(failed)?
             } else {
@@ -180,6 +189,16 @@ impl ListenSocketSet {
         }
         given.into()
     }
+}
+
+/// Whether an address of a listener can be had by whoever has none of its sockets.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn probe(config: &Listener, listen: &ListenAddress) -> Result<(), String> {
+    let asked = listen.address.socket_address().ok_or("no text")?;
+    listen::probe(&listen_options(config, &asked, listen))
+        .map_err(|error| format!("cannot listen on {asked}: {error}"))
 }
 
 /// Where an internal listener is to be found, which has no sockets.

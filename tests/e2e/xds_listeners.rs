@@ -390,17 +390,66 @@ on_each_backend! {
         followed.proxy.end();
     }
 
-    fn listener_whose_address_is_taken_is_counted_and_the_old_one_stays(io) {
+    /// It was acknowledged, and given up after a second; the control plane never heard of it, and telling it again changed nothing.
+    fn listener_whose_address_is_taken_is_refused_and_taken_when_it_is_told_again(io) {
         let a = named("a");
-        let (port, taken) = (free_port(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-        let in_use = taken.local_addr().unwrap().port();
+        let (plane, proxy) = started(io, &a);
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (in_use, free) = (taken.local_addr().unwrap().port(), free_port());
+        let told = [("one", in_use.into(), "routes"), ("two", free.into(), "routes"), ("three", in_use.into(), "routes")];
+        for times in 1..=2 {
+            let reason = plane.answer(&plane.tell_listeners(&told)).error.unwrap().message;
+            for name in ["one", "three"] {
+                assert!(reason.contains(&format!("{name}: cannot listen on 127.0.0.1:{in_use}: Address already in use")), "{reason}");
+            }
+            assert!(!reason.contains("two"), "{reason}");
+            assert_eq!(proxy.stat("listener_manager.listener_create_failure"), 2 * times);
+        }
+        until("the good one", || !refuses(free));
+        assert_eq!(proxy.connect().get("/").text(), "a");
+        let listed = || proxy.admin("GET", "/quarantine").text();
+        until("the quarantine", || listed().contains("\"name\": \"three\""));
+        let dump = proxy.admin("GET", "/config_dump").text();
+        assert!(dump.contains("error_state") && dump.contains("failed_configuration") && dump.contains("Address already in use"), "{dump}");
+        drop(taken);
+        let told = [("one", in_use.into(), "routes"), ("two", free.into(), "routes")];
+        assert!(plane.answer(&plane.tell_listeners(&told)).error.is_none());
+        assert_eq!(Client::connect(in_use).get("/").text(), "a");
+        until("nothing refused is told", || !listed().contains("\"name\""));
+        assert!(!proxy.admin("GET", "/config_dump").text().contains("error_state"));
+        until("the place that it had", || refuses(proxy.port));
+        proxy.end();
+    }
+
+    /// A listener waits for its routes; meanwhile somebody else takes its port.
+    fn listener_whose_address_is_lost_while_it_waits_is_given_up_and_taken_when_it_is_told_again(io) {
+        let a = named("a");
+        let (plane, proxy) = started(io, &a);
+        let port = free_port();
+        let told = [("one", proxy.port.into(), "routes"), ("two", port.into(), "others")];
+        assert!(plane.answer(&plane.tell_listeners(&told)).error.is_none());
+        plane.wait_for("its routes", |asked| asked.names.iter().any(|name| name == "others"));
+        let taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+        plane.tell_table("others", &[("/", "a")]);
+        proxy.wait_for_stat("listener_manager.listener_create_failure", 1);
+        assert!(proxy.admin("GET", "/quarantine").text().contains("\"name\": \"two\""));
+        drop(taken);
+        assert!(plane.answer(&plane.tell_listeners(&told)).error.is_none());
+        // Nobody has asked for its table any more.
+        plane.tell_table("others", &[("/", "a")]);
+        until("it listens", || !refuses(port));
+        assert_eq!(Client::connect(port).get("/").text(), "a");
+        proxy.end();
+    }
+
+    /// What changes of how it binds did not come before: its own sockets had the address.
+    fn listener_that_binds_otherwise_at_its_address_is_taken(io) {
+        let a = named("a");
+        let port = free_port();
         let followed = Followed::start(io, &a, &[("one", http(port, "first"))], &[]);
-        followed.put(&[("one", http(in_use, "second"))]);
-        followed.proxy.wait_for_stat("listener_manager.listener_create_failure", 1);
-        followed.proxy.wait_for_log("cannot listen on");
-        marked(&mut Client::connect(port), "first");
-        followed.put(&[("one", http(port, "third"))]);
-        marked(&mut Client::connect(port), "third");
+        followed.put(&[("one", http(port, "second") + ", tcp_backlog_size: 77")]);
+        until("the other one", || Client::connect(port).get("/").header("x-mark") == Some("second"));
+        assert_eq!(followed.proxy.stat("listener_manager.listener_create_failure"), 0);
         followed.proxy.end();
     }
 

@@ -151,6 +151,10 @@ class Play:
         self.has[kind] = dict(self.state[kind])
         return nonce
 
+    def tell_again(self, kind):
+        """Tells the same once more: all of it, whatever has been told."""
+        return self.stream.push(kind, str(self.versions[kind]), self.state[kind].items())
+
     def answer(self, kind):
         return self.stream.answered(kind).answer
 

@@ -60,7 +60,7 @@ def listener(name, port, route="routes", tls=None, upgrades=(), fetch_timeout="1
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
     if tls:
         chain["transport_socket"] = transport_socket("Downstream", tls, fetch_timeout)
-    return made("LDS", {"name": name, "address": address(port), "filter_chains": [chain], **more})
+    return made("LDS", {"name": name, "address": address(port), "filter_chains": [chain]} | more)
 
 
 def transport_socket(side, secret_name, fetch_timeout="15s"):

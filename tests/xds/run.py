@@ -16,6 +16,7 @@ import tempfile
 import tomllib
 
 import peers  # noqa: F401 (before rig)
+import addresses  # noqa: F401 (adds scripts)
 import endpoints  # noqa: F401 (adds scripts)
 import rig
 import routes  # noqa: F401 (adds scripts)

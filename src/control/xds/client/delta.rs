@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Protocol;
 use super::cache::{Kept, Restored};
-use super::judge::{Judge, Kind, Outcome, Taken, content};
+use super::judge::{Considered, Judge, Kind, Outcome, Taken, content};
 use super::wanted::Wanted;
 use crate::control::xds::pb;
 use pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
@@ -112,17 +112,20 @@ impl Protocol for Delta {
         self.versions.get(name).map_or("", String::as_str)
     }
 
-    fn restore(&mut self, restored: Restored, wanted: &Wanted) -> Outcome {
-        let outcome = restored.judge(&mut self.judge, wanted);
+    fn restore(&mut self, restored: &Restored, wanted: &Wanted) -> Outcome {
+        restored.judge(&mut self.judge, wanted)
+    }
+
+    fn take_restored(&mut self, restored: Restored, outcome: &Outcome, _wanted: &Wanted) {
+        self.judge.know(outcome);
         for Kept { name, version, .. } in restored.resources {
             if outcome.good.contains_key(&name) {
                 self.versions.insert(name, version);
             }
         }
-        outcome
     }
 
-    fn take(&mut self, response: DeltaDiscoveryResponse) -> Option<Taken<DeltaDiscoveryRequest>> {
+    fn consider(&mut self, response: DeltaDiscoveryResponse) -> Option<Considered> {
         let DeltaDiscoveryResponse {
             system_version_info,
             resources,
@@ -137,7 +140,7 @@ impl Protocol for Delta {
             return None;
         }
         let mut outcome = Outcome { accepted: self.keeps.then(Default::default), ..Outcome::default() };
-        let hash = content(&system_version_info, resources.iter().filter_map(|one| one.resource.as_ref()));
+        let content = content(&system_version_info, resources.iter().filter_map(|one| one.resource.as_ref()));
         let mut versions = BTreeMap::new();
         for resource in resources {
             let Resource {
@@ -155,11 +158,6 @@ impl Protocol for Delta {
             let Some(any) = resource else { continue };
             outcome.resource(&name, &any, &mut self.judge, &self.wanted);
             versions.insert(name, version);
-        }
-        for name in outcome.good.keys() {
-            if let Some(version) = versions.remove(name) {
-                self.versions.insert(name.clone(), version);
-            }
         }
         let removed =
             removed_resources.into_iter().chain(removed_resource_names.into_iter().map(|one| one.name));
@@ -180,8 +178,19 @@ impl Protocol for Delta {
             self.judge.forget(name);
         }
         outcome.errors(resource_errors, &self.wanted);
+        Some(Considered { outcome, version: system_version_info, content, nonce, versions })
+    }
+
+    fn answer(&mut self, considered: Considered) -> Taken<DeltaDiscoveryRequest> {
+        let Considered { outcome, version, content, nonce, mut versions } = considered;
+        self.judge.know(&outcome);
+        for name in outcome.good.keys() {
+            if let Some(version) = versions.remove(name) {
+                self.versions.insert(name.clone(), version);
+            }
+        }
         let error = outcome.error();
-        let refused = error.is_some().then_some(hash);
+        let refused = error.is_some().then_some(content);
         let reply = DeltaDiscoveryRequest {
             node: (!self.node_once).then(|| self.node.clone()),
             type_url: self.judge.type_url().to_owned(),
@@ -189,6 +198,6 @@ impl Protocol for Delta {
             error_detail: error,
             ..DeltaDiscoveryRequest::default()
         };
-        Some(Taken { kind: self.judge.kind(), reply, outcome, version: system_version_info, refused })
+        Taken { kind: self.judge.kind(), reply, outcome, version, refused }
     }
 }

@@ -11,7 +11,7 @@ use prost::Message as _;
 use tokio::sync::watch;
 
 use super::Protocol;
-use super::judge::{Judge, Taken};
+use super::judge::{Considered, Judge, Taken};
 use super::sotw::Sotw;
 use super::subscribers::Subscribers;
 use crate::base::limits::CONFIG_TEXT_BYTES_MAX;
@@ -75,7 +75,10 @@ impl File {
                     if response.type_url.is_empty() {
                         machine.type_url_of().clone_into(&mut response.type_url);
                     }
-                    let Some(Taken { outcome, version, .. }) = machine.take(response) else { continue };
+                    let Some(mut considered) = machine.consider(response) else { continue };
+                    let Considered { outcome, version, .. } = &mut considered;
+                    self.subscribers.try_out(kind, outcome, version).await;
+                    let Taken { outcome, version, .. } = machine.answer(considered);
                     self.subscribers.apply(kind, outcome, &version).await;
                     self.subscribers.give_up_rest(kind).await;
                 }

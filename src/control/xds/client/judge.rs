@@ -119,6 +119,20 @@ pub(super) enum Good {
     Same,
 }
 
+/// A response that was looked at and is to be answered.
+#[derive(Debug)]
+pub(super) struct Considered {
+    /// What would change.
+    pub(super) outcome: Outcome,
+    /// The version that the control plane gives the response.
+    pub(super) version: String,
+    /// A hash of its content.
+    pub(super) content: u64,
+    /// Delta: what the answer refers to, and the versions of single resources.
+    pub(super) nonce: String,
+    pub(super) versions: BTreeMap<String, String>,
+}
+
 /// What a response means, and its answer.
 #[derive(Debug)]
 pub(super) struct Taken<R> {
@@ -141,6 +155,8 @@ pub(super) struct Outcome {
     pub(super) good: BTreeMap<String, Good>,
     /// Resources that stay as they were, and why.
     pub(super) bad: BTreeMap<String, String>,
+    /// Of those the listeners, as they came.
+    pub(super) failed: BTreeMap<String, Arc<[u8]>>,
     /// Why parts without a name are no good.
     pub(super) nameless: Vec<String>,
     /// Names of which the control plane says that it has nothing.
@@ -216,9 +232,21 @@ impl Outcome {
                 self.good.insert(key, good);
             }
             Err(reason) => {
+                if judge.kind() == Kind::Listeners {
+                    self.failed.insert(key.clone(), any.value.as_slice().into());
+                }
                 self.bad.insert(key, reason);
             }
         }
+    }
+
+    /// A resource that seemed good cannot be used.
+    pub(super) fn refuse(&mut self, name: String, reason: String) {
+        if let Some(Good::Listener(taken)) = self.good.remove(&name) {
+            self.failed.insert(name.clone(), taken.wire);
+        }
+        self.accepted.iter_mut().for_each(|accepted| drop(accepted.remove(&name)));
+        self.bad.insert(name, reason);
     }
 
     /// What the control plane says of resources that it does not send.
@@ -273,6 +301,16 @@ impl Judge {
     /// The type's URL.
     pub(super) fn type_url(&self) -> &'static str {
         self.kind().type_url()
+    }
+
+    /// Takes note of what is used from now on.
+    pub(super) fn know(&self, outcome: &Outcome) {
+        let Self::Listeners(judge) = self else { return };
+        for (name, good) in &outcome.good {
+            if let Good::Listener(taken) = good {
+                judge.know(name, taken);
+            }
+        }
     }
 
     /// A resource of that name is gone.

@@ -111,3 +111,50 @@ fn n6_r4_delta_keeps_the_version_of_each() {
     let versions: Vec<_> = first.initial_resource_versions.into_iter().collect();
     assert_eq!(versions, [("b".to_owned(), "2".to_owned())]);
 }
+
+/// Whether a listener can listen is known only to who takes it: one that cannot is refused after all, stays as it was, and is another
+/// when it is told again.
+#[test]
+fn listener_that_cannot_listen_is_refused_by_name_and_tried_when_it_is_told_again() {
+    let mut client = sotw(&[]);
+    client.take(state("1", vec![any("a", 1), any("b", 2)])).unwrap();
+    for nonce in ["2", "2"] {
+        let mut considered = client.consider(state(nonce, vec![any("a", 3), any("b", 4)])).unwrap();
+        considered.outcome.refuse("a".into(), "cannot listen".into());
+        let taken = client.answer(considered);
+        let reply = &taken.reply;
+        assert_eq!(reply.error_detail.as_ref().unwrap().message, "a: cannot listen");
+        assert_eq!((reply.version_info.as_str(), reply.response_nonce.as_str()), ("1", "2"));
+        assert_eq!(*taken.outcome.failed["a"], *any("a", 3).value);
+        assert!(taken.refused.is_some() && taken.outcome.absent.is_empty());
+    }
+    // As it is in use it is known, and so is the other one.
+    let taken = client.take(state("3", vec![any("a", 1), any("b", 4)])).unwrap();
+    assert_eq!(changes(&taken), (vec![], vec![]));
+    assert_eq!((taken.reply.error_detail, taken.reply.version_info.as_str()), (None, "3"));
+    let taken = client.take(state("4", vec![any("a", 3), any("b", 4)])).unwrap();
+    assert_eq!(changes(&taken), (vec!["a"], vec![]));
+}
+
+#[test]
+fn delta_listener_that_cannot_listen_keeps_its_version() {
+    let mut client = Delta::new(judge(&[]), pb::core::Node::default(), Wanted::All, true);
+    let resource = |name: &str, version: &str, port: u32| Resource {
+        name: name.into(),
+        version: version.into(),
+        resource: Some(any(name, port)),
+        ..Resource::default()
+    };
+    let change = |resources: Vec<Resource>| DeltaDiscoveryResponse {
+        nonce: "x".into(),
+        type_url: LISTENERS.into(),
+        resources,
+        ..DeltaDiscoveryResponse::default()
+    };
+    client.take(change(vec![resource("a", "1", 1)])).unwrap();
+    let mut considered = client.consider(change(vec![resource("a", "2", 3), resource("b", "2", 4)])).unwrap();
+    considered.outcome.refuse("a".into(), "cannot listen".into());
+    assert_eq!(client.answer(considered).reply.error_detail.unwrap().message, "a: cannot listen");
+    let versions: Vec<_> = client.open(true).unwrap().initial_resource_versions.into_iter().collect();
+    assert_eq!(versions, [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
+}

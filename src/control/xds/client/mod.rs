@@ -41,7 +41,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use self::cache::Restored;
@@ -52,9 +52,9 @@ pub use self::clusters::ClusterNames;
 pub use self::compiler::SharedCompiler;
 use self::delta::Delta;
 use self::files::File;
-use self::judge::{Judge, Kind, Outcome, Taken};
+use self::judge::{Considered, Judge, Kind, Outcome, Taken};
 pub use self::known_secrets::{KnownSecrets, SecretKey, ShownSecret};
-use self::listeners::ListenerJudge;
+use self::listeners::{KnownListeners, ListenerJudge};
 pub use self::quarantine::{Quarantine, Refused};
 use self::secrets::SecretJudge;
 use self::sotw::Sotw;
@@ -113,11 +113,24 @@ trait Protocol: Send + 'static {
         ""
     }
 
-    /// Takes what was kept from before of what is wanted.
-    fn restore(&mut self, restored: Restored, wanted: &Wanted) -> Outcome;
+    /// Looks at what was kept from before of what is wanted.
+    fn restore(&mut self, restored: &Restored, wanted: &Wanted) -> Outcome;
 
-    /// Takes a response; `None` when it is of another type.
-    fn take(&mut self, response: Self::Response) -> Option<Taken<Self::Request>>;
+    /// Takes of it what can be used.
+    fn take_restored(&mut self, restored: Restored, outcome: &Outcome, wanted: &Wanted);
+
+    /// Looks at a response; `None` when it is of another type. [`Self::answer`] is next.
+    fn consider(&mut self, response: Self::Response) -> Option<Considered>;
+
+    /// Takes of it what can be used, and answers it.
+    fn answer(&mut self, considered: Considered) -> Taken<Self::Request>;
+
+    /// Both, where nobody has to try first what can be used.
+    #[cfg(test)]
+    fn take(&mut self, response: Self::Response) -> Option<Taken<Self::Request>> {
+        let considered = self.consider(response)?;
+        Some(self.answer(considered))
+    }
 }
 
 /// What the client hands on, in the order in which it was told.
@@ -125,7 +138,8 @@ trait Protocol: Send + 'static {
 pub enum Update {
     Clusters(ClustersUpdate),
     Endpoints(EndpointUpdate),
-    Listeners(ListenersUpdate),
+    /// With who is to hear which of them cannot be used after all.
+    Listeners(ListenersUpdate, Option<oneshot::Sender<ListenerFailures>>),
     /// One of those known is another now, or those who wait for it go without for now.
     Secret(SecretKey),
     Routes(RoutesUpdate),
@@ -152,6 +166,9 @@ pub type ClustersUpdate = WholeUpdate<TakenCluster>;
 
 pub type ListenersUpdate = WholeUpdate<TakenListener>;
 
+/// Names of listeners that cannot listen, and why.
+pub type ListenerFailures = Vec<(String, String)>;
+
 /// A cluster that may be used.
 #[derive(Clone, Debug)]
 pub struct TakenCluster {
@@ -166,6 +183,8 @@ pub struct TakenListener {
     pub resource: Arc<ListenerResource>,
     /// As it was told.
     pub wire: Arc<[u8]>,
+    /// By which it is known again.
+    hash: u64,
 }
 
 /// A routing table for all who have asked for it; empty: they go without for now.
@@ -215,6 +234,9 @@ pub struct XdsClient {
     registry: Arc<Registry>,
     quarantine: Quarantine,
     secrets: KnownSecrets,
+    /// Where listeners come from, and those that are in use.
+    lds: Option<ResourceSource>,
+    listeners: KnownListeners,
     /// Through which control planes are reached, and who asks.
     upstreams: Vec<Arc<Cluster>>,
     node: pb::core::Node,
@@ -261,7 +283,10 @@ impl XdsClient {
             listeners = Some(ListenerJudge::new(surroundings, compiler, fixed));
         }
         let (routes, registry) = (routes.clone(), Arc::clone(registry));
+        let known_listeners = listeners.as_ref().map(|judge| judge.known.clone());
         let mut client = Self {
+            lds: bootstrap.lds.as_ref().map(|lds| lds.source.clone()),
+            listeners: known_listeners.unwrap_or_default(),
             sources: BTreeMap::new(),
             routes,
             registry,
@@ -362,6 +387,19 @@ impl XdsClient {
     pub fn release(&mut self, secret: &Sds) {
         if self.sources.get(&secret.source).is_some_and(|running| running.subscribers.release(secret)) {
             self.leave(&secret.source);
+        }
+    }
+
+    /// A listener that was taken cannot be used after all: it is taken when it is told again.
+    pub fn refuse_listener(&self, name: &str, reason: String, version: &str, wire: &Arc<[u8]>) {
+        self.listeners.forget(name);
+        if let Some(source) = &self.lds {
+            self.quarantine.add(
+                (source.clone(), Kind::Listeners, name.to_owned()),
+                reason,
+                version,
+                Some(wire),
+            );
         }
     }
 

@@ -34,35 +34,33 @@ pub struct Refused {
     pub last_unix_ns: u64,
     /// How often it was refused.
     pub times: u64,
+    /// Of a listener: what was refused.
+    pub wire: Option<Arc<[u8]>>,
 }
 
 impl Quarantine {
     /// Takes note of what came of a response.
     pub(super) fn note(&self, source: &ResourceSource, kind: Kind, outcome: &Outcome, version: &str) {
+        let key = |name: &String| (source.clone(), kind, name.clone());
         let mut listed = self.lock();
         for name in outcome.good.keys().chain(&outcome.absent) {
-            listed.refused.remove(&(source.clone(), kind, name.clone()));
+            listed.refused.remove(&key(name));
         }
-        let now = clock::wall_ns();
         for (name, reason) in &outcome.bad {
-            let key = (source.clone(), kind, name.clone());
-            let before = listed.refused.get(&key).map(|before| (before.first_unix_ns, before.times));
-            if before.is_none() && listed.refused.len() >= XDS_QUARANTINED_MAX {
-                listed.unlisted += 1;
-                continue;
-            }
-            let (first_unix_ns, times) = before.unwrap_or((now, 0));
-            let refused = Refused {
-                type_url: kind.type_url(),
-                name: name.clone(),
-                reason: reason.clone(),
-                version: version.to_owned(),
-                first_unix_ns,
-                last_unix_ns: now,
-                times: times + 1,
-            };
-            listed.refused.insert(key, refused);
+            listed.add(key(name), reason.clone(), version, outcome.failed.get(name));
         }
+    }
+
+    /// Takes note of one that cannot be used.
+    pub(super) fn add(&self, key: Key, reason: String, version: &str, wire: Option<&Arc<[u8]>>) {
+        self.lock().add(key, reason, version, wire);
+    }
+
+    /// Listeners that are listed.
+    pub fn listeners(&self) -> Vec<Refused> {
+        let listed = self.lock();
+        let listeners = listed.refused.iter().filter(|((_, kind, _), _)| *kind == Kind::Listeners);
+        listeners.map(|(_, refused)| refused.clone()).collect()
     }
 
     /// Nobody asks for it any more.
@@ -79,6 +77,29 @@ impl Quarantine {
     fn lock(&self) -> MutexGuard<'_, Listed> {
         // Nothing under the lock can leave it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listed {
+    fn add(&mut self, key: Key, reason: String, version: &str, wire: Option<&Arc<[u8]>>) {
+        let now = clock::wall_ns();
+        let before = self.refused.get(&key).map(|before| (before.first_unix_ns, before.times));
+        if before.is_none() && self.refused.len() >= XDS_QUARANTINED_MAX {
+            self.unlisted += 1;
+            return;
+        }
+        let (first_unix_ns, times) = before.unwrap_or((now, 0));
+        let refused = Refused {
+            type_url: key.1.type_url(),
+            name: key.2.clone(),
+            reason,
+            version: version.to_owned(),
+            first_unix_ns,
+            last_unix_ns: now,
+            times: times + 1,
+            wire: wire.cloned(),
+        };
+        self.refused.insert(key, refused);
     }
 }
 
@@ -112,6 +133,24 @@ mod tests {
         assert_eq!(names(), [("a".into(), 1)], "the endpoints");
         quarantine.forget(&ResourceSource::Ads, Kind::Endpoints, "a");
         assert!(names().is_empty());
+    }
+
+    #[test]
+    fn listener_is_listed_with_what_was_refused() {
+        let quarantine = Quarantine::default();
+        let mut refused = outcome(&[], &["a", "b"], &[]);
+        refused.failed.insert("a".into(), [1, 2].into());
+        quarantine.note(&ResourceSource::Ads, Kind::Listeners, &refused, "7");
+        quarantine.note(&ResourceSource::Ads, Kind::Clusters, &outcome(&[], &["c"], &[]), "7");
+        let wire: Arc<[u8]> = [3].into();
+        let key = (ResourceSource::Ads, Kind::Listeners, "b".to_owned());
+        quarantine.add(key, "late".into(), "8", Some(&wire));
+        let listed = quarantine.listeners();
+        let shown = listed.iter().map(|one| (one.name.as_str(), one.wire.as_deref(), one.times));
+        assert_eq!(
+            shown.collect::<Vec<_>>(),
+            [("a", Some([1, 2].as_slice()), 1), ("b", Some([3].as_slice()), 2)]
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::Protocol;
 use super::cache::Restored;
-use super::judge::{Judge, Kind, Outcome, Taken, content};
+use super::judge::{Considered, Judge, Kind, Outcome, Taken, content};
 use super::wanted::Wanted;
 use crate::control::xds::pb::{self, Named};
 use pb::discovery::{DiscoveryRequest, DiscoveryResponse, Resource};
@@ -127,18 +127,21 @@ impl Protocol for Sotw {
         self.keeps = true;
     }
 
-    fn restore(&mut self, restored: Restored, wanted: &Wanted) -> Outcome {
-        let outcome = restored.judge(&mut self.judge, wanted);
+    fn restore(&mut self, restored: &Restored, wanted: &Wanted) -> Outcome {
+        restored.judge(&mut self.judge, wanted)
+    }
+
+    fn take_restored(&mut self, restored: Restored, outcome: &Outcome, wanted: &Wanted) {
+        self.judge.know(outcome);
         if self.version.is_empty() {
             self.version = restored.version;
         }
         if *wanted == Wanted::All {
             self.there.extend(outcome.good.keys().cloned());
         }
-        outcome
     }
 
-    fn take(&mut self, response: DiscoveryResponse) -> Option<Taken<DiscoveryRequest>> {
+    fn consider(&mut self, response: DiscoveryResponse) -> Option<Considered> {
         let DiscoveryResponse {
             version_info,
             resources,
@@ -153,7 +156,7 @@ impl Protocol for Sotw {
         }
         self.nonce = nonce;
         let mut outcome = Outcome { accepted: self.keeps.then(Default::default), ..Outcome::default() };
-        let hash = content(&version_info, resources.iter());
+        let content = content(&version_info, resources.iter());
         let mut refreshed = BTreeSet::new();
         for any in resources {
             let (name, any) = match unwrapped(any) {
@@ -186,13 +189,20 @@ impl Protocol for Sotw {
         if self.wanted == Wanted::All {
             self.there.extend(outcome.good.keys().chain(outcome.bad.keys()).cloned());
         }
+        let (nonce, versions) = Default::default();
+        Some(Considered { outcome, version: version_info, content, nonce, versions })
+    }
+
+    fn answer(&mut self, considered: Considered) -> Taken<DiscoveryRequest> {
+        let Considered { outcome, version, content, nonce: _, versions: _ } = considered;
+        self.judge.know(&outcome);
         let error = outcome.error();
         if error.is_none() {
-            self.version.clone_from(&version_info);
+            self.version.clone_from(&version);
         }
-        let refused = error.is_some().then_some(hash);
+        let refused = error.is_some().then_some(content);
         let reply = DiscoveryRequest { error_detail: error, ..self.request(false) };
-        Some(Taken { kind: self.judge.kind(), reply, outcome, version: version_info, refused })
+        Taken { kind: self.judge.kind(), reply, outcome, version, refused }
     }
 }
 

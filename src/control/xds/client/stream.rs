@@ -18,7 +18,7 @@ use super::cache::{Cache, Kept};
 use super::channel::{Upstream, innermost};
 use super::counters::Event;
 use super::damping::Damping;
-use super::judge::{Kind, Outcome};
+use super::judge::{Considered, Kind, Outcome};
 use super::subscribers::Subscribers;
 use super::{Protocol, Taken};
 use crate::telemetry::{Cells, ServerStat};
@@ -191,11 +191,14 @@ async fn hold<P: Protocol>(
                 // As in Envoy nothing is said of a type that the stream has not asked for.
                 let taken = lines
                     .find(|line| line.protocol.is_open() && line.protocol.is_of(P::type_url(&response)))
-                    .and_then(|line| Some((line.protocol.take(response)?, line)));
-                let Some((Taken { kind, reply, outcome, version, refused }, line)) = taken else {
+                    .and_then(|line| Some((line.protocol.consider(response)?, line)));
+                let Some((mut considered, line)) = taken else {
                     log::debug!("xDS: a response of a type that nobody asked for");
                     continue;
                 };
+                let Considered { outcome, version, .. } = &mut considered;
+                subscribers.try_out(line.protocol.kind(), outcome, version).await;
+                let Taken { kind, reply, outcome, version, refused } = line.protocol.answer(considered);
                 // Answers keep the order of what they answer.
                 if let Some((_, earlier)) = line.held.take()
                     && requests.send(earlier).await.is_err()
@@ -248,7 +251,9 @@ async fn restore<P: Protocol>(lines: &mut [Line<P>], subscribers: &Subscribers, 
         let wanted = subscribers.wanted(kind);
         let Some(restored) = cache.restore(kind, &wanted) else { continue };
         let version = restored.version.clone();
-        let outcome = line.protocol.restore(restored, &wanted);
+        let mut outcome = line.protocol.restore(&restored, &wanted);
+        subscribers.try_out(kind, &mut outcome, &version).await;
+        line.protocol.take_restored(restored, &outcome, &wanted);
         cache.wants(kind, wanted);
         subscribers.apply(kind, outcome, &version).await;
     }

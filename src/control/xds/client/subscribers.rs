@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::counters::{Counters, Event};
@@ -348,13 +348,36 @@ impl Subscribers {
         all.iter().filter(|one| kinds.contains(&one.kind)).for_each(|one| one.counters.count(event));
     }
 
-    /// Hands on what a response changes.
+    /// Hands on listeners, of which only who takes them finds out whether they can listen: those that cannot are refused. Comes
+    /// before the answer and [`Self::apply`].
+    pub(super) async fn try_out(&self, kind: Kind, outcome: &mut Outcome, version: &str) {
+        if kind != Kind::Listeners || self.of_kind(kind).is_empty() {
+            return;
+        }
+        let put = outcome.good.values().filter_map(|good| match good {
+            Good::Listener(taken) => Some(taken.clone()),
+            _ => None,
+        });
+        let update = WholeUpdate {
+            put: put.collect(),
+            removed: outcome.absent.iter().map(|name| name.as_str().into()).collect(),
+            version: version.into(),
+        };
+        let (verdict, heard) = oneshot::channel();
+        // Nobody hears it once the process is about to end.
+        let _ = self.updates.send(Update::Listeners(update, Some(verdict))).await;
+        for (name, reason) in heard.await.unwrap_or_default() {
+            outcome.refuse(name, reason);
+        }
+    }
+
+    /// Hands on what a response changes, and counts.
     pub(super) async fn apply(&self, kind: Kind, outcome: Outcome, version: &str) {
         self.quarantine.note(&self.source, kind, &outcome, version);
         if matches!(kind, Kind::Clusters | Kind::Listeners) {
             return self.apply_whole(kind, outcome, version).await;
         }
-        let Outcome { good, bad, nameless, absent, kept, accepted: _, is_restored } = outcome;
+        let Outcome { good, bad, failed: _, nameless, absent, kept, accepted: _, is_restored } = outcome;
         for reason in &nameless {
             log::warn!("xDS: refused: {reason}");
         }
@@ -404,7 +427,7 @@ impl Subscribers {
     /// One response is one change: what it brings and what it takes away.
     async fn apply_whole(&self, kind: Kind, outcome: Outcome, version: &str) {
         let Some(one) = self.of_kind(kind).pop() else { return };
-        let Outcome { good, bad, nameless, absent, kept: _, accepted: _, is_restored } = outcome;
+        let Outcome { good, bad, failed: _, nameless, absent, kept: _, accepted: _, is_restored } = outcome;
         for reason in &nameless {
             log::warn!("xDS: refused: {reason}");
         }
@@ -418,21 +441,18 @@ impl Subscribers {
             one.counters.count(Event::Attempt);
             one.answered.store(true, Ordering::Relaxed);
         }
-        let (mut clusters, mut listeners) = (Vec::new(), Vec::new());
-        for good in good.into_values() {
-            match good {
-                Good::Cluster(cluster) => clusters.push(cluster),
-                Good::Listener(listener) => listeners.push(listener),
-                Good::Endpoints(_) | Good::Secret | Good::Routes(..) | Good::Same => {}
-            }
+        // Listeners have been handed on to be tried.
+        if kind == Kind::Listeners {
+            return;
         }
-        let (removed, version) = (absent.into_iter().map(Into::into).collect(), version.into());
-        let update = match kind {
-            Kind::Listeners => Update::Listeners(WholeUpdate { put: listeners, removed, version }),
-            _ => Update::Clusters(WholeUpdate { put: clusters, removed, version }),
-        };
+        let clusters = good.into_values().filter_map(|good| match good {
+            Good::Cluster(cluster) => Some(cluster),
+            _ => None,
+        });
+        let (put, removed) = (clusters.collect(), absent.into_iter().map(Into::into).collect());
         // Nobody hears it once the process is about to end.
-        let _ = self.updates.send(update).await;
+        let _ =
+            self.updates.send(Update::Clusters(WholeUpdate { put, removed, version: version.into() })).await;
     }
 
     /// Lets those go without that have waited long enough for the first answer. Never returns.
@@ -496,7 +516,7 @@ impl Subscribers {
                 return true;
             }
             Kind::Listeners => {
-                let _ = self.updates.send(Update::Listeners(ListenersUpdate::default())).await;
+                let _ = self.updates.send(Update::Listeners(ListenersUpdate::default(), None)).await;
                 return true;
             }
             Kind::Endpoints => Good::Endpoints(Arc::new(ClusterLoadAssignment {
