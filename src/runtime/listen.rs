@@ -245,7 +245,7 @@ mod tests {
     fn probe_says_what_a_bind_would_say_and_leaves_nothing() {
         let plain = ListenOptions::plain(([127, 0, 0, 1], 0).into(), 1);
         let socket = bind_exclusive(&plain).unwrap();
-        let taken = ListenOptions { address: address(&socket).unwrap(), ..plain.clone() };
+        let taken = ListenOptions { address: address(&socket).unwrap(), ..plain };
         assert_eq!(probe(&taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(socket);
         probe(&taken).unwrap();

@@ -324,6 +324,7 @@ impl Listeners {
 
     /// Whether a listener that has been told can listen, as far as that can be seen before it has what it waits for.
     fn may_listen(&mut self, name: &Arc<str>, config: &Listener, around: &Around<'_>) -> Result<(), String> {
+        self.forget_left();
         let before = self.active.get(name).map(|before| &before.resource.config);
         let mut had = before.into_iter().chain(self.leaving.iter().map(|gone| &gone.resource.config));
         if !config.bind_to_port || had.any(|before| before.has_sockets_of(config)) {
@@ -334,8 +335,6 @@ impl Listeners {
         if around.predecessor.is_some() {
             return Ok(());
         }
-        let now = self.process.age();
-        self.left.retain(|(_, since)| now.saturating_sub(*since) < RETRY_EVERY * TRIES_MAX);
         // Of those leaving workers have the sockets, too: it is tried again until they are closed.
         let leaving = || self.leaving.iter().flat_map(|gone| bound_addresses(&gone.resource.config));
         // Its own sockets make room for others beside them.
@@ -356,16 +355,24 @@ impl Listeners {
     /// The sockets of a listener are nobody's from now on.
     fn close(&mut self, gone: &Dynamic, around: &mut Around<'_>) {
         around.sockets.remove(gone.number);
+        self.forget_left();
         let now = self.process.age();
         self.left.extend(bound_addresses(&gone.resource.config).map(|address| (address.clone(), now)));
+    }
+
+    /// Forgets addresses whose sockets the workers have closed by now.
+    fn forget_left(&mut self) {
+        let now = self.process.age();
+        self.left.retain(|(_, since)| now.saturating_sub(*since) < RETRY_EVERY * TRIES_MAX);
     }
 
     /// Of two listeners on one address the kernel would give each a share of the connections.
     fn check_addresses(&self, name: &Arc<str>, config: &Listener) -> Result<(), String> {
         let others = self.active.iter().chain(&self.warming).filter(|(other, _)| *other != name);
-        let taken = others.flat_map(|(_, other)| bound_addresses(&other.resource.config)).chain(&self.fixed);
-        let taken: Vec<_> = taken.collect();
-        match bound_addresses(config).find(|address| taken.contains(address)) {
+        let mut taken =
+            others.flat_map(|(_, other)| bound_addresses(&other.resource.config)).chain(&self.fixed);
+        let own: Vec<_> = bound_addresses(config).collect();
+        match taken.find(|address| own.contains(address)) {
             Some(address) => Err(format!("cannot listen on {address}: another listener has the address")),
             None => Ok(()),
         }
