@@ -48,12 +48,12 @@ def address(port, ip="127.0.0.1"):
     return {"socket_address": {"address": ip, "port_value": port}}
 
 
-def listener(name, port, route="routes", tls=None, upgrades=(), fetch_timeout="15s", **more):
+def listener(name, port, route="routes", tls=None, upgrades=(), fetch_timeout="15s", source=ADS, **more):
     """A listener whose routes come by RDS; `tls`: the secret of its certificate, waited for so long; `upgrades`: to what requests may upgrade."""
     manager = {
         "@type": f"{PREFIX}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
-        "rds": {"route_config_name": route, "config_source": ADS},
+        "rds": {"route_config_name": route, "config_source": source},
         "upgrade_configs": [{"upgrade_type": each} for each in upgrades],
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{PREFIX}envoy.extensions.filters.http.router.v3.Router"}}],
     }
@@ -63,9 +63,9 @@ def listener(name, port, route="routes", tls=None, upgrades=(), fetch_timeout="1
     return made("LDS", {"name": name, "address": address(port), "filter_chains": [chain]} | more)
 
 
-def transport_socket(side, secret_name, fetch_timeout="15s"):
+def transport_socket(side, secret_name, fetch_timeout="15s", source=ADS):
     """TLS of a side whose certificate is this secret."""
-    named = {"name": secret_name, "sds_config": {**ADS, "initial_fetch_timeout": fetch_timeout}}
+    named = {"name": secret_name, "sds_config": {**source, "initial_fetch_timeout": fetch_timeout}}
     context = {"common_tls_context": {"tls_certificate_sds_secret_configs": [named]}}
     return {
         "name": "envoy.transport_sockets.tls",

@@ -21,6 +21,7 @@ import endpoints  # noqa: F401 (adds scripts)
 import rig
 import routes  # noqa: F401 (adds scripts)
 import scripts
+import sources  # noqa: F401 (adds scripts)
 import secrets_told  # noqa: F401 (adds scripts)
 from play import Origin, Play
 from tls import openssl
