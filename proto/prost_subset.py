@@ -126,6 +126,10 @@ KEEP = {
         'envoy.config.endpoint.v3': '''ClusterLoadAssignment ClusterLoadAssignment.Policy LocalityLbEndpoints LbEndpoint
             Endpoint''',
     },
+    'load_stats': {
+        'envoy.service.load_stats.v3': 'LoadStatsRequest LoadStatsResponse',
+        'envoy.config.endpoint.v3': 'ClusterStats UpstreamLocalityStats UpstreamEndpointStats',
+    },
     'tls': {
         'envoy.extensions.transport_sockets.tls.v3': '''DownstreamTlsContext UpstreamTlsContext CommonTlsContext
             CommonTlsContext.CombinedCertificateValidationContext TlsParameters TlsCertificate TlsSessionTicketKeys

@@ -8,6 +8,7 @@ mod doctor;
 mod dump;
 mod event_loop;
 mod listeners;
+mod loads;
 mod memory;
 mod metrics;
 mod patience;

@@ -1,5 +1,7 @@
 //! Every hard maximum that configuration cannot raise: value, unit, reason, source.
 
+use std::time::Duration;
+
 /// Bytes of a small chunk: one page, enough for the head and small body of a usual request.
 pub const SMALL_CHUNK_BYTES: usize = 4 * 1024;
 /// Bytes of a large chunk, used while a body streams. Measured: 64 KiB moves a 1 MiB body at 704 µs of CPU, 4 KiB at
@@ -142,6 +144,10 @@ pub const XDS_MESSAGE_BYTES_MAX: usize = 200 * 1024 * 1024;
 
 /// Most resources that a refusal names, with at most so many bytes of reasons: it goes back in one message.
 pub const XDS_REFUSAL_BYTES_MAX: usize = 16 * 1024;
+
+/// Shortest time between two load reports. A server that asks for less, or says nothing, has them so often: Envoy would tell it
+/// without a pause.
+pub const LOAD_REPORT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// Resources of control planes that cannot be used and are listed by the admin endpoint; more are counted.
 pub const XDS_QUARANTINED_MAX: usize = 1000;

@@ -33,6 +33,9 @@ pub struct Bootstrap {
     pub ads: Option<Ads>,
     /// Clusters beside those of the file; `None`: there are no others. Source: `dynamic_resources.cds_config`.
     pub cds: Option<Wildcard>,
+    /// Where load reports go; `None`: nowhere. Which of the two protocols it names says nothing: there is one of reports. Source:
+    /// `cluster_manager.load_stats_config`.
+    pub load_reports: Option<Ads>,
     /// The encoded `core.v3.Node` of the configuration, all of which control planes are told. Source: `node`.
     pub node_message: Box<[u8]>,
     /// Listeners beside those of the file; `None`: there are no others. Source: `dynamic_resources.lds_config`.
@@ -54,7 +57,8 @@ impl Bootstrap {
         let managers = self.listeners.iter().flat_map(|listener| listener.managers());
         let tables = managers.filter_map(|(_, manager)| manager.rds.as_ref()).map(|rds| &rds.source);
         let secrets = self.told_secrets().map(|secret| &secret.source);
-        self.ads.is_some() || wildcards.chain(endpoints).chain(tables).chain(secrets).any(of_streams)
+        let is_asked = self.ads.is_some() || self.load_reports.is_some();
+        is_asked || wildcards.chain(endpoints).chain(tables).chain(secrets).any(of_streams)
     }
 
     /// The secrets that its listeners and clusters have told.

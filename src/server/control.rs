@@ -283,6 +283,7 @@ impl Control<'_> {
             secrets: &self.secrets,
             resources: self.resources.take(),
             cache: self.cache.take(),
+            loads: Arc::clone(&self.process) as _,
             seed: seed(self.bootstrap.clusters.len()),
         };
         let mut client = XdsClient::start(surroundings, updates_sender);

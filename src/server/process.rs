@@ -69,6 +69,15 @@ struct Endpoints {
     hosts: Arc<HostSpecs>,
 }
 
+/// A cluster and what is known of its endpoints.
+#[derive(Debug)]
+pub(super) struct KnownCluster {
+    pub(super) spec: Arc<ClusterSpec>,
+    pub(super) hosts: Arc<HostSpecs>,
+    /// What discovery has found, of which they are made; `None`: they are the configuration's.
+    pub(super) found: Option<Arc<ClusterLoadAssignment>>,
+}
+
 impl Chain {
     /// Of which this process has that place; `None`: of itself.
     pub(super) fn of(place: Option<&restart::Place>) -> Self {
@@ -244,6 +253,20 @@ impl Process {
             clusters.find(name).is_none_or(|spec| !Arc::ptr_eq(&spec.hosts, &endpoints.hosts))
         });
         newer.map(|(name, endpoints)| (Arc::clone(name), Arc::clone(&endpoints.hosts))).collect()
+    }
+
+    /// The clusters of the workers, with the endpoints that they have by now.
+    pub(super) fn known_clusters(&self) -> Vec<KnownCluster> {
+        let (all, clusters) = (self.lock(), self.clusters.get());
+        let known = |spec: &Arc<ClusterSpec>| {
+            let endpoints = all.get(&*spec.config.name);
+            KnownCluster {
+                spec: Arc::clone(spec),
+                hosts: Arc::clone(endpoints.map_or(&spec.hosts, |endpoints| &endpoints.hosts)),
+                found: endpoints.map(|endpoints| Arc::clone(&endpoints.assignment)),
+            }
+        };
+        clusters.iter().map(known).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Endpoints>> {

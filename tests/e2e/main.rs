@@ -32,6 +32,7 @@ mod isolation;
 mod keep_alive;
 mod lifecycle;
 mod listener_filters;
+mod load_reports;
 mod logs;
 mod original_dst;
 mod pool;

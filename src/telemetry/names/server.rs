@@ -63,6 +63,10 @@ super::metrics! {
         ListenerManagerTotalListenersDraining Gauge "listener_manager.total_listeners_draining",
         ListenerManagerTotalListenersWarming Gauge "listener_manager.total_listeners_warming",
         ListenerManagerWorkersStarted Gauge "listener_manager.workers_started",
+        LoadReporterErrors Counter "load_reporter.errors",
+        LoadReporterRequests Counter "load_reporter.requests",
+        LoadReporterResponses Counter "load_reporter.responses",
+        LoadReporterRetries Counter "load_reporter.retries",
         /// Ours: chunks handed out by the pools, small and large.
         BufferChunksInUse Gauge "ringway.buffer.chunks_in_use",
         /// Ours: requests for a chunk refused because the pool had reached its maximum.

@@ -19,6 +19,7 @@ mod files;
 mod judge;
 mod known_secrets;
 mod listeners;
+mod load_reports;
 mod node;
 mod quarantine;
 mod secrets;
@@ -32,6 +33,8 @@ mod wanted;
 mod cluster_tests;
 #[cfg(test)]
 mod listener_tests;
+#[cfg(test)]
+mod load_report_tests;
 #[cfg(test)]
 mod secret_tests;
 #[cfg(test)]
@@ -55,6 +58,7 @@ use self::files::File;
 use self::judge::{Considered, Judge, Kind, Outcome, Taken};
 pub use self::known_secrets::{KnownSecrets, SecretKey, ShownSecret};
 use self::listeners::{KnownListeners, ListenerJudge};
+pub use self::load_reports::{ClusterLoads, Loads, LocalityLoads, Reported};
 pub use self::quarantine::{Quarantine, Refused};
 use self::secrets::SecretJudge;
 use self::sotw::Sotw;
@@ -214,6 +218,8 @@ pub struct Surrounded<'a> {
     pub resources: Option<Resources>,
     /// Where the aggregated stream's resources are kept; `None`: nowhere.
     pub cache: Option<Cache>,
+    /// What load reports tell.
+    pub loads: Arc<dyn Loads>,
     /// Spreads the waits.
     pub seed: u64,
 }
@@ -240,6 +246,8 @@ pub struct XdsClient {
     /// Through which control planes are reached, and who asks.
     upstreams: Vec<Arc<Cluster>>,
     node: pb::core::Node,
+    /// Tells them; `None`: nobody wants them.
+    reports: Option<JoinHandle<()>>,
     seed: u64,
     updates: mpsc::Sender<Update>,
 }
@@ -269,7 +277,8 @@ impl XdsClient {
     /// they come from. Clusters ask for their endpoints by [`Self::subscribe`], other listeners for their routes by
     /// [`Self::subscribe_tables`]. Must be called within a tokio runtime that has I/O and time.
     pub fn start(with: Surrounded<'_>, updates: mpsc::Sender<Update>) -> Self {
-        let Surrounded { bootstrap, routes, registry, quarantine, secrets, resources, cache, seed } = with;
+        let Surrounded { bootstrap, routes, registry, quarantine, secrets, resources, cache, loads, seed } =
+            with;
         let wildcards = || bootstrap.cds.iter().chain(&bootstrap.lds);
         let mut sources = BTreeSet::new();
         sources.extend(bootstrap.ads.as_ref().map(|_| ResourceSource::Ads));
@@ -294,9 +303,11 @@ impl XdsClient {
             secrets: secrets.clone(),
             upstreams: bootstrap.clusters.clone(),
             node: node::node(&bootstrap.node_message, &bootstrap.node),
+            reports: None,
             seed,
             updates,
         };
+        client.reports = bootstrap.load_reports.as_ref().and_then(|to| client.report(to, loads));
         for source in sources {
             let subscribers = client.subscribers(&source);
             let mut judges = Vec::new();
@@ -441,6 +452,14 @@ impl XdsClient {
         }
     }
 
+    /// Begins to tell load reports.
+    fn report(&self, to: &Ads, loads: Arc<dyn Loads>) -> Option<JoinHandle<()>> {
+        let cluster = self.upstreams.iter().find(|one| one.name == to.cluster)?;
+        let upstream = Upstream::new(to, cluster, &self.secrets);
+        let cells = self.registry.server(Slot::Control);
+        Some(tokio::spawn(load_reports::run(upstream, self.node.clone(), loads, cells, self.seed)))
+    }
+
     fn secret_judge(&self, source: &ResourceSource) -> Judge {
         Judge::Secrets(SecretJudge::new(source.clone(), self.secrets.clone()))
     }
@@ -508,6 +527,12 @@ impl XdsClient {
             });
         }
         self.sources.insert(source.clone(), running);
+    }
+}
+
+impl Drop for XdsClient {
+    fn drop(&mut self) {
+        self.reports.iter().for_each(JoinHandle::abort);
     }
 }
 

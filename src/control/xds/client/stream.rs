@@ -305,7 +305,7 @@ async fn due<P: Protocol>(lines: &mut [Line<P>]) -> P::Request {
 }
 
 /// `Unavailable: connection refused`
-fn shown(status: &tonic::Status) -> String {
+pub(super) fn shown(status: &tonic::Status) -> String {
     let cause = std::error::Error::source(status).map(innermost);
     format!("{:?}: {}", status.code(), cause.as_deref().unwrap_or_else(|| status.message()))
 }

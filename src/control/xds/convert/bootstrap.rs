@@ -78,8 +78,9 @@ pub(super) fn bootstrap(
     let default_dns =
         dns::defaults(at, typed_dns_resolver_config, dns_resolution_config, use_tcp_for_dns_lookups);
     let local_cluster = cluster_manager.as_ref().map(|message| message.local_cluster_name.clone());
-    let default_bind =
-        cluster_manager.and_then(|message| self::cluster_manager(&at.field("cluster_manager"), message));
+    let (default_bind, load_reports) = cluster_manager
+        .map(|message| self::cluster_manager(&at.field("cluster_manager"), message))
+        .unwrap_or_default();
     context.runtime = Runtime::new(&runtime_layers);
     context.default_dns = default_dns;
     context.default_bind = default_bind;
@@ -121,6 +122,7 @@ pub(super) fn bootstrap(
         ads,
         cds,
         lds,
+        load_reports,
         internal_buffer_bytes: at.context.internal_buffer_bytes,
         ..Bootstrap::default()
     };
@@ -204,14 +206,19 @@ fn admin(at: &At<'_>, message: pb::bootstrap::Admin) -> Option<Admin> {
     Some(Admin { address, ipv4_compat, socket_options, access_log, ignore_global_conn_limit, allow_paths })
 }
 
-fn cluster_manager(at: &At<'_>, message: pb::bootstrap::ClusterManager) -> Option<BindConfig> {
+/// Where connections to endpoints come from by default, and where load reports go.
+fn cluster_manager(at: &At<'_>, message: pb::bootstrap::ClusterManager) -> (Option<BindConfig>, Option<Ads>) {
     classify!(at, message => pb::bootstrap::ClusterManager {
-        implemented: upstream_bind_config;
+        implemented: upstream_bind_config, load_stats_config;
         no_effect: enable_deferred_cluster_creation = "a cluster costs little before it is used",
             outlier_detection = "only the log of outlier detection, of which there is none";
-        not_yet: local_cluster_name = "only zone-aware balancing asks for it", load_stats_config;
+        not_yet: local_cluster_name = "only zone-aware balancing asks for it";
     });
-    upstream_bind_config.map(|message| socket::bind_config(&at.field("upstream_bind_config"), message))
+    let bind =
+        upstream_bind_config.map(|message| socket::bind_config(&at.field("upstream_bind_config"), message));
+    let reports =
+        load_stats_config.and_then(|message| config_source::api(&at.field("load_stats_config"), message));
+    (bind, reports)
 }
 
 fn dynamic_resources(

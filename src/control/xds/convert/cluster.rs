@@ -55,9 +55,10 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             cleanup_interval = "of ORIGINAL_DST", eds_cluster_config = "of EDS";
         no_effect: close_connections_on_host_health_failure = "no active health checks",
             ignore_health_on_host_removal = "no active health checks",
-            lrs_report_endpoint_metrics = "no load reports", track_timeout_budgets = "deprecated for statistics";
+            lrs_report_endpoint_metrics = "no load metrics of endpoints (ORCA) are read",
+            lrs_server = "as in Envoy: load reports go to load_stats_config's server, which says of which clusters", track_timeout_budgets = "deprecated for statistics";
         not_yet: stats_matcher, health_checks, outlier_detection, per_connection_buffer_high_watermark_timeout,
-            lrs_server, track_cluster_stats, preconnect_policy, queuing_policies,
+            track_cluster_stats, preconnect_policy, queuing_policies,
             connection_pool_per_downstream_connection;
         refused: transport_socket_matcher,
             lb_subset_config, filters = "no network filters towards endpoints", upstream_config;

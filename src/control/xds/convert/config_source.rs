@@ -23,7 +23,7 @@ use pb::core::{
 /// Source: Envoy `ConfigSource.initial_fetch_timeout`.
 const INITIAL_FETCH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
-/// `ads_config`, or an `api_config_source`.
+/// `ads_config`, an `api_config_source`, or `load_stats_config`.
 pub(super) fn api(at: &At<'_>, message: pb::core::ApiConfigSource) -> Option<Ads> {
     classify!(at, message => pb::core::ApiConfigSource {
         implemented: api_type = "GRPC and DELTA_GRPC; others are refused", transport_api_version = "V3, also where none is named",
@@ -247,6 +247,15 @@ impl Planes {
         }
     }
 
+    /// Checks the cluster through which a stream goes.
+    fn check_stream(&self, at: &At<'_>, stream: &Ads) {
+        let at = &at.item("grpc_services", 0);
+        let at = &at.field("envoy_grpc");
+        if let Some(problem) = self.unreachable(&stream.cluster) {
+            at.field("cluster_name").error(problem);
+        }
+    }
+
     /// Checks where secrets come from.
     fn check_secrets<'a>(&self, at: &At<'_>, secrets: impl Iterator<Item = &'a Sds>) {
         for secret in secrets {
@@ -285,6 +294,10 @@ pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap) {
     for (index, listener) in bootstrap.listeners.iter().enumerate() {
         planes.check_listener(&at.field("static_resources").item("listeners", index), listener);
     }
+    if let Some(reports) = &bootstrap.load_reports {
+        let at = &at.field("cluster_manager");
+        planes.check_stream(&at.field("load_stats_config"), reports);
+    }
     let at = &at.field("dynamic_resources");
     for (field, what, asked) in
         [("cds_config", "clusters", &bootstrap.cds), ("lds_config", "listeners", &bootstrap.lds)]
@@ -292,12 +305,8 @@ pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap) {
         let problem = asked.as_ref().and_then(|asked| planes.problem(what, &asked.source));
         problem.into_iter().for_each(|problem| at.field(field).error(problem));
     }
-    let Some(ads) = &bootstrap.ads else { return };
-    let at = &at.field("ads_config");
-    let at = &at.item("grpc_services", 0);
-    let at = &at.field("envoy_grpc");
-    if let Some(problem) = planes.unreachable(&ads.cluster) {
-        at.field("cluster_name").error(problem);
+    if let Some(ads) = &bootstrap.ads {
+        planes.check_stream(&at.field("ads_config"), ads);
     }
 }
 

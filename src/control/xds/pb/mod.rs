@@ -22,6 +22,7 @@ pub mod http_filters;
 pub mod http_rbac;
 pub mod listener;
 pub mod listener_filters;
+pub mod load_stats;
 pub mod matching;
 pub mod network_filters;
 pub mod network_rbac;

@@ -74,3 +74,25 @@ fn control_plane_that_cannot_be_asked_is_a_mistake_with_its_reason() {
         assert!(errors.contains(reason), "{ads} {web} {eds}: {errors}");
     }
 }
+
+#[test]
+fn load_reports_have_a_server_that_can_be_asked() {
+    const REPORTS: &str = "cluster_manager: {load_stats_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: web}}]}}";
+    let own = "- {name: e, lrs_server: {self: {}}}";
+    let reports = load(&discovered(REPORTS, SPEAKS_HTTP2, own)).load_reports.unwrap();
+    assert_eq!((reports.variant, &*reports.cluster), (Variant::StateOfTheWorld, "web"));
+    assert!(load(&discovered("", "", own)).load_reports.is_none());
+    let at = "cluster_manager.load_stats_config";
+    for (reports, web, reason) in [
+        (REPORTS, "", "grpc_services[0].envoy_grpc.cluster_name: cluster \"web\" must speak HTTP/2"),
+        (&REPORTS.replace(": web", ": nobody"), SPEAKS_HTTP2, "unknown cluster \"nobody\""),
+        (
+            &REPORTS.replace("api_type: GRPC", "api_type: REST"),
+            SPEAKS_HTTP2,
+            "GRPC and DELTA_GRPC are spoken",
+        ),
+    ] {
+        let errors = errors(&discovered(reports, web, own));
+        assert!(errors.contains(reason) && errors.contains(at), "{reports}: {errors}");
+    }
+}

@@ -1,0 +1,135 @@
+//! What load reports tell of clusters: where the requests to each locality's endpoints are counted.
+
+use std::sync::Arc;
+
+use super::process::{KnownCluster, Process};
+use crate::cluster::HostSpec;
+use crate::config::address::EndpointAddress;
+use crate::config::cluster::{Cluster, Discovery};
+use crate::config::endpoint::{ClusterLoadAssignment, Locality};
+use crate::control::xds::client::{ClusterLoads, Loads, LocalityLoads, Reported};
+
+impl Loads for Process {
+    fn loads(&self, of: &Reported) -> Vec<ClusterLoads> {
+        let is_meant = |known: &KnownCluster| match of {
+            Reported::Nobody => false,
+            Reported::All => true,
+            Reported::Named(names) => names.contains(&*known.spec.config.name),
+        };
+        let all = if *of == Reported::Nobody { Vec::new() } else { self.known_clusters() };
+        all.iter().filter(|known| is_meant(known)).map(loads).collect()
+    }
+}
+
+fn loads(known: &KnownCluster) -> ClusterLoads {
+    let KnownCluster { spec, hosts, found } = known;
+    let config = &spec.config;
+    ClusterLoads {
+        name: String::from(&*config.name),
+        service_name: service_name(config),
+        stats: Arc::clone(&spec.stats),
+        localities: localities(hosts, found.as_deref().unwrap_or(&config.load_assignment)),
+    }
+}
+
+/// As Envoy: none where the cluster's own name is the one under which its endpoints are asked for.
+fn service_name(config: &Cluster) -> String {
+    match &config.discovery {
+        Discovery::Eds(eds) if eds.service_name != config.name => String::from(&*eds.service_name),
+        _ => String::new(),
+    }
+}
+
+/// Hosts by priority and locality. They stand in the order of the assignment that they were made of, each address once, without
+/// what is not resolved.
+fn localities(hosts: &[Arc<HostSpec>], assignment: &ClusterLoadAssignment) -> Vec<LocalityLoads> {
+    let mut all: Vec<LocalityLoads> = Vec::new();
+    let mut hosts = hosts.iter().peekable();
+    for of in &assignment.localities {
+        let mut own = Vec::new();
+        for endpoint in &of.endpoints {
+            let EndpointAddress::Fixed(address) = &endpoint.address else { continue };
+            let address = address.socket_address();
+            if let Some(host) = hosts.next_if(|host| Some(&host.address) == address.as_ref()) {
+                own.push((host.address.clone(), Arc::clone(&host.stats)));
+            }
+        }
+        let is_it = |one: &&mut LocalityLoads| one.priority == of.priority && one.locality == of.locality;
+        match all.iter_mut().find(is_it) {
+            Some(one) => one.hosts.extend(own),
+            None if own.is_empty() => {}
+            None => {
+                all.push(LocalityLoads { locality: of.locality.clone(), priority: of.priority, hosts: own })
+            }
+        }
+    }
+    let key = |one: &LocalityLoads| {
+        let Locality { region, zone, sub_zone } = one.locality.clone();
+        (one.priority, region, zone, sub_zone)
+    };
+    all.sort_by_cached_key(key);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::address::Address;
+    use crate::config::ads::{Eds, ResourceSource};
+    use crate::config::endpoint::{Endpoint, HealthStatus, LocalityEndpoints};
+    use crate::snapshot::HostRegistry;
+    use crate::telemetry::Registry;
+
+    fn locality(zone: &str, priority: u32, ports: &[u16]) -> LocalityEndpoints {
+        let endpoint = |port: &u16| Endpoint {
+            address: EndpointAddress::Fixed(Address::Ip(([127, 0, 0, 1], *port).into())),
+            hostname: Box::default(),
+            weight: 1,
+            health_status: HealthStatus::Unknown,
+            metadata: Vec::new(),
+        };
+        LocalityEndpoints {
+            locality: Locality { zone: zone.into(), ..Locality::default() },
+            priority,
+            endpoints: ports.iter().map(endpoint).collect(),
+            ..LocalityEndpoints::default()
+        }
+    }
+
+    #[test]
+    fn hosts_are_found_by_locality_and_priority_however_often_their_address_is_told() {
+        let localities_told = vec![
+            locality("b", 0, &[1, 2]),
+            locality("a", 1, &[2, 3]),
+            locality("a", 0, &[1, 4, 4, 5]),
+            locality("b", 0, &[6]),
+            locality("c", 0, &[1]),
+        ];
+        let assignment =
+            ClusterLoadAssignment { localities: localities_told, ..ClusterLoadAssignment::default() };
+        let hosts = HostRegistry::default().resolve(&Cluster::new("c"), &assignment, &Registry::new(1));
+        let found = localities(&hosts, &assignment);
+        let shown = found.iter().map(|one| {
+            let ports = one.hosts.iter().map(|(address, _)| address.socket().unwrap().port());
+            (&*one.locality.zone, one.priority, ports.collect::<Vec<_>>())
+        });
+        assert_eq!(
+            shown.collect::<Vec<_>>(),
+            [("a", 0, vec![4, 5]), ("b", 0, vec![1, 2, 6]), ("a", 1, vec![3])]
+        );
+    }
+
+    #[test]
+    fn service_name_is_told_where_it_is_another_than_the_clusters() {
+        let mut cluster = Cluster::new("c");
+        assert_eq!(service_name(&cluster), "");
+        for (name, expected) in [("c", ""), ("s", "s")] {
+            cluster.discovery = Discovery::Eds(Eds {
+                source: ResourceSource::Ads,
+                service_name: name.into(),
+                initial_fetch_timeout: None,
+            });
+            assert_eq!(service_name(&cluster), expected);
+        }
+    }
+}
