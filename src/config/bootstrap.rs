@@ -46,7 +46,7 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// Whether a control plane is asked for anything.
+    /// Whether a control plane is asked for anything. Whoever takes load reports need not know who tells them, as in Envoy.
     pub fn asks_control_planes(&self) -> bool {
         let of_streams = |source: &ResourceSource| matches!(source, ResourceSource::Streams(_));
         let wildcards = self.cds.iter().chain(&self.lds).map(|wildcard| &wildcard.source);
@@ -57,8 +57,7 @@ impl Bootstrap {
         let managers = self.listeners.iter().flat_map(|listener| listener.managers());
         let tables = managers.filter_map(|(_, manager)| manager.rds.as_ref()).map(|rds| &rds.source);
         let secrets = self.told_secrets().map(|secret| &secret.source);
-        let is_asked = self.ads.is_some() || self.load_reports.is_some();
-        is_asked || wildcards.chain(endpoints).chain(tables).chain(secrets).any(of_streams)
+        self.ads.is_some() || wildcards.chain(endpoints).chain(tables).chain(secrets).any(of_streams)
     }
 
     /// The secrets that its listeners and clusters have told.

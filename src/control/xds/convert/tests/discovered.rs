@@ -82,6 +82,7 @@ fn load_reports_have_a_server_that_can_be_asked() {
     let reports = load(&discovered(REPORTS, SPEAKS_HTTP2, own)).load_reports.unwrap();
     assert_eq!((reports.variant, &*reports.cluster), (Variant::StateOfTheWorld, "web"));
     assert!(load(&discovered("", "", own)).load_reports.is_none());
+    assert!(!load(&discovered(REPORTS, SPEAKS_HTTP2, own)).asks_control_planes(), "no node is required");
     let at = "cluster_manager.load_stats_config";
     for (reports, web, reason) in [
         (REPORTS, "", "grpc_services[0].envoy_grpc.cluster_name: cluster \"web\" must speak HTTP/2"),
