@@ -24,7 +24,7 @@ KEEP = {
     'google': {'google.protobuf': 'Any Struct Value ListValue Duration'},
     'bootstrap': {
         'envoy.config.bootstrap.v3': '''Bootstrap Bootstrap.StaticResources Bootstrap.DynamicResources Admin
-            ClusterManager LayeredRuntime RuntimeLayer''',
+            ClusterManager LayeredRuntime RuntimeLayer RuntimeLayer.DiskLayer RuntimeLayer.RtdsLayer''',
         'envoy.config.overload.v3': 'OverloadManager ResourceMonitor',
         'envoy.config.metrics.v3': 'StatsConfig StatsMatcher TagSpecifier HistogramBucketSettings',
     },
@@ -122,6 +122,7 @@ KEEP = {
             DeltaDiscoveryResponse Resource ResourceError ResourceName''',
         'google.rpc': 'Status',
     },
+    'runtime': {'envoy.service.runtime.v3': 'Runtime'},
     'endpoint': {
         'envoy.config.endpoint.v3': '''ClusterLoadAssignment ClusterLoadAssignment.Policy LocalityLbEndpoints LbEndpoint
             Endpoint''',

@@ -59,6 +59,7 @@ use metrics::ServerMetrics;
 use process::{Chain, Parts, Process};
 use restart::{Place, Predecessor};
 use rotation::Rotation;
+use runtime_layers::RuntimeLayers;
 use sockets::ListenSocketSet;
 use tables::Tables;
 use workers::Workers;
@@ -144,6 +145,7 @@ fn serve(
         unknown_fields: _,
         deprecated_fields: _,
     } = loaded;
+    let runtime = of_clusters.runtime().clone();
     let of_resources = (as_loaded.cds.is_some() || as_loaded.lds.is_some()).then_some(of_clusters);
     let wire = wire.into();
     // What loading needed goes first: pages that are taken into use again stay resident whole.
@@ -169,7 +171,8 @@ fn serve(
         hash_seed,
         log_writer.opener(),
     ));
-    let routes = SharedCompiler::new(RouteCompiler::of(&bootstrap.listeners, Arc::clone(&compiling)));
+    let routes =
+        SharedCompiler::new(RouteCompiler::of(&bootstrap.listeners, Arc::clone(&compiling)), runtime.clone());
     drop(as_loaded);
     allocator::collect();
     let started =
@@ -195,6 +198,7 @@ fn serve(
         clusters,
         tls: rotation.contexts(),
         secrets: secrets.clone(),
+        runtime: RuntimeLayers::new(&bootstrap, runtime, &registry),
         backend: (backend.name().to_owned(), backend.reason.clone()),
         workers: workers.description(),
         listeners,
@@ -351,19 +355,13 @@ fn compile(
     registry: &Registry,
     surroundings: Surroundings<'_>,
 ) -> Result<Snapshot, String> {
-    let runtime = runtime_layers::Values::of(&bootstrap.runtime_layers);
     let names: HashSet<&str> = bootstrap.clusters.iter().map(|cluster| &*cluster.name).collect();
     let exists = |name: &str| names.contains(name);
     let local_info = local_info(bootstrap, surroundings.local_address);
     let mut compiler = Compiler {
         registry,
         services: CompileServices {
-            routes: CompileContext {
-                cluster_exists: &exists,
-                runtime_fraction: &|key| runtime.fraction(key),
-                runtime_integer: &|key| runtime.integer(key),
-                hash_seed: surroundings.hash_seed,
-            },
+            routes: CompileContext { cluster_exists: &exists, hash_seed: surroundings.hash_seed },
             local_info: &local_info,
             open_sink: surroundings.open_sink,
         },
@@ -396,13 +394,9 @@ fn compiling(
     logs: LogOpener,
 ) -> RouteSurroundings {
     let (clusters, told) = (clusters.clone(), told.clone());
-    let (fractions, integers) = (bootstrap.runtime_layers.clone(), bootstrap.runtime_layers.clone());
     RouteSurroundings {
         registry: Arc::clone(registry),
         cluster_exists: Box::new(move |name| told.has(name) || clusters.get().find(name).is_some()),
-        runtime_layers: bootstrap.runtime_layers.clone(),
-        runtime_fraction: Box::new(move |key| runtime_layers::Values::of(&fractions).fraction(key)),
-        runtime_integer: Box::new(move |key| runtime_layers::Values::of(&integers).integer(key)),
         local_info: local_info(bootstrap, local_address),
         hash_seed,
         open_sink: Box::new(move |sink| logs.open(sink)),

@@ -12,7 +12,7 @@ use ringway::control::xds::loader::{Format, Source};
 use ringway::control::xds::{LoadOptions, load_bootstrap};
 
 /// Lines `unimplemented: FIELD` over the whole corpus, one per file and field. A change that lowers it lowers it here.
-const UNIMPLEMENTED_TOTAL: usize = 71;
+const UNIMPLEMENTED_TOTAL: usize = 70;
 
 /// The corpus, or `None` with a word about it.
 fn corpus() -> Option<PathBuf> {

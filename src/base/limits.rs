@@ -142,6 +142,13 @@ pub const CLIENTS_PER_HOST_MAX: usize = 1024;
 /// in memory at once. Beyond it the stream ends and begins again.
 pub const XDS_MESSAGE_BYTES_MAX: usize = 200 * 1024 * 1024;
 
+/// Bytes of one file of a runtime layer, files of it, and directories within one another (the last from Envoy). Reason: who writes
+/// them means values, and all of them are read at once. Beyond it: the layer is not used, which is counted
+/// (`runtime.load_error`).
+pub const RUNTIME_FILE_BYTES_MAX: u64 = 64 * 1024;
+pub const RUNTIME_FILES_MAX: usize = 64 * 1024;
+pub const RUNTIME_DIRECTORIES_DEPTH_MAX: usize = 16;
+
 /// Most resources that a refusal names, with at most so many bytes of reasons: it goes back in one message.
 pub const XDS_REFUSAL_BYTES_MAX: usize = 16 * 1024;
 

@@ -4,10 +4,11 @@
 //! `format` owns the grammar, so that a bad operator is found in one place, with its position.
 //!
 //! Data sources (`text_format_source`, a mapper's `body`) are read while converting; only their content
-//! is kept. Runtime keys are resolved against the bootstrap's runtime layers at the same moment.
+//! is kept.
 
 use super::matcher::{FractionalPercent, HeaderMatcher};
 use super::route::HeaderValueOption;
+use super::runtime::RuntimeKey;
 
 /// One access log of an HTTP connection manager, a listener or the admin endpoint.
 /// Source: `envoy.config.accesslog.v3.AccessLog`.
@@ -128,12 +129,14 @@ pub enum AccessLogFilter {
 }
 
 /// A comparison with a number. Source: `envoy.config.accesslog.v3.ComparisonFilter`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comparison {
     /// The operator. Default `Equal`. Source: `ComparisonFilter.op`.
     pub op: ComparisonOp,
     /// The right side. Source: `ComparisonFilter.value`.
     pub value: u32,
+    /// Under which the runtime layers may have another right side; `None`: none can come.
+    pub runtime_key: Option<RuntimeKey>,
 }
 
 /// Source: `envoy.config.accesslog.v3.ComparisonFilter.Op`.
@@ -150,10 +153,12 @@ pub enum ComparisonOp {
 }
 
 /// A sample of requests. Source: `envoy.config.accesslog.v3.RuntimeFilter`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeSample {
-    /// The share taken. Source: `RuntimeFilter.percent_sampled`, or the runtime's value of `runtime_key`.
+    /// The share taken. Source: `RuntimeFilter.percent_sampled`.
     pub share: FractionalPercent,
+    /// Under which the runtime layers may have another numerator; `None`: none can come.
+    pub runtime_key: Option<RuntimeKey>,
     /// Draw a number per request. Default false: derive it from `x-request-id` where there is one, so
     /// that every proxy on the request's way takes the same sample.
     /// Source: `RuntimeFilter.use_independent_randomness`.

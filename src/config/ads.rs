@@ -76,6 +76,18 @@ pub struct Rds {
     pub lacking_filters: Box<[Box<str>]>,
 }
 
+/// A layer of runtime values. Source: Envoy `RuntimeLayer.RtdsLayer`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rtds {
+    /// Where they come from. Source: `rtds_config`.
+    pub source: ResourceSource,
+    /// The name under which they are asked for. Source: `name`.
+    pub name: Arc<str>,
+    /// How long the start waits for the first answer. Default 15 s; `None`: for ever. Source:
+    /// `rtds_config.initial_fetch_timeout`.
+    pub initial_fetch_timeout: Option<Duration>,
+}
+
 /// Endpoints that the control plane names. Source: Envoy `Cluster.EdsClusterConfig`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Eds {

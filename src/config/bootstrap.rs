@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::access_log::AccessLog;
 use super::address::Address;
-use super::ads::{Ads, ResourceSource, Sds, Wildcard};
+use super::ads::{Ads, ResourceSource, Rtds, Sds, Wildcard};
 use super::cluster::{Cluster, Discovery};
 use super::endpoint::Locality;
 use super::listener::Listener;
 use super::matcher::StringMatcher;
 use super::metadata::Struct;
+use super::runtime::RuntimeKey;
 use super::socket::SocketOption;
 
 /// The whole bootstrap, after command-line overrides.
@@ -178,14 +179,32 @@ pub enum RuntimeLayerKind {
     Static(Vec<(Box<str>, serde_json::Value)>),
     /// `/runtime_modify` of the admin server. Source: `admin_layer`.
     Admin,
+    /// A control plane or a file. Source: `rtds_layer`.
+    Rtds(Rtds),
+    /// A tree of files. Source: `disk_layer`.
+    Disk(DiskLayer),
+}
+
+/// A tree of files, one for each key: a dot in the key is a directory. Source: Envoy `RuntimeLayer.DiskLayer`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskLayer {
+    /// The link that is swapped when there is another tree. Source: `symlink_root`.
+    pub symlink_root: Box<str>,
+    /// The tree below the link. Default: all of it. Source: `subdirectory`.
+    pub subdirectory: Box<str>,
+    /// Whether it is below a directory there that is called like this process's cluster. Default false. Source:
+    /// `append_service_cluster`.
+    pub append_service_cluster: bool,
 }
 
 /// Limits of the whole process. Source: Envoy `config.overload.v3.OverloadManager`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Overload {
     /// Most downstream connections of all listeners together; beyond it a new one is closed at once and counted.
     /// Default `None`: no limit. Source: the resource monitor `envoy.resource_monitors.global_downstream_max_connections`.
     pub max_active_downstream_connections: Option<u64>,
+    /// Under which the runtime layers have the limit where no resource monitor does; `None`: none can come.
+    pub runtime_key: Option<RuntimeKey>,
 }
 
 impl Default for StatsConfig {

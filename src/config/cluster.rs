@@ -11,6 +11,7 @@ use super::http2::{Http2ProtocolOptions, UpstreamProtocol};
 use super::listener::BUFFER_LIMIT_BYTES_DEFAULT;
 use super::metadata::{Metadata, MetadataKind, ORIGINAL_DST};
 use super::proxy_protocol::UpstreamProxyProtocol;
+use super::runtime::RuntimeNumber;
 use super::socket::{BindConfig, TcpKeepalive};
 use super::tls::{Source, TRANSPORT_SOCKET_MATCH, TransportSocketMatch, UpstreamTls};
 
@@ -183,7 +184,7 @@ pub enum DnsLookupFamily {
 }
 
 /// How an endpoint is picked. Source: Envoy `Cluster.LbPolicy` or `load_balancing_policy`.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub enum LoadBalancingPolicy {
     /// In turn, by weight. The default.
     #[default]
@@ -211,13 +212,13 @@ impl LoadBalancingPolicy {
 }
 
 /// Source: Envoy `Cluster.LeastRequestLbConfig` or `load_balancing_policies.least_request.v3.LeastRequest`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LeastRequest {
     /// How many are drawn, at least 2, the default; of endpoints of equal weight. Source: `choice_count`.
     pub choice_count: u32,
     /// How much requests under way count against weights that differ: the power to which they are taken. Default 1; 0:
     /// not at all. Source: `active_request_bias`.
-    pub active_request_bias: f64,
+    pub active_request_bias: RuntimeNumber,
     /// Whether all are looked at, and none drawn; of endpoints of equal weight. Default false. Source:
     /// `selection_method`, `enable_full_scan`.
     pub full_scan: bool,
@@ -268,7 +269,7 @@ pub struct Hashing {
 
 impl Default for LeastRequest {
     fn default() -> Self {
-        Self { choice_count: 2, active_request_bias: 1.0, full_scan: false }
+        Self { choice_count: 2, active_request_bias: 1.0.into(), full_scan: false }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Plain data. `protocol::http::matcher` compiles and evaluates the conditions on strings and headers; `route` the others.
 
+use super::runtime::RuntimeKey;
+
 /// How a text is compared. Source: `envoy.type.matcher.v3.StringMatcher.match_pattern`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StringPattern {
@@ -86,8 +88,14 @@ pub struct FractionalPercent {
 pub struct RuntimeFraction {
     /// The share when the runtime has no value under `runtime_key`.
     pub default_value: FractionalPercent,
-    /// Key looked up in the runtime layers; empty: none.
-    pub runtime_key: Box<str>,
+    /// Under which the runtime layers may have another; `None`: no value can come.
+    pub runtime_key: Option<RuntimeKey>,
+}
+
+impl RuntimeFraction {
+    pub fn value(&self) -> FractionalPercent {
+        self.runtime_key.as_ref().and_then(RuntimeKey::fraction).unwrap_or(self.default_value)
+    }
 }
 
 /// A regular expression and what its matches are replaced by. Source: `envoy.type.matcher.v3.RegexMatchAndSubstitute`.

@@ -25,6 +25,7 @@ pub mod network_filter;
 pub mod proxy_protocol;
 pub mod rbac;
 pub mod route;
+pub mod runtime;
 pub mod secret;
 pub mod socket;
 pub mod tcp_proxy;

@@ -1,6 +1,8 @@
 //! Small network filters.
 use std::time::Duration;
 
+use super::runtime::RuntimeFlag;
+
 /// A limit of connections that filter chains of one configuration serve at a time, over all workers. Source: Envoy
 /// `extensions.filters.network.connection_limit.v3.ConnectionLimit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub struct ConnectionLimit {
     /// How long a connection beyond the limit is kept before it is closed, so that its client does not come back at once;
     /// `None`, the default: it is closed at once. Source: `delay`.
     pub delay: Option<Duration>,
+    /// Whether connections are counted at all. Default: they are. Source: `runtime_enabled`.
+    pub enabled: RuntimeFlag,
 }
 
 /// A limit of new connections by a token bucket, over all workers. Source: Envoy
@@ -24,6 +28,8 @@ pub struct LocalRateLimit {
     pub token_bucket: TokenBucket,
     /// Filters of one key, and of equal buckets, share one bucket; empty: it is this filter's own. Source: `share_key`.
     pub share_key: Box<str>,
+    /// Whether connections take tokens at all. Default: they do. Source: `runtime_enabled`.
+    pub enabled: RuntimeFlag,
 }
 
 /// Source: Envoy `type.v3.TokenBucket`.

@@ -98,8 +98,11 @@ mod tests {
     fn request_that_passes_is_recorded_once_per_log() {
         let mut slots = RegexSlots::default();
         let mut errors_only = config("%RESPONSE_CODE%\n", false);
-        errors_only.filter =
-            Some(AccessLogFilter::StatusCode(Comparison { op: ComparisonOp::GreaterOrEqual, value: 500 }));
+        errors_only.filter = Some(AccessLogFilter::StatusCode(Comparison {
+            op: ComparisonOp::GreaterOrEqual,
+            value: 500,
+            runtime_key: None,
+        }));
         let logs = [
             (config("%PROTOCOL%|%REQ(x-none)%|\n", false), 0),
             (config("%REQ(x-none)%|\n", true), 1),

@@ -3,6 +3,7 @@
 use crate::base::regex::RegexSlots;
 use crate::config::access_log::{AccessLogFilter, AccessLogType, Comparison, ComparisonOp, RuntimeSample};
 use crate::config::error::ConfigError;
+use crate::config::runtime::RuntimeKey;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers;
 use crate::protocol::http::matcher::{HeaderMatcher, MatchScratch};
@@ -69,11 +70,11 @@ fn compile(config: &AccessLogFilter, path: &str, slots: &mut RegexSlots) -> Resu
             .collect()
     };
     Ok(match config {
-        AccessLogFilter::StatusCode(comparison) => Node::StatusCode(*comparison),
-        AccessLogFilter::Duration(comparison) => Node::DurationMs(*comparison),
+        AccessLogFilter::StatusCode(comparison) => Node::StatusCode(comparison.clone()),
+        AccessLogFilter::Duration(comparison) => Node::DurationMs(comparison.clone()),
         AccessLogFilter::NotHealthCheck => Node::NotHealthCheck,
         AccessLogFilter::Traceable => Node::Traceable,
-        AccessLogFilter::Runtime(sample) => Node::Sample(*sample),
+        AccessLogFilter::Runtime(sample) => Node::Sample(sample.clone()),
         AccessLogFilter::And(filters) => Node::All(list(filters, "and_filter")?),
         AccessLogFilter::Or(filters) => Node::Any(list(filters, "or_filter")?),
         AccessLogFilter::Header(matcher) => {
@@ -116,14 +117,14 @@ impl Node {
     fn matches(&self, context: &FormatContext<'_>, scratch: &mut MatchScratch) -> bool {
         let info = context.info;
         match self {
-            Self::StatusCode(comparison) => holds(*comparison, info.response_code.unwrap_or(0).into()),
+            Self::StatusCode(comparison) => holds(comparison, info.response_code.unwrap_or(0).into()),
             Self::DurationMs(comparison) => {
                 let end_ns = info.complete_ns.unwrap_or(context.now_ns);
-                holds(*comparison, end_ns.saturating_sub(info.start_ns) / NS_PER_MS)
+                holds(comparison, end_ns.saturating_sub(info.start_ns) / NS_PER_MS)
             }
             Self::NotHealthCheck => !info.health_check,
             Self::Traceable => false,
-            Self::Sample(sample) => takes(*sample, context),
+            Self::Sample(sample) => takes(sample, context),
             Self::All(filters) => filters.iter().all(|filter| filter.matches(context, scratch)),
             Self::Any(filters) => filters.iter().any(|filter| filter.matches(context, scratch)),
             Self::Header(matcher) => match context.request {
@@ -141,8 +142,9 @@ impl Node {
     }
 }
 
-fn holds(comparison: Comparison, left: u64) -> bool {
-    let right = u64::from(comparison.value);
+fn holds(comparison: &Comparison, left: u64) -> bool {
+    let other = comparison.runtime_key.as_ref().and_then(RuntimeKey::integer);
+    let right = other.unwrap_or_else(|| comparison.value.into());
     match comparison.op {
         ComparisonOp::Equal => left == right,
         ComparisonOp::GreaterOrEqual => left >= right,
@@ -152,14 +154,15 @@ fn holds(comparison: Comparison, left: u64) -> bool {
 }
 
 /// Whether the sample takes this request. Envoy reads the first eight digits of a UUID as a number.
-fn takes(sample: RuntimeSample, context: &FormatContext<'_>) -> bool {
+fn takes(sample: &RuntimeSample, context: &FormatContext<'_>) -> bool {
     let id_number = || {
         let id = context.request?.get(&headers::X_REQUEST_ID)?.get(..8)?;
         u64::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()
     };
     let number = if sample.independent { None } else { id_number() }.unwrap_or(context.random);
     let denominator = u64::from(sample.share.denominator.max(1));
-    number % denominator < u64::from(sample.share.numerator)
+    let other = sample.runtime_key.as_ref().and_then(RuntimeKey::integer);
+    number % denominator < other.unwrap_or_else(|| sample.share.numerator.into())
 }
 
 #[cfg(test)]
@@ -169,6 +172,7 @@ mod tests {
     use crate::config::matcher::{
         FractionalPercent, HeaderCondition, HeaderMatcher as HeaderConfig, StringMatcher, StringPattern,
     };
+    use crate::config::runtime::{RuntimeState, RuntimeValue};
 
     fn passes(filter: &AccessLogFilter, example: &Example) -> bool {
         let mut slots = RegexSlots::default();
@@ -177,7 +181,7 @@ mod tests {
     }
 
     fn compare(op: ComparisonOp, value: u32) -> Comparison {
-        Comparison { op, value }
+        Comparison { op, value, runtime_key: None }
     }
 
     fn user_agent(text: &str) -> AccessLogFilter {
@@ -246,10 +250,39 @@ mod tests {
     }
 
     #[test]
+    fn runtime_has_other_values_and_numerators_of_the_configured_denominator() {
+        let state = RuntimeState::default();
+        let key = RuntimeKey::new("a", RuntimeValue::default(), &state);
+        let comparison = Comparison { runtime_key: Some(key.clone()), ..compare(ComparisonOp::Equal, 503) };
+        let status = AccessLogFilter::StatusCode(comparison);
+        let share = FractionalPercent { numerator: 0, denominator: 1_000_000 };
+        let sample = AccessLogFilter::Runtime(RuntimeSample {
+            share,
+            independent: true,
+            runtime_key: Some(key.clone()),
+        });
+        let mut example = Example::new();
+        example.info.response_code = Some(200);
+        let passes = |random: u64| {
+            let mut slots = RegexSlots::default();
+            let [status, sample] =
+                [&status, &sample].map(|filter| Filter::compile(filter, "filter", &mut slots).unwrap());
+            let mut context = example.context();
+            context.random = random;
+            let mut scratch = MatchScratch::default();
+            (status.matches(&context, &mut scratch), sample.matches(&context, &mut scratch))
+        };
+        assert_eq!(passes(0), (false, false));
+        key.prepare(RuntimeValue::of(&serde_json::json!(200)));
+        state.proceed();
+        assert_eq!((passes(199), passes(200)), ((true, true), (true, false)));
+    }
+
+    #[test]
     fn sample_follows_the_request_id_unless_independent() {
         let sample = |numerator, independent| {
             let share = FractionalPercent { numerator, denominator: 100 };
-            AccessLogFilter::Runtime(RuntimeSample { share, independent })
+            AccessLogFilter::Runtime(RuntimeSample { share, independent, runtime_key: None })
         };
         let mut example = Example::new();
         example.request = Head::new();

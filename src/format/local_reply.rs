@@ -166,7 +166,7 @@ mod tests {
     use crate::protocol::http::headers::HeaderName;
 
     fn status_is(value: u32) -> AccessLogFilter {
-        AccessLogFilter::StatusCode(Comparison { op: ComparisonOp::Equal, value })
+        AccessLogFilter::StatusCode(Comparison { op: ComparisonOp::Equal, value, runtime_key: None })
     }
 
     fn text(template: &str) -> SubstitutionFormat {

@@ -17,12 +17,7 @@ pub fn route_match(input: &[u8]) {
     let mut rng = Rng::from_seed(u64::from_le_bytes(*seed));
     let mut head = head_of(text);
     let config = table(&mut rng, head.path());
-    let context = CompileContext {
-        cluster_exists: &|_| true,
-        runtime_fraction: &|_| None,
-        runtime_integer: &|_| None,
-        hash_seed: rng.next_u64(),
-    };
+    let context = CompileContext { cluster_exists: &|_| true, hash_seed: rng.next_u64() };
     // Expressions and formats here are fixed; only a domain drawn twice is refused.
     let (Ok(indexed), Ok(in_order)) =
         (RouteTable::compile(&config, &context), RouteTable::compile(&config, &context))

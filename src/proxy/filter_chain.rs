@@ -170,6 +170,8 @@ impl FilterChain {
         let mut passed = Vec::new();
         for gate in &self.gates {
             match gate {
+                Gate::ConnectionLimit(limit, _) if !limit.enabled.value() => {}
+                Gate::LocalRateLimit(limit, _) if !limit.enabled.value() => {}
                 Gate::ConnectionLimit(limit, stats) => match limit.admit() {
                     Some(place) => {
                         stats.gauge_inc(ConnectionLimitStat::ActiveConnections);

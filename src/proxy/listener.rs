@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,7 +19,9 @@ use super::{downstream, listener_filters, tcp};
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::base::socket_address::SocketAddress;
+use crate::config::bootstrap::Overload;
 use crate::config::listener::Listener as Config;
+use crate::config::runtime::RuntimeKey;
 use crate::format::access_log::AccessLog;
 use crate::protocol::connection_info::{ConnectionInfo, TransportProtocol};
 use crate::protocol::http::matcher::MatchScratch;
@@ -314,11 +316,17 @@ fn is_shortage(error: &io::Error) -> bool {
 /// `global_downstream_max_connections`). Taken one by one, per connection and never per request: the documented
 /// exception to "no shared atomic".
 #[derive(Clone, Debug)]
-pub struct ConnectionLimit(Option<Arc<AtomicI64>>);
+pub struct ConnectionLimit(Option<Arc<Counted>>);
+
+#[derive(Debug)]
+struct Counted {
+    connections: AtomicU64,
+    limit: Overload,
+}
 
 /// One connection's place under the limit; given back when dropped.
 #[derive(Debug)]
-pub struct ConnectionPermit(Option<Arc<AtomicI64>>);
+pub struct ConnectionPermit(Option<Arc<Counted>>);
 
 /// What a connection that is served holds for its whole life.
 #[derive(Debug)]
@@ -332,26 +340,38 @@ pub(super) struct Admitted {
 }
 
 impl ConnectionLimit {
-    /// `None`: no limit.
-    pub fn new(max: Option<u64>) -> Self {
-        Self(max.map(|max| Arc::new(AtomicI64::new(i64::try_from(max).unwrap_or(i64::MAX)))))
+    /// As configured. Connections are not counted where there is no limit and none can come.
+    pub fn new(limit: &Overload) -> Self {
+        let is_counted = limit.max_active_downstream_connections.is_some() || limit.runtime_key.is_some();
+        let limit = limit.clone();
+        Self(is_counted.then(|| Arc::new(Counted { connections: AtomicU64::new(0), limit })))
     }
 
     fn admit(&self, unlimited: bool) -> Option<ConnectionPermit> {
-        let Some(left) = self.0.as_ref().filter(|_| !unlimited) else { return Some(ConnectionPermit(None)) };
-        if left.fetch_sub(1, Ordering::Relaxed) <= 0 {
-            left.fetch_add(1, Ordering::Relaxed);
+        let Some(counted) = self.0.as_ref().filter(|_| !unlimited) else {
+            return Some(ConnectionPermit(None));
+        };
+        if counted.connections.fetch_add(1, Ordering::Relaxed) >= counted.max() {
+            counted.connections.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(ConnectionPermit(Some(Arc::clone(left))))
+        Some(ConnectionPermit(Some(Arc::clone(counted))))
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        if let Some(left) = &self.0 {
-            left.fetch_add(1, Ordering::Relaxed);
+        if let Some(counted) = &self.0 {
+            counted.connections.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl Counted {
+    fn max(&self) -> u64 {
+        let Overload { max_active_downstream_connections, runtime_key } = &self.limit;
+        let from_runtime = || runtime_key.as_ref().and_then(RuntimeKey::integer);
+        max_active_downstream_connections.or_else(from_runtime).unwrap_or(u64::MAX)
     }
 }
 
@@ -361,7 +381,10 @@ mod tests {
 
     #[test]
     fn connections_beyond_the_limit_are_refused_until_one_ends() {
-        let limit = ConnectionLimit::new(Some(1));
+        let limit = ConnectionLimit::new(&Overload {
+            max_active_downstream_connections: Some(1),
+            ..Overload::default()
+        });
         let first = limit.admit(false);
         assert!(first.is_some() && limit.admit(false).is_none() && limit.admit(true).is_some());
         drop(first);

@@ -327,6 +327,10 @@ fn forward<'a>(
     let Connection { context, chain, .. } = connection;
     let manager = &chain.manager;
     let choice = action.choose_cluster(&stream.request, random);
+    if choice.is_none() {
+        chain.stats.inc(HttpStat::NoRoute);
+        return Decision::Fail(ProxyError::NoRoute, None);
+    }
     let Some(cluster) = chain.cluster(choice.name(&stream.request), &context.clusters) else {
         chain.stats.inc(HttpStat::NoCluster);
         let error = ProxyError::NoCluster { status: action.cluster_not_found_status };

@@ -14,7 +14,6 @@ use super::rewrite::{HostRewrite, PathRewrite};
 use super::table::{Action, DirectResponse, Route, RouteTable, VirtualHost};
 use crate::base::regex::RegexSlots;
 use crate::config::error::ConfigError;
-use crate::config::matcher::FractionalPercent;
 use crate::config::route as config;
 use crate::protocol::http::headers::HeaderName;
 
@@ -23,10 +22,6 @@ use crate::protocol::http::headers::HeaderName;
 pub struct CompileContext<'a> {
     /// Whether a cluster of that name exists; asked only with `validate_clusters`.
     pub cluster_exists: &'a dyn Fn(&str) -> bool,
-    /// The share that the runtime layers hold under a key (an integer there is a percentage, more than 100 is all).
-    pub runtime_fraction: &'a dyn Fn(&str) -> Option<FractionalPercent>,
-    /// The integer that the runtime layers hold under a key.
-    pub runtime_integer: &'a dyn Fn(&str) -> Option<u64>,
     /// Seed of the table's hashes: random, or the sim's.
     pub hash_seed: u64,
 }
@@ -133,7 +128,7 @@ impl<'a> Compiler<'a> {
         Ok(Route {
             name: config.name.clone(),
             path: PathTest::compile(&config.matcher, &match_path, &mut self.slots)?,
-            conditions: Conditions::compile(&config.matcher, &match_path, self.context, &mut self.slots)?,
+            conditions: Conditions::compile(&config.matcher, &config.action, &match_path, &mut self.slots)?,
             action: match &config.action {
                 config::Action::Forward(action) => {
                     Action::Forward(Box::new(self.forward(action, &format!("{path}.route"))?))
@@ -203,38 +198,35 @@ impl<'a> Compiler<'a> {
         let path = format!("{path}.weighted_clusters");
         let mut targets = Vec::with_capacity(weighted.clusters.len());
         for (index, cluster) in weighted.clusters.iter().enumerate() {
-            targets.push(self.weighted(cluster, weighted, &format!("{path}.clusters[{index}]"))?);
+            targets.push(self.weighted(cluster, &format!("{path}.clusters[{index}]"))?);
         }
-        let total: u64 = targets.iter().map(|target| u64::from(target.weight)).sum();
+        let current = weighted.clusters.iter().map(config::ClusterWeight::current_weight);
+        let total = current.fold(0, u64::saturating_add);
         if total == 0 || total > u64::from(u32::MAX) {
             let reason = format!("the sum of weights is {total}; it must be 1 to {}", u32::MAX);
             return Err(ConfigError::new(path, reason));
         }
         let header = weighted.header_name.as_deref().filter(|name| !name.is_empty());
         let header = header.map(|name| header_name(name, &format!("{path}.header_name"))).transpose()?;
-        Ok(Specifier::Weighted(Box::new(Weighted { targets: targets.into(), total, header })))
+        let runtime_key = targets.iter().find_map(|target| target.runtime_key.clone());
+        Ok(Specifier::Weighted(Box::new(Weighted { targets: targets.into(), total, header, runtime_key })))
     }
 
     fn weighted(
         &mut self,
         config: &'a config::ClusterWeight,
-        all: &config::WeightedClusters,
         path: &str,
     ) -> Result<WeightedTarget, ConfigError> {
-        let (target, name) = match &config.cluster {
-            config::WeightedClusterName::Cluster(name) => {
-                (self.cluster(name, &format!("{path}.name"))?, &**name)
-            }
+        let target = match &config.cluster {
+            config::WeightedClusterName::Cluster(name) => self.cluster(name, &format!("{path}.name"))?,
             config::WeightedClusterName::ClusterHeader(name) => {
-                (Target::Header(header_name(name, &format!("{path}.cluster_header"))?), "")
+                Target::Header(header_name(name, &format!("{path}.cluster_header"))?)
             }
         };
-        let prefix = all.runtime_key_prefix.as_deref().filter(|prefix| !prefix.is_empty());
-        let overridden =
-            prefix.and_then(|prefix| (self.context.runtime_integer)(&format!("{prefix}.{name}")));
         Ok(WeightedTarget {
             target,
-            weight: overridden.map_or(config.weight, |weight| u32::try_from(weight).unwrap_or(u32::MAX)),
+            weight: config.weight.into(),
+            runtime_key: config.runtime_key.clone(),
             filters: self.overrides.add(&config.filters),
             mutations: Changes::compile(&config.header_mutations, || format!("{path}."))?,
             host_rewrite: config

@@ -8,6 +8,7 @@ use super::overrides::OverrideSlot;
 use super::rewrite::{HostRewrite, PathRewrite};
 use crate::config::cluster::RoutingPriority;
 use crate::config::route::{ConnectConfig, MaxStreamDuration};
+use crate::config::runtime::RuntimeKey;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::HeaderName;
 
@@ -65,6 +66,8 @@ pub(super) struct Weighted {
     pub(super) total: u64,
     /// Header whose number is drawn in place of a random one.
     pub(super) header: Option<HeaderName>,
+    /// One of the keys under which there may be other weights; `None`: there are none.
+    pub(super) runtime_key: Option<RuntimeKey>,
 }
 
 #[derive(Debug)]
@@ -76,7 +79,9 @@ pub(super) enum Target {
 #[derive(Debug)]
 pub(super) struct WeightedTarget {
     pub(super) target: Target,
-    pub(super) weight: u32,
+    pub(super) weight: u64,
+    /// Under which there may be another weight.
+    pub(super) runtime_key: Option<RuntimeKey>,
     pub(super) mutations: Mutations,
     pub(super) filters: Option<OverrideSlot>,
     pub(super) host_rewrite: Option<Box<[u8]>>,
@@ -105,18 +110,19 @@ impl Forward {
         match &self.specifier {
             Specifier::One(target) => ClusterChoice { target, weighted: None },
             Specifier::Weighted(weighted) => {
-                let Weighted { targets, total, header } = &**weighted;
+                let Weighted { targets, total, header, runtime_key } = &**weighted;
                 let drawn = header.as_ref().and_then(|name| number(head, name)).unwrap_or(random);
-                let mut left = drawn.checked_rem(*total).unwrap_or(0);
-                let chosen = targets.iter().find(|target| {
-                    let weight = u64::from(target.weight);
-                    let found = left < weight;
-                    left = left.saturating_sub(weight);
-                    found
-                });
-                // The sum of the weights is `total`, so one is always found.
-                let chosen = chosen.or_else(|| targets.last());
-                debug_assert!(chosen.is_some_and(|chosen| chosen.weight > 0));
+                let chosen = match runtime_key {
+                    None => chosen(targets, drawn, *total, |target| target.weight),
+                    Some(key) => key.together(|value| {
+                        let weight = |target: &WeightedTarget| {
+                            target.runtime_key.as_ref().and_then(value).unwrap_or(target.weight)
+                        };
+                        let total = targets.iter().map(weight).try_fold(0, u64::checked_add)?;
+                        // As in Envoy none is chosen of weights beyond what configuration may have.
+                        chosen(targets, drawn, if total <= u32::MAX.into() { total } else { 0 }, weight)
+                    }),
+                };
                 match chosen {
                     Some(chosen) => ClusterChoice { target: &chosen.target, weighted: Some(chosen) },
                     None => ClusterChoice { target: &NOWHERE, weighted: None },
@@ -137,10 +143,32 @@ impl Forward {
     }
 }
 
+/// The one that `drawn` falls to; `None`: all weights are 0.
+fn chosen(
+    targets: &[WeightedTarget],
+    drawn: u64,
+    total: u64,
+    weight: impl Fn(&WeightedTarget) -> u64,
+) -> Option<&WeightedTarget> {
+    let mut left = drawn.checked_rem(total)?;
+    targets.iter().find(|target| {
+        let weight = weight(target);
+        let found = left < weight;
+        left = left.saturating_sub(weight);
+        found
+    })
+}
+
 /// A target that never exists.
-static NOWHERE: Target = Target::Slot(ClusterSlot(u32::MAX));
+static NOWHERE: Target = Target::Slot(NOWHERE_SLOT);
+const NOWHERE_SLOT: ClusterSlot = ClusterSlot(u32::MAX);
 
 impl ClusterChoice<'_> {
+    /// Whether there was none to choose: by runtime no cluster has a weight since the route was found. Then there is none.
+    pub fn is_none(&self) -> bool {
+        matches!(self.target, Target::Slot(slot) if *slot == NOWHERE_SLOT)
+    }
+
     /// The cluster's name. Asked before the request's headers are changed.
     pub fn name<'a>(&self, head: &'a Head) -> ClusterName<'a> {
         match self.target {

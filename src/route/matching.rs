@@ -1,10 +1,10 @@
 //! What one route asks of a request, compiled: its path, headers, query parameters, share of traffic.
 
-use super::compile::CompileContext;
 use crate::base::regex::{Regex, RegexCaches, RegexSlots};
 use crate::config::error::ConfigError;
-use crate::config::matcher::{FractionalPercent, QueryParameterCondition};
+use crate::config::matcher::{FractionalPercent, QueryParameterCondition, RuntimeFraction};
 use crate::config::route as config;
+use crate::config::runtime::RuntimeKey;
 use crate::protocol::grpc;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::matcher::{HeaderMatcher, MatchScratch, StringMatcher, starts_with_ignore_case};
@@ -24,7 +24,9 @@ pub(super) enum PathTest {
 /// The conditions beside the path.
 #[derive(Debug, Clone)]
 pub(super) struct Conditions {
-    fraction: Option<FractionalPercent>,
+    fraction: Option<RuntimeFraction>,
+    /// Weights of the clusters that it leads to, where runtime may have others; else empty.
+    weights: Box<[(u64, Option<RuntimeKey>)]>,
     grpc: bool,
     headers: Box<[HeaderMatcher]>,
     query_parameters: Box<[QueryParameterMatcher]>,
@@ -110,8 +112,8 @@ impl Conditions {
     /// None when nothing is asked: every request with the right path matches.
     pub(super) fn compile(
         config: &config::RouteMatch,
+        action: &config::Action,
         path: &str,
-        context: &CompileContext<'_>,
         slots: &mut RegexSlots,
     ) -> Result<Option<Box<Self>>, ConfigError> {
         let mut headers = Vec::with_capacity(config.headers.len());
@@ -131,11 +133,12 @@ impl Conditions {
                 },
             });
         }
-        let fraction = config.runtime_fraction.as_ref().map(|fraction| {
-            (context.runtime_fraction)(&fraction.runtime_key).unwrap_or(fraction.default_value)
-        });
+        let is_all = |share: &RuntimeFraction| {
+            share.runtime_key.is_none() && share.default_value.numerator >= share.default_value.denominator
+        };
         let asked = Self {
-            fraction: fraction.filter(|fraction| fraction.numerator < fraction.denominator),
+            fraction: config.runtime_fraction.clone().filter(|share| !is_all(share)),
+            weights: weights(action),
             grpc: config.grpc,
             headers: headers.into(),
             query_parameters: query_parameters.into(),
@@ -144,19 +147,42 @@ impl Conditions {
     }
 
     fn is_empty(&self) -> bool {
-        let Self { fraction, grpc, headers, query_parameters } = self;
-        fraction.is_none() && !grpc && headers.is_empty() && query_parameters.is_empty()
+        let Self { fraction, weights, grpc, headers, query_parameters } = self;
+        fraction.is_none() && weights.is_empty() && !grpc && headers.is_empty() && query_parameters.is_empty()
     }
 
     pub(super) fn matches(&self, head: &Head, random: u64, scratch: &mut MatchScratch) -> bool {
-        let drawn = |fraction: FractionalPercent| {
-            random % u64::from(fraction.denominator.max(1)) < u64::from(fraction.numerator)
+        let drawn = |share: &RuntimeFraction| {
+            let FractionalPercent { numerator, denominator } = share.value();
+            random % u64::from(denominator.max(1)) < u64::from(numerator)
         };
-        self.fraction.is_none_or(drawn)
+        self.fraction.as_ref().is_none_or(drawn)
+            && has_weight(&self.weights)
             && (!self.grpc || grpc::is_request(head))
             && self.headers.iter().all(|matcher| matcher.matches(head, scratch))
             && self.query_parameters.iter().all(|matcher| matcher.matches(head.path(), &mut scratch.regexes))
     }
+}
+
+/// Those of an action whose clusters have weights that may change.
+fn weights(action: &config::Action) -> Box<[(u64, Option<RuntimeKey>)]> {
+    let config::Action::Forward(action) = action else { return Box::default() };
+    let config::ClusterSpecifier::WeightedClusters(weighted) = &action.cluster else { return Box::default() };
+    if weighted.clusters.iter().all(|cluster| cluster.runtime_key.is_none()) {
+        return Box::default();
+    }
+    weighted.clusters.iter().map(|cluster| (cluster.weight.into(), cluster.runtime_key.clone())).collect()
+}
+
+/// Whether a cluster can be drawn. As in Envoy a route without weights, or with more than configuration may have, matches nothing.
+fn has_weight(weights: &[(u64, Option<RuntimeKey>)]) -> bool {
+    let Some(key) = weights.iter().find_map(|(_, key)| key.as_ref()) else { return true };
+    let sum = key.together(|value| {
+        let weight =
+            |(weight, key): &(u64, Option<RuntimeKey>)| key.as_ref().and_then(value).unwrap_or(*weight);
+        weights.iter().map(weight).try_fold(0, u64::checked_add)
+    });
+    sum.is_some_and(|sum| (1..=u64::from(u32::MAX)).contains(&sum))
 }
 
 impl QueryParameterMatcher {

@@ -1,12 +1,13 @@
 //! The control thread: signals, admin commands, discovery, and the end of the process.
 
+mod awaited;
 mod secrets;
 mod succession;
 
-use std::collections::HashSet;
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Sleep, interval, sleep};
 
+use self::awaited::Awaited;
 use super::clusters::{Change, Clusters};
 use super::listeners::{Around, Listeners};
 use super::metrics::ServerMetrics;
@@ -29,16 +31,14 @@ use super::tables::{TableKey, Tables};
 use super::workers::Workers;
 use crate::base::limits::{ENDPOINT_UPDATES_QUEUED_MAX, XDS_UPDATES_QUEUED_MAX};
 use crate::cli::{DrainStrategy, Options};
-use crate::config::bootstrap::Bootstrap;
+use crate::config::bootstrap::{Bootstrap, RuntimeLayerKind};
 use crate::config::cluster::Discovery;
 use crate::config::listener::{Listener, TrafficDirection};
 use crate::control::admin::{Admin, AdminCommand, AdminListener, DrainListeners, ServerState};
 use crate::control::discovery::EndpointUpdate;
 use crate::control::file_watch::FileWatch;
 use crate::control::log_writer::LogWriter;
-use crate::control::xds::client::{
-    self as xds, Cache, KnownSecrets, Resources, SecretKey, SharedCompiler, XdsClient,
-};
+use crate::control::xds::client::{self as xds, Cache, KnownSecrets, Resources, SharedCompiler, XdsClient};
 use crate::runtime::give_back_startup_pages;
 use crate::snapshot::{ListenerResource, RoutesResource, Snapshot};
 use crate::telemetry::Registry;
@@ -141,24 +141,6 @@ struct Sources {
     updates: Receiver<xds::Update>,
 }
 
-/// What the start waits for: clusters without endpoints, tables, secrets, and a first answer to which clusters and listeners there
-/// are.
-#[derive(Default)]
-struct Awaited {
-    clusters: HashSet<Box<str>>,
-    routes: HashSet<TableKey>,
-    secrets: HashSet<SecretKey>,
-    more_clusters: bool,
-    more_listeners: bool,
-}
-
-impl Awaited {
-    fn is_over(&self) -> bool {
-        let has_named = self.clusters.is_empty() && self.routes.is_empty() && self.secrets.is_empty();
-        has_named && !self.more_clusters && !self.more_listeners
-    }
-}
-
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -186,6 +168,7 @@ impl Control<'_> {
         let workers = Arc::clone(&self.workers);
         let mut draining = false;
         let mut watch = None;
+        let mut runtime_watch = self.watch_runtime();
         let mut ticket_keys = interval(TICKET_KEY_LIFE);
         // The first tick is at once, and the keys are new.
         ticket_keys.tick().await;
@@ -237,6 +220,10 @@ impl Control<'_> {
                     self.refresh_tls();
                     self.tls_has_changed = true;
                 }
+                () = changed(&mut runtime_watch) => {
+                    self.process.runtime.look_at_files();
+                    runtime_watch = self.watch_runtime();
+                }
                 _ = ticket_keys.tick() => {
                     let updates = self.rotation.rotate_ticket_keys();
                     self.publish_tls(updates);
@@ -258,6 +245,14 @@ impl Control<'_> {
         }
     }
 
+    /// Watches the trees of files that hold runtime values; `None`: there are none.
+    fn watch_runtime(&self) -> Option<FileWatch> {
+        let links = self.process.runtime.links();
+        let mut watch = (!links.is_empty()).then(FileWatch::new)?;
+        watch.watch(links.iter().map(PathBuf::as_path));
+        Some(watch)
+    }
+
     /// Starts discovery; which clusters and tables the start waits for.
     fn discover(&mut self) -> (Sources, Awaited) {
         let (sender, endpoints) = mpsc::channel(ENDPOINT_UPDATES_QUEUED_MAX);
@@ -271,6 +266,11 @@ impl Control<'_> {
             let is_there = matches!(cluster.discovery, Discovery::Static | Discovery::OriginalDst(_));
             if !is_there && cluster.wait_for_warm_on_init {
                 awaited.clusters.insert(cluster.name.clone());
+            }
+        }
+        for layer in &self.bootstrap.runtime_layers {
+            if let RuntimeLayerKind::Rtds(rtds) = &layer.kind {
+                awaited.runtime.insert((rtds.source.clone(), Arc::clone(&rtds.name)));
             }
         }
         let tables = self.routes.read().asked().into_iter();
@@ -297,6 +297,14 @@ impl Control<'_> {
     /// Takes what was found or told, in its order: a route leads to no cluster or endpoint that is still to come.
     fn take(&mut self, update: xds::Update, sources: &mut Sources, awaited: &mut Awaited) {
         match update {
+            xds::Update::Runtime(xds::RuntimeUpdate { source, name, values }) => {
+                if let Some(values) = values {
+                    self.process.runtime.put(&source, &name, &values);
+                }
+                if awaited.runtime.remove(&(source, name)) && awaited.runtime.is_empty() {
+                    sources.client.runtime_is_there();
+                }
+            }
             xds::Update::Clusters(update) => {
                 awaited.more_clusters = false;
                 sources.clusters.take(update, &mut sources.client);

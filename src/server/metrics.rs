@@ -1,10 +1,9 @@
 //! Metrics that change when the process does: its resources, its start, its end. Those that are merely looked at when
 //! somebody scrapes (memory, uptime, log counts) are in `control::admin`.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::config::bootstrap::{Bootstrap, RuntimeLayerKind};
+use crate::config::bootstrap::Bootstrap;
 use crate::control::xds::LoadedBootstrap;
 use crate::telemetry::{Registry, ServerCells, ServerHistogram, ServerStat, Slot};
 
@@ -20,26 +19,15 @@ impl ServerMetrics {
     /// Counts what was loaded. Everything of a file is taken whole or not at all.
     pub(super) fn loaded(registry: &Registry, loaded: &LoadedBootstrap) -> Self {
         let cells = registry.server(Slot::Control);
-        let Bootstrap { clusters, listeners, runtime_layers, .. } = &loaded.bootstrap;
+        let Bootstrap { clusters, listeners, .. } = &loaded.bootstrap;
         let (clusters, listeners) = (clusters.len() as u64, listeners.len() as u64);
-        let keys: HashSet<_> = runtime_layers
-            .iter()
-            .flat_map(|layer| match &layer.kind {
-                RuntimeLayerKind::Static(values) => values.as_slice(),
-                RuntimeLayerKind::Admin => &[],
-            })
-            .map(|(key, _)| key)
-            .collect();
         cells.add(ServerStat::ClusterManagerClusterAdded, clusters);
         cells.add(ServerStat::ListenerManagerListenerAdded, listeners);
         cells.add(ServerStat::StaticUnknownFields, loaded.unknown_fields as u64);
         cells.add(ServerStat::RuntimeDeprecatedFeatureUse, loaded.deprecated_fields as u64);
-        cells.inc(ServerStat::RuntimeLoadSuccess);
         for (gauge, value) in [
             (ServerStat::ClusterManagerActiveClusters, clusters),
             (ServerStat::RuntimeDeprecatedFeatureSeenSinceProcessStart, loaded.deprecated_fields as u64),
-            (ServerStat::RuntimeNumKeys, keys.len() as u64),
-            (ServerStat::RuntimeNumLayers, runtime_layers.len() as u64),
         ] {
             cells.gauge_set(gauge, value);
         }

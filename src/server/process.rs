@@ -9,17 +9,18 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::clusters::KnownClusters;
+use super::runtime_layers::RuntimeLayers;
 use super::tables::TableKey;
 use super::{breakers, dump, memory, restart};
 use crate::base::clock::{self, Clock};
 use crate::cli::{self, Options};
 use crate::cluster::{ClusterSet, ClusterSpec, HostSpec, HostSpecs};
 use crate::config::address::EndpointAddress;
-use crate::config::bootstrap::{Bootstrap, Node, RuntimeLayer};
+use crate::config::bootstrap::{Bootstrap, Node};
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::admin::{
     AdminCommand, AdminState, ClusterStatus, DumpSection, HostStatus, ListenerStatus, Quarantined,
-    ServerInfo, ServerState, TlsContext,
+    ServerInfo, ServerState, ShownLayer, TlsContext,
 };
 use crate::control::xds::client::{KnownSecrets, Quarantine, Refused};
 use crate::runtime::allocator;
@@ -54,6 +55,7 @@ pub(super) struct Process {
     /// What control planes have told and is not used.
     quarantine: Quarantine,
     secrets: KnownSecrets,
+    pub(super) runtime: RuntimeLayers,
     /// TLS contexts in use.
     tls: Mutex<Vec<TlsContext>>,
     state: AtomicU8,
@@ -97,6 +99,7 @@ pub(super) struct Parts {
     pub(super) clusters: KnownClusters,
     pub(super) tls: Vec<TlsContext>,
     pub(super) secrets: KnownSecrets,
+    pub(super) runtime: RuntimeLayers,
     pub(super) backend: (String, String),
     pub(super) workers: String,
     pub(super) listeners: Vec<ListenerStatus>,
@@ -124,6 +127,7 @@ impl Process {
             clusters,
             tls,
             secrets,
+            runtime,
             backend,
             workers,
             listeners,
@@ -148,6 +152,7 @@ impl Process {
             routes: Mutex::default(),
             quarantine: Quarantine::default(),
             secrets,
+            runtime,
             tls: Mutex::new(tls),
             state: AtomicU8::new(ServerState::PreInitializing as u8),
             commands,
@@ -358,8 +363,12 @@ impl AdminState for Process {
         sections
     }
 
-    fn runtime_layers(&self) -> Vec<RuntimeLayer> {
-        self.bootstrap.runtime_layers.clone()
+    fn runtime_layers(&self) -> Vec<ShownLayer> {
+        self.runtime.shown()
+    }
+
+    fn modify_runtime(&self, changes: &[(String, String)]) -> Result<(), &'static str> {
+        self.runtime.modify(changes)
     }
 
     fn command(&self, command: AdminCommand) {

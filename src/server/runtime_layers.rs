@@ -1,46 +1,351 @@
-//! Runtime values of the bootstrap's static layers: what the keys in a configuration stand for.
+//! The layers of runtime values: those of the bootstrap, of files, of the admin endpoint and of control planes. When one is
+//! another, all keys that configuration refers to have their new values at once, on all workers.
 
-use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
+use crate::base::limits::{RUNTIME_DIRECTORIES_DEPTH_MAX, RUNTIME_FILE_BYTES_MAX, RUNTIME_FILES_MAX};
+use crate::config::ads::{ResourceSource, Rtds};
+use crate::config::bootstrap::{Bootstrap, DiskLayer, RuntimeLayerKind};
+use crate::control::admin::ShownLayer;
+use crate::control::xds::convert::{Runtime, RuntimeValues, runtime_text};
+use crate::telemetry::{Registry, ServerCells, ServerStat, Slot};
 
-use crate::config::bootstrap::{RuntimeLayer, RuntimeLayerKind};
-use crate::config::matcher::FractionalPercent;
-
-/// The values of all layers, later ones over earlier ones.
+/// All of them, lowest first.
 #[derive(Debug)]
-pub(super) struct Values<'a>(HashMap<&'a str, &'a Value>);
+pub(super) struct RuntimeLayers {
+    layers: Mutex<Vec<Layer>>,
+    /// Who reads the values.
+    runtime: Runtime,
+    cells: ServerCells,
+}
 
-impl<'a> Values<'a> {
-    pub(super) fn of(layers: &'a [RuntimeLayer]) -> Self {
-        let entries = layers.iter().flat_map(|layer| match &layer.kind {
-            RuntimeLayerKind::Static(entries) => entries.as_slice(),
-            RuntimeLayerKind::Admin => &[],
+#[derive(Debug)]
+struct Layer {
+    name: Box<str>,
+    origin: Origin,
+    /// `None`: the layer is not there.
+    values: Option<RuntimeValues>,
+}
+
+#[derive(Debug)]
+enum Origin {
+    Static,
+    Admin,
+    Rtds(Rtds),
+    Disk(Tree),
+}
+
+/// A tree of files.
+#[derive(Debug)]
+struct Tree {
+    link: PathBuf,
+    path: PathBuf,
+    /// What the link led to when it was read: device and inode.
+    read: Option<(u64, u64)>,
+    failed: bool,
+}
+
+impl RuntimeLayers {
+    /// Those of a bootstrap; of control planes nothing is known yet.
+    pub(super) fn new(bootstrap: &Bootstrap, runtime: Runtime, registry: &Registry) -> Self {
+        let layers = bootstrap.runtime_layers.iter().map(|layer| {
+            let (origin, values) = match &layer.kind {
+                RuntimeLayerKind::Static(values) => (Origin::Static, Some(values.clone())),
+                RuntimeLayerKind::Admin => (Origin::Admin, Some(Vec::new())),
+                RuntimeLayerKind::Rtds(rtds) => (Origin::Rtds(rtds.clone()), Some(Vec::new())),
+                RuntimeLayerKind::Disk(disk) => {
+                    (Origin::Disk(Tree::new(disk, &bootstrap.node.cluster)), None)
+                }
+            };
+            Layer { name: layer.name.clone(), origin, values }
         });
-        Self(entries.map(|(key, value)| (&**key, value)).collect())
+        let layers = Mutex::new(layers.collect());
+        let own = Self { layers, runtime, cells: registry.server(Slot::Control) };
+        let mut layers = own.lock();
+        layers.iter_mut().for_each(Layer::refresh);
+        own.load(&layers);
+        drop(layers);
+        own
     }
 
-    /// A non-negative integer, also one written as text.
-    pub(super) fn integer(&self, key: &str) -> Option<u64> {
-        match self.0.get(key)? {
-            Value::Number(number) => number.as_u64().or_else(|| number.as_f64().map(|float| float as u64)),
-            Value::String(text) => text.parse().ok(),
-            _ => None,
+    /// A control plane has told these values.
+    pub(super) fn put(&self, source: &ResourceSource, name: &str, values: &RuntimeValues) {
+        let mut layers = self.lock();
+        for layer in layers.iter_mut() {
+            if matches!(&layer.origin, Origin::Rtds(rtds) if rtds.source == *source && *rtds.name == *name) {
+                layer.values = Some(values.clone());
+            }
+        }
+        self.load(&layers);
+    }
+
+    /// Sets values of the admin layer; an empty one takes it away.
+    ///
+    /// # Errors
+    /// There is no such layer.
+    pub(super) fn modify(&self, changes: &[(String, String)]) -> Result<(), &'static str> {
+        let mut layers = self.lock();
+        let admin = layers.iter_mut().find(|layer| matches!(layer.origin, Origin::Admin));
+        let Some(values) = admin.and_then(|layer| layer.values.as_mut()) else {
+            return Err("No admin layer specified");
+        };
+        for (key, text) in changes {
+            values.retain(|(other, _)| **other != **key);
+            if !text.is_empty() {
+                values.push((key.as_str().into(), runtime_text(text)));
+            }
+        }
+        self.cells.gauge_set(ServerStat::RuntimeAdminOverridesActive, u64::from(!values.is_empty()));
+        self.load(&layers);
+        Ok(())
+    }
+
+    /// Reads those trees of files again whose link leads somewhere else.
+    pub(super) fn look_at_files(&self) {
+        let mut layers = self.lock();
+        let is_other =
+            |layer: &Layer| matches!(&layer.origin, Origin::Disk(tree) if tree.read != tree.leads_to());
+        if layers.iter().any(is_other) {
+            layers.iter_mut().for_each(Layer::refresh);
+            self.load(&layers);
         }
     }
 
-    /// A fraction, or an integer as a percentage.
-    pub(super) fn fraction(&self, key: &str) -> Option<FractionalPercent> {
-        let Some(Value::Object(object)) = self.0.get(key) else {
-            let percent = u32::try_from(self.integer(key)?).unwrap_or(u32::MAX);
-            return Some(FractionalPercent { numerator: percent, denominator: 100 });
+    /// The links whose change is to be heard of.
+    pub(super) fn links(&self) -> Vec<PathBuf> {
+        let layers = self.lock();
+        let links = layers.iter().filter_map(|layer| match &layer.origin {
+            Origin::Disk(tree) => Some(tree.link.clone()),
+            Origin::Static | Origin::Admin | Origin::Rtds(_) => None,
+        });
+        links.collect()
+    }
+
+    /// As the admin endpoint has them.
+    pub(super) fn shown(&self) -> Vec<ShownLayer> {
+        let layers = self.lock();
+        let shown = layers
+            .iter()
+            .filter_map(|layer| Some(ShownLayer { name: layer.name.clone(), values: layer.values.clone()? }));
+        shown.collect()
+    }
+
+    fn load(&self, layers: &[Layer]) {
+        let keys = self.runtime.set(layers.iter().filter_map(|layer| layer.values.as_deref()));
+        let trees = || {
+            layers.iter().filter_map(|layer| match &layer.origin {
+                Origin::Disk(tree) => Some((tree, layer.values.is_some())),
+                Origin::Static | Origin::Admin | Origin::Rtds(_) => None,
+            })
         };
-        let numerator = object.get("numerator").and_then(Value::as_u64).unwrap_or(0);
-        let denominator = match object.get("denominator").and_then(Value::as_str) {
-            Some("TEN_THOUSAND") => 10_000,
-            Some("MILLION") => 1_000_000,
-            _ => 100,
+        let is_there = layers.iter().filter(|layer| layer.values.is_some()).count();
+        self.cells.gauge_set(ServerStat::RuntimeNumKeys, keys as u64);
+        self.cells.gauge_set(ServerStat::RuntimeNumLayers, is_there as u64);
+        self.cells.inc(if trees().any(|(tree, _)| tree.failed) {
+            ServerStat::RuntimeLoadError
+        } else {
+            ServerStat::RuntimeLoadSuccess
+        });
+        // As Envoy, which takes every tree but one for an override.
+        self.cells.inc(if trees().filter(|(_, is_there)| *is_there).count() > 1 {
+            ServerStat::RuntimeOverrideDirExists
+        } else {
+            ServerStat::RuntimeOverrideDirNotExists
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Layer>> {
+        // Nothing under the lock can leave them half changed.
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Layer {
+    /// Reads a tree of files.
+    fn refresh(&mut self) {
+        let Origin::Disk(tree) = &mut self.origin else { return };
+        tree.read = tree.leads_to();
+        let read = tree.values();
+        tree.failed = read.is_err();
+        self.values = read.unwrap_or_else(|reason| {
+            log::warn!("runtime layer {}: {}: {reason}", self.name, tree.path.display());
+            None
+        });
+    }
+}
+
+impl Tree {
+    fn new(disk: &DiskLayer, cluster: &str) -> Self {
+        let DiskLayer { symlink_root, subdirectory, append_service_cluster } = disk;
+        let mut path = format!("{symlink_root}/{subdirectory}");
+        if *append_service_cluster {
+            path = format!("{path}/{cluster}");
+        }
+        Self { link: PathBuf::from(&**symlink_root), path: path.into(), read: None, failed: false }
+    }
+
+    fn leads_to(&self) -> Option<(u64, u64)> {
+        fs::metadata(&self.link).ok().map(|found| (found.dev(), found.ino()))
+    }
+
+    /// What it holds; `None`: there is no such directory.
+    fn values(&self) -> Result<Option<RuntimeValues>, String> {
+        if !self.path.is_dir() {
+            return Ok(None);
+        }
+        let mut values = Vec::new();
+        walk(&self.path, "", 1, &mut values)?;
+        values.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(Some(values))
+    }
+}
+
+/// Adds what the files of a directory hold, under names that begin with this.
+fn walk(directory: &Path, prefix: &str, depth: usize, values: &mut RuntimeValues) -> Result<(), String> {
+    if depth > RUNTIME_DIRECTORIES_DEPTH_MAX {
+        return Err(format!("more than {RUNTIME_DIRECTORIES_DEPTH_MAX} directories within one another"));
+    }
+    let failed = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+    for entry in fs::read_dir(directory).map_err(|error| failed(directory, error))? {
+        let path = entry.map_err(|error| failed(directory, error))?.path();
+        // Names that are no text can be no keys.
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
+        let found = fs::metadata(&path).map_err(|error| failed(&path, error))?;
+        if found.is_dir() {
+            walk(&path, &key, depth + 1, values)?;
+        } else if found.is_file() {
+            if values.len() >= RUNTIME_FILES_MAX {
+                return Err(format!("more than {RUNTIME_FILES_MAX} files"));
+            }
+            let mut text = String::new();
+            fs::File::open(&path)
+                .and_then(|file| file.take(RUNTIME_FILE_BYTES_MAX + 1).read_to_string(&mut text))
+                .map_err(|error| failed(&path, error))?;
+            if text.len() as u64 > RUNTIME_FILE_BYTES_MAX {
+                return Err(format!("{} is longer than {RUNTIME_FILE_BYTES_MAX} bytes", path.display()));
+            }
+            values.push((key.into(), runtime_text(&without_comments(&text))));
+        }
+    }
+    Ok(())
+}
+
+/// A file's value: its lines but for comments, and without what is blank at its end. As in Envoy.
+fn without_comments(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    lines.join("\n").trim_ascii_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::bootstrap::{Node, RuntimeLayer};
+
+    fn layers(kinds: Vec<RuntimeLayerKind>) -> (RuntimeLayers, ServerCells) {
+        let layer = |(number, kind): (usize, RuntimeLayerKind)| RuntimeLayer {
+            name: number.to_string().into(),
+            kind,
         };
-        Some(FractionalPercent { numerator: u32::try_from(numerator).unwrap_or(u32::MAX), denominator })
+        let bootstrap = Bootstrap {
+            node: Node { cluster: "own".into(), ..Node::default() },
+            runtime_layers: kinds.into_iter().enumerate().map(layer).collect(),
+            ..Bootstrap::default()
+        };
+        let registry = Registry::new(1);
+        let layers = RuntimeLayers::new(&bootstrap, Runtime::default(), &registry);
+        (layers, registry.server(Slot::Control))
+    }
+
+    fn fixed(values: &[(&str, Value)]) -> RuntimeLayerKind {
+        RuntimeLayerKind::Static(values.iter().map(|(key, value)| ((*key).into(), value.clone())).collect())
+    }
+
+    fn shown(layers: &RuntimeLayers) -> Vec<Vec<(String, Value)>> {
+        let pair = |(key, value): (Box<str>, Value)| (String::from(key), value);
+        layers.shown().into_iter().map(|layer| layer.values.into_iter().map(pair).collect()).collect()
+    }
+
+    #[test]
+    fn values_of_the_admin_endpoint_are_set_and_taken_away() {
+        let (layers, cells) = layers(vec![fixed(&[("a", json!(1))]), RuntimeLayerKind::Admin]);
+        let set = |changes: &[(&str, &str)]| {
+            let changes: Vec<_> = changes.iter().map(|(key, text)| ((*key).into(), (*text).into())).collect();
+            layers.modify(&changes)
+        };
+        set(&[("a", "5"), ("b", "{numerator: 1}")]).unwrap();
+        let fraction = ("b".to_owned(), json!({"numerator": 1}));
+        assert_eq!(shown(&layers)[1], [("a".to_owned(), json!("5")), fraction.clone()]);
+        assert_eq!(cells.value(ServerStat::RuntimeNumKeys), 2);
+        assert_eq!(cells.value(ServerStat::RuntimeAdminOverridesActive), 1);
+        set(&[("a", "")]).unwrap();
+        assert_eq!(shown(&layers)[1], [fraction]);
+        set(&[("b", "")]).unwrap();
+        assert_eq!(cells.value(ServerStat::RuntimeAdminOverridesActive), 0);
+        assert_eq!(cells.value(ServerStat::RuntimeLoadSuccess), 4);
+        let (without, _) = self::layers(vec![fixed(&[])]);
+        assert_eq!(without.modify(&[]), Err("No admin layer specified"));
+    }
+
+    #[test]
+    fn values_of_a_control_plane_are_those_of_its_layer_alone() {
+        let rtds = |name: &str| {
+            let (source, initial_fetch_timeout) = (ResourceSource::Ads, None);
+            RuntimeLayerKind::Rtds(Rtds { source, name: name.into(), initial_fetch_timeout })
+        };
+        let (layers, cells) = layers(vec![rtds("a"), rtds("b")]);
+        layers.put(&ResourceSource::Ads, "a", &vec![("k".into(), json!(1))]);
+        assert_eq!(shown(&layers), [vec![("k".to_owned(), json!(1))], vec![]]);
+        layers.put(&ResourceSource::Ads, "a", &Vec::new());
+        assert_eq!(shown(&layers), [vec![], vec![]]);
+        assert_eq!(cells.value(ServerStat::RuntimeNumLayers), 2);
+        assert_eq!(cells.value(ServerStat::RuntimeNumKeys), 0);
+    }
+
+    #[test]
+    fn files_are_read_when_the_link_leads_to_others() {
+        let folder = std::env::temp_dir().join(format!("ringway-runtime-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        for (tree, value) in [("one", "# a comment\n7 \n\n"), ("two", "{numerator: 3}\n")] {
+            fs::create_dir_all(folder.join(tree).join("sub/own/x")).unwrap();
+            fs::write(folder.join(tree).join("sub/own/x/y"), value).unwrap();
+        }
+        let link = folder.join("current");
+        let lead_to = |tree: &str| {
+            let _ = fs::remove_file(&link);
+            std::os::unix::fs::symlink(folder.join(tree), &link).unwrap();
+        };
+        lead_to("one");
+        let disk = |subdirectory: &str| {
+            RuntimeLayerKind::Disk(DiskLayer {
+                symlink_root: link.display().to_string().into(),
+                subdirectory: subdirectory.into(),
+                append_service_cluster: true,
+            })
+        };
+        let (layers, cells) = layers(vec![disk("sub"), disk("missing")]);
+        assert_eq!(shown(&layers), [[("x.y".to_owned(), json!("7"))]], "the other is not there");
+        fs::write(folder.join("one/sub/own/x/y"), "8").unwrap();
+        layers.look_at_files();
+        assert_eq!(shown(&layers), [[("x.y".to_owned(), json!("7"))]], "the link is the same");
+        lead_to("two");
+        layers.look_at_files();
+        assert_eq!(shown(&layers), [[("x.y".to_owned(), json!({"numerator": 3}))]]);
+        assert_eq!(cells.value(ServerStat::RuntimeLoadSuccess), 2);
+        assert_eq!(cells.value(ServerStat::RuntimeOverrideDirNotExists), 2);
+        fs::write(folder.join("two/sub/own/long"), vec![b'1'; RUNTIME_FILE_BYTES_MAX as usize + 1]).unwrap();
+        lead_to("one");
+        layers.look_at_files();
+        lead_to("two");
+        layers.look_at_files();
+        assert!(shown(&layers).is_empty());
+        assert_eq!(cells.value(ServerStat::RuntimeLoadError), 1);
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

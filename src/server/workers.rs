@@ -51,7 +51,7 @@ impl Workers {
         let choice = io_choice(options);
         let (cpus, affinity) = (Cpus::of_this_process(), affinity_choice(options));
         let (chosen, backends) = std::sync::mpsc::channel();
-        let connections = ConnectionLimit::new(bootstrap.overload.max_active_downstream_connections);
+        let connections = ConnectionLimit::new(&bootstrap.overload);
         let running =
             Arc::new(Running { left: std::sync::atomic::AtomicUsize::new(count), ended: Notify::new() });
         let boxed = |index| mailbox().map_err(|error| format!("worker {index} has no mailbox: {error}"));

@@ -41,7 +41,7 @@ impl ChainCompiler<'_, '_> {
                     stats: self.compiler.registry.connection_limit(&config.stat_prefix),
                 }),
                 NetworkFilter::LocalRateLimit(config) => gates.push(Gate::LocalRateLimit {
-                    limit: self.local_rate_limit(config),
+                    limit: self.local_rate_limit(config).enabled_by(&config.enabled),
                     stats: self.compiler.registry.local_rate_limit(&config.stat_prefix),
                 }),
                 NetworkFilter::SniCluster => sni_cluster = true,

@@ -214,7 +214,7 @@ mod tests {
             (LoadBalancingPolicy::RoundRobin, &[(RingHashLbSize, 0)]),
         ] {
             let mut cluster = Cluster::new("c");
-            cluster.load_balancing = policy;
+            cluster.load_balancing = policy.clone();
             let stats = Scope::of_one_worker();
             let mut assignment = ClusterLoadAssignment {
                 overprovisioning_factor_percent: 140,

@@ -28,7 +28,7 @@ use crate::telemetry::{
 pub use compile::Compiler;
 pub use hosts::{HostRegistry, note_members};
 pub use listeners::ListenerCompiler;
-pub use routes::{AskedTable, OpenSink, RouteCompiler, RouteSurroundings, RoutesResource, RuntimeValue};
+pub use routes::{AskedTable, OpenSink, RouteCompiler, RouteSurroundings, RoutesResource};
 pub use sockets::{ClusterResource, SocketCompiler};
 
 /// All resources of one generation.

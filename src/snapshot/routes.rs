@@ -7,10 +7,8 @@ use std::sync::Arc;
 
 use crate::config::access_log::AccessLogSink;
 use crate::config::ads::{Rds, ResourceSource};
-use crate::config::bootstrap::RuntimeLayer;
 use crate::config::http::HttpConnectionManager;
 use crate::config::listener::Listener;
-use crate::config::matcher::FractionalPercent;
 use crate::config::route::RouteConfiguration;
 use crate::filter::chain::FilterScopes;
 use crate::filter::{CompileError, CompileServices, ConnectionManager};
@@ -34,17 +32,11 @@ pub struct RoutesResource {
 /// Opens an access log, or finds it open.
 pub type OpenSink = Box<dyn Fn(&AccessLogSink) -> io::Result<SinkId> + Send + Sync>;
 
-/// A runtime value by its key.
-pub type RuntimeValue<T> = Box<dyn Fn(&str) -> Option<T> + Send + Sync>;
-
 /// What tables and listeners that come while the process runs are compiled with.
 pub struct RouteSurroundings {
     pub registry: Arc<Registry>,
     /// Whether there is a cluster of that name now, in use or about to be.
     pub cluster_exists: Box<dyn Fn(&str) -> bool + Send + Sync>,
-    pub runtime_layers: Vec<RuntimeLayer>,
-    pub runtime_fraction: RuntimeValue<FractionalPercent>,
-    pub runtime_integer: RuntimeValue<u64>,
     pub local_info: LocalInfo,
     pub hash_seed: u64,
     pub open_sink: OpenSink,
@@ -57,12 +49,7 @@ impl RouteSurroundings {
         open_sink: &'a mut dyn FnMut(&AccessLogSink) -> io::Result<SinkId>,
     ) -> CompileServices<'a> {
         CompileServices {
-            routes: CompileContext {
-                cluster_exists: &self.cluster_exists,
-                runtime_fraction: &self.runtime_fraction,
-                runtime_integer: &self.runtime_integer,
-                hash_seed: self.hash_seed,
-            },
+            routes: CompileContext { cluster_exists: &self.cluster_exists, hash_seed: self.hash_seed },
             local_info: &self.local_info,
             open_sink,
         }
@@ -146,11 +133,6 @@ impl RouteCompiler {
             .filter(|rds| rds.source == *source && *rds.name == *name)
             .flat_map(|rds| &rds.lacking_filters);
         lacking.map(|name| String::from(&**name)).collect()
-    }
-
-    /// The runtime that tables refer to.
-    pub fn runtime_layers(&self) -> &[RuntimeLayer] {
-        &self.surroundings.runtime_layers
     }
 
     /// A table from there, for all that ask for it.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ringway::config::bootstrap::Overload;
 use ringway::control::log_writer::LogWriter;
 use ringway::control::xds::load_bootstrap;
 use ringway::control::xds::loader::{Format, Source};
@@ -201,12 +202,7 @@ pub(crate) fn allocations<C: Read + Write, S: Read + Write>(
     let log_writer = LogWriter::start().unwrap();
     let local_info = LocalInfo::default();
     let services = CompileServices {
-        routes: CompileContext {
-            cluster_exists: &|name| name == "upstream",
-            runtime_fraction: &|_| None,
-            runtime_integer: &|_| None,
-            hash_seed: 1,
-        },
+        routes: CompileContext { cluster_exists: &|name| name == "upstream", hash_seed: 1 },
         local_info: &local_info,
         open_sink: &mut |sink| log_writer.open(sink),
     };
@@ -222,7 +218,7 @@ pub(crate) fn allocations<C: Read + Write, S: Read + Write>(
         workers: 1,
         peers: Vec::new(),
         seed: 1,
-        connections: ConnectionLimit::new(None),
+        connections: ConnectionLimit::new(&Overload::default()),
         access_log: AccessLogSetup {
             queue: log_writer.queue(),
             flush_interval: Duration::from_millis(100),

@@ -55,4 +55,5 @@ mod upstream_failures;
 mod xds;
 mod xds_clusters;
 mod xds_listeners;
+mod xds_runtime;
 mod xds_secrets;

@@ -64,7 +64,7 @@ CLUSTER = """  - name: {name}
 """
 # Statistics that both count alike; what is left out counts requests or time.
 COUNTED = ("update_success", "update_rejected", "update_failure", "update_attempt", "init_fetch_timeout", "listener_added", "listener_modified",
-           "listener_removed", "cluster_added", "cluster_modified", "cluster_removed", "active_clusters", "total_listeners_active", "connected_state")
+           "listener_removed", "cluster_added", "cluster_modified", "cluster_removed", "active_clusters", "total_listeners_active", "connected_state", "num_keys", "num_layers")
 
 
 class Origin(http.server.ThreadingHTTPServer):
@@ -98,7 +98,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
 class Play:
     """See the file's head."""
 
-    def __init__(self, argv, is_delta, origins, folder, starts_server=True, fetch_timeout="15s", endpoints_only=False, rds=False):
+    def __init__(self, argv, is_delta, origins, folder, starts_server=True, fetch_timeout="15s", endpoints_only=False, rds=False, layers=""):
         self.admin, self.port, self.other_port, xds = rig.free_ports(4)
         self.origins = origins
         self.facts = {}
@@ -120,7 +120,7 @@ class Play:
             dynamic, listeners = "", LISTENER.format(port=self.port, routes=RDS.format(fetch_timeout=fetch_timeout) if rds else ROUTES)
             clusters = "".join(CLUSTER.format(name=name, fetch_timeout=fetch_timeout) for name in ("svc", "other"))
         text = BOOTSTRAP.format(admin=self.admin, xds=xds, api_type=api_type, dynamic=dynamic, listeners=listeners)
-        path.write_text(text + clusters, encoding="utf-8")
+        path.write_text(text + clusters + layers.format(fetch_timeout=fetch_timeout), encoding="utf-8")
         self.proxy = self.stack.enter_context(rig.Process([*argv, "-c", path], ready_port=self.admin))
 
     def __enter__(self):
@@ -220,6 +220,22 @@ class Play:
     def admin_get(self, path):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=rig.DEADLINE_S) as answer:
             return answer.read()
+
+    def admin_json(self, path):
+        return json.loads(self.admin_get(path))
+
+    def admin_post(self, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", data=b"", timeout=rig.DEADLINE_S) as answer:
+            return answer.read()
+
+    def server_state(self):
+        return self.admin_json("/server_info")["state"]
+
+    def runtime_stats(self):
+        """What is counted of runtime layers, but for versions and for how often they were loaded before anything was told."""
+        listed = self.admin_json("/stats?format=json&filter=^runtime")["stats"]
+        left_out = ("version", "version_text", "update_time", "load_success", "override_dir_not_exists")
+        return {each["name"]: each["value"] for each in listed if "name" in each and not each["name"].endswith(left_out)}
 
     def stats(self):
         listed = json.loads(self.admin_get("/stats?format=json"))["stats"]

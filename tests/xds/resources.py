@@ -9,6 +9,7 @@ from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401 (JS
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: F401
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: F401
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2  # noqa: F401
+from envoy.service.runtime.v3 import rtds_pb2
 from google.protobuf import any_pb2, json_format  # noqa: F401 (any_pb2: for the scripts)
 
 PREFIX = "type.googleapis.com/"
@@ -18,6 +19,7 @@ MESSAGES = {
     "LDS": listener_pb2.Listener,
     "RDS": route_pb2.RouteConfiguration,
     "SDS": secret_pb2.Secret,
+    "RTDS": rtds_pb2.Runtime,
 }
 TYPES = {kind: PREFIX + message.DESCRIPTOR.full_name for kind, message in MESSAGES.items()}
 ADS = {"ads": {}, "resource_api_version": "V3"}
@@ -88,6 +90,11 @@ def routes(name="routes", **by_prefix):
     """Routes to clusters by the first segment of the path; `rest` takes what is left."""
     listed = [{"match": {"prefix": "/" if prefix == "rest" else f"/{prefix}"}, "route": {"cluster": to}} for prefix, to in by_prefix.items()]
     return made("RDS", {"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": listed}]})
+
+
+def runtime(name, **values):
+    """Values of a layer."""
+    return made("RTDS", {"name": name, "layer": values})
 
 
 def secret(name, certificate, key):

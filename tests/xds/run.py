@@ -20,6 +20,7 @@ import addresses  # noqa: F401 (adds scripts)
 import endpoints  # noqa: F401 (adds scripts)
 import rig
 import routes  # noqa: F401 (adds scripts)
+import runtime  # noqa: F401 (adds scripts)
 import scripts
 import sources  # noqa: F401 (adds scripts)
 import secrets_told  # noqa: F401 (adds scripts)

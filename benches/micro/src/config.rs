@@ -116,8 +116,6 @@ fn compile(registry: &Registry, mut bootstrap: Bootstrap) -> Snapshot {
     let services = CompileServices {
         routes: CompileContext {
             cluster_exists: &|_| true,
-            runtime_fraction: &|_| None,
-            runtime_integer: &|_| None,
             hash_seed: 1,
         },
         local_info: &local_info,

@@ -60,8 +60,6 @@ fn step(
         RouteConfiguration { virtual_hosts: virtual_hosts.into_iter().collect(), ..Default::default() };
     let context = CompileContext {
         cluster_exists: &|_| true,
-        runtime_fraction: &|_| None,
-        runtime_integer: &|_| None,
         hash_seed: 1,
     };
     let table = RouteTable::compile(&table, &context).expect("a table");

@@ -7,12 +7,13 @@ use super::round_robin::RoundRobin;
 use crate::base::rng::Rng;
 use crate::cluster::host::Host;
 use crate::config::cluster::LeastRequest as Config;
+use crate::config::runtime::RuntimeNumber;
 use crate::telemetry::HostStat;
 
 #[derive(Debug)]
 pub(super) enum LeastRequest {
     Equal { hosts: Vec<Rc<Host>>, choices: u32, full_scan: bool },
-    Weighted { queue: RoundRobin, bias: f64 },
+    Weighted { queue: RoundRobin, bias: RuntimeNumber },
 }
 
 impl LeastRequest {
@@ -21,7 +22,7 @@ impl LeastRequest {
             let hosts = weighted.into_iter().map(|(host, _)| host).collect();
             return Self::Equal { hosts, choices: config.choice_count, full_scan: config.full_scan };
         }
-        Self::Weighted { queue: RoundRobin::new(weighted, rng), bias: config.active_request_bias }
+        Self::Weighted { queue: RoundRobin::new(weighted, rng), bias: config.active_request_bias.clone() }
     }
 
     pub(super) fn pick(&mut self, rng: &mut Rng) -> Option<Rc<Host>> {
@@ -38,10 +39,14 @@ impl LeastRequest {
                 }
                 Some(Rc::clone(best))
             }
-            Self::Weighted { queue, bias } => queue.pick_with(|host, weight| {
-                let busy = active(host) as f64 + 1.0;
-                if *bias == 1.0 { weight / busy } else { weight / busy.powf(*bias) }
-            }),
+            Self::Weighted { queue, bias } => {
+                // As in Envoy: what is no number from 0 on does not count.
+                let bias = Some(bias.value()).filter(|bias| *bias >= 0.0 && bias.is_finite()).unwrap_or(1.0);
+                queue.pick_with(|host, weight| {
+                    let busy = active(host) as f64 + 1.0;
+                    if bias == 1.0 { weight / busy } else { weight / busy.powf(bias) }
+                })
+            }
         }
     }
 }
@@ -100,7 +105,7 @@ mod tests {
         let seen = picks(&[2, 1], &[3, 0], &Config::default());
         // 2 / 4 and 1.
         assert!(seen[0].abs_diff(1000) < 5, "{seen:?}");
-        let seen = picks(&[2, 1], &[3, 0], &Config { active_request_bias: 0.0, ..Config::default() });
+        let seen = picks(&[2, 1], &[3, 0], &Config { active_request_bias: 0.0.into(), ..Config::default() });
         assert!(seen[0].abs_diff(2000) < 5, "{seen:?}");
     }
 }

@@ -287,7 +287,7 @@ mod tests {
         ] {
             // Of the first two one has three quarters; the last has no weight.
             let weight = |port| [0, 3, 1, 0][usize::from(port)];
-            let (mut balancer, stats) = balancer_of(policy, &[0, 0, 0], weight);
+            let (mut balancer, stats) = balancer_of(policy.clone(), &[0, 0, 0], weight);
             let mut rng = Rng::from_seed(2);
             let mut seen = [0u32; 4];
             for _ in 0..4000 {

@@ -8,6 +8,7 @@ use super::header::HeaderMutations;
 use crate::config::cluster::RoutingPriority;
 use crate::config::http_filter::FilterOverride;
 use crate::config::matcher::RegexRewrite;
+use crate::config::runtime::RuntimeKey;
 
 /// How a request is forwarded. Source: `envoy.config.route.v3.RouteAction`.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,8 +91,6 @@ pub enum ClusterSpecifier {
 pub struct WeightedClusters {
     /// The clusters; at least one; the sum of the weights is 1 to 4,294,967,295. Source: `clusters`.
     pub clusters: Vec<ClusterWeight>,
-    /// Runtime key prefix: `PREFIX.NAME` overrides the weight of cluster NAME. Default none. Source: `runtime_key_prefix`.
-    pub runtime_key_prefix: Option<Box<str>>,
     /// Header whose decimal value is drawn instead of a random number (modulo the sum of weights); missing or not a
     /// number: random. Default none. Source: `header_name`.
     pub header_name: Option<Box<str>>,
@@ -105,12 +104,23 @@ pub struct ClusterWeight {
     pub cluster: WeightedClusterName,
     /// Weight. Default 0: never drawn. Source: `weight`.
     pub weight: u32,
+    /// Under which the runtime layers may have another weight; `None`: none can come. Source: `runtime_key_prefix` and the
+    /// cluster's name.
+    pub runtime_key: Option<RuntimeKey>,
     /// Header changes for requests that go there; applied before the route's. Default none.
     pub header_mutations: HeaderMutations,
     /// What is said about filters here, over the route's word. Default nothing. Source: `typed_per_filter_config`.
     pub filters: Vec<FilterOverride>,
     /// Host sent there; over the route's own host rewrite. Default none. Source: `host_rewrite_literal`.
     pub host_rewrite_literal: Option<Box<str>>,
+}
+
+impl ClusterWeight {
+    /// The weight at this moment.
+    pub fn current_weight(&self) -> u64 {
+        let other = self.runtime_key.as_ref().and_then(RuntimeKey::integer);
+        other.unwrap_or_else(|| self.weight.into())
+    }
 }
 
 /// How one of several clusters is named. Source: `ClusterWeight.name`, `ClusterWeight.cluster_header`.

@@ -45,7 +45,16 @@ pub(super) fn reopen_logs(admin: &Admin, _: &Request) -> Reply {
     Reply::ok()
 }
 
-/// `/runtime_modify`: values are fixed by the configuration, whether or not it names an admin layer.
-pub(super) fn runtime_modify(_: &Admin, _: &Request) -> Reply {
-    Reply::refused(StatusCode::SERVICE_UNAVAILABLE, "No admin layer specified")
+/// `/runtime_modify`: values of the admin layer, from the query or from a form.
+pub(super) fn runtime_modify(admin: &Admin, request: &Request) -> Reply {
+    if request.parameters.is_empty() {
+        return Reply::bad_request(
+            "usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN\n       or send the parameters as form values\n\
+             use an empty value to remove a previously added override",
+        );
+    }
+    match admin.state.modify_runtime(&request.parameters) {
+        Ok(()) => Reply::ok(),
+        Err(reason) => Reply::refused(StatusCode::SERVICE_UNAVAILABLE, reason),
+    }
 }

@@ -139,11 +139,7 @@ static ENDPOINTS: [Endpoint; 32] = [
     post("/reopen_logs", "reopen log files", actions::reopen_logs),
     post("/reset_counters", "set all counters to zero", actions::reset_counters),
     get("/runtime", "runtime values", info::runtime),
-    post(
-        "/runtime_modify",
-        "refused: runtime values are fixed by the configuration",
-        actions::runtime_modify,
-    ),
+    post("/runtime_modify", "change runtime values of the admin layer", actions::runtime_modify),
     get("/server_info", "version, state, command line and I/O backend", info::server_info),
     with(
         get("/stats", "all metrics", stats::stats),

@@ -3,7 +3,6 @@ use super::json;
 use super::request::{Reply, Request};
 use super::state::{Quarantined, ServerState};
 use super::{Admin, memory};
-use crate::config::bootstrap::RuntimeLayerKind;
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -99,10 +98,7 @@ pub(super) fn runtime(admin: &Admin, _: &Request) -> Reply {
     let layers = admin.state.runtime_layers();
     let mut entries: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (at, layer) in layers.iter().enumerate() {
-        let RuntimeLayerKind::Static(values) = &layer.kind else {
-            continue;
-        };
-        for (key, value) in values {
+        for (key, value) in &layer.values {
             let per_layer = entries.entry(key).or_insert_with(|| vec![String::new(); layers.len()]);
             per_layer[at] = match value {
                 Value::String(text) => text.clone(),

@@ -32,7 +32,7 @@ pub use allow::AllowPaths;
 pub use server::AdminListener;
 pub use state::{
     AdminCommand, AdminState, ClusterStatus, DrainListeners, DumpEntry, DumpField, DumpSection, HostStatus,
-    ListenerStatus, Quarantined, ServerInfo, ServerState, TlsContext,
+    ListenerStatus, Quarantined, ServerInfo, ServerState, ShownLayer, TlsContext,
 };
 pub use stats_policy::StatsPolicy;
 

@@ -3,7 +3,6 @@
 //! All methods are called on the control thread and must return at once: they hand out what is known and post
 //! commands, they never wait.
 use crate::config::address::Address;
-use crate::config::bootstrap::RuntimeLayer;
 use crate::config::cluster::CircuitBreakers;
 use crate::config::endpoint::{HealthStatus, Locality};
 use crate::protocol::tls::{ClientTls, ServerTls};
@@ -29,7 +28,12 @@ pub trait AdminState: Send + Sync + 'static {
     /// Resources of control planes that cannot be used, and how many more there were than are listed.
     fn quarantine(&self) -> (Vec<Quarantined>, u64);
     /// Layers of runtime values, lowest first.
-    fn runtime_layers(&self) -> Vec<RuntimeLayer>;
+    fn runtime_layers(&self) -> Vec<ShownLayer>;
+    /// Sets values of the layer that the endpoint may change; an empty one takes it away.
+    ///
+    /// # Errors
+    /// Why it cannot be done.
+    fn modify_runtime(&self, changes: &[(String, String)]) -> Result<(), &'static str>;
     /// Bytes of the heap in use, of all threads; 0: not counted.
     fn live_heap_bytes(&self) -> u64;
     /// Resident memory by owner, as JSON.
@@ -51,6 +55,14 @@ pub struct Quarantined {
     pub last: String,
     /// How often it was refused.
     pub times: u64,
+}
+
+/// A layer of runtime values.
+#[derive(Clone, Debug)]
+pub struct ShownLayer {
+    pub name: Box<str>,
+    /// By their keys.
+    pub values: Vec<(Box<str>, Value)>,
 }
 
 /// A TLS context in use.

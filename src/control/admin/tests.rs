@@ -4,9 +4,7 @@ mod prometheus;
 mod stats;
 
 use super::*;
-use crate::config::bootstrap::{
-    RuntimeLayer, RuntimeLayerKind, StatsConfig, StatsMatcher, TagSpecifier, TagValue,
-};
+use crate::config::bootstrap::{StatsConfig, StatsMatcher, TagSpecifier, TagValue};
 use crate::config::cluster::CircuitBreakers;
 use crate::config::endpoint::{HealthStatus, Locality};
 use crate::config::matcher::{StringMatcher, StringPattern};
@@ -111,9 +109,12 @@ impl AdminState for Root {
         vec![DumpSection { type_url: "type.googleapis.com/envoy.admin.v3.ClustersConfigDump", fields }]
     }
 
-    fn runtime_layers(&self) -> Vec<RuntimeLayer> {
-        let layer =
-            |name: &str, values| RuntimeLayer { name: name.into(), kind: RuntimeLayerKind::Static(values) };
+    fn modify_runtime(&self, changes: &[(String, String)]) -> Result<(), &'static str> {
+        if changes[0].0 == "refused" { Err("No admin layer specified") } else { Ok(()) }
+    }
+
+    fn runtime_layers(&self) -> Vec<ShownLayer> {
+        let layer = |name: &str, values| ShownLayer { name: name.into(), values };
         vec![
             layer("low", vec![("a".into(), json!(5)), ("b".into(), json!("x"))]),
             layer("high", vec![("a".into(), json!(6))]),
@@ -313,7 +314,9 @@ fn what_changes_something_wants_post() {
         assert_eq!(std::mem::take(&mut *served.root.commands.lock().unwrap()), [command]);
     }
     assert_eq!(served.get("/logging").status, 405);
-    assert_eq!(served.post("/runtime_modify?a=1").status, 503);
+    assert_eq!(served.post("/runtime_modify?refused=1").status, 503);
+    assert_eq!(served.post("/runtime_modify?a=1").status, 200);
+    assert_eq!(served.post("/runtime_modify").status, 400);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::config::network_filter::ConnectionLimit as Config;
+use crate::config::runtime::RuntimeFlag;
 
 /// The limit; clones are the same one.
 #[derive(Clone, Debug)]
@@ -13,6 +14,8 @@ pub struct ConnectionLimit {
     left: Arc<AtomicU64>,
     /// How long who finds no place is kept before it is closed.
     pub delay: Option<Duration>,
+    /// Whether connections are counted at all.
+    pub enabled: RuntimeFlag,
 }
 
 /// A connection's place under the limit; given back when dropped.
@@ -22,7 +25,11 @@ pub struct LimitedConnection(Arc<AtomicU64>);
 impl ConnectionLimit {
     /// As configured, with no connection yet.
     pub fn new(config: &Config) -> Self {
-        Self { left: Arc::new(AtomicU64::new(config.connections_max)), delay: config.delay }
+        Self {
+            left: Arc::new(AtomicU64::new(config.connections_max)),
+            delay: config.delay,
+            enabled: config.enabled.clone(),
+        }
     }
 
     /// A place for a connection, if there is one.
@@ -44,7 +51,12 @@ mod tests {
 
     #[test]
     fn connection_beyond_the_limit_is_refused_until_another_ends() {
-        let config = Config { stat_prefix: Box::default(), connections_max: 2, delay: None };
+        let config = Config {
+            stat_prefix: Box::default(),
+            connections_max: 2,
+            delay: None,
+            enabled: RuntimeFlag::on(),
+        };
         let limit = ConnectionLimit::new(&config);
         let (first, _second) = (limit.admit().unwrap(), limit.admit().unwrap());
         assert!(limit.admit().is_none() && limit.admit().is_none());

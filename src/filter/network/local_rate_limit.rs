@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::clock::Now;
 use crate::config::network_filter::TokenBucket;
+use crate::config::runtime::RuntimeFlag;
 
 /// The bucket; clones are the same one.
 ///
@@ -18,6 +19,8 @@ pub struct LocalRateLimit {
     token_ns: u64,
     /// How long a whole bucket takes.
     full_ns: u64,
+    /// Whether connections take tokens at all; of this clone alone.
+    pub enabled: RuntimeFlag,
 }
 
 impl LocalRateLimit {
@@ -29,7 +32,13 @@ impl LocalRateLimit {
             empty_at_ns: Arc::default(),
             token_ns,
             full_ns: token_ns.saturating_mul(u64::from(bucket.tokens_max)),
+            enabled: RuntimeFlag::on(),
         }
+    }
+
+    /// The same bucket for a filter that is on where this says so.
+    pub fn enabled_by(self, enabled: &RuntimeFlag) -> Self {
+        Self { enabled: enabled.clone(), ..self }
     }
 
     /// Takes a token, if there is one.

@@ -1,6 +1,8 @@
 //! Clusters, rewrites, timeouts, upgrades and redirects of whole tables.
 
 use super::*;
+use crate::config::runtime::{RuntimeKey, RuntimeState, RuntimeValue};
+use serde_json::json;
 
 // === forwarding ===
 
@@ -37,10 +39,31 @@ fn weighted_clusters_share_by_weight_header_and_runtime() {
         "two values do not count"
     );
 
+    let state = RuntimeState::default();
+    let weights =
+        ["weights.a", "weights.b"].map(|name| RuntimeKey::new(name, RuntimeValue::default(), &state));
     let by_runtime = forwarding(prefix("/"), |it| {
-        it.cluster = weighted(&[("a", 1), ("b", 3)], |it| it.runtime_key_prefix = Some("weights".into()));
+        it.cluster = weighted(&[("a", 1), ("b", 3)], |it| {
+            it.clusters.iter_mut().zip(&weights).for_each(|(one, key)| one.runtime_key = Some(key.clone()));
+        });
     });
-    assert!((0..8).all(|random| chosen(&by_runtime, &head, random) == "a"));
+    let set = |values: [Option<u64>; 2]| {
+        for (key, value) in weights.iter().zip(values) {
+            key.prepare(value.map_or_else(RuntimeValue::default, |value| RuntimeValue::of(&json!(value))));
+        }
+        state.proceed();
+    };
+    let counts = |values| {
+        set(values);
+        ["a", "b"].map(|name| (0..8).filter(|random| chosen(&by_runtime, &head, *random) == name).count())
+    };
+    assert_eq!(counts([None, None]), [2, 6]);
+    assert_eq!(counts([None, Some(0)]), [8, 0]);
+    assert_eq!(counts([Some(4), Some(4)]), [4, 4]);
+    for nothing in [[Some(0), Some(0)], [Some(1), Some(u64::from(u32::MAX))]] {
+        set(nothing);
+        assert_eq!(outcome(&by_runtime, &head, 0), "*/-");
+    }
 }
 
 #[test]

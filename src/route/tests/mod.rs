@@ -14,20 +14,15 @@ use crate::config::matcher::{
     RegexRewrite, RuntimeFraction, StringMatcher, StringPattern,
 };
 use crate::config::route as config;
+use crate::config::runtime::{RuntimeKey, RuntimeState, RuntimeValue};
 use crate::format::context::FormatContext;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::HeaderName;
 use crate::protocol::stream_info::StreamInfo;
+use serde_json::json;
 
 fn context() -> CompileContext<'static> {
-    CompileContext {
-        cluster_exists: &|name| name != "missing",
-        runtime_fraction: &|key| {
-            (key == "half").then_some(FractionalPercent { numerator: 50, denominator: 100 })
-        },
-        runtime_integer: &|key| (key == "weights.b").then_some(0),
-        hash_seed: 1,
-    }
+    CompileContext { cluster_exists: &|name| name != "missing", hash_seed: 1 }
 }
 
 fn to(cluster: &str) -> config::Action {
@@ -132,12 +127,13 @@ fn weighted(
     let cluster = |&(name, weight): &(&str, u32)| config::ClusterWeight {
         cluster: config::WeightedClusterName::Cluster(name.into()),
         weight,
+        runtime_key: None,
         header_mutations: config::HeaderMutations::default(),
         filters: Vec::new(),
         host_rewrite_literal: None,
     };
     let clusters = clusters.iter().map(cluster).collect();
-    let mut weighted = config::WeightedClusters { clusters, runtime_key_prefix: None, header_name: None };
+    let mut weighted = config::WeightedClusters { clusters, header_name: None };
     edit(&mut weighted);
     config::ClusterSpecifier::WeightedClusters(weighted)
 }
@@ -283,20 +279,29 @@ fn grpc_condition_reads_the_content_type() {
 
 #[test]
 fn runtime_fraction_draws_and_runtime_overrides() {
-    let with = |runtime_key: &str, numerator| {
+    let with = |runtime_key: Option<&RuntimeKey>, numerator| {
         let mut config = named("r", prefix("/"), to("c"));
         let default_value = FractionalPercent { numerator, denominator: 100 };
         config.matcher.runtime_fraction =
-            Some(RuntimeFraction { default_value, runtime_key: runtime_key.into() });
+            Some(RuntimeFraction { default_value, runtime_key: runtime_key.cloned() });
         compile_routes(vec![config])
     };
     let share = |table: &RouteTable| {
         (0..1000).filter(|&random| outcome(table, &request("h", "/", &[]), random) == "*/r").count()
     };
-    assert_eq!(share(&with("", 30)), 300);
-    assert_eq!(share(&with("", 0)), 0);
-    assert_eq!(share(&with("", 100)), 1000);
-    assert_eq!(share(&with("half", 0)), 500);
+    assert_eq!(share(&with(None, 30)), 300);
+    assert_eq!(share(&with(None, 0)), 0);
+    assert_eq!(share(&with(None, 100)), 1000);
+    let state = RuntimeState::default();
+    let half = RuntimeKey::new("half", RuntimeValue::of(&json!(50)), &state);
+    let (none, all) = (with(Some(&half), 0), with(Some(&half), 100));
+    assert_eq!((share(&none), share(&all)), (500, 500));
+    half.prepare(RuntimeValue::of(&json!({"numerator": 1, "denominator": "TEN_THOUSAND"})));
+    state.proceed();
+    assert_eq!((share(&none), share(&all)), (1, 1), "the table is the same");
+    half.prepare(RuntimeValue::default());
+    state.proceed();
+    assert_eq!((share(&none), share(&all)), (0, 1000));
 }
 
 /// Tables of random routes: what the index finds is what trying every route in order finds.

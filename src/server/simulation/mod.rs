@@ -29,6 +29,7 @@ use std::time::Duration;
 use super::{Surroundings, compile};
 use crate::base::clock;
 use crate::cluster::{ClusterSet, Resource};
+use crate::config::bootstrap::Overload;
 use crate::config::cluster::RoutingPriority;
 use crate::control::xds::loader::{Format, Source};
 use crate::control::xds::{LoadOptions, load_bootstrap};
@@ -126,7 +127,7 @@ impl World {
         }
         let network = SimNetwork::new(seed, config);
         let front: SocketAddr = FRONT.parse().unwrap();
-        let connections = ConnectionLimit::new(None);
+        let connections = ConnectionLimit::new(&Overload::default());
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mailbox().unwrap()).unzip();
         let cores = senders.iter().zip(receivers).enumerate().map(|(index, (sender, receiver))| {
             let runtime = Runtime::sim(&network, receiver.bell()).unwrap();

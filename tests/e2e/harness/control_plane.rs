@@ -425,7 +425,13 @@ impl ControlPlane {
         self.push(ROUTES, vec![table.encode_to_vec()])
     }
 
-    fn push(&self, type_url: &str, values: Vec<Vec<u8>>) -> String {
+    /// Everything that was asked, in its order.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.state.asked.lock().unwrap().clone()
+    }
+
+    /// Tells resources of a type; the response's nonce.
+    pub(crate) fn push(&self, type_url: &str, values: Vec<Vec<u8>>) -> String {
         let mut told = self.state.told.lock().unwrap();
         let number = told.len() + 1;
         told.push(Told {
@@ -540,7 +546,8 @@ async fn talk(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, st
     assert!(methods.contains(&request.uri().path()), "{request:?}");
     let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
     let mut body = request.into_body();
-    let Ok(mut out) = respond.send_response(head, false) else { return };
+    // As many control planes: nothing is said, not even that the stream is open, before there is something to tell.
+    let (mut head, mut out) = (Some(head), None);
     let mut bytes = BytesMut::new();
     let mut next = state.told.lock().unwrap().len();
     let mut types = HashSet::new();
@@ -563,7 +570,11 @@ async fn talk(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, st
             next = told.len();
         }
         for told in waiting {
-            if send(&mut out, &told).await.is_none() {
+            if let Some(head) = head.take() {
+                out = respond.send_response(head, false).ok();
+            }
+            let Some(out) = &mut out else { return };
+            if send(out, &told).await.is_none() {
                 return;
             }
         }

@@ -50,7 +50,7 @@ fn stats_are_selected_as_asked() {
     let inverted = served
         .get("/stats?invert_filter&filter=^(cluster|control_plane|downstream|http|listener|server|ringway|filesystem)")
         .body;
-    assert!(inverted.starts_with("runtime.deprecated_feature_seen_since_process_start: 0\n"), "{inverted}");
+    assert!(inverted.starts_with("runtime.admin_overrides_active: 0\n"), "{inverted}");
     for path in ["/stats?filter=[", "/stats?type=Foo", "/stats?format=foo", "/stats?histogram_buckets=foo"] {
         assert_eq!(served.get(path).status, 400, "{path}");
     }

@@ -2,30 +2,39 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::config::listener::Listener;
+use crate::control::xds::convert::Runtime;
 use crate::snapshot::RouteCompiler;
 
 /// See the file's head. Copies are the same one.
 #[derive(Clone, Debug)]
-pub struct SharedCompiler(Arc<RwLock<RouteCompiler>>);
+pub struct SharedCompiler {
+    compiler: Arc<RwLock<RouteCompiler>>,
+    runtime: Runtime,
+}
 
 impl SharedCompiler {
-    pub fn new(compiler: RouteCompiler) -> Self {
-        Self(Arc::new(RwLock::new(compiler)))
+    /// `runtime`: what routes may refer to.
+    pub fn new(compiler: RouteCompiler, runtime: Runtime) -> Self {
+        Self { compiler: Arc::new(RwLock::new(compiler)), runtime }
+    }
+
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
     }
 
     /// [`RouteCompiler::add`].
     pub fn add(&self, number: usize, listener: &Listener) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).add(number, listener);
+        self.compiler.write().unwrap_or_else(PoisonError::into_inner).add(number, listener);
     }
 
     /// [`RouteCompiler::remove`].
     pub fn remove(&self, number: usize) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(number);
+        self.compiler.write().unwrap_or_else(PoisonError::into_inner).remove(number);
     }
 
     /// To compile with it, or to look at what it knows.
     pub fn read(&self) -> RwLockReadGuard<'_, RouteCompiler> {
         // Nothing under the lock can leave it half changed.
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.compiler.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -20,6 +20,8 @@ pub(super) enum Counters {
     Cluster(ClusterCells),
     Clusters(ServerCells),
     Listeners(ServerCells),
+    /// Of all layers.
+    Runtime(ServerCells),
     Secret(SdsCells),
     /// One for each prefix of a manager that asks.
     Routes(Vec<RdsCells>),
@@ -53,6 +55,14 @@ impl Counters {
                 Event::Failure => ServerStat::LdsUpdateFailure,
                 Event::FetchTimeout => ServerStat::LdsInitFetchTimeout,
             }),
+            Self::Runtime(cells) => cells.inc(match event {
+                Event::Attempt => ServerStat::RuntimeUpdateAttempt,
+                Event::Success => ServerStat::RuntimeUpdateSuccess,
+                Event::Empty => return,
+                Event::Rejected => ServerStat::RuntimeUpdateRejected,
+                Event::Failure => ServerStat::RuntimeUpdateFailure,
+                Event::FetchTimeout => ServerStat::RuntimeInitFetchTimeout,
+            }),
             Self::Secret(cells) => cells.inc(match event {
                 Event::Attempt => SdsStat::UpdateAttempt,
                 Event::Success => SdsStat::UpdateSuccess,
@@ -80,6 +90,7 @@ impl Counters {
             Self::Cluster(cells) => cells.gauge_set(ClusterStat::Version, version),
             Self::Clusters(cells) => cells.gauge_set(ServerStat::CdsVersion, version),
             Self::Listeners(cells) => cells.gauge_set(ServerStat::LdsVersion, version),
+            Self::Runtime(cells) => cells.gauge_set(ServerStat::RuntimeVersion, version),
             Self::Secret(cells) => cells.gauge_set(SdsStat::Version, version),
             Self::Routes(all) => all.iter().for_each(|cells| cells.gauge_set(RdsStat::Version, version)),
         }

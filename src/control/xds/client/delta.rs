@@ -88,12 +88,13 @@ impl Protocol for Delta {
             self.versions.remove(name);
             self.judge.forget(name);
         }
-        if more.is_empty() && fewer.is_empty() {
-            return None;
-        }
         if !self.is_open {
+            // Everything, too, may be wanted only now.
             self.is_open = !self.wanted.is_nothing();
             return self.is_open.then(|| self.first(!self.node_once));
+        }
+        if more.is_empty() && fewer.is_empty() {
+            return None;
         }
         Some(DeltaDiscoveryRequest {
             node: (!self.node_once).then(|| self.node.clone()),

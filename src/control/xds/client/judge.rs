@@ -13,15 +13,17 @@ use super::listeners::ListenerJudge;
 use super::secrets::SecretJudge;
 use super::tables::KnownTables;
 use super::wanted::Wanted;
-use super::{CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, SECRETS, TakenCluster, TakenListener};
+use super::{CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, RUNTIME, SECRETS, TakenCluster, TakenListener};
 use crate::base::limits::XDS_REFUSAL_BYTES_MAX;
 use crate::config::ads::ResourceSource;
 use crate::config::endpoint::ClusterLoadAssignment;
-use crate::control::xds::convert::{Report, convert_endpoints, convert_routes};
+use crate::control::xds::convert::{
+    Report, RuntimeValues, convert_endpoints, convert_routes, convert_runtime,
+};
 use crate::control::xds::pb;
 use crate::control::xds::schema::Message;
 use crate::control::xds::validate;
-use crate::snapshot::{RouteCompiler, RoutesResource};
+use crate::snapshot::RoutesResource;
 
 /// `google.rpc.Code.INVALID_ARGUMENT`
 const INVALID_ARGUMENT: i32 = 3;
@@ -29,6 +31,7 @@ const INVALID_ARGUMENT: i32 = 3;
 /// A type of resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Kind {
+    Runtime,
     Clusters,
     Endpoints,
     Listeners,
@@ -38,11 +41,16 @@ pub(super) enum Kind {
 
 impl Kind {
     /// Those that are kept over the end of the process: all but secrets, which are never written to a disk.
-    pub(super) const KEPT: [Self; 4] = [Self::Clusters, Self::Endpoints, Self::Listeners, Self::Routes];
+    pub(super) const KEPT: [Self; 5] =
+        [Self::Runtime, Self::Clusters, Self::Endpoints, Self::Listeners, Self::Routes];
 
     /// The methods of its own service: for the state of the world, and for delta.
     pub(super) fn methods(self) -> (&'static str, &'static str) {
         match self {
+            Self::Runtime => (
+                "/envoy.service.runtime.v3.RuntimeDiscoveryService/StreamRuntime",
+                "/envoy.service.runtime.v3.RuntimeDiscoveryService/DeltaRuntime",
+            ),
             Self::Clusters => (
                 "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters",
                 "/envoy.service.cluster.v3.ClusterDiscoveryService/DeltaClusters",
@@ -69,6 +77,7 @@ impl Kind {
     /// Its URL.
     pub(super) fn type_url(self) -> &'static str {
         match self {
+            Self::Runtime => RUNTIME,
             Self::Clusters => CLUSTERS,
             Self::Endpoints => ENDPOINTS,
             Self::Listeners => LISTENERS,
@@ -81,6 +90,7 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Runtime => "runtime values",
             Self::Clusters => "clusters",
             Self::Endpoints => "endpoints",
             Self::Listeners => "listeners",
@@ -93,6 +103,7 @@ impl fmt::Display for Kind {
 /// Who says of a type's resources whether they can be used.
 #[derive(Debug)]
 pub(super) enum Judge {
+    Runtime,
     Clusters(Box<ClusterJudge>),
     Endpoints,
     Listeners(Box<ListenerJudge>),
@@ -108,6 +119,8 @@ pub(super) enum Judge {
 /// A resource that can be used.
 #[derive(Clone, Debug)]
 pub(super) enum Good {
+    /// The values of a layer.
+    Runtime(Arc<RuntimeValues>),
     Cluster(TakenCluster),
     Endpoints(Arc<ClusterLoadAssignment>),
     Listener(TakenListener),
@@ -268,6 +281,7 @@ impl Outcome {
 
 /// A resource as it came.
 pub(super) enum Decoded {
+    Runtime(pb::runtime::Runtime),
     Cluster(Box<pb::cluster::Cluster>),
     Endpoints(pb::endpoint::ClusterLoadAssignment),
     Listener(Box<pb::listener::Listener>),
@@ -278,6 +292,7 @@ pub(super) enum Decoded {
 impl Decoded {
     fn name(&self) -> &str {
         match self {
+            Self::Runtime(message) => &message.name,
             Self::Cluster(message) => &message.name,
             Self::Endpoints(message) => &message.cluster_name,
             Self::Listener(message) => &message.name,
@@ -290,6 +305,7 @@ impl Decoded {
 impl Judge {
     pub(super) fn kind(&self) -> Kind {
         match self {
+            Self::Runtime => Kind::Runtime,
             Self::Clusters(_) => Kind::Clusters,
             Self::Endpoints => Kind::Endpoints,
             Self::Listeners(_) => Kind::Listeners,
@@ -321,7 +337,7 @@ impl Judge {
             Self::Secrets(judge) => judge.forget(name),
             // One that nobody asks for any more, or that stays in use although it is gone: whoever asks again is told again.
             Self::Routes { known, .. } => known.forget(name),
-            Self::Endpoints => {}
+            Self::Runtime | Self::Endpoints => {}
         }
     }
 
@@ -330,6 +346,7 @@ impl Judge {
             return Err(format!("has the type {:?}, not {:?}", any.type_url, self.type_url()));
         }
         match self {
+            Self::Runtime => pb::runtime::Runtime::decode(&*any.value).map(Decoded::Runtime),
             Self::Clusters(_) => {
                 pb::cluster::Cluster::decode(&*any.value).map(|message| Decoded::Cluster(Box::new(message)))
             }
@@ -366,10 +383,13 @@ impl Judge {
                 if known.get(&name).is_some_and(|known| *known == *any.value) {
                     return Ok(Good::Same);
                 }
-                let compiled = table(&compiler.read(), source, *message, None)?;
+                let compiled = table(compiler, source, *message, None)?;
                 let wire: Arc<[u8]> = any.value.as_slice().into();
                 known.put(name, Arc::clone(&wire));
                 Ok(Good::Routes(compiled.into(), wire))
+            }
+            (Self::Runtime, Decoded::Runtime(message)) => {
+                Ok(Good::Runtime(Arc::new(taken(&name, convert_runtime(message))?)))
             }
             (Self::Endpoints, Decoded::Endpoints(message)) => {
                 let assignment = taken(&name, convert_endpoints(message))?;
@@ -383,14 +403,14 @@ impl Judge {
 
 /// A table for all listeners that ask for it, or for the one of that number.
 pub(super) fn table(
-    compiler: &RouteCompiler,
+    shared: &SharedCompiler,
     source: &ResourceSource,
     message: pb::route::RouteConfiguration,
     listener: Option<usize>,
 ) -> Result<Vec<RoutesResource>, String> {
-    let name = message.name.clone();
+    let (name, compiler) = (message.name.clone(), shared.read());
     let lacking = compiler.lacking_filters(source, &name);
-    let table = Arc::new(taken(&name, convert_routes(message, &lacking, compiler.runtime_layers()))?);
+    let table = Arc::new(taken(&name, convert_routes(message, &lacking, shared.runtime()))?);
     let compiled = match listener {
         None => compiler.compile(source, &table),
         Some(number) => compiler.compile_for(number, source, &table),

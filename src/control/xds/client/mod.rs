@@ -5,8 +5,9 @@
 //! `backoff`); `stream` moves messages, `channel` makes connections, `files` does without both. It runs on the control thread and hands whole
 //! assignments to whoever publishes; what cannot be used leaves the last good one in place and goes back by name.
 //!
-//! Of resource types this version asks for clusters (CDS), endpoints (EDS), listeners (LDS), secrets (SDS) and routes (RDS), in this
-//! order: what routes lead to is there before they are. There is one state machine per type.
+//! Of resource types this version asks for runtime values (RTDS), clusters (CDS), endpoints (EDS), listeners (LDS), secrets (SDS) and
+//! routes (RDS), in this order: what routes lead to is there before they are, and nothing is asked for before the runtime values
+//! are there. There is one state machine per type.
 mod backoff;
 mod cache;
 mod channel;
@@ -16,6 +17,7 @@ mod counters;
 mod damping;
 mod delta;
 mod files;
+mod gate;
 mod judge;
 mod known_secrets;
 mod listeners;
@@ -36,6 +38,8 @@ mod listener_tests;
 #[cfg(test)]
 mod load_report_tests;
 #[cfg(test)]
+mod runtime_tests;
+#[cfg(test)]
 mod secret_tests;
 #[cfg(test)]
 mod tests;
@@ -55,6 +59,7 @@ pub use self::clusters::ClusterNames;
 pub use self::compiler::SharedCompiler;
 use self::delta::Delta;
 use self::files::File;
+use self::gate::Gate;
 use self::judge::{Considered, Judge, Kind, Outcome, Taken};
 pub use self::known_secrets::{KnownSecrets, SecretKey, ShownSecret};
 use self::listeners::{KnownListeners, ListenerJudge};
@@ -66,10 +71,10 @@ use self::stream::Stream;
 use self::subscribers::Subscribers;
 use self::tables::KnownTables;
 use self::wanted::Wanted;
-use super::convert::Surroundings;
+use super::convert::{RuntimeValues, Surroundings};
 use super::pb;
 use crate::config::ads::{Ads, Eds, ResourceSource, Sds, Variant};
-use crate::config::bootstrap::Bootstrap;
+use crate::config::bootstrap::{Bootstrap, RuntimeLayerKind};
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::discovery::EndpointUpdate;
@@ -77,6 +82,7 @@ use crate::snapshot::{ClusterResource, ListenerCompiler, ListenerResource, Route
 use crate::telemetry::{ClusterCells, Registry, Slot};
 
 /// Type URLs of the resources that are asked for.
+const RUNTIME: &str = "type.googleapis.com/envoy.service.runtime.v3.Runtime";
 const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 const LISTENERS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
@@ -140,6 +146,7 @@ trait Protocol: Send + 'static {
 /// What the client hands on, in the order in which it was told.
 #[derive(Debug)]
 pub enum Update {
+    Runtime(RuntimeUpdate),
     Clusters(ClustersUpdate),
     Endpoints(EndpointUpdate),
     /// With who is to hear which of them cannot be used after all.
@@ -189,6 +196,15 @@ pub struct TakenListener {
     pub wire: Arc<[u8]>,
     /// By which it is known again.
     hash: u64,
+}
+
+/// The values of a layer.
+#[derive(Clone, Debug)]
+pub struct RuntimeUpdate {
+    pub source: ResourceSource,
+    pub name: Arc<str>,
+    /// `None`: it is waited for no more.
+    pub values: Option<Arc<RuntimeValues>>,
 }
 
 /// A routing table for all who have asked for it; empty: they go without for now.
@@ -248,6 +264,8 @@ pub struct XdsClient {
     node: pb::core::Node,
     /// Tells them; `None`: nobody wants them.
     reports: Option<JoinHandle<()>>,
+    /// Closed as long as runtime values are waited for.
+    gate: Gate,
     seed: u64,
     updates: mpsc::Sender<Update>,
 }
@@ -282,6 +300,12 @@ impl XdsClient {
         let wildcards = || bootstrap.cds.iter().chain(&bootstrap.lds);
         let mut sources = BTreeSet::new();
         sources.extend(bootstrap.ads.as_ref().map(|_| ResourceSource::Ads));
+        let layers = bootstrap.runtime_layers.iter().filter_map(|layer| match &layer.kind {
+            RuntimeLayerKind::Rtds(rtds) => Some(rtds),
+            _ => None,
+        });
+        let layers: Vec<_> = layers.collect();
+        sources.extend(layers.iter().map(|rtds| rtds.source.clone()));
         sources.extend(wildcards().map(|wildcard| wildcard.source.clone()));
         sources.extend(routes.read().asked().into_iter().map(|asked| asked.rds.source));
         let (mut clusters, mut listeners, mut cache) = (None, None, cache);
@@ -304,6 +328,7 @@ impl XdsClient {
             upstreams: bootstrap.clusters.clone(),
             node: node::node(&bootstrap.node_message, &bootstrap.node),
             reports: None,
+            gate: Gate::new(layers.is_empty()),
             seed,
             updates,
         };
@@ -311,6 +336,10 @@ impl XdsClient {
         for source in sources {
             let subscribers = client.subscribers(&source);
             let mut judges = Vec::new();
+            for rtds in layers.iter().filter(|rtds| rtds.source == source) {
+                subscribers.add_runtime(rtds, &client.registry);
+                judges = vec![Judge::Runtime];
+            }
             if let Some(cds) = bootstrap.cds.as_ref().filter(|cds| cds.source == source) {
                 subscribers.add_clusters(cds, &client.registry);
                 judges.extend(clusters.take().map(|judge| Judge::Clusters(Box::new(judge))));
@@ -338,6 +367,12 @@ impl XdsClient {
             }
         }
         client
+    }
+
+    /// The runtime values are there, or waited for no more: everything else is asked for from now on.
+    pub fn runtime_is_there(&self) {
+        self.gate.open();
+        self.sources.values().for_each(|running| running.subscribers.look_again());
     }
 
     /// Asks for the endpoints of a cluster, which are told under this instance of it; what is known of them already.
@@ -431,7 +466,7 @@ impl XdsClient {
     ) -> Result<Vec<RoutesResource>, String> {
         let message = pb::route::RouteConfiguration::decode(wire)
             .map_err(|error| format!("cannot be decoded: {error}"))?;
-        judge::table(&self.routes.read(), source, message, Some(number))
+        judge::table(&self.routes, source, message, Some(number))
     }
 
     /// Whoever asks there; a file or a control plane that nobody has asked is asked from now on. `None`: there is no stream.
@@ -471,7 +506,13 @@ impl XdsClient {
     /// Of a source that nobody has asked for anything.
     fn subscribers(&self, source: &ResourceSource) -> Arc<Subscribers> {
         let (updates, quarantine) = (self.updates.clone(), self.quarantine.clone());
-        Arc::new(Subscribers::new(source.clone(), updates, quarantine, self.secrets.clone()))
+        Arc::new(Subscribers::new(
+            source.clone(),
+            updates,
+            quarantine,
+            self.secrets.clone(),
+            self.gate.clone(),
+        ))
     }
 
     /// Asks a file, or a control plane by a stream for each type; the aggregated stream is there from the start.

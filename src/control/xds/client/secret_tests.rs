@@ -6,6 +6,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 
 use super::delta::Delta;
+use super::gate::Gate;
 use super::judge::{Good, Judge, Kind, Outcome, Taken};
 use super::known_secrets::KnownSecrets;
 use super::quarantine::Quarantine;
@@ -295,7 +296,7 @@ fn k5_keys_are_neither_shown_nor_logged() {
 /// Those of the aggregated stream, what they tell, and counters of the secret `a`.
 fn subscribers(known: &KnownSecrets) -> (Subscribers, mpsc::Receiver<Update>, Registry) {
     let (updates, told) = mpsc::channel(8);
-    let subscribers = Subscribers::new(ADS, updates, Quarantine::default(), known.clone());
+    let subscribers = Subscribers::new(ADS, updates, Quarantine::default(), known.clone(), Gate::new(true));
     (subscribers, told, Registry::new(1))
 }
 

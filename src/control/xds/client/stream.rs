@@ -1,7 +1,7 @@
 //! The stream: opened, listened to, opened again. Every response gets exactly one answer, in order; what was to be said on
 //! a stream that has ended is never said on the next.
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::{Future, pending, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use http::uri::PathAndQuery;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Sleep, sleep};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Request;
+use tonic::{Request, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::backoff::Backoff;
@@ -139,11 +139,10 @@ async fn hold<P: Protocol>(
     show(server, 1);
     let Some(line) = lines.first() else { return failed("nothing to ask for".to_owned()) };
     let method = line.protocol.method(server.is_none());
-    let opened = grpc.streaming(request, PathAndQuery::from_static(method), codec).await;
-    let mut responses = match opened {
-        Ok(response) => response.into_inner(),
-        Err(status) => return failed(shown(&status)),
-    };
+    // Many control planes say nothing, not even that the stream is open, before their first response: meanwhile other things may
+    // be wanted.
+    let mut opening = pin!(grpc.streaming(request, PathAndQuery::from_static(method), codec));
+    let mut responses = None;
     let mut answered = false;
     let settles = sleep(SETTLED_AFTER);
     tokio::pin!(settles);
@@ -176,7 +175,11 @@ async fn hold<P: Protocol>(
                     }
                 }
             }
-            response = responses.message() => {
+            opened = &mut opening, if responses.is_none() => match opened {
+                Ok(opened) => responses = Some(opened.into_inner()),
+                Err(status) => return failed(shown(&status)),
+            },
+            response = next(&mut responses) => {
                 let response = match response {
                     Ok(Some(response)) => response,
                     Ok(None) => return End { answered, reason: None },
@@ -223,6 +226,14 @@ async fn hold<P: Protocol>(
                 subscribers.apply(kind, outcome, &version).await;
             }
         }
+    }
+}
+
+/// The next response of a stream; never one before it is open.
+async fn next<R>(responses: &mut Option<Streaming<R>>) -> Result<Option<R>, tonic::Status> {
+    match responses {
+        Some(responses) => responses.message().await,
+        None => pending().await,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Who has asked for something of the control plane: who hears of which resource, what is counted, and how long the start
 //! waits for them. Clusters that come and go take their endpoints' names with them.
+mod shared;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,16 +12,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::counters::{Counters, Event};
+use super::gate::Gate;
 use super::judge::{Good, Kind, Outcome};
 use super::known_secrets::KnownSecrets;
 use super::quarantine::Quarantine;
-use super::tables::KnownTables;
 use super::wanted::Wanted;
-use super::{ClustersUpdate, ListenersUpdate, RoutesUpdate, Update, WholeUpdate};
-use crate::config::ads::{Eds, ResourceSource, Sds, SecretKind, Wildcard};
+use super::{ClustersUpdate, ListenersUpdate, RoutesUpdate, RuntimeUpdate, Update, WholeUpdate};
+use crate::config::ads::{Eds, ResourceSource, Rtds, SecretKind, Wildcard};
 use crate::config::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
 use crate::control::discovery::EndpointUpdate;
-use crate::snapshot::AskedTable;
 use crate::telemetry::{ClusterCells, Registry, Slot};
 
 /// All of one source.
@@ -31,12 +32,15 @@ pub(super) struct Subscribers {
     quarantine: Quarantine,
     /// With those of other sources.
     secrets: KnownSecrets,
+    gate: Gate,
     /// Says that there are others now.
     changed: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct Lists {
+    /// By the name of the layer's resource.
+    runtime: BTreeMap<String, Arc<Subscriber>>,
     /// Who wants all clusters.
     clusters: Option<Arc<Subscriber>>,
     /// By the name under which endpoints are asked for, which clusters may share.
@@ -82,6 +86,8 @@ struct Subscriber {
     counters: Counters,
     /// Until when it waits for the first answer; `None`: for ever.
     waits_until: Option<Instant>,
+    /// Whether it could not ask yet when that was set.
+    is_early: bool,
     /// Whether there was an answer, or the wait for it is over.
     answered: AtomicBool,
 }
@@ -109,9 +115,29 @@ impl Subscribers {
         updates: mpsc::Sender<Update>,
         quarantine: Quarantine,
         secrets: KnownSecrets,
+        gate: Gate,
     ) -> Self {
         let (lists, changed) = (Mutex::default(), watch::Sender::default());
-        Self { source, lists, updates, quarantine, secrets, changed }
+        Self { source, lists, updates, quarantine, secrets, gate, changed }
+    }
+
+    /// A layer wants its values.
+    pub(super) fn add_runtime(&self, rtds: &Rtds, registry: &Registry) {
+        let counters = Counters::Runtime(registry.server(Slot::Control));
+        let one = self.subscriber(Kind::Runtime, &rtds.name, 0, counters, rtds.initial_fetch_timeout);
+        self.lock().runtime.insert(String::from(&*rtds.name), Arc::new(one));
+    }
+
+    /// What may be asked for is something else than before.
+    pub(super) fn look_again(&self) {
+        self.changed.send_replace(());
+    }
+
+    /// Whether something of that type may be asked for.
+    fn may_ask(&self, kind: Kind) -> bool {
+        kind == Kind::Runtime
+            || matches!(self.source, ResourceSource::File(_))
+            || self.gate.waited().is_some()
     }
 
     /// Somebody wants all clusters that are there.
@@ -126,82 +152,6 @@ impl Subscribers {
         let counters = Counters::Listeners(registry.server(Slot::Control));
         let one = self.subscriber(Kind::Listeners, "", 0, counters, lds.initial_fetch_timeout);
         self.lock().listeners = Some(Arc::new(one));
-    }
-
-    /// Managers of a listener want their tables, as far as these come from here; those of which there was no answer yet.
-    pub(super) fn add_tables(
-        &self,
-        listener: usize,
-        asked: &[AskedTable],
-        known: &KnownTables,
-        registry: &Registry,
-    ) -> Vec<Arc<str>> {
-        let mut lists = self.lock();
-        let mut awaited = Vec::new();
-        for AskedTable { stat_prefix, rds } in asked.iter().filter(|asked| asked.rds.source == self.source) {
-            let name = &*rds.name;
-            let (mut users, before) = match lists.routes.remove(name) {
-                Some(table) => (table.users, Some(table.one)),
-                None => (Vec::new(), None),
-            };
-            let is_known = users.iter().any(|(_, prefix)| prefix == stat_prefix);
-            users.push((listener, stat_prefix.clone()));
-            if !is_known {
-                self.attempt(&Counters::Routes(vec![registry.rds(stat_prefix, name).cells(Slot::Control)]));
-            }
-            let wait = rds.initial_fetch_timeout.map(|wait| sleep(wait).deadline());
-            let one = Arc::new(Subscriber {
-                kind: Kind::Routes,
-                name: name.into(),
-                instance: 0,
-                counters: table_counters(name, &users, registry),
-                // Who waits longest decides.
-                waits_until: before.as_ref().map_or(wait, |before| {
-                    before.waits_until.zip(wait).map(|(before, wait)| before.max(wait))
-                }),
-                answered: AtomicBool::new(
-                    known.get(name).is_some() || before.is_some_and(|before| !before.is_waiting()),
-                ),
-            });
-            if one.is_waiting() {
-                awaited.push(Arc::clone(&one.name));
-            }
-            lists.routes.insert(name.to_owned(), Table { users, one });
-        }
-        drop(lists);
-        self.changed.send_replace(());
-        awaited
-    }
-
-    /// That listener wants its tables no more; those that nobody wants now.
-    pub(super) fn remove_tables(&self, listener: usize, registry: &Registry) -> Vec<Arc<str>> {
-        let mut gone = Vec::new();
-        let mut lists = self.lock();
-        lists.routes.retain(|name, table| {
-            let before = table.users.len();
-            table.users.retain(|(number, _)| *number != listener);
-            if table.users.len() < before {
-                let one = &table.one;
-                table.one = Arc::new(Subscriber {
-                    kind: Kind::Routes,
-                    name: Arc::clone(&one.name),
-                    instance: 0,
-                    counters: table_counters(name, &table.users, registry),
-                    waits_until: one.waits_until,
-                    answered: AtomicBool::new(!one.is_waiting()),
-                });
-            }
-            if table.users.is_empty() {
-                self.quarantine.forget(&self.source, Kind::Routes, name);
-                gone.push(Arc::clone(&table.one.name));
-            }
-            !table.users.is_empty()
-        });
-        drop(lists);
-        if !gone.is_empty() {
-            self.changed.send_replace(());
-        }
-        gone
     }
 
     /// A cluster wants its endpoints; what was told of them already.
@@ -240,59 +190,6 @@ impl Subscribers {
         self.changed.send_replace(());
     }
 
-    /// A context uses a secret; whether it is still waited for. One that was given up and is asked for again before anybody has
-    /// looked is known: the control plane would not tell it again.
-    pub(super) fn refer(&self, secret: &Sds, registry: &Registry) -> bool {
-        let name = &secret.name;
-        let mut lists = self.lock();
-        let (mut uses, before) = match lists.secrets.remove(&**name) {
-            Some(used) => (used.uses, Some(used.one)),
-            None => (Vec::new(), None),
-        };
-        let counters = Counters::Secret(registry.sds(name).cells(Slot::Control));
-        if before.is_none() {
-            self.attempt(&counters);
-        }
-        uses.push(secret.kind);
-        let is_told = self.secrets.used(&self.source, name, &uses);
-        let wait = secret.initial_fetch_timeout.map(|wait| sleep(wait).deadline());
-        let one = Arc::new(Subscriber {
-            kind: Kind::Secrets,
-            name: Arc::clone(name),
-            instance: 0,
-            counters,
-            // Who waits longest decides.
-            waits_until: before
-                .as_ref()
-                .map_or(wait, |before| before.waits_until.zip(wait).map(|(before, wait)| before.max(wait))),
-            answered: AtomicBool::new(is_told || before.is_some_and(|before| !before.is_waiting())),
-        });
-        let waits = one.is_waiting();
-        lists.secrets.insert(String::from(&**name), UsedSecret { uses, one });
-        drop(lists);
-        self.changed.send_replace(());
-        waits
-    }
-
-    /// A context uses it no more; whether nobody does now.
-    pub(super) fn release(&self, secret: &Sds) -> bool {
-        let name = &secret.name;
-        let mut lists = self.lock();
-        let Some(used) = lists.secrets.get_mut(&**name) else { return false };
-        if let Some(place) = used.uses.iter().position(|kind| *kind == secret.kind) {
-            used.uses.swap_remove(place);
-        }
-        self.secrets.used(&self.source, name, &used.uses);
-        if !used.uses.is_empty() {
-            return false;
-        }
-        lists.secrets.remove(&**name);
-        drop(lists);
-        self.quarantine.forget(&self.source, Kind::Secrets, name);
-        self.changed.send_replace(());
-        true
-    }
-
     fn subscriber(
         &self,
         kind: Kind,
@@ -308,6 +205,7 @@ impl Subscribers {
             instance,
             counters,
             waits_until: wait.map(|wait| sleep(wait).deadline()),
+            is_early: !self.may_ask(kind),
             answered: AtomicBool::new(false),
         }
     }
@@ -333,6 +231,8 @@ impl Subscribers {
     pub(super) fn wanted(&self, kind: Kind) -> Wanted {
         let lists = self.lock();
         match kind {
+            _ if !self.may_ask(kind) => Wanted::Names(BTreeSet::new()),
+            Kind::Runtime => Wanted::Names(lists.runtime.keys().cloned().collect()),
             Kind::Clusters if lists.clusters.is_some() => Wanted::All,
             Kind::Listeners if lists.listeners.is_some() => Wanted::All,
             Kind::Clusters | Kind::Listeners => Wanted::Names(BTreeSet::new()),
@@ -345,7 +245,8 @@ impl Subscribers {
     /// Counts for everybody who wants something of these types.
     pub(super) fn count(&self, kinds: &[Kind], event: Event) {
         let all = self.all();
-        all.iter().filter(|one| kinds.contains(&one.kind)).for_each(|one| one.counters.count(event));
+        let is_meant = |one: &&Arc<Subscriber>| kinds.contains(&one.kind) && self.may_ask(one.kind);
+        all.iter().filter(is_meant).for_each(|one| one.counters.count(event));
     }
 
     /// Hands on listeners, of which only who takes them finds out whether they can listen: those that cannot are refused. Comes
@@ -398,6 +299,10 @@ impl Subscribers {
                 one.counters.count(Event::Success);
                 one.counters.count(Event::Attempt);
                 self.give_up(&one).await;
+                if kind == Kind::Runtime {
+                    // As Envoy: the layer is there and has no values.
+                    self.send(&one, Good::Runtime(Arc::default()), version).await;
+                }
             }
         }
         for name in &kept {
@@ -460,8 +365,7 @@ impl Subscribers {
         let mut changes = self.changes();
         loop {
             let waiting = self.all().into_iter().filter(|one| one.is_waiting());
-            let next =
-                waiting.filter_map(|one| Some((one.waits_until?, one))).min_by_key(|(until, _)| *until);
+            let next = waiting.filter_map(|one| Some((self.due(&one)?, one))).min_by_key(|(until, _)| *until);
             let Some((until, one)) = next else {
                 // The sender lives as long as this.
                 let _ = changes.changed().await;
@@ -478,6 +382,12 @@ impl Subscribers {
                 _ = changes.changed() => {}
             }
         }
+    }
+
+    /// When somebody goes without; `None`: never, or not before it may ask.
+    fn due(&self, one: &Subscriber) -> Option<Instant> {
+        let until = one.waits_until?;
+        if one.is_early { Some(until + self.gate.waited()?) } else { Some(until) }
     }
 
     /// The source has told all that it has: who still waits goes without.
@@ -511,6 +421,12 @@ impl Subscribers {
             return false;
         }
         let nothing = match one.kind {
+            Kind::Runtime => {
+                let (source, name) = (self.source.clone(), Arc::clone(&one.name));
+                let update = Update::Runtime(RuntimeUpdate { source, name, values: None });
+                let _ = self.updates.send(update).await;
+                return true;
+            }
             Kind::Clusters => {
                 let _ = self.updates.send(Update::Clusters(ClustersUpdate::default())).await;
                 return true;
@@ -534,6 +450,9 @@ impl Subscribers {
     async fn send(&self, one: &Subscriber, good: Good, version: &str) {
         let name = Arc::clone(&one.name);
         let update = match good {
+            Good::Runtime(values) => {
+                Update::Runtime(RuntimeUpdate { source: self.source.clone(), name, values: Some(values) })
+            }
             Good::Endpoints(assignment) => {
                 Update::Endpoints(EndpointUpdate { cluster: name, instance: one.instance, assignment })
             }
@@ -558,7 +477,7 @@ impl Subscribers {
         let secrets = lists.secrets.values().map(|used| &used.one);
         let tables = lists.routes.values().map(|table| &table.one);
         let named = endpoints.chain(&lists.listeners).chain(secrets).chain(tables);
-        lists.clusters.iter().chain(named).cloned().collect()
+        lists.runtime.values().chain(&lists.clusters).chain(named).cloned().collect()
     }
 
     fn of_kind(&self, kind: Kind) -> Vec<Arc<Subscriber>> {
@@ -568,6 +487,7 @@ impl Subscribers {
     fn of_resource(&self, kind: Kind, name: &str) -> Vec<Arc<Subscriber>> {
         let lists = self.lock();
         match kind {
+            Kind::Runtime => lists.runtime.get(name).into_iter().cloned().collect(),
             Kind::Clusters => lists.clusters.iter().cloned().collect(),
             Kind::Listeners => lists.listeners.iter().cloned().collect(),
             Kind::Endpoints => {
@@ -577,13 +497,6 @@ impl Subscribers {
             Kind::Routes => lists.routes.get(name).map(|table| Arc::clone(&table.one)).into_iter().collect(),
         }
     }
-}
-
-/// Counters of a table: one for each prefix of those who use it.
-fn table_counters(name: &str, users: &[(usize, Box<str>)], registry: &Registry) -> Counters {
-    let prefixes: BTreeSet<&str> = users.iter().map(|(_, prefix)| &**prefix).collect();
-    let cells = prefixes.into_iter().map(|prefix| registry.rds(prefix, name).cells(Slot::Control));
-    Counters::Routes(cells.collect())
 }
 
 /// What the gauge `version` shows of a version: it tells versions apart, no more.

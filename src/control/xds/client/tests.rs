@@ -11,6 +11,7 @@ use super::tables::KnownTables;
 use super::wanted::Wanted;
 use super::{ENDPOINTS, Protocol, ROUTES, SharedCompiler, node};
 use crate::config::bootstrap::Node;
+use crate::control::xds::convert::Runtime;
 use crate::control::xds::loader::{Format, Source};
 use crate::control::xds::{LoadOptions, load_bootstrap, pb};
 use crate::protocol::http::forwarding::LocalInfo;
@@ -398,7 +399,7 @@ fn route_compiler() -> SharedCompiler {
     let (place, manager) = loaded.bootstrap.listeners[0].managers().next().unwrap();
     let rds = manager.rds.as_ref().unwrap();
     assert_eq!((place, &*rds.name, rds.initial_fetch_timeout), (0, "routes", Some(Duration::from_secs(2))));
-    SharedCompiler::new(RouteCompiler::of(&loaded.bootstrap.listeners, compiling()))
+    SharedCompiler::new(RouteCompiler::of(&loaded.bootstrap.listeners, compiling()), Runtime::default())
 }
 
 /// What is compiled with; there is a cluster `a`.
@@ -406,9 +407,6 @@ pub(super) fn compiling() -> Arc<RouteSurroundings> {
     Arc::new(RouteSurroundings {
         registry: Arc::new(Registry::new(1)),
         cluster_exists: Box::new(|name| name == "a"),
-        runtime_layers: Vec::new(),
-        runtime_fraction: Box::new(|_| None),
-        runtime_integer: Box::new(|_| None),
         local_info: LocalInfo { cluster: "us".into(), node: "me".into(), address: None },
         hash_seed: 7,
         open_sink: Box::new(|_| Err(std::io::Error::other("no logs here"))),

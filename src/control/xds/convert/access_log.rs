@@ -216,23 +216,21 @@ fn comparison(at: &At<'_>, message: Option<pb::access_log::ComparisonFilter>) ->
         return None;
     };
     classify!(at, value => pb::core::RuntimeUInt32 {
-        implemented: default_value, runtime_key = "looked up in static layers, when configuration is converted";
+        implemented: default_value, runtime_key;
     });
-    let from_runtime = at.context.runtime.integer(&runtime_key).and_then(|value| u32::try_from(value).ok());
-    Some(Comparison { op, value: from_runtime.unwrap_or(default_value) })
+    Some(Comparison { op, value: default_value, runtime_key: at.context.runtime.key(&runtime_key) })
 }
 
 fn sample(at: &At<'_>, message: pb::access_log::RuntimeFilter) -> RuntimeSample {
     classify!(at, message => pb::access_log::RuntimeFilter {
-        implemented: runtime_key = "looked up in static layers, when configuration is converted", percent_sampled,
-            use_independent_randomness;
+        implemented: runtime_key, percent_sampled, use_independent_randomness;
     });
-    let configured = match percent_sampled {
+    let share = match percent_sampled {
         Some(share) => at.fraction("percent_sampled", share),
         None => FractionalPercent { numerator: 0, denominator: 100 },
     };
-    let share = at.context.runtime.fraction(&runtime_key).unwrap_or(configured);
-    RuntimeSample { share, independent: use_independent_randomness }
+    let runtime_key = at.context.runtime.key(&runtime_key);
+    RuntimeSample { share, runtime_key, independent: use_independent_randomness }
 }
 
 /// `None`: a kind of which this version writes no record, so that no filter can tell the difference.

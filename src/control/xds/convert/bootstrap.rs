@@ -55,7 +55,7 @@ pub(super) fn bootstrap(
             header_prefix = "x-envoy; others are refused", use_tcp_for_dns_lookups, dns_resolution_config,
             typed_dns_resolver_config, bootstrap_extensions = "internal_listener; others are refused",
             default_regex_engine = "GoogleRE2, whose syntax every engine here has; others are refused";
-        no_effect: node_context_params = "only names with authorities (xdstp), which are refused, carry them", flags_path = "only disk layers, which are refused, read it",
+        no_effect: node_context_params = "only names with authorities (xdstp), which are refused, carry them", flags_path = "Envoy does not read it either",
             deferred_stat_options = "statistics cost nothing before they are used",
             stats_flush = "statistics are always current", stats_eviction = "unused statistics cost nothing",
             watchdog = "no thread is watched", watchdogs = "no thread is watched",
@@ -81,7 +81,7 @@ pub(super) fn bootstrap(
     let (default_bind, load_reports) = cluster_manager
         .map(|message| self::cluster_manager(&at.field("cluster_manager"), message))
         .unwrap_or_default();
-    context.runtime = Runtime::new(&runtime_layers);
+    context.runtime = Runtime::of(&runtime_layers);
     context.default_dns = default_dns;
     context.default_bind = default_bind;
     context.internal_buffer_bytes = extensions(&At::root(&context), bootstrap_extensions);
@@ -105,7 +105,7 @@ pub(super) fn bootstrap(
         .map(|message| self::overload_manager(&at.field("overload_manager"), message))
         .unwrap_or_default();
     if overload.max_active_downstream_connections.is_none() {
-        overload.max_active_downstream_connections = at.context.runtime.integer(DOWNSTREAM_CONNECTIONS_KEY);
+        overload.runtime_key = at.context.runtime.key(DOWNSTREAM_CONNECTIONS_KEY);
     }
     let mut stats = stats_config
         .map(|message| stats::stats_config(&at.field("stats_config"), message))

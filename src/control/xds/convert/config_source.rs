@@ -10,7 +10,7 @@ use super::report::Class;
 use super::tls;
 use crate::base::limits::XDS_MESSAGE_BYTES_MAX;
 use crate::config::ads::{Ads, Eds, FileSource, Rds, ResourceSource, Sds, SecretKind, Variant, Wildcard};
-use crate::config::bootstrap::Bootstrap;
+use crate::config::bootstrap::{Bootstrap, RuntimeLayerKind};
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::http2::UpstreamProtocol;
 use crate::config::listener::Listener;
@@ -149,7 +149,7 @@ pub(super) fn sds(
 }
 
 /// A source, and how long its first answer is waited for.
-fn source(
+pub(super) fn source(
     at: &At<'_>,
     field: &str,
     message: Option<pb::core::ConfigSource>,
@@ -304,6 +304,14 @@ pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap) {
     {
         let problem = asked.as_ref().and_then(|asked| planes.problem(what, &asked.source));
         problem.into_iter().for_each(|problem| at.field(field).error(problem));
+    }
+    for (index, layer) in bootstrap.runtime_layers.iter().enumerate() {
+        if let RuntimeLayerKind::Rtds(rtds) = &layer.kind
+            && let Some(problem) = planes.problem("runtime layers", &rtds.source)
+        {
+            let at = At::root(at.context);
+            at.field("layered_runtime").item("layers", index).field("rtds_layer").error(problem);
+        }
     }
     if let Some(ads) = &bootstrap.ads {
         planes.check_stream(&at.field("ads_config"), ads);

@@ -8,6 +8,7 @@ use super::value::type_name;
 use crate::config::cluster::{
     HashFunction, Hashing, LeastRequest, LoadBalancingPolicy, LocalityMode, Maglev, RingHash,
 };
+use crate::config::runtime::RuntimeNumber;
 use crate::control::xds::pb::{self, Named};
 use pb::cluster::{ClusterLbConfigOneOf, ClusterLbPolicy, ClusterRingHashLbConfigHashFunction};
 use pb::extensions::{
@@ -140,18 +141,18 @@ fn least_request(at: &At<'_>, choices: Option<u32>, bias: Option<pb::core::Runti
     let bias = bias.map(|message| {
         let at = &at.field("active_request_bias");
         classify!(at, message => pb::core::RuntimeDouble {
-            implemented: default_value, runtime_key = "whole numbers in static layers, when configuration is converted";
+            implemented: default_value, runtime_key;
         });
-        let bias = at.context.runtime.integer(&runtime_key).map_or(default_value, |value| value as f64);
-        if bias < 0.0 || !bias.is_finite() {
+        let runtime_key = at.context.runtime.key(&runtime_key);
+        if default_value < 0.0 || !default_value.is_finite() {
             at.field("default_value").warn("is no number from 0 on: as in Envoy 1 counts instead");
-            return default.active_request_bias;
+            return RuntimeNumber { runtime_key, ..default.active_request_bias.clone() };
         }
-        bias
+        RuntimeNumber { default_value, runtime_key }
     });
     LeastRequest {
         choice_count: choices.unwrap_or(default.choice_count),
-        active_request_bias: bias.unwrap_or(default.active_request_bias),
+        active_request_bias: bias.unwrap_or_else(|| default.active_request_bias.clone()),
         ..default
     }
 }

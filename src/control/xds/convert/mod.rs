@@ -54,10 +54,11 @@ use prost::Message;
 
 pub use fields::{Classified, Field, markdown};
 pub use report::{Class, Finding, Report, Unimplemented};
+pub use runtime::{Runtime, RuntimeValues, runtime_text};
 
 use self::at::At;
 use super::pb;
-use crate::config::bootstrap::{Bootstrap, RuntimeLayer};
+use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::error::ConfigError;
@@ -122,6 +123,11 @@ impl Surroundings {
         self.outcome(converted)
     }
 
+    /// The runtime that all configuration refers to.
+    pub fn runtime(&self) -> &Runtime {
+        &self.context.runtime
+    }
+
     fn outcome<T>(&self, converted: Option<T>) -> Result<(T, Report), Report> {
         let report = self.context.report.take();
         match converted {
@@ -134,7 +140,7 @@ impl Surroundings {
 impl Default for Surroundings {
     /// Those of an empty bootstrap.
     fn default() -> Self {
-        Self { context: dynamic(&[]), planes: config_source::Planes::default() }
+        Self { context: dynamic(&Runtime::default()), planes: config_source::Planes::default() }
     }
 }
 
@@ -145,23 +151,23 @@ impl Default for Surroundings {
 pub fn convert_endpoints(
     message: pb::endpoint::ClusterLoadAssignment,
 ) -> Result<(ClusterLoadAssignment, Report), Report> {
-    let context = dynamic(&[]);
+    let context = dynamic(&Runtime::default());
     let assignment = endpoint::assignment(&At::root(&context), message, false);
     let report = context.report.into_inner();
     if report.errors.0.is_empty() { Ok((assignment, report)) } else { Err(report) }
 }
 
 /// Converts a `envoy.config.route.v3.RouteConfiguration` of a control plane. `lacking`: filters of the managers that ask
-/// for it which this version lacks; `layers`: the runtime that it may refer to.
+/// for it which this version lacks; `runtime`: what it may refer to.
 ///
 /// # Errors
 /// The report, when it has errors.
 pub fn convert_routes(
     message: pb::route::RouteConfiguration,
     lacking: &[String],
-    layers: &[RuntimeLayer],
+    runtime: &Runtime,
 ) -> Result<(RouteConfiguration, Report), Report> {
-    let context = dynamic(layers);
+    let context = dynamic(runtime);
     let at = At::root(&context);
     let table = route::route_configuration(&at, message, false);
     http_filter::refuse_enabled(&at, &table, lacking);
@@ -169,12 +175,23 @@ pub fn convert_routes(
     if report.errors.0.is_empty() { Ok((table, report)) } else { Err(report) }
 }
 
+/// Converts a `envoy.service.runtime.v3.Runtime` of a control plane.
+///
+/// # Errors
+/// The report, when it has errors.
+pub fn convert_runtime(message: pb::runtime::Runtime) -> Result<(RuntimeValues, Report), Report> {
+    let context = dynamic(&Runtime::default());
+    let values = runtime::told(&At::root(&context), message);
+    let report = context.report.into_inner();
+    if report.errors.0.is_empty() { Ok((values, report)) } else { Err(report) }
+}
+
 /// Converts a `envoy.extensions.transport_sockets.tls.v3.Secret` that was told.
 ///
 /// # Errors
 /// The report, when it has errors.
 pub fn convert_secret(message: pb::tls::Secret) -> Result<(Secret, Report), Report> {
-    let context = dynamic(&[]);
+    let context = dynamic(&Runtime::default());
     let converted = tls::told(&context, message);
     tls::outcome(context, converted)
 }
@@ -184,17 +201,17 @@ pub fn convert_secret(message: pb::tls::Secret) -> Result<(Secret, Report), Repo
 /// # Errors
 /// The report, when it has errors.
 pub fn merge_validation(default: &[u8], told: &[u8]) -> Result<(CertificateValidation, Report), Report> {
-    let context = dynamic(&[]);
+    let context = dynamic(&Runtime::default());
     let converted = tls::merged(&context, default, told);
     tls::outcome(context, converted)
 }
 
 /// What resources of a control plane are converted in: what is not there yet is listed and without effect.
-fn dynamic(layers: &[RuntimeLayer]) -> at::Context {
+fn dynamic(runtime: &Runtime) -> at::Context {
     at::Context {
         report: RefCell::default(),
         unimplemented: Unimplemented::Accept,
-        runtime: runtime::Runtime::new(layers),
+        runtime: runtime.clone(),
         default_dns: crate::config::cluster::Dns::default(),
         default_bind: None,
         internal_buffer_bytes: None,

@@ -9,13 +9,14 @@ use super::value::type_name;
 use super::{http_connection_manager, rbac, tcp_proxy};
 use crate::config::filter_chain::NetworkFilter;
 use crate::config::network_filter::{ConnectionLimit, LocalRateLimit, TokenBucket};
+use crate::config::runtime::RuntimeFlag;
 use crate::control::xds::pb::{self, Named};
 use pb::http_connection_manager::HttpConnectionManager;
 
 /// Shortest interval in which tokens are added. Source: Envoy `LocalRateLimit.token_bucket`.
 const FILL_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
-/// One filter; `None` as well for one that runtime switches off.
+/// One filter; `None` as well for one that is never on.
 pub(super) fn convert(at: &At<'_>, any: &pb::google::Any) -> Option<NetworkFilter> {
     match type_name(any) {
         HttpConnectionManager::NAME => {
@@ -59,31 +60,35 @@ pub(super) fn convert(at: &At<'_>, any: &pb::google::Any) -> Option<NetworkFilte
 
 fn connection_limit(at: &At<'_>, message: pb::network_filters::ConnectionLimit) -> Option<ConnectionLimit> {
     classify!(at, message => pb::network_filters::ConnectionLimit {
-        implemented: stat_prefix, max_connections, delay, runtime_enabled = "its default_value, and the static runtime layers";
+        implemented: stat_prefix, max_connections, delay, runtime_enabled;
     });
-    if runtime_enabled.is_some_and(|flag| !at.feature_flag("runtime_enabled", flag)) {
-        return None;
-    }
+    let enabled = enabled(at, runtime_enabled)?;
     Some(ConnectionLimit {
         stat_prefix: stat_prefix.into(),
         connections_max: max_connections.unwrap_or_default(),
         delay: at.duration("delay", delay).filter(|delay| !delay.is_zero()),
+        enabled,
     })
 }
 
 fn local_rate_limit(at: &At<'_>, message: pb::network_filters::LocalRateLimit) -> Option<LocalRateLimit> {
     classify!(at, message => pb::network_filters::LocalRateLimit {
-        implemented: stat_prefix, token_bucket, share_key, runtime_enabled = "its default_value, and the static runtime layers";
+        implemented: stat_prefix, token_bucket, share_key, runtime_enabled;
     });
     let bucket = token_bucket.and_then(|message| self::token_bucket(&at.field("token_bucket"), message));
-    if runtime_enabled.is_some_and(|flag| !at.feature_flag("runtime_enabled", flag)) {
-        return None;
-    }
+    let enabled = enabled(at, runtime_enabled)?;
     Some(LocalRateLimit {
         stat_prefix: stat_prefix.into(),
         token_bucket: bucket?,
         share_key: share_key.into(),
+        enabled,
     })
+}
+
+/// Whether a filter does anything, unless told otherwise; `None`: never.
+fn enabled(at: &At<'_>, flag: Option<pb::core::RuntimeFeatureFlag>) -> Option<RuntimeFlag> {
+    let enabled = flag.map_or_else(RuntimeFlag::on, |flag| at.feature_flag("runtime_enabled", flag));
+    (!enabled.is_never_on()).then_some(enabled)
 }
 
 fn token_bucket(at: &At<'_>, message: pb::types::TokenBucket) -> Option<TokenBucket> {

@@ -172,8 +172,8 @@ fn runtime_of_static_layers_reaches_what_refers_to_it() {
         ("MATCH", "{prefix: /, runtime_fraction: {default_value: {numerator: 5}, runtime_key: share}}"),
     ]);
     let route = &manager(&bootstrap).route_config.virtual_hosts[0].routes[0];
-    assert_eq!(route.matcher.runtime_fraction.as_ref().unwrap().default_value.numerator, 20);
-    assert_eq!(bootstrap.overload.max_active_downstream_connections, Some(9));
+    assert_eq!(route.matcher.runtime_fraction.as_ref().unwrap().value().numerator, 20);
+    assert_eq!(bootstrap.overload.runtime_key.unwrap().integer(), Some(9));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::report::Class;
 use super::tls;
 use crate::config::matcher::{FractionalPercent, RuntimeFraction};
 use crate::config::metadata::{Metadata, Struct};
+use crate::config::runtime::RuntimeFlag;
 use crate::config::tls::Source;
 use crate::control::xds::pb::{self, Named};
 
@@ -166,7 +167,7 @@ impl At<'_> {
             .collect()
     }
 
-    /// A share of requests that runtime may override; the runtime's word is looked up by whoever uses it.
+    /// A share of requests that runtime may override.
     pub(super) fn runtime_fraction(&self, fraction: pb::core::RuntimeFractionalPercent) -> RuntimeFraction {
         classify!(self, fraction => pb::core::RuntimeFractionalPercent {
             implemented: default_value, runtime_key;
@@ -178,16 +179,17 @@ impl At<'_> {
                 FractionalPercent { numerator: 0, denominator: 100 }
             }
         };
-        let runtime_key = runtime_key.into_boxed_str();
-        let default_value = self.context.runtime.fraction(&runtime_key).unwrap_or(default_value);
-        RuntimeFraction { default_value, runtime_key }
+        RuntimeFraction { default_value, runtime_key: self.context.runtime.key(&runtime_key) }
     }
 
     /// Whether something is on: its own word, unless runtime has one.
-    pub(super) fn feature_flag(&self, field: &str, flag: pb::core::RuntimeFeatureFlag) -> bool {
+    pub(super) fn feature_flag(&self, field: &str, flag: pb::core::RuntimeFeatureFlag) -> RuntimeFlag {
         let at = &self.field(field);
         classify!(at, flag => pb::core::RuntimeFeatureFlag { implemented: default_value, runtime_key; });
-        self.context.runtime.boolean(&runtime_key).unwrap_or_else(|| default_value.unwrap_or_default())
+        RuntimeFlag {
+            default_value: default_value.unwrap_or_default(),
+            runtime_key: self.context.runtime.key(&runtime_key),
+        }
     }
 
     /// A range, its end excluded.

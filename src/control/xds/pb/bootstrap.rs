@@ -201,12 +201,38 @@ impl super::Named for RuntimeLayer {
 pub enum RuntimeLayerLayerSpecifierOneOf {
     #[prost(message, tag = "2")]
     StaticLayer(super::google::Struct),
-    #[prost(bytes = "vec", tag = "3")]
-    DiskLayer(Vec<u8>),
+    #[prost(message, tag = "3")]
+    DiskLayer(RuntimeLayerDiskLayer),
     #[prost(bytes = "vec", tag = "4")]
     AdminLayer(Vec<u8>),
-    #[prost(bytes = "vec", tag = "5")]
-    RtdsLayer(Vec<u8>),
+    #[prost(message, tag = "5")]
+    RtdsLayer(RuntimeLayerRtdsLayer),
+}
+
+/// `envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RuntimeLayerDiskLayer {
+    #[prost(string, tag = "1")]
+    pub symlink_root: String,
+    #[prost(string, tag = "3")]
+    pub subdirectory: String,
+    #[prost(bool, tag = "2")]
+    pub append_service_cluster: bool,
+}
+impl super::Named for RuntimeLayerDiskLayer {
+    const NAME: &'static str = "envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer";
+}
+
+/// `envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RuntimeLayerRtdsLayer {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, optional, tag = "2")]
+    pub rtds_config: Option<super::core::ConfigSource>,
+}
+impl super::Named for RuntimeLayerRtdsLayer {
+    const NAME: &'static str = "envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer";
 }
 
 /// `envoy.config.overload.v3.OverloadManager`

@@ -28,6 +28,7 @@ pub mod network_filters;
 pub mod network_rbac;
 pub mod rbac;
 pub mod route;
+pub mod runtime;
 pub mod tcp_proxy;
 pub mod tls;
 pub mod types;

@@ -122,7 +122,7 @@ fn cluster_specifier_of(
 fn weighted_clusters(at: &At<'_>, message: pb::route::WeightedCluster) -> WeightedClusters {
     classify!(at, message => pb::route::WeightedCluster {
         implemented: clusters,
-            runtime_key_prefix = "its keys are looked up in static layers, when configuration is converted",
+            runtime_key_prefix,
             random_value_specifier = "header_name; use_hash_policy is refused";
         no_effect: total_weight = "deprecated: the sum of the weights counts";
     });
@@ -148,17 +148,13 @@ fn weighted_clusters(at: &At<'_>, message: pb::route::WeightedCluster) -> Weight
             cluster_weight(&at.item("clusters", index), message, &runtime_key_prefix)
         })
         .collect();
-    let sum: u64 = converted.iter().map(|cluster| u64::from(cluster.weight)).sum();
+    let sum = converted.iter().map(ClusterWeight::current_weight).fold(0, u64::saturating_add);
     if sum == 0 {
         at.error("sum of weights must be greater than 0");
     } else if sum > u64::from(u32::MAX) {
         at.error(format!("sum of weights must be at most {}", u32::MAX));
     }
-    WeightedClusters {
-        clusters: converted,
-        runtime_key_prefix: Some(runtime_key_prefix.into_boxed_str()).filter(|prefix| !prefix.is_empty()),
-        header_name,
-    }
+    WeightedClusters { clusters: converted, header_name }
 }
 
 fn cluster_weight(
@@ -185,16 +181,14 @@ fn cluster_weight(
         },
     );
     let filters = http_filter::overrides(at, typed_per_filter_config);
-    let from_runtime = at
-        .context
-        .runtime
-        .integer(&format!("{runtime_key_prefix}.{name}"))
-        .filter(|_| !runtime_key_prefix.is_empty())
-        .and_then(|weight| u32::try_from(weight).ok());
+    let runtime_key = match runtime_key_prefix {
+        "" => None,
+        prefix => at.context.runtime.key(&format!("{prefix}.{name}")),
+    };
     if weight.is_none() {
         at.field("weight").error("must be set");
     }
-    let weight = from_runtime.or(weight).unwrap_or(0);
+    let weight = weight.unwrap_or(0);
     let cluster = match (name.is_empty(), cluster_header.is_empty()) {
         (false, true) => WeightedClusterName::Cluster(name.into()),
         (true, false) => WeightedClusterName::ClusterHeader(cluster_header.into()),
@@ -207,7 +201,7 @@ fn cluster_weight(
             return None;
         }
     };
-    Some(ClusterWeight { cluster, weight, header_mutations, filters, host_rewrite_literal })
+    Some(ClusterWeight { cluster, weight, runtime_key, header_mutations, filters, host_rewrite_literal })
 }
 
 fn host_rewrite(at: &At<'_>, specifier: Option<RouteActionHostRewriteSpecifierOneOf>) -> HostRewrite {

@@ -179,7 +179,7 @@ fn route(at: &At<'_>, message: pb::route::Route, body_bytes_max: u32) -> Option<
 fn route_match(at: &At<'_>, message: pb::route::RouteMatch) -> Option<RouteMatch> {
     classify!(at, message => pb::route::RouteMatch {
         implemented: path_specifier = "path_match_policy is refused", case_sensitive,
-            runtime_fraction = "its key is looked up in static layers, when configuration is converted", headers,
+            runtime_fraction, headers,
             query_parameters, grpc;
         refused: cookies, tls_context, dynamic_metadata, filter_state;
     });
