@@ -341,6 +341,24 @@ mod tests {
         assert!(options.cpuset_threads);
         assert_eq!(options.service_node.as_deref(), Some("b"));
         assert_eq!(options.stats_tags, [("zone".to_string(), "a".to_string())]);
+        // Envoy Gateway on a host, through func-e.
+        let options = parsed(
+            "--service-cluster a --service-node b --config-yaml x --log-level warn --cpuset-threads --drain-strategy immediate \
+             --drain-time-s 60 --concurrency 2 --admin-address-path a.txt -- --run-id 20261129_131500_001",
+        )
+        .unwrap();
+        assert_eq!(options.admin_address_path, Some("a.txt".into()));
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_not_read() {
+        for line in ["-c a -- foo", "-c a --", "-c a -- -l debug --nope", "-c a -- demo"] {
+            let options = parsed(line).unwrap();
+            assert_eq!((options.config_path, options.log_level), (Some("a".into()), Level::Info), "{line}");
+        }
+        // As a value it is one.
+        assert_eq!(parsed("--config-yaml -- -l debug").unwrap().config_yaml.as_deref(), Some("--"));
+        assert!(refused("-- -c a").contains("--config-path"));
     }
 
     #[test]

@@ -39,7 +39,8 @@ pub(super) fn command() -> Command {
         )
 }
 
-/// Splits an argument that holds a flag, a space and its value in two, as Envoy does; values are left as they are.
+/// Splits an argument that holds a flag, a space and its value in two, as Envoy does; values are left as they are. What comes behind `--`
+/// is for others to read, as in Envoy: func-e, and Envoy Gateway with it, writes there which run a process belongs to.
 pub(super) fn split_words(command: &Command, args: Vec<OsString>) -> Vec<OsString> {
     let takes_value = |word: &str| {
         let is_it = |arg: &&Arg| match word.strip_prefix("--") {
@@ -56,6 +57,9 @@ pub(super) fn split_words(command: &Command, args: Vec<OsString>) -> Vec<OsStrin
         if std::mem::take(&mut is_value) {
             words.push(arg);
             continue;
+        }
+        if arg == "--" {
+            break;
         }
         match arg.to_str().and_then(|text| text.split_once(' ')) {
             Some((flag, value)) if takes_value(flag) => words.extend([flag.into(), value.into()]),
