@@ -158,3 +158,6 @@ pub const LOAD_REPORT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// Resources of control planes that cannot be used and are listed by the admin endpoint; more are counted.
 pub const XDS_QUARANTINED_MAX: usize = 1000;
+
+/// Fields that control planes set and this version lacks of which a warning tells, each once; more are told of at debug level.
+pub const XDS_LACKING_SAID_MAX: usize = 1000;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message as _;
 
@@ -14,11 +14,11 @@ use super::secrets::SecretJudge;
 use super::tables::KnownTables;
 use super::wanted::Wanted;
 use super::{CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, RUNTIME, SECRETS, TakenCluster, TakenListener};
-use crate::base::limits::XDS_REFUSAL_BYTES_MAX;
+use crate::base::limits::{XDS_LACKING_SAID_MAX, XDS_REFUSAL_BYTES_MAX};
 use crate::config::ads::ResourceSource;
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::xds::convert::{
-    Report, RuntimeValues, convert_endpoints, convert_routes, convert_runtime,
+    Class, Finding, Report, RuntimeValues, convert_endpoints, convert_routes, convert_runtime,
 };
 use crate::control::xds::pb;
 use crate::control::xds::schema::Message;
@@ -27,6 +27,9 @@ use crate::snapshot::RoutesResource;
 
 /// `google.rpc.Code.INVALID_ARGUMENT`
 const INVALID_ARGUMENT: i32 = 3;
+
+/// The fields that this version lacks and of which a warning has told: each once, since a control plane may set it in thousands of resources.
+static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// A type of resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -422,8 +425,10 @@ pub(super) fn table(
 pub(super) fn taken<T>(name: &str, converted: Result<(T, Report), Report>) -> Result<T, String> {
     match converted {
         Ok((taken, report)) => {
+            let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
             for finding in &report.findings {
-                log::debug!("xDS: {name}: {finding}");
+                let level = if is_news(&mut said, finding) { log::Level::Warn } else { log::Level::Debug };
+                log::log!(target: "config", level, "xDS: {name}: {finding}");
             }
             Ok(taken)
         }
@@ -432,6 +437,11 @@ pub(super) fn taken<T>(name: &str, converted: Result<(T, Report), Report>) -> Re
             Err(reasons.join("; "))
         }
     }
+}
+
+/// Whether an operator has not been told yet that a control plane sets this field, which this version lacks.
+fn is_news(said: &mut BTreeSet<String>, finding: &Finding) -> bool {
+    finding.class == Class::NotYet && said.len() < XDS_LACKING_SAID_MAX && said.insert(finding.field.clone())
 }
 
 /// A hash of a response's content, by which it is known again.
@@ -443,4 +453,27 @@ pub(super) fn content<'a>(version: &str, parts: impl Iterator<Item = &'a pb::goo
         hasher.write(&part.value);
     });
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn field_that_is_lacking_is_told_of_once() {
+        let mut said = BTreeSet::new();
+        let finding = |class, field: &str| Finding {
+            class,
+            path: "here".into(),
+            field: field.into(),
+            note: "",
+            position: None,
+        };
+        assert!(is_news(&mut said, &finding(Class::NotYet, "a")));
+        assert!(!is_news(&mut said, &finding(Class::NotYet, "a")), "another resource");
+        assert!(is_news(&mut said, &finding(Class::NotYet, "b")));
+        assert!(!is_news(&mut said, &finding(Class::NoEffect, "c")), "nothing is lacking");
+        said.extend((0..XDS_LACKING_SAID_MAX).map(|index| index.to_string()));
+        assert!(!is_news(&mut said, &finding(Class::NotYet, "d")), "bounded");
+    }
 }
