@@ -60,6 +60,7 @@ KEEP = {
             SourcePortInput DirectSourceIPInput SourceTypeInput ServerNameInput TransportProtocolInput
             ApplicationProtocolInput''',
         'envoy.extensions.matching.common_inputs.ssl.v3': 'UriSanInput DnsSanInput SubjectInput',
+        'envoy.extensions.matching.input_matchers.ip.v3': 'Ip',
     },
     'listener': {
         'envoy.config.listener.v3': '''Listener Listener.DeprecatedV1 Listener.ConnectionBalanceConfig

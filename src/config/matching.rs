@@ -79,6 +79,9 @@ pub enum Then<A> {
 pub enum Predicate {
     /// An input's text is as asked; one that is not there never is. Source: `single_predicate`.
     Single(Input, StringMatcher),
+    /// An input's address lies in one of these ranges, of which there is at least one; a text that is no address lies in none.
+    /// Source: `single_predicate.custom_match`, `envoy.extensions.matching.input_matchers.ip.v3.Ip`.
+    Address(Input, Vec<CidrRange>),
     /// One of these, at least two. Source: `or_matcher`.
     AnyOf(Vec<Self>),
     /// All of these, at least two. Source: `and_matcher`.

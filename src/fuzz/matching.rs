@@ -150,6 +150,10 @@ fn is_met(predicate: &Predicate, info: &ConnectionInfo) -> Option<bool> {
                 StringPattern::SafeRegex(_) => false,
             })
         }
+        Predicate::Address(input, ranges) => {
+            let address = text(input, info).ok()?.and_then(|text| text.parse::<IpAddr>().ok());
+            Some(address.is_some_and(|address| ranges.iter().any(|range| range.contains(address))))
+        }
         Predicate::AnyOf(list) => {
             let met: Vec<_> = list.iter().map(|predicate| is_met(predicate, info)).collect();
             if met.contains(&Some(true)) {
@@ -224,14 +228,15 @@ fn tree(rng: &mut Rng, depth: u64) -> Tree<u64> {
     }
 }
 
+fn range(rng: &mut Rng) -> CidrRange {
+    let lengths = [0, 8, 14, 15, 16, 22, 24, 30, 31, 32];
+    let mut part = || (rng.below(4)) as u8;
+    let address = IpAddr::from([10, part(), part(), part()]);
+    CidrRange::new(address, lengths[rng.below(lengths.len() as u64) as usize])
+}
+
 fn ranges(rng: &mut Rng, depth: u64) -> IpRanges<u64> {
-    let mut range = |_| {
-        let lengths = [0, 8, 14, 15, 16, 22, 24, 30, 31, 32];
-        let mut part = || (rng.below(4)) as u8;
-        let address = IpAddr::from([10, part(), part(), part()]);
-        CidrRange::new(address, lengths[rng.below(lengths.len() as u64) as usize])
-    };
-    let ranges = (0..4).map(&mut range).collect();
+    let ranges = (0..4).map(|_| range(rng)).collect();
     IpRanges { ranges, on_match: on_match(rng, depth), exclusive: rng.below(3) == 0 }
 }
 
@@ -261,6 +266,10 @@ fn domain(rng: &mut Rng) -> Box<str> {
 fn predicate(rng: &mut Rng, depth: u64) -> Predicate {
     let many = |rng: &mut Rng| (0..2).map(|_| predicate(rng, depth.saturating_sub(1))).collect();
     match rng.below(if depth == 0 { 3 } else { 6 }) {
+        0 => {
+            let ranges = (0..=rng.below(3)).map(|_| range(rng)).collect();
+            Predicate::Address(input(rng), ranges)
+        }
         3 => Predicate::AnyOf(many(rng)),
         4 => Predicate::All(many(rng)),
         5 => Predicate::Not(Box::new(predicate(rng, depth - 1))),

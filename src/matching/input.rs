@@ -148,8 +148,22 @@ impl Input {
         if written.is_some() { Value::Known(scratch) } else { Value::Absent }
     }
 
+    /// The address that it is, or that its text says; within, `None`: it is not there, or is no address.
+    ///
+    /// `None`: it cannot be had here.
+    pub(super) fn any_address(&self, known: &Inputs<'_>, scratch: &mut Vec<u8>) -> Option<Option<IpAddr>> {
+        if self.is_address() {
+            return Some(self.address(known));
+        }
+        match self.text(known, scratch) {
+            Value::Unknown => None,
+            Value::Absent => Some(None),
+            Value::Known(text) => Some(std::str::from_utf8(text).ok().and_then(|text| text.parse().ok())),
+        }
+    }
+
     /// The address that it is, without a text.
-    pub(super) fn address(&self, known: &Inputs<'_>) -> Option<IpAddr> {
+    fn address(&self, known: &Inputs<'_>) -> Option<IpAddr> {
         match self {
             Self::DestinationIp => known.local.map(|local| local.ip()),
             Self::SourceIp => known.remote.map(|remote| remote.ip()),
@@ -159,7 +173,7 @@ impl Input {
     }
 
     /// Whether [`Self::address`] has it.
-    pub(super) fn is_address(&self) -> bool {
+    fn is_address(&self) -> bool {
         matches!(self, Self::DestinationIp | Self::SourceIp | Self::DirectSourceIp)
     }
 }

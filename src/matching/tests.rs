@@ -156,6 +156,34 @@ fn what_is_not_there_meets_nothing_and_what_cannot_be_had_decides_nothing() {
 }
 
 #[test]
+fn address_is_met_by_the_ranges_that_it_lies_in() {
+    let of =
+        |input, texts: &[&str]| Predicate::Address(input, texts.iter().map(|text| range(text)).collect());
+    for (predicate, expected) in [
+        (of(Input::SourceIp, &["192.0.2.0/24"]), Outcome::Match("met")),
+        (of(Input::SourceIp, &["10.0.0.0/8", "192.0.2.9/32"]), Outcome::Match("met")),
+        (of(Input::SourceIp, &["192.0.2.8/32", "::/0"]), Outcome::NoMatch),
+        (of(Input::DirectSourceIp, &["198.51.100.0/24"]), Outcome::Match("met")),
+        (of(Input::DestinationIp, &["0.0.0.0/0"]), Outcome::Match("met")),
+        // A text that is no address, one that is not there, one that cannot be had.
+        (of(Input::ServerName, &["0.0.0.0/0", "::/0"]), Outcome::NoMatch),
+        (of(Input::RequestHeader("x-client".into()), &["0.0.0.0/0"]), Outcome::Unknown),
+        (of(Input::DnsSan, &["0.0.0.0/0"]), Outcome::Unknown),
+    ] {
+        let info = connection();
+        assert_eq!(met(predicate.clone(), &Inputs::of_connection(&info)), expected, "{predicate:?}");
+    }
+    let not = Predicate::Not(Box::new(of(Input::SourceIp, &["192.0.2.0/24"])));
+    assert_eq!(met(not, &Inputs::of_connection(&connection())), Outcome::NoMatch);
+    let mut head = Head::new();
+    head.append(&HeaderName::parse(b"x-client").unwrap(), b"2001:db8::7");
+    let request = Inputs { request: Some(&head), ..Inputs::of_connection(&connection()) };
+    let by_header = |text| of(Input::RequestHeader("x-client".into()), &[text]);
+    assert_eq!(met(by_header("2001:db8::/32"), &request), Outcome::Match("met"));
+    assert_eq!(met(by_header("192.0.2.0/24"), &request), Outcome::NoMatch);
+}
+
+#[test]
 fn exact_map_takes_the_whole_text() {
     let port = |key, on_match| {
         tree(Input::DestinationPort, Tree::Exact(map(vec![("1", action("no")), (key, on_match)])))

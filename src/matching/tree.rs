@@ -55,6 +55,7 @@ enum Then<A> {
 #[derive(Debug)]
 enum Predicate {
     Single(Input, StringMatcher),
+    Address(Input, Ranges<()>),
     AnyOf(Box<[Self]>),
     All(Box<[Self]>),
     Not(Box<Self>),
@@ -122,16 +123,8 @@ impl<A> Node<A> {
                 }
             },
             Matches::Ip(input, ranges) => {
-                let address = if input.is_address() {
-                    input.address(known)
-                } else {
-                    match input.text(known, &mut scratch.text) {
-                        Value::Unknown => return Outcome::Unknown,
-                        Value::Absent => None,
-                        Value::Known(text) => {
-                            std::str::from_utf8(text).ok().and_then(|text| text.parse().ok())
-                        }
-                    }
+                let Some(address) = input.any_address(known, &mut scratch.text) else {
+                    return Outcome::Unknown;
                 };
                 let candidates = address.into_iter().flat_map(|address| ranges.find(address)).enumerate();
                 // One that counts alone is left out behind another.
@@ -186,6 +179,10 @@ impl Predicate {
                 Value::Absent => Some(false),
                 Value::Known(text) => Some(matcher.matches(text, &mut scratch.regexes)),
             },
+            Self::Address(input, ranges) => {
+                let address = input.any_address(known, &mut scratch.text)?;
+                Some(address.is_some_and(|address| ranges.find(address).next().is_some()))
+            }
             Self::AnyOf(predicates) => {
                 let mut unknown = false;
                 for predicate in predicates {
@@ -291,6 +288,10 @@ impl<C, A> Compiler<'_, C, A> {
                 let path = format!("{path}.single_predicate");
                 let matcher = StringMatcher::compile(matcher, &format!("{path}.value_match"), self.slots)?;
                 Predicate::Single(Input::compile(input, &path)?, matcher)
+            }
+            config::Predicate::Address(input, ranges) => {
+                let input = Input::compile(input, &format!("{path}.single_predicate"))?;
+                Predicate::Address(input, Ranges::new(vec![(ranges.clone(), ())]))
             }
             config::Predicate::AnyOf(list) => Predicate::AnyOf(all(list, "or_matcher")?),
             config::Predicate::All(list) => Predicate::All(all(list, "and_matcher")?),

@@ -1,6 +1,7 @@
 //! Matchers: trees of conditions on inputs. What their actions are, whoever has a matcher says.
 use std::collections::HashSet;
 
+use super::address;
 use super::at::At;
 use super::fields::classify;
 use super::matcher::checked_regex;
@@ -155,17 +156,15 @@ impl<A> Converter<'_, A> {
         message: pb::matching::MatcherMatcherListPredicateSinglePredicate,
     ) -> Option<Predicate> {
         classify!(at, message => pb::matching::MatcherMatcherListPredicateSinglePredicate {
-            implemented: input = "the inputs listed here; others are refused", matcher = "value_match; custom_match is refused";
+            implemented: input = "the inputs listed here; others are refused", matcher = "value_match; custom_match: Ip, others are refused";
         });
         let input = self.input(&at.field("input"), input);
         let matcher = match matcher {
             Some(SingleMatcher::ValueMatch(message)) => string(&at.field("value_match"), message),
-            Some(SingleMatcher::CustomMatch(_)) => {
-                at.field("custom_match").value_refused(
-                    "xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate.custom_match",
-                    "no such extensions",
-                );
-                None
+            Some(SingleMatcher::CustomMatch(extension)) => {
+                let ranges = self.addresses(&at.field("custom_match"), extension);
+                let (input, ranges) = input.zip(ranges)?;
+                return Some(Predicate::Address(input, ranges));
             }
             None => {
                 at.error("one of value_match, custom_match must be set");
@@ -174,6 +173,30 @@ impl<A> Converter<'_, A> {
         };
         let (input, matcher) = input.zip(matcher)?;
         Some(Predicate::Single(input, matcher))
+    }
+
+    /// Ranges of addresses: the only condition that is not on a text.
+    fn addresses(
+        &mut self,
+        at: &At<'_>,
+        extension: pb::matching::TypedExtensionConfig,
+    ) -> Option<Vec<CidrRange>> {
+        let any = typed_config(at, extension)?;
+        let at = &at.field("typed_config");
+        if type_name(&any) != pb::matching::Ip::NAME {
+            at.extension(Class::Refused, &any, "");
+            return None;
+        }
+        let message = at.unpack(&any)?;
+        classify!(at, message => pb::matching::Ip {
+            implemented: cidr_ranges;
+            no_effect: stat_prefix = "texts that are no addresses match nothing and are not counted";
+        });
+        self.entries += cidr_ranges.len();
+        let convert = |(index, message)| address::cidr_range(&at.item("cidr_ranges", index), message);
+        // All of them, so that each mistake is told.
+        let converted: Vec<_> = cidr_ranges.into_iter().enumerate().map(convert).collect();
+        converted.into_iter().collect()
     }
 
     fn tree(

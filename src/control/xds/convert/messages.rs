@@ -85,6 +85,7 @@ messages!(
     pb::matching::UriSanInput,
     pb::matching::DnsSanInput,
     pb::matching::SubjectInput,
+    pb::matching::Ip,
     pb::types::HttpRequestHeaderMatchInput,
     pb::tcp_proxy::TcpProxy,
     pb::tcp_proxy::TcpProxyWeightedCluster,

@@ -651,6 +651,47 @@ fn access_by_role_that_cannot_be_evaluated_is_refused_at_its_place() {
 }
 
 #[test]
+fn condition_on_an_address_is_converted_and_others_than_texts_are_refused() {
+    use crate::config::matching::{Input, Matches, Predicate};
+    use crate::config::rbac::RuleSet;
+    let matcher = |config: &str| {
+        let input = extension(NETWORK_INPUT, "SourceIPInput");
+        let action =
+            r#"{name: x, typed_config: {"@type": type.googleapis.com/envoy.config.rbac.v3.Action, name: a}}"#;
+        let predicate = format!(
+            "single_predicate: {{input: {input}, custom_match: {{name: x, typed_config: {config}}}}}"
+        );
+        rbac(&format!(
+            "matcher: {{matcher_list: {{matchers: [{{predicate: {{{predicate}}}, on_match: {{action: {action}}}}}]}}}}"
+        ))
+    };
+    let ip = |options: &str| {
+        format!(
+            r#"{{"@type": type.googleapis.com/envoy.extensions.matching.input_matchers.ip.v3.Ip, stat_prefix: x, {options}}}"#
+        )
+    };
+    let ranges =
+        ip("cidr_ranges: [{address_prefix: 10.1.2.3, prefix_len: 8}, {address_prefix: '::', prefix_len: 0}]");
+    let bootstrap = load(&[("FILTERS", &matcher(&ranges))]);
+    let HttpFilterConfig::Rbac(filter) = &manager(&bootstrap).http_filters[0].config else { panic!("rbac") };
+    let Some(RuleSet::Matcher(converted)) = &filter.rules else { panic!("a matcher") };
+    let Matches::List(list) = &converted.matches else { panic!("a list") };
+    let Predicate::Address(Input::SourceIp, ranges) = &list[0].0 else { panic!("{:?}", list[0].0) };
+    assert_eq!((ranges.len(), ranges[0].prefix_len(), ranges[0].network()), (2, 8, [10, 0, 0, 0].into()));
+    for (config, place) in [
+        (ip("cidr_ranges: [{address_prefix: here}]"), "cidr_ranges[0].address_prefix: malformed IP address"),
+        (ip("cidr_ranges: []"), "cidr_ranges"),
+        (
+            r#"{"@type": type.googleapis.com/envoy.extensions.matching.input_matchers.consistent_hashing.v3.ConsistentHashing, threshold: 1, modulo: 2}"#.to_owned(),
+            "single_predicate.custom_match.typed_config",
+        ),
+    ] {
+        let errors = errors(&[("FILTERS", &matcher(&config))]);
+        assert!(errors.contains(place), "{config}: {errors}");
+    }
+}
+
+#[test]
 fn access_by_role_of_connections_has_no_conditions_on_headers() {
     use super::at::{At, Context};
     use super::report::Unimplemented;
