@@ -177,7 +177,8 @@ fn address_is_met_by_the_ranges_that_it_lies_in() {
     assert_eq!(met(not, &Inputs::of_connection(&connection())), Outcome::NoMatch);
     let mut head = Head::new();
     head.append(&HeaderName::parse(b"x-client").unwrap(), b"2001:db8::7");
-    let request = Inputs { request: Some(&head), ..Inputs::of_connection(&connection()) };
+    let from = connection();
+    let request = Inputs { request: Some(&head), ..Inputs::of_connection(&from) };
     let by_header = |text| of(Input::RequestHeader("x-client".into()), &[text]);
     assert_eq!(met(by_header("2001:db8::/32"), &request), Outcome::Match("met"));
     assert_eq!(met(by_header("192.0.2.0/24"), &request), Outcome::NoMatch);

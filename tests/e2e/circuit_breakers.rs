@@ -218,7 +218,8 @@ on_each_backend! {
         release_second.send(()).unwrap();
         assert_eq!(client.response().status(), 200);
         // The next one is the first host's again, and it has a pool.
-        (release_first.send(()).unwrap(), release_second.send(()).unwrap());
+        release_first.send(()).unwrap();
+        release_second.send(()).unwrap();
         assert_eq!(client.get("/").status(), 200);
         assert_eq!((counter(&proxy, "upstream_cx_total"), counter(&proxy, "upstream_cx_pool_overflow")), (1, 1));
         proxy.end();
