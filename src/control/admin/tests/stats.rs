@@ -48,7 +48,7 @@ fn stats_are_selected_as_asked() {
             .starts_with("http.in\"gress.downstream_rq_time: B0.5(0,0) B1(0,0) B5(0,0) B10(0,0) B25(0,1) ")
     );
     let inverted = served
-        .get("/stats?invert_filter&filter=^(cluster|control_plane|downstream|http|listener|server|ringway|filesystem)")
+        .get("/stats?invert_filter&filter=^(cluster|control_plane|downstream|http|listener|load_reporter|server|ringway|filesystem)")
         .body;
     assert!(inverted.starts_with("runtime.admin_overrides_active: 0\n"), "{inverted}");
     for path in ["/stats?filter=[", "/stats?type=Foo", "/stats?format=foo", "/stats?histogram_buckets=foo"] {
