@@ -181,8 +181,6 @@ fn hex(bytes: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use std::rc::Rc;
 
-    use rustls::{CipherSuite, ProtocolVersion};
-
     use super::*;
     use crate::format::context::FormatContext;
     use crate::format::time::TimeFormat;
@@ -196,13 +194,7 @@ mod tests {
         let chain = [leaf.der(), authority.der()];
         let facts = || {
             let peer = PeerIdentity::of(&chain, true).map(Box::new);
-            let (version, cipher) =
-                (Some(ProtocolVersion::TLSv1_3), Some(CipherSuite::TLS13_AES_128_GCM_SHA256));
-            Rc::new(TlsFacts {
-                agreed: Agreed { version, cipher, ..Agreed::default() },
-                peer,
-                ..TlsFacts::default()
-            })
+            Rc::new(TlsFacts { agreed: Agreed::tls13(), peer, ..TlsFacts::default() })
         };
         let mut info = StreamInfo::new();
         let write = |info: &StreamInfo, name: &str| {

@@ -22,9 +22,9 @@ pub enum Alpn {
 /// What both sides agreed on, without its names: every connection keeps it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Agreed {
-    pub version: Option<ProtocolVersion>,
-    pub cipher: Option<CipherSuite>,
-    pub group: Option<NamedGroup>,
+    version: Option<ProtocolVersion>,
+    cipher: Option<CipherSuite>,
+    group: Option<NamedGroup>,
     pub alpn: Alpn,
     /// An earlier session was gone on with.
     pub resumed: bool,
@@ -75,6 +75,15 @@ impl Agreed {
     /// Name of the group of the key exchange; empty: there was none, too.
     pub fn group_name(self) -> &'static str {
         self.group.map_or("", params::group_name)
+    }
+}
+
+#[cfg(test)]
+impl Agreed {
+    /// TLS 1.3 with `TLS_AES_128_GCM_SHA256`.
+    pub fn tls13() -> Self {
+        let (version, cipher) = (ProtocolVersion::TLSv1_3, CipherSuite::TLS13_AES_128_GCM_SHA256);
+        Self { version: Some(version), cipher: Some(cipher), ..Self::default() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use super::{Client, Config, Io, Message, PATIENCE, until};
 
@@ -197,7 +197,9 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            println!("log of the proxy:\n{}", self.log.text.lock().unwrap().0);
+            // Whoever waited for a line in vain has left the lock poisoned.
+            let text = self.log.text.lock().unwrap_or_else(PoisonError::into_inner);
+            println!("log of the proxy:\n{}", text.0);
         }
     }
 }
