@@ -180,7 +180,7 @@ impl BodyCopy {
             }
         }
         for _ in 0..CHUNKS_PER_POLL {
-            if !self.may_read(from, to, high_watermark)? {
+            if !self.may_read(to, high_watermark)? {
                 return Poll::Pending;
             }
             from.set_bulk(self.bulk && takes_large);
@@ -324,11 +324,9 @@ impl BodyCopy {
     }
 
     /// Whether the receiver has room. When not, the task is woken later.
-    fn may_read(&mut self, from: &Channel, to: &Channel, high_watermark: usize) -> Result<bool, CopyError> {
+    fn may_read(&mut self, to: &Channel, high_watermark: usize) -> Result<bool, CopyError> {
         let noted = (&mut self.paused, &mut self.pauses, &mut self.resumes);
-        let may = wire::has_room(to, high_watermark, noted).map_err(|_| CopyError::SinkGone)?;
-        from.set_held_back(self.paused);
-        Ok(may)
+        wire::has_room(to, high_watermark, noted).map_err(|_| CopyError::SinkGone)
     }
 
     /// Hands the chunk's data on; true when the body ended in it. The rest goes back to the sender's connection.

@@ -143,7 +143,7 @@ impl Relay {
                     Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken.into())),
                 }
             }
-            if !self.may_read(from, to, high_watermark)? {
+            if !self.may_read(to, high_watermark)? {
                 return Poll::Pending;
             }
             from.set_bulk(self.bulk && high_watermark >= limits::LARGE_READ_ROOM_MIN);
@@ -193,10 +193,8 @@ impl Relay {
     }
 
     /// Whether the receiver has room. When not, the task is woken later.
-    fn may_read(&mut self, from: &Channel, to: &Channel, high_watermark: usize) -> Result<bool, RelayError> {
+    fn may_read(&mut self, to: &Channel, high_watermark: usize) -> Result<bool, RelayError> {
         let noted = (&mut self.paused, &mut self.pauses, &mut self.resumes);
-        let may = wire::has_room(to, high_watermark, noted).map_err(|_| RelayError::SinkGone)?;
-        from.set_held_back(self.paused);
-        Ok(may)
+        wire::has_room(to, high_watermark, noted).map_err(|_| RelayError::SinkGone)
     }
 }

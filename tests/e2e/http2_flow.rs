@@ -1,10 +1,6 @@
-//! Frames of HTTP/2 that say nothing are no flood while others are between them; a client that takes nothing holds back its own
-//! stream alone.
+//! Frames of HTTP/2 that say nothing are no flood while others are between them.
 
-use crate::harness::{
-    Client, Config, Http2Upstream, Proxy, RawHttp2, TO_HTTP2, Upstream, ok, on_each_backend, pattern,
-    set_receive_buffer, until,
-};
+use crate::harness::{Config, Proxy, RawHttp2, TO_HTTP2, Upstream, ok, on_each_backend};
 
 /// A frame without content and end, on the first stream.
 const VOID: [u8; 9] = [0, 0, 0, 0, 0, 0, 0, 0, 1];
@@ -52,36 +48,6 @@ on_each_backend! {
         let answer = proxy.connect().get("/");
         assert_eq!((answer.status(), answer.body.len()), (200, 300));
         assert_eq!(proxy.stat("cluster.upstream.http2.inbound_empty_frames_flood"), 0);
-        proxy.end();
-    }
-
-    /// What lay unread of some streams had used up the window that all of a connection share.
-    fn clients_that_take_nothing_do_not_starve_others_on_the_same_connection(io) {
-        let upstream = Http2Upstream::start(100);
-        let config = Config::to(upstream.port).cluster(TO_HTTP2).arguments(&["--concurrency", "1"]);
-        let proxy = Proxy::start(io, &config);
-        let bytes = 16 << 20;
-        let mut stalled: Vec<Client> = (0..12)
-            .map(|_| {
-                let mut client = proxy.connect();
-                set_receive_buffer(client.stream(), 16 * 1024);
-                client.send(format!("GET /body/{bytes} HTTP/1.1\r\nHost: a\r\n\r\n"));
-                client
-            })
-            .collect();
-        let paused = "cluster.upstream.upstream_flow_control_paused_reading_total";
-        until("all are held back", || proxy.stat(paused) >= 12);
-        let mut live = proxy.connect();
-        for _ in 0..8 {
-            let answer = live.get("/body/400000");
-            assert!(answer.status() == 200 && answer.body == pattern(400_000), "{} bytes", answer.body.len());
-        }
-        let received = proxy.stat("cluster.upstream.upstream_cx_rx_bytes_total");
-        assert!(received < 12 * (12 << 20), "each is held back by a window of its own: {received}");
-        assert!(stalled.remove(0).response().body == pattern(bytes), "it goes on where it was");
-        assert_eq!(upstream.connections(), 1);
-        drop((stalled, live));
-        proxy.wait_for_stat("cluster.upstream.upstream_rq_active", 0);
         proxy.end();
     }
 }

@@ -242,8 +242,8 @@ class Play:
         # Ringway shows those of clusters that nobody asks for, too: 0.
         left_out = ("cluster.xds.", "ringway.", *(() if self.asks_for_all else ("cluster_manager.cds.", "listener_manager.lds.")))
         counted = {each["name"]: each["value"] for each in listed if each.get("name", "").endswith(COUNTED) and not each["name"].startswith(left_out)}
-        # Ringway has rows, of 0, where Envoy has none: of clusters whose endpoints nobody tells.
-        return {name: value for name, value in counted.items() if value or not name.startswith("cluster.")}
+        # Ringway has rows, of 0, where Envoy has none: of clusters whose endpoints nobody tells, of runtime layers where there are none.
+        return {name: value for name, value in counted.items() if value or not name.startswith(("cluster.", "runtime."))}
 
     def stats_of(self, name):
         """One statistic."""

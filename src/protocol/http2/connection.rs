@@ -35,11 +35,6 @@ const LOCAL_ERROR_RESETS_MAX: usize = 100;
 const RESETS_REMEMBERED: usize = 1024;
 /// Bytes of one stream that the codec holds for sending: a full frame. More waits in the stream, under its watermark.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
-/// Bytes that streams of a connection to an endpoint whose takers have paused may hold together beside its window, which others
-/// share. Reason: as many as all of a connection may have with Envoy's default; more of them, and the others are held back, too.
-const HELD_BACK_BYTES_MAX: u32 = 24 * 1024 * 1024;
-/// The largest window there may be (RFC 9113 section 6.9.1).
-const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 /// Streams towards an endpoint before its SETTINGS say how many it takes: what is beyond the unknown limit would be refused.
 const STREAMS_BEFORE_SETTINGS: usize = 1;
 
@@ -259,10 +254,6 @@ pub struct ClientConnection {
     pings: Option<PingPong>,
     runtime: Runtime,
     outgoing: Outgoing,
-    /// Bytes of the window of all streams together, and of one.
-    windows: (u32, u32),
-    /// Streams whose takers have paused, as far as the window has been told.
-    held_back: u32,
     inner: client::Connection<Io<Transport>, Piece>,
 }
 
@@ -307,8 +298,6 @@ impl ClientConnection {
         let opened = poll_fn(|_| handshake.as_mut().poll(&mut Context::from_waker(&waker))).await;
         let (requests, mut inner) = opened.map_err(|error| StreamError::of(&error))?;
         let (runtime, outgoing) = (runtime.clone(), Outgoing::default());
-        outgoing.tell_held_back(runtime.current_task());
-        let windows = (settings.connection_window_bytes, settings.stream_window_bytes);
         let requests = Requests {
             runtime: runtime.clone(),
             outgoing: outgoing.clone(),
@@ -316,16 +305,11 @@ impl ClientConnection {
             inner: requests,
         };
         let pings = inner.ping_pong();
-        Ok((requests, Self { waker, watch, pings, runtime, outgoing, windows, held_back: 0, inner }))
+        Ok((requests, Self { waker, watch, pings, runtime, outgoing, inner }))
     }
 
     /// Ready when the connection is over; `None`: in order. While this is polled, frames move.
     pub fn poll(&mut self) -> Poll<Option<StreamError>> {
-        let held_back = self.outgoing.held_back();
-        if held_back != self.held_back {
-            self.held_back = held_back;
-            self.inner.set_target_window_size(window(self.windows, held_back));
-        }
         let polled = Pin::new(&mut self.inner).poll(&mut Context::from_waker(&self.waker));
         self.watch.rest();
         self.outgoing.give_turns(&self.runtime);
@@ -355,12 +339,6 @@ impl ClientConnection {
     pub fn flood(&self) -> Option<Flood> {
         self.watch.flood()
     }
-}
-
-/// The window of a connection: a stream whose taker has paused may fill its own, which leaves the others what they share.
-fn window((connection, stream): (u32, u32), held_back: u32) -> u32 {
-    let held = stream.saturating_mul(held_back).min(HELD_BACK_BYTES_MAX);
-    connection.saturating_add(held).min(WINDOW_BYTES_MAX)
 }
 
 fn poll_pong(pings: Option<&mut PingPong>, waker: &Waker) -> Poll<()> {
@@ -394,19 +372,5 @@ impl std::fmt::Debug for ClientConnection {
 impl std::fmt::Debug for Requests {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Requests")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn window_grows_by_what_streams_that_nobody_takes_from_may_hold() {
-        const KIB: u32 = 1024;
-        assert_eq!(window((1024 * KIB, 256 * KIB), 0), 1024 * KIB);
-        assert_eq!(window((1024 * KIB, 256 * KIB), 12), 4096 * KIB);
-        assert_eq!(window((1024 * KIB, 256 * KIB), 1_000_000), 25 * 1024 * KIB);
-        assert_eq!(window((WINDOW_BYTES_MAX, WINDOW_BYTES_MAX), 3), WINDOW_BYTES_MAX);
     }
 }

@@ -4,8 +4,6 @@
 //! have it hold a frame for each of a thousand. Beyond [`CODEC_BYTES_MAX`] streams wait for their turn, which the
 //! connection's task gives them in the order of their coming. A piece is taken off the books when its memory is let go,
 //! however that comes: written, or dropped with its stream.
-//!
-//! Of the other direction the books know how many streams nobody takes from at present.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -36,10 +34,6 @@ struct Books {
     /// Tasks of streams that wait for the codec, by ticket.
     queue: RefCell<BTreeMap<u64, TaskId>>,
     tickets: Cell<u64>,
-    /// Streams whose takers have paused.
-    held_back: Cell<u32>,
-    /// Whom that concerns.
-    owner: Cell<Option<TaskId>>,
 }
 
 /// Bytes with the codec.
@@ -54,25 +48,6 @@ impl Outgoing {
     /// Bytes that wait for the peer, on all streams, wherever they are.
     pub(super) fn bytes(&self) -> usize {
         self.0.waiting.get() + self.0.in_codec.get()
-    }
-
-    /// Has the task know whenever the number of streams that are held back changes.
-    pub(super) fn tell_held_back(&self, owner: TaskId) {
-        self.0.owner.set(Some(owner));
-    }
-
-    /// Streams whose takers have paused.
-    pub(super) fn held_back(&self) -> u32 {
-        self.0.held_back.get()
-    }
-
-    /// The taker of a stream has paused, or goes on.
-    pub(super) fn set_held_back(&self, runtime: &Runtime, is_held_back: bool) {
-        let count = self.0.held_back.get();
-        self.0.held_back.set(if is_held_back { count + 1 } else { count.saturating_sub(1) });
-        if let Some(owner) = self.0.owner.get() {
-            runtime.wake(owner);
-        }
     }
 
     /// A stream has so many more that wait.

@@ -61,8 +61,6 @@ pub struct Stream {
     outgoing: Outgoing,
     /// Its place among the streams that wait for the codec.
     ticket: Cell<u64>,
-    /// Whoever takes what is received has paused.
-    held_back: Cell<bool>,
     /// Bounds of what the peer sends in heads.
     limits: Cell<HeadLimits>,
     /// Bytes of a name or a value of them.
@@ -149,7 +147,6 @@ impl Stream {
             queued: Cell::new(0),
             outgoing: outgoing.clone(),
             ticket: Cell::new(0),
-            held_back: Cell::new(false),
             limits: Cell::default(),
             field_bytes_max,
         }
@@ -379,13 +376,6 @@ impl Stream {
                 }
             }
         })
-    }
-
-    /// Whoever takes what is received has paused, or goes on: what the peer has sent meanwhile is not to hold other streams back.
-    pub fn set_held_back(&self, is_held_back: bool) {
-        if self.held_back.replace(is_held_back) != is_held_back {
-            self.outgoing.set_held_back(&self.runtime, is_held_back);
-        }
     }
 
     /// Gives bytes back: the next read returns them first.
@@ -645,7 +635,6 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.outgoing.forget(self.queued.get());
         self.outgoing.leave(&self.ticket);
-        self.set_held_back(false);
         // What a panic has left is not the peer's fault, and not a message's end.
         if std::thread::panicking() && self.state.try_borrow_mut().is_ok() {
             self.reset_with(Reason::INTERNAL_ERROR);

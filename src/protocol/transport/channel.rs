@@ -97,14 +97,6 @@ impl Channel {
         }
     }
 
-    /// Whoever takes what is received has paused, or goes on. Of a connection's own the kernel keeps what is not taken.
-    #[inline]
-    pub fn set_held_back(&self, is_held_back: bool) {
-        if let Self::Stream(stream) = self {
-            stream.set_held_back(is_held_back);
-        }
-    }
-
     /// Whether received bytes wait unread.
     #[inline]
     pub fn has_unread(&self) -> bool {

@@ -18,7 +18,7 @@ pub(super) fn http2(
     classify!(at, message => pb::http::Http2ProtocolOptions {
         implemented: hpack_table_size, max_concurrent_streams,
             initial_stream_window_size = "256 KiB unless set (Envoy: 16 MiB): what a peer may have us hold",
-            initial_connection_window_size = "1 MiB unless set (Envoy: 24 MiB); of endpoints as much more as streams may hold whose clients take nothing, up to 24 MiB",
+            initial_connection_window_size = "1 MiB unless set (Envoy: 24 MiB)",
             max_header_field_size_kb = "of a name or a value; beyond it 431 or 502, where Envoy ends the connection", allow_connect,
             max_outbound_control_frames = "frames a second that ask for an answer; none is queued",
             max_consecutive_inbound_frames_with_empty_payload = "frames of nothing but padding count; at most 100 of those in a connection's life",
