@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringway::config::bootstrap::Bootstrap;
+use ringway::config::bootstrap::{Bootstrap, Overload};
 use ringway::control::xds::load_bootstrap;
 use ringway::control::xds::loader::{Format, Source};
 use ringway::filter::CompileServices;
@@ -99,7 +99,7 @@ fn apply_step(count: usize) -> Step {
     let queue = LogQueue::new().0;
     let access_log =
         AccessLogSetup { queue, flush_interval: Duration::from_secs(10), flush_min_bytes: 1 << 16 };
-    let connections = ConnectionLimit::new(None);
+    let connections = ConnectionLimit::new(&Overload::default());
     let setup = Setup { index: 0, workers: 1, peers: Vec::new(), seed: 1, connections, access_log };
     Box::new(move || {
         let (sender, receiver) = mailbox().expect("a descriptor");
@@ -114,10 +114,7 @@ fn apply_step(count: usize) -> Step {
 fn compile(registry: &Registry, mut bootstrap: Bootstrap) -> Snapshot {
     let local_info = LocalInfo::default();
     let services = CompileServices {
-        routes: CompileContext {
-            cluster_exists: &|_| true,
-            hash_seed: 1,
-        },
+        routes: CompileContext { cluster_exists: &|_| true, hash_seed: 1 },
         local_info: &local_info,
         open_sink: &mut |_| -> std::io::Result<SinkId> {
             Err(std::io::Error::other("there is no access log here"))
