@@ -125,6 +125,11 @@ impl Pool {
         self.groups().iter().map(|group| group.in_use.get()).sum()
     }
 
+    /// More than half of the small chunks are in use: whoever keeps some that he could do without is to keep no more of them.
+    pub fn is_scarce(&self) -> bool {
+        self.0.small.in_use.get() as usize > self.0.small.chunks_max / 2
+    }
+
     /// Whether no panic has cut off a change of the lists.
     pub fn is_whole(&self) -> bool {
         self.groups().iter().all(|group| group.edits.are_whole())
@@ -345,6 +350,18 @@ mod tests {
         assert_eq!((a.capacity(), b.capacity()), (limits::LARGE_CHUNK_BYTES, limits::SMALL_CHUNK_BYTES));
         assert!(pool.alloc(ChunkSize::Large).is_none());
         assert_eq!(pool.exhausted_count(), 1);
+    }
+
+    #[test]
+    fn scarce_is_more_than_half_of_the_small_ones() {
+        let pool = Pool::with_capacity(4, 4).unwrap();
+        let _large: Vec<_> = (0..3).map(|_| pool.alloc(ChunkSize::Large).unwrap()).collect();
+        let mut small: Vec<_> = (0..2).map(|_| pool.alloc(ChunkSize::Small).unwrap()).collect();
+        assert!(!pool.is_scarce());
+        small.push(pool.alloc(ChunkSize::Small).unwrap());
+        assert!(pool.is_scarce());
+        small.pop();
+        assert!(!pool.is_scarce());
     }
 
     #[test]

@@ -5,18 +5,22 @@
 
 use std::task::Poll;
 
-use crate::buffer::Chunk;
+use crate::buffer::{Chunk, ChunkQueue, Pool};
 use crate::protocol::http::body::BodyDecoder;
 use crate::protocol::http::head::Head;
+use crate::protocol::http2::Stream;
 use crate::protocol::transport::Channel;
+
+/// Most memory of a connection's chunks that one waiting request may hold, in bytes, however much the listener lets it. Of a larger
+/// body the end is seen when somebody takes it.
+const HELD_BYTES_MAX: usize = 1024 * 1024;
 
 /// See the file's head. What it has taken goes back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Ahead<'a> {
     from: &'a Channel,
-    chunks: Vec<Chunk>,
-    /// Memory of the chunks, in bytes.
-    held: usize,
+    /// Of a connection.
+    chunks: ChunkQueue,
     decoder: BodyDecoder,
     trailers: Head,
     /// Nothing more is looked at: it is whole, wrong or cut off. Of the latter whoever takes it draws the conclusion.
@@ -37,56 +41,79 @@ pub(super) enum Seen {
 impl<'a> Ahead<'a> {
     /// Of a body that `decoder` would read next.
     pub(super) fn new(from: &'a Channel, decoder: BodyDecoder) -> Self {
-        Self { from, chunks: Vec::new(), held: 0, decoder, trailers: Head::default(), is_over: false }
+        Self { from, chunks: ChunkQueue::default(), decoder, trailers: Head::default(), is_over: false }
     }
 
-    /// Looks at what has arrived, as long as it holds no more than `limit` bytes. With less than all the task is woken for
-    /// more.
-    pub(super) fn poll(&mut self, limit: usize) -> Seen {
-        let before = self.chunks.len();
-        while !self.is_over && (self.held < limit || self.chunks.is_empty()) {
+    /// Looks at what has arrived, as long as it holds no more than `limit` bytes, and nothing of `pool` that others will need soon:
+    /// as many requests may wait as circuit breakers let. With less than all the task is woken for more.
+    pub(super) fn poll(&mut self, limit: usize, pool: &Pool) -> Seen {
+        match self.from {
+            Channel::Connection(_) => self.poll_connection(limit.min(HELD_BYTES_MAX), pool),
+            Channel::Stream(stream) => self.poll_stream(stream, limit),
+        }
+    }
+
+    /// The bytes stay with the stream, within the window that the client has of it: they cost what they cost unread.
+    fn poll_stream(&mut self, stream: &Stream, limit: usize) -> Seen {
+        let mut seen = Seen::Nothing;
+        while !self.is_over {
+            match stream.poll_ahead(limit) {
+                Poll::Ready(Some(_)) => seen = Seen::More,
+                Poll::Ready(None) => {
+                    self.is_over = true;
+                    seen = Seen::Whole;
+                }
+                Poll::Pending => break,
+            }
+        }
+        seen
+    }
+
+    fn poll_connection(&mut self, limit: usize, pool: &Pool) -> Seen {
+        let mut seen = Seen::Nothing;
+        while !self.is_over && (self.chunks.is_empty() || self.chunks.capacity() < limit && !pool.is_scarce())
+        {
             match self.from.poll_recv() {
                 Poll::Ready(Ok(Some(chunk))) => {
-                    self.is_over = self.decode(&chunk);
-                    self.held += chunk.capacity();
+                    seen = self.decode(&chunk);
                     self.chunks.push(chunk);
                 }
                 Poll::Ready(Ok(None)) => {
                     self.is_over = true;
                     if self.decoder.finish().is_ok() && !self.from.is_truncated() {
-                        return Seen::Whole;
+                        seen = Seen::Whole;
                     }
                 }
                 Poll::Ready(Err(_)) => self.is_over = true,
                 Poll::Pending => break,
             }
         }
-        match self.chunks.len() {
-            _ if self.is_over && self.decoder.is_end() => Seen::Whole,
-            now if now > before => Seen::More,
-            _ => Seen::Nothing,
-        }
+        seen
     }
 
-    /// Whether nothing after these bytes is of interest.
-    fn decode(&mut self, mut bytes: &[u8]) -> bool {
+    /// What these bytes are to the body.
+    fn decode(&mut self, mut bytes: &[u8]) -> Seen {
         while !bytes.is_empty() {
             match self.decoder.decode(bytes, &mut self.trailers) {
                 Ok(decoded) if decoded.end => {
-                    self.decoder = BodyDecoder::None;
-                    return true;
+                    self.is_over = true;
+                    return Seen::Whole;
                 }
                 Ok(decoded) => bytes = &bytes[decoded.consumed..],
-                Err(_) => return true,
+                Err(_) => {
+                    self.is_over = true;
+                    break;
+                }
             }
         }
-        false
+        Seen::More
     }
 }
 
 impl Drop for Ahead<'_> {
     fn drop(&mut self) {
-        while let Some(chunk) = self.chunks.pop() {
+        let chunks: Vec<Chunk> = std::iter::from_fn(|| self.chunks.pop()).collect();
+        for chunk in chunks.into_iter().rev() {
             self.from.unread(chunk);
         }
     }

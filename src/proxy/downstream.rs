@@ -405,10 +405,16 @@ impl Connection {
         }
     }
 
+    /// Bytes that may wait in either direction (`per_connection_buffer_limit_bytes`).
+    #[inline]
+    pub(super) fn buffer_limit(&self) -> usize {
+        wire::watermark(self.listener.config.per_connection_buffer_limit_bytes)
+    }
+
     /// Bytes that may wait for the client before reading for it pauses.
     #[inline]
     pub(super) fn watermark(&self) -> usize {
-        let limit = wire::watermark(self.listener.config.per_connection_buffer_limit_bytes);
+        let limit = self.buffer_limit();
         match &self.bearer {
             Bearer::Socket { .. } => limit,
             Bearer::Connection(shared) => {

@@ -366,7 +366,7 @@ fn unless_given_up<F: Future>(
         let Request { body, deadlines, .. } = &mut *request;
         if !body.is_done() && deadlines.awaits_request() {
             let ahead = ahead.get_or_insert_with(|| Box::new(Ahead::new(channel, body.decoder())));
-            let seen = ahead.poll(connection.watermark());
+            let seen = ahead.poll(connection.buffer_limit(), context.runtime.pool());
             if seen != Seen::Nothing {
                 deadlines.last_activity = context.runtime.now();
             }
@@ -535,7 +535,10 @@ fn count_response(connection: &Connection, stream: &mut Stream, forward: &Forwar
                 ProxyError::DownstreamClosed | ProxyError::DownstreamReset => {
                     stats.inc(ClusterStat::UpstreamRqCancelled);
                 }
-                ProxyError::RequestBody(_) | ProxyError::StreamIdleTimeout { .. } => {
+                // Of one that still waited for a connection nothing is reset.
+                ProxyError::RequestBody(_) | ProxyError::StreamIdleTimeout { .. }
+                    if stream.info.upstream_timing.first_tx_ns.is_some() =>
+                {
                     stats.inc(ClusterStat::UpstreamRqTxReset);
                 }
                 _ => {}

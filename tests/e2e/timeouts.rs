@@ -62,9 +62,14 @@ on_each_backend! {
             proxy.wait_for_stat("http.test.downstream_cx_active", 0);
         }
         let client = Http2Client::connect(proxy.port);
-        let post = http::Request::post("http://a/");
-        let answers = client.all(vec![(post, b"body".to_vec(), None)]);
-        assert_eq!((answers[0].status, answers[0].body.as_slice()), (504, &b"upstream request timeout"[..]));
+        // In one frame and in several, and beside so many others that little may wait for the client of each.
+        for (streams, bytes) in [(1, 4), (1, 10_000), (1, 60_000), (70, 1000)] {
+            let post = |_| (http::Request::post("http://a/"), vec![b'x'; bytes], None);
+            for answer in client.all((0..streams).map(post).collect()) {
+                let text = String::from_utf8_lossy(&answer.body);
+                assert_eq!((answer.status, &*text), (504, "upstream request timeout"), "{streams} x {bytes}");
+            }
+        }
         drop(client);
         proxy.end();
     }

@@ -5,6 +5,8 @@
 //! `poll_sent` tells when. Receiving gives the peer window back as bytes are taken, so a slow taker stops the peer. The
 //! stream belongs to one task. Dropping it before both directions have ended resets it.
 
+mod receiving;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -12,7 +14,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -21,8 +23,7 @@ use http::{HeaderMap, Uri};
 use super::head::{self, Unsendable};
 use super::outgoing::{Outgoing, Piece};
 use super::received::Received;
-use crate::base::limits;
-use crate::buffer::{Chunk, ChunkQueue, ChunkSize};
+use crate::buffer::{Chunk, ChunkQueue};
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::error::HeadError;
 use crate::protocol::http::head::Head;
@@ -75,6 +76,8 @@ struct State {
     unread: ChunkQueue,
     /// Received, and no chunk had room for it yet.
     rest: Bytes,
+    /// Looked at before anybody takes it, behind the rest; the peer's window does not know of it yet.
+    ahead: BytesMut,
     queue: VecDeque<Bytes>,
     /// Few bytes, behind the queue: pieces of a byte each are one, however long they wait.
     gathered: Vec<u8>,
@@ -136,6 +139,7 @@ impl Stream {
                 response: None,
                 unread: ChunkQueue::default(),
                 rest: Bytes::new(),
+                ahead: BytesMut::new(),
                 queue: VecDeque::new(),
                 gathered: Vec::new(),
                 ending: false,
@@ -330,78 +334,6 @@ impl Stream {
     }
 
     // === bytes ===
-
-    /// Received bytes in order, `None` at the end. Pending wakes the current task later.
-    ///
-    /// # Errors
-    /// The stream broke.
-    pub fn poll_recv(&self) -> Poll<io::Result<Option<Chunk>>> {
-        self.with(|state, context| {
-            if let Some(chunk) = state.unread.pop() {
-                return Poll::Ready(Ok(Some(chunk)));
-            }
-            loop {
-                if !state.rest.is_empty() {
-                    return state.chunk_of_rest(&self.runtime);
-                }
-                let Some(receiver) = &mut state.receiver else {
-                    return state.broken.map_or(Poll::Pending, |broken| Poll::Ready(Err(broken.into())));
-                };
-                match receiver.poll_data(context) {
-                    Poll::Ready(Some(Ok(bytes))) => {
-                        // Taken when the sink has room: so the peer may send as much more.
-                        let released = receiver.flow_control().release_capacity(bytes.len());
-                        if let Err(error) = released {
-                            state.fail(&error);
-                        }
-                        state.rest = bytes;
-                    }
-                    Poll::Ready(Some(Err(error))) => {
-                        state.fail(&error);
-                        return Poll::Ready(Err(StreamError::of(&error).into()));
-                    }
-                    Poll::Ready(None) => match receiver.poll_trailers(context) {
-                        Poll::Ready(Ok(trailers)) => {
-                            // Not those that an earlier call has found.
-                            state.received_trailers = state.received_trailers.take().or(trailers);
-                            return Poll::Ready(Ok(None));
-                        }
-                        Poll::Ready(Err(error)) => {
-                            state.fail(&error);
-                            return Poll::Ready(Err(StreamError::of(&error).into()));
-                        }
-                        Poll::Pending => return Poll::Pending,
-                    },
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        })
-    }
-
-    /// Gives bytes back: the next read returns them first.
-    pub fn unread(&self, chunk: Chunk) {
-        self.state.borrow_mut().unread.push_front(chunk);
-    }
-
-    /// Whether received bytes wait unread.
-    pub fn has_unread(&self) -> bool {
-        let state = self.state.borrow();
-        !state.unread.is_empty() || !state.rest.is_empty()
-    }
-
-    /// Puts the trailers that came with the end into `trailers`; leaves it alone when there were none.
-    ///
-    /// # Errors
-    /// They are refused.
-    pub fn take_trailers(&self, trailers: &mut Head) -> Result<(), HeadError> {
-        match self.state.borrow_mut().received_trailers.take() {
-            Some(map) => {
-                head::check_lengths(&map, &self.limits.get(), self.field_bytes_max)?;
-                head::take_trailers(&map, &self.limits.get(), trailers)
-            }
-            None => Ok(()),
-        }
-    }
 
     /// Ready once the peer has reset the stream or the connection ended. Pending wakes the current task later.
     pub fn poll_peer_closed(&self) -> Poll<()> {
@@ -616,18 +548,6 @@ impl State {
         if !self.gathered.is_empty() {
             self.queue.push_back(std::mem::take(&mut self.gathered).into());
         }
-    }
-
-    fn chunk_of_rest(&mut self, runtime: &Runtime) -> Poll<io::Result<Option<Chunk>>> {
-        let size =
-            if self.rest.len() > limits::SMALL_CHUNK_BYTES { ChunkSize::Large } else { ChunkSize::Small };
-        let Some(mut chunk) = runtime.pool().alloc(size) else {
-            runtime.wait_for_memory();
-            return Poll::Pending;
-        };
-        let written = chunk.write(&self.rest);
-        let _ = self.rest.split_to(written);
-        Poll::Ready(Ok(Some(chunk.freeze())))
     }
 }
 

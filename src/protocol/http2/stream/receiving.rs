@@ -1,0 +1,134 @@
+//! What a stream receives: its body's bytes and its trailers.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::super::head;
+use super::{State, Stream, StreamError};
+use crate::base::limits;
+use crate::buffer::{Chunk, ChunkSize};
+use crate::protocol::http::error::HeadError;
+use crate::protocol::http::head::Head;
+use crate::runtime::Runtime;
+
+impl Stream {
+    /// Received bytes in order, `None` at the end. Pending wakes the current task later.
+    ///
+    /// # Errors
+    /// The stream broke.
+    pub fn poll_recv(&self) -> Poll<io::Result<Option<Chunk>>> {
+        self.with(|state, context| {
+            if let Some(chunk) = state.unread.pop() {
+                return Poll::Ready(Ok(Some(chunk)));
+            }
+            loop {
+                if !state.rest.is_empty() {
+                    return state.chunk_of_rest(&self.runtime);
+                }
+                if !state.ahead.is_empty() {
+                    let bytes = std::mem::take(&mut state.ahead).freeze();
+                    state.take(bytes);
+                    continue;
+                }
+                match state.receive(context) {
+                    Poll::Ready(Ok(Some(bytes))) => state.take(bytes),
+                    Poll::Ready(Ok(None)) => return Poll::Ready(Ok(None)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+    }
+
+    /// Looks at what has come before anybody takes it: so many bytes more, or `None` once all of it has come. It lies here until
+    /// it is read, and until then the peer may not send as much again. Pending wakes the current task later, unless
+    /// `limit` bytes lie here already, or the stream broke: [`Stream::poll_recv`] says so.
+    pub fn poll_ahead(&self, limit: usize) -> Poll<Option<usize>> {
+        self.with(|state, context| {
+            if state.ahead.len() >= limit {
+                return Poll::Pending;
+            }
+            match state.receive(context) {
+                Poll::Ready(Ok(Some(bytes))) => {
+                    state.ahead.extend_from_slice(&bytes);
+                    Poll::Ready(Some(bytes.len()))
+                }
+                Poll::Ready(Ok(None)) => Poll::Ready(None),
+                Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
+            }
+        })
+    }
+
+    /// Gives bytes back: the next read returns them first.
+    pub fn unread(&self, chunk: Chunk) {
+        self.state.borrow_mut().unread.push_front(chunk);
+    }
+
+    /// Whether received bytes wait unread.
+    pub fn has_unread(&self) -> bool {
+        let state = self.state.borrow();
+        !state.unread.is_empty() || !state.rest.is_empty() || !state.ahead.is_empty()
+    }
+
+    /// Puts the trailers that came with the end into `trailers`; leaves it alone when there were none.
+    ///
+    /// # Errors
+    /// They are refused.
+    pub fn take_trailers(&self, trailers: &mut Head) -> Result<(), HeadError> {
+        match self.state.borrow_mut().received_trailers.take() {
+            Some(map) => {
+                head::check_lengths(&map, &self.limits.get(), self.field_bytes_max)?;
+                head::take_trailers(&map, &self.limits.get(), trailers)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl State {
+    /// What has come next of the body; `None`: all of it has, and its trailers.
+    fn receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+        let Some(receiver) = &mut self.receiver else {
+            return self.broken.map_or(Poll::Pending, |broken| Poll::Ready(Err(broken)));
+        };
+        let received = match receiver.poll_data(context) {
+            Poll::Ready(Some(data)) => data.map(Some),
+            Poll::Ready(None) => match receiver.poll_trailers(context) {
+                Poll::Ready(trailers) => trailers.map(|trailers| {
+                    // Not those that an earlier call has found.
+                    self.received_trailers = self.received_trailers.take().or(trailers);
+                    None
+                }),
+                Poll::Pending => return Poll::Pending,
+            },
+            Poll::Pending => return Poll::Pending,
+        };
+        Poll::Ready(received.map_err(|error| {
+            self.fail(&error);
+            StreamError::of(&error)
+        }))
+    }
+
+    /// These bytes are taken now: so the peer may send as much more.
+    fn take(&mut self, bytes: Bytes) {
+        let released = self.receiver.as_mut().map(|it| it.flow_control().release_capacity(bytes.len()));
+        if let Some(Err(error)) = released {
+            self.fail(&error);
+        }
+        self.rest = bytes;
+    }
+
+    fn chunk_of_rest(&mut self, runtime: &Runtime) -> Poll<io::Result<Option<Chunk>>> {
+        let size =
+            if self.rest.len() > limits::SMALL_CHUNK_BYTES { ChunkSize::Large } else { ChunkSize::Small };
+        let Some(mut chunk) = runtime.pool().alloc(size) else {
+            runtime.wait_for_memory();
+            return Poll::Pending;
+        };
+        let written = chunk.write(&self.rest);
+        let _ = self.rest.split_to(written);
+        Poll::Ready(Ok(Some(chunk.freeze())))
+    }
+}
