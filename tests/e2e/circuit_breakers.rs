@@ -339,6 +339,48 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// Connections of other hosts end without a word to who waits here: who comes next has the first look again.
+    fn room_that_another_host_has_left_is_found_when_somebody_comes(io) {
+        let upstreams = [Http2Upstream::start(1), Http2Upstream::start(1)];
+        let endpoints = [&upstreams[0], &upstreams[1]].map(|upstream| {
+            let port = upstream.port;
+            format!("{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}")
+        });
+        let mut config = Config::to(upstreams[0].port);
+        config.clusters = Some(format!(
+            "{{name: upstream, {}, {}, load_assignment: {{cluster_name: upstream, endpoints: [{{lb_endpoints: [{}]}}]}}}}",
+            TO_HTTP2.replace("explicit_", "common_http_protocol_options: {idle_timeout: 0.1s}, explicit_"),
+            limits("max_connections: 2"),
+            endpoints.join(", ")
+        ));
+        let proxy = Proxy::start(io, &config.arguments(&["--concurrency", "1"]));
+        let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n";
+        // Which host is the first is drawn.
+        let mut first = proxy.connect();
+        first.send(post);
+        until("a request is there", || upstreams.iter().any(|upstream| upstream.requests() == 1));
+        let (held, other) = if upstreams[0].requests() == 1 { (0, 1) } else { (1, 0) };
+        let mut second = proxy.connect();
+        second.send(post);
+        until("the other host has one", || upstreams[other].requests() == 1);
+        let mut third = proxy.connect();
+        third.send(GET);
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 1);
+        let mut fourth = proxy.connect();
+        fourth.send(GET);
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", 2);
+        second.send("x");
+        assert_eq!((second.response().status(), fourth.response().status()), (200, 200));
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 1);
+        let mut fifth = proxy.connect();
+        fifth.send(GET);
+        assert_eq!((third.response().status(), fifth.response().status()), (200, 200));
+        assert_eq!(upstreams[held].connections(), 2);
+        first.send("x");
+        assert_eq!(first.response().status(), 200);
+        proxy.end();
+    }
+
     fn streams_beyond_the_limit_of_requests_are_refused(io) {
         let upstream = Http2Upstream::start(100);
         let config = Config::to(upstream.port).cluster(TO_HTTP2).cluster(&limits("max_requests: 1"));

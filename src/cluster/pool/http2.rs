@@ -184,7 +184,13 @@ pub(super) async fn acquire(
                 turns.set_wants_room(cluster, true);
             }
         }
-        standing.get_or_insert_with(|| turns.stand(cluster, turns.streams(), place));
+        if standing.is_none() {
+            standing = Some(turns.stand(cluster, turns.streams(), place));
+            if !is_first {
+                // There may be room again, of which nobody has told the first.
+                turns.call_next(cluster);
+            }
+        }
         Poll::Pending
     })
     .await

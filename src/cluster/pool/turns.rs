@@ -324,10 +324,12 @@ impl Turns {
         u32::from(http1 > 0) + u32::from(http2 > 0)
     }
 
-    /// Whether there are connections for requests, and nobody uses any: so many are idle and so many shared without a stream.
+    /// Whether there are connections for requests, and nobody uses any or waits for one: so many are idle and so many shared without a
+    /// stream.
     pub(in crate::cluster) fn is_idle(&self, idle: usize, shared: usize) -> bool {
         let [http1, http2, _] = self.connections.each_ref().map(|count| count.get() as usize);
-        http1 + http2 > 0 && http1 == idle && http2 == shared
+        let nobody_waits = self.own.is_empty() && self.streams.is_empty();
+        nobody_waits && http1 + http2 > 0 && http1 == idle && http2 == shared
     }
 
     fn cell(&self, kind: Offer) -> &Cell<u32> {

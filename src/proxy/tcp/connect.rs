@@ -126,6 +126,7 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
             failure.flags.push(ResponseFlag::NoHealthyUpstream);
             return Err(failure);
         };
+        let origin = Rc::clone(&host);
         let host = if chain.tunneling.is_some() && tunnel::shares_connections(&cluster) {
             cluster.for_client(host, &connection.proxied(), &mut Vec::new())
         } else {
@@ -143,7 +144,7 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
                     }
                     tcp::connect(&cluster, &host, timer, context.next_id()).await.map_err(NotOpened::Connect)
                 }
-                Some(tunneling) => tunnel::open(connection, tunneling, &cluster, &host).await,
+                Some(tunneling) => tunnel::open(connection, tunneling, &cluster, &origin, &host).await,
             }
         };
         let Some(outcome) = in_time(connection, attempt).await else {

@@ -71,11 +71,12 @@ pub(super) async fn open(
     connection: &TcpConnection,
     tunneling: &Tunneling,
     cluster: &Rc<Cluster>,
+    origin: &Host,
     host: &Rc<Host>,
 ) -> Result<UpstreamConnection, NotOpened> {
     let stats = cluster.stats();
     for _ in 0..SHARED_TRIES_MAX {
-        let acquired = unless_broken(connection, acquire(connection, cluster, host)).await;
+        let acquired = unless_broken(connection, acquire(connection, cluster, origin, host)).await;
         let mut upstream = acquired.unwrap_or_else(|| Err(NotOpened::Over(Failure::client_gone())))?;
         let outcome = ask(connection, tunneling, &upstream).await;
         let is_shared = upstream.lease().is_some();
@@ -138,6 +139,7 @@ pub(super) fn count_end(upstream: &UpstreamConnection, ended: &Ended) {
 async fn acquire(
     connection: &TcpConnection,
     cluster: &Rc<Cluster>,
+    origin: &Host,
     host: &Rc<Host>,
 ) -> Result<UpstreamConnection, NotOpened> {
     let TcpConnection { context, timer, .. } = connection;
@@ -147,7 +149,7 @@ async fn acquire(
     {
         return Ok(ready);
     }
-    if !pool::may_pool(cluster, host, host, offer) {
+    if !pool::may_pool(cluster, origin, host, offer) {
         return Err(NotOpened::Over(Failure::stopped(Some(ResponseFlag::NoHealthyUpstream))));
     }
     let _pending = pool::pend(cluster, host).map_err(NotOpened::Connect)?;
