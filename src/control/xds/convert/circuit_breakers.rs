@@ -48,14 +48,13 @@ pub(super) fn priority(at: &At<'_>, wire: i32) -> RoutingPriority {
 }
 
 fn thresholds(at: &At<'_>, message: pb::cluster::CircuitBreakersThresholds) -> (RoutingPriority, Thresholds) {
-    // Shown by /clusters, though nothing acts on it.
     let shown_retries = message.max_retries;
     classify!(at, message => pb::cluster::CircuitBreakersThresholds {
         implemented: priority, max_connections, max_pending_requests, max_requests,
             max_connection_pools = "one per endpoint, worker, protocol, and name or client that sets connections apart",
             track_remaining = "of connections, pending requests, requests and, if they have a limit, connection pools";
-        not_yet: max_retries = "shown by /clusters; there are no retries by policy yet",
-            retry_budget = "there are no retries by policy yet";
+        no_effect: max_retries = "there are no retries by policy that it could limit; /clusters shows it",
+            retry_budget = "there are no retries by policy that it could limit";
     });
     let default = Thresholds::default();
     let converted = Thresholds {
