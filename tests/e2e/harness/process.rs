@@ -72,7 +72,10 @@ impl Proxy {
             confinement.apply(&mut command);
         }
         command.arg("-c").arg(&path).args(["--io-backend", io.name()]);
-        for (flag, value) in [("--concurrency", "1"), ("--drain-time-s", "10")] {
+        // Records that a test waits for are not to come as late as it may wait.
+        for (flag, value) in
+            [("--concurrency", "1"), ("--drain-time-s", "10"), ("--file-flush-interval-msec", "10")]
+        {
             if !config.arguments.iter().any(|argument| argument == flag) {
                 command.args([flag, value]);
             }
