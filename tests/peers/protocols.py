@@ -30,6 +30,7 @@ import protocols_tunnels  # noqa: F401 (adds its cases)
 import rig
 
 AT_ONCE = 8  # cases of one proxy; most of them wait
+AGAIN_MAX = 3  # cases that are looked at once more where they differ
 
 
 def run_small(command, chosen, programs, ports, stack):
@@ -59,7 +60,22 @@ def run():
         commands["envoy again"] = commands["envoy"]
     else:
         commands.update({backend: [rig.ringway(), *flags, "--io-backend", backend] for backend in arguments.backend or ["io_uring", "epoll"]})
-    with protocols_servers.running(chosen) as programs, contextlib.ExitStack() as stack:
+    with protocols_servers.running(chosen) as programs:
+        found = play(commands, chosen, programs)
+        entries = [] if arguments.self else differential.listed("protocols.toml")
+        # A machine that stands still for a moment, in one of a thousand waits, is no difference: that shows again.
+        again = [one for one in chosen if unlisted(one, found, entries)]
+        if 0 < len(again) <= AGAIN_MAX:
+            for one in again:
+                print("once more: " + "; ".join(unlisted(one, found, entries)))
+            for name, results in play(commands, again, programs).items():
+                found[name].update(results)
+    report(chosen, found, entries, arguments)
+
+
+def play(commands, chosen, programs):
+    """The facts of all cases of each proxy."""
+    with contextlib.ExitStack() as stack:
         count = 1 + len(chosen)
         ports = protocols_case.quiet_ports(len(commands) * count)
         with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -71,7 +87,7 @@ def run():
         # One at a time: memory and bulk are not to be disturbed.
         for bench, results in every:
             results.update({one.name: bench.run(one) for one in chosen if one.alone})
-    report(chosen, {name: results for name, (_, results) in zip(commands, every)}, arguments)
+    return {name: results for name, (_, results) in zip(commands, every)}
 
 
 def telling(ours, theirs):
@@ -80,32 +96,32 @@ def telling(ours, theirs):
     return [each for each in found if each[0] in ("refused", "failed", "settled")] or found
 
 
-def report(chosen, found, arguments):
+def unlisted(one, found, entries):
+    """How a case of any proxy differs from Envoy's, and is not listed."""
+    reference = found["envoy"][one.name]
+    # Two that fail alike prove nothing.
+    lines = [f"{one.name}: {word} by Envoy: {reference[word]}" for word in ("refused", "failed") if word in reference]
+    for name, results in found.items():
+        for field, theirs, ours in telling(results[one.name], reference) if name != "envoy" else ():
+            if not differential.accounted(entries, one.name, field, theirs, ours):
+                lines.append(f"{one.name}: {field}\n    envoy:   {theirs}\n    {name + ':':8} {ours}")
+    return lines
+
+
+def report(chosen, found, entries, arguments):
     """What differs from Envoy, case by case."""
-    reference = found.pop("envoy")
-    entries = [] if arguments.self else differential.listed("protocols.toml")
     if arguments.show:
         for one in chosen:
-            print(f"{one.name}\n" + "".join(f"    {key}: {value}\n" for key, value in sorted(reference[one.name].items())), end="")
-    # Two that fail alike prove nothing.
-    lines = [
-        f"{one.name}: {word} by Envoy: {reference[one.name][word]}" for one in chosen for word in ("refused", "failed") if word in reference[one.name]
-    ]
-    for name, results in found.items():
-        unlisted = []
-        for one in chosen:
-            for field, theirs, ours in telling(results[one.name], reference[one.name]):
-                if not differential.accounted(entries, one.name, field, theirs, ours):
-                    unlisted.append(f"{one.name}: {field}\n    envoy:   {theirs}\n    {name + ':':8} {ours}")
-        differing = {line.split(":", 1)[0] for line in unlisted}
-        lines += unlisted
-        print(f"{name}: {len(chosen) - len(differing)} of {len(chosen)} cases agree with Envoy, {len(unlisted)} unlisted differences in {len(differing)}")
+            print(f"{one.name}\n" + "".join(f"    {key}: {value}\n" for key, value in sorted(found["envoy"][one.name].items())), end="")
+    lines = {one.name: unlisted(one, found, entries) for one in chosen}
+    differing = [name for name, told in lines.items() if told]
+    print(f"{', '.join(name for name in found if name != 'envoy')}: {len(chosen) - len(differing)} of {len(chosen)} cases agree with Envoy")
     stale = [entry for entry in entries if not entry["used"]] if arguments.only == "*" else []
-    for line in lines:
-        print(line)
+    for name in differing:
+        print("\n".join(lines[name]))
     for entry in stale:
         print(f"listed, but no longer different: {entry['cases']} {entry['fields']}")
-    if lines or stale:
+    if differing or stale:
         raise rig.Failed("Ringway and Envoy differ, or a case fails")
 
 
