@@ -1,0 +1,184 @@
+"""A control plane with thousands of clusters: how long it takes until they serve, what each cluster with its route and each endpoint takes of
+memory, and what the change of one cluster's endpoints costs; both variants of ADS, both back ends.
+
+    python3 tests/xds/scale.py                       # needs a build of Ringway, grpcio and xds-protos (`.ci/run install`)
+    python3 tests/xds/scale.py --envoy               # Envoy, for comparison
+    python3 tests/xds/scale.py --clusters 1000       # fewer
+"""
+
+import argparse
+import contextlib
+import http.client
+import pathlib
+import statistics
+import tempfile
+import time
+
+import peers  # noqa: F401 (before rig)
+import resources as made
+import rig
+from churn import resident_kb
+from play import Origin, Play
+from server import packed
+
+CLUSTERS = 10_000
+ENDPOINTS = 5  # of each cluster, in the end; the first beside one origin
+CHANGES = 50
+DEADLINE_S = 120
+
+
+def cpu_ms(pid):
+    """Time on a CPU of all threads of a process, user and kernel."""
+    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text(encoding="ascii").split()[0]) for task in tasks) / 1e6
+
+
+def hosts(names):
+    """Each a virtual host with a route of its own; `svc` has all others."""
+    told = [{"name": name, "domains": [f"{name}.test"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": name}}]} for name in names]
+    return made.made("RDS", {"name": "routes", "virtual_hosts": [*told, {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "svc"}}]}]})
+
+
+def endpoints(name, origin, count, first=0):
+    """The origin, and addresses that nobody asks."""
+    told = made.assignment(name, origin.port)
+    for number in range(first, first + count - 1):
+        told["endpoints"][0]["lb_endpoints"].append({"endpoint": {"address": made.address(1 + number, f"127.{number % 200 + 1}.0.2")}})
+    return packed(made.made("EDS", told))
+
+
+class Scale:
+    """A proxy and its control plane, in one variant."""
+
+    def __init__(self, play, origin, count):
+        self.play, self.origin = play, origin
+        self.names = [f"c{number}" for number in range(count)]
+
+    def begin(self):
+        """A world of one cluster: what memory is held against."""
+        play = self.play
+        play.world({"svc": made.cluster("svc")}, {"svc": endpoints("svc", self.origin, 1)}, {"web": made.listener("web", play.port)}, {"routes": hosts([])})
+        play.becomes(self.origin.name.decode())
+
+    def serves_all(self):
+        """The first and the last cluster answer, each by its own virtual host."""
+        for name in (self.names[0], self.names[-1]):
+            connection = http.client.HTTPConnection("127.0.0.1", self.play.port, timeout=rig.DEADLINE_S)
+            with contextlib.closing(connection):
+                connection.request("GET", "/", headers={"Host": f"{name}.test"})
+                if (status := connection.getresponse().status) != 200:
+                    raise rig.Failed(f"{name} answers {status}")
+
+    def grow(self):
+        """All clusters, their endpoints and their routes: seconds until the last is served, by the clock and of the proxy's CPU time."""
+        play = self.play
+        clusters = {name: packed(made.cluster(name)) for name in self.names}
+        few = {name: endpoints(name, self.origin, 1) for name in self.names}
+        routes = {"routes": packed(hosts(self.names))}
+        begun, cpu = time.monotonic(), cpu_ms(play.proxy.pid)
+        play.change("CDS", clusters)
+        play.tell("CDS")
+        play.change("EDS", few)
+        wanted = set(self.names)
+        play.stream.wait(lambda: wanted <= self.subscribed(), "a subscription to all endpoints", DEADLINE_S)
+        asked = time.monotonic()
+        play.tell("EDS")
+        answers = [play.stream.answered(kind, DEADLINE_S).answer for kind in ("CDS", "EDS")]
+        play.change("RDS", routes)
+        play.tell("RDS")
+        answers.append(play.stream.answered("RDS", DEADLINE_S).answer)
+        took, used = time.monotonic() - begun, cpu_ms(play.proxy.pid) - cpu
+        if set(answers) != {"ACK"}:
+            raise rig.Failed(f"answers {answers}")
+        return asked - begun, took, used / 1000
+
+    def subscribed(self):
+        """Names of clusters whose endpoints the proxy has asked for."""
+        requests = [request.raw for request in self.play.stream.requests if request.kind == "EDS"]
+        if self.play.is_delta:
+            return {name for raw in requests for name in raw.resource_names_subscribe}
+        return set(requests[-1].resource_names) if requests else set()
+
+    def more_endpoints(self):
+        """Each cluster has as many as it is to have."""
+        play = self.play
+        more = {name: endpoints(name, self.origin, ENDPOINTS, 4 * number) for number, name in enumerate(self.names)}
+        begun = time.monotonic()
+        play.change("EDS", more)
+        play.tell("EDS")
+        if play.stream.answered("EDS", DEADLINE_S).answer != "ACK":
+            raise rig.Failed("endpoints were refused")
+        return time.monotonic() - begun
+
+    def one_changes(self):
+        """CPU time of the proxy for one cluster's endpoints that change, nothing else told."""
+        play, each = self.play, []
+        for number in range(CHANGES):
+            name = self.names[number * 7 % len(self.names)]
+            changed = endpoints(name, self.origin, ENDPOINTS + 1 + number % 2, 4 * number)
+            play.versions["EDS"] += 1
+            before = cpu_ms(play.proxy.pid)
+            play.stream.push("EDS", str(play.versions["EDS"]), [(name, changed)])
+            if play.stream.answered("EDS").answer != "ACK":
+                raise rig.Failed("endpoints were refused")
+            each.append(settled(lambda: cpu_ms(play.proxy.pid)) - before)
+        return statistics.median(each)
+
+
+
+def settled(read, quiet_s=0.05, deadline_s=5):
+    """A figure once it has stood still for so long, or grows by next to nothing."""
+    deadline, last = time.monotonic() + deadline_s, read()
+    while time.monotonic() < deadline:
+        time.sleep(quiet_s)
+        now = read()
+        if now - last < 0.05:
+            return now
+        last = now
+    raise rig.Failed("a figure does not come to rest")
+
+
+def memory_kb(pid):
+    return settled(lambda: resident_kb(pid), 0.5, 30)
+
+
+def one(argv, is_delta, count, what):
+    origin = Origin("a")
+    with tempfile.TemporaryDirectory() as folder, Play(argv, is_delta, {"a": origin}, pathlib.Path(folder)) as play:
+        scale = Scale(play, origin, count)
+        scale.begin()
+        before = memory_kb(play.proxy.pid)
+        asked, took, used = scale.grow()
+        with_routes = memory_kb(play.proxy.pid)
+        more = scale.more_endpoints()
+        with_endpoints = memory_kb(play.proxy.pid)
+        change = scale.one_changes()
+        scale.serves_all()
+        play.proxy.check()
+    pair = (with_routes - before) / count
+    endpoint = (with_endpoints - with_routes) * 1024 / (count * (ENDPOINTS - 1))
+    print(
+        f"{what}, {'delta' if is_delta else 'state of the world'}: {count} clusters: asks for their endpoints after {asked:.2f} s, has taken all after {took:.2f} s "
+        f"({used:.2f} s of CPU time); {pair:.2f} kB for a cluster, its first endpoint and route; {endpoint:.0f} bytes for each further endpoint of "
+        f"{count * ENDPOINTS} ({more:.2f} s); {before / 1024:.1f} MB before, {with_endpoints / 1024:.1f} MB in the end; one cluster's endpoints: {change:.2f} ms of CPU time",
+        flush=True,
+    )
+
+
+def run():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clusters", type=int, default=CLUSTERS)
+    parser.add_argument("--envoy", action="store_true", help="Envoy instead")
+    parser.add_argument("--variant", choices=["sotw", "delta"], action="append")
+    arguments = parser.parse_args()
+    flags = ["--concurrency", "2", "--disable-hot-restart", "-l", "error"]
+    commands = {"envoy": [rig.envoy(), *flags]}
+    if not arguments.envoy:
+        commands = {backend: [rig.ringway(), *flags, "--io-backend", backend] for backend in ("io_uring", "epoll")}
+    for what, argv in commands.items():
+        for variant in arguments.variant or ["sotw", "delta"]:
+            one(argv, variant == "delta", arguments.clusters, what)
+
+
+if __name__ == "__main__":
+    rig.main(run)
