@@ -1,4 +1,4 @@
-"""Other people's resources, each told by delta ADS: it is taken, and `/config_dump` gives back what was sent, or it is refused by name with the
+"""Other people's resources, each told by delta ADS: it is taken, and `/config_dump` gives back what was sent (but for endpoints), or it is refused by name with the
 field and the reason; what of them is not implemented is listed by field.
 
     python3 tests/xds/corpus.py                    # needs a build of Ringway, grpcio, xds-protos and PyYAML (`.ci/run install`)
@@ -27,13 +27,15 @@ import resources as made
 import rig
 from play import Play
 
-# Written over a certificate that was blanked out, where base64 must stand.
-BLANKED = ("CERT_REDACTED", "Q0VSVA==")
+# Written over what was blanked out, where base64 or an address must stand.
+BLANKED = {"CERT_REDACTED": "Q0VSVA==", "IP_REDACTED": "127.0.0.1", "ADMIN_REDACTED": "127.0.0.1"}
+# What `/config_dump` has in place of secrets, as text and as bytes.
+REDACTED = ("[redacted]", "W3JlZGFjdGVkXQ==")
 LACKS = re.compile(r"xDS: (\S+): (\S+): not implemented yet")
 INDEX = re.compile(r"\[\d+\]")
 OF_FILE = {"clusters": "CDS", "endpoints": "EDS", "listeners": "LDS", "routes": "RDS", "secrets": "SDS"}
 # Where `/config_dump` has what was told.
-DUMPED = {"CDS": "cluster", "EDS": "endpoint_config", "LDS": "listener", "RDS": "route_config", "SDS": "secret"}
+DUMPED = {"CDS": "cluster", "LDS": "listener", "RDS": "route_config", "SDS": "secret"}
 # The resources that those of other types are told for.
 CARRIER = "carrier"
 
@@ -48,7 +50,9 @@ def import_all():
 def listed(folder):
     """Type and content of every resource there, with its file."""
     for path in sorted(folder.glob("*/*")):
-        text = path.read_text(encoding="utf-8").replace(*BLANKED)
+        text = path.read_text(encoding="utf-8")
+        for blanked, written in BLANKED.items():
+            text = text.replace(blanked, written)
         content = yaml.load(text, yaml.CSafeLoader)
         yield from ((path.name, kind, each) for kind, each in of_file(path, content))
 
@@ -91,7 +95,7 @@ class Corpus:
         """Tells it, and takes it back; what was said of it, and what the dump had."""
         carried = self.carry(kind, name)
         answer = self.push(kind, {name: resource})
-        dumped = None if answer.error is not None else self.dumped(kind, name)
+        dumped = self.dumped(kind, name) if answer.error is None and kind in DUMPED else None
         if carried:
             self.push(carried, {}, [CARRIER])
         else:
@@ -113,12 +117,12 @@ class Corpus:
 
     def dumped(self, kind, name):
         """What `/config_dump` gives back of it."""
-        for section in self.play.admin_json("/config_dump?include_eds")["configs"]:
+        for section in self.play.admin_json("/config_dump")["configs"]:
             for key, entries in section.items():
                 for entry in entries if key.startswith("dynamic") else ():
                     state = entry.get("active_state") or entry.get("warming_state") or entry
                     found = state.get(DUMPED[kind])
-                    if found and name in (found.get("name"), found.get("cluster_name")):
+                    if found and found.get("name") == name:
                         return json_format.ParseDict({key: value for key, value in found.items() if key != "@type"}, made.MESSAGES[kind]())
         return None
 
@@ -156,8 +160,9 @@ def play_all(corpus, chosen):
         refused, dumped = corpus.tell(kind, name, local(kind, resource, port))
         told[kind, "taken" if refused is None else "refused"] += 1
         if refused is None:
-            if kind != "SDS" and dumped != resource:
-                wrong.append(f"{file}: {name}: dumped otherwise: {'nothing' if dumped is None else first_difference(dumped, resource)}")
+            # Endpoints are not in the dump yet.
+            if kind not in ("SDS", "EDS") and (difference := first_difference(dumped, resource)):
+                wrong.append(f"{file}: {name}: dumped otherwise: {difference}")
             continue
         if name not in refused:
             wrong.append(f"{file}: {name} is not named: {refused}")
@@ -166,8 +171,14 @@ def play_all(corpus, chosen):
 
 
 def first_difference(dumped, sent):
+    """Where a dump is not what was sent, but for secrets; `None`: nowhere."""
+    if dumped is None:
+        return "not at all"
     ours, theirs = (json.dumps(json_format.MessageToDict(each), indent=1, sort_keys=True).splitlines() for each in (dumped, sent))
-    return next((f"{our.strip()} where {their.strip()} was sent" for our, their in zip(ours, theirs) if our != their), f"{len(ours)} lines where {len(theirs)} were sent")
+    if len(ours) != len(theirs):
+        return f"{len(ours)} lines where {len(theirs)} were sent"
+    pairs = ((our.strip(), their.strip()) for our, their in zip(ours, theirs))
+    return next((f"{our} where {their} was sent" for our, their in pairs if our != their and not any(text in our for text in REDACTED)), None)
 
 
 def run():
