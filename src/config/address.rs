@@ -95,6 +95,14 @@ fn mask(address: IpAddr, prefix_len: u8) -> IpAddr {
 }
 
 impl Address {
+    /// Whether both name the same place; the mode of a file is none.
+    pub fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Pipe(one), Self::Pipe(two)) => one.path == two.path,
+            (one, two) => one == two,
+        }
+    }
+
     /// Without what only a listener has; `None`: no text, which no file has.
     pub fn socket_address(&self) -> Option<SocketAddress> {
         match self {

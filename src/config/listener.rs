@@ -1,5 +1,6 @@
 //! Listeners: where connections are accepted and which filters serve them. Source: Envoy
 //! `config.listener.v3.Listener`.
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,6 +98,34 @@ pub struct ListenAddress {
     pub socket_options: Vec<SocketOption>,
 }
 
+impl ListenAddress {
+    /// Whether the kernel gives one of the two alone to sockets that do not share it: they are at the same place, or one of them
+    /// takes in the other.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (&self.address, &other.address) {
+            (Address::Ip(one), Address::Ip(two)) => {
+                one.port() != 0
+                    && one.port() == two.port()
+                    && (takes_in(one.ip(), self.ipv4_compat, two.ip())
+                        || takes_in(two.ip(), other.ipv4_compat, one.ip()))
+            }
+            (one, two) => one.is_at(two),
+        }
+    }
+
+    /// Whether its socket may be opened in the same way as the other's.
+    pub fn is_opened_as(&self, other: &Self) -> bool {
+        self.ipv4_compat == other.ipv4_compat && self.socket_options == other.socket_options
+    }
+}
+
+/// Whether a socket at an address is reached at `other`, too; `ipv4_compat`: if it is one of IPv6, by IPv4 as well.
+fn takes_in(address: IpAddr, ipv4_compat: bool, other: IpAddr) -> bool {
+    let (address, other) = (address.to_canonical(), other.to_canonical());
+    let is_of_family = address.is_ipv4() == other.is_ipv4() || address.is_ipv6() && ipv4_compat;
+    address == other || address.is_unspecified() && is_of_family
+}
+
 impl Listener {
     /// Its name, and where endpoints find it, if its connections come from within the process alone. Source:
     /// `internal_listener`.
@@ -137,7 +166,12 @@ impl Listener {
         self.chains().enumerate().map(successor).collect()
     }
 
-    /// Whether its sockets may stay for `next`: the same addresses, bound and opened in the same way.
+    /// Whether each worker has a socket of its own at an address, so that others can be bound beside it.
+    pub fn shares(&self, listen: &ListenAddress) -> bool {
+        self.enable_reuse_port && matches!(listen.address, Address::Ip(_))
+    }
+
+    /// Whether its sockets may stay as they are for `next`: the same addresses, bound and opened in the same way.
     pub fn has_sockets_of(&self, next: &Self) -> bool {
         let how = |one: &Self| {
             let Self { bind_to_port, enable_reuse_port, freebind, transparent, .. } = *one;
@@ -189,3 +223,44 @@ pub const LISTENER_FILTERS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 /// Default of [`Listener::per_connection_buffer_limit_bytes`] and its like in clusters: 1 MiB, from
 /// Envoy.
 pub const BUFFER_LIMIT_BYTES_DEFAULT: u32 = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::address::Pipe;
+
+    fn at(text: &str) -> ListenAddress {
+        let (address, ipv4_compat) = text.strip_suffix('+').map_or((text, false), |address| (address, true));
+        let address = match address.split_once('#') {
+            Some((path, mode)) => Address::Pipe(Pipe { path: path.into(), mode: mode.parse().unwrap() }),
+            None => Address::Ip(address.parse().unwrap()),
+        };
+        ListenAddress { address, ipv4_compat, socket_options: Vec::new() }
+    }
+
+    #[test]
+    fn addresses_overlap_as_the_kernel_has_it() {
+        for (one, two, overlap) in [
+            ("10.0.0.1:80", "10.0.0.1:80", true),
+            ("0.0.0.0:80", "10.0.0.1:80", true),
+            ("0.0.0.0:80", "10.0.0.1:81", false),
+            ("10.0.0.1:80", "10.0.0.2:80", false),
+            ("0.0.0.0:0", "0.0.0.0:0", false),
+            ("[::]:80", "[::1]:80", true),
+            ("[::]:80", "0.0.0.0:80", false),
+            ("[::]:80", "10.0.0.1:80", false),
+            ("[::]:80+", "0.0.0.0:80", true),
+            ("[::]:80+", "10.0.0.1:80", true),
+            ("[::1]:80+", "0.0.0.0:80", false),
+            ("[::ffff:10.0.0.1]:80+", "10.0.0.1:80", true),
+            ("[::ffff:10.0.0.1]:80+", "0.0.0.0:80", true),
+            ("/a#0", "/a#384", true),
+            ("/a#0", "/b#0", false),
+            ("/a#0", "0.0.0.0:80", false),
+        ] {
+            for (one, two) in [(one, two), (two, one)] {
+                assert_eq!(at(one).overlaps(&at(two)), overlap, "{one} {two}");
+            }
+        }
+    }
+}

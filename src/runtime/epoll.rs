@@ -156,7 +156,12 @@ impl Streams for Epoll {
     }
 
     fn close(&mut self, scope: &mut Scope<'_>, key: SocketKey) {
-        // Closing takes the descriptor out of the epoll set.
+        // Closing takes the descriptor out of the epoll set, but for that of a listener, which others may have copies of.
+        if let Some(socket) = scope.sockets.find(key)
+            && socket.listener
+        {
+            let _ = sys::epoll_remove(&self.epoll, socket.raw_fd());
+        }
         drop(scope.sockets.remove(key));
     }
 }

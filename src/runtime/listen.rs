@@ -7,6 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -51,6 +52,15 @@ impl ListenOptions {
             bound_options: Vec::new(),
             listening_options: Vec::new(),
         }
+    }
+
+    /// Whether a socket that is open may go on as one that is wanted so: all that differs is what [`again`] sets.
+    pub fn fits(&self, wanted: &Self) -> bool {
+        let how = |one: &Self| (one.freebind, one.transparent, one.ipv4_compat);
+        how(self) == how(wanted)
+            && self.options == wanted.options
+            && self.bound_options == wanted.bound_options
+            && self.listening_options == wanted.listening_options
     }
 }
 
@@ -102,13 +112,28 @@ pub fn join(options: &ListenOptions, count: usize) -> io::Result<Vec<OwnedFd>> {
     Ok(sockets)
 }
 
-/// Whether an address can be had: it is bound, nobody is listened for, and given up again.
+/// Another hold on a listening socket of this process, whose queue is as long and whose file has the permissions as it is wanted
+/// now.
+///
+/// # Errors
+/// There are too many files, or the socket's is not there any more.
+pub fn again(options: &ListenOptions, socket: &OwnedFd) -> io::Result<OwnedFd> {
+    let socket = socket.try_clone()?;
+    sys::listen(socket.as_raw_fd(), options.backlog)?;
+    if let SocketAddress::Pipe(name) = &options.address {
+        set_mode(Path::new(&**name), options.mode)?;
+    }
+    Ok(socket)
+}
+
+/// Whether an address can be had: it is bound, nobody is listened for, and given up again. `beside`: by who shares it with
+/// sockets of [`bind`], as [`join`] does.
 ///
 /// # Errors
 /// As [`bind`].
-pub fn probe(options: &ListenOptions) -> io::Result<()> {
+pub fn probe(options: &ListenOptions, beside: bool) -> io::Result<()> {
     match &options.address {
-        SocketAddress::Ip(address) => socket(options, *address, false).map(drop),
+        SocketAddress::Ip(address) => socket(options, *address, beside).map(drop),
         SocketAddress::Pipe(name) => {
             drop(unix_socket(options, name)?);
             if name.starts_with('@') { Ok(()) } else { std::fs::remove_file(&**name) }
@@ -133,12 +158,16 @@ pub fn address(fd: &OwnedFd) -> io::Result<SocketAddress> {
     sys::local_address(fd.as_raw_fd())
 }
 
-/// Gives the file of a socket of the Unix domain its permissions; 0: it keeps those that it has.
+/// Gives the file of a socket of the Unix domain its permissions; 0: it keeps those that it has. An abstract name has no file.
 ///
 /// # Errors
 /// It is not there, or not ours.
 pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    if mode == 0 { Ok(()) } else { std::fs::set_permissions(path, PermissionsExt::from_mode(mode)) }
+    let is_abstract = path.as_os_str().as_bytes().starts_with(b"@");
+    if mode == 0 || is_abstract {
+        return Ok(());
+    }
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
 }
 
 /// A bound socket of the Unix domain. Envoy takes whatever is at the path away; here only a socket that nobody listens at any
@@ -246,20 +275,45 @@ mod tests {
         let plain = ListenOptions::plain(([127, 0, 0, 1], 0).into(), 1);
         let socket = bind_exclusive(&plain).unwrap();
         let taken = ListenOptions { address: address(&socket).unwrap(), ..plain };
-        assert_eq!(probe(&taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(probe(&taken, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(socket);
-        probe(&taken).unwrap();
+        probe(&taken, false).unwrap();
         assert!(bind(&taken, 2).is_ok());
         let elsewhere = ListenOptions::plain(([192, 0, 2, 1], 0).into(), 1);
-        assert_eq!(probe(&elsewhere).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+        assert_eq!(probe(&elsewhere, false).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
         let path = std::env::temp_dir().join(format!("ringway-probe-{}", std::process::id()));
-        probe(&at_path(&path, 0)).unwrap();
+        probe(&at_path(&path, 0), false).unwrap();
         assert!(!path.exists());
         let socket = bind_exclusive(&at_path(&path, 0)).unwrap();
-        assert_eq!(probe(&at_path(&path, 0)).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(probe(&at_path(&path, 0), false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert!(path.exists(), "whose it is keeps it");
         drop(socket);
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn socket_that_is_held_again_is_the_same_one_with_another_queue_and_mode() {
+        let path = std::env::temp_dir().join(format!("ringway-again-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let first = bind_exclusive(&at_path(&path, 0o600)).unwrap();
+        let wanted = ListenOptions { backlog: 1, ..at_path(&path, 0o660) };
+        assert!(at_path(&path, 0o600).fits(&wanted));
+        assert!(!at_path(&path, 0o600).fits(&ListenOptions { freebind: true, ..at_path(&path, 0o600) }));
+        let second = again(&wanted, &first).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        drop(first);
+        // One more than the backlog says may wait.
+        let connected: Vec<_> =
+            (0..2).map(|_| std::os::unix::net::UnixStream::connect(&path).unwrap()).collect();
+        let third = sys::unix_socket().unwrap();
+        let name = sys::RawAddr::unix(path.to_str().unwrap()).unwrap();
+        assert_eq!(sys::connect(third.as_raw_fd(), &name).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop((connected, second));
+        std::fs::remove_file(&path).unwrap();
+        let abstract_name =
+            ListenOptions { address: SocketAddress::Pipe("@ringway-again".into()), ..at_path(&path, 0o600) };
+        let first = bind_exclusive(&abstract_name).unwrap();
+        assert!(again(&abstract_name, &first).is_ok(), "there is no file");
     }
 
     #[test]

@@ -394,6 +394,12 @@ pub(crate) fn epoll_modify(epoll: &OwnedFd, fd: RawFd, events: u32, token: u64) 
     check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_MOD, fd, &raw mut event) }).map(drop)
 }
 
+pub(crate) fn epoll_remove(epoll: &OwnedFd, fd: RawFd) -> io::Result<()> {
+    // SAFETY: this operation reads no event.
+    check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) })
+        .map(drop)
+}
+
 /// Waits up to `timeout_ms` (-1: for ever); `EINTR` is no event.
 pub(crate) fn epoll_wait(
     epoll: &OwnedFd,

@@ -16,10 +16,10 @@ use super::metrics::ServerMetrics;
 use super::process::{Process, now};
 use super::restart::Predecessor;
 use super::rotation::Rotation;
-use super::sockets::{ListenSocketSet, internal_status, probe};
+use super::sockets::{ListenSocketSet, internal_status};
 use super::tables::{TableKey, Tables};
 use crate::config::address::Address;
-use crate::config::listener::{Listener, TrafficDirection};
+use crate::config::listener::{ListenAddress, Listener, TrafficDirection};
 use crate::control::admin::ListenerStatus;
 use crate::control::xds::client::{
     ListenerFailures, ListenersUpdate, SecretKey, SharedCompiler, TakenListener, XdsClient,
@@ -40,7 +40,7 @@ pub(super) struct Listeners {
     /// Those that the response which is being taken leaves out: another may have their sockets.
     leaving: Vec<Dynamic>,
     /// Addresses of the bootstrap's listeners.
-    fixed: Vec<Address>,
+    fixed: Vec<ListenAddress>,
     /// What the control plane calls the last state of them.
     version: Box<str>,
     /// The number of the next one: those of the bootstrap have the first.
@@ -52,7 +52,7 @@ pub(super) struct Listeners {
     counts: [u64; 2],
     gone: Vec<Arc<str>>,
     /// Addresses that a listener had until a moment ago, and the process's age then: workers may still have its sockets.
-    left: Vec<(Address, Duration)>,
+    left: Vec<(ListenAddress, Duration)>,
     /// When those are tried again that could not listen.
     pub(super) retry: Option<Pin<Box<Sleep>>>,
 }
@@ -118,37 +118,25 @@ impl Listeners {
                 self.gone.push(name);
             }
         }
-        for TakenListener { resource, wire, .. } in put {
-            let name: Arc<str> = (*resource.config.name).into();
-            if let Err(reason) = self.may_listen(&name, &resource.config, around) {
-                around.metrics.listener_failed();
-                failures.push((String::from(&*name), reason));
-                continue;
-            }
-            let number = self.next;
-            self.next += 1;
-            self.routes.add(number, &resource.config);
-            let awaited: BTreeSet<_> = around.client.subscribe_tables(number).into_iter().collect();
-            for key in self.asked_of(number) {
-                let resources = known_table(number, &name, &key, around);
-                if !resources.is_empty() {
-                    around.tables.extend(&key, resources);
+        // What cannot be had may be what another of them leaves, whichever comes first: tried as long as that helps.
+        let mut rest = put;
+        loop {
+            let tried = rest.len();
+            let mut refused = Vec::new();
+            for taken in rest {
+                match self.may_listen(&taken.resource.config, around) {
+                    Ok(()) => self.warm(taken, &version, around),
+                    Err(reason) => refused.push((taken, reason)),
                 }
             }
-            let mut secrets = BTreeSet::new();
-            for secret in resource.config.told_secrets() {
-                if around.client.refer(secret) {
-                    secrets.insert((secret.source.clone(), Arc::clone(&secret.name)));
-                }
+            if refused.len() == tried {
+                failures.extend(refused.into_iter().map(|(taken, reason)| {
+                    around.metrics.listener_failed();
+                    (String::from(&*taken.resource.config.name), reason)
+                }));
+                break;
             }
-            let is_known = self.active.contains_key(&name) || self.warming.contains_key(&name);
-            self.counts[usize::from(is_known)] += 1;
-            let told = Arc::new(Told { version: version.clone(), wire, at: now() });
-            let dynamic = Dynamic { number, resource, told, awaited, secrets, tries: 0 };
-            if let Some(before) = self.warming.insert(Arc::clone(&name), dynamic) {
-                self.forget(&before, around);
-            }
-            self.activate(&name, around);
+            rest = refused.into_iter().map(|(taken, _)| taken).collect();
         }
         for gone in std::mem::take(&mut self.leaving) {
             around.rotation.remove_listener(gone.number);
@@ -161,6 +149,36 @@ impl Listeners {
         }
         self.show();
         failures
+    }
+
+    /// Takes a listener that can listen, as soon as it has what it waits for.
+    fn warm(&mut self, taken: TakenListener, version: &str, around: &mut Around<'_>) {
+        let TakenListener { resource, wire, .. } = taken;
+        let name: Arc<str> = (*resource.config.name).into();
+        let number = self.next;
+        self.next += 1;
+        self.routes.add(number, &resource.config);
+        let awaited: BTreeSet<_> = around.client.subscribe_tables(number).into_iter().collect();
+        for key in self.asked_of(number) {
+            let resources = known_table(number, &name, &key, around);
+            if !resources.is_empty() {
+                around.tables.extend(&key, resources);
+            }
+        }
+        let mut secrets = BTreeSet::new();
+        for secret in resource.config.told_secrets() {
+            if around.client.refer(secret) {
+                secrets.insert((secret.source.clone(), Arc::clone(&secret.name)));
+            }
+        }
+        let is_known = self.active.contains_key(&name) || self.warming.contains_key(&name);
+        self.counts[usize::from(is_known)] += 1;
+        let told = Arc::new(Told { version: version.into(), wire, at: now() });
+        let dynamic = Dynamic { number, resource, told, awaited, secrets, tries: 0 };
+        if let Some(before) = self.warming.insert(Arc::clone(&name), dynamic) {
+            self.forget(&before, around);
+        }
+        self.activate(&name, around);
     }
 
     /// There was an answer for that table, which the workers have been told. What it has for listeners that are in use and are
@@ -277,7 +295,7 @@ impl Listeners {
         });
         if !keeps_sockets {
             let listening =
-                self.check_addresses(name, config).and_then(|()| listen(new.number, config, around));
+                self.check_addresses(config, false).and_then(|()| listen(new.number, config, around));
             match listening {
                 Ok(status) => self.bound.extend(status),
                 // Workers may still have the sockets of one that is gone.
@@ -305,7 +323,7 @@ impl Listeners {
         around.rotation.put_listener(new.number, &new.resource, before.as_ref().map(|before| before.number));
         if let Some(before) = &before {
             if keeps_sockets {
-                around.sockets.pass_on(before.number, new.number);
+                around.sockets.pass_on(before.number, new.number, name);
                 self.bound.extend(listening_as(&self.process, before, name));
             } else {
                 self.close(before, around);
@@ -323,33 +341,25 @@ impl Listeners {
     }
 
     /// Whether a listener that has been told can listen, as far as that can be seen before it has what it waits for.
-    fn may_listen(&mut self, name: &Arc<str>, config: &Listener, around: &Around<'_>) -> Result<(), String> {
+    fn may_listen(&mut self, config: &Listener, around: &Around<'_>) -> Result<(), String> {
         self.forget_left();
-        let before = self.active.get(name).map(|before| &before.resource.config);
-        let mut had = before.into_iter().chain(self.leaving.iter().map(|gone| &gone.resource.config));
-        if !config.bind_to_port || had.any(|before| before.has_sockets_of(config)) {
+        let mut had = self.active.get(&*config.name).into_iter().chain(&self.leaving);
+        if !config.bind_to_port || had.any(|before| before.resource.config.has_sockets_of(config)) {
             return Ok(());
         }
-        self.check_addresses(name, config)?;
+        self.check_addresses(config, true)?;
         // The process before this one has its sockets until it is asked for them.
         if around.predecessor.is_some() {
             return Ok(());
         }
+        let numbers: Vec<_> = self.leaving.iter().map(|gone| gone.number).collect();
         // Of those leaving workers have the sockets, too: it is tried again until they are closed.
         let leaving = || self.leaving.iter().flat_map(|gone| bound_addresses(&gone.resource.config));
-        // Its own sockets make room for others beside them.
-        let shares = |before: &&Arc<Listener>| before.enable_reuse_port && config.enable_reuse_port;
-        let own = before.filter(shares);
-        let is_had = |address: &Address| {
-            self.left.iter().any(|(left, _)| left == address)
-                || leaving().any(|left| left == address)
-                || own.iter().any(|own| bound_addresses(own).any(|own| own == address))
+        let is_left = |listen: &ListenAddress| {
+            leaving().chain(self.left.iter().map(|(left, _)| left)).any(|left| left.overlaps(listen))
         };
-        let all = config.addresses.iter().filter(|listen| !is_had(&listen.address));
-        for listen in all {
-            probe(config, listen)?;
-        }
-        Ok(())
+        let mut all = config.addresses.iter();
+        all.try_for_each(|listen| around.sockets.probe(config, listen, &numbers, is_left(listen)))
     }
 
     /// The sockets of a listener are nobody's from now on.
@@ -357,7 +367,7 @@ impl Listeners {
         around.sockets.remove(gone.number);
         self.forget_left();
         let now = self.process.age();
-        self.left.extend(bound_addresses(&gone.resource.config).map(|address| (address.clone(), now)));
+        self.left.extend(bound_addresses(&gone.resource.config).map(|listen| (listen.clone(), now)));
     }
 
     /// Forgets addresses whose sockets the workers have closed by now.
@@ -366,14 +376,20 @@ impl Listeners {
         self.left.retain(|(_, since)| now.saturating_sub(*since) < RETRY_EVERY * TRIES_MAX);
     }
 
-    /// Of two listeners on one address the kernel would give each a share of the connections.
-    fn check_addresses(&self, name: &Arc<str>, config: &Listener) -> Result<(), String> {
-        let others = self.active.iter().chain(&self.warming).filter(|(other, _)| *other != name);
+    /// Of two listeners on one address the kernel would give each a share of the connections. `soon`: those do not count that
+    /// leave theirs as soon as they can.
+    fn check_addresses(&self, config: &Listener, soon: bool) -> Result<(), String> {
+        let leaves = |name: &str| soon && self.warming.get(name).is_some_and(|next| next.tries > 0);
+        let active = self.active.iter().filter(|(name, _)| !leaves(name));
+        let others = active.chain(&self.warming).filter(|(other, _)| ***other != *config.name);
         let mut taken =
             others.flat_map(|(_, other)| bound_addresses(&other.resource.config)).chain(&self.fixed);
-        let own: Vec<_> = bound_addresses(config).collect();
-        match taken.find(|address| own.contains(address)) {
-            Some(address) => Err(format!("cannot listen on {address}: another listener has the address")),
+        let is_own =
+            |other: &&ListenAddress| bound_addresses(config).any(|own| own.address.is_at(&other.address));
+        match taken.find(is_own) {
+            Some(other) => {
+                Err(format!("cannot listen on {}: another listener has the address", other.address))
+            }
             None => Ok(()),
         }
     }
@@ -433,9 +449,9 @@ fn known_table(number: usize, name: &str, key: &TableKey, around: &Around<'_>) -
 }
 
 /// What a listener binds; port 0 is another port for each.
-fn bound_addresses(listener: &Listener) -> impl Iterator<Item = &Address> {
-    let addresses = listener.addresses.iter().filter(|_| listener.bind_to_port).map(|listen| &listen.address);
-    addresses.filter(|address| !matches!(address, Address::Ip(ip) if ip.port() == 0))
+fn bound_addresses(listener: &Listener) -> impl Iterator<Item = &ListenAddress> {
+    let addresses = listener.addresses.iter().filter(|_| listener.bind_to_port);
+    addresses.filter(|listen| !matches!(listen.address, Address::Ip(ip) if ip.port() == 0))
 }
 
 /// Where a listener listens that has the sockets of another.

@@ -30,12 +30,14 @@ struct Bound {
     listener: Box<str>,
     /// As configured; its port may be 0.
     asked: SocketAddress,
+    listen: ListenAddress,
     is_inbound: bool,
     /// One for each worker, or one for all, as always in the Unix domain. Source: `enable_reuse_port`.
     per_worker: bool,
     /// With the address that was bound.
     options: ListenOptions,
-    /// Before they are dealt the sockets, then copies of them.
+    /// Before they are dealt the sockets, then copies of them: where a next process may come, and of the one for all, by which
+    /// a listener that binds otherwise goes on.
     sockets: Vec<OwnedFd>,
     is_dealt: bool,
     /// The next process has been given them.
@@ -44,6 +46,17 @@ struct Bound {
 
 /// Sockets of one worker, each with the number of its listener.
 pub(super) type Hand = Vec<(usize, OwnedFd)>;
+
+/// How a listener comes by the sockets of an address, beside those that this process has.
+#[derive(Debug)]
+enum Way<'a> {
+    /// Nobody here has them.
+    Binds,
+    /// Those that are there share the address.
+    Joins,
+    /// By the one that is there and is not shared.
+    Keeps(&'a OwnedFd),
+}
 
 impl ListenSocketSet {
     /// Sockets for every address of every listener that binds, those that the process before this one has taken from it,
@@ -92,14 +105,9 @@ impl ListenSocketSet {
             let asked = listen.address.socket_address();
             let asked = asked.ok_or("no text")?;
             let options = listen_options(config, &asked, listen);
-            let per_worker = config.enable_reuse_port && asked.ip().is_some();
+            let per_worker = config.shares(listen);
             let what = format!("listener {} on {asked}", config.name);
             let failed = |error| format!("cannot listen on {asked}: {error}");
-            // A listener that changes how it binds: the sockets that it has share the address.
-            let is_own =
-                |bound: &Bound| bound.asked == asked && bound.per_worker && *bound.listener == *config.name;
-            let joins =
-                per_worker && asked.socket().is_some_and(|ip| ip.port() != 0) && self.0.iter().any(is_own);
             let inherited = predecessor.map_or_else(Vec::new, |process| {
                 process.sockets(&asked, &config.name).unwrap_or_else(|error| {
                     log::error!("{what}: the process before this one does not give its sockets: {error}");
@@ -112,12 +120,14 @@ impl ListenSocketSet {
                     listen::set_mode(&pipe.path, pipe.mode).map_err(failed)?;
                 }
                 inherited
-            } else if joins {
-                listen::join(&options, workers).map_err(failed)?
-            } else if per_worker {
-                bind(&what, &|| listen::bind(&options, workers)).map_err(failed)?
             } else {
-                bind(&what, &|| Ok(vec![listen::bind_exclusive(&options)?])).map_err(failed)?
+                match self.way(config, listen, &options, &[])? {
+                    Way::Keeps(socket) => Ok(vec![listen::again(&options, socket).map_err(failed)?]),
+                    Way::Joins => listen::join(&options, workers),
+                    Way::Binds if per_worker => bind(&what, &|| listen::bind(&options, workers)),
+                    Way::Binds => bind(&what, &|| Ok(vec![listen::bind_exclusive(&options)?])),
+                }
+                .map_err(failed)?
             };
             let local = match (sockets.first(), &asked) {
                 (Some(socket), SocketAddress::Ip(_)) => listen::address(socket).map_err(failed)?,
@@ -128,6 +138,7 @@ impl ListenSocketSet {
                 number,
                 listener: config.name.clone(),
                 asked,
+                listen: listen.clone(),
                 is_inbound: config.traffic_direction == TrafficDirection::Inbound,
                 per_worker,
                 options: ListenOptions { address: local, ..options },
@@ -140,9 +151,72 @@ impl ListenSocketSet {
         Ok(ListenerStatus { name: (*config.name).into(), addresses })
     }
 
+    /// Whether an address of a listener can be had once those of the numbers `leaving` are gone. `is_left`: workers may still have
+    /// what is in its way.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub(super) fn probe(
+        &self,
+        config: &Listener,
+        listen: &ListenAddress,
+        leaving: &[usize],
+        is_left: bool,
+    ) -> Result<(), String> {
+        let asked = listen.address.socket_address().ok_or("no text")?;
+        let options = listen_options(config, &asked, listen);
+        let beside = match self.way(config, listen, &options, leaving)? {
+            Way::Keeps(_) => return Ok(()),
+            Way::Binds if is_left => return Ok(()),
+            Way::Joins => true,
+            Way::Binds => false,
+        };
+        listen::probe(&options, beside).map_err(|error| format!("cannot listen on {asked}: {error}"))
+    }
+
+    /// How a listener comes by the sockets of an address that no other is to have. Those of the numbers `leaving` do not count.
+    ///
+    /// # Errors
+    /// What is there does not share the address, or cannot become what is wanted.
+    fn way(
+        &self,
+        config: &Listener,
+        listen: &ListenAddress,
+        wanted: &ListenOptions,
+        leaving: &[usize],
+    ) -> Result<Way<'_>, String> {
+        let shares = config.shares(listen);
+        let is_beside = |bound: &&Bound| !leaving.contains(&bound.number) && bound.listen.overlaps(listen);
+        let beside = || self.0.iter().filter(is_beside);
+        let cannot = |what: String| Err(format!("cannot listen on {}: {what}", listen.address));
+        let Some(there) = beside().find(|bound| bound.listen.address.is_at(&listen.address)) else {
+            return match beside().find(|bound| !(shares && bound.per_worker)) {
+                Some(Bound { listener, asked, .. }) => {
+                    cannot(format!("already in use by listener {listener} on {asked}"))
+                }
+                None if beside().next().is_some() => Ok(Way::Joins),
+                None => Ok(Way::Binds),
+            };
+        };
+        match there.sockets.first() {
+            _ if shares != there.per_worker => {
+                cannot("enable_reuse_port cannot change at the same address".into())
+            }
+            _ if shares => Ok(Way::Joins),
+            Some(_) if !there.options.fits(wanted) => {
+                cannot("the options of a socket that is not shared cannot change".into())
+            }
+            Some(socket) => Ok(Way::Keeps(socket)),
+            None => Ok(Way::Binds),
+        }
+    }
+
     /// The sockets of one listener are another's from now on.
-    pub(super) fn pass_on(&mut self, from: usize, to: usize) {
-        self.0.iter_mut().filter(|bound| bound.number == from).for_each(|bound| bound.number = to);
+    pub(super) fn pass_on(&mut self, from: usize, to: usize, name: &str) {
+        for bound in self.0.iter_mut().filter(|bound| bound.number == from) {
+            bound.number = to;
+            bound.listener = name.into();
+        }
     }
 
     /// That listener is no more.
@@ -191,16 +265,6 @@ impl ListenSocketSet {
     }
 }
 
-/// Whether an address of a listener can be had by whoever has none of its sockets.
-///
-/// # Errors
-/// What the system says.
-pub(super) fn probe(config: &Listener, listen: &ListenAddress) -> Result<(), String> {
-    let asked = listen.address.socket_address().ok_or("no text")?;
-    listen::probe(&listen_options(config, &asked, listen))
-        .map_err(|error| format!("cannot listen on {asked}: {error}"))
-}
-
 /// Where an internal listener is to be found, which has no sockets.
 pub(super) fn internal_status(config: &Listener) -> Option<ListenerStatus> {
     let addresses = vec![Address::Internal(config.internal()?.clone())];
@@ -230,7 +294,7 @@ impl Bound {
                 .inspect_err(|error| log::warn!("listener {listener}: its socket cannot be copied: {error}"))
                 .ok()
         };
-        if keep {
+        if keep || !*per_worker {
             *sockets = all.iter().filter_map(copy).collect();
         }
         let shared: Vec<_> =
@@ -257,6 +321,11 @@ mod tests {
             number: 3,
             listener: "l".into(),
             asked: any_port(),
+            listen: ListenAddress {
+                address: Address::from(&any_port()),
+                ipv4_compat: false,
+                socket_options: Vec::new(),
+            },
             is_inbound: false,
             per_worker,
             options: ListenOptions { address, ..plain() },

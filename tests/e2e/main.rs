@@ -53,6 +53,7 @@ mod unix_endpoints;
 mod unix_listeners;
 mod upstream_failures;
 mod xds;
+mod xds_addresses;
 mod xds_clusters;
 mod xds_listeners;
 mod xds_runtime;

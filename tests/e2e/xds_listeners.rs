@@ -30,18 +30,23 @@ fn started(io: Io, a: &Upstream) -> (ControlPlane, Proxy) {
 }
 
 /// Nobody listens at that port any more.
-fn refuses(port: u16) -> bool {
+pub(crate) fn refuses(port: u16) -> bool {
     Client::try_connect(port).is_err()
 }
 
 /// Listeners of a file, as their fields in flow style without the name, and the proxy that follows them.
-struct Followed {
+pub(crate) struct Followed {
     folder: TempFolder,
-    proxy: Proxy,
+    pub(crate) proxy: Proxy,
 }
 
 impl Followed {
-    fn start(io: Io, upstream: &Upstream, listeners: &[(&str, String)], arguments: &[&str]) -> Self {
+    pub(crate) fn start(
+        io: Io,
+        upstream: &Upstream,
+        listeners: &[(&str, String)],
+        arguments: &[&str],
+    ) -> Self {
         let folder = TempFolder::new();
         put(&folder, listeners);
         let dynamic = following(&folder);
@@ -52,7 +57,7 @@ impl Followed {
         Self { folder, proxy }
     }
 
-    fn put(&self, listeners: &[(&str, String)]) {
+    pub(crate) fn put(&self, listeners: &[(&str, String)]) {
         put(&self.folder, listeners);
     }
 }
@@ -80,14 +85,18 @@ pub(crate) fn put(folder: &TempFolder, listeners: &[(&str, String)]) {
 
 /// A listener at that port with this chain, and a mark in the header `x-mark` of every response.
 pub(crate) fn http(port: u16, mark: &str) -> String {
+    http_at(&address(port), mark)
+}
+
+/// The same at that address, which is a field.
+pub(crate) fn http_at(address: &str, mark: &str) -> String {
     format!(
-        "{}, filter_chains: [{{filters: [{{name: manager, typed_config: {{\"@type\": \
+        "{address}, filter_chains: [{{filters: [{{name: manager, typed_config: {{\"@type\": \
          type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, \
          stat_prefix: test, route_config: {{response_headers_to_add: [{{header: {{key: x-mark, value: {mark}}}}}], \
          virtual_hosts: [{{name: all, domains: [\"*\"], routes: [{{match: {{prefix: /}}, route: {{cluster: upstream}}}}]}}]}}, \
          http_filters: [{{name: router, typed_config: {{\"@type\": \
-         type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}}}]}}]",
-        address(port)
+         type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}}}]}}]"
     )
 }
 

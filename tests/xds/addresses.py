@@ -1,8 +1,11 @@
 """Listeners whose address cannot be had: more scripts, of what is told of them, what serves on, and when they are tried again."""
 
 import contextlib
+import http.client
 import json
+import pathlib
 import socket
+import tempfile
 
 import peers  # noqa: F401 (before rig)
 import resources as made
@@ -155,3 +158,106 @@ def address_changes_hands(play):
     play.note("answer to the last", play.set("LDS", {"last": made.listener("last", play.other_port)}))
     play.becomes("a", port=play.other_port)
     play.stays("a")
+
+
+def listens(play, text):
+    """Waits until the proxy says that it listens there."""
+    rig.wait_for(lambda: text in play.admin_get("/listeners").decode(), f"{text} in /listeners")
+
+
+def any_or_one(play, name, ip, route="routes", **more):
+    return {name: made.listener(name, play.other_port, route, address=made.address(play.other_port, ip), **more)}
+
+
+@script
+def address_widens_and_narrows(play):
+    """A listener moves between any address and one of those, at the port that it has."""
+    usual(play)
+    for turn, ip in enumerate(("0.0.0.0", "127.0.0.1", "0.0.0.0")):
+        play.note(f"answer {turn}", play.set("LDS", any_or_one(play, "more", ip)))
+        listens(play, f"more::{ip}:{play.other_port}")
+        play.becomes("a", port=play.other_port)
+
+
+@script
+def address_within_any_changes_hands(play):
+    """One response takes a listener at any address away and brings one at an address of those, and the other way round."""
+    usual(play)
+    for turn, (name, ip, gone) in enumerate((("more", "0.0.0.0", []), ("next", "127.0.0.1", ["more"]), ("last", "0.0.0.0", ["next"]))):
+        play.note(f"answer {turn}", play.set("LDS", any_or_one(play, name, ip), remove=gone))
+        listens(play, f"{name}::{ip}:{play.other_port}")
+        play.becomes("a", port=play.other_port)
+
+
+@script
+def address_beside_any(play):
+    """A listener at any address, and another at one of those: who connects there is the latter's."""
+    usual(play, "other")
+    play.set("EDS", {"other": made.endpoints("other", play.origins["b"].port)})
+    play.note("answer to any", play.set("LDS", any_or_one(play, "more", "0.0.0.0")))
+    play.becomes("a", port=play.other_port)
+    play.change("LDS", any_or_one(play, "next", "127.0.0.1", "others"))
+    play.tell("LDS")
+    play.stream.asked("RDS", lambda request: "others" in subscribed(request))
+    play.note("answer to one", play.answer("LDS"))
+    play.set("RDS", {"others": made.routes("others", rest="other")})
+    play.becomes("b", port=play.other_port)
+
+
+@script
+def address_that_is_not_shared(play):
+    """With one socket for all workers: what changes of how the listener binds."""
+    usual(play)
+    for what, more in {
+        "it": {},
+        "another queue": {"tcp_backlog_size": 77},
+        "freebind": {"tcp_backlog_size": 77, "freebind": True},
+        "a socket for each": {"enable_reuse_port": True},
+        "one address of any": {"address": made.address(play.other_port, "0.0.0.0")},
+    }.items():
+        play.note(f"answer to {what}", play.set("LDS", {"more": made.listener("more", play.other_port, **({"enable_reuse_port": False} | more))}))
+        play.becomes("a", port=play.other_port)
+
+
+class AtPath(http.client.HTTPConnection):
+    """A client of a Unix socket."""
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(rig.DEADLINE_S)
+        self.sock.connect(self.host)
+
+
+@script
+def address_is_a_file(play):
+    """A listener at a Unix socket: the mode of its file changes, then its queue, then its name."""
+    usual(play)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "socket")
+
+        def tell(what, name, mode, remove=(), **more):
+            address = {"pipe": {"path": str(path), "mode": mode}}
+            play.note(f"answer to {what}", play.set("LDS", {name: made.listener(name, 1, address=address, **more)}, remove=remove))
+            listens(play, f"{name}::{path}")
+            play.stream.settle()
+            connection = AtPath(str(path))
+            connection.request("GET", "/", headers={"host": "a"})
+            play.note(f"status of {what}", connection.getresponse().status)
+            connection.close()
+            play.note(f"mode of {what}", oct(path.stat().st_mode & 0o777))
+
+        tell("it", "more", 0o600)
+        tell("another mode", "more", 0o660)
+        tell("another queue", "more", 0o660, tcp_backlog_size=77)
+        tell("another name", "next", 0o640, remove=["more"])
+
+
+@script
+def address_is_left_by_a_move(play):
+    """One response moves a listener, and brings another, whose name comes before, to where it was."""
+    usual(play)
+    moved = {"web": made.listener("web", play.other_port), "early": made.listener("early", play.port)}
+    play.note("answer", play.set("LDS", moved))
+    for name, port in (("web", play.other_port), ("early", play.port)):
+        listens(play, f"{name}::127.0.0.1:{port}")
+        play.becomes("a", port=port)

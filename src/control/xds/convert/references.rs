@@ -3,6 +3,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::at::At;
 use super::config_source;
+use crate::base::socket_address::SocketAddress;
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::filter_chain::{FilterChain, NetworkFilter};
@@ -39,13 +40,14 @@ pub(super) fn check(at: &At<'_>, bootstrap: &Bootstrap, local_cluster: &str) {
 /// Of two listeners on one address the kernel would give each a share of the connections. Port 0 is another port for
 /// each of them.
 fn check_addresses(at: &At<'_>, bootstrap: &Bootstrap) {
-    let mut owners: HashMap<&Address, usize> = HashMap::new();
+    let mut owners: HashMap<SocketAddress, usize> = HashMap::new();
     for (index, listener) in bootstrap.listeners.iter().enumerate() {
         for ListenAddress { address, .. } in &listener.addresses {
             if matches!(address, Address::Ip(ip) if ip.port() == 0) {
                 continue;
             }
-            let owner = *owners.entry(address).or_insert(index);
+            let Some(place) = address.socket_address() else { continue };
+            let owner = *owners.entry(place).or_insert(index);
             if owner != index {
                 at.item("listeners", index)
                     .error(format!("duplicate address {address}: listeners[{owner}] has it"));

@@ -2,6 +2,7 @@
 //!
 //! Each case is a small bootstrap with one part replaced; Envoy 1.40's verdict on every case of `verdicts` was taken
 //! from `envoy --mode validate`.
+mod addresses;
 mod circuit_breakers;
 mod discovered;
 mod internal;
