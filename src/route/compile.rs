@@ -44,8 +44,8 @@ impl RouteTable {
     ///
     /// # Errors
     /// The first mistake: a bad regular expression, header name or format string; a domain used twice; a cluster that
-    /// does not exist (with `validate_clusters`); weights that sum up to nothing or to more than 32 bits; an upgrade named
-    /// twice; a direct response body that is too large.
+    /// does not exist (with `validate_clusters`); weights that sum up to nothing or to more than 32 bits, where runtime has no
+    /// say; an upgrade named twice; a direct response body that is too large.
     pub fn compile(
         config: &config::RouteConfiguration,
         context: &CompileContext<'_>,
@@ -200,15 +200,15 @@ impl<'a> Compiler<'a> {
         for (index, cluster) in weighted.clusters.iter().enumerate() {
             targets.push(self.weighted(cluster, &format!("{path}.clusters[{index}]"))?);
         }
-        let current = weighted.clusters.iter().map(config::ClusterWeight::current_weight);
-        let total = current.fold(0, u64::saturating_add);
-        if total == 0 || total > u64::from(u32::MAX) {
+        let total = targets.iter().map(|target| target.weight).fold(0, u64::saturating_add);
+        let runtime_key = targets.iter().find_map(|target| target.runtime_key.clone());
+        // Where others may come at any time, whoever draws looks at the sum.
+        if runtime_key.is_none() && (total == 0 || total > u64::from(u32::MAX)) {
             let reason = format!("the sum of weights is {total}; it must be 1 to {}", u32::MAX);
             return Err(ConfigError::new(path, reason));
         }
         let header = weighted.header_name.as_deref().filter(|name| !name.is_empty());
         let header = header.map(|name| header_name(name, &format!("{path}.header_name"))).transpose()?;
-        let runtime_key = targets.iter().find_map(|target| target.runtime_key.clone());
         Ok(Specifier::Weighted(Box::new(Weighted { targets: targets.into(), total, header, runtime_key })))
     }
 

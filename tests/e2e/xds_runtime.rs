@@ -8,6 +8,7 @@ use crate::harness::{
     on_each_backend, told_runtime, until,
 };
 use crate::xds::named;
+use crate::xds_listeners::{following, put as tell_listeners};
 
 const ADS: &str = "{ads: {}, resource_api_version: V3}";
 
@@ -173,6 +174,66 @@ on_each_backend! {
         std::fs::rename(&next, &link).unwrap();
         all_get(&mut clients, "/share", "a");
         assert_eq!(proxy.stat("runtime.admin_overrides_active"), 0);
+        proxy.end();
+    }
+
+    /// The link is swapped for one that leads to the same directory, and a file in place of what was written there.
+    fn tree_that_comes_again_is_read_again(io) {
+        let (a, b, folder) = (named("a"), named("b"), TempFolder::new());
+        let (tree, link, next) = (folder.path().join("tree"), folder.path().join("current"), folder.path().join("next"));
+        std::fs::create_dir(&tree).unwrap();
+        std::fs::write(tree.join("share"), "100").unwrap();
+        std::os::unix::fs::symlink(&tree, &link).unwrap();
+        let layers = format!("{{name: files, disk_layer: {{symlink_root: {}, subdirectory: .}}}}", link.display());
+        let proxy = Proxy::start(io, &config(&layers, "{}", None, &a, &b));
+        let mut clients = clients(&proxy);
+        all_get(&mut clients, "/share", "b");
+        std::fs::write(tree.join("share"), "0").unwrap();
+        std::os::unix::fs::symlink(&tree, &next).unwrap();
+        std::fs::rename(&next, &link).unwrap();
+        all_get(&mut clients, "/share", "a");
+        proxy.end();
+    }
+
+    /// As in Envoy a table that was taken goes on in listeners that change or come, whatever runtime makes of its weights meanwhile.
+    fn listener_that_changes_keeps_its_routes_while_no_cluster_has_a_weight(io) {
+        let (a, folder) = (named("a"), TempFolder::new());
+        let (port, other) = (free_port(), free_port());
+        let routes = folder.path().join("routes.yaml");
+        put(&routes, "resources:\n- {\"@type\": type.googleapis.com/envoy.config.route.v3.RouteConfiguration, name: routes, \
+            validate_clusters: true, virtual_hosts: [{name: all, domains: [\"*\"], routes: [\
+            {match: {prefix: /}, route: {weighted_clusters: {runtime_key_prefix: weights, clusters: [{name: upstream, weight: 1}]}}}, \
+            {match: {prefix: /}, direct_response: {status: 200, body: {inline_string: none}}}]}]}\n");
+        let listener = |port: u16, prefix: &str| {
+            format!(
+                "address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}, filter_chains: [{{filters: [{{name: manager, \
+                 typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, \
+                 stat_prefix: {prefix}, rds: {{route_config_name: routes, config_source: {{path_config_source: {{path: {}}}}}}}, \
+                 http_filters: [{{name: router, typed_config: {{\"@type\": \
+                 type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}}}]}}]",
+                routes.display()
+            )
+        };
+        tell_listeners(&folder, &[("one", listener(port, "first"))]);
+        let bootstrap = following(&folder).replacen('{', "{layered_runtime: {layers: [{name: admin, admin_layer: {}}]}, ", 1);
+        let config = Config { no_listener: true, ..Config::to(a.port) };
+        let proxy = Proxy::launch(io, &config.arguments(&["--config-yaml", &bootstrap]), port, free_port());
+        proxy.wait_for_log("serving");
+        assert_eq!(proxy.connect().get("/").text(), "a");
+        assert_eq!(proxy.admin("POST", "/runtime_modify?weights.upstream=0").text(), "OK\n");
+        until("no weight", || proxy.connect().get("/").text() == "none");
+        tell_listeners(&folder, &[("one", listener(port, "second")), ("two", listener(other, "third"))]);
+        until("it listens", || Client::try_connect(other).is_ok());
+        assert_eq!(Client::connect(other).get("/").text(), "none");
+        let served = || proxy.stat("http.second.downstream_rq_total");
+        until("the changed one", || {
+            assert_eq!(proxy.connect().get("/").text(), "none");
+            served() > 0
+        });
+        proxy.admin("POST", "/runtime_modify?weights.upstream=");
+        for port in [port, other] {
+            until("the weight", || Client::connect(port).get("/").text() == "a");
+        }
         proxy.end();
     }
 

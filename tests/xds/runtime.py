@@ -101,6 +101,30 @@ def runtime_weights(play):
 
 
 @script(layers=LAYERS)
+def runtime_weights_while_a_listener_changes(play):
+    """A table that was taken goes on in a listener that changes or comes while no cluster in it has a weight; told anew, it is refused."""
+    begun(play, share=100)
+    play.becomes("a", "/w")
+    play.set("RTDS", {"values": made.runtime("values", share=100, weights={"svc": 0, "other": 0})})
+    play.becomes("b", "/w")
+    changed = {"web": made.listener("web", play.port, per_connection_buffer_limit_bytes=4096), "more": made.listener("more", play.other_port)}
+    play.note("answer", play.set("LDS", changed))
+    play.becomes("b", "/w", port=play.other_port)
+    play.stays("b", "/w")
+    play.set("RTDS", {"values": made.runtime("values", share=100)})
+    for port in (play.port, play.other_port):
+        play.becomes("a", "/w", port=port)
+    play.set("RTDS", {"values": made.runtime("values", share=100, weights={"svc": 0, "other": 0})})
+    play.becomes("b", "/w")
+    again = shared_routes()
+    again.internal_only_headers.append("x-a")
+    play.change("RDS", {"routes": again})
+    play.tell("RDS")
+    play.note("answer to the table anew", play.answer("RDS"))
+    play.stays("b", "/w")
+
+
+@script(layers=LAYERS)
 def runtime_is_no_good(play):
     """What is no value is refused, and what was before stays."""
     begun(play, share=100)

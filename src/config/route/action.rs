@@ -89,7 +89,8 @@ pub enum ClusterSpecifier {
 /// Clusters and weights. Source: `envoy.config.route.v3.WeightedCluster`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WeightedClusters {
-    /// The clusters; at least one; the sum of the weights is 1 to 4,294,967,295. Source: `clusters`.
+    /// The clusters; at least one; the sum of the weights is 1 to 4,294,967,295, but for what runtime makes of it. Source:
+    /// `clusters`.
     pub clusters: Vec<ClusterWeight>,
     /// Header whose decimal value is drawn instead of a random number (modulo the sum of weights); missing or not a
     /// number: random. Default none. Source: `header_name`.

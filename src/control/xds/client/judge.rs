@@ -404,7 +404,7 @@ impl Judge {
     }
 }
 
-/// A table for all listeners that ask for it, or for the one of that number.
+/// A table for all listeners that ask for it, or one that was accepted before for that of this number.
 pub(super) fn table(
     shared: &SharedCompiler,
     source: &ResourceSource,
@@ -413,7 +413,8 @@ pub(super) fn table(
 ) -> Result<Vec<RoutesResource>, String> {
     let (name, compiler) = (message.name.clone(), shared.read());
     let lacking = compiler.lacking_filters(source, &name);
-    let table = Arc::new(taken(&name, convert_routes(message, &lacking, shared.runtime()))?);
+    let converted = convert_routes(message, &lacking, shared.runtime(), listener.is_some());
+    let table = Arc::new(taken(&name, converted)?);
     let compiled = match listener {
         None => compiler.compile(source, &table),
         Some(number) => compiler.compile_for(number, source, &table),

@@ -29,6 +29,9 @@ pub(super) struct Context {
     pub(super) internal_buffer_bytes: Option<u32>,
     /// The static secrets.
     pub(super) secrets: Secrets,
+    /// Whether it was accepted before: what depends on the moment, on runtime values and on clusters that are there, is not asked
+    /// again.
+    pub(super) is_accepted: bool,
 }
 
 /// A place in a configuration.

@@ -45,6 +45,7 @@ pub(super) fn bootstrap(
         default_bind: None,
         internal_buffer_bytes: None,
         secrets: Secrets::default(),
+        is_accepted: false,
     };
     let secrets = message.static_resources.as_mut().map(|resources| std::mem::take(&mut resources.secrets));
     let at = At::root(&context);

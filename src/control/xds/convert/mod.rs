@@ -158,7 +158,8 @@ pub fn convert_endpoints(
 }
 
 /// Converts a `envoy.config.route.v3.RouteConfiguration` of a control plane. `lacking`: filters of the managers that ask
-/// for it which this version lacks; `runtime`: what it may refer to.
+/// for it which this version lacks; `runtime`: what it may refer to; `is_accepted`: whether it was taken before, whatever runtime
+/// values and clusters there were then.
 ///
 /// # Errors
 /// The report, when it has errors.
@@ -166,8 +167,9 @@ pub fn convert_routes(
     message: pb::route::RouteConfiguration,
     lacking: &[String],
     runtime: &Runtime,
+    is_accepted: bool,
 ) -> Result<(RouteConfiguration, Report), Report> {
-    let context = dynamic(runtime);
+    let context = at::Context { is_accepted, ..dynamic(runtime) };
     let at = At::root(&context);
     let table = route::route_configuration(&at, message, false);
     http_filter::refuse_enabled(&at, &table, lacking);
@@ -216,5 +218,6 @@ fn dynamic(runtime: &Runtime) -> at::Context {
         default_bind: None,
         internal_buffer_bytes: None,
         secrets: tls::Secrets::default(),
+        is_accepted: false,
     }
 }

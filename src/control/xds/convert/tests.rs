@@ -2,6 +2,7 @@
 //!
 //! Each case is a small bootstrap with one part replaced; Envoy 1.40's verdict on every case of `verdicts` was taken
 //! from `envoy --mode validate`.
+mod accepted;
 mod addresses;
 mod circuit_breakers;
 mod discovered;
@@ -730,6 +731,7 @@ fn access_by_role_of_connections_has_no_conditions_on_headers() {
             default_bind: None,
             internal_buffer_bytes: None,
             secrets: super::tls::Secrets::default(),
+            is_accepted: false,
         };
         let found = super::rbac::network(&At::root(&context), message);
         let errors = context.report.borrow().errors.to_string();

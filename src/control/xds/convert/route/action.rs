@@ -148,13 +148,20 @@ fn weighted_clusters(at: &At<'_>, message: pb::route::WeightedCluster) -> Weight
             cluster_weight(&at.item("clusters", index), message, &runtime_key_prefix)
         })
         .collect();
-    let sum = converted.iter().map(ClusterWeight::current_weight).fold(0, u64::saturating_add);
+    if !at.context.is_accepted {
+        check_sum(at, &converted);
+    }
+    WeightedClusters { clusters: converted, header_name }
+}
+
+/// By the runtime values of the moment, as in Envoy.
+fn check_sum(at: &At<'_>, clusters: &[ClusterWeight]) {
+    let sum = clusters.iter().map(ClusterWeight::current_weight).fold(0, u64::saturating_add);
     if sum == 0 {
         at.error("sum of weights must be greater than 0");
     } else if sum > u64::from(u32::MAX) {
         at.error(format!("sum of weights must be at most {}", u32::MAX));
     }
-    WeightedClusters { clusters: converted, header_name }
 }
 
 fn cluster_weight(

@@ -69,7 +69,7 @@ pub(super) fn route_configuration(
         .convert(at),
         most_specific_header_mutations_wins,
         filters: http_filter::overrides(at, typed_per_filter_config),
-        validate_clusters: validate_clusters.unwrap_or(validates),
+        validate_clusters: validate_clusters.unwrap_or(validates) && !at.context.is_accepted,
         max_direct_response_body_bytes,
         ignore_port_in_host_matching,
         ignore_path_parameters_in_path_matching,
