@@ -162,6 +162,18 @@ def runtime_is_removed(play):
 
 
 @script(layers=LAYERS)
+def runtime_has_an_error(play):
+    """The control plane says that it cannot tell the layer now: what it has told before stays, and what it tells next is taken."""
+    begun(play, share=100)
+    play.becomes("b")
+    play.stream.push("RTDS", "broken", [], errors=["values"])
+    play.note("answer", play.answer("RTDS"))
+    play.stays("b")
+    play.set("RTDS", {"values": made.runtime("values", share=0)})
+    play.becomes("a")
+
+
+@script(layers=LAYERS)
 def runtime_of_another_name(play):
     """S4: a layer that nobody asked for beside the one that is asked for."""
     begun(play, share=0)

@@ -20,6 +20,7 @@ from resources import TYPES, kind_of
 
 QUIET_S = 0.4  # so long nothing comes when nothing more is to come
 MESSAGE_BYTES_MAX = 256 << 20
+UNAVAILABLE = 14  # google.rpc.Code
 
 
 @dataclasses.dataclass
@@ -74,8 +75,8 @@ class Stream:
 
     # --- the script's side
 
-    def push(self, kind, version, resources, removed=()):
-        """Sends a response as it is given: bytes of resources by name, or ready `Any`s; its nonce."""
+    def push(self, kind, version, resources, removed=(), errors=()):
+        """Sends a response as it is given: bytes of resources by name, or ready `Any`s, and names of which it cannot tell any; its nonce."""
         with self.changed:
             self.sent += 1
             nonce = f"s{self.number}-{self.sent}"
@@ -90,6 +91,9 @@ class Stream:
             else:
                 response = discovery_pb2.DiscoveryResponse(type_url=TYPES[kind], nonce=nonce, version_info=version)
                 response.resources.extend(packed(resource) for _, resource in resources)
+            for name in errors:
+                error = response.resource_errors.add()
+                error.resource_name.name, error.error_detail.code, error.error_detail.message = name, UNAVAILABLE, "not now"
             self.out.append(response)
             self.changed.notify_all()
             return nonce

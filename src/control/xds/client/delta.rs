@@ -178,7 +178,7 @@ impl Protocol for Delta {
             self.versions.remove(name);
             self.judge.forget(name);
         }
-        outcome.errors(resource_errors, &self.wanted);
+        outcome.errors(self.kind(), resource_errors, &self.wanted);
         Some(Considered { outcome, version: system_version_info, content, nonce, versions })
     }
 

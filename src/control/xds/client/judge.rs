@@ -177,7 +177,7 @@ pub(super) struct Outcome {
     pub(super) nameless: Vec<String>,
     /// Names of which the control plane says that it has nothing.
     pub(super) absent: BTreeSet<String>,
-    /// Names of which it says so, and that stay in use nevertheless.
+    /// Names of which it says so, or that it cannot tell them, and that stay in use nevertheless.
     pub(super) kept: BTreeSet<String>,
     /// The good ones as they came, where they are kept.
     pub(super) accepted: Option<BTreeMap<String, Vec<u8>>>,
@@ -266,16 +266,19 @@ impl Outcome {
     }
 
     /// What the control plane says of resources that it does not send.
-    pub(super) fn errors(&mut self, errors: Vec<pb::discovery::ResourceError>, asked: &Wanted) {
+    pub(super) fn errors(&mut self, kind: Kind, errors: Vec<pb::discovery::ResourceError>, asked: &Wanted) {
         for error in errors {
             let pb::discovery::ResourceError { resource_name, error_detail } = error;
             let name = resource_name.map(|name| name.name).unwrap_or_default();
             if asked.contains(&name) {
                 let reason = error_detail.map(|status| status.message).unwrap_or_default();
                 log::warn!("xDS: the control plane does not send {name}: {reason}");
-                // Where everything is asked for, what is gone is left out or removed.
-                if *asked != Wanted::All {
-                    self.absent.insert(name);
+                match kind {
+                    // A layer has no values once it is gone, which this does not say.
+                    Kind::Runtime => drop(self.kept.insert(name)),
+                    // Where everything is asked for, what is gone is left out or removed.
+                    _ if *asked == Wanted::All => {}
+                    _ => drop(self.absent.insert(name)),
                 }
             }
         }

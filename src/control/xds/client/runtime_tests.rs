@@ -19,7 +19,9 @@ use super::{Protocol, RUNTIME, RuntimeUpdate, Update};
 use crate::config::ads::{ResourceSource, Rtds, Wildcard};
 use crate::control::xds::pb;
 use crate::telemetry::{Registry, ServerStat, Slot};
-use pb::discovery::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
+use pb::discovery::{
+    DeltaDiscoveryResponse, DiscoveryResponse, Resource, ResourceError, ResourceName, Status,
+};
 use pb::google::ValueKindOneOf;
 
 fn names(names: &[&str]) -> Wanted {
@@ -148,6 +150,49 @@ async fn removed_layer_has_no_values_and_one_that_is_left_out_stays() {
     let mut client = sotw(&["a"]);
     let taken = client.take(state(Vec::new())).unwrap();
     assert!(taken.reply.error_detail.is_none() && taken.outcome.is_empty());
+}
+
+/// It says why values do not come, not that the layer is gone: those that are there stay, and who waits for the first goes on.
+#[tokio::test(start_paused = true)]
+async fn error_of_a_layer_leaves_its_values_and_ends_the_wait_for_them() {
+    let errors = || {
+        let resource_name = Some(ResourceName { name: "a".into(), ..ResourceName::default() });
+        let error_detail = Some(Status { code: 14, message: "not now".into(), details: Vec::new() });
+        vec![ResourceError { resource_name, error_detail }]
+    };
+    let mut client = delta(&["a"]);
+    client.open(true);
+    let resource = Resource {
+        name: "a".into(),
+        version: "1".into(),
+        resource: Some(any("a", "k", number(1.0))),
+        ..Resource::default()
+    };
+    let change = |resources: Vec<Resource>, resource_errors| DeltaDiscoveryResponse {
+        nonce: "n".into(),
+        type_url: RUNTIME.into(),
+        resources,
+        resource_errors,
+        ..DeltaDiscoveryResponse::default()
+    };
+    let gate = Gate::new(false);
+    let (all, mut receiver, registry) = subscribers(&gate);
+    all.add_runtime(&rtds(9), &registry);
+    for response in [change(vec![], errors()), change(vec![resource], vec![]), change(vec![], errors())] {
+        let Taken { outcome, version, .. } = client.take(response).unwrap();
+        all.apply(Kind::Runtime, outcome, &version).await;
+    }
+    assert_eq!(told(&mut receiver), [None, Some(1)]);
+    // The next stream says that they are there, as they are.
+    assert_eq!(client.open(true).unwrap().initial_resource_versions["a"], "1");
+    let mut client = sotw(&["a"]);
+    let resources = || vec![any("a", "k", number(1.0))];
+    for (resources, resource_errors) in [(resources(), vec![]), (vec![], errors())] {
+        let response = DiscoveryResponse { resource_errors, ..state(resources) };
+        let Taken { outcome, version, .. } = client.take(response).unwrap();
+        all.apply(Kind::Runtime, outcome, &version).await;
+    }
+    assert_eq!(told(&mut receiver), [Some(1)]);
 }
 
 /// Nothing else is asked for before the values are there, and what waits for an answer waits from then on.

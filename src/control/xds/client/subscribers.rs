@@ -307,8 +307,11 @@ impl Subscribers {
         }
         for name in &kept {
             for one in self.of_resource(kind, name) {
-                one.counters.count(Event::Success);
-                one.counters.count(Event::Attempt);
+                // As in Envoy a layer that cannot be told counts for nothing.
+                if kind != Kind::Runtime {
+                    one.counters.count(Event::Success);
+                    one.counters.count(Event::Attempt);
+                }
                 // As in Envoy what waits for it goes on: there is none.
                 self.give_up(&one).await;
             }
