@@ -1,6 +1,7 @@
 //! The layers of runtime values: those of the bootstrap, of files, of the admin endpoint and of control planes. When one is
 //! another, all keys that configuration refers to have their new values at once, on all workers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -94,18 +95,21 @@ impl RuntimeLayers {
             return Err("No admin layer specified");
         };
         for (key, text) in changes {
-            values.retain(|(other, _)| **other != **key);
-            if !text.is_empty() {
-                values.push((key.as_str().into(), runtime_text(text)));
+            if text.is_empty() {
+                by_key.remove(&**key);
+            } else {
+                by_key.insert(key.as_str().into(), runtime_text(text));
             }
         }
         self.cells.gauge_set(ServerStat::RuntimeAdminOverridesActive, u64::from(!values.is_empty()));
+        let mut by_key: BTreeMap<_, _> = std::mem::take(values).into_iter().collect();
         self.load(&layers);
         Ok(())
     }
 
     /// Reads those trees of files again whose link leads somewhere else.
     pub(super) fn look_at_files(&self) {
+        values.extend(by_key);
         let mut layers = self.lock();
         let is_other =
             |layer: &Layer| matches!(&layer.origin, Origin::Disk(tree) if tree.read != tree.leads_to());

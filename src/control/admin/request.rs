@@ -32,9 +32,9 @@ impl Request {
         self.parameter(name).is_some()
     }
 
-    /// Adds the parameters of a query or a form.
+    /// Adds the parameters of a query or a form, of which there are as many as its length allows.
     pub(super) fn add_parameters(&mut self, query: &str) {
-        let pairs = query.split('&').filter(|pair| !pair.is_empty()).take(PARAMETERS_MAX);
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
         self.parameters.extend(pairs.map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decoded(name), decoded(value))
@@ -105,8 +105,6 @@ fn decoded(text: &str) -> String {
 
 pub(super) const TEXT: &str = "text/plain; charset=UTF-8";
 pub(super) const JSON: &str = "application/json";
-/// Parameters beyond this many are ignored; no endpoint has more than six.
-const PARAMETERS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -118,6 +116,15 @@ mod tests {
         request.add_parameters("usedonly&filter=%5Ea%2Bb+c%&x=%zz&&y=1=2");
         let pairs: Vec<_> = request.parameters.iter().map(|(name, value)| (&**name, &**value)).collect();
         assert_eq!(pairs, [("usedonly", ""), ("filter", "^a+b+c%"), ("x", "%zz"), ("y", "1=2")]);
+    }
+
+    /// One of `/runtime_modify` may set any number of values.
+    #[test]
+    fn no_parameter_is_left_out() {
+        let mut request = Request::default();
+        let query: Vec<_> = (0..1000).map(|number| format!("key{number}={number}")).collect();
+        request.add_parameters(&query.join("&"));
+        assert_eq!((request.parameters.len(), request.parameter("key999")), (1000, Some("999")));
     }
 
     #[test]

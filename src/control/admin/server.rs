@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SERVER, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Response};
+use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
@@ -222,15 +222,23 @@ async fn serve_request(admin: &Admin, ends: Ends, request: hyper::Request<Incomi
         parsed.add_parameters(query);
     }
     let form = head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(FORM));
+    // Nothing is done by half of what was asked.
+    let mut lacks = None;
     if parsed.post && form {
-        // A body that is too long or does not come counts as none.
-        if let Ok(Ok(body)) = timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
-            let form = body.to_bytes();
-            record.iter_mut().for_each(|record| record.received(form.len()));
-            parsed.add_parameters(&String::from_utf8_lossy(&form));
+        match timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+            Ok(Ok(body)) => {
+                let form = body.to_bytes();
+                record.iter_mut().for_each(|record| record.received(form.len()));
+                parsed.add_parameters(&String::from_utf8_lossy(&form));
+            }
+            Ok(Err(_)) => lacks = Some((StatusCode::PAYLOAD_TOO_LARGE, "the form is longer than 16 KiB\n")),
+            Err(_) => lacks = Some((StatusCode::REQUEST_TIMEOUT, "the form does not come\n")),
         }
     }
-    let Reply { status, content_type, body } = endpoints::answer(admin, &parsed, head.method.as_str());
+    let Reply { status, content_type, body } = match lacks {
+        Some((status, reason)) => Reply::refused(status, reason),
+        None => endpoints::answer(admin, &parsed, head.method.as_str()),
+    };
     let mut response = Response::new(LoggedBody::new(body, status.as_u16(), record));
     *response.status_mut() = status;
     let headers = response.headers_mut();

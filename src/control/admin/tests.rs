@@ -110,7 +110,8 @@ impl AdminState for Root {
     }
 
     fn modify_runtime(&self, changes: &[(String, String)]) -> Result<(), &'static str> {
-        if changes[0].0 == "refused" { Err("No admin layer specified") } else { Ok(()) }
+        let is_refused = changes.iter().any(|(key, _)| key == "refused");
+        if is_refused { Err("No admin layer specified") } else { Ok(()) }
     }
 
     fn runtime_layers(&self) -> Vec<ShownLayer> {
@@ -317,6 +318,20 @@ fn what_changes_something_wants_post() {
     assert_eq!(served.post("/runtime_modify?refused=1").status, 503);
     assert_eq!(served.post("/runtime_modify?a=1").status, 200);
     assert_eq!(served.post("/runtime_modify").status, 400);
+}
+
+#[test]
+fn form_is_taken_whole_or_not_at_all() {
+    let served = Served::start();
+    let modify = |form: &str| {
+        let head =
+            format!("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}", form.len());
+        served.ask("POST", "/runtime_modify?a=1", &format!("{head}\r\n\r\n{form}")).status
+    };
+    let keys: Vec<_> = (0..1000).map(|number| format!("key{number}=1")).collect();
+    assert_eq!(modify(&keys.join("&")), 200);
+    assert_eq!(modify(&format!("{}&refused=1", keys.join("&"))), 503, "the last one is heard of");
+    assert_eq!(modify(&format!("key={}", "1".repeat(16 * 1024))), 413);
 }
 
 #[test]
