@@ -25,6 +25,7 @@ mod workers;
 use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::clock;
@@ -189,6 +190,7 @@ fn serve(
     let backend = workers.backend();
     let secrets = KnownSecrets::default();
     let rotation = Rotation::of(&snapshot, &secrets);
+    let (runtime, runtime_watch) = RuntimeLayers::new(&bootstrap, runtime, &registry);
     let process = Process::new(Parts {
         options: options.clone(),
         bootstrap: bootstrap.clone(),
@@ -198,7 +200,7 @@ fn serve(
         clusters,
         tls: rotation.contexts(),
         secrets: secrets.clone(),
-        runtime: RuntimeLayers::new(&bootstrap, runtime, &registry),
+        runtime,
         backend: (backend.name().to_owned(), backend.reason.clone()),
         workers: workers.description(),
         listeners,
@@ -228,6 +230,8 @@ fn serve(
         commands,
         rotation,
         tls_has_changed: true,
+        runtime_watch,
+        health_failed: is_told_to_drain(&bootstrap),
         start: Some(snapshot),
         resources: of_resources.map(|surroundings| Resources {
             surroundings,
@@ -253,6 +257,11 @@ fn serve(
     workers.join();
     log_writer.finish();
     outcome.map_err(|error| format!("signals cannot be received: {error}"))
+}
+
+/// Whether health checks fail from the start: there is a file `drain`. Source: `flags_path`.
+fn is_told_to_drain(bootstrap: &Bootstrap) -> bool {
+    !bootstrap.flags_path.is_empty() && Path::new(&*bootstrap.flags_path).join("drain").exists()
 }
 
 /// The admin endpoint's socket; whether the process before this one still accepts from it.

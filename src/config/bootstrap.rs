@@ -44,6 +44,9 @@ pub struct Bootstrap {
     /// Bytes that wait within a connection to an internal listener for each of its ends; `None`: there are no such listeners.
     /// Default 1 MiB, from Envoy. Source: `bootstrap_extensions`, `InternalListener.buffer_size_kb`.
     pub internal_buffer_bytes: Option<u32>,
+    /// Directory in which a file `drain` has health checks fail from the start, as `/healthcheck/fail` does; empty: there is none.
+    /// Looked at once. Source: `flags_path`.
+    pub flags_path: Box<str>,
 }
 
 impl Bootstrap {

@@ -6,12 +6,13 @@
 //! found when the files are looked at again after [`RECHECK_PERIODS`].
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
-use inotify::{Inotify, WatchMask};
+use inotify::{EventMask, Inotify, WatchMask};
 use tokio::time::{Sleep, sleep};
 
 /// Time between two questions.
@@ -33,6 +34,9 @@ pub struct FileWatch {
     due: Option<Pin<Box<Sleep>>>,
     asked: u32,
     told: bool,
+    /// Last names of the paths, and whether something has come under one of them.
+    names: BTreeSet<OsString>,
+    has_come: bool,
 }
 
 impl FileWatch {
@@ -41,13 +45,16 @@ impl FileWatch {
         let inotify = Inotify::init().map_err(|error| {
             log::warn!("files are not watched, only looked at once a minute: inotify: {error}");
         });
-        Self { inotify: inotify.ok(), due: None, asked: 0, told: false }
+        let (due, names) = Default::default();
+        Self { inotify: inotify.ok(), due, asked: 0, told: false, names, has_come: false }
     }
 
     /// Watches these files and directories, whether or not they are there yet. To be called again after every change: a
     /// link may lead somewhere else now.
     pub fn watch<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) {
         let Some(inotify) = &self.inotify else { return };
+        let paths: Vec<_> = paths.into_iter().collect();
+        self.names = paths.iter().filter_map(|path| path.file_name()).map(OsStr::to_owned).collect();
         let directories: BTreeSet<PathBuf> = paths.into_iter().flat_map(directories).collect();
         let mask = WatchMask::CREATE
             | WatchMask::MOVED_TO
@@ -67,16 +74,19 @@ impl FileWatch {
     }
 
     /// Ends when files may have changed, and nothing more has for a period: a certificate and its key are written one
-    /// after the other. May be dropped and called again without missing any.
-    pub async fn changed(&mut self) {
+    /// after the other. Whether something was made or moved to where a path leads, so that it may be another with nothing to tell
+    /// it by. May be dropped and called again without missing any.
+    pub async fn changed(&mut self) -> bool {
         loop {
             self.due.get_or_insert_with(|| Box::pin(sleep(PERIOD))).await;
             self.due = None;
             self.asked += 1;
-            let now = self.inotify.as_mut().is_some_and(take);
+            let (now, has_come) =
+                self.inotify.as_mut().map_or((false, false), |inotify| take(inotify, &self.names));
+            self.has_come |= has_come;
             if self.told && !now || self.asked >= RECHECK_PERIODS {
                 (self.asked, self.told) = (0, false);
-                return;
+                return std::mem::take(&mut self.has_come);
             }
             self.told |= now;
         }
@@ -89,14 +99,25 @@ impl Default for FileWatch {
     }
 }
 
-/// Takes the events there are; what they say is not needed. Whether there were any.
-fn take(inotify: &mut Inotify) -> bool {
+/// Takes the events there are. Whether there were any, and whether something has come under one of these names; where events
+/// were lost, it may have.
+fn take(inotify: &mut Inotify, names: &BTreeSet<OsString>) -> (bool, bool) {
     let mut buffer = [0; 4096];
-    let mut any = false;
-    while inotify.read_events(&mut buffer).is_ok_and(|mut events| events.next().is_some()) {
-        any = true;
+    let (mut any, mut has_come) = (false, false);
+    while let Ok(events) = inotify.read_events(&mut buffer) {
+        let mut is_last = true;
+        for event in events {
+            is_last = false;
+            let comes = event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO);
+            has_come |= comes && event.name.is_some_and(|name| names.contains(name))
+                || event.mask.contains(EventMask::Q_OVERFLOW);
+        }
+        any |= !is_last;
+        if is_last {
+            break;
+        }
     }
-    any
+    (any, has_come)
 }
 
 /// Directories in which something happens when what the path leads to changes: that of each link on the way, and that of
@@ -219,5 +240,25 @@ mod tests {
         assert!(!told(&mut watch).await, "nothing has happened");
         let looked_at = timeout(PERIOD * (RECHECK_PERIODS + 1), watch.changed());
         assert!(looked_at.await.is_ok(), "without events the files are looked at once a minute");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_under_the_name_of_a_path_is_told_apart() {
+        let scratch = Scratch::new("comes");
+        let at = |name: &str| scratch.0.join(name);
+        fs::create_dir(at("tree")).unwrap();
+        symlink("tree", at("current")).unwrap();
+        let mut watch = FileWatch::new();
+        watch.watch([&*at("current")]);
+        let told = async |watch: &mut FileWatch| timeout(PERIOD * 5 / 2, watch.changed()).await;
+        fs::write(at("beside"), "").unwrap();
+        assert_eq!(told(&mut watch).await.ok(), Some(false));
+        fs::write(at("tree/within"), "").unwrap();
+        assert_eq!(told(&mut watch).await.ok(), Some(false));
+        // To the same directory as before.
+        symlink("tree", at("next")).unwrap();
+        fs::rename(at("next"), at("current")).unwrap();
+        assert_eq!(told(&mut watch).await.ok(), Some(true));
+        assert_eq!(timeout(PERIOD * (RECHECK_PERIODS + 1), watch.changed()).await.ok(), Some(false));
     }
 }

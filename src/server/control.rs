@@ -7,7 +7,6 @@ mod succession;
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +79,10 @@ pub(super) struct Control<'a> {
     pub(super) rotation: Rotation,
     /// Whether other files are to be watched than before.
     pub(super) tls_has_changed: bool,
+    /// Over the trees of files that hold runtime values; `None`: there are none.
+    pub(super) runtime_watch: Option<FileWatch>,
+    /// Whether health checks are to fail.
+    pub(super) health_failed: bool,
     /// The graceful drain of listeners that was asked for.
     pub(super) spread: Option<DrainListeners>,
     /// When it stops them.
@@ -162,13 +165,16 @@ impl Control<'_> {
         };
         let (mut sources, mut awaited) = self.discover();
         self.await_successor()?;
+        if self.health_failed {
+            log::info!("flags_path has a file \"drain\": health checks fail from the start");
+            self.workers.send_all(|| Command::HealthFailed(true));
+        }
         let (taken_over, may_serve) = oneshot::channel();
         let mut taken_over = Some(taken_over);
         let mut serve_admin = self.admin.take().map(|endpoint| Box::pin(serve_admin(endpoint, may_serve)));
         let workers = Arc::clone(&self.workers);
         let mut draining = false;
         let mut watch = None;
-        let mut runtime_watch = self.watch_runtime();
         let mut ticket_keys = interval(TICKET_KEY_LIFE);
         // The first tick is at once, and the keys are new.
         ticket_keys.tick().await;
@@ -216,13 +222,12 @@ impl Control<'_> {
                     listeners.try_again(&mut around);
                     self.publish(&mut sources);
                 }
-                () = changed(&mut watch) => {
+                _ = changed(&mut watch) => {
                     self.refresh_tls();
                     self.tls_has_changed = true;
                 }
-                () = changed(&mut runtime_watch) => {
-                    self.process.runtime.look_at_files();
-                    runtime_watch = self.watch_runtime();
+                has_come = changed(&mut self.runtime_watch) => {
+                    self.runtime_watch = self.process.runtime.look_at_files(has_come);
                 }
                 _ = ticket_keys.tick() => {
                     let updates = self.rotation.rotate_ticket_keys();
@@ -243,14 +248,6 @@ impl Control<'_> {
                 }
             }
         }
-    }
-
-    /// Watches the trees of files that hold runtime values; `None`: there are none.
-    fn watch_runtime(&self) -> Option<FileWatch> {
-        let links = self.process.runtime.links();
-        let mut watch = (!links.is_empty()).then(FileWatch::new)?;
-        watch.watch(links.iter().map(PathBuf::as_path));
-        Some(watch)
     }
 
     /// Starts discovery; which clusters and tables the start waits for.
@@ -431,7 +428,7 @@ impl Control<'_> {
         self.metrics.serving(self.process.age(), self.registry.workers());
         // With the sockets of all of them.
         self.publish_listeners(sources);
-        self.process.set_state(ServerState::Live);
+        self.show_health();
         give_back_startup_pages();
         log::info!("all clusters have endpoints or an answer: serving");
         let Some(taken_over) = taken_over.take() else { return };
@@ -487,18 +484,26 @@ impl Control<'_> {
     fn obey(&mut self, command: AdminCommand, draining: &mut bool) {
         match command {
             AdminCommand::Quit => self.end(draining),
-            AdminCommand::FailHealthcheck => {
-                self.process.set_state(ServerState::Draining);
-                self.workers.send_all(|| Command::HealthFailed(true));
-            }
-            AdminCommand::PassHealthcheck => {
-                if !*draining {
-                    self.process.set_state(ServerState::Live);
-                }
-                self.workers.send_all(|| Command::HealthFailed(false));
-            }
+            AdminCommand::FailHealthcheck => self.set_health_failed(true, *draining),
+            AdminCommand::PassHealthcheck => self.set_health_failed(false, *draining),
             AdminCommand::DrainListeners(how) => self.drain_listeners(how),
             AdminCommand::ReopenLogs => self.log_writer.reopen(),
+        }
+    }
+
+    fn set_health_failed(&mut self, failed: bool, draining: bool) {
+        self.health_failed = failed;
+        self.workers.send_all(|| Command::HealthFailed(failed));
+        if !draining {
+            self.show_health();
+        }
+    }
+
+    /// Says how the process is, once it serves.
+    fn show_health(&self) {
+        if self.start.is_none() {
+            let state = if self.health_failed { ServerState::Draining } else { ServerState::Live };
+            self.process.set_state(state);
         }
     }
 
@@ -566,8 +571,8 @@ async fn running(future: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
     }
 }
 
-/// Waits for files to change.
-async fn changed(watch: &mut Option<FileWatch>) {
+/// [`FileWatch::changed`]
+async fn changed(watch: &mut Option<FileWatch>) -> bool {
     match watch {
         Some(watch) => watch.changed().await,
         None => pending().await,

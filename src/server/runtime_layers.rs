@@ -12,6 +12,7 @@ use crate::base::limits::{RUNTIME_DIRECTORIES_DEPTH_MAX, RUNTIME_FILE_BYTES_MAX,
 use crate::config::ads::{ResourceSource, Rtds};
 use crate::config::bootstrap::{Bootstrap, DiskLayer, RuntimeLayerKind};
 use crate::control::admin::ShownLayer;
+use crate::control::file_watch::FileWatch;
 use crate::control::xds::convert::{Runtime, RuntimeValues, runtime_text};
 use crate::telemetry::{Registry, ServerCells, ServerStat, Slot};
 
@@ -51,8 +52,12 @@ struct Tree {
 }
 
 impl RuntimeLayers {
-    /// Those of a bootstrap; of control planes nothing is known yet.
-    pub(super) fn new(bootstrap: &Bootstrap, runtime: Runtime, registry: &Registry) -> Self {
+    /// Those of a bootstrap, and the watch over their files; of control planes nothing is known yet.
+    pub(super) fn new(
+        bootstrap: &Bootstrap,
+        runtime: Runtime,
+        registry: &Registry,
+    ) -> (Self, Option<FileWatch>) {
         let layers = bootstrap.runtime_layers.iter().map(|layer| {
             let (origin, values) = match &layer.kind {
                 RuntimeLayerKind::Static(values) => (Origin::Static, Some(values.clone())),
@@ -66,11 +71,13 @@ impl RuntimeLayers {
         });
         let layers = Mutex::new(layers.collect());
         let own = Self { layers, runtime, cells: registry.server(Slot::Control) };
+        // Before they are read: what changes then is told.
+        let watch = own.watch();
         let mut layers = own.lock();
         layers.iter_mut().for_each(Layer::refresh);
         own.load(&layers);
         drop(layers);
-        own
+        (own, watch)
     }
 
     /// A control plane has told these values.
@@ -94,6 +101,7 @@ impl RuntimeLayers {
         let Some(values) = admin.and_then(|layer| layer.values.as_mut()) else {
             return Err("No admin layer specified");
         };
+        let mut by_key: BTreeMap<_, _> = std::mem::take(values).into_iter().collect();
         for (key, text) in changes {
             if text.is_empty() {
                 by_key.remove(&**key);
@@ -101,32 +109,37 @@ impl RuntimeLayers {
                 by_key.insert(key.as_str().into(), runtime_text(text));
             }
         }
+        values.extend(by_key);
         self.cells.gauge_set(ServerStat::RuntimeAdminOverridesActive, u64::from(!values.is_empty()));
-        let mut by_key: BTreeMap<_, _> = std::mem::take(values).into_iter().collect();
         self.load(&layers);
         Ok(())
     }
 
-    /// Reads those trees of files again whose link leads somewhere else.
-    pub(super) fn look_at_files(&self) {
-        values.extend(by_key);
+    /// Reads the trees of files again, if the link of one leads somewhere else or `has_come`: if it was made or moved there anew.
+    /// The watch from then on.
+    pub(super) fn look_at_files(&self, has_come: bool) -> Option<FileWatch> {
+        let watch = self.watch();
         let mut layers = self.lock();
         let is_other =
             |layer: &Layer| matches!(&layer.origin, Origin::Disk(tree) if tree.read != tree.leads_to());
-        if layers.iter().any(is_other) {
+        if has_come || layers.iter().any(is_other) {
             layers.iter_mut().for_each(Layer::refresh);
             self.load(&layers);
         }
+        watch
     }
 
-    /// The links whose change is to be heard of.
-    pub(super) fn links(&self) -> Vec<PathBuf> {
+    /// A watch over the links of all trees of files; `None`: there are none.
+    fn watch(&self) -> Option<FileWatch> {
         let layers = self.lock();
         let links = layers.iter().filter_map(|layer| match &layer.origin {
-            Origin::Disk(tree) => Some(tree.link.clone()),
+            Origin::Disk(tree) => Some(&*tree.link),
             Origin::Static | Origin::Admin | Origin::Rtds(_) => None,
         });
-        links.collect()
+        let links: Vec<&Path> = links.collect();
+        let mut watch = (!links.is_empty()).then(FileWatch::new)?;
+        watch.watch(links);
+        Some(watch)
     }
 
     /// As the admin endpoint has them.
@@ -247,6 +260,8 @@ fn without_comments(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -263,7 +278,7 @@ mod tests {
             ..Bootstrap::default()
         };
         let registry = Registry::new(1);
-        let layers = RuntimeLayers::new(&bootstrap, Runtime::default(), &registry);
+        let (layers, _) = RuntimeLayers::new(&bootstrap, Runtime::default(), &registry);
         (layers, registry.server(Slot::Control))
     }
 
@@ -312,6 +327,31 @@ mod tests {
         assert_eq!(cells.value(ServerStat::RuntimeNumKeys), 0);
     }
 
+    /// It was made a moment after the first read, which a link that was swapped in between outlived by a minute.
+    #[tokio::test(start_paused = true)]
+    async fn swap_right_after_the_first_read_is_heard_of() {
+        let folder = std::env::temp_dir().join(format!("ringway-runtime-early-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        for tree in ["one", "two"] {
+            fs::create_dir_all(folder.join(tree)).unwrap();
+            fs::write(folder.join(tree).join("key"), tree).unwrap();
+            std::os::unix::fs::symlink(tree, folder.join(format!("to-{tree}"))).unwrap();
+        }
+        let link = folder.join("current");
+        fs::rename(folder.join("to-one"), &link).unwrap();
+        let root = link.display().to_string().into();
+        let disk = DiskLayer { symlink_root: root, subdirectory: "".into(), append_service_cluster: false };
+        let layers = vec![RuntimeLayer { name: "files".into(), kind: RuntimeLayerKind::Disk(disk) }];
+        let bootstrap = Bootstrap { runtime_layers: layers, ..Bootstrap::default() };
+        let (layers, watch) = RuntimeLayers::new(&bootstrap, Runtime::default(), &Registry::new(1));
+        fs::rename(folder.join("to-two"), &link).unwrap();
+        let mut watch = watch.unwrap();
+        let has_come = tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap();
+        layers.look_at_files(has_come);
+        assert_eq!(shown(&layers), [[("key".to_owned(), json!("two"))]]);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
     #[test]
     fn files_are_read_when_the_link_leads_to_others() {
         let folder = std::env::temp_dir().join(format!("ringway-runtime-{}", std::process::id()));
@@ -336,18 +376,20 @@ mod tests {
         let (layers, cells) = layers(vec![disk("sub"), disk("missing")]);
         assert_eq!(shown(&layers), [[("x.y".to_owned(), json!("7"))]], "the other is not there");
         fs::write(folder.join("one/sub/own/x/y"), "8").unwrap();
-        layers.look_at_files();
+        layers.look_at_files(false);
         assert_eq!(shown(&layers), [[("x.y".to_owned(), json!("7"))]], "the link is the same");
+        layers.look_at_files(true);
+        assert_eq!(shown(&layers), [[("x.y".to_owned(), json!("8"))]], "it has come anew");
         lead_to("two");
-        layers.look_at_files();
+        layers.look_at_files(false);
         assert_eq!(shown(&layers), [[("x.y".to_owned(), json!({"numerator": 3}))]]);
-        assert_eq!(cells.value(ServerStat::RuntimeLoadSuccess), 2);
-        assert_eq!(cells.value(ServerStat::RuntimeOverrideDirNotExists), 2);
+        assert_eq!(cells.value(ServerStat::RuntimeLoadSuccess), 3);
+        assert_eq!(cells.value(ServerStat::RuntimeOverrideDirNotExists), 3);
         fs::write(folder.join("two/sub/own/long"), vec![b'1'; RUNTIME_FILE_BYTES_MAX as usize + 1]).unwrap();
         lead_to("one");
-        layers.look_at_files();
+        layers.look_at_files(false);
         lead_to("two");
-        layers.look_at_files();
+        layers.look_at_files(false);
         assert!(shown(&layers).is_empty());
         assert_eq!(cells.value(ServerStat::RuntimeLoadError), 1);
         fs::remove_dir_all(&folder).unwrap();

@@ -112,6 +112,26 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn file_drain_fails_health_checks_from_the_start_until_they_are_told_to_pass(io) {
+        let upstream = Upstream::echo();
+        let folder = crate::harness::TempFolder::new();
+        let flags = format!("{{flags_path: {}}}", folder.path().display());
+        let config = Config::to(upstream.port).arguments(&["--config-yaml", &flags]);
+        let proxy = Proxy::start(io, &config);
+        assert_eq!(proxy.connect().get("/").header("connection"), None, "there is no such file");
+        proxy.end();
+        std::fs::write(folder.path().join("drain"), "").unwrap();
+        let proxy = Proxy::launch(io, &config, crate::harness::free_port(), crate::harness::free_port());
+        proxy.wait_for_log("serving");
+        let ready = proxy.admin("GET", "/ready");
+        assert_eq!((ready.status(), &*ready.text()), (503, "DRAINING\n"));
+        assert_eq!(proxy.connect().get("/").header("connection"), Some("close"));
+        assert_eq!(proxy.admin("POST", "/healthcheck/ok").status(), 200);
+        assert_eq!(proxy.admin("GET", "/ready").status(), 200);
+        crate::harness::until("responses do not close", || proxy.connect().get("/").header("connection").is_none());
+        proxy.end();
+    }
+
     fn graceful_drain_closes_by_strategy_while_listeners_accept_and_stops_them_unless_told_not_to(io) {
         let upstream = Upstream::echo();
         let config = Config::to(upstream.port);

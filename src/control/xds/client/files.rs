@@ -98,7 +98,7 @@ pub(super) async fn run(mut file: File) {
         changes.mark_unchanged();
         file.refresh().await;
         tokio::select! {
-            () = watch.changed() => {}
+            _ = watch.changed() => {}
             _ = changes.changed() => {}
         }
     }

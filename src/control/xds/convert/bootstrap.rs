@@ -55,8 +55,9 @@ pub(super) fn bootstrap(
             stats_config, stats_flush_interval, layered_runtime, admin, overload_manager,
             header_prefix = "x-envoy; others are refused", use_tcp_for_dns_lookups, dns_resolution_config,
             typed_dns_resolver_config, bootstrap_extensions = "internal_listener; others are refused",
-            default_regex_engine = "GoogleRE2, whose syntax every engine here has; others are refused";
-        no_effect: node_context_params = "only names with authorities (xdstp), which are refused, carry them", flags_path = "Envoy does not read it either",
+            default_regex_engine = "GoogleRE2, whose syntax every engine here has; others are refused",
+            flags_path = "a file drain in it: health checks fail from the start";
+        no_effect: node_context_params = "only names with authorities (xdstp), which are refused, carry them",
             deferred_stat_options = "statistics cost nothing before they are used",
             stats_flush = "statistics are always current", stats_eviction = "unused statistics cost nothing",
             watchdog = "no thread is watched", watchdogs = "no thread is watched",
@@ -125,6 +126,7 @@ pub(super) fn bootstrap(
         lds,
         load_reports,
         internal_buffer_bytes: at.context.internal_buffer_bytes,
+        flags_path: flags_path.into(),
         ..Bootstrap::default()
     };
     if let Some(message) = static_resources {
