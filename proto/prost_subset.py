@@ -33,7 +33,8 @@ KEEP = {
             SocketOptionsOverride TcpKeepalive BindConfig Metadata TypedExtensionConfig TransportSocket DataSource
             WatchedDirectory RuntimeFractionalPercent RuntimeUInt32 RuntimeDouble RuntimeFeatureFlag DnsResolutionConfig
             DnsResolverOptions EnvoyInternalAddress BackoffStrategy ProxyProtocolConfig ProxyProtocolPassThroughTLVs
-            TlvEntry ConfigSource PathConfigSource ApiConfigSource GrpcService GrpcService.EnvoyGrpc AggregatedConfigSource''',
+            TlvEntry ConfigSource PathConfigSource ApiConfigSource GrpcService GrpcService.EnvoyGrpc AggregatedConfigSource
+            ExtensionConfigSource''',
     },
     'http': {
         'envoy.config.core.v3': '''HttpProtocolOptions Http1ProtocolOptions Http1ProtocolOptions.HeaderKeyFormat

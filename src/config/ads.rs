@@ -100,6 +100,22 @@ pub struct Eds {
     pub initial_fetch_timeout: Option<Duration>,
 }
 
+/// The configuration of a filter that is told by name. Source: Envoy `core.v3.ExtensionConfigSource`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ecds {
+    /// Where it comes from. Source: `config_source`.
+    pub source: ResourceSource,
+    /// The name under which it is asked for: the filter's. Source: `HttpFilter.name`.
+    pub name: Arc<str>,
+    /// How long the first answer is waited for before the filter goes with its default. Default 15 s; `None`: for ever.
+    /// Source: `config_source.initial_fetch_timeout`.
+    pub initial_fetch_timeout: Option<Duration>,
+    /// Whether its listener waits for it. Default true. Source: the opposite of `apply_default_config_without_warming`.
+    pub is_awaited: bool,
+    /// Full names of the messages that it may be. Source: `type_urls`.
+    pub types: Box<[Box<str>]>,
+}
+
 /// A secret that is told by name. Source: Envoy `tls.v3.SdsSecretConfig`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sds {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::access_log::{AccessLog, LocalReplyConfig};
 use super::address::CidrRange;
 use super::ads::Rds;
-use super::http_filter::{HttpFilter, HttpFilterConfig};
+use super::http_filter::{HttpFilter, HttpFilterConfig, ToldFilter};
 use super::http2::Http2ProtocolOptions;
 use super::matcher::StringMatcher;
 use super::route::RouteConfiguration;
@@ -402,6 +402,11 @@ impl Default for RouterConfig {
 }
 
 impl HttpConnectionManager {
+    /// Those of its filters that are told.
+    pub fn told_filters(&self) -> impl Iterator<Item = &ToldFilter> {
+        self.http_filters.iter().filter_map(|filter| filter.config.as_told())
+    }
+
     /// A manager with Envoy's defaults, its routing table and a router: what a config that sets nothing else means.
     pub fn new(stat_prefix: &str, route_config: Arc<RouteConfiguration>) -> Self {
         Self {

@@ -12,11 +12,11 @@ use super::rbac::CountersScope;
 use crate::base::regex::RegexSlots;
 use crate::buffer::{ChunkMut, ChunkQueue, ChunkSize};
 use crate::config::error::ConfigError;
-use crate::config::http_filter::{FilterOverride, HttpFilter};
+use crate::config::http_filter::{FilterOverride, HttpFilter, HttpFilterConfig};
 use crate::protocol::grpc;
 use crate::protocol::http::head::Head;
 use crate::route::OverrideLevels;
-use crate::telemetry::{Registry, Slot as Writer};
+use crate::telemetry::{RbacOwner, Registry, Slot as Writer};
 
 /// A compiled chain. Empty for most: then nothing of this is touched.
 #[derive(Debug, Default)]
@@ -30,6 +30,8 @@ pub struct FilterChain {
 struct Entry {
     filter: Filter,
     disabled: bool,
+    /// Its name, if it is one that is told.
+    told: Option<Box<str>>,
 }
 
 /// What a level of the routing table says about a filter.
@@ -89,10 +91,22 @@ pub enum Passed {
 
 /// More than may be held of a request. Source: Envoy's `onDecoderFilterAboveWriteBufferHighWatermark`.
 const REQUEST_TOO_LARGE: FilterReply =
-    FilterReply { status: 413, body: "Payload Too Large", details: "request_payload_too_large" };
+    FilterReply { status: 413, body: "Payload Too Large", details: "request_payload_too_large", flag: None };
 /// The same of a response.
-pub const RESPONSE_TOO_LARGE: FilterReply =
-    FilterReply { status: 500, body: "Internal Server Error", details: "response_payload_too_large" };
+pub const RESPONSE_TOO_LARGE: FilterReply = FilterReply {
+    status: 500,
+    body: "Internal Server Error",
+    details: "response_payload_too_large",
+    flag: None,
+};
+
+/// Whether a filter that was told can be compiled.
+///
+/// # Errors
+/// A condition that cannot be; the path is relative to it.
+pub fn check(config: &HttpFilterConfig) -> Result<(), ConfigError> {
+    Filter::compile(config, "typed_config", &mut RegexSlots::default()).map(drop)
+}
 
 impl FilterChain {
     /// Compiles the filters and the words of a routing table on them; their regular expressions are numbered in `slots`.
@@ -107,7 +121,8 @@ impl FilterChain {
         let mut named = Vec::with_capacity(filters.len());
         for (index, it) in filters.iter().enumerate() {
             if let Some(filter) = Filter::compile(&it.config, &format!("http_filters[{index}]"), slots)? {
-                named.push((&it.name, Entry { filter, disabled: it.disabled }));
+                let told = it.config.as_told().map(|told| told.ecds.name.as_ref().into());
+                named.push((&it.name, Entry { filter, disabled: it.disabled, told }));
             }
         }
         if named.is_empty() {
@@ -128,11 +143,15 @@ impl FilterChain {
         Ok(Self { overrides: overrides.into(), entries })
     }
 
-    /// The scopes of its filters' counters, below the connection manager's prefix.
+    /// The scopes of its filters' counters, below the connection manager's prefix; of those that are told, as in Envoy, below
+    /// their own.
     pub fn scopes(&self, registry: &Registry, stat_prefix: &str) -> FilterScopes {
         let scope = |entry: &Entry| match &entry.filter {
-            Filter::Rbac(filter) => Some(filter.scope(registry, stat_prefix)),
-            Filter::GrpcWeb | Filter::GrpcHttp1Bridge(_) => None,
+            Filter::Rbac(filter) => {
+                let owner = entry.told.as_deref().map_or(RbacOwner::Http(stat_prefix), RbacOwner::Told);
+                Some(filter.scope(registry, owner))
+            }
+            Filter::GrpcWeb | Filter::GrpcHttp1Bridge(_) | Filter::Missing => None,
         };
         FilterScopes(self.entries.iter().map(scope).collect())
     }

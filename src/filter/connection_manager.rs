@@ -24,7 +24,7 @@ use crate::route::{CompileContext, RouteTable, TimeoutOptions};
 /// A compiled connection manager.
 #[derive(Debug)]
 pub struct ConnectionManager {
-    /// As configured, without its routes.
+    /// As configured; without its routes, unless filters are told.
     pub config: Arc<HttpConnectionManager>,
     /// Options of its router filter.
     pub router: RouterConfig,
@@ -71,7 +71,8 @@ pub enum CompileError {
 }
 
 impl ConnectionManager {
-    /// Compiles a connection manager. Its route configuration is taken out: nobody reads it beside the table.
+    /// Compiles a connection manager. Its route configuration is taken out: nobody reads it beside the table, but where filters
+    /// are told, and with each the manager is compiled anew.
     ///
     /// # Errors
     /// A mistake in routes, formats or expressions; an access log that cannot be opened.
@@ -79,11 +80,15 @@ impl ConnectionManager {
         config: &mut Arc<HttpConnectionManager>,
         services: &mut CompileServices<'_>,
     ) -> Result<Self, CompileError> {
-        let routes = std::mem::take(&mut Arc::make_mut(config).route_config);
+        let routes = if config.told_filters().next().is_some() {
+            Arc::clone(&config.route_config)
+        } else {
+            std::mem::take(&mut Arc::make_mut(config).route_config)
+        };
         // Away from where the routes were: see `Listener::settled`.
         *config = Arc::new(HttpConnectionManager::clone(config));
         let config = &*config;
-        let router = match config.http_filters.last().map(|filter| &filter.config) {
+        let router = match config.http_filters.last().and_then(|filter| filter.config.effective()) {
             Some(HttpFilterConfig::Router(router)) => router.clone(),
             _ => RouterConfig::default(),
         };

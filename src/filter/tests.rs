@@ -5,9 +5,13 @@ use super::http::{Arrival, Context, Direction, FilterCounters, FilterReply};
 use super::rbac::Facts;
 use crate::base::regex::RegexSlots;
 use crate::buffer::{ChunkQueue, ChunkSize, Pool};
-use crate::config::http_filter::{FilterOverride, GrpcHttp1BridgeConfig, HttpFilter, HttpFilterConfig};
+use crate::config::ads::{Ecds, ResourceSource};
+use crate::config::http_filter::{
+    FilterOverride, GrpcHttp1BridgeConfig, HttpFilter, HttpFilterConfig, ToldFilter, TypedFilter,
+};
 use crate::protocol::http::head::{Head, Version};
 use crate::protocol::http::headers::HeaderName;
+use crate::protocol::response_flags::ResponseFlag;
 use crate::route::OverrideLevels;
 
 /// A chain and one request's passage through it.
@@ -108,6 +112,10 @@ impl Passage {
     }
 
     fn decode(&mut self) {
+        self.try_decode().unwrap();
+    }
+
+    fn try_decode(&mut self) -> Result<(), FilterReply> {
         let Self { pool, chain, filters, downstream, held_bytes_max, request, .. } = self;
         let mut context =
             Context { pool, downstream: *downstream, held_bytes_max: *held_bytes_max, clear_route: false };
@@ -119,8 +127,9 @@ impl Passage {
             matching: &mut matching,
             counters: &FilterCounters::default(),
         };
-        chain.decode_head(filters, &mut context, &mut arrival, request).unwrap();
+        let passed = chain.decode_head(filters, &mut context, &mut arrival, request);
         self.clear_route |= context.clear_route;
+        passed
     }
 
     /// Whether the response's head goes on at once.
@@ -280,6 +289,49 @@ fn responses_pass_in_reverse_order_and_a_held_head_goes_on_with_all_of_its_data(
     assert_eq!(body.bytes, b"abcdef\x80\0\0\0\x0fgrpc-status:0\r\n");
     assert_eq!(text(&passage.response, "content-type"), "application/grpc-web+proto");
     assert_eq!(passage.pool.chunks_in_use(), 0, "nothing stays behind");
+}
+
+/// A filter that is told, and what stands in for it.
+fn told(default: Option<HttpFilterConfig>) -> HttpFilterConfig {
+    let ecds = Ecds {
+        source: ResourceSource::Ads,
+        name: "told".into(),
+        initial_fetch_timeout: None,
+        is_awaited: true,
+        types: Box::default(),
+    };
+    HttpFilterConfig::Told(Box::new(ToldFilter { ecds, default, is_last: false, told: None }))
+}
+
+#[test]
+fn filter_that_was_not_told_answers_in_its_place() {
+    let web = || filter("web", HttpFilterConfig::GrpcWeb);
+    let mut passage = Passage::new(&[web(), filter("told", told(None))]);
+    passage.request = request("/s/m", "application/grpc-web", &[]);
+    passage.chain.begin(&NO_LEVELS, &passage.request, &mut passage.filters);
+    let reply = passage.try_decode().unwrap_err();
+    assert_eq!((reply.status, reply.body, reply.flag), (500, "", Some(ResponseFlag::NoFilterConfigFound)));
+    assert_eq!(
+        text(&passage.request, "content-type"),
+        "application/grpc",
+        "the one before it has seen the request"
+    );
+    let off = HttpFilter { disabled: true, ..filter("told", told(None)) };
+    Passage::new(&[off]).ask(request("/", "text/plain", &[]));
+}
+
+#[test]
+fn what_was_told_runs_in_place_of_the_default() {
+    let mut filters = [filter("told", told(Some(HttpFilterConfig::GrpcWeb)))];
+    let mut passage = Passage::new(&filters);
+    passage.ask(request("/s/m", "application/grpc-web", &[]));
+    assert_eq!(text(&passage.request, "content-type"), "application/grpc");
+    let HttpFilterConfig::Told(own) = &mut filters[0].config else { panic!("told") };
+    let bridge = HttpFilterConfig::GrpcHttp1Bridge(BRIDGE);
+    own.told = Some(TypedFilter { type_name: Box::default(), config: bridge }.into());
+    let mut passage = Passage::new(&filters);
+    passage.ask(request("/s/m?q", "application/x-protobuf", &[]));
+    assert_eq!(text(&passage.request, ":path"), "/s/m");
 }
 
 #[test]

@@ -208,8 +208,8 @@ impl ProxyError {
             | Self::PathRejected
             | Self::PathNotAbsolute
             | Self::UpgradeRefused
-            | Self::HeadOverflow
-            | Self::Filter(_) => return None,
+            | Self::HeadOverflow => return None,
+            Self::Filter(reply) => return reply.flag,
         })
     }
 

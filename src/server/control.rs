@@ -1,6 +1,7 @@
 //! The control thread: signals, admin commands, discovery, and the end of the process.
 
 mod awaited;
+mod managers;
 mod secrets;
 mod succession;
 
@@ -26,7 +27,7 @@ use super::restart::{Event, Following, Place, Predecessor, Successor};
 use super::rotation::{Rotation, TICKET_KEY_LIFE};
 use super::seed;
 use super::sockets::ListenSocketSet;
-use super::tables::{TableKey, Tables};
+use super::tables::Tables;
 use super::workers::Workers;
 use crate::base::limits::{ENDPOINT_UPDATES_QUEUED_MAX, XDS_UPDATES_QUEUED_MAX};
 use crate::cli::{DrainStrategy, Options};
@@ -39,7 +40,7 @@ use crate::control::file_watch::FileWatch;
 use crate::control::log_writer::LogWriter;
 use crate::control::xds::client::{self as xds, Cache, KnownSecrets, Resources, SharedCompiler, XdsClient};
 use crate::runtime::give_back_startup_pages;
-use crate::snapshot::{ListenerResource, RoutesResource, Snapshot};
+use crate::snapshot::{ListenerResource, Snapshot};
 use crate::telemetry::Registry;
 use crate::worker::Command;
 
@@ -285,6 +286,8 @@ impl Control<'_> {
         };
         let mut client = XdsClient::start(surroundings, updates_sender);
         awaited.secrets = self.refer_secrets(&mut client);
+        let numbers = 0..self.bootstrap.listeners.len();
+        awaited.filters = numbers.flat_map(|number| client.subscribe_filters(number)).collect();
         let fixed = self.start.as_ref().map(|snapshot| Arc::clone(&snapshot.clusters)).unwrap_or_default();
         let clusters = Clusters::start(&self.process, self.registry, fixed, &mut client, sender);
         let listeners = Listeners::new(&self.process, &self.routes, &self.bootstrap.listeners);
@@ -344,6 +347,13 @@ impl Control<'_> {
                 if !late.is_empty() && self.start.is_none() {
                     self.workers.send_all(|| Command::Routes(Arc::clone(&late)));
                 }
+            }
+            xds::Update::Filters(update) => {
+                self.publish_clusters(sources);
+                let settled = self.publish_filters(update, &sources.client);
+                awaited.filters.retain(|key| !settled.contains(key));
+                let (listeners, mut around) = self.around(sources);
+                listeners.take_filters(&settled, &mut around);
             }
         }
     }
@@ -419,7 +429,7 @@ impl Control<'_> {
         // Without clusters, which come and go.
         self.serving = snapshot.listeners.clone();
         for routes in self.tables.current() {
-            self.workers.send_all(|| Command::Routes(Arc::clone(routes)));
+            self.workers.send_all(|| Command::Routes(Arc::clone(&routes)));
         }
         for (cluster, hosts) in self.process.discovered() {
             self.workers
@@ -445,24 +455,6 @@ impl Control<'_> {
             }
             None => drop(taken_over),
         }
-    }
-
-    fn publish_routes(
-        &mut self,
-        key: TableKey,
-        resources: Arc<[RoutesResource]>,
-        version: Box<str>,
-        wire: Arc<[u8]>,
-    ) {
-        // None is there, or nobody asks for it any more.
-        if wire.is_empty() || !self.routes.read().is_asked(&key.0, &key.1) {
-            return;
-        }
-        if self.start.is_none() {
-            self.workers.send_all(|| Command::Routes(Arc::clone(&resources)));
-        }
-        self.process.set_routes(key.clone(), version, wire);
-        self.tables.put(key, resources);
     }
 
     /// The first call drains, the second ends at once.

@@ -12,10 +12,12 @@ use crate::control::xds::client::{Refused, ShownSecret};
 use crate::control::xds::json::{self, Style};
 use crate::control::xds::schema::Message;
 use crate::control::xds::wire::{self, Fields};
+use crate::snapshot::FilterKey;
 
 const LISTENER: &str = "envoy.config.listener.v3.Listener";
 const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
 const TABLE: &str = "envoy.config.route.v3.RouteConfiguration";
+const FILTER: &str = "envoy.config.core.v3.TypedExtensionConfig";
 const SECRET: &str = "envoy.extensions.transport_sockets.tls.v3.Secret";
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -124,6 +126,17 @@ pub(super) fn sections(
             ],
         },
     ]
+}
+
+/// The section of filters that were told; `None`: there are none.
+pub(super) fn filters(told: &BTreeMap<FilterKey, Told>) -> Option<DumpSection> {
+    let entries = told.iter().map(|((_, name), told)| {
+        dynamic("envoy.admin.v3.EcdsConfigDump.EcdsFilterConfig", (FILTER, "ecds_filter"), name, told)
+    });
+    (!told.is_empty()).then(|| DumpSection {
+        type_url: "type.googleapis.com/envoy.admin.v3.EcdsConfigDump",
+        fields: vec![("ecds_filters", DumpField::Repeated(entries.collect()))],
+    })
 }
 
 /// The section of secrets: static ones, those that were told, and those that are waited for. What is secret is not in it.

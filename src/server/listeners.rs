@@ -1,5 +1,5 @@
-//! Listeners of a control plane: which are in use, which still wait for their routes and secrets, and what becomes of them when
-//! there are others. A listener that changes serves as it was until its successor has its routes and secrets; where the address
+//! Listeners of a control plane: which are in use, which still wait for their routes, filters and secrets, and what becomes of them
+//! when there are others. A listener that changes serves as it was until its successor has them; where the address
 //! is the same, the sockets stay.
 //!
 //! Who takes an update calls [`Listeners::publish`] when it has taken all there are for now: the workers hear of them as one.
@@ -24,7 +24,7 @@ use crate::control::admin::ListenerStatus;
 use crate::control::xds::client::{
     ListenerFailures, ListenersUpdate, SecretKey, SharedCompiler, TakenListener, XdsClient,
 };
-use crate::snapshot::{ListenerResource, ListenersChange, PutListener, Replaced, RoutesResource};
+use crate::snapshot::{FilterKey, ListenerResource, ListenersChange, PutListener, Replaced, RoutesResource};
 
 /// A listener that cannot listen is tried so often again, with this time between: a second in all.
 const TRIES_MAX: u32 = 50;
@@ -67,6 +67,8 @@ struct Dynamic {
     awaited: BTreeSet<TableKey>,
     /// Secrets of which there was none.
     secrets: BTreeSet<SecretKey>,
+    /// Filters of which there was no answer yet.
+    filters: BTreeSet<FilterKey>,
     /// How often it could not listen.
     tries: u32,
 }
@@ -165,6 +167,8 @@ impl Listeners {
                 around.tables.extend(&key, resources);
             }
         }
+        let filters: BTreeSet<_> = around.client.subscribe_filters(number).into_iter().collect();
+        around.tables.put_filtered(&around.client.with_filters_of(number));
         let mut secrets = BTreeSet::new();
         for secret in resource.config.told_secrets() {
             if around.client.refer(secret) {
@@ -174,7 +178,7 @@ impl Listeners {
         let is_known = self.active.contains_key(&name) || self.warming.contains_key(&name);
         self.counts[usize::from(is_known)] += 1;
         let told = Arc::new(Told { version: version.into(), wire, at: now() });
-        let dynamic = Dynamic { number, resource, told, awaited, secrets, tries: 0 };
+        let dynamic = Dynamic { number, resource, told, awaited, secrets, filters, tries: 0 };
         if let Some(before) = self.warming.insert(Arc::clone(&name), dynamic) {
             self.forget(&before, around);
         }
@@ -212,6 +216,21 @@ impl Listeners {
         let mut warm = Vec::new();
         for (name, dynamic) in &mut self.warming {
             if dynamic.secrets.remove(key) {
+                warm.push(Arc::clone(name));
+            }
+        }
+        for name in warm {
+            self.activate(&name, around);
+        }
+    }
+
+    /// There was an answer for these filters, of which the workers have been told, or they are waited for no more.
+    pub(super) fn take_filters(&mut self, keys: &BTreeSet<FilterKey>, around: &mut Around<'_>) {
+        let mut warm = Vec::new();
+        for (name, dynamic) in &mut self.warming {
+            let before = dynamic.filters.len();
+            dynamic.filters.retain(|key| !keys.contains(key));
+            if dynamic.filters.len() < before {
                 warm.push(Arc::clone(name));
             }
         }
@@ -271,11 +290,11 @@ impl Listeners {
         Some(ListenersChange { spread, stay, ..change })
     }
 
-    /// Lets a listener that has its routes and secrets take the place of the one that had its name, or its sockets. One that cannot listen
+    /// Lets a listener that has its routes, filters and secrets take the place of the one that had its name, or its sockets. One that cannot listen
     /// is given up.
     fn activate(&mut self, name: &Arc<str>, around: &mut Around<'_>) {
         let Some(mut new) = self.warming.remove(name) else { return };
-        if !new.awaited.is_empty() || !new.secrets.is_empty() {
+        if !new.awaited.is_empty() || !new.secrets.is_empty() || !new.filters.is_empty() {
             self.warming.insert(Arc::clone(name), new);
             return;
         }
@@ -394,7 +413,7 @@ impl Listeners {
         }
     }
 
-    /// That listener is no more: nobody asks for its tables and secrets on its behalf.
+    /// That listener is no more: nobody asks for its tables, filters and secrets on its behalf.
     fn forget(&self, gone: &Dynamic, around: &mut Around<'_>) {
         let number = gone.number;
         gone.resource.config.told_secrets().for_each(|secret| around.client.release(secret));
@@ -403,6 +422,9 @@ impl Listeners {
         for key in around.client.unsubscribe_tables(number) {
             around.tables.forget(&key);
             self.process.forget_routes(&key);
+        }
+        for key in around.client.unsubscribe_filters(number) {
+            self.process.forget_filter(&key);
         }
     }
 

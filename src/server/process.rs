@@ -16,6 +16,7 @@ use crate::base::clock::{self, Clock};
 use crate::cli::{self, Options};
 use crate::cluster::{ClusterSet, ClusterSpec, HostSpec, HostSpecs};
 use crate::config::address::EndpointAddress;
+use crate::config::ads::ResourceSource;
 use crate::config::bootstrap::{Bootstrap, Node};
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::admin::{
@@ -24,7 +25,7 @@ use crate::control::admin::{
 };
 use crate::control::xds::client::{KnownSecrets, Quarantine, Refused};
 use crate::runtime::allocator;
-use crate::snapshot::{HostRegistry, note_members};
+use crate::snapshot::{FilterKey, HostRegistry, note_members};
 use crate::telemetry::Registry;
 
 /// What the control thread knows, shared with the admin endpoint.
@@ -52,6 +53,8 @@ pub(super) struct Process {
     endpoints: Mutex<HashMap<Arc<str>, Endpoints>>,
     /// Routing tables in use that a control plane has told.
     routes: Mutex<BTreeMap<TableKey, dump::Told>>,
+    /// Filters in use that one has told.
+    filters: Mutex<BTreeMap<FilterKey, dump::Told>>,
     /// What control planes have told and is not used.
     quarantine: Quarantine,
     secrets: KnownSecrets,
@@ -150,6 +153,7 @@ impl Process {
             told_clusters: Mutex::default(),
             endpoints: Mutex::default(),
             routes: Mutex::default(),
+            filters: Mutex::default(),
             quarantine: Quarantine::default(),
             secrets,
             runtime,
@@ -180,9 +184,26 @@ impl Process {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner).insert(key, told);
     }
 
+    /// A routing table that is in use, as it was told.
+    pub(super) fn table(&self, source: &ResourceSource, name: &str) -> Option<Arc<[u8]>> {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&routes.get(&(source.clone(), name.into()))?.wire))
+    }
+
     /// Nobody uses that table any more.
     pub(super) fn forget_routes(&self, key: &TableKey) {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Takes note of a filter that is in use now.
+    pub(super) fn set_filter(&self, key: FilterKey, version: Box<str>, wire: Arc<[u8]>) {
+        let told = dump::Told { version, wire, at: now() };
+        self.filters.lock().unwrap_or_else(PoisonError::into_inner).insert(key, told);
+    }
+
+    /// That filter is gone, or nobody uses it any more.
+    pub(super) fn forget_filter(&self, key: &FilterKey) {
+        self.filters.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     /// Takes note of the listeners that a control plane has told, and of all that there are now. `gone`: names of those that
@@ -359,6 +380,11 @@ impl AdminState for Process {
         let failed = self.quarantine.listeners();
         let mut sections =
             dump::sections(&self.wire, &self.loaded, [&clusters, &listeners], &failed, &routes);
+        let filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(filters) = dump::filters(&filters) {
+            // Behind the clusters, as in Envoy.
+            sections.insert(2, filters);
+        }
         sections.push(dump::secrets(&self.wire, &self.loaded, self.secrets.list()));
         sections
     }

@@ -1,7 +1,7 @@
-//! Routing tables of a control plane: the last ones, and those before them while requests use them. A large one takes its
-//! time to be freed: workers only let go of it, and this thread frees it.
+//! Routing tables and filters of a control plane, as the managers that have them: the last ones, and those before them while
+//! requests use them. A large table takes its time to be freed: workers only let go of it, and this thread frees it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,10 +15,13 @@ use crate::snapshot::RoutesResource;
 /// Where a table comes from, and its name.
 pub(super) type TableKey = (ResourceSource, Arc<str>);
 
-/// Routing tables that have come from a control plane.
+/// What has come from a control plane.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     current: HashMap<TableKey, Arc<[RoutesResource]>>,
+    /// Managers whose filters are told, while no table of a control plane is in them: by the listener's number and the place of
+    /// the chain.
+    filtered: BTreeMap<(usize, usize), RoutesResource>,
     /// Those before them, while requests may use them.
     retired: Vec<Arc<[RoutesResource]>>,
     /// When they are looked at.
@@ -32,8 +35,9 @@ impl Tables {
     const RETIRED_AT_ONCE: usize = 8;
 
     /// The last ones.
-    pub(super) fn current(&self) -> impl Iterator<Item = &Arc<[RoutesResource]>> {
-        self.current.values()
+    pub(super) fn current(&self) -> impl Iterator<Item = Arc<[RoutesResource]>> {
+        let filtered = (!self.filtered.is_empty()).then(|| self.filtered.values().cloned().collect());
+        self.current.values().cloned().chain(filtered)
     }
 
     /// When [`Self::free`] is to be called; never if nothing is retired.
@@ -46,9 +50,35 @@ impl Tables {
 
     /// Takes a table that the workers have been told of.
     pub(super) fn put(&mut self, key: TableKey, resources: Arc<[RoutesResource]>) {
+        self.leave_out(&resources);
         if let Some(before) = self.current.insert(key, resources) {
             self.retire(before);
         }
+    }
+
+    /// Takes managers with other filters, of which the workers have been told.
+    pub(super) fn put_filtered(&mut self, resources: &[RoutesResource]) {
+        let mut gone = Vec::new();
+        for new in resources {
+            let is_it = |old: &&RoutesResource| (old.listener, old.chain) == (new.listener, new.chain);
+            let list = self.current.values_mut().find(|all| all.iter().any(|old| is_it(&old)));
+            match list {
+                Some(list) => {
+                    gone.extend(list.iter().find(is_it).cloned());
+                    *list =
+                        list.iter().map(|old| if is_it(&old) { new.clone() } else { old.clone() }).collect();
+                }
+                None => gone.extend(self.filtered.insert((new.listener, new.chain), new.clone())),
+            }
+        }
+        self.retire(gone.into());
+    }
+
+    /// These managers have a table now.
+    fn leave_out(&mut self, resources: &[RoutesResource]) {
+        let keys = resources.iter().map(|resource| (resource.listener, resource.chain));
+        let gone: Arc<[_]> = keys.filter_map(|key| self.filtered.remove(&key)).collect();
+        self.retire(gone);
     }
 
     fn retire(&mut self, resources: Arc<[RoutesResource]>) {
@@ -66,7 +96,7 @@ impl Tables {
     /// What the tables have for the listener of that number.
     pub(super) fn of_listener(&self, number: usize) -> Vec<RoutesResource> {
         let all = self.current.values().flat_map(|resources| resources.iter());
-        all.filter(|resource| resource.listener == number).cloned().collect()
+        all.chain(self.filtered.values()).filter(|resource| resource.listener == number).cloned().collect()
     }
 
     /// Whether a table is there for the listener of that number.
@@ -76,13 +106,17 @@ impl Tables {
 
     /// Adds what a table that is in use has for another listener.
     pub(super) fn extend(&mut self, key: &TableKey, resources: Vec<RoutesResource>) {
+        self.leave_out(&resources);
         let current = self.current.entry(key.clone()).or_default();
         *current = current.iter().cloned().chain(resources).collect();
     }
 
     /// That listener is no more.
     pub(super) fn forget_listener(&mut self, number: usize) {
-        let mut gone = Vec::new();
+        let (of_it, others) =
+            std::mem::take(&mut self.filtered).into_iter().partition(|(key, _)| key.0 == number);
+        self.filtered = others;
+        let mut gone: Vec<_> = BTreeMap::into_values(of_it).collect();
         for current in self.current.values_mut() {
             let is_its = |resource: &&RoutesResource| resource.listener == number;
             if current.iter().any(|resource| is_its(&resource)) {

@@ -7,6 +7,7 @@ mod hosts;
 mod listeners;
 mod routes;
 mod sockets;
+mod told_filters;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub use hosts::{HostRegistry, note_members};
 pub use listeners::ListenerCompiler;
 pub use routes::{AskedTable, OpenSink, RouteCompiler, RouteSurroundings, RoutesResource};
 pub use sockets::{ClusterResource, SocketCompiler};
+pub use told_filters::{AskedFilter, FilterKey};
 
 /// All resources of one generation.
 #[derive(Clone, Debug, Default)]

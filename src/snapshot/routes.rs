@@ -1,23 +1,27 @@
-//! Routing tables that come while traffic flows: each is compiled, off the data path, into a whole connection manager for
-//! every chain that asks for it. Requests that run keep theirs.
+//! Routing tables and HTTP filters that come while traffic flows: each is compiled, off the data path, into a whole connection
+//! manager for every chain that asks for it. Requests that run keep theirs.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use crate::config::access_log::AccessLogSink;
-use crate::config::ads::{Rds, ResourceSource};
+use crate::config::ads::{Ecds, Rds, ResourceSource};
 use crate::config::http::HttpConnectionManager;
+use crate::config::http_filter::TypedFilter;
 use crate::config::listener::Listener;
 use crate::config::route::RouteConfiguration;
-use crate::filter::chain::FilterScopes;
+use crate::filter::chain::{self, FilterScopes};
 use crate::filter::{CompileError, CompileServices, ConnectionManager};
 use crate::format::access_log_queue::SinkId;
 use crate::protocol::http::forwarding::LocalInfo;
 use crate::route::CompileContext;
 use crate::telemetry::Registry;
 
-/// A manager with new routes, for a chain of a listener.
+use super::told_filters::{AskedFilter, FilterKey, ToldFilters};
+
+/// A manager with new routes or filters, for a chain of a listener.
 #[derive(Clone, Debug)]
 pub struct RoutesResource {
     /// The listener, by its number.
@@ -56,10 +60,11 @@ impl RouteSurroundings {
     }
 }
 
-/// The managers whose routes come from a control plane. Listeners come and go.
+/// The managers whose routes or filters come from a control plane. Listeners come and go.
 #[derive(Debug)]
 pub struct RouteCompiler {
     targets: Vec<Target>,
+    filters: ToldFilters,
     surroundings: Arc<RouteSurroundings>,
 }
 
@@ -75,14 +80,32 @@ pub struct AskedTable {
 struct Target {
     listener: usize,
     chain: usize,
-    rds: Rds,
     config: Arc<HttpConnectionManager>,
+}
+
+impl Target {
+    /// What it asks for where its routes are told; `None`: it has them.
+    fn rds(&self) -> Option<&Rds> {
+        self.config.rds.as_ref()
+    }
+
+    fn asks_for(&self, source: &ResourceSource, name: &str) -> bool {
+        self.rds().is_some_and(|rds| rds.source == *source && *rds.name == *name)
+    }
+
+    /// Whether one of its filters is one of these.
+    fn has_filter<'a>(&self, keys: impl IntoIterator<Item = &'a FilterKey> + Copy) -> bool {
+        self.config.told_filters().any(|filter| {
+            let Ecds { source, name, .. } = &filter.ecds;
+            keys.into_iter().any(|(of, named)| of == source && named == name)
+        })
+    }
 }
 
 impl RouteCompiler {
     /// Those of listeners, whose numbers are their places.
     pub fn of(listeners: &[Arc<Listener>], surroundings: Arc<RouteSurroundings>) -> Self {
-        let mut own = Self { targets: Vec::new(), surroundings };
+        let mut own = Self { targets: Vec::new(), filters: ToldFilters::default(), surroundings };
         for (number, listener) in listeners.iter().enumerate() {
             own.add(number, listener);
         }
@@ -92,8 +115,8 @@ impl RouteCompiler {
     /// Takes the managers of a listener of that number.
     pub fn add(&mut self, number: usize, listener: &Listener) {
         let targets = listener.managers().filter_map(|(chain, manager)| {
-            let rds = manager.rds.clone()?;
-            Some(Target { listener: number, chain, rds, config: Arc::clone(manager) })
+            let is_told = manager.rds.is_some() || manager.told_filters().next().is_some();
+            is_told.then(|| Target { listener: number, chain, config: Arc::clone(manager) })
         });
         self.targets.extend(targets);
     }
@@ -105,7 +128,7 @@ impl RouteCompiler {
 
     /// Whether somebody asks for the table of that name from there.
     pub fn is_asked(&self, source: &ResourceSource, name: &str) -> bool {
-        self.targets.iter().any(|target| target.rds.source == *source && *target.rds.name == *name)
+        self.targets.iter().any(|target| target.asks_for(source, name))
     }
 
     /// What all managers ask for.
@@ -119,16 +142,53 @@ impl RouteCompiler {
     }
 
     fn asked_by(&self, is_meant: impl Fn(&Target) -> bool) -> Vec<AskedTable> {
-        let asked = |target: &Target| AskedTable {
-            stat_prefix: target.config.stat_prefix.clone(),
-            rds: target.rds.clone(),
+        let asked = |target: &Target| {
+            Some(AskedTable { stat_prefix: target.config.stat_prefix.clone(), rds: target.rds()?.clone() })
         };
-        self.targets.iter().filter(|target| is_meant(target)).map(asked).collect()
+        self.targets.iter().filter(|target| is_meant(target)).filter_map(asked).collect()
+    }
+
+    /// The filters that the managers of a listener ask for.
+    pub fn asked_filters_of(&self, number: usize) -> Vec<AskedFilter> {
+        let targets = self.targets.iter().filter(|target| target.listener == number);
+        let filters = targets.flat_map(|target| target.config.told_filters());
+        filters.map(|filter| self.filters.asked(filter)).collect()
+    }
+
+    /// Whether a filter can stand wherever the one of that name is asked for from there, and be compiled.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check_filter(
+        &self,
+        source: &ResourceSource,
+        name: &str,
+        filter: &TypedFilter,
+    ) -> Result<(), String> {
+        let asked = self.targets.iter().flat_map(|target| target.config.told_filters());
+        let mut meant = asked.filter(|asked| asked.ecds.source == *source && *asked.ecds.name == *name);
+        meant.try_for_each(|asked| asked.check(filter))?;
+        chain::check(&filter.config).map_err(|error| error.to_string())
+    }
+
+    /// Whether somebody asks for that filter.
+    pub fn asks_for_filter(&self, key: &FilterKey) -> bool {
+        self.targets.iter().any(|target| target.has_filter(std::slice::from_ref(key)))
+    }
+
+    /// Takes a filter that was told, for all managers that are compiled from now on; `None`: it is gone.
+    pub fn set_filter(&mut self, source: &ResourceSource, name: &str, filter: Option<Arc<TypedFilter>>) {
+        self.filters.set(source, name, filter);
+    }
+
+    /// Nobody asks there for filters any more.
+    pub fn forget_filters(&mut self, source: &ResourceSource) {
+        self.filters.forget_source(source);
     }
 
     /// Filters that the managers which ask there for this table lack.
     pub fn lacking_filters(&self, source: &ResourceSource, name: &str) -> Vec<String> {
-        let rds = self.targets.iter().map(|target| &target.rds);
+        let rds = self.targets.iter().filter_map(Target::rds);
         let lacking = rds
             .filter(|rds| rds.source == *source && *rds.name == *name)
             .flat_map(|rds| &rds.lacking_filters);
@@ -166,22 +226,59 @@ impl RouteCompiler {
         table: &Arc<RouteConfiguration>,
         is_meant: impl Fn(&Target) -> bool,
     ) -> Result<Vec<RoutesResource>, CompileError> {
-        let asking = self.targets.iter().filter(|target| {
-            target.rds.source == *source && target.rds.name == table.name && is_meant(target)
+        let exists = &self.surroundings.cluster_exists;
+        let asking =
+            self.targets.iter().filter(|target| target.asks_for(source, &table.name) && is_meant(target));
+        asking.map(|target| self.for_target(target, table, exists)).collect()
+    }
+
+    /// The managers that have one of these filters, with what has been told of them. `tables`: the routes of those that have
+    /// them told, if they are there.
+    pub fn with_filters(
+        &self,
+        keys: &BTreeSet<FilterKey>,
+        tables: &mut dyn FnMut(&Rds) -> Option<Arc<RouteConfiguration>>,
+    ) -> Vec<Result<RoutesResource, String>> {
+        self.filtered(|target| target.has_filter(keys), tables)
+    }
+
+    /// The same for the managers of a listener of whose filters some have been told.
+    pub fn with_filters_of(
+        &self,
+        number: usize,
+        tables: &mut dyn FnMut(&Rds) -> Option<Arc<RouteConfiguration>>,
+    ) -> Vec<Result<RoutesResource, String>> {
+        self.filtered(|target| target.listener == number && self.filters.has_any(&target.config), tables)
+    }
+
+    fn filtered(
+        &self,
+        is_meant: impl Fn(&Target) -> bool,
+        tables: &mut dyn FnMut(&Rds) -> Option<Arc<RouteConfiguration>>,
+    ) -> Vec<Result<RoutesResource, String>> {
+        let meant = self.targets.iter().filter(|target| is_meant(target));
+        let compiled = meant.map(|target| {
+            let table = target.rds().and_then(&mut *tables);
+            let table = table.unwrap_or_else(|| Arc::clone(&target.config.route_config));
+            // The clusters of its routes were there when these were taken; they may go, as always.
+            self.for_target(target, &table, &|_| true).map_err(|error| error.to_string())
         });
-        asking.map(|target| self.for_target(target, table)).collect()
+        compiled.collect()
     }
 
     fn for_target(
         &self,
         target: &Target,
         table: &Arc<RouteConfiguration>,
+        cluster_exists: &dyn Fn(&str) -> bool,
     ) -> Result<RoutesResource, CompileError> {
         const FIELD: &str = "route_config.";
         let mut config = HttpConnectionManager::clone(&target.config);
         config.route_config = Arc::clone(table);
+        self.filters.fill(&mut config);
         let mut open_sink = |sink: &AccessLogSink| (self.surroundings.open_sink)(sink);
         let mut services = self.surroundings.services(&mut open_sink);
+        services.routes.cluster_exists = cluster_exists;
         let compiled = ConnectionManager::compile(&mut Arc::new(config), &mut services);
         let mut manager = compiled.map_err(|error| match error {
             CompileError::Config(mut error) => {
@@ -192,7 +289,7 @@ impl RouteCompiler {
             }
             sink @ CompileError::Sink { .. } => sink,
         })?;
-        // It is the same but for the routes, which were taken out.
+        // It is the same but for routes and filters, which nobody reads there.
         manager.config = Arc::clone(&target.config);
         let filter_stats = manager.filters.scopes(&self.surroundings.registry, &target.config.stat_prefix);
         Ok(RoutesResource {

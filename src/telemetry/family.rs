@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use super::codes::Origin;
 use super::names::{
-    AGREED, ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, Row, SdsStat,
-    ServerStat, Stats,
+    AGREED, ClusterStat, EcdsStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, Row,
+    SdsStat, ServerStat, Stats,
 };
 use super::names::{ClusterHistogram, HistogramIndex};
 use super::plain::PlainKind;
@@ -85,11 +85,17 @@ pub enum ViewKind {
     HttpRds,
     /// A secret that is told.
     Sds,
+    /// A filter that is told.
+    Ecds,
+    /// Access by role in one.
+    ToldRbac,
+    /// One policy of it.
+    ToldRbacPolicy,
 }
 
 impl ViewKind {
     /// The process before this one and the one after it tell kinds by their place: new ones stand at the end.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Cluster,
         Self::Http,
         Self::Listener,
@@ -104,6 +110,9 @@ impl ViewKind {
         Self::ProxyProtocol,
         Self::HttpRds,
         Self::Sds,
+        Self::Ecds,
+        Self::ToldRbac,
+        Self::ToldRbacPolicy,
     ];
 
     /// Its place in [`Self::ALL`].
@@ -119,10 +128,13 @@ impl ViewKind {
             Self::Listener => ListenerStat::ROWS,
             Self::Plain(kind) => kind.rows(),
             Self::Server => ServerStat::ROWS,
-            Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac => RbacStat::ROWS,
+            Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac | Self::ToldRbac | Self::ToldRbacPolicy => {
+                RbacStat::ROWS
+            }
             Self::ProxyProtocol => ProxyProtocolStat::ROWS,
             Self::HttpRds => RdsStat::ROWS,
             Self::Sds => SdsStat::ROWS,
+            Self::Ecds => EcdsStat::ROWS,
         }
     }
 
@@ -141,6 +153,9 @@ impl ViewKind {
             Self::ProxyProtocol => "proxy_proto_",
             Self::HttpRds => "http_rds_",
             Self::Sds => "sds_",
+            Self::Ecds => "extension_config_discovery_http_filter_",
+            Self::ToldRbac => "extension_config_discovery_http_filter_rbac_",
+            Self::ToldRbacPolicy => "extension_config_discovery_http_filter_rbac_policy_",
         }
     }
 
@@ -154,10 +169,13 @@ impl ViewKind {
             Self::ListenerHttp => http().into_iter().filter(|family| is_response(family.at)).collect(),
             Self::Plain(kind) => rows(kind.rows()),
             Self::Server => with_histograms(rows(ServerStat::ROWS), ServerStat::HISTOGRAMS),
-            Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac => rows(RbacStat::ROWS),
+            Self::HttpRbac | Self::HttpRbacPolicy | Self::Rbac | Self::ToldRbac | Self::ToldRbacPolicy => {
+                rows(RbacStat::ROWS)
+            }
             Self::ProxyProtocol => proxy_protocol(),
             Self::HttpRds => rows(RdsStat::ROWS),
             Self::Sds => rows(SdsStat::ROWS),
+            Self::Ecds => rows(EcdsStat::ROWS),
         };
         families.sort_by(|a, b| (a.rank(), &a.prometheus, &a.text).cmp(&(b.rank(), &b.prometheus, &b.text)));
         families

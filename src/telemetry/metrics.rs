@@ -8,7 +8,7 @@
 use super::codes::{CodeCounts, CodeTable, Origin};
 use super::histogram::{Distribution, Histogram};
 use super::names::{
-    AGREED, ClusterHistogram, ClusterStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat,
+    AGREED, ClusterHistogram, ClusterStat, EcdsStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat,
     ProxyProtocolStat, RbacStat, RdsStat, SdsStat, ServerStat, Stats,
 };
 use std::fmt::Debug;
@@ -29,6 +29,7 @@ pub type RbacCells = Cells<RbacStat>;
 pub type ProxyProtocolCells = Cells<ProxyProtocolStat>;
 /// Those of a routing table from a control plane.
 pub type RdsCells = Cells<RdsStat>;
+pub type EcdsCells = Cells<EcdsStat>;
 /// Those of a secret.
 pub type SdsCells = Cells<SdsStat>;
 

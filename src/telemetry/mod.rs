@@ -17,12 +17,12 @@ pub mod view;
 pub use codes::Origin;
 pub use inherited::Bequest;
 pub use metrics::{
-    Cells, ClusterCells, HostCells, HttpCells, ListenerCells, ProxyProtocolCells, RbacCells, RdsCells, Scope,
-    SdsCells, ServerCells, Slot,
+    Cells, ClusterCells, EcdsCells, HostCells, HttpCells, ListenerCells, ProxyProtocolCells, RbacCells,
+    RdsCells, Scope, SdsCells, ServerCells, Slot,
 };
 pub use names::{
-    ClusterHistogram, ClusterStat, ConnectionLimitStat, HostStat, HttpHistogram, HttpStat, ListenerHistogram,
-    ListenerStat, LocalRateLimitStat, ProxyProtocolStat, RbacStat, RdsStat, SdsStat, ServerHistogram,
-    ServerStat, TcpStat,
+    ClusterHistogram, ClusterStat, ConnectionLimitStat, EcdsStat, HostStat, HttpHistogram, HttpStat,
+    ListenerHistogram, ListenerStat, LocalRateLimitStat, ProxyProtocolStat, RbacStat, RdsStat, SdsStat,
+    ServerHistogram, ServerStat, TcpStat,
 };
 pub use registry::{RbacOwner, RbacPart, Registry};

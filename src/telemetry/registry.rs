@@ -6,7 +6,7 @@
 use super::family::ViewKind;
 use super::metrics::{Cells, Scope, Slot};
 use super::names::{
-    ClusterStat, ConnectionLimitStat, HostStat, HttpStat, Kind, ListenerStat, LocalRateLimitStat,
+    ClusterStat, ConnectionLimitStat, EcdsStat, HostStat, HttpStat, Kind, ListenerStat, LocalRateLimitStat,
     ProxyProtocolStat, RbacStat, RdsStat, SdsStat, ServerStat, Stats, TcpStat,
 };
 use super::plain::{Plain, PlainKind};
@@ -136,6 +136,13 @@ impl Registry {
         Arc::clone(scopes.secrets.entry(tag).or_insert_with(|| self.scope()))
     }
 
+    /// A filter of that name, wherever it is told.
+    pub fn ecds(&self, name: &str) -> Arc<Scope<EcdsStat>> {
+        let tag = sanitized(name);
+        let mut scopes = self.lock();
+        Arc::clone(scopes.filters.entry(tag).or_insert_with(|| self.scope()))
+    }
+
     /// Cells for one host. The registry does not keep them: they live as long as the host.
     pub fn host(&self) -> Arc<Scope<HostStat>> {
         self.scope()
@@ -216,6 +223,8 @@ pub enum RbacOwner<'a> {
     Http(&'a str),
     /// A network filter, by its `stat_prefix`.
     Network(&'a str),
+    /// An HTTP filter that is told, by its name.
+    Told(&'a str),
 }
 
 /// Which rules of a filter.
@@ -248,6 +257,11 @@ fn rbac_names(owner: RbacOwner<'_>, rules_prefix: &str, policy: Option<&str>) ->
             // Ours: in Envoy it is a part of the metric's name.
             "envoy_rbac_shadow_prefix"
         }
+        RbacOwner::Told(name) => {
+            prefix.push_str(ECDS_PREFIX);
+            add(&mut prefix, "envoy_xds_resource_name", sanitized(name));
+            "envoy_rbac_http_prefix"
+        }
     };
     prefix.push_str("rbac.");
     let rules_prefix = rules_prefix.strip_suffix('.').unwrap_or(rules_prefix);
@@ -263,6 +277,8 @@ fn rbac_names(owner: RbacOwner<'_>, rules_prefix: &str, policy: Option<&str>) ->
         (RbacOwner::Http(_), None) => ViewKind::HttpRbac,
         (RbacOwner::Http(_), Some(_)) => ViewKind::HttpRbacPolicy,
         (RbacOwner::Network(_), _) => ViewKind::Rbac,
+        (RbacOwner::Told(_), None) => ViewKind::ToldRbac,
+        (RbacOwner::Told(_), Some(_)) => ViewKind::ToldRbacPolicy,
     };
     (kind, prefix, labels)
 }
@@ -281,6 +297,7 @@ const RDS_INFIX: &str = ".rds.";
 const PROXY_PROTOCOL_PREFIX: &str = "proxy_proto.";
 const LISTENER_PREFIX: &str = "listener.";
 const SDS_PREFIX: &str = "sds.";
+const ECDS_PREFIX: &str = "extension_config_discovery.http_filter.";
 
 type HttpTags = (Box<str>, Box<str>);
 pub(super) type ViewKey = (ViewKind, String);
@@ -299,6 +316,8 @@ struct Scopes {
     /// Routing tables from a control plane, by stat prefix and name.
     tables: BTreeMap<HttpTags, Arc<Scope<RdsStat>>>,
     secrets: BTreeMap<Box<str>, Arc<Scope<SdsStat>>>,
+    /// Filters that are told, by name.
+    filters: BTreeMap<Box<str>, Arc<Scope<EcdsStat>>>,
     /// What managers that are gone had counted, while others with their prefix remain.
     retired: BTreeMap<Box<str>, Arc<Totals>>,
     /// Counters at the last reset.
@@ -321,6 +340,7 @@ impl Scopes {
         self.proxy_protocols.retain(|_, scope| scope.is_held());
         self.tables.retain(|_, scope| scope.is_held());
         self.secrets.retain(|_, scope| scope.is_held());
+        self.filters.retain(|_, scope| scope.is_held());
         let gone = self.https.iter().filter(|(_, scope)| !scope.is_held()).map(|(tags, _)| tags.clone());
         let gone: Vec<_> = gone.collect();
         let gone: Vec<_> = gone.into_iter().filter_map(|tags| self.https.remove_entry(&tags)).collect();
@@ -362,6 +382,7 @@ impl Scopes {
             + self.proxy_protocols.len()
             + self.tables.len()
             + self.secrets.len()
+            + self.filters.len()
     }
 
     fn views(&self) -> Vec<View> {
@@ -407,6 +428,11 @@ impl Scopes {
             let labels = vec![("envoy_xds_resource_name", name.clone(), SDS_PREFIX.len())];
             let source = Source::Sds(Arc::clone(scope));
             views.push(self.view(ViewKind::Sds, format!("{SDS_PREFIX}{name}."), labels, source));
+        }
+        for (name, scope) in &self.filters {
+            let labels = vec![("envoy_xds_resource_name", name.clone(), ECDS_PREFIX.len())];
+            let source = Source::Ecds(Arc::clone(scope));
+            views.push(self.view(ViewKind::Ecds, format!("{ECDS_PREFIX}{name}."), labels, source));
         }
         for ((prefix, address), scope) in &self.https {
             let below = LISTENER_PREFIX.len() + address.len() + ".".len() + HTTP_PREFIX.len();

@@ -7,8 +7,8 @@ use super::family::{At, CODE_LABEL, Family, FamilyKind, ViewKind};
 use super::histogram::Distribution;
 use super::metrics::Scope;
 use super::names::{
-    ClusterStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, SdsStat, ServerStat,
-    Stats,
+    ClusterStat, EcdsStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, SdsStat,
+    ServerStat, Stats,
 };
 use super::plain::Plain;
 use std::ops::Range;
@@ -58,6 +58,7 @@ pub(super) enum Source {
     ProxyProtocol(Arc<Scope<ProxyProtocolStat>>),
     Rds(Arc<Scope<RdsStat>>),
     Sds(Arc<Scope<SdsStat>>),
+    Ecds(Arc<Scope<EcdsStat>>),
     /// All managers of one prefix, and what managers that are gone had counted.
     Http(Vec<Arc<Scope<HttpStat>>>, Option<Arc<Totals>>),
     Plain(Plain),
@@ -184,6 +185,7 @@ impl View {
             Source::ProxyProtocol(scope) => scope.merge_histogram(index, &mut merged),
             Source::Rds(scope) => scope.merge_histogram(index, &mut merged),
             Source::Sds(scope) => scope.merge_histogram(index, &mut merged),
+            Source::Ecds(scope) => scope.merge_histogram(index, &mut merged),
             Source::Http(scopes, retired) => {
                 scopes.iter().for_each(|scope| scope.merge_histogram(index, &mut merged));
                 if let Some(gone) = retired.as_ref().and_then(|retired| retired.histograms.get(index)) {
@@ -204,6 +206,7 @@ impl View {
             (_, Source::ProxyProtocol(_)) => ProxyProtocolStat::HISTOGRAMS.len(),
             (_, Source::Rds(_)) => RdsStat::HISTOGRAMS.len(),
             (_, Source::Sds(_)) => SdsStat::HISTOGRAMS.len(),
+            (_, Source::Ecds(_)) => EcdsStat::HISTOGRAMS.len(),
             (_, Source::Http(..)) => HttpStat::HISTOGRAMS.len(),
             (_, Source::Rbac(..)) => RbacStat::HISTOGRAMS.len(),
         }
@@ -266,6 +269,7 @@ impl View {
             Source::ProxyProtocol(scope) => scope.value(row),
             Source::Rds(scope) => scope.value(row),
             Source::Sds(scope) => scope.value(row),
+            Source::Ecds(scope) => scope.value(row),
             Source::Http(scopes, retired) => {
                 let gone = retired.as_ref().map_or(0, |retired| retired.values[row]);
                 scopes
@@ -286,7 +290,8 @@ impl View {
             | Source::Rbac(..)
             | Source::ProxyProtocol(_)
             | Source::Rds(_)
-            | Source::Sds(_) => 0,
+            | Source::Sds(_)
+            | Source::Ecds(_) => 0,
         }
     }
 

@@ -55,6 +55,7 @@ mod upstream_failures;
 mod xds;
 mod xds_addresses;
 mod xds_clusters;
+mod xds_filters;
 mod xds_listeners;
 mod xds_runtime;
 mod xds_secrets;

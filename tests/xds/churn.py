@@ -2,7 +2,7 @@
 that were upgraded stay, and resident memory is what it was.
 
     python3 tests/xds/churn.py                    # needs a build of Ringway, nginx, wrk, grpcio and xds-protos (`.ci/run install`)
-    python3 tests/xds/churn.py --changes 10000    # of endpoints, clusters, listeners and routes; a seed is printed and may be given
+    python3 tests/xds/churn.py --changes 10000    # of endpoints, clusters, listeners, routes and filters; a seed is printed and may be given
 """
 
 import argparse
@@ -108,20 +108,27 @@ class World:
     def begin(self):
         clusters = {name: made.cluster(name) for name in ("svc", "other")} | {"held": self.held}
         endpoints = {name: made.endpoints(name, self.ports[0]) for name in ("svc", "other")}
-        self.play.world(clusters, endpoints, {"web": self.web()}, {"routes": self.routes()})
+        self.play.world(clusters, endpoints, {"web": self.web()}, {"routes": self.routes()}, filters=self.filters())
         self.play.becomes("a")
 
     def web(self):
-        return made.listener("web", self.play.port, upgrades=["websocket"], per_connection_buffer_limit_bytes=self.chance.choice([65_536, 131_072]))
+        return made.listener("web", self.play.port, upgrades=["websocket"], filters=[made.told_filter("access")],
+                             per_connection_buffer_limit_bytes=self.chance.choice([65_536, 131_072]))
+
+    def filters(self):
+        """Of all that is asked for they deny nothing."""
+        return {"access": made.extension("access", made.denial(f"/never{self.chance.randint(1, 9)}"))}
 
     def routes(self):
         return made.routes(held="held", b=self.chance.choice(["svc", "other"]), rest=self.chance.choice(["svc", "other"]))
 
     def change(self):
         """The type that has changed, and what is new and gone in it."""
-        kind = self.chance.choice(["EDS", "CDS", "LDS", "RDS"])
+        kind = self.chance.choice(["EDS", "CDS", "LDS", "RDS", "ECDS"])
         if kind == "EDS":
             return kind, {self.chance.choice(["svc", "other"]): None}, ()
+        if kind == "ECDS":
+            return kind, self.filters(), ()
         if kind == "RDS":
             return kind, {"routes": self.routes()}, ()
         if kind == "LDS":

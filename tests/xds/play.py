@@ -158,10 +158,10 @@ class Play:
     def answer(self, kind):
         return self.stream.answered(kind).answer
 
-    def world(self, clusters, endpoints, listeners, routes, secrets=None):
+    def world(self, clusters, endpoints, listeners, routes, secrets=None, filters=None):
         """Tells a whole configuration to a proxy that begins, type by type as it asks."""
         self.begin()
-        for kind, state in (("CDS", clusters), ("EDS", endpoints), ("LDS", listeners), ("SDS", secrets), ("RDS", routes)):
+        for kind, state in (("CDS", clusters), ("EDS", endpoints), ("LDS", listeners), ("SDS", secrets), ("RDS", routes), ("ECDS", filters)):
             if state and not (kind == "LDS" and not self.asks_for_all):
                 self.stream.asked(kind)
                 self.set(kind, state)
@@ -236,6 +236,12 @@ class Play:
         listed = self.admin_json("/stats?format=json&filter=^runtime")["stats"]
         left_out = ("version", "version_text", "update_time", "load_success", "override_dir_not_exists")
         return {each["name"]: each["value"] for each in listed if "name" in each and not each["name"].endswith(left_out)}
+
+    def filter_stats(self):
+        """What is counted of filters that are told, by themselves."""
+        listed = self.admin_json("/stats?format=json&filter=^extension_config_discovery")["stats"]
+        counted = {each["name"]: each["value"] for each in listed if "name" in each}
+        return {name: value for name, value in counted.items() if name.endswith(("config_reload", "config_fail", "config_conflict", "rbac.denied"))}
 
     def stats(self):
         listed = json.loads(self.admin_get("/stats?format=json"))["stats"]

@@ -1,11 +1,14 @@
 """Resources that the scripts of run.py serve."""
 
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import extension_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
-from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401 (JSON names its type)
+from envoy.extensions.filters.http.grpc_web.v3 import grpc_web_pb2  # noqa: F401 (JSON names its type)
+from envoy.extensions.filters.http.rbac.v3 import rbac_pb2  # noqa: F401
+from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: F401
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: F401
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2  # noqa: F401
@@ -20,6 +23,7 @@ MESSAGES = {
     "RDS": route_pb2.RouteConfiguration,
     "SDS": secret_pb2.Secret,
     "RTDS": rtds_pb2.Runtime,
+    "ECDS": extension_pb2.TypedExtensionConfig,
 }
 TYPES = {kind: PREFIX + message.DESCRIPTOR.full_name for kind, message in MESSAGES.items()}
 ADS = {"ads": {}, "resource_api_version": "V3"}
@@ -50,14 +54,15 @@ def address(port, ip="127.0.0.1"):
     return {"socket_address": {"address": ip, "port_value": port}}
 
 
-def listener(name, port, route="routes", tls=None, upgrades=(), fetch_timeout="15s", source=ADS, **more):
-    """A listener whose routes come by RDS; `tls`: the secret of its certificate, waited for so long; `upgrades`: to what requests may upgrade."""
+def listener(name, port, route="routes", tls=None, upgrades=(), filters=(), fetch_timeout="15s", source=ADS, **more):
+    """A listener whose routes come by RDS; `tls`: the secret of its certificate, waited for so long; `upgrades`: to what requests may upgrade;
+    `filters`: those before the router."""
     manager = {
         "@type": f"{PREFIX}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
         "rds": {"route_config_name": route, "config_source": source},
         "upgrade_configs": [{"upgrade_type": each} for each in upgrades],
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{PREFIX}envoy.extensions.filters.http.router.v3.Router"}}],
+        "http_filters": [*filters, {"name": "envoy.filters.http.router", "typed_config": typed("router.v3.Router")}],
     }
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
     if tls:
@@ -95,6 +100,28 @@ def routes(name="routes", **by_prefix):
 def runtime(name, **values):
     """Values of a layer."""
     return made("RTDS", {"name": name, "layer": values})
+
+
+def typed(name, **more):
+    """An HTTP filter's configuration."""
+    return {"@type": f"{PREFIX}envoy.extensions.filters.http.{name}", **more}
+
+
+def told_filter(name, types=("rbac.v3.RBAC",), fetch_timeout="15s", disabled=False, source=ADS, **more):
+    """A filter of a listener that comes by ECDS."""
+    urls = [typed(each)["@type"] for each in types]
+    discovery = {"config_source": {**source, "initial_fetch_timeout": fetch_timeout}, "type_urls": urls, **more}
+    return {"name": name, "disabled": disabled, "config_discovery": discovery}
+
+
+def denial(prefix):
+    """A filter that denies requests whose paths begin so."""
+    policy = {"permissions": [{"url_path": {"path": {"prefix": prefix}}}], "principals": [{"any": True}]}
+    return typed("rbac.v3.RBAC", rules={"action": "DENY", "policies": {"p": policy}})
+
+
+def extension(name, config):
+    return made("ECDS", {"name": name, "typed_config": config})
 
 
 def secret(name, certificate, key):

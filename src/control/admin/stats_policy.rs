@@ -292,6 +292,10 @@ mod tests {
         let _network = registry.rbac(RbacOwner::Network("net"), RbacPart::Enforced, "", None);
         let _rds = registry.rds("in", "table");
         let _sds = registry.sds("own");
+        let _ecds = registry.ecds("access");
+        let _told = registry.rbac(RbacOwner::Told("access"), RbacPart::Enforced, "", None);
+        let told_policy = registry.rbac(RbacOwner::Told("access"), RbacPart::Enforced, "r", Some("q"));
+        told_policy.cells(Slot::Control).inc(RbacStat::Denied);
         let _proxy_protocol = ["", "edge"].map(|prefix| registry.proxy_protocol(prefix));
         cluster.cells(Slot::Control).upstream_response(Origin::External, 200);
         let mut all = Vec::new();
@@ -309,7 +313,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(ViewKind::ALL.len(), 14, "all kinds are above");
+        assert_eq!(ViewKind::ALL.len(), 17, "all kinds are above");
         all
     }
 

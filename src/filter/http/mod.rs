@@ -16,6 +16,7 @@ use crate::config::http_filter::{FilterOptions, HttpFilterConfig};
 use crate::protocol::dynamic_metadata::DynamicMetadata;
 use crate::protocol::http::head::{Head, Version};
 use crate::protocol::http::matcher::MatchScratch;
+use crate::protocol::response_flags::ResponseFlag;
 
 /// A filter of a chain, compiled.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(super) enum Filter {
     GrpcWeb,
     GrpcHttp1Bridge(crate::config::http_filter::GrpcHttp1BridgeConfig),
     Rbac(Box<rbac::Rbac>),
+    /// One that was to be told, and was not.
+    Missing,
 }
 
 /// Options of a level of the routing table in place of a filter's own, compiled.
@@ -129,10 +132,17 @@ pub struct FilterReply {
     pub body: &'static str,
     /// `%RESPONSE_CODE_DETAILS%`; empty: the filter has noted them.
     pub details: &'static str,
+    /// `%RESPONSE_FLAGS%`
+    pub flag: Option<ResponseFlag>,
 }
 
 /// There is no chunk for what a filter has to write.
-const EXHAUSTED: FilterReply = FilterReply { status: 503, body: "", details: "filter_buffer_exhausted" };
+const EXHAUSTED: FilterReply =
+    FilterReply { status: 503, body: "", details: "filter_buffer_exhausted", flag: None };
+
+/// A filter of the chain was to be told, and was not. Source: Envoy's `MissingConfigFilter`.
+const MISSING: FilterReply =
+    FilterReply { status: 500, body: "", details: "", flag: Some(ResponseFlag::NoFilterConfigFound) };
 
 impl Filter {
     /// The compiled form; `None`: the router, which is not part of the chain.
@@ -144,17 +154,20 @@ impl Filter {
         path: &str,
         slots: &mut RegexSlots,
     ) -> Result<Option<Self>, ConfigError> {
-        Ok(match config {
-            HttpFilterConfig::GrpcWeb => Some(Self::GrpcWeb),
-            HttpFilterConfig::GrpcHttp1Bridge(config) => Some(Self::GrpcHttp1Bridge(*config)),
-            HttpFilterConfig::Rbac(config) => {
+        Ok(match config.effective() {
+            Some(HttpFilterConfig::GrpcWeb) => Some(Self::GrpcWeb),
+            Some(HttpFilterConfig::GrpcHttp1Bridge(config)) => Some(Self::GrpcHttp1Bridge(*config)),
+            Some(HttpFilterConfig::Rbac(config)) => {
                 Some(Self::Rbac(Box::new(rbac::Rbac::compile(config, path, slots)?)))
             }
-            HttpFilterConfig::Router(_) => None,
+            Some(HttpFilterConfig::Router(_)) => None,
+            // What is told is never told in its turn.
+            Some(HttpFilterConfig::Told(_)) | None => Some(Self::Missing),
         })
     }
 
-    /// Compiles what a level says; `None`: it is not for this filter, which does not look at it.
+    /// Compiles what a level says; `None`: it is not for this filter, which does not look at it. What is wrong with it is found
+    /// all the same: a filter of the name that is told later may look at it.
     ///
     /// # Errors
     /// As for [`Self::compile`].
@@ -168,7 +181,10 @@ impl Filter {
             (Self::Rbac(filter), FilterOptions::Rbac(options)) => {
                 Ok(Some(Options::Rbac(filter.options(options, path, slots)?)))
             }
-            (Self::GrpcWeb | Self::GrpcHttp1Bridge(_), FilterOptions::Rbac(_)) => Ok(None),
+            (Self::GrpcWeb | Self::GrpcHttp1Bridge(_) | Self::Missing, FilterOptions::Rbac(options)) => {
+                rbac::Rbac::compile(options, path, &mut RegexSlots::default())?;
+                Ok(None)
+            }
         }
     }
 
@@ -194,6 +210,7 @@ impl Filter {
                 filter.decode_head(options, arrival, place, head)?;
                 State::Off
             }
+            Self::Missing => return Err(MISSING),
         };
         Ok(())
     }

@@ -22,7 +22,7 @@ const COMMON_NAMESPACE: &str = "envoy.common";
 const LOG_HINT: &str = "access_log_hint";
 
 /// The details are noted when it is denied.
-const DENIED: FilterReply = FilterReply { status: 403, body: "RBAC: access denied", details: "" };
+const DENIED: FilterReply = FilterReply { status: 403, body: "RBAC: access denied", details: "", flag: None };
 
 /// A compiled filter.
 #[derive(Debug)]
@@ -92,10 +92,10 @@ impl Rbac {
         Options::compile(config, own, path, slots, &mut self.policies)
     }
 
-    /// Its counters below a connection manager's prefix.
-    pub(crate) fn scope(&self, registry: &Registry, stat_prefix: &str) -> CountersScope {
+    /// Its counters below its owner's prefix.
+    pub(crate) fn scope(&self, registry: &Registry, owner: RbacOwner<'_>) -> CountersScope {
         let prefixes = [&*self.rules_prefix, &*self.shadow_prefix];
-        CountersScope::new(registry, RbacOwner::Http(stat_prefix), prefixes, &self.policies.in_order())
+        CountersScope::new(registry, owner, prefixes, &self.policies.in_order())
     }
 
     /// The request's head: whether it may pass. `options`: those of a level in place of the filter's.

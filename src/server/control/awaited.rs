@@ -5,12 +5,14 @@ use std::sync::Arc;
 use crate::config::ads::ResourceSource;
 use crate::control::xds::client::SecretKey;
 use crate::server::tables::TableKey;
+use crate::snapshot::FilterKey;
 
-/// Clusters without endpoints, tables, secrets, runtime values, and a first answer to which clusters and listeners there are.
+/// Clusters without endpoints, tables, filters, secrets, runtime values, and a first answer to which clusters and listeners there are.
 #[derive(Default)]
 pub(super) struct Awaited {
     pub(super) clusters: HashSet<Box<str>>,
     pub(super) routes: HashSet<TableKey>,
+    pub(super) filters: HashSet<FilterKey>,
     pub(super) secrets: HashSet<SecretKey>,
     /// Runtime layers, by the names of their resources.
     pub(super) runtime: HashSet<(ResourceSource, Arc<str>)>,
@@ -22,6 +24,7 @@ impl Awaited {
     pub(super) fn is_over(&self) -> bool {
         let has_named = self.clusters.is_empty()
             && self.routes.is_empty()
+            && self.filters.is_empty()
             && self.secrets.is_empty()
             && self.runtime.is_empty();
         has_named && !self.more_clusters && !self.more_listeners

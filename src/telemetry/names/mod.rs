@@ -5,6 +5,7 @@
 //! one row here and `cells.inc(..)` at its site. Rows are sorted by name, which makes `/stats` sorted as well.
 //! Names under `ringway.` and those whose comment says "ours" do not exist in Envoy.
 mod cluster;
+mod ecds;
 mod host;
 mod http;
 mod listener;
@@ -16,6 +17,7 @@ mod sds;
 mod server;
 
 pub use cluster::{ClusterHistogram, ClusterStat};
+pub use ecds::EcdsStat;
 pub use host::{HostHistogram, HostStat};
 pub use http::{HttpHistogram, HttpStat};
 pub use listener::{ListenerHistogram, ListenerStat};
@@ -141,6 +143,7 @@ mod tests {
         check::<TcpStat>();
         check::<ConnectionLimitStat>();
         check::<LocalRateLimitStat>();
+        check::<EcdsStat>();
         check::<RdsStat>();
         check::<SdsStat>();
         check::<RbacStat>();

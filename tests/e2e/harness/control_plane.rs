@@ -542,6 +542,7 @@ async fn talk(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, st
     let methods = [
         "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
         "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
+        "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs",
     ];
     assert!(methods.contains(&request.uri().path()), "{request:?}");
     let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();

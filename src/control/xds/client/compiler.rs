@@ -1,6 +1,8 @@
-//! The compiler of routes, as everybody here has it: listeners come to it and go.
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+//! The compiler of routes and filters, as everybody here has it: listeners come to it and go.
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::config::ads::ResourceSource;
+use crate::config::http_filter::TypedFilter;
 use crate::config::listener::Listener;
 use crate::control::xds::convert::Runtime;
 use crate::snapshot::RouteCompiler;
@@ -24,17 +26,31 @@ impl SharedCompiler {
 
     /// [`RouteCompiler::add`].
     pub fn add(&self, number: usize, listener: &Listener) {
-        self.compiler.write().unwrap_or_else(PoisonError::into_inner).add(number, listener);
+        self.write().add(number, listener);
     }
 
     /// [`RouteCompiler::remove`].
     pub fn remove(&self, number: usize) {
-        self.compiler.write().unwrap_or_else(PoisonError::into_inner).remove(number);
+        self.write().remove(number);
+    }
+
+    /// [`RouteCompiler::set_filter`].
+    pub(super) fn set_filter(&self, source: &ResourceSource, name: &str, filter: Option<Arc<TypedFilter>>) {
+        self.write().set_filter(source, name, filter);
+    }
+
+    /// [`RouteCompiler::forget_filters`].
+    pub(super) fn forget_filters(&self, source: &ResourceSource) {
+        self.write().forget_filters(source);
     }
 
     /// To compile with it, or to look at what it knows.
     pub fn read(&self) -> RwLockReadGuard<'_, RouteCompiler> {
         // Nothing under the lock can leave it half changed.
         self.compiler.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, RouteCompiler> {
+        self.compiler.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,7 @@
 //! What is counted of subscriptions, under the names that Envoy has for all of them.
 use crate::telemetry::{
-    ClusterCells, ClusterStat, RdsCells, RdsStat, SdsCells, SdsStat, ServerCells, ServerStat,
+    ClusterCells, ClusterStat, EcdsCells, EcdsStat, RdsCells, RdsStat, SdsCells, SdsStat, ServerCells,
+    ServerStat,
 };
 
 /// What happens to a subscription.
@@ -23,6 +24,7 @@ pub(super) enum Counters {
     /// Of all layers.
     Runtime(ServerCells),
     Secret(SdsCells),
+    Filter(EcdsCells),
     /// One for each prefix of a manager that asks.
     Routes(Vec<RdsCells>),
 }
@@ -71,6 +73,19 @@ impl Counters {
                 Event::Failure => SdsStat::UpdateFailure,
                 Event::FetchTimeout => SdsStat::InitFetchTimeout,
             }),
+            Self::Filter(cells) => {
+                cells.inc(match event {
+                    Event::Attempt => EcdsStat::UpdateAttempt,
+                    Event::Success => EcdsStat::UpdateSuccess,
+                    Event::Empty => return,
+                    Event::Rejected => EcdsStat::UpdateRejected,
+                    Event::Failure => EcdsStat::UpdateFailure,
+                    Event::FetchTimeout => EcdsStat::InitFetchTimeout,
+                });
+                if let Event::Rejected | Event::FetchTimeout = event {
+                    cells.inc(EcdsStat::ConfigFail);
+                }
+            }
             Self::Routes(all) => all.iter().for_each(|cells| {
                 cells.inc(match event {
                     Event::Attempt => RdsStat::UpdateAttempt,
@@ -84,6 +99,20 @@ impl Counters {
         }
     }
 
+    /// A filter was told before that cannot stand where it is asked for now.
+    pub(super) fn conflict(&self) {
+        if let Self::Filter(cells) = self {
+            cells.inc(EcdsStat::ConfigConflict);
+        }
+    }
+
+    /// Another filter is used from now on, or one that was is gone.
+    pub(super) fn reload(&self) {
+        if let Self::Filter(cells) = self {
+            cells.inc(EcdsStat::ConfigReload);
+        }
+    }
+
     /// The version that is in use.
     pub(super) fn show_version(&self, version: u64) {
         match self {
@@ -92,6 +121,7 @@ impl Counters {
             Self::Listeners(cells) => cells.gauge_set(ServerStat::LdsVersion, version),
             Self::Runtime(cells) => cells.gauge_set(ServerStat::RuntimeVersion, version),
             Self::Secret(cells) => cells.gauge_set(SdsStat::Version, version),
+            Self::Filter(cells) => cells.gauge_set(EcdsStat::Version, version),
             Self::Routes(all) => all.iter().for_each(|cells| cells.gauge_set(RdsStat::Version, version)),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A new stream asks for all names again and says which versions are there. A resource that was refused keeps the version
 //! of its last good state. Endpoints and routes that are removed stay in use until there are others, as in Envoy: a cluster that needs
-//! none goes away by itself.
+//! none goes away by itself. A filter that is removed is gone.
 use std::collections::BTreeMap;
 
 use super::Protocol;
@@ -178,7 +178,7 @@ impl Protocol for Delta {
             self.versions.remove(name);
             self.judge.forget(name);
         }
-        outcome.errors(self.kind(), resource_errors, &self.wanted);
+        outcome.errors(self.judge.kind(), resource_errors, &self.wanted);
         Some(Considered { outcome, version: system_version_info, content, nonce, versions })
     }
 

@@ -9,21 +9,23 @@ use prost::Message as _;
 
 use super::clusters::ClusterJudge;
 use super::compiler::SharedCompiler;
+use super::filters::FilterJudge;
 use super::listeners::ListenerJudge;
 use super::secrets::SecretJudge;
 use super::tables::KnownTables;
 use super::wanted::Wanted;
-use super::{CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, RUNTIME, SECRETS, TakenCluster, TakenListener};
+use super::{CLUSTERS, ENDPOINTS, FILTERS, LISTENERS, ROUTES, RUNTIME, SECRETS, TakenCluster, TakenListener};
 use crate::base::limits::{XDS_LACKING_SAID_MAX, XDS_REFUSAL_BYTES_MAX};
 use crate::config::ads::ResourceSource;
 use crate::config::endpoint::ClusterLoadAssignment;
+use crate::config::route::RouteConfiguration;
 use crate::control::xds::convert::{
-    Class, Finding, Report, RuntimeValues, convert_endpoints, convert_routes, convert_runtime,
+    Class, Finding, Report, Runtime, RuntimeValues, convert_endpoints, convert_routes, convert_runtime,
 };
 use crate::control::xds::pb;
 use crate::control::xds::schema::Message;
 use crate::control::xds::validate;
-use crate::snapshot::RoutesResource;
+use crate::snapshot::{RouteCompiler, RoutesResource};
 
 /// `google.rpc.Code.INVALID_ARGUMENT`
 const INVALID_ARGUMENT: i32 = 3;
@@ -40,12 +42,13 @@ pub(super) enum Kind {
     Listeners,
     Secrets,
     Routes,
+    Filters,
 }
 
 impl Kind {
     /// Those that are kept over the end of the process: all but secrets, which are never written to a disk.
-    pub(super) const KEPT: [Self; 5] =
-        [Self::Runtime, Self::Clusters, Self::Endpoints, Self::Listeners, Self::Routes];
+    pub(super) const KEPT: [Self; 6] =
+        [Self::Runtime, Self::Clusters, Self::Endpoints, Self::Listeners, Self::Routes, Self::Filters];
 
     /// The methods of its own service: for the state of the world, and for delta.
     pub(super) fn methods(self) -> (&'static str, &'static str) {
@@ -74,6 +77,10 @@ impl Kind {
                 "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",
                 "/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes",
             ),
+            Self::Filters => (
+                "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs",
+                "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/DeltaExtensionConfigs",
+            ),
         }
     }
 
@@ -86,6 +93,7 @@ impl Kind {
             Self::Listeners => LISTENERS,
             Self::Secrets => SECRETS,
             Self::Routes => ROUTES,
+            Self::Filters => FILTERS,
         }
     }
 }
@@ -99,6 +107,7 @@ impl fmt::Display for Kind {
             Self::Listeners => "listeners",
             Self::Secrets => "secrets",
             Self::Routes => "routes",
+            Self::Filters => "filters",
         })
     }
 }
@@ -117,6 +126,7 @@ pub(super) enum Judge {
         source: ResourceSource,
         known: KnownTables,
     },
+    Filters(FilterJudge),
 }
 
 /// A resource that can be used.
@@ -131,6 +141,8 @@ pub(super) enum Good {
     Secret,
     /// A table, compiled for all that have asked for it, and its wire bytes.
     Routes(Arc<[RoutesResource]>, Arc<[u8]>),
+    /// A filter that the compiler has, as it was told.
+    Filter(Arc<[u8]>),
     /// What is in use already.
     Same,
 }
@@ -265,7 +277,7 @@ impl Outcome {
         self.bad.insert(name, reason);
     }
 
-    /// What the control plane says of resources that it does not send.
+    /// What the control plane says of resources of that type that it does not send.
     pub(super) fn errors(&mut self, kind: Kind, errors: Vec<pb::discovery::ResourceError>, asked: &Wanted) {
         for error in errors {
             let pb::discovery::ResourceError { resource_name, error_detail } = error;
@@ -274,8 +286,8 @@ impl Outcome {
                 let reason = error_detail.map(|status| status.message).unwrap_or_default();
                 log::warn!("xDS: the control plane does not send {name}: {reason}");
                 match kind {
-                    // A layer has no values once it is gone, which this does not say.
-                    Kind::Runtime => drop(self.kept.insert(name)),
+                    // A layer has no values once it is gone, which this does not say; a filter that is used stays.
+                    Kind::Runtime | Kind::Filters => drop(self.kept.insert(name)),
                     // Where everything is asked for, what is gone is left out or removed.
                     _ if *asked == Wanted::All => {}
                     _ => drop(self.absent.insert(name)),
@@ -293,6 +305,7 @@ pub(super) enum Decoded {
     Listener(Box<pb::listener::Listener>),
     Secret(Box<pb::tls::Secret>),
     Routes(Box<pb::route::RouteConfiguration>),
+    Filter(pb::core::TypedExtensionConfig),
 }
 
 impl Decoded {
@@ -304,6 +317,7 @@ impl Decoded {
             Self::Listener(message) => &message.name,
             Self::Secret(message) => &message.name,
             Self::Routes(message) => &message.name,
+            Self::Filter(message) => &message.name,
         }
     }
 }
@@ -317,6 +331,7 @@ impl Judge {
             Self::Listeners(_) => Kind::Listeners,
             Self::Secrets(_) => Kind::Secrets,
             Self::Routes { .. } => Kind::Routes,
+            Self::Filters(_) => Kind::Filters,
         }
     }
 
@@ -341,6 +356,7 @@ impl Judge {
             Self::Clusters(judge) => judge.forget(name),
             Self::Listeners(judge) => judge.forget(name),
             Self::Secrets(judge) => judge.forget(name),
+            Self::Filters(judge) => judge.forget(name),
             // One that nobody asks for any more, or that stays in use although it is gone: whoever asks again is told again.
             Self::Routes { known, .. } => known.forget(name),
             Self::Runtime | Self::Endpoints => {}
@@ -366,6 +382,7 @@ impl Judge {
             }
             Self::Routes { .. } => pb::route::RouteConfiguration::decode(&*any.value)
                 .map(|message| Decoded::Routes(Box::new(message))),
+            Self::Filters(_) => pb::core::TypedExtensionConfig::decode(&*any.value).map(Decoded::Filter),
         }
         .map_err(|error| format!("cannot be decoded: {error}"))
     }
@@ -385,6 +402,7 @@ impl Judge {
             (Self::Clusters(judge), Decoded::Cluster(message)) => judge.judge(*message, any),
             (Self::Listeners(judge), Decoded::Listener(message)) => judge.judge(*message, any),
             (Self::Secrets(judge), Decoded::Secret(message)) => judge.judge(*message, any),
+            (Self::Filters(judge), Decoded::Filter(message)) => judge.judge(message, any),
             (Self::Routes { compiler, source, known }, Decoded::Routes(message)) => {
                 if known.get(&name).is_some_and(|known| *known == *any.value) {
                     return Ok(Good::Same);
@@ -414,15 +432,26 @@ pub(super) fn table(
     message: pb::route::RouteConfiguration,
     listener: Option<usize>,
 ) -> Result<Vec<RoutesResource>, String> {
-    let (name, compiler) = (message.name.clone(), shared.read());
-    let lacking = compiler.lacking_filters(source, &name);
-    let converted = convert_routes(message, &lacking, shared.runtime(), listener.is_some());
-    let table = Arc::new(taken(&name, converted)?);
+    let compiler = shared.read();
+    let table = converted(&compiler, shared.runtime(), source, message, listener.is_some())?;
     let compiled = match listener {
         None => compiler.compile(source, &table),
         Some(number) => compiler.compile_for(number, source, &table),
     };
     compiled.map_err(|error| error.to_string())
+}
+
+/// A table as it is compiled; `is_accepted`: it was taken before.
+pub(super) fn converted(
+    compiler: &RouteCompiler,
+    runtime: &Runtime,
+    source: &ResourceSource,
+    message: pb::route::RouteConfiguration,
+    is_accepted: bool,
+) -> Result<Arc<RouteConfiguration>, String> {
+    let name = message.name.clone();
+    let lacking = compiler.lacking_filters(source, &name);
+    Ok(Arc::new(taken(&name, convert_routes(message, &lacking, runtime, is_accepted))?))
 }
 
 /// What was converted, or why it was not.

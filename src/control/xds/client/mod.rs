@@ -5,8 +5,8 @@
 //! `backoff`); `stream` moves messages, `channel` makes connections, `files` does without both. It runs on the control thread and hands whole
 //! assignments to whoever publishes; what cannot be used leaves the last good one in place and goes back by name.
 //!
-//! Of resource types this version asks for runtime values (RTDS), clusters (CDS), endpoints (EDS), listeners (LDS), secrets (SDS) and
-//! routes (RDS), in this order: what routes lead to is there before they are, and nothing is asked for before the runtime values
+//! Of resource types this version asks for runtime values (RTDS), clusters (CDS), endpoints (EDS), listeners (LDS), secrets (SDS),
+//! routes (RDS) and filters (ECDS), in this order: what routes lead to is there before they are, and nothing is asked for before the runtime values
 //! are there. There is one state machine per type.
 mod backoff;
 mod cache;
@@ -17,11 +17,13 @@ mod counters;
 mod damping;
 mod delta;
 mod files;
+mod filters;
 mod gate;
 mod judge;
 mod known_secrets;
 mod listeners;
 mod load_reports;
+mod managers;
 mod node;
 mod quarantine;
 mod secrets;
@@ -33,6 +35,8 @@ mod wanted;
 
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod filter_tests;
 #[cfg(test)]
 mod listener_tests;
 #[cfg(test)]
@@ -47,7 +51,6 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -59,6 +62,7 @@ pub use self::clusters::ClusterNames;
 pub use self::compiler::SharedCompiler;
 use self::delta::Delta;
 use self::files::File;
+use self::filters::FilterJudge;
 use self::gate::Gate;
 use self::judge::{Considered, Judge, Kind, Outcome, Taken};
 pub use self::known_secrets::{KnownSecrets, SecretKey, ShownSecret};
@@ -88,6 +92,7 @@ const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoa
 const LISTENERS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const SECRETS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+const FILTERS: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 
 /// One of the two protocols for one type: what is sent, and what an answer means. Knows nothing of connections.
 trait Protocol: Send + 'static {
@@ -154,6 +159,7 @@ pub enum Update {
     /// One of those known is another now, or those who wait for it go without for now.
     Secret(SecretKey),
     Routes(RoutesUpdate),
+    Filters(FiltersUpdate),
 }
 
 /// What one response changes of resources of which all are taken; nothing, where there are none for now.
@@ -217,6 +223,18 @@ pub struct RoutesUpdate {
     pub version: Box<str>,
     /// As it was told.
     pub wire: Arc<[u8]>,
+}
+
+/// What one response changes of filters, which the compiler of routes has by now.
+#[derive(Clone, Debug)]
+pub struct FiltersUpdate {
+    pub source: ResourceSource,
+    /// Those that are others now, as they were told; `None`: gone.
+    pub changed: BTreeMap<Arc<str>, Option<Arc<[u8]>>>,
+    /// Those that are waited for no more.
+    pub settled: BTreeSet<Arc<str>>,
+    /// What the control plane calls this state of them.
+    pub version: Box<str>,
 }
 
 /// What the client works with.
@@ -293,7 +311,7 @@ impl Running {
 impl XdsClient {
     /// Starts to ask for the clusters and listeners of the bootstrap's sources and for the routes of its managers, wherever
     /// they come from. Clusters ask for their endpoints by [`Self::subscribe`], other listeners for their routes by
-    /// [`Self::subscribe_tables`]. Must be called within a tokio runtime that has I/O and time.
+    /// [`Self::subscribe_tables`], all listeners for their filters by [`Self::subscribe_filters`]. Must be called within a tokio runtime that has I/O and time.
     pub fn start(with: Surrounded<'_>, updates: mpsc::Sender<Update>) -> Self {
         let Surrounded { bootstrap, routes, registry, quarantine, secrets, resources, cache, loads, seed } =
             with;
@@ -355,6 +373,7 @@ impl XdsClient {
             }
             judges.push(client.secret_judge(&source));
             judges.push(client.tables(&source));
+            judges.push(client.filter_judge(&source));
             match &source {
                 ResourceSource::Ads => {
                     if let Some(ads) = &bootstrap.ads {
@@ -393,35 +412,6 @@ impl XdsClient {
         self.leave(&eds.source);
     }
 
-    /// Asks for the tables of the listener of that number, which the compiler of routes knows; those whose first answer is
-    /// still to come.
-    pub fn subscribe_tables(&mut self, number: usize) -> Vec<(ResourceSource, Arc<str>)> {
-        let asked = self.routes.read().asked_of(number);
-        let mut awaited = Vec::new();
-        let sources: BTreeSet<_> = asked.iter().map(|asked| &asked.rds.source).collect();
-        for source in sources {
-            let registry = Arc::clone(&self.registry);
-            if let Some(Running { subscribers, tables, .. }) = self.source(source) {
-                let names = subscribers.add_tables(number, &asked, tables, &registry);
-                awaited.extend(names.into_iter().map(|name| (source.clone(), name)));
-            }
-        }
-        awaited
-    }
-
-    /// That listener is no more; the tables that nobody asks for any more.
-    pub fn unsubscribe_tables(&mut self, number: usize) -> Vec<(ResourceSource, Arc<str>)> {
-        let mut gone = Vec::new();
-        for (source, running) in &self.sources {
-            let names = running.subscribers.remove_tables(number, &self.registry);
-            gone.extend(names.into_iter().map(|name| (source.clone(), name)));
-        }
-        for (source, _) in &gone {
-            self.leave(source);
-        }
-        gone
-    }
-
     /// A context uses this secret, which is asked for if nobody has; whether it is still waited for. What is known of it is
     /// among the known ones.
     pub fn refer(&mut self, secret: &Sds) -> bool {
@@ -449,30 +439,15 @@ impl XdsClient {
         }
     }
 
-    /// A table that was taken before.
-    pub fn table(&self, source: &ResourceSource, name: &str) -> Option<Arc<[u8]>> {
-        self.sources.get(source)?.tables.get(name)
-    }
-
-    /// The same for the listener of that number.
-    ///
-    /// # Errors
-    /// It is not for this one: filters that the listener lacks are turned on in it.
-    pub fn table_for(
-        &self,
-        number: usize,
-        source: &ResourceSource,
-        wire: &[u8],
-    ) -> Result<Vec<RoutesResource>, String> {
-        let message = pb::route::RouteConfiguration::decode(wire)
-            .map_err(|error| format!("cannot be decoded: {error}"))?;
-        judge::table(&self.routes, source, message, Some(number))
-    }
-
     /// Whoever asks there; a file or a control plane that nobody has asked is asked from now on. `None`: there is no stream.
     fn source(&mut self, source: &ResourceSource) -> Option<&Running> {
         if !self.sources.contains_key(source) {
-            let judges = vec![Judge::Endpoints, self.secret_judge(source), self.tables(source)];
+            let judges = vec![
+                Judge::Endpoints,
+                self.secret_judge(source),
+                self.tables(source),
+                self.filter_judge(source),
+            ];
             self.begin(source, judges, &self.subscribers(source));
         }
         self.sources.get(source)
@@ -484,6 +459,7 @@ impl XdsClient {
         if is_empty && *source != ResourceSource::Ads {
             self.sources.remove(source);
             self.secrets.forget_source(source);
+            self.routes.forget_filters(source);
         }
     }
 
@@ -497,6 +473,10 @@ impl XdsClient {
 
     fn secret_judge(&self, source: &ResourceSource) -> Judge {
         Judge::Secrets(SecretJudge::new(source.clone(), self.secrets.clone()))
+    }
+
+    fn filter_judge(&self, source: &ResourceSource) -> Judge {
+        Judge::Filters(FilterJudge::new(source.clone(), self.routes.clone()))
     }
 
     fn tables(&self, source: &ResourceSource) -> Judge {

@@ -185,7 +185,7 @@ impl Protocol for Sotw {
             self.there.remove(name);
             self.judge.forget(name);
         }
-        outcome.errors(self.kind(), resource_errors, &self.wanted);
+        outcome.errors(self.judge.kind(), resource_errors, &self.wanted);
         if self.wanted == Wanted::All {
             self.there.extend(outcome.good.keys().chain(outcome.bad.keys()).cloned());
         }

@@ -1,5 +1,6 @@
 //! Who has asked for something of the control plane: who hears of which resource, what is counted, and how long the start
 //! waits for them. Clusters that come and go take their endpoints' names with them.
+mod filters;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,9 @@ use super::judge::{Good, Kind, Outcome};
 use super::known_secrets::KnownSecrets;
 use super::quarantine::Quarantine;
 use super::wanted::Wanted;
-use super::{ClustersUpdate, ListenersUpdate, RoutesUpdate, RuntimeUpdate, Update, WholeUpdate};
+use super::{
+    ClustersUpdate, FiltersUpdate, ListenersUpdate, RoutesUpdate, RuntimeUpdate, Update, WholeUpdate,
+};
 use crate::config::ads::{Eds, ResourceSource, Rtds, SecretKind, Wildcard};
 use crate::config::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
 use crate::control::discovery::EndpointUpdate;
@@ -51,6 +54,8 @@ struct Lists {
     secrets: BTreeMap<String, UsedSecret>,
     /// By the table's name. Which managers ask for one, the compiler knows.
     routes: BTreeMap<String, Table>,
+    /// By the filter's name; the compiler knows as much of them.
+    filters: BTreeMap<String, Filter>,
 }
 
 #[derive(Debug)]
@@ -65,6 +70,14 @@ struct UsedSecret {
 struct Table {
     /// Listeners by their numbers, and the prefixes of their managers.
     users: Vec<(usize, Box<str>)>,
+    /// All of them as one.
+    one: Arc<Subscriber>,
+}
+
+#[derive(Debug)]
+struct Filter {
+    /// Listeners by their numbers, once for each of their managers that asks for it.
+    users: Vec<usize>,
     /// All of them as one.
     one: Arc<Subscriber>,
 }
@@ -190,6 +203,12 @@ impl Subscribers {
         self.changed.send_replace(());
     }
 
+    /// Until when those wait who share one, of whom another waits for so long: who waits longest decides.
+    fn waits_until(before: Option<&Arc<Subscriber>>, wait: Option<Duration>) -> Option<Instant> {
+        let until = wait.map(|wait| sleep(wait).deadline());
+        before.map_or(until, |before| before.waits_until.zip(until).map(|(before, until)| before.max(until)))
+    }
+
     fn subscriber(
         &self,
         kind: Kind,
@@ -239,6 +258,7 @@ impl Subscribers {
             Kind::Endpoints => Wanted::Names(lists.endpoints.keys().cloned().collect()),
             Kind::Secrets => Wanted::Names(lists.secrets.keys().cloned().collect()),
             Kind::Routes => Wanted::Names(lists.routes.keys().cloned().collect()),
+            Kind::Filters => Wanted::Names(lists.filters.keys().cloned().collect()),
         }
     }
 
@@ -278,21 +298,11 @@ impl Subscribers {
         if matches!(kind, Kind::Clusters | Kind::Listeners) {
             return self.apply_whole(kind, outcome, version).await;
         }
-        let Outcome { good, bad, failed: _, nameless, absent, kept, accepted: _, is_restored } = outcome;
-        for reason in &nameless {
-            log::warn!("xDS: refused: {reason}");
+        self.refuse_bad(kind, &outcome).await;
+        if kind == Kind::Filters {
+            return self.apply_filters(outcome, version).await;
         }
-        if bad.is_empty() && !nameless.is_empty() {
-            for one in self.of_kind(kind) {
-                self.refuse(&one).await;
-            }
-        }
-        for (name, reason) in &bad {
-            log::warn!("xDS: {kind} {name} stay as they were: {reason}");
-            for one in self.of_resource(kind, name) {
-                self.refuse(&one).await;
-            }
-        }
+        let Outcome { good, absent, kept, is_restored, .. } = outcome;
         for name in &absent {
             for one in self.of_resource(kind, name) {
                 one.counters.count(Event::Empty);
@@ -305,17 +315,7 @@ impl Subscribers {
                 }
             }
         }
-        for name in &kept {
-            for one in self.of_resource(kind, name) {
-                // As in Envoy a layer that cannot be told counts for nothing.
-                if kind != Kind::Runtime {
-                    one.counters.count(Event::Success);
-                    one.counters.count(Event::Attempt);
-                }
-                // As in Envoy what waits for it goes on: there is none.
-                self.give_up(&one).await;
-            }
-        }
+        self.keep(kind, &kept).await;
         for (name, good) in good {
             if kind == Kind::Secrets {
                 self.secrets.set_version(&self.source, &name, version);
@@ -328,6 +328,39 @@ impl Subscribers {
             for one in self.of_resource(kind, &name) {
                 one.succeed(version, is_restored);
                 self.send(&one, good.clone(), version).await;
+            }
+        }
+    }
+
+    /// Counts what of a response is no good, and says why.
+    async fn refuse_bad(&self, kind: Kind, Outcome { bad, nameless, .. }: &Outcome) {
+        for reason in nameless {
+            log::warn!("xDS: refused: {reason}");
+        }
+        if bad.is_empty() && !nameless.is_empty() {
+            for one in self.of_kind(kind) {
+                self.refuse(&one).await;
+            }
+        }
+        for (name, reason) in bad {
+            log::warn!("xDS: {kind} {name} stay as they were: {reason}");
+            for one in self.of_resource(kind, name) {
+                self.refuse(&one).await;
+            }
+        }
+    }
+
+    /// Resources that the source has not, and that stay in use where they are.
+    async fn keep(&self, kind: Kind, names: &BTreeSet<String>) {
+        for name in names {
+            for one in self.of_resource(kind, name) {
+                // As in Envoy a layer that cannot be told counts for nothing.
+                if kind != Kind::Runtime {
+                    one.counters.count(Event::Success);
+                    one.counters.count(Event::Attempt);
+                }
+                // As in Envoy what waits for it goes on: there is none.
+                self.give_up(&one).await;
             }
         }
     }
@@ -442,6 +475,11 @@ impl Subscribers {
                 overprovisioning_factor_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
                 ..ClusterLoadAssignment::default()
             })),
+            Kind::Filters => {
+                let update = FiltersUpdate { settled: [Arc::clone(&one.name)].into(), ..self.no_filters("") };
+                let _ = self.updates.send(Update::Filters(update)).await;
+                return true;
+            }
             Kind::Secrets => Good::Secret,
             Kind::Routes => Good::Routes(Arc::default(), Arc::default()),
         };
@@ -464,7 +502,7 @@ impl Subscribers {
                 Update::Routes(RoutesUpdate { source, name, resources, version: version.into(), wire })
             }
             Good::Secret => Update::Secret((self.source.clone(), name)),
-            Good::Same | Good::Cluster(_) | Good::Listener(_) => return,
+            Good::Same | Good::Cluster(_) | Good::Listener(_) | Good::Filter(_) => return,
         };
         let _ = self.updates.send(update).await;
     }
@@ -479,7 +517,8 @@ impl Subscribers {
         let endpoints = lists.endpoints.values().flat_map(|endpoints| &endpoints.subscribers);
         let secrets = lists.secrets.values().map(|used| &used.one);
         let tables = lists.routes.values().map(|table| &table.one);
-        let named = endpoints.chain(&lists.listeners).chain(secrets).chain(tables);
+        let filters = lists.filters.values().map(|filter| &filter.one);
+        let named = endpoints.chain(&lists.listeners).chain(secrets).chain(tables).chain(filters);
         lists.runtime.values().chain(&lists.clusters).chain(named).cloned().collect()
     }
 
@@ -498,6 +537,9 @@ impl Subscribers {
             }
             Kind::Secrets => lists.secrets.get(name).map(|used| Arc::clone(&used.one)).into_iter().collect(),
             Kind::Routes => lists.routes.get(name).map(|table| Arc::clone(&table.one)).into_iter().collect(),
+            Kind::Filters => {
+                lists.filters.get(name).map(|filter| Arc::clone(&filter.one)).into_iter().collect()
+            }
         }
     }
 }

@@ -275,10 +275,14 @@ impl Planes {
         self.check_secrets(at, cluster.told_secrets());
     }
 
-    /// Checks where a listener's routes and secrets come from.
+    /// Checks where a listener's routes, filters and secrets come from.
     pub(super) fn check_listener(&self, at: &At<'_>, listener: &Listener) {
         let tables = listener.managers().filter_map(|(_, manager)| manager.rds.as_ref());
         for problem in tables.filter_map(|rds| self.problem("routes", &rds.source)) {
+            at.error(problem);
+        }
+        let filters = listener.managers().flat_map(|(_, manager)| manager.told_filters());
+        for problem in filters.filter_map(|filter| self.problem("filters", &filter.ecds.source)) {
             at.error(problem);
         }
         self.check_secrets(at, listener.told_secrets());

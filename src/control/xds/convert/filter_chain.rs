@@ -114,8 +114,10 @@ fn network_filter(at: &At<'_>, message: pb::listener::Filter) -> Option<NetworkF
             network_filter::convert(&at.field("typed_config"), &any)
         }
         Some(FilterConfigTypeOneOf::ConfigDiscovery(_)) => {
-            at.field("config_discovery")
-                .value_refused("envoy.config.listener.v3.Filter.config_discovery", "");
+            at.field("config_discovery").value_refused(
+                "envoy.config.listener.v3.Filter.config_discovery",
+                "HTTP filters alone are told",
+            );
             None
         }
         None => {

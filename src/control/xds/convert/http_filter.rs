@@ -1,18 +1,30 @@
-//! HTTP filters: those of a chain, and what routes say about them.
+//! HTTP filters: those of a chain, those that are told, and what routes say about them.
 use std::collections::BTreeMap;
 
 use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::type_name;
-use super::{access_log, listener, rbac};
+use super::{access_log, config_source, listener, rbac};
+use crate::config::ads::Ecds;
 use crate::config::http::RouterConfig;
 use crate::config::http_filter::{
-    FilterOptions, FilterOverride, GrpcHttp1BridgeConfig, HttpFilter, HttpFilterConfig,
+    FilterOptions, FilterOverride, GrpcHttp1BridgeConfig, HttpFilter, HttpFilterConfig, ToldFilter,
+    TypedFilter,
 };
 use crate::config::route::{Action, ClusterSpecifier, RouteConfiguration};
 use crate::control::xds::pb::{self, Named};
 use pb::http_connection_manager::HttpFilterConfigTypeOneOf as ConfigType;
+
+/// Filters that this version has, by the names of their messages.
+const IMPLEMENTED: [&str; 4] = [
+    pb::extensions::Router::NAME,
+    pb::http_filters::GrpcWeb::NAME,
+    pb::grpc_http1_bridge::Config::NAME,
+    pb::http_rbac::RBAC::NAME,
+];
+
+const LAST_IS_DISABLED: &str = "the last filter of a chain cannot be disabled by default";
 
 /// A converted chain.
 #[derive(Debug, Default)]
@@ -66,17 +78,21 @@ fn http_filter(
 ) -> Option<HttpFilter> {
     classify!(at, message => pb::http_connection_manager::HttpFilter {
         implemented: name,
-            config_type = "router, grpc_web (without statistics of its own), grpc_http1_bridge, rbac; others are refused unless disabled or is_optional",
+            config_type = "router, grpc_web (without statistics of its own), grpc_http1_bridge, rbac, by typed_config or config_discovery; others are refused unless disabled or is_optional",
             is_optional, disabled;
     });
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
-        Some(ConfigType::ConfigDiscovery(_)) => {
-            at.field("config_discovery").value_refused(
-                "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.config_discovery",
-                "no extensions of control planes",
-            );
-            return None;
+        Some(ConfigType::ConfigDiscovery(message)) => {
+            if disabled && is_last {
+                at.error(LAST_IS_DISABLED);
+            }
+            let told = told_filter(&at.field("config_discovery"), &name, message, is_last)?;
+            return Some(HttpFilter {
+                name: name.into(),
+                disabled,
+                config: HttpFilterConfig::Told(Box::new(told)),
+            });
         }
         None => {
             listener::missing_typed_config(at, &name);
@@ -84,28 +100,15 @@ fn http_filter(
         }
     };
     let at = &at.field("typed_config");
-    let config = match type_name(&any) {
-        pb::extensions::Router::NAME => {
-            if disabled {
-                at.error("the last filter of a chain cannot be disabled by default");
-            }
-            Some(HttpFilterConfig::Router(router(at, at.unpack(&any)?)))
-        }
-        pb::http_filters::GrpcWeb::NAME => {
-            let message = at.unpack(&any)?;
-            classify!(at, message => pb::http_filters::GrpcWeb {});
-            Some(HttpFilterConfig::GrpcWeb)
-        }
-        pb::grpc_http1_bridge::Config::NAME => {
-            Some(HttpFilterConfig::GrpcHttp1Bridge(grpc_http1_bridge(at, at.unpack(&any)?)))
-        }
-        pb::http_rbac::RBAC::NAME => Some(HttpFilterConfig::Rbac(Box::new(rbac::http(at, at.unpack(&any)?)))),
-        _ => None,
-    };
+    let is_known = IMPLEMENTED.contains(&type_name(&any));
+    let config = if is_known { Some(typed(at, &any)?) } else { None };
     if is_last && !matches!(config, Some(HttpFilterConfig::Router(_))) {
         at.error(format!("non-terminal filter {name:?} is the last filter: that must be the router"));
     }
     if let Some(config) = config {
+        if disabled && config.ends_chain() {
+            at.error(LAST_IS_DISABLED);
+        }
         return Some(HttpFilter { name: name.into(), disabled, config });
     }
     let (class, note) = match (disabled, is_optional) {
@@ -118,6 +121,90 @@ fn http_filter(
         lacking.push(name);
     }
     None
+}
+
+/// A filter of one of the [`IMPLEMENTED`] types; `None`: of none of them, or what is wrong has been reported.
+fn typed(at: &At<'_>, any: &pb::google::Any) -> Option<HttpFilterConfig> {
+    Some(match type_name(any) {
+        pb::extensions::Router::NAME => HttpFilterConfig::Router(router(at, at.unpack(any)?)),
+        pb::http_filters::GrpcWeb::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::http_filters::GrpcWeb {});
+            HttpFilterConfig::GrpcWeb
+        }
+        pb::grpc_http1_bridge::Config::NAME => {
+            HttpFilterConfig::GrpcHttp1Bridge(grpc_http1_bridge(at, at.unpack(any)?))
+        }
+        pb::http_rbac::RBAC::NAME => HttpFilterConfig::Rbac(Box::new(rbac::http(at, at.unpack(any)?))),
+        _ => return None,
+    })
+}
+
+/// A filter that is told under this name.
+fn told_filter(
+    at: &At<'_>,
+    name: &str,
+    message: pb::core::ExtensionConfigSource,
+    is_last: bool,
+) -> Option<ToldFilter> {
+    classify!(at, message => pb::core::ExtensionConfigSource {
+        implemented: config_source, default_config, apply_default_config_without_warming,
+            type_urls = "at least one is of a filter that this version implements";
+    });
+    if name.is_empty() {
+        at.error("name must be set: the name under which the filter is asked for");
+    }
+    if apply_default_config_without_warming && default_config.is_none() {
+        at.error(format!("filter config {name} applied without warming but has no default config"));
+    }
+    let types: Box<[Box<str>]> =
+        type_urls.iter().map(|url| url.rsplit('/').next().unwrap_or_default().into()).collect();
+    let is_implemented = |of: &str| IMPLEMENTED.contains(&of);
+    let class = if types.iter().any(|of| is_implemented(of)) { Class::NotYet } else { Class::Refused };
+    for (index, of) in types.iter().enumerate().filter(|(_, of)| !is_implemented(of)) {
+        at.item("type_urls", index).found(class, &**of, "a filter of this type is refused when it is told");
+    }
+    let source = config_source::source(at, "config_source", config_source);
+    let of_default = &at.field("default_config");
+    let default = default_config.map(|any| {
+        let config = told_type(of_default, &any)?;
+        Some(TypedFilter { type_name: type_name(&any).into(), config })
+    });
+    let (source, initial_fetch_timeout) = source?;
+    let is_awaited = !apply_default_config_without_warming;
+    let ecds = Ecds { source, name: name.into(), initial_fetch_timeout, is_awaited, types };
+    let mut told = ToldFilter { ecds, default: None, is_last, told: None };
+    if let Some(filter) = default {
+        let filter = filter?;
+        if let Err(reason) = told.check(&filter) {
+            of_default.error(reason);
+        }
+        told.default = Some(filter.config);
+    }
+    Some(told)
+}
+
+/// A filter that is told, or stands for one, must be of an implemented type.
+fn told_type(at: &At<'_>, any: &pb::google::Any) -> Option<HttpFilterConfig> {
+    if !IMPLEMENTED.contains(&type_name(any)) {
+        at.extension(Class::Refused, any, "");
+        return None;
+    }
+    typed(at, any)
+}
+
+/// A filter as a control plane or a file tells it.
+pub(super) fn told(at: &At<'_>, message: pb::core::TypedExtensionConfig) -> Option<TypedFilter> {
+    let pb::core::TypedExtensionConfig { name, typed_config } = message;
+    if name.is_empty() {
+        at.field("name").error("must be set");
+    }
+    let Some(any) = typed_config else {
+        at.error("typed_config must be set");
+        return None;
+    };
+    let config = told_type(&at.field("typed_config"), &any)?;
+    Some(TypedFilter { type_name: type_name(&any).into(), config })
 }
 
 fn grpc_http1_bridge(at: &At<'_>, message: pb::grpc_http1_bridge::Config) -> GrpcHttp1BridgeConfig {

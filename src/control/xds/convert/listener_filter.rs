@@ -44,8 +44,10 @@ fn listener_filter(at: &At<'_>, message: pb::listener::ListenerFilter) -> Option
     let kind = match config_type {
         Some(ConfigType::TypedConfig(any)) => kind(&at.field("typed_config"), &any),
         Some(ConfigType::ConfigDiscovery(_)) => {
-            at.field("config_discovery")
-                .value_refused("envoy.config.listener.v3.ListenerFilter.config_discovery", "");
+            at.field("config_discovery").value_refused(
+                "envoy.config.listener.v3.ListenerFilter.config_discovery",
+                "HTTP filters alone are told",
+            );
             None
         }
         None => {

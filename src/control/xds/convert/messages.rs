@@ -22,6 +22,7 @@ messages!(
     pb::core::ConfigSource,
     pb::core::AggregatedConfigSource,
     pb::core::PathConfigSource,
+    pb::core::ExtensionConfigSource,
     pb::bootstrap::OverloadManager,
     pb::bootstrap::ResourceMonitor,
     pb::bootstrap::LayeredRuntime,

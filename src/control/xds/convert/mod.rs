@@ -62,6 +62,7 @@ use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::error::ConfigError;
+use crate::config::http_filter::TypedFilter;
 use crate::config::listener::Listener;
 use crate::config::route::RouteConfiguration;
 use crate::config::secret::Secret;
@@ -175,6 +176,23 @@ pub fn convert_routes(
     http_filter::refuse_enabled(&at, &table, lacking);
     let report = context.report.into_inner();
     if report.errors.0.is_empty() { Ok((table, report)) } else { Err(report) }
+}
+
+/// Converts a `envoy.config.core.v3.TypedExtensionConfig` of an HTTP filter. `runtime`: what it may refer to.
+///
+/// # Errors
+/// The report, when it has errors.
+pub fn convert_filter(
+    message: pb::core::TypedExtensionConfig,
+    runtime: &Runtime,
+) -> Result<(TypedFilter, Report), Report> {
+    let context = dynamic(runtime);
+    let converted = http_filter::told(&At::root(&context), message);
+    let report = context.report.into_inner();
+    match converted {
+        Some(filter) if report.errors.0.is_empty() => Ok((filter, report)),
+        _ => Err(report),
+    }
 }
 
 /// Converts a `envoy.service.runtime.v3.Runtime` of a control plane.

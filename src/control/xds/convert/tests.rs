@@ -7,6 +7,7 @@ mod addresses;
 mod circuit_breakers;
 mod discovered;
 mod internal;
+mod told_filters;
 mod verdicts;
 
 use std::time::Duration;

@@ -537,6 +537,22 @@ impl super::Named for AggregatedConfigSource {
     const NAME: &'static str = "envoy.config.core.v3.AggregatedConfigSource";
 }
 
+/// `envoy.config.core.v3.ExtensionConfigSource`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ExtensionConfigSource {
+    #[prost(message, optional, tag = "1")]
+    pub config_source: Option<ConfigSource>,
+    #[prost(message, optional, tag = "2")]
+    pub default_config: Option<super::google::Any>,
+    #[prost(bool, tag = "3")]
+    pub apply_default_config_without_warming: bool,
+    #[prost(string, repeated, tag = "4")]
+    pub type_urls: Vec<String>,
+}
+impl super::Named for ExtensionConfigSource {
+    const NAME: &'static str = "envoy.config.core.v3.ExtensionConfigSource";
+}
+
 /// `envoy.config.core.v3.ApiConfigSource.ApiType`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]

@@ -239,8 +239,8 @@ impl super::Named for HttpFilter {
 pub enum HttpFilterConfigTypeOneOf {
     #[prost(message, tag = "4")]
     TypedConfig(super::google::Any),
-    #[prost(bytes = "vec", tag = "5")]
-    ConfigDiscovery(Vec<u8>),
+    #[prost(message, tag = "5")]
+    ConfigDiscovery(super::core::ExtensionConfigSource),
 }
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig`

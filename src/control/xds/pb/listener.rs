@@ -207,8 +207,8 @@ impl super::Named for Filter {
 pub enum FilterConfigTypeOneOf {
     #[prost(message, tag = "4")]
     TypedConfig(super::google::Any),
-    #[prost(bytes = "vec", tag = "5")]
-    ConfigDiscovery(Vec<u8>),
+    #[prost(message, tag = "5")]
+    ConfigDiscovery(super::core::ExtensionConfigSource),
 }
 
 /// `envoy.config.listener.v3.ListenerFilter`
@@ -229,8 +229,8 @@ impl super::Named for ListenerFilter {
 pub enum ListenerFilterConfigTypeOneOf {
     #[prost(message, tag = "3")]
     TypedConfig(super::google::Any),
-    #[prost(bytes = "vec", tag = "5")]
-    ConfigDiscovery(Vec<u8>),
+    #[prost(message, tag = "5")]
+    ConfigDiscovery(super::core::ExtensionConfigSource),
 }
 
 /// `envoy.config.listener.v3.ListenerFilterChainMatchPredicate`

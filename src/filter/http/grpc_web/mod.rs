@@ -34,6 +34,7 @@ const BAD_DATA: FilterReply = FilterReply {
     status: 400,
     body: "Bad gRPC-web request, invalid base64 data.",
     details: "grpc_base_64_decode_failed",
+    flag: None,
 };
 
 /// One gRPC-Web request and its response.

@@ -3,8 +3,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tokio::time::sleep;
-
 use super::super::counters::Counters;
 use super::super::judge::Kind;
 use super::super::tables::KnownTables;
@@ -35,16 +33,12 @@ impl Subscribers {
             if !is_known {
                 self.attempt(&Counters::Routes(vec![registry.rds(stat_prefix, name).cells(Slot::Control)]));
             }
-            let wait = rds.initial_fetch_timeout.map(|wait| sleep(wait).deadline());
             let one = Arc::new(Subscriber {
                 kind: Kind::Routes,
                 name: name.into(),
                 instance: 0,
                 counters: table_counters(name, &users, registry),
-                // Who waits longest decides.
-                waits_until: before.as_ref().map_or(wait, |before| {
-                    before.waits_until.zip(wait).map(|(before, wait)| before.max(wait))
-                }),
+                waits_until: Self::waits_until(before.as_ref(), rds.initial_fetch_timeout),
                 is_early: !self.may_ask(Kind::Routes),
                 answered: AtomicBool::new(
                     known.get(name).is_some() || before.is_some_and(|before| !before.is_waiting()),
@@ -107,16 +101,12 @@ impl Subscribers {
         }
         uses.push(secret.kind);
         let is_told = self.secrets.used(&self.source, name, &uses);
-        let wait = secret.initial_fetch_timeout.map(|wait| sleep(wait).deadline());
         let one = Arc::new(Subscriber {
             kind: Kind::Secrets,
             name: Arc::clone(name),
             instance: 0,
             counters,
-            // Who waits longest decides.
-            waits_until: before
-                .as_ref()
-                .map_or(wait, |before| before.waits_until.zip(wait).map(|(before, wait)| before.max(wait))),
+            waits_until: Self::waits_until(before.as_ref(), secret.initial_fetch_timeout),
             is_early: !self.may_ask(Kind::Secrets),
             answered: AtomicBool::new(is_told || before.is_some_and(|before| !before.is_waiting())),
         });
