@@ -143,8 +143,7 @@ impl FilterChain {
         Ok(Self { overrides: overrides.into(), entries })
     }
 
-    /// The scopes of its filters' counters, below the connection manager's prefix; of those that are told, as in Envoy, below
-    /// their own.
+    /// The scopes of its filters' counters, below the connection manager's prefix; of those that are told, below their own.
     pub fn scopes(&self, registry: &Registry, stat_prefix: &str) -> FilterScopes {
         let scope = |entry: &Entry| match &entry.filter {
             Filter::Rbac(filter) => {

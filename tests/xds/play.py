@@ -241,7 +241,7 @@ class Play:
         """What is counted of filters that are told, by themselves."""
         listed = self.admin_json("/stats?format=json&filter=^extension_config_discovery")["stats"]
         counted = {each["name"]: each["value"] for each in listed if "name" in each}
-        return {name: value for name, value in counted.items() if name.endswith(("config_reload", "config_fail", "config_conflict", "rbac.denied"))}
+        return {name: value for name, value in counted.items() if name.endswith(("config_reload", "config_fail", "config_conflict"))}
 
     def stats(self):
         listed = json.loads(self.admin_get("/stats?format=json"))["stats"]

@@ -6,8 +6,8 @@
 //! assignments to whoever publishes; what cannot be used leaves the last good one in place and goes back by name.
 //!
 //! Of resource types this version asks for runtime values (RTDS), clusters (CDS), endpoints (EDS), listeners (LDS), secrets (SDS),
-//! routes (RDS) and filters (ECDS), in this order: what routes lead to is there before they are, and nothing is asked for before the runtime values
-//! are there. There is one state machine per type.
+//! filters (ECDS) and routes (RDS), in this order: what routes lead to is there before they are, and nothing is asked for before
+//! the runtime values are there. There is one state machine per type.
 mod backoff;
 mod cache;
 mod channel;
@@ -372,8 +372,8 @@ impl XdsClient {
                 subscribers.add_tables(number, &asked, &KnownTables::default(), &client.registry);
             }
             judges.push(client.secret_judge(&source));
-            judges.push(client.tables(&source));
             judges.push(client.filter_judge(&source));
+            judges.push(client.tables(&source));
             match &source {
                 ResourceSource::Ads => {
                     if let Some(ads) = &bootstrap.ads {
@@ -445,8 +445,8 @@ impl XdsClient {
             let judges = vec![
                 Judge::Endpoints,
                 self.secret_judge(source),
-                self.tables(source),
                 self.filter_judge(source),
+                self.tables(source),
             ];
             self.begin(source, judges, &self.subscribers(source));
         }
