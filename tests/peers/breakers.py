@@ -511,12 +511,13 @@ def run():
                     one.cluster.pop("circuit_breakers", None)
             with contextlib.ExitStack() as stack:
                 found[name].update(results([*command, "--concurrency", workers], some, stack) if some else {})
+    entries = protocols.listed(arguments)
     if arguments.wrong:
         with contextlib.suppress(rig.Failed):
-            protocols.report(chosen, found, arguments)
+            protocols.report(chosen, found, entries, arguments)
             raise SystemExit("without limits nothing differs: the comparison sees nothing")
         return
-    protocols.report(chosen, found, arguments)
+    protocols.report(chosen, found, entries, arguments)
 
 
 if __name__ == "__main__":

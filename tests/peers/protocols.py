@@ -62,7 +62,7 @@ def run():
         commands.update({backend: [rig.ringway(), *flags, "--io-backend", backend] for backend in arguments.backend or ["io_uring", "epoll"]})
     with protocols_servers.running(chosen) as programs:
         found = play(commands, chosen, programs)
-        entries = [] if arguments.self else differential.listed("protocols.toml")
+        entries = listed(arguments)
         # A machine that stands still for a moment, in one of a thousand waits, is no difference: that shows again.
         again = [one for one in chosen if unlisted(one, found, entries)]
         if 0 < len(again) <= AGAIN_MAX:
@@ -94,6 +94,11 @@ def telling(ours, theirs):
     """Differences; of a case that came to no end only that it did: the counters follow from it."""
     found = list(differential.differences(ours, theirs))
     return [each for each in found if each[0] in ("refused", "failed", "settled")] or found
+
+
+def listed(arguments):
+    """Differences with a reason."""
+    return [] if arguments.self else differential.listed("protocols.toml")
 
 
 def unlisted(one, found, entries):
