@@ -90,10 +90,12 @@ async fn attempts(
         count_for_host(upstream.host(), stream, &outcome);
         match outcome {
             Ok(Ended::Complete { reuse_upstream, close_client }) => {
+                let early = !request.body.is_done();
                 if reuse_upstream {
                     pool::checkin(upstream, connection.context.runtime.now());
+                } else if early {
+                    upstream.abandon();
                 }
-                let early = !request.body.is_done();
                 if early {
                     connection.chain.stats.inc(HttpStat::DownstreamRqResponseBeforeRqComplete);
                 }
@@ -103,6 +105,8 @@ async fn attempts(
             Err(error) => {
                 if matches!(error, ProxyError::UpstreamClosed { .. } | ProxyError::UpstreamTruncated) {
                     upstream.set_closed_by_peer();
+                } else {
+                    upstream.abandon();
                 }
                 // An empty body has an end, perhaps with trailers, which is gone with the first attempt.
                 let body = &request.body;

@@ -124,7 +124,7 @@ on_each_backend! {
         let (ended, has_ended) = channel();
         let upstream = Upstream::start(move |peer| {
             if peer.request_head().is_some() {
-                let _ = ended.send(peer.sees_end());
+                let _ = ended.send(peer.sees_reset());
             }
         });
         let proxy = Proxy::start(io, &Config::to(upstream.port));

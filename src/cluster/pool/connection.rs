@@ -217,6 +217,15 @@ impl UpstreamConnection {
         self.closed_by_peer = true;
     }
 
+    /// Takes note that the exchange on it is given up before its end. A connection of its own is closed with a reset (RST) then,
+    /// as HAProxy does: an orderly end by us would keep its port from use for a minute (TIME_WAIT), and clients that give up
+    /// enough exchanges would take all ports towards the endpoint; the kernel looks for a free one in milliseconds then.
+    pub fn abandon(&self) {
+        if self.lease.is_none() {
+            self.channel.set_reset_on_close();
+        }
+    }
+
     /// A request begins.
     pub(super) fn begin(&mut self) {
         self.requests += 1;

@@ -159,11 +159,20 @@ impl Peer {
 
     /// Whether the proxy ends the connection, after whatever it still sends.
     pub(crate) fn sees_end(&mut self) -> bool {
+        self.end().is_some()
+    }
+
+    /// Whether it ends it with a reset, which leaves no port in TIME_WAIT.
+    pub(crate) fn sees_reset(&mut self) -> bool {
+        self.end() == Some(End::Reset)
+    }
+
+    fn end(&mut self) -> Option<End> {
         loop {
             match self.reader.fill() {
-                Ok(0) => return true,
+                Ok(0) => return Some(End::InOrder),
                 Ok(_) => {}
-                Err(error) => return super::client::is_broken(&error),
+                Err(error) => return super::client::is_broken(&error).then_some(End::Reset),
             }
         }
     }
@@ -176,6 +185,13 @@ impl Peer {
     pub(crate) fn shutdown_write(&self) {
         let _ = self.reader.stream.shutdown(Shutdown::Write);
     }
+}
+
+/// How the proxy ended a connection.
+#[derive(PartialEq, Eq)]
+enum End {
+    InOrder,
+    Reset,
 }
 
 /// Makes the kernel's receive buffer small, so that a slow reader is felt early.
