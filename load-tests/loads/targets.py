@@ -150,7 +150,7 @@ TARGETS = [
     Cpu("keep-alive-256", 0.85, ("haproxy",)),
     Cpu("keep-alive-256", 1.12, ("floor-ring",)),
     Cpu("keep-alive-1", 0.90, ("nginx",)),
-    *[Cpu(name, 0.95, ("nginx",), "ringway-epoll") for name in KEEP_ALIVE],
+    *[Cpu(name, 0.95, ("nginx",), "ringway-epoll") for name in (*KEEP_ALIVE, "connection-per-request", "down-64k", "down-1m")],
     Cpu("up-1m", 1.05, ("haproxy", "haproxy-64k")),
     Cpu("up-1m", 1.05, ("haproxy", "haproxy-64k"), "ringway-epoll"),
     Cpu("down-64k", 1.00, ("haproxy",)),

@@ -32,6 +32,7 @@ class SecondOpinion(Scenario):
 
 
 class PerRequest(Scenario):
+    rounds = 8
     name, title = "connection-per-request", "a new client connection for each request, 32 at a time"
 
     def measure(self, bench, running):

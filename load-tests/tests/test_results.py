@@ -129,9 +129,10 @@ class Targets(unittest.TestCase):
         of_epoll = [word for what, word in found.items() if "idle" in what and "of ringway-epoll" in what]
         self.assertEqual((of_idle, of_epoll), (["met", "met"], ["not met", "not met"]))
 
-    def test_epoll_is_held_to_nginx_on_any_number_of_connections(self):
+    def test_epoll_is_held_to_nginx_on_any_number_of_connections_and_on_those_of_a_request_and_for_bodies(self):
         held = {target.scenario for target in targets.TARGETS if vars(target).get("ours") == "ringway-epoll" and vars(target).get("peers") == ("nginx",)}
-        self.assertEqual(held, {name for name in scenarios.known() if name.removeprefix("keep-alive-").isdigit()})
+        kept = {name for name in scenarios.known() if name.removeprefix("keep-alive-").isdigit()}
+        self.assertEqual(held, {*kept, "connection-per-request", "down-64k", "down-1m"})
 
     def test_what_has_a_target_of_speed_has_rounds_enough(self):
         known = scenarios.known()

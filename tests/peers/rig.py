@@ -116,13 +116,13 @@ def accepts(port):
 class Process:
     """A program under test: its output goes to a file, and its end is awaited."""
 
-    def __init__(self, argv, ready_port=None, env=None):
+    def __init__(self, argv, ready_port=None, env=None, cwd=None):
         self.log = tempfile.NamedTemporaryFile(prefix="peer-", suffix=".log", delete=False)
         self.argv = [str(part) for part in argv]
         # Until it executes, the child holds every socket of this process: a port that is looked at meanwhile would stay taken.
         with GIVING:
             self.process = subprocess.Popen(
-                self.argv, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env
+                self.argv, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env, cwd=cwd
             )
         self.pid = self.process.pid
         if ready_port:

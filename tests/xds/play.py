@@ -121,7 +121,8 @@ class Play:
             clusters = "".join(CLUSTER.format(name=name, fetch_timeout=fetch_timeout) for name in ("svc", "other"))
         text = BOOTSTRAP.format(admin=self.admin, xds=xds, api_type=api_type, dynamic=dynamic, listeners=listeners)
         path.write_text(text + clusters + layers.format(fetch_timeout=fetch_timeout), encoding="utf-8")
-        self.proxy = self.stack.enter_context(rig.Process([*argv, "-c", path], ready_port=self.admin))
+        # Whatever it makes of relative paths (Unix sockets) stays in the folder.
+        self.proxy = self.stack.enter_context(rig.Process([*argv, "-c", path], ready_port=self.admin, cwd=folder))
 
     def __enter__(self):
         return self
