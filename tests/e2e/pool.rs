@@ -120,6 +120,24 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn only_an_exchange_that_is_given_up_ends_with_a_reset(io) {
+        let (ended, has_ended) = channel();
+        let upstream = Upstream::start(move |peer| {
+            if peer.request_head().is_some() {
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+                let _ = ended.send(peer.sees_reset());
+            }
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let half = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf";
+        for (request, is_given_up) in [("GET / HTTP/1.1\r\nHost: a\r\n\r\n", false), (half, true)] {
+            assert_eq!(proxy.connect().ask(request).text(), "ok", "{request:?}");
+            let ended = has_ended.recv_timeout(crate::harness::PATIENCE);
+            assert_eq!(ended, Ok(is_given_up), "{request:?}");
+        }
+        proxy.end();
+    }
+
     fn client_that_goes_away_cancels_its_request_upstream(io) {
         let (ended, has_ended) = channel();
         let upstream = Upstream::start(move |peer| {

@@ -9,7 +9,7 @@ use super::parse;
 
 /// Groups above one another that are looked at: systemd and Kubernetes nest six.
 const DEPTH_MAX: usize = 32;
-/// Memory below which Ringway with a few thousand connections does not fit. Idle it takes 6 MB, a connection up to 1.5 kB,
+/// Memory below which Ringway with a few thousand connections does not fit. Idle it takes 6 MB, a connection up to 1.3 kB, under TLS 4.9,
 /// a streaming body up to half a megabyte.
 const MEMORY_MIN: u64 = 32 << 20;
 /// Version 1 says "no limit" with the greatest multiple of a page; anything near it means none.
@@ -114,8 +114,8 @@ fn memory(visible: bool, limit: Option<u64>) -> Finding {
             Advice {
                 what: "32 MiB or more; the kernel's socket buffers count as well".into(),
                 command: "kubectl set resources deployment NAME --limits=memory=64Mi".into(),
-                gain: "No end by the out-of-memory killer: idle it takes up to 6 MB, an idle connection up to 1.5 kB (budgets of \
-                       CI), one that streams up to 0.5 MB",
+                gain: "No end by the out-of-memory killer: idle it takes up to 6 MB, an idle connection up to 1.3 kB, under TLS \
+                       4.9 (budgets of CI), one that streams up to 0.5 MB",
                 source: "tests/peers/budgets.py; kernel: admin-guide/cgroup-v2.rst, memory.max",
             },
         ),
