@@ -24,7 +24,9 @@ use super::http2::{self, Shared};
 use super::listener::{Admitted, Listener};
 use super::wire;
 use crate::base::clock::Now;
+use crate::base::limits;
 use crate::cluster::ProxiedClient;
+use crate::cluster::pool::UpstreamConnection;
 use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::http::forwarding;
 use crate::protocol::http::head::Version;
@@ -422,6 +424,16 @@ impl Connection {
                 shared.watermark(limit, queued)
             }
         }
+    }
+
+    /// Bytes that may wait for an endpoint before reading for it pauses. Of one of many streams that are few, and then little is
+    /// taken at a time: a client with a thousand uploads to an endpoint that takes none would have us hold them all.
+    pub(super) fn upload_watermark(&self, upstream: &UpstreamConnection) -> usize {
+        let limit = wire::upstream_watermark(upstream);
+        let Bearer::Connection(shared) = &self.bearer else { return limit };
+        let share = shared.upload_watermark(limit);
+        self.channel.set_sparing(share < limits::LARGE_READ_ROOM_MIN);
+        share
     }
 
     /// Takes note of what its handshake agreed on.

@@ -60,7 +60,19 @@ fn share(limit: usize, active: u32, queued: usize) -> usize {
     if share < limits::LARGE_READ_ROOM_MIN && is_full { 0 } else { share }
 }
 
+/// A stream's share of what may wait for endpoints, of `active` ones. Of what they do not take the rest waits in the windows,
+/// which all streams share; so much that frames of a few bytes are gathered.
+fn upload_share(limit: usize, active: u32) -> usize {
+    let share = QUEUED_BYTES_MAX / active.max(1) as usize;
+    share.clamp(limits::SMALL_CHUNK_BYTES, limits::LARGE_CHUNK_BYTES).min(limit)
+}
+
 impl Shared {
+    /// Bytes that may wait for one stream's endpoint, of `limit` ones.
+    pub(super) fn upload_watermark(&self, limit: usize) -> usize {
+        upload_share(limit, self.active.get())
+    }
+
     /// Bytes that may wait for the client on one stream, of so many on the whole connection, where so many wait already.
     pub(super) fn watermark(&self, limit: usize, queued: usize) -> usize {
         share(limit.min(QUEUED_BYTES_MAX), self.active.get(), queued)
@@ -372,6 +384,16 @@ mod tests {
             assert_eq!(share(LIMIT, active, 0), bytes, "{active}");
             assert_eq!(share(LIMIT, active, 2 * LIMIT), bytes, "{active}");
         }
+    }
+
+    #[test]
+    fn share_of_uploads_is_a_part_and_never_nothing() {
+        for (active, bytes) in
+            [(0, 65_536), (8, 65_536), (16, 32_768), (128, 4_096), (1024, 4_096), (u32::MAX, 4_096)]
+        {
+            assert_eq!(upload_share(1 << 20, active), bytes, "{active}");
+        }
+        assert_eq!(upload_share(1000, 1), 1000, "no more than is configured");
     }
 
     #[test]

@@ -94,7 +94,7 @@ async fn attempts(
                 if reuse_upstream {
                     pool::checkin(upstream, connection.context.runtime.now());
                 } else if early {
-                    upstream.abandon();
+                    upstream.abandon(false);
                 }
                 if early {
                     connection.chain.stats.inc(HttpStat::DownstreamRqResponseBeforeRqComplete);
@@ -106,7 +106,7 @@ async fn attempts(
                 if matches!(error, ProxyError::UpstreamClosed { .. } | ProxyError::UpstreamTruncated) {
                     upstream.set_closed_by_peer();
                 } else {
-                    upstream.abandon();
+                    upstream.abandon(request.body.is_done());
                 }
                 // An empty body has an end, perhaps with trailers, which is gone with the first attempt.
                 let body = &request.body;

@@ -9,7 +9,6 @@ use super::downstream::{After, Connection};
 use super::error::ProxyError;
 use super::relay::{Relay, RelayError, has_answered};
 use super::stream::Stream;
-use super::wire;
 use crate::cluster::pool::UpstreamConnection;
 use crate::telemetry::names::HttpStat;
 
@@ -32,8 +31,6 @@ pub(super) async fn tunnel(
     chain.stats.inc(HttpStat::DownstreamCxUpgradesTotal);
     let _active = chain.stats.active(HttpStat::DownstreamCxUpgradesActive);
     let (mut up, mut down) = (Relay::new(), Relay::new());
-    let up_limit = wire::upstream_watermark(&upstream);
-    let down_limit = connection.watermark();
     let now = context.runtime.now();
     // The response is there; what is left are the limits of the stream as a whole.
     (deadlines.last_activity, deadlines.request_complete, deadlines.response) = (now, Some(now), None);
@@ -47,8 +44,10 @@ pub(super) async fn tunnel(
         downstream.pump();
         let upwards = match is_deaf {
             true => Poll::Pending,
-            false => up.poll(runtime, downstream, upstream.channel(), up_limit),
+            false => up.poll(runtime, downstream, upstream.channel(), connection.upload_watermark(&upstream)),
         };
+        // As many as there are of them now.
+        let down_limit = connection.watermark();
         let directions = [upwards, down.poll(runtime, upstream.channel(), downstream, down_limit)];
         is_deaf |= upwards == Poll::Ready(Err(RelayError::SinkGone));
         if first.is_none() && (up.is_done() || is_broken(directions[0])) {

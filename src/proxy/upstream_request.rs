@@ -14,7 +14,6 @@ use super::http::{self, Request};
 use super::response::{self, Client, Prepared};
 use super::routing::Forward;
 use super::stream::Stream;
-use super::wire;
 use crate::base::clock::Now;
 use crate::cluster::pool::UpstreamConnection;
 use crate::filter::http::Direction;
@@ -128,7 +127,7 @@ impl Exchange<'_> {
             return Ok(());
         }
         let Connection { context, channel: downstream, .. } = self.connection;
-        let limit = wire::upstream_watermark(self.upstream);
+        let limit = self.connection.upload_watermark(self.upstream);
         let body = &self.request.body;
         let (sent, pauses, resumes) = (body.sent_bytes, body.pauses, body.resumes);
         let Stream { filters, request: head, request_trailers, request_splicer, info, .. } =

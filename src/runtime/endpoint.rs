@@ -116,6 +116,15 @@ impl Endpoint {
         }
     }
 
+    /// Whether the peer's kernel is known to have all that was handed to ours. The simulation loses nothing that was sent.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        match self {
+            Self::Fd(fd) => sys::unacknowledged(fd.as_raw_fd()).is_ok_and(|bytes| bytes == 0),
+            #[cfg(test)]
+            Self::Sim(_) => true,
+        }
+    }
+
     pub(super) fn shutdown_write(&self) -> io::Result<()> {
         match self {
             Self::Fd(fd) => sys::shutdown_write(fd.as_raw_fd()),

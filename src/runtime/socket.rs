@@ -353,6 +353,11 @@ impl Socket {
         }
     }
 
+    /// Whether the peer has all that was sent, but for what still waits here. Within the worker nothing is on its way.
+    pub(super) fn is_acknowledged(&mut self) -> bool {
+        self.internal_end().is_some() || self.endpoint.as_ref().is_none_or(Endpoint::is_acknowledged)
+    }
+
     /// Makes the close that follows a reset.
     pub(super) fn set_reset_on_close(&mut self) {
         if let Some(end) = self.internal_end() {

@@ -311,6 +311,14 @@ pub(crate) fn splice(from: RawFd, to: RawFd, bytes: usize) -> io::Result<usize> 
     check_count(unsafe { libc::syscall(libc::SYS_splice, from, NOWHERE, to, NOWHERE, bytes, how) })
 }
 
+/// Bytes that were handed to the kernel and that the peer's has not acknowledged; in the Unix domain, that nobody has read.
+pub(crate) fn unacknowledged(fd: RawFd) -> io::Result<usize> {
+    let mut bytes: c_int = 0;
+    // SAFETY: the pointer is to an int, which the kernel writes.
+    check(unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 pub(crate) fn shutdown_write(fd: RawFd) -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::shutdown(fd, libc::SHUT_WR) }).map(drop)

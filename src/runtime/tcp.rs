@@ -388,6 +388,11 @@ impl TcpStream {
         self.flush();
     }
 
+    /// Whether the peer's kernel has all that was sent: a reset that follows destroys none of it.
+    pub fn is_acknowledged(&self) -> bool {
+        self.runtime.with_socket(self.key, |socket, _| socket.is_acknowledged())
+    }
+
     /// Makes the close that follows a reset (RST) instead of an orderly end.
     pub fn set_reset_on_close(&self) {
         self.runtime.with_socket(self.key, |socket, _| socket.set_reset_on_close());

@@ -120,6 +120,31 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn whole_request_of_a_client_that_does_not_wait_arrives(io) {
+        const BYTES: usize = 200_000;
+        let (gone, is_gone) = channel::<()>();
+        let (arrived, has_arrived) = channel();
+        let is_gone = Mutex::new(is_gone);
+        let upstream = Upstream::start(move |peer| {
+            peer.keeps_little();
+            let Some(mut request) = peer.request_head() else { return };
+            let _ = is_gone.lock().unwrap().recv();
+            let _ = arrived.send((peer.body(&mut request), peer.sees_reset()));
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut client = proxy.connect();
+        let body = "x".repeat(BYTES);
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BYTES}\r\n\r\n{body}"));
+        until("all of it is with the kernel", || {
+            proxy.stat("cluster.upstream.upstream_cx_tx_bytes_total") > BYTES as u64
+        });
+        drop(client);
+        until("it is given up", || proxy.stat("cluster.upstream.upstream_rq_cancelled") == 1);
+        gone.send(()).unwrap();
+        assert_eq!(has_arrived.recv_timeout(crate::harness::PATIENCE), Ok((true, false)));
+        proxy.end();
+    }
+
     fn only_an_exchange_that_is_given_up_ends_with_a_reset(io) {
         let (ended, has_ended) = channel();
         let upstream = Upstream::start(move |peer| {

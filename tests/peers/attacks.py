@@ -10,6 +10,7 @@ malformed heads of either side, one by one: none reaches the other.
 """
 
 import argparse
+import collections
 import contextlib
 import http.client
 import itertools
@@ -34,6 +35,7 @@ P99_MS_MAX = 250
 ATTEMPTS = 3
 GROWTH_KB_MAX = 16 * 1024
 STREAMS = 1024
+UPLOADS = 512
 BIG_BYTES = 1 << 20
 CALM = h2.ENHANCE_YOUR_CALM
 # Clients that begin a handshake and never end it; Ringway gives one 15 seconds.
@@ -294,16 +296,33 @@ def asks_without_reading(port):
     return hold((h2.INITIAL_WINDOW_SIZE, h2.WINDOW_MAX), reads=False)(port)
 
 
-def uploads(port):
-    """As many bytes as the proxy takes, on many streams, to an upstream that takes none."""
-    with h2.Client(port) as client:
-        for piece in joined(h2.request(stream, post(), flags=h2.END_HEADERS) for stream in itertools.islice(odd(), 512)):
-            client.send(piece)
-        # The connection's first window, which is all that an honest client may send before it is given more.
-        for stream in itertools.islice(odd(), 3):
-            client.send(h2.frame(h2.DATA, 0, stream, b"x" * 16_384))
-        time.sleep(ATTACK_S)
-        return [client.goaway]
+def uploads_of(frame_bytes):
+    """As many bytes as the proxy gives windows for, in such frames on many streams by turns, to an upstream that takes none."""
+
+    def run(port):
+        with h2.Client(port) as client:
+            streams = list(itertools.islice(odd(), UPLOADS))
+            for piece in joined(h2.request(stream, post(), flags=h2.END_HEADERS) for stream in streams):
+                client.send(piece)
+            sent = collections.Counter()
+            until = time.monotonic() + ATTACK_S
+            while time.monotonic() < until and not client.is_over():
+                frames = b"".join(upload(client, stream, sent, frame_bytes) for stream in streams)
+                if not frames:
+                    time.sleep(0.01)
+                client.send(frames)
+            return [client.goaway]
+
+    return run
+
+
+def upload(client, stream, sent, frame_bytes):
+    """The stream's next frame, as far as its window and the connection's have room."""
+    room = min(frame_bytes, client.window(stream) - sent[stream], client.window(0) - sent[0])
+    if room <= 0:
+        return b""
+    sent.update({stream: room, 0: room})
+    return h2.frame(h2.DATA, 0, stream, b"x" * room)
 
 
 # === the table ===
@@ -321,6 +340,8 @@ class Attack:
 CONTROL, EMPTY = "http2.outbound_control_flood", "http2.inbound_empty_frames_flood"
 PRIORITIES, UPDATES = "http2.inbound_priority_frames_flood", "http2.inbound_window_update_frames_flood"
 OVERFLOW, GOAWAYS = "http2.header_overflow", "http2.goaway_sent"
+PAUSED, PAUSED_FOR_SILENT = (f"http.{name}.downstream_flow_control_paused_reading_total" for name in ("hostile", "silent"))
+UNTAKEN = "cluster.one.upstream_flow_control_paused_reading_total"
 UNFINISHED = "listener.tls.downstream_cx_transport_socket_connect_timeout"
 REFUSED = "ringway.tls.unfinished_messages_refused"
 
@@ -374,12 +395,12 @@ ATTACKS = {
     "hpack_bomb": Attack(again_and_again(bomb), OVERFLOW, GOAWAYS, goaway=CALM),
     "small_hpack_bombs": Attack(again_and_again(small_bomb)),
     "crumbs_of_cookies": Attack(again_and_again(crumbs)),
-    "zero_windows": Attack(hold((h2.INITIAL_WINDOW_SIZE, 0))),
-    "zero_windows_of_several_connections": Attack(hold((h2.INITIAL_WINDOW_SIZE, 0), connections=8)),
-    "zero_window_of_the_connection": Attack(hold((h2.INITIAL_WINDOW_SIZE, h2.WINDOW_MAX))),
-    "windows_of_a_byte": Attack(hold((h2.INITIAL_WINDOW_SIZE, 0), meanwhile=drip)),
-    "windows_that_swing": Attack(hold((h2.INITIAL_WINDOW_SIZE, 0), meanwhile=swing)),
-    "slow_reader": Attack(hold((h2.INITIAL_WINDOW_SIZE, h2.WINDOW_MAX), reads=False)),
+    "zero_windows": Attack(hold((h2.INITIAL_WINDOW_SIZE, 0)), UNTAKEN),
+    "zero_windows_of_several_connections": Attack(hold((h2.INITIAL_WINDOW_SIZE, 0), connections=8), UNTAKEN),
+    "zero_window_of_the_connection": Attack(hold((h2.INITIAL_WINDOW_SIZE, h2.WINDOW_MAX)), UNTAKEN),
+    "windows_of_a_byte": Attack(hold((h2.INITIAL_WINDOW_SIZE, 0), meanwhile=drip), UNTAKEN),
+    "windows_that_swing": Attack(hold((h2.INITIAL_WINDOW_SIZE, 0), meanwhile=swing), UNTAKEN),
+    "slow_reader": Attack(hold((h2.INITIAL_WINDOW_SIZE, h2.WINDOW_MAX), reads=False), UNTAKEN),
     "slow_reader_of_small_responses": Attack(hold((h2.INITIAL_WINDOW_SIZE, h2.WINDOW_MAX), reads=False, path="/index.html")),
     # Only so many bytes of unfinished messages are kept; those who began first are refused as others come.
     "hellos_of_a_record_without_an_end": Attack(hellos(hello(18_000)[:17_500], 17_500), UNFINISHED, REFUSED, listener="tls"),
@@ -405,7 +426,14 @@ ATTACKS = {
     "upstream_interim_responses_to_a_slow_reader": Attack(
         asks_without_reading, upstream=answers_with(lambda s: head(s, [(":status", "103"), ("x", "y" * 100)]), count=20)
     ),
-    "upstream_zero_windows": Attack(uploads, upstream=lambda sock, stream: None, options=((h2.INITIAL_WINDOW_SIZE, 0),)),
+    "upstream_zero_windows": Attack(
+        uploads_of(16_384), PAUSED, upstream=lambda sock, stream: None, options=((h2.INITIAL_WINDOW_SIZE, 0),)
+    ),
+    # Frames that nobody has looked at are few, or the codec ends the connection.
+    "upstream_zero_windows_and_single_bytes": Attack(
+        uploads_of(1), upstream=lambda sock, stream: None, options=((h2.INITIAL_WINDOW_SIZE, 0),), goaway={None, CALM}
+    ),
+    "uploads_to_a_silent_endpoint": Attack(uploads_of(16_384), PAUSED_FOR_SILENT, listener="silent"),
 }
 
 
@@ -533,9 +561,19 @@ LIMITS = """
     circuit_breakers: {thresholds: [{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}]}"""
 
 
+# An endpoint that never reads: the kernel takes its connections, and of each a little.
+KERNEL_BYTES = 8192
+LITTLE = f"""
+    upstream_bind_config: {{socket_options: [{{level: {socket.SOL_SOCKET}, name: {socket.SO_SNDBUF}, int_value: {KERNEL_BYTES}}}]}}"""
+
+
 @contextlib.contextmanager
 def proxy(backend, nginx_port, hostile_port):
-    ports = dict(zip(["admin", "one", "hostile", "tls"], rig.free_ports(4)))
+    silent = socket.socket()
+    silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BYTES)
+    silent.bind(("127.0.0.1", 0))
+    silent.listen(UPLOADS)
+    ports = dict(zip(["admin", "one", "hostile", "silent", "tls"], rig.free_ports(5)))
     listener = http2.LISTENER.replace("codec_type: HTTP2", "codec_type: AUTO")
     secure = http2.fill(listener, name="one", port=ports["tls"]).replace("name: one\n    address", "name: tls\n    stat_prefix: tls\n    address")
     text = (
@@ -543,12 +581,14 @@ def proxy(backend, nginx_port, hostile_port):
         "static_resources:\n  listeners:"
         + http2.fill(listener, name="one", port=ports["one"])
         + http2.fill(listener, name="hostile", port=ports["hostile"])
+        + http2.fill(listener, name="silent", port=ports["silent"])
         + secure.replace("    - filters:\n", TLS)
         + "  clusters:"
         + http2.fill(http2.CLUSTER, name="one", port=nginx_port, options=LIMITS)
         + http2.fill(http2.CLUSTER, name="hostile", port=hostile_port, options=http2.HTTP2_OPTIONS + LIMITS)
+        + http2.fill(http2.CLUSTER, name="silent", port=silent.getsockname()[1], options=LIMITS + LITTLE)
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with silent, tempfile.TemporaryDirectory() as folder:
         rig.self_signed(folder)
         path = pathlib.Path(folder) / "bootstrap.yaml"
         path.write_text(text.replace("@folder@", folder))

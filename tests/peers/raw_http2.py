@@ -92,6 +92,7 @@ class Client:
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.goaway = None
         self.resets, self.ended, self.heads, self.data = {}, set(), {}, {}
+        self.given = {}
         self.sock.sendall(PREFACE + settings(*options))
         self.reader = threading.Thread(target=self.read, daemon=True)
         if reads:
@@ -107,6 +108,8 @@ class Client:
                 self.heads.setdefault(stream, payload)
             elif kind == DATA:
                 self.data[stream] = self.data.get(stream, 0) + len(payload)
+            elif kind == WINDOW_UPDATE:
+                self.given[stream] = self.given.get(stream, 0) + struct.unpack(">I", payload)[0]
             if kind in (DATA, HEADERS) and flags & END_STREAM:
                 self.ended.add(stream)
 
@@ -117,6 +120,11 @@ class Client:
         except OSError:
             return False
         return True
+
+    def window(self, stream):
+        """Bytes that may be sent on a stream in all, so far; on the connection: 0. SETTINGS of the peer, which nobody acknowledges here,
+        are not in force."""
+        return self.given.get(stream, 0) + 65_535
 
     def is_over(self):
         return not self.reader.is_alive()

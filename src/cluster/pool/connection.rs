@@ -219,10 +219,12 @@ impl UpstreamConnection {
 
     /// Takes note that the exchange on it is given up before its end. A connection of its own is closed with a reset (RST) then,
     /// as HAProxy does: an orderly end by us would keep its port from use for a minute (TIME_WAIT), and clients that give up
-    /// enough exchanges would take all ports towards the endpoint; the kernel looks for a free one in milliseconds then.
-    pub fn abandon(&self) {
-        if self.lease.is_none() {
-            self.channel.set_reset_on_close();
+    /// enough exchanges would take all ports towards the endpoint; the kernel looks for a free one in milliseconds then. A
+    /// request that is `whole` and on its way still arrives: a client may ask and not wait for the answer.
+    pub fn abandon(&self, whole: bool) {
+        let Some(transport) = self.channel.connection() else { return };
+        if !whole || transport.is_acknowledged() {
+            transport.set_reset_on_close();
         }
     }
 

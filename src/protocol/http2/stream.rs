@@ -66,6 +66,8 @@ pub struct Stream {
     limits: Cell<HeadLimits>,
     /// Bytes of a name or a value of them.
     field_bytes_max: u32,
+    /// Little is taken at a time: one of many streams whose bytes wait.
+    sparing: Cell<bool>,
 }
 
 struct State {
@@ -74,7 +76,7 @@ struct State {
     response: Option<ResponseFuture>,
     /// Given back by the taker.
     unread: ChunkQueue,
-    /// Received, and no chunk had room for it yet.
+    /// Received, and in no chunk yet: for want of memory, or of a taker. The peer's window does not know of it yet.
     rest: Bytes,
     /// Looked at before anybody takes it, behind the rest; the peer's window does not know of it yet.
     ahead: BytesMut,
@@ -153,6 +155,7 @@ impl Stream {
             ticket: Cell::new(0),
             limits: Cell::default(),
             field_bytes_max,
+            sparing: Cell::new(false),
         }
     }
 
@@ -436,10 +439,14 @@ impl Stream {
             outgoing.forget(queued.replace(0));
             return outgoing.leave(&self.ticket);
         }
-        state.close_gathered();
         let is_ending = state.is_ending();
         let Sender::Open(send) = &mut state.sender else { return };
-        while let Some(front) = state.queue.front_mut() {
+        loop {
+            // Behind pieces that wait it goes on being gathered.
+            if state.queue.is_empty() && !state.gathered.is_empty() {
+                state.queue.push_back(std::mem::take(&mut state.gathered).into());
+            }
+            let Some(front) = state.queue.front_mut() else { break };
             if !outgoing.has_room(self.runtime.current_task(), &self.ticket) {
                 return;
             }
@@ -466,7 +473,8 @@ impl Stream {
                 state.queue.pop_front();
             }
             queued.set(queued.get() - piece.len());
-            let ends = state.ending && state.queue.is_empty() && state.trailers_to_send.is_none();
+            let is_last = state.queue.is_empty() && state.gathered.is_empty();
+            let ends = state.ending && is_last && state.trailers_to_send.is_none();
             if let Err(error) = send.send_data(outgoing.piece(piece), ends) {
                 return state.fail(&error);
             }

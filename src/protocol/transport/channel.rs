@@ -132,10 +132,11 @@ impl Channel {
         }
     }
 
-    /// Whether nothing is read ahead.
+    /// Whether little is taken at a time, and nothing is read ahead.
     pub fn set_sparing(&self, sparing: bool) {
-        if let Self::Connection(transport) = self {
-            transport.set_sparing(sparing);
+        match self {
+            Self::Connection(transport) => transport.set_sparing(sparing),
+            Self::Stream(stream) => stream.set_sparing(sparing),
         }
     }
 

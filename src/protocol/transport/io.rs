@@ -207,6 +207,11 @@ impl Transport {
         }
     }
 
+    /// [`TcpStream::is_acknowledged`].
+    pub fn is_acknowledged(&self) -> bool {
+        self.socket().is_acknowledged()
+    }
+
     /// [`TcpStream::set_reset_on_close`].
     pub fn set_reset_on_close(&self) {
         self.socket().set_reset_on_close();

@@ -25,15 +25,14 @@ impl Stream {
             }
             loop {
                 if !state.rest.is_empty() {
-                    return state.chunk_of_rest(&self.runtime);
+                    return state.chunk_of_rest(&self.runtime, self.sparing.get());
                 }
                 if !state.ahead.is_empty() {
-                    let bytes = std::mem::take(&mut state.ahead).freeze();
-                    state.take(bytes);
+                    state.rest = std::mem::take(&mut state.ahead).freeze();
                     continue;
                 }
                 match state.receive(context) {
-                    Poll::Ready(Ok(Some(bytes))) => state.take(bytes),
+                    Poll::Ready(Ok(Some(bytes))) => state.rest = bytes,
                     Poll::Ready(Ok(None)) => return Poll::Ready(Ok(None)),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     Poll::Pending => return Poll::Pending,
@@ -59,6 +58,11 @@ impl Stream {
                 Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
             }
         })
+    }
+
+    /// Whether reads take little at a time: what is left counts against the peer's window.
+    pub fn set_sparing(&self, sparing: bool) {
+        self.sparing.set(sparing);
     }
 
     /// Gives bytes back: the next read returns them first.
@@ -111,24 +115,48 @@ impl State {
         }))
     }
 
-    /// These bytes are taken now: so the peer may send as much more.
-    fn take(&mut self, bytes: Bytes) {
-        let released = self.receiver.as_mut().map(|it| it.flow_control().release_capacity(bytes.len()));
-        if let Some(Err(error)) = released {
-            self.fail(&error);
-        }
-        self.rest = bytes;
-    }
-
-    fn chunk_of_rest(&mut self, runtime: &Runtime) -> Poll<io::Result<Option<Chunk>>> {
-        let size =
-            if self.rest.len() > limits::SMALL_CHUNK_BYTES { ChunkSize::Large } else { ChunkSize::Small };
-        let Some(mut chunk) = runtime.pool().alloc(size) else {
+    /// As much of the rest as a chunk holds is taken now: so the peer may send as much more.
+    fn chunk_of_rest(&mut self, runtime: &Runtime, sparing: bool) -> Poll<io::Result<Option<Chunk>>> {
+        let Some(mut chunk) = runtime.pool().alloc(chunk_size(self.rest.len(), sparing)) else {
             runtime.wait_for_memory();
             return Poll::Pending;
         };
         let written = chunk.write(&self.rest);
         let _ = self.rest.split_to(written);
+        let released = self.receiver.as_mut().map(|it| it.flow_control().release_capacity(written));
+        if let Some(Err(error)) = released {
+            self.fail(&error);
+        }
         Poll::Ready(Ok(Some(chunk.freeze())))
+    }
+}
+
+/// The chunk for so many bytes: the usual frame has 16 KiB, for which a large one would be four times too much.
+fn chunk_size(bytes: usize, sparing: bool) -> ChunkSize {
+    if sparing || bytes <= limits::SMALL_CHUNK_BYTES {
+        ChunkSize::Small
+    } else if bytes <= limits::RECORD_CHUNK_BYTES {
+        ChunkSize::Record
+    } else {
+        ChunkSize::Large
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunk_is_as_large_as_what_came_or_small_where_little_is_taken() {
+        for (bytes, size) in [
+            (1, ChunkSize::Small),
+            (4096, ChunkSize::Small),
+            (4097, ChunkSize::Record),
+            (16_384, ChunkSize::Record),
+            (20_481, ChunkSize::Large),
+        ] {
+            assert_eq!(chunk_size(bytes, false), size, "{bytes}");
+            assert_eq!(chunk_size(bytes, true), ChunkSize::Small, "{bytes}");
+        }
     }
 }
