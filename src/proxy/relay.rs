@@ -83,6 +83,11 @@ impl Relay {
         self.done
     }
 
+    /// Bytes taken from the source that the receiver has not taken yet.
+    pub(super) fn waiting(&self, to: &Channel) -> usize {
+        self.splicer.held() + to.queued()
+    }
+
     /// Moves what can be moved. Ready once the source has ended and all was handed on, the end behind it: wait for what is
     /// queued before the receiver is dropped.
     pub(super) fn poll(

@@ -74,6 +74,11 @@ impl Splicer {
         self.stalled
     }
 
+    /// Bytes that lie in the pipe.
+    pub(super) fn held(&self) -> usize {
+        self.pipe.as_ref().map_or(0, Pipe::bytes)
+    }
+
     /// Whether bytes go by chunks and may do otherwise.
     pub(super) fn may_start(&mut self) -> bool {
         let waits = self.turns_without > 0;

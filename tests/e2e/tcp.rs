@@ -5,13 +5,17 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::harness::{
     Authority, Client, Config, Proxy, Random, TLS_INSPECTOR, TlsClient, Upstream, cluster_to, downstream_tls,
-    on_each_backend, until, upstream_tls,
+    on_each_backend, set_receive_buffer, until, upstream_tls,
 };
 
 const LARGE: usize = 12 << 20;
+/// In so many pieces, and with such a rest before each, a slow reader takes what is left.
+const PIECES: usize = 40;
+const BETWEEN_PIECES: Duration = Duration::from_millis(75);
 
 /// A filter by what its type ends with.
 fn filter(kind: &str, message: &str, fields: &str) -> String {
@@ -45,6 +49,26 @@ fn rest(client: &Client) -> (Vec<u8>, Option<i32>) {
     let mut bytes = Vec::new();
     let outcome = client.stream().read_to_end(&mut bytes);
     (bytes, outcome.err().and_then(|error| error.raw_os_error()))
+}
+
+/// The listener's sockets take few bytes for a client (SO_SNDBUF): up to that many wait in the proxy.
+pub(crate) fn taking_little(config: Config, limit: usize) -> Config {
+    config
+        .listener("socket_options: [{level: 1, name: 7, int_value: 16384, state: STATE_PREBIND}]")
+        .listener(&format!("per_connection_buffer_limit_bytes: {limit}"))
+}
+
+/// Reads that many bytes, and takes three seconds for the last of them.
+pub(crate) fn read_slowly(client: &Client, count: usize, last: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    let (soon, late) = bytes.split_at_mut(count - last);
+    let mut stream = client.stream();
+    stream.read_exact(soon).unwrap();
+    for piece in late.chunks_mut(last / PIECES + 1) {
+        std::thread::park_timeout(BETWEEN_PIECES);
+        stream.read_exact(piece).unwrap();
+    }
+    bytes
 }
 
 on_each_backend! {
@@ -181,6 +205,41 @@ on_each_backend! {
         client.expect_closed();
         proxy.wait_for_stat("tcp.relay.idle_timeout", 1);
         proxy.end();
+    }
+
+    /// It counted from what was taken last: a reader that had more than that to take was cut off.
+    fn transfer_that_moves_outlives_the_idle_timeout_however_slow_its_reader_is(io) {
+        let body = Arc::new(Random::new(8).bytes(2 << 20));
+        // As chunks all of it is taken at once; of what goes by pipe the last waits there.
+        for (limit, last) in [(4 << 20, 1 << 20), (1 << 20, 512 << 10)] {
+            let sent = Arc::clone(&body);
+            let upstream = Upstream::start(move |peer| {
+                peer.send(&*sent);
+                peer.sees_end();
+            });
+            let config = relaying(upstream.port, &[], "idle_timeout: 1s");
+            let proxy = Proxy::start(io, &taking_little(config, limit));
+            let mut client = proxy.connect();
+            set_receive_buffer(client.stream(), 64 * 1024);
+            assert!(read_slowly(&client, body.len(), last) == *body, "bytes changed on their way");
+            client.expect_closed();
+            proxy.wait_for_stat("tcp.relay.idle_timeout", 1);
+            proxy.end();
+        }
+    }
+
+    fn transfer_that_does_not_move_ends_after_the_idle_timeout(io) {
+        for limit in [4 << 20, 1 << 20] {
+            let upstream = Upstream::start(|peer| {
+                let _ = peer.try_send(vec![0u8; 8 << 20]);
+            });
+            let config = relaying(upstream.port, &[], "idle_timeout: 0.5s");
+            let proxy = Proxy::start(io, &taking_little(config, limit));
+            let _client = proxy.connect();
+            proxy.wait_for_stat("tcp.relay.idle_timeout", 1);
+            proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+            proxy.end();
+        }
     }
 
     fn relay_lasts_no_longer_than_it_may(io) {

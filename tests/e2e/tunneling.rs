@@ -6,9 +6,10 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use crate::harness::{
-    Authority, Client, Config, Proxy, Random, TO_HTTP2, Upstream, downstream_tls, on_each_backend, until,
-    upstream_tls,
+    Authority, Client, Config, Proxy, Random, TO_HTTP2, Upstream, downstream_tls, on_each_backend,
+    set_receive_buffer, until, upstream_tls,
 };
+use crate::tcp::{read_slowly, taking_little};
 
 const LARGE: usize = 12 << 20;
 const OK: &str = "HTTP/1.1 200 OK\r\n\r\n";
@@ -166,6 +167,25 @@ on_each_backend! {
         proxy.connect().expect_closed();
         proxy.wait_for_stat("tcp.relay.idle_timeout", 1);
         proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        proxy.end();
+    }
+
+    fn transfer_through_a_post_outlives_the_idle_timeout_however_slow_its_reader_is(io) {
+        let body = Arc::new(Random::new(9).bytes(2 << 20));
+        let sent = Arc::clone(&body);
+        let upstream = Upstream::start(move |peer| {
+            peer.request_head();
+            peer.send(OK);
+            peer.send(&*sent);
+            peer.sees_end();
+        });
+        let config = asking(upstream.port, "use_post: true", "idle_timeout: 1s,");
+        let proxy = Proxy::start(io, &taking_little(config, 4 << 20));
+        let mut client = proxy.connect();
+        set_receive_buffer(client.stream(), 64 * 1024);
+        assert!(read_slowly(&client, body.len(), 1 << 20) == *body, "bytes changed on their way");
+        client.expect_closed();
+        proxy.wait_for_stat("tcp.relay.idle_timeout", 1);
         proxy.end();
     }
 

@@ -1,8 +1,9 @@
 //! The TCP proxy: a client's connection, an endpoint's connection, and bytes between them. Source: Envoy "TCP proxy".
 //!
 //! `connect` finds an endpoint, `tunnel` has it make a tunnel where it is an HTTP proxy, `relay` moves bytes until both
-//! directions have ended (`posted` where they are bodies), `record` writes what came of it.
+//! directions have ended (`posted` where they are bodies) or `activity` finds that nothing moves, `record` writes what came of it.
 
+mod activity;
 mod connect;
 mod posted;
 mod record;

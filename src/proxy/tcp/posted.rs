@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use super::activity::Activity;
 use super::relay::{Ended, Last, Why};
 use super::{TcpConnection, record};
 use crate::base::clock::Now;
@@ -31,8 +32,8 @@ pub(super) async fn relay(
     let up_limit = wire::upstream_watermark(upstream);
     let down_limit = wire::watermark(connection.listener.config.per_connection_buffer_limit_bytes);
     let mut trailers = Head::default();
-    let mut last_activity = runtime.now();
-    let mut flush_due = chain.config.access_log_flush_interval.map(|every| last_activity.after(every));
+    let mut activity = Activity::new(runtime.now());
+    let mut flush_due = chain.config.access_log_flush_interval.map(|every| runtime.now().after(every));
     let mut counted = Counted::default();
     let mut last = Last::Upstream;
     let why = poll_fn(|_| {
@@ -63,7 +64,7 @@ pub(super) async fn relay(
             }
         }
         if counted.count(connection, upstream, &up, &down) {
-            last_activity = runtime.now();
+            activity = Activity::new(runtime.now());
         }
         if up.is_done() && down.is_done() {
             return Poll::Ready(Why::Finished { last });
@@ -73,7 +74,8 @@ pub(super) async fn relay(
             chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);
             return Poll::Ready(Why::TooOld);
         }
-        if is_due(chain.config.idle_timeout.map(|idle| last_activity.after(idle))) {
+        let waiting = || endpoint.queued() + downstream.queued();
+        if activity.is_over(chain.config.idle_timeout, timer, runtime, waiting) {
             chain.stats.inc(TcpStat::IdleTimeout);
             return Poll::Ready(Why::Idle);
         }

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use super::activity::Activity;
 use super::{TcpConnection, record};
 use crate::base::clock::Now;
 use crate::base::limits;
@@ -54,9 +55,9 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
     let (mut up, mut down) = (Relay::of_connections(), Relay::of_connections());
     let up_limit = wire::upstream_watermark(upstream);
     let down_limit = wire::watermark(connection.listener.config.per_connection_buffer_limit_bytes);
-    let mut last_activity = context.runtime.now();
-    let mut flush_due = chain.config.access_log_flush_interval.map(|every| last_activity.after(every));
-    let mut counted = Counted::default();
+    let mut flush_due =
+        chain.config.access_log_flush_interval.map(|every| context.runtime.now().after(every));
+    let mut counted = Counted { activity: Activity::new(context.runtime.now()), ..Counted::default() };
     // The endpoint takes nothing more: what it has said before still goes to the client.
     let mut is_deaf = false;
     let why = poll_fn(|_| {
@@ -67,9 +68,7 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
         let upwards = if is_deaf { Poll::Pending } else { up.poll(runtime, downstream, endpoint, up_limit) };
         is_deaf |= matches!(upwards, Poll::Ready(Err(RelayError::SinkGone)));
         let downwards = down.poll(runtime, endpoint, downstream, down_limit);
-        if counted.count(connection, upstream, &up, &down) {
-            last_activity = runtime.now();
-        }
+        counted.count(connection, upstream, &up, &down);
         match (upwards, downwards) {
             // Whoever cannot be written to has broken off, as well as whoever cannot be read.
             (Poll::Ready(Err(RelayError::SourceGone)), _) | (_, Poll::Ready(Err(RelayError::SinkGone))) => {
@@ -92,7 +91,8 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
             chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);
             return Poll::Ready(Why::TooOld);
         }
-        if is_due(chain.config.idle_timeout.map(|idle| last_activity.after(idle))) {
+        let waiting = || up.waiting(endpoint) + down.waiting(downstream);
+        if counted.activity.is_over(chain.config.idle_timeout, timer, runtime, waiting) {
             chain.stats.inc(TcpStat::IdleTimeout);
             return Poll::Ready(Why::Idle);
         }
@@ -187,26 +187,20 @@ async fn flush(connection: &TcpConnection, upstream: &UpstreamConnection, last: 
         chain.stats.inc(TcpStat::UpstreamFlushTotal);
     }
     let _active = waits.then(|| chain.stats.active(TcpStat::UpstreamFlushActive));
-    let mut queued = (endpoint.queued(), downstream.queued());
-    let mut last_activity = context.runtime.now();
+    let mut activity = Activity::new(context.runtime.now());
     poll_fn(|_| {
         let both = [endpoint.poll_sent(0), downstream.poll_sent(0)];
         // A side that is gone takes nothing more.
         if both.iter().all(Poll::is_ready) {
             return Poll::Ready(());
         }
-        let left = (endpoint.queued(), downstream.queued());
-        if left != queued {
-            (queued, last_activity) = (left, context.runtime.now());
-        }
         // The task is woken when all is sent; how far it has come is looked at when the time is up.
-        match chain.config.idle_timeout.map(|idle| timer.poll_at(last_activity.after(idle))) {
-            Some(Poll::Ready(_)) => {
-                chain.stats.inc(TcpStat::IdleTimeout);
-                Poll::Ready(())
-            }
-            Some(Poll::Pending) | None => Poll::Pending,
+        let waiting = || endpoint.queued() + downstream.queued();
+        if activity.is_over(chain.config.idle_timeout, timer, &context.runtime, waiting) {
+            chain.stats.inc(TcpStat::IdleTimeout);
+            return Poll::Ready(());
         }
+        Poll::Pending
     })
     .await;
 }
@@ -218,18 +212,14 @@ struct Counted {
     down: u64,
     pauses: u64,
     resumes: u64,
+    activity: Activity,
 }
 
 impl Counted {
-    /// Counts what was moved since the last call; whether anything was.
-    fn count(
-        &mut self,
-        connection: &TcpConnection,
-        upstream: &UpstreamConnection,
-        up: &Relay,
-        down: &Relay,
-    ) -> bool {
-        let now = Self { up: up.bytes, down: down.bytes, pauses: up.pauses, resumes: up.resumes };
+    /// Counts what was moved since the last call, and notes that something was.
+    fn count(&mut self, connection: &TcpConnection, upstream: &UpstreamConnection, up: &Relay, down: &Relay) {
+        let activity = self.activity;
+        let now = Self { up: up.bytes, down: down.bytes, pauses: up.pauses, resumes: up.resumes, activity };
         let (sent_up, sent_down) = (now.up - self.up, now.down - self.down);
         let (stats, cluster) = (&connection.chain.stats, upstream.cluster().stats());
         stats.add(TcpStat::DownstreamCxRxBytesTotal, sent_up);
@@ -242,6 +232,8 @@ impl Counted {
             cluster.add(ClusterStat::UpstreamCxRxBytesTotal, sent_down);
         }
         *self = now;
-        sent_up + sent_down > 0
+        if sent_up + sent_down > 0 {
+            self.activity = Activity::new(connection.context.runtime.now());
+        }
     }
 }
