@@ -13,6 +13,10 @@ use crate::harness::{
 };
 
 const LARGE: usize = 12 << 20;
+/// A field of the listener: its log, on the standard error.
+pub(crate) const LOGS_ENDS: &str = "access_log: {name: stderr, typed_config: {\"@type\": \
+     type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog, log_format: \
+     {text_format_source: {inline_string: \"ended <%RESPONSE_FLAGS%>\\n\"}}}}";
 /// In so many pieces, and with such a rest before each, a slow reader takes what is left.
 const PIECES: usize = 40;
 const BETWEEN_PIECES: Duration = Duration::from_millis(75);

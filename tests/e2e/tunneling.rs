@@ -9,7 +9,7 @@ use crate::harness::{
     Authority, Client, Config, Proxy, Random, TO_HTTP2, Upstream, downstream_tls, on_each_backend,
     set_receive_buffer, until, upstream_tls,
 };
-use crate::tcp::{read_slowly, taking_little};
+use crate::tcp::{LOGS_ENDS, read_slowly, taking_little};
 
 const LARGE: usize = 12 << 20;
 const OK: &str = "HTTP/1.1 200 OK\r\n\r\n";
@@ -186,6 +186,45 @@ on_each_backend! {
         assert!(read_slowly(&client, body.len(), 1 << 20) == *body, "bytes changed on their way");
         client.expect_closed();
         proxy.wait_for_stat("tcp.relay.idle_timeout", 1);
+        proxy.end();
+    }
+
+    /// What it sent was swallowed, and its end taken for that of a tunnel that had ended in order.
+    fn client_that_goes_on_when_the_endpoint_of_its_post_has_gone_is_reset(io) {
+        let upstream = Upstream::start(|peer| {
+            peer.request_head();
+            peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nanswer\r\n0\r\n\r\n");
+        });
+        let proxy = Proxy::start(io, &asking(upstream.port, "use_post: true", "").listener(LOGS_ENDS));
+        let mut client = proxy.connect();
+        assert_eq!(client.read_to_end(), b"answer");
+        until("it is told", || client.try_send("more").is_err());
+        proxy.wait_for_log("ended <UR>");
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        proxy.end();
+    }
+
+    /// The endpoint breaks while so much waits for it that the client is not read.
+    fn what_an_endpoint_has_answered_to_a_post_arrives_although_it_breaks_off_then(io) {
+        let (go, may_go) = channel::<()>();
+        let may_go = Mutex::new(may_go);
+        let upstream = Upstream::start(move |peer| {
+            peer.request_head();
+            peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nanswer\r\n");
+            let _ = may_go.lock().unwrap().recv();
+            // Of what was sent to it much is unread: its close is a reset.
+            peer.send("4\r\nlast\r\n0\r\n\r\n");
+        });
+        let proxy = Proxy::start(io, &asking(upstream.port, "use_post: true", "").listener(LOGS_ENDS));
+        let mut client = proxy.connect();
+        assert_eq!(client.read(6), b"answer");
+        let mut writer = client.stream().try_clone().unwrap();
+        let sending = std::thread::spawn(move || writer.write_all(&vec![0; 4 * LARGE]).is_err());
+        until("the client is held back", || proxy.stat("tcp.relay.downstream_flow_control_paused_reading_total") > 0);
+        go.send(()).unwrap();
+        assert_eq!(client.read(4), b"last");
+        assert!(sending.join().unwrap(), "it is told that not all has arrived");
+        proxy.wait_for_log("ended <UR>");
         proxy.end();
     }
 

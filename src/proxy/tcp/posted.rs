@@ -36,14 +36,20 @@ pub(super) async fn relay(
     let mut flush_due = chain.config.access_log_flush_interval.map(|every| runtime.now().after(every));
     let mut counted = Counted::default();
     let mut last = Last::Upstream;
+    // The endpoint takes nothing more: what it has said before still goes to the client.
+    let mut is_deaf = false;
     let why = poll_fn(|_| {
-        if !up.is_done() {
+        if !up.is_done() && !is_deaf {
             match up.poll(runtime, downstream, endpoint, up_limit, &mut trailers, Way::Chunks) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => last = Last::Downstream,
                 Poll::Ready(Err(CopyError::SourceGone)) => return Poll::Ready(Why::DownstreamReset),
+                Poll::Ready(Err(CopyError::SinkGone)) => is_deaf = true,
                 Poll::Ready(Err(_)) => return Poll::Ready(Why::UpstreamReset),
             }
+            // Once it has ended it is not read any more: its break is only missed in writing, and what is sent to it would be
+            // swallowed for ever.
+            is_deaf |= matches!(endpoint.poll_sent(usize::MAX), Poll::Ready(Err(_)));
         }
         if !down.is_done() {
             match down.poll(runtime, endpoint, downstream, down_limit, &mut trailers, Way::Chunks) {
@@ -66,7 +72,12 @@ pub(super) async fn relay(
         if counted.count(connection, upstream, &up, &down) {
             activity = Activity::new(runtime.now());
         }
-        if up.is_done() && down.is_done() {
+        if down.is_done() && is_deaf {
+            // What waits for the client would be lost with the reset that tells it.
+            if downstream.poll_sent(0).is_ready() {
+                return Poll::Ready(Why::UpstreamReset);
+            }
+        } else if down.is_done() && up.is_done() {
             return Poll::Ready(Why::Finished { last });
         }
         let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
