@@ -255,6 +255,24 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn last_bytes_wait_for_their_reader_no_longer_than_the_relay_may_last(io) {
+        let upstream = Upstream::start(|peer| {
+            peer.send(vec![0u8; 2 << 20]);
+            peer.shutdown_write();
+            peer.sees_end();
+        });
+        let fields = "max_downstream_connection_duration: 2s, idle_timeout: 0s";
+        let config = taking_little(relaying(upstream.port, &[], fields), 4 << 20).listener(LOGS_ENDS);
+        let proxy = Proxy::start(io, &config);
+        let client = proxy.connect();
+        client.shutdown_write();
+        // Both sides have ended in order before the time was up.
+        proxy.wait_for_log("ended <->");
+        proxy.wait_for_stat("tcp.relay.max_downstream_connection_duration", 1);
+        proxy.wait_for_stat(&format!("listener.127.0.0.1_{}.downstream_cx_active", proxy.port), 0);
+        proxy.end();
+    }
+
     /// Neither an attempt nor the wait between two outlives it.
     fn connection_that_reaches_nobody_lasts_no_longer_than_it_may(io) {
         let silent = Upstream::start(|peer| while peer.read(1).is_some() {});

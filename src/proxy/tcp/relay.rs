@@ -177,9 +177,9 @@ pub(super) async fn close(connection: &TcpConnection, upstream: &UpstreamConnect
     }
 }
 
-/// Waits until both sides have taken what is queued for them.
+/// Waits until both sides have taken what is queued for them, as long as the connection may last and one of them takes some.
 async fn flush(connection: &TcpConnection, upstream: &UpstreamConnection, last: Last) {
-    let TcpConnection { context, chain, channel: downstream, timer, .. } = connection;
+    let TcpConnection { context, chain, channel: downstream, timer, due, .. } = connection;
     let endpoint = upstream.channel();
     // What a socket takes at once is not waited for: sends here are on their way for a moment, even so.
     let waits = last == Last::Downstream && endpoint.queued() > limits::LARGE_CHUNK_BYTES;
@@ -192,6 +192,10 @@ async fn flush(connection: &TcpConnection, upstream: &UpstreamConnection, last: 
         let both = [endpoint.poll_sent(0), downstream.poll_sent(0)];
         // A side that is gone takes nothing more.
         if both.iter().all(Poll::is_ready) {
+            return Poll::Ready(());
+        }
+        if due.is_some_and(|due| timer.poll_at(due).is_ready()) {
+            chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);
             return Poll::Ready(());
         }
         // The task is woken when all is sent; how far it has come is looked at when the time is up.
