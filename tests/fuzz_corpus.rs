@@ -20,6 +20,7 @@ fn corpus_keeps_every_invariant() {
         ("config_text", ringway::fuzz::config_text),
         ("config_wire", ringway::fuzz::config_wire),
         ("proxy_header", ringway::fuzz::proxy_header),
+        ("http_inspector", ringway::fuzz::http_inspector),
         ("restart_message", ringway::fuzz::restart_message),
         ("xds_cache", ringway::fuzz::xds_cache),
         ("client_hello", ringway::fuzz::client_hello),

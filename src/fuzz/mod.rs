@@ -7,6 +7,7 @@ mod config;
 mod grpc;
 mod http1;
 mod http2;
+mod http_inspector;
 mod matching;
 mod proxy_protocol;
 mod restart;
@@ -16,6 +17,7 @@ mod xds;
 
 pub use config::{config_text, config_wire};
 pub use grpc::{grpc_timeout, grpc_web};
+pub use http_inspector::http_inspector;
 pub use http1::{chunked, request_head, response_head};
 pub use http2::{http2_frames, http2_head};
 pub use matching::matcher;

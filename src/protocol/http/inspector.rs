@@ -43,21 +43,25 @@ impl Protocol {
     }
 }
 
-/// Looks at all bytes received so far, of which the first `seen` were looked at before.
-pub fn look(bytes: &[u8], seen: usize) -> Seen {
+/// Looks at all bytes received so far. `searched`, 0 at first: of how many it is known that the request line does not end in them.
+pub fn look(bytes: &[u8], searched: &mut usize) -> Seen {
     let Some(first) = bytes.first() else { return Seen::More };
+    // Not searched: with what comes next these bytes may be a request line, which then has its end in them.
     if bytes.iter().zip(PREFACE).all(|(byte, expected)| byte == expected) {
         return if bytes.len() < PREFACE.len() { Seen::More } else { Seen::Http(Protocol::Http2) };
     }
     if !is_token(std::slice::from_ref(first)) {
         return Seen::Other;
     }
-    let fresh = bytes.get(seen..).unwrap_or_default();
+    let fresh = bytes.get(*searched..).unwrap_or_default();
     match fresh.iter().position(|&byte| byte == b'\n') {
-        Some(at) if seen + at < LINE_BYTES_MAX => {
-            of_line(bytes.get(..seen + at).unwrap_or_default()).map_or(Seen::Other, Seen::Http)
+        Some(at) if *searched + at < LINE_BYTES_MAX => {
+            of_line(bytes.get(..*searched + at).unwrap_or_default()).map_or(Seen::Other, Seen::Http)
         }
-        None if bytes.len() < LINE_BYTES_MAX => Seen::More,
+        None if bytes.len() < LINE_BYTES_MAX => {
+            *searched = bytes.len();
+            Seen::More
+        }
         _ => Seen::TooLong,
     }
 }
@@ -93,17 +97,20 @@ fn is_target(target: &[u8], connect: bool) -> bool {
 mod tests {
     use super::*;
 
+    /// What comes of bytes of which there are first so many, then so many, and so on.
+    fn in_pieces(bytes: &[u8], ends: impl IntoIterator<Item = usize>) -> Seen {
+        let mut searched = 0;
+        let mut looks = ends.into_iter().map(|end| look(&bytes[..end], &mut searched));
+        looks.find(|seen| *seen != Seen::More).unwrap_or(Seen::More)
+    }
+
     fn whole(bytes: &[u8]) -> Seen {
-        let seen = look(bytes, 0);
+        let seen = look(bytes, &mut 0);
         // However it is cut, nothing else comes of it, and it is told no later.
-        let mut at_last = Seen::More;
-        for end in 1..=bytes.len().min(200) {
-            at_last = look(&bytes[..end], end - 1);
-            if at_last != Seen::More {
-                break;
-            }
+        assert_eq!(in_pieces(bytes, 1..=bytes.len()), seen, "{}", bytes.escape_ascii());
+        for cut in 0..bytes.len() {
+            assert_eq!(in_pieces(bytes, [cut, bytes.len()]), seen, "{} at {cut}", bytes.escape_ascii());
         }
-        assert!(bytes.len() > 200 || at_last == seen, "{at_last:?} {seen:?} {}", bytes.escape_ascii());
         seen
     }
 
@@ -149,8 +156,17 @@ mod tests {
         }
         let mut long = b"GET /".to_vec();
         long.resize(LINE_BYTES_MAX, b'a');
-        assert_eq!(look(&long, long.len() - 1), Seen::TooLong);
+        assert_eq!(look(&long, &mut (long.len() - 1)), Seen::TooLong);
         long.truncate(LINE_BYTES_MAX - 1);
-        assert_eq!(look(&long, long.len() - 1), Seen::More);
+        assert_eq!(look(&long, &mut (long.len() - 1)), Seen::More);
+    }
+
+    /// The end of its line came with bytes that might still have become HTTP/2.
+    #[test]
+    fn request_line_that_begins_as_the_preface_is_one_wherever_it_is_cut() {
+        for rest in ["Host: a\r\n\r\n", "\r\nSM\r\n\rx", "\n"] {
+            let bytes = format!("PRI * HTTP/2.0\r\n{rest}");
+            assert_eq!(whole(bytes.as_bytes()), Seen::Http(Protocol::Http10), "{rest:?}");
+        }
     }
 }

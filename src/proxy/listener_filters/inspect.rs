@@ -14,7 +14,7 @@ use crate::telemetry::{ProxyProtocolCells, ProxyProtocolStat, ServerCells, Serve
 /// A filter that needs bytes, at work.
 pub(super) enum Inspection<'a> {
     Tls { inspector: Inspector, settings: &'a config::TlsInspector },
-    Http { seen: usize },
+    Http { searched: usize },
     ProxyProtocol { settings: &'a config::ProxyProtocol, stats: &'a ProxyProtocolCells },
 }
 
@@ -38,7 +38,7 @@ impl<'a> Inspection<'a> {
     }
 
     pub(super) fn http() -> Self {
-        Self::Http { seen: 0 }
+        Self::Http { searched: 0 }
     }
 
     pub(super) fn proxy_protocol(settings: &'a config::ProxyProtocol, stats: &'a ProxyProtocolCells) -> Self {
@@ -54,11 +54,7 @@ impl<'a> Inspection<'a> {
     pub(super) fn look(&mut self, bytes: &[u8], info: &mut ConnectionInfo, server: &ServerCells) -> Step {
         match self {
             Self::Tls { inspector, settings } => look_for_tls(inspector, settings, bytes, info, server),
-            Self::Http { seen } => {
-                let found = http::look(bytes, *seen);
-                *seen = bytes.len();
-                look_for_http(found, info, server)
-            }
+            Self::Http { searched } => look_for_http(http::look(bytes, searched), info, server),
             Self::ProxyProtocol { settings, stats } => look_for_header(settings, stats, bytes, info, server),
         }
     }
