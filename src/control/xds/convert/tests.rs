@@ -217,6 +217,17 @@ fn not_yet_field_is_refused_in_a_file_with_its_place_and_accepted_on_request() {
 }
 
 #[test]
+fn proxy_headers_without_the_client_of_http_are_not_implemented_yet() {
+    let classes = |adds: bool| {
+        let field = format!("add_proxy_protocol_connection_state: {adds}");
+        let (_, report) = load_with(Unimplemented::Accept, &[("MANAGER", &field)]).unwrap();
+        report.unimplemented().map(|finding| finding.class).collect::<Vec<_>>()
+    };
+    assert!(classes(true).is_empty(), "it is what is done anyway");
+    assert_eq!(classes(false), [Class::NotYet]);
+}
+
+#[test]
 fn refused_field_is_refused_whatever_is_allowed() {
     let socket = "transport_socket: {name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tap.v3.Tap, common_config: {admin_config: {config_id: x}}, transport_socket: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}";
     for set in [
