@@ -11,7 +11,6 @@ use super::error::ProxyError;
 use super::http::Request;
 use super::stream::Stream;
 use super::upgrade::Ended;
-use super::wire;
 use crate::cluster::pool::UpstreamConnection;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http1::framing::MethodKind;
@@ -41,21 +40,21 @@ pub(super) async fn tunnel(
     up.set_receiver(Framing::Plain);
     let framing = if *client_is_11 { Framing::Chunked { trailers: None } } else { Framing::Plain };
     let mut down = BodyCopy::new(BodyLength::UntilClose, HeadLimits::default(), framing);
-    let (up_limit, down_limit) = (wire::upstream_watermark(&upstream), connection.watermark());
     let now = runtime.now();
     // The response is there; what is left are the limits of the stream as a whole.
     (deadlines.last_activity, deadlines.request_complete, deadlines.response) = (now, Some(now), None);
     let (mut moved, mut first, mut is_told) = (0, None, false);
     let mut noted = Noted::default();
+    // The endpoint takes nothing more: what it has said before still goes to the client.
+    let mut is_deaf = false;
     let after = poll_fn(|_| {
-        if !up.is_done() {
+        // As many as there are streams now.
+        let (up_limit, down_limit) = (connection.upload_watermark(&upstream), connection.watermark());
+        if !up.is_done() && !is_deaf {
             match up.poll(runtime, downstream, endpoint, up_limit, &mut stream.request_trailers, Way::Chunks)
             {
                 Poll::Pending | Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(CopyError::SinkGone)) => {
-                    first = first.or(Some(ProxyError::UpstreamTunnelClosed));
-                    return Poll::Ready(After::Abort);
-                }
+                Poll::Ready(Err(CopyError::SinkGone)) => is_deaf = true,
                 Poll::Ready(Err(CopyError::Body(error))) => {
                     first = first.or(Some(ProxyError::RequestBody(error)));
                     return Poll::Ready(After::Abort);
@@ -66,6 +65,8 @@ pub(super) async fn tunnel(
                 }
             }
         }
+        // Once it has ended nobody reads it any more: that it has broken off is only heard in writing.
+        is_deaf |= !up.is_done() && matches!(endpoint.poll_sent(usize::MAX), Poll::Ready(Err(_)));
         if up.is_done() && !is_told {
             endpoint.shutdown_write();
             (is_told, first) = (true, first.or(Some(ProxyError::DownstreamClosed)));
@@ -84,6 +85,10 @@ pub(super) async fn tunnel(
                     return Poll::Ready(After::Abort);
                 }
             }
+        }
+        if is_deaf && down.is_done() {
+            first = first.or(Some(ProxyError::UpstreamTunnelClosed));
+            return Poll::Ready(After::Abort);
         }
         if up.is_done() && down.is_done() && endpoint.poll_sent(0).is_ready() {
             return Poll::Ready(After::Close);

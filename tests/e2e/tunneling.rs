@@ -204,6 +204,22 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// The same where the tunnel ends here.
+    fn client_that_goes_on_when_the_end_of_its_posted_tunnel_has_gone_is_told(io) {
+        let upstream = Upstream::start(|peer| {
+            peer.read(4);
+            peer.send("answer");
+        });
+        let proxy = Proxy::start(io, &ending(upstream.port, "allow_post: true", "prefix: /"));
+        let mut client = proxy.connect();
+        let more = "4\r\nmore\r\n";
+        client.send(format!("POST / HTTP/1.1\r\nHost: a:1\r\nTransfer-Encoding: chunked\r\n\r\n{more}"));
+        assert_eq!(client.response().text(), "answer");
+        until("it is told", || client.try_send(more).is_err());
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        proxy.end();
+    }
+
     /// The endpoint breaks while so much waits for it that the client is not read.
     fn what_an_endpoint_has_answered_to_a_post_arrives_although_it_breaks_off_then(io) {
         let (go, may_go) = channel::<()>();
