@@ -2,7 +2,8 @@
 suite does not look at: pings that pass as they are, single bytes, idle tunnels, the end, many clients at once.
 
     python3 tests/peers/websocket.py                      # both back ends, and Envoy for what is beside the suite
-    python3 tests/peers/websocket.py --all                # with the cases that are left out below
+    python3 tests/peers/websocket.py --seed 7             # with the cases of compressed messages that an earlier run drew
+    python3 tests/peers/websocket.py --all                # with all of them
     python3 tests/peers/websocket.py --cases '7.*' --backend epoll
 
 What passes an upgrade at all, half-closes and bytes right behind the head are tests of tests/e2e/tunnels.rs.
@@ -12,6 +13,7 @@ import argparse
 import contextlib
 import json
 import pathlib
+import random
 import re
 import socket
 import subprocess
@@ -22,9 +24,12 @@ import urllib.request
 import autobahn
 import rig
 
-# Of the 216 cases of compressed messages (12 and 13), a thousand messages each, a few; `--all` has them all. For their time alone: a tunnel
-# does not know what is compressed.
-CASES = [*(f"{chapter}.*" for chapter in range(1, 12)), "12.1.1", "12.2.10", "12.4.4", "13.1.2", "13.3.8", "13.7.1"]
+CASES = [f"{chapter}.*" for chapter in range(1, 12)]
+# Those of compressed messages, a thousand messages each, 18 sizes and ways of cutting: five texts (12), seven offers of the extension (13). Some of
+# them, others that a seed draws, and all of them with `--all`. For their time alone: a tunnel does not know what is compressed.
+COMPRESSED = [f"{chapter}.{kind}.{size}" for chapter, kinds in ((12, 5), (13, 7)) for kind in range(1, kinds + 1) for size in range(1, 19)]
+ALWAYS = ["12.1.1", "12.2.10", "12.4.4", "13.1.2", "13.3.8", "13.7.1"]
+DRAWN = 12
 
 BOOTSTRAP = """
 admin: {address: {socket_address: {address: 127.0.0.1, port_value: @admin@}}}
@@ -272,12 +277,27 @@ def compare(verdicts):
     check(not different, "Autobahn's verdicts differ")
 
 
+def chosen(arguments):
+    """What the suite is asked for."""
+    if arguments.all:
+        return ["*"]
+    if arguments.cases:
+        return arguments.cases
+    others = [case for case in COMPRESSED if case not in ALWAYS]
+    places = sorted(random.Random(arguments.seed).sample(range(len(others)), DRAWN))
+    drawn = [others[place] for place in places]
+    print(f"seed {arguments.seed}: Autobahn's cases {', '.join(drawn)} as well", flush=True)
+    return [*CASES, *ALWAYS, *drawn]
+
+
 def run():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", action="append")
     parser.add_argument("--cases", action="append", help="of Autobahn's, such as 7.*")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32), help="which cases of compressed messages are drawn")
     parser.add_argument("--all", action="store_true", help="those that are left out for their time, too")
     arguments = parser.parse_args()
+    cases = chosen(arguments)
 
     common = ["--disable-hot-restart", "-l", "warning", "--concurrency", "2"]
     proxies = {backend: [rig.ringway(), *common, "--io-backend", backend] for backend in arguments.backend or ["io_uring", "epoll"]}
@@ -309,7 +329,7 @@ def run():
                 stack.enter_context(autobahn.testee(ports["testee"]))
                 servers[name] = ports["http"]
                 running.append((proxy, ports["admin"]))
-        compare(autobahn.run(servers, "/autobahn", ["*"] if arguments.all else arguments.cases or CASES, folder))
+        compare(autobahn.run(servers, "/autobahn", cases, folder))
         for proxy, admin in running:
             proxy.check()
             nothing_is_left(admin)
