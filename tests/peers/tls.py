@@ -7,6 +7,7 @@ by the other side, and by the counters.
 """
 
 import argparse
+import base64
 import contextlib
 import hashlib
 import json
@@ -67,6 +68,12 @@ CLUSTER = """\
     load_assignment: {cluster_name: @name@, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: @port@}}}}]}]}
 """
 VALIDATION = "validation_context: {trusted_ca: {filename: @folder@/ca.pem}, crl: {filename: @folder@/crl.pem}}"
+# By hashes alone, whoever signed; by an authority and a public key; by the authority of the domain that a certificate names.
+BY_HASH = 'validation_context: {verify_certificate_hash: ["@client_hash@", "@outsider_hash@"]}'
+BY_KEY = 'validation_context: {trusted_ca: {filename: @folder@/ca.pem}, verify_certificate_spki: ["@client_key@"]}'
+BY_DOMAIN = """validation_context: {custom_validator_config: {name: envoy.tls.cert_validator.spiffe, typed_config: {
+              "@type": @context@.SPIFFECertValidatorConfig, trust_domains: [
+                {name: example, trust_bundle: {filename: @folder@/ca.pem}}, {name: abroad, trust_bundle: {filename: @folder@/stranger.pem}}]}}}"""
 OWN = "tls_certificates: [{certificate_chain: {filename: @folder@/client.pem}, private_key: {filename: @folder@/client.key}}],"
 # Fields of the context and of the common context, by listener.
 LISTENERS = {
@@ -79,7 +86,20 @@ LISTENERS = {
     "keys_other": ("session_ticket_keys: {keys: [{filename: @folder@/ticket.3}]}", ""),
     "stateless_off": ("disable_stateless_session_resumption: true", ""),
     "stapled": ("", ""),
+    "by_hash": ("", BY_HASH),
+    "by_key": ("", BY_KEY),
+    "by_domain": ("", BY_DOMAIN),
 }
+# What clients show there (`""`: nothing), and the counter of failures that moves (`""`: none, they come in).
+SHOWN = {
+    "by_hash": {"client": "", "outsider": "", "renewed": "fail_verify_cert_hash", "revoked": "fail_verify_cert_hash", "": "fail_verify_no_cert"},
+    # The key of a renewed certificate is the same. Another authority's is refused before its key is looked at.
+    "by_key": {"client": "", "renewed": "", "revoked": "fail_verify_cert_hash", "outsider": "fail_verify_error", "": "fail_verify_no_cert"},
+    # Refused: a name of one domain by the other's authority, a name of a domain that nobody knows, and none.
+    "by_domain": {"client": "", "foreigner": "", "impostor": "fail_verify_error", "unknown": "fail_verify_error", "outsider": "fail_verify_error",
+                  "": "fail_verify_no_cert"},
+}
+FAILURES = ("fail_verify_cert_hash", "fail_verify_error", "fail_verify_no_cert", "fail_verify_san")
 # By listener: what is stapled, and the chain; curl looks for the issuer in what it is shown.
 STAPLES = {"stapled": (", ocsp_staple: {filename: @folder@/server.ocsp}", "whole")}
 # Port, server name, highest version, more of the common context, authority; by cluster, and by the path's prefix.
@@ -150,23 +170,32 @@ crl_extensions = list
 [list]
 authorityKeyIdentifier = keyid:always
 """
+NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+
+
+def sign(folder, request, authority, name):
+    """A certificate for what was asked for, with the names of the request."""
+    openssl(folder, "x509", "-req", "-in", f"{request}.csr", "-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial",
+            "-out", f"{name}.pem", "-days", "2", "-extfile", f"{request}.ext")
+
+
+def issue(folder, name, authority, san):
+    openssl(folder, "req", *NEW_KEY, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+    (folder / f"{name}.ext").write_text(f"subjectAltName={san}\n")
+    sign(folder, name, authority, name)
 
 
 def make_certificates(folder):
     """An authority and its list of revocations; servers and clients of it, one of them revoked; another authority."""
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     for name in ("ca", "stranger"):
-        openssl(folder, "req", "-x509", *key, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}", "-days", "2",
+        openssl(folder, "req", "-x509", *NEW_KEY, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}", "-days", "2",
                 "-addext", "keyUsage=critical,keyCertSign,cRLSign")
     issued = {
         "server": ("ca", f"DNS:{NAME}"), "other": ("ca", "DNS:other.example"), "client": ("ca", "URI:spiffe://example/client"),
         "revoked": ("ca", "DNS:revoked.example"), "outsider": ("stranger", "DNS:outsider.example"),
     }
     for name, (authority, san) in issued.items():
-        openssl(folder, "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        (folder / f"{name}.ext").write_text(f"subjectAltName={san}\n")
-        openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial",
-                "-out", f"{name}.pem", "-days", "2", "-extfile", f"{name}.ext")
+        issue(folder, name, authority, san)
     (folder / "index.txt").touch()
     (folder / "crlnumber.txt").write_text("01\n")
     (folder / "authority.cnf").write_text(AUTHORITY)
@@ -176,6 +205,26 @@ def make_certificates(folder):
         (folder / f"ticket.{number}").write_bytes(os.urandom(80))
     for each in folder.glob("*.key"):
         each.chmod(0o644)  # nginx's worker reads them as another user
+
+
+def make_shown(folder):
+    """More clients, for what is told by more than an authority: the client's certificate renewed, and names of trust domains."""
+    sign(folder, "client", "ca", "renewed")
+    (folder / "renewed.key").write_text((folder / "client.key").read_text())
+    issue(folder, "foreigner", "stranger", "URI:spiffe://abroad/client")
+    issue(folder, "impostor", "stranger", "URI:spiffe://example/client")
+    issue(folder, "unknown", "ca", "URI:spiffe://nowhere/client")
+
+
+def hash_of(folder, name):
+    """A certificate's SHA-256 as openssl writes it: pairs of digits with colons between."""
+    return openssl(folder, "x509", "-in", f"{name}.pem", "-noout", "-fingerprint", "-sha256").strip().partition("=")[2]
+
+
+def key_of(folder, name):
+    """The SHA-256 of a certificate's public key, in Base64."""
+    public = openssl(folder, "x509", "-in", f"{name}.pem", "-noout", "-pubkey").split("-----")[2]
+    return base64.b64encode(hashlib.sha256(base64.b64decode("".join(public.split()))).digest()).decode()
 
 
 def make_staple(folder, certificate, authority):
@@ -418,6 +467,24 @@ def check_client_certificates(bench):
     print("  client certificates: good, absent, another authority's and revoked, each as it should")
 
 
+def check_shown(bench):
+    """Certificates that are told by their hash, their key and their trust domain."""
+    for version in ("tls1_2", "tls1_3"):
+        for listener, clients in SHOWN.items():
+            for name, failure in clients.items():
+                certificate = ["-cert", f"{name}.pem", "-key", f"{name}.key"] if name else []
+                grown = {"handshake": int(not failure), **{each: int(each == failure) for each in FAILURES}}
+                with bench.counts(**{f"listener__{listener}__ssl__{each}": count for each, count in grown.items()}):
+                    done = bench.s_client(f"-{version}", *certificate, listener=listener)
+                    what = f"{version}, {name or 'nobody'} at {listener}"
+                    if failure:
+                        has(done, "SSL alert number", what)
+                        has_not(done, "HTTP/1.1 200", what)
+                    else:
+                        has(done, "HTTP/1.1 200 OK", what)
+    print("  client certificates by hash, by public key and by SPIFFE trust domain: the right ones come in, others are refused")
+
+
 def check_endpoints(bench):
     for path, version in (("/told", "TLSv1.3"), ("/nginx12/told", "TLSv1.2")):
         told = bench.told(path=path)
@@ -468,12 +535,12 @@ def check_truncation(bench):
     print("  a body that an unannounced end cuts off is not passed on as whole")
 
 
-def listener_text(folder, ports, name):
+def listener_text(folder, ports, name, hashes):
     fields, common = LISTENERS[name]
     routes = ",\n          ".join(f"{{match: {{prefix: /{cluster}}}, route: {{cluster: {cluster}, timeout: 30s}}}}" for cluster in sorted(CLUSTERS, reverse=True))
     staple, chain = STAPLES.get(name, ("", "server"))
     text = fill(LISTENER, fields=fields, common=common, routes=routes, staple=staple, chain=chain)
-    return fill(text, name=name, port=ports[name], folder=folder, context=CONTEXT)
+    return fill(text, name=name, port=ports[name], folder=folder, context=CONTEXT, **hashes)
 
 
 def cluster_text(folder, ports, name):
@@ -491,6 +558,7 @@ def run_backend(backend):
         for each in (folder / "files", folder / "files" / "put"):
             each.chmod(0o777)
         make_certificates(folder)
+        make_shown(folder)
         make_staple(folder, "server", "ca")
         (folder / "whole.pem").write_text((folder / "server.pem").read_text() + (folder / "ca.pem").read_text())
         names = ["admin", *LISTENERS, "nginx", "closing", "mutual_nginx", "s_server"]
@@ -498,8 +566,9 @@ def run_backend(backend):
         ports["truncating"] = stack.enter_context(Truncating(folder)).port
         # The admin endpoint speaks no TLS.
         ports["plain"] = ports["admin"]
+        hashes = {"client_hash": hash_of(folder, "client"), "outsider_hash": hash_of(folder, "outsider"), "client_key": key_of(folder, "client")}
         (folder / "ringway.yaml").write_text(fill(
-            BOOTSTRAP, admin=ports["admin"], listeners="".join(listener_text(folder, ports, each) for each in LISTENERS),
+            BOOTSTRAP, admin=ports["admin"], listeners="".join(listener_text(folder, ports, each, hashes) for each in LISTENERS),
             clusters="".join(cluster_text(folder, ports, each) for each in CLUSTERS),
         ))
         (folder / "nginx.conf").write_text(fill(NGINX, folder=folder, told=TOLD, **ports))
@@ -513,7 +582,7 @@ def run_backend(backend):
         stack.enter_context(rig.Process(s_server, ports["s_server"]))
         stack.enter_context(rig.Process(proxy, ports["https"]))
         for check in (check_clients, check_resumption, check_early_data, check_staples, check_renegotiation, check_client_certificates,
-                      check_endpoints, check_bodies, check_s_server, check_truncation):
+                      check_shown, check_endpoints, check_bodies, check_s_server, check_truncation):
             check(bench)
         stats = bench.stats()
         same(stats["ringway.panics"], 0, "panics")
