@@ -1,4 +1,5 @@
-"""HTTP/2 over TLS towards and from programs that are not ours: nghttpd and Envoy behind Ringway, Envoy in front of it, mutual TLS between them.
+"""HTTP/2 over TLS towards and from programs that are not ours: nghttpd and Envoy behind Ringway, nghttp and Envoy in front of it, mutual TLS
+between Ringway and Envoy.
 
     python3 tests/peers/tls_http2.py [--backend io_uring|epoll]...   # default: both
     python3 tests/peers/tls_http2.py --proxy envoy                   # Envoy in Ringway's place: proves the rig
@@ -14,6 +15,7 @@ import hashlib
 import json
 import pathlib
 import random
+import subprocess
 import tempfile
 import urllib.request
 
@@ -100,6 +102,17 @@ def exchanges(bench, port, prefix, options, wanted, secure=True, echoes=False):
         _, status, _, _ = bench.curl(port, f"{prefix}put/upload", *options, "-T", bench.folder / "upload", secure=secure)
         tls.same((status, *digest(put.read_bytes())), (201, *digest(UPLOAD)), f"a body to {prefix}")
     return version
+
+
+def check_nghttp(bench):
+    """It knows HTTP/2 alone, and gives up where ALPN does not agree on it. Names and authorities it does not insist on; curl does."""
+    url = f"https://127.0.0.1:{bench.ports['edge']}/nghttpd/big"
+    done = subprocess.run([rig.binary("NGHTTP", "nghttp"), "--no-verify-peer", url], capture_output=True, timeout=300, check=False)
+    said = done.stderr.decode(errors="replace")
+    tls.same((done.returncode, *digest(done.stdout)), (0, *digest(BODY)), f"nghttp {url} (it says {said!r})")
+    bench.counted("admin", "listener.edge.ssl.handshake", "http.edge.downstream_cx_http2_total")
+    tls.same(bench.stats("admin").get("http.edge.downstream_cx_http1_total", 0), 0, "connections of nghttp by HTTP/1.1")
+    print("  nghttp in front, HTTP/2 by ALPN")
 
 
 def check_behind(bench):
@@ -191,6 +204,8 @@ def through(command, label):
         stack.enter_context(rig.Process([*envoy, "-c", theirs], ports["front"]))
         proxy = stack.enter_context(rig.Process([*command, "-c", ours], ports["mutual"]))
         bench = Bench(folder, ports)
+        # The first on its listener: what is counted there is its own.
+        check_nghttp(bench)
         check_behind(bench)
         check_in_front(bench)
         proxy.check()
