@@ -258,10 +258,11 @@ impl Clusters {
         nth: usize,
         client: &mut XdsClient,
     ) -> (Option<DnsDiscovery>, Option<Arc<ClusterLoadAssignment>>) {
-        let cells = || self.registry.cluster(config.stat_name()).cells(Slot::Control);
+        let scope = || self.registry.cluster(config.stat_name());
         if let Discovery::Eds(eds) = &config.discovery {
-            return (None, client.subscribe(&config.name, instance, eds, cells()));
+            return (None, client.subscribe(&config.name, instance, eds, scope()));
         }
+        let cells = || scope().cells(Slot::Control);
         (DnsDiscovery::start(config, instance, cells, seed(nth), self.updates.clone()), None)
     }
 

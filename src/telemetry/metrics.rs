@@ -51,9 +51,15 @@ pub struct Scope<S: Stats> {
     workers: u32,
     /// One per writer; none before the first of them asks.
     blocks: OnceLock<Blocks<S>>,
-    /// What the control thread has noted.
-    notes: OnceLock<Box<[(S, AtomicU64)]>>,
+    /// What the control thread has noted, in groups.
+    notes: [OnceLock<Notes<S>>; NOTES_MAX],
 }
+
+/// Statistics that are always noted together.
+type Notes<S> = Box<[(S, AtomicU64)]>;
+
+/// Groups of notes of one scope: a cluster's members, and what is told of them.
+const NOTES_MAX: usize = 2;
 
 type Blocks<S> = Box<[OnceLock<Arc<Block<S>>>]>;
 
@@ -217,7 +223,7 @@ impl<S: Stats> Scope<S> {
         Self {
             workers: u32::try_from(workers).unwrap_or(u32::MAX),
             blocks: OnceLock::new(),
-            notes: OnceLock::new(),
+            notes: Default::default(),
         }
     }
 
@@ -234,8 +240,20 @@ impl<S: Stats> Scope<S> {
     /// Adds to counters and sets gauges, for the control thread alone: what it says of every cluster needs no block of
     /// cells. Always the same stats: those of the first call are kept.
     pub fn note(&self, values: &[(S, u64)]) {
-        let notes =
-            self.notes.get_or_init(|| values.iter().map(|(stat, _)| (*stat, AtomicU64::new(0))).collect());
+        let group: Vec<_> = values.iter().map(|(stat, _)| *stat).collect();
+        self.note_of(&group, values);
+    }
+
+    /// The same with some of a group, which is the same at every call.
+    pub fn note_of(&self, group: &[S], values: &[(S, u64)]) {
+        let Some(first) = group.first() else { return };
+        let is_theirs = |notes: &&OnceLock<Notes<S>>| {
+            notes.get().is_none_or(|notes| notes.iter().any(|(noted, _)| noted.index() == first.index()))
+        };
+        let notes = self.notes.iter().find(is_theirs);
+        debug_assert!(notes.is_some(), "{} is of a group too many", S::ROWS[first.index()].name);
+        let Some(notes) = notes else { return };
+        let notes = notes.get_or_init(|| group.iter().map(|stat| (*stat, AtomicU64::new(0))).collect());
         for (stat, value) in values {
             let cell = notes.iter().find(|(noted, _)| noted.index() == stat.index());
             debug_assert!(cell.is_some(), "{} was not among the first notes", S::ROWS[stat.index()].name);
@@ -273,7 +291,7 @@ impl<S: Stats> Scope<S> {
     pub fn value(&self, row: usize) -> (u64, bool) {
         let gauge = S::ROWS[row].kind == Kind::Gauge;
         let (mut sum, mut used) = (0u64, false);
-        let notes = self.notes.get().into_iter().flatten();
+        let notes = self.notes.iter().filter_map(OnceLock::get).flatten();
         let noted = notes.filter(|(stat, _)| stat.index() == row).map(|(_, cell)| cell.load(Relaxed));
         let cells = self.written().map(|block| block.values.as_ref()[row].load(Relaxed));
         for value in noted.chain(cells) {
@@ -426,6 +444,20 @@ mod tests {
         assert_eq!(scope.value(ClusterStat::MembershipHealthy.index()), (0, false));
         scope.cells(Slot::Control).inc(ClusterStat::MembershipChange);
         assert_eq!(scope.value(ClusterStat::MembershipChange.index()), (3, true));
+    }
+
+    #[test]
+    fn notes_of_another_group_are_apart_and_may_be_of_some() {
+        let scope = Scope::<ClusterStat>::new(1);
+        let group = [ClusterStat::UpdateAttempt, ClusterStat::Version];
+        scope.note_of(&group, &[(ClusterStat::UpdateAttempt, 1)]);
+        scope.note(&[(ClusterStat::MembershipChange, 1)]);
+        scope.note_of(&group, &[(ClusterStat::UpdateAttempt, 1)]);
+        assert_eq!(scope.value(ClusterStat::UpdateAttempt.index()), (2, true));
+        assert_eq!(scope.value(ClusterStat::Version.index()), (0, false), "not before it is known");
+        assert_eq!(scope.value(ClusterStat::MembershipChange.index()), (1, true));
+        scope.note_of(&group, &[(ClusterStat::Version, 7)]);
+        assert_eq!(scope.value(ClusterStat::Version.index()), (7, true));
     }
 
     #[test]

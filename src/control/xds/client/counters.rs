@@ -1,8 +1,21 @@
 //! What is counted of subscriptions, under the names that Envoy has for all of them.
+
+use std::sync::Arc;
+
 use crate::telemetry::{
-    ClusterCells, ClusterStat, EcdsCells, EcdsStat, RdsCells, RdsStat, SdsCells, SdsStat, ServerCells,
-    ServerStat,
+    ClusterStat, EcdsCells, EcdsStat, RdsCells, RdsStat, Scope, SdsCells, SdsStat, ServerCells, ServerStat,
 };
+
+/// What is counted of a cluster's endpoints.
+const NOTED: [ClusterStat; 7] = [
+    ClusterStat::UpdateAttempt,
+    ClusterStat::UpdateSuccess,
+    ClusterStat::UpdateEmpty,
+    ClusterStat::UpdateRejected,
+    ClusterStat::UpdateFailure,
+    ClusterStat::InitFetchTimeout,
+    ClusterStat::Version,
+];
 
 /// What happens to a subscription.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +31,8 @@ pub(super) enum Event {
 /// Where it is counted.
 #[derive(Debug)]
 pub(super) enum Counters {
-    Cluster(ClusterCells),
+    /// Of one of thousands: noted, as cells would be most of what a cluster takes.
+    Cluster(Arc<Scope<ClusterStat>>),
     Clusters(ServerCells),
     Listeners(ServerCells),
     /// Of all layers.
@@ -32,14 +46,17 @@ pub(super) enum Counters {
 impl Counters {
     pub(super) fn count(&self, event: Event) {
         match self {
-            Self::Cluster(cells) => cells.inc(match event {
-                Event::Attempt => ClusterStat::UpdateAttempt,
-                Event::Success => ClusterStat::UpdateSuccess,
-                Event::Empty => ClusterStat::UpdateEmpty,
-                Event::Rejected => ClusterStat::UpdateRejected,
-                Event::Failure => ClusterStat::UpdateFailure,
-                Event::FetchTimeout => ClusterStat::InitFetchTimeout,
-            }),
+            Self::Cluster(scope) => {
+                let stat = match event {
+                    Event::Attempt => ClusterStat::UpdateAttempt,
+                    Event::Success => ClusterStat::UpdateSuccess,
+                    Event::Empty => ClusterStat::UpdateEmpty,
+                    Event::Rejected => ClusterStat::UpdateRejected,
+                    Event::Failure => ClusterStat::UpdateFailure,
+                    Event::FetchTimeout => ClusterStat::InitFetchTimeout,
+                };
+                scope.note_of(&NOTED, &[(stat, 1)]);
+            }
             Self::Clusters(cells) => cells.inc(match event {
                 Event::Attempt => ServerStat::CdsUpdateAttempt,
                 Event::Success => ServerStat::CdsUpdateSuccess,
@@ -116,7 +133,7 @@ impl Counters {
     /// The version that is in use.
     pub(super) fn show_version(&self, version: u64) {
         match self {
-            Self::Cluster(cells) => cells.gauge_set(ClusterStat::Version, version),
+            Self::Cluster(scope) => scope.note_of(&NOTED, &[(ClusterStat::Version, version)]),
             Self::Clusters(cells) => cells.gauge_set(ServerStat::CdsVersion, version),
             Self::Listeners(cells) => cells.gauge_set(ServerStat::LdsVersion, version),
             Self::Runtime(cells) => cells.gauge_set(ServerStat::RuntimeVersion, version),

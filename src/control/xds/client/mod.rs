@@ -83,7 +83,7 @@ use crate::config::cluster::Cluster;
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::discovery::EndpointUpdate;
 use crate::snapshot::{ClusterResource, ListenerCompiler, ListenerResource, RoutesResource};
-use crate::telemetry::{ClusterCells, Registry, Slot};
+use crate::telemetry::{ClusterStat, Registry, Scope, Slot};
 
 /// Type URLs of the resources that are asked for.
 const RUNTIME: &str = "type.googleapis.com/envoy.service.runtime.v3.Runtime";
@@ -400,9 +400,9 @@ impl XdsClient {
         cluster: &str,
         instance: u64,
         eds: &Eds,
-        cells: ClusterCells,
+        scope: Arc<Scope<ClusterStat>>,
     ) -> Option<Arc<ClusterLoadAssignment>> {
-        self.source(&eds.source)?.subscribers.add(cluster, instance, eds, cells)
+        self.source(&eds.source)?.subscribers.add(cluster, instance, eds, scope)
     }
 
     /// That instance of a cluster is no more.

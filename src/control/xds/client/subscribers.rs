@@ -24,7 +24,7 @@ use super::{
 use crate::config::ads::{Eds, ResourceSource, Rtds, SecretKind, Wildcard};
 use crate::config::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
 use crate::control::discovery::EndpointUpdate;
-use crate::telemetry::{ClusterCells, Registry, Slot};
+use crate::telemetry::{ClusterStat, Registry, Scope, Slot};
 
 /// All of one source.
 #[derive(Debug)]
@@ -173,9 +173,9 @@ impl Subscribers {
         cluster: &str,
         instance: u64,
         eds: &Eds,
-        cells: ClusterCells,
+        scope: Arc<Scope<ClusterStat>>,
     ) -> Option<Arc<ClusterLoadAssignment>> {
-        let counters = Counters::Cluster(cells);
+        let counters = Counters::Cluster(scope);
         let one = self.subscriber(Kind::Endpoints, cluster, instance, counters, eds.initial_fetch_timeout);
         let mut lists = self.lock();
         let endpoints = lists.endpoints.entry(String::from(&*eds.service_name)).or_default();
