@@ -446,3 +446,50 @@ def duration_silent(at):
         ask(client)
         got = read(client)
         return {"client": told(got), "end": on_time(begun), "server": at.one.said()}
+
+
+# --- no endpoint before the client has said something
+
+ON_DATA = {"upstream_connect_mode": "ON_DOWNSTREAM_DATA", "max_early_data_bytes": 1000}
+
+
+@case("on-data", proxy=ON_DATA)
+def on_data(at):
+    """What the client says first is more than may wait for the endpoint: all of it arrives."""
+    with at.connect() as client:
+        time.sleep(QUIET_S)
+        before = at.one.accepted
+        client.sendall(SMALL)
+        got = read(client, len(SMALL))
+        client.shutdown(socket.SHUT_WR)
+        after = read(client)
+    return {"reached before": before, "client": told(got), "after": told(after), "server": at.one.said()}
+
+
+@case("on-data-end", proxy={**ON_DATA, "idle_timeout": f"{TIMEOUT_S}s"})
+def on_data_end(at):
+    """The client ends without having said anything."""
+    begun = time.monotonic()
+    with at.connect() as client:
+        client.shutdown(socket.SHUT_WR)
+        got = read(client)
+        return {"client": told(got), "end": on_time(begun), "reached": at.one.accepted}
+
+
+@case("on-data-idle", proxy={**ON_DATA, "idle_timeout": f"{TIMEOUT_S}s"})
+def on_data_idle(at):
+    begun = time.monotonic()
+    with at.connect() as client:
+        got = read(client)
+        return {"client": told(got), "end": on_time(begun), "reached": at.one.accepted}
+
+
+@case("on-data-server-first", proxy=ON_DATA, servers={"one": speak_first})
+def on_data_server_first(at):
+    """An endpoint that would greet is not there to do so."""
+    with at.connect() as client:
+        silence = read(client, within=QUIET_S)
+        before = at.one.accepted
+        client.sendall(b"ehlo")
+        greeting = read(client, 11)
+    return {"silence": told(silence), "reached before": before, "greeting": told(greeting), "server": at.one.said()}
