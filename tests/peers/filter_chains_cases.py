@@ -63,6 +63,7 @@ class Chain:
     name: str
     match: dict | None
     empty: bool = False  # without filters
+    clusters = ()  # that its filters name
 
     def written(self):
         message = {"name": self.name} if self.name else {}
@@ -123,8 +124,9 @@ def bootstrap(admin, listeners, ports, log="/dev/null"):
         for name, port in ports[listener.name].items():
             text = text.replace(f'"{name}"', str(port)).replace(f"${name}", str(port))
         messages.append(text)
+    clusters = {cluster["name"]: cluster for listener in listeners for chain in listener.chains for cluster in chain.clusters}
     return (f'{{"admin": {{"address": {{"socket_address": {{"address": "127.0.0.1", "port_value": {admin}}}}}}},\n'
-            f'"static_resources": {{"listeners": [\n' + ",\n".join(messages) + "\n]}}")
+            f'"static_resources": {{"clusters": {json.dumps(list(clusters.values()))}, "listeners": [\n' + ",\n".join(messages) + "\n]}}")
 
 
 def network(text):

@@ -7,21 +7,43 @@ the same rules at load, and count alike.
     python3 tests/peers/network_rbac.py --wrong                  # and with some actions exchanged: must find differences
 
 Behind the rules is an echo: who comes through gets its bytes back, who does not is closed. Some rules are followed by a direct response,
-which answers before the rules are asked, since they wait for the first byte.
+which answers before the rules are asked, since they wait for the first byte. Some listeners speak TLS and ask for certificates (those of rbac.py):
+their clients make real handshakes, and the echo is an endpoint behind a TCP proxy.
 """
 
+import contextlib
 import copy
 import dataclasses
+import functools
 import json
+import pathlib
 import random
+import socket
+import ssl
+import struct
+import tempfile
 
+import protocols_case
+import rbac
 import rig
-from connections import OPEN, perform
+from connections import ANSWER_S, OPEN, Connection, perform
 from decisions import Report, Way, begin, decide, finish
 from filter_chains_cases import ELSEWHERE, LISTENER_FILTERS, RANGES, SNI, TYPE, Chain, Generator, Listener, network
 from matchers import Matchers, extension, network_inputs, ssl_inputs
 
 MARK = b"\nthe last line of all\n"
+SECURE_SHARE = 0.25  # of the listeners
+SECURE = "under TLS, "  # what came of a handshake begins so
+SECURE_FILTERS = [["tls"], ["tls"], ["tls"], ["proxy", "tls"], ["proxy", "tls"], []]
+# Names that a TLS library writes.
+SECURE_NAMES = ["a.example.com", "b.example.com", "c.a.example.com", "example.com", "example.org", "b.test", "A.EXAMPLE.com", None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shaken(Connection):
+    """One that makes a handshake of the version `first`, and shows this certificate of rbac.py."""
+
+    certificate: str = "none"
 
 
 @dataclasses.dataclass
@@ -31,17 +53,48 @@ class Guarded(Chain):
     rules: list = dataclasses.field(default_factory=list)
     echo: bool = True
 
+    def behind(self, message):
+        return [{"name": "echo", "typed_config": {"@type": f"{TYPE}.network.echo.v3.Echo"}}] if self.echo else message["filters"]
+
     def written(self):
         message = super().written()
         guards = [{"name": f"rbac{index}", "typed_config": {"@type": f"{TYPE}.network.rbac.v3.RBAC", **rules}} for index, rules in enumerate(self.rules)]
-        behind = [{"name": "echo", "typed_config": {"@type": f"{TYPE}.network.echo.v3.Echo"}}] if self.echo else message["filters"]
-        return message | {"filters": guards + behind}
+        return message | {"filters": guards + self.behind(message)}
 
     def __str__(self):
         return f"{self.name}, {'an echo' if self.echo else 'a direct response'} behind:" + "".join(f"\n      {json.dumps(rules)}" for rules in self.rules)
 
 
+@dataclasses.dataclass
+class Secured(Guarded):
+    """The same under TLS, with the certificates of a folder; behind is a TCP proxy in front of an echo on this port."""
+
+    folder: pathlib.Path | None = None
+    port: int = 0
+
+    @property
+    def clusters(self):
+        endpoint = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": self.port}}}
+        return [{"name": "echo", "load_assignment": {"cluster_name": "echo", "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]}}]
+
+    def behind(self, message):
+        return [{"name": "tcp", "typed_config": {"@type": f"{TYPE}.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "tcp", "cluster": "echo"}}]
+
+    def written(self):
+        return super().written() | rbac.tls_socket(self.folder)
+
+    def __str__(self):
+        return f"under TLS, {super().__str__()}"
+
+
 class Rules(Generator):
+    """`folder`: of the certificates; `port`: of the echo behind TCP proxies."""
+
+    def __init__(self, rng, folder, port):
+        super().__init__(rng)
+        self.folder, self.port = folder, port
+        self.secure = False  # whether rules are drawn for connections under TLS
+
     def text(self):
         """A string matcher for server names."""
         name = self.rng.choice(SNI)
@@ -62,16 +115,32 @@ class Rules(Generator):
         }
         return self.one_of(kinds, depth, [2, 5, 3, 3, 5, 1, 3, 3, 2])
 
+    def identity(self):
+        """A string matcher for what certificates say."""
+        text = self.rng.choice(rbac.IDENTITIES)
+        some = text or "a"
+        cut = self.rng.randint(1, len(some))
+        return self.rng.choice([
+            {"exact": text}, {"exact": text}, {"exact": some.swapcase(), "ignore_case": True}, {"prefix": some[:cut]}, {"suffix": some[-cut:]},
+            {"contains": some[cut - 1:]}, {"safe_regex": {"regex": self.rng.choice(rbac.IDENTITY_PATTERNS)}},
+        ])
+
+    def authenticated(self):
+        if self.secure:
+            return {"principal_name": self.identity()} if self.likely(0.85) else {}
+        return self.rng.choice([{}, {"principal_name": {"contains": "a"}}, {"principal_name": {"exact": "spiffe://a/b"}}])
+
     def principal(self, depth=0):
         kinds = {
             "any": lambda: True, "source_ip": lambda: network(self.rng.choice(RANGES)),
             "direct_remote_ip": lambda: network(self.rng.choice(RANGES)), "remote_ip": lambda: network(self.rng.choice(RANGES)),
-            "authenticated": lambda: self.rng.choice([{}, {"principal_name": {"contains": "a"}}, {"principal_name": {"exact": "spiffe://a/b"}}]),
+            "authenticated": self.authenticated,
             "url_path": lambda: {"path": {"prefix": "/"}},
             "not_id": lambda: self.principal(depth + 1), "and_ids": lambda: {"ids": self.many(self.principal, depth)},
             "or_ids": lambda: {"ids": self.many(self.principal, depth)},
         }
-        return self.one_of(kinds, depth, [3, 3, 4, 5, 1, 1, 3, 3, 2])
+        # Without TLS nobody is authenticated: few ask.
+        return self.one_of(kinds, depth, [3, 3, 4, 5, 12 if self.secure else 1, 1, 3, 3, 2])
 
     def one_of(self, kinds, depth, weights):
         """One kind; those that hold others, the last three, not too deep."""
@@ -96,7 +165,7 @@ class Rules(Generator):
 
         inputs = network_inputs(ELSEWHERE, ["$own", "443", "8443"], ["$s1", "$s2", "1000"], [*SNI, ""])
         # Without TLS nothing that asks for a certificate can be decided: few do.
-        inputs = inputs * 6 + ssl_inputs(["spiffe://a/b"], ["a.test"], ["CN=a"])
+        inputs = inputs + rbac.certificate_inputs() * 2 if self.secure else inputs * 6 + ssl_inputs(["spiffe://a/b"], ["a.test"], ["CN=a"])
         return Matchers(self.rng, inputs, RANGES, action).matcher()
 
     def guard(self, prefix):
@@ -118,10 +187,17 @@ class Rules(Generator):
             rules["delay_deny"] = "0.05s"
         return rules
 
+    def guards(self, name):
+        return [self.guard(f"{name}.{number}") for number in range(self.rng.choice([1, 1, 1, 2]))]
+
     def guarded(self, name):
+        self.secure = self.likely(SECURE_SHARE)
+        address = self.rng.choice(["v4", "v4", "v6", "both"])
+        if self.secure:
+            chain = Secured("greeting", None, False, self.guards(name), True, self.folder, self.port)
+            return Listener(name, address, self.rng.choice(SECURE_FILTERS), [chain])
         filters = self.rng.choices([filters for _, filters in LISTENER_FILTERS], [weight for weight, _ in LISTENER_FILTERS])[0]
-        guards = [self.guard(f"{name}.{number}") for number in range(self.rng.choice([1, 1, 1, 2]))]
-        return Listener(name, self.rng.choice(["v4", "v4", "v6", "both"]), filters, [Guarded("greeting", None, False, guards, self.likely(0.95))])
+        return Listener(name, address, filters, [Guarded("greeting", None, False, self.guards(name), self.likely(0.95))])
 
     def doubtful(self, name):
         """Rules that an oddity may keep from loading, and what the oddity is."""
@@ -198,12 +274,61 @@ class Rules(Generator):
     def connection(self, listener):
         while True:
             made = super().connection(listener)
+            if isinstance(listener.chains[0], Secured):
+                return self.shaken(made)
             if made.first not in ("end", "nothing", "half"):
                 # At once: how often a filter that asks again is asked depends on the reads.
                 return dataclasses.replace(made, pieces=1)
 
+    def shaken(self, made):
+        """A connection from and to the same addresses that makes a handshake."""
+        version, certificate = self.rng.choice(["TLSv1_2", "TLSv1_3"]), self.rng.choice(list(rbac.CERTIFICATES))
+        return Shaken(made.source, made.destination, made.source_port, made.proxied, version, self.rng.choice(SECURE_NAMES), (), 1, certificate)
 
-def ask(connection, port, ports):
+
+def shake_hands(sock, connection, folder):
+    """A handshake over a new connection; who the server is does not matter."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[connection.first]
+    if rbac.CERTIFICATES[connection.certificate]:
+        context.load_cert_chain(folder / f"{connection.certificate}.pem", folder / f"{connection.certificate}.key")
+    return context.wrap_socket(sock, server_hostname=connection.sni)
+
+
+def ask_securely(connection, port, ports, folder):
+    """What comes of a handshake and the mark behind it."""
+    with socket.socket(socket.AF_INET6 if ":" in connection.destination else socket.AF_INET) as sock:
+        # Its port is free for the next connection at once, and the proxy's side does not linger.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(ANSWER_S)
+        sock.bind((connection.source, ports.get(connection.source_port, connection.source_port)))
+        sock.connect((connection.destination, port))
+        got = b""
+        try:
+            if connection.proxied:
+                sock.sendall(connection.proxied.header(ports))
+            secure = shake_hands(sock, connection, folder)
+        except OSError:
+            return "no handshake"
+        with secure:
+            try:
+                secure.sendall(MARK)
+                while not got.endswith(MARK) and (chunk := secure.recv(65536)):
+                    got += chunk
+            except TimeoutError:
+                return f"left open after {len(got)} bytes"
+            except OSError:
+                # A reset, or what TLS makes of one.
+                pass
+    return "through" if got == MARK else got and f"answered {got[:100]!r}" or "closed"
+
+
+def ask(connection, port, ports, folder):
+    if isinstance(connection, Shaken):
+        return SECURE + ask_securely(connection, port, ports, folder)
     got = perform(connection, port, ports, MARK)
     if got.endswith(OPEN):
         return f"left open after {len(got) - len(OPEN)} bytes"
@@ -225,13 +350,26 @@ def exchanged(text):
     return text.replace('"action": "DENY"', '"action": "ALLOW"')
 
 
+def enough(tally):
+    """Many have to come through and many to be closed, with TLS and without."""
+    for prefix, part in (("", 5), (SECURE, 10)):
+        count = sum(many for answer, many in tally.items() if answer.startswith(SECURE) == bool(prefix))
+        if min(tally[f"{prefix}through"], tally[f"{prefix}closed"]) < max(1, count // part):
+            raise rig.Failed(f"these cases ask too little: {prefix}many have to come through, and many to be closed")
+
+
 def run():
     arguments, peers = begin(__doc__, 3000, exchanged)
     report = Report(peers)
-    draw = Rules(random.Random(arguments.seed))
-    tally = decide(arguments, peers, report, draw, draw.doubtful, draw.guarded, Way(ask, counted))
-    if tally.total() >= 1000 and min(tally["through"], tally["closed"]) < tally.total() // 5:
-        raise rig.Failed("these cases ask too little: many have to come through, and many to be closed")
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="network-rbac-")))
+        rbac.make_certificates(folder)
+        endpoint = protocols_case.Server(protocols_case.echo)
+        stack.callback(endpoint.stop)
+        draw = Rules(random.Random(arguments.seed), folder, endpoint.port)
+        tally = decide(arguments, peers, report, draw, draw.doubtful, draw.guarded, Way(functools.partial(ask, folder=folder), counted))
+    if tally.total() >= 1000:
+        enough(tally)
     finish(arguments, report)
 
 

@@ -35,6 +35,9 @@ CERTIFICATES = {
     "subject": ("/O=Shop/OU=Till/CN=subject", None),
     "none": None,
 }
+# What they say, in whole; and expressions that some of it matches.
+IDENTITIES = (URI, "https://example.org/x", "cart.example.org", "a.example.org", "b.example.org", "CN=cart,O=Shop", "CN=dns only", "CN=subject,OU=Till,O=Shop", "")
+IDENTITY_PATTERNS = ("spiffe://example.org/.*", "CN=.*", ".*", "[ab].example.org")
 SOURCES = ("127.0.0.1", "127.0.0.9", "127.1.2.3")
 FORWARDED = (None, "10.1.2.3", "192.168.7.1, 10.9.9.9", "2001:db8::7", "10.1.2.3, not an address", "127.0.0.1")
 NAMES = ("a.example.org", "shop.test", None)
@@ -42,6 +45,11 @@ VALUES = ("", "abc", "ABC", "abcd", "xabc", "5", "-3", "+7", "5.5", "12345678901
 HEADERS = ("x-a", "x-b", "x-c")
 PATHS = ("", "a", "a/b", "abc", "ABC", "abc?x=1", "a?abc", "a%20b", "a#f", "a;p=1", "abc/")
 METHODS = ("GET", "POST", "HEAD", "DELETE")
+
+
+def certificate_inputs():
+    """What a matcher may ask of the certificates."""
+    return ssl_inputs([URI, f"{URI},https://example.org/x"], ["cart.example.org", "a.example.org,b.example.org"], ["CN=cart,O=Shop", "CN=dns only"])
 
 
 class Generator:
@@ -145,8 +153,7 @@ class Generator:
         if second and kind < 3:
             return self.metadata()
         if kind < 3:
-            texts = (URI, "https://example.org/x", "cart.example.org", "a.example.org", "b.example.org", "CN=cart,O=Shop", "CN=dns only", "CN=subject,OU=Till,O=Shop", "")
-            name = self.string(texts, ("spiffe://example.org/.*", "CN=.*", ".*", "[ab].example.org"))
+            name = self.string(IDENTITIES, IDENTITY_PATTERNS)
             return {"authenticated": {"principal_name": name} if self.random.random() < 0.85 else {}}
         if kind == 3:
             return {"any": True}
@@ -180,7 +187,7 @@ class Generator:
         names = [name or "" for name in NAMES]
         inputs = network_inputs(addresses, [str(port) for port in (*self.ports, 1)], ["0", "1"], names)
         inputs += [header_input(name, list(VALUES)) for name in HEADERS] + [header_input(":path", ["/p/1/a", "/p/"]), header_input(":method", list(METHODS))]
-        inputs = inputs * 3 + ssl_inputs([URI, f"{URI},https://example.org/x"], ["cart.example.org", "a.example.org,b.example.org"], ["CN=cart,O=Shop", "CN=dns only"])
+        inputs = inputs * 3 + certificate_inputs()
         ranges = ["127.0.0.0/8", "127.0.0.1/32", "127.0.0.9/32", "127.1.0.0/16", "10.0.0.0/8", "10.9.0.0/16", "192.168.0.0/16", "2001:db8::/32", "0.0.0.0/0", "::/0"]
         return Matchers(self.random, inputs, ranges, action).matcher()
 
@@ -220,6 +227,17 @@ def per_route(options):
     return message
 
 
+def tls_socket(folder):
+    """TLS of a chain that asks for certificates, with those of `make_certificates`."""
+    return {"transport_socket": {"name": "tls", "typed_config": {
+        "@type": PREFIX + "transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {
+            "tls_certificates": [{"certificate_chain": {"filename": f"{folder}/server.pem"}, "private_key": {"filename": f"{folder}/server.key"}}],
+            "validation_context": {"trusted_ca": {"filename": f"{folder}/ca.pem"}},
+        },
+    }}}
+
+
 def bootstrap(generator, count, ports, folder, log):
     plain, tls, dual, upstream, admin = ports
     routes = []
@@ -245,14 +263,6 @@ def bootstrap(generator, count, ports, folder, log):
             {"name": "router", "typed_config": {"@type": PREFIX + "filters.http.router.v3.Router"}},
         ],
     }
-    context = {
-        "@type": PREFIX + "transport_sockets.tls.v3.DownstreamTlsContext",
-        "common_tls_context": {
-            "tls_certificates": [{"certificate_chain": {"filename": f"{folder}/server.pem"}, "private_key": {"filename": f"{folder}/server.key"}}],
-            "validation_context": {"trusted_ca": {"filename": f"{folder}/ca.pem"}},
-        },
-    }
-
     # What the routes that forward lead to.
     echo = {
         "@type": manager["@type"], "stat_prefix": "upstream", "http_filters": manager["http_filters"][-1:],
@@ -274,7 +284,7 @@ def bootstrap(generator, count, ports, folder, log):
         "static_resources": {
             "listeners": [
                 listener("plain", plain, {**manager, "use_remote_address": False}, {}, []),
-                listener("tls", tls, {**manager, "use_remote_address": True}, {"transport_socket": {"name": "tls", "typed_config": context}}, [inspector]),
+                listener("tls", tls, {**manager, "use_remote_address": True}, tls_socket(folder), [inspector]),
                 listener("dual", dual, {**manager, "use_remote_address": True}, {}, [], host="::"),
                 listener("upstream", upstream, echo, {}, []),
             ],
