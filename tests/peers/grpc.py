@@ -97,9 +97,9 @@ def program(name):
     return rig.binary(f"RINGWAY_GRPC_{name.upper()}", f"grpc-interop-{name}", rig.ROOT / "target/grpc-interop" / name)
 
 
-def run_case(case, port, *more):
+def run_case(case, port, *more, host="127.0.0.1"):
     """One case; its client's words when it fails."""
-    argv = [program("client"), "--server_host=127.0.0.1", f"--server_port={port}", f"--test_case={case}", BALANCER, *more]
+    argv = [program("client"), f"--server_host={host}", f"--server_port={port}", f"--test_case={case}", BALANCER, *more]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=CASE_S, check=False)
     except subprocess.TimeoutExpired as late:

@@ -17,9 +17,13 @@ from protocols_case import HELD_S, Nowhere, Server, address, cluster, listener
 class At:
     """One case at one proxy."""
 
+    address = "127.0.0.1"
+
     def __init__(self, one, port, servers, bench):
         self.name, self.case, self.port, self.servers, self.bench = one.name, one, port, servers, bench
         self.programs = bench.programs
+        # Nobody else's: what clients leave in servers has it in its name.
+        self.key = f"{port}"
 
     def connect(self):
         connection = socket.socket()

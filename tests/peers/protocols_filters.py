@@ -10,7 +10,7 @@ import time
 import rig
 from protocols_case import case, describe, ended, read, send, tcp_proxy, told, typed
 from protocols_programs import WHO_ENDS
-from protocols_servers import tool
+from protocols_servers import joined, tool
 
 FILTERS = "filters.network."
 DELAY_S = 0.6
@@ -237,7 +237,7 @@ NAMES = {"a.example": "a", "b.example": "b", "deep.b.example": "b", "c.example":
 def shown(at, name):
     """Whose certificate a client of openssl is shown, and what the server behind says."""
     asked = ["-servername", name] if name else ["-noservername"]
-    argv = [rig.binary("RINGWAY_OPENSSL", "openssl"), "s_client", "-connect", f"127.0.0.1:{at.port}", "-ign_eof", *asked]
+    argv = [rig.binary("RINGWAY_OPENSSL", "openssl"), "s_client", "-connect", joined(at.address, at.port), "-ign_eof", *asked]
     done = tool(argv, given=b"GET / HTTP/1.0\r\n\r\n", allowed=(0, 1)).decode(errors="replace")
     subject = re.search(r"subject=.*?CN ?= ?(\S+)", done)
     return f"{subject[1] if subject else 'nobody'}, {'answered' if 'HTTP/1.0 200 ok' in done else 'no answer'}"

@@ -37,7 +37,7 @@ def expect(got, wanted, what):
 
 
 def psql(at, script, *arguments):
-    argv = [rig.binary("RINGWAY_PSQL", "psql"), "-X", "-h", "127.0.0.1", "-p", at.port, "-U", "postgres", "-At", "-v", "ON_ERROR_STOP=1", *arguments]
+    argv = [rig.binary("RINGWAY_PSQL", "psql"), "-X", "-h", at.address, "-p", at.port, "-U", "postgres", "-At", "-v", "ON_ERROR_STOP=1", *arguments]
     return tool(argv, given=script)
 
 
@@ -53,7 +53,7 @@ def postgres(at):
     expect(got, wanted, "COPY")
     # An answer that comes after a silence, a statement that is cancelled (by a connection of its own), and many sessions.
     expect(psql(at, b"select 1 from pg_sleep(1);"), b"1\n", "a slow query")
-    cancelled = tool([rig.binary("RINGWAY_PSQL", "psql"), "-X", "-h", "127.0.0.1", "-p", at.port, "-U", "postgres", "-At", "-c",
+    cancelled = tool([rig.binary("RINGWAY_PSQL", "psql"), "-X", "-h", at.address, "-p", at.port, "-U", "postgres", "-At", "-c",
                       "set statement_timeout = 300; select pg_sleep(30)"], allowed=(1,))
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         sessions = list(pool.map(lambda number: psql(at, b"select %d;" % number), range(24)))
@@ -65,19 +65,19 @@ def postgres(at):
 
 
 def redis_cli(at, *arguments, given=None):
-    return tool([rig.binary("RINGWAY_REDIS_CLI", "redis-cli"), "-h", "127.0.0.1", "-p", at.port, *arguments], given=given)
+    return tool([rig.binary("RINGWAY_REDIS_CLI", "redis-cli"), "-h", at.address, "-p", at.port, *arguments], given=given)
 
 
 @real("redis")
 def redis(at):
-    key = f"{at.port}"
+    key = at.key
     commands = b"".join(b"*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$6\r\n%06d\r\n" % (len(name := b"%s-%d" % (key.encode(), number)), name, number) for number in range(20_000))
     piped = redis_cli(at, "--pipe", given=commands).decode().splitlines()[-1]
     expect(piped, "errors: 0, replies: 20000", "pipelining")
     expect(redis_cli(at, "get", f"{key}-19999"), b"019999\n", "what was piped")
     redis_cli(at, "-x", "set", f"{key}-big", given=FIVE_MB)
     expect(redis_cli(at, "get", f"{key}-big"), FIVE_MB + b"\n", "a value of 5 MB")
-    argv = [rig.binary("RINGWAY_REDIS_CLI", "redis-cli"), "-p", str(at.port)]
+    argv = [rig.binary("RINGWAY_REDIS_CLI", "redis-cli"), "-h", at.address, "-p", str(at.port)]
     with subprocess.Popen([*argv, "subscribe", key], stdout=subprocess.PIPE) as subscriber, subprocess.Popen([*argv, "blpop", f"{key}-list", "20"], stdout=subprocess.PIPE) as blocked:
         try:
             said = [subscriber.stdout.readline() for _ in range(3)]
@@ -99,7 +99,7 @@ def redis(at):
 
 
 def mariadb_client(at, script):
-    return tool([rig.binary("RINGWAY_MARIADB", "mariadb"), "--no-defaults", "-h", "127.0.0.1", "-P", at.port, "-u", "root", "-N", "--raw", "--max-allowed-packet=64M"], given=script)
+    return tool([rig.binary("RINGWAY_MARIADB", "mariadb"), "--no-defaults", "-h", at.address, "-P", at.port, "-u", "root", "-N", "--raw", "--max-allowed-packet=64M"], given=script)
 
 
 @real("mariadb")
@@ -124,17 +124,18 @@ def smtp(at):
     """The server speaks first; a message of 1 MB, with lines that begin with a dot, and one after it in the same session."""
     chance = random.Random(at.name)
     lines = ["." * (number % 3) + chance.randbytes(35).hex() for number in range(14_000)]
-    with smtplib.SMTP("127.0.0.1", at.port, timeout=30) as client:
+    with smtplib.SMTP(at.address, at.port, timeout=30) as client:
         greeting = client.noop()
         for number in (1, 2):
-            text = f"Subject: {at.port}-{number}\r\nFrom: a@a.example\r\nTo: b@b.example\r\n\r\n" + "\r\n".join(lines) + "\r\n"
+            text = f"Subject: {at.key}-{number}\r\nFrom: a@a.example\r\nTo: b@b.example\r\n\r\n" + "\r\n".join(lines) + "\r\n"
             client.sendmail("a@a.example", ["b@b.example"], text)
     found = 0
     for path in (at.programs.folder / "smtp" / "mail" / "new").iterdir():
         content = path.read_text()
-        if f"Subject: {at.port}-" in content:
+        if f"Subject: {at.key}-" in content:
             expect(content.split("\n\n", 1)[1].split("\n")[: len(lines)], lines, "the message")
             found += 1
+    expect(found, 2, "messages")
     return {"greeting": greeting, "messages": found}
 
 
@@ -147,7 +148,7 @@ def ssh(at):
     folder = at.programs.folder / "ssh"
     options = ["-F", "none", "-i", folder / "client", "-p", at.port, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
                "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes"]
-    argv = [rig.binary("RINGWAY_SSH", "ssh"), *options, f"{pwd.getpwuid(os.getuid()).pw_name}@127.0.0.1"]
+    argv = [rig.binary("RINGWAY_SSH", "ssh"), *options, f"{pwd.getpwuid(os.getuid()).pw_name}@{at.address}"]
     got = tool([*argv, "cat"], given=FIVE_MB)
     expect(got, FIVE_MB, "cat over SSH")
     tool([*argv, "exit 7"], allowed=(7,))
@@ -160,7 +161,7 @@ def ssh(at):
 @real("grpc")
 def grpc_through(at):
     cases = ["empty_unary", "large_unary", "client_streaming", "server_streaming", "ping_pong", "cancel_after_begin", "cancel_after_first_response"]
-    failures = [failure for one in cases if (failure := grpc.run_case(one, at.port))]
+    failures = [failure for one in cases if (failure := grpc.run_case(one, at.port, host=at.address))]
     if failures:
         raise rig.Failed("\n".join(failures))
     return {"cases": " ".join(cases)}

@@ -1,5 +1,6 @@
-"""The real servers behind protocols.py: each listens on the loopback, keeps its data in a temporary folder, and runs as the unprivileged user
-that it insists on where the test is root's. Started for the cases that need them, and shared by both proxies."""
+"""The real servers behind protocols.py and capture_programs.py: each listens on the loopback or on the addresses that it is given, keeps its
+data in a temporary folder, and runs as the unprivileged user that it insists on where the test is root's. Started for those that need them,
+and shared by all proxies."""
 
 import concurrent.futures
 import contextlib
@@ -16,6 +17,19 @@ import websocket
 from protocols_case import quiet_ports
 
 RUN_S = 90  # longest time of one run of a tool
+LOOPBACK = ("127.0.0.1",)
+
+
+def joined(address, port):
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def each(addresses, start):
+    """A process for each address, for servers that take only one."""
+    with contextlib.ExitStack() as stack:
+        for address in addresses:
+            stack.enter_context(start(address))
+        return stack.pop_all()
 
 
 def tool(argv, given=None, allowed=(0,)):
@@ -48,38 +62,53 @@ def postgres_program(name):
     return rig.binary(f"RINGWAY_{name.upper()}", name, *sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), reverse=True))
 
 
-def postgres(folder, port):
+def postgres(folder, port, addresses):
     become = unprivileged("postgres", folder)
     tool([*become, postgres_program("initdb"), "-D", folder / "data", "-A", "trust", "-U", "postgres", "--no-sync", "--no-locale", "-E", "UTF8"])
-    argv = [*become, postgres_program("postgres"), "-D", folder / "data", "-p", port, "-h", "127.0.0.1", "-k", "", "-F"]
-    process = rig.Process(argv, port)
-    ready = [postgres_program("pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-U", "postgres"]
+    # From elsewhere than the loopback, too.
+    with open(folder / "data" / "pg_hba.conf", "a") as trusted:
+        trusted.write("host all all all trust\n")
+    argv = [*become, postgres_program("postgres"), "-D", folder / "data", "-p", port, "-h", ",".join(addresses), "-k", "", "-F"]
+    process = rig.Process(argv, port, address=addresses[-1])
+    ready = [postgres_program("pg_isready"), "-h", addresses[0], "-p", str(port), "-U", "postgres"]
     rig.wait_for(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "PostgreSQL")
     return process
 
 
-def redis(folder, port):
-    argv = [rig.binary("RINGWAY_REDIS", "redis-server"), "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
-    return rig.Process(argv, port)
+def redis(folder, port, addresses):
+    # Clients from elsewhere need no password.
+    own = ["--port", port, "--bind", *addresses, "--protected-mode", "no"]
+    return rig.Process([rig.binary("RINGWAY_REDIS", "redis-server"), *own, "--save", "", "--appendonly", "no", "--dir", folder], port, address=addresses[-1])
 
 
-def mariadb(folder, port):
+def mariadb(folder, port, addresses):
     become = unprivileged("mysql", folder)
     data = ["--no-defaults", f"--datadir={folder / 'data'}"]
     tool([*become, rig.binary("RINGWAY_MARIADB_INSTALL", "mariadb-install-db"), *data, "--auth-root-authentication-method=normal", "--skip-test-db"])
-    own = [f"--socket={folder / 'socket'}", f"--pid-file={folder / 'pid'}", f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve"]
+    # Who comes from elsewhere than the loopback is nobody it knows.
+    (folder / "anybody.sql").write_text("create user if not exists root@'%';\n")
+    # It takes one address, or all.
+    bound = addresses[0] if len(addresses) == 1 else "*"
+    own = [f"--socket={folder / 'socket'}", f"--pid-file={folder / 'pid'}", f"--port={port}", f"--bind-address={bound}", "--skip-name-resolve"]
     server = rig.binary("RINGWAY_MARIADBD", "mariadbd", "/usr/sbin/mariadbd")
-    return rig.Process([*become, server, *data, *own, "--max-allowed-packet=64M", "--innodb-buffer-pool-size=16M"], port)
+    small = ["--max-allowed-packet=64M", "--innodb-buffer-pool-size=16M"]
+    return rig.Process([*become, server, *data, *own, *small, f"--init-file={folder / 'anybody.sql'}"], port, address=addresses[-1])
 
 
-def smtp(folder, port):
+def smtp(folder, port, addresses):
     """Every message becomes a file of a Maildir."""
     python = websocket.parts()[0]
-    return rig.Process([python, "-m", "aiosmtpd", "-n", "-l", f"127.0.0.1:{port}", "-c", "aiosmtpd.handlers.Mailbox", folder / "mail"], port)
+
+    def start(address):
+        # Without brackets: the port is what follows the last colon.
+        argv = [python, "-m", "aiosmtpd", "-n", "-l", f"{address}:{port}", "-c", "aiosmtpd.handlers.Mailbox", folder / "mail"]
+        return rig.Process(argv, port, address=address)
+
+    return each(addresses, start)
 
 
 SSHD = """
-ListenAddress 127.0.0.1:@port@
+@listen@
 HostKey @folder@/host
 AuthorizedKeysFile @folder@/client.pub
 PidFile none
@@ -90,36 +119,48 @@ PermitRootLogin prohibit-password
 """
 
 
-def ssh(folder, port):
+def ssh(folder, port, addresses):
     for name in ("host", "client"):
         tool([rig.binary("RINGWAY_SSH_KEYGEN", "ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", folder / name])
-    (folder / "sshd.conf").write_text(SSHD.replace("@port@", str(port)).replace("@folder@", str(folder)))
+    listen = "\n".join(f"ListenAddress {joined(address, port)}" for address in addresses)
+    (folder / "sshd.conf").write_text(SSHD.replace("@listen@", listen).replace("@folder@", str(folder)))
     if os.getuid() == 0:
         # Where it gives up its rights; Debian's service makes it.
         pathlib.Path("/run/sshd").mkdir(exist_ok=True)
-    return rig.Process([rig.binary("RINGWAY_SSHD", "sshd", "/usr/sbin/sshd"), "-D", "-e", "-f", folder / "sshd.conf"], port)
+    return rig.Process([rig.binary("RINGWAY_SSHD", "sshd", "/usr/sbin/sshd"), "-D", "-e", "-f", folder / "sshd.conf"], port, address=addresses[-1])
 
 
 def tls(name):
-    def start(folder, port):
+    def start(folder, port, addresses):
         argv = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", folder / "key", "-out", folder / "certificate"]
         openssl = rig.binary("RINGWAY_OPENSSL", "openssl")
         tool([openssl, *argv, "-subj", f"/CN={name}", "-days", "2", "-addext", f"subjectAltName=DNS:{name}.example"])
-        return rig.Process([openssl, "s_server", "-accept", f"127.0.0.1:{port}", "-www", "-quiet", "-cert", folder / "certificate", "-key", folder / "key"], port)
+        serve = ["-www", "-quiet", "-cert", folder / "certificate", "-key", folder / "key"]
+        return each(addresses, lambda address: rig.Process([openssl, "s_server", "-accept", joined(address, port), *serve], port, address=address))
 
     return start
 
 
-def http2(folder, port):
+def http2(folder, port, addresses):
     (folder / "file").write_bytes(bytes(range(256)) * 40_000)
-    return rig.Process([rig.binary("RINGWAY_NGHTTPD", "nghttpd"), "--no-tls", "-a", "127.0.0.1", "-d", folder, port], port)
+    nghttpd = [rig.binary("RINGWAY_NGHTTPD", "nghttpd"), "--no-tls", "-d", folder]
+    return each(addresses, lambda address: rig.Process([*nghttpd, "-a", address, port], port, address=address))
+
+
+def websockets(_folder, port, addresses):
+    if addresses != LOOPBACK:
+        raise rig.Failed("the server of WebSockets knows only the loopback")
+    return rig.Process(websocket.parts("serve", port), port)
+
+
+def grpc_interop(_folder, port, addresses):
+    """It listens on all addresses."""
+    return rig.Process([grpc.program("server"), f"--port={port}"], port, address=addresses[-1])
 
 
 SERVERS = {
     "postgres": postgres, "redis": redis, "mariadb": mariadb, "smtp": smtp, "ssh": ssh, "tls-a": tls("a"), "tls-b": tls("b"), "tls-default": tls("default"),
-    "http2": http2,
-    "websocket": lambda folder, port: rig.Process(websocket.parts("serve", port), port),
-    "grpc": lambda folder, port: rig.Process([grpc.program("server"), f"--port={port}"], port),
+    "http2": http2, "websocket": websockets, "grpc": grpc_interop,
 }
 
 
@@ -130,10 +171,15 @@ class Running:
         self.folder, self.ports = folder, {}
 
 
-@contextlib.contextmanager
 def running(chosen):
     """The servers behind these cases."""
     needed = [name for name in SERVERS if any(name in endpoints for one in chosen for endpoints in one.clusters.values())]
+    return started(dict(zip(needed, quiet_ports(len(needed)))))
+
+
+@contextlib.contextmanager
+def started(ports, addresses=LOOPBACK):
+    """These servers, by name, on their ports; in the network of the thread that enters."""
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.chmod(0o755)
@@ -141,9 +187,9 @@ def running(chosen):
 
         def start(name, port):
             (folder / name).mkdir()
-            stack.enter_context(SERVERS[name](folder / name, port))
+            stack.enter_context(SERVERS[name](folder / name, port, addresses))
             found.ports[name] = port
 
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            list(pool.map(start, needed, quiet_ports(len(needed))))
+            list(pool.map(start, ports, ports.values()))
         yield found

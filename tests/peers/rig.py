@@ -106,9 +106,9 @@ def wait_for(condition, what, deadline_s=DEADLINE_S):
         time.sleep(0.01)
 
 
-def accepts(port):
+def accepts(port, address="127.0.0.1"):
     with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), 1).close()
+        socket.create_connection((address, port), 1).close()
         return True
     return False
 
@@ -116,7 +116,7 @@ def accepts(port):
 class Process:
     """A program under test: its output goes to a file, and its end is awaited."""
 
-    def __init__(self, argv, ready_port=None, env=None, cwd=None):
+    def __init__(self, argv, ready_port=None, env=None, cwd=None, address="127.0.0.1"):
         self.log = tempfile.NamedTemporaryFile(prefix="peer-", suffix=".log", delete=False)
         self.argv = [str(part) for part in argv]
         # Until it executes, the child holds every socket of this process: a port that is looked at meanwhile would stay taken.
@@ -127,7 +127,7 @@ class Process:
         self.pid = self.process.pid
         if ready_port:
             try:
-                wait_for(lambda: self.check() and accepts(ready_port), f"{self.argv[0]} on port {ready_port}")
+                wait_for(lambda: self.check() and accepts(ready_port, address), f"{self.argv[0]} on port {ready_port}")
             except Failed as failure:
                 self.stop()
                 raise Failed(f"{failure}\n{self.output()}") from None
