@@ -107,6 +107,24 @@ fn p1_refused_cluster_is_not_gone_and_the_others_are_used() {
     assert_eq!(changes(&client.take(state("3", "z", vec![any("a", 1), any("b", 2)])).unwrap()).0, [""; 0]);
 }
 
+/// What stood twice was noted as in use by its first copy: mended, it was nothing new, and was never there.
+#[test]
+fn s5_cluster_that_stood_twice_is_taken_once_it_stands_alone() {
+    let mut client = sotw(&[]);
+    for (seconds, nonce) in [(1, "x"), (2, "y")] {
+        let taken = client.take(state("1", nonce, vec![any("a", seconds), any("a", seconds)])).unwrap();
+        assert_eq!(changes(&taken), (vec![], vec![]));
+        assert!(taken.reply.error_detail.is_some());
+        let taken = client.take(state("2", nonce, vec![any("a", seconds)])).unwrap();
+        assert_eq!(changes(&taken), (vec!["a"], vec![]));
+        assert!(taken.reply.error_detail.is_none());
+    }
+    let mut client = delta();
+    let taken = client.take(change("x", &[("a", "1", 1), ("a", "2", 1)], &[])).unwrap();
+    assert_eq!(changes(&taken), (vec![], vec![]));
+    assert_eq!(changes(&client.take(change("y", &[("a", "1", 1)], &[])).unwrap()), (vec!["a"], vec![]));
+}
+
 #[test]
 fn nameless_part_of_a_state_takes_nothing_away() {
     let mut client = sotw(&[]);

@@ -142,7 +142,7 @@ impl Protocol for Delta {
         }
         let mut outcome = Outcome { accepted: self.keeps.then(Default::default), ..Outcome::default() };
         let content = content(&system_version_info, resources.iter().filter_map(|one| one.resource.as_ref()));
-        let mut versions = BTreeMap::new();
+        let (mut versions, mut told) = (BTreeMap::new(), Vec::new());
         for resource in resources {
             let Resource {
                 name,
@@ -157,9 +157,10 @@ impl Protocol for Delta {
             let name = resource_name.map_or(name, |given| given.name);
             // Without a body its time to live begins anew; nothing has changed.
             let Some(any) = resource else { continue };
-            outcome.resource(&name, &any, &mut self.judge, &self.wanted);
-            versions.insert(name, version);
+            versions.insert(name.clone(), version);
+            told.push((name, any));
         }
+        outcome.resources(&told, &mut self.judge, &self.wanted);
         let removed =
             removed_resources.into_iter().chain(removed_resource_names.into_iter().map(|one| one.name));
         for name in removed.filter(|name| self.wanted.contains(name)) {

@@ -237,6 +237,23 @@ fn filter_that_is_in_use_is_acknowledged_and_not_taken_again() {
     assert!(matches!(good(), Some(Good::Same)));
 }
 
+/// A first copy was in use by the next change of any other filter, and when it was told alone nobody heard of it.
+#[test]
+fn s5_filter_that_stood_twice_is_taken_once_it_stands_alone() {
+    let compiler = compiler(&[listener(&[RBAC, GRPC_WEB], "")]);
+    let mut client = sotw(&compiler, &["access"]);
+    for (of_type, runs, before) in [(RBAC, "Rbac", "Missing"), (GRPC_WEB, "GrpcWeb", "Rbac")] {
+        let twice = vec![any("access", of_type, &[]), any("access", of_type, &[])];
+        let taken = client.take(state(twice)).unwrap();
+        assert!(taken.reply.error_detail.is_some() && taken.outcome.good.is_empty());
+        assert!(effective(&compiler).contains(before), "as it was");
+        let taken = client.take(state(vec![any("access", of_type, &[])])).unwrap();
+        assert!(taken.reply.error_detail.is_none());
+        assert!(matches!(taken.outcome.good["access"], Good::Filter(_)));
+        assert!(effective(&compiler).contains(runs));
+    }
+}
+
 /// What does not fit one of those who share a name is used by none of them; who comes later and does not fit goes without.
 #[tokio::test(start_paused = true)]
 async fn filter_fits_all_who_ask_for_it_or_none() {

@@ -224,10 +224,28 @@ impl Outcome {
         self.good.is_empty() && self.bad.is_empty() && self.nameless.is_empty() && self.absent.is_empty()
     }
 
-    /// Takes one resource of the response.
-    ///
-    /// `name` is what the envelope calls it; empty: nothing.
-    pub(super) fn resource(&mut self, name: &str, any: &pb::google::Any, judge: &mut Judge, asked: &Wanted) {
+    /// Takes the resources of a response, each with what its envelope calls it; empty: nothing.
+    pub(super) fn resources(
+        &mut self,
+        told: &[(String, pb::google::Any)],
+        judge: &mut Judge,
+        asked: &Wanted,
+    ) {
+        let twice = repeated(told, judge.type_url());
+        for (name, any) in told {
+            self.resource(name, any, &twice, judge, asked);
+        }
+    }
+
+    /// Takes one of them. `twice`: names that stand more than once.
+    fn resource(
+        &mut self,
+        name: &str,
+        any: &pb::google::Any,
+        twice: &BTreeSet<String>,
+        judge: &mut Judge,
+        asked: &Wanted,
+    ) {
         let decoded = judge.decode(any);
         let own = decoded.as_ref().map_or("", Decoded::name);
         let key = if name.is_empty() { own } else { name }.to_owned();
@@ -240,8 +258,8 @@ impl Outcome {
         if !asked.contains(&key) {
             return;
         }
-        if self.bad.contains_key(&key) || self.good.remove(&key).is_some() {
-            self.accepted.iter_mut().for_each(|accepted| drop(accepted.remove(&key)));
+        // None of them is judged: judges take note of what they find good.
+        if twice.contains(&key) {
             self.bad.insert(key, "stands more than once in the response".to_owned());
             return;
         }
@@ -295,6 +313,29 @@ impl Outcome {
             }
         }
     }
+}
+
+/// Names that stand more than once among what was told of that type.
+fn repeated(told: &[(String, pb::google::Any)], type_url: &str) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    let names =
+        told.iter().map(|(name, any)| if name.is_empty() { own_name(any, type_url) } else { name.clone() });
+    names.filter(|name| !seen.insert(name.clone())).collect()
+}
+
+/// What a resource of that type calls itself; empty: nothing that can be read.
+fn own_name(any: &pb::google::Any, type_url: &str) -> String {
+    if any.type_url != type_url {
+        return String::new();
+    }
+    NameAlone::decode(&*any.value).map(|alone| alone.name).unwrap_or_default()
+}
+
+/// Of a resource of any type its name, which is the first field of all of them.
+#[derive(Clone, PartialEq, prost::Message)]
+struct NameAlone {
+    #[prost(string, tag = "1")]
+    name: String,
 }
 
 /// A resource as it came.

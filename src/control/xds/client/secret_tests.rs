@@ -177,6 +177,21 @@ fn p1_bad_secret_is_named_and_the_last_good_one_stays() {
     }
 }
 
+/// A first copy was in use by whoever looked next, and when it was told alone nobody heard of it.
+#[test]
+fn s5_secret_that_stood_twice_is_taken_once_it_stands_alone() {
+    let (known, [one, two]) = (KnownSecrets::default(), issued());
+    let mut client = sotw(&known, &["a"]);
+    for (told, before) in [(&one, ""), (&two, one.chain_pem.as_str())] {
+        let taken = client.take(state("1", vec![good("a", told), good("a", told)])).unwrap();
+        assert!(taken.reply.error_detail.is_some() && changed(&taken).is_empty());
+        assert_eq!(shown(&known, "a"), before);
+        let taken = client.take(state("2", vec![good("a", told)])).unwrap();
+        assert!(taken.reply.error_detail.is_none());
+        assert_eq!((changed(&taken), shown(&known, "a")), (vec!["a"], told.chain_pem.clone()));
+    }
+}
+
 #[test]
 fn secret_of_another_type_than_is_asked_for_is_refused() {
     let (known, [one, _]) = (KnownSecrets::default(), issued());

@@ -157,28 +157,22 @@ impl Protocol for Sotw {
         self.nonce = nonce;
         let mut outcome = Outcome { accepted: self.keeps.then(Default::default), ..Outcome::default() };
         let content = content(&version_info, resources.iter());
-        let mut refreshed = BTreeSet::new();
+        let (mut refreshed, mut told) = (BTreeSet::new(), Vec::new());
         for any in resources {
-            let (name, any) = match unwrapped(any) {
-                Ok((name, Some(any))) => (name, any),
+            match unwrapped(any) {
+                Ok((name, Some(any))) => told.push((name, any)),
                 // Its time to live begins anew; nothing has changed.
-                Ok((name, None)) => {
-                    refreshed.insert(name);
-                    continue;
-                }
-                Err(reason) => {
-                    outcome.nameless.push(reason);
-                    continue;
-                }
-            };
-            outcome.resource(&name, &any, &mut self.judge, &self.wanted);
+                Ok((name, None)) => drop(refreshed.insert(name)),
+                Err(reason) => outcome.nameless.push(reason),
+            }
         }
+        outcome.resources(&told, &mut self.judge, &self.wanted);
         // Of what cannot be read nobody knows the name: it is not gone.
         if self.wanted == Wanted::All && outcome.nameless.is_empty() {
-            let told = |name: &String| {
+            let is_there = |name: &String| {
                 outcome.good.contains_key(name) || outcome.bad.contains_key(name) || refreshed.contains(name)
             };
-            let gone: Vec<_> = self.there.iter().filter(|name| !told(name)).cloned().collect();
+            let gone: Vec<_> = self.there.iter().filter(|name| !is_there(name)).cloned().collect();
             outcome.absent.extend(gone);
         }
         for name in &outcome.absent {

@@ -491,6 +491,18 @@ fn routes_that_are_in_use_are_acknowledged_and_not_compiled_again() {
     assert!(matches!(taken.outcome.good["routes"], Good::Routes(..)));
 }
 
+/// What stood twice was noted as in use by its first copy: mended, it was nothing new, and was never there.
+#[test]
+fn s5_routes_that_stood_twice_are_taken_once_they_stand_alone() {
+    let mut client = routes_client();
+    let told = || table("routes", "/a", "a");
+    let taken = client.take(tables("1", "x", vec![told(), told()])).unwrap();
+    assert!(taken.reply.error_detail.is_some() && taken.outcome.good.is_empty());
+    let taken = client.take(tables("2", "y", vec![told()])).unwrap();
+    assert!(is_ack(&taken.reply, "2", "y"));
+    assert!(matches!(&taken.outcome.good["routes"], Good::Routes(all, _) if all.len() == 1));
+}
+
 #[test]
 fn response_of_each_type_is_for_its_own_machine() {
     let (endpoints, routes) = (sotw(&["a"]), routes_client());

@@ -57,7 +57,7 @@ impl Restored {
         let mut outcome = Outcome { is_restored: true, ..Outcome::default() };
         for Kept { name, value, .. } in &self.resources {
             let any = pb::google::Any { type_url: judge.type_url().to_owned(), value: value.clone() };
-            outcome.resource(name, &any, judge, wanted);
+            outcome.resources(&[(name.clone(), any)], judge, wanted);
         }
         outcome
     }
