@@ -1,14 +1,23 @@
 //! One test per rule of discovery that holds where everything is asked for, and where what is asked for changes.
+use std::sync::Arc;
+
 use prost::Message;
+use tokio::sync::mpsc;
 
 use super::clusters::{ClusterJudge, ClusterNames};
 use super::delta::Delta;
-use super::judge::{Good, Judge, Taken};
+use super::gate::Gate;
+use super::judge::{Good, Judge, Kind, Outcome, Taken};
+use super::known_secrets::KnownSecrets;
+use super::quarantine::Quarantine;
 use super::sotw::Sotw;
+use super::subscribers::Subscribers;
 use super::wanted::Wanted;
 use super::{CLUSTERS, ENDPOINTS, Protocol};
+use crate::config::ads::{Eds, ResourceSource};
 use crate::control::xds::convert::Surroundings;
 use crate::control::xds::pb;
+use crate::telemetry::{Registry, Slot};
 use pb::discovery::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
 
 fn judge(fixed: &[&str]) -> Judge {
@@ -198,4 +207,28 @@ fn d1_names_that_change_go_out_with_the_refusal_that_is_held_back() {
     assert!(client.want(endpoints(&["a", "b"]), Some(&mut held)).is_none());
     assert_eq!(held.resource_names, ["a", "b"]);
     assert!(held.error_detail.is_some() && held.response_nonce == "x");
+}
+
+/// A cluster that goes and comes back before the stream has looked asks for nothing new, and is not told its endpoints again.
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_were_given_up_are_known_until_the_stream_has_said_so() {
+    let (updates, _told) = mpsc::channel(8);
+    let (quarantine, secrets) = (Quarantine::default(), KnownSecrets::default());
+    let all = Subscribers::new(ResourceSource::Ads, updates, quarantine, secrets, Gate::new(true));
+    let registry = Registry::new(1);
+    let eds = Eds { source: ResourceSource::Ads, service_name: "a".into(), initial_fetch_timeout: None };
+    let add = |instance| all.add("a", instance, &eds, registry.cluster("a").cells(Slot::Control));
+    assert!(add(1).is_none());
+    all.remove(1, &eds);
+    // What is told meanwhile is for whoever comes.
+    let good = [("a".to_owned(), Good::Endpoints(Arc::default()))].into();
+    all.apply(Kind::Endpoints, Outcome { good, ..Outcome::default() }, "1").await;
+    assert!(add(2).is_some());
+    all.remove(2, &eds);
+    assert!(all.is_empty() && all.wanted(Kind::Endpoints).is_nothing());
+    assert!(add(3).is_some());
+    assert_eq!(all.ask(Kind::Endpoints), endpoints(&["a"]));
+    all.remove(3, &eds);
+    assert!(all.ask(Kind::Endpoints).is_nothing());
+    assert!(add(4).is_none(), "it is asked for anew");
 }

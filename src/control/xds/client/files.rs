@@ -58,7 +58,7 @@ impl File {
             self.changes.mark_unchanged();
             for machine in &mut self.types {
                 // Who asks since then has heard nothing of it.
-                is_new |= machine.want(self.subscribers.wanted(machine.kind()), None).is_some();
+                is_new |= machine.want(self.subscribers.ask(machine.kind()), None).is_some();
             }
         }
         if !is_new {

@@ -163,7 +163,7 @@ async fn hold<P: Protocol>(
             _ = changes.changed() => {
                 restore(lines, subscribers, cache).await;
                 for line in &mut *lines {
-                    let wanted = subscribers.wanted(line.protocol.kind());
+                    let wanted = subscribers.ask(line.protocol.kind());
                     if let Some(cache) = cache {
                         cache.wants(line.protocol.kind(), wanted.clone());
                     }
@@ -291,7 +291,7 @@ async fn restoring<P: Protocol, T>(
 fn ask_anew<P: Protocol>(lines: &mut [Line<P>], subscribers: &Subscribers) -> bool {
     let mut is_anything = false;
     for line in lines {
-        let wanted = subscribers.wanted(line.protocol.kind());
+        let wanted = subscribers.ask(line.protocol.kind());
         is_anything |= !wanted.is_nothing();
         // The stream's first request says it.
         let _ = line.protocol.want(wanted, None);

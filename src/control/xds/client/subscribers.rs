@@ -48,6 +48,9 @@ struct Lists {
     clusters: Option<Arc<Subscriber>>,
     /// By the name under which endpoints are asked for, which clusters may share.
     endpoints: BTreeMap<String, Endpoints>,
+    /// The last of those that nobody wants any more, until the stream has said so: whoever asks again before it does is not told
+    /// again.
+    given_up: BTreeMap<String, Option<Arc<ClusterLoadAssignment>>>,
     /// Who wants all listeners.
     listeners: Option<Arc<Subscriber>>,
     /// By the secret's name.
@@ -82,7 +85,7 @@ struct Filter {
     one: Arc<Subscriber>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Endpoints {
     subscribers: Vec<Arc<Subscriber>>,
     /// The last that were told, for those who ask later: they are not told again.
@@ -103,6 +106,19 @@ struct Subscriber {
     is_early: bool,
     /// Whether there was an answer, or the wait for it is over.
     answered: AtomicBool,
+}
+
+impl Lists {
+    /// Keeps endpoints for those who ask for them later.
+    fn keep_endpoints(&mut self, name: &str, assignment: &Arc<ClusterLoadAssignment>) {
+        let last = match self.endpoints.get_mut(name) {
+            Some(endpoints) => Some(&mut endpoints.last),
+            None => self.given_up.get_mut(name),
+        };
+        if let Some(last) = last {
+            *last = Some(Arc::clone(assignment));
+        }
+    }
 }
 
 impl Subscriber {
@@ -178,7 +194,11 @@ impl Subscribers {
         let counters = Counters::Cluster(scope);
         let one = self.subscriber(Kind::Endpoints, cluster, instance, counters, eds.initial_fetch_timeout);
         let mut lists = self.lock();
-        let endpoints = lists.endpoints.entry(String::from(&*eds.service_name)).or_default();
+        let before = lists.given_up.remove(&*eds.service_name).flatten();
+        let endpoints = lists
+            .endpoints
+            .entry(String::from(&*eds.service_name))
+            .or_insert_with(|| Endpoints { subscribers: Vec::new(), last: before });
         let last = endpoints.last.clone();
         if last.is_some() {
             one.answered.store(true, Ordering::Relaxed);
@@ -195,7 +215,8 @@ impl Subscribers {
         if let Some(endpoints) = lists.endpoints.get_mut(&*eds.service_name) {
             endpoints.subscribers.retain(|one| one.instance != instance);
             if endpoints.subscribers.is_empty() {
-                lists.endpoints.remove(&*eds.service_name);
+                let last = lists.endpoints.remove(&*eds.service_name).and_then(|endpoints| endpoints.last);
+                lists.given_up.insert(String::from(&*eds.service_name), last);
                 self.quarantine.forget(&self.source, Kind::Endpoints, &eds.service_name);
             }
         }
@@ -248,7 +269,19 @@ impl Subscribers {
 
     /// What is asked for of a type.
     pub(super) fn wanted(&self, kind: Kind) -> Wanted {
-        let lists = self.lock();
+        self.listed(&self.lock(), kind)
+    }
+
+    /// The same for who asks for that and nothing else from now on: what was given up is told anew to whoever asks for it later.
+    pub(super) fn ask(&self, kind: Kind) -> Wanted {
+        let mut lists = self.lock();
+        if kind == Kind::Endpoints {
+            lists.given_up.clear();
+        }
+        self.listed(&lists, kind)
+    }
+
+    fn listed(&self, lists: &Lists, kind: Kind) -> Wanted {
         match kind {
             _ if !self.may_ask(kind) => Wanted::Names(BTreeSet::new()),
             Kind::Runtime => Wanted::Names(lists.runtime.keys().cloned().collect()),
@@ -320,10 +353,8 @@ impl Subscribers {
             if kind == Kind::Secrets {
                 self.secrets.set_version(&self.source, &name, version);
             }
-            if let Good::Endpoints(assignment) = &good
-                && let Some(endpoints) = self.lock().endpoints.get_mut(&name)
-            {
-                endpoints.last = Some(Arc::clone(assignment));
+            if let Good::Endpoints(assignment) = &good {
+                self.lock().keep_endpoints(&name, assignment);
             }
             for one in self.of_resource(kind, &name) {
                 one.succeed(version, is_restored);
