@@ -260,6 +260,15 @@ def listener_changes(play):
 
 
 @script
+def listener_changes_without_its_table(play):
+    """N7, O5: a table that is left out or removed stays in use, and so it does for a listener that changes then."""
+    usual(play)
+    play.note("answer of the table", play.set("RDS", {}, remove=["routes"]))
+    play.note("answer", play.set("LDS", {"web": made.listener("web", play.port, upgrades=["websocket"])}))
+    play.stays("a")
+
+
+@script
 def listener_of_unknown_cluster(play):
     """LDS is not refused because a cluster is not there (envoy#5933)."""
     usual(play)

@@ -177,7 +177,7 @@ impl Protocol for Delta {
         }
         for name in &outcome.absent {
             self.versions.remove(name);
-            self.judge.forget(name);
+            self.judge.lose(name);
         }
         outcome.errors(self.judge.kind(), resource_errors, &self.wanted);
         Some(Considered { outcome, version: system_version_info, content, nonce, versions })

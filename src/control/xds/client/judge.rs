@@ -391,14 +391,21 @@ impl Judge {
         }
     }
 
-    /// A resource of that name is gone.
+    /// A resource of that name is gone. A table stays in use until there is another: who asks for it later is given it, and when it
+    /// is told again it is nothing new.
+    pub(super) fn lose(&mut self, name: &str) {
+        if !matches!(self, Self::Routes { .. }) {
+            self.forget(name);
+        }
+    }
+
+    /// Nobody asks for a resource of that name any more, or it is gone and of no use.
     pub(super) fn forget(&mut self, name: &str) {
         match self {
             Self::Clusters(judge) => judge.forget(name),
             Self::Listeners(judge) => judge.forget(name),
             Self::Secrets(judge) => judge.forget(name),
             Self::Filters(judge) => judge.forget(name),
-            // One that nobody asks for any more, or that stays in use although it is gone: whoever asks again is told again.
             Self::Routes { known, .. } => known.forget(name),
             Self::Runtime | Self::Endpoints => {}
         }

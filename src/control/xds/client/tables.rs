@@ -18,7 +18,7 @@ impl KnownTables {
         self.lock().insert(name, wire);
     }
 
-    /// Nobody asks for it any more, or it is gone: whoever asks again is told again.
+    /// Nobody asks for it any more: whoever asks again is told again.
     pub(super) fn forget(&self, name: &str) {
         self.lock().remove(name);
     }

@@ -491,6 +491,29 @@ fn routes_that_are_in_use_are_acknowledged_and_not_compiled_again() {
     assert!(matches!(taken.outcome.good["routes"], Good::Routes(..)));
 }
 
+/// A listener that came after the removal, or that changed, was given nothing and answered everything with 404.
+#[test]
+fn routes_that_delta_removes_are_known_as_long_as_somebody_asks_for_them() {
+    let (compiler, known) = (route_compiler(), KnownTables::default());
+    let source = crate::config::ads::ResourceSource::Ads;
+    let judge = Judge::Routes { compiler, source, known: known.clone() };
+    let mut client = Delta::new(judge, me(), names(&["routes"]), true);
+    let told = |removed: &[&str]| {
+        let all = vec![resource("routes", "1", Some(table("routes", "/a", "a")))];
+        let resources = if removed.is_empty() { all } else { Vec::new() };
+        DeltaDiscoveryResponse { type_url: ROUTES.into(), ..change("n", resources, removed) }
+    };
+    client.open(true);
+    client.take(told(&[])).unwrap();
+    let taken = client.take(told(&["routes"])).unwrap();
+    assert!(taken.outcome.absent.contains("routes") && known.get("routes").is_some());
+    assert!(versions(&client.open(true).unwrap()).is_empty(), "the next stream asks for it anew");
+    let taken = client.take(told(&[])).unwrap();
+    assert!(matches!(taken.outcome.good["routes"], Good::Same), "it is in use");
+    client.want(names(&[]), None);
+    assert!(known.get("routes").is_none());
+}
+
 /// What stood twice was noted as in use by its first copy: mended, it was nothing new, and was never there.
 #[test]
 fn s5_routes_that_stood_twice_are_taken_once_they_stand_alone() {
