@@ -29,6 +29,9 @@ use crate::snapshot::{RouteCompiler, RoutesResource};
 
 /// `google.rpc.Code.INVALID_ARGUMENT`
 const INVALID_ARGUMENT: i32 = 3;
+/// `NOT_FOUND` and `PERMISSION_DENIED`: there is no such resource for whoever asks. With any other code it cannot be told for now.
+/// Source: gRFC A88.
+const OF_THE_RESOURCE: [i32; 2] = [5, 7];
 
 /// The fields that this version lacks and of which a warning has told: each once, since a control plane may set it in thousands of resources.
 static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -224,6 +227,12 @@ impl Outcome {
         self.good.is_empty() && self.bad.is_empty() && self.nameless.is_empty() && self.absent.is_empty()
     }
 
+    /// Names of what goes out of use. Endpoints and tables of which the control plane has nothing do not.
+    pub(super) fn gone(&self, kind: Kind) -> impl Iterator<Item = &String> {
+        let stays = matches!(kind, Kind::Endpoints | Kind::Routes);
+        self.absent.iter().filter(move |_| !stays)
+    }
+
     /// Takes the resources of a response, each with what its envelope calls it; empty: nothing.
     pub(super) fn resources(
         &mut self,
@@ -301,14 +310,15 @@ impl Outcome {
             let pb::discovery::ResourceError { resource_name, error_detail } = error;
             let name = resource_name.map(|name| name.name).unwrap_or_default();
             if asked.contains(&name) {
-                let reason = error_detail.map(|status| status.message).unwrap_or_default();
+                let pb::discovery::Status { code, message: reason, .. } = error_detail.unwrap_or_default();
                 log::warn!("xDS: the control plane does not send {name}: {reason}");
                 match kind {
                     // A layer has no values once it is gone, which this does not say; a filter that is used stays.
                     Kind::Runtime | Kind::Filters => drop(self.kept.insert(name)),
                     // Where everything is asked for, what is gone is left out or removed.
                     _ if *asked == Wanted::All => {}
-                    _ => drop(self.absent.insert(name)),
+                    _ if OF_THE_RESOURCE.contains(&code) => drop(self.absent.insert(name)),
+                    _ => drop(self.kept.insert(name)),
                 }
             }
         }
@@ -539,6 +549,12 @@ pub(super) fn content<'a>(version: &str, parts: impl Iterator<Item = &'a pb::goo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn endpoints_and_tables_that_the_control_plane_has_no_more_are_not_gone() {
+        let outcome = Outcome { absent: BTreeSet::from(["a".to_owned()]), ..Outcome::default() };
+        assert_eq!(Kind::KEPT.map(|kind| outcome.gone(kind).count()), [1, 1, 0, 1, 0, 1]);
+    }
 
     #[test]
     fn field_that_is_lacking_is_told_of_once() {

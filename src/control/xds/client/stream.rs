@@ -251,7 +251,8 @@ fn note<P: Protocol>(cache: &mut Cache, line: &Line<P>, outcome: &Outcome, versi
         version: line.protocol.version(name).to_owned(),
         value: value.clone(),
     });
-    cache.note(line.protocol.kind(), version, accepted.collect(), outcome.absent.iter());
+    let kind = line.protocol.kind();
+    cache.note(kind, version, accepted.collect(), outcome.gone(kind));
 }
 
 /// Uses what was kept of that which is wanted by now and has not been told.

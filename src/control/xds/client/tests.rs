@@ -5,7 +5,7 @@ use std::time::Duration;
 use prost::Message;
 
 use super::delta::Delta;
-use super::judge::{Good, Judge, Taken};
+use super::judge::{Good, Judge, Outcome, Taken};
 use super::sotw::Sotw;
 use super::tables::KnownTables;
 use super::wanted::Wanted;
@@ -279,13 +279,15 @@ fn p2_removal_within_a_refused_response_holds() {
 
 #[test]
 fn p3_error_of_a_resource_is_data_and_no_reason_to_refuse() {
-    let name = ResourceName { name: "a".into(), ..ResourceName::default() };
-    let error_detail = Some(Status { code: 5, message: "not here".into(), details: Vec::new() });
-    let errors = vec![ResourceError { resource_name: Some(name), error_detail }];
-    let response = DiscoveryResponse { resource_errors: errors, ..state("1", "n", Vec::new()) };
-    let taken = sotw(&["a"]).take(response).unwrap();
-    assert_eq!(taken.outcome.absent.iter().collect::<Vec<_>>(), ["a"]);
-    assert!(is_ack(&taken.reply, "1", "n"));
+    for (code, is_absent) in [(5, true), (7, true), (14, false), (0, false)] {
+        let name = ResourceName { name: "a".into(), ..ResourceName::default() };
+        let error_detail = Some(Status { code, message: "not here".into(), details: Vec::new() });
+        let errors = vec![ResourceError { resource_name: Some(name), error_detail }];
+        let response = DiscoveryResponse { resource_errors: errors, ..state("1", "n", Vec::new()) };
+        let Taken { outcome: Outcome { absent, kept, .. }, reply, .. } = sotw(&["a"]).take(response).unwrap();
+        assert_eq!((absent.contains("a"), kept.contains("a")), (is_absent, !is_absent), "{code}");
+        assert!(is_ack(&reply, "1", "n"));
+    }
 }
 
 /// envoy#16063 is about wildcards; names of other types are asked for again, with the versions that are there.
