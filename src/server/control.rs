@@ -62,7 +62,7 @@ pub(super) struct Control<'a> {
     pub(super) start: Option<Arc<Snapshot>>,
     /// What clusters and listeners of a control plane become resources with; `None`: there are none, or their source has it.
     pub(super) resources: Option<Resources>,
-    /// Where resources of a control plane are kept; `None`: nowhere, or their source has it.
+    /// Where resources of a control plane are kept; `None`: nowhere.
     pub(super) cache: Option<Cache>,
     /// Those that were told.
     pub(super) secrets: KnownSecrets,
@@ -280,7 +280,7 @@ impl Control<'_> {
             quarantine: self.process.quarantine_list(),
             secrets: &self.secrets,
             resources: self.resources.take(),
-            cache: self.cache.take(),
+            cache: self.cache.clone(),
             loads: Arc::clone(&self.process) as _,
             seed: seed(self.bootstrap.clusters.len()),
         };
@@ -440,6 +440,9 @@ impl Control<'_> {
         self.publish_listeners(sources);
         self.show_health();
         give_back_startup_pages();
+        if self.succession.predecessor.is_none() {
+            self.cache.iter().for_each(Cache::begin);
+        }
         log::info!("all clusters have endpoints or an answer: serving");
         let Some(taken_over) = taken_over.take() else { return };
         match self.succession.predecessor.take() {
@@ -450,6 +453,7 @@ impl Control<'_> {
                     every: self.bootstrap.stats.flush_interval,
                     until: self.options.parent_shutdown_time,
                     finish: Arc::clone(&self.succession.finish),
+                    cache: self.cache.clone(),
                     taken_over,
                 })));
             }
@@ -467,6 +471,8 @@ impl Control<'_> {
         }
         *draining = true;
         self.has_stopped = true;
+        // Another process may start from now on.
+        self.cache.iter().for_each(Cache::end);
         self.metrics.stopped(self.listening(false));
         log::info!("draining for {} s at most", self.options.drain_time.as_secs());
         self.close_sockets(false);

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Control;
 use crate::control::admin::ServerState;
+use crate::control::xds::client::Cache;
 use crate::runtime::packet;
 use crate::server::restart::wire::{Refusal, Reply, Request, VERSION, parts};
 use crate::server::restart::{Event, FAREWELL_PATIENCE, Successor, TERMINATE_PATIENCE};
@@ -104,6 +105,7 @@ impl Control<'_> {
         });
         self.workers.send_all(|| Command::Spread { over: self.drain_spread(), inbound_only: false });
         self.stops = None;
+        self.cache.iter().for_each(Cache::end);
         self.process.set_state(ServerState::Draining);
         self.reply(&Reply::Draining);
         // There are three at most, and the oldest one goes.

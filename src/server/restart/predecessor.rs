@@ -13,6 +13,7 @@ use super::successor::message;
 use super::wire::{MESSAGE_BYTES_MAX, Refusal, Reply, Request, VERSION};
 use crate::base::limits::LISTEN_SOCKETS_INHERITED_MAX;
 use crate::base::socket_address::SocketAddress;
+use crate::control::xds::client::Cache;
 use crate::runtime::{listen, packet};
 use crate::telemetry::{Registry, ServerStat, Slot};
 
@@ -42,6 +43,8 @@ pub(in crate::server) struct Following {
     pub(in crate::server) until: Duration,
     /// Told to end now: this process is replaced itself.
     pub(in crate::server) finish: Arc<Notify>,
+    /// What this process keeps its resources in, once the other does so no more; `None`: it keeps none.
+    pub(in crate::server) cache: Option<Cache>,
     /// Told when it has closed its admin endpoint.
     pub(in crate::server) taken_over: oneshot::Sender<()>,
 }
@@ -154,7 +157,7 @@ impl Predecessor {
     /// This process serves: tells the other to accept no more, goes on with its statistics, tells it in time to end, and
     /// stays until it has.
     pub(in crate::server) async fn follow(self, how: Following) {
-        let Following { registry, with_stats, every, until, finish, taken_over } = how;
+        let Following { registry, with_stats, every, until, finish, cache, taken_over } = how;
         let control = registry.server(Slot::Control);
         let outcome = async {
             let socket = packet::watch(self.socket)?;
@@ -162,6 +165,7 @@ impl Predecessor {
                 return Err(unexpected());
             }
             log::info!("hot restart: the process before this one accepts no more");
+            cache.iter().for_each(Cache::begin);
             // Before the first scrape: counters never seem to begin anew.
             let mut left = look(&socket, &registry, with_stats).await?;
             let _ = taken_over.send(());
@@ -196,6 +200,8 @@ impl Predecessor {
             Ok(()) => log::info!("hot restart: the process before this one has ended"),
             Err(error) => log::warn!("hot restart: the process before this one is gone: {error}"),
         }
+        // If it has not said so.
+        cache.iter().for_each(Cache::begin);
         control.gauge_set(ServerStat::ParentConnections, 0);
         registry.parent_is_gone();
     }

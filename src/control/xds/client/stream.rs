@@ -59,7 +59,7 @@ pub(super) struct Stream {
 
 /// Asks until dropped.
 pub(super) async fn run<P: Protocol>(types: Vec<P>, stream: Stream) {
-    let Stream { mut upstream, subscribers, mut cache, server, seed } = stream;
+    let Stream { mut upstream, subscribers, cache, server, seed } = stream;
     let mut backoff = Backoff::new(seed);
     let line = |mut protocol: P| {
         if cache.is_some() && Kind::KEPT.contains(&protocol.kind()) {
@@ -71,11 +71,10 @@ pub(super) async fn run<P: Protocol>(types: Vec<P>, stream: Stream) {
     let kinds: Vec<_> = lines.iter().map(|line| line.protocol.kind()).collect();
     let mut said = None;
     let mut changes = subscribers.changes();
-    restore(&mut lines, &subscribers, &mut cache).await;
+    restore(&mut lines, &subscribers, &cache).await;
     loop {
         let End { answered, reason } =
-            hold(&mut lines, &subscribers, &mut changes, &mut upstream, &mut cache, &server, &mut backoff)
-                .await;
+            hold(&mut lines, &subscribers, &mut changes, &mut upstream, &cache, &server, &mut backoff).await;
         // What was to be said on this stream is not said on the next.
         lines.iter_mut().for_each(|line| line.held = None);
         show(&server, 0);
@@ -97,7 +96,7 @@ pub(super) async fn run<P: Protocol>(types: Vec<P>, stream: Stream) {
             }
         }
         let wait = sleep(backoff.wait());
-        restoring(wait, &mut lines, &subscribers, &mut changes, &mut cache).await;
+        restoring(wait, &mut lines, &subscribers, &mut changes, &cache).await;
     }
 }
 
@@ -107,7 +106,7 @@ async fn hold<P: Protocol>(
     subscribers: &Subscribers,
     changes: &mut watch::Receiver<()>,
     upstream: &mut Upstream,
-    cache: &mut Option<Cache>,
+    cache: &Option<Cache>,
     server: &Option<Cells<ServerStat>>,
     backoff: &mut Backoff,
 ) -> End {
@@ -245,7 +244,7 @@ fn show(server: &Option<Cells<ServerStat>>, value: u64) {
 }
 
 /// Keeps what was accepted.
-fn note<P: Protocol>(cache: &mut Cache, line: &Line<P>, outcome: &Outcome, version: &str) {
+fn note<P: Protocol>(cache: &Cache, line: &Line<P>, outcome: &Outcome, version: &str) {
     let accepted = outcome.accepted.iter().flatten().map(|(name, value)| Kept {
         name: name.clone(),
         version: line.protocol.version(name).to_owned(),
@@ -256,7 +255,7 @@ fn note<P: Protocol>(cache: &mut Cache, line: &Line<P>, outcome: &Outcome, versi
 }
 
 /// Uses what was kept of that which is wanted by now and has not been told.
-async fn restore<P: Protocol>(lines: &mut [Line<P>], subscribers: &Subscribers, cache: &mut Option<Cache>) {
+async fn restore<P: Protocol>(lines: &mut [Line<P>], subscribers: &Subscribers, cache: &Option<Cache>) {
     let Some(cache) = cache else { return };
     for line in lines {
         let kind = line.protocol.kind();
@@ -277,7 +276,7 @@ async fn restoring<P: Protocol, T>(
     lines: &mut [Line<P>],
     subscribers: &Subscribers,
     changes: &mut watch::Receiver<()>,
-    cache: &mut Option<Cache>,
+    cache: &Option<Cache>,
 ) -> T {
     tokio::pin!(waited);
     loop {

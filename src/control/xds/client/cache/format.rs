@@ -141,7 +141,8 @@ fn next<'a>(rest: &mut &'a [u8]) -> Next<'a> {
     Next::Record(payload)
 }
 
-fn apply(contents: &mut Contents, change: Change) {
+/// Takes a change.
+pub(super) fn apply(contents: &mut Contents, change: Change) {
     let Change { type_url, version, put, removed } = change;
     let resources = contents.entry(type_url).or_default();
     // Of a response that was refused in part the rest is kept, and the version is the last good one.

@@ -1,16 +1,19 @@
 //! Resources that were accepted, kept in a file: a process that starts while no control plane answers serves what the one before
 //! it had last.
 //!
-//! Every change is appended as soon as it is accepted, by the control thread: a write to the page cache. Whoever starts
-//! writes the file anew, as small as it can be; so does whoever has appended far more than is there. A damaged file is named
-//! and set aside, and nothing of it is used; one whose last record is torn is used as it was before it.
+//! Every change is appended as soon as it is accepted, by the control thread: a write to the page cache. A process reads the file
+//! when it starts, and writes it only once it serves and nobody else writes: one that fails to start, or is started beside another
+//! by mistake, has changed nothing. Whoever begins to write writes the file anew, as small as it can be; so does whoever has
+//! appended far more than is there. A damaged file is named and set aside, and nothing of it is used; one whose last record
+//! is torn is used as it was before it.
 mod format;
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(super) use self::format::Kept;
 pub use self::format::arbitrary;
@@ -21,27 +24,70 @@ use crate::base::xx_hash::xx_hash;
 use crate::control::xds::pb;
 
 const FILE: &str = "resources";
+/// Who writes has this one locked.
+const LOCK: &str = "lock";
 /// Appended bytes beyond which the file is written anew, if they are several times what it began with.
 const APPENDED_BYTES_MIN: u64 = 4 * 1024 * 1024;
 const APPENDED_FACTOR: u64 = 4;
 
-/// The file of one aggregated stream.
+/// The file of one aggregated stream. Copies are the same one.
+#[derive(Clone, Debug)]
+pub struct Cache(Arc<Mutex<State>>);
+
 #[derive(Debug)]
-pub struct Cache {
+struct State {
     path: PathBuf,
     /// Whose resources they are: node and control plane.
     owner: Vec<u8>,
-    /// `None`: it could not be written, and is no more.
+    /// What is to be written once this process writes; `None`: it does, or never will.
+    early: Option<BTreeMap<Kind, Early>>,
+    /// `None`: nothing is written.
     file: Option<File>,
+    /// Keeps others from writing.
+    lock: Option<File>,
     /// What was there when the file was written last, and what was appended since then, in bytes.
     begun: u64,
     appended: u64,
     /// What was kept and nobody has asked for yet.
-    kept: BTreeMap<&'static str, format::Resources>,
+    kept: Contents,
     /// Hashes of what is in the file: a state of the world tells everything again.
     known: HashMap<(Kind, String), u64>,
     /// What is asked for.
     wanted: BTreeMap<Kind, Wanted>,
+}
+
+/// Changes of a type's resources, as one.
+#[derive(Debug, Default)]
+struct Early {
+    version: String,
+    put: BTreeMap<String, Kept>,
+    removed: BTreeSet<String>,
+}
+
+impl Early {
+    fn note(&mut self, version: &str, accepted: Vec<Kept>, gone: Vec<String>) {
+        if !version.is_empty() {
+            version.clone_into(&mut self.version);
+        }
+        for name in gone {
+            self.put.remove(&name);
+            self.removed.insert(name);
+        }
+        for kept in accepted {
+            self.removed.remove(&kept.name);
+            self.put.insert(kept.name.clone(), kept);
+        }
+    }
+
+    fn change(self, kind: Kind) -> Change {
+        let Self { version, put, removed } = self;
+        Change {
+            type_url: kind.type_url().to_owned(),
+            version,
+            put: put.into_values().collect(),
+            removed: removed.into_iter().collect(),
+        }
+    }
 }
 
 /// What was kept of a type.
@@ -64,56 +110,66 @@ impl Restored {
 }
 
 impl Cache {
-    /// Opens the file in a directory, which is made if it is not there. `owner`: whose resources they are.
+    /// Reads the file in a directory; neither need be there. `owner`: whose resources they are.
     ///
     /// # Errors
     /// What the system says, with the path.
     pub fn open(directory: &Path, owner: Vec<u8>) -> Result<Self, String> {
         let path = directory.join(FILE);
-        let failed = |error: io::Error| format!("{}: {error}", path.display());
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-        let (mut contents, is_damaged) = match std::fs::read(&path) {
+        let kept = match std::fs::read(&path) {
             Ok(bytes) => understood(&path, &bytes, &owner),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (Contents::new(), false),
-            Err(error) => return Err(failed(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Contents::new(),
+            Err(error) => return Err(format!("{}: {error}", path.display())),
         };
-        if is_damaged {
-            // For whoever wants to know why.
-            std::fs::rename(&path, path.with_extension("damaged")).map_err(failed)?;
-        }
-        contents.retain(|type_url, _| Kind::KEPT.iter().any(|kind| kind.type_url() == type_url));
-        let mut cache = Self {
-            path: path.clone(),
-            owner,
-            file: None,
-            begun: 0,
-            appended: 0,
-            kept: BTreeMap::new(),
-            known: HashMap::new(),
-            wanted: BTreeMap::new(),
-        };
-        cache.write_anew(&contents).map_err(failed)?;
-        let mut count = 0;
-        for kind in Kind::KEPT {
-            let Some(resources) = contents.get(kind.type_url()) else { continue };
-            count += resources.by_name.len();
-            for (name, kept) in &resources.by_name {
-                cache.known.insert((kind, name.clone()), xx_hash(&kept.value, 0));
-            }
-            cache.kept.insert(kind.type_url(), resources.clone());
-        }
+        let count: usize = kept.values().map(|resources| resources.by_name.len()).sum();
         if count > 0 {
             log::warn!(
                 "xDS: {count} resources of {} are used until the control plane answers",
                 path.display()
             );
         }
-        Ok(cache)
+        Ok(Self(Arc::new(Mutex::new(State {
+            path,
+            owner,
+            early: Some(BTreeMap::new()),
+            file: None,
+            lock: None,
+            begun: 0,
+            appended: 0,
+            kept,
+            known: HashMap::new(),
+            wanted: BTreeMap::new(),
+        }))))
+    }
+
+    /// This process serves, and the one before it writes no more: what was accepted until now is written, and so is what is
+    /// accepted from now on. Once; nothing is, where somebody else writes.
+    pub fn begin(&self) {
+        let mut state = self.lock();
+        let Some(early) = state.early.take() else { return };
+        match locked(&state.path) {
+            Ok(lock) => state.lock = Some(lock),
+            Err(error) => {
+                log::error!("xDS: {}: {error}: nothing that is accepted is kept", state.path.display());
+                return;
+            }
+        }
+        let outcome = state.begin(early);
+        state.check(outcome);
+    }
+
+    /// Another process takes the place of this one, which ends: nothing more is written.
+    pub fn end(&self) {
+        let mut state = self.lock();
+        state.early = None;
+        state.file = None;
+        state.lock = None;
     }
 
     /// What was kept of that which is wanted now; each is given out once.
-    pub(super) fn restore(&mut self, kind: Kind, wanted: &Wanted) -> Option<Restored> {
-        let kept = self.kept.get_mut(kind.type_url())?;
+    pub(super) fn restore(&self, kind: Kind, wanted: &Wanted) -> Option<Restored> {
+        let mut state = self.lock();
+        let kept = state.kept.get_mut(kind.type_url())?;
         let (mut resources, mut others) = (Vec::new(), BTreeMap::new());
         for (name, resource) in std::mem::take(&mut kept.by_name) {
             if wanted.contains(&name) {
@@ -129,13 +185,48 @@ impl Cache {
     /// Takes note of what was accepted and what is gone; `version`: of the state, empty where it was refused in part. What the
     /// control plane tells is not restored any more.
     pub(super) fn note<'a>(
-        &mut self,
+        &self,
         kind: Kind,
         version: &str,
         accepted: Vec<Kept>,
         gone: impl Iterator<Item = &'a String>,
     ) {
-        if !Kind::KEPT.contains(&kind) {
+        if Kind::KEPT.contains(&kind) {
+            self.lock().note(kind, version, accepted, gone.cloned().collect());
+        }
+    }
+
+    /// What is asked for now.
+    pub(super) fn wants(&self, kind: Kind, wanted: Wanted) {
+        self.lock().wanted.insert(kind, wanted);
+    }
+
+    /// The control plane has had its time: what nobody asks for is kept no longer.
+    pub(super) fn settle(&self) {
+        let mut state = self.lock();
+        state.kept.clear();
+        let outcome = state.rewrite();
+        state.check(outcome);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under the lock can leave it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn note(&mut self, kind: Kind, version: &str, accepted: Vec<Kept>, gone: Vec<String>) {
+        if let Some(before) = self.kept.get_mut(kind.type_url()) {
+            for name in accepted.iter().map(|kept| &kept.name).chain(&gone) {
+                before.by_name.remove(name);
+            }
+        }
+        if let Some(early) = &mut self.early {
+            early.entry(kind).or_default().note(version, accepted, gone);
+            return;
+        }
+        if self.file.is_none() {
             return;
         }
         let is_known = |known: &HashMap<_, _>, kept: &Kept| {
@@ -143,11 +234,7 @@ impl Cache {
         };
         let put: Vec<_> = accepted.into_iter().filter(|kept| !is_known(&self.known, kept)).collect();
         let removed: Vec<_> =
-            gone.filter(|name| self.known.remove(&(kind, (*name).clone())).is_some()).cloned().collect();
-        let kept = self.kept.entry(kind.type_url()).or_default();
-        for kept_before in put.iter().map(|kept| &kept.name).chain(&removed) {
-            kept.by_name.remove(kept_before);
-        }
+            gone.into_iter().filter(|name| self.known.remove(&(kind, name.clone())).is_some()).collect();
         if put.is_empty() && removed.is_empty() {
             return;
         }
@@ -160,24 +247,42 @@ impl Cache {
         self.check(outcome);
     }
 
-    /// What is asked for now.
-    pub(super) fn wants(&mut self, kind: Kind, wanted: Wanted) {
-        self.wanted.insert(kind, wanted);
-    }
-
-    /// The control plane has had its time: what nobody asks for is kept no longer.
-    pub(super) fn settle(&mut self) {
-        self.kept.clear();
-        let outcome = self.rewrite();
-        self.check(outcome);
-    }
-
     fn check(&mut self, outcome: io::Result<()>) {
         let Err(error) = outcome else { return };
         log::error!("xDS: {}: {error}: what is accepted from now on is not kept", self.path.display());
         self.file = None;
         // It would be older than what was accepted.
         let _ = std::fs::remove_file(&self.path);
+        self.lock = None;
+    }
+
+    /// Writes what is there and what came before this process wrote. It is read again: the process before this one may have
+    /// written since then.
+    fn begin(&mut self, early: BTreeMap<Kind, Early>) -> io::Result<()> {
+        let read = match std::fs::read(&self.path) {
+            Ok(bytes) => format::read(&bytes, &self.owner),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Read::Whole(Contents::new()),
+            Err(error) => return Err(error),
+        };
+        let mut contents = match read {
+            Read::Whole(contents) | Read::Torn(contents, _) => contents,
+            Read::Unusable(_) => {
+                // For whoever wants to know why.
+                std::fs::rename(&self.path, self.path.with_extension("damaged"))?;
+                Contents::new()
+            }
+        };
+        retain_kept(&mut contents);
+        for (kind, early) in early {
+            format::apply(&mut contents, early.change(kind));
+        }
+        for kind in Kind::KEPT {
+            let Some(resources) = contents.get(kind.type_url()) else { continue };
+            for (name, kept) in &resources.by_name {
+                self.known.insert((kind, name.clone()), xx_hash(&kept.value, 0));
+            }
+        }
+        self.write_anew(&contents)
     }
 
     fn append(&mut self, record: &[u8]) -> io::Result<()> {
@@ -221,25 +326,46 @@ impl Cache {
     }
 }
 
-/// What a file holds, and whether it is damaged.
-fn understood(path: &Path, bytes: &[u8], owner: &[u8]) -> (Contents, bool) {
-    match format::read(bytes, owner) {
-        Read::Whole(contents) => (contents, false),
+/// What a file holds.
+fn understood(path: &Path, bytes: &[u8], owner: &[u8]) -> Contents {
+    let mut contents = match format::read(bytes, owner) {
+        Read::Whole(contents) => contents,
         Read::Torn(contents, good) => {
             let lost = bytes.len() - good;
             log::warn!("xDS: {}: the last {lost} bytes are torn: used as it was before them", path.display());
-            (contents, false)
+            contents
         }
         Read::Unusable(reason) => {
             log::error!("xDS: {}: {reason}: nothing of it is used", path.display());
-            (Contents::new(), true)
+            Contents::new()
         }
+    };
+    retain_kept(&mut contents);
+    contents
+}
+
+/// Leaves out what has no business there.
+fn retain_kept(contents: &mut Contents) {
+    contents.retain(|type_url, _| Kind::KEPT.iter().any(|kind| kind.type_url() == type_url));
+}
+
+/// The right to write the file, in its directory, which is made if it is not there.
+fn locked(path: &Path) -> io::Result<File> {
+    if let Some(directory) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let lock = options.open(path.with_file_name(LOCK))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(io::Error::other("another process writes it")),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -254,11 +380,19 @@ mod tests {
         path
     }
 
-    fn open(folder: &Path) -> Cache {
+    /// One of a process that starts.
+    fn read(folder: &Path) -> Cache {
         Cache::open(folder, b"me".to_vec()).unwrap()
     }
 
-    fn restored(cache: &mut Cache, kind: Kind, wanted: &Wanted) -> Vec<String> {
+    /// One of a process that serves.
+    fn open(folder: &Path) -> Cache {
+        let cache = read(folder);
+        cache.begin();
+        cache
+    }
+
+    fn restored(cache: &Cache, kind: Kind, wanted: &Wanted) -> Vec<String> {
         let restored = cache.restore(kind, wanted);
         restored
             .map_or_else(Vec::new, |restored| restored.resources.into_iter().map(|kept| kept.name).collect())
@@ -267,21 +401,52 @@ mod tests {
     #[test]
     fn what_was_accepted_is_there_for_the_next_process() {
         let folder = folder("next");
-        let mut cache = open(&folder);
+        let cache = open(&folder);
         cache.note(Kind::Clusters, "1", vec![kept("a", "x"), kept("b", "y")], [].iter());
         cache.note(Kind::Endpoints, "1", vec![kept("a", "x"), kept("b", "y")], [].iter());
         cache.note(Kind::Clusters, "2", vec![kept("c", "z")], ["a".to_owned()].iter());
         drop(cache);
         let mode = std::fs::metadata(folder.join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let mut cache = open(&folder);
-        assert_eq!(restored(&mut cache, Kind::Clusters, &Wanted::All), ["b", "c"]);
+        let cache = open(&folder);
+        assert_eq!(restored(&cache, Kind::Clusters, &Wanted::All), ["b", "c"]);
         let wanted = Wanted::Names(BTreeSet::from(["b".to_owned()]));
-        assert_eq!(restored(&mut cache, Kind::Endpoints, &wanted), ["b"]);
+        assert_eq!(restored(&cache, Kind::Endpoints, &wanted), ["b"]);
         // Once, and what the control plane has told meanwhile not at all.
-        assert!(restored(&mut cache, Kind::Endpoints, &wanted).is_empty());
+        assert!(restored(&cache, Kind::Endpoints, &wanted).is_empty());
         cache.note(Kind::Endpoints, "2", vec![kept("a", "new")], [].iter());
-        assert!(restored(&mut cache, Kind::Endpoints, &Wanted::All).is_empty());
+        assert!(restored(&cache, Kind::Endpoints, &Wanted::All).is_empty());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// Whoever starts beside another, or to take its place, leaves the file alone until the other writes no more.
+    #[test]
+    fn one_process_writes_once_it_serves_and_until_another_takes_its_place() {
+        let folder = folder("two");
+        let bytes = || std::fs::read(folder.join(FILE)).unwrap();
+        let first = open(&folder);
+        first.note(Kind::Clusters, "1", vec![kept("a", "x"), kept("gone", "x")], [].iter());
+        let before = bytes();
+        let second = read(&folder);
+        second.note(Kind::Clusters, "2", vec![kept("a", "y"), kept("b", "y"), kept("gone", "y")], [].iter());
+        second.note(Kind::Clusters, "3", vec![kept("b", "z")], ["gone".to_owned()].iter());
+        let beside = open(&folder);
+        beside.note(Kind::Clusters, "2", vec![kept("no", "x")], [].iter());
+        assert_eq!(bytes(), before);
+        first.note(Kind::Clusters, "2", vec![kept("c", "x")], [].iter());
+        first.end();
+        let before = bytes();
+        first.note(Kind::Clusters, "3", vec![kept("late", "x")], [].iter());
+        assert_eq!(bytes(), before);
+        second.begin();
+        second.note(Kind::Clusters, "4", vec![kept("b", "z"), kept("d", "x")], [].iter());
+        drop(beside);
+        let found = read(&folder).restore(Kind::Clusters, &Wanted::All).unwrap();
+        let text = |one: &Kept| (one.name.clone(), String::from_utf8(one.value.clone()).unwrap());
+        let shown: Vec<_> = found.resources.iter().map(text).collect();
+        let expected = [("a", "y"), ("b", "z"), ("c", "x"), ("d", "x")];
+        assert_eq!(shown, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(found.version, "4");
         std::fs::remove_dir_all(folder).unwrap();
     }
 
@@ -289,18 +454,19 @@ mod tests {
     #[test]
     fn secrets_are_never_written() {
         let folder = folder("secrets");
-        let mut cache = open(&folder);
+        let cache = open(&folder);
         let bytes = || std::fs::read(folder.join(FILE)).unwrap();
         let before = bytes();
         cache.note(Kind::Secrets, "1", vec![kept("a", "key")], [].iter());
         cache.wants(Kind::Secrets, Wanted::Names(BTreeSet::from(["a".to_owned()])));
         cache.settle();
         assert_eq!(bytes(), before);
+        drop(cache);
         // Nor are those left in it that somebody else has put there.
         let put = vec![kept("a", "key")];
         let change = Change { type_url: Kind::Secrets.type_url().into(), put, ..Change::default() };
         std::fs::write(folder.join(FILE), [before.clone(), format::change(&change)].concat()).unwrap();
-        assert!(restored(&mut open(&folder), Kind::Secrets, &Wanted::All).is_empty());
+        assert!(restored(&open(&folder), Kind::Secrets, &Wanted::All).is_empty());
         assert_eq!(bytes(), before);
         std::fs::remove_dir_all(folder).unwrap();
     }
@@ -308,14 +474,14 @@ mod tests {
     #[test]
     fn damaged_file_is_set_aside() {
         let folder = folder("damaged");
-        let mut cache = open(&folder);
+        let cache = open(&folder);
         cache.note(Kind::Clusters, "1", vec![kept("a", "x")], [].iter());
         cache.note(Kind::Clusters, "2", vec![kept("b", "x")], [].iter());
         drop(cache);
         let mut bytes = std::fs::read(folder.join(FILE)).unwrap();
         bytes[60] ^= 1;
         std::fs::write(folder.join(FILE), &bytes).unwrap();
-        assert!(restored(&mut open(&folder), Kind::Clusters, &Wanted::All).is_empty());
+        assert!(restored(&open(&folder), Kind::Clusters, &Wanted::All).is_empty());
         assert_eq!(std::fs::read(folder.join("resources.damaged")).unwrap(), bytes);
         std::fs::remove_dir_all(folder).unwrap();
     }
@@ -323,7 +489,7 @@ mod tests {
     #[test]
     fn file_follows_what_there_is_and_not_what_there_was() {
         let folder = folder("small");
-        let mut cache = open(&folder);
+        let cache = open(&folder);
         let large = "x".repeat(100_000);
         for turn in 0..200 {
             cache.note(Kind::Clusters, "1", vec![kept("a", &format!("{turn}{large}"))], [].iter());
@@ -341,7 +507,8 @@ mod tests {
         let again = kept("a", &format!("199{large}"));
         cache.note(Kind::Clusters, "2", vec![again], [].iter());
         assert_eq!(std::fs::metadata(folder.join(FILE)).unwrap().len(), bytes);
-        assert_eq!(restored(&mut open(&folder), Kind::Clusters, &Wanted::All), ["a"]);
+        drop(cache);
+        assert_eq!(restored(&open(&folder), Kind::Clusters, &Wanted::All), ["a"]);
         std::fs::remove_dir_all(folder).unwrap();
     }
 }
