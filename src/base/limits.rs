@@ -80,6 +80,9 @@ pub const CONFIG_DEPTH_MAX: usize = 100;
 pub const CONFIG_TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Values that YAML aliases may add to one document: an alias of an alias of an alias multiplies. Beyond it: refused.
 pub const CONFIG_ALIASED_VALUES_MAX: usize = 256 * 1024;
+/// Bytes of a map's key that paths of mistakes show: a control plane's may be as long as its message, and stands in the path of
+/// every mistake within. Beyond it: its beginning.
+pub const CONFIG_KEY_BYTES_SHOWN_MAX: usize = 64;
 /// Mistakes reported for one configuration; what follows is usually more of the same.
 pub const CONFIG_ERRORS_MAX: usize = 100;
 
@@ -151,6 +154,13 @@ pub const RUNTIME_DIRECTORIES_DEPTH_MAX: usize = 16;
 
 /// Most resources that a refusal names, with at most so many bytes of reasons: it goes back in one message.
 pub const XDS_REFUSAL_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of the reason for which a resource is refused, and of the version that it is of, as they are told and listed: parts of the
+/// resource may stand in them. Beyond it they are cut.
+pub const XDS_REASON_BYTES_MAX: usize = 2 * 1024;
+
+/// Bytes of a refused listener that is kept to be shown. Beyond it only why it was refused is shown.
+pub const XDS_REFUSED_BYTES_MAX: usize = 64 * 1024;
 
 /// Shortest time between two load reports. A server that asks for less, or says nothing, has them so often: Envoy would tell it
 /// without a pause.

@@ -5,6 +5,8 @@
 //! loader's source map adds line and column where the configuration came from a file.
 use std::fmt;
 
+use crate::base::limits::CONFIG_KEY_BYTES_SHOWN_MAX;
+
 /// Place in a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
@@ -20,6 +22,20 @@ impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.file, self.line, self.column)
     }
+}
+
+/// A key of a map as it stands in a path.
+pub fn shown_key(key: &str) -> &str {
+    beginning(key, CONFIG_KEY_BYTES_SHOWN_MAX)
+}
+
+/// All of a text, or as many of its first characters as fit into so many bytes.
+pub fn beginning(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// One mistake in a configuration.

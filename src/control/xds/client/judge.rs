@@ -15,9 +15,10 @@ use super::secrets::SecretJudge;
 use super::tables::KnownTables;
 use super::wanted::Wanted;
 use super::{CLUSTERS, ENDPOINTS, FILTERS, LISTENERS, ROUTES, RUNTIME, SECRETS, TakenCluster, TakenListener};
-use crate::base::limits::{XDS_LACKING_SAID_MAX, XDS_REFUSAL_BYTES_MAX};
+use crate::base::limits::{XDS_LACKING_SAID_MAX, XDS_REASON_BYTES_MAX, XDS_REFUSAL_BYTES_MAX};
 use crate::config::ads::ResourceSource;
 use crate::config::endpoint::ClusterLoadAssignment;
+use crate::config::error::beginning;
 use crate::config::route::RouteConfiguration;
 use crate::control::xds::convert::{
     Class, Finding, Report, Runtime, RuntimeValues, convert_endpoints, convert_routes, convert_runtime,
@@ -260,7 +261,7 @@ impl Outcome {
         let key = if name.is_empty() { own } else { name }.to_owned();
         if key.is_empty() {
             let reason = decoded.err().unwrap_or_else(|| "its name must be set".to_owned());
-            self.nameless.push(format!("a resource without a name: {reason}"));
+            self.nameless.push(cut(format!("a resource without a name: {reason}")));
             return;
         }
         // A control plane may send more than was asked for.
@@ -290,7 +291,7 @@ impl Outcome {
                 if judge.kind() == Kind::Listeners {
                     self.failed.insert(key.clone(), any.value.as_slice().into());
                 }
-                self.bad.insert(key, reason);
+                self.bad.insert(key, cut(reason));
             }
         }
     }
@@ -301,7 +302,7 @@ impl Outcome {
             self.failed.insert(name.clone(), taken.wire);
         }
         self.accepted.iter_mut().for_each(|accepted| drop(accepted.remove(&name)));
-        self.bad.insert(name, reason);
+        self.bad.insert(name, cut(reason));
     }
 
     /// What the control plane says of resources of that type that it does not send.
@@ -323,6 +324,16 @@ impl Outcome {
             }
         }
     }
+}
+
+/// A reason as it is told and listed.
+fn cut(mut reason: String) -> String {
+    let end = beginning(&reason, XDS_REASON_BYTES_MAX).len();
+    if end < reason.len() {
+        reason.truncate(end);
+        reason.push_str("...");
+    }
+    reason
 }
 
 /// Names that stand more than once among what was told of that type.
@@ -549,6 +560,16 @@ pub(super) fn content<'a>(version: &str, parts: impl Iterator<Item = &'a pb::goo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_reasons_are_cut_at_a_character() {
+        let mut outcome = Outcome::default();
+        outcome.refuse("a".into(), format!("x{}", "é".repeat(XDS_REASON_BYTES_MAX)));
+        outcome.refuse("b".into(), "short".into());
+        let [long, short] = ["a", "b"].map(|name| outcome.bad[name].as_str());
+        assert_eq!(long, format!("x{}...", "é".repeat(XDS_REASON_BYTES_MAX / 2 - 1)));
+        assert_eq!(short, "short");
+    }
 
     #[test]
     fn endpoints_and_tables_that_the_control_plane_has_no_more_are_not_gone() {

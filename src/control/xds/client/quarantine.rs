@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::judge::{Kind, Outcome};
 use crate::base::clock;
-use crate::base::limits::XDS_QUARANTINED_MAX;
+use crate::base::limits::{XDS_QUARANTINED_MAX, XDS_REASON_BYTES_MAX, XDS_REFUSED_BYTES_MAX};
 use crate::config::ads::ResourceSource;
+use crate::config::error::beginning;
 
 /// All of them, of all sources. Copies share them.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +35,7 @@ pub struct Refused {
     pub last_unix_ns: u64,
     /// How often it was refused.
     pub times: u64,
-    /// Of a listener: what was refused.
+    /// Of a listener: what was refused, unless it is too long.
     pub wire: Option<Arc<[u8]>>,
 }
 
@@ -84,20 +85,27 @@ impl Listed {
     fn add(&mut self, key: Key, reason: String, version: &str, wire: Option<&Arc<[u8]>>) {
         let now = clock::wall_ns();
         let before = self.refused.get(&key).map(|before| (before.first_unix_ns, before.times));
-        if before.is_none() && self.refused.len() >= XDS_QUARANTINED_MAX {
+        let is_room = self.refused.len() < XDS_QUARANTINED_MAX && key.2.len() <= XDS_REASON_BYTES_MAX;
+        if before.is_none() && !is_room {
             self.unlisted += 1;
             return;
         }
+        let (wire, reason) = match wire {
+            Some(wire) if wire.len() > XDS_REFUSED_BYTES_MAX => {
+                (None, format!("{reason} (it has {} bytes and is not kept)", wire.len()))
+            }
+            wire => (wire.cloned(), reason),
+        };
         let (first_unix_ns, times) = before.unwrap_or((now, 0));
         let refused = Refused {
             type_url: key.1.type_url(),
             name: key.2.clone(),
             reason,
-            version: version.to_owned(),
+            version: beginning(version, XDS_REASON_BYTES_MAX).to_owned(),
             first_unix_ns,
             last_unix_ns: now,
             times: times + 1,
-            wire: wire.cloned(),
+            wire,
         };
         self.refused.insert(key, refused);
     }
@@ -161,5 +169,29 @@ mod tests {
         quarantine.note(&ResourceSource::Ads, Kind::Clusters, &outcome(&[], &many, &[]), "");
         let (all, more) = quarantine.list();
         assert_eq!((all.len(), more), (XDS_QUARANTINED_MAX, 5));
+    }
+
+    /// A control plane may refuse to be reasonable a thousand times, with as long a message each time.
+    #[test]
+    fn what_is_listed_of_one_is_bounded() {
+        let quarantine = Quarantine::default();
+        let (long, short): (Arc<[u8]>, Arc<[u8]>) =
+            (vec![0; XDS_REFUSED_BYTES_MAX + 1].into(), vec![0; XDS_REFUSED_BYTES_MAX].into());
+        let version = "v".repeat(XDS_REASON_BYTES_MAX + 1);
+        let add = |name: &str, wire: &Arc<[u8]>| {
+            let key = (ResourceSource::Ads, Kind::Listeners, name.to_owned());
+            quarantine.add(key, "wrong".into(), &version, Some(wire));
+        };
+        add("long", &long);
+        add("short", &short);
+        add(&version, &short);
+        let (all, more) = quarantine.list();
+        let [one, other] = &all[..] else { panic!("{}", all.len()) };
+        assert_eq!(
+            (one.reason.as_str(), one.wire.is_some()),
+            ("wrong (it has 65537 bytes and is not kept)", false)
+        );
+        assert_eq!((other.reason.as_str(), other.wire.as_ref()), ("wrong", Some(&short)));
+        assert_eq!((one.version.len(), more), (XDS_REASON_BYTES_MAX, 1));
     }
 }

@@ -9,7 +9,7 @@ use super::report::{Class, Finding, Report, Unimplemented};
 use super::runtime::Runtime;
 use super::tls::Secrets;
 use crate::config::cluster::Dns;
-use crate::config::error::ConfigError;
+use crate::config::error::{ConfigError, shown_key};
 use crate::config::socket::BindConfig;
 
 /// What all places of one conversion share.
@@ -86,7 +86,7 @@ impl<'a> At<'a> {
             Step::Root => Ok(()),
             Step::Field(name) => text.write_str(name),
             Step::Item(name, index) => write!(text, "{name}[{index}]"),
-            Step::Key(name, key) => write!(text, "{name}[{key:?}]"),
+            Step::Key(name, key) => write!(text, "{name}[{:?}]", shown_key(key)),
         };
         text
     }

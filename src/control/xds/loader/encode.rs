@@ -9,7 +9,7 @@ use super::suggest::{closest, did_you_mean};
 use super::tree::{Entry, Mark, Node, Value};
 use super::{legacy, scalar};
 use crate::base::limits::CONFIG_ERRORS_MAX;
-use crate::config::error::{ConfigError, Position};
+use crate::config::error::{ConfigError, Position, shown_key};
 use std::fmt::Write;
 
 /// Writes one file's tree.
@@ -206,7 +206,7 @@ impl<'a> Encoder<'a> {
             self.error(node.mark, format!("expected an object (a map), found {}", node.value.describe()));
         }
         for entry in entries {
-            self.within(format_args!("[\"{}\"]", entry.key), |encoder| {
+            self.within(format_args!("[\"{}\"]", shown_key(&entry.key)), |encoder| {
                 put_nested(out, field.number(), |out| {
                     encoder.map_key(out, key_field, entry);
                     if entry.node.value == Value::Null && value_field.kind() == Kind::Message {

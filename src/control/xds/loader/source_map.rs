@@ -6,7 +6,7 @@
 use super::super::schema::is_json_name;
 use super::Source;
 use super::tree::{Entry, Mark, Node, Value};
-use crate::config::error::{ConfigError, ConfigErrors, Position};
+use crate::config::error::{ConfigError, ConfigErrors, Position, shown_key};
 use std::cell::OnceCell;
 
 /// The files of a configuration, in the order in which they were merged.
@@ -50,7 +50,7 @@ impl<'a> SourceMap<'a> {
                 Step::Field(name) => {
                     children(&found, |entry| &*entry.key == name || is_json_name(name, &entry.key))
                 }
-                Step::Key(key) => children(&found, |entry| &*entry.key == key),
+                Step::Key(key) => children(&found, |entry| shown_key(&entry.key) == key),
                 Step::Index(index) => element(&found, index),
             };
             if next.is_empty() {

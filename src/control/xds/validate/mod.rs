@@ -9,7 +9,7 @@ mod rules;
 use super::schema::{Class, Field, Kind, Message, Rule, Rules};
 use super::wire::{Fields, Value, WireError};
 use crate::base::limits::{CONFIG_DEPTH_MAX, CONFIG_ERRORS_MAX};
-use crate::config::error::ConfigError;
+use crate::config::error::{ConfigError, shown_key};
 use std::fmt::Write;
 
 /// Seconds of the longest duration that Envoy takes: as nanoseconds they fit 64 bits.
@@ -240,7 +240,7 @@ impl Checker {
             };
             let key = fields.get(1).cloned().unwrap_or_else(|| zero(key_field.kind()));
             let shown = match &key {
-                Value::Text(text) => (*text).to_owned(),
+                Value::Text(text) => shown_key(text).to_owned(),
                 other => show(other),
             };
             self.within(format_args!("[\"{shown}\"]"), |checker| {
@@ -363,6 +363,21 @@ mod tests {
             check_cluster(&cluster("", &[])),
             ["name: must not be empty", "connect_timeout: must be above 0s, it is 0s"]
         );
+    }
+
+    #[test]
+    fn path_shows_the_beginning_of_a_long_key() {
+        let mut any = Vec::new();
+        put_bytes(&mut any, 1, b"type.googleapis.com/envoy.config.cluster.v3.Cluster");
+        put_bytes(&mut any, 2, &cluster("", &[8, 1]));
+        let mut bytes = cluster("a", &[8, 1]);
+        // typed_extension_protocol_options = 36.
+        put_nested(&mut bytes, 36, |out| {
+            put_bytes(out, 1, "k".repeat(1000).as_bytes());
+            put_bytes(out, 2, &any);
+        });
+        let path = format!("typed_extension_protocol_options[\"{}\"].name", "k".repeat(64));
+        assert_eq!(check_cluster(&bytes), [format!("{path}: must not be empty")]);
     }
 
     #[test]
