@@ -159,6 +159,9 @@ pub const XDS_REFUSAL_BYTES_MAX: usize = 16 * 1024;
 /// resource may stand in them. Beyond it they are cut.
 pub const XDS_REASON_BYTES_MAX: usize = 2 * 1024;
 
+/// Bytes of a resource's name that a refusal shows, so that it names some, whatever they are called. Beyond it: its beginning.
+pub const XDS_NAME_BYTES_SHOWN_MAX: usize = 256;
+
 /// Bytes of a refused listener that is kept to be shown. Beyond it only why it was refused is shown.
 pub const XDS_REFUSED_BYTES_MAX: usize = 64 * 1024;
 

@@ -15,7 +15,9 @@ use super::secrets::SecretJudge;
 use super::tables::KnownTables;
 use super::wanted::Wanted;
 use super::{CLUSTERS, ENDPOINTS, FILTERS, LISTENERS, ROUTES, RUNTIME, SECRETS, TakenCluster, TakenListener};
-use crate::base::limits::{XDS_LACKING_SAID_MAX, XDS_REASON_BYTES_MAX, XDS_REFUSAL_BYTES_MAX};
+use crate::base::limits::{
+    XDS_LACKING_SAID_MAX, XDS_NAME_BYTES_SHOWN_MAX, XDS_REASON_BYTES_MAX, XDS_REFUSAL_BYTES_MAX,
+};
 use crate::config::ads::ResourceSource;
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::error::beginning;
@@ -208,7 +210,11 @@ impl Outcome {
             return None;
         }
         let mut message = String::new();
-        let named = self.bad.iter().map(|(name, reason)| format!("{name}: {reason}"));
+        // Each is far shorter than all of them may be: the first ones are always there.
+        let named = self.bad.iter().map(|(name, reason)| {
+            let name = beginning(name, XDS_NAME_BYTES_SHOWN_MAX);
+            format!("{name}: {reason}")
+        });
         let reasons: Vec<String> = named.chain(self.nameless.iter().cloned()).collect();
         for (index, reason) in reasons.iter().enumerate() {
             if message.len() + reason.len() > XDS_REFUSAL_BYTES_MAX {
@@ -560,6 +566,19 @@ pub(super) fn content<'a>(version: &str, parts: impl Iterator<Item = &'a pb::goo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusal_names_what_it_refuses_however_long_names_and_reasons_are() {
+        let long = "x".repeat(XDS_REFUSAL_BYTES_MAX + 1);
+        let mut outcome = Outcome::default();
+        for name in ["a", "b", long.as_str()] {
+            outcome.refuse(name.to_owned(), long.clone());
+        }
+        let message = outcome.error().unwrap().message;
+        let starts: Vec<_> = message.lines().filter_map(|line| line.split(": ").next()).collect();
+        assert_eq!(starts, ["a", "b", &long[..XDS_NAME_BYTES_SHOWN_MAX]]);
+        assert!(message.len() < XDS_REFUSAL_BYTES_MAX);
+    }
 
     #[test]
     fn long_reasons_are_cut_at_a_character() {
