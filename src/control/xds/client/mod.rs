@@ -455,8 +455,10 @@ impl XdsClient {
 
     /// What nobody asks any more is not asked, but for the aggregated stream.
     fn leave(&mut self, source: &ResourceSource) {
-        let is_empty = self.sources.get(source).is_some_and(|running| running.subscribers.is_empty());
-        if is_empty && *source != ResourceSource::Ads {
+        if *source == ResourceSource::Ads {
+            return;
+        }
+        if self.sources.get(source).is_some_and(|running| running.subscribers.is_empty()) {
             self.sources.remove(source);
             self.secrets.forget_source(source);
             self.routes.forget_filters(source);

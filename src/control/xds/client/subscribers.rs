@@ -257,9 +257,14 @@ impl Subscribers {
         }
     }
 
-    /// Whether nobody wants anything.
+    /// Whether nobody wants anything. Asked whenever one of many goes.
     pub(super) fn is_empty(&self) -> bool {
-        self.all().is_empty()
+        let lists = self.lock();
+        let Lists { runtime, clusters, endpoints, given_up: _, listeners, secrets, routes, filters } =
+            &*lists;
+        let has_one = clusters.is_some() || listeners.is_some();
+        let has_named = !(endpoints.is_empty() && secrets.is_empty() && routes.is_empty());
+        !has_one && !has_named && runtime.is_empty() && filters.is_empty()
     }
 
     /// Hears of changes from now on.
