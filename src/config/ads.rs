@@ -93,11 +93,19 @@ pub struct Rtds {
 pub struct Eds {
     /// Where they come from. Source: `eds_config`.
     pub source: ResourceSource,
-    /// The name under which they are asked for. Default: the cluster's. Source: `service_name`.
-    pub service_name: Box<str>,
+    /// The name under which they are asked for; `None`: the cluster's, so that thousands have the same settings. Source:
+    /// `service_name`.
+    pub service_name: Option<Box<str>>,
     /// How long the first answer is waited for before the cluster goes without endpoints. Default 15 s; `None`: for ever.
     /// Source: `eds_config.initial_fetch_timeout`.
     pub initial_fetch_timeout: Option<Duration>,
+}
+
+impl Eds {
+    /// The name under which the endpoints of this cluster are asked for.
+    pub fn name<'a>(&'a self, cluster: &'a str) -> &'a str {
+        self.service_name.as_deref().unwrap_or(cluster)
+    }
 }
 
 /// The configuration of a filter that is told by name. Source: Envoy `core.v3.ExtensionConfigSource`.

@@ -283,6 +283,6 @@ impl Clusters {
 fn forget(dynamic: &Dynamic, client: &mut XdsClient) {
     dynamic.spec.config.told_secrets().for_each(|secret| client.release(secret));
     if let Discovery::Eds(eds) = &dynamic.spec.config.discovery {
-        client.unsubscribe(dynamic.instance, eds);
+        client.unsubscribe(&dynamic.spec.config.name, dynamic.instance, eds);
     }
 }

@@ -35,7 +35,7 @@ fn loads(known: &KnownCluster) -> ClusterLoads {
 /// As Envoy: none where the cluster's own name is the one under which its endpoints are asked for.
 fn service_name(config: &Cluster) -> String {
     match &config.discovery {
-        Discovery::Eds(eds) if eds.service_name != config.name => String::from(&*eds.service_name),
+        Discovery::Eds(eds) => eds.service_name.as_deref().unwrap_or_default().to_owned(),
         _ => String::new(),
     }
 }
@@ -123,10 +123,10 @@ mod tests {
     fn service_name_is_told_where_it_is_another_than_the_clusters() {
         let mut cluster = Cluster::new("c");
         assert_eq!(service_name(&cluster), "");
-        for (name, expected) in [("c", ""), ("s", "s")] {
+        for (name, expected) in [(None, ""), (Some("s"), "s")] {
             cluster.discovery = Discovery::Eds(Eds {
                 source: ResourceSource::Ads,
-                service_name: name.into(),
+                service_name: name.map(Box::from),
                 initial_fetch_timeout: None,
             });
             assert_eq!(service_name(&cluster), expected);

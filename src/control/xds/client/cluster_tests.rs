@@ -17,7 +17,7 @@ use super::{CLUSTERS, ENDPOINTS, Protocol};
 use crate::config::ads::{Eds, ResourceSource};
 use crate::control::xds::convert::Surroundings;
 use crate::control::xds::pb;
-use crate::telemetry::{Registry, Slot};
+use crate::telemetry::{Registry, ServerStat, Slot};
 use pb::discovery::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
 
 fn judge(fixed: &[&str]) -> Judge {
@@ -209,26 +209,53 @@ fn d1_names_that_change_go_out_with_the_refusal_that_is_held_back() {
     assert!(held.error_detail.is_some() && held.response_nonce == "x");
 }
 
+/// Those of the aggregated stream. Nobody hears what they tell.
+fn subscribers(registry: &Registry) -> Subscribers {
+    let (updates, _) = mpsc::channel(8);
+    let (quarantine, secrets) = (Quarantine::default(), KnownSecrets::default());
+    let server = registry.server(Slot::Control);
+    Subscribers::new(ResourceSource::Ads, updates, quarantine, secrets, Gate::new(true), server)
+}
+
+/// As Envoy, which counts each once, in whichever resources it stands.
+#[tokio::test(start_paused = true)]
+async fn y2_field_that_the_api_does_not_have_is_passed_over_and_counted() {
+    let told = |name: &str| {
+        let mut any = any(name, 1);
+        // Number 54321, with nothing in it.
+        any.value.extend([0x8a, 0xc3, 0x1a, 0]);
+        any
+    };
+    let registry = Registry::new(1);
+    let all = subscribers(&registry);
+    let mut client = sotw(&[]);
+    for names in [&["a", "b"][..], &["c"]] {
+        let resources = names.iter().map(|name| told(name)).collect();
+        let taken = client.take(state("1", "x", resources)).unwrap();
+        assert_eq!(changes(&taken).0, names);
+        all.apply(Kind::Clusters, taken.outcome, "1").await;
+    }
+    assert_eq!(registry.server(Slot::Control).value(ServerStat::DynamicUnknownFields), 1);
+}
+
 /// A cluster that goes and comes back before the stream has looked asks for nothing new, and is not told its endpoints again.
 #[tokio::test(start_paused = true)]
 async fn endpoints_that_were_given_up_are_known_until_the_stream_has_said_so() {
-    let (updates, _told) = mpsc::channel(8);
-    let (quarantine, secrets) = (Quarantine::default(), KnownSecrets::default());
-    let all = Subscribers::new(ResourceSource::Ads, updates, quarantine, secrets, Gate::new(true));
     let registry = Registry::new(1);
-    let eds = Eds { source: ResourceSource::Ads, service_name: "a".into(), initial_fetch_timeout: None };
-    let add = |instance| all.add("a", instance, &eds, registry.cluster("a").cells(Slot::Control));
+    let all = subscribers(&registry);
+    let eds = Eds { source: ResourceSource::Ads, service_name: None, initial_fetch_timeout: None };
+    let add = |instance| all.add("a", instance, &eds, registry.cluster("a"));
     assert!(add(1).is_none());
-    all.remove(1, &eds);
+    all.remove("a", 1, &eds);
     // What is told meanwhile is for whoever comes.
     let good = [("a".to_owned(), Good::Endpoints(Arc::default()))].into();
     all.apply(Kind::Endpoints, Outcome { good, ..Outcome::default() }, "1").await;
     assert!(add(2).is_some());
-    all.remove(2, &eds);
+    all.remove("a", 2, &eds);
     assert!(all.is_empty() && all.wanted(Kind::Endpoints).is_nothing());
     assert!(add(3).is_some());
     assert_eq!(all.ask(Kind::Endpoints), endpoints(&["a"]));
-    all.remove(3, &eds);
+    all.remove("a", 3, &eds);
     assert!(all.ask(Kind::Endpoints).is_nothing());
     assert!(add(4).is_none(), "it is asked for anew");
 }

@@ -159,8 +159,10 @@ fn texts(names: Vec<Arc<str>>) -> Vec<String> {
 fn subscribers() -> (Subscribers, mpsc::Receiver<Update>, Registry) {
     let (updates, told) = mpsc::channel(8);
     let (quarantine, secrets) = (Quarantine::default(), KnownSecrets::default());
-    let all = Subscribers::new(ResourceSource::Ads, updates, quarantine, secrets, Gate::new(true));
-    (all, told, Registry::new(1))
+    let registry = Registry::new(1);
+    let server = registry.server(Slot::Control);
+    let all = Subscribers::new(ResourceSource::Ads, updates, quarantine, secrets, Gate::new(true), server);
+    (all, told, registry)
 }
 
 /// Of each update the filters that are there, gone, and waited for no more.

@@ -20,14 +20,14 @@ use crate::base::limits::{
 };
 use crate::config::ads::ResourceSource;
 use crate::config::endpoint::ClusterLoadAssignment;
-use crate::config::error::beginning;
+use crate::config::error::{ConfigError, beginning};
 use crate::config::route::RouteConfiguration;
 use crate::control::xds::convert::{
     Class, Finding, Report, Runtime, RuntimeValues, convert_endpoints, convert_routes, convert_runtime,
 };
 use crate::control::xds::pb;
 use crate::control::xds::schema::Message;
-use crate::control::xds::validate;
+use crate::control::xds::validate::{self, Checked};
 use crate::snapshot::{RouteCompiler, RoutesResource};
 
 /// `google.rpc.Code.INVALID_ARGUMENT`
@@ -38,6 +38,9 @@ const OF_THE_RESOURCE: [i32; 2] = [5, 7];
 
 /// The fields that this version lacks and of which a warning has told: each once, since a control plane may set it in thousands of resources.
 static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// The same of fields that the API does not have.
+static SAID_UNKNOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// A type of resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -199,6 +202,8 @@ pub(super) struct Outcome {
     pub(super) kept: BTreeSet<String>,
     /// The good ones as they came, where they are kept.
     pub(super) accepted: Option<BTreeMap<String, Vec<u8>>>,
+    /// How many fields stand in it that the API does not have and of which a warning has not told before.
+    pub(super) unknown: u64,
     /// They were kept from before: no control plane has told them.
     pub(super) is_restored: bool,
 }
@@ -281,7 +286,7 @@ impl Outcome {
         }
         let judged = decoded.and_then(|decoded| {
             if decoded.name() == key {
-                judge.judge(decoded, any)
+                judge.judge(decoded, any, &mut self.unknown)
             } else {
                 Err(format!("calls itself {:?}", decoded.name()))
             }
@@ -463,10 +468,11 @@ impl Judge {
     }
 
     /// Holds it against the API's own rules, converts and compiles it.
-    fn judge(&mut self, decoded: Decoded, any: &pb::google::Any) -> Result<Good, String> {
+    fn judge(&mut self, decoded: Decoded, any: &pb::google::Any, unknown: &mut u64) -> Result<Good, String> {
         let type_name = any.type_url.rsplit('/').next().unwrap_or_default();
         if let Some(schema) = Message::find(type_name) {
-            let violations = validate::check(schema, &any.value).violations;
+            let Checked { violations, unknown: fields, deprecated: _ } = validate::check(schema, &any.value);
+            *unknown += tell_of_unknown(decoded.name(), &fields);
             if !violations.is_empty() {
                 let reasons: Vec<_> = violations.iter().map(ToString::to_string).collect();
                 return Err(reasons.join("; "));
@@ -550,6 +556,20 @@ pub(super) fn taken<T>(name: &str, converted: Result<(T, Report), Report>) -> Re
 /// Whether an operator has not been told yet that a control plane sets this field, which this version lacks.
 fn is_news(said: &mut BTreeSet<String>, finding: &Finding) -> bool {
     finding.class == Class::NotYet && said.len() < XDS_LACKING_SAID_MAX && said.insert(finding.field.clone())
+}
+
+/// Warns of fields that the API does not have, as Envoy of each once; of how many.
+fn tell_of_unknown(name: &str, fields: &[ConfigError]) -> u64 {
+    let mut said = SAID_UNKNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut count = 0;
+    for field in fields {
+        let what = beginning(&field.reason, XDS_REASON_BYTES_MAX);
+        if said.len() < XDS_LACKING_SAID_MAX && said.insert(what.to_owned()) {
+            log::warn!(target: "config", "xDS: {name}: {}: passed over", cut(field.to_string()));
+            count += 1;
+        }
+    }
+    count
 }
 
 /// A hash of a response's content, by which it is known again.

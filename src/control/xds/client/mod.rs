@@ -406,9 +406,9 @@ impl XdsClient {
     }
 
     /// That instance of a cluster is no more.
-    pub fn unsubscribe(&mut self, instance: u64, eds: &Eds) {
+    pub fn unsubscribe(&mut self, cluster: &str, instance: u64, eds: &Eds) {
         let Some(running) = self.sources.get(&eds.source) else { return };
-        running.subscribers.remove(instance, eds);
+        running.subscribers.remove(cluster, instance, eds);
         self.leave(&eds.source);
     }
 
@@ -494,6 +494,7 @@ impl XdsClient {
             quarantine,
             self.secrets.clone(),
             self.gate.clone(),
+            self.registry.server(Slot::Control),
         ))
     }
 

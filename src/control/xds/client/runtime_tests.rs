@@ -75,8 +75,10 @@ fn rtds(wait: u64) -> Rtds {
 fn subscribers(gate: &Gate) -> (Subscribers, mpsc::Receiver<Update>, Registry) {
     let (updates, told) = mpsc::channel(8);
     let (quarantine, secrets) = (Quarantine::default(), KnownSecrets::default());
-    let all = Subscribers::new(ResourceSource::Ads, updates, quarantine, secrets, gate.clone());
-    (all, told, Registry::new(1))
+    let registry = Registry::new(1);
+    let server = registry.server(Slot::Control);
+    let all = Subscribers::new(ResourceSource::Ads, updates, quarantine, secrets, gate.clone(), server);
+    (all, told, registry)
 }
 
 /// How many values each update has; `None`: it is waited for no more.

@@ -311,8 +311,10 @@ fn k5_keys_are_neither_shown_nor_logged() {
 /// Those of the aggregated stream, what they tell, and counters of the secret `a`.
 fn subscribers(known: &KnownSecrets) -> (Subscribers, mpsc::Receiver<Update>, Registry) {
     let (updates, told) = mpsc::channel(8);
-    let subscribers = Subscribers::new(ADS, updates, Quarantine::default(), known.clone(), Gate::new(true));
-    (subscribers, told, Registry::new(1))
+    let registry = Registry::new(1);
+    let (quarantine, server) = (Quarantine::default(), registry.server(Slot::Control));
+    let subscribers = Subscribers::new(ADS, updates, quarantine, known.clone(), Gate::new(true), server);
+    (subscribers, told, registry)
 }
 
 fn told(receiver: &mut mpsc::Receiver<Update>) -> Vec<Arc<str>> {

@@ -24,7 +24,7 @@ use super::{
 use crate::config::ads::{Eds, ResourceSource, Rtds, SecretKind, Wildcard};
 use crate::config::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
 use crate::control::discovery::EndpointUpdate;
-use crate::telemetry::{ClusterStat, Registry, Scope, Slot};
+use crate::telemetry::{Cells, ClusterStat, Registry, Scope, ServerStat, Slot};
 
 /// All of one source.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ pub(super) struct Subscribers {
     /// With those of other sources.
     secrets: KnownSecrets,
     gate: Gate,
+    server: Cells<ServerStat>,
     /// Says that there are others now.
     changed: watch::Sender<()>,
 }
@@ -145,9 +146,10 @@ impl Subscribers {
         quarantine: Quarantine,
         secrets: KnownSecrets,
         gate: Gate,
+        server: Cells<ServerStat>,
     ) -> Self {
         let (lists, changed) = (Mutex::default(), watch::Sender::default());
-        Self { source, lists, updates, quarantine, secrets, gate, changed }
+        Self { source, lists, updates, quarantine, secrets, gate, server, changed }
     }
 
     /// A layer wants its values.
@@ -194,10 +196,11 @@ impl Subscribers {
         let counters = Counters::Cluster(scope);
         let one = self.subscriber(Kind::Endpoints, cluster, instance, counters, eds.initial_fetch_timeout);
         let mut lists = self.lock();
-        let before = lists.given_up.remove(&*eds.service_name).flatten();
+        let name = eds.name(cluster);
+        let before = lists.given_up.remove(name).flatten();
         let endpoints = lists
             .endpoints
-            .entry(String::from(&*eds.service_name))
+            .entry(String::from(name))
             .or_insert_with(|| Endpoints { subscribers: Vec::new(), last: before });
         let last = endpoints.last.clone();
         if last.is_some() {
@@ -210,14 +213,15 @@ impl Subscribers {
     }
 
     /// That cluster wants them no more.
-    pub(super) fn remove(&self, instance: u64, eds: &Eds) {
+    pub(super) fn remove(&self, cluster: &str, instance: u64, eds: &Eds) {
+        let name = eds.name(cluster);
         let mut lists = self.lock();
-        if let Some(endpoints) = lists.endpoints.get_mut(&*eds.service_name) {
+        if let Some(endpoints) = lists.endpoints.get_mut(name) {
             endpoints.subscribers.retain(|one| one.instance != instance);
             if endpoints.subscribers.is_empty() {
-                let last = lists.endpoints.remove(&*eds.service_name).and_then(|endpoints| endpoints.last);
-                lists.given_up.insert(String::from(&*eds.service_name), last);
-                self.quarantine.forget(&self.source, Kind::Endpoints, &eds.service_name);
+                let last = lists.endpoints.remove(name).and_then(|endpoints| endpoints.last);
+                lists.given_up.insert(String::from(name), last);
+                self.quarantine.forget(&self.source, Kind::Endpoints, name);
             }
         }
         drop(lists);
@@ -333,6 +337,7 @@ impl Subscribers {
     /// Hands on what a response changes, and counts.
     pub(super) async fn apply(&self, kind: Kind, outcome: Outcome, version: &str) {
         self.quarantine.note(&self.source, kind, &outcome, version);
+        self.server.add(ServerStat::DynamicUnknownFields, outcome.unknown);
         if matches!(kind, Kind::Clusters | Kind::Listeners) {
             return self.apply_whole(kind, outcome, version).await;
         }
@@ -404,7 +409,7 @@ impl Subscribers {
     /// One response is one change: what it brings and what it takes away.
     async fn apply_whole(&self, kind: Kind, outcome: Outcome, version: &str) {
         let Some(one) = self.of_kind(kind).pop() else { return };
-        let Outcome { good, bad, failed: _, nameless, absent, kept: _, accepted: _, is_restored } = outcome;
+        let Outcome { good, bad, nameless, absent, is_restored, .. } = outcome;
         for reason in &nameless {
             log::warn!("xDS: refused: {reason}");
         }

@@ -119,7 +119,7 @@ pub(super) fn eds(
     let at = &at.field("eds_cluster_config");
     classify!(at, message => pb::cluster::ClusterEdsClusterConfig { implemented: eds_config, service_name; });
     let (source, initial_fetch_timeout) = source(at, "eds_config", eds_config)?;
-    let service_name = if service_name.is_empty() { name.into() } else { service_name.into() };
+    let service_name = (!service_name.is_empty() && service_name != name).then(|| service_name.into());
     Some(Eds { source, service_name, initial_fetch_timeout })
 }
 

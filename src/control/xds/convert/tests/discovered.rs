@@ -24,7 +24,7 @@ fn control_plane_and_clusters_of_it_have_their_settings() {
     assert_eq!((ads.variant, &*ads.cluster, &*ads.authority), (Variant::Delta, "web", "web"));
     assert_eq!(ads.message_bytes_max, XDS_MESSAGE_BYTES_MAX);
     let eds = |bootstrap: &Bootstrap| match &bootstrap.clusters[1].discovery {
-        Discovery::Eds(eds) => (eds.service_name.to_string(), eds.initial_fetch_timeout),
+        Discovery::Eds(eds) => (eds.name("e").to_owned(), eds.initial_fetch_timeout),
         other => panic!("{other:?}"),
     };
     let bootstrap = load(&discovered(ADS, SPEAKS_HTTP2, EDS));
