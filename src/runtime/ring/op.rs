@@ -151,14 +151,6 @@ pub(super) fn cancel(key: SocketKey, op: Op) -> squeue::Entry {
         .user_data(Op::Cancel.user_data(key))
 }
 
-/// Cancels all operations on a descriptor.
-pub(super) fn cancel_fd(key: SocketKey, fd: RawFd) -> squeue::Entry {
-    opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(fd)).all())
-        .build()
-        .flags(squeue::Flags::SKIP_SUCCESS)
-        .user_data(Op::Cancel.user_data(key))
-}
-
 /// Cancels everything in the ring.
 pub(super) fn cancel_any() -> squeue::Entry {
     opcode::AsyncCancel2::new(CancelBuilder::any())

@@ -70,7 +70,7 @@ impl Ring {
         let got = self.await_completion()?;
         self.discard_descriptor(&got);
         check(got.result() >= 0 && cqueue::more(got.flags()))?;
-        self.queue.push(op::cancel_fd(key, listener.as_raw_fd()));
+        self.queue.push(op::cancel(key, Op::Accept));
         let end = self.await_completion()?;
         check(end.result() == -libc::ECANCELED && !cqueue::more(end.flags()))
     }
