@@ -82,7 +82,7 @@ pub const CONFIG_TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const CONFIG_ALIASED_VALUES_MAX: usize = 256 * 1024;
 /// Bytes of a map's key that paths of mistakes show: a control plane's may be as long as its message, and stands in the path of
 /// every mistake within. Beyond it: its beginning.
-pub const CONFIG_KEY_BYTES_SHOWN_MAX: usize = 64;
+pub const CONFIG_KEY_BYTES_SHOWN_MAX: usize = 256;
 /// Mistakes reported for one configuration; what follows is usually more of the same.
 pub const CONFIG_ERRORS_MAX: usize = 100;
 

@@ -76,11 +76,14 @@ def one(name, argv, folder, samples):
 
 
 def consecutive(count):
-    """The first of so many ports in a row that are free."""
+    """The first of so many ports in a row that are free and that nobody was given, nor is given from now on."""
     while True:
         [base] = rig.free_ports(1)
-        if not any(rig.accepts(base + index) for index in range(count)):
-            return base
+        row = range(base, base + count)
+        with rig.GIVING:
+            if rig.GIVEN.isdisjoint(row[1:]) and not any(rig.accepts(port) for port in row):
+                rig.GIVEN.update(row)
+                return base
 
 
 def run():

@@ -339,6 +339,7 @@ mod tests {
     use super::super::schema::Message;
     use super::super::wire::{put_bytes, put_nested, put_varint};
     use super::*;
+    use crate::base::limits::CONFIG_KEY_BYTES_SHOWN_MAX;
 
     fn cluster(name: &str, connect_timeout: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -376,7 +377,8 @@ mod tests {
             put_bytes(out, 1, "k".repeat(1000).as_bytes());
             put_bytes(out, 2, &any);
         });
-        let path = format!("typed_extension_protocol_options[\"{}\"].name", "k".repeat(64));
+        let path =
+            format!("typed_extension_protocol_options[\"{}\"].name", "k".repeat(CONFIG_KEY_BYTES_SHOWN_MAX));
         assert_eq!(check_cluster(&bytes), [format!("{path}: must not be empty")]);
     }
 
