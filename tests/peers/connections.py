@@ -106,12 +106,10 @@ def openssl_hello(name, protocols):
     return out.read()
 
 
-def perform(connection, port, ports, mark=b""):
-    """Everything that comes back until the other side ends, as text; `OPEN` behind it when it does not.
-
-    `ports`: what the names of ports stand for. `mark`: sent behind the first bytes, and the end of what is waited for."""
+@contextlib.contextmanager
+def opened(connection, port, ports):
+    """A socket from the connection's source to its destination, before anything is sent."""
     family = socket.AF_INET6 if ":" in connection.destination else socket.AF_INET
-    got = b""
     with socket.socket(family) as sock:
         # Its port is free for the next connection at once, and the proxy's side does not linger.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -120,6 +118,15 @@ def perform(connection, port, ports, mark=b""):
         sock.settimeout(ANSWER_S)
         sock.bind((connection.source, ports.get(connection.source_port, connection.source_port)))
         sock.connect((connection.destination, port))
+        yield sock
+
+
+def perform(connection, port, ports, mark=b""):
+    """Everything that comes back until the other side ends, as text; `OPEN` behind it when it does not.
+
+    `ports`: what the names of ports stand for. `mark`: sent behind the first bytes, and the end of what is waited for."""
+    got = b""
+    with opened(connection, port, ports) as sock:
         # What closes at once, or answers at once, may do so before everything is sent.
         with contextlib.suppress(ConnectionError):
             payload = connection.payload(ports) + mark

@@ -18,15 +18,13 @@ import functools
 import json
 import pathlib
 import random
-import socket
 import ssl
-import struct
 import tempfile
 
 import protocols_case
 import rbac
 import rig
-from connections import ANSWER_S, OPEN, Connection, perform
+from connections import OPEN, Connection, opened, perform
 from decisions import Report, Way, begin, decide, finish
 from filter_chains_cases import ELSEWHERE, LISTENER_FILTERS, RANGES, SNI, TYPE, Chain, Generator, Listener, network
 from matchers import Matchers, extension, network_inputs, ssl_inputs
@@ -298,14 +296,7 @@ def shake_hands(sock, connection, folder):
 
 def ask_securely(connection, port, ports, folder):
     """What comes of a handshake and the mark behind it."""
-    with socket.socket(socket.AF_INET6 if ":" in connection.destination else socket.AF_INET) as sock:
-        # Its port is free for the next connection at once, and the proxy's side does not linger.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(ANSWER_S)
-        sock.bind((connection.source, ports.get(connection.source_port, connection.source_port)))
-        sock.connect((connection.destination, port))
+    with opened(connection, port, ports) as sock:
         got = b""
         try:
             if connection.proxied:
