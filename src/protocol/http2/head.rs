@@ -13,6 +13,7 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, StatusCode, request, response};
 
 use super::received::Received;
+use crate::base::limits::HEADERS_MAX;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::error::HeadError;
 use crate::protocol::http::field::Field;
@@ -314,7 +315,7 @@ pub(crate) fn trailers(head: &Head) -> Result<HeaderMap, Unsendable> {
     if !head.is_sendable() {
         return Err(Unsendable);
     }
-    let mut map = HeaderMap::with_capacity(head.len());
+    let mut map = HeaderMap::with_capacity(head.len().min(HEADERS_MAX));
     for field in head.fields() {
         append(&mut map, &field)?;
     }
@@ -356,7 +357,8 @@ fn fields(head: &Head, body: BodyLength, mut map: HeaderMap) -> Result<HeaderMap
         map.remove(name);
     }
     if map.is_empty() {
-        map.reserve(head.len() + 1);
+        // More than are usual it makes room for as they come: asked for too much at once it panics.
+        map.reserve(head.len().min(HEADERS_MAX) + 1);
     }
     while let Some(field) = next {
         append(&mut map, &field)?;
@@ -366,7 +368,7 @@ fn fields(head: &Head, body: BodyLength, mut map: HeaderMap) -> Result<HeaderMap
     if let BodyLength::Length(bytes @ 1..) = body
         && !has_length
     {
-        map.append(http::header::CONTENT_LENGTH, HeaderValue::from(bytes));
+        map.try_append(http::header::CONTENT_LENGTH, HeaderValue::from(bytes)).map_err(|_| Unsendable)?;
     }
     Ok(map)
 }
@@ -580,6 +582,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The codec's map makes room for some 24,000 names, and panics where it is asked for more.
+    #[test]
+    fn heads_of_very_many_fields_are_sent_or_refused() {
+        let name = |n: usize| HeaderName::parse(format!("x-{n}").as_bytes()).unwrap();
+        let head_of = |names: &[HeaderName]| {
+            let mut head = Head::new();
+            (0..40_000).for_each(|n| head.append(&names[n % names.len()], b"v"));
+            head
+        };
+        let sent = |head: &Head| {
+            let fields = fields(head, BodyLength::Length(7), HeaderMap::new()).map(|map| map.len());
+            (fields, trailers(head).map(|map| map.len()))
+        };
+        assert_eq!(sent(&head_of(&[name(0)])), (Ok(40_001), Ok(40_000)));
+        let names: Vec<_> = (0..40_000).map(name).collect();
+        assert_eq!(sent(&head_of(&names)), (Err(Unsendable), Err(Unsendable)));
     }
 
     #[test]
