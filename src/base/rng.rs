@@ -1,5 +1,7 @@
 //! A small fast random generator for balancing and request ids (xoshiro256++). Not for secrets.
 
+use std::time::Duration;
+
 /// Seeded per worker; the sim seeds it with a printed number.
 #[derive(Clone, Debug)]
 pub struct Rng([u64; 4]);
@@ -34,6 +36,11 @@ impl Rng {
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
+
+    /// A time below `bound`, to the nanosecond; zero when the bound is zero.
+    pub fn duration_below(&mut self, bound: Duration) -> Duration {
+        Duration::from_nanos(self.below(u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX)))
+    }
 }
 
 #[cfg(test)]
@@ -49,5 +56,10 @@ mod tests {
         }
         assert!(seen.iter().all(|&n| (800..1200).contains(&n)), "{seen:?}");
         assert_eq!(rng.below(0), 0);
+        let second = Duration::from_secs(1);
+        let late = (0..1000).filter(|_| rng.duration_below(second) >= second / 2).count();
+        assert!((400..600).contains(&late), "{late}");
+        assert!((0..1000).all(|_| rng.duration_below(second) < second));
+        assert_eq!(rng.duration_below(Duration::ZERO), Duration::ZERO);
     }
 }

@@ -55,6 +55,9 @@ pub struct HttpConnectionManager {
     /// How long a draining HTTP/2 connection stays for requests that are on their way, after it has told its client.
     /// HTTP/1 needs none, the last response says `Connection: close`. Default 5 s. Source: `drain_timeout`.
     pub drain_timeout: Duration,
+    /// At most this much random time is added to it, drawn for each connection. Default 0. Source: `drain_timeout_jitter`, a
+    /// percentage of it.
+    pub drain_timeout_jitter: Duration,
     /// Longest time a connection that this side has closed waits for the peer's last bytes. Default 1 s; `None`
     /// (`0s`): it is closed at once. Source: `delayed_close_timeout`.
     pub delayed_close_timeout: Option<Duration>,
@@ -224,6 +227,9 @@ pub struct CommonHttpProtocolOptions {
     pub idle_timeout: Option<Duration>,
     /// Longest life of a connection, then it drains. Default `None`: no limit. Source: `max_connection_duration`.
     pub max_connection_duration: Option<Duration>,
+    /// At most this much random time is added to it, drawn for each connection. Default 0. Only towards clients. Source:
+    /// `max_connection_duration_jitter`, a percentage of it.
+    pub max_connection_duration_jitter: Duration,
     /// Most headers of a message. Default 100. Beyond it: a request gets 431, a response counts as broken (502).
     /// Source: `max_headers_count`.
     pub max_headers_count: u32,
@@ -363,6 +369,7 @@ impl Default for CommonHttpProtocolOptions {
         Self {
             idle_timeout: Some(Duration::from_secs(3600)),
             max_connection_duration: None,
+            max_connection_duration_jitter: Duration::ZERO,
             max_headers_count: 100,
             max_response_headers_kb: 80,
             max_stream_duration: None,
@@ -429,6 +436,7 @@ impl HttpConnectionManager {
             request_timeout: None,
             request_headers_timeout: None,
             drain_timeout: Duration::from_secs(5),
+            drain_timeout_jitter: Duration::ZERO,
             delayed_close_timeout: Some(Duration::from_secs(1)),
             http1_safe_max_connection_duration: false,
             access_log: Vec::new(),

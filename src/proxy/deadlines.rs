@@ -4,7 +4,18 @@ use std::time::Duration;
 
 use super::error::ProxyError;
 use crate::base::clock::Now;
+use crate::base::rng::Rng;
+use crate::config::http::CommonHttpProtocolOptions;
 use crate::runtime::Timer;
+
+/// When a client's connection is too old, if it may become that: its jitter is drawn by what tells it from others, so that the
+/// answer is the same whenever it is asked for and is kept nowhere.
+pub(super) fn end_of_life(options: &CommonHttpProtocolOptions, opened: Now, connection: u64) -> Option<Now> {
+    let life = options.max_connection_duration?;
+    let jitter = options.max_connection_duration_jitter;
+    let more = Rng::from_seed(connection ^ opened.0).duration_below(jitter);
+    Some(opened.after(life + more))
+}
 
 /// What bounds a request in time. `None`: that limit is off.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,5 +61,28 @@ impl Deadlines {
         }
         passed(self.idle.map(|limit| self.last_activity.after(limit)))
             .then_some(ProxyError::StreamIdleTimeout { request_complete })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_live_as_long_as_they_may_and_up_to_the_jitter_longer() {
+        let (life, jitter) = (Duration::from_secs(60), Duration::from_secs(30));
+        let opened = Now(1_000_000_007);
+        let mut options = CommonHttpProtocolOptions::default();
+        assert_eq!(end_of_life(&options, opened, 1), None);
+        options.max_connection_duration = Some(life);
+        assert_eq!(end_of_life(&options, opened, 1), Some(opened.after(life)));
+        options.max_connection_duration_jitter = jitter;
+        let ends = |opened| (0..200).map(move |id| end_of_life(&options, opened, id)).collect::<Vec<_>>();
+        let (least, middle) = (opened.after(life), opened.after(life + jitter / 2));
+        let drawn = ends(opened);
+        assert!(drawn.iter().flatten().all(|end| *end >= least && *end < opened.after(life + jitter)));
+        let late = drawn.iter().flatten().filter(|end| **end >= middle).count();
+        assert!((60..140).contains(&late), "{late}");
+        assert_eq!(ends(opened), drawn, "asked again");
     }
 }

@@ -16,6 +16,7 @@ use super::access;
 use super::chain::HttpChain;
 use super::connection_record::ConnectionRecord;
 use super::context::WorkerContext;
+use super::deadlines::end_of_life;
 use super::error::ProxyError;
 use super::handover::Place;
 use super::handshake::{self, Failed, Handshake};
@@ -267,7 +268,7 @@ async fn wait_for_request(connection: &Connection) -> Waited {
     let options = &chain.manager.config.common;
     let idle_from = context.runtime.now();
     let idle_due = options.idle_timeout.map(|idle| idle_from.after(idle));
-    let life_due = options.max_connection_duration.map(|max| connection.opened.after(max));
+    let life_due = connection.life_due();
     poll_fn(|_| {
         match stream.poll_recv() {
             Poll::Ready(Ok(Some(chunk))) => {
@@ -357,6 +358,11 @@ impl Connection {
             codec: Cell::new(Codec::Http2),
             bearer: Bearer::Connection(shared),
         }
+    }
+
+    /// When it is too old; `None`: it may become as old as it likes.
+    pub(super) fn life_due(&self) -> Option<Now> {
+        end_of_life(&self.chain.manager.config.common, self.opened, self.id)
     }
 
     /// When it is closed if it has no request then; `None`: nothing drains.

@@ -459,10 +459,7 @@ fn may_go_on(connection: &Connection, meta: &RequestMeta) -> bool {
         stats.inc(HttpStat::DownstreamCxMaxRequestsReached);
         return false;
     }
-    if options
-        .max_connection_duration
-        .is_some_and(|max| context.runtime.now() >= connection.opened.after(max))
-    {
+    if connection.life_due().is_some_and(|due| context.runtime.now() >= due) {
         stats.inc(HttpStat::DownstreamCxMaxDurationReached);
         return false;
     }

@@ -175,7 +175,7 @@ pub(super) async fn is_spoken(connection: &Connection) -> bool {
 
 /// Serves the connection until it is over; whether its end may be waited for.
 pub(super) async fn serve(connection: &Connection) -> bool {
-    let Connection { context, chain, channel, timer, opened, .. } = connection;
+    let Connection { context, chain, channel, timer, .. } = connection;
     let Some(transport) = channel.connection() else { return false };
     let (runtime, options) = (&context.runtime, &chain.manager.config);
     let settings =
@@ -212,7 +212,7 @@ pub(super) async fn serve(connection: &Connection) -> bool {
     let fraction = || (context.random() >> 11) as f64 / (1u64 << 53) as f64;
     let mut keepalive = Keepalive::new(options.http2.connection_keepalive, runtime.now(), fraction());
     let mut counted = Seen::default();
-    let life_due = options.common.max_connection_duration.map(|max| opened.after(max));
+    let life_due = connection.life_due();
     // When a connection that drains is closed, if it has no streams then.
     let mut drain_due: Option<Now> = None;
     // When a connection that was ended is given up, whatever of that the client has read.
@@ -266,7 +266,8 @@ pub(super) async fn serve(connection: &Connection) -> bool {
                         Some(HttpStat::DownstreamCxDrainClose)
                     });
                     server.drain();
-                    drain_due = Some(now.after(options.drain_timeout));
+                    let more = context.rng.borrow_mut().duration_below(options.drain_timeout_jitter);
+                    drain_due = Some(now.after(options.drain_timeout + more));
                     continue;
                 }
             }

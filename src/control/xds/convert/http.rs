@@ -83,11 +83,16 @@ pub(super) fn common(
     let Some(message) = message else { return options };
     classify!(at, message => pb::http::HttpProtocolOptions {
         implemented: idle_timeout, max_connection_duration, max_headers_count, max_response_headers_kb,
-            max_stream_duration, headers_with_underscores_action, max_requests_per_connection;
-        not_yet: max_connection_duration_jitter;
+            max_stream_duration, headers_with_underscores_action, max_requests_per_connection,
+            max_connection_duration_jitter = "towards clients, as in Envoy";
     });
     options.idle_timeout = at.timeout("idle_timeout", idle_timeout, options.idle_timeout);
     options.max_connection_duration = at.timeout("max_connection_duration", max_connection_duration, None);
+    options.max_connection_duration_jitter = at.percent_of(
+        options.max_connection_duration.unwrap_or_default(),
+        "max_connection_duration_jitter",
+        max_connection_duration_jitter,
+    );
     options.max_stream_duration = at.timeout("max_stream_duration", max_stream_duration, None);
     options.max_headers_count = max_headers_count.unwrap_or(options.max_headers_count);
     options.max_response_headers_kb = max_response_headers_kb.unwrap_or(options.max_response_headers_kb);

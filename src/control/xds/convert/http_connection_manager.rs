@@ -25,7 +25,7 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
             add_user_agent, common_http_protocol_options, http1_safe_max_connection_duration, http_protocol_options,
             server_name, server_header_transformation, scheme_header_transformation, max_request_headers_kb,
             stream_idle_timeout, stream_flush_timeout, request_timeout, request_headers_timeout,
-            delayed_close_timeout, drain_timeout, access_log, use_remote_address, xff_num_trusted_hops, internal_address_config,
+            delayed_close_timeout, drain_timeout, drain_timeout_jitter, access_log, use_remote_address, xff_num_trusted_hops, internal_address_config,
             skip_xff_append, via, generate_request_id, preserve_external_request_id,
             always_set_request_id_in_response, forward_client_cert_details, set_current_client_cert_details,
             proxy_100_continue,
@@ -37,7 +37,7 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
             append_local_overload = "no overload action exists",
             typed_header_validation_config = "headers are always validated";
         not_yet: tracing, access_log_flush_interval, flush_access_log_on_new_request, access_log_options,
-            proxy_status_config, drain_timeout_jitter, record_route_resolution_stats, stream_error_on_invalid_http_message;
+            proxy_status_config, record_route_resolution_stats, stream_error_on_invalid_http_message;
         refused: original_ip_detection_extensions, early_header_mutation_extensions, forward_client_cert_matcher,
             path_normalization_options, forward_proto_config;
     });
@@ -76,6 +76,8 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
     manager.request_timeout = at.timeout("request_timeout", request_timeout, None);
     manager.request_headers_timeout = at.timeout("request_headers_timeout", request_headers_timeout, None);
     manager.drain_timeout = at.duration("drain_timeout", drain_timeout).unwrap_or(manager.drain_timeout);
+    manager.drain_timeout_jitter =
+        at.percent_of(manager.drain_timeout, "drain_timeout_jitter", drain_timeout_jitter);
     manager.delayed_close_timeout =
         at.timeout("delayed_close_timeout", delayed_close_timeout, manager.delayed_close_timeout);
     manager.http1_safe_max_connection_duration = http1_safe_max_connection_duration;

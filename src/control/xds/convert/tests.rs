@@ -155,6 +155,24 @@ fn timeout_of_zero_is_off_and_flush_timeout_follows_idle_timeout() {
 }
 
 #[test]
+fn jitter_is_a_share_of_its_time_and_none_without_one() {
+    let jitters = |options: &str| {
+        let bootstrap = load(&[("MANAGER", options)]);
+        let manager = manager(&bootstrap);
+        (manager.common.max_connection_duration_jitter, manager.drain_timeout_jitter)
+    };
+    let seconds = Duration::from_secs;
+    let common = "common_http_protocol_options: {max_connection_duration: 60s, max_connection_duration_jitter: {value: 50}}";
+    assert_eq!(jitters(common), (seconds(30), seconds(0)));
+    let common = "common_http_protocol_options: {max_connection_duration_jitter: {value: 50}}";
+    assert_eq!(jitters(common), (seconds(0), seconds(0)));
+    assert_eq!(jitters("drain_timeout_jitter: {value: 100}").1, seconds(5));
+    assert_eq!(jitters("drain_timeout: 4s\n          drain_timeout_jitter: {value: 25}").1, seconds(1));
+    assert_eq!(jitters("drain_timeout: 4s").1, seconds(0));
+    assert!(errors(&[("MANAGER", "drain_timeout_jitter: {value: 101}")]).contains("drain_timeout_jitter"));
+}
+
+#[test]
 fn older_forms_of_cluster_options_are_read() {
     let bootstrap = load(&[(
         "CLUSTER",

@@ -208,6 +208,19 @@ impl At<'_> {
         value
     }
 
+    /// So many percent of a time; none of it where nothing is set.
+    pub(super) fn percent_of(
+        &self,
+        time: Duration,
+        field: &str,
+        percent: Option<pb::types::Percent>,
+    ) -> Duration {
+        let Some(percent) = percent else { return Duration::ZERO };
+        let share = time.as_secs_f64() * self.percent(field, percent) / 100.0;
+        // What is no percentage was refused.
+        Duration::try_from_secs_f64(share).unwrap_or_default()
+    }
+
     /// A share of requests.
     pub(super) fn fraction(&self, field: &str, fraction: pb::types::FractionalPercent) -> FractionalPercent {
         use pb::types::FractionalPercentDenominatorType as Denominator;
