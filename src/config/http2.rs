@@ -33,6 +33,11 @@ pub struct Http2ProtocolOptions {
     /// WINDOW_UPDATE frames: 5, and two per stream, and twice this many per DATA frame sent. Default 10. Beyond it the
     /// connection ends. Source: `max_inbound_window_update_frames_per_data_frame_sent`.
     pub max_inbound_window_update_frames_per_data_frame_sent: u32,
+    /// Requests under way that a client may reset at once. Default 1000. Beyond it the connection ends. Only towards clients.
+    /// Source: `stream_reset_burst`.
+    pub stream_reset_burst: u64,
+    /// How many more it may reset each second, up to the burst. Default 33. Source: `stream_reset_rate`.
+    pub stream_reset_rate: u64,
     /// Pings; `None`: none are sent. Source: `connection_keepalive`.
     pub connection_keepalive: Option<KeepaliveSettings>,
 }
@@ -78,6 +83,8 @@ impl Default for Http2ProtocolOptions {
             max_consecutive_inbound_frames_with_empty_payload: 1,
             max_inbound_priority_frames_per_stream: 100,
             max_inbound_window_update_frames_per_data_frame_sent: 10,
+            stream_reset_burst: 1000,
+            stream_reset_rate: 33,
             connection_keepalive: None,
         }
     }

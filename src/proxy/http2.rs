@@ -2,7 +2,8 @@
 //! request through the same steps as HTTP/1.
 //!
 //! The connection ends in order (GOAWAY twice, the streams finish) when the process drains, when it is too old or has served
-//! its number of requests; at once when the client floods it, does not answer a ping, or resets most of what it asks for.
+//! its number of requests; at once when the client floods it, does not answer a ping, or resets most of what it asks for, or more
+//! than it may.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -17,7 +18,9 @@ use crate::base::limits;
 use crate::config::http::CodecType;
 use crate::protocol::http2::guard::{Flood, PREFACE, Seen};
 use crate::protocol::http2::keepalive::{Action, Keepalive};
-use crate::protocol::http2::{Incoming, ServerConnection, ServerEvent, Settings, Stream, StreamError};
+use crate::protocol::http2::{
+    Incoming, ResetLimit, ServerConnection, ServerEvent, Settings, Stream, StreamError,
+};
 use crate::protocol::tls::{Agreed, Alpn, Facts, TlsStream};
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Runtime, TaskId};
@@ -47,6 +50,9 @@ pub(super) struct Shared {
     /// Streams so far, and those of them that ended by the client's doing before they could be answered.
     streams: Cell<u32>,
     premature: Cell<u32>,
+    /// How many the client may still reset, and whether it has reset more.
+    resets: Cell<ResetLimit>,
+    is_reset_too_often: Cell<bool>,
     /// The connection is to end in order.
     draining: Cell<bool>,
 }
@@ -102,6 +108,17 @@ impl Shared {
             if self.resets_too_much() {
                 runtime.wake(self.task);
             }
+        }
+    }
+
+    /// The client has reset a request that was under way.
+    fn was_reset(&self, runtime: &Runtime) {
+        let mut resets = self.resets.get();
+        let is_within = resets.take(runtime.now());
+        self.resets.set(resets);
+        if !is_within {
+            self.is_reset_too_often.set(true);
+            runtime.wake(self.task);
         }
     }
 
@@ -207,6 +224,8 @@ pub(super) async fn serve(connection: &Connection) -> bool {
         idle_since: Cell::new(runtime.now()),
         streams: Cell::new(0),
         premature: Cell::new(0),
+        resets: Cell::new(ResetLimit::new(&options.http2, runtime.now())),
+        is_reset_too_often: Cell::new(false),
         draining: Cell::new(false),
     });
     let fraction = || (context.random() >> 11) as f64 / (1u64 << 53) as f64;
@@ -245,8 +264,15 @@ pub(super) async fn serve(connection: &Connection) -> bool {
                     chain.stats.inc(stat);
                 }
             };
-            if shared.resets_too_much() {
-                end(Some(HttpStat::DownstreamRqTooManyPrematureResets));
+            let is_reset_too_often = shared.is_reset_too_often.get();
+            if is_reset_too_often || shared.resets_too_much() {
+                end(Some(match is_reset_too_often {
+                    true => HttpStat::DownstreamCxProtocolError,
+                    false => HttpStat::DownstreamRqTooManyPrematureResets,
+                }));
+                if is_reset_too_often {
+                    connection.broke_protocol();
+                }
                 server.end(true);
                 end_due = Some(now.after(patience));
                 continue;
@@ -354,8 +380,11 @@ fn begin(connection: &Connection, shared: &Rc<Shared>, head: Incoming, stream: S
             After::Abort | After::Reset => connection.channel.set_reset_on_close(),
         }
         let broken = connection.channel.stream().and_then(|stream| stream.broken());
-        let by_client = matches!(broken, Some(StreamError::Reset(_) | StreamError::Protocol));
-        if by_client && after == After::Reset {
+        let is_reset = matches!(broken, Some(StreamError::Reset(_)));
+        if is_reset {
+            shared.was_reset(runtime);
+        }
+        if (is_reset || broken == Some(StreamError::Protocol)) && after == After::Reset {
             shared.ended_by_client(runtime, begun);
         }
     });

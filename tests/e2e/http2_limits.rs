@@ -225,6 +225,29 @@ on_each_backend! {
         }
     }
 
+    fn requests_are_reset_as_often_as_the_options_say(io) {
+        // It answers nothing: what is reset is under way.
+        let upstream = Upstream::start(|peer| while peer.request().is_some() {});
+        let proxy = Proxy::start(io, &front(upstream.port, "stream_reset_burst: 3, stream_reset_rate: 0"));
+        let mut raw = RawHttp2::connect(proxy.port);
+        for n in 1..=4 {
+            let stream = 2 * n - 1;
+            raw.get(stream, 5);
+            // CANCEL.
+            raw.frame(3, 0, stream, &[0, 0, 0, 8]);
+            proxy.wait_for_stat("http.test.downstream_rq_rx_reset", u64::from(n));
+            if n == 3 {
+                raw.frame(6, 0, 0, &[0; 8]);
+                raw.frames_until(|frame| frame.kind == 6 && frame.flags & 1 != 0).expect("so many are allowed");
+                assert_eq!(proxy.stat("http.test.downstream_cx_protocol_error"), 0);
+            }
+        }
+        assert_eq!(raw.goaway(), Some(CALM));
+        assert_eq!(proxy.stat("http.test.downstream_cx_protocol_error"), 1);
+        assert_eq!(proxy.stat("http.test.downstream_rq_too_many_premature_resets"), 0);
+        proxy.end();
+    }
+
     fn client_that_does_not_answer_a_ping_is_gone(io) {
         let upstream = Upstream::echo();
         let options = "connection_keepalive: {interval: 0.1s, timeout: 1.5s, interval_jitter: {value: 0}}";

@@ -2,7 +2,8 @@
 //!
 //! `connection` drives a connection on either side, `stream` is one request and response of it, `head` converts heads,
 //! `received` keeps one for who sends it on,
-//! `io` gives the codec a connection's bytes, `guard` counts what the codec does not, `outgoing` bounds what it holds.
+//! `io` gives the codec a connection's bytes, `guard` counts what the codec does not, `resets` the requests that a client resets,
+//! `outgoing` bounds what the codec holds.
 mod connection;
 pub mod guard;
 pub(crate) mod head;
@@ -10,9 +11,11 @@ mod io;
 pub mod keepalive;
 mod outgoing;
 mod received;
+mod resets;
 mod stream;
 
 pub use connection::{ClientConnection, Incoming, Requests, ServerConnection, ServerEvent, Settings};
 pub use head::{Unsendable, details};
 pub use received::Received;
+pub use resets::ResetLimit;
 pub use stream::{SendRequestError, Stream, StreamError};

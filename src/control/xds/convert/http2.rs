@@ -23,13 +23,15 @@ pub(super) fn http2(
             max_outbound_control_frames = "frames a second that ask for an answer; none is queued",
             max_consecutive_inbound_frames_with_empty_payload = "frames of nothing but padding count; at most 100 of those in a connection's life",
             max_inbound_priority_frames_per_stream,
-            max_inbound_window_update_frames_per_data_frame_sent, connection_keepalive;
+            max_inbound_window_update_frames_per_data_frame_sent, connection_keepalive,
+            stream_reset_burst = "of requests under way, towards clients; beyond it ENHANCE_YOUR_CALM (Envoy: INTERNAL_ERROR)",
+            stream_reset_rate;
         no_effect: max_outbound_frames = "frames are not queued: a peer that does not read is not read from",
             stream_error_on_invalid_http_messaging = "a message against the protocol always costs its stream only",
             override_stream_error_on_invalid_http_message = "a message against the protocol always costs its stream only",
             use_oghttp2_codec = "there is one codec", max_metadata_size = "METADATA frames are ignored",
             enable_huffman_encoding = "the codec decides";
-        not_yet: disallow_obs_text, stream_reset_burst, stream_reset_rate;
+        not_yet: disallow_obs_text;
         refused: allow_metadata, custom_settings_parameters;
     });
     let at_least = |field: &str, value: u32, min: u32, max: u32| {
@@ -85,6 +87,8 @@ pub(super) fn http2(
             1,
             u32::MAX,
         ),
+        stream_reset_burst: stream_reset_burst.unwrap_or(defaults.stream_reset_burst),
+        stream_reset_rate: stream_reset_rate.unwrap_or(defaults.stream_reset_rate),
         connection_keepalive: connection_keepalive
             .and_then(|message| keepalive(&at.field("connection_keepalive"), message)),
     }
