@@ -25,20 +25,20 @@ pub fn http2_frames(input: &[u8]) {
     };
     let guard = || Guard::new(limits, true, Now(0));
     let (mut whole, mut pieces) = (guard(), guard());
-    let all = |guard: &mut Guard, mut rest: &[u8]| -> Result<(), Flood> {
+    let all = |guard: &mut Guard, mut rest: &[u8], has_room: bool| -> Result<(), Flood> {
         while !rest.is_empty() {
-            let taken = guard.received(rest, u64::MAX, Now(0))?.taken;
+            let taken = guard.received(rest, !has_room, u64::MAX, Now(0))?.taken;
             assert!(taken > 0);
             rest = &rest[taken..];
         }
         Ok(())
     };
-    let verdict = all(&mut whole, input);
+    let verdict = all(&mut whole, input, true);
     let receive = |piece: &[u8]| {
         // Some of it, and the rest then.
-        let taken = pieces.received(piece, 0, Now(0))?.taken;
+        let taken = pieces.received(piece, false, 0, Now(0))?.taken;
         assert!(taken > 0);
-        all(&mut pieces, &piece[taken..])
+        all(&mut pieces, &piece[taken..], false)
     };
     let cut = input.chunks(usize::from(cut).max(1)).try_for_each(receive);
     assert_eq!(verdict, cut);

@@ -33,7 +33,8 @@ TLS_CONNECTION_KB_MAX = {"http/1.1": 4.9, "h2": 31.0}
 RELAYED_KB_MAX = 1.55  # resident, each of the first CONNECTIONS idle ones of the TCP proxy: two sockets each
 PAIR_KB_MAX = 2.0  # resident, each of PAIRS virtual hosts with a route and a cluster of their own
 PAIRS = 5000
-# What an upload leaves behind in each such connection that has carried one, resident. With HTTP/2 it is not nothing, and must not grow.
+# What an upload leaves behind in each such connection that has carried one, resident. With HTTP/2 it is not nothing, and must not grow:
+# ARCHITECTURE.md, what is not met.
 UPLOADED_KB_MAX = {"http/1.1": 1.0, "h2": 24.0}
 UPLOADED_BYTES = 60_000
 CONTRACT_KB_MAX = 10_000  # resident, four workers and CONTRACT_CONNECTIONS idle ones

@@ -175,11 +175,12 @@ impl Guard {
     }
 
     /// Takes note of received bytes, up to the header of the frame with which all that was received costs so much, or up to the
-    /// end of one that is void; what came of them, which is not none of some.
+    /// end of one that is void; what came of them, which is not none of some. `cut`: more has come, for which the codec has
+    /// no room. Then its last frame, if it is not whole, goes no further than its header: that has the codec make room for it.
     ///
     /// # Errors
     /// The limit that they pass. The connection is to end.
-    pub fn received(&mut self, bytes: &[u8], work_max: u64, now: Now) -> Result<Received, Flood> {
+    pub fn received(&mut self, bytes: &[u8], cut: bool, work_max: u64, now: Now) -> Result<Received, Flood> {
         let mut rest = bytes;
         let mut tail = None;
         while let Some(frame) = self.inbound.next(&mut rest) {
@@ -195,7 +196,8 @@ impl Guard {
                 tail = Some(Tail::Void);
                 break;
             }
-            if self.seen.work_received >= work_max {
+            let has_room = !cut || self.inbound.skip as usize <= rest.len();
+            if !has_room || self.seen.work_received >= work_max {
                 break;
             }
         }
@@ -396,7 +398,7 @@ mod tests {
     fn receive(guard: &mut Guard, bytes: &[u8], now: Now) -> Result<(), Flood> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            rest = &rest[guard.received(rest, u64::MAX, now)?.taken..];
+            rest = &rest[guard.received(rest, false, u64::MAX, now)?.taken..];
         }
         Ok(())
     }
@@ -434,8 +436,9 @@ mod tests {
         let heads = [frame(HEADERS, 4, 1, 1600), frame(HEADERS, 4, 3, 1600), frame(DATA, 0, 1, 5)].concat();
         let first = FRAME_HEADER_BYTES + 1600;
         let cost = HEAD_FRAMES + 1600 / FIELDS_PER_FRAME;
-        let taken =
-            |guard: &mut Guard, bytes: &[u8], work| guard.received(bytes, work, Now(0)).unwrap().taken;
+        let taken = |guard: &mut Guard, bytes: &[u8], work| {
+            guard.received(bytes, false, work, Now(0)).unwrap().taken
+        };
         assert_eq!(taken(&mut guard, &heads, 2 * cost), first + FRAME_HEADER_BYTES);
         assert_eq!(guard.seen().work_received, 2 * cost);
         let rest = &heads[first + FRAME_HEADER_BYTES..];
@@ -444,6 +447,21 @@ mod tests {
         let continuation = frame(CONTINUATION, 4, 3, 160);
         assert_eq!(taken(&mut guard, &continuation, 0), FRAME_HEADER_BYTES, "never none");
         assert_eq!(guard.seen().work_received, 2 * cost + 2 + 160 / FIELDS_PER_FRAME);
+    }
+
+    #[test]
+    fn frame_for_which_there_is_no_room_is_cut_behind_its_header() {
+        let bytes = [frame(HEADERS, END_HEADERS, 1, 20), frame(DATA, 0, 1, 100)].concat();
+        let header = 2 * FRAME_HEADER_BYTES + 20;
+        for room in header..=bytes.len() {
+            let taken = |guard: &mut Guard, bytes: &[u8], cut| {
+                guard.received(bytes, cut, u64::MAX, Now(0)).unwrap().taken
+            };
+            let (mut guard, first) = (server(), if room < bytes.len() { header } else { room });
+            assert_eq!(taken(&mut guard, &bytes[..room], true), first, "{room}");
+            assert_eq!(taken(&mut guard, &bytes[first..], true), bytes.len() - first, "room was made");
+            assert_eq!(taken(&mut server(), &bytes[..room], false), room, "nothing is behind it yet");
+        }
     }
 
     #[test]
@@ -483,7 +501,8 @@ mod tests {
     #[test]
     fn void_frames_of_streams_that_are_known_are_told_wherever_they_are_cut() {
         let mut guard = server();
-        let tail = |guard: &mut Guard, bytes: &[u8]| guard.received(bytes, u64::MAX, Now(0)).unwrap();
+        let tail =
+            |guard: &mut Guard, bytes: &[u8]| guard.received(bytes, false, u64::MAX, Now(0)).unwrap();
         let void = frame(DATA, 0, 1, 0);
         let header = |bytes| Tail::Header(bytes);
         assert_eq!(tail(&mut guard, &void).tail, header(0), "a stream that nobody has begun");

@@ -5,6 +5,10 @@
 //! bounded number of bytes, so that no peer keeps the worker to itself. A [`Guard`] sees every byte; the peer that it ends
 //! the connection for is told so, past the codec, which could not say it without reading on. DATA frames that say nothing end
 //! here: the codec allows a hundred in the life of a connection.
+//!
+//! Where a read is cut short for want of room, the codec gets no more of the frame at the cut than its header. On it the codec
+//! makes room for the whole frame, in another block of memory. What it had of the frame by then it would copy there, and leave
+//! behind, written to and so resident, in a block that stays as long as its table of headers refers to it.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -120,10 +124,10 @@ impl Watch {
         state.read >= BYTES_PER_TURN || work - state.rested_at >= FRAMES_PER_TURN
     }
 
-    /// How many of the bytes are read in this turn, and what they end with.
-    fn receive(&self, bytes: &[u8], now: Now) -> Result<Received, Flood> {
+    /// How many of the bytes are read in this turn, and what they end with. `cut`: the codec has no room for those behind.
+    fn receive(&self, bytes: &[u8], cut: bool, now: Now) -> Result<Received, Flood> {
         let state = &mut *self.0.borrow_mut();
-        let received = state.guard.received(bytes, state.rested_at + FRAMES_PER_TURN, now)?;
+        let received = state.guard.received(bytes, cut, state.rested_at + FRAMES_PER_TURN, now)?;
         state.read += received.taken;
         Ok(received)
     }
@@ -207,7 +211,8 @@ impl<T: AsRef<Transport> + Unpin> AsyncRead for Io<T> {
                 self.transport().unread(chunk);
                 return Poll::Ready(Ok(()));
             }
-            let received = match self.watch.receive(&chunk[..fits], self.runtime.now()) {
+            let cut = fits < chunk.len();
+            let received = match self.watch.receive(&chunk[..fits], cut, self.runtime.now()) {
                 Ok(received) => received,
                 Err(flood) => {
                     self.watch.0.borrow_mut().flood = Some(flood);
