@@ -34,8 +34,8 @@ pub struct HttpConnectionManager {
     /// Largest request head accepted, in KiB, 1..=8192. Default 60. Beyond it: 431 and close. Source:
     /// `max_request_headers_kb`.
     pub max_request_headers_kb: u32,
-    /// Whether a request that breaks the protocol costs only itself where the protocol allows it. Default false:
-    /// the connection is closed. In HTTP/1 the connection stays usable only after messages whose end is known.
+    /// Whether a request of HTTP/1 whose path is refused costs only itself. Default false: the connection is closed. Where the
+    /// end of a request is not known, or has not come, it is closed in any case. In HTTP/2 a request costs its stream only.
     /// Source: `http_protocol_options.override_stream_error_on_invalid_http_message`, else
     /// `stream_error_on_invalid_http_message`.
     pub stream_error_on_invalid_http_message: bool,

@@ -99,7 +99,7 @@ async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Req
         Decision::Fail(error, matched) => {
             fail(connection, stream, error);
             // As Envoy: who sends what is refused may have lost its place in the stream.
-            request.keep_alive &= error.side() != Side::Downstream;
+            request.keep_alive &= error.side() != Side::Downstream || costs_only_itself(connection, error);
             let reply = Reply::error(error, matched);
             reply_and_go_on(connection, stream, request, &reply)
         }
@@ -141,6 +141,12 @@ async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Req
             }
         },
     }
+}
+
+/// Whether the connection may go on after a request that is at fault: what Envoy's codec takes and its connection manager refuses,
+/// where that is configured.
+fn costs_only_itself(connection: &Connection, error: ProxyError) -> bool {
+    connection.chain.manager.config.stream_error_on_invalid_http_message && error.flag().is_none()
 }
 
 /// A chain without filters answers nothing, as in Envoy: its requests are taken in until a limit passes.

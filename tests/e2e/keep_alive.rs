@@ -45,6 +45,42 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// A path that is refused ends its connection, unless it is to cost its request only, which has to be whole.
+    fn refused_path_costs_its_connection_or_itself(io) {
+        const REFUSED: &str = "GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n";
+        let upstream = Upstream::echo();
+        let override_of = |value: &str| {
+            format!("http_protocol_options: {{override_stream_error_on_invalid_http_message: {value}}}")
+        };
+        let on = "stream_error_on_invalid_http_message: true";
+        for (options, goes_on) in [
+            (String::new(), false),
+            (on.to_owned(), true),
+            (override_of("true"), true),
+            (format!("{on}, {}", override_of("false")), false),
+        ] {
+            let config = Config::to(upstream.port).manager("normalize_path: true");
+            let config = if options.is_empty() { config } else { config.manager(&options) };
+            let proxy = Proxy::start(io, &config);
+            let mut client = proxy.connect();
+            let refused = client.ask(REFUSED);
+            let end = (!goes_on).then_some("close");
+            assert_eq!((refused.status(), refused.header("connection")), (400, end), "{options}");
+            if goes_on {
+                assert_eq!(client.get("/next").text(), "GET /next\n");
+                // Of this one a byte is missing: what comes next would be taken for it.
+                client.send("POST /%00 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab");
+                let refused = client.response();
+                assert_eq!((refused.status(), refused.header("connection")), (400, Some("close")));
+                client = proxy.connect();
+                // What is malformed may end anywhere.
+                assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: a\r\nx y: 1\r\n\r\n").status(), 400);
+            }
+            client.expect_closed();
+            proxy.end();
+        }
+    }
+
     fn pipelined_requests_cut_anywhere_are_answered_in_order(io) {
         let upstream = Upstream::echo();
         let proxy = Proxy::start(io, &Config::to(upstream.port));

@@ -21,9 +21,9 @@ pub(super) fn http1(
     classify!(at, message => pb::http::Http1ProtocolOptions {
         implemented: allow_absolute_url, accept_http_10, default_host_for_http_10, header_key_format, enable_trailers,
             allow_chunked_length, send_fully_qualified_url,
-            allow_custom_methods, ignore_http_11_upgrade;
+            allow_custom_methods, ignore_http_11_upgrade,
+            override_stream_error_on_invalid_http_message = "of paths that are refused; what is malformed ends the connection";
         no_effect: use_balsa_parser = "there is one parser";
-        not_yet: override_stream_error_on_invalid_http_message;
     });
     let options = Http1ProtocolOptions {
         allow_absolute_url: allow_absolute_url.unwrap_or(true),

@@ -32,12 +32,13 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
             represent_ipv4_remote_address_as_ipv4_mapped_ipv6, upgrade_configs, normalize_path, merge_slashes,
             path_with_escaped_slashes_action, request_id_extension, local_reply_config, strip_matching_host_port,
             strip_port_mode, strip_trailing_host_dot, append_x_forwarded_port,
-            add_proxy_protocol_connection_state = "true; false is not implemented yet";
+            add_proxy_protocol_connection_state = "true; false is not implemented yet",
+            stream_error_on_invalid_http_message = "HTTP/1: of paths that are refused; what is malformed ends the connection";
         no_effect: http3_protocol_options = "no HTTP/3",
             append_local_overload = "no overload action exists",
             typed_header_validation_config = "headers are always validated";
         not_yet: tracing, access_log_flush_interval, flush_access_log_on_new_request, access_log_options,
-            proxy_status_config, record_route_resolution_stats, stream_error_on_invalid_http_message;
+            proxy_status_config, record_route_resolution_stats;
         refused: original_ip_detection_extensions, early_header_mutation_extensions, forward_client_cert_matcher,
             path_normalization_options, forward_proto_config;
     });
