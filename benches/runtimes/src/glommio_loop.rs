@@ -9,8 +9,9 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::{LocalExecutorBuilder, Placement};
 
+use crate::glommio_relay::relay;
 use crate::http::{self, Head};
-use crate::{BULK_BYTES_MIN, LARGE_BYTES, SMALL_BYTES, broken};
+use crate::{BULK_BYTES_MIN, LARGE_BYTES, SMALL_BYTES, Work, broken};
 
 struct Forwarder {
     upstream: SocketAddr,
@@ -21,7 +22,7 @@ struct Forwarder {
 }
 
 /// Serves until the listening socket fails.
-pub(crate) fn serve(address: SocketAddr, upstream: SocketAddr) -> io::Result<()> {
+pub(crate) fn serve(work: Work, address: SocketAddr, upstream: SocketAddr) -> io::Result<()> {
     let executor = LocalExecutorBuilder::new(Placement::Unbound).make().map_err(io::Error::from)?;
     executor.run(async move {
         let listener = TcpListener::bind(address).map_err(io::Error::from)?;
@@ -33,6 +34,10 @@ pub(crate) fn serve(address: SocketAddr, upstream: SocketAddr) -> io::Result<()>
         });
         loop {
             let client = listener.accept().await.map_err(io::Error::from)?;
+            if work != Work::Http {
+                glommio::spawn_local(relay(client, upstream)).detach();
+                continue;
+            }
             let forwarder = Rc::clone(&forwarder);
             glommio::spawn_local(async move { forwarder.connection(client).await }).detach();
         }

@@ -10,7 +10,8 @@ use monoio::net::{ListenerOpts, TcpListener, TcpStream};
 use monoio::{IoUringDriver, RuntimeBuilder};
 
 use crate::http::{self, Head};
-use crate::{BULK_BYTES_MIN, LARGE_BYTES, SMALL_BYTES, broken};
+use crate::monoio_relay::relay;
+use crate::{BULK_BYTES_MIN, LARGE_BYTES, SMALL_BYTES, Work, broken};
 
 struct Forwarder {
     upstream: SocketAddr,
@@ -21,7 +22,7 @@ struct Forwarder {
 }
 
 /// Serves until the listening socket fails.
-pub(crate) fn serve(address: SocketAddr, upstream: SocketAddr) -> io::Result<()> {
+pub(crate) fn serve(work: Work, address: SocketAddr, upstream: SocketAddr) -> io::Result<()> {
     let mut ring = io_uring::IoUring::builder();
     ring.setup_single_issuer().setup_defer_taskrun().setup_cqsize(4096);
     RuntimeBuilder::<IoUringDriver>::new().uring_builder(ring).build()?.block_on(async move {
@@ -35,6 +36,10 @@ pub(crate) fn serve(address: SocketAddr, upstream: SocketAddr) -> io::Result<()>
         });
         loop {
             let (client, _) = listener.accept().await?;
+            if work != Work::Http {
+                monoio::spawn(relay(client, upstream));
+                continue;
+            }
             let forwarder = Rc::clone(&forwarder);
             monoio::spawn(async move { forwarder.connection(client).await });
         }

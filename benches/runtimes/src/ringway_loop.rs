@@ -1,4 +1,5 @@
-//! The forwarder on Ringway's own runtime, io_uring or epoll, with its chunk pool: bodies pass as views, uncopied.
+//! The forwarder on Ringway's own runtime, io_uring or epoll, with its chunk pool: bodies pass as views, uncopied. Relays
+//! (`ringway_relay`) are accepted here, too.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -13,12 +14,13 @@ use ringway::buffer::{Chunk, ChunkSize};
 use ringway::runtime::{IoBackend, IoChoice, Runtime, TcpListener, TcpStream, mailbox};
 
 use crate::http::{self, Head};
-use crate::{BULK_BYTES_MIN, broken};
+use crate::ringway_relay::relay;
+use crate::{BULK_BYTES_MIN, Work, broken};
 
 /// Bytes queued towards a receiver before reading pauses; it goes on at half.
 const QUEUED_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes gathered before they are handed to the kernel.
-const FLUSH_BYTES: usize = 64 * 1024;
+pub(crate) const FLUSH_BYTES: usize = 64 * 1024;
 
 struct Forwarder {
     runtime: Runtime,
@@ -27,7 +29,12 @@ struct Forwarder {
 }
 
 /// Serves until the kernel refuses the loop itself.
-pub(crate) fn serve(backend: IoBackend, address: SocketAddr, upstream: SocketAddr) -> io::Result<()> {
+pub(crate) fn serve(
+    backend: IoBackend,
+    work: Work,
+    address: SocketAddr,
+    upstream: SocketAddr,
+) -> io::Result<()> {
     let (_sender, mail) = mailbox::mailbox::<()>()?;
     let (runtime, info) = Runtime::new(IoChoice { backend, level: None }, mail.bell())?;
     eprintln!("runtimes: {info}");
@@ -35,26 +42,54 @@ pub(crate) fn serve(backend: IoBackend, address: SocketAddr, upstream: SocketAdd
     // A second call sets the backlog: the standard library's 128 are fewer than the load opens at once.
     socket.listen(4096)?;
     socket.set_nonblocking(true)?;
-    let forwarder = Rc::new(Forwarder { runtime: runtime.clone(), upstream, idle: RefCell::default() });
     let listener = TcpListener::new(&runtime, OwnedFd::from(socket))?;
-    runtime.spawn(accept(forwarder, listener));
+    let own = runtime.clone();
+    match work {
+        Work::Http => {
+            let forwarder = Rc::new(Forwarder { runtime: own.clone(), upstream, idle: RefCell::default() });
+            runtime.spawn(accept(own, listener, move |client| {
+                let forwarder = Rc::clone(&forwarder);
+                async move { forwarder.connection(client).await }
+            }));
+        }
+        Work::Tcp | Work::Splice => {
+            let splices = work == Work::Splice;
+            let relays = own.clone();
+            runtime
+                .spawn(accept(own, listener, move |client| relay(relays.clone(), client, upstream, splices)));
+        }
+    }
     loop {
         runtime.turn()?;
     }
 }
 
-async fn accept(forwarder: Rc<Forwarder>, listener: TcpListener) {
-    let runtime = forwarder.runtime.clone();
+/// Gives each connection a task.
+async fn accept<F: Future<Output = ()> + 'static>(
+    runtime: Runtime,
+    listener: TcpListener,
+    serve: impl Fn(TcpStream) -> F,
+) {
     loop {
         match poll_fn(|_| listener.poll_accept()).await {
             Ok(client) => {
-                let forwarder = Rc::clone(&forwarder);
-                runtime.spawn(async move { forwarder.connection(client).await });
+                runtime.spawn(serve(client));
             }
             // Out of descriptors, or that one connection failed.
             Err(_) => runtime.sleep_until(runtime.now().after(Duration::from_millis(50))).await,
         }
     }
+}
+
+/// Ready once the receiver's queue has room. Whether reading pauses is kept from poll to poll.
+pub(crate) fn poll_room(to: &TcpStream, paused: &mut bool) -> Poll<io::Result<()>> {
+    if *paused || to.queued() > QUEUED_BYTES_MAX {
+        to.flush();
+        *paused = true;
+        ready!(to.poll_sent(QUEUED_BYTES_MAX / 2))?;
+        *paused = false;
+    }
+    Poll::Ready(Ok(()))
 }
 
 impl Forwarder {
@@ -141,12 +176,7 @@ impl Forwarder {
         let mut paused = false;
         let outcome = poll_fn(|_| {
             loop {
-                if paused || to.queued() > QUEUED_BYTES_MAX {
-                    to.flush();
-                    paused = true;
-                    ready!(to.poll_sent(QUEUED_BYTES_MAX / 2))?;
-                    paused = false;
-                }
+                ready!(poll_room(to, &mut paused))?;
                 match from.poll_recv() {
                     Poll::Ready(received) => {
                         let left = pass(received?.ok_or_else(|| broken("ended within a body"))?);
