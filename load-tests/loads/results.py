@@ -40,7 +40,7 @@ METRICS = {
     "rss_after_kb": ("Resident memory after the connections are gone", "KB", 0),
 }
 MORE_IS_BETTER = ("rps", "handshakes", "connections")
-FLOORS = ("floor-ring", "floor-epoll", "floor-monoio")
+FLOORS = ("floor-ring", "floor-ring-splice", "floor-epoll", "floor-epoll-splice", "floor-monoio")
 COLUMNS = ["kernel", "machine", "scenario", "peer", "version", "round", "metric", "unit", "value"]
 
 

@@ -54,7 +54,8 @@ def target_table(results):
     rows = {}
     for v in found:
         word = {"met": "met", "not met": "**not met**", "void": "void"}[v.word()]
-        if v.word() != "met" and v.floor:
+        # A multiple of nothing, or of less, says nothing.
+        if v.word() != "met" and (v.floor or 0) > 0:
             word += f": the floor is {v.floor:,.{v.decimals}f}, ringway {v.found / v.floor:.2f} × it"
         rows[v.what] = [f"{v.limit:,.{v.decimals}f} {v.unit}", f"{v.found:,.{v.decimals}f} {v.unit}", word]
     counts = {word: sum(v.word() == word for v in found) for word in ("met", "not met", "void")}

@@ -58,7 +58,9 @@ class Fixed:
         if found is None:
             return None
         what = f"`{self.scenario}`: {self.what}{of(self.ours)}"
-        return Verdict(what, self.limit, found * self.scale, None, self.unit, self.decimals)
+        floor = results.floor(self.scenario, self.metric)
+        scaled = floor * self.scale if floor is not None else None
+        return Verdict(what, self.limit, found * self.scale, scaled, self.unit, self.decimals)
 
 
 class OwnShare:

@@ -66,6 +66,8 @@ class Peer:
     color = "#888888"
     # A variant that differs from its namesake in how it moves large bodies.
     for_bodies = False
+    # A variant that differs from its namesake in how it relays TCP, and in nothing else.
+    for_relays = False
     # An event loop that is compared with the other ones, and no floor of its own.
     is_loop = False
 
@@ -128,10 +130,11 @@ def without_balance(setup):
         raise errors.Unsupported("no such setting")
 
 
-def only_one_route(setup):
+def only_one_route(setup, relays=False):
     without_balance(setup)
-    if not setup.is_plain():
-        raise errors.Unsupported("HTTP/1.1 without TLS is all that this program speaks")
+    if not (dataclasses.replace(setup, tcp=False) if relays else setup).is_plain():
+        also = ", but for TCP that it relays," if relays else ""
+        raise errors.Unsupported(f"HTTP/1.1 without TLS{also} is all that this program speaks")
     if setup.routes > 1:
         raise errors.Unsupported("no routing of its own")
     if setup.reloads:

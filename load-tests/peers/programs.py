@@ -21,9 +21,11 @@ class Pingora(Peer):
 
 
 class Floor(Peer):
-    """A minimal forwarder on one event loop (benches/README.md). It has one thread, whatever is asked for."""
+    """A minimal forwarder, or relay, on one event loop (benches/README.md). It has one thread, whatever is asked for."""
 
     kind, color = "floor", "#999999"
+    # How TCP is relayed: through buffers.
+    relays_by = "tcp"
 
     def __init__(self, loop, color):
         self.loop, self.name, self.color = loop, f"floor-{loop}", color
@@ -34,8 +36,23 @@ class Floor(Peer):
         return f"minimal forwarder on {self.loop}"
 
     def command(self, setup, place):
-        only_one_route(setup)
-        return [self.binary, self.loop, f"127.0.0.1:{place.port}", f"127.0.0.1:{place.upstream}"]
+        only_one_route(setup, relays=True)
+        work = [self.relays_by] if setup.tcp else []
+        return [self.binary, self.loop, f"127.0.0.1:{place.port}", f"127.0.0.1:{place.upstream}", *work]
+
+
+class SplicingFloor(Floor):
+    """A minimal relay by splice(2): of much it is the floor, since a proxy may splice, too."""
+
+    for_bodies = for_relays = True
+    relays_by = "splice"
+
+    def __init__(self, loop, color):
+        super().__init__(loop, color)
+        self.name = f"floor-{loop}-splice"
+
+    def find(self, tools):
+        return f"{super().find(tools)}, by splice"
 
 
 class Direct(Peer):
@@ -54,7 +71,9 @@ ORDER = 5
 PEERS = [
     Pingora(),
     Floor("ring", "#555555"),
+    SplicingFloor("ring", "#444444"),
     Floor("epoll", "#777777"),
+    SplicingFloor("epoll", "#666666"),
     Floor("monoio", "#999999"),
     Floor("glommio", "#bbbbbb"),
     Direct(),

@@ -39,7 +39,9 @@ class Scenario:
         """Whether a peer has turns; one that has and cannot says why (`errors.Unsupported`)."""
         if peer.kind == "direct":
             return self.direct
-        return (self.large or not peer.for_bodies) and (self.all_floors or not peer.is_loop)
+        if (peer.for_bodies and not self.large) or (peer.for_relays and not self.setup.tcp):
+            return False
+        return self.all_floors or not peer.is_loop
 
     def with_workers(self, workers):
         """The same with so many workers, if their number is not what it is about."""

@@ -1,6 +1,6 @@
 """Relayed TCP connections, which carry HTTP/1.1 that no proxy looks at: bulk both ways, short connections, added latency.
 
-The bare forwarders have no turn: they read HTTP, and copy where the kernel could splice.
+The floor is a bare relay: through buffers on every event loop, and by splice(2), too, where it is much.
 """
 
 from loads import upstream
@@ -15,6 +15,7 @@ CLIENTS = 32
 class Relayed(Scenario):
     setup = TCP
     rounds = 8
+    all_floors = True
 
 
 class Bulk(Relayed):

@@ -105,6 +105,12 @@ class Targets(unittest.TestCase):
         target = targets.Cpu("s", 0.85, ("nginx",))
         self.assertEqual((self.word(target, 18.5, 18), self.word(target, 16, 18)), ("void", "met"))
 
+    def test_fixed_limit_below_the_floor_is_void_unless_met(self):
+        target = targets.Fixed("s", "cpu_us", 0.015, "time", "ms", 1 / 1000)
+        self.assertEqual((self.word(target, 16, 15.5), self.word(target, 16, 14), self.word(target, 16)), ("void", "not met", "not met"))
+        self.assertEqual(self.word(target, 14.5, 15.5), "met")
+        self.assertAlmostEqual(target.verdict(self.made(16, 15.5)).floor, 0.0155)
+
     def test_multiple_of_the_floor_is_never_void(self):
         self.assertEqual(self.word(targets.Cpu("s", 0.5, ("floor-ring",)), 18.5, 18), "not met")
 
@@ -144,6 +150,14 @@ class Targets(unittest.TestCase):
         self.assertIsNone(targets.Cpu("s", 0.25, ("envoy",)).verdict(self.made(1)))
         self.assertEqual(targets.verdicts(self.made(1)), [])
 
+    def test_what_is_relayed_has_a_floor(self):
+        known, every = scenarios.known(), peers.known()
+        for name in [name for name in known if known[name].setup.tcp]:
+            floors = {floor for floor in results.FLOORS if known[name].is_for(every[floor])}
+            self.assertLessEqual({"floor-ring", "floor-epoll"}, floors, name)
+            # Much may be spliced: a relay that copies it is no floor.
+            self.assertEqual("floor-epoll-splice" in floors, known[name].large, name)
+
     def test_targets_name_scenarios_and_peers_that_exist(self):
         known = scenarios.known()
         for target in targets.TARGETS:
@@ -154,6 +168,17 @@ class Targets(unittest.TestCase):
 
 
 class Tables(unittest.TestCase):
+    def test_gap_to_the_floor_stands_beside_what_is_not_met(self):
+        for floor, says in [
+            (8, "void: the floor is 8.00, ringway 1.25 × it |"),
+            (1, "**not met**: the floor is 1.00, ringway 10.00 × it |"),
+            (-1, "**not met** |"),
+        ]:
+            made = made_up()
+            for peer, kb in {"ringway": 10, "floor-ring": floor}.items():
+                made.add("idle-tcp", peer, 1, {"rss_per_connection_kb": kb})
+            self.assertIn(f"| 1.50 KB | 10.00 KB | {says}", table.target_table(made))
+
     def test_best_proxy_is_bold_with_the_minimum_beside_it(self):
         made = made_up()
         made.add("keep-alive-64", "floor-ring", 1, {"cpu_us": 8})

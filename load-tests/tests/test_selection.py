@@ -68,6 +68,13 @@ class Selection(unittest.TestCase):
             ("keep-alive-64", "floor-glommio", True),
             ("keep-alive-16", "floor-glommio", False),
             ("keep-alive-16", "floor-ring", True),
+            ("tcp-down-1m", "floor-ring", True),
+            ("tcp-down-1m", "floor-ring-splice", True),
+            ("tcp-connections", "floor-ring-splice", False),
+            ("down-1m", "floor-ring-splice", False),
+            ("tcp-connections", "floor-glommio", True),
+            ("idle-tcp", "floor-epoll", True),
+            ("idle-tcp", "floor-glommio", False),
             ("latency-4000", "direct", True),
             ("idle", "direct", False),
         ]:

@@ -21,22 +21,27 @@ class Setups(unittest.TestCase):
         named = identity.Identity(*(folder / f"{name}.pem" for name in ("authority", "certificate", "key", "both")))
         self.place = Place(8080, 9901, 8081, folder, named)
 
-    def config(self, name, setup):
+    def command(self, name, setup):
         """What a peer would be started with."""
         peer = peers.known()[name]
         peer.binary = name
-        command = peer.command(setup, self.place)
+        return peer.command(setup, self.place)
+
+    def config(self, name, setup):
+        """The file that it would be given."""
+        command = self.command(name, setup)
         return pathlib.Path(command[-1] if name != "envoy" else command[2]).read_text()
 
     def refuses(self, name, setup):
         try:
-            self.config(name, setup)
+            self.command(name, setup)
         except errors.Unsupported:
             return True
         return False
 
     def test_what_a_peer_cannot_is_refused(self):
-        for name, refused in {"nginx": (BOTH, H1_H2), "haproxy": (), "envoy": (), "pingora": NEW, "floor-ring": NEW}.items():
+        no_tcp = tuple(setup for setup in NEW if setup != TCP)
+        for name, refused in {"nginx": (BOTH, H1_H2), "haproxy": (), "envoy": (), "pingora": NEW, "floor-ring": no_tcp}.items():
             self.assertEqual([setup for setup in NEW if self.refuses(name, setup)], [s for s in NEW if s in refused], name)
 
     def test_each_side_speaks_what_was_asked(self):
@@ -62,6 +67,17 @@ class Setups(unittest.TestCase):
             text = self.config(name, setup)
             self.assertEqual([part for part in has if part not in text], [], (name, setup))
             self.assertEqual([part for part in has_not if part in text], [], (name, setup))
+
+    def test_bare_forwarders_relay_where_that_is_asked(self):
+        for name, setup, work in [
+            ("floor-ring", Setup(), []),
+            ("floor-ring", TCP, ["tcp"]),
+            ("floor-ring-splice", TCP, ["splice"]),
+            ("floor-glommio", TCP, ["tcp"]),
+        ]:
+            expected = [name, name.split("-")[1], "127.0.0.1:8080", "127.0.0.1:8081", *work]
+            self.assertEqual(self.command(name, setup), expected)
+        self.assertTrue(self.refuses("floor-ring", Setup(tcp=True, tls=True)))
 
     def test_origin_is_that_of_the_setup(self):
         origins = [upstream.origin(setup).name for setup in (Setup(), TLS, BOTH, H1_H2, GRPC)]
