@@ -51,7 +51,7 @@ use crate::route::CompileContext;
 use crate::runtime::affinity::Cpus;
 use crate::runtime::listen::{self, ListenOptions};
 use crate::runtime::{RawOption, allocator, local_address};
-use crate::snapshot::{Compiler, ListenerCompiler, RouteCompiler, RouteSurroundings, Snapshot};
+use crate::snapshot::{Compiler, Generation, ListenerCompiler, RouteCompiler, RouteSurroundings, Snapshot};
 use crate::telemetry::Registry;
 use crate::telemetry::log::Logger;
 use clusters::KnownClusters;
@@ -242,6 +242,7 @@ fn serve(
         secrets,
         routes,
         tables: Tables::default(),
+        generation: Generation::default(),
         serving: Vec::new(),
         sockets,
         succession: Succession::new(place, predecessor),

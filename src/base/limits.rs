@@ -69,8 +69,8 @@ pub const DNS_WAIT_MIN_MS: u64 = 10;
 /// Endpoint updates of one cluster that wait for the control thread; beyond it resolution pauses.
 pub const ENDPOINT_UPDATES_QUEUED_MAX: usize = 64;
 
-/// Changes on their way from the control plane to the workers: all clusters of a response, one cluster's endpoints, a routing
-/// table. Beyond it nothing more is read from it.
+/// Responses of control planes, as what they change, on their way to the control thread's loop. Beyond it nothing more is read
+/// from them.
 pub const XDS_UPDATES_QUEUED_MAX: usize = 64;
 
 /// Containers (objects, lists, messages) within one another in a configuration. Envoy's limit, measured with 1.40; beyond

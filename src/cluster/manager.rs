@@ -3,7 +3,7 @@
 //! A cluster is made when it is first asked for: before, a core holds nothing of it but the set that all cores share.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -111,7 +111,7 @@ impl ClusterManager {
 
     /// Takes other clusters: all there are now. Those of these names are new, changed or gone; the others stay with their
     /// connections. Requests and connections that have one of the old ones go on with it.
-    pub fn change(&self, clusters: Arc<ClusterSet>, names: &[Arc<str>]) {
+    pub fn change(&self, clusters: Arc<ClusterSet>, names: &BTreeSet<Arc<str>>) {
         *self.published.borrow_mut() = clusters;
         for name in names {
             self.endpoints.borrow_mut().remove(name);

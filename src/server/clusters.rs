@@ -78,7 +78,8 @@ struct Dynamic {
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) clusters: Arc<ClusterSet>,
-    pub(super) names: Arc<[Arc<str>]>,
+    /// Names of those that are new, changed or gone.
+    pub(super) names: BTreeSet<Arc<str>>,
     /// Whether one of them has TLS, or had.
     pub(super) has_tls: bool,
 }
@@ -212,9 +213,9 @@ impl Clusters {
         }
         let all = self.fixed.iter().chain(self.active.values().map(|dynamic| &dynamic.spec));
         self.set = Arc::new(ClusterSet::new(all.map(|spec| rotation.latest(spec)).collect()));
-        let names: Arc<[_]> = std::mem::take(&mut self.changed).into_iter().collect();
+        let names = std::mem::take(&mut self.changed);
         let (mut added, mut modified, mut gone) = (0, 0, Vec::new());
-        for name in names.iter() {
+        for name in &names {
             match (before.find(name).is_some(), self.set.find(name).is_some()) {
                 (false, true) => added += 1,
                 (true, true) => modified += 1,

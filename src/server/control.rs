@@ -1,6 +1,7 @@
 //! The control thread: signals, admin commands, discovery, and the end of the process.
 
 mod awaited;
+mod generation;
 mod managers;
 mod secrets;
 mod succession;
@@ -19,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Sleep, interval, sleep};
 
 use self::awaited::Awaited;
-use super::clusters::{Change, Clusters};
+use super::clusters::Clusters;
 use super::listeners::{Around, Listeners};
 use super::metrics::ServerMetrics;
 use super::process::Process;
@@ -40,12 +41,9 @@ use crate::control::file_watch::FileWatch;
 use crate::control::log_writer::LogWriter;
 use crate::control::xds::client::{self as xds, Cache, KnownSecrets, Resources, SharedCompiler, XdsClient};
 use crate::runtime::give_back_startup_pages;
-use crate::snapshot::{ListenerResource, Snapshot};
+use crate::snapshot::{Generation, ListenerResource, Snapshot};
 use crate::telemetry::Registry;
 use crate::worker::Command;
-
-/// Taking an update is code that serving does not need: it goes back once none has come for so long.
-const SETTLES_AFTER: Duration = Duration::from_secs(5);
 
 /// What the control thread works with.
 pub(super) struct Control<'a> {
@@ -70,6 +68,8 @@ pub(super) struct Control<'a> {
     pub(super) routes: SharedCompiler,
     /// The last ones of each table.
     pub(super) tables: Tables,
+    /// What has changed and they have not been told yet.
+    pub(super) generation: Generation,
     /// What they serve since then: its counters are kept until the last has been told.
     pub(super) serving: Vec<Arc<ListenerResource>>,
     pub(super) sockets: ListenSocketSet,
@@ -142,7 +142,7 @@ struct Sources {
     /// What names have been resolved to.
     endpoints: Receiver<EndpointUpdate>,
     /// What control planes have told.
-    updates: Receiver<xds::Update>,
+    updates: Receiver<xds::Updates>,
 }
 
 struct Signals {
@@ -185,6 +185,7 @@ impl Control<'_> {
             if self.start.is_some() && is_ready {
                 self.start_workers(&mut taken_over, &mut sources);
             }
+            self.send_generation();
             if std::mem::take(&mut self.tls_has_changed) {
                 self.watch(&mut watch);
             }
@@ -239,11 +240,11 @@ impl Control<'_> {
                     self.take(xds::Update::Endpoints(update), &mut sources, &mut awaited);
                     self.publish(&mut sources);
                 }
-                Some(update) = sources.updates.recv() => {
-                    self.take(update, &mut sources, &mut awaited);
+                Some(updates) = sources.updates.recv() => {
+                    self.take_all(updates, &mut sources, &mut awaited);
                     // What has been told meanwhile is published with it.
-                    while let Ok(update) = sources.updates.try_recv() {
-                        self.take(update, &mut sources, &mut awaited);
+                    while let Ok(updates) = sources.updates.try_recv() {
+                        self.take_all(updates, &mut sources, &mut awaited);
                     }
                     self.publish(&mut sources);
                 }
@@ -294,7 +295,15 @@ impl Control<'_> {
         (Sources { clusters, listeners, client, endpoints, updates }, awaited)
     }
 
-    /// Takes what was found or told, in its order: a route leads to no cluster or endpoint that is still to come.
+    /// Takes what one response changes.
+    fn take_all(&mut self, updates: xds::Updates, sources: &mut Sources, awaited: &mut Awaited) {
+        for update in updates {
+            self.take(update, sources, awaited);
+        }
+    }
+
+    /// Takes what was found or told, in its order. The workers hear of it with all else that has come by then
+    /// ([`Self::send_generation`]).
     fn take(&mut self, update: xds::Update, sources: &mut Sources, awaited: &mut Awaited) {
         match update {
             xds::Update::Runtime(xds::RuntimeUpdate { source, name, values }) => {
@@ -315,12 +324,9 @@ impl Control<'_> {
                 }
                 let hosts = sources.clusters.take_endpoints(update, &mut sources.client);
                 if let Some((cluster, hosts)) = hosts
-                    && self.start.is_none()
+                    && let Some(next) = self.next_generation()
                 {
-                    self.workers.send_all(|| Command::Hosts {
-                        cluster: Arc::clone(&cluster),
-                        hosts: Arc::clone(&hosts),
-                    });
+                    next.put_hosts(cluster, hosts);
                 }
             }
             xds::Update::Listeners(update, verdict) => {
@@ -337,19 +343,16 @@ impl Control<'_> {
                 self.take_secret(&key, sources);
             }
             xds::Update::Routes(xds::RoutesUpdate { source, name, resources, version, wire }) => {
-                // Before the routes that lead to them; listeners that have waited for these have them at once.
-                self.publish_clusters(sources);
                 let key = (source, name);
                 awaited.routes.remove(&key);
                 self.publish_routes(key.clone(), resources, version, wire);
                 let (listeners, mut around) = self.around(sources);
-                let late: Arc<[_]> = listeners.take_table(&key, &mut around).into();
-                if !late.is_empty() && self.start.is_none() {
-                    self.workers.send_all(|| Command::Routes(Arc::clone(&late)));
+                let late = listeners.take_table(&key, &mut around);
+                if let Some(next) = self.next_generation() {
+                    next.put_routes(&late);
                 }
             }
             xds::Update::Filters(update) => {
-                self.publish_clusters(sources);
                 let settled = self.publish_filters(update, &sources.client);
                 awaited.filters.retain(|key| !settled.contains(key));
                 let (listeners, mut around) = self.around(sources);
@@ -372,49 +375,6 @@ impl Control<'_> {
         (&mut sources.listeners, around)
     }
 
-    /// Tells the workers which clusters and listeners there are, if others than before.
-    fn publish(&mut self, sources: &mut Sources) {
-        self.settling = Some(Box::pin(sleep(SETTLES_AFTER)));
-        self.publish_clusters(sources);
-        if self.start.is_none() {
-            self.publish_listeners(sources);
-        }
-    }
-
-    /// Tells the workers which listeners there are, if others than before, and gives them the sockets that are new.
-    fn publish_listeners(&mut self, sources: &mut Sources) {
-        let (spread, stay) = (self.drain_spread(), self.options.drain_time);
-        let (listeners, around) = self.around(sources);
-        let change = listeners.publish(&around, spread, stay);
-        let hands = self.sockets.deal(self.registry.workers(), self.succession.successor.is_some());
-        if change.is_none() && hands.iter().all(Vec::is_empty) {
-            return;
-        }
-        self.told_listeners = [false, true].map(|inbound_only| sources.listeners.count(inbound_only));
-        let change = Arc::new(change.unwrap_or_default());
-        for (worker, sockets) in hands.into_iter().enumerate() {
-            self.workers.send(worker, Command::Listeners { change: Arc::clone(&change), sockets });
-        }
-        self.process.set_tls(self.rotation.contexts());
-        self.tls_has_changed = true;
-    }
-
-    /// Tells the workers which clusters there are, if others than before.
-    fn publish_clusters(&mut self, sources: &mut Sources) {
-        let change = sources.clusters.publish(&self.metrics, &mut self.rotation);
-        let Some(Change { clusters, names, has_tls }) = change else { return };
-        if has_tls {
-            self.process.set_tls(self.rotation.contexts());
-            self.tls_has_changed = true;
-        }
-        if self.start.is_none() {
-            self.workers.send_all(|| Command::Clusters {
-                clusters: Arc::clone(&clusters),
-                names: Arc::clone(&names),
-            });
-        }
-    }
-
     fn start_workers(&mut self, taken_over: &mut Option<oneshot::Sender<()>>, sources: &mut Sources) {
         let Some(mut snapshot) = self.start.take() else { return };
         let clusters = sources.clusters.set(&self.rotation);
@@ -429,15 +389,17 @@ impl Control<'_> {
         // Without clusters, which come and go.
         self.serving = snapshot.listeners.clone();
         for routes in self.tables.current() {
-            self.workers.send_all(|| Command::Routes(Arc::clone(&routes)));
+            self.generation.put_routes(&routes);
         }
         for (cluster, hosts) in self.process.discovered() {
-            self.workers
-                .send_all(|| Command::Hosts { cluster: Arc::clone(&cluster), hosts: Arc::clone(&hosts) });
+            self.generation.put_hosts(cluster, hosts);
         }
         self.metrics.serving(self.process.age(), self.registry.workers());
-        // With the sockets of all of them.
         self.publish_listeners(sources);
+        self.process.set_tls(self.rotation.contexts());
+        self.tls_has_changed = true;
+        // With the sockets of all of them.
+        self.send_generation();
         self.show_health();
         give_back_startup_pages();
         if self.succession.predecessor.is_none() {

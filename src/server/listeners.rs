@@ -185,7 +185,7 @@ impl Listeners {
         self.activate(&name, around);
     }
 
-    /// There was an answer for that table, which the workers have been told. What it has for listeners that are in use and are
+    /// There was an answer for that table, which the workers are about to be told. What it has for listeners that are in use and are
     /// new since it was compiled.
     pub(super) fn take_table(&mut self, key: &TableKey, around: &mut Around<'_>) -> Vec<RoutesResource> {
         let mut late = Vec::new();
@@ -224,7 +224,7 @@ impl Listeners {
         }
     }
 
-    /// There was an answer for these filters, of which the workers have been told, or they are waited for no more.
+    /// There was an answer for these filters, of which the workers are about to be told, or they are waited for no more.
     pub(super) fn take_filters(&mut self, keys: &BTreeSet<FilterKey>, around: &mut Around<'_>) {
         let mut warm = Vec::new();
         for (name, dynamic) in &mut self.warming {

@@ -48,7 +48,7 @@ impl Tables {
         }
     }
 
-    /// Takes a table that the workers have been told of.
+    /// Takes a table that the workers are told of.
     pub(super) fn put(&mut self, key: TableKey, resources: Arc<[RoutesResource]>) {
         self.leave_out(&resources);
         if let Some(before) = self.current.insert(key, resources) {
@@ -56,7 +56,7 @@ impl Tables {
         }
     }
 
-    /// Takes managers with other filters, of which the workers have been told.
+    /// Takes managers with other filters, of which the workers are told.
     pub(super) fn put_filtered(&mut self, resources: &[RoutesResource]) {
         let mut gone = Vec::new();
         for new in resources {

@@ -3,6 +3,7 @@
 //! Everything that can fail has failed here; a worker only builds its own handles from it (`worker::apply`).
 mod compile;
 mod filter_chain;
+mod generation;
 mod hosts;
 mod listeners;
 mod routes;
@@ -27,6 +28,7 @@ use crate::telemetry::{
 };
 
 pub use compile::Compiler;
+pub use generation::{ClustersChange, Generation};
 pub use hosts::{HostRegistry, note_members};
 pub use listeners::ListenerCompiler;
 pub use routes::{AskedTable, OpenSink, RouteCompiler, RouteSurroundings, RoutesResource};
@@ -164,6 +166,13 @@ pub struct Replaced {
     pub keeps_sockets: bool,
     /// See [`Listener::successors`].
     pub successors: Vec<Option<usize>>,
+}
+
+impl ListenersChange {
+    /// Whether nothing has changed.
+    pub fn is_empty(&self) -> bool {
+        self.put.is_empty() && self.removed.is_empty()
+    }
 }
 
 impl ListenerResource {

@@ -1,6 +1,7 @@
-//! Commands applied to one core: listeners started and stopped, clusters put, endpoints updated, the drain.
+//! Commands applied to one core: listeners started and stopped, generations taken, the drain.
 
 use std::cell::Cell;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::base::socket_address::SocketAddress;
 use crate::proxy::{Courier, WorkerContext};
 use crate::runtime::Endpoint;
 use crate::runtime::mailbox::MailboxSender;
-use crate::snapshot::{ChainTls, RoutesResource, Snapshot};
+use crate::snapshot::{ChainTls, ClustersChange, Generation, RoutesResource, Snapshot};
 use crate::telemetry::{ServerStat, Slot};
 
 /// What one core serves.
@@ -55,25 +56,7 @@ impl Worker {
         match command {
             Command::Start { snapshot } => self.start(&snapshot, Vec::<(usize, Endpoint)>::new()),
             Command::Serve(_) => {}
-            Command::Clusters { clusters, names } => context.clusters.change(clusters, &names),
-            Command::Hosts { cluster, hosts } => {
-                context.clusters.update_hosts(cluster, hosts);
-            }
-            Command::Routes(routes) => {
-                let slot = Slot::Worker(self.index);
-                for RoutesResource { listener, chain, manager, filter_stats } in routes.iter() {
-                    self.listeners.with_chain(*listener, *chain, |chain| {
-                        chain.set_routes(Arc::clone(manager), filter_stats.cells(slot));
-                    });
-                }
-            }
-            Command::ServerTls(ChainTls { listener, chain, tls }) => {
-                self.listeners.with_chain(listener, chain, |chain| chain.set_tls(tls));
-            }
-            Command::Listeners { change, sockets } => self.listeners.change(&change, sockets),
-            Command::TransportSockets { cluster, sockets } => {
-                context.clusters.update_sockets(cluster, sockets);
-            }
+            Command::Generation { generation, sockets } => self.take(&generation, sockets),
             Command::HealthFailed(failed) => context.drain.set_health_failed(failed),
             Command::Spread { over, inbound_only } => {
                 context.drain.spread(context.runtime.now(), over, inbound_only);
@@ -92,6 +75,34 @@ impl Worker {
                 let runtime = context.runtime.clone();
                 context.runtime.spawn(async move { runtime.sleep_until(until).await });
             }
+        }
+    }
+
+    /// Takes all that has changed. Nothing else runs on this core meanwhile, so whoever is served next meets all of it.
+    fn take(&self, generation: &Generation, sockets: Vec<(usize, OwnedFd)>) {
+        let Generation { clusters, hosts, transport_sockets, listeners, routes, tls } = generation;
+        let own_clusters = &self.context.clusters;
+        if let Some(ClustersChange { all, names }) = clusters {
+            own_clusters.change(Arc::clone(all), names);
+        }
+        for (cluster, sockets) in transport_sockets {
+            own_clusters.update_sockets(Arc::clone(cluster), Arc::clone(sockets));
+        }
+        for (cluster, hosts) in hosts {
+            own_clusters.update_hosts(Arc::clone(cluster), Arc::clone(hosts));
+        }
+        if !listeners.is_empty() || !sockets.is_empty() {
+            self.listeners.change(listeners, sockets);
+        }
+        // Behind the listeners: some of these are for those that are new.
+        let slot = Slot::Worker(self.index);
+        for RoutesResource { listener, chain, manager, filter_stats } in routes.values() {
+            self.listeners.with_chain(*listener, *chain, |chain| {
+                chain.set_routes(Arc::clone(manager), filter_stats.cells(slot));
+            });
+        }
+        for ChainTls { listener, chain, tls } in tls.values() {
+            self.listeners.with_chain(*listener, *chain, |chain| chain.set_tls(Arc::clone(tls)));
         }
     }
 

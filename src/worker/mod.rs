@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::socket_address::SocketAddress;
-use crate::cluster::{ClusterSet, HostSpecs, TransportSockets};
 use crate::format::access_log_buffer::AccessLogBuffer;
 use crate::format::access_log_queue::LogQueue;
 use crate::proxy::{ConnectionLimit, Handover, WorkerContext};
@@ -17,7 +16,7 @@ use crate::proxy::{ConnectionLimit, Handover, WorkerContext};
 use crate::runtime::Endpoint;
 use crate::runtime::mailbox::{Mailbox, MailboxSender};
 use crate::runtime::{Runtime, allocator};
-use crate::snapshot::{ChainTls, ListenersChange, RoutesResource, Snapshot};
+use crate::snapshot::{Generation, Snapshot};
 use crate::telemetry::{Registry, ServerStat, Slot};
 
 /// What a worker can be told.
@@ -27,18 +26,8 @@ pub enum Command {
     Start { snapshot: Arc<Snapshot> },
     /// Serve a connection that another worker has accepted.
     Serve(Handover),
-    /// Other clusters: all there are now; those of these names are new, changed or gone.
-    Clusters { clusters: Arc<ClusterSet>, names: Arc<[Arc<str>]> },
-    /// Other listeners, with the sockets of those that are new, by their numbers.
-    Listeners { change: Arc<ListenersChange>, sockets: Vec<(usize, OwnedFd)> },
-    /// A cluster has other endpoints now.
-    Hosts { cluster: Arc<str>, hosts: Arc<HostSpecs> },
-    /// Other routes for these chains of listeners, for requests from now on.
-    Routes(Arc<[RoutesResource]>),
-    /// TLS of this chain, for handshakes from now on.
-    ServerTls(ChainTls),
-    /// Transport sockets of a cluster, for connections from now on.
-    TransportSockets { cluster: Arc<str>, sockets: Arc<TransportSockets> },
+    /// What has changed, with the sockets of listeners that are new, by their numbers.
+    Generation { generation: Arc<Generation>, sockets: Vec<(usize, OwnedFd)> },
     /// Responses tell their clients to close, or no longer.
     HealthFailed(bool),
     /// Responses tell their clients to close, more and more of them over this time; listeners still accept.

@@ -243,7 +243,7 @@ pub(crate) fn allocations<C: Read + Write, S: Read + Write>(
     }
     let sockets = sockets.into_iter().map(|socket| (0, socket)).collect();
     sender.send(Command::Start { snapshot: Arc::new(snapshot) });
-    sender.send(Command::Listeners { change: Arc::default(), sockets });
+    sender.send(Command::Generation { generation: Arc::default(), sockets });
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.set_nodelay(true).unwrap();

@@ -8,7 +8,6 @@ use crate::config::ads::ResourceSource;
 use crate::control::xds::client::{FiltersUpdate, XdsClient};
 use crate::server::tables::TableKey;
 use crate::snapshot::{FilterKey, RoutesResource};
-use crate::worker::Command;
 
 impl Control<'_> {
     /// Takes a routing table; nothing, where none is there.
@@ -23,14 +22,14 @@ impl Control<'_> {
         if wire.is_empty() || !self.routes.read().is_asked(&key.0, &key.1) {
             return;
         }
-        if self.start.is_none() {
-            self.workers.send_all(|| Command::Routes(Arc::clone(&resources)));
+        if let Some(next) = self.next_generation() {
+            next.put_routes(&resources);
         }
         self.process.set_routes(key.clone(), version, wire);
         self.tables.put(key, resources);
     }
 
-    /// Gives the workers the managers whose filters are others now; the filters that are waited for no more.
+    /// Has the workers given the managers whose filters are others now; the filters that are waited for no more.
     pub(super) fn publish_filters(
         &mut self,
         update: FiltersUpdate,
@@ -49,9 +48,9 @@ impl Control<'_> {
             keys.insert(key);
         }
         let in_use = |source: &ResourceSource, name: &str| self.process.table(source, name);
-        let resources: Arc<[_]> = client.with_filters(&keys, in_use).into();
-        if !resources.is_empty() && self.start.is_none() {
-            self.workers.send_all(|| Command::Routes(Arc::clone(&resources)));
+        let resources = client.with_filters(&keys, in_use);
+        if let Some(next) = self.next_generation() {
+            next.put_routes(&resources);
         }
         self.tables.put_filtered(&resources);
         settled.into_iter().map(|name| (source.clone(), name)).collect()

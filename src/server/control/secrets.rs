@@ -8,7 +8,6 @@ use super::{Control, Sources};
 use crate::control::file_watch::FileWatch;
 use crate::control::xds::client::{SecretKey, XdsClient};
 use crate::server::rotation::{Outcome, Update};
-use crate::worker::Command;
 
 impl Control<'_> {
     /// Asks for the secrets of the bootstrap's listeners and clusters; those that the start waits for.
@@ -65,23 +64,18 @@ impl Control<'_> {
         self.publish_tls(outcome.updates);
     }
 
-    /// Gives the workers new TLS contexts.
+    /// Has the workers given new TLS contexts.
     pub(super) fn publish_tls(&mut self, updates: Vec<Update>) {
         if updates.is_empty() {
             return;
         }
         self.process.set_tls(self.rotation.contexts());
         // What they start with has them.
-        if self.start.is_some() {
-            return;
-        }
+        let Some(next) = self.next_generation() else { return };
         for update in updates {
             match update {
-                Update::Server(tls) => self.workers.send_all(|| Command::ServerTls(tls.clone())),
-                Update::Client { cluster, sockets } => self.workers.send_all(|| Command::TransportSockets {
-                    cluster: Arc::clone(&cluster),
-                    sockets: Arc::clone(&sockets),
-                }),
+                Update::Server(tls) => next.put_tls(tls),
+                Update::Client { cluster, sockets } => next.put_transport_sockets(cluster, sockets),
             }
         }
     }

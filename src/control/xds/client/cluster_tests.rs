@@ -13,7 +13,7 @@ use super::quarantine::Quarantine;
 use super::sotw::Sotw;
 use super::subscribers::Subscribers;
 use super::wanted::Wanted;
-use super::{CLUSTERS, ENDPOINTS, Protocol};
+use super::{CLUSTERS, ENDPOINTS, Protocol, Update, Updates};
 use crate::config::ads::{Eds, ResourceSource};
 use crate::control::xds::convert::Surroundings;
 use crate::control::xds::pb;
@@ -211,7 +211,11 @@ fn d1_names_that_change_go_out_with_the_refusal_that_is_held_back() {
 
 /// Those of the aggregated stream. Nobody hears what they tell.
 fn subscribers(registry: &Registry) -> Subscribers {
-    let (updates, _) = mpsc::channel(8);
+    telling(mpsc::channel(8).0, registry)
+}
+
+/// The same, heard there.
+fn telling(updates: mpsc::Sender<Updates>, registry: &Registry) -> Subscribers {
     let (quarantine, secrets) = (Quarantine::default(), KnownSecrets::default());
     let server = registry.server(Slot::Control);
     Subscribers::new(ResourceSource::Ads, updates, quarantine, secrets, Gate::new(true), server)
@@ -258,4 +262,32 @@ async fn endpoints_that_were_given_up_are_known_until_the_stream_has_said_so() {
     all.remove("a", 3, &eds);
     assert!(all.ask(Kind::Endpoints).is_nothing());
     assert!(add(4).is_none(), "it is asked for anew");
+}
+
+/// Endpoints that are good, those of whom waits for some and is told bad ones or that there are none: whoever takes them lets
+/// nobody see a part.
+#[tokio::test(start_paused = true)]
+async fn o6_what_one_response_changes_is_handed_on_as_one() {
+    let (updates, mut told) = mpsc::channel(8);
+    let registry = Registry::new(1);
+    let all = telling(updates, &registry);
+    let eds = Eds { source: ResourceSource::Ads, service_name: None, initial_fetch_timeout: None };
+    for name in ["a", "b", "c", "d"] {
+        all.add(name, 1, &eds, registry.cluster(name));
+    }
+    let good = ["a", "c"].map(|name| (name.to_owned(), Good::Endpoints(Arc::default()))).into();
+    let bad = [("b".to_owned(), "wrong".to_owned())].into();
+    let outcome = Outcome { good, bad, absent: ["d".to_owned()].into(), ..Outcome::default() };
+    all.apply(Kind::Endpoints, outcome, "1").await;
+    let response = told.try_recv().unwrap();
+    let cluster = |update: &Update| match update {
+        Update::Endpoints(update) => Arc::clone(&update.cluster),
+        other => panic!("{other:?}"),
+    };
+    let mut clusters: Vec<_> = response.iter().map(cluster).collect();
+    clusters.sort_unstable();
+    assert_eq!(clusters, ["a", "b", "c", "d"].map(Arc::<str>::from));
+    assert!(told.try_recv().is_err(), "that was all");
+    all.apply(Kind::Endpoints, Outcome::default(), "2").await;
+    assert!(told.try_recv().is_err(), "nothing has changed");
 }

@@ -17,7 +17,7 @@ use super::sotw::Sotw;
 use super::subscribers::Subscribers;
 use super::tests::compiling;
 use super::wanted::Wanted;
-use super::{FILTERS, FiltersUpdate, Protocol, Update};
+use super::{FILTERS, FiltersUpdate, Protocol, Update, Updates};
 use crate::config::ads::ResourceSource;
 use crate::config::listener::Listener;
 use crate::control::xds::convert::Runtime;
@@ -156,7 +156,7 @@ fn texts(names: Vec<Arc<str>>) -> Vec<String> {
     names.iter().map(|name| String::from(&**name)).collect()
 }
 
-fn subscribers() -> (Subscribers, mpsc::Receiver<Update>, Registry) {
+fn subscribers() -> (Subscribers, mpsc::Receiver<Updates>, Registry) {
     let (updates, told) = mpsc::channel(8);
     let (quarantine, secrets) = (Quarantine::default(), KnownSecrets::default());
     let registry = Registry::new(1);
@@ -166,7 +166,7 @@ fn subscribers() -> (Subscribers, mpsc::Receiver<Update>, Registry) {
 }
 
 /// Of each update the filters that are there, gone, and waited for no more.
-fn told(receiver: &mut mpsc::Receiver<Update>) -> Vec<[String; 3]> {
+fn told(receiver: &mut mpsc::Receiver<Updates>) -> Vec<[String; 3]> {
     let names = |update: FiltersUpdate| {
         let changed = |is_there: bool| {
             let meant = update.changed.iter().filter(|(_, wire)| wire.is_some() == is_there);
@@ -176,6 +176,7 @@ fn told(receiver: &mut mpsc::Receiver<Update>) -> Vec<[String; 3]> {
         [changed(true), changed(false), settled.join(" ")]
     };
     std::iter::from_fn(|| receiver.try_recv().ok())
+        .flatten()
         .map(|update| match update {
             Update::Filters(update) => names(update),
             other => panic!("{other:?}"),

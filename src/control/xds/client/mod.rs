@@ -148,7 +148,11 @@ trait Protocol: Send + 'static {
     }
 }
 
-/// What the client hands on, in the order in which it was told.
+/// What the client hands on at once, in the order in which it was told: all that one response changes. Whoever takes it lets
+/// nobody see a part.
+pub type Updates = Vec<Update>;
+
+/// A part of what the client hands on.
 #[derive(Debug)]
 pub enum Update {
     Runtime(RuntimeUpdate),
@@ -285,7 +289,7 @@ pub struct XdsClient {
     /// Closed as long as runtime values are waited for.
     gate: Gate,
     seed: u64,
-    updates: mpsc::Sender<Update>,
+    updates: mpsc::Sender<Updates>,
 }
 
 /// One source that is asked.
@@ -312,7 +316,7 @@ impl XdsClient {
     /// Starts to ask for the clusters and listeners of the bootstrap's sources and for the routes of its managers, wherever
     /// they come from. Clusters ask for their endpoints by [`Self::subscribe`], other listeners for their routes by
     /// [`Self::subscribe_tables`], all listeners for their filters by [`Self::subscribe_filters`]. Must be called within a tokio runtime that has I/O and time.
-    pub fn start(with: Surrounded<'_>, updates: mpsc::Sender<Update>) -> Self {
+    pub fn start(with: Surrounded<'_>, updates: mpsc::Sender<Updates>) -> Self {
         let Surrounded { bootstrap, routes, registry, quarantine, secrets, resources, cache, loads, seed } =
             with;
         let wildcards = || bootstrap.cds.iter().chain(&bootstrap.lds);

@@ -15,7 +15,7 @@ use super::quarantine::Quarantine;
 use super::sotw::Sotw;
 use super::subscribers::Subscribers;
 use super::wanted::Wanted;
-use super::{Protocol, RUNTIME, RuntimeUpdate, Update};
+use super::{Protocol, RUNTIME, RuntimeUpdate, Update, Updates};
 use crate::config::ads::{ResourceSource, Rtds, Wildcard};
 use crate::control::xds::pb;
 use crate::telemetry::{Registry, ServerStat, Slot};
@@ -72,7 +72,7 @@ fn rtds(wait: u64) -> Rtds {
 }
 
 /// Those of the aggregated stream, behind that gate; what they tell.
-fn subscribers(gate: &Gate) -> (Subscribers, mpsc::Receiver<Update>, Registry) {
+fn subscribers(gate: &Gate) -> (Subscribers, mpsc::Receiver<Updates>, Registry) {
     let (updates, told) = mpsc::channel(8);
     let (quarantine, secrets) = (Quarantine::default(), KnownSecrets::default());
     let registry = Registry::new(1);
@@ -82,8 +82,9 @@ fn subscribers(gate: &Gate) -> (Subscribers, mpsc::Receiver<Update>, Registry) {
 }
 
 /// How many values each update has; `None`: it is waited for no more.
-fn told(receiver: &mut mpsc::Receiver<Update>) -> Vec<Option<usize>> {
+fn told(receiver: &mut mpsc::Receiver<Updates>) -> Vec<Option<usize>> {
     std::iter::from_fn(|| receiver.try_recv().ok())
+        .flatten()
         .map(|update| match update {
             Update::Runtime(RuntimeUpdate { source: ResourceSource::Ads, name, values }) => {
                 assert_eq!(&*name, "a");
@@ -217,7 +218,7 @@ async fn everything_else_waits_behind_runtime_values() {
     assert_eq!(all.wanted(Kind::Clusters), Wanted::All);
     tokio::select! {
         () = all.give_up_in_time() => {}
-        update = receiver.recv() => assert!(matches!(update, Some(Update::Clusters(_)))),
+        update = receiver.recv() => assert!(matches!(update.as_deref(), Some([Update::Clusters(_)]))),
     }
     assert_eq!((now() - begun).as_secs(), 6 + 3);
     let cells = registry.server(Slot::Control);

@@ -14,7 +14,7 @@ use super::secrets::SecretJudge;
 use super::sotw::Sotw;
 use super::subscribers::Subscribers;
 use super::wanted::Wanted;
-use super::{Protocol, SECRETS, Update};
+use super::{Protocol, SECRETS, Update, Updates};
 use crate::config::ads::{ResourceSource, Sds, SecretKind};
 use crate::config::secret::{NamedCertificate, NamedSecrets, NamedValidation};
 use crate::config::tls::{CommonTls, DownstreamTls, SessionTickets};
@@ -309,7 +309,7 @@ fn k5_keys_are_neither_shown_nor_logged() {
 }
 
 /// Those of the aggregated stream, what they tell, and counters of the secret `a`.
-fn subscribers(known: &KnownSecrets) -> (Subscribers, mpsc::Receiver<Update>, Registry) {
+fn subscribers(known: &KnownSecrets) -> (Subscribers, mpsc::Receiver<Updates>, Registry) {
     let (updates, told) = mpsc::channel(8);
     let registry = Registry::new(1);
     let (quarantine, server) = (Quarantine::default(), registry.server(Slot::Control));
@@ -317,8 +317,9 @@ fn subscribers(known: &KnownSecrets) -> (Subscribers, mpsc::Receiver<Update>, Re
     (subscribers, told, registry)
 }
 
-fn told(receiver: &mut mpsc::Receiver<Update>) -> Vec<Arc<str>> {
+fn told(receiver: &mut mpsc::Receiver<Updates>) -> Vec<Arc<str>> {
     std::iter::from_fn(|| receiver.try_recv().ok())
+        .flatten()
         .map(|update| match update {
             Update::Secret((ADS, name)) => name,
             other => panic!("{other:?}"),

@@ -19,7 +19,7 @@ use super::known_secrets::KnownSecrets;
 use super::quarantine::Quarantine;
 use super::wanted::Wanted;
 use super::{
-    ClustersUpdate, FiltersUpdate, ListenersUpdate, RoutesUpdate, RuntimeUpdate, Update, WholeUpdate,
+    ClustersUpdate, FiltersUpdate, ListenersUpdate, RoutesUpdate, RuntimeUpdate, Update, Updates, WholeUpdate,
 };
 use crate::config::ads::{Eds, ResourceSource, Rtds, SecretKind, Wildcard};
 use crate::config::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
@@ -31,7 +31,7 @@ use crate::telemetry::{Cells, ClusterStat, Registry, Scope, ServerStat, Slot};
 pub(super) struct Subscribers {
     source: ResourceSource,
     lists: Mutex<Lists>,
-    updates: mpsc::Sender<Update>,
+    updates: mpsc::Sender<Updates>,
     quarantine: Quarantine,
     /// With those of other sources.
     secrets: KnownSecrets,
@@ -142,7 +142,7 @@ impl Subscribers {
     /// Of a source that nobody has asked for anything.
     pub(super) fn new(
         source: ResourceSource,
-        updates: mpsc::Sender<Update>,
+        updates: mpsc::Sender<Updates>,
         quarantine: Quarantine,
         secrets: KnownSecrets,
         gate: Gate,
@@ -327,38 +327,43 @@ impl Subscribers {
             version: version.into(),
         };
         let (verdict, heard) = oneshot::channel();
-        // Nobody hears it once the process is about to end.
-        let _ = self.updates.send(Update::Listeners(update, Some(verdict))).await;
+        self.tell(vec![Update::Listeners(update, Some(verdict))]).await;
         for (name, reason) in heard.await.unwrap_or_default() {
             outcome.refuse(name, reason);
         }
     }
 
-    /// Hands on what a response changes, and counts.
+    /// Hands on what a response changes, all at once, and counts.
     pub(super) async fn apply(&self, kind: Kind, outcome: Outcome, version: &str) {
         self.quarantine.note(&self.source, kind, &outcome, version);
         self.server.add(ServerStat::DynamicUnknownFields, outcome.unknown);
-        if matches!(kind, Kind::Clusters | Kind::Listeners) {
-            return self.apply_whole(kind, outcome, version).await;
-        }
-        self.refuse_bad(kind, &outcome).await;
-        if kind == Kind::Filters {
-            return self.apply_filters(outcome, version).await;
-        }
+        let updates = match kind {
+            Kind::Clusters | Kind::Listeners => self.whole_changes(kind, outcome, version),
+            Kind::Filters => self.filter_changes(outcome, version),
+            Kind::Runtime | Kind::Endpoints | Kind::Secrets | Kind::Routes => {
+                self.named_changes(kind, outcome, version)
+            }
+        };
+        self.tell(updates).await;
+    }
+
+    /// What a response changes of resources that are asked for by name.
+    fn named_changes(&self, kind: Kind, outcome: Outcome, version: &str) -> Updates {
+        let mut updates = self.refuse_bad(kind, &outcome);
         let Outcome { good, absent, kept, is_restored, .. } = outcome;
         for name in &absent {
             for one in self.of_resource(kind, name) {
                 one.counters.count(Event::Empty);
                 one.counters.count(Event::Success);
                 one.counters.count(Event::Attempt);
-                self.give_up(&one).await;
+                updates.extend(self.give_up(&one));
                 if kind == Kind::Runtime {
                     // As Envoy: the layer is there and has no values.
-                    self.send(&one, Good::Runtime(Arc::default()), version).await;
+                    updates.extend(self.update(&one, Good::Runtime(Arc::default()), version));
                 }
             }
         }
-        self.keep(kind, &kept).await;
+        updates.extend(self.keep(kind, &kept));
         for (name, good) in good {
             if kind == Kind::Secrets {
                 self.secrets.set_version(&self.source, &name, version);
@@ -368,31 +373,31 @@ impl Subscribers {
             }
             for one in self.of_resource(kind, &name) {
                 one.succeed(version, is_restored);
-                self.send(&one, good.clone(), version).await;
+                updates.extend(self.update(&one, good.clone(), version));
             }
         }
+        updates
     }
 
-    /// Counts what of a response is no good, and says why.
-    async fn refuse_bad(&self, kind: Kind, Outcome { bad, nameless, .. }: &Outcome) {
+    /// Counts what of a response is no good, and says why; what those hear who have waited for it.
+    fn refuse_bad(&self, kind: Kind, Outcome { bad, nameless, .. }: &Outcome) -> Updates {
+        let mut updates = Updates::new();
         for reason in nameless {
             log::warn!("xDS: refused: {reason}");
         }
         if bad.is_empty() && !nameless.is_empty() {
-            for one in self.of_kind(kind) {
-                self.refuse(&one).await;
-            }
+            updates.extend(self.of_kind(kind).iter().filter_map(|one| self.refuse(one)));
         }
         for (name, reason) in bad {
             log::warn!("xDS: {kind} {name} stay as they were: {reason}");
-            for one in self.of_resource(kind, name) {
-                self.refuse(&one).await;
-            }
+            updates.extend(self.of_resource(kind, name).iter().filter_map(|one| self.refuse(one)));
         }
+        updates
     }
 
-    /// Resources that the source has not, and that stay in use where they are.
-    async fn keep(&self, kind: Kind, names: &BTreeSet<String>) {
+    /// Resources that the source has not, and that stay in use where they are; what those hear who have waited for them.
+    fn keep(&self, kind: Kind, names: &BTreeSet<String>) -> Updates {
+        let mut updates = Updates::new();
         for name in names {
             for one in self.of_resource(kind, name) {
                 // As in Envoy a layer that cannot be told counts for nothing.
@@ -401,14 +406,15 @@ impl Subscribers {
                     one.counters.count(Event::Attempt);
                 }
                 // As in Envoy what waits for it goes on: there is none.
-                self.give_up(&one).await;
+                updates.extend(self.give_up(&one));
             }
         }
+        updates
     }
 
-    /// One response is one change: what it brings and what it takes away.
-    async fn apply_whole(&self, kind: Kind, outcome: Outcome, version: &str) {
-        let Some(one) = self.of_kind(kind).pop() else { return };
+    /// What a response brings and takes away where all are asked for.
+    fn whole_changes(&self, kind: Kind, outcome: Outcome, version: &str) -> Updates {
+        let Some(one) = self.of_kind(kind).pop() else { return Updates::new() };
         let Outcome { good, bad, nameless, absent, is_restored, .. } = outcome;
         for reason in &nameless {
             log::warn!("xDS: refused: {reason}");
@@ -425,16 +431,14 @@ impl Subscribers {
         }
         // Listeners have been handed on to be tried.
         if kind == Kind::Listeners {
-            return;
+            return Updates::new();
         }
         let clusters = good.into_values().filter_map(|good| match good {
             Good::Cluster(cluster) => Some(cluster),
             _ => None,
         });
         let (put, removed) = (clusters.collect(), absent.into_iter().map(Into::into).collect());
-        // Nobody hears it once the process is about to end.
-        let _ =
-            self.updates.send(Update::Clusters(WholeUpdate { put, removed, version: version.into() })).await;
+        vec![Update::Clusters(WholeUpdate { put, removed, version: version.into() })]
     }
 
     /// Lets those go without that have waited long enough for the first answer. Never returns.
@@ -450,7 +454,8 @@ impl Subscribers {
             };
             tokio::select! {
                 () = sleep_until(until) => {
-                    if self.give_up(&one).await {
+                    if let Some(update) = self.give_up(&one) {
+                        self.tell(vec![update]).await;
                         log::warn!("xDS: no {} {} in time: going without", one.kind, one.name);
                         one.counters.count(Event::FetchTimeout);
                         one.counters.count(Event::Attempt);
@@ -469,9 +474,7 @@ impl Subscribers {
 
     /// The source has told all that it has: who still waits goes without.
     pub(super) async fn give_up_rest(&self, kind: Kind) {
-        for one in self.of_kind(kind) {
-            self.give_up(&one).await;
-        }
+        self.tell(self.of_kind(kind).iter().filter_map(|one| self.give_up(one)).collect()).await;
     }
 
     /// What the source has cannot be read.
@@ -480,58 +483,46 @@ impl Subscribers {
         if !subscribers.is_empty() {
             log::warn!("xDS: {kind} stay as they were: {reason}");
         }
-        for one in subscribers {
-            self.refuse(&one).await;
-        }
+        self.tell(subscribers.iter().filter_map(|one| self.refuse(one)).collect()).await;
     }
 
     /// As Envoy: a first answer that is no good does not keep the process from its start.
-    async fn refuse(&self, one: &Subscriber) {
+    fn refuse(&self, one: &Subscriber) -> Option<Update> {
         one.counters.count(Event::Rejected);
         one.counters.count(Event::Attempt);
-        self.give_up(one).await;
+        self.give_up(one)
     }
 
-    /// Whether it was still waiting.
-    async fn give_up(&self, one: &Subscriber) -> bool {
+    /// Lets somebody go without who still waits; what is heard then.
+    fn give_up(&self, one: &Subscriber) -> Option<Update> {
         if one.answered.swap(true, Ordering::Relaxed) {
-            return false;
+            return None;
         }
         let nothing = match one.kind {
             Kind::Runtime => {
                 let (source, name) = (self.source.clone(), Arc::clone(&one.name));
-                let update = Update::Runtime(RuntimeUpdate { source, name, values: None });
-                let _ = self.updates.send(update).await;
-                return true;
+                return Some(Update::Runtime(RuntimeUpdate { source, name, values: None }));
             }
-            Kind::Clusters => {
-                let _ = self.updates.send(Update::Clusters(ClustersUpdate::default())).await;
-                return true;
-            }
-            Kind::Listeners => {
-                let _ = self.updates.send(Update::Listeners(ListenersUpdate::default(), None)).await;
-                return true;
-            }
+            Kind::Clusters => return Some(Update::Clusters(ClustersUpdate::default())),
+            Kind::Listeners => return Some(Update::Listeners(ListenersUpdate::default(), None)),
             Kind::Endpoints => Good::Endpoints(Arc::new(ClusterLoadAssignment {
                 overprovisioning_factor_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
                 ..ClusterLoadAssignment::default()
             })),
             Kind::Filters => {
-                let update = FiltersUpdate { settled: [Arc::clone(&one.name)].into(), ..self.no_filters("") };
-                let _ = self.updates.send(Update::Filters(update)).await;
-                return true;
+                let settled = [Arc::clone(&one.name)].into();
+                return Some(Update::Filters(FiltersUpdate { settled, ..self.no_filters("") }));
             }
             Kind::Secrets => Good::Secret,
             Kind::Routes => Good::Routes(Arc::default(), Arc::default()),
         };
-        self.send(one, nothing, "").await;
-        true
+        self.update(one, nothing, "")
     }
 
-    /// Nobody hears it once the process is about to end.
-    async fn send(&self, one: &Subscriber, good: Good, version: &str) {
+    /// What is heard of something good; `None`: nothing.
+    fn update(&self, one: &Subscriber, good: Good, version: &str) -> Option<Update> {
         let name = Arc::clone(&one.name);
-        let update = match good {
+        Some(match good {
             Good::Runtime(values) => {
                 Update::Runtime(RuntimeUpdate { source: self.source.clone(), name, values: Some(values) })
             }
@@ -543,9 +534,15 @@ impl Subscribers {
                 Update::Routes(RoutesUpdate { source, name, resources, version: version.into(), wire })
             }
             Good::Secret => Update::Secret((self.source.clone(), name)),
-            Good::Same | Good::Cluster(_) | Good::Listener(_) | Good::Filter(_) => return,
-        };
-        let _ = self.updates.send(update).await;
+            Good::Same | Good::Cluster(_) | Good::Listener(_) | Good::Filter(_) => return None,
+        })
+    }
+
+    /// Hands on what belongs together. Nobody hears it once the process is about to end.
+    async fn tell(&self, updates: Updates) {
+        if !updates.is_empty() {
+            let _ = self.updates.send(updates).await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Lists> {

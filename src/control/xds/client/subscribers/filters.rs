@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::counters::{Counters, Event};
 use super::super::judge::{Good, Kind, Outcome};
-use super::super::{FiltersUpdate, Update};
+use super::super::{FiltersUpdate, Update, Updates};
 use super::{Filter, Subscriber, Subscribers};
 use crate::snapshot::AskedFilter;
 use crate::telemetry::{Registry, Slot};
@@ -77,10 +77,11 @@ impl Subscribers {
         gone
     }
 
-    /// Hands on what a response changes, as one.
-    pub(super) async fn apply_filters(&self, outcome: Outcome, version: &str) {
+    /// What a response changes, as one.
+    pub(super) fn filter_changes(&self, outcome: Outcome, version: &str) -> Updates {
+        let mut updates = self.refuse_bad(Kind::Filters, &outcome);
         let Outcome { good, absent, kept, is_restored, .. } = outcome;
-        self.keep(Kind::Filters, &kept).await;
+        updates.extend(self.keep(Kind::Filters, &kept));
         let mut update = self.no_filters(version);
         for name in &absent {
             for one in self.of_resource(Kind::Filters, name) {
@@ -103,9 +104,9 @@ impl Subscribers {
             }
         }
         if !update.settled.is_empty() {
-            // Nobody hears it once the process is about to end.
-            let _ = self.updates.send(Update::Filters(update)).await;
+            updates.push(Update::Filters(update));
         }
+        updates
     }
 
     /// Says nothing of any.
