@@ -96,6 +96,9 @@ pub fn run(options: &Options, logger: &'static Logger) -> u8 {
             log::warn!("{finding}");
         }
     }
+    for left_out in loaded.report.left_out() {
+        log::warn!("{left_out}");
+    }
     if options.action == Action::Validate {
         if let Err(reason) = check(loaded) {
             return refuse(&reason);
@@ -471,6 +474,9 @@ fn refuse_config(report: &Report) -> u8 {
     }
     for error in &report.errors.0 {
         log::error!("{error}");
+    }
+    for left_out in report.left_out() {
+        log::error!("{left_out}");
     }
     EXIT_FAILURE
 }

@@ -83,8 +83,14 @@ pub const CONFIG_ALIASED_VALUES_MAX: usize = 256 * 1024;
 /// Bytes of a map's key that paths of mistakes show: a control plane's may be as long as its message, and stands in the path of
 /// every mistake within. Beyond it: its beginning.
 pub const CONFIG_KEY_BYTES_SHOWN_MAX: usize = 256;
-/// Mistakes reported for one configuration; what follows is usually more of the same.
+/// Mistakes reported for one configuration, and warnings; what follows is usually more of the same. Beyond it: counted.
 pub const CONFIG_ERRORS_MAX: usize = 100;
+/// Fields without effect, those not implemented and those refused, of each so many, that are reported for one configuration or
+/// resource. Reason: each has its path, and a message of a few bytes per element may set one in each. Beyond it: counted.
+pub const CONFIG_FINDINGS_MAX: usize = 1000;
+/// Numbers of fields that the API does not have which are told of one message. Reason: a message of 200 MiB has room for 50
+/// million. Beyond it: counted, as often as they stand there.
+pub const CONFIG_UNKNOWN_NUMBERS_MAX: usize = 100;
 
 /// Matchers and conditions within one another in a matcher (`xds.type.matcher.v3.Matcher`). Reason: they are followed by
 /// recursion; Envoy bounds them by the depth of a configuration. Beyond it: refused.

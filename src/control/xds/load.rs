@@ -50,8 +50,7 @@ pub fn load_bootstrap(sources: &[Source<'_>], options: LoadOptions) -> Result<Lo
     let Some(message) = Message::find(BOOTSTRAP) else {
         return Err(Report::from(ConfigError::new("", format!("the schema table has no {BOOTSTRAP}"))));
     };
-    let loaded = loader::load(message, sources, options.allow_unknown_fields)
-        .map_err(|errors| Report { errors, ..Report::default() })?;
+    let loaded = loader::load(message, sources, options.allow_unknown_fields).map_err(Report::from)?;
     let place = |mut report: Report| {
         report.place(&loaded.source_map);
         // What the text says first, then what it means.

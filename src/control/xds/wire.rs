@@ -5,6 +5,7 @@
 //! without presence are not there. What `validate` and `json` see is therefore independent of how a control
 //! plane happened to encode it. Nested messages stay bytes until someone descends.
 use super::schema::{Field, Kind, Message};
+use crate::base::limits::CONFIG_UNKNOWN_NUMBERS_MAX;
 use std::borrow::Cow;
 
 /// Wire bytes that are not a message of the type.
@@ -169,8 +170,11 @@ fn typed<'a>(field: Field, raw: Raw<'a>) -> Result<Option<Value<'a>>, WireError>
 #[derive(Debug, Default)]
 pub struct Fields<'a> {
     set: Vec<(Field, Value<'a>)>,
-    /// Numbers of fields that the type does not have, or has with another type; each once.
+    /// Numbers of fields that the type does not have, or has with another type; each once, in their order, and not all if they
+    /// are more than `limits::CONFIG_UNKNOWN_NUMBERS_MAX`.
     pub unknown: Vec<u32>,
+    /// How often others stand there.
+    pub unknown_left_out: usize,
 }
 
 impl<'a> Fields<'a> {
@@ -240,8 +244,12 @@ impl<'a> Fields<'a> {
     }
 
     fn add_unknown(&mut self, number: u32) {
-        if !self.unknown.contains(&number) {
-            self.unknown.push(number);
+        match self.unknown.binary_search(&number) {
+            Ok(_) => {}
+            Err(place) if self.unknown.len() < CONFIG_UNKNOWN_NUMBERS_MAX => {
+                self.unknown.insert(place, number);
+            }
+            Err(_) => self.unknown_left_out += 1,
         }
     }
 
@@ -388,8 +396,22 @@ mod tests {
         let mut bytes = vec![1 << 3, 7, 1 << 3, 7];
         put_bytes(&mut bytes, 5000, b"x");
         let fields = Fields::decode(cluster(), &bytes).unwrap();
-        assert_eq!(fields.unknown, [1, 5000]);
+        assert_eq!((fields.unknown.as_slice(), fields.unknown_left_out), (&[1, 5000][..], 0));
         assert!(names(&fields).is_empty());
+    }
+
+    /// Each number was looked for among all before it.
+    #[test]
+    fn unknown_numbers_beyond_the_limit_are_counted() {
+        let (mut bytes, first) = (Vec::new(), 5000_u32);
+        let last = first + CONFIG_UNKNOWN_NUMBERS_MAX as u32 + 6;
+        for number in (first..=last).rev().chain([last, first, first + 6]) {
+            put_bytes(&mut bytes, number, b"");
+        }
+        let fields = Fields::decode(cluster(), &bytes).unwrap();
+        assert_eq!(fields.unknown, (first + 7..=last).collect::<Vec<_>>());
+        // Seven, of which two stand there twice.
+        assert_eq!(fields.unknown_left_out, 9);
     }
 
     #[test]

@@ -544,12 +544,12 @@ pub(super) fn taken<T>(name: &str, converted: Result<(T, Report), Report>) -> Re
                 let level = if is_news(&mut said, finding) { log::Level::Warn } else { log::Level::Debug };
                 log::log!(target: "config", level, "xDS: {name}: {finding}");
             }
+            for left_out in report.left_out() {
+                log::debug!(target: "config", "xDS: {name}: {left_out}");
+            }
             Ok(taken)
         }
-        Err(report) => {
-            let reasons: Vec<_> = report.errors.0.iter().map(ToString::to_string).collect();
-            Err(reasons.join("; "))
-        }
+        Err(report) => Err(report.reasons()),
     }
 }
 

@@ -196,10 +196,7 @@ impl KnownSecrets {
         let Some(default) = &named.default else { return Ok(Some(alone.clone())) };
         match merge_validation(default, encoded) {
             Ok((merged, _)) => Ok(Some(merged)),
-            Err(report) => {
-                let reasons: Vec<_> = report.errors.0.iter().map(ToString::to_string).collect();
-                Err(format!("secret {}: {}", named.secret.name, reasons.join("; ")))
-            }
+            Err(report) => Err(format!("secret {}: {}", named.secret.name, report.reasons())),
         }
     }
 

@@ -93,23 +93,22 @@ impl<'a> At<'a> {
 
     /// A mistake here.
     pub(super) fn error(&self, reason: impl Into<String>) {
-        self.context.report.borrow_mut().error(ConfigError::new(self.path(), reason));
+        self.context.report.borrow_mut().error(|| ConfigError::new(self.path(), reason));
     }
 
     /// A mistake here and how to put it right.
     pub(super) fn error_with_fix(&self, reason: impl Into<String>, fix: impl Into<String>) {
-        self.context.report.borrow_mut().error(ConfigError::new(self.path(), reason).with_fix(fix));
+        self.context.report.borrow_mut().error(|| ConfigError::new(self.path(), reason).with_fix(fix));
     }
 
     /// Something here that is right, and that an operator should know.
     pub(super) fn warn(&self, reason: impl Into<String>) {
-        self.context.report.borrow_mut().warnings.0.push(ConfigError::new(self.path(), reason));
+        self.context.report.borrow_mut().warning(|| ConfigError::new(self.path(), reason));
     }
 
     /// `field` of the API is set here and is of `class`.
     pub(super) fn found(&self, class: Class, field: impl Into<String>, note: &'static str) {
         let mut report = self.context.report.borrow_mut();
-        let finding = Finding { class, path: self.path(), field: field.into(), note, position: None };
         let reason = match (class, self.context.unimplemented) {
             (Class::Implemented | Class::NoEffect, _) | (Class::NotYet, Unimplemented::Accept) => None,
             (Class::NotYet, Unimplemented::Refuse) => {
@@ -118,9 +117,10 @@ impl<'a> At<'a> {
             (Class::Refused, _) => Some(reason(note, "")),
         };
         if let Some(reason) = reason {
-            report.error(ConfigError::new(finding.path.clone(), reason));
+            report.error(|| ConfigError::new(self.path(), reason));
         }
-        report.findings.push(finding);
+        let finding = || Finding { class, path: self.path(), field: field.into(), note, position: None };
+        report.finding(class, finding);
     }
 
     /// A value of an enum or a member of a oneof, by its full name in the proto, that is refused.

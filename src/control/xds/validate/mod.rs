@@ -99,7 +99,11 @@ impl Checker {
         };
         if !fields.unknown.is_empty() && self.out.unknown.len() < CONFIG_ERRORS_MAX {
             let numbers: Vec<_> = fields.unknown.iter().map(u32::to_string).collect();
-            let reason = format!("no such field in {}: number {}", message.name(), numbers.join(", "));
+            let mut reason = format!("no such field in {}: number {}", message.name(), numbers.join(", "));
+            if fields.unknown_left_out > 0 {
+                // Writing to a String cannot fail.
+                let _ = write!(reason, " and {} more", fields.unknown_left_out);
+            }
             self.out.unknown.push(ConfigError::new(self.path.clone(), reason));
         }
         match message.class() {
@@ -339,7 +343,7 @@ mod tests {
     use super::super::schema::Message;
     use super::super::wire::{put_bytes, put_nested, put_varint};
     use super::*;
-    use crate::base::limits::CONFIG_KEY_BYTES_SHOWN_MAX;
+    use crate::base::limits::{CONFIG_KEY_BYTES_SHOWN_MAX, CONFIG_UNKNOWN_NUMBERS_MAX};
 
     fn cluster(name: &str, connect_timeout: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -410,6 +414,16 @@ mod tests {
             checked.unknown,
             [ConfigError::new("", "no such field in envoy.config.cluster.v3.Cluster: number 4000")]
         );
+    }
+
+    #[test]
+    fn unknown_fields_that_are_not_told_of_are_counted() {
+        let mut bytes = cluster("a", &[8, 1]);
+        (0..CONFIG_UNKNOWN_NUMBERS_MAX as u32 + 3).for_each(|more| put_bytes(&mut bytes, 4000 + more, b""));
+        let checked = check(Message::find("envoy.config.cluster.v3.Cluster").unwrap(), &bytes);
+        let [unknown] = &checked.unknown[..] else { panic!("{:?}", checked.unknown) };
+        assert!(unknown.reason.contains("number 4000, 4001, "), "{unknown}");
+        assert!(unknown.reason.ends_with(", 4098, 4099 and 3 more"), "{unknown}");
     }
 
     #[test]
