@@ -56,6 +56,7 @@ mod xds;
 mod xds_addresses;
 mod xds_clusters;
 mod xds_filters;
+mod xds_generations;
 mod xds_listeners;
 mod xds_runtime;
 mod xds_secrets;

@@ -332,6 +332,12 @@ impl ControlPlane {
         self.push(ENDPOINTS, vec![assignment(cluster, address, ports).encode_to_vec()])
     }
 
+    /// Tells the endpoints of these clusters in one response, each at that port of this host; the response's nonce.
+    pub(crate) fn tell_endpoints(&self, clusters: &[(&str, u16)]) -> String {
+        let one = |(cluster, port): &(&str, u16)| assignment(cluster, "127.0.0.1", &[*port]).encode_to_vec();
+        self.push(ENDPOINTS, clusters.iter().map(one).collect())
+    }
+
     /// Tells all clusters that there are; the response's nonce.
     pub(crate) fn tell_clusters(&self, clusters: &[(&str, ToldCluster<'_>)]) -> String {
         let cluster = |(name, told): &(&str, ToldCluster<'_>)| {
@@ -409,20 +415,12 @@ impl ControlPlane {
 
     /// The same of the table of that name.
     pub(crate) fn tell_table(&self, name: &str, routes: &[(&str, &str)]) -> String {
-        let route = |(prefix, cluster): &(&str, &str)| Route {
-            matched: Some(RouteMatch { prefix: (*prefix).to_owned() }),
-            action: Some(RouteAction {
-                cluster: (*cluster).to_owned(),
-                upgrades: vec![Upgrade { upgrade_type: "websocket".to_owned() }],
-            }),
-        };
-        let host = VirtualHost {
-            name: "all".to_owned(),
-            domains: vec!["*".to_owned()],
-            routes: routes.iter().map(route).collect(),
-        };
-        let table = RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![host] };
-        self.push(ROUTES, vec![table.encode_to_vec()])
+        self.push(ROUTES, vec![table(name, routes)])
+    }
+
+    /// Tells these tables in one response, each with the cluster that it leads everything to; the response's nonce.
+    pub(crate) fn tell_tables(&self, tables: &[(&str, &str)]) -> String {
+        self.push(ROUTES, tables.iter().map(|(name, cluster)| table(name, &[("/", *cluster)])).collect())
     }
 
     /// Everything that was asked, in its order.
@@ -491,6 +489,23 @@ impl ControlPlane {
         is_bound.recv().unwrap();
         self.running = Some((stop, thread));
     }
+}
+
+/// A table: prefixes of paths and the clusters that they lead to.
+fn table(name: &str, routes: &[(&str, &str)]) -> Vec<u8> {
+    let route = |(prefix, cluster): &(&str, &str)| Route {
+        matched: Some(RouteMatch { prefix: (*prefix).to_owned() }),
+        action: Some(RouteAction {
+            cluster: (*cluster).to_owned(),
+            upgrades: vec![Upgrade { upgrade_type: "websocket".to_owned() }],
+        }),
+    };
+    let host = VirtualHost {
+        name: "all".to_owned(),
+        domains: vec!["*".to_owned()],
+        routes: routes.iter().map(route).collect(),
+    };
+    RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![host] }.encode_to_vec()
 }
 
 /// Endpoints at that address.
