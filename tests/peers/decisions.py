@@ -11,7 +11,6 @@ import json
 import os
 import pathlib
 import random
-import socket
 import subprocess
 import tempfile
 import urllib.request
@@ -105,16 +104,8 @@ def counters(admin):
 
 @functools.cache
 def source_ports():
-    """Two ports that clients bind: below those that the kernel gives out, so that no other connection has them by chance."""
-    lowest = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    found = []
-    for port in random.Random().sample(range(lowest // 2, lowest), min(100, lowest // 2)):
-        with contextlib.suppress(OSError), socket.socket() as sock:
-            sock.bind(("0.0.0.0", port))
-            found.append(port)
-        if len(found) == len(SOURCE_PORTS):
-            return dict(zip(SOURCE_PORTS, found))
-    raise rig.Failed("no port is free for clients")
+    """Ports that clients bind: no other connection and no server has them by chance."""
+    return dict(zip(SOURCE_PORTS, rig.free_ports(len(SOURCE_PORTS))))
 
 
 def load(peers, listeners):

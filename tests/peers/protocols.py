@@ -77,7 +77,7 @@ def play(commands, chosen, programs):
     """The facts of all cases of each proxy."""
     with contextlib.ExitStack() as stack:
         count = 1 + len(chosen)
-        ports = protocols_case.quiet_ports(len(commands) * count)
+        ports = rig.free_ports(len(commands) * count)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             started = [
                 pool.submit(run_small, command, chosen, programs, ports[index * count : (index + 1) * count], stack)

@@ -7,8 +7,6 @@ Every case has its name for listener, stat_prefix and access log, so that cases 
 import contextlib
 import dataclasses
 import hashlib
-import pathlib
-import random
 import socket
 import struct
 import threading
@@ -165,19 +163,6 @@ class Nowhere:
             except TimeoutError:
                 break
         self.ports = {"refusing": self.refusing.getsockname()[1], "silent": self.silent.getsockname()[1]}
-
-
-def quiet_ports(count):
-    """Ports that nobody listens on, all different, below those that the kernel gives to whoever connects: there are thousands here."""
-    low = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    found = []
-    for port in random.sample(range(10_000, low), low - 10_000):
-        if len(found) == count:
-            return found
-        with contextlib.suppress(OSError), socket.socket() as tried:
-            tried.bind(("127.0.0.1", port))
-            found.append(port)
-    raise rig.Failed(f"there are no {count} free ports below {low}")
 
 
 # --- cases

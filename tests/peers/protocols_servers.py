@@ -14,7 +14,6 @@ import tempfile
 import grpc
 import rig
 import websocket
-from protocols_case import quiet_ports
 
 RUN_S = 90  # longest time of one run of a tool
 LOOPBACK = ("127.0.0.1",)
@@ -174,7 +173,7 @@ class Running:
 def running(chosen):
     """The servers behind these cases."""
     needed = [name for name in SERVERS if any(name in endpoints for one in chosen for endpoints in one.clusters.values())]
-    return started(dict(zip(needed, quiet_ports(len(needed)))))
+    return started(dict(zip(needed, rig.free_ports(len(needed)))))
 
 
 @contextlib.contextmanager

@@ -65,24 +65,49 @@ def self_signed(folder):
 
 GIVEN = set()
 GIVING = threading.Lock()
+# Rigs that can run at once in one network, and what says which of them has which ports: a socket for each, open while it runs.
+SHARES = 4
+HOLDING = []
 
 
 @functools.cache
 def named():
     """Numbers that cases and configurations name: a port among them would be taken for what they say, or masked in it."""
-    texts = [path.read_text() for path in pathlib.Path(__file__).parent.iterdir() if path.suffix in (".py", ".yaml", ".toml")]
+    paths = [path for folder in ("peers", "xds") for path in (ROOT / "tests" / folder).iterdir()]
+    texts = [path.read_text() for path in paths if path.suffix in (".py", ".yaml", ".toml")]
     return {int(number) for text in texts for number in re.findall(r"\d{4,5}", text)}
 
 
-def free_ports(count):
-    """Ports that nobody listens on, that no case names and that were not given before, all different, and below those that the kernel
-    gives to clients: a connection cannot take one before its server does, nor another server, since two may share a port."""
+@functools.cache
+def share():
+    """The ports that this process may give, nobody else's as long as it runs: a port is free for a moment between its choice and its server.
+    They are below those that the kernel gives to clients."""
     lowest = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    size = (lowest - lowest // 4) // SHARES
+    for number in range(SHARES):
+        holder = socket.socket(socket.AF_UNIX)
+        try:
+            # An abstract name: of this network, as ports are, and gone with the process, however it ends.
+            holder.bind(f"\0ringway-rig-ports-{number}")
+        except OSError:
+            holder.close()
+        else:
+            HOLDING.append(holder)
+            first = lowest // 4 + number * size
+            return range(first, first + size)
+    raise Failed(f"{SHARES} rigs run already, and have all ports between them")
+
+
+def free_ports(count):
+    """Ports that nobody listens on, that no case names and that were not given before, neither here nor by another rig, all different, and
+    below those that the kernel gives to clients: a connection cannot take one before its server does, nor another server, since two may
+    share a port."""
     found = []
     with GIVING, contextlib.ExitStack() as held:
-        if len(GIVEN) > lowest // 8:
+        ports = share()
+        if len(GIVEN) > len(ports) // 2:
             GIVEN.clear()
-        for port in random.SystemRandom().sample(range(lowest // 4, lowest // 2), lowest // 4):
+        for port in random.SystemRandom().sample(ports, len(ports)):
             if port in GIVEN or port in named():
                 continue
             with contextlib.suppress(OSError):
@@ -91,7 +116,7 @@ def free_ports(count):
             if len(found) == count:
                 GIVEN.update(found)
                 return found
-    raise Failed(f"fewer than {count} ports are free below {lowest // 2}")
+    raise Failed(f"fewer than {count} ports are free from {ports.start} to {ports.stop - 1}")
 
 
 def wait_for(condition, what, deadline_s=DEADLINE_S):

@@ -96,7 +96,7 @@ class Chain:
 
     def __init__(self, commands, chosen, protocol, way, folder, stack):
         self.folder, self.programs, self.names = folder, None, {}
-        ports = iter(protocols_case.quiet_ports(len(chosen) + 3))
+        ports = iter(rig.free_ports(len(chosen) + 3))
         admins, middle = (next(ports), next(ports)), next(ports)
         post = way == "post"
         asked = {"use_post": True, "post_path": "/tunnel"} if post else {}
