@@ -7,6 +7,7 @@ equal, but for the differences that differences.toml lists with a reason. A list
 """
 
 import argparse
+import collections
 import concurrent.futures
 import contextlib
 import fnmatch
@@ -28,6 +29,7 @@ from upstream import Upstream
 HERE = pathlib.Path(__file__).parent
 ANSWER_S = 2.0  # longest wait for a response
 QUIET_S = 0.05  # how long a connection that should stay open is watched for a close
+AT_ONCE = 3  # proxies of each kind, which share out the cases: most of the time all wait for what must not come
 
 UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
 
@@ -155,7 +157,7 @@ def upstream_facts(upstreams):
 
 
 def run_all(command, chosen, upstreams, ports):
-    """The facts of every case through one proxy."""
+    """The facts of these cases through one proxy."""
     results = {}
     ports = {**ports, **{upstream.name: upstream.port for upstream in upstreams}}
     with contextlib.ExitStack() as stack:
@@ -267,15 +269,18 @@ def run():
     flags = ["--concurrency", "1", "--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "5"]
     envoy = [rig.envoy(), *flags]
     ours = envoy if arguments.self else [rig.ringway(), *flags, "--io-backend", arguments.io_backend]
-    # Side by side: most of the time both wait for what must not come.
-    commands = [envoy, ours]
+    # In their order: what a case leaves on a connection, the next one may meet.
+    each = -(-len(chosen) // AT_ONCE)
+    shares = [chosen[first : first + each] for first in range(0, len(chosen), max(each, 1))]
+    commands = [envoy] * len(shares) + [ours] * len(shares)
     upstreams = [[Upstream("one"), Upstream("two")] for _ in commands]
     names = sorted(set(re.findall(r"@([a-z_]+)@", (HERE / "differential.yaml").read_text())) - {"folder"})
     # All at once, so that all are different: some must stay without a listener.
     free = rig.free_ports(len(names) * len(commands))
     ports = [dict(zip(names, free[side :: len(commands)])) for side, _ in enumerate(commands)]
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        theirs_facts, ours_facts = pool.map(run_all, commands, [chosen] * len(commands), upstreams, ports)
+    with concurrent.futures.ThreadPoolExecutor(2 * AT_ONCE) as pool:
+        found = list(pool.map(run_all, commands, shares * 2, upstreams, ports))
+    theirs_facts, ours_facts = (dict(collections.ChainMap(*half)) for half in (found[: len(shares)], found[len(shares) :]))
 
     entries = [] if arguments.self else listed()
     unlisted = []
