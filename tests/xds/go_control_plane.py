@@ -81,7 +81,8 @@ def consecutive(count):
         [base] = rig.free_ports(1)
         row = range(base, base + count)
         with rig.GIVING:
-            if row[-1] in rig.share() and rig.GIVEN.isdisjoint(row[1:]) and not any(rig.accepts(port) for port in row):
+            spared = rig.GIVEN | rig.named()
+            if row[-1] in rig.share() and spared.isdisjoint(row[1:]) and not any(rig.accepts(port) for port in row):
                 rig.GIVEN.update(row)
                 return base
 
