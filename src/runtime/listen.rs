@@ -271,6 +271,27 @@ mod tests {
     }
 
     #[test]
+    fn address_that_the_host_does_not_have_is_bound_with_freebind_alone() {
+        // One for documentation (RFC 5737): no host has it.
+        let plain = ListenOptions::plain(([192, 0, 2, 1], 0).into(), 1);
+        let free = ListenOptions { freebind: true, ..plain.clone() };
+        for workers in [1, 2] {
+            assert_eq!(bind(&plain, workers).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+            let sockets = bind(&free, workers).unwrap();
+            assert_eq!(sockets.len(), workers);
+            for socket in &sockets {
+                assert_eq!(address(socket).unwrap().ip(), plain.address.ip());
+            }
+            // Who joins them needs it as much.
+            let taken = address(&sockets[0]).unwrap();
+            let beside = |one: &ListenOptions| ListenOptions { address: taken.clone(), ..one.clone() };
+            assert_eq!(join(&beside(&plain), 1).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+            assert_eq!(join(&beside(&free), 1).unwrap().len(), 1);
+        }
+        probe(&free, false).unwrap();
+    }
+
+    #[test]
     fn probe_says_what_a_bind_would_say_and_leaves_nothing() {
         let plain = ListenOptions::plain(([127, 0, 0, 1], 0).into(), 1);
         let socket = bind_exclusive(&plain).unwrap();

@@ -157,6 +157,33 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// Through the pipes that relayed connections have, by the same counters. What is chunked has to be looked at, and responses go
+    /// by chunks.
+    fn upload_of_known_length_goes_by_pipe_and_no_other_body_does(io) {
+        let body = Arc::new(Random::new(4).bytes(LARGE));
+        let expected = Arc::clone(&body);
+        let upstream = Upstream::answering(move |request| match request.method() {
+            "GET" => ok(&expected),
+            _ => ok(if request.body == *expected { b"whole" } else { b"other" }),
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let spliced = || proxy.stat("ringway.io.spliced_bytes");
+        let mut client = proxy.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.send(chunked(&[&body[..]], ""));
+        assert_eq!(client.response_to("POST").text(), "whole");
+        assert!(client.get("/").body == *body, "the response's body changed on its way");
+        assert_eq!((spliced(), proxy.stat("ringway.io.splices")), (0, 0));
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n"));
+        client.send(&*body);
+        assert_eq!(client.response_to("POST").text(), "whole");
+        // How much of it: what is there when the worker looks. Trickles go by chunks.
+        crate::harness::until("some of it went by pipe", || spliced() > 0);
+        assert!(spliced() <= LARGE as u64);
+        proxy.wait_for_stat("ringway.io.pipes", 0);
+        proxy.end();
+    }
+
     fn slow_reader_downstream_holds_back_the_upstream_not_memory(io) {
         let body = Arc::new(Random::new(2).bytes(4 * LARGE));
         let sent = Arc::clone(&body);

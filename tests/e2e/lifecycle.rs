@@ -82,6 +82,30 @@ on_each_backend! {
         }
     }
 
+    fn address_that_no_interface_has_is_listened_at_with_freebind_alone(io) {
+        let upstream = Upstream::echo();
+        // One for documentation (RFC 5737): no host has it.
+        let address = format!("192.0.2.1:{}", free_port());
+        let (ip, port) = address.split_once(':').unwrap();
+        let config = |freebind: bool| {
+            let more = format!("additional_addresses: [{{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}]");
+            Config::to(upstream.port).listener(&more).listener(&format!("freebind: {freebind}"))
+        };
+        let proxy = Proxy::start(io, &config(true));
+        let listeners = proxy.admin("GET", "/listeners").text();
+        assert!(listeners.contains(&address), "{listeners}");
+        assert_eq!(proxy.connect().get("/").status(), 200);
+        proxy.end();
+
+        let text = config(false).text(free_port(), free_port());
+        let (code, said) = output(
+            binary().args(["--config-yaml", &text, "--io-backend", io.name()]).arg("--disable-hot-restart"),
+        );
+        assert_eq!(code, Some(1), "{said}");
+        let errors: Vec<_> = said.lines().filter(|line| line.contains("[error]")).collect();
+        assert!(matches!(errors[..], [one] if one.contains(&address)), "one clear line: {said}");
+    }
+
     fn without_descriptors_it_keeps_serving_and_accepts_again_later(io) {
         let upstream = Upstream::echo();
         let config = Config { open_files: Some(64), ..Config::to(upstream.port) };
