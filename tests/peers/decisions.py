@@ -1,5 +1,5 @@
-"""Envoy and Ringway beside each other on listeners and connections that a seed draws: which listeners load, what every connection got, what was
-counted. What filter_chains.py and network_rbac.py have in common."""
+"""Envoy and Ringway, on each of its back ends, beside each other on listeners and connections that a seed draws: which listeners load, what every
+connection got, what was counted. What filter_chains.py and network_rbac.py have in common."""
 
 import argparse
 import collections
@@ -127,7 +127,7 @@ class Report:
         self.found, self.shown = collections.Counter(), collections.Counter()
         self.made_small = 0
 
-    def difference(self, kind, what, listener, theirs, ours, connection=None):
+    def difference(self, kind, what, listener, theirs, ours, connection=None, pair=None):
         self.found[kind] += 1
         self.shown[kind] += 1
         if self.shown[kind] > SHOWN:
@@ -135,13 +135,13 @@ class Report:
         print(f"--- {what}\n{listener}")
         if connection is not None:
             print(f"  connection: {connection}")
-        for peer, answer in zip(self.peers, (theirs, ours)):
+        for peer, answer in zip(pair or self.peers, (theirs, ours)):
             print(f"  {peer.name}: {answer!r}", flush=True)
 
 
 def compare_verdicts(peers, report, listeners, whats):
-    """Whether both load each listener alone, the same way; those that both load."""
-    said = load(peers, listeners)
+    """Whether both load each listener alone, the same way, on whatever back end; those that both load."""
+    said = load(peers[:2], listeners)
     for listener, what in zip(listeners, whats):
         if said[listener.name][0][0] != said[listener.name][1][0]:
             report.difference("load", f"load of {listener.name}{what and ': '}{what}", listener, *(
@@ -151,7 +151,7 @@ def compare_verdicts(peers, report, listeners, whats):
 
 
 def compare_batch(peers, report, listeners, connections, tally, way):
-    """The same listeners and connections through both, one after the other."""
+    """The same listeners and connections through all, one after the other."""
     results = [answers(peer, listeners, connections, way) for peer in peers]
     if any(got is None for got, _ in results):
         # Without those of which one of them alone will not start.
@@ -160,26 +160,33 @@ def compare_batch(peers, report, listeners, connections, tally, way):
             raise rig.Failed("\n".join(said[-3000:] for got, said in results if got is None))
         compare_batch(peers, report, fine, connections, tally, way)
         return
+    for listener in listeners:
+        tally.update(map(way.kind, results[0][0][listener.name]))
+    for peer, result in zip(peers[1:], results[1:]):
+        compare_results((peers[0], peer), report, listeners, connections, (results[0], result), way)
+
+
+def compare_results(pair, report, listeners, connections, results, way):
+    """What came of the same listeners and connections in two of them."""
     (theirs, their_counters), (ours, our_counters) = results
     for listener in listeners:
         name = listener.name
         pairs = list(zip(connections[name], theirs[name], ours[name]))
-        tally.update(way.kind(their_answer) for _, their_answer, _ in pairs)
-        wrong = [pair for pair in pairs if pair[1] != pair[2]]
+        wrong = [each for each in pairs if each[1] != each[2]]
         if wrong:
             report.found["connection"] += len(wrong) - 1  # one of them is printed
             connection, their_answer, our_answer = wrong[0]
             what = f"a connection to {name} ({len(wrong)} of {len(pairs)} differ)"
             if way.shrink and report.made_small < SMALL:
                 report.made_small += 1
-                report.difference("connection", f"{what}, made small", *way.shrink(peers, listener, connection, their_answer, our_answer))
+                report.difference("connection", f"{what}, made small", *way.shrink(pair, listener, connection, their_answer, our_answer), pair=pair)
             else:
-                report.difference("connection", what, listener, their_answer, our_answer, connection)
+                report.difference("connection", what, listener, their_answer, our_answer, connection, pair)
         if not wrong and their_counters[name] != our_counters[name]:
             (their_counted, their_records), (our_counted, our_records) = their_counters[name], our_counters[name]
             # Of the records, what only one of them has.
             report.difference("counter", f"the counters or records of {name}", listener, (their_counted, their_records - our_records),
-                              (our_counted, our_records - their_records))
+                              (our_counted, our_records - their_records), pair=pair)
 
 
 def decide(arguments, peers, report, draw, doubtful, listener, way):
@@ -197,22 +204,24 @@ def decide(arguments, peers, report, draw, doubtful, listener, way):
 
 
 def begin(description, cases, wrong):
-    """The arguments, and the two to compare. `wrong` makes of a bootstrap one that must show."""
+    """The arguments, and those to compare with the first. `wrong` makes of a bootstrap one that must show."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--cases", type=int, default=cases, help="decisions")
     parser.add_argument("--self", action="store_true", help="Envoy on both sides")
     parser.add_argument("--wrong", action="store_true", help="Envoy on both sides, one of them made wrong: that must show")
-    parser.add_argument("--io-backend", default="auto", help="Ringway's")
+    parser.add_argument("--backend", action="append", choices=["io_uring", "epoll"], help="Ringway's; by default both, on the same cases")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
 
     envoy = Peer("Envoy", [rig.envoy(), *FLAGS], [rig.envoy(), "-l", "error"])
     if arguments.self or arguments.wrong:
-        other = Peer("Envoy again", envoy.argv, envoy.validating, wrong if arguments.wrong else str)
+        others = [Peer("Envoy again", envoy.argv, envoy.validating, wrong if arguments.wrong else str)]
     else:
-        other = Peer("Ringway", [rig.ringway(), *FLAGS, "--io-backend", arguments.io_backend], [rig.ringway(), "--allow-unimplemented"])
-    return arguments, [envoy, other]
+        others = [
+            Peer(f"Ringway on {backend}", [rig.ringway(), *FLAGS, "--io-backend", backend], [rig.ringway(), "--allow-unimplemented"])
+            for backend in arguments.backend or ["io_uring", "epoll"]]
+    return arguments, [envoy, *others]
 
 
 def finish(arguments, report):
@@ -222,4 +231,5 @@ def finish(arguments, report):
         if not found:
             raise rig.Failed("what was made wrong did not show")
     elif found:
-        raise rig.Failed(f"{report.peers[0].name} and {report.peers[1].name} differ")
+        first, *others = (peer.name for peer in report.peers)
+        raise rig.Failed(f"{first} and {' or '.join(others)} differ")

@@ -1,6 +1,6 @@
 """Access by role beside Envoy: generated policies and requests, the same bootstrap in both, every answer and every note compared.
 
-    python3 tests/peers/rbac.py [--seed N] [--policies N] [--io-backend io_uring|epoll]
+    python3 tests/peers/rbac.py [--seed N] [--policies N] [--backend io_uring|epoll]...   # default: both
 
 Each policy stands at a route of its own, some with shadow rules, some read by a second filter behind; requests come in plain text with and
 without x-forwarded-for, from several addresses, and under TLS with and without client certificates. What is compared: the status, the record
@@ -373,7 +373,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
     parser.add_argument("--policies", type=int, default=1500)
-    parser.add_argument("--io-backend", default="auto")
+    parser.add_argument("--backend", action="append", choices=["io_uring", "epoll"])
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="rbac-") as name:
@@ -390,12 +390,13 @@ def main():
         for number in range(arguments.policies):
             cases += [(generator.random.choice(ways), generator.request(number, len(cases) + at)) for at in range(REQUESTS_PER_POLICY)]
         envoy = [rig.envoy(), "-c", folder / "bootstrap.json", "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"]
-        ringway = [rig.ringway(), "-c", folder / "bootstrap.json", "--concurrency", "1", "--io-backend", arguments.io_backend]
-        theirs, ours = (run(argv, folder, ports, log, cases) for argv in (envoy, ringway))
-        report(config, cases, theirs, ours)
+        theirs = run(envoy, folder, ports, log, cases)
+        for backend in arguments.backend or ["io_uring", "epoll"]:
+            ringway = [rig.ringway(), "-c", folder / "bootstrap.json", "--concurrency", "1", "--io-backend", backend]
+            report(backend, config, cases, theirs, run(ringway, folder, ports, log, cases))
 
 
-def report(config, cases, theirs, ours):
+def report(backend, config, cases, theirs, ours):
     routes = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]["routes"]
     differences = []
     for case, (way, request) in enumerate(cases):
@@ -410,10 +411,10 @@ def report(config, cases, theirs, ours):
     statuses = collections.Counter(answer[0] for answer in theirs[0])
     if differences:
         shown = "\n".join(differences[:SHOWN_MAX])
-        raise rig.Failed(f"{len(differences)} differences in {len(cases)} requests\n{shown}")
+        raise rig.Failed(f"{backend}: {len(differences)} differences in {len(cases)} requests\n{shown}")
     if min(statuses[200], statuses[403]) < len(cases) // 10:
         raise rig.Failed(f"the policies decide too little: {dict(statuses)}")
-    print(f"{len(cases)} requests of {len(routes)} policies: no difference; {statuses[200]} passed, {statuses[403]} denied; {len(ours[2])} counters equal")
+    print(f"{backend}: {len(cases)} requests of {len(routes)} policies: no difference; {statuses[200]} passed, {statuses[403]} denied; {len(ours[2])} counters equal")
 
 
 if __name__ == "__main__":
