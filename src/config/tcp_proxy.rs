@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use super::access_log::AccessLog;
+use super::proxy_protocol::HeaderTlvs;
 use super::route::HeaderValueOption;
 
 /// Relays a connection's bytes to an endpoint of a cluster.
@@ -26,6 +27,9 @@ pub struct TcpProxy {
     pub waits_for_data: bool,
     /// The HTTP proxy that endpoints are, if the connection is to go through one. Source: `tunneling_config`.
     pub tunneling: Option<Tunneling>,
+    /// What it tells endpoints of a client beside the addresses, where connections begin with a header of the PROXY protocol
+    /// of version 2; `None`, the default: nothing. Source: `proxy_protocol_tlvs`.
+    pub tlvs: Option<HeaderTlvs>,
     /// Waits between them; `None`, the default: no waiting. Source: `backoff_options`.
     pub backoff: Option<Backoff>,
     /// Whether balancers that hash pick by the client's address. Default false: at random. Source: `hash_policy`.

@@ -9,7 +9,7 @@ use crate::config::filter_chain::{FilterChain, NetworkFilter};
 use crate::config::network_filter::LocalRateLimit as RateLimitConfig;
 use crate::config::tcp_proxy::TcpProxy;
 use crate::config::tls::TlsVersion;
-use crate::filter::network::{ConnectionLimit, LocalRateLimit, Tunneling};
+use crate::filter::network::{ConnectionLimit, HeaderTlvs, LocalRateLimit, Tunneling};
 use crate::filter::rbac::NetworkRbac;
 use crate::filter::{CompileError, ConnectionManager, access_log};
 use crate::protocol::tls::{Secured, ServerTls, TlsConfigError, check_context};
@@ -93,10 +93,12 @@ impl ChainCompiler<'_, '_> {
         let access_logs =
             access_log::compile(logs, "access_log", &mut slots, self.compiler.services.open_sink)?;
         let tunneling = config.tunneling.as_ref().map(Tunneling::compile).transpose()?.map(Arc::new);
+        let tlvs = config.tlvs.as_ref().map(HeaderTlvs::compile).transpose()?.map(Arc::new);
         Ok(TcpResource {
             config: Arc::clone(config),
             sni_cluster,
             tunneling,
+            tlvs,
             access_logs: access_logs.into(),
             stats: self.compiler.registry.tcp(&config.stat_prefix),
         })

@@ -19,7 +19,7 @@ use crate::config::listener::Listener;
 use crate::config::tcp_proxy::TcpProxy;
 use crate::filter::ConnectionManager;
 use crate::filter::chain::FilterScopes;
-use crate::filter::network::{ChainChoice, ConnectionLimit, LocalRateLimit, Tunneling};
+use crate::filter::network::{ChainChoice, ConnectionLimit, HeaderTlvs, LocalRateLimit, Tunneling};
 use crate::filter::rbac::{CountersScope, NetworkRbac};
 use crate::format::access_log::AccessLog;
 use crate::protocol::tls::{Secured, ServerTls};
@@ -130,6 +130,8 @@ pub struct TcpResource {
     pub sni_cluster: bool,
     /// What an HTTP proxy is asked for; `None`: endpoints are none.
     pub tunneling: Option<Arc<Tunneling>>,
+    /// TLVs of its own; `None`: none.
+    pub tlvs: Option<Arc<HeaderTlvs>>,
     pub access_logs: Arc<[AccessLog]>,
     pub stats: Arc<Scope<TcpStat>>,
 }

@@ -298,6 +298,7 @@ fn filter_chain(resource: &FilterChainResource, slot: Slot) -> FilterChain {
             &resource.name,
             tcp.sni_cluster,
             tcp.tunneling.clone(),
+            tcp.tlvs.clone(),
             Arc::clone(&tcp.access_logs),
             tcp.stats.cells(slot),
         ))),

@@ -46,6 +46,13 @@ fn line(peer: &mut Peer) -> Option<String> {
     Some(String::from_utf8(line).unwrap())
 }
 
+/// Reads a header of version 2.
+fn header_2(peer: &mut Peer) -> Option<Vec<u8>> {
+    let start = peer.read(16)?;
+    let rest = peer.read(usize::from(start[14]) << 8 | usize::from(start[15]))?;
+    Some([start, rest].concat())
+}
+
 /// Answers each request with the connection's header and number.
 fn told() -> Upstream {
     Upstream::start(|peer| {
@@ -218,10 +225,9 @@ on_each_backend! {
 
     fn clients_headers_and_their_tlvs_are_passed_on(io) {
         let upstream = Upstream::start(|peer| {
-            let Some(start) = peer.read(16) else { return };
-            let rest = peer.read(usize::from(start[14]) << 8 | usize::from(start[15])).unwrap();
+            let Some(header) = header_2(peer) else { return };
             while peer.request().is_some() {
-                peer.send(ok(&[&start[..], &rest].concat()));
+                peer.send(ok(&header));
             }
         });
         let passed = ", pass_through_tlvs: {match_type: INCLUDE, tlv_type: [234, 5]}";
@@ -237,6 +243,46 @@ on_each_backend! {
         let expected = [&ENDS[..], &[5, 0, 3], b"own", &[234, 0, 2], b"ab"].concat();
         assert_eq!(client.get("/").body, version_2(&expected));
         proxy.end();
+    }
+
+    fn relays_tell_tlvs_of_their_own_as_their_policy_says(io) {
+        let upstream = Upstream::start(|peer| {
+            let Some(header) = header_2(peer) else { return };
+            peer.send(&header);
+            while peer.read(1).is_some() {}
+        });
+        let cluster = upstream_proxy_protocol(
+            "version: V2, pass_through_tlvs: {match_type: INCLUDE, tlv_type: [234, 5, 6]}",
+            RAW,
+        );
+        let theirs = [&[234, 0, 2][..], b"ab", &[5, 0, 1], b"x"].concat();
+        let ours = |address: &[u8]| [&[5, 0, 3][..], b"own", &[6, 0, address.len() as u8], address].concat();
+        for (policy, expected) in [
+            ("ADD_IF_ABSENT", theirs.clone()),
+            ("OVERWRITE_BY_TYPE_IF_EXISTS_OR_ADD", [&ours(b"1.2.3.4")[..], &theirs[..5]].concat()),
+            ("APPEND_IF_EXISTS_OR_ADD", [&theirs[..], &ours(b"1.2.3.4")].concat()),
+        ] {
+            let relay = format!(
+                "{{filters: [{{name: relay, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, \
+                 stat_prefix: relay, cluster: upstream, proxy_protocol_tlv_merge_policy: {policy}, proxy_protocol_tlvs: [\
+                 {{type: 6, format_string: {{text_format_source: {{inline_string: \"%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%\"}}}}}}, \
+                 {{type: 5, value: b3du}}, {{type: 7, value: b3du}}]}}}}]}}"
+            );
+            let filter = proxy_protocol(", allow_requests_without_proxy_protocol: true, pass_through_tlvs: {}");
+            let config = Config::to(upstream.port).listener(&filter).cluster(&cluster).chains(&[relay]);
+            let proxy = Proxy::start(io, &config);
+            let mut named = proxy.connect();
+            named.send(version_2(&[&ENDS[..], &theirs].concat()));
+            let expected = version_2(&[&ENDS[..], &expected].concat());
+            assert_eq!(named.read(expected.len()), expected, "{policy}");
+            let mut bare = proxy.connect();
+            bare.send("x");
+            let expected = ours(b"127.0.0.1");
+            let header = bare.read(16 + ENDS.len() + expected.len());
+            assert_eq!(header[16 + ENDS.len()..], expected, "{policy}: there is no header");
+            drop((named, bare));
+            proxy.end();
+        }
     }
 
     fn header_comes_before_the_handshake_with_an_endpoint(io) {

@@ -31,6 +31,11 @@ LISTENERS = {
     "either": [("proxy_protocol", "ProxyProtocol", "disallowed_versions: [V2], allow_requests_without_proxy_protocol: true, stat_prefix: either")],
     "inspected": [("proxy_protocol", "ProxyProtocol", "stat_prefix: inspected"), ("tls_inspector", "TlsInspector", ""), ("http_inspector", "HttpInspector", "")],
 }
+# Listeners that relay to the cluster v2 with TLVs of their own, by how these go together with those of a header.
+RELAYS = {"absent": "ADD_IF_ABSENT", "overwritten": "OVERWRITE_BY_TYPE_IF_EXISTS_OR_ADD", "appended": "APPEND_IF_EXISTS_OR_ADD"}
+OWN_TLVS = """[
+          {type: 6, format_string: {text_format_source: {inline_string: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %UPSTREAM_HOST%"}}},
+          {type: 234, value: b3du}, {type: 5, value: bmV2ZXI=}, {type: 6, value: b25l}]"""
 # Clusters whose endpoint answers what their connections begin with.
 CLUSTERS = {"v1": "version: V1", "v2": "version: V2, pass_through_tlvs: {}, added_tlvs: [{type: 5, value: b3du}]", "default": ""}
 COUNTERS = r"^(proxy_proto\.|downstream_cx_proxy_proto_error|http_inspector\.|tls_inspector\.)"
@@ -99,7 +104,7 @@ PASSED = {
 DIFFERENT = re.compile(r"fe80::1%1|^two empty lines$")
 
 
-def config(ports, admin, endpoint):
+def config(ports, relays, admin, endpoint):
     """One bootstrap for both."""
     def one(name, port):
         filters = ", ".join(
@@ -126,6 +131,16 @@ def config(ports, admin, endpoint):
           virtual_hosts: [{{name: all, domains: ["*"], routes: [{routes}{{match: {{prefix: /}}, direct_response: {{status: 200}}}}]}}]}},
         http_filters: [{{name: router, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}}}]"""
 
+    def relay(name, port):
+        return f"""
+  - name: {name}
+    address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+    listener_filters: [{{name: proxy, typed_config: {{"@type": {FILTER}.proxy_protocol.v3.ProxyProtocol, allow_requests_without_proxy_protocol: true, pass_through_tlvs: {{}}}}}}]
+    filter_chains:
+    - filters: [{{name: relay, typed_config: {{
+        "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy,
+        stat_prefix: {name}, cluster: v2, proxy_protocol_tlv_merge_policy: {RELAYS[name]}, proxy_protocol_tlvs: {OWN_TLVS}}}}}]"""
+
     def cluster(name):
         return f"""
   - name: {name}
@@ -140,6 +155,7 @@ def config(ports, admin, endpoint):
     return (
         f"admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}\nstatic_resources:\n  listeners:"
         + "".join(one(name, port) for name, port in ports.items())
+        + "".join(relay(name, port) for name, port in relays.items())
         + "\n  clusters:"
         + "".join(cluster(name) for name in CLUSTERS)
     )
@@ -168,9 +184,12 @@ class Endpoint:
                 start += reader.exactly(11)
                 header = start + reader.exactly(struct.unpack(">H", start[14:])[0])
             while True:
-                reader.message()
+                request = reader.message()
                 body = header.hex().encode()
                 peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+                if "close" in request.values("connection"):
+                    # Relayed: the client waits for the end.
+                    return
 
 
 def ask(port, header, pieces, path="/x"):
@@ -220,14 +239,17 @@ def cut_somewhere(seed):
     return cut
 
 
-def results(argv, bootstrap, ports, admin):
+def results(argv, bootstrap, ports, relays, admin):
     with rig.Process(argv + ["-c", bootstrap], admin):
-        for name, port in ports.items():
+        for name, port in (ports | relays).items():
             rig.wait_for(lambda: rig.accepts(port), f"{name} to listen")
         found = {(name, case): ask(port, header, whole) for name, port in ports.items() for case, header in CASES.items()}
         for cluster in CLUSTERS:
             for case, header in PASSED.items():
                 found[cluster, case] = ask(ports["strict"], header, whole, f"/{cluster}")
+        for name, port in relays.items():
+            for case, header in (PASSED | {"no header": b""}).items():
+                found[name, case] = ask(port, header, whole)
         # Where a header is cut decides which mistake is seen first: what is counted is compared without.
         counted = counters(admin)
         for name, port in ports.items():
@@ -239,7 +261,7 @@ def results(argv, bootstrap, ports, admin):
 
 
 def run_backend(backend):
-    names = list(LISTENERS)
+    names = [*LISTENERS, *RELAYS]
     endpoint = Endpoint()
     proxies = {
         "envoy": [rig.envoy(), "--concurrency", "1", "--disable-hot-restart", "-l", "error"],
@@ -249,10 +271,11 @@ def run_backend(backend):
     for proxy, argv in proxies.items():
         admin, *numbers = rig.free_ports(1 + len(names))
         ports = dict(zip(names, numbers))
+        relays = {name: ports.pop(name) for name in RELAYS}
         with tempfile.TemporaryDirectory() as folder:
             bootstrap = pathlib.Path(folder) / "bootstrap.yaml"
-            bootstrap.write_text(config(ports, admin, endpoint.port))
-            seen[proxy] = results(argv, bootstrap, ports, admin)
+            bootstrap.write_text(config(ports, relays, admin, endpoint.port))
+            seen[proxy] = results(argv, bootstrap, ports, relays, admin)
     (theirs, their_counts), (ours, our_counts) = seen["envoy"], seen["ringway"]
     differences = [f"{key}: Envoy {theirs[key]}, here {ours[key]}" for key in theirs if theirs[key] != ours[key] and not DIFFERENT.search(key[1])]
     differences += [f"{name}: Envoy {count}, here {our_counts.get(name)}" for name, count in their_counts.items() if our_counts.get(name) != count]

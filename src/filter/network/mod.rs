@@ -3,11 +3,13 @@
 mod chain_choice;
 mod connection_limit;
 mod filter_chain_table;
+mod header_tlvs;
 mod local_rate_limit;
 mod tunneling;
 
 pub use chain_choice::{ChainChoice, ChoiceError, Chosen};
 pub use connection_limit::{ConnectionLimit, LimitedConnection};
 pub use filter_chain_table::{FilterChainTable, Overlap};
+pub use header_tlvs::HeaderTlvs;
 pub use local_rate_limit::LocalRateLimit;
 pub use tunneling::{Tunneling, accepts};

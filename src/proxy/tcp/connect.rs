@@ -7,12 +7,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::tunnel::{self, NotOpened};
-use super::{TcpChain, TcpConnection};
+use super::{TcpChain, TcpConnection, record};
 use crate::base::xx_hash::xx_hash;
 use crate::cluster::pool::{ConnectError, UpstreamConnection, pend, tcp};
 use crate::cluster::{Cluster, Host, Resource, Wanted};
 use crate::config::cluster::RoutingPriority;
 use crate::config::tcp_proxy::{Backoff, TcpCluster};
+use crate::format::context::FormatContext;
 use crate::protocol::response_flags::ResponseFlag;
 use crate::protocol::transport::Transport;
 use crate::telemetry::{ClusterStat, TcpStat};
@@ -47,7 +48,7 @@ impl Failure {
     pub(super) fn too_old() -> Self {
         Self {
             flags: vec![ResponseFlag::DurationTimeout],
-            close_reason: super::record::MAX_DURATION,
+            close_reason: record::MAX_DURATION,
             ..Self::default()
         }
     }
@@ -56,13 +57,13 @@ impl Failure {
     fn grown_too_old(mut self, chain: &TcpChain) -> Self {
         chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);
         self.flags.push(ResponseFlag::DurationTimeout);
-        self.close_reason = super::record::MAX_DURATION;
+        self.close_reason = record::MAX_DURATION;
         self
     }
 
     /// Nothing has come for too long.
     pub(super) fn idle() -> Self {
-        Self { close_reason: super::record::IDLE_TIMEOUT, ..Self::default() }
+        Self { close_reason: record::IDLE_TIMEOUT, ..Self::default() }
     }
 }
 
@@ -99,6 +100,7 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
         return Err(failure);
     };
     failure.cluster = Some(Rc::clone(&cluster));
+    let tlvs = merged_tlvs(connection);
     loop {
         // None of its connections becomes free for another client: there is nothing to wait for.
         if !cluster.breakers().has_room(RoutingPriority::Default, Resource::Connections) {
@@ -128,9 +130,9 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
         };
         let origin = Rc::clone(&host);
         let host = if chain.tunneling.is_some() && tunnel::shares_connections(&cluster) {
-            cluster.for_client(host, &connection.proxied(), &mut Vec::new())
+            cluster.for_client(host, &connection.proxied(tlvs.as_deref()), &mut Vec::new())
         } else {
-            cluster.once_for_client(host, &connection.proxied())
+            cluster.once_for_client(host, &connection.proxied(tlvs.as_deref()))
         };
         failure.attempts += 1;
         failure.host = Some(Rc::clone(&host));
@@ -184,6 +186,17 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
             }
         }
     }
+}
+
+/// What the header to an endpoint may have in place of the client's own TLVs, of all attempts alike; `None`: nothing else.
+fn merged_tlvs(connection: &TcpConnection) -> Option<Vec<(u8, Box<[u8]>)>> {
+    let TcpConnection { context, chain, .. } = connection;
+    let theirs = connection.header_tlvs();
+    let tlvs = chain.tlvs.as_ref().filter(|tlvs| tlvs.apply(theirs.is_some()))?;
+    let mut stream = context.streams.take();
+    record::describe(connection, &mut stream.info);
+    let now = context.runtime.now();
+    Some(tlvs.merged(theirs, &FormatContext::new(&stream.info, now.0, context.random())))
 }
 
 /// A random time below what doubles with each attempt. Source: Envoy `JitteredExponentialBackOffStrategy`.

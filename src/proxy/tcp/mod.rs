@@ -27,7 +27,7 @@ use crate::base::clock::Now;
 use crate::cluster::pool::UpstreamConnection;
 use crate::cluster::{KeptCluster, ProxiedClient};
 use crate::config::tcp_proxy::TcpProxy;
-use crate::filter::network::Tunneling;
+use crate::filter::network::{HeaderTlvs, Tunneling};
 use crate::format::access_log::AccessLog;
 use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::http::body::BodyLength;
@@ -50,6 +50,8 @@ pub struct TcpChain {
     sni_cluster: bool,
     /// What endpoints are asked for; `None`: they are no HTTP proxies.
     tunneling: Option<Arc<Tunneling>>,
+    /// TLVs of its own; `None`: none.
+    tlvs: Option<Arc<HeaderTlvs>>,
     access_logs: Arc<[AccessLog]>,
     stats: Cells<TcpStat>,
     /// The one cluster, from its first connection on.
@@ -98,6 +100,7 @@ impl TcpChain {
         name: &str,
         sni_cluster: bool,
         tunneling: Option<Arc<Tunneling>>,
+        tlvs: Option<Arc<HeaderTlvs>>,
         access_logs: Arc<[AccessLog]>,
         stats: Cells<TcpStat>,
     ) -> Self {
@@ -106,6 +109,7 @@ impl TcpChain {
             name: name.into(),
             sni_cluster,
             tunneling,
+            tlvs,
             access_logs,
             stats,
             cluster: KeptCluster::default(),
@@ -318,12 +322,15 @@ impl TcpConnection {
         self.chain.stats.inc(TcpStat::DownstreamCxTotal);
     }
 
-    /// What its connection to an endpoint may say of it.
-    fn proxied(&self) -> ProxiedClient<'_> {
-        let inspected = self.inspected.as_ref();
-        let header = inspected.and_then(|known| known.proxy_protocol.as_deref());
-        let tlvs = header.map_or(&[][..], |header| &header.tlvs);
-        let source = inspected.and_then(|known| known.original_source);
+    /// The TLVs of its header of the PROXY protocol; `None`: it has begun with none.
+    fn header_tlvs(&self) -> Option<&[(u8, Box<[u8]>)]> {
+        Some(&self.inspected.as_ref()?.proxy_protocol.as_ref()?.tlvs)
+    }
+
+    /// What its connection to an endpoint may say of it; `merged`: the TLVs in place of those of its header.
+    fn proxied<'a>(&'a self, merged: Option<&'a [(u8, Box<[u8]>)]>) -> ProxiedClient<'a> {
+        let tlvs = merged.or_else(|| self.header_tlvs()).unwrap_or_default();
+        let source = self.inspected.as_ref().and_then(|known| known.original_source);
         ProxiedClient { ends: ConnectionInfo::ip_ends(&self.remote, &self.local), tlvs, source }
     }
 

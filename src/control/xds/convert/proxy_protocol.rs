@@ -4,15 +4,19 @@ use std::sync::Arc;
 use super::at::At;
 use super::fields::classify;
 use super::report::Class;
-use super::tls;
 use super::value::type_name;
+use super::{format, tls};
+use crate::config::access_log::SubstitutionFormat;
 use crate::config::metadata::{MetadataKind, ORIGINAL_DST};
-use crate::config::proxy_protocol::{ProxyProtocolVersion, TlvTypes, UpstreamProxyProtocol};
+use crate::config::proxy_protocol::{
+    HeaderTlvs, ProxyProtocolVersion, TlvMerge, TlvTypes, UpstreamProxyProtocol,
+};
 use crate::config::tls::UpstreamTls;
 use crate::control::xds::pb::{self, Named};
 use pb::core::{
     ProxyProtocolConfigVersion as Version, ProxyProtocolPassThroughTLVsPassTLVsMatchType as MatchType,
 };
+use pb::tcp_proxy::ProxyProtocolTlvMergePolicy as MergePolicy;
 use pb::types::MetadataKindKindOneOf as Kind;
 
 /// Which TLVs are kept.
@@ -150,17 +154,69 @@ pub(super) fn upstream(at: &At<'_>, message: pb::core::ProxyProtocolConfig) -> U
     let mut added = Vec::with_capacity(added_tlvs.len());
     for (index, message) in added_tlvs.into_iter().enumerate() {
         let at = &at.item("added_tlvs", index);
-        classify!(at, message => pb::core::TlvEntry {
-            implemented: r#type, value;
-            refused: format_string = "static values only";
-        });
-        if r#type > 255 {
-            at.field("type").error("must be less than 256");
+        match tlv(at, message) {
+            Some((kind, TlvValue::Fixed(value))) => added.push((kind, value)),
+            Some((_, TlvValue::Format(_))) => {
+                let field = format!("{}.format_string", pb::core::TlvEntry::NAME);
+                at.field("format_string").value_refused(&field, "TLVs of transport sockets have static values");
+            }
+            None => {}
         }
-        if value.is_empty() && format_string.is_none() {
-            at.field("value").error("must have at least one byte");
-        }
-        added.push((r#type as u8, value.into()));
     }
     UpstreamProxyProtocol { version, pass_through, added }
+}
+
+/// TLVs of a TCP proxy's own; `None`: it has none.
+pub(super) fn header_tlvs(
+    at: &At<'_>,
+    entries: Vec<pb::core::TlvEntry>,
+    merge_policy: i32,
+) -> Option<HeaderTlvs> {
+    let merge = match at.enumeration("proxy_protocol_tlv_merge_policy", merge_policy) {
+        MergePolicy::AddIfAbsent => TlvMerge::AddIfAbsent,
+        MergePolicy::OverwriteByTypeIfExistsOrAdd => TlvMerge::OverwriteByType,
+        MergePolicy::AppendIfExistsOrAdd => TlvMerge::Append,
+    };
+    if entries.is_empty() {
+        return None;
+    }
+    let mut tlvs = HeaderTlvs { merge, ..HeaderTlvs::default() };
+    for (index, message) in entries.into_iter().enumerate() {
+        match tlv(&at.item("proxy_protocol_tlvs", index), message) {
+            Some((kind, TlvValue::Fixed(value))) => tlvs.fixed.push((kind, value)),
+            Some((kind, TlvValue::Format(format))) => tlvs.formats.push((kind, format)),
+            None => {}
+        }
+    }
+    Some(tlvs)
+}
+
+/// What a TLV says.
+enum TlvValue {
+    Fixed(Box<[u8]>),
+    Format(SubstitutionFormat),
+}
+
+/// One TLV: its type and value; `None`: it is wrong.
+fn tlv(at: &At<'_>, message: pb::core::TlvEntry) -> Option<(u8, TlvValue)> {
+    classify!(at, message => pb::core::TlvEntry {
+        implemented: r#type, value, format_string = "of the TCP proxy's TLVs; of a transport socket's it is refused";
+    });
+    let kind = u8::try_from(r#type);
+    if kind.is_err() {
+        at.field("type").error("must be less than 256");
+    }
+    let value = match format_string {
+        Some(_) if !value.is_empty() => {
+            at.error("only one of value, format_string may be set");
+            return None;
+        }
+        Some(message) => TlvValue::Format(format::substitution(&at.field("format_string"), message)?),
+        None if value.is_empty() => {
+            at.field("value").error("must have at least one byte");
+            return None;
+        }
+        None => TlvValue::Fixed(value.into()),
+    };
+    Some((kind.ok()?, value))
 }

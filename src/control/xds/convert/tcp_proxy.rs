@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::access_log;
 use super::at::At;
 use super::fields::classify;
-use super::{format, route};
+use super::{format, proxy_protocol, route};
 use crate::config::tcp_proxy::{
     Backoff, IDLE_TIMEOUT_DEFAULT, TcpCluster, TcpProxy, Tunneling, WeightedTcpCluster,
 };
@@ -20,14 +20,15 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
             access_log_flush_interval, flush_access_log_on_connected, access_log_options,
             hash_policy = "read by RING_HASH and MAGLEV",
             tunneling_config = "over HTTP/1.1 where the cluster speaks its client's protocol",
-            upstream_connect_mode = "where a chain has TLS, the handshake comes first in any case";
+            upstream_connect_mode = "where a chain has TLS, the handshake comes first in any case",
+            proxy_protocol_tlvs = "where the cluster's pass_through_tlvs has their types",
+            proxy_protocol_tlv_merge_policy = "they are merged once, in Envoy with each attempt";
         no_effect: downstream_idle_timeout = "Envoy does not implement it",
             upstream_idle_timeout = "Envoy does not implement it",
             metadata_match = "only subsets, which are refused, read it",
-            max_early_data_bytes = "data that comes before the endpoint is reached waits in the socket",
-            proxy_protocol_tlv_merge_policy = "of TLVs that are refused";
+            max_early_data_bytes = "data that comes before the endpoint is reached waits in the socket";
         not_yet: check_drain_close;
-        refused: on_demand, proxy_protocol_tlvs;
+        refused: on_demand;
     });
     let cluster = match cluster_specifier {
         Some(TcpProxyClusterSpecifierOneOf::Cluster(name)) => Some(TcpCluster::One(name.into())),
@@ -75,6 +76,7 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
     let max_duration = at.duration("max_downstream_connection_duration", max_downstream_connection_duration);
     let access_log = access_log::access_logs(at, "access_log", access_log);
     let tunneling = tunneling_config.map(|message| tunneling(&at.field("tunneling_config"), message));
+    let tlvs = proxy_protocol::header_tlvs(at, proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy);
     Some(TcpProxy {
         stat_prefix: stat_prefix.into(),
         cluster: cluster?,
@@ -85,6 +87,7 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
         waits_for_data,
         hashes_source_ip,
         tunneling,
+        tlvs,
         backoff,
         access_log,
         access_log_flush_interval: at.duration("access_log_flush_interval", log.flush_interval),

@@ -91,6 +91,36 @@ const VERDICTS: &[(&str, &str, bool)] = &[
     ),
     (
         "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, proxy_protocol_tlvs: [{type: 5, value: aGk=}, {type: 5, value: aGk=}]}}]}"#,
+        true,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, proxy_protocol_tlvs: [{type: 5, format_string: {text_format_source: {inline_string: '%REQUESTED_SERVER_NAME%'}}}]}}]}"#,
+        true,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, proxy_protocol_tlvs: [{type: 5, format_string: {text_format_source: {inline_string: '50%'}}}]}}]}"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, proxy_protocol_tlvs: [{type: 5, value: aGk=, format_string: {text_format_source: {inline_string: a}}}]}}]}"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, proxy_protocol_tlvs: [{type: 5}]}}]}"#,
+        false,
+    ),
+    (
+        "LISTENER",
+        r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, proxy_protocol_tlvs: [{type: 256, value: aGk=}]}}]}"#,
+        false,
+    ),
+    (
+        "LISTENER",
         r#"default_filter_chain: {filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: web, tunneling_config: {hostname: 'a:1', headers_to_add: [{header: {key: x, value: '%REQUESTED_SERVER_NAME%'}}]}}}]}"#,
         true,
     ),
