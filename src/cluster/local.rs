@@ -194,7 +194,8 @@ impl Cluster {
             }
         }
         let header = key.len();
-        let Some(settings) = self.config.proxy_protocol_of(host.socket()) else { return header };
+        let settings = self.config.proxy_protocol_of(host.socket());
+        let Some(settings) = settings.filter(|_| client.is_told) else { return header };
         if settings.version == ProxyProtocolVersion::V1 {
             proxy_protocol::encode_v1(client.ends, key);
             return header;
@@ -385,6 +386,8 @@ pub struct Wanted<'a> {
 pub struct ProxiedClient<'a> {
     /// The client, and where it meant to connect to; `None`: they are not both addresses of IP.
     pub ends: Option<[SocketAddr; 2]>,
+    /// Whether headers of the PROXY protocol name it; else they name nobody, and connections to endpoints are everybody's.
+    pub is_told: bool,
     /// TLVs of its own header that may be passed on.
     pub tlvs: &'a [(u8, Box<[u8]>)],
     /// Where the connection is to come from; `None`: from this host.

@@ -86,6 +86,9 @@ pub struct HttpConnectionManager {
     pub represent_ipv4_remote_address_as_ipv4_mapped_ipv6: bool,
     /// Whether requests get `x-forwarded-port`. Default false. Source: `append_x_forwarded_port`.
     pub append_x_forwarded_port: bool,
+    /// Whether PROXY headers to endpoints name clients whose own connection has begun with none. Default true; else they
+    /// name nobody. Source: `add_proxy_protocol_connection_state`.
+    pub add_proxy_protocol_connection_state: bool,
     /// Which peers make a request internal. Source: `internal_address_config`.
     pub internal_addresses: InternalAddressConfig,
     /// What becomes of `x-forwarded-client-cert`. Source: `forward_client_cert_details`.
@@ -447,6 +450,7 @@ impl HttpConnectionManager {
             skip_xff_append: false,
             represent_ipv4_remote_address_as_ipv4_mapped_ipv6: false,
             append_x_forwarded_port: false,
+            add_proxy_protocol_connection_state: true,
             internal_addresses: InternalAddressConfig::default(),
             forward_client_cert_details: ForwardClientCertDetails::default(),
             set_current_client_cert_details: ClientCertDetails::default(),

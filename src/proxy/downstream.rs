@@ -397,7 +397,9 @@ impl Connection {
         let header = inspected.and_then(|known| known.proxy_protocol.as_deref());
         let tlvs = header.map_or(&[][..], |header| &header.tlvs);
         let source = inspected.and_then(|known| known.original_source);
-        ProxiedClient { ends: ConnectionInfo::ip_ends(&self.remote, &self.local), tlvs, source }
+        let ends = ConnectionInfo::ip_ends(&self.remote, &self.local);
+        let is_told = header.is_some() || self.chain.manager.config.add_proxy_protocol_connection_state;
+        ProxiedClient { ends, is_told, tlvs, source }
     }
 
     /// Where the client meant to connect to, if a listener filter has found it.

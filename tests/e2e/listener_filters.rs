@@ -65,6 +65,18 @@ fn told() -> Upstream {
     })
 }
 
+/// Answers each request with the connection's header of version 2.
+fn told_2() -> Upstream {
+    Upstream::start(|peer| {
+        let Some(header) = header_2(peer) else { return };
+        while peer.request().is_some() {
+            if peer.try_send(ok(&header)).is_err() {
+                return;
+            }
+        }
+    })
+}
+
 /// A header of version 2.
 fn version_2(body: &[u8]) -> Vec<u8> {
     let len = (body.len() as u16).to_be_bytes();
@@ -224,12 +236,7 @@ on_each_backend! {
     }
 
     fn clients_headers_and_their_tlvs_are_passed_on(io) {
-        let upstream = Upstream::start(|peer| {
-            let Some(header) = header_2(peer) else { return };
-            while peer.request().is_some() {
-                peer.send(ok(&header));
-            }
-        });
+        let upstream = told_2();
         let passed = ", pass_through_tlvs: {match_type: INCLUDE, tlv_type: [234, 5]}";
         let cluster = upstream_proxy_protocol(
             "version: V2, pass_through_tlvs: {}, added_tlvs: [{type: 5, value: b3du}]",
@@ -242,6 +249,34 @@ on_each_backend! {
         client.send(version_2(&[&ENDS[..], &tlvs].concat()));
         let expected = [&ENDS[..], &[5, 0, 3], b"own", &[234, 0, 2], b"ab"].concat();
         assert_eq!(client.get("/").body, version_2(&expected));
+        proxy.end();
+    }
+
+    fn endpoints_are_told_of_nobody_where_the_manager_says_so(io) {
+        let config = |port: u16, version: &str| {
+            Config::to(port)
+                .listener(&proxy_protocol(", allow_requests_without_proxy_protocol: true"))
+                .manager("add_proxy_protocol_connection_state: false")
+                .cluster(&upstream_proxy_protocol(version, RAW))
+        };
+        let upstream = told();
+        let proxy = Proxy::start(io, &config(upstream.port, "version: V1"));
+        // All clients share a connection, which names its own ends.
+        let texts = [(); 2].map(|()| proxy.connect().get("/").text());
+        assert_eq!(texts[0], texts[1]);
+        let (_, header) = texts[0].split_once(' ').unwrap();
+        assert!(header.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 "), "{header}");
+        assert!(header.ends_with(&format!(" {}\r\n", upstream.port)), "{header}");
+        // Who has brought a header is told of.
+        let mut client = proxy.connect();
+        client.send(HEADER);
+        assert!(client.get("/").text().ends_with(&format!(" {HEADER}")));
+        drop(client);
+        proxy.end();
+
+        let upstream = told_2();
+        let proxy = Proxy::start(io, &config(upstream.port, "version: V2, added_tlvs: [{type: 5, value: b3du}]"));
+        assert_eq!(proxy.connect().get("/").body, [SIGNATURE, &[0x20, 0, 0, 0]].concat());
         proxy.end();
     }
 

@@ -29,6 +29,7 @@ LISTENERS = {
     "lenient": [("proxy_protocol", "ProxyProtocol", "allow_requests_without_proxy_protocol: true, stat_prefix: lenient")],
     "second": [("proxy_protocol", "ProxyProtocol", "disallowed_versions: [V1], stat_prefix: second")],
     "either": [("proxy_protocol", "ProxyProtocol", "disallowed_versions: [V2], allow_requests_without_proxy_protocol: true, stat_prefix: either")],
+    "untold": [("proxy_protocol", "ProxyProtocol", "allow_requests_without_proxy_protocol: true, stat_prefix: untold")],
     "inspected": [("proxy_protocol", "ProxyProtocol", "stat_prefix: inspected"), ("tls_inspector", "TlsInspector", ""), ("http_inspector", "HttpInspector", "")],
 }
 # Listeners that relay to the cluster v2 with TLVs of their own, by how these go together with those of a header.
@@ -120,7 +121,7 @@ def config(ports, relays, admin, endpoint):
     filter_chains:
     - filters: [{{name: hcm, typed_config: {{
         "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
-        stat_prefix: {name}, use_remote_address: true, delayed_close_timeout: 0.1s,
+        stat_prefix: {name}, use_remote_address: true, delayed_close_timeout: 0.1s, add_proxy_protocol_connection_state: {str(name != "untold").lower()},
         route_config: {{
           response_headers_to_add: [
             {{header: {{key: x-remote, value: "%DOWNSTREAM_REMOTE_ADDRESS%"}}}},
@@ -247,6 +248,9 @@ def results(argv, bootstrap, ports, relays, admin):
         for cluster in CLUSTERS:
             for case, header in PASSED.items():
                 found[cluster, case] = ask(ports["strict"], header, whole, f"/{cluster}")
+        # Without a client version 1 names the connection's own ends, whose port is of the proxy's choosing.
+        for cluster, case, header in [("v1", "a line", PASSED["a line"]), ("v2", "a line", PASSED["a line"]), ("v2", "no header", b"")]:
+            found[f"{cluster} untold", case] = ask(ports["untold"], header, whole, f"/{cluster}")
         for name, port in relays.items():
             for case, header in (PASSED | {"no header": b""}).items():
                 found[name, case] = ask(port, header, whole)

@@ -12,6 +12,8 @@ use super::turns::Connecting;
 use crate::base::limits;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
+use crate::config::proxy_protocol::ProxyProtocolVersion;
+use crate::protocol::proxy_protocol::{encode_local, encode_v1};
 use crate::protocol::tls::{
     Alpn, ClientTls, Endpoint, HandshakeFailure, Offer, Secured, TlsError, TlsStream, VerifyFailure,
 };
@@ -66,14 +68,9 @@ pub async fn dial(
     if let Some(original) = host.original_dst() {
         socket.tell_destination(original);
     }
-    // At once, before a handshake too: the endpoint may be the one that speaks first.
-    if let Some(header) = host.header() {
-        if !socket.send_copy(header) {
-            count_failed(cluster, host, runtime.now().since(begun), false, offer);
-            return Err(ConnectError::Failed(libc::ENOBUFS));
-        }
-        stats.add(ClusterStat::UpstreamCxTxBytesTotal, header.len() as u64);
-        socket.flush();
+    if !send_header(cluster, host, &socket) {
+        count_failed(cluster, host, runtime.now().since(begun), false, offer);
+        return Err(ConnectError::Failed(libc::ENOBUFS));
     }
     let transport = match shake_hands(cluster, host, socket, offer, tls) {
         Protection::None(socket) => Transport::from(socket),
@@ -104,6 +101,38 @@ pub async fn dial(
     let took = u64::try_from(runtime.now().since(begun).as_millis()).unwrap_or(u64::MAX);
     stats.record(ClusterHistogram::UpstreamCxConnectMs, took);
     Ok(transport)
+}
+
+/// Sends the PROXY header that the connection begins with, if it begins with one: at once, before a handshake too, since the
+/// endpoint may be the one that speaks first. False when there is no memory for it.
+fn send_header(cluster: &Cluster, host: &Host, socket: &TcpStream) -> bool {
+    let mut nobodys = Vec::new();
+    let header = match (host.header(), cluster.config().proxy_protocol_of(host.socket())) {
+        (Some(clients), _) => clients,
+        (None, Some(settings)) => {
+            write_nobodys(settings.version, socket, &mut nobodys);
+            &nobodys
+        }
+        (None, None) => return true,
+    };
+    let is_queued = socket.send_copy(header);
+    if is_queued {
+        cluster.stats().add(ClusterStat::UpstreamCxTxBytesTotal, header.len() as u64);
+        socket.flush();
+    }
+    is_queued
+}
+
+/// Writes the header of a connection that stands for no client: version 1, which has no word for it, names the connection's own
+/// ends, as in Envoy.
+fn write_nobodys(version: ProxyProtocolVersion, socket: &TcpStream, out: &mut Vec<u8>) {
+    match version {
+        ProxyProtocolVersion::V1 => {
+            let ends = socket.ends().ok().and_then(|[peer, local]| Some([local.socket()?, peer.socket()?]));
+            encode_v1(ends, out);
+        }
+        ProxyProtocolVersion::V2 => encode_local(out),
+    }
 }
 
 /// What comes between connecting and a connection of use.

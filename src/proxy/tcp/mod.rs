@@ -331,7 +331,8 @@ impl TcpConnection {
     fn proxied<'a>(&'a self, merged: Option<&'a [(u8, Box<[u8]>)]>) -> ProxiedClient<'a> {
         let tlvs = merged.or_else(|| self.header_tlvs()).unwrap_or_default();
         let source = self.inspected.as_ref().and_then(|known| known.original_source);
-        ProxiedClient { ends: ConnectionInfo::ip_ends(&self.remote, &self.local), tlvs, source }
+        let ends = ConnectionInfo::ip_ends(&self.remote, &self.local);
+        ProxiedClient { ends, is_told: true, tlvs, source }
     }
 
     /// The server that the client's TLS asks for, as a listener filter has found.

@@ -32,7 +32,7 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
             represent_ipv4_remote_address_as_ipv4_mapped_ipv6, upgrade_configs, normalize_path, merge_slashes,
             path_with_escaped_slashes_action, request_id_extension, local_reply_config, strip_matching_host_port,
             strip_port_mode, strip_trailing_host_dot, append_x_forwarded_port,
-            add_proxy_protocol_connection_state = "true; false is not implemented yet",
+            add_proxy_protocol_connection_state,
             stream_error_on_invalid_http_message = "HTTP/1: of paths that are refused; what is malformed ends the connection";
         no_effect: http3_protocol_options = "no HTTP/3",
             append_local_overload = "no overload action exists",
@@ -42,7 +42,6 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
         refused: original_ip_detection_extensions, early_header_mutation_extensions, forward_client_cert_matcher,
             path_normalization_options, forward_proto_config;
     });
-    check_connection_state(at, add_proxy_protocol_connection_state);
     let routes = route_config(at, route_specifier);
     let mut manager = HttpConnectionManager::new(&stat_prefix, Arc::new(RouteConfiguration::default()));
     manager.codec_type = self::codec_type(at, codec_type);
@@ -95,6 +94,7 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
     manager.represent_ipv4_remote_address_as_ipv4_mapped_ipv6 =
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6;
     manager.append_x_forwarded_port = append_x_forwarded_port;
+    manager.add_proxy_protocol_connection_state = add_proxy_protocol_connection_state.unwrap_or(true);
     manager.internal_addresses = internal_address_config
         .map(|message| self::internal_address_config(&at.field("internal_address_config"), message))
         .unwrap_or_default();
@@ -129,15 +129,6 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
 
     manager.route_config = Arc::new(route_config?);
     Some(manager)
-}
-
-/// Endpoints that are told of clients by the PROXY protocol are told of those of HTTP, too; unless told not to, as in Envoy.
-fn check_connection_state(at: &At<'_>, adds: Option<bool>) {
-    const FIELD: &str = "add_proxy_protocol_connection_state";
-    if adds == Some(false) {
-        let field = format!("{}.{FIELD}", wire::HttpConnectionManager::NAME);
-        at.field(FIELD).found(Class::NotYet, field, "clients are told to endpoints by the PROXY protocol");
-    }
 }
 
 /// Where routes are.

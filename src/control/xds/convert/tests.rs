@@ -235,14 +235,15 @@ fn not_yet_field_is_refused_in_a_file_with_its_place_and_accepted_on_request() {
 }
 
 #[test]
-fn proxy_headers_without_the_client_of_http_are_not_implemented_yet() {
-    let classes = |adds: bool| {
-        let field = format!("add_proxy_protocol_connection_state: {adds}");
-        let (_, report) = load_with(Unimplemented::Accept, &[("MANAGER", &field)]).unwrap();
-        report.unimplemented().map(|finding| finding.class).collect::<Vec<_>>()
-    };
-    assert!(classes(true).is_empty(), "it is what is done anyway");
-    assert_eq!(classes(false), [Class::NotYet]);
+fn proxy_headers_name_the_client_of_http_unless_told_otherwise() {
+    for (field, names) in [
+        ("", true),
+        ("add_proxy_protocol_connection_state: true", true),
+        ("add_proxy_protocol_connection_state: false", false),
+    ] {
+        let bootstrap = load(&[("MANAGER", field)]);
+        assert_eq!(manager(&bootstrap).add_proxy_protocol_connection_state, names, "{field}");
+    }
 }
 
 #[test]
