@@ -33,7 +33,7 @@ KEEP = {
             SocketOptionsOverride TcpKeepalive BindConfig Metadata TypedExtensionConfig TransportSocket DataSource
             WatchedDirectory RuntimeFractionalPercent RuntimeUInt32 RuntimeDouble RuntimeFeatureFlag DnsResolutionConfig
             DnsResolverOptions EnvoyInternalAddress BackoffStrategy ProxyProtocolConfig ProxyProtocolPassThroughTLVs
-            TlvEntry ConfigSource PathConfigSource ApiConfigSource GrpcService GrpcService.EnvoyGrpc AggregatedConfigSource
+            TlvEntry PerHostConfig ConfigSource PathConfigSource ApiConfigSource GrpcService GrpcService.EnvoyGrpc AggregatedConfigSource
             ExtensionConfigSource''',
     },
     'http': {

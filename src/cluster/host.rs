@@ -12,6 +12,7 @@ use crate::base::socket_address::SocketAddress;
 use crate::base::{heaps, limits};
 use crate::config::cluster::RoutingPriority;
 use crate::config::endpoint::HealthStatus;
+use crate::config::proxy_protocol::OwnedTlv;
 use crate::protocol::stream_info::StreamAddress;
 use crate::runtime::RawOption;
 use crate::telemetry::{Cells, HostStat, Scope, Slot};
@@ -39,6 +40,8 @@ pub struct HostSpec {
     pub socket: u16,
     /// Where connections to it, an internal listener, are told that they lead to; `None`: nowhere else.
     pub original_dst: Option<SocketAddr>,
+    /// TLVs that PROXY headers to it have beside those of the transport socket; `None`: none.
+    pub added_tlvs: Option<Arc<Vec<OwnedTlv>>>,
     /// Its counters, all cores.
     pub stats: Arc<Scope<HostStat>>,
 }
@@ -57,13 +60,14 @@ impl HostSpec {
             health,
             socket,
             original_dst,
+            added_tlvs,
             stats,
         } = self;
         (address, hostname, hash_key) == (&other.address, &other.hostname, &other.hash_key)
             && (*weight, *priority, *health, *socket)
                 == (other.weight, other.priority, other.health, other.socket)
             && (*locality, *locality_weight) == (other.locality, other.locality_weight)
-            && *original_dst == other.original_dst
+            && (original_dst, added_tlvs) == (&other.original_dst, &other.added_tlvs)
             && Arc::ptr_eq(stats, &other.stats)
     }
 }
@@ -168,6 +172,11 @@ impl Host {
     /// Where connections to it, an internal listener, are told that they lead to.
     pub(super) fn original_dst(&self) -> Option<SocketAddr> {
         self.spec.borrow().original_dst
+    }
+
+    /// Runs `read` on the TLVs that PROXY headers to it have beside those of the transport socket.
+    pub(super) fn with_added_tlvs<T>(&self, read: impl FnOnce(&[OwnedTlv]) -> T) -> T {
+        read(self.spec.borrow().added_tlvs.as_deref().map_or(&[][..], Vec::as_slice))
     }
 
     /// Its share among the hosts of its priority.
@@ -397,6 +406,7 @@ mod tests {
             health: HealthStatus::Healthy,
             socket: 0,
             original_dst: None,
+            added_tlvs: None,
             stats: Registry::new(1).host(),
         })
     }

@@ -17,7 +17,7 @@ use crate::base::heaps;
 use crate::base::rng::Rng;
 use crate::config::cluster::{Cluster as Config, Discovery, RoutingPriority};
 use crate::config::http2::UpstreamProtocol;
-use crate::config::proxy_protocol::ProxyProtocolVersion;
+use crate::config::proxy_protocol::{OwnedTlv, ProxyProtocolVersion};
 use crate::protocol::connection_info::OriginalSource;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::HeaderName;
@@ -200,12 +200,19 @@ impl Cluster {
             proxy_protocol::encode_v1(client.ends, key);
             return header;
         }
-        let added = || settings.added.iter();
-        let passed = client.tlvs.iter().filter(|(kind, _)| {
-            settings.pass_through.contains(*kind) && added().all(|(other, _)| other != kind)
+        let has_all = host.with_added_tlvs(|of_host| {
+            let has = |kind: u8| of_host.iter().any(|(other, _)| *other == kind);
+            let of_socket = settings.added.iter().filter(|(kind, _)| !has(*kind));
+            let passed = client.tlvs.iter().filter(|(kind, _)| {
+                settings.pass_through.contains(*kind)
+                    && !has(*kind)
+                    && settings.added.iter().all(|(other, _)| other != kind)
+            });
+            let tlvs = of_host.iter().chain(of_socket).chain(passed);
+            let tlvs = tlvs.map(|(kind, value)| Tlv { kind: *kind, value });
+            proxy_protocol::encode_v2(client.ends, tlvs, key)
         });
-        let tlvs = added().chain(passed).map(|(kind, value)| Tlv { kind: *kind, value });
-        if !proxy_protocol::encode_v2(client.ends, tlvs, key) {
+        if !has_all {
             self.stats.inc(ClusterStat::UpstreamProxyprotocolV2TlvsExceedMaxLength);
         }
         header
@@ -389,7 +396,7 @@ pub struct ProxiedClient<'a> {
     /// Whether headers of the PROXY protocol name it; else they name nobody, and connections to endpoints are everybody's.
     pub is_told: bool,
     /// TLVs of its own header that may be passed on.
-    pub tlvs: &'a [(u8, Box<[u8]>)],
+    pub tlvs: &'a [OwnedTlv],
     /// Where the connection is to come from; `None`: from this host.
     pub source: Option<OriginalSource>,
 }

@@ -108,6 +108,7 @@ impl OriginalDstHosts {
             health: HealthStatus::Unknown,
             socket: config.transport_socket_of(&none, &none),
             original_dst: None,
+            added_tlvs: None,
             stats: Arc::new(Scope::of_one_worker()),
         };
         let host = Host::new(Arc::new(spec), worker);

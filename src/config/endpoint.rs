@@ -1,8 +1,11 @@
 //! Endpoints of a cluster: localities, priorities, weights. Source: Envoy
 //! `config.endpoint.v3.ClusterLoadAssignment`.
 
+use std::sync::Arc;
+
 use super::address::EndpointAddress;
 use super::metadata::Metadata;
+use super::proxy_protocol::OwnedTlv;
 
 /// All endpoints of one cluster.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -59,6 +62,10 @@ pub struct Endpoint {
     pub health_status: HealthStatus,
     /// Metadata of the endpoint. Source: `metadata`.
     pub metadata: Metadata,
+    /// TLVs, type and value, that are added to PROXY headers of version 2 of its connections, before those that the transport
+    /// socket adds, of which they replace those of their types; `None`, the default: none. Source: `added_tlvs` of
+    /// `PerHostConfig` in the typed metadata `envoy.transport_sockets.proxy_protocol`.
+    pub added_tlvs: Option<Arc<Vec<OwnedTlv>>>,
 }
 
 /// Health of an endpoint, as told by who configured it. Source: Envoy `core.v3.HealthStatus`.

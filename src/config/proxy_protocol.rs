@@ -3,6 +3,9 @@
 
 use super::access_log::SubstitutionFormat;
 
+/// A TLV: its type and value.
+pub type OwnedTlv = (u8, Box<[u8]>);
+
 /// Types of TLVs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlvTypes {
@@ -37,7 +40,7 @@ pub struct UpstreamProxyProtocol {
     pub pass_through: TlvTypes,
     /// TLVs added in version 2, type and value, before those passed on, of which they replace those of their types. Source:
     /// `added_tlvs`.
-    pub added: Vec<(u8, Box<[u8]>)>,
+    pub added: Vec<OwnedTlv>,
 }
 
 /// Source: Envoy `ProxyProtocolConfig.Version`.
@@ -55,7 +58,7 @@ pub enum ProxyProtocolVersion {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct HeaderTlvs {
     /// Type and value of those that all clients have alike, at least one byte each. Source: `value`.
-    pub fixed: Vec<(u8, Box<[u8]>)>,
+    pub fixed: Vec<OwnedTlv>,
     /// Type and format of those that are written for each client, behind the others. Source: `format_string`.
     pub formats: Vec<(u8, SubstitutionFormat)>,
     /// What becomes of them where the client's connection has begun with a header. Source:

@@ -87,6 +87,7 @@ mod tests {
             weight: 1,
             health_status: HealthStatus::Unknown,
             metadata: Vec::new(),
+            added_tlvs: None,
         };
         LocalityEndpoints {
             locality: Locality { zone: zone.into(), ..Locality::default() },

@@ -123,6 +123,7 @@ impl HostRegistry {
                     locality_weight,
                     health: endpoint.health_status,
                     socket,
+                    added_tlvs: endpoint.added_tlvs.clone(),
                     stats: old.as_ref().map_or_else(|| registry.host(), |old| Arc::clone(&old.stats)),
                 };
                 let host = old.filter(|old| old.is(&spec)).unwrap_or_else(|| Arc::new(spec));
@@ -150,6 +151,7 @@ mod tests {
             weight: 1,
             health_status: Unknown,
             metadata,
+            added_tlvs: None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Authority, Client, Config, PATIENCE, Peer, Proxy, TlsClient, Upstream, downstream_tls, ok,
+    Authority, Client, Config, PATIENCE, Peer, Proxy, TlsClient, Upstream, cluster_to, downstream_tls, ok,
     on_each_backend, upstream_tls,
 };
 
@@ -249,6 +249,29 @@ on_each_backend! {
         client.send(version_2(&[&ENDS[..], &tlvs].concat()));
         let expected = [&ENDS[..], &[5, 0, 3], b"own", &[234, 0, 2], b"ab"].concat();
         assert_eq!(client.get("/").body, version_2(&expected));
+        proxy.end();
+    }
+
+    fn endpoints_have_tlvs_of_their_own_in_place_of_their_transport_sockets(io) {
+        let upstream = told_2();
+        let metadata = "metadata: {typed_filter_metadata: {envoy.transport_sockets.proxy_protocol: {\"@type\": \
+             type.googleapis.com/envoy.config.core.v3.PerHostConfig, added_tlvs: [{type: 5, value: aG9zdA==}, \
+             {type: 8, value: aG9zdA==}]}}}";
+        let cluster = cluster_to("upstream", upstream.port);
+        let cluster = cluster.replace("{endpoint:", &format!("{{{metadata}, endpoint:"));
+        let socket = upstream_proxy_protocol(
+            "version: V2, pass_through_tlvs: {}, added_tlvs: [{type: 5, value: b3du}, {type: 9, value: b3du}]",
+            RAW,
+        );
+        let clusters = Some(format!("{{{cluster}, {socket}}}"));
+        let config = Config { clusters, ..Config::to(upstream.port) };
+        let proxy = Proxy::start(io, &config.listener(&proxy_protocol(", pass_through_tlvs: {}")));
+        let mut client = proxy.connect();
+        let theirs = [&[8, 0, 1][..], b"x", &[9, 0, 1], b"y", &[7, 0, 1], b"z"].concat();
+        client.send(version_2(&[&ENDS[..], &theirs].concat()));
+        let ours = [&[5, 0, 4][..], b"host", &[8, 0, 4], b"host", &[9, 0, 3], b"own", &[7, 0, 1], b"z"].concat();
+        assert_eq!(client.get("/").body, version_2(&[&ENDS[..], &ours].concat()));
+        drop(client);
         proxy.end();
     }
 

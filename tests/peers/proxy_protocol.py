@@ -38,7 +38,11 @@ OWN_TLVS = """[
           {type: 6, format_string: {text_format_source: {inline_string: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %UPSTREAM_HOST%"}}},
           {type: 234, value: b3du}, {type: 5, value: bmV2ZXI=}, {type: 6, value: b25l}]"""
 # Clusters whose endpoint answers what their connections begin with.
-CLUSTERS = {"v1": "version: V1", "v2": "version: V2, pass_through_tlvs: {}, added_tlvs: [{type: 5, value: b3du}]", "default": ""}
+CLUSTERS = {"v1": "version: V1", "v2": "version: V2, pass_through_tlvs: {}, added_tlvs: [{type: 5, value: b3du}]", "default": "",
+            "host": "version: V2, pass_through_tlvs: {}, added_tlvs: [{type: 5, value: b3du}, {type: 6, value: b3du}]"}
+# What the endpoint of the last of them has in its metadata.
+HOST_TLVS = """, metadata: {typed_filter_metadata: {envoy.transport_sockets.proxy_protocol: {
+      "@type": type.googleapis.com/envoy.config.core.v3.PerHostConfig, added_tlvs: [{type: 5, value: aG9zdA==}, {type: 8, value: aG9zdA==}]}}}"""
 COUNTERS = r"^(proxy_proto\.|downstream_cx_proxy_proto_error|http_inspector\.|tls_inspector\.)"
 
 
@@ -145,7 +149,7 @@ def config(ports, relays, admin, endpoint):
     def cluster(name):
         return f"""
   - name: {name}
-    load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {endpoint}}}}}}}}}]}}]}}
+    load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {endpoint}}}}}}}{HOST_TLVS if name == "host" else ""}}}]}}]}}
     transport_socket:
       name: proxy
       typed_config:

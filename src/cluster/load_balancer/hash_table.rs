@@ -100,6 +100,7 @@ mod tests {
             health: HealthStatus::Unknown,
             socket: 0,
             original_dst: None,
+            added_tlvs: None,
             stats: Registry::new(1).host(),
         };
         let hashing = |use_hostname| Hashing { use_hostname, ..Hashing::default() };

@@ -94,6 +94,7 @@ mod tests {
                 health,
                 socket: 0,
                 original_dst: None,
+                added_tlvs: None,
                 stats: Registry::new(1).host(),
             })
             .map(Arc::new)

@@ -242,6 +242,7 @@ mod tests {
             health: HealthStatus::Unknown,
             socket: 0,
             original_dst: None,
+            added_tlvs: None,
             stats: registry.host(),
         };
         let specs = priorities.iter().zip(1..).map(spec).map(Arc::new).collect();

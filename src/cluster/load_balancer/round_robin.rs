@@ -68,6 +68,7 @@ pub(super) mod tests {
                 health: HealthStatus::Unknown,
                 socket: 0,
                 original_dst: None,
+                added_tlvs: None,
                 stats: Registry::new(1).host(),
             }),
             0,

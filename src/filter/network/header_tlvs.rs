@@ -3,14 +3,14 @@
 
 use crate::config::access_log::SubstitutionFormat;
 use crate::config::error::ConfigError;
-use crate::config::proxy_protocol::{HeaderTlvs as Config, TlvMerge};
+use crate::config::proxy_protocol::{HeaderTlvs as Config, OwnedTlv, TlvMerge};
 use crate::format::context::FormatContext;
 use crate::format::substitution::SubstitutionFormatter;
 
 /// See the file's head.
 #[derive(Debug)]
 pub struct HeaderTlvs {
-    fixed: Box<[(u8, Box<[u8]>)]>,
+    fixed: Box<[OwnedTlv]>,
     formats: Box<[(u8, SubstitutionFormatter)]>,
     merge: TlvMerge,
 }
@@ -39,11 +39,7 @@ impl HeaderTlvs {
     }
 
     /// All TLVs of a client for whom they apply, in their order. `theirs`: those of its header, if there was one.
-    pub fn merged(
-        &self,
-        theirs: Option<&[(u8, Box<[u8]>)]>,
-        context: &FormatContext<'_>,
-    ) -> Vec<(u8, Box<[u8]>)> {
+    pub fn merged(&self, theirs: Option<&[OwnedTlv]>, context: &FormatContext<'_>) -> Vec<OwnedTlv> {
         let mut ours = self.fixed.to_vec();
         for (kind, format) in &self.formats {
             let mut value = Vec::new();
@@ -73,7 +69,7 @@ mod tests {
     use crate::config::access_log::FormatTemplate;
     use crate::protocol::stream_info::{StreamInfo, set_text};
 
-    fn tlv(kind: u8, value: &str) -> (u8, Box<[u8]>) {
+    fn tlv(kind: u8, value: &str) -> OwnedTlv {
         (kind, value.as_bytes().into())
     }
 

@@ -12,6 +12,7 @@ use crate::base::xx_hash::xx_hash;
 use crate::cluster::pool::{ConnectError, UpstreamConnection, pend, tcp};
 use crate::cluster::{Cluster, Host, Resource, Wanted};
 use crate::config::cluster::RoutingPriority;
+use crate::config::proxy_protocol::OwnedTlv;
 use crate::config::tcp_proxy::{Backoff, TcpCluster};
 use crate::format::context::FormatContext;
 use crate::protocol::response_flags::ResponseFlag;
@@ -189,7 +190,7 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
 }
 
 /// What the header to an endpoint may have in place of the client's own TLVs, of all attempts alike; `None`: nothing else.
-fn merged_tlvs(connection: &TcpConnection) -> Option<Vec<(u8, Box<[u8]>)>> {
+fn merged_tlvs(connection: &TcpConnection) -> Option<Vec<OwnedTlv>> {
     let TcpConnection { context, chain, .. } = connection;
     let theirs = connection.header_tlvs();
     let tlvs = chain.tlvs.as_ref().filter(|tlvs| tlvs.apply(theirs.is_some()))?;

@@ -26,6 +26,7 @@ use super::listener::Admitted;
 use crate::base::clock::Now;
 use crate::cluster::pool::UpstreamConnection;
 use crate::cluster::{KeptCluster, ProxiedClient};
+use crate::config::proxy_protocol::OwnedTlv;
 use crate::config::tcp_proxy::TcpProxy;
 use crate::filter::network::{HeaderTlvs, Tunneling};
 use crate::format::access_log::AccessLog;
@@ -323,12 +324,12 @@ impl TcpConnection {
     }
 
     /// The TLVs of its header of the PROXY protocol; `None`: it has begun with none.
-    fn header_tlvs(&self) -> Option<&[(u8, Box<[u8]>)]> {
+    fn header_tlvs(&self) -> Option<&[OwnedTlv]> {
         Some(&self.inspected.as_ref()?.proxy_protocol.as_ref()?.tlvs)
     }
 
     /// What its connection to an endpoint may say of it; `merged`: the TLVs in place of those of its header.
-    fn proxied<'a>(&'a self, merged: Option<&'a [(u8, Box<[u8]>)]>) -> ProxiedClient<'a> {
+    fn proxied<'a>(&'a self, merged: Option<&'a [OwnedTlv]>) -> ProxiedClient<'a> {
         let tlvs = merged.or_else(|| self.header_tlvs()).unwrap_or_default();
         let source = self.inspected.as_ref().and_then(|known| known.original_source);
         let ends = ConnectionInfo::ip_ends(&self.remote, &self.local);

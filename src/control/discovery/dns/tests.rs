@@ -153,6 +153,7 @@ fn assignment(names: &[&str]) -> ClusterLoadAssignment {
         weight: 1,
         health_status: HealthStatus::Unknown,
         metadata: Vec::new(),
+        added_tlvs: None,
     });
     let locality =
         LocalityEndpoints { priority: 1, endpoints: endpoints.collect(), ..LocalityEndpoints::default() };

@@ -2,6 +2,7 @@
 use super::address;
 use super::at::At;
 use super::fields::classify;
+use super::proxy_protocol;
 use crate::config::address::{Address, EndpointAddress};
 use crate::config::endpoint::{
     ClusterLoadAssignment, Endpoint, HealthStatus, Locality, LocalityEndpoints,
@@ -118,6 +119,8 @@ fn lb_endpoint(at: &At<'_>, message: pb::endpoint::LbEndpoint, names: bool) -> O
         implemented: host_identifier = "endpoint; endpoint_name is refused", health_status, metadata,
             load_balancing_weight;
     });
+    let mut metadata = metadata;
+    let added_tlvs = proxy_protocol::host_tlvs(at, &mut metadata);
     let metadata = at.metadata("metadata", metadata);
     let health_status = match at.enumeration("health_status", health_status) {
         pb::core::HealthStatus::Unknown => HealthStatus::Unknown,
@@ -169,5 +172,5 @@ fn lb_endpoint(at: &At<'_>, message: pb::endpoint::LbEndpoint, names: bool) -> O
         }
         _ => {}
     }
-    Some(Endpoint { address, hostname: hostname.into(), weight, health_status, metadata })
+    Some(Endpoint { address, hostname: hostname.into(), weight, health_status, metadata, added_tlvs })
 }

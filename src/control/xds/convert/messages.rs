@@ -54,6 +54,7 @@ messages!(
     pb::core::ProxyProtocolPassThroughTLVs,
     pb::core::ProxyProtocolConfig,
     pb::core::TlvEntry,
+    pb::core::PerHostConfig,
     pb::listener::FilterChain,
     pb::listener::FilterChainMatch,
     pb::listener::Filter,

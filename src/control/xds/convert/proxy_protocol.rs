@@ -9,7 +9,7 @@ use super::{format, tls};
 use crate::config::access_log::SubstitutionFormat;
 use crate::config::metadata::{MetadataKind, ORIGINAL_DST};
 use crate::config::proxy_protocol::{
-    HeaderTlvs, ProxyProtocolVersion, TlvMerge, TlvTypes, UpstreamProxyProtocol,
+    HeaderTlvs, OwnedTlv, ProxyProtocolVersion, TlvMerge, TlvTypes, UpstreamProxyProtocol,
 };
 use crate::config::tls::UpstreamTls;
 use crate::control::xds::pb::{self, Named};
@@ -151,19 +151,43 @@ pub(super) fn upstream(at: &At<'_>, message: pb::core::ProxyProtocolConfig) -> U
     let pass_through = pass_through_tlvs
         .map(|message| tlv_types(&at.field("pass_through_tlvs"), message))
         .unwrap_or_default();
-    let mut added = Vec::with_capacity(added_tlvs.len());
-    for (index, message) in added_tlvs.into_iter().enumerate() {
+    UpstreamProxyProtocol { version, pass_through, added: fixed_tlvs(at, added_tlvs) }
+}
+
+/// Metadata of an endpoint that is for the transport socket.
+const HOST_METADATA: &str = "envoy.transport_sockets.proxy_protocol";
+
+/// The TLVs of an endpoint's own; what is read of its metadata is taken out of it.
+pub(super) fn host_tlvs(
+    at: &At<'_>,
+    metadata: &mut Option<pb::core::Metadata>,
+) -> Option<Arc<Vec<OwnedTlv>>> {
+    let any = metadata.as_mut()?.typed_filter_metadata.remove(HOST_METADATA)?;
+    let at = &at.field("metadata");
+    let at = &at.key("typed_filter_metadata", HOST_METADATA);
+    let message = at.unpack::<pb::core::PerHostConfig>(&any)?;
+    classify!(at, message => pb::core::PerHostConfig {
+        implemented: added_tlvs = "checked as those of a transport socket, which Envoy does not do";
+    });
+    let tlvs = fixed_tlvs(at, added_tlvs);
+    (!tlvs.is_empty()).then(|| Arc::new(tlvs))
+}
+
+/// TLVs of static values.
+fn fixed_tlvs(at: &At<'_>, entries: Vec<pb::core::TlvEntry>) -> Vec<OwnedTlv> {
+    let mut fixed = Vec::with_capacity(entries.len());
+    for (index, message) in entries.into_iter().enumerate() {
         let at = &at.item("added_tlvs", index);
         match tlv(at, message) {
-            Some((kind, TlvValue::Fixed(value))) => added.push((kind, value)),
+            Some((kind, TlvValue::Fixed(value))) => fixed.push((kind, value)),
             Some((_, TlvValue::Format(_))) => {
                 let field = format!("{}.format_string", pb::core::TlvEntry::NAME);
-                at.field("format_string").value_refused(&field, "TLVs of transport sockets have static values");
+                at.field("format_string").value_refused(&field, "only the TCP proxy's TLVs may be formats");
             }
             None => {}
         }
     }
-    UpstreamProxyProtocol { version, pass_through, added }
+    fixed
 }
 
 /// TLVs of a TCP proxy's own; `None`: it has none.
@@ -200,7 +224,7 @@ enum TlvValue {
 /// One TLV: its type and value; `None`: it is wrong.
 fn tlv(at: &At<'_>, message: pb::core::TlvEntry) -> Option<(u8, TlvValue)> {
     classify!(at, message => pb::core::TlvEntry {
-        implemented: r#type, value, format_string = "of the TCP proxy's TLVs; of a transport socket's it is refused";
+        implemented: r#type, value, format_string = "of the TCP proxy's TLVs; of a transport socket's and an endpoint's it is refused";
     });
     let kind = u8::try_from(r#type);
     if kind.is_err() {

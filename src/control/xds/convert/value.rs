@@ -159,7 +159,7 @@ impl At<'_> {
         let at = self.field(field);
         classify!(&at, metadata => pb::core::Metadata {
             implemented: filter_metadata;
-            no_effect: typed_filter_metadata = "only filters that this version lacks read it";
+            no_effect: typed_filter_metadata = "only filters that this version lacks read it; of endpoints envoy.transport_sockets.proxy_protocol is implemented";
         });
         filter_metadata
             .into_iter()

@@ -418,6 +418,16 @@ impl super::Named for TlvEntry {
     const NAME: &'static str = "envoy.config.core.v3.TlvEntry";
 }
 
+/// `envoy.config.core.v3.PerHostConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PerHostConfig {
+    #[prost(message, repeated, tag = "1")]
+    pub added_tlvs: Vec<TlvEntry>,
+}
+impl super::Named for PerHostConfig {
+    const NAME: &'static str = "envoy.config.core.v3.PerHostConfig";
+}
+
 /// `envoy.config.core.v3.ConfigSource`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ConfigSource {
