@@ -1,7 +1,9 @@
 //! Bytes between a client and an endpoint, in both directions at once, until both have ended.
 //!
-//! An end (FIN) is passed on behind the last byte; a break (RST) breaks the other side, too. Flow control is that of bodies:
-//! reading from one side pauses while the other has a watermark of bytes to take.
+//! An end (FIN) is passed on behind the last byte; a break (RST) breaks the other side, too. A break behind an end shows when
+//! something is sent that way, or the idle timeout passes: there is nothing to read any more that would tell of it, and Envoy
+//! does not look for it either. Flow control is that of bodies: reading from one side pauses while the other has a watermark of
+//! bytes to take.
 
 use std::future::poll_fn;
 use std::task::Poll;
