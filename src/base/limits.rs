@@ -168,7 +168,7 @@ pub const XDS_REASON_BYTES_MAX: usize = 2 * 1024;
 /// Bytes of a resource's name that a refusal shows, so that it names some, whatever they are called. Beyond it: its beginning.
 pub const XDS_NAME_BYTES_SHOWN_MAX: usize = 256;
 
-/// Bytes of a refused listener that is kept to be shown. Beyond it only why it was refused is shown.
+/// Bytes of a refused resource that is kept to be shown. Beyond it only why it was refused is shown.
 pub const XDS_REFUSED_BYTES_MAX: usize = 64 * 1024;
 
 /// Shortest time between two load reports. A server that asks for less, or says nothing, has them so often: Envoy would tell it

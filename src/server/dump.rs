@@ -1,14 +1,19 @@
-//! `/config_dump`: the bootstrap's resources in Envoy's sections, each rendered from its wire bytes when it is asked for.
+//! `/config_dump`: the bootstrap's resources and those of control planes in Envoy's sections, each rendered from its wire bytes when it
+//! is asked for.
+
+pub(super) mod endpoints;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use self::standing::with_standing;
 use super::process::timestamp;
 use super::tables::TableKey;
 use crate::control::admin::{DumpEntry, DumpField, DumpSection};
-use crate::control::xds::client::{Refused, ShownSecret};
+use crate::control::xds::client::{Quarantine, ShownSecret, Standing, Standings};
 use crate::control::xds::json::{self, Style};
 use crate::control::xds::schema::Message;
 use crate::control::xds::wire::{self, Fields};
@@ -42,21 +47,18 @@ pub(super) struct Told {
     pub(super) at: String,
 }
 
-/// The sections of a bootstrap that was loaded at `loaded` (RFC 3339), with what control planes have told; `failed`: listeners of
-/// theirs that are not used.
+/// The sections of a bootstrap that was loaded at `loaded` (RFC 3339), with what control planes have told; `quarantine`: how that
+/// stands of it which is not used as it was told last.
 pub(super) fn sections(
     bootstrap: &Arc<[u8]>,
     loaded: &str,
     [clusters, listeners]: [&ToldResources; 2],
-    failed: &[Refused],
+    quarantine: &Quarantine,
     tables: &BTreeMap<TableKey, Told>,
 ) -> Vec<DumpSection> {
-    let dynamic_clusters = |told: &BTreeMap<Arc<str>, Arc<Told>>| {
-        let entries = told.iter().map(|(name, told)| {
-            dynamic("envoy.admin.v3.ClustersConfigDump.DynamicCluster", (CLUSTER, "cluster"), name, told)
-        });
-        DumpField::Repeated(entries.collect())
-    };
+    let [active_clusters, warming_clusters] =
+        dynamic_clusters(clusters, &by_name(quarantine.standings(CLUSTER)));
+    let dynamic_listeners = dynamic_listeners(listeners, by_name(quarantine.standings(LISTENER)));
     let whole = DumpEntry {
         type_name: "",
         name: "".into(),
@@ -81,8 +83,8 @@ pub(super) fn sections(
                         loaded,
                     ),
                 ),
-                ("dynamic_active_clusters", dynamic_clusters(&clusters.active)),
-                ("dynamic_warming_clusters", dynamic_clusters(&clusters.warming)),
+                ("dynamic_active_clusters", active_clusters),
+                ("dynamic_warming_clusters", warming_clusters),
             ],
         },
         DumpSection {
@@ -97,7 +99,7 @@ pub(super) fn sections(
                         loaded,
                     ),
                 ),
-                ("dynamic_listeners", DumpField::Repeated(dynamic_listeners(listeners, failed))),
+                ("dynamic_listeners", DumpField::Repeated(dynamic_listeners)),
             ],
         },
         DumpSection {
@@ -113,14 +115,11 @@ pub(super) fn sections(
                 ),
                 (
                     "dynamic_route_configs",
-                    DumpField::Repeated(
-                        tables
-                            .iter()
-                            .map(|((_, name), told)| {
-                                let type_name = "envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig";
-                                dynamic(type_name, (TABLE, "route_config"), name, told)
-                            })
-                            .collect(),
+                    named(
+                        "envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig",
+                        (TABLE, "route_config"),
+                        tables,
+                        quarantine.standings(TABLE),
                     ),
                 ),
             ],
@@ -128,20 +127,26 @@ pub(super) fn sections(
     ]
 }
 
-/// The section of filters that were told; `None`: there are none.
-pub(super) fn filters(told: &BTreeMap<FilterKey, Told>) -> Option<DumpSection> {
-    let entries = told.iter().map(|((_, name), told)| {
-        dynamic("envoy.admin.v3.EcdsConfigDump.EcdsFilterConfig", (FILTER, "ecds_filter"), name, told)
-    });
-    (!told.is_empty()).then(|| DumpSection {
+/// The section of filters that are asked for; `None`: there are none.
+pub(super) fn filters(told: &BTreeMap<FilterKey, Told>, quarantine: &Quarantine) -> Option<DumpSection> {
+    let standings = quarantine.standings(FILTER);
+    let type_name = "envoy.admin.v3.EcdsConfigDump.EcdsFilterConfig";
+    let is_asked_for = !(told.is_empty() && standings.is_empty());
+    is_asked_for.then(|| DumpSection {
         type_url: "type.googleapis.com/envoy.admin.v3.EcdsConfigDump",
-        fields: vec![("ecds_filters", DumpField::Repeated(entries.collect()))],
+        fields: vec![("ecds_filters", named(type_name, (FILTER, "ecds_filter"), told, standings))],
     })
 }
 
 /// The section of secrets: static ones, those that were told, and those that are waited for. What is secret is not in it.
-pub(super) fn secrets(bootstrap: &[u8], loaded: &str, told: Vec<ShownSecret>) -> DumpSection {
-    let named = |name: Arc<str>, version: Option<&str>, render: Box<dyn FnOnce() -> Value + Send>| {
+pub(super) fn secrets(
+    bootstrap: &[u8],
+    loaded: &str,
+    told: Vec<ShownSecret>,
+    quarantine: &Quarantine,
+) -> DumpSection {
+    let mut standings = quarantine.standings(SECRET);
+    let under_name = |name: Arc<str>, version: Option<&str>, render: Box<dyn FnOnce() -> Value + Send>| {
         let mut shown = Map::new();
         shown.insert("name".to_owned(), json!(*name));
         if let Some(version) = version.filter(|version| !version.is_empty()) {
@@ -159,21 +164,23 @@ pub(super) fn secrets(bootstrap: &[u8], loaded: &str, told: Vec<ShownSecret>) ->
         let name: Arc<str> = name_of(SECRET, &bytes).into();
         DumpEntry {
             type_name: "envoy.admin.v3.SecretsConfigDump.StaticSecret",
-            ..named(name, None, entry(bytes, SECRET, "secret", loaded))
+            ..under_name(name, None, entry(bytes, SECRET, "secret", loaded))
         }
     });
     let (mut active, mut warming) = (Vec::new(), Vec::new());
-    for ShownSecret { name, version, wire, unix_ns } in told {
+    for ShownSecret { source, name, version, wire, unix_ns } in told {
+        let standing = standings.remove(&(source, Arc::clone(&name)));
         let (list, version, wire) = match wire {
             Some(wire) => (&mut active, version, wire),
             // As Envoy: its name, under which it is asked for.
             None => (&mut warming, "uninitialized".into(), only_named(&name)),
         };
         let render = entry(wire, SECRET, "secret", &timestamp(unix_ns));
-        list.push(DumpEntry {
+        let entry = DumpEntry {
             type_name: "envoy.admin.v3.SecretsConfigDump.DynamicSecret",
-            ..named(name, Some(&*version), render)
-        });
+            ..under_name(name, Some(&*version), render)
+        };
+        list.push(with_standing(entry, SECRET, standing));
     }
     DumpSection {
         type_url: "type.googleapis.com/envoy.admin.v3.SecretsConfigDump",
@@ -185,20 +192,43 @@ pub(super) fn secrets(bootstrap: &[u8], loaded: &str, told: Vec<ShownSecret>) ->
     }
 }
 
-/// A secret of which there is no more than its name.
+/// A message of which there is no more than its name, which is field 1 of every resource.
 fn only_named(name: &str) -> Arc<[u8]> {
     let mut bytes = Vec::new();
     wire::put_bytes(&mut bytes, 1, name.as_bytes());
     bytes.into()
 }
 
+/// Of resources that all come from one source.
+fn by_name(standings: Standings) -> BTreeMap<Arc<str>, Standing> {
+    standings.into_iter().map(|((_, name), standing)| (name, standing)).collect()
+}
+
+/// Clusters of a control plane, those in use and those that wait. One that was never any good is among the latter: no traffic has it.
+fn dynamic_clusters(told: &ToldResources, standings: &BTreeMap<Arc<str>, Standing>) -> [DumpField; 2] {
+    const CLUSTERS: &str = "envoy.admin.v3.ClustersConfigDump.DynamicCluster";
+    let shown = |all: &BTreeMap<Arc<str>, Arc<Told>>| -> Vec<DumpEntry> {
+        let entries = all.iter().map(|(name, told)| {
+            let entry = dynamic(CLUSTERS, (CLUSTER, "cluster"), name, told);
+            with_standing(entry, CLUSTER, standings.get(name).cloned())
+        });
+        entries.collect()
+    };
+    let (active, mut warming) = (shown(&told.active), shown(&told.warming));
+    for (name, standing) in standings {
+        if !told.active.contains_key(name) && !told.warming.contains_key(name) {
+            let entry = untold(CLUSTERS, (CLUSTER, "cluster"), name);
+            warming.push(with_standing(entry, CLUSTER, Some(standing.clone())));
+        }
+    }
+    [DumpField::Repeated(active), DumpField::Repeated(warming)]
+}
+
 /// Listeners of a control plane, each with the states that it has.
-fn dynamic_listeners(told: &ToldResources, failed: &[Refused]) -> Vec<DumpEntry> {
+fn dynamic_listeners(told: &ToldResources, mut standings: BTreeMap<Arc<str>, Standing>) -> Vec<DumpEntry> {
     const STATE: &str = "envoy.admin.v3.ListenersConfigDump.DynamicListenerState";
-    let mut errors: BTreeMap<Arc<str>, Refused> =
-        failed.iter().map(|one| (one.name.as_str().into(), one.clone())).collect();
     let names: BTreeSet<_> =
-        told.active.keys().chain(told.warming.keys()).chain(errors.keys()).cloned().collect();
+        told.active.keys().chain(told.warming.keys()).chain(standings.keys()).cloned().collect();
     let state = |all: &BTreeMap<Arc<str>, Arc<Told>>, name: &Arc<str>| {
         all.get(name).map(|told| dynamic(STATE, (LISTENER, "listener"), name, told).render)
     };
@@ -206,10 +236,9 @@ fn dynamic_listeners(told: &ToldResources, failed: &[Refused]) -> Vec<DumpEntry>
         let states = [
             ("active_state", state(&told.active, &name)),
             ("warming_state", state(&told.warming, &name)),
-            ("error_state", errors.remove(&name).map(error_state)),
         ];
-        let shown = Arc::clone(&name);
-        DumpEntry {
+        let (shown, standing) = (Arc::clone(&name), standings.remove(&name));
+        let entry = DumpEntry {
             type_name: "envoy.admin.v3.ListenersConfigDump.DynamicListener",
             name,
             render: Box::new(move || {
@@ -220,27 +249,38 @@ fn dynamic_listeners(told: &ToldResources, failed: &[Refused]) -> Vec<DumpEntry>
                 }
                 Value::Object(listener)
             }),
-        }
+        };
+        with_standing(entry, LISTENER, standing)
     };
     names.into_iter().map(entry).collect()
 }
 
-/// What was refused of a listener: an `envoy.admin.v3.UpdateFailureState`.
-fn error_state(refused: Refused) -> Box<dyn FnOnce() -> Value + Send> {
-    let Refused { reason, version, last_unix_ns, wire, .. } = refused;
-    let at = timestamp(last_unix_ns);
-    let failed = wire.map(|wire| entry(wire, LISTENER, "failed_configuration", &at));
-    Box::new(move || {
-        let mut shown = Map::new();
-        if let Some(Value::Object(mut failed)) = failed.map(|render| render()) {
-            failed.retain(|field, _| field == "failed_configuration");
-            shown.append(&mut failed);
-        }
-        shown.insert("last_update_attempt".to_owned(), json!(at));
-        shown.insert("details".to_owned(), json!(reason));
-        shown.insert("version_info".to_owned(), json!(version));
-        Value::Object(shown)
-    })
+/// Resources that are asked for by name: those of which something is in use, then the others.
+fn named(
+    type_name: &'static str,
+    (message, field): (&'static str, &'static str),
+    told: &BTreeMap<TableKey, Told>,
+    mut standings: Standings,
+) -> DumpField {
+    let mut entries = Vec::new();
+    for (key, told) in told {
+        let entry = dynamic(type_name, (message, field), &key.1, told);
+        entries.push(with_standing(entry, message, standings.remove(key)));
+    }
+    for ((_, name), standing) in standings {
+        let entry = untold(type_name, (message, field), &name);
+        entries.push(with_standing(entry, message, Some(standing)));
+    }
+    DumpField::Repeated(entries)
+}
+
+/// A resource of which nothing is in use: its name.
+fn untold(
+    type_name: &'static str,
+    (message, field): (&'static str, &'static str),
+    name: &Arc<str>,
+) -> DumpEntry {
+    DumpEntry { type_name, name: Arc::clone(name), render: entry(only_named(name), message, field, "") }
 }
 
 /// A resource of a control plane, with its version. `(message, field)`: its type, and where it stands.
@@ -326,7 +366,7 @@ fn name_of(type_name: &str, bytes: &[u8]) -> String {
     fields.map(|fields| fields.text(1).to_owned()).unwrap_or_default()
 }
 
-/// Renders a resource below `field`, with its `@type` where Envoy has an Any.
+/// Renders a resource below `field`, with its `@type` where Envoy has an Any, and when it came; empty: it has not.
 fn entry(
     bytes: Arc<[u8]>,
     message: &'static str,
@@ -335,22 +375,26 @@ fn entry(
 ) -> Box<dyn FnOnce() -> Value + Send> {
     let loaded = loaded.to_owned();
     Box::new(move || {
-        let mut shown = render(message, &bytes);
         if message == BOOTSTRAP {
             // Single fields are put in place by the section itself.
-            return shown;
-        }
-        if let Value::Object(object) = &mut shown {
-            let mut typed = Map::new();
-            typed.insert("@type".to_owned(), Value::String(format!("type.googleapis.com/{message}")));
-            typed.append(object);
-            *object = typed;
+            return render(message, &bytes);
         }
         let mut entry = Map::new();
-        entry.insert(field.to_owned(), shown);
-        entry.insert("last_updated".to_owned(), json!(loaded));
+        entry.insert(field.to_owned(), typed(message, &bytes));
+        if !loaded.is_empty() {
+            entry.insert("last_updated".to_owned(), json!(loaded));
+        }
         Value::Object(entry)
     })
+}
+
+/// A resource with its `@type`; null: it cannot be read.
+fn typed(message: &str, bytes: &[u8]) -> Value {
+    let mut shown = render(message, bytes);
+    if let Value::Object(object) = &mut shown {
+        object.shift_insert(0, "@type".to_owned(), format!("type.googleapis.com/{message}").into());
+    }
+    shown
 }
 
 fn render(type_name: &str, bytes: &[u8]) -> Value {
@@ -360,5 +404,65 @@ fn render(type_name: &str, bytes: &[u8]) -> Value {
     match written {
         Some(Ok(())) => serde_json::from_str(&text).unwrap_or(Value::Null),
         _ => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ads::ResourceSource;
+    use crate::control::xds::client::ClientStatus;
+
+    fn told(name: &str) -> Told {
+        Told { version: "1".into(), wire: only_named(name), at: "then".to_owned() }
+    }
+
+    fn refused() -> Standing {
+        Standing { status: ClientStatus::Nacked, failure: None }
+    }
+
+    /// Of each entry the resource's name, its version and its status.
+    fn shown(field: DumpField, resource: &str) -> Vec<String> {
+        let DumpField::Repeated(entries) = field else { panic!("no list") };
+        let shown = entries.into_iter().map(|entry| {
+            let name = Arc::clone(&entry.name);
+            let entry = (entry.render)();
+            assert_eq!(entry[resource]["name"].as_str(), Some(&*name));
+            let [version, status] =
+                ["version_info", "client_status"].map(|key| entry[key].as_str().unwrap_or("-"));
+            format!("{name} {version} {status}")
+        });
+        shown.collect()
+    }
+
+    #[test]
+    fn cluster_stands_where_it_is_and_one_that_was_never_good_among_those_that_wait() {
+        let all = |names: [&str; 2]| -> BTreeMap<Arc<str>, Arc<Told>> {
+            names.map(|name| (name.into(), Arc::new(told(name)))).into()
+        };
+        let (active, warming) = (all(["a", "b"]), all(["b", "c"]));
+        let told = ToldResources { version: Box::default(), active, warming };
+        let standings = BTreeMap::from(["b", "d"].map(|name| (Arc::<str>::from(name), refused())));
+        let [active, warming] = dynamic_clusters(&told, &standings).map(|field| shown(field, "cluster"));
+        assert_eq!(active, ["a 1 ACKED", "b 1 NACKED"]);
+        assert_eq!(warming, ["b 1 NACKED", "c 1 ACKED", "d - NACKED"]);
+    }
+
+    #[test]
+    fn resources_that_are_asked_for_follow_those_in_use() {
+        let key = |name: &str| -> TableKey { (ResourceSource::Ads, name.into()) };
+        let told = BTreeMap::from(["b", "c"].map(|name| (key(name), told(name))));
+        let asked = Standing { status: ClientStatus::Requested, failure: None };
+        let standings = Standings::from([(key("a"), asked), (key("b"), refused())]);
+        let field = named("", (TABLE, "route_config"), &told, standings);
+        assert_eq!(shown(field, "route_config"), ["b 1 NACKED", "c 1 ACKED", "a - REQUESTED"]);
+    }
+
+    #[test]
+    fn listener_that_was_never_good_has_its_name_and_what_is_wrong() {
+        let told = ToldResources::default();
+        let entries = dynamic_listeners(&told, [("a".into(), refused())].into());
+        let rendered: Vec<_> = entries.into_iter().map(|entry| (entry.render)()).collect();
+        assert_eq!(rendered, [json!({ "name": "a", "client_status": "NACKED" })]);
     }
 }

@@ -372,20 +372,25 @@ impl AdminState for Process {
         self.listening()
     }
 
-    fn config_dump(&self, _include_eds: bool) -> Vec<DumpSection> {
-        // Endpoints of static clusters are shown within them.
+    fn config_dump(&self, include_eds: bool) -> Vec<DumpSection> {
+        let known = include_eds.then(|| self.known_clusters());
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let clusters = self.told_clusters.lock().unwrap_or_else(PoisonError::into_inner);
         let listeners = self.told_listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = self.quarantine.listeners();
+        let quarantine = &self.quarantine;
         let mut sections =
-            dump::sections(&self.wire, &self.loaded, [&clusters, &listeners], &failed, &routes);
+            dump::sections(&self.wire, &self.loaded, [&clusters, &listeners], quarantine, &routes);
+        // Both behind the clusters, as in Envoy, and filters before endpoints.
+        if let Some(known) = known {
+            let is_told = |name: &str| clusters.active.contains_key(name);
+            let standings = quarantine.standings(dump::endpoints::ASSIGNMENT);
+            sections.insert(2, dump::endpoints::section(known, is_told, standings));
+        }
         let filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(filters) = dump::filters(&filters) {
-            // Behind the clusters, as in Envoy.
+        if let Some(filters) = dump::filters(&filters, quarantine) {
             sections.insert(2, filters);
         }
-        sections.push(dump::secrets(&self.wire, &self.loaded, self.secrets.list()));
+        sections.push(dump::secrets(&self.wire, &self.loaded, self.secrets.list(), quarantine));
         sections
     }
 

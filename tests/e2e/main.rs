@@ -18,6 +18,7 @@ mod balance;
 mod bodies;
 mod circuit_breakers;
 mod clusters;
+mod config_dump;
 mod connection_bytes;
 mod doctor;
 mod extended_connect;

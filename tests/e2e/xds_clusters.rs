@@ -12,7 +12,7 @@ use crate::xds::{HERE, answers, asking, holding, manager, named};
 const FROM_THERE: &str = "{ads: {}, resource_api_version: V3}";
 
 /// A proxy, two of its workers, whose clusters and routes come from there; it waits so long for clusters.
-fn config(plane: &ControlPlane, wait: &str) -> Config {
+pub(crate) fn config(plane: &ControlPlane, wait: &str) -> Config {
     let config = Config { clusters: Some(plane.clusters(&[])), ..Config::to(0) };
     let arguments = ["--concurrency", "2", "--config-yaml", &plane.bootstrap_with_clusters(wait)];
     config.chains(&[manager(FROM_THERE)]).arguments(&arguments)

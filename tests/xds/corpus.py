@@ -160,7 +160,7 @@ def play_all(corpus, chosen):
         refused, dumped = corpus.tell(kind, name, local(kind, resource, port))
         told[kind, "taken" if refused is None else "refused"] += 1
         if refused is None:
-            # Endpoints are not in the dump yet.
+            # The dump has endpoints as they are used, not as they were told.
             if kind not in ("SDS", "EDS") and (difference := first_difference(dumped, resource)):
                 wrong.append(f"{file}: {name}: dumped otherwise: {difference}")
             continue

@@ -25,9 +25,9 @@ def tell(play, *prefixes, names=("access", "more")):
 
 
 def shown(play):
-    """What `/config_dump` says of filters."""
+    """What `/config_dump` says of filters that are used. Ringway names those of which there is none, too, and how they stand."""
     sections = [each for each in play.admin_json("/config_dump")["configs"] if each["@type"].endswith("EcdsConfigDump")]
-    filters = [each for section in sections for each in section.get("ecds_filters", [])]
+    filters = [each for section in sections for each in section.get("ecds_filters", []) if "version_info" in each]
     return sorted((each["version_info"], each["ecds_filter"]["name"], each["ecds_filter"]["typed_config"]["@type"]) for each in filters)
 
 

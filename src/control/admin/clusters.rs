@@ -181,16 +181,6 @@ fn host_json(host: &HostStatus) -> Value {
         HealthStatus::Draining => "DRAINING",
         HealthStatus::Timeout => "TIMEOUT",
     };
-    let mut locality = Map::new();
-    for (name, value) in [
-        ("region", &host.locality.region),
-        ("zone", &host.locality.zone),
-        ("sub_zone", &host.locality.sub_zone),
-    ] {
-        if !value.is_empty() {
-            locality.insert(name.into(), Value::from(&**value));
-        }
-    }
     let mut object = Map::new();
     object.insert("address".into(), json::address(&host.address));
     object.insert("stats".into(), stats.into());
@@ -202,6 +192,6 @@ fn host_json(host: &HostStatus) -> Value {
     if host.priority != 0 {
         object.insert("priority".into(), host.priority.into());
     }
-    object.insert("locality".into(), locality.into());
+    object.insert("locality".into(), json::locality(&host.locality));
     Value::Object(object)
 }

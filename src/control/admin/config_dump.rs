@@ -206,11 +206,10 @@ impl Mask {
     }
 }
 
-/// Lists that exist in Envoy's messages, whether or not anything is in them.
-const LISTS: [&str; 15] = [
+/// Lists that exist in Envoy's messages, whether or not anything is in them. Those of endpoints exist only where they are asked for.
+const LISTS: [&str; 13] = [
     "dynamic_active_clusters",
     "dynamic_active_secrets",
-    "dynamic_endpoint_configs",
     "dynamic_listeners",
     "dynamic_route_configs",
     "dynamic_scoped_route_configs",
@@ -219,7 +218,6 @@ const LISTS: [&str; 15] = [
     "ecds_filters",
     "inline_scoped_route_configs",
     "static_clusters",
-    "static_endpoint_configs",
     "static_listeners",
     "static_route_configs",
     "static_secrets",
@@ -291,8 +289,11 @@ mod tests {
         let (status, text) = listed(sections(), "bootstrap").unwrap_err();
         assert_eq!(status, StatusCode::BAD_REQUEST);
         assert_eq!(text, "bootstrap is not a repeated field. Use ?mask=bootstrap to get only this field");
-        let (status, text) = listed(sections(), "foo").unwrap_err();
-        assert_eq!((status, &*text), (StatusCode::NOT_FOUND, "foo not found in config dump"));
+        for unknown in ["foo", "dynamic_endpoint_configs"] {
+            let (status, text) = listed(sections(), unknown).unwrap_err();
+            let expected = format!("{unknown} not found in config dump");
+            assert_eq!((status, text), (StatusCode::NOT_FOUND, expected));
+        }
     }
 
     #[test]

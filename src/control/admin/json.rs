@@ -1,7 +1,8 @@
 //! JSON as Envoy's admin endpoint prints it: one space per level.
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::config::address::Address;
+use crate::config::endpoint::Locality;
 
 /// A document with its final newline.
 pub(super) fn document(value: &Value) -> String {
@@ -26,7 +27,7 @@ pub(super) fn write(value: &Value, level: usize, out: &mut String) {
 }
 
 /// An address as Envoy's `core.v3.Address`.
-pub(super) fn address(address: &Address) -> Value {
+pub fn address(address: &Address) -> Value {
     match address {
         Address::Ip(socket) => {
             json!({ "socket_address": { "address": socket.ip().to_string(), "port_value": socket.port() } })
@@ -40,6 +41,18 @@ pub(super) fn address(address: &Address) -> Value {
             json!({ "envoy_internal_address": address })
         }
     }
+}
+
+/// A locality as Envoy's `core.v3.Locality`: without what is empty.
+pub fn locality(locality: &Locality) -> Value {
+    let Locality { region, zone, sub_zone } = locality;
+    let mut shown = Map::new();
+    for (name, value) in [("region", region), ("zone", zone), ("sub_zone", sub_zone)] {
+        if !value.is_empty() {
+            shown.insert(name.into(), Value::from(&**value));
+        }
+    }
+    Value::Object(shown)
 }
 
 /// An address in text: `127.0.0.1:80`, `[::1]:80`, `/run/a.sock`, `envoy://a/`.

@@ -29,6 +29,7 @@ mod tests;
 
 pub use access_log::AdminAccessLogs;
 pub use allow::AllowPaths;
+pub use json::{address as address_json, locality as locality_json};
 pub use server::AdminListener;
 pub use state::{
     AdminCommand, AdminState, ClusterStatus, DrainListeners, DumpEntry, DumpField, DumpSection, HostStatus,

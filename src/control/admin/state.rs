@@ -23,7 +23,7 @@ pub trait AdminState: Send + Sync + 'static {
     fn listeners(&self) -> Vec<ListenerStatus>;
     /// TLS contexts in use, listeners' first.
     fn tls_contexts(&self) -> Vec<TlsContext>;
-    /// Everything that is configured, in Envoy's sections. Entries are rendered one by one, later.
+    /// Everything that is configured, in Envoy's sections, endpoints only if asked for. Entries are rendered one by one, later.
     fn config_dump(&self, include_eds: bool) -> Vec<DumpSection>;
     /// Resources of control planes that cannot be used, and how many more there were than are listed.
     fn quarantine(&self) -> (Vec<Quarantined>, u64);

@@ -452,6 +452,7 @@ fn config_dump_is_rendered_as_asked() {
     );
     assert_eq!(served.get("/config_dump?resource=dynamic_listeners").body, "{}\n");
     assert_eq!(served.get("/config_dump?resource=foo").status, 404);
+    assert_eq!(served.get("/config_dump?resource=static_endpoint_configs").status, 404);
     assert_eq!(served.get("/config_dump?mask=foo").status, 400);
     assert_eq!(served.get("/config_dump?name_regex=[").status, 400);
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::Protocol;
 use super::cache::{Kept, Restored};
 use super::judge::{Considered, Judge, Kind, Outcome, Taken, content};
+use super::status::{ClientStatus, Missing};
 use super::wanted::Wanted;
 use crate::control::xds::pb;
 use pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
@@ -170,7 +171,7 @@ impl Protocol for Delta {
             if self.judge.kind() == Kind::Secrets {
                 // As Envoy (issue 32961): whoever uses it goes away by itself. On the next stream it is asked for anew.
                 self.versions.remove(&name);
-                outcome.kept.insert(name);
+                outcome.kept.insert(name, Missing::new(ClientStatus::DoesNotExist));
             } else {
                 outcome.absent.insert(name);
             }

@@ -11,12 +11,15 @@ use super::clusters::ClusterJudge;
 use super::compiler::SharedCompiler;
 use super::filters::FilterJudge;
 use super::listeners::ListenerJudge;
+use super::quarantine::Failed;
 use super::secrets::SecretJudge;
+use super::status::{ClientStatus, Missing};
 use super::tables::KnownTables;
 use super::wanted::Wanted;
 use super::{CLUSTERS, ENDPOINTS, FILTERS, LISTENERS, ROUTES, RUNTIME, SECRETS, TakenCluster, TakenListener};
 use crate::base::limits::{
-    XDS_LACKING_SAID_MAX, XDS_NAME_BYTES_SHOWN_MAX, XDS_REASON_BYTES_MAX, XDS_REFUSAL_BYTES_MAX,
+    XDS_LACKING_SAID_MAX, XDS_NAME_BYTES_SHOWN_MAX, XDS_QUARANTINED_MAX, XDS_REASON_BYTES_MAX,
+    XDS_REFUSAL_BYTES_MAX,
 };
 use crate::config::ads::ResourceSource;
 use crate::config::endpoint::ClusterLoadAssignment;
@@ -192,14 +195,14 @@ pub(super) struct Outcome {
     pub(super) good: BTreeMap<String, Good>,
     /// Resources that stay as they were, and why.
     pub(super) bad: BTreeMap<String, String>,
-    /// Of those the listeners, as they came.
-    pub(super) failed: BTreeMap<String, Arc<[u8]>>,
+    /// Of those the first ones as they came, but for secrets, and for values of layers, which `/config_dump` does not have.
+    pub(super) failed: BTreeMap<String, Failed>,
     /// Why parts without a name are no good.
     pub(super) nameless: Vec<String>,
     /// Names of which the control plane says that it has nothing.
     pub(super) absent: BTreeSet<String>,
     /// Names of which it says so, or that it cannot tell them, and that stay in use nevertheless.
-    pub(super) kept: BTreeSet<String>,
+    pub(super) kept: BTreeMap<String, Missing>,
     /// The good ones as they came, where they are kept.
     pub(super) accepted: Option<BTreeMap<String, Vec<u8>>>,
     /// How many fields stand in it that the API does not have and of which a warning has not told before.
@@ -299,9 +302,7 @@ impl Outcome {
                 self.good.insert(key, good);
             }
             Err(reason) => {
-                if judge.kind() == Kind::Listeners {
-                    self.failed.insert(key.clone(), any.value.as_slice().into());
-                }
+                self.keep_failed(judge.kind(), &key, &any.value);
                 self.bad.insert(key, cut(reason));
             }
         }
@@ -310,10 +311,18 @@ impl Outcome {
     /// A resource that seemed good cannot be used.
     pub(super) fn refuse(&mut self, name: String, reason: String) {
         if let Some(Good::Listener(taken)) = self.good.remove(&name) {
-            self.failed.insert(name.clone(), taken.wire);
+            self.keep_failed(Kind::Listeners, &name, &taken.wire);
         }
         self.accepted.iter_mut().for_each(|accepted| drop(accepted.remove(&name)));
         self.bad.insert(name, cut(reason));
+    }
+
+    /// Keeps what was refused to be shown: as many as can be listed.
+    fn keep_failed(&mut self, kind: Kind, name: &str, wire: &[u8]) {
+        let is_shown = !matches!(kind, Kind::Secrets | Kind::Runtime);
+        if is_shown && self.failed.len() < XDS_QUARANTINED_MAX {
+            self.failed.insert(name.to_owned(), Failed::of(wire));
+        }
     }
 
     /// What the control plane says of resources of that type that it does not send.
@@ -324,13 +333,16 @@ impl Outcome {
             if asked.contains(&name) {
                 let pb::discovery::Status { code, message: reason, .. } = error_detail.unwrap_or_default();
                 log::warn!("xDS: the control plane does not send {name}: {reason}");
+                let is_of_it = OF_THE_RESOURCE.contains(&code);
+                let status = if is_of_it { ClientStatus::DoesNotExist } else { ClientStatus::ReceivedError };
+                let missing = Missing { status, reason: cut(reason) };
                 match kind {
                     // A layer has no values once it is gone, which this does not say; a filter that is used stays.
-                    Kind::Runtime | Kind::Filters => drop(self.kept.insert(name)),
+                    Kind::Runtime | Kind::Filters => drop(self.kept.insert(name, missing)),
                     // Where everything is asked for, what is gone is left out or removed.
                     _ if *asked == Wanted::All => {}
-                    _ if OF_THE_RESOURCE.contains(&code) => drop(self.absent.insert(name)),
-                    _ => drop(self.kept.insert(name)),
+                    _ if is_of_it => drop(self.absent.insert(name)),
+                    _ => drop(self.kept.insert(name, missing)),
                 }
             }
         }

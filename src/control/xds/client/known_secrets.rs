@@ -48,6 +48,8 @@ struct Told {
 /// A secret as the admin endpoint has it.
 #[derive(Clone, Debug)]
 pub struct ShownSecret {
+    /// Where it comes from.
+    pub source: ResourceSource,
     pub name: Arc<str>,
     /// What the control plane calls this state of it.
     pub version: Box<str>,
@@ -132,14 +134,16 @@ impl KnownSecrets {
 
     /// Those that are used.
     pub fn list(&self) -> Vec<ShownSecret> {
-        let shown = |((_, name), entry): (&SecretKey, &Entry)| match &entry.told {
+        let shown = |((source, name), entry): (&SecretKey, &Entry)| match &entry.told {
             Some(Told { shown, version, unix_ns, .. }) => ShownSecret {
+                source: source.clone(),
                 name: Arc::clone(name),
                 version: version.clone(),
                 wire: Some(Arc::clone(shown)),
                 unix_ns: *unix_ns,
             },
             None => ShownSecret {
+                source: source.clone(),
                 name: Arc::clone(name),
                 version: Box::default(),
                 wire: None,

@@ -125,7 +125,7 @@ fn listener_that_cannot_listen_is_refused_by_name_and_tried_when_it_is_told_agai
         let reply = &taken.reply;
         assert_eq!(reply.error_detail.as_ref().unwrap().message, "a: cannot listen");
         assert_eq!((reply.version_info.as_str(), reply.response_nonce.as_str()), ("1", "2"));
-        assert_eq!(*taken.outcome.failed["a"], *any("a", 3).value);
+        assert_eq!(taken.outcome.failed["a"].wire.as_deref(), Some(&*any("a", 3).value));
         assert!(taken.refused.is_some() && taken.outcome.absent.is_empty());
     }
     // As it is in use it is known, and so is the other one.

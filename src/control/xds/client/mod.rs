@@ -28,6 +28,7 @@ mod node;
 mod quarantine;
 mod secrets;
 mod sotw;
+mod status;
 mod stream;
 mod subscribers;
 mod tables;
@@ -68,9 +69,11 @@ use self::judge::{Considered, Judge, Kind, Outcome, Taken};
 pub use self::known_secrets::{KnownSecrets, SecretKey, ShownSecret};
 use self::listeners::{KnownListeners, ListenerJudge};
 pub use self::load_reports::{ClusterLoads, Loads, LocalityLoads, Reported};
+use self::quarantine::Failed;
 pub use self::quarantine::{Quarantine, Refused};
 use self::secrets::SecretJudge;
 use self::sotw::Sotw;
+pub use self::status::{ClientStatus, Failure, Standing, Standings};
 use self::stream::Stream;
 use self::subscribers::Subscribers;
 use self::tables::KnownTables;
@@ -438,7 +441,7 @@ impl XdsClient {
                 (source.clone(), Kind::Listeners, name.to_owned()),
                 reason,
                 version,
-                Some(wire),
+                Some(&Failed::of(wire)),
             );
         }
     }

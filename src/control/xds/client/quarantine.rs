@@ -1,8 +1,10 @@
-//! Resources that control planes have told and that cannot be used, until they are mended or gone: which, why, since when.
+//! Resources that control planes have told and that cannot be used, until they are mended or gone: which, why, since when. Beside
+//! them those that are asked for by name and of which nothing was told, or nothing is told any more.
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::judge::{Kind, Outcome};
+use super::status::{ClientStatus, Failure, Missing, Standing, Standings};
 use crate::base::clock;
 use crate::base::limits::{XDS_QUARANTINED_MAX, XDS_REASON_BYTES_MAX, XDS_REFUSED_BYTES_MAX};
 use crate::config::ads::ResourceSource;
@@ -17,6 +19,8 @@ struct Listed {
     refused: BTreeMap<Key, Refused>,
     /// How many more there were than are listed.
     unlisted: u64,
+    /// Since when, ns since the Unix epoch. As many as somebody asks for at most.
+    missing: BTreeMap<Key, (Missing, u64)>,
 }
 
 type Key = (ResourceSource, Kind, String);
@@ -35,8 +39,22 @@ pub struct Refused {
     pub last_unix_ns: u64,
     /// How often it was refused.
     pub times: u64,
-    /// Of a listener: what was refused, unless it is too long.
+    /// What was refused, unless it is too long or secret.
     pub wire: Option<Arc<[u8]>>,
+}
+
+/// What was refused, as far as it is kept to be shown.
+#[derive(Clone, Debug)]
+pub(super) struct Failed {
+    bytes: usize,
+    /// `None`: it is too long.
+    pub(super) wire: Option<Arc<[u8]>>,
+}
+
+impl Failed {
+    pub(super) fn of(wire: &[u8]) -> Self {
+        Self { bytes: wire.len(), wire: (wire.len() <= XDS_REFUSED_BYTES_MAX).then(|| wire.into()) }
+    }
 }
 
 impl Quarantine {
@@ -45,7 +63,7 @@ impl Quarantine {
         let key = |name: &String| (source.clone(), kind, name.clone());
         let mut listed = self.lock();
         for name in outcome.good.keys().chain(&outcome.absent) {
-            listed.refused.remove(&key(name));
+            listed.forget(&key(name));
         }
         for (name, reason) in &outcome.bad {
             listed.add(key(name), reason.clone(), version, outcome.failed.get(name));
@@ -53,20 +71,52 @@ impl Quarantine {
     }
 
     /// Takes note of one that cannot be used.
-    pub(super) fn add(&self, key: Key, reason: String, version: &str, wire: Option<&Arc<[u8]>>) {
-        self.lock().add(key, reason, version, wire);
+    pub(super) fn add(&self, key: Key, reason: String, version: &str, failed: Option<&Failed>) {
+        self.lock().add(key, reason, version, failed);
     }
 
-    /// Listeners that are listed.
-    pub fn listeners(&self) -> Vec<Refused> {
-        let listed = self.lock();
-        let listeners = listed.refused.iter().filter(|((_, kind, _), _)| *kind == Kind::Listeners);
-        listeners.map(|(_, refused)| refused.clone()).collect()
+    /// Somebody asks for it by name, and it was not told yet. What is known of it already stays.
+    pub(super) fn ask(&self, source: &ResourceSource, kind: Kind, name: &str) {
+        let requested = || (Missing::new(ClientStatus::Requested), clock::wall_ns());
+        self.lock().missing.entry((source.clone(), kind, name.to_owned())).or_insert_with(requested);
+    }
+
+    /// There is none, for that reason. Only for what somebody asks for by name.
+    pub(super) fn miss(&self, source: &ResourceSource, kind: Kind, name: &str, missing: Missing) {
+        self.lock().missing.insert((source.clone(), kind, name.to_owned()), (missing, clock::wall_ns()));
+    }
+
+    /// It was waited for and is not any more; how that stands, if nothing was told meanwhile.
+    pub(super) fn give_up(&self, source: &ResourceSource, kind: Kind, name: &str, status: ClientStatus) {
+        let mut listed = self.lock();
+        let waiting = listed.missing.get_mut(&(source.clone(), kind, name.to_owned()));
+        if let Some(waiting) = waiting.filter(|(missing, _)| missing.status == ClientStatus::Requested) {
+            *waiting = (Missing::new(status), clock::wall_ns());
+        }
     }
 
     /// Nobody asks for it any more.
     pub(super) fn forget(&self, source: &ResourceSource, kind: Kind, name: &str) {
-        self.lock().refused.remove(&(source.clone(), kind, name.to_owned()));
+        self.lock().forget(&(source.clone(), kind, name.to_owned()));
+    }
+
+    /// Those of the message `type_name` that are not used as they were told last. What was refused counts before anything else
+    /// that is known of it.
+    pub fn standings(&self, type_name: &str) -> Standings {
+        let listed = self.lock();
+        let is_meant = |kind: Kind| kind.type_url().rsplit('/').next() == Some(type_name);
+        let mut standings = Standings::new();
+        for ((source, kind, name), (missing, unix_ns)) in &listed.missing {
+            if is_meant(*kind) {
+                standings.insert((source.clone(), name.as_str().into()), missing.standing(*unix_ns));
+            }
+        }
+        for ((source, kind, name), refused) in &listed.refused {
+            if is_meant(*kind) {
+                standings.insert((source.clone(), name.as_str().into()), refused.standing());
+            }
+        }
+        standings
     }
 
     /// All that are listed, and how many more there were.
@@ -81,8 +131,25 @@ impl Quarantine {
     }
 }
 
+impl Refused {
+    fn standing(&self) -> Standing {
+        let failure = Failure {
+            reason: self.reason.clone(),
+            version: self.version.clone(),
+            unix_ns: self.last_unix_ns,
+            wire: self.wire.clone(),
+        };
+        Standing { status: ClientStatus::Nacked, failure: Some(failure) }
+    }
+}
+
 impl Listed {
-    fn add(&mut self, key: Key, reason: String, version: &str, wire: Option<&Arc<[u8]>>) {
+    fn forget(&mut self, key: &Key) {
+        self.refused.remove(key);
+        self.missing.remove(key);
+    }
+
+    fn add(&mut self, key: Key, reason: String, version: &str, failed: Option<&Failed>) {
         let now = clock::wall_ns();
         let before = self.refused.get(&key).map(|before| (before.first_unix_ns, before.times));
         let is_room = self.refused.len() < XDS_QUARANTINED_MAX && key.2.len() <= XDS_REASON_BYTES_MAX;
@@ -90,11 +157,9 @@ impl Listed {
             self.unlisted += 1;
             return;
         }
-        let (wire, reason) = match wire {
-            Some(wire) if wire.len() > XDS_REFUSED_BYTES_MAX => {
-                (None, format!("{reason} (it has {} bytes and is not kept)", wire.len()))
-            }
-            wire => (wire.cloned(), reason),
+        let reason = match failed {
+            Some(Failed { bytes, wire: None }) => format!("{reason} (it has {bytes} bytes and is not kept)"),
+            _ => reason,
         };
         let (first_unix_ns, times) = before.unwrap_or((now, 0));
         let refused = Refused {
@@ -105,7 +170,7 @@ impl Listed {
             first_unix_ns,
             last_unix_ns: now,
             times: times + 1,
-            wire,
+            wire: failed.and_then(|failed| failed.wire.clone()),
         };
         self.refused.insert(key, refused);
     }
@@ -144,21 +209,64 @@ mod tests {
     }
 
     #[test]
-    fn listener_is_listed_with_what_was_refused() {
+    fn resource_is_listed_with_what_was_refused() {
         let quarantine = Quarantine::default();
         let mut refused = outcome(&[], &["a", "b"], &[]);
-        refused.failed.insert("a".into(), [1, 2].into());
+        refused.failed.insert("a".into(), Failed::of(&[1, 2]));
         quarantine.note(&ResourceSource::Ads, Kind::Listeners, &refused, "7");
         quarantine.note(&ResourceSource::Ads, Kind::Clusters, &outcome(&[], &["c"], &[]), "7");
-        let wire: Arc<[u8]> = [3].into();
         let key = (ResourceSource::Ads, Kind::Listeners, "b".to_owned());
-        quarantine.add(key, "late".into(), "8", Some(&wire));
-        let listed = quarantine.listeners();
+        quarantine.add(key, "late".into(), "8", Some(&Failed::of(&[3])));
+        let (listed, _) = quarantine.list();
         let shown = listed.iter().map(|one| (one.name.as_str(), one.wire.as_deref(), one.times));
         assert_eq!(
             shown.collect::<Vec<_>>(),
-            [("a", Some([1, 2].as_slice()), 1), ("b", Some([3].as_slice()), 2)]
+            [("c", None, 1), ("a", Some([1, 2].as_slice()), 1), ("b", Some([3].as_slice()), 2)]
         );
+        let standings = quarantine.standings("envoy.config.listener.v3.Listener");
+        let shown = standings.iter().map(|((_, name), standing)| {
+            let failure = standing.failure.as_ref().unwrap();
+            assert_eq!(standing.status, ClientStatus::Nacked);
+            (&**name, failure.reason.as_str(), failure.version.as_str(), failure.wire.as_deref())
+        });
+        assert_eq!(
+            shown.collect::<Vec<_>>(),
+            [("a", "wrong", "7", Some([1, 2].as_slice())), ("b", "late", "8", Some([3].as_slice()))]
+        );
+    }
+
+    #[test]
+    fn resource_stands_as_it_was_said_last_until_it_is_there_or_nobody_asks() {
+        let (quarantine, source, kind) = (Quarantine::default(), ResourceSource::Ads, Kind::Routes);
+        let stands = || {
+            let key = (ResourceSource::Ads, Arc::<str>::from("a"));
+            let mut standings = quarantine.standings("envoy.config.route.v3.RouteConfiguration");
+            standings.remove(&key).map(|one| (one.status, one.failure))
+        };
+        let status = || stands().map(|(status, _)| status);
+        let note = |outcome: &Outcome| quarantine.note(&source, kind, outcome, "7");
+        assert_eq!(stands(), None);
+        quarantine.ask(&source, kind, "a");
+        assert_eq!(stands(), Some((ClientStatus::Requested, None)));
+        quarantine.give_up(&source, kind, "a", ClientStatus::Timeout);
+        // Somebody else asks for it, too.
+        quarantine.ask(&source, kind, "a");
+        assert_eq!(status(), Some(ClientStatus::Timeout));
+        note(&outcome(&[], &["a"], &[]));
+        assert_eq!(status(), Some(ClientStatus::Nacked));
+        note(&outcome(&["a"], &[], &[]));
+        assert_eq!(stands(), None, "it is used as it was told");
+        let reason = "overloaded".to_owned();
+        quarantine.miss(&source, kind, "a", Missing { status: ClientStatus::ReceivedError, reason });
+        let (status, failure) = stands().unwrap();
+        assert_eq!((status, failure.unwrap().reason.as_str()), (ClientStatus::ReceivedError, "overloaded"));
+        assert!(quarantine.standings("envoy.config.cluster.v3.Cluster").is_empty());
+        assert!(quarantine.list().0.is_empty(), "nothing was refused");
+        quarantine.give_up(&source, kind, "a", ClientStatus::Timeout);
+        assert_eq!(stands().unwrap().0, ClientStatus::ReceivedError, "it is not waited for");
+        quarantine.forget(&source, kind, "a");
+        quarantine.give_up(&source, kind, "a", ClientStatus::Timeout);
+        assert_eq!(stands(), None, "nobody asks for it");
     }
 
     #[test]
@@ -175,12 +283,11 @@ mod tests {
     #[test]
     fn what_is_listed_of_one_is_bounded() {
         let quarantine = Quarantine::default();
-        let (long, short): (Arc<[u8]>, Arc<[u8]>) =
-            (vec![0; XDS_REFUSED_BYTES_MAX + 1].into(), vec![0; XDS_REFUSED_BYTES_MAX].into());
+        let (long, short) = (vec![0; XDS_REFUSED_BYTES_MAX + 1], vec![0; XDS_REFUSED_BYTES_MAX]);
         let version = "v".repeat(XDS_REASON_BYTES_MAX + 1);
-        let add = |name: &str, wire: &Arc<[u8]>| {
+        let add = |name: &str, wire: &[u8]| {
             let key = (ResourceSource::Ads, Kind::Listeners, name.to_owned());
-            quarantine.add(key, "wrong".into(), &version, Some(wire));
+            quarantine.add(key, "wrong".into(), &version, Some(&Failed::of(wire)));
         };
         add("long", &long);
         add("short", &short);
@@ -191,7 +298,7 @@ mod tests {
             (one.reason.as_str(), one.wire.is_some()),
             ("wrong (it has 65537 bytes and is not kept)", false)
         );
-        assert_eq!((other.reason.as_str(), other.wire.as_ref()), ("wrong", Some(&short)));
+        assert_eq!((other.reason.as_str(), other.wire.as_deref()), ("wrong", Some(&*short)));
         assert_eq!((one.version.len(), more), (XDS_REASON_BYTES_MAX, 1));
     }
 }

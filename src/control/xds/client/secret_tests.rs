@@ -209,7 +209,7 @@ fn k3_delta_secret_that_is_removed_stays_in_use() {
     client.take(change(vec![("a", "1", good("a", &one))], &[])).unwrap();
     let taken = client.take(change(vec![], &["a"])).unwrap();
     assert!(taken.reply.error_detail.is_none() && taken.outcome.absent.is_empty());
-    assert!(taken.outcome.kept.contains("a") && !shown(&known, "a").is_empty());
+    assert!(taken.outcome.kept.contains_key("a") && !shown(&known, "a").is_empty());
     // R4: the next stream asks for it anew.
     let first = client.open(true).unwrap();
     assert_eq!(first.resource_names_subscribe, ["a"]);

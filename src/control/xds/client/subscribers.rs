@@ -2,6 +2,7 @@
 //! waits for them. Clusters that come and go take their endpoints' names with them.
 mod filters;
 mod shared;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
@@ -10,19 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::counters::{Counters, Event};
 use super::gate::Gate;
 use super::judge::{Good, Kind, Outcome};
 use super::known_secrets::KnownSecrets;
 use super::quarantine::Quarantine;
+use super::status::{ClientStatus, Missing};
 use super::wanted::Wanted;
-use super::{
-    ClustersUpdate, FiltersUpdate, ListenersUpdate, RoutesUpdate, RuntimeUpdate, Update, Updates, WholeUpdate,
-};
+use super::{RoutesUpdate, RuntimeUpdate, Update, Updates, WholeUpdate};
 use crate::config::ads::{Eds, ResourceSource, Rtds, SecretKind, Wildcard};
-use crate::config::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
+use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::discovery::EndpointUpdate;
 use crate::telemetry::{Cells, ClusterStat, Registry, Scope, ServerStat, Slot};
 
@@ -203,8 +203,9 @@ impl Subscribers {
             .entry(String::from(name))
             .or_insert_with(|| Endpoints { subscribers: Vec::new(), last: before });
         let last = endpoints.last.clone();
-        if last.is_some() {
-            one.answered.store(true, Ordering::Relaxed);
+        match last {
+            Some(_) => one.answered.store(true, Ordering::Relaxed),
+            None => self.quarantine.ask(&self.source, Kind::Endpoints, name),
         }
         endpoints.subscribers.push(Arc::new(one));
         drop(lists);
@@ -353,6 +354,8 @@ impl Subscribers {
         let Outcome { good, absent, kept, is_restored, .. } = outcome;
         for name in &absent {
             for one in self.of_resource(kind, name) {
+                let missing = Missing::new(ClientStatus::DoesNotExist);
+                self.quarantine.miss(&self.source, kind, name, missing);
                 one.counters.count(Event::Empty);
                 one.counters.count(Event::Success);
                 one.counters.count(Event::Attempt);
@@ -396,10 +399,11 @@ impl Subscribers {
     }
 
     /// Resources that the source has not, and that stay in use where they are; what those hear who have waited for them.
-    fn keep(&self, kind: Kind, names: &BTreeSet<String>) -> Updates {
+    fn keep(&self, kind: Kind, names: &BTreeMap<String, Missing>) -> Updates {
         let mut updates = Updates::new();
-        for name in names {
+        for (name, missing) in names {
             for one in self.of_resource(kind, name) {
+                self.quarantine.miss(&self.source, kind, name, missing.clone());
                 // As in Envoy a layer that cannot be told counts for nothing.
                 if kind != Kind::Runtime {
                     one.counters.count(Event::Success);
@@ -439,84 +443,6 @@ impl Subscribers {
         });
         let (put, removed) = (clusters.collect(), absent.into_iter().map(Into::into).collect());
         vec![Update::Clusters(WholeUpdate { put, removed, version: version.into() })]
-    }
-
-    /// Lets those go without that have waited long enough for the first answer. Never returns.
-    pub(super) async fn give_up_in_time(&self) {
-        let mut changes = self.changes();
-        loop {
-            let waiting = self.all().into_iter().filter(|one| one.is_waiting());
-            let next = waiting.filter_map(|one| Some((self.due(&one)?, one))).min_by_key(|(until, _)| *until);
-            let Some((until, one)) = next else {
-                // The sender lives as long as this.
-                let _ = changes.changed().await;
-                continue;
-            };
-            tokio::select! {
-                () = sleep_until(until) => {
-                    if let Some(update) = self.give_up(&one) {
-                        self.tell(vec![update]).await;
-                        log::warn!("xDS: no {} {} in time: going without", one.kind, one.name);
-                        one.counters.count(Event::FetchTimeout);
-                        one.counters.count(Event::Attempt);
-                    }
-                }
-                _ = changes.changed() => {}
-            }
-        }
-    }
-
-    /// When somebody goes without; `None`: never, or not before it may ask.
-    fn due(&self, one: &Subscriber) -> Option<Instant> {
-        let until = one.waits_until?;
-        if one.is_early { Some(until + self.gate.waited()?) } else { Some(until) }
-    }
-
-    /// The source has told all that it has: who still waits goes without.
-    pub(super) async fn give_up_rest(&self, kind: Kind) {
-        self.tell(self.of_kind(kind).iter().filter_map(|one| self.give_up(one)).collect()).await;
-    }
-
-    /// What the source has cannot be read.
-    pub(super) async fn fail(&self, kind: Kind, reason: &str) {
-        let subscribers = self.of_kind(kind);
-        if !subscribers.is_empty() {
-            log::warn!("xDS: {kind} stay as they were: {reason}");
-        }
-        self.tell(subscribers.iter().filter_map(|one| self.refuse(one)).collect()).await;
-    }
-
-    /// As Envoy: a first answer that is no good does not keep the process from its start.
-    fn refuse(&self, one: &Subscriber) -> Option<Update> {
-        one.counters.count(Event::Rejected);
-        one.counters.count(Event::Attempt);
-        self.give_up(one)
-    }
-
-    /// Lets somebody go without who still waits; what is heard then.
-    fn give_up(&self, one: &Subscriber) -> Option<Update> {
-        if one.answered.swap(true, Ordering::Relaxed) {
-            return None;
-        }
-        let nothing = match one.kind {
-            Kind::Runtime => {
-                let (source, name) = (self.source.clone(), Arc::clone(&one.name));
-                return Some(Update::Runtime(RuntimeUpdate { source, name, values: None }));
-            }
-            Kind::Clusters => return Some(Update::Clusters(ClustersUpdate::default())),
-            Kind::Listeners => return Some(Update::Listeners(ListenersUpdate::default(), None)),
-            Kind::Endpoints => Good::Endpoints(Arc::new(ClusterLoadAssignment {
-                overprovisioning_factor_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
-                ..ClusterLoadAssignment::default()
-            })),
-            Kind::Filters => {
-                let settled = [Arc::clone(&one.name)].into();
-                return Some(Update::Filters(FiltersUpdate { settled, ..self.no_filters("") }));
-            }
-            Kind::Secrets => Good::Secret,
-            Kind::Routes => Good::Routes(Arc::default(), Arc::default()),
-        };
-        self.update(one, nothing, "")
     }
 
     /// What is heard of something good; `None`: nothing.

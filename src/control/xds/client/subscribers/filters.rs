@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::counters::{Counters, Event};
 use super::super::judge::{Good, Kind, Outcome};
+use super::super::status::{ClientStatus, Missing};
 use super::super::{FiltersUpdate, Update, Updates};
 use super::{Filter, Subscriber, Subscribers};
 use crate::snapshot::AskedFilter;
@@ -50,8 +51,11 @@ impl Subscribers {
                 is_early: !self.may_ask(Kind::Filters),
                 answered: AtomicBool::new(*is_known || before.is_some_and(|before| !before.is_waiting())),
             });
-            if one.is_waiting() && ecds.is_awaited {
-                awaited.push(Arc::clone(&one.name));
+            if one.is_waiting() {
+                self.quarantine.ask(&self.source, Kind::Filters, &one.name);
+                if ecds.is_awaited {
+                    awaited.push(Arc::clone(&one.name));
+                }
             }
             lists.filters.insert(String::from(&*ecds.name), Filter { users, one });
         }
@@ -85,6 +89,8 @@ impl Subscribers {
         let mut update = self.no_filters(version);
         for name in &absent {
             for one in self.of_resource(Kind::Filters, name) {
+                let missing = Missing::new(ClientStatus::DoesNotExist);
+                self.quarantine.miss(&self.source, Kind::Filters, name, missing);
                 one.counters.count(Event::Success);
                 one.counters.count(Event::Attempt);
                 one.counters.reload();

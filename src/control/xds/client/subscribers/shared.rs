@@ -45,6 +45,7 @@ impl Subscribers {
                 ),
             });
             if one.is_waiting() {
+                self.quarantine.ask(&self.source, Kind::Routes, name);
                 awaited.push(Arc::clone(&one.name));
             }
             lists.routes.insert(name.to_owned(), Table { users, one });
@@ -111,6 +112,9 @@ impl Subscribers {
             answered: AtomicBool::new(is_told || before.is_some_and(|before| !before.is_waiting())),
         });
         let waits = one.is_waiting();
+        if waits {
+            self.quarantine.ask(&self.source, Kind::Secrets, name);
+        }
         lists.secrets.insert(String::from(&**name), UsedSecret { uses, one });
         drop(lists);
         self.changed.send_replace(());
