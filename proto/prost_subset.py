@@ -97,7 +97,10 @@ KEEP = {
     'http_connection_manager': {
         'envoy.extensions.filters.network.http_connection_manager.v3': '''HttpConnectionManager
             HttpConnectionManager.InternalAddressConfig HttpConnectionManager.UpgradeConfig Rds
-            HttpConnectionManager.HcmAccessLogOptions HttpConnectionManager.SetCurrentClientCertDetails HttpFilter LocalReplyConfig ResponseMapper RequestIDExtension''',
+            HttpConnectionManager.HcmAccessLogOptions HttpConnectionManager.SetCurrentClientCertDetails HttpFilter LocalReplyConfig ResponseMapper RequestIDExtension
+            ScopedRoutes ScopedRoutes.ScopeKeyBuilder ScopedRoutes.ScopeKeyBuilder.FragmentBuilder
+            ScopedRoutes.ScopeKeyBuilder.FragmentBuilder.HeaderValueExtractor
+            ScopedRoutes.ScopeKeyBuilder.FragmentBuilder.HeaderValueExtractor.KvElement ScopedRouteConfigurationsList''',
     },
     'route': {
         'envoy.config.route.v3': '''RouteConfiguration VirtualHost Route RouteMatch RouteMatch.GrpcRouteMatchOptions
@@ -106,7 +109,8 @@ KEEP = {
             DirectResponseAction HeaderMatcher QueryParameterMatcher FilterConfig RouteAction.HashPolicy
             RouteAction.HashPolicy.Header RouteAction.HashPolicy.Cookie RouteAction.HashPolicy.CookieAttribute
             RouteAction.HashPolicy.ConnectionProperties RouteAction.HashPolicy.QueryParameter
-            RouteAction.HashPolicy.FilterState''',
+            RouteAction.HashPolicy.FilterState ScopedRouteConfiguration ScopedRouteConfiguration.Key
+            ScopedRouteConfiguration.Key.Fragment''',
     },
     'http_filters': {
         'envoy.extensions.filters.http.grpc_web.v3': 'GrpcWeb',

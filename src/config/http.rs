@@ -10,6 +10,7 @@ use super::http_filter::{HttpFilter, HttpFilterConfig, ToldFilter};
 use super::http2::Http2ProtocolOptions;
 use super::matcher::StringMatcher;
 use super::route::RouteConfiguration;
+use super::scoped_routes::ScopedRoutes;
 
 /// How a chain serves HTTP.
 #[derive(Debug, Clone)]
@@ -22,6 +23,9 @@ pub struct HttpConnectionManager {
     pub route_config: Arc<RouteConfiguration>,
     /// Where the routing table comes from instead; until it is there, no request has a route. Source: `rds`.
     pub rds: Option<Rds>,
+    /// Tables for requests of some scopes instead; `route_config` is empty then, and those of no scope have no route. Default
+    /// `None`: there are no scopes. Source: `scoped_routes`.
+    pub scoped_routes: Option<Arc<ScopedRoutes>>,
     /// Filters in order; the last one, and only it, is the router. Source: `http_filters`.
     pub http_filters: Vec<HttpFilter>,
 
@@ -424,6 +428,7 @@ impl HttpConnectionManager {
             codec_type: CodecType::default(),
             route_config,
             rds: None,
+            scoped_routes: None,
             http_filters: vec![HttpFilter {
                 name: "envoy.filters.http.router".into(),
                 disabled: false,

@@ -26,6 +26,7 @@ pub mod proxy_protocol;
 pub mod rbac;
 pub mod route;
 pub mod runtime;
+pub mod scoped_routes;
 pub mod secret;
 pub mod socket;
 pub mod tcp_proxy;

@@ -11,6 +11,8 @@ use crate::config::access_log::AccessLogSink;
 use crate::config::error::ConfigError;
 use crate::config::http::{HttpConnectionManager, RouterConfig};
 use crate::config::http_filter::HttpFilterConfig;
+use crate::config::route::RouteConfiguration;
+use crate::config::scoped_routes::ScopedRoutes;
 use crate::format::access_log::AccessLog;
 use crate::format::access_log_queue::SinkId;
 use crate::format::local_reply::LocalReplies;
@@ -19,7 +21,7 @@ use crate::protocol::http::matcher::StringMatcher;
 use crate::protocol::http::path::PathSettings;
 use crate::protocol::http1::head_reader::HeadLimits;
 use crate::protocol::http1::parse::ParseOptions;
-use crate::route::{CompileContext, RouteTable, TimeoutOptions};
+use crate::route::{CompileContext, RouteTable, ScopeTable, TimeoutOptions};
 
 /// A compiled connection manager.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct ConnectionManager {
     pub filters: FilterChain,
     /// Where requests go.
     pub routes: RouteTable,
+    /// Where requests of scopes go instead; `None`: there are no scopes.
+    pub scopes: Option<Scopes>,
     /// What is written to and removed from heads.
     pub forwarding: ForwardingSettings,
     /// How paths are normalised.
@@ -48,6 +52,15 @@ pub struct ConnectionManager {
     pub parse_options: ParseOptions,
     /// How requests' own words about timeouts count.
     pub timeouts: TimeoutOptions,
+}
+
+/// The scopes of a connection manager.
+#[derive(Debug)]
+pub struct Scopes {
+    /// Which request is in which of them.
+    pub table: ScopeTable,
+    /// The manager of each: the same but for the routes, and what these say about filters.
+    pub managers: Box<[Arc<ConnectionManager>]>,
 }
 
 /// What compiling needs from elsewhere.
@@ -71,23 +84,55 @@ pub enum CompileError {
 }
 
 impl ConnectionManager {
-    /// Compiles a connection manager. Its route configuration is taken out: nobody reads it beside the table, but where filters
-    /// are told, and with each the manager is compiled anew.
+    /// Compiles a connection manager. Its route configurations are taken out: nobody reads them beside the tables, but where
+    /// filters are told, and with each the manager is compiled anew.
     ///
     /// # Errors
-    /// A mistake in routes, formats or expressions; an access log that cannot be opened.
+    /// A mistake in routes, scopes, formats or expressions; an access log that cannot be opened.
     pub fn compile(
         config: &mut Arc<HttpConnectionManager>,
         services: &mut CompileServices<'_>,
     ) -> Result<Self, CompileError> {
-        let routes = if config.told_filters().next().is_some() {
-            Arc::clone(&config.route_config)
+        let (routes, scoped) = if config.told_filters().next().is_some() {
+            (Arc::clone(&config.route_config), config.scoped_routes.clone())
         } else {
-            std::mem::take(&mut Arc::make_mut(config).route_config)
+            let config = Arc::make_mut(config);
+            (std::mem::take(&mut config.route_config), config.scoped_routes.take())
         };
         // Away from where the routes were: see `Listener::settled`.
         *config = Arc::new(HttpConnectionManager::clone(config));
-        let config = &*config;
+        let mut manager = Self::with_routes(config, &routes, "route_config", services)?;
+        if let Some(scoped) = scoped {
+            manager.scopes = Some(Scopes::compile(config, &scoped, services)?);
+        }
+        Ok(manager)
+    }
+
+    /// Has this configuration in place of that with which it was compiled: the same but for routes and told filters, which
+    /// nobody reads there.
+    pub fn set_config(&mut self, config: &Arc<HttpConnectionManager>) {
+        self.config = Arc::clone(config);
+        for manager in self.scopes.iter_mut().flat_map(|scopes| scopes.managers.iter_mut()) {
+            // Nobody else has it yet.
+            if let Some(manager) = Arc::get_mut(manager) {
+                manager.config = Arc::clone(config);
+            }
+        }
+    }
+
+    /// Whether somebody has it, or one of its scopes, beside whoever asks.
+    pub fn is_shared(self: &Arc<Self>) -> bool {
+        let mut scopes = self.scopes.iter().flat_map(|scopes| scopes.managers.iter());
+        Arc::strong_count(self) > 1 || scopes.any(|manager| Arc::strong_count(manager) > 1)
+    }
+
+    /// One with these routes, which stand in this field.
+    fn with_routes(
+        config: &Arc<HttpConnectionManager>,
+        routes: &RouteConfiguration,
+        field: &str,
+        services: &mut CompileServices<'_>,
+    ) -> Result<Self, CompileError> {
         let router = match config.http_filters.last().and_then(|filter| filter.config.effective()) {
             Some(HttpFilterConfig::Router(router)) => router.clone(),
             _ => RouterConfig::default(),
@@ -104,11 +149,11 @@ impl ConnectionManager {
                 StringMatcher::compile(matcher, &path, &mut slots)
             })
             .collect::<Result<_, _>>()?;
-        let mut routes =
-            RouteTable::compile(&routes, &services.routes).map_err(|error| within("route_config", error))?;
+        let mut routes = RouteTable::compile(routes, &services.routes).map_err(|error| within(field, error))?;
         Ok(Self {
             filters: FilterChain::compile(&config.http_filters, &routes.take_overrides(), &mut slots)?,
             routes,
+            scopes: None,
             forwarding: ForwardingSettings::new(config, services.local_info),
             paths: PathSettings::of(config),
             local_replies: LocalReplies::compile(
@@ -136,6 +181,25 @@ impl ConnectionManager {
             config: Arc::clone(config),
             router,
         })
+    }
+}
+
+impl Scopes {
+    fn compile(
+        config: &Arc<HttpConnectionManager>,
+        scoped: &ScopedRoutes,
+        services: &mut CompileServices<'_>,
+    ) -> Result<Self, CompileError> {
+        const LIST: &str = "scoped_routes.scoped_route_configurations_list.scoped_route_configurations";
+        let table = ScopeTable::compile(scoped, services.routes.hash_seed)
+            .map_err(|error| within("scoped_routes", error))?;
+        let mut managers = Vec::with_capacity(scoped.scopes.len());
+        for (index, scope) in scoped.scopes.iter().enumerate() {
+            let field = format!("{LIST}[{index}].route_configuration");
+            let manager = ConnectionManager::with_routes(config, &scope.route_config, &field, services)?;
+            managers.push(Arc::new(manager));
+        }
+        Ok(Self { table, managers: managers.into() })
     }
 }
 

@@ -14,4 +14,4 @@ pub mod rbac;
 #[cfg(test)]
 mod tests;
 
-pub use connection_manager::{CompileError, CompileServices, ConnectionManager};
+pub use connection_manager::{CompileError, CompileServices, ConnectionManager, Scopes};

@@ -1,21 +1,25 @@
-//! Invariants of routing: the index finds what trying every route in order finds, and nothing a request holds makes
-//! matching, sanitising, rewriting or redirecting panic.
+//! Invariants of routing: the index finds what trying every route in order finds, a scope is that of the header cut by hand,
+//! and nothing a request holds makes matching, sanitising, rewriting or redirecting panic.
+
+use std::sync::Arc;
 
 use crate::base::rng::Rng;
 use crate::config::http::{PathWithEscapedSlashesAction, StripPort};
 use crate::config::matcher::{HeaderCondition, HeaderMatcher, RegexRewrite, StringMatcher, StringPattern};
 use crate::config::route as config;
+use crate::config::scoped_routes::{Element, FragmentBuilder, Scope, ScopedRoutes};
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::HeaderName;
 use crate::protocol::http::host;
 use crate::protocol::http::path::{PathSettings, PathVerdict, sanitize};
-use crate::route::{Action, CompileContext, Outcome, RouteScratch, RouteTable, TimeoutOptions};
+use crate::route::{Action, CompileContext, Outcome, RouteScratch, RouteTable, ScopeTable, TimeoutOptions};
 
 /// Eight bytes of seed for a table, then lines: host, path, `name: value`...
 pub fn route_match(input: &[u8]) {
     let Some((seed, text)) = input.split_first_chunk() else { return };
     let mut rng = Rng::from_seed(u64::from_le_bytes(*seed));
     let mut head = head_of(text);
+    scoped(&head, &mut Rng::from_seed(u64::from_le_bytes(*seed)));
     let config = table(&mut rng, head.path());
     let context = CompileContext { cluster_exists: &|_| true, hash_seed: rng.next_u64() };
     // Expressions and formats here are fixed; only a domain drawn twice is refused.
@@ -61,6 +65,48 @@ fn sanitized(head: &mut Head, rng: &mut Rng) {
     let before = head.authority().len();
     host::strip(head, true, StripPort::Any, None, &mut scratch);
     assert!(head.authority().len() <= before);
+}
+
+/// The fragment of a key, and so the scope, is what cutting the header piece by piece comes to.
+fn scoped(head: &Head, rng: &mut Rng) {
+    let separator = [",", "", "::"][rng.below(3) as usize];
+    let (place, is_place) = (rng.below(4) as usize, rng.below(2) == 0);
+    let expected = HeaderName::parse(b"x").and_then(|name| head.get(&name)).and_then(|value| {
+        let mut elements = pieces(value, separator.as_bytes()).into_iter();
+        if is_place {
+            return elements.nth(place);
+        }
+        let element = elements.find(|element| pieces(element, b"=")[0] == b"a")?;
+        Some(element.get(2..).unwrap_or_default())
+    });
+    let key = expected.and_then(|fragment| std::str::from_utf8(fragment).ok()).unwrap_or("other");
+    let element = if is_place {
+        Element::At(place as u32)
+    } else {
+        Element::Of { key: "a".into(), separator: "=".into() }
+    };
+    let fragment = FragmentBuilder { header: "x".into(), element_separator: separator.into(), element };
+    let scope = Scope { key: vec![key.into()], route_config: Arc::default() };
+    let config = ScopedRoutes { fragments: vec![fragment], scopes: vec![scope] };
+    let Ok(table) = ScopeTable::compile(&config, rng.next_u64()) else { unreachable!("x is a header") };
+    let is_in_it = expected == Some(key.as_bytes());
+    assert_eq!(table.find(head, &mut Vec::new()), is_in_it.then_some(0));
+}
+
+/// What stands between the separators; an empty one separates nothing.
+fn pieces<'v>(value: &'v [u8], separator: &[u8]) -> Vec<&'v [u8]> {
+    let (mut all, mut start, mut at) = (Vec::new(), 0, 0);
+    while !separator.is_empty() && at + separator.len() <= value.len() {
+        if value[at..].starts_with(separator) {
+            all.push(&value[start..at]);
+            at += separator.len();
+            start = at;
+        } else {
+            at += 1;
+        }
+    }
+    all.push(&value[start..]);
+    all
 }
 
 fn named<'t>(outcome: Outcome<'t>) -> (Option<&'t str>, Option<&'t str>) {

@@ -1,7 +1,7 @@
 //! A filter chain that serves HTTP, on this core: the compiled connection manager, its counters, its scratch space, and
 //! the clusters that its routes name.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::cluster::{Cluster, ClusterManager, KeptCluster};
 use crate::filter::ConnectionManager;
 use crate::filter::http::FilterCounters;
 use crate::format::header_additions::HeaderScratch;
+use crate::protocol::http::head::Head;
 use crate::protocol::http::matcher::MatchScratch;
 use crate::route::{ClusterName, RouteScratch};
 use crate::telemetry::HttpCells;
@@ -25,18 +26,20 @@ pub struct HttpChain {
     /// Its counters on this core.
     pub stats: HttpCells,
     /// Those of its HTTP filters.
-    pub(super) filter_stats: FilterCounters,
+    pub(super) filter_stats: Rc<FilterCounters>,
     /// Name of the filter chain.
     pub(super) name: Box<str>,
 
     /// The routing table's clusters by slot, each from its first request on.
     clusters: Box<[KeptCluster]>,
+    /// Those that serve requests of its scopes, each from its first request on.
+    scopes: Box<[OnceCell<Rc<Self>>]>,
     /// The same with the routes that a control plane has told last; requests that begin take it.
     latest: RefCell<Option<Rc<Self>>>,
-    /// The one whose latest it is or was.
+    /// The one whose latest it is or was, or that of which it is a scope.
     first: Weak<Self>,
     /// Where it is, once the chain of another listener has taken its place: however many more of them take it, there is one
-    /// step to the last. The same for all that were its latest.
+    /// step to the last. The same for all that were its latest, and for their scopes.
     moved: Rc<RefCell<Option<Rc<Line>>>>,
     /// The line that ends at this one.
     behind: RefCell<Weak<Line>>,
@@ -74,13 +77,25 @@ impl HttpChain {
         filter_stats: FilterCounters,
         name: &str,
     ) -> Self {
+        Self::with(manager, stats, Rc::new(filter_stats), name)
+    }
+
+    fn with(
+        manager: Arc<ConnectionManager>,
+        stats: HttpCells,
+        filter_stats: Rc<FilterCounters>,
+        name: &str,
+    ) -> Self {
         let clusters = (0..manager.routes.cluster_count()).map(|_| KeptCluster::default()).collect();
+        let scopes = manager.scopes.iter().flat_map(|scopes| scopes.managers.iter());
+        let scopes = scopes.map(|_| OnceCell::new()).collect();
         Self {
             manager,
             stats,
             filter_stats,
             name: name.into(),
             clusters,
+            scopes,
             latest: RefCell::default(),
             first: Weak::new(),
             moved: Rc::default(),
@@ -88,6 +103,36 @@ impl HttpChain {
             drain: Rc::default(),
             scratch: RefCell::default(),
         }
+    }
+
+    /// Whether requests may be served by chains of scopes instead.
+    #[inline]
+    pub(super) fn has_scopes(&self) -> bool {
+        !self.scopes.is_empty()
+    }
+
+    /// What serves a request with this head: the chain of its scope, which ends and moves with this one; itself, where it has no
+    /// scopes or the request is in none. `scratch` is written to.
+    pub(super) fn scope(self: &Rc<Self>, head: &Head, scratch: &mut Vec<u8>) -> Rc<Self> {
+        self.find_scope(head, scratch).unwrap_or_else(|| Rc::clone(self))
+    }
+
+    fn find_scope(self: &Rc<Self>, head: &Head, scratch: &mut Vec<u8>) -> Option<Rc<Self>> {
+        let scopes = self.manager.scopes.as_ref()?;
+        let number = scopes.table.find(head, scratch)?;
+        let (chain, manager) = (self.scopes.get(number)?, scopes.managers.get(number)?);
+        Some(Rc::clone(chain.get_or_init(|| heaps::lasting(|| Rc::new(self.of_scope(manager))))))
+    }
+
+    fn of_scope(self: &Rc<Self>, manager: &Arc<ConnectionManager>) -> Self {
+        let filter_stats = Rc::clone(&self.filter_stats);
+        let mut scope = Self::with(Arc::clone(manager), self.stats.clone(), filter_stats, &self.name);
+        // One that is itself another's latest may be gone before the request is.
+        let is_latest = self.first.strong_count() > 0;
+        scope.first = if is_latest { Weak::clone(&self.first) } else { Rc::downgrade(self) };
+        scope.moved = Rc::clone(&self.moved);
+        scope.drain = Rc::clone(&self.drain);
+        scope
     }
 
     /// Gives requests that begin from now on other routes. Those that run keep theirs, and what they need of them lives
@@ -154,6 +199,7 @@ impl HttpChain {
         if let Some(latest) = &*self.latest.borrow() {
             latest.trim();
         }
+        self.scopes.iter().filter_map(OnceCell::get).for_each(|scope| scope.trim());
         let Scratch { route, matching: _, headers, text, path } = &mut *self.scratch.borrow_mut();
         route.settle();
         headers.settle();

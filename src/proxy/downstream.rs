@@ -23,6 +23,7 @@ use super::handshake::{self, Failed, Handshake};
 use super::http;
 use super::http2::{self, Shared};
 use super::listener::{Admitted, Listener};
+use super::stream::Stream;
 use super::wire;
 use crate::base::clock::Now;
 use crate::base::limits;
@@ -103,7 +104,7 @@ pub(super) enum After {
 const TASK_BYTES_MAX: usize = 384;
 /// Most bytes that a request's future may take: what a connection with a request costs beside its stream and buffers.
 /// Debug builds make it somewhat larger than release builds do.
-const REQUEST_BYTES_MAX: usize = 1856;
+const REQUEST_BYTES_MAX: usize = 1864;
 
 enum Waited {
     Request,
@@ -187,7 +188,7 @@ pub(super) fn spawn(
             if let Some(latest) = connection.chain.latest() {
                 connection.chain = latest;
             }
-            let after = serve_request(&connection).await;
+            let after = serve_request(&mut connection).await;
             if let Some(resting) = connection.chain.resting() {
                 connection.chain = resting;
             }
@@ -252,14 +253,15 @@ fn serve_http2(connection: &Connection) -> Recycled<impl Future<Output = ()>> {
 }
 
 /// Serves a request in recycled memory. Apart from the task, whose future a local in it would enlarge.
-fn serve_request(connection: &Connection) -> Recycled<impl Future<Output = After>> {
+fn serve_request(connection: &mut Connection) -> Recycled<impl Future<Output = After>> {
+    let runtime = connection.context.runtime.clone();
     let request = http::serve_request(connection, None);
     debug_assert!(
         size_of_val(&request) <= REQUEST_BYTES_MAX,
         "{} bytes for a request",
         size_of_val(&request)
     );
-    connection.context.runtime.recycled(request)
+    runtime.recycled(request)
 }
 
 /// Waits for the first byte of a request, which stays unread.
@@ -363,6 +365,13 @@ impl Connection {
     /// When it is too old; `None`: it may become as old as it likes.
     pub(super) fn life_due(&self) -> Option<Now> {
         end_of_life(&self.chain.manager.config.common, self.opened, self.id)
+    }
+
+    /// Has the request served by the chain of its scope, of those that `whole` has.
+    pub(super) fn enter_scope(&mut self, whole: &Rc<HttpChain>, stream: &mut Stream) {
+        if whole.has_scopes() {
+            self.chain = whole.scope(&stream.request, &mut stream.scratch);
+        }
     }
 
     /// When it is closed if it has no request then; `None`: nothing drains.

@@ -5,9 +5,11 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::task::Poll;
 
+use super::chain::HttpChain;
 use super::connection_bytes;
 use super::copy::{BodyCopy, CopyError, Framing};
 use super::deadlines::Deadlines;
@@ -55,10 +57,14 @@ pub(super) struct Request {
 
 /// Serves the request whose first bytes wait unread, or, on a stream, the one whose head has arrived, which is taken and let
 /// go at once: of a hostile client it may be large.
-pub(super) async fn serve_request(connection: &Connection, head: Option<&Cell<Option<Incoming>>>) -> After {
-    let context = &connection.context;
-    let mut stream = context.streams.take();
-    let _active = connection.chain.stats.active(HttpStat::DownstreamRqActive);
+pub(super) async fn serve_request(
+    connection: &mut Connection,
+    head: Option<&Cell<Option<Incoming>>>,
+) -> After {
+    let mut stream = connection.context.streams.take();
+    // The chain of the request's scope may take its place.
+    let whole = Rc::clone(&connection.chain);
+    let _active = whole.stats.active(HttpStat::DownstreamRqActive);
     begin(connection, &mut stream);
     let read = match head {
         None => read_head(connection, &mut stream).await,
@@ -69,7 +75,7 @@ pub(super) async fn serve_request(connection: &Connection, head: Option<&Cell<Op
     };
     let after = match read {
         Ok(mut request) => {
-            let after = respond(connection, &mut stream, &mut request).await;
+            let after = respond(connection, &whole, &mut stream, &mut request).await;
             stream.info.bytes_received += request.body.received_bytes;
             stream.info.downstream_bytes.wire_received += request.body.wire_bytes;
             after
@@ -93,8 +99,29 @@ pub(super) async fn serve_request(connection: &Connection, head: Option<&Cell<Op
     after
 }
 
-async fn respond(connection: &Connection, stream: &mut Stream, request: &mut Request) -> After {
-    match routing::decide(connection, stream, request) {
+/// What is done with a request of a chain that may have scopes. As in Envoy its scope is looked for by its head as it came,
+/// before its route is looked for, and again with it.
+async fn respond(
+    connection: &mut Connection,
+    whole: &Rc<HttpChain>,
+    stream: &mut Stream,
+    request: &mut Request,
+) -> After {
+    connection.enter_scope(whole, stream);
+    let decision = match routing::receive(connection, stream, request) {
+        ControlFlow::Continue(origin) => {
+            connection.enter_scope(whole, stream);
+            match routing::decide(connection, whole, stream, request, origin) {
+                Some(decision) => decision,
+                None => {
+                    connection.enter_scope(whole, stream);
+                    routing::decide_filtered(connection, stream, request, origin)
+                }
+            }
+        }
+        ControlFlow::Break(decision) => decision,
+    };
+    match decision {
         Decision::Reply(reply) => reply_and_go_on(connection, stream, request, &reply),
         Decision::Fail(error, matched) => {
             fail(connection, stream, error);

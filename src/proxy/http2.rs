@@ -361,13 +361,13 @@ fn begin(connection: &Connection, shared: &Rc<Shared>, head: Incoming, stream: S
     connection.requests.set(connection.requests.get().saturating_add(1));
     stream.set_limits(&connection.chain.manager.request_limits);
     let shared_by_stream = Rc::clone(shared);
-    let stream = connection.stream(Channel::from(stream), shared_by_stream);
+    let mut stream = connection.stream(Channel::from(stream), shared_by_stream);
     let head = Cell::new(Some(head));
     connection.context.runtime.spawn_isolated(async move {
+        let begun = stream.context.runtime.now();
+        let after = http::serve_request(&mut stream, Some(&head)).await;
         let connection = &stream;
         let (runtime, Some(shared)) = (&connection.context.runtime, connection.shared()) else { return };
-        let begun = runtime.now();
-        let after = http::serve_request(connection, Some(&head)).await;
         match after {
             // What is queued is the codec's before the stream is let go: it sends the rest, then ends the stream. A request
             // that was not read to its end is then not wanted any more (RFC 9113 section 8.1).

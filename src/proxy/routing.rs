@@ -1,10 +1,11 @@
 //! From a request to what is done with it: the connection manager's edits, the route, the cluster.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::chain::Scratch;
+use super::chain::{HttpChain, Scratch};
 use super::downstream::Connection;
 use super::error::ProxyError;
 use super::filters;
@@ -68,21 +69,31 @@ pub(super) struct Forward<'a> {
     pub(super) gives_name: bool,
 }
 
-/// Edits the request and decides.
-pub(super) fn decide<'a>(
-    connection: &'a Connection,
+/// Edits the request as the connection manager is told to; what is done with it instead, where it goes no further.
+pub(super) fn receive<'a>(
+    connection: &Connection,
     stream: &mut Stream,
     request: &mut Request,
-) -> Decision<'a> {
+) -> ControlFlow<Decision<'a>, Origin> {
     match admit(connection, stream, request) {
-        Ok(None) => {}
-        Ok(Some(reply)) => return Decision::Reply(reply),
-        Err(error) => return Decision::Fail(error, None),
+        Ok(None) => ControlFlow::Continue(introduce(connection, stream)),
+        Ok(Some(reply)) => ControlFlow::Break(Decision::Reply(reply)),
+        Err(error) => ControlFlow::Break(Decision::Fail(error, None)),
     }
-    let origin = introduce(connection, stream);
+}
+
+/// Decides, by the route and the filters. `None`: they want another route, and the request is in another scope of `whole` now:
+/// [`decide_filtered`] is next.
+pub(super) fn decide<'a>(
+    connection: &'a Connection,
+    whole: &Rc<HttpChain>,
+    stream: &mut Stream,
+    request: &mut Request,
+    origin: Origin,
+) -> Option<Decision<'a>> {
     let Connection { context, chain, .. } = connection;
     if chain.manager.config.http_filters.is_empty() {
-        return Decision::Wait;
+        return Some(Decision::Wait);
     }
     let random = context.random();
     let scratch = &mut *chain.scratch.borrow_mut();
@@ -96,10 +107,44 @@ pub(super) fn decide<'a>(
         };
         match pass_filters(connection, stream, request, matched, random, &mut scratch.matching) {
             Ok(false) => {}
+            Ok(true) if leaves_scope(chain, whole, stream) => return None,
             Ok(true) => outcome = routes.find_route(&stream.request, random, &mut scratch.route),
-            Err(reply) => return refuse(connection, stream, matched, random, reply),
+            Err(reply) => return Some(refuse(connection, stream, matched, random, reply)),
         }
     }
+    Some(act(connection, stream, request, outcome, random, origin, scratch))
+}
+
+/// Decides by the routes of the scope that the request is in after the filters.
+pub(super) fn decide_filtered<'a>(
+    connection: &'a Connection,
+    stream: &mut Stream,
+    request: &mut Request,
+    origin: Origin,
+) -> Decision<'a> {
+    let Connection { context, chain, .. } = connection;
+    let random = context.random();
+    let scratch = &mut *chain.scratch.borrow_mut();
+    let outcome = chain.manager.routes.find_route(&stream.request, random, &mut scratch.route);
+    act(connection, stream, request, outcome, random, origin, scratch)
+}
+
+/// Whether the request is in another scope of `whole` than that of its chain.
+fn leaves_scope(chain: &Rc<HttpChain>, whole: &Rc<HttpChain>, stream: &mut Stream) -> bool {
+    whole.has_scopes() && !Rc::ptr_eq(chain, &whole.scope(&stream.request, &mut stream.scratch))
+}
+
+/// Does what the table says.
+fn act<'a>(
+    connection: &'a Connection,
+    stream: &mut Stream,
+    request: &mut Request,
+    outcome: Outcome<'a>,
+    random: u64,
+    origin: Origin,
+    scratch: &mut Scratch,
+) -> Decision<'a> {
+    let chain = &connection.chain;
     let (virtual_host, route) = match outcome {
         Outcome::Route(virtual_host, route) => (virtual_host, route),
         Outcome::TlsRedirect(_) => {

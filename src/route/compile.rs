@@ -272,7 +272,7 @@ fn upgrades(configs: &[config::UpgradeConfig], path: &str) -> Result<Box<[Upgrad
     Ok(rules.into())
 }
 
-fn header_name(name: &str, path: &str) -> Result<HeaderName, ConfigError> {
+pub(super) fn header_name(name: &str, path: &str) -> Result<HeaderName, ConfigError> {
     HeaderName::parse(name.as_bytes())
         .ok_or_else(|| ConfigError::new(path, format!("{name:?} is not a header name")))
 }

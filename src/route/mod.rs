@@ -17,6 +17,7 @@ mod path_index;
 mod prefix_set;
 mod redirect;
 mod rewrite;
+mod scopes;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -27,5 +28,6 @@ pub use forward::{ClusterChoice, ClusterName, ClusterSlot, Forward, UpgradeRule}
 pub use hash_policy::HashedClient;
 pub use overrides::{OverrideLevels, OverrideSlot};
 pub use redirect::Redirect;
+pub use scopes::ScopeTable;
 pub use table::{Action, DirectResponse, Outcome, Route, RouteScratch, RouteTable, VirtualHost};
 pub use timeout::{RequestTimeouts, TimeoutOptions};

@@ -26,6 +26,8 @@ const FILTER: &str = "envoy.config.core.v3.TypedExtensionConfig";
 const SECRET: &str = "envoy.extensions.transport_sockets.tls.v3.Secret";
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const SCOPE: &str = "envoy.config.route.v3.ScopedRouteConfiguration";
+const SCOPED: &str = "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes";
 
 /// Resources of a type of which all are taken, as a control plane has told them, by name.
 #[derive(Debug, Default)]
@@ -135,6 +137,34 @@ pub(super) fn filters(told: &BTreeMap<FilterKey, Told>, quarantine: &Quarantine)
     is_asked_for.then(|| DumpSection {
         type_url: "type.googleapis.com/envoy.admin.v3.EcdsConfigDump",
         fields: vec![("ecds_filters", named(type_name, (FILTER, "ecds_filter"), told, standings))],
+    })
+}
+
+/// The section of scopes that stand in listeners, those of the file and those that were told; `None`: there are none.
+pub(super) fn scoped_routes(
+    bootstrap: &[u8],
+    loaded: &str,
+    listeners: &ToldResources,
+) -> Option<DumpSection> {
+    let of_file = resources(bootstrap, 1).into_iter().map(|listener| (listener, loaded));
+    let told = listeners.active.values().map(|told| (Arc::clone(&told.wire), &*told.at));
+    let mut entries = Vec::new();
+    for (listener, at) in of_file.chain(told) {
+        for scoped in managers(&listener).iter().flat_map(|manager| children(MANAGER, manager, 31)) {
+            let scopes = inline_scopes(&scoped);
+            let name: Arc<str> = name_of(SCOPED, &scoped).into();
+            let (shown, at) = (Arc::clone(&name), at.to_owned());
+            let render = Box::new(move || {
+                let scopes: Vec<Value> = scopes.iter().map(|scope| typed(SCOPE, scope)).collect();
+                json!({ "name": *shown, "scoped_route_configs": scopes, "last_updated": at })
+            });
+            let type_name = "envoy.admin.v3.ScopedRoutesConfigDump.InlineScopedRouteConfigs";
+            entries.push(DumpEntry { type_name, name, render });
+        }
+    }
+    (!entries.is_empty()).then(|| DumpSection {
+        type_url: "type.googleapis.com/envoy.admin.v3.ScopedRoutesConfigDump",
+        fields: vec![("inline_scoped_route_configs", DumpField::Repeated(entries))],
     })
 }
 
@@ -314,13 +344,26 @@ fn resources(bootstrap: &[u8], number: u32) -> Vec<Arc<[u8]>> {
     children("envoy.config.bootstrap.v3.Bootstrap.StaticResources", &static_resources, number)
 }
 
-/// The route configurations that a listener's connection managers hold.
+/// The route configurations that a listener's connection managers hold, in scopes or not.
 fn route_configurations(listener: &[u8]) -> Vec<Arc<[u8]>> {
-    let chains = children("envoy.config.listener.v3.Listener", listener, 3).into_iter().chain(children(
-        "envoy.config.listener.v3.Listener",
-        listener,
-        25,
-    ));
+    let tables = managers(listener).into_iter().flat_map(|manager| {
+        let scopes = children(MANAGER, &manager, 31).into_iter().flat_map(|scoped| inline_scopes(&scoped));
+        let of_scopes = scopes.flat_map(|scope| children(SCOPE, &scope, 5));
+        children(MANAGER, &manager, 4).into_iter().chain(of_scopes)
+    });
+    tables.collect()
+}
+
+/// The scopes that stand in scoped routes themselves.
+fn inline_scopes(scoped: &[u8]) -> Vec<Arc<[u8]>> {
+    const LIST: &str =
+        "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRouteConfigurationsList";
+    children(SCOPED, scoped, 4).into_iter().flat_map(|list| children(LIST, &list, 1)).collect()
+}
+
+/// A listener's connection managers.
+fn managers(listener: &[u8]) -> Vec<Arc<[u8]>> {
+    let chains = children(LISTENER, listener, 3).into_iter().chain(children(LISTENER, listener, 25));
     chains
         .flat_map(|chain| children("envoy.config.listener.v3.FilterChain", &chain, 3))
         .flat_map(|filter| children("envoy.config.listener.v3.Filter", &filter, 4))
@@ -328,7 +371,7 @@ fn route_configurations(listener: &[u8]) -> Vec<Arc<[u8]>> {
             let fields = Fields::decode(Message::find("google.protobuf.Any")?, &any).ok()?;
             let manager = fields.text(1).ends_with(MANAGER).then(|| fields.get(2))??;
             let wire::Value::Bytes(bytes) = manager else { return None };
-            children(MANAGER, bytes, 4).into_iter().next()
+            Some(Arc::from(&**bytes))
         })
         .collect()
 }

@@ -390,6 +390,10 @@ impl AdminState for Process {
         if let Some(filters) = dump::filters(&filters, quarantine) {
             sections.insert(2, filters);
         }
+        if let Some(scopes) = dump::scoped_routes(&self.wire, &self.loaded, &listeners) {
+            // Before the routes, as in Envoy.
+            sections.insert(sections.len() - 1, scopes);
+        }
         sections.push(dump::secrets(&self.wire, &self.loaded, self.secrets.list(), quarantine));
         sections
     }

@@ -136,7 +136,7 @@ impl Tables {
 
     /// Frees what only this thread still holds.
     pub(super) fn free(&mut self) {
-        let in_use = |resource: &RoutesResource| Arc::strong_count(&resource.manager) > 1;
+        let in_use = |resource: &RoutesResource| resource.manager.is_shared();
         self.retired.retain(|resources| resources.iter().any(in_use));
         self.look = (!self.retired.is_empty()).then(|| Box::pin(sleep(Self::LOOK_EVERY)));
     }

@@ -290,7 +290,7 @@ impl RouteCompiler {
             sink @ CompileError::Sink { .. } => sink,
         })?;
         // It is the same but for routes and filters, which nobody reads there.
-        manager.config = Arc::clone(&target.config);
+        manager.set_config(&target.config);
         let filter_stats = manager.filters.scopes(&self.surroundings.registry, &target.config.stat_prefix);
         Ok(RoutesResource {
             listener: target.listener,

@@ -7,6 +7,7 @@ use crate::harness::{
     Config, Http2Client, Http2Upstream, Proxy, RawHttp2, TO_HTTP2, Upstream, chunked, on_each_backend,
     pattern,
 };
+use crate::scoped_routes::{scope, scoped};
 
 const TRAILERS: &str = "http_protocol_options: {enable_trailers: true}";
 const FRAME: &[u8] = b"\0\0\0\0\x02hi";
@@ -294,6 +295,28 @@ on_each_backend! {
         assert_eq!((response.status(), &*response.body), (200, &b"hi"[..]));
         let seen = &upstream.seen()[0].request;
         assert_eq!(seen.header("content-type"), Some("application/grpc"));
+        proxy.end();
+    }
+
+    /// The scope is looked for again with the route.
+    fn protobuf_that_becomes_grpc_goes_to_the_scope_of_grpc(io) {
+        let upstream = Upstream::answering(|_| grpc(&[FRAME], "0"));
+        let scopes = [
+            scope("protobuf", "application/x-protobuf", "{match: {prefix: /}, direct_response: {status: 418}}"),
+            scope("grpc", "application/grpc", "{match: {prefix: /}, route: {cluster: upstream}}"),
+        ];
+        let mut config = bridge(upstream.port, "upgrade_protobuf_to_grpc: true");
+        config.scoped_routes = Some(scoped("name: content-type, index: 0", &scopes));
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        for _ in 0..2 {
+            client.send(request("/s/m", "application/x-protobuf", "", b"hello"));
+            let response = client.response();
+            assert_eq!((response.status(), &*response.body), (200, &b"hi"[..]));
+            assert_eq!(client.get("/").status(), 404, "in no scope");
+        }
+        assert_eq!(upstream.seen().len(), 2);
+        drop(client);
         proxy.end();
     }
 

@@ -39,6 +39,7 @@ mod original_dst;
 mod pool;
 mod rbac;
 mod restart;
+mod scoped_routes;
 mod smuggling;
 mod soak;
 mod tcp;

@@ -23,7 +23,7 @@ fn each<T: Copy>(names: &[String], with: T) -> Vec<(&str, T)> {
 /// Asks one and then the other, on connections of one worker, until both answer as they are to from now on. Whoever has had the
 /// new answer of one has no old one of the other afterwards. Either may be the one that is changed first.
 fn change_together(turn: usize, new: &str, mut ask: impl FnMut(&str) -> String) {
-    let [one, other] = if turn / 2 % 2 == 0 { ["a", "z"] } else { ["z", "a"] };
+    let [one, other] = if (turn / 2).is_multiple_of(2) { ["a", "z"] } else { ["z", "a"] };
     until("everything is new", || {
         (0..QUESTIONS).any(|_| {
             let (first, second) = (ask(one), ask(other));

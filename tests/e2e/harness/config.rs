@@ -25,6 +25,8 @@ pub(crate) struct Config {
     pub(crate) filters: String,
     /// All routes, each in braces; by default everything goes to `upstream`.
     pub(crate) routes: Option<String>,
+    /// `scoped_routes`, in braces, in place of those routes.
+    pub(crate) scoped_routes: Option<String>,
     /// Fields of the one cluster, `upstream`, or...
     pub(crate) cluster: String,
     /// ...all clusters, each in braces.
@@ -53,6 +55,7 @@ impl Config {
             manager: String::new(),
             filters: String::new(),
             routes: None,
+            scoped_routes: None,
             cluster: String::new(),
             clusters: None,
             port,
@@ -121,6 +124,12 @@ impl Config {
             .routes
             .clone()
             .unwrap_or_else(|| "{match: {prefix: /}, route: {cluster: upstream, timeout: 30s}}".to_owned());
+        let table = match &self.scoped_routes {
+            Some(scoped) => format!("scoped_routes: {scoped}"),
+            None => format!(
+                "route_config: {{virtual_hosts: [{{name: all, domains: [\"*\"], routes: [{routes}]}}]}}"
+            ),
+        };
         let address = self.address.clone();
         let address = address
             .unwrap_or_else(|| format!("{{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}"));
@@ -137,7 +146,7 @@ impl Config {
         typed_config: {{
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
           stat_prefix: test, {manager}
-          route_config: {{virtual_hosts: [{{name: all, domains: ["*"], routes: [{routes}]}}]}},
+          {table},
           http_filters: [{filters}{{name: router, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}"#
                 )
             },

@@ -5,7 +5,7 @@ use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::type_name;
-use super::{access_log, address, config_source, format, http, http_filter, http2, route};
+use super::{access_log, address, config_source, format, http, http_filter, http2, route, scoped_routes};
 use crate::config::access_log::{LocalReplyConfig, ResponseMapper};
 use crate::config::http::{
     ClientCertDetails, CodecType, ForwardClientCertDetails, HttpConnectionManager, InternalAddressConfig,
@@ -21,7 +21,7 @@ use wire::{HttpConnectionManagerRouteSpecifierOneOf, HttpConnectionManagerStripP
 pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Option<HttpConnectionManager> {
     classify!(at, message => wire::HttpConnectionManager {
         implemented: codec_type = "AUTO, HTTP1, HTTP2; HTTP3 is refused", http2_protocol_options,
-            stat_prefix, route_specifier = "route_config, rds; scoped_routes is refused", http_filters,
+            stat_prefix, route_specifier, http_filters,
             add_user_agent, common_http_protocol_options, http1_safe_max_connection_duration, http_protocol_options,
             server_name, server_header_transformation, scheme_header_transformation, max_request_headers_kb,
             stream_idle_timeout, stream_flush_timeout, request_timeout, request_headers_timeout,
@@ -42,7 +42,7 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
         refused: original_ip_detection_extensions, early_header_mutation_extensions, forward_client_cert_matcher,
             path_normalization_options, forward_proto_config;
     });
-    let routes = route_config(at, route_specifier);
+    let routes = self::routes(at, route_specifier);
     let mut manager = HttpConnectionManager::new(&stat_prefix, Arc::new(RouteConfiguration::default()));
     manager.codec_type = self::codec_type(at, codec_type);
     let filters = http_filter::http_filters(at, "http_filters", http_filters);
@@ -55,6 +55,12 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
         Some(Routes::Rds(message)) => {
             manager.rds = config_source::rds(&at.field("rds"), message, &filters.lacking);
             route_config = manager.rds.is_some().then(RouteConfiguration::default);
+        }
+        Some(Routes::Scoped(message)) => {
+            let at = &at.field("scoped_routes");
+            let scoped = scoped_routes::scoped_routes(at, *message, &filters.lacking);
+            manager.scoped_routes = scoped.map(Arc::new);
+            route_config = manager.scoped_routes.is_some().then(RouteConfiguration::default);
         }
         None => {}
     }
@@ -135,22 +141,23 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
 enum Routes {
     Table(RouteConfiguration),
     Rds(wire::Rds),
+    Scoped(Box<wire::ScopedRoutes>),
 }
 
-fn route_config(at: &At<'_>, specifier: Option<HttpConnectionManagerRouteSpecifierOneOf>) -> Option<Routes> {
-    const MANAGER: &str =
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.";
+fn routes(at: &At<'_>, specifier: Option<HttpConnectionManagerRouteSpecifierOneOf>) -> Option<Routes> {
     match specifier {
         Some(HttpConnectionManagerRouteSpecifierOneOf::RouteConfig(message)) => {
-            return Some(Routes::Table(route::route_configuration(&at.field("route_config"), message, true)));
+            Some(Routes::Table(route::route_configuration(&at.field("route_config"), message, true)))
         }
-        Some(HttpConnectionManagerRouteSpecifierOneOf::Rds(message)) => return Some(Routes::Rds(message)),
-        Some(HttpConnectionManagerRouteSpecifierOneOf::ScopedRoutes(_)) => {
-            at.field("scoped_routes").found(Class::Refused, format!("{MANAGER}scoped_routes"), "");
+        Some(HttpConnectionManagerRouteSpecifierOneOf::Rds(message)) => Some(Routes::Rds(message)),
+        Some(HttpConnectionManagerRouteSpecifierOneOf::ScopedRoutes(message)) => {
+            Some(Routes::Scoped(Box::new(message)))
         }
-        None => at.error("one of rds, route_config, scoped_routes must be set"),
+        None => {
+            at.error("one of rds, route_config, scoped_routes must be set");
+            None
+        }
     }
-    None
 }
 
 fn codec_type(at: &At<'_>, value: i32) -> CodecType {

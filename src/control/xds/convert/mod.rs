@@ -39,6 +39,7 @@ mod references;
 mod report;
 mod route;
 mod runtime;
+mod scoped_routes;
 mod socket;
 mod stats;
 mod tcp_proxy;

@@ -63,6 +63,12 @@ fn check_chain(at: &At<'_>, chain: &FilterChain, clusters: &HashSet<&str>) {
         let at = &at.item("filters", index);
         let at = &at.field("typed_config");
         check_routes(&at.field("route_config"), &manager.route_config, clusters);
+        for (index, scope) in manager.scoped_routes.iter().flat_map(|scoped| &scoped.scopes).enumerate() {
+            let at = &at.field("scoped_routes");
+            let at = &at.field("scoped_route_configurations_list");
+            let at = &at.item("scoped_route_configurations", index);
+            check_routes(&at.field("route_configuration"), &scope.route_config, clusters);
+        }
     }
 }
 

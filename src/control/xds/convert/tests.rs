@@ -7,6 +7,7 @@ mod addresses;
 mod circuit_breakers;
 mod discovered;
 mod internal;
+mod scoped_routes;
 mod told_filters;
 mod verdicts;
 

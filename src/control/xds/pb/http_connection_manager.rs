@@ -133,8 +133,8 @@ pub enum HttpConnectionManagerRouteSpecifierOneOf {
     Rds(Rds),
     #[prost(message, tag = "4")]
     RouteConfig(super::route::RouteConfiguration),
-    #[prost(bytes = "vec", tag = "31")]
-    ScopedRoutes(Vec<u8>),
+    #[prost(message, tag = "31")]
+    ScopedRoutes(ScopedRoutes),
 }
 
 /// Oneof `strip_port_mode` of `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
@@ -282,6 +282,105 @@ pub struct RequestIDExtension {
 impl super::Named for RequestIDExtension {
     const NAME: &'static str =
         "envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension";
+}
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ScopedRoutes {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, optional, tag = "2")]
+    pub scope_key_builder: Option<ScopedRoutesScopeKeyBuilder>,
+    #[prost(message, optional, tag = "3")]
+    pub rds_config_source: Option<super::core::ConfigSource>,
+    #[prost(oneof = "ScopedRoutesConfigSpecifierOneOf", tags = "4, 5")]
+    pub config_specifier: Option<ScopedRoutesConfigSpecifierOneOf>,
+}
+impl super::Named for ScopedRoutes {
+    const NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes";
+}
+/// Oneof `config_specifier` of `envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum ScopedRoutesConfigSpecifierOneOf {
+    #[prost(message, tag = "4")]
+    ScopedRouteConfigurationsList(ScopedRouteConfigurationsList),
+    #[prost(bytes = "vec", tag = "5")]
+    ScopedRds(Vec<u8>),
+}
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ScopedRoutesScopeKeyBuilder {
+    #[prost(message, repeated, tag = "1")]
+    pub fragments: Vec<ScopedRoutesScopeKeyBuilderFragmentBuilder>,
+}
+impl super::Named for ScopedRoutesScopeKeyBuilder {
+    const NAME: &'static str =
+        "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder";
+}
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder.FragmentBuilder`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ScopedRoutesScopeKeyBuilderFragmentBuilder {
+    #[prost(oneof = "ScopedRoutesScopeKeyBuilderFragmentBuilderTypeOneOf", tags = "1")]
+    pub r#type: Option<ScopedRoutesScopeKeyBuilderFragmentBuilderTypeOneOf>,
+}
+impl super::Named for ScopedRoutesScopeKeyBuilderFragmentBuilder {
+    const NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder.FragmentBuilder";
+}
+/// Oneof `type` of `envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder.FragmentBuilder`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum ScopedRoutesScopeKeyBuilderFragmentBuilderTypeOneOf {
+    #[prost(message, tag = "1")]
+    HeaderValueExtractor(ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractor),
+}
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder.FragmentBuilder.HeaderValueExtractor`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractor {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "2")]
+    pub element_separator: String,
+    #[prost(
+        oneof = "ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractorExtractTypeOneOf",
+        tags = "3, 4"
+    )]
+    pub extract_type: Option<ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractorExtractTypeOneOf>,
+}
+impl super::Named for ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractor {
+    const NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder.FragmentBuilder.HeaderValueExtractor";
+}
+/// Oneof `extract_type` of `envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder.FragmentBuilder.HeaderValueExtractor`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractorExtractTypeOneOf {
+    #[prost(uint32, tag = "3")]
+    Index(u32),
+    #[prost(message, tag = "4")]
+    Element(ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractorKvElement),
+}
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder.FragmentBuilder.HeaderValueExtractor.KvElement`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractorKvElement {
+    #[prost(string, tag = "1")]
+    pub separator: String,
+    #[prost(string, tag = "2")]
+    pub key: String,
+}
+impl super::Named for ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractorKvElement {
+    const NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder.FragmentBuilder.HeaderValueExtractor.KvElement";
+}
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.ScopedRouteConfigurationsList`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ScopedRouteConfigurationsList {
+    #[prost(message, repeated, tag = "1")]
+    pub scoped_route_configurations: Vec<super::route::ScopedRouteConfiguration>,
+}
+impl super::Named for ScopedRouteConfigurationsList {
+    const NAME: &'static str =
+        "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRouteConfigurationsList";
 }
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType`

@@ -626,6 +626,50 @@ impl super::Named for RouteActionHashPolicyFilterState {
     const NAME: &'static str = "envoy.config.route.v3.RouteAction.HashPolicy.FilterState";
 }
 
+/// `envoy.config.route.v3.ScopedRouteConfiguration`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ScopedRouteConfiguration {
+    #[prost(bool, tag = "4")]
+    pub on_demand: bool,
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "2")]
+    pub route_configuration_name: String,
+    #[prost(message, optional, tag = "5")]
+    pub route_configuration: Option<RouteConfiguration>,
+    #[prost(message, optional, tag = "3")]
+    pub key: Option<ScopedRouteConfigurationKey>,
+}
+impl super::Named for ScopedRouteConfiguration {
+    const NAME: &'static str = "envoy.config.route.v3.ScopedRouteConfiguration";
+}
+
+/// `envoy.config.route.v3.ScopedRouteConfiguration.Key`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ScopedRouteConfigurationKey {
+    #[prost(message, repeated, tag = "1")]
+    pub fragments: Vec<ScopedRouteConfigurationKeyFragment>,
+}
+impl super::Named for ScopedRouteConfigurationKey {
+    const NAME: &'static str = "envoy.config.route.v3.ScopedRouteConfiguration.Key";
+}
+
+/// `envoy.config.route.v3.ScopedRouteConfiguration.Key.Fragment`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ScopedRouteConfigurationKeyFragment {
+    #[prost(oneof = "ScopedRouteConfigurationKeyFragmentTypeOneOf", tags = "1")]
+    pub r#type: Option<ScopedRouteConfigurationKeyFragmentTypeOneOf>,
+}
+impl super::Named for ScopedRouteConfigurationKeyFragment {
+    const NAME: &'static str = "envoy.config.route.v3.ScopedRouteConfiguration.Key.Fragment";
+}
+/// Oneof `type` of `envoy.config.route.v3.ScopedRouteConfiguration.Key.Fragment`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum ScopedRouteConfigurationKeyFragmentTypeOneOf {
+    #[prost(string, tag = "1")]
+    StringKey(String),
+}
+
 /// `envoy.config.route.v3.RedirectAction.RedirectResponseCode`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
