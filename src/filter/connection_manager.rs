@@ -149,7 +149,8 @@ impl ConnectionManager {
                 StringMatcher::compile(matcher, &path, &mut slots)
             })
             .collect::<Result<_, _>>()?;
-        let mut routes = RouteTable::compile(routes, &services.routes).map_err(|error| within(field, error))?;
+        let mut routes =
+            RouteTable::compile(routes, &services.routes).map_err(|error| within(field, error))?;
         Ok(Self {
             filters: FilterChain::compile(&config.http_filters, &routes.take_overrides(), &mut slots)?,
             routes,

@@ -263,10 +263,8 @@ fn dynamic_listeners(told: &ToldResources, mut standings: BTreeMap<Arc<str>, Sta
         all.get(name).map(|told| dynamic(STATE, (LISTENER, "listener"), name, told).render)
     };
     let entry = |name: Arc<str>| {
-        let states = [
-            ("active_state", state(&told.active, &name)),
-            ("warming_state", state(&told.warming, &name)),
-        ];
+        let states =
+            [("active_state", state(&told.active, &name)), ("warming_state", state(&told.warming, &name))];
         let (shown, standing) = (Arc::clone(&name), standings.remove(&name));
         let entry = DumpEntry {
             type_name: "envoy.admin.v3.ListenersConfigDump.DynamicListener",

@@ -24,7 +24,9 @@ pub(crate) fn scoped(extractor: &str, scopes: &[String]) -> String {
 
 /// A route that answers with its name.
 fn answering(name: &str) -> String {
-    format!("{{name: {name}, match: {{prefix: /}}, direct_response: {{status: 200, body: {{inline_string: {name}}}}}}}")
+    format!(
+        "{{name: {name}, match: {{prefix: /}}, direct_response: {{status: 200, body: {{inline_string: {name}}}}}}}"
+    )
 }
 
 const TENANT: &str = r#"name: X-Route, element_separator: ";", element: {separator: "=", key: tenant}"#;

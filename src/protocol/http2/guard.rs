@@ -436,9 +436,8 @@ mod tests {
         let heads = [frame(HEADERS, 4, 1, 1600), frame(HEADERS, 4, 3, 1600), frame(DATA, 0, 1, 5)].concat();
         let first = FRAME_HEADER_BYTES + 1600;
         let cost = HEAD_FRAMES + 1600 / FIELDS_PER_FRAME;
-        let taken = |guard: &mut Guard, bytes: &[u8], work| {
-            guard.received(bytes, false, work, Now(0)).unwrap().taken
-        };
+        let taken =
+            |guard: &mut Guard, bytes: &[u8], work| guard.received(bytes, false, work, Now(0)).unwrap().taken;
         assert_eq!(taken(&mut guard, &heads, 2 * cost), first + FRAME_HEADER_BYTES);
         assert_eq!(guard.seen().work_received, 2 * cost);
         let rest = &heads[first + FRAME_HEADER_BYTES..];
@@ -501,8 +500,7 @@ mod tests {
     #[test]
     fn void_frames_of_streams_that_are_known_are_told_wherever_they_are_cut() {
         let mut guard = server();
-        let tail =
-            |guard: &mut Guard, bytes: &[u8]| guard.received(bytes, false, u64::MAX, Now(0)).unwrap();
+        let tail = |guard: &mut Guard, bytes: &[u8]| guard.received(bytes, false, u64::MAX, Now(0)).unwrap();
         let void = frame(DATA, 0, 1, 0);
         let header = |bytes| Tail::Header(bytes);
         assert_eq!(tail(&mut guard, &void).tail, header(0), "a stream that nobody has begun");
