@@ -176,7 +176,7 @@ fn serve(
         log_writer.opener(),
     ));
     let routes =
-        SharedCompiler::new(RouteCompiler::of(&bootstrap.listeners, Arc::clone(&compiling)), runtime.clone());
+        SharedCompiler::new(RouteCompiler::of(&snapshot.listeners, Arc::clone(&compiling)), runtime.clone());
     drop(as_loaded);
     allocator::collect();
     let started =

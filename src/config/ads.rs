@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::told_filter::FilterKind;
+
 /// A stream of discovery: one for everything, or one for each type. Source: Envoy `Bootstrap.dynamic_resources.ads_config`,
 /// `ConfigSource.api_config_source`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,8 +115,10 @@ impl Eds {
 pub struct Ecds {
     /// Where it comes from. Source: `config_source`.
     pub source: ResourceSource,
-    /// The name under which it is asked for: the filter's. Source: `HttpFilter.name`.
+    /// The name under which it is asked for: the filter's. Source: `HttpFilter.name`, `Filter.name`, `ListenerFilter.name`.
     pub name: Arc<str>,
+    /// Where it stands.
+    pub kind: FilterKind,
     /// How long the first answer is waited for before the filter goes with its default. Default 15 s; `None`: for ever.
     /// Source: `config_source.initial_fetch_timeout`.
     pub initial_fetch_timeout: Option<Duration>,

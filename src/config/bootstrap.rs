@@ -58,9 +58,9 @@ impl Bootstrap {
             Discovery::Eds(eds) => Some(&eds.source),
             _ => None,
         });
-        let managers = || self.listeners.iter().flat_map(|listener| listener.managers());
-        let tables = managers().filter_map(|(_, manager)| manager.rds.as_ref()).map(|rds| &rds.source);
-        let filters = managers().flat_map(|(_, manager)| manager.told_filters());
+        let managers = self.listeners.iter().flat_map(|listener| listener.managers());
+        let tables = managers.filter_map(|(_, manager)| manager.rds.as_ref()).map(|rds| &rds.source);
+        let filters = self.listeners.iter().flat_map(|listener| listener.told_filters());
         let named = tables.chain(filters.map(|filter| &filter.ecds.source));
         let secrets = self.told_secrets().map(|secret| &secret.source);
         self.ads.is_some() || wildcards.chain(endpoints).chain(named).chain(secrets).any(of_streams)

@@ -10,6 +10,7 @@ use super::network_filter::{ConnectionLimit, LocalRateLimit};
 use super::rbac::NetworkRbac;
 use super::tcp_proxy::TcpProxy;
 use super::tls::DownstreamTls;
+use super::told_filter::ToldFilter;
 
 /// One chain of filters.
 #[derive(Debug, Clone)]
@@ -30,6 +31,14 @@ pub struct FilterChain {
 }
 
 impl FilterChain {
+    /// Its filters that are told.
+    pub fn told_filters(&self) -> impl Iterator<Item = &ToldFilter> {
+        self.filters.iter().filter_map(|filter| match filter {
+            NetworkFilter::Told(filter) => Some(&**filter),
+            _ => None,
+        })
+    }
+
     /// Whether connections of this chain may go on as those of `next`: see [`Listener::successors`](super::listener::Listener).
     pub(super) fn goes_on_as(&self, next: &Self) -> bool {
         let is_chosen = match (self.name.is_empty(), next.name.is_empty()) {
@@ -104,6 +113,8 @@ pub enum NetworkFilter {
     /// The server name of TLS is the name of the cluster that a TCP proxy relays to. Source:
     /// `envoy.filters.network.sni_cluster`.
     SniCluster,
+    /// Whichever a control plane or a file tells. Source: `config_discovery`.
+    Told(Box<ToldFilter>),
 }
 
 impl NetworkFilter {
@@ -112,6 +123,7 @@ impl NetworkFilter {
         match self {
             Self::HttpConnectionManager(_) | Self::TcpProxy(_) | Self::Echo | Self::DirectResponse(_) => true,
             Self::Rbac(_) | Self::ConnectionLimit(_) | Self::LocalRateLimit(_) | Self::SniCluster => false,
+            Self::Told(filter) => filter.is_last,
         }
     }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::access_log::{AccessLog, LocalReplyConfig};
 use super::address::CidrRange;
 use super::ads::Rds;
-use super::http_filter::{HttpFilter, HttpFilterConfig, ToldFilter};
+use super::http_filter::{HttpFilter, HttpFilterConfig};
 use super::http2::Http2ProtocolOptions;
 use super::matcher::StringMatcher;
 use super::route::RouteConfiguration;
 use super::scoped_routes::ScopedRoutes;
+use super::told_filter::ToldFilter;
 
 /// How a chain serves HTTP.
 #[derive(Debug, Clone)]

@@ -1,10 +1,8 @@
 //! HTTP filters of a chain, and what virtual hosts, routes and weighted clusters say about them.
 //! Source: Envoy `HttpFilter`, `typed_per_filter_config` and the filters' own `extensions.filters.http`.
-use std::sync::Arc;
-
-use super::ads::Ecds;
 use super::http::RouterConfig;
 use super::rbac::HttpRbac;
+use super::told_filter::{FilterConfig, ToldFilter};
 
 /// A filter of a chain. Source: Envoy `http_connection_manager.v3.HttpFilter`.
 #[derive(Debug, Clone)]
@@ -32,33 +30,15 @@ pub enum HttpFilterConfig {
     Told(Box<ToldFilter>),
 }
 
-/// A filter that is told by its name.
-#[derive(Debug, Clone)]
-pub struct ToldFilter {
-    /// Where it comes from, and what it may be.
-    pub ecds: Ecds,
-    /// What is in its place before it is told, and after it has gone; `None`: requests are answered with 500, flag NFCF.
-    /// Source: `default_config`.
-    pub default: Option<HttpFilterConfig>,
-    /// Whether it is the last of its chain, which has to be the router; no other can.
-    pub is_last: bool,
-    /// What was told; `None`: nothing, or it is gone.
-    pub told: Option<Arc<TypedFilter>>,
-}
-
-/// A filter as it was told. Source: Envoy `core.v3.TypedExtensionConfig.typed_config`.
-#[derive(Debug)]
-pub struct TypedFilter {
-    /// Full name of its message.
-    pub type_name: Box<str>,
-    pub config: HttpFilterConfig,
-}
-
 impl HttpFilterConfig {
     /// What runs: of a filter that is told what was told, or its default; `None`: neither is there.
     pub fn effective(&self) -> Option<&Self> {
         match self {
-            Self::Told(filter) => filter.told.as_ref().map(|told| &told.config).or(filter.default.as_ref()),
+            Self::Told(filter) => match filter.effective()? {
+                FilterConfig::Http(config) => Some(config),
+                // Of another kind: it cannot stand here.
+                FilterConfig::Network(_) | FilterConfig::Listener(_) => None,
+            },
             other => Some(other),
         }
     }
@@ -74,27 +54,6 @@ impl HttpFilterConfig {
     /// Whether no filter can follow it.
     pub fn ends_chain(&self) -> bool {
         matches!(self, Self::Router(_))
-    }
-}
-
-impl ToldFilter {
-    /// Checks that a filter can stand in this place.
-    ///
-    /// # Errors
-    /// Why it cannot.
-    pub fn check(&self, filter: &TypedFilter) -> Result<(), String> {
-        let TypedFilter { type_name, config } = filter;
-        let Ecds { name, types, .. } = &self.ecds;
-        if !types.contains(type_name) {
-            return Err(format!("has the type {type_name}, and {} is expected", types.join(", ")));
-        }
-        match (config.ends_chain(), self.is_last) {
-            (true, false) => Err(format!("terminal filter {name:?} must be the last filter of its chain")),
-            (false, true) => {
-                Err(format!("non-terminal filter {name:?} is the last filter: that must be the router"))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use super::listener_filter::ListenerFilter;
 use super::matching::Matcher;
 use super::metadata::Metadata;
 use super::socket::SocketOption;
+use super::told_filter::ToldFilter;
 use crate::base::balance::Policy;
 use crate::base::socket_address::InternalAddress;
 
@@ -184,6 +185,18 @@ impl Listener {
     /// The secrets that its chains have told.
     pub fn told_secrets(&self) -> impl Iterator<Item = &Sds> {
         self.chains().filter_map(|chain| chain.tls.as_deref()).flat_map(|tls| tls.told())
+    }
+
+    /// The filters that it has told: its own, those of its chains and those of its managers.
+    pub fn told_filters(&self) -> impl Iterator<Item = &ToldFilter> {
+        let of_managers = self.managers().flat_map(|(_, manager)| manager.told_filters());
+        self.told_connection_filters().chain(of_managers)
+    }
+
+    /// Those of them that connections meet: its own and those of its chains.
+    pub fn told_connection_filters(&self) -> impl Iterator<Item = &ToldFilter> {
+        let own = self.listener_filters.iter().filter_map(|filter| filter.kind.as_told());
+        own.chain(self.chains().flat_map(|chain| chain.told_filters()))
     }
 
     /// Its connection managers, each with the place of its chain; the default chain is the last.

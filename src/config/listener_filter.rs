@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use super::proxy_protocol::TlvTypes;
+use super::told_filter::ToldFilter;
 
 /// A listener filter, in the place that its order gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ListenerFilter {
-    /// Which filter it is. Source: `typed_config`.
+    /// Which filter it is. Source: `typed_config`, `config_discovery`.
     pub kind: ListenerFilterKind,
     /// Connections that it leaves alone; `None`: none. Asked when its turn comes, so that it sees the address that filters
     /// before it have restored. Source: `filter_disabled`.
@@ -15,7 +16,7 @@ pub struct ListenerFilter {
 }
 
 /// What a listener filter does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum ListenerFilterKind {
     /// Restores the address that a redirection has replaced. Source: `envoy.filters.listener.original_dst`.
     OriginalDst,
@@ -30,6 +31,18 @@ pub enum ListenerFilterKind {
     HttpInspector,
     /// Takes the PROXY protocol's header. Source: `envoy.filters.listener.proxy_protocol`.
     ProxyProtocol(ProxyProtocol),
+    /// Whichever a control plane or a file tells. Source: `config_discovery`.
+    Told(Box<ToldFilter>),
+}
+
+impl ListenerFilterKind {
+    /// The filter that is told, if this is one.
+    pub fn as_told(&self) -> Option<&ToldFilter> {
+        match self {
+            Self::Told(filter) => Some(filter),
+            _ => None,
+        }
+    }
 }
 
 /// Settings of the TLS inspector.

@@ -31,3 +31,4 @@ pub mod secret;
 pub mod socket;
 pub mod tcp_proxy;
 pub mod tls;
+pub mod told_filter;

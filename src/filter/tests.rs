@@ -6,9 +6,8 @@ use super::rbac::Facts;
 use crate::base::regex::RegexSlots;
 use crate::buffer::{ChunkQueue, ChunkSize, Pool};
 use crate::config::ads::{Ecds, ResourceSource};
-use crate::config::http_filter::{
-    FilterOverride, GrpcHttp1BridgeConfig, HttpFilter, HttpFilterConfig, ToldFilter, TypedFilter,
-};
+use crate::config::http_filter::{FilterOverride, GrpcHttp1BridgeConfig, HttpFilter, HttpFilterConfig};
+use crate::config::told_filter::{FilterConfig, FilterKind, ToldFilter, TypedFilter};
 use crate::protocol::http::head::{Head, Version};
 use crate::protocol::http::headers::HeaderName;
 use crate::protocol::response_flags::ResponseFlag;
@@ -296,11 +295,17 @@ fn told(default: Option<HttpFilterConfig>) -> HttpFilterConfig {
     let ecds = Ecds {
         source: ResourceSource::Ads,
         name: "told".into(),
+        kind: FilterKind::Http,
         initial_fetch_timeout: None,
         is_awaited: true,
         types: Box::default(),
     };
+    let default = default.map(|config| typed(config).into());
     HttpFilterConfig::Told(Box::new(ToldFilter { ecds, default, is_last: false, told: None }))
+}
+
+fn typed(config: HttpFilterConfig) -> TypedFilter {
+    TypedFilter { type_name: Box::default(), config: FilterConfig::Http(config) }
 }
 
 #[test]
@@ -328,7 +333,7 @@ fn what_was_told_runs_in_place_of_the_default() {
     assert_eq!(text(&passage.request, "content-type"), "application/grpc");
     let HttpFilterConfig::Told(own) = &mut filters[0].config else { panic!("told") };
     let bridge = HttpFilterConfig::GrpcHttp1Bridge(BRIDGE);
-    own.told = Some(TypedFilter { type_name: Box::default(), config: bridge }.into());
+    own.told = Some(typed(bridge).into());
     let mut passage = Passage::new(&filters);
     passage.ask(request("/s/m?q", "application/x-protobuf", &[]));
     assert_eq!(text(&passage.request, ":path"), "/s/m");

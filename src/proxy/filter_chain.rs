@@ -36,6 +36,15 @@ pub struct FilterChain {
     pub(super) name: Rc<str>,
     /// TLS of its connections, for handshakes from now on; `None`: plain text.
     tls: RefCell<Option<Secured<ServerTls>>>,
+    /// Its connection manager, if it has one, which stays when other filters come beside it.
+    http: Option<Rc<HttpChain>>,
+    /// What connections meet that begin from now on.
+    filters: RefCell<Rc<NetworkFilters>>,
+}
+
+/// The filters of a chain.
+#[derive(Debug)]
+pub struct NetworkFilters {
     gates: Box<[Gate]>,
     /// Who may go on; `None`: everybody.
     pub(super) access: Option<Rc<Access>>,
@@ -52,7 +61,7 @@ pub enum Gate {
 /// What serves connections.
 #[derive(Clone, Debug)]
 pub enum Terminal {
-    /// Nothing: they are closed.
+    /// Nothing: they are closed. There are no filters, or one of them is told and none is there.
     None,
     /// An HTTP connection manager.
     Http(Rc<HttpChain>),
@@ -112,12 +121,9 @@ impl FilterChains {
     pub fn succeed(&self, others: Option<&Self>, successors: &[Option<usize>]) -> Vec<Weak<HttpChain>> {
         let mut ending = Vec::new();
         for (place, chain) in self.chains.iter().enumerate() {
-            let Terminal::Http(http) = &chain.terminal else { continue };
+            let Some(http) = &chain.http else { continue };
             let other = successors.get(place).copied().flatten().and_then(|place| others?.get(place));
-            let goes_on = other.is_some_and(|other| match &other.terminal {
-                Terminal::Http(other) => http.move_to(other),
-                _ => false,
-            });
+            let goes_on = other.and_then(FilterChain::http).is_some_and(|other| http.move_to(other));
             if !goes_on {
                 ending.push(Rc::downgrade(http));
             }
@@ -128,23 +134,40 @@ impl FilterChains {
     /// Gives back what their scratch space has grown to.
     pub fn trim(&self) {
         for chain in &self.chains {
-            if let Terminal::Http(chain) = &chain.terminal {
-                chain.trim();
-            }
+            chain.http.iter().for_each(|http| http.trim());
         }
     }
 }
 
 impl FilterChain {
-    /// A chain of these filters.
+    /// A chain of these filters; `http`: the connection manager, if there is one among them.
     pub fn new(
         name: &str,
         tls: Option<Secured<ServerTls>>,
-        gates: Vec<Gate>,
-        access: Option<Rc<Access>>,
-        terminal: Terminal,
+        http: Option<Rc<HttpChain>>,
+        filters: NetworkFilters,
     ) -> Self {
-        Self { name: name.into(), tls: RefCell::new(tls), gates: gates.into(), access, terminal }
+        Self { name: name.into(), tls: RefCell::new(tls), http, filters: RefCell::new(Rc::new(filters)) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its connection manager.
+    pub fn http(&self) -> Option<&Rc<HttpChain>> {
+        self.http.as_ref()
+    }
+
+    /// What a connection meets that begins now.
+    pub(super) fn filters(&self) -> Rc<NetworkFilters> {
+        Rc::clone(&self.filters.borrow())
+    }
+
+    /// Takes other filters. Connections that are there stay with theirs.
+    pub fn set_filters(&self, filters: NetworkFilters) {
+        self.filters.replace(Rc::new(filters));
     }
 
     /// TLS of a connection that begins now; `None`: plain text.
@@ -159,9 +182,16 @@ impl FilterChain {
 
     /// Takes other routes, for requests that begin from now on.
     pub fn set_routes(&self, manager: Arc<ConnectionManager>, filter_stats: FilterCounters) {
-        if let Terminal::Http(http) = &self.terminal {
+        if let Some(http) = &self.http {
             http.set_routes(manager, filter_stats);
         }
+    }
+}
+
+impl NetworkFilters {
+    /// What a connection passes first, who may go on, and what serves it.
+    pub fn new(gates: Vec<Gate>, access: Option<Rc<Access>>, terminal: Terminal) -> Self {
+        Self { gates: gates.into(), access, terminal }
     }
 
     /// Whether a new connection passes.

@@ -14,8 +14,9 @@ use super::connection_record::ConnectionRecord;
 use super::context::WorkerContext;
 use super::filter_chain::{FilterChains, Passed, Stopped, Terminal};
 use super::handover::{Place, Share, dispatch};
+use super::listener_filters::{self, ListenerFilters};
 use super::replies::{self, Answer};
-use super::{downstream, listener_filters, tcp};
+use super::{downstream, tcp};
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::base::socket_address::SocketAddress;
@@ -28,7 +29,7 @@ use crate::protocol::http::matcher::MatchScratch;
 use crate::protocol::tls::{Secured, TlsStream};
 use crate::protocol::transport::Transport;
 use crate::runtime::{Accepted, TcpListener, TcpStream};
-use crate::telemetry::metrics::{ListenerCells, ProxyProtocolCells};
+use crate::telemetry::metrics::ListenerCells;
 use crate::telemetry::names::{ListenerHistogram, ListenerStat, ServerStat};
 
 /// A listener on this core.
@@ -44,8 +45,8 @@ pub struct Listener {
     pub(super) access_logs: Arc<[AccessLog]>,
     /// What they write to while they match.
     pub(super) matching: RefCell<MatchScratch>,
-    /// The counters of its filters for the PROXY protocol, one each, in their order.
-    pub(super) proxy_protocol: Box<[ProxyProtocolCells]>,
+    /// What looks at its connections first, from now on; `None`: one of these is told, and none is there.
+    filters: RefCell<Option<Rc<ListenerFilters>>>,
     /// Set to stop accepting; the loop ends when it sees it.
     stopped: Cell<bool>,
     /// Where another process accepts now, from the same sockets.
@@ -60,7 +61,7 @@ impl Listener {
         config: Arc<Config>,
         stats: ListenerCells,
         chains: FilterChains,
-        proxy_protocol: Box<[ProxyProtocolCells]>,
+        filters: Option<ListenerFilters>,
         access_logs: Arc<[AccessLog]>,
         share: Option<Share>,
     ) -> Rc<Self> {
@@ -68,7 +69,7 @@ impl Listener {
             config,
             stats,
             chains,
-            proxy_protocol,
+            filters: RefCell::new(filters.map(Rc::new)),
             access_logs,
             matching: RefCell::default(),
             stopped: Cell::new(false),
@@ -95,6 +96,21 @@ impl Listener {
     /// Whether no connection is on its way from another worker. Those that have arrived are open connections.
     pub fn expects_none(&self) -> bool {
         self.share.as_ref().is_none_or(Share::is_empty)
+    }
+
+    /// What looks at a connection that has just come.
+    pub(super) fn filters(&self) -> Option<Rc<ListenerFilters>> {
+        self.filters.borrow().clone()
+    }
+
+    /// Takes other listener filters. Connections that are there stay with theirs.
+    pub fn set_filters(&self, filters: Option<ListenerFilters>) {
+        self.filters.replace(filters.map(Rc::new));
+    }
+
+    /// Whether nothing looks at its connections.
+    fn is_without_filters(&self) -> bool {
+        self.filters.borrow().as_ref().is_some_and(|filters| filters.is_empty())
     }
 
     /// Whether another process accepts what this socket has queued.
@@ -227,7 +243,7 @@ pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Acce
     // The peer may be gone already.
     let Ok(ends) = stream.ends() else { return };
     let info = ConnectionInfo::of_socket(ends);
-    if listener.config.listener_filters.is_empty() {
+    if listener.is_without_filters() {
         begin(context, listener, stream, info, permit);
     } else {
         listener_filters::spawn(context, listener, stream, info, permit);
@@ -255,7 +271,8 @@ pub(super) fn begin(
         }
         return;
     };
-    let (passed, stopped) = match chain.pass(context.runtime.now()) {
+    let filters = chain.filters();
+    let (passed, stopped) = match filters.pass(context.runtime.now()) {
         Ok(passed) => (passed, None),
         Err(stopped) => (Passed::default(), Some(stopped)),
     };
@@ -276,8 +293,8 @@ pub(super) fn begin(
             TlsStream::server(&context.runtime, stream, config, meter).into()
         }
     };
-    let asked = Asked::of(chain.access.as_ref(), &info);
-    let record = match &chain.terminal {
+    let asked = Asked::of(filters.access.as_ref(), &info);
+    let record = match &filters.terminal {
         // It writes more.
         Terminal::Tcp(_) => ConnectionRecord::default(),
         _ => {
@@ -286,7 +303,7 @@ pub(super) fn begin(
         }
     };
     let admitted = Admitted { _permit: permit, _passed: passed, asked, record };
-    match (chain.terminal.clone(), stopped) {
+    match (filters.terminal.clone(), stopped) {
         (Terminal::Tcp(proxy), stopped) => {
             tcp::spawn(context, listener, proxy, transport, tls, info, admitted, stopped);
         }
@@ -294,6 +311,7 @@ pub(super) fn begin(
             replies::spawn(context, listener, Answer::Nothing(stopped.delay), transport, tls, admitted);
         }
         (Terminal::None, None) => {
+            listener.stats.inc(ListenerStat::NetworkExtensionConfigMissing);
             replies::spawn(context, listener, Answer::Nothing(None), transport, tls, admitted);
         }
         (Terminal::Http(http), None) => {

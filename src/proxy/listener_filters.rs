@@ -9,6 +9,7 @@ mod inspect;
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use super::connection_record::ConnectionRecord;
@@ -18,12 +19,31 @@ use super::listener::{self, ConnectionPermit, Listener};
 use crate::base::clock::Now;
 use crate::config::address::Address;
 use crate::config::listener::Listener as Config;
-use crate::config::listener_filter::ListenerFilterKind;
+use crate::config::listener_filter::{ListenerFilter, ListenerFilterKind};
 use crate::protocol::connection_info::{ConnectionInfo, OriginalSource};
 use crate::runtime::{TcpStream, Timer};
-use crate::telemetry::ListenerStat;
+use crate::telemetry::{ListenerStat, ProxyProtocolCells};
 use held::Held;
 use inspect::{Inspection, Step};
+
+/// The filters of a listener, as a connection meets them.
+#[derive(Debug)]
+pub struct ListenerFilters {
+    filters: Arc<[ListenerFilter]>,
+    /// The counters of those for the PROXY protocol, one each, in their order.
+    proxy_protocol: Box<[ProxyProtocolCells]>,
+}
+
+impl ListenerFilters {
+    /// These filters, none of which is still to be told, with the counters of those for the PROXY protocol.
+    pub fn new(filters: Arc<[ListenerFilter]>, proxy_protocol: Box<[ProxyProtocolCells]>) -> Self {
+        Self { filters, proxy_protocol }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.filters.is_empty()
+    }
+}
 
 /// What is to become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,11 +108,15 @@ pub(super) async fn run(
     timer: &Timer,
 ) -> Verdict {
     let config = &listener.config;
+    let Some(filters) = listener.filters() else {
+        listener.stats.inc(ListenerStat::ExtensionConfigMissing);
+        return Verdict::Close;
+    };
     let due = config.listener_filters_timeout.map(|limit| context.runtime.now().after(limit));
     let mut held = Held::default();
     let mut outcome = Ok(());
-    let mut proxy_protocols = listener.proxy_protocol.iter();
-    for filter in &config.listener_filters {
+    let mut proxy_protocols = filters.proxy_protocol.iter();
+    for filter in filters.filters.iter() {
         let disabled = filter.is_disabled(info.local.port());
         let mut inspection = match &filter.kind {
             ListenerFilterKind::OriginalDst => {
@@ -115,6 +139,8 @@ pub(super) async fn run(
                 let Some(stats) = proxy_protocols.next() else { return Verdict::Close };
                 Inspection::proxy_protocol(settings, stats)
             }
+            // What was told is in its place.
+            ListenerFilterKind::Told(_) => continue,
         };
         if disabled {
             continue;

@@ -391,6 +391,8 @@ impl Control<'_> {
         for routes in self.tables.current() {
             self.generation.put_routes(&routes);
         }
+        let filters = self.routes.read().filters_of(0..snapshot.listeners.len());
+        self.generation.put_filters(filters);
         for (cluster, hosts) in self.process.discovered() {
             self.generation.put_hosts(cluster, hosts);
         }

@@ -159,7 +159,7 @@ impl Listeners {
         let name: Arc<str> = (*resource.config.name).into();
         let number = self.next;
         self.next += 1;
-        self.routes.add(number, &resource.config);
+        self.routes.add(number, &resource);
         let awaited: BTreeSet<_> = around.client.subscribe_tables(number).into_iter().collect();
         for key in self.asked_of(number) {
             let resources = known_table(number, &name, &key, around);
@@ -286,6 +286,7 @@ impl Listeners {
         for put in &mut change.put {
             // Whatever has come meanwhile: no worker sees it without.
             put.tls = around.rotation.newer(Some(put.number));
+            put.filters = self.routes.read().filters_of(put.number..put.number + 1);
         }
         Some(ListenersChange { spread, stay, ..change })
     }
@@ -350,7 +351,8 @@ impl Listeners {
         }
         let (number, resource) = (new.number, Arc::clone(&new.resource));
         let routes = around.tables.of_listener(number);
-        self.change.put.push(PutListener { number, resource, routes, tls: Vec::new(), replaces });
+        let (tls, filters) = (Vec::new(), Vec::new());
+        self.change.put.push(PutListener { number, resource, routes, tls, filters, replaces });
         // A response before this one may have left it out.
         self.gone.retain(|gone| gone != name);
         self.active.insert(Arc::clone(name), new);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::filter_chain::{ChainCompiler, SharedLimits};
+use super::told_listeners::listener_filters;
 use super::{HostRegistry, ListenerResource, Snapshot, SocketCompiler, note_members};
 use crate::base::balance::Balance;
 use crate::base::regex::RegexSlots;
@@ -11,7 +12,6 @@ use crate::cluster::{ClusterSet, ClusterSpec};
 use crate::config::cluster::Cluster;
 use crate::config::error::ConfigError;
 use crate::config::listener::Listener;
-use crate::config::listener_filter::ListenerFilterKind;
 use crate::filter::network::{ChainChoice, ChoiceError, Overlap};
 use crate::filter::{CompileError, CompileServices, access_log};
 use crate::protocol::tls::TlsConfigError;
@@ -83,13 +83,7 @@ impl Compiler<'_> {
         // Without its routes, which are most of it, and away from where they were.
         *config = Arc::new(config.settled());
         let stats = self.registry.listener(&stat_name);
-        let proxy_protocol = config.listener_filters.iter().filter_map(|filter| match &filter.kind {
-            ListenerFilterKind::ProxyProtocol(filter) => {
-                Some(self.registry.proxy_protocol(&filter.stat_prefix))
-            }
-            _ => None,
-        });
-        let proxy_protocol = proxy_protocol.collect();
+        let filters = listener_filters(&config.listener_filters, self.registry);
         let workers = self.registry.workers();
         // Connections within a worker stay there.
         let spreads = workers > 1 && config.internal().is_none();
@@ -97,7 +91,7 @@ impl Compiler<'_> {
         Ok(Arc::new(ListenerResource {
             config: Arc::clone(config),
             stats,
-            proxy_protocol,
+            filters,
             balance,
             access_logs: access_logs.into(),
             choice: Arc::new(choice),

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use super::compile::tls_error;
-use super::{AccessResource, Compiler, FilterChainResource, Gate, HttpResource, TcpResource, Terminal};
+use super::{AccessResource, Compiler, FilterChainResource, FilterResource, Gate, HttpResource, TcpResource};
 use crate::base::regex::RegexSlots;
 use crate::config::filter_chain::{FilterChain, NetworkFilter};
 use crate::config::network_filter::LocalRateLimit as RateLimitConfig;
 use crate::config::tcp_proxy::TcpProxy;
 use crate::config::tls::TlsVersion;
+use crate::config::told_filter::FilterConfig;
 use crate::filter::network::{ConnectionLimit, HeaderTlvs, LocalRateLimit, Tunneling};
 use crate::filter::rbac::NetworkRbac;
 use crate::filter::{CompileError, ConnectionManager, access_log};
 use crate::protocol::tls::{Secured, ServerTls, TlsConfigError, check_context};
 
-/// Buckets of filters, of all listeners: those of one key are one.
+/// Buckets that filters of several listeners share: those of one key are one.
 pub(super) type SharedLimits = Vec<(RateLimitConfig, LocalRateLimit)>;
 
 /// Compiles the chains of one listener.
@@ -30,64 +31,66 @@ impl ChainCompiler<'_, '_> {
     /// One chain. What its filters have of configuration is taken out where nobody reads it beside what is compiled.
     pub(super) fn chain(&mut self, chain: &mut FilterChain) -> Result<FilterChainResource, CompileError> {
         let tls = server_tls(chain).map_err(tls_error)?;
-        let mut gates = Vec::new();
-        let mut terminal = Terminal::None;
-        let mut access = Vec::new();
-        let mut sni_cluster = false;
-        for filter in &mut chain.filters {
-            match filter {
-                NetworkFilter::ConnectionLimit(config) => gates.push(Gate::ConnectionLimit {
-                    limit: ConnectionLimit::new(config),
-                    stats: self.compiler.registry.connection_limit(&config.stat_prefix),
-                }),
-                NetworkFilter::LocalRateLimit(config) => gates.push(Gate::LocalRateLimit {
-                    limit: self.local_rate_limit(config).enabled_by(&config.enabled),
-                    stats: self.compiler.registry.local_rate_limit(&config.stat_prefix),
-                }),
-                NetworkFilter::SniCluster => sni_cluster = true,
-                NetworkFilter::Rbac(config) => {
-                    let filter = NetworkRbac::compile(config, &mut RegexSlots::default())?;
-                    let stats = filter.scope(self.compiler.registry);
-                    access.push(AccessResource { filter: Arc::new(filter), stats });
-                }
-                NetworkFilter::HttpConnectionManager(config) => {
-                    let manager = Arc::new(ConnectionManager::compile(config, &mut self.compiler.services)?);
-                    let stats = self.compiler.registry.http(&config.stat_prefix, self.listener);
-                    let prefix = &config.stat_prefix;
-                    let filter_stats = manager.filters.scopes(self.compiler.registry, prefix);
-                    terminal = Terminal::Http(HttpResource { manager, stats, filter_stats });
-                }
-                NetworkFilter::TcpProxy(config) => terminal = Terminal::Tcp(self.tcp(config, sni_cluster)?),
-                NetworkFilter::Echo => terminal = Terminal::Echo,
-                NetworkFilter::DirectResponse(response) => {
-                    terminal = Terminal::DirectResponse(Arc::clone(response));
-                }
+        let filters = chain.filters.iter_mut().map(|filter| self.filter(filter));
+        let filters = filters.collect::<Result<_, _>>()?;
+        Ok(FilterChainResource { name: chain.name.clone(), tls, filters })
+    }
+
+    /// One filter; of one that is told what was told, or its default.
+    pub(super) fn filter(&mut self, filter: &mut NetworkFilter) -> Result<FilterResource, CompileError> {
+        Ok(match filter {
+            NetworkFilter::ConnectionLimit(config) => FilterResource::Gate(Gate::ConnectionLimit {
+                limit: ConnectionLimit::new(config),
+                stats: self.compiler.registry.connection_limit(&config.stat_prefix),
+            }),
+            NetworkFilter::LocalRateLimit(config) => FilterResource::Gate(Gate::LocalRateLimit {
+                limit: self.local_rate_limit(config).enabled_by(&config.enabled),
+                stats: self.compiler.registry.local_rate_limit(&config.stat_prefix),
+            }),
+            NetworkFilter::SniCluster => FilterResource::SniCluster,
+            NetworkFilter::Rbac(config) => {
+                let filter = NetworkRbac::compile(config, &mut RegexSlots::default())?;
+                let stats = filter.scope(self.compiler.registry);
+                FilterResource::Access(Arc::new(AccessResource { filter: Arc::new(filter), stats }))
             }
-        }
-        Ok(FilterChainResource {
-            name: chain.name.clone(),
-            tls,
-            gates: gates.into(),
-            access: access.into(),
-            terminal,
+            NetworkFilter::HttpConnectionManager(config) => {
+                let manager = Arc::new(ConnectionManager::compile(config, &mut self.compiler.services)?);
+                let stats = self.compiler.registry.http(&config.stat_prefix, self.listener);
+                let prefix = &config.stat_prefix;
+                let filter_stats = manager.filters.scopes(self.compiler.registry, prefix);
+                FilterResource::Http(Arc::new(HttpResource { manager, stats, filter_stats }))
+            }
+            NetworkFilter::TcpProxy(config) => FilterResource::Tcp(Arc::new(self.tcp(config)?)),
+            NetworkFilter::Echo => FilterResource::Echo,
+            NetworkFilter::DirectResponse(response) => FilterResource::DirectResponse(Arc::clone(response)),
+            NetworkFilter::Told(told) => match told.effective() {
+                Some(FilterConfig::Network(Some(told))) => self.filter(&mut told.clone())?,
+                Some(FilterConfig::Network(None)) => FilterResource::Off,
+                // What is of another kind cannot stand here.
+                Some(FilterConfig::Http(_) | FilterConfig::Listener(_)) | None => FilterResource::Missing,
+            },
         })
     }
 
     fn local_rate_limit(&mut self, config: &RateLimitConfig) -> LocalRateLimit {
+        let limit = || LocalRateLimit::new(&config.token_bucket);
+        if config.share_key.is_empty() {
+            return limit();
+        }
+        // Control planes may tell ever new keys.
+        self.limits.retain(|(_, limit)| limit.is_used_elsewhere());
         let same = |other: &&(RateLimitConfig, LocalRateLimit)| {
-            !config.share_key.is_empty()
-                && other.0.share_key == config.share_key
-                && other.0.token_bucket == config.token_bucket
+            other.0.share_key == config.share_key && other.0.token_bucket == config.token_bucket
         };
         if let Some((_, limit)) = self.limits.iter().find(same) {
             return limit.clone();
         }
-        let limit = LocalRateLimit::new(&config.token_bucket);
+        let limit = limit();
         self.limits.push((config.clone(), limit.clone()));
         limit
     }
 
-    fn tcp(&mut self, config: &Arc<TcpProxy>, sni_cluster: bool) -> Result<TcpResource, CompileError> {
+    fn tcp(&mut self, config: &Arc<TcpProxy>) -> Result<TcpResource, CompileError> {
         let mut slots = RegexSlots::default();
         let logs = &config.access_log;
         let access_logs =
@@ -96,7 +99,6 @@ impl ChainCompiler<'_, '_> {
         let tlvs = config.tlvs.as_ref().map(HeaderTlvs::compile).transpose()?.map(Arc::new);
         Ok(TcpResource {
             config: Arc::clone(config),
-            sni_cluster,
             tunneling,
             tlvs,
             access_logs: access_logs.into(),

@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{ChainTls, ListenersChange, RoutesResource};
+use super::{ChainTls, FiltersResource, ListenersChange, NewFilters, RoutesResource};
 use crate::cluster::{ClusterSet, HostSpecs, TransportSockets};
 
 /// A chain: its listener's number, and its place in it.
 type ChainKey = (usize, usize);
+/// A listener's number, and whose filters: those of the chain in this place, or its own.
+type FiltersKey = (usize, Option<usize>);
 
 /// See the file's head. Of what has changed twice it has the last.
 #[derive(Debug, Default)]
@@ -22,7 +24,9 @@ pub struct Generation {
     /// Clusters that are reached otherwise, by connections from now on; none of those that are others themselves.
     pub transport_sockets: BTreeMap<Arc<str>, Arc<TransportSockets>>,
     pub listeners: ListenersChange,
-    /// Other routes and filters of chains, for requests from now on; also of listeners that are new.
+    /// Other network and listener filters, for connections from now on; also of listeners that are new.
+    pub filters: BTreeMap<FiltersKey, FiltersResource>,
+    /// Other routes and HTTP filters of chains, for requests from now on; also of listeners that are new.
     pub routes: BTreeMap<ChainKey, RoutesResource>,
     /// TLS of chains, for handshakes from now on; also of listeners that are new.
     pub tls: BTreeMap<ChainKey, ChainTls>,
@@ -40,9 +44,10 @@ pub struct ClustersChange {
 impl Generation {
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
-        let Self { clusters, hosts, transport_sockets, listeners, routes, tls } = self;
+        let Self { clusters, hosts, transport_sockets, listeners, filters, routes, tls } = self;
         let has_clusters = clusters.is_some() || !hosts.is_empty() || !transport_sockets.is_empty();
-        !has_clusters && listeners.is_empty() && routes.is_empty() && tls.is_empty()
+        let has_listeners = !listeners.is_empty() || !filters.is_empty();
+        !has_clusters && !has_listeners && routes.is_empty() && tls.is_empty()
     }
 
     /// Takes other clusters: all that there are now, as they are by now, and the names of those that are new, changed or gone.
@@ -75,7 +80,19 @@ impl Generation {
         (self.listeners.spread, self.listeners.stay) = (spread, stay);
     }
 
-    /// Takes other routes and filters.
+    /// Takes other network and listener filters.
+    pub fn put_filters(&mut self, resources: Vec<FiltersResource>) {
+        let keyed = resources.into_iter().map(|one| {
+            let chain = match one.filters {
+                NewFilters::Network(chain, _) => Some(chain),
+                NewFilters::Listener(_) => None,
+            };
+            ((one.listener, chain), one)
+        });
+        self.filters.extend(keyed);
+    }
+
+    /// Takes other routes and HTTP filters.
     pub fn put_routes(&mut self, resources: &[RoutesResource]) {
         let keyed = resources.iter().map(|one| ((one.listener, one.chain), one.clone()));
         self.routes.extend(keyed);
@@ -113,6 +130,17 @@ mod tests {
         own.put_hosts("a".into(), Arc::clone(&last));
         assert_eq!(own.hosts.len(), 2);
         assert!(Arc::ptr_eq(&own.hosts["a"], &last));
+    }
+
+    #[test]
+    fn last_filters_of_each_chain_and_listener_count() {
+        let mut own = Generation::default();
+        let network = |chain| FiltersResource { listener: 7, filters: NewFilters::Network(chain, [].into()) };
+        let listener = || FiltersResource { listener: 7, filters: NewFilters::Listener(None) };
+        own.put_filters(vec![network(0), network(1), listener()]);
+        assert!(!own.is_empty());
+        own.put_filters(vec![listener(), network(1)]);
+        assert_eq!(own.filters.len(), 3);
     }
 
     /// Endpoints and ways of a cluster that is replaced within the generation are those of its predecessor; what comes after it

@@ -9,6 +9,7 @@ mod listeners;
 mod routes;
 mod sockets;
 mod told_filters;
+mod told_listeners;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use crate::base::balance::Balance;
 use crate::cluster::ClusterSet;
 use crate::config::listener::Listener;
+use crate::config::listener_filter::ListenerFilter;
 use crate::config::tcp_proxy::TcpProxy;
 use crate::filter::ConnectionManager;
 use crate::filter::chain::FilterScopes;
@@ -62,8 +64,8 @@ pub struct ChainTls {
 pub struct ListenerResource {
     pub config: Arc<Listener>,
     pub stats: Arc<Scope<ListenerStat>>,
-    /// Counters of its filters for the PROXY protocol, one each, in their order.
-    pub proxy_protocol: Box<[Arc<Scope<ProxyProtocolStat>>]>,
+    /// What looks at connections before a chain is chosen for them; `None`: one of these is told, and none is there.
+    pub filters: Option<ListenerFiltersResource>,
     /// How its connections spread over the workers; `None`: there is one.
     pub balance: Option<Arc<Balance>>,
     /// What is recorded of every connection.
@@ -74,18 +76,59 @@ pub struct ListenerResource {
     pub chains: Box<[FilterChainResource]>,
 }
 
+/// Filters of a listener.
+#[derive(Clone, Debug)]
+pub struct ListenerFiltersResource {
+    /// In their order; what was told is in the place of those that are told.
+    pub filters: Arc<[ListenerFilter]>,
+    /// Counters of those for the PROXY protocol, one each, in their order.
+    pub proxy_protocol: Box<[Arc<Scope<ProxyProtocolStat>>]>,
+}
+
 /// A filter chain.
 #[derive(Debug)]
 pub struct FilterChainResource {
     pub name: Box<str>,
     /// TLS of its connections; `None`: plain text.
     pub tls: Option<Secured<ServerTls>>,
-    /// What a connection passes first, in order.
-    pub gates: Box<[Gate]>,
-    /// Who may go on once the first byte is there, in order.
-    pub access: Box<[AccessResource]>,
-    /// What serves it.
-    pub terminal: Terminal,
+    /// Its filters, in order; without any connections are closed.
+    pub filters: Arc<[FilterResource]>,
+}
+
+/// A filter of a chain. Clones are the same one, with its limits.
+#[derive(Clone, Debug)]
+pub enum FilterResource {
+    /// It lets a connection pass or does not.
+    Gate(Gate),
+    /// Who may go on once the first byte is there.
+    Access(Arc<AccessResource>),
+    /// The server name of TLS is the name of the cluster that a TCP proxy relays to.
+    SniCluster,
+    /// One that is never on.
+    Off,
+    /// One that is told, and none is there: connections are closed.
+    Missing,
+    Http(Arc<HttpResource>),
+    Tcp(Arc<TcpResource>),
+    Echo,
+    DirectResponse(Arc<[u8]>),
+}
+
+/// Filters of a listener some of which are told, as connections meet them from now on.
+#[derive(Clone, Debug)]
+pub struct FiltersResource {
+    /// The listener's number.
+    pub listener: usize,
+    pub filters: NewFilters,
+}
+
+/// Which filters those are.
+#[derive(Clone, Debug)]
+pub enum NewFilters {
+    /// Of the chain in this place.
+    Network(usize, Arc<[FilterResource]>),
+    /// The listener's own: see [`ListenerResource::filters`].
+    Listener(Option<ListenerFiltersResource>),
 }
 
 /// A filter that lets a connection pass or does not.
@@ -102,17 +145,6 @@ pub struct AccessResource {
     pub stats: CountersScope,
 }
 
-/// The last filter of a chain.
-#[derive(Debug)]
-pub enum Terminal {
-    /// There are no filters: connections are closed.
-    None,
-    Http(HttpResource),
-    Tcp(TcpResource),
-    Echo,
-    DirectResponse(Arc<[u8]>),
-}
-
 /// An HTTP connection manager.
 #[derive(Debug)]
 pub struct HttpResource {
@@ -126,8 +158,6 @@ pub struct HttpResource {
 #[derive(Debug)]
 pub struct TcpResource {
     pub config: Arc<TcpProxy>,
-    /// The server name of TLS is the cluster's.
-    pub sni_cluster: bool,
     /// What an HTTP proxy is asked for; `None`: endpoints are none.
     pub tunneling: Option<Arc<Tunneling>>,
     /// TLVs of its own; `None`: none.
@@ -157,6 +187,8 @@ pub struct PutListener {
     pub routes: Vec<RoutesResource>,
     /// Its TLS, where that is newer than the resource.
     pub tls: Vec<ChainTls>,
+    /// Its filters that are told, and those beside them, where those are newer.
+    pub filters: Vec<FiltersResource>,
     pub replaces: Option<Replaced>,
 }
 

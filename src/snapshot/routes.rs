@@ -1,17 +1,18 @@
-//! Routing tables and HTTP filters that come while traffic flows: each is compiled, off the data path, into a whole connection
-//! manager for every chain that asks for it. Requests that run keep theirs.
+//! Routing tables and filters that come while traffic flows: each table and HTTP filter is compiled, off the data path, into a
+//! whole connection manager for every chain that asks for it, each other filter by itself. Requests that run and connections that
+//! are there keep theirs.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::access_log::AccessLogSink;
-use crate::config::ads::{Ecds, Rds, ResourceSource};
+use crate::config::ads::{Rds, ResourceSource};
 use crate::config::http::HttpConnectionManager;
-use crate::config::http_filter::TypedFilter;
-use crate::config::listener::Listener;
 use crate::config::route::RouteConfiguration;
+use crate::config::told_filter::{FilterConfig, ToldFilter, TypedFilter};
 use crate::filter::chain::{self, FilterScopes};
 use crate::filter::{CompileError, CompileServices, ConnectionManager};
 use crate::format::access_log_queue::SinkId;
@@ -19,7 +20,10 @@ use crate::protocol::http::forwarding::LocalInfo;
 use crate::route::CompileContext;
 use crate::telemetry::Registry;
 
-use super::told_filters::{AskedFilter, FilterKey, ToldFilters};
+use super::filter_chain::{ChainCompiler, SharedLimits};
+use super::told_filters::{AskedFilter, FilterKey, ToldFilters, is_one_of};
+use super::told_listeners::{ToldListener, with_compiler};
+use super::{FiltersResource, ListenerResource};
 
 /// A manager with new routes or filters, for a chain of a listener.
 #[derive(Clone, Debug)]
@@ -60,11 +64,15 @@ impl RouteSurroundings {
     }
 }
 
-/// The managers whose routes or filters come from a control plane. Listeners come and go.
+/// The managers whose routes or filters come from a control plane, and the listeners whose other filters do. Listeners come and
+/// go.
 #[derive(Debug)]
 pub struct RouteCompiler {
     targets: Vec<Target>,
+    listeners: Vec<ToldListener>,
     filters: ToldFilters,
+    /// Buckets that several told filters share.
+    limits: SharedLimits,
     surroundings: Arc<RouteSurroundings>,
 }
 
@@ -95,35 +103,45 @@ impl Target {
 
     /// Whether one of its filters is one of these.
     fn has_filter<'a>(&self, keys: impl IntoIterator<Item = &'a FilterKey> + Copy) -> bool {
-        self.config.told_filters().any(|filter| {
-            let Ecds { source, name, .. } = &filter.ecds;
-            keys.into_iter().any(|(of, named)| of == source && named == name)
-        })
+        self.config.told_filters().any(|filter| is_one_of(&filter.ecds, keys))
     }
 }
 
 impl RouteCompiler {
     /// Those of listeners, whose numbers are their places.
-    pub fn of(listeners: &[Arc<Listener>], surroundings: Arc<RouteSurroundings>) -> Self {
-        let mut own = Self { targets: Vec::new(), filters: ToldFilters::default(), surroundings };
+    pub fn of(listeners: &[Arc<ListenerResource>], surroundings: Arc<RouteSurroundings>) -> Self {
+        let mut own = Self {
+            targets: Vec::new(),
+            listeners: Vec::new(),
+            filters: ToldFilters::default(),
+            limits: SharedLimits::default(),
+            surroundings,
+        };
         for (number, listener) in listeners.iter().enumerate() {
             own.add(number, listener);
         }
         own
     }
 
-    /// Takes the managers of a listener of that number.
-    pub fn add(&mut self, number: usize, listener: &Listener) {
-        let targets = listener.managers().filter_map(|(chain, manager)| {
+    /// Takes a listener of that number.
+    pub fn add(&mut self, number: usize, listener: &ListenerResource) {
+        let targets = listener.config.managers().filter_map(|(chain, manager)| {
             let is_told = manager.rds.is_some() || manager.told_filters().next().is_some();
             is_told.then(|| Target { listener: number, chain, config: Arc::clone(manager) })
         });
         self.targets.extend(targets);
+        if let Some(mut told) = ToldListener::of(number, listener) {
+            with_compiler(&self.surroundings, &mut self.limits, |compiler| {
+                told.compile(None, &self.filters, compiler);
+            });
+            self.listeners.push(told);
+        }
     }
 
     /// That listener is no more.
     pub fn remove(&mut self, number: usize) {
         self.targets.retain(|target| target.listener != number);
+        self.listeners.retain(|listener| listener.number != number);
     }
 
     /// Whether somebody asks for the table of that name from there.
@@ -148,11 +166,18 @@ impl RouteCompiler {
         self.targets.iter().filter(|target| is_meant(target)).filter_map(asked).collect()
     }
 
-    /// The filters that the managers of a listener ask for.
+    /// The filters that a listener asks for.
     pub fn asked_filters_of(&self, number: usize) -> Vec<AskedFilter> {
-        let targets = self.targets.iter().filter(|target| target.listener == number);
-        let filters = targets.flat_map(|target| target.config.told_filters());
-        filters.map(|filter| self.filters.asked(filter)).collect()
+        let filters = self.told_filters().filter(|(of, _)| *of == number);
+        filters.map(|(_, filter)| self.filters.asked(filter)).collect()
+    }
+
+    /// All filters that are told, with the numbers of their listeners.
+    fn told_filters(&self) -> impl Iterator<Item = (usize, &ToldFilter)> {
+        let (targets, listeners) = (self.targets.iter(), self.listeners.iter());
+        let of_managers = targets.flat_map(|of| of.config.told_filters().map(move |it| (of.listener, it)));
+        let others = listeners.flat_map(|of| of.told_filters().map(move |it| (of.number, it)));
+        of_managers.chain(others)
     }
 
     /// Whether a filter can stand wherever the one of that name is asked for from there, and be compiled.
@@ -165,20 +190,53 @@ impl RouteCompiler {
         name: &str,
         filter: &TypedFilter,
     ) -> Result<(), String> {
-        let asked = self.targets.iter().flat_map(|target| target.config.told_filters());
+        let asked = self.told_filters().map(|(_, asked)| asked);
         let mut meant = asked.filter(|asked| asked.ecds.source == *source && *asked.ecds.name == *name);
         meant.try_for_each(|asked| asked.check(filter))?;
-        chain::check(&filter.config).map_err(|error| error.to_string())
+        match &filter.config {
+            FilterConfig::Http(config) => chain::check(config).map_err(|error| error.to_string()),
+            FilterConfig::Network(Some(config)) => {
+                let compile = |compiler: &mut ChainCompiler<'_, '_>| compiler.filter(&mut config.clone());
+                let compiled = with_compiler(&self.surroundings, &mut SharedLimits::default(), compile);
+                compiled.map(drop).map_err(|error| error.to_string())
+            }
+            FilterConfig::Network(None) | FilterConfig::Listener(_) => Ok(()),
+        }
     }
 
     /// Whether somebody asks for that filter.
     pub fn asks_for_filter(&self, key: &FilterKey) -> bool {
-        self.targets.iter().any(|target| target.has_filter(std::slice::from_ref(key)))
+        self.told_filters().any(|(_, filter)| is_one_of(&filter.ecds, [key]))
     }
 
-    /// Takes a filter that was told, for all managers that are compiled from now on; `None`: it is gone.
+    /// Takes a filter that was told, for all managers and chains that are compiled from now on; `None`: it is gone.
     pub fn set_filter(&mut self, source: &ResourceSource, name: &str, filter: Option<Arc<TypedFilter>>) {
         self.filters.set(source, name, filter);
+        let key: FilterKey = (source.clone(), name.into());
+        let Self { listeners, filters, limits, surroundings, .. } = self;
+        with_compiler(surroundings, limits, |compiler| {
+            listeners.iter_mut().for_each(|listener| listener.compile(Some(&key), filters, compiler));
+        });
+    }
+
+    /// The network and listener filters of those who have one of these, with what has been told by now.
+    pub fn changed_filters(&self, keys: &BTreeSet<FilterKey>) -> Vec<FiltersResource> {
+        self.connection_filters(|_| true, |filter| is_one_of(&filter.ecds, keys))
+    }
+
+    /// Those of the listeners of these numbers of whose filters some are told.
+    pub fn filters_of(&self, numbers: Range<usize>) -> Vec<FiltersResource> {
+        self.connection_filters(|listener| numbers.contains(&listener.number), |_| true)
+    }
+
+    fn connection_filters(
+        &self,
+        is_meant: impl Fn(&ToldListener) -> bool,
+        is_filter: impl Fn(&ToldFilter) -> bool,
+    ) -> Vec<FiltersResource> {
+        let registry = &self.surroundings.registry;
+        let listeners = self.listeners.iter().filter(|listener| is_meant(listener));
+        listeners.flat_map(|listener| listener.resources(&is_filter, &self.filters, registry)).collect()
     }
 
     /// Nobody asks there for filters any more.

@@ -1,16 +1,23 @@
-//! HTTP filters that control planes and files have told, by which the managers that ask for them are compiled.
+//! Filters that control planes and files have told, by which the managers and chains that ask for them are compiled.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::ads::{Ecds, ResourceSource};
 use crate::config::http::HttpConnectionManager;
-use crate::config::http_filter::{HttpFilterConfig, ToldFilter, TypedFilter};
+use crate::config::http_filter::HttpFilterConfig;
+use crate::config::told_filter::{ToldFilter, TypedFilter};
 
 /// Where a filter comes from, and its name.
 pub type FilterKey = (ResourceSource, Arc<str>);
 
-/// A filter that a manager asks for.
+/// Whether a filter is one of these.
+pub(super) fn is_one_of<'a>(ecds: &Ecds, keys: impl IntoIterator<Item = &'a FilterKey>) -> bool {
+    let Ecds { source, name, .. } = ecds;
+    keys.into_iter().any(|(of, named)| of == source && named == name)
+}
+
+/// A filter that a manager, a chain or a listener asks for.
 #[derive(Clone, Debug)]
 pub struct AskedFilter {
     pub ecds: Ecds,
@@ -48,7 +55,7 @@ impl ToldFilters {
         config.told_filters().any(|filter| self.get(&filter.ecds).is_some())
     }
 
-    /// What a manager asks for.
+    /// What somebody asks for.
     pub(super) fn asked(&self, filter: &ToldFilter) -> AskedFilter {
         let told = self.get(&filter.ecds);
         AskedFilter {
@@ -58,12 +65,16 @@ impl ToldFilters {
         }
     }
 
-    /// Puts what was told into the manager; what cannot stand where it is asked for is not there.
+    /// What was told for a place; what cannot stand there is not.
+    pub(super) fn for_place(&self, filter: &ToldFilter) -> Option<Arc<TypedFilter>> {
+        self.get(&filter.ecds).filter(|told| filter.check(told).is_ok()).cloned()
+    }
+
+    /// Puts what was told into the manager.
     pub(super) fn fill(&self, config: &mut HttpConnectionManager) {
         for filter in &mut config.http_filters {
             if let HttpFilterConfig::Told(filter) = &mut filter.config {
-                let told = self.get(&filter.ecds).filter(|told| filter.check(told).is_ok());
-                filter.told = told.cloned();
+                filter.told = self.for_place(filter);
             }
         }
     }

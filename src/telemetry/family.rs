@@ -13,6 +13,7 @@ use super::names::{
 };
 use super::names::{ClusterHistogram, HistogramIndex};
 use super::plain::PlainKind;
+use crate::config::told_filter::FilterKind;
 
 /// Metrics of one name in all scopes of a kind.
 #[derive(Clone, Debug)]
@@ -85,8 +86,8 @@ pub enum ViewKind {
     HttpRds,
     /// A secret that is told.
     Sds,
-    /// A filter that is told.
-    Ecds,
+    /// A filter of that kind that is told.
+    Ecds(FilterKind),
     /// Access by role in one.
     ToldRbac,
     /// One policy of it.
@@ -95,7 +96,7 @@ pub enum ViewKind {
 
 impl ViewKind {
     /// The process before this one and the one after it tell kinds by their place: new ones stand at the end.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Cluster,
         Self::Http,
         Self::Listener,
@@ -110,9 +111,11 @@ impl ViewKind {
         Self::ProxyProtocol,
         Self::HttpRds,
         Self::Sds,
-        Self::Ecds,
+        Self::Ecds(FilterKind::Http),
         Self::ToldRbac,
         Self::ToldRbacPolicy,
+        Self::Ecds(FilterKind::Network),
+        Self::Ecds(FilterKind::Listener),
     ];
 
     /// Its place in [`Self::ALL`].
@@ -134,7 +137,7 @@ impl ViewKind {
             Self::ProxyProtocol => ProxyProtocolStat::ROWS,
             Self::HttpRds => RdsStat::ROWS,
             Self::Sds => SdsStat::ROWS,
-            Self::Ecds => EcdsStat::ROWS,
+            Self::Ecds(_) => EcdsStat::ROWS,
         }
     }
 
@@ -153,7 +156,9 @@ impl ViewKind {
             Self::ProxyProtocol => "proxy_proto_",
             Self::HttpRds => "http_rds_",
             Self::Sds => "sds_",
-            Self::Ecds => "extension_config_discovery_http_filter_",
+            Self::Ecds(FilterKind::Http) => "extension_config_discovery_http_filter_",
+            Self::Ecds(FilterKind::Network) => "extension_config_discovery_network_filter_",
+            Self::Ecds(FilterKind::Listener) => "extension_config_discovery_tcp_listener_filter_",
             Self::ToldRbac => "extension_config_discovery_http_filter_rbac_",
             Self::ToldRbacPolicy => "extension_config_discovery_http_filter_rbac_policy_",
         }
@@ -175,7 +180,7 @@ impl ViewKind {
             Self::ProxyProtocol => proxy_protocol(),
             Self::HttpRds => rows(RdsStat::ROWS),
             Self::Sds => rows(SdsStat::ROWS),
-            Self::Ecds => rows(EcdsStat::ROWS),
+            Self::Ecds(_) => rows(EcdsStat::ROWS),
         };
         families.sort_by(|a, b| (a.rank(), &a.prometheus, &a.text).cmp(&(b.rank(), &b.prometheus, &b.text)));
         families

@@ -11,6 +11,7 @@ use super::names::{
 };
 use super::plain::{Plain, PlainKind};
 use super::view::{Interval, RbacRows, Source, Totals, View};
+use crate::config::told_filter::FilterKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -136,9 +137,9 @@ impl Registry {
         Arc::clone(scopes.secrets.entry(tag).or_insert_with(|| self.scope()))
     }
 
-    /// A filter of that name, wherever it is told.
-    pub fn ecds(&self, name: &str) -> Arc<Scope<EcdsStat>> {
-        let tag = sanitized(name);
+    /// A filter of that kind and name, wherever it is told.
+    pub fn ecds(&self, kind: FilterKind, name: &str) -> Arc<Scope<EcdsStat>> {
+        let tag = (kind, sanitized(name));
         let mut scopes = self.lock();
         Arc::clone(scopes.filters.entry(tag).or_insert_with(|| self.scope()))
     }
@@ -258,7 +259,7 @@ fn rbac_names(owner: RbacOwner<'_>, rules_prefix: &str, policy: Option<&str>) ->
             "envoy_rbac_shadow_prefix"
         }
         RbacOwner::Told(name) => {
-            prefix.push_str(ECDS_PREFIX);
+            prefix.push_str(ecds_prefix(FilterKind::Http));
             add(&mut prefix, "envoy_xds_resource_name", sanitized(name));
             "envoy_rbac_http_prefix"
         }
@@ -297,7 +298,14 @@ const RDS_INFIX: &str = ".rds.";
 const PROXY_PROTOCOL_PREFIX: &str = "proxy_proto.";
 const LISTENER_PREFIX: &str = "listener.";
 const SDS_PREFIX: &str = "sds.";
-const ECDS_PREFIX: &str = "extension_config_discovery.http_filter.";
+
+fn ecds_prefix(kind: FilterKind) -> &'static str {
+    match kind {
+        FilterKind::Http => "extension_config_discovery.http_filter.",
+        FilterKind::Network => "extension_config_discovery.network_filter.",
+        FilterKind::Listener => "extension_config_discovery.tcp_listener_filter.",
+    }
+}
 
 type HttpTags = (Box<str>, Box<str>);
 pub(super) type ViewKey = (ViewKind, String);
@@ -316,8 +324,8 @@ struct Scopes {
     /// Routing tables from a control plane, by stat prefix and name.
     tables: BTreeMap<HttpTags, Arc<Scope<RdsStat>>>,
     secrets: BTreeMap<Box<str>, Arc<Scope<SdsStat>>>,
-    /// Filters that are told, by name.
-    filters: BTreeMap<Box<str>, Arc<Scope<EcdsStat>>>,
+    /// Filters that are told, by kind and name.
+    filters: BTreeMap<(FilterKind, Box<str>), Arc<Scope<EcdsStat>>>,
     /// What managers that are gone had counted, while others with their prefix remain.
     retired: BTreeMap<Box<str>, Arc<Totals>>,
     /// Counters at the last reset.
@@ -429,10 +437,11 @@ impl Scopes {
             let source = Source::Sds(Arc::clone(scope));
             views.push(self.view(ViewKind::Sds, format!("{SDS_PREFIX}{name}."), labels, source));
         }
-        for (name, scope) in &self.filters {
-            let labels = vec![("envoy_xds_resource_name", name.clone(), ECDS_PREFIX.len())];
+        for ((kind, name), scope) in &self.filters {
+            let prefix = ecds_prefix(*kind);
+            let labels = vec![("envoy_xds_resource_name", name.clone(), prefix.len())];
             let source = Source::Ecds(Arc::clone(scope));
-            views.push(self.view(ViewKind::Ecds, format!("{ECDS_PREFIX}{name}."), labels, source));
+            views.push(self.view(ViewKind::Ecds(*kind), format!("{prefix}{name}."), labels, source));
         }
         for ((prefix, address), scope) in &self.https {
             let below = LISTENER_PREFIX.len() + address.len() + ".".len() + HTTP_PREFIX.len();

@@ -80,7 +80,7 @@ impl Worker {
 
     /// Takes all that has changed. Nothing else runs on this core meanwhile, so whoever is served next meets all of it.
     fn take(&self, generation: &Generation, sockets: Vec<(usize, OwnedFd)>) {
-        let Generation { clusters, hosts, transport_sockets, listeners, routes, tls } = generation;
+        let Generation { clusters, hosts, transport_sockets, listeners, filters, routes, tls } = generation;
         let own_clusters = &self.context.clusters;
         if let Some(ClustersChange { all, names }) = clusters {
             own_clusters.change(Arc::clone(all), names);
@@ -95,6 +95,7 @@ impl Worker {
             self.listeners.change(listeners, sockets);
         }
         // Behind the listeners: some of these are for those that are new.
+        self.listeners.set_filters(filters.values());
         let slot = Slot::Worker(self.index);
         for RoutesResource { listener, chain, manager, filter_stats } in routes.values() {
             self.listeners.with_chain(*listener, *chain, |chain| {

@@ -11,11 +11,12 @@ use crate::base::socket_address::SocketAddress;
 use crate::config::listener::TrafficDirection;
 use crate::proxy::{
     self, Access, AccessFilter, Courier, FilterChain, FilterChains, Gate, Handover, HttpChain, Listener,
-    Seat, Share, TcpChain, Terminal, WorkerContext,
+    ListenerFilters, NetworkFilters, Seat, Share, TcpChain, Terminal, WorkerContext,
 };
 use crate::runtime::{Endpoint, TcpListener};
 use crate::snapshot::{
-    self, ChainTls, FilterChainResource, ListenerResource, ListenersChange, PutListener, RoutesResource,
+    self, ChainTls, FilterChainResource, FilterResource, FiltersResource, HttpResource,
+    ListenerFiltersResource, ListenerResource, ListenersChange, NewFilters, PutListener, RoutesResource,
     Snapshot,
 };
 use crate::telemetry::Slot;
@@ -97,6 +98,7 @@ impl Listeners {
         let listener = self.listener(&put.resource);
         set_routes(&listener, &put.routes, Slot::Worker(self.index));
         set_tls(&listener, &put.tls);
+        put.filters.iter().for_each(|filters| set_filters(&listener, filters, Slot::Worker(self.index)));
         let mut ending = Vec::new();
         let mut seat = None;
         if let Some(replaced) = &put.replaces {
@@ -216,6 +218,16 @@ impl Listeners {
         }
     }
 
+    /// Takes other filters, for connections from now on.
+    pub(super) fn set_filters<'a>(&self, filters: impl Iterator<Item = &'a FiltersResource>) {
+        let current = self.current.borrow();
+        for resource in filters {
+            if let Some((listener, _)) = current.get(&resource.listener) {
+                set_filters(listener, resource, Slot::Worker(self.index));
+            }
+        }
+    }
+
     /// Whether no connection is on its way to any of them.
     pub(super) fn expect_none(&self) -> bool {
         let (current, retired) = (self.current.borrow(), self.retired.borrow());
@@ -251,9 +263,9 @@ impl Listeners {
             .as_ref()
             .map(|balance| Share::open(Arc::clone(balance), self.index, self.courier.clone()));
         let access_logs = Arc::clone(&resource.access_logs);
-        let (stats, proxy_protocol) = (resource.stats.cells(slot), &resource.proxy_protocol);
-        let proxy_protocol = proxy_protocol.iter().map(|scope| scope.cells(slot)).collect();
-        Listener::new(Arc::clone(&resource.config), stats, chains, proxy_protocol, access_logs, share)
+        let filters = resource.filters.as_ref().map(|filters| listener_filters(filters, slot));
+        let stats = resource.stats.cells(slot);
+        Listener::new(Arc::clone(&resource.config), stats, chains, filters, access_logs, share)
     }
 }
 
@@ -275,43 +287,85 @@ fn set_routes(listener: &Listener, routes: &[RoutesResource], slot: Slot) {
     }
 }
 
+/// Gives a listener other filters.
+fn set_filters(listener: &Listener, resource: &FiltersResource, slot: Slot) {
+    match &resource.filters {
+        NewFilters::Network(place, filters) => {
+            if let Some(chain) = listener.chains.get(*place) {
+                chain.set_filters(network_filters(chain.name(), filters, chain.http(), slot));
+            }
+        }
+        NewFilters::Listener(filters) => {
+            listener.set_filters(filters.as_ref().map(|filters| listener_filters(filters, slot)));
+        }
+    }
+}
+
+/// Listener filters on the core of this slot.
+fn listener_filters(resource: &ListenerFiltersResource, slot: Slot) -> ListenerFilters {
+    let proxy_protocol = resource.proxy_protocol.iter().map(|scope| scope.cells(slot));
+    ListenerFilters::new(Arc::clone(&resource.filters), proxy_protocol.collect())
+}
+
 /// A filter chain on the core of this slot.
 fn filter_chain(resource: &FilterChainResource, slot: Slot) -> FilterChain {
-    let gate = |gate: &snapshot::Gate| match gate {
-        snapshot::Gate::ConnectionLimit { limit, stats } => {
-            Gate::ConnectionLimit(limit.clone(), stats.cells(slot))
+    let FilterChainResource { name, tls, filters } = resource;
+    let http = filters.iter().find_map(|filter| match filter {
+        FilterResource::Http(http) => Some(http_chain(name, http, slot)),
+        _ => None,
+    });
+    let filters = network_filters(name, filters, http.as_ref(), slot);
+    FilterChain::new(name, tls.clone(), http, filters)
+}
+
+fn http_chain(name: &str, http: &HttpResource, slot: Slot) -> Rc<HttpChain> {
+    let HttpResource { manager, stats, filter_stats } = http;
+    Rc::new(HttpChain::new(Arc::clone(manager), stats.cells(slot), filter_stats.cells(slot), name))
+}
+
+/// The filters of a chain on the core of this slot; `http`: its connection manager, which is never told.
+fn network_filters(
+    name: &str,
+    filters: &[FilterResource],
+    http: Option<&Rc<HttpChain>>,
+    slot: Slot,
+) -> NetworkFilters {
+    let mut gates = Vec::new();
+    let mut access = Vec::new();
+    let mut sni_cluster = false;
+    let mut terminal = Terminal::None;
+    for filter in filters {
+        match filter {
+            FilterResource::Gate(snapshot::Gate::ConnectionLimit { limit, stats }) => {
+                gates.push(Gate::ConnectionLimit(limit.clone(), stats.cells(slot)));
+            }
+            FilterResource::Gate(snapshot::Gate::LocalRateLimit { limit, stats }) => {
+                gates.push(Gate::LocalRateLimit(limit.clone(), stats.cells(slot)));
+            }
+            FilterResource::Access(one) => {
+                access.push(AccessFilter::new(Arc::clone(&one.filter), one.stats.cells(slot)));
+            }
+            FilterResource::SniCluster => sni_cluster = true,
+            FilterResource::Off => {}
+            // No filter has seen the connection when it is closed, as in Envoy.
+            FilterResource::Missing => return NetworkFilters::new(Vec::new(), None, Terminal::None),
+            FilterResource::Http(_) => {
+                terminal = http.map_or(Terminal::None, |http| Terminal::Http(Rc::clone(http)));
+            }
+            FilterResource::Tcp(tcp) => {
+                terminal = Terminal::Tcp(Rc::new(TcpChain::new(
+                    Arc::clone(&tcp.config),
+                    name,
+                    sni_cluster,
+                    tcp.tunneling.clone(),
+                    tcp.tlvs.clone(),
+                    Arc::clone(&tcp.access_logs),
+                    tcp.stats.cells(slot),
+                )));
+            }
+            FilterResource::Echo => terminal = Terminal::Echo,
+            FilterResource::DirectResponse(bytes) => terminal = Terminal::DirectResponse(Arc::clone(bytes)),
         }
-        snapshot::Gate::LocalRateLimit { limit, stats } => {
-            Gate::LocalRateLimit(limit.clone(), stats.cells(slot))
-        }
-    };
-    let terminal = match &resource.terminal {
-        snapshot::Terminal::None => Terminal::None,
-        snapshot::Terminal::Http(http) => Terminal::Http(Rc::new(HttpChain::new(
-            Arc::clone(&http.manager),
-            http.stats.cells(slot),
-            http.filter_stats.cells(slot),
-            &resource.name,
-        ))),
-        snapshot::Terminal::Tcp(tcp) => Terminal::Tcp(Rc::new(TcpChain::new(
-            Arc::clone(&tcp.config),
-            &resource.name,
-            tcp.sni_cluster,
-            tcp.tunneling.clone(),
-            tcp.tlvs.clone(),
-            Arc::clone(&tcp.access_logs),
-            tcp.stats.cells(slot),
-        ))),
-        snapshot::Terminal::Echo => Terminal::Echo,
-        snapshot::Terminal::DirectResponse(bytes) => Terminal::DirectResponse(Arc::clone(bytes)),
-    };
-    let access = resource.access.iter();
-    let access = access.map(|one| AccessFilter::new(Arc::clone(&one.filter), one.stats.cells(slot)));
-    FilterChain::new(
-        &resource.name,
-        resource.tls.clone(),
-        resource.gates.iter().map(gate).collect(),
-        Access::new(access.collect()),
-        terminal,
-    )
+    }
+    NetworkFilters::new(gates, Access::new(access), terminal)
 }

@@ -57,6 +57,7 @@ mod upstream_failures;
 mod xds;
 mod xds_addresses;
 mod xds_clusters;
+mod xds_connection_filters;
 mod xds_filters;
 mod xds_generations;
 mod xds_listeners;

@@ -257,6 +257,7 @@ mod tests {
     use super::*;
     use crate::config::bootstrap::HistogramBuckets;
     use crate::config::matcher::StringPattern;
+    use crate::config::told_filter::FilterKind;
     use crate::telemetry::family::ViewKind;
     use crate::telemetry::{Origin, RbacOwner, RbacPart, RbacStat, Registry, Slot};
 
@@ -292,7 +293,8 @@ mod tests {
         let _network = registry.rbac(RbacOwner::Network("net"), RbacPart::Enforced, "", None);
         let _rds = registry.rds("in", "table");
         let _sds = registry.sds("own");
-        let _ecds = registry.ecds("access");
+        let kinds = [FilterKind::Http, FilterKind::Network, FilterKind::Listener];
+        let _ecds = kinds.map(|kind| registry.ecds(kind, "access"));
         let _told = registry.rbac(RbacOwner::Told("access"), RbacPart::Enforced, "", None);
         let told_policy = registry.rbac(RbacOwner::Told("access"), RbacPart::Enforced, "r", Some("q"));
         told_policy.cells(Slot::Control).inc(RbacStat::Denied);
@@ -313,7 +315,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(ViewKind::ALL.len(), 17, "all kinds are above");
+        assert_eq!(ViewKind::ALL.len(), 19, "all kinds are above");
         all
     }
 

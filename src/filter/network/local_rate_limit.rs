@@ -41,6 +41,11 @@ impl LocalRateLimit {
         Self { enabled: enabled.clone(), ..self }
     }
 
+    /// Whether there are other clones of it.
+    pub fn is_used_elsewhere(&self) -> bool {
+        Arc::strong_count(&self.empty_at_ns) > 1
+    }
+
     /// Takes a token, if there is one.
     pub fn admit(&self, now: Now) -> bool {
         let now = EPOCH_NS.saturating_add(now.0);

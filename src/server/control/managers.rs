@@ -1,4 +1,4 @@
-//! Connection managers whose routes and filters come from control planes: the workers have the last ones.
+//! Connection managers, chains and listeners whose routes and filters come from control planes: the workers have the last ones.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Control<'_> {
         self.tables.put(key, resources);
     }
 
-    /// Has the workers given the managers whose filters are others now; the filters that are waited for no more.
+    /// Has the workers given the managers, chains and listeners whose filters are others now; the filters that are waited for no more.
     pub(super) fn publish_filters(
         &mut self,
         update: FiltersUpdate,
@@ -49,8 +49,10 @@ impl Control<'_> {
         }
         let in_use = |source: &ResourceSource, name: &str| self.process.table(source, name);
         let resources = client.with_filters(&keys, in_use);
+        let filters = self.routes.read().changed_filters(&keys);
         if let Some(next) = self.next_generation() {
             next.put_routes(&resources);
+            next.put_filters(filters);
         }
         self.tables.put_filtered(&resources);
         settled.into_iter().map(|name| (source.clone(), name)).collect()

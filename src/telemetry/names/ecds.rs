@@ -1,7 +1,7 @@
 //! Rows of filters that come from a control plane or a file, written by `control::xds::client` and by whoever compiles them. Source:
 //! Envoy "Extension configuration", statistics.
 super::metrics! {
-    /// What came of a filter: `extension_config_discovery.http_filter.<name>.`.
+    /// What came of a filter: `extension_config_discovery.http_filter.<name>.`, `.network_filter.` or `.tcp_listener_filter.`.
     EcdsStat {
         ConfigConflict Counter "config_conflict",
         ConfigFail Counter "config_fail",

@@ -14,6 +14,8 @@ super::metrics! {
         DownstreamListenerFilterRemoteClose Counter "downstream_listener_filter_remote_close",
         DownstreamPreCxActive Gauge "downstream_pre_cx_active",
         DownstreamPreCxTimeout Counter "downstream_pre_cx_timeout",
+        ExtensionConfigMissing Counter "extension_config_missing",
+        NetworkExtensionConfigMissing Counter "network_extension_config_missing",
         NoFilterChainMatch Counter "no_filter_chain_match",
         DownstreamContextSecretsNotReady Counter "server_ssl_socket_factory.downstream_context_secrets_not_ready",
         SslContextUpdateBySds Counter "server_ssl_socket_factory.ssl_context_update_by_sds",

@@ -1,4 +1,4 @@
-//! HTTP filters as control planes tell them.
+//! Filters as control planes tell them.
 
 use std::collections::HashMap;
 
@@ -75,6 +75,26 @@ struct StringMatcher {
 struct Principal {
     #[prost(bool, tag = "3")]
     any: bool,
+}
+
+/// `extensions.filters.network.direct_response.v3.Config`
+#[derive(Clone, PartialEq, Message)]
+struct DirectResponse {
+    #[prost(message, optional, tag = "1")]
+    response: Option<DataSource>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DataSource {
+    #[prost(string, tag = "3")]
+    inline_string: String,
+}
+
+/// A network filter that sends this and ends.
+pub(crate) fn told_answer(name: &str, text: &str) -> Vec<u8> {
+    const TYPE: &str = "type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config";
+    let response = DirectResponse { response: Some(DataSource { inline_string: text.to_owned() }) };
+    told_filter(name, TYPE, response.encode_to_vec())
 }
 
 /// A filter that denies requests whose paths begin so.

@@ -2,10 +2,9 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::config::ads::ResourceSource;
-use crate::config::http_filter::TypedFilter;
-use crate::config::listener::Listener;
+use crate::config::told_filter::TypedFilter;
 use crate::control::xds::convert::Runtime;
-use crate::snapshot::RouteCompiler;
+use crate::snapshot::{ListenerResource, RouteCompiler};
 
 /// See the file's head. Copies are the same one.
 #[derive(Clone, Debug)]
@@ -25,7 +24,7 @@ impl SharedCompiler {
     }
 
     /// [`RouteCompiler::add`].
-    pub fn add(&self, number: usize, listener: &Listener) {
+    pub fn add(&self, number: usize, listener: &ListenerResource) {
         self.write().add(number, listener);
     }
 

@@ -15,11 +15,12 @@ use super::known_secrets::KnownSecrets;
 use super::quarantine::Quarantine;
 use super::sotw::Sotw;
 use super::subscribers::Subscribers;
-use super::tests::compiling;
+use super::tests::{compiled, compiling};
 use super::wanted::Wanted;
 use super::{FILTERS, FiltersUpdate, Protocol, Update, Updates};
 use crate::config::ads::ResourceSource;
 use crate::config::listener::Listener;
+use crate::config::told_filter::FilterKind;
 use crate::control::xds::convert::Runtime;
 use crate::control::xds::loader::{Format, Source};
 use crate::control::xds::pb;
@@ -32,9 +33,8 @@ const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 const GRPC_WEB: &str = "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb";
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 
-/// A listener with a filter `access` that is told and may be of these types, and with more words on it.
-fn listener(types: &[&str], more: &str) -> Arc<Listener> {
-    let types: Vec<_> = types.iter().map(|name| format!("type.googleapis.com/{name}")).collect();
+/// A listener of these fields.
+pub(super) fn with_fields(fields: &str) -> Arc<Listener> {
     let text = format!(
         r#"
 node: {{id: me, cluster: us}}
@@ -50,7 +50,25 @@ static_resources:
   listeners:
   - name: web
     address: {{socket_address: {{address: 127.0.0.1, port_value: 1}}}}
-    filter_chains:
+    {fields}
+"#
+    );
+    let source = Source { name: "test.yaml", text: &text, format: Format::Yaml };
+    let loaded = load_bootstrap(&[source], LoadOptions::default())
+        .unwrap_or_else(|report| panic!("{}", report.errors));
+    Arc::clone(&loaded.bootstrap.listeners[0])
+}
+
+/// Types as a filter that is told lists them.
+pub(super) fn urls(types: &[&str]) -> String {
+    let types: Vec<_> = types.iter().map(|name| format!("type.googleapis.com/{name}")).collect();
+    format!("type_urls: [{}]", types.join(", "))
+}
+
+/// A listener with a filter `access` that is told and may be of these types, and with more words on it.
+fn listener(types: &[&str], more: &str) -> Arc<Listener> {
+    with_fields(&format!(
+        r#"filter_chains:
     - filters:
       - name: manager
         typed_config:
@@ -61,21 +79,17 @@ static_resources:
           - name: access
             config_discovery:
               config_source: {{ads: {{}}, resource_api_version: V3, initial_fetch_timeout: 2s}}
-              type_urls: [{}]
+              {}
               {more}
           - name: router
             typed_config: {{"@type": type.googleapis.com/{ROUTER}}}
 "#,
-        types.join(", ")
-    );
-    let source = Source { name: "test.yaml", text: &text, format: Format::Yaml };
-    let loaded = load_bootstrap(&[source], LoadOptions::default())
-        .unwrap_or_else(|report| panic!("{}", report.errors));
-    Arc::clone(&loaded.bootstrap.listeners[0])
+        urls(types)
+    ))
 }
 
-fn compiler(listeners: &[Arc<Listener>]) -> SharedCompiler {
-    SharedCompiler::new(RouteCompiler::of(listeners, compiling()), Runtime::default())
+pub(super) fn compiler(listeners: &[Arc<Listener>]) -> SharedCompiler {
+    SharedCompiler::new(RouteCompiler::of(&compiled(listeners), compiling()), Runtime::default())
 }
 
 fn judge(compiler: &SharedCompiler) -> Judge {
@@ -86,11 +100,11 @@ fn names(names: &[&str]) -> Wanted {
     Wanted::Names(names.iter().map(ToString::to_string).collect())
 }
 
-fn sotw(compiler: &SharedCompiler, asked: &[&str]) -> Sotw {
+pub(super) fn sotw(compiler: &SharedCompiler, asked: &[&str]) -> Sotw {
     Sotw::new(judge(compiler), pb::core::Node::default(), names(asked), true)
 }
 
-fn any(name: &str, type_name: &str, value: &[u8]) -> pb::google::Any {
+pub(super) fn any(name: &str, type_name: &str, value: &[u8]) -> pb::google::Any {
     let typed_config =
         pb::google::Any { type_url: format!("type.googleapis.com/{type_name}"), value: value.to_vec() };
     let message = pb::core::TypedExtensionConfig { name: name.into(), typed_config: Some(typed_config) };
@@ -115,7 +129,7 @@ fn bad_rules() -> Vec<u8> {
     pb::http_rbac::RBAC { rules: Some(rules), ..pb::http_rbac::RBAC::default() }.encode_to_vec()
 }
 
-fn state(resources: Vec<pb::google::Any>) -> DiscoveryResponse {
+pub(super) fn state(resources: Vec<pb::google::Any>) -> DiscoveryResponse {
     DiscoveryResponse {
         version_info: "1".into(),
         nonce: "n".into(),
@@ -141,7 +155,7 @@ fn change(resources: Vec<pb::google::Any>, removed: &[&str]) -> DeltaDiscoveryRe
     }
 }
 
-fn asked(compiler: &SharedCompiler, number: usize) -> AskedFilter {
+pub(super) fn asked(compiler: &SharedCompiler, number: usize) -> AskedFilter {
     compiler.read().asked_filters_of(number).remove(0)
 }
 
@@ -265,7 +279,7 @@ async fn filter_fits_all_who_ask_for_it_or_none() {
     let reply = client.take(state(vec![any("access", GRPC_WEB, &[])])).unwrap().reply;
     assert!(reply.error_detail.is_some());
     assert!(client.take(state(vec![any("access", RBAC, &[])])).unwrap().reply.error_detail.is_none());
-    compiler.add(2, &listener(&[GRPC_WEB], ""));
+    compiler.add(2, &compiled(&[listener(&[GRPC_WEB], "")])[0]);
     let [first, late] = [0, 2].map(|number| asked(&compiler, number));
     assert!(first.is_known && !first.conflicts && late.is_known && late.conflicts);
     let late_ones = compiler.read().with_filters_of(2, &mut |_| None);
@@ -273,7 +287,8 @@ async fn filter_fits_all_who_ask_for_it_or_none() {
     assert!(format!("{:?}", late_one.manager.filters).contains("Missing"));
     let (all, _receiver, registry) = subscribers();
     assert!(all.add_filters(2, &[late], &registry).is_empty(), "nothing more would come");
-    assert_eq!(registry.ecds("access").cells(Slot::Control).value(EcdsStat::ConfigConflict), 1);
+    let cells = registry.ecds(FilterKind::Http, "access").cells(Slot::Control);
+    assert_eq!(cells.value(EcdsStat::ConfigConflict), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -297,7 +312,7 @@ async fn removed_filter_is_gone_and_one_that_is_left_out_stays() {
     let there = || ["access".to_owned(), String::new(), "access".to_owned()];
     let gone = [String::new(), "access".to_owned(), "access".to_owned()];
     assert_eq!(told(&mut receiver), [there(), gone, there()]);
-    let cells = registry.ecds("access").cells(Slot::Control);
+    let cells = registry.ecds(FilterKind::Http, "access").cells(Slot::Control);
     let counted =
         [EcdsStat::UpdateAttempt, EcdsStat::UpdateSuccess, EcdsStat::ConfigReload, EcdsStat::ConfigFail];
     assert_eq!(counted.map(|stat| cells.value(stat)), [4, 3, 3, 0]);
@@ -343,7 +358,7 @@ async fn filter_that_does_not_come_is_waited_for_no_longer_than_asked() {
     assert!(told(&mut receiver).is_empty());
     assert!(timeout(Duration::from_secs(2), all.give_up_in_time()).await.is_err());
     assert_eq!(told(&mut receiver), [[String::new(), String::new(), "access".to_owned()]]);
-    let cells = registry.ecds("access").cells(Slot::Control);
+    let cells = registry.ecds(FilterKind::Http, "access").cells(Slot::Control);
     let counted = [EcdsStat::InitFetchTimeout, EcdsStat::ConfigFail, EcdsStat::UpdateAttempt];
     assert_eq!(counted.map(|stat| cells.value(stat)), [1, 1, 2]);
     assert!(all.remove_filters(1).is_empty(), "the other still asks for it");

@@ -59,8 +59,7 @@ impl XdsClient {
         judge::table(&self.routes, source, message, Some(number))
     }
 
-    /// Asks for the filters that the managers of the listener of that number have told; those whose first answer the listener
-    /// waits for.
+    /// Asks for the filters that the listener of that number has told; those whose first answer it waits for.
     pub fn subscribe_filters(&mut self, number: usize) -> Vec<FilterKey> {
         let asked = self.routes.read().asked_filters_of(number);
         let mut awaited = Vec::new();

@@ -37,6 +37,8 @@ mod wanted;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
+mod connection_filter_tests;
+#[cfg(test)]
 mod filter_tests;
 #[cfg(test)]
 mod listener_tests;

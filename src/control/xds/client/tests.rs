@@ -11,11 +11,12 @@ use super::tables::KnownTables;
 use super::wanted::Wanted;
 use super::{ENDPOINTS, Protocol, ROUTES, SharedCompiler, node};
 use crate::config::bootstrap::Node;
+use crate::config::listener::Listener;
 use crate::control::xds::convert::Runtime;
 use crate::control::xds::loader::{Format, Source};
 use crate::control::xds::{LoadOptions, load_bootstrap, pb};
 use crate::protocol::http::forwarding::LocalInfo;
-use crate::snapshot::{RouteCompiler, RouteSurroundings};
+use crate::snapshot::{ListenerCompiler, ListenerResource, RouteCompiler, RouteSurroundings};
 use crate::telemetry::Registry;
 use pb::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
@@ -401,7 +402,13 @@ fn route_compiler() -> SharedCompiler {
     let (place, manager) = loaded.bootstrap.listeners[0].managers().next().unwrap();
     let rds = manager.rds.as_ref().unwrap();
     assert_eq!((place, &*rds.name, rds.initial_fetch_timeout), (0, "routes", Some(Duration::from_secs(2))));
-    SharedCompiler::new(RouteCompiler::of(&loaded.bootstrap.listeners, compiling()), Runtime::default())
+    let compiled = compiled(&loaded.bootstrap.listeners);
+    SharedCompiler::new(RouteCompiler::of(&compiled, compiling()), Runtime::default())
+}
+
+pub(super) fn compiled(listeners: &[Arc<Listener>]) -> Vec<Arc<ListenerResource>> {
+    let mut compiler = ListenerCompiler::new(compiling());
+    listeners.iter().map(|listener| compiler.compile(Arc::clone(listener)).unwrap()).collect()
 }
 
 /// What is compiled with; there is a cluster `a`.

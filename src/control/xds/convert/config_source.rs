@@ -281,8 +281,8 @@ impl Planes {
         for problem in tables.filter_map(|rds| self.problem("routes", &rds.source)) {
             at.error(problem);
         }
-        let filters = listener.managers().flat_map(|(_, manager)| manager.told_filters());
-        for problem in filters.filter_map(|filter| self.problem("filters", &filter.ecds.source)) {
+        let filters = listener.told_filters().map(|filter| &filter.ecds.source);
+        for problem in filters.filter_map(|source| self.problem("filters", source)) {
             at.error(problem);
         }
         self.check_secrets(at, listener.told_secrets());

@@ -9,12 +9,12 @@ use super::at::At;
 use super::fields::classify;
 use super::listener::missing_typed_config;
 use super::matching::{self, Subject};
-use super::network_filter;
 use super::report::Class;
-use super::tls;
 use super::value::type_name;
+use super::{network_filter, tls, told_filter};
 use crate::config::filter_chain::{FilterChain, FilterChainMatch, NetworkFilter, SourceType};
 use crate::config::matching::Matcher;
+use crate::config::told_filter::FilterKind;
 use crate::control::xds::pb;
 use pb::listener::{FilterChainMatchConnectionSourceType, FilterConfigTypeOneOf};
 
@@ -92,7 +92,7 @@ fn network_filters(at: &At<'_>, filters: Vec<pb::listener::Filter>) -> Vec<Netwo
     let last = filters.len().saturating_sub(1);
     for (index, message) in filters.into_iter().enumerate() {
         let at = &at.item("filters", index);
-        let Some(filter) = network_filter(at, message) else { continue };
+        let Some(filter) = network_filter(at, message, index == last) else { continue };
         if filter.ends_chain() && index != last {
             at.error("it serves the connection itself and must be the last filter of its chain");
         }
@@ -104,21 +104,19 @@ fn network_filters(at: &At<'_>, filters: Vec<pb::listener::Filter>) -> Vec<Netwo
     converted
 }
 
-fn network_filter(at: &At<'_>, message: pb::listener::Filter) -> Option<NetworkFilter> {
+fn network_filter(at: &At<'_>, message: pb::listener::Filter, is_last: bool) -> Option<NetworkFilter> {
     classify!(at, message => pb::listener::Filter {
-        implemented: config_type = "http_connection_manager, tcp_proxy, rbac, connection_limit, local_ratelimit, sni_cluster, echo, direct_response; other filters are refused";
-        no_effect: name = "a filter is found by the type of its typed_config";
+        implemented: config_type = "http_connection_manager, tcp_proxy, rbac, connection_limit, local_ratelimit, sni_cluster, echo, direct_response, by typed_config or, all but the first, by config_discovery; other filters are refused",
+            name = "of a filter that is told; others are found by the type of their typed_config";
     });
     match config_type {
         Some(FilterConfigTypeOneOf::TypedConfig(any)) => {
             network_filter::convert(&at.field("typed_config"), &any)
         }
-        Some(FilterConfigTypeOneOf::ConfigDiscovery(_)) => {
-            at.field("config_discovery").value_refused(
-                "envoy.config.listener.v3.Filter.config_discovery",
-                "HTTP filters alone are told",
-            );
-            None
+        Some(FilterConfigTypeOneOf::ConfigDiscovery(message)) => {
+            let at = &at.field("config_discovery");
+            let told = told_filter::asked(at, &name, FilterKind::Network, message, is_last)?;
+            Some(NetworkFilter::Told(Box::new(told)))
         }
         None => {
             missing_typed_config(at, &name);

@@ -1,23 +1,22 @@
-//! HTTP filters: those of a chain, those that are told, and what routes say about them.
+//! HTTP filters: those of a chain, and what routes say about them.
 use std::collections::BTreeMap;
 
 use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::type_name;
-use super::{access_log, config_source, listener, rbac};
-use crate::config::ads::Ecds;
+use super::{access_log, listener, rbac, told_filter};
 use crate::config::http::RouterConfig;
 use crate::config::http_filter::{
-    FilterOptions, FilterOverride, GrpcHttp1BridgeConfig, HttpFilter, HttpFilterConfig, ToldFilter,
-    TypedFilter,
+    FilterOptions, FilterOverride, GrpcHttp1BridgeConfig, HttpFilter, HttpFilterConfig,
 };
 use crate::config::route::{Action, ClusterSpecifier, RouteConfiguration};
+use crate::config::told_filter::FilterKind;
 use crate::control::xds::pb::{self, Named};
 use pb::http_connection_manager::HttpFilterConfigTypeOneOf as ConfigType;
 
 /// Filters that this version has, by the names of their messages.
-const IMPLEMENTED: [&str; 4] = [
+pub(super) const IMPLEMENTED: [&str; 4] = [
     pb::extensions::Router::NAME,
     pb::http_filters::GrpcWeb::NAME,
     pb::grpc_http1_bridge::Config::NAME,
@@ -87,7 +86,8 @@ fn http_filter(
             if disabled && is_last {
                 at.error(LAST_IS_DISABLED);
             }
-            let told = told_filter(&at.field("config_discovery"), &name, message, is_last)?;
+            let at = &at.field("config_discovery");
+            let told = told_filter::asked(at, &name, FilterKind::Http, message, is_last)?;
             return Some(HttpFilter {
                 name: name.into(),
                 disabled,
@@ -124,7 +124,7 @@ fn http_filter(
 }
 
 /// A filter of one of the [`IMPLEMENTED`] types; `None`: of none of them, or what is wrong has been reported.
-fn typed(at: &At<'_>, any: &pb::google::Any) -> Option<HttpFilterConfig> {
+pub(super) fn typed(at: &At<'_>, any: &pb::google::Any) -> Option<HttpFilterConfig> {
     Some(match type_name(any) {
         pb::extensions::Router::NAME => HttpFilterConfig::Router(router(at, at.unpack(any)?)),
         pb::http_filters::GrpcWeb::NAME => {
@@ -138,73 +138,6 @@ fn typed(at: &At<'_>, any: &pb::google::Any) -> Option<HttpFilterConfig> {
         pb::http_rbac::RBAC::NAME => HttpFilterConfig::Rbac(Box::new(rbac::http(at, at.unpack(any)?))),
         _ => return None,
     })
-}
-
-/// A filter that is told under this name.
-fn told_filter(
-    at: &At<'_>,
-    name: &str,
-    message: pb::core::ExtensionConfigSource,
-    is_last: bool,
-) -> Option<ToldFilter> {
-    classify!(at, message => pb::core::ExtensionConfigSource {
-        implemented: config_source, default_config, apply_default_config_without_warming,
-            type_urls = "at least one is of a filter that this version implements";
-    });
-    if name.is_empty() {
-        at.error("name must be set: the name under which the filter is asked for");
-    }
-    if apply_default_config_without_warming && default_config.is_none() {
-        at.error(format!("filter config {name} applied without warming but has no default config"));
-    }
-    let types: Box<[Box<str>]> =
-        type_urls.iter().map(|url| url.rsplit('/').next().unwrap_or_default().into()).collect();
-    let is_implemented = |of: &str| IMPLEMENTED.contains(&of);
-    let class = if types.iter().any(|of| is_implemented(of)) { Class::NotYet } else { Class::Refused };
-    for (index, of) in types.iter().enumerate().filter(|(_, of)| !is_implemented(of)) {
-        at.item("type_urls", index).found(class, &**of, "a filter of this type is refused when it is told");
-    }
-    let source = config_source::source(at, "config_source", config_source);
-    let of_default = &at.field("default_config");
-    let default = default_config.map(|any| {
-        let config = told_type(of_default, &any)?;
-        Some(TypedFilter { type_name: type_name(&any).into(), config })
-    });
-    let (source, initial_fetch_timeout) = source?;
-    let is_awaited = !apply_default_config_without_warming;
-    let ecds = Ecds { source, name: name.into(), initial_fetch_timeout, is_awaited, types };
-    let mut told = ToldFilter { ecds, default: None, is_last, told: None };
-    if let Some(filter) = default {
-        let filter = filter?;
-        if let Err(reason) = told.check(&filter) {
-            of_default.error(reason);
-        }
-        told.default = Some(filter.config);
-    }
-    Some(told)
-}
-
-/// A filter that is told, or stands for one, must be of an implemented type.
-fn told_type(at: &At<'_>, any: &pb::google::Any) -> Option<HttpFilterConfig> {
-    if !IMPLEMENTED.contains(&type_name(any)) {
-        at.extension(Class::Refused, any, "");
-        return None;
-    }
-    typed(at, any)
-}
-
-/// A filter as a control plane or a file tells it.
-pub(super) fn told(at: &At<'_>, message: pb::core::TypedExtensionConfig) -> Option<TypedFilter> {
-    let pb::core::TypedExtensionConfig { name, typed_config } = message;
-    if name.is_empty() {
-        at.field("name").error("must be set");
-    }
-    let Some(any) = typed_config else {
-        at.error("typed_config must be set");
-        return None;
-    };
-    let config = told_type(&at.field("typed_config"), &any)?;
-    Some(TypedFilter { type_name: type_name(&any).into(), config })
 }
 
 fn grpc_http1_bridge(at: &At<'_>, message: pb::grpc_http1_bridge::Config) -> GrpcHttp1BridgeConfig {

@@ -5,10 +5,12 @@ use super::fields::classify;
 use super::listener::missing_typed_config;
 use super::proxy_protocol::tlv_types;
 use super::report::Class;
+use super::told_filter;
 use super::value::type_name;
 use crate::config::listener_filter::{
     ListenerFilter, ListenerFilterKind, Predicate, ProxyProtocol, TlsInspector, TlvEncoding, TlvRule,
 };
+use crate::config::told_filter::FilterKind;
 use crate::control::xds::pb::{self, Named};
 use pb::core::ProxyProtocolConfigVersion as Version;
 use pb::listener::{
@@ -17,6 +19,15 @@ use pb::listener::{
 use pb::listener_filters::{
     ProxyProtocolKeyValuePairValueStringEncoding as Encoding, ProxyProtocolTlvLocation as Location,
 };
+
+/// Filters that this version has, by the names of their messages.
+pub(super) const IMPLEMENTED: [&str; 5] = [
+    pb::listener_filters::OriginalDst::NAME,
+    pb::listener_filters::OriginalSrc::NAME,
+    pb::listener_filters::TlsInspector::NAME,
+    pb::listener_filters::HttpInspector::NAME,
+    pb::listener_filters::ProxyProtocol::NAME,
+];
 
 /// Longest hello that may be asked for, and the default, in bytes. Source: Envoy `TLS_MAX_CLIENT_HELLO`.
 const CLIENT_HELLO_BYTES_MAX: u32 = 16 * 1024;
@@ -36,19 +47,16 @@ pub(super) fn listener_filters(
 
 fn listener_filter(at: &At<'_>, message: pb::listener::ListenerFilter) -> Option<ListenerFilter> {
     classify!(at, message => pb::listener::ListenerFilter {
-        implemented: config_type = "original_dst, original_src, tls_inspector, http_inspector, proxy_protocol; others are refused",
-            filter_disabled;
-        no_effect: name = "a filter is found by the type of its typed_config";
+        implemented: config_type = "original_dst, original_src, tls_inspector, http_inspector, proxy_protocol, by typed_config or config_discovery; others are refused",
+            filter_disabled, name = "of a filter that is told; others are found by the type of their typed_config";
     });
     let disabled = filter_disabled.map(|message| predicate(&at.field("filter_disabled"), message, DEPTH_MAX));
     let kind = match config_type {
         Some(ConfigType::TypedConfig(any)) => kind(&at.field("typed_config"), &any),
-        Some(ConfigType::ConfigDiscovery(_)) => {
-            at.field("config_discovery").value_refused(
-                "envoy.config.listener.v3.ListenerFilter.config_discovery",
-                "HTTP filters alone are told",
-            );
-            None
+        Some(ConfigType::ConfigDiscovery(message)) => {
+            let at = &at.field("config_discovery");
+            let told = told_filter::asked(at, &name, FilterKind::Listener, message, false);
+            told.map(|told| ListenerFilterKind::Told(Box::new(told)))
         }
         None => {
             missing_typed_config(at, &name);
@@ -59,7 +67,7 @@ fn listener_filter(at: &At<'_>, message: pb::listener::ListenerFilter) -> Option
     Some(ListenerFilter { kind: kind?, disabled: disabled.map_or(Some(None), |found| found.map(Some))? })
 }
 
-fn kind(at: &At<'_>, any: &pb::google::Any) -> Option<ListenerFilterKind> {
+pub(super) fn kind(at: &At<'_>, any: &pb::google::Any) -> Option<ListenerFilterKind> {
     use pb::listener_filters as messages;
     match type_name(any) {
         messages::OriginalDst::NAME => {

@@ -44,6 +44,7 @@ mod socket;
 mod stats;
 mod tcp_proxy;
 mod tls;
+mod told_filter;
 mod value;
 
 #[cfg(test)]
@@ -63,11 +64,11 @@ use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::error::ConfigError;
-use crate::config::http_filter::TypedFilter;
 use crate::config::listener::Listener;
 use crate::config::route::RouteConfiguration;
 use crate::config::secret::Secret;
 use crate::config::tls::CertificateValidation;
+use crate::config::told_filter::TypedFilter;
 
 /// Converts an encoded `envoy.config.bootstrap.v3.Bootstrap`.
 ///
@@ -179,7 +180,7 @@ pub fn convert_routes(
     if report.errors.0.is_empty() { Ok((table, report)) } else { Err(report) }
 }
 
-/// Converts a `envoy.config.core.v3.TypedExtensionConfig` of an HTTP filter. `runtime`: what it may refer to.
+/// Converts a `envoy.config.core.v3.TypedExtensionConfig` of a filter. `runtime`: what it may refer to.
 ///
 /// # Errors
 /// The report, when it has errors.
@@ -188,7 +189,7 @@ pub fn convert_filter(
     runtime: &Runtime,
 ) -> Result<(TypedFilter, Report), Report> {
     let context = dynamic(runtime);
-    let converted = http_filter::told(&At::root(&context), message);
+    let converted = told_filter::told(&At::root(&context), message);
     let report = context.report.into_inner();
     match converted {
         Some(filter) if report.errors.0.is_empty() => Ok((filter, report)),

@@ -16,6 +16,18 @@ use pb::http_connection_manager::HttpConnectionManager;
 /// Shortest interval in which tokens are added. Source: Envoy `LocalRateLimit.token_bucket`.
 const FILL_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
+/// Filters that can be told, by the names of their messages: all but the connection manager, which has routes and filters of its own
+/// told.
+pub(super) const TOLD: [&str; 7] = [
+    pb::tcp_proxy::TcpProxy::NAME,
+    pb::network_rbac::RBAC::NAME,
+    pb::network_filters::ConnectionLimit::NAME,
+    pb::network_filters::LocalRateLimit::NAME,
+    pb::network_filters::SniCluster::NAME,
+    pb::network_filters::Echo::NAME,
+    pb::network_filters::Config::NAME,
+];
+
 /// One filter; `None` as well for one that is never on.
 pub(super) fn convert(at: &At<'_>, any: &pb::google::Any) -> Option<NetworkFilter> {
     match type_name(any) {

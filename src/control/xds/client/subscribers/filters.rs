@@ -1,4 +1,4 @@
-//! Filters, which managers share: who comes later has what was told.
+//! Filters, which listeners share: who comes later has what was told.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use crate::snapshot::AskedFilter;
 use crate::telemetry::{Registry, Slot};
 
 impl Subscribers {
-    /// Managers of a listener want these filters, as far as they come from here; those of which there was no answer yet and
+    /// A listener wants these filters, as far as they come from here; those of which there was no answer yet and
     /// for which the listener waits.
     pub(in super::super) fn add_filters(
         &self,
@@ -31,7 +31,7 @@ impl Subscribers {
                 None => (Vec::new(), None),
             };
             users.push(listener);
-            let counters = Counters::Filter(registry.ecds(&ecds.name).cells(Slot::Control));
+            let counters = Counters::Filter(registry.ecds(ecds.kind, &ecds.name).cells(Slot::Control));
             if before.is_none() {
                 self.attempt(&counters);
             }
