@@ -77,7 +77,7 @@ mod tests {
     use crate::config::address::Address;
     use crate::config::ads::{Eds, ResourceSource};
     use crate::config::endpoint::{Endpoint, HealthStatus, LocalityEndpoints};
-    use crate::snapshot::HostRegistry;
+    use crate::snapshot::resolve_hosts;
     use crate::telemetry::Registry;
 
     fn locality(zone: &str, priority: u32, ports: &[u16]) -> LocalityEndpoints {
@@ -108,7 +108,7 @@ mod tests {
         ];
         let assignment =
             ClusterLoadAssignment { localities: localities_told, ..ClusterLoadAssignment::default() };
-        let hosts = HostRegistry::default().resolve(&Cluster::new("c"), &assignment, &Registry::new(1));
+        let hosts = resolve_hosts(&[], &Cluster::new("c"), &assignment, &Registry::new(1));
         let found = localities(&hosts, &assignment);
         let shown = found.iter().map(|one| {
             let ports = one.hosts.iter().map(|(address, _)| address.socket().unwrap().port());

@@ -25,7 +25,7 @@ use crate::control::admin::{
 };
 use crate::control::xds::client::{KnownSecrets, Quarantine, Refused};
 use crate::runtime::allocator;
-use crate::snapshot::{FilterKey, HostRegistry, note_members};
+use crate::snapshot::{FilterKey, note_members, resolve_hosts};
 use crate::telemetry::Registry;
 
 /// What the control thread knows, shared with the admin endpoint.
@@ -67,9 +67,8 @@ pub(super) struct Process {
 }
 
 /// Endpoints of a cluster as last published by discovery.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Endpoints {
-    registry: HostRegistry,
     assignment: Arc<ClusterLoadAssignment>,
     hosts: Arc<HostSpecs>,
 }
@@ -249,13 +248,11 @@ impl Process {
         assignment: Arc<ClusterLoadAssignment>,
     ) -> Arc<HostSpecs> {
         let mut all = self.lock();
-        let endpoints = all
-            .entry((*spec.config.name).into())
-            .or_insert_with(|| Endpoints { registry: HostRegistry::of(&spec.hosts), ..Endpoints::default() });
-        endpoints.hosts = endpoints.registry.resolve(&spec.config, &assignment, &self.registry);
-        endpoints.assignment = assignment;
-        note_members(&spec.stats, &endpoints.hosts, &spec.config.load_balancing);
-        Arc::clone(&endpoints.hosts)
+        let old = all.get(&*spec.config.name).map_or(&spec.hosts, |endpoints| &endpoints.hosts);
+        let hosts = resolve_hosts(old, &spec.config, &assignment, &self.registry);
+        note_members(&spec.stats, &hosts, &spec.config.load_balancing);
+        all.insert((*spec.config.name).into(), Endpoints { assignment, hosts: Arc::clone(&hosts) });
+        hosts
     }
 
     /// Takes note of the clusters that there are now. `gone`: what was known of their endpoints is forgotten.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::filter_chain::{ChainCompiler, SharedLimits};
 use super::told_listeners::listener_filters;
-use super::{HostRegistry, ListenerResource, Snapshot, SocketCompiler, note_members};
+use super::{ListenerResource, Snapshot, SocketCompiler, note_members, resolve_hosts};
 use crate::base::balance::Balance;
 use crate::base::regex::RegexSlots;
 use crate::cluster::{ClusterSet, ClusterSpec};
@@ -39,7 +39,7 @@ impl Compiler<'_> {
         let mut sockets = SocketCompiler::default();
         let mut compiled = Vec::with_capacity(clusters.len());
         for config in clusters {
-            let hosts = HostRegistry::default().resolve(config, &config.load_assignment, self.registry);
+            let hosts = resolve_hosts(&[], config, &config.load_assignment, self.registry);
             let stats = self.registry.cluster(config.stat_name());
             note_members(&stats, &hosts, &config.load_balancing);
             let sockets =

@@ -1,6 +1,6 @@
 //! Endpoints of a cluster as the workers balance over them. A host keeps its counters over updates.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::base::socket_address::SocketAddress;
@@ -76,63 +76,49 @@ impl<'a> Localities<'a> {
     }
 }
 
-/// The hosts of one cluster by address.
-#[derive(Debug, Default)]
-pub struct HostRegistry {
-    hosts: HashMap<SocketAddress, Arc<HostSpec>>,
-}
-
-impl HostRegistry {
-    /// A registry that knows these hosts.
-    pub fn of(hosts: &[Arc<HostSpec>]) -> Self {
-        Self { hosts: hosts.iter().map(|host| (host.address.clone(), Arc::clone(host))).collect() }
-    }
-
-    /// The hosts of a cluster's assignment, each address once (the first entry counts), those that have not changed as they
-    /// are. Endpoints that still have to be resolved are none.
-    pub fn resolve(
-        &mut self,
-        cluster: &Cluster,
-        assignment: &ClusterLoadAssignment,
-        registry: &Registry,
-    ) -> Arc<HostSpecs> {
-        let mut old = std::mem::take(&mut self.hosts);
-        let mut hosts = Vec::new();
-        let localities = Localities::of(cluster, assignment);
-        for locality in &assignment.localities {
-            let (number, locality_weight) = localities.find(locality);
-            for endpoint in &locality.endpoints {
-                let EndpointAddress::Fixed(address) = &endpoint.address else { continue };
-                let Some(address) = address.socket_address() else { continue };
-                if self.hosts.contains_key(&address) {
-                    continue;
-                }
-                let old = old.remove(&address);
-                let socket = cluster.transport_socket_of(&endpoint.metadata, &locality.metadata);
-                let spec = HostSpec {
-                    original_dst: match address {
-                        SocketAddress::Internal(_) => cluster.original_dst_of(socket, &endpoint.metadata),
-                        SocketAddress::Ip(_) | SocketAddress::Pipe(_) => None,
-                    },
-                    address,
-                    hostname: endpoint.hostname.clone(),
-                    hash_key: hash_key(&endpoint.metadata),
-                    weight: endpoint.weight.max(1),
-                    priority: locality.priority,
-                    locality: number,
-                    locality_weight,
-                    health: endpoint.health_status,
-                    socket,
-                    added_tlvs: endpoint.added_tlvs.clone(),
-                    stats: old.as_ref().map_or_else(|| registry.host(), |old| Arc::clone(&old.stats)),
-                };
-                let host = old.filter(|old| old.is(&spec)).unwrap_or_else(|| Arc::new(spec));
-                self.hosts.insert(host.address.clone(), Arc::clone(&host));
-                hosts.push(host);
-            }
+/// The hosts of a cluster's assignment, each address once (the first entry counts). Of those that it had (`old`) the ones that
+/// have not changed are as they are, and the others keep their counters. Endpoints that still have to be resolved are none.
+pub fn resolve_hosts(
+    old: &[Arc<HostSpec>],
+    cluster: &Cluster,
+    assignment: &ClusterLoadAssignment,
+    registry: &Registry,
+) -> Arc<HostSpecs> {
+    // Made for each call: kept, it would take as much as the hosts themselves.
+    let old: HashMap<&SocketAddress, &Arc<HostSpec>> = old.iter().map(|host| (&host.address, host)).collect();
+    let mut seen = HashSet::new();
+    let mut hosts = Vec::new();
+    let localities = Localities::of(cluster, assignment);
+    for locality in &assignment.localities {
+        let (number, locality_weight) = localities.find(locality);
+        for endpoint in &locality.endpoints {
+            let EndpointAddress::Fixed(address) = &endpoint.address else { continue };
+            let Some(address) = address.socket_address().filter(|address| seen.insert(address.clone())) else {
+                continue;
+            };
+            let old = old.get(&address).copied();
+            let socket = cluster.transport_socket_of(&endpoint.metadata, &locality.metadata);
+            let spec = HostSpec {
+                original_dst: match address {
+                    SocketAddress::Internal(_) => cluster.original_dst_of(socket, &endpoint.metadata),
+                    SocketAddress::Ip(_) | SocketAddress::Pipe(_) => None,
+                },
+                address,
+                hostname: endpoint.hostname.clone(),
+                hash_key: hash_key(&endpoint.metadata),
+                weight: endpoint.weight.max(1),
+                priority: locality.priority,
+                locality: number,
+                locality_weight,
+                health: endpoint.health_status,
+                socket,
+                added_tlvs: endpoint.added_tlvs.clone(),
+                stats: old.map_or_else(|| registry.host(), |old| Arc::clone(&old.stats)),
+            };
+            hosts.push(old.filter(|old| old.is(&spec)).map_or_else(|| Arc::new(spec), Arc::clone));
         }
-        Arc::new(HostSpecs::new(hosts, cluster))
     }
+    Arc::new(HostSpecs::new(hosts, cluster))
 }
 
 #[cfg(test)]
@@ -168,13 +154,14 @@ mod tests {
     fn host_that_has_not_changed_is_the_same_and_a_changed_one_keeps_its_counters() {
         let (registry, cluster) = (Registry::new(1), Cluster::new("c"));
         let mut assignment = ClusterLoadAssignment::default();
-        let mut hosts = HostRegistry::default();
-        let mut resolve = |endpoints| {
+        let mut resolve = |old: &[Arc<HostSpec>], endpoints| {
             assignment.localities = vec![LocalityEndpoints { endpoints, ..LocalityEndpoints::default() }];
-            hosts.resolve(&cluster, &assignment, &registry)
+            resolve_hosts(old, &cluster, &assignment, &registry)
         };
-        let before = resolve(vec![endpoint(1, Vec::new()), endpoint(2, Vec::new())]);
-        let after = resolve(vec![Endpoint { weight: 2, ..endpoint(2, Vec::new()) }, endpoint(1, Vec::new())]);
+        let before = resolve(&[], vec![endpoint(1, Vec::new()), endpoint(2, Vec::new())]);
+        let changed = Endpoint { weight: 2, ..endpoint(2, Vec::new()) };
+        let after = resolve(&before, vec![changed, endpoint(1, Vec::new()), endpoint(2, Vec::new())]);
+        assert_eq!(after.len(), 2, "the first entry of an address counts");
         assert!(Arc::ptr_eq(&before[0], &after[1]));
         assert!(!Arc::ptr_eq(&before[1], &after[0]) && Arc::ptr_eq(&before[1].stats, &after[0].stats));
     }
@@ -196,7 +183,7 @@ mod tests {
             (LocalityMode::Weighted, [(1, 2), (0, 0), (1, 5)]),
         ] {
             cluster.common_lb.locality = mode;
-            let hosts = HostRegistry::default().resolve(&cluster, &assignment, &Registry::new(1));
+            let hosts = resolve_hosts(&[], &cluster, &assignment, &Registry::new(1));
             let found: Vec<_> = hosts.iter().map(|host| (host.locality, host.locality_weight)).collect();
             assert_eq!(found, expected, "{mode:?}");
         }
@@ -225,7 +212,7 @@ mod tests {
             for endpoints in [vec![], vec![endpoint(1, Vec::new()), endpoint(2, Vec::new())], vec![]] {
                 let known = !endpoints.is_empty();
                 assignment.localities = vec![LocalityEndpoints { endpoints, ..LocalityEndpoints::default() }];
-                let hosts = HostRegistry::default().resolve(&cluster, &assignment, &registry);
+                let hosts = resolve_hosts(&[], &cluster, &assignment, &registry);
                 note_members(&stats, &hosts, &policy);
                 for (stat, size) in sizes {
                     let expected = if known { *size } else { 0 };

@@ -31,7 +31,7 @@ use crate::telemetry::{
 
 pub use compile::Compiler;
 pub use generation::{ClustersChange, Generation};
-pub use hosts::{HostRegistry, note_members};
+pub use hosts::{note_members, resolve_hosts};
 pub use listeners::ListenerCompiler;
 pub use routes::{AskedTable, OpenSink, RouteCompiler, RouteSurroundings, RoutesResource};
 pub use sockets::{ClusterResource, SocketCompiler};

@@ -13,7 +13,7 @@ use ringway::cluster::{ClusterManager, ClusterSet, ClusterSpec, HostSpecs};
 use ringway::config::cluster::Cluster;
 use ringway::runtime::Runtime;
 use ringway::runtime::mailbox::mailbox;
-use ringway::snapshot::HostRegistry;
+use ringway::snapshot::resolve_hosts;
 use ringway::telemetry::Registry;
 
 use crate::config::{clusters, load};
@@ -113,7 +113,7 @@ fn cluster(hosts: usize, policy: &str, weighted: bool) -> (Arc<Cluster>, Arc<Hos
     let registry = Registry::new(1);
     let bootstrap = load(&clusters(1, hosts, policy, weighted));
     let config = Arc::clone(&bootstrap.clusters[0]);
-    let specs = HostRegistry::default().resolve(&config, &config.load_assignment, &registry);
+    let specs = resolve_hosts(&[], &config, &config.load_assignment, &registry);
     assert_eq!(specs.len(), hosts);
     let spec = ClusterSpec::new(Arc::clone(&config), Arc::clone(&specs), Arc::default(), &registry);
     (config, specs, Arc::new(ClusterSet::new(vec![Arc::new(spec)])))
