@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::pool::{SharedConnections, Turns, UpstreamConnection};
 use crate::base::clock::Now;
@@ -17,15 +17,12 @@ use crate::protocol::stream_info::StreamAddress;
 use crate::runtime::RawOption;
 use crate::telemetry::{Cells, HostStat, Scope, Slot};
 
-/// An endpoint as published: resolved, with what balancing needs.
-#[derive(Clone, Debug)]
+/// An endpoint as published: resolved, with what balancing needs. Small: there is one of each endpoint of every cluster, whether
+/// anybody asks for it or not.
+#[derive(Debug)]
 pub struct HostSpec {
     /// Where to connect.
     pub address: SocketAddress,
-    /// Name for `auto_host_rewrite`; empty: none.
-    pub hostname: Box<str>,
-    /// What hashing balancers hash of it; empty: its name or address, as the policy says.
-    pub hash_key: Box<str>,
     /// Share among the hosts of its priority, at least 1.
     pub weight: u32,
     /// 0 is used first.
@@ -38,37 +35,104 @@ pub struct HostSpec {
     pub health: HealthStatus,
     /// Which of its cluster's transport sockets reaches it.
     pub socket: u16,
+    /// How many workers there are that may count.
+    workers: u16,
+    /// `None`: nothing of it.
+    details: Option<Box<HostDetails>>,
+    /// None before somebody counts: most endpoints of thousands of clusters never serve.
+    stats: OnceLock<Arc<Scope<HostStat>>>,
+}
+
+/// What few endpoints have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostDetails {
+    /// Name for `auto_host_rewrite`; empty: none.
+    pub hostname: Box<str>,
+    /// What hashing balancers hash of it; empty: its name or address, as the policy says.
+    pub hash_key: Box<str>,
     /// Where connections to it, an internal listener, are told that they lead to; `None`: nowhere else.
     pub original_dst: Option<SocketAddr>,
     /// TLVs that PROXY headers to it have beside those of the transport socket; `None`: none.
     pub added_tlvs: Option<Arc<Vec<OwnedTlv>>>,
-    /// Its counters, all cores.
-    pub stats: Arc<Scope<HostStat>>,
 }
 
 impl HostSpec {
-    /// Whether it is the same endpoint, unchanged.
+    /// An endpoint of weight 1 of which no more is known than its address, for which so many workers may count.
+    pub fn new(address: SocketAddress, workers: usize) -> Self {
+        Self {
+            address,
+            weight: 1,
+            priority: 0,
+            locality: 0,
+            locality_weight: 0,
+            health: HealthStatus::Unknown,
+            socket: 0,
+            workers: u16::try_from(workers).unwrap_or(u16::MAX),
+            details: None,
+            stats: OnceLock::new(),
+        }
+    }
+
+    /// The same with these details.
+    pub fn with_details(self, details: HostDetails) -> Self {
+        let details = (details != HostDetails::default()).then(|| Box::new(details));
+        Self { details, ..self }
+    }
+
+    /// See [`HostDetails::hostname`].
+    pub fn hostname(&self) -> &str {
+        self.details.as_ref().map_or("", |details| &details.hostname)
+    }
+
+    /// See [`HostDetails::hash_key`].
+    pub fn hash_key(&self) -> &str {
+        self.details.as_ref().map_or("", |details| &details.hash_key)
+    }
+
+    /// See [`HostDetails::original_dst`].
+    pub fn original_dst(&self) -> Option<SocketAddr> {
+        self.details.as_ref()?.original_dst
+    }
+
+    /// See [`HostDetails::added_tlvs`].
+    pub fn added_tlvs(&self) -> &[OwnedTlv] {
+        let added = self.details.as_ref().and_then(|details| details.added_tlvs.as_deref());
+        added.map_or(&[][..], Vec::as_slice)
+    }
+
+    /// Its counters, all cores.
+    pub fn stats(&self) -> &Arc<Scope<HostStat>> {
+        self.stats.get_or_init(|| Arc::new(Scope::new(self.workers.into())))
+    }
+
+    /// The same; `None`: nobody has counted anything.
+    pub fn counted(&self) -> Option<&Arc<Scope<HostStat>>> {
+        self.stats.get()
+    }
+
+    /// The same with the counters of the endpoint as it was before, where workers may be about to count.
+    pub fn with_stats_of(self, before: &Self) -> Self {
+        Self { stats: Arc::clone(before.stats()).into(), ..self }
+    }
+
+    /// Whether it is the same endpoint, unchanged, whatever was counted.
     pub fn is(&self, other: &Self) -> bool {
         let Self {
             address,
-            hostname,
-            hash_key,
             weight,
             priority,
             locality,
             locality_weight,
             health,
             socket,
-            original_dst,
-            added_tlvs,
-            stats,
+            workers: _,
+            details,
+            stats: _,
         } = self;
-        (address, hostname, hash_key) == (&other.address, &other.hostname, &other.hash_key)
+        (address, details) == (&other.address, &other.details)
             && (*weight, *priority, *health, *socket)
                 == (other.weight, other.priority, other.health, other.socket)
             && (*locality, *locality_weight) == (other.locality, other.locality_weight)
-            && (original_dst, added_tlvs) == (&other.original_dst, &other.added_tlvs)
-            && Arc::ptr_eq(stats, &other.stats)
     }
 }
 
@@ -171,12 +235,12 @@ impl Host {
 
     /// Where connections to it, an internal listener, are told that they lead to.
     pub(super) fn original_dst(&self) -> Option<SocketAddr> {
-        self.spec.borrow().original_dst
+        self.spec.borrow().original_dst()
     }
 
     /// Runs `read` on the TLVs that PROXY headers to it have beside those of the transport socket.
     pub(super) fn with_added_tlvs<T>(&self, read: impl FnOnce(&[OwnedTlv]) -> T) -> T {
-        read(self.spec.borrow().added_tlvs.as_deref().map_or(&[][..], Vec::as_slice))
+        read(self.spec.borrow().added_tlvs())
     }
 
     /// Its share among the hosts of its priority.
@@ -188,7 +252,7 @@ impl Host {
     #[inline]
     pub fn stats(&self) -> &Cells<HostStat> {
         self.stats.get_or_init(|| {
-            heaps::lasting(|| self.spec.borrow().stats.cells(Slot::Worker(self.worker as usize)))
+            heaps::lasting(|| self.spec.borrow().stats().cells(Slot::Worker(self.worker as usize)))
         })
     }
 
@@ -200,7 +264,7 @@ impl Host {
 
     /// Runs `read` on the host's name; empty: it has none.
     pub fn with_hostname<T>(&self, read: impl FnOnce(&str) -> T) -> T {
-        read(&self.spec.borrow().hostname)
+        read(self.spec.borrow().hostname())
     }
 
     fn spec(&self) -> Arc<HostSpec> {
@@ -212,7 +276,7 @@ impl Host {
         self.each_named(|named| named.update(Arc::clone(&spec)));
         let old = self.spec.replace(spec);
         let new = self.spec.borrow();
-        if (old.socket, &old.hostname) != (new.socket, &new.hostname) {
+        if (old.socket, old.hostname()) != (new.socket, new.hostname()) {
             // They were made in another way, and may have been verified by another name.
             drop(new);
             self.close_idle();
@@ -366,7 +430,7 @@ impl Host {
 
     /// Its counters, all cores.
     pub(super) fn scope(&self) -> Arc<Scope<HostStat>> {
-        Arc::clone(&self.spec.borrow().stats)
+        heaps::lasting(|| Arc::clone(self.spec.borrow().stats()))
     }
 
     #[inline]
@@ -392,29 +456,42 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Registry;
+    use crate::telemetry::names::Stats;
 
     fn spec() -> Arc<HostSpec> {
-        Arc::new(HostSpec {
-            address: SocketAddress::Ip("10.0.0.1:443".parse().unwrap()),
-            hostname: Box::default(),
-            hash_key: Box::default(),
-            weight: 1,
-            priority: 0,
-            locality: 0,
-            locality_weight: 0,
-            health: HealthStatus::Healthy,
-            socket: 0,
-            original_dst: None,
-            added_tlvs: None,
-            stats: Registry::new(1).host(),
-        })
+        Arc::new(HostSpec::new(SocketAddress::Ip("10.0.0.1:443".parse().unwrap()), 1))
     }
 
     #[test]
     fn host_is_small() {
         // There is one for each endpoint on each core.
         assert!(size_of::<Host>() <= 152, "{}", size_of::<Host>());
+    }
+
+    #[test]
+    fn published_endpoint_is_small() {
+        // There is one for each endpoint of every cluster: with its counts of references 96 bytes.
+        assert!(size_of::<HostSpec>() <= 80, "{}", size_of::<HostSpec>());
+    }
+
+    #[test]
+    fn endpoint_that_changes_before_anything_is_counted_goes_on_with_the_same_counters() {
+        let before = spec();
+        let host = Host::new(Arc::clone(&before), 0);
+        let after = HostSpec::new(before.address.clone(), 1).with_stats_of(&before);
+        // A worker counts before it hears of the change.
+        host.stats().inc(HostStat::CxTotal);
+        assert_eq!(after.stats().value(HostStat::CxTotal.index()).0, 1);
+        assert!(spec().counted().is_none() && before.is(&after));
+    }
+
+    #[test]
+    fn details_are_kept_where_there_are_any() {
+        let plain = || HostSpec::new(spec().address.clone(), 1);
+        assert!(plain().with_details(HostDetails::default()).is(&plain()));
+        let named = plain().with_details(HostDetails { hostname: "h".into(), ..HostDetails::default() });
+        assert!(!named.is(&plain()));
+        assert_eq!((named.hostname(), named.hash_key(), named.original_dst()), ("h", "", None));
     }
 
     #[test]

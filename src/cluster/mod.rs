@@ -13,7 +13,7 @@ pub mod pool;
 mod set;
 
 pub use breakers::{CircuitBreakers, Resource};
-pub use host::{Host, HostSpec};
+pub use host::{Host, HostDetails, HostSpec};
 pub use kept::KeptCluster;
 pub use local::{Cluster, ProxiedClient, Wanted};
 pub use manager::ClusterManager;

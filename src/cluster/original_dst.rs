@@ -11,14 +11,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::host::{Host, HostSpec};
+use super::host::{Host, HostDetails, HostSpec};
 use super::local::{Cluster, Wanted};
 use crate::base::{heaps, limits};
 use crate::config::cluster::{Cluster as Config, OriginalDst};
-use crate::config::endpoint::HealthStatus;
 use crate::config::metadata::Metadata;
 use crate::protocol::http::headers::HeaderName;
-use crate::telemetry::metrics::{ClusterCells, Scope};
+use crate::telemetry::metrics::ClusterCells;
 use crate::telemetry::names::ClusterStat;
 
 /// Shortest time between two looks for hosts that nobody needs. Reason: Envoy takes less as no time at all.
@@ -96,21 +95,11 @@ impl OriginalDstHosts {
             return None;
         }
         let none = Metadata::default();
-        let spec = HostSpec {
-            address: address.into(),
-            // As Envoy calls it.
-            hostname: format!("{}{address}", config.name).into(),
-            hash_key: Box::default(),
-            weight: 1,
-            priority: 0,
-            locality: 0,
-            locality_weight: 0,
-            health: HealthStatus::Unknown,
-            socket: config.transport_socket_of(&none, &none),
-            original_dst: None,
-            added_tlvs: None,
-            stats: Arc::new(Scope::of_one_worker()),
-        };
+        // As Envoy calls it.
+        let hostname = format!("{}{address}", config.name).into();
+        let details = HostDetails { hostname, ..HostDetails::default() };
+        let mut spec = HostSpec::new(address.into(), 1).with_details(details);
+        spec.socket = config.transport_socket_of(&none, &none);
         let host = Host::new(Arc::new(spec), worker);
         self.hosts.borrow_mut().insert(address, Entry { host: Rc::clone(&host), asked: Cell::new(true) });
         stats.inc(ClusterStat::MembershipChange);

@@ -418,13 +418,13 @@ fn status(host: &HostSpec, assignment: &ClusterLoadAssignment) -> HostStatus {
         assignment.localities.iter().find(|locality| locality.endpoints.iter().any(|e| is_it(&e.address)));
     HostStatus {
         address: (&host.address).into(),
-        hostname: (*host.hostname).into(),
+        hostname: host.hostname().into(),
         health: host.health,
         weight: host.weight,
         priority: host.priority,
         locality: locality.map(|locality| locality.locality.clone()).unwrap_or_default(),
         canary: false,
-        stats: Arc::clone(&host.stats),
+        stats: host.counted().cloned(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::socket_address::SocketAddress;
 use crate::cluster::load_balancer::HashTable;
-use crate::cluster::{HostSpec, HostSpecs};
+use crate::cluster::{HostDetails, HostSpec, HostSpecs};
 use crate::config::address::EndpointAddress;
 use crate::config::cluster::{Cluster, LoadBalancingPolicy, LocalityMode};
 use crate::config::endpoint::HealthStatus::{Degraded, Healthy, Unknown};
@@ -98,24 +98,25 @@ pub fn resolve_hosts(
             };
             let old = old.get(&address).copied();
             let socket = cluster.transport_socket_of(&endpoint.metadata, &locality.metadata);
-            let spec = HostSpec {
+            let details = HostDetails {
+                hostname: endpoint.hostname.clone(),
+                hash_key: hash_key(&endpoint.metadata),
                 original_dst: match address {
                     SocketAddress::Internal(_) => cluster.original_dst_of(socket, &endpoint.metadata),
                     SocketAddress::Ip(_) | SocketAddress::Pipe(_) => None,
                 },
-                address,
-                hostname: endpoint.hostname.clone(),
-                hash_key: hash_key(&endpoint.metadata),
-                weight: endpoint.weight.max(1),
-                priority: locality.priority,
-                locality: number,
-                locality_weight,
-                health: endpoint.health_status,
-                socket,
                 added_tlvs: endpoint.added_tlvs.clone(),
-                stats: old.map_or_else(|| registry.host(), |old| Arc::clone(&old.stats)),
             };
-            hosts.push(old.filter(|old| old.is(&spec)).map_or_else(|| Arc::new(spec), Arc::clone));
+            let mut spec = HostSpec::new(address, registry.workers()).with_details(details);
+            spec.weight = endpoint.weight.max(1);
+            spec.priority = locality.priority;
+            (spec.locality, spec.locality_weight) = (number, locality_weight);
+            (spec.health, spec.socket) = (endpoint.health_status, socket);
+            hosts.push(match old {
+                None => Arc::new(spec),
+                Some(old) if old.is(&spec) => Arc::clone(old),
+                Some(old) => Arc::new(spec.with_stats_of(old)),
+            });
         }
     }
     Arc::new(HostSpecs::new(hosts, cluster))
@@ -163,7 +164,8 @@ mod tests {
         let after = resolve(&before, vec![changed, endpoint(1, Vec::new()), endpoint(2, Vec::new())]);
         assert_eq!(after.len(), 2, "the first entry of an address counts");
         assert!(Arc::ptr_eq(&before[0], &after[1]));
-        assert!(!Arc::ptr_eq(&before[1], &after[0]) && Arc::ptr_eq(&before[1].stats, &after[0].stats));
+        assert!(!Arc::ptr_eq(&before[1], &after[0]) && Arc::ptr_eq(before[1].stats(), after[0].stats()));
+        assert!(after[1].counted().is_none(), "nobody has counted anything");
     }
 
     #[test]
@@ -204,7 +206,7 @@ mod tests {
         ] {
             let mut cluster = Cluster::new("c");
             cluster.load_balancing = policy.clone();
-            let stats = Scope::of_one_worker();
+            let stats = Scope::new(1);
             let mut assignment = ClusterLoadAssignment {
                 overprovisioning_factor_percent: 140,
                 ..ClusterLoadAssignment::default()

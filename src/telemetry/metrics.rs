@@ -219,7 +219,8 @@ impl<S: Stats> Clone for Cells<S> {
 // === impl Scope ===
 
 impl<S: Stats> Scope<S> {
-    pub(super) fn new(workers: usize) -> Self {
+    /// A scope for so many workers. Registries show those that they have made themselves.
+    pub fn new(workers: usize) -> Self {
         Self {
             workers: u32::try_from(workers).unwrap_or(u32::MAX),
             blocks: OnceLock::new(),
@@ -230,11 +231,6 @@ impl<S: Stats> Scope<S> {
     /// How many workers it has cells for.
     pub fn workers(&self) -> usize {
         self.workers as usize
-    }
-
-    /// A scope that no registry shows, for one worker alone.
-    pub fn of_one_worker() -> Self {
-        Self::new(1)
     }
 
     /// Adds to counters and sets gauges, for the control thread alone: what it says of every cluster needs no block of

@@ -6,7 +6,7 @@
 use super::family::ViewKind;
 use super::metrics::{Cells, Scope, Slot};
 use super::names::{
-    ClusterStat, ConnectionLimitStat, EcdsStat, HostStat, HttpStat, Kind, ListenerStat, LocalRateLimitStat,
+    ClusterStat, ConnectionLimitStat, EcdsStat, HttpStat, Kind, ListenerStat, LocalRateLimitStat,
     ProxyProtocolStat, RbacStat, RdsStat, SdsStat, ServerStat, Stats, TcpStat,
 };
 use super::plain::{Plain, PlainKind};
@@ -142,11 +142,6 @@ impl Registry {
         let tag = (kind, sanitized(name));
         let mut scopes = self.lock();
         Arc::clone(scopes.filters.entry(tag).or_insert_with(|| self.scope()))
-    }
-
-    /// Cells for one host. The registry does not keep them: they live as long as the host.
-    pub fn host(&self) -> Arc<Scope<HostStat>> {
-        self.scope()
     }
 
     fn scope<S: Stats>(&self) -> Arc<Scope<S>> {

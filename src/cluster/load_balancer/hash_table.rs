@@ -71,10 +71,10 @@ impl HashTable {
 
 /// What is hashed of an endpoint. Source: Envoy `HashingLoadBalancer::hashKey`.
 fn name(host: &HostSpec, hashing: Hashing) -> String {
-    if !host.hash_key.is_empty() {
-        host.hash_key.to_string()
+    if !host.hash_key().is_empty() {
+        host.hash_key().to_owned()
     } else if hashing.use_hostname {
-        host.hostname.to_string()
+        host.hostname().to_owned()
     } else {
         host.address.to_string()
     }
@@ -84,24 +84,14 @@ fn name(host: &HostSpec, hashing: Hashing) -> String {
 mod tests {
     use super::*;
     use crate::base::socket_address::SocketAddress;
-    use crate::config::endpoint::HealthStatus;
-    use crate::telemetry::Registry;
+    use crate::cluster::HostDetails;
 
     #[test]
     fn endpoint_is_known_by_its_key_then_its_name_or_its_address() {
-        let host = |address: SocketAddress, key: &str| HostSpec {
-            address,
-            hostname: "h.test".into(),
-            hash_key: key.into(),
-            weight: 1,
-            priority: 0,
-            locality: 0,
-            locality_weight: 0,
-            health: HealthStatus::Unknown,
-            socket: 0,
-            original_dst: None,
-            added_tlvs: None,
-            stats: Registry::new(1).host(),
+        let host = |address: SocketAddress, key: &str| {
+            let details =
+                HostDetails { hostname: "h.test".into(), hash_key: key.into(), ..HostDetails::default() };
+            HostSpec::new(address, 1).with_details(details)
         };
         let hashing = |use_hostname| Hashing { use_hostname, ..Hashing::default() };
         let ip = |text: &str| SocketAddress::Ip(text.parse().unwrap());

@@ -76,28 +76,18 @@ pub(super) fn shares(hosts: &[Arc<HostSpec>], group: &[u32], weighted: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Registry;
     use HealthStatus::{Degraded, Draining, Healthy, Unhealthy};
 
     /// Locality, its weight, the host's health.
     fn hosts(list: &[(u32, u32, HealthStatus)]) -> Vec<Arc<HostSpec>> {
         list.iter()
             .zip(1..)
-            .map(|(&(locality, locality_weight, health), port)| HostSpec {
-                address: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
-                hostname: Box::default(),
-                hash_key: Box::default(),
-                weight: 1,
-                priority: 0,
-                locality,
-                locality_weight,
-                health,
-                socket: 0,
-                original_dst: None,
-                added_tlvs: None,
-                stats: Registry::new(1).host(),
+            .map(|(&(locality, locality_weight, health), port)| {
+                let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+                let mut host = HostSpec::new(address.into(), 1);
+                (host.locality, host.locality_weight, host.health) = (locality, locality_weight, health);
+                Arc::new(host)
             })
-            .map(Arc::new)
             .collect()
     }
 

@@ -212,7 +212,6 @@ mod tests {
     use crate::config::cluster::{
         Hashing as HashingConfig, LeastRequest as LeastRequestConfig, Maglev, RingHash,
     };
-    use crate::config::endpoint::HealthStatus;
     use crate::telemetry::{Registry, Slot};
 
     fn balancer(policy: LoadBalancingPolicy, priorities: &[u32]) -> (LoadBalancer, ClusterCells) {
@@ -231,19 +230,12 @@ mod tests {
         if (1..).zip(priorities).any(|(port, _)| locality_weight(port) > 0) {
             config.common_lb.locality = LocalityMode::Weighted;
         }
-        let spec = |(&priority, port): (&u32, u16)| HostSpec {
-            address: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
-            hostname: Box::default(),
-            hash_key: Box::default(),
-            weight: 1,
-            priority,
-            locality: u32::from(port),
-            locality_weight: locality_weight(port),
-            health: HealthStatus::Unknown,
-            socket: 0,
-            original_dst: None,
-            added_tlvs: None,
-            stats: registry.host(),
+        let spec = |(&priority, port): (&u32, u16)| {
+            let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+            let mut host = HostSpec::new(address.into(), 1);
+            host.priority = priority;
+            (host.locality, host.locality_weight) = (u32::from(port), locality_weight(port));
+            host
         };
         let specs = priorities.iter().zip(1..).map(spec).map(Arc::new).collect();
         let specs = Arc::new(HostSpecs::new(specs, &config));

@@ -157,26 +157,16 @@ pub(super) fn group(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Registry;
 
     fn hosts(spec: &[(u32, HealthStatus)]) -> Vec<Arc<HostSpec>> {
         spec.iter()
             .zip(1..)
-            .map(|(&(priority, health), port)| HostSpec {
-                address: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
-                hostname: Box::default(),
-                hash_key: Box::default(),
-                weight: 1,
-                priority,
-                locality: 0,
-                locality_weight: 0,
-                health,
-                socket: 0,
-                original_dst: None,
-                added_tlvs: None,
-                stats: Registry::new(1).host(),
+            .map(|(&(priority, health), port)| {
+                let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+                let mut host = HostSpec::new(address.into(), 1);
+                (host.priority, host.health) = (priority, health);
+                Arc::new(host)
             })
-            .map(Arc::new)
             .collect()
     }
 

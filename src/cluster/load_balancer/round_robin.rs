@@ -52,27 +52,10 @@ pub(super) mod tests {
 
     use super::*;
     use crate::cluster::host::HostSpec;
-    use crate::config::endpoint::HealthStatus;
-    use crate::telemetry::Registry;
 
     pub(in super::super) fn host(port: u16) -> Rc<Host> {
-        Host::new(
-            Arc::new(HostSpec {
-                address: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
-                hostname: Box::default(),
-                hash_key: Box::default(),
-                weight: 1,
-                priority: 0,
-                locality: 0,
-                locality_weight: 0,
-                health: HealthStatus::Unknown,
-                socket: 0,
-                original_dst: None,
-                added_tlvs: None,
-                stats: Registry::new(1).host(),
-            }),
-            0,
-        )
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        Host::new(Arc::new(HostSpec::new(address.into(), 1)), 0)
     }
 
     fn picks(weights: &[u32], count: usize) -> Vec<usize> {

@@ -104,7 +104,7 @@ fn host_text(cluster: &str, host: &HostStatus, out: &mut String) {
         let _ = writeln!(out, "{cluster}::{address}::{key}::{value}");
     };
     for (index, row) in HostStat::ROWS.iter().enumerate() {
-        line(row.name, &host.stats.value(index).0);
+        line(row.name, &host.value(index));
     }
     line("hostname", &host.hostname);
     let health = match host.health {
@@ -161,7 +161,7 @@ fn host_json(host: &HostStatus) -> Value {
         if kind == Kind::Gauge {
             object.insert("type".into(), "GAUGE".into());
         }
-        let value = host.stats.value(index).0;
+        let value = host.value(index);
         if value != 0 {
             // 64-bit numbers are strings in protobuf's JSON.
             object.insert("value".into(), value.to_string().into());

@@ -164,7 +164,15 @@ pub struct HostStatus {
     pub locality: Locality,
     /// Whether the endpoint's metadata mark it as canary.
     pub canary: bool,
-    pub stats: Arc<Scope<HostStat>>,
+    /// `None`: nothing was counted.
+    pub stats: Option<Arc<Scope<HostStat>>>,
+}
+
+impl HostStatus {
+    /// What was counted, by the place of its row.
+    pub(super) fn value(&self, row: usize) -> u64 {
+        self.stats.as_ref().map_or(0, |stats| stats.value(row).0)
+    }
 }
 
 /// One listener in `/listeners`.

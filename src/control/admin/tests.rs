@@ -65,7 +65,7 @@ impl AdminState for Root {
             priority: 1,
             locality: Locality { zone: "z".into(), ..Locality::default() },
             canary: false,
-            stats: Arc::clone(&self.host),
+            stats: Some(Arc::clone(&self.host)),
         };
         let cluster = |name: &str, hosts| ClusterStatus {
             name: name.into(),
@@ -148,7 +148,7 @@ impl Served {
         let root = Arc::new(Root {
             state: Mutex::new(ServerState::Live),
             commands: Mutex::default(),
-            host: registry.host(),
+            host: Arc::new(Scope::new(1)),
         });
         let options = LogOptions {
             level: Level::Off,

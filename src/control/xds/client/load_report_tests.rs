@@ -12,16 +12,19 @@ use pb::load_stats::{ClusterStats, LoadStatsResponse};
 
 /// Counters of a cluster's endpoints: each is a locality and a priority.
 struct World {
-    registry: Registry,
     cluster: Arc<Scope<ClusterStat>>,
     hosts: Vec<(&'static str, u32, Arc<Scope<HostStat>>)>,
 }
 
+/// Those of an endpoint.
+fn counters() -> Arc<Scope<HostStat>> {
+    Arc::new(Scope::new(2))
+}
+
 impl World {
     fn new(hosts: &[(&'static str, u32)]) -> Self {
-        let registry = Registry::new(2);
-        let hosts = hosts.iter().map(|(zone, priority)| (*zone, *priority, registry.host())).collect();
-        Self { cluster: registry.cluster("svc"), hosts, registry }
+        let hosts = hosts.iter().map(|(zone, priority)| (*zone, *priority, counters())).collect();
+        Self { cluster: Registry::new(2).cluster("svc"), hosts }
     }
 
     /// Requests to an endpoint, spread over the workers.
@@ -188,12 +191,12 @@ fn cluster_that_comes_later_is_told_of_from_its_beginning() {
     let mut reports = Reports::default();
     reports.order(order(&["svc"]));
     reports.begin(&[], at(0));
-    world.hosts.push(("a", 0, world.registry.host()));
+    world.hosts.push(("a", 0, counters()));
     world.serve(0, 2, 0);
     let told = reports.report(&[world.loads("svc")], at(10)).remove(0);
     assert_eq!(shown(&told), [("a", 0, [2, 0, 2, 0])]);
     // And endpoints that come later.
-    world.hosts.push(("b", 0, world.registry.host()));
+    world.hosts.push(("b", 0, counters()));
     world.serve(1, 0, 1);
     assert_eq!(shown(&reports.report(&[world.loads("svc")], at(20))[0]), [("b", 0, [0, 1, 1, 0])]);
 }
