@@ -10,9 +10,10 @@ use tokio::sync::mpsc::Sender;
 
 use super::dump::{Told, ToldResources};
 use super::metrics::ServerMetrics;
-use super::process::{Process, now};
+use super::process::Process;
 use super::rotation::Rotation;
 use super::seed;
+use crate::base::clock;
 use crate::cluster::{ClusterSet, ClusterSpec, HostSpecs};
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::endpoint::ClusterLoadAssignment;
@@ -126,6 +127,7 @@ impl Clusters {
     /// Takes a response.
     pub(super) fn take(&mut self, update: ClustersUpdate, client: &mut XdsClient) {
         let ClustersUpdate { put, removed, version } = update;
+        let unix_ns = clock::wall_ns();
         for TakenCluster { resource: ClusterResource { config, sockets }, wire } in put {
             let name: Arc<str> = (*config.name).into();
             self.instances += 1;
@@ -135,7 +137,7 @@ impl Clusters {
             let is_there = matches!(config.discovery, Discovery::Static | Discovery::OriginalDst(_));
             let known = known.or_else(|| is_there.then(|| Arc::new(config.load_assignment.clone())));
             let spec = Arc::new(ClusterSpec::new(config, Arc::default(), sockets, &self.registry));
-            let told = Arc::new(Told { version: version.clone(), wire, at: now() });
+            let told = Arc::new(Told { version: version.clone(), wire, unix_ns });
             let mut secrets = BTreeSet::new();
             for secret in spec.config.told_secrets() {
                 if client.refer(secret) {

@@ -45,9 +45,12 @@ pub(super) struct Told {
     /// What the control plane calls this state of it.
     pub(super) version: Box<str>,
     pub(super) wire: Arc<[u8]>,
-    /// When, RFC 3339.
-    pub(super) at: String,
+    /// When, ns since the Unix epoch.
+    pub(super) unix_ns: u64,
 }
+
+/// There is one for each of thousands of clusters.
+const _: () = assert!(size_of::<Told>() <= 40);
 
 /// The sections of a bootstrap that was loaded at `loaded` (RFC 3339), with what control planes have told; `quarantine`: how that
 /// stands of it which is not used as it was told last.
@@ -146,14 +149,14 @@ pub(super) fn scoped_routes(
     loaded: &str,
     listeners: &ToldResources,
 ) -> Option<DumpSection> {
-    let of_file = resources(bootstrap, 1).into_iter().map(|listener| (listener, loaded));
-    let told = listeners.active.values().map(|told| (Arc::clone(&told.wire), &*told.at));
+    let of_file = resources(bootstrap, 1).into_iter().map(|listener| (listener, loaded.to_owned()));
+    let told = listeners.active.values().map(|told| (Arc::clone(&told.wire), timestamp(told.unix_ns)));
     let mut entries = Vec::new();
     for (listener, at) in of_file.chain(told) {
         for scoped in managers(&listener).iter().flat_map(|manager| children(MANAGER, manager, 31)) {
             let scopes = inline_scopes(&scoped);
             let name: Arc<str> = name_of(SCOPED, &scoped).into();
-            let (shown, at) = (Arc::clone(&name), at.to_owned());
+            let (shown, at) = (Arc::clone(&name), at.clone());
             let render = Box::new(move || {
                 let scopes: Vec<Value> = scopes.iter().map(|scope| typed(SCOPE, scope)).collect();
                 json!({ "name": *shown, "scoped_route_configs": scopes, "last_updated": at })
@@ -319,7 +322,7 @@ fn dynamic(
     told: &Told,
 ) -> DumpEntry {
     let version = told.version.clone();
-    let resource = entry(Arc::clone(&told.wire), message, field, &told.at);
+    let resource = entry(Arc::clone(&told.wire), message, field, &timestamp(told.unix_ns));
     DumpEntry {
         type_name,
         name: Arc::clone(name),
@@ -455,7 +458,7 @@ mod tests {
     use crate::control::xds::client::ClientStatus;
 
     fn told(name: &str) -> Told {
-        Told { version: "1".into(), wire: only_named(name), at: "then".to_owned() }
+        Told { version: "1".into(), wire: only_named(name), unix_ns: 0 }
     }
 
     fn refused() -> Standing {

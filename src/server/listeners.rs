@@ -13,11 +13,12 @@ use tokio::time::{Sleep, sleep};
 
 use super::dump::{Told, ToldResources};
 use super::metrics::ServerMetrics;
-use super::process::{Process, now};
+use super::process::Process;
 use super::restart::Predecessor;
 use super::rotation::Rotation;
 use super::sockets::{ListenSocketSet, internal_status};
 use super::tables::{TableKey, Tables};
+use crate::base::clock;
 use crate::config::address::Address;
 use crate::config::listener::{ListenAddress, Listener, TrafficDirection};
 use crate::control::admin::ListenerStatus;
@@ -177,7 +178,7 @@ impl Listeners {
         }
         let is_known = self.active.contains_key(&name) || self.warming.contains_key(&name);
         self.counts[usize::from(is_known)] += 1;
-        let told = Arc::new(Told { version: version.into(), wire, at: now() });
+        let told = Arc::new(Told { version: version.into(), wire, unix_ns: clock::wall_ns() });
         let dynamic = Dynamic { number, resource, told, awaited, secrets, filters, tries: 0 };
         if let Some(before) = self.warming.insert(Arc::clone(&name), dynamic) {
             self.forget(&before, around);

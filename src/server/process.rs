@@ -141,7 +141,7 @@ impl Process {
             options,
             bootstrap,
             wire,
-            loaded: now(),
+            loaded: timestamp(clock::wall_ns()),
             registry,
             started,
             backend,
@@ -179,7 +179,7 @@ impl Process {
 
     /// Takes note of a routing table that is in use now.
     pub(super) fn set_routes(&self, key: TableKey, version: Box<str>, wire: Arc<[u8]>) {
-        let told = dump::Told { version, wire, at: now() };
+        let told = dump::Told { version, wire, unix_ns: clock::wall_ns() };
         self.routes.lock().unwrap_or_else(PoisonError::into_inner).insert(key, told);
     }
 
@@ -196,7 +196,7 @@ impl Process {
 
     /// Takes note of a filter that is in use now.
     pub(super) fn set_filter(&self, key: FilterKey, version: Box<str>, wire: Arc<[u8]>) {
-        let told = dump::Told { version, wire, at: now() };
+        let told = dump::Told { version, wire, unix_ns: clock::wall_ns() };
         self.filters.lock().unwrap_or_else(PoisonError::into_inner).insert(key, told);
     }
 
@@ -426,11 +426,6 @@ fn status(host: &HostSpec, assignment: &ClusterLoadAssignment) -> HostStatus {
         canary: false,
         stats: host.counted().cloned(),
     }
-}
-
-/// This moment as RFC 3339.
-pub(super) fn now() -> String {
-    timestamp(clock::wall_ns())
 }
 
 /// A wall time as RFC 3339.
