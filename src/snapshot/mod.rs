@@ -34,7 +34,7 @@ pub use generation::{ClustersChange, Generation};
 pub use hosts::{note_members, resolve_hosts};
 pub use listeners::ListenerCompiler;
 pub use routes::{AskedTable, OpenSink, RouteCompiler, RouteSurroundings, RoutesResource};
-pub use sockets::{ClusterResource, SocketCompiler};
+pub use sockets::{ClusterCompiler, ClusterResource, SocketCompiler};
 pub use told_filters::{AskedFilter, FilterKey};
 
 /// All resources of one generation.

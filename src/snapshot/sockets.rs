@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cluster::TransportSockets;
-use crate::config::cluster::Cluster;
+use crate::config::cluster::{Cluster, SharedSettings};
 use crate::config::tls::{TlsVersion, UpstreamTls};
 use crate::protocol::tls::{ClientTls, Secured, TlsConfigError, check_context};
 
@@ -15,14 +15,22 @@ pub struct ClusterResource {
     pub sockets: Arc<TransportSockets>,
 }
 
-impl ClusterResource {
-    /// That of a cluster.
+/// Makes resources of clusters that come while the process runs. What is the same of them they share.
+#[derive(Debug, Default)]
+pub struct ClusterCompiler {
+    settings: SharedSettings,
+    plain: Arc<TransportSockets>,
+}
+
+impl ClusterCompiler {
+    /// The resource of a cluster.
     ///
     /// # Errors
     /// The field below the TLS context, and what is wrong with it.
-    pub fn compile(config: Arc<Cluster>) -> Result<Self, TlsConfigError> {
-        let sockets = SocketCompiler::default().of(&config)?;
-        Ok(Self { config, sockets })
+    pub fn compile(&mut self, cluster: &Cluster) -> Result<ClusterResource, TlsConfigError> {
+        let config = Arc::new(self.settings.settled(cluster));
+        let mut sockets = SocketCompiler { plain: Arc::clone(&self.plain), ..SocketCompiler::default() };
+        Ok(ClusterResource { sockets: sockets.of(&config)?, config })
     }
 }
 
@@ -60,5 +68,18 @@ impl SocketCompiler {
         };
         self.known.push((Arc::clone(config), compiled.clone()));
         Ok(compiled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_without_tls_share_settings_and_sockets() {
+        let mut compiler = ClusterCompiler::default();
+        let [a, b] = ["a", "b"].map(|name| compiler.compile(&Cluster::new(name)).unwrap());
+        assert!(Arc::ptr_eq(&a.sockets, &b.sockets) && a.sockets.is_plain());
+        assert!(Arc::ptr_eq(&a.config.settings, &b.config.settings));
     }
 }

@@ -4,23 +4,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::TakenCluster;
 use super::judge::{Good, content, taken};
-use crate::config::cluster::SharedSettings;
 use crate::control::xds::convert::Surroundings;
 use crate::control::xds::pb;
-use crate::snapshot::ClusterResource;
+use crate::snapshot::ClusterCompiler;
 
 /// Names of the clusters that control planes have told, those included that still wait for their endpoints: what refers to
-/// one may be told at once. Copies share them.
+/// one may be told at once. With a hash of each, by which one that is told again is known. Copies share them.
 #[derive(Clone, Debug, Default)]
-pub struct ClusterNames(Arc<Mutex<BTreeSet<String>>>);
+pub struct ClusterNames(Arc<Mutex<BTreeMap<Box<str>, u64>>>);
 
 impl ClusterNames {
     /// Whether there is one.
     pub fn has(&self, name: &str) -> bool {
-        self.lock().contains(name)
+        self.lock().contains_key(name)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Box<str>, u64>> {
         // Nothing under the lock can leave it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -32,17 +31,15 @@ pub(super) struct ClusterJudge {
     surroundings: Surroundings,
     /// Names of the bootstrap's own, which nobody replaces.
     fixed: BTreeSet<Box<str>>,
-    /// A hash of each that is in use: a state of the world tells all of them again when one changes.
-    known: BTreeMap<String, u64>,
-    names: ClusterNames,
-    settings: SharedSettings,
+    /// Those that are in use: a state of the world tells all of them again when one changes.
+    known: ClusterNames,
+    compiler: ClusterCompiler,
 }
 
 impl ClusterJudge {
     /// `fixed`: names of the clusters of the bootstrap.
-    pub(super) fn new(surroundings: Surroundings, fixed: BTreeSet<Box<str>>, names: ClusterNames) -> Self {
-        let settings = SharedSettings::default();
-        Self { surroundings, fixed, known: BTreeMap::new(), names, settings }
+    pub(super) fn new(surroundings: Surroundings, fixed: BTreeSet<Box<str>>, known: ClusterNames) -> Self {
+        Self { surroundings, fixed, known, compiler: ClusterCompiler::default() }
     }
 
     pub(super) fn judge(
@@ -53,19 +50,16 @@ impl ClusterJudge {
         let name = message.name.clone();
         let hash = content("", std::iter::once(any));
         // As Envoy: what the bootstrap has is passed over.
-        if self.fixed.contains(&*name) || self.known.get(&name) == Some(&hash) {
+        if self.fixed.contains(&*name) || self.known.lock().get(&*name) == Some(&hash) {
             return Ok(Good::Same);
         }
         let converted = taken(&name, self.surroundings.convert_cluster(message))?;
-        let config = Arc::new(self.settings.settled(&converted));
-        let resource = ClusterResource::compile(config).map_err(|error| error.to_string())?;
-        self.names.lock().insert(name.clone());
-        self.known.insert(name, hash);
+        let resource = self.compiler.compile(&converted).map_err(|error| error.to_string())?;
+        self.known.lock().insert(name.into(), hash);
         Ok(Good::Cluster(TakenCluster { resource, wire: any.value.as_slice().into() }))
     }
 
     pub(super) fn forget(&mut self, name: &str) {
-        self.known.remove(name);
-        self.names.lock().remove(name);
+        self.known.lock().remove(name);
     }
 }
