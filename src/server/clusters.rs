@@ -16,9 +16,8 @@ use super::seed;
 use crate::base::clock;
 use crate::cluster::{ClusterSet, ClusterSpec, HostSpecs};
 use crate::config::cluster::{Cluster, Discovery};
-use crate::config::endpoint::ClusterLoadAssignment;
-use crate::control::discovery::EndpointUpdate;
 use crate::control::discovery::dns::DnsDiscovery;
+use crate::control::discovery::{Assignment, EndpointUpdate, KeptAssignment};
 use crate::control::xds::client::{ClustersUpdate, SecretKey, TakenCluster, XdsClient};
 use crate::snapshot::ClusterResource;
 use crate::telemetry::{Registry, Slot};
@@ -69,7 +68,7 @@ struct Dynamic {
     spec: Arc<ClusterSpec>,
     told: Arc<Told>,
     /// Endpoints that have come while it waited for secrets.
-    endpoints: Option<Arc<ClusterLoadAssignment>>,
+    endpoints: Option<Arc<KeptAssignment>>,
     /// Secrets of which there was none.
     secrets: BTreeSet<SecretKey>,
     _resolving: Option<DnsDiscovery>,
@@ -135,7 +134,7 @@ impl Clusters {
             let nth = self.fixed.iter().len() + usize::try_from(instance).unwrap_or_default();
             let (resolving, known) = self.discover(&config, instance, nth, client);
             let is_there = matches!(config.discovery, Discovery::Static | Discovery::OriginalDst(_));
-            let known = known.or_else(|| is_there.then(|| Arc::new(config.load_assignment.clone())));
+            let known = known.or_else(|| is_there.then(|| Assignment::found(config.load_assignment.clone())));
             let spec = Arc::new(ClusterSpec::new(config, Arc::default(), sockets, &self.registry));
             let told = Arc::new(Told { version: version.clone(), wire, unix_ns });
             let mut secrets = BTreeSet::new();
@@ -182,7 +181,7 @@ impl Clusters {
             // Else its source is one of a cluster that is no more.
             _ => &self.active.get(&name).filter(is_it)?.spec,
         };
-        let hosts = self.process.publish(spec, assignment);
+        let hosts = self.process.publish(&name, spec, &assignment);
         if let Some(active) = self.active.get_mut(&name) {
             active.spec = Arc::new(active.spec.with_hosts(Arc::clone(&hosts)));
         }
@@ -194,7 +193,7 @@ impl Clusters {
         let mut warm = Vec::new();
         for (name, dynamic) in &mut self.warming {
             if dynamic.secrets.remove(key) {
-                warm.extend(dynamic.endpoints.take().map(|endpoints| (Arc::clone(name), endpoints)));
+                warm.extend(dynamic.endpoints.take().map(|kept| (Arc::clone(name), kept.assignment())));
             }
         }
         for (name, endpoints) in warm {
@@ -237,17 +236,17 @@ impl Clusters {
     }
 
     /// A cluster has its first endpoints: it takes the place of the one that had its name, once it has its secrets, too.
-    fn warm(&mut self, name: &Arc<str>, assignment: Arc<ClusterLoadAssignment>, client: &mut XdsClient) {
+    fn warm(&mut self, name: &Arc<str>, assignment: Assignment, client: &mut XdsClient) {
         let Some(mut dynamic) = self.warming.remove(name) else { return };
         if !dynamic.secrets.is_empty() {
-            dynamic.endpoints = Some(assignment);
+            dynamic.endpoints = Some(Arc::clone(assignment.kept()));
             self.warming.insert(Arc::clone(name), dynamic);
             return;
         }
         let before = self.active.remove(name);
         before.iter().for_each(|before| forget(before, client));
         // Hosts that stay keep their counters: they are known by the name.
-        let hosts = self.process.publish(&dynamic.spec, assignment);
+        let hosts = self.process.publish(name, &dynamic.spec, &assignment);
         dynamic.spec = Arc::new(dynamic.spec.with_hosts(hosts));
         self.active.insert(Arc::clone(name), dynamic);
         self.changed.insert(Arc::clone(name));
@@ -260,7 +259,7 @@ impl Clusters {
         instance: u64,
         nth: usize,
         client: &mut XdsClient,
-    ) -> (Option<DnsDiscovery>, Option<Arc<ClusterLoadAssignment>>) {
+    ) -> (Option<DnsDiscovery>, Option<Assignment>) {
         let scope = || self.registry.cluster(config.stat_name());
         if let Discovery::Eds(eds) = &config.discovery {
             return (None, client.subscribe(&config.name, instance, eds, scope()));

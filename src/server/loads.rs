@@ -24,6 +24,9 @@ impl Loads for Process {
 fn loads(known: &KnownCluster) -> ClusterLoads {
     let KnownCluster { spec, hosts, found } = known;
     let config = &spec.config;
+    // Most clusters of thousands are not in use, and what they were told need not be looked at.
+    let is_used = hosts.iter().any(|host| host.counted().is_some());
+    let found = found.as_ref().filter(|_| is_used).map(|found| found.endpoints());
     ClusterLoads {
         name: String::from(&*config.name),
         service_name: service_name(config),

@@ -23,6 +23,7 @@ use crate::control::admin::{
     AdminCommand, AdminState, ClusterStatus, DumpSection, HostStatus, ListenerStatus, Quarantined,
     ServerInfo, ServerState, ShownLayer, TlsContext,
 };
+use crate::control::discovery::{Assignment, KeptAssignment};
 use crate::control::xds::client::{KnownSecrets, Quarantine, Refused};
 use crate::runtime::allocator;
 use crate::snapshot::{FilterKey, note_members, resolve_hosts};
@@ -69,7 +70,7 @@ pub(super) struct Process {
 /// Endpoints of a cluster as last published by discovery.
 #[derive(Debug)]
 struct Endpoints {
-    assignment: Arc<ClusterLoadAssignment>,
+    assignment: Arc<KeptAssignment>,
     hosts: Arc<HostSpecs>,
 }
 
@@ -79,7 +80,7 @@ pub(super) struct KnownCluster {
     pub(super) spec: Arc<ClusterSpec>,
     pub(super) hosts: Arc<HostSpecs>,
     /// What discovery has found, of which they are made; `None`: they are the configuration's.
-    pub(super) found: Option<Arc<ClusterLoadAssignment>>,
+    pub(super) found: Option<Arc<KeptAssignment>>,
 }
 
 impl Chain {
@@ -244,14 +245,16 @@ impl Process {
     /// another cluster that had its name keep their counters.
     pub(super) fn publish(
         &self,
+        name: &Arc<str>,
         spec: &ClusterSpec,
-        assignment: Arc<ClusterLoadAssignment>,
+        assignment: &Assignment,
     ) -> Arc<HostSpecs> {
         let mut all = self.lock();
-        let old = all.get(&*spec.config.name).map_or(&spec.hosts, |endpoints| &endpoints.hosts);
-        let hosts = resolve_hosts(old, &spec.config, &assignment, &self.registry);
+        let old = all.get(name).map_or(&spec.hosts, |endpoints| &endpoints.hosts);
+        let hosts = resolve_hosts(old, &spec.config, assignment, &self.registry);
         note_members(&spec.stats, &hosts, &spec.config.load_balancing);
-        all.insert((*spec.config.name).into(), Endpoints { assignment, hosts: Arc::clone(&hosts) });
+        let kept = Arc::clone(assignment.kept());
+        all.insert(Arc::clone(name), Endpoints { assignment: kept, hosts: Arc::clone(&hosts) });
         hosts
     }
 
@@ -335,10 +338,10 @@ impl AdminState for Process {
         let told = self.told_clusters.lock().unwrap_or_else(PoisonError::into_inner);
         let status_of = |spec: &ClusterSpec| {
             let ClusterSpec { config, hosts, .. } = spec;
-            let (hosts, assignment) = match all.get(&*config.name) {
-                Some(endpoints) => (&endpoints.hosts, &*endpoints.assignment),
-                None => (hosts, &config.load_assignment),
-            };
+            let endpoints = all.get(&*config.name);
+            let hosts = endpoints.map_or(hosts, |endpoints| &endpoints.hosts);
+            let found = endpoints.map(|endpoints| endpoints.assignment.endpoints());
+            let assignment = found.as_deref().unwrap_or(&config.load_assignment);
             ClusterStatus {
                 name: (*config.name).into(),
                 observability_name: config.stat_name().into(),

@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use self::resolver::{Answer, NameResolver};
 use self::schedule::Schedule;
-use super::EndpointUpdate;
+use super::{Assignment, EndpointUpdate};
 use crate::base::limits::ENDPOINT_UPDATES_QUEUED_MAX;
 use crate::config::address::{Address, EndpointAddress, HostPort};
 use crate::config::cluster::{Cluster, Discovery, Dns};
@@ -256,7 +256,7 @@ impl Members {
         EndpointUpdate {
             cluster: Arc::clone(&self.cluster),
             instance: self.instance,
-            assignment: Arc::new(assignment),
+            assignment: Assignment::found(assignment),
         }
     }
 }

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::config::endpoint::ClusterLoadAssignment;
+pub use assignment::{Assignment, KeptAssignment};
 
+mod assignment;
 pub mod dns;
 
 /// The endpoints of one cluster, as its source sees them now. The first one of a cluster says that the source has
@@ -17,5 +18,5 @@ pub struct EndpointUpdate {
     /// may have been about to say something.
     pub instance: u64,
     /// All endpoints; every address is fixed.
-    pub assignment: Arc<ClusterLoadAssignment>,
+    pub assignment: Assignment,
 }

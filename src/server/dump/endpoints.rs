@@ -15,6 +15,7 @@ use crate::config::endpoint::{
     ClusterLoadAssignment, Endpoint, HealthStatus, Locality, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
 };
 use crate::control::admin::{DumpEntry, DumpField, DumpSection, address_json, locality_json};
+use crate::control::discovery::KeptAssignment;
 use crate::control::xds::client::Standings;
 
 pub(in crate::server) const ASSIGNMENT: &str = "envoy.config.endpoint.v3.ClusterLoadAssignment";
@@ -72,13 +73,14 @@ fn entry(
     type_name: &'static str,
     name: &Arc<str>,
     config: &Arc<Cluster>,
-    found: Option<&Arc<ClusterLoadAssignment>>,
+    found: Option<&Arc<KeptAssignment>>,
 ) -> DumpEntry {
     let (shown, config, found) = (Arc::clone(name), Arc::clone(config), found.cloned());
     DumpEntry {
         type_name,
         name: Arc::clone(name),
         render: Box::new(move || {
+            let found = found.map(|kept| kept.endpoints());
             let assignment = found.as_deref().unwrap_or(&config.load_assignment);
             json!({ "endpoint_config": load_assignment(&shown, &config, assignment) })
         }),
@@ -186,7 +188,8 @@ mod tests {
 
     fn known(config: Cluster, found: Option<ClusterLoadAssignment>) -> KnownCluster {
         let spec = ClusterSpec::new(Arc::new(config), Arc::default(), Arc::default(), &Registry::new(1));
-        KnownCluster { spec: Arc::new(spec), hosts: Arc::default(), found: found.map(Arc::new) }
+        let found = found.map(|found| Arc::new(KeptAssignment::Found(Arc::new(found))));
+        KnownCluster { spec: Arc::new(spec), hosts: Arc::default(), found }
     }
 
     fn rendered(field: DumpField) -> Vec<Value> {

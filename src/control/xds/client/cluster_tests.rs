@@ -15,6 +15,8 @@ use super::subscribers::Subscribers;
 use super::wanted::Wanted;
 use super::{CLUSTERS, ENDPOINTS, Protocol, Update, Updates};
 use crate::config::ads::{Eds, ResourceSource};
+use crate::config::endpoint::ClusterLoadAssignment;
+use crate::control::discovery::Assignment;
 use crate::control::xds::convert::Surroundings;
 use crate::control::xds::pb;
 use crate::telemetry::{Registry, ServerStat, Slot};
@@ -35,6 +37,10 @@ fn delta() -> Delta {
 
 fn endpoints(names: &[&str]) -> Wanted {
     Wanted::Names(names.iter().map(ToString::to_string).collect())
+}
+
+fn no_endpoints() -> Good {
+    Good::Endpoints(Assignment::found(ClusterLoadAssignment::default()))
 }
 
 /// A static cluster without endpoints, whose connections take so many seconds at most: 0 is refused.
@@ -252,7 +258,7 @@ async fn endpoints_that_were_given_up_are_known_until_the_stream_has_said_so() {
     assert!(add(1).is_none());
     all.remove("a", 1, &eds);
     // What is told meanwhile is for whoever comes.
-    let good = [("a".to_owned(), Good::Endpoints(Arc::default()))].into();
+    let good = [("a".to_owned(), no_endpoints())].into();
     all.apply(Kind::Endpoints, Outcome { good, ..Outcome::default() }, "1").await;
     assert!(add(2).is_some());
     all.remove("a", 2, &eds);
@@ -275,7 +281,7 @@ async fn o6_what_one_response_changes_is_handed_on_as_one() {
     for name in ["a", "b", "c", "d"] {
         all.add(name, 1, &eds, registry.cluster(name));
     }
-    let good = ["a", "c"].map(|name| (name.to_owned(), Good::Endpoints(Arc::default()))).into();
+    let good = ["a", "c"].map(|name| (name.to_owned(), no_endpoints())).into();
     let bad = [("b".to_owned(), "wrong".to_owned())].into();
     let outcome = Outcome { good, bad, absent: ["d".to_owned()].into(), ..Outcome::default() };
     all.apply(Kind::Endpoints, outcome, "1").await;

@@ -22,9 +22,9 @@ use crate::base::limits::{
     XDS_REFUSAL_BYTES_MAX,
 };
 use crate::config::ads::ResourceSource;
-use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::error::{ConfigError, beginning};
 use crate::config::route::RouteConfiguration;
+use crate::control::discovery::Assignment;
 use crate::control::xds::convert::{
     Class, Finding, Report, Runtime, RuntimeValues, convert_endpoints, convert_routes, convert_runtime,
 };
@@ -147,7 +147,7 @@ pub(super) enum Good {
     /// The values of a layer.
     Runtime(Arc<RuntimeValues>),
     Cluster(TakenCluster),
-    Endpoints(Arc<ClusterLoadAssignment>),
+    Endpoints(Assignment),
     Listener(TakenListener),
     /// One that is among those known.
     Secret,
@@ -510,7 +510,7 @@ impl Judge {
             }
             (Self::Endpoints, Decoded::Endpoints(message)) => {
                 let assignment = taken(&name, convert_endpoints(message))?;
-                Ok(Good::Endpoints(Arc::new(assignment)))
+                Ok(Good::Endpoints(Assignment::told(assignment, &any.value)))
             }
             // Nothing decodes to another type than its own.
             _ => Err("is of another type".to_owned()),

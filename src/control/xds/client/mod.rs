@@ -85,8 +85,7 @@ use super::pb;
 use crate::config::ads::{Ads, Eds, ResourceSource, Sds, Variant};
 use crate::config::bootstrap::{Bootstrap, RuntimeLayerKind};
 use crate::config::cluster::Cluster;
-use crate::config::endpoint::ClusterLoadAssignment;
-use crate::control::discovery::EndpointUpdate;
+use crate::control::discovery::{Assignment, EndpointUpdate};
 use crate::snapshot::{ClusterResource, ListenerCompiler, ListenerResource, RoutesResource};
 use crate::telemetry::{ClusterStat, Registry, Scope, Slot};
 
@@ -410,7 +409,7 @@ impl XdsClient {
         instance: u64,
         eds: &Eds,
         scope: Arc<Scope<ClusterStat>>,
-    ) -> Option<Arc<ClusterLoadAssignment>> {
+    ) -> Option<Assignment> {
         self.source(&eds.source)?.subscribers.add(cluster, instance, eds, scope)
     }
 

@@ -22,8 +22,7 @@ use super::status::{ClientStatus, Missing};
 use super::wanted::Wanted;
 use super::{RoutesUpdate, RuntimeUpdate, Update, Updates, WholeUpdate};
 use crate::config::ads::{Eds, ResourceSource, Rtds, SecretKind, Wildcard};
-use crate::config::endpoint::ClusterLoadAssignment;
-use crate::control::discovery::EndpointUpdate;
+use crate::control::discovery::{Assignment, EndpointUpdate, KeptAssignment};
 use crate::telemetry::{Cells, ClusterStat, Registry, Scope, ServerStat, Slot};
 
 /// All of one source.
@@ -51,7 +50,7 @@ struct Lists {
     endpoints: BTreeMap<String, Endpoints>,
     /// The last of those that nobody wants any more, until the stream has said so: whoever asks again before it does is not told
     /// again.
-    given_up: BTreeMap<String, Option<Arc<ClusterLoadAssignment>>>,
+    given_up: BTreeMap<String, Option<Arc<KeptAssignment>>>,
     /// Who wants all listeners.
     listeners: Option<Arc<Subscriber>>,
     /// By the secret's name.
@@ -90,7 +89,7 @@ struct Filter {
 struct Endpoints {
     subscribers: Vec<Arc<Subscriber>>,
     /// The last that were told, for those who ask later: they are not told again.
-    last: Option<Arc<ClusterLoadAssignment>>,
+    last: Option<Arc<KeptAssignment>>,
 }
 
 #[derive(Debug)]
@@ -111,13 +110,13 @@ struct Subscriber {
 
 impl Lists {
     /// Keeps endpoints for those who ask for them later.
-    fn keep_endpoints(&mut self, name: &str, assignment: &Arc<ClusterLoadAssignment>) {
+    fn keep_endpoints(&mut self, name: &str, assignment: &Assignment) {
         let last = match self.endpoints.get_mut(name) {
             Some(endpoints) => Some(&mut endpoints.last),
             None => self.given_up.get_mut(name),
         };
         if let Some(last) = last {
-            *last = Some(Arc::clone(assignment));
+            *last = Some(Arc::clone(assignment.kept()));
         }
     }
 }
@@ -192,7 +191,7 @@ impl Subscribers {
         instance: u64,
         eds: &Eds,
         scope: Arc<Scope<ClusterStat>>,
-    ) -> Option<Arc<ClusterLoadAssignment>> {
+    ) -> Option<Assignment> {
         let counters = Counters::Cluster(scope);
         let one = self.subscriber(Kind::Endpoints, cluster, instance, counters, eds.initial_fetch_timeout);
         let mut lists = self.lock();
@@ -201,7 +200,8 @@ impl Subscribers {
         let endpoints = lists
             .endpoints
             .entry(String::from(name))
-            .or_insert_with(|| Endpoints { subscribers: Vec::new(), last: before });
+            // Most are asked for by one cluster.
+            .or_insert_with(|| Endpoints { subscribers: Vec::with_capacity(1), last: before });
         let last = endpoints.last.clone();
         match last {
             Some(_) => one.answered.store(true, Ordering::Relaxed),
@@ -210,7 +210,7 @@ impl Subscribers {
         endpoints.subscribers.push(Arc::new(one));
         drop(lists);
         self.changed.send_replace(());
-        last
+        last.map(|kept| kept.assignment())
     }
 
     /// That cluster wants them no more.

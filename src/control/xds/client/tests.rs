@@ -12,6 +12,7 @@ use super::wanted::Wanted;
 use super::{ENDPOINTS, Protocol, ROUTES, SharedCompiler, node};
 use crate::config::bootstrap::Node;
 use crate::config::listener::Listener;
+use crate::control::discovery::KeptAssignment;
 use crate::control::xds::convert::Runtime;
 use crate::control::xds::loader::{Format, Source};
 use crate::control::xds::{LoadOptions, load_bootstrap, pb};
@@ -129,6 +130,17 @@ fn s3_delta_names_are_asked_for_once_a_stream() {
     assert!(taken.reply.resource_names_subscribe.is_empty());
     assert!(taken.reply.initial_resource_versions.is_empty());
     assert_eq!(client.open(true).unwrap().resource_names_subscribe, ["a", "b"]);
+}
+
+#[test]
+fn endpoints_are_kept_as_they_were_told_and_are_the_same_when_somebody_asks_later() {
+    let told = any("a", GOOD);
+    let taken = sotw(&["a"]).take(state("1", "n", vec![told.clone()])).unwrap();
+    let Good::Endpoints(assignment) = &taken.outcome.good["a"] else { panic!("{:?}", taken.outcome.good) };
+    assert_eq!(**assignment.kept(), KeptAssignment::Told(told.value.into()));
+    let again = assignment.kept().assignment();
+    assert_eq!(again, *assignment);
+    assert_eq!((&*again.cluster_name, again.localities[0].endpoints.len()), ("a", 1));
 }
 
 #[test]

@@ -160,6 +160,14 @@ pub fn convert_endpoints(
     if report.errors.0.is_empty() { Ok((assignment, report)) } else { Err(report) }
 }
 
+/// The same of an encoded one that was accepted before.
+pub fn accepted_endpoints(wire: &[u8]) -> ClusterLoadAssignment {
+    let message = pb::endpoint::ClusterLoadAssignment::decode(wire).ok();
+    let converted = message.and_then(|message| convert_endpoints(message).ok());
+    debug_assert!(converted.is_some(), "what was accepted can be converted again");
+    converted.map(|(assignment, _)| assignment).unwrap_or_default()
+}
+
 /// Converts a `envoy.config.route.v3.RouteConfiguration` of a control plane. `lacking`: filters of the managers that ask
 /// for it which this version lacks; `runtime`: what it may refer to; `is_accepted`: whether it was taken before, whatever runtime
 /// values and clusters there were then.

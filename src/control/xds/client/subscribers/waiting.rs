@@ -11,6 +11,7 @@ use super::super::status::{ClientStatus, Missing};
 use super::super::{ClustersUpdate, FiltersUpdate, ListenersUpdate, RuntimeUpdate, Update};
 use super::{Endpoints, Subscriber, Subscribers};
 use crate::config::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
+use crate::control::discovery::Assignment;
 
 impl Subscribers {
     /// Lets those go without that have waited long enough for the first answer. Never returns.
@@ -108,7 +109,7 @@ impl Subscribers {
             }
             Kind::Clusters => return Some(Update::Clusters(ClustersUpdate::default())),
             Kind::Listeners => return Some(Update::Listeners(ListenersUpdate::default(), None)),
-            Kind::Endpoints => Good::Endpoints(Arc::new(ClusterLoadAssignment {
+            Kind::Endpoints => Good::Endpoints(Assignment::found(ClusterLoadAssignment {
                 overprovisioning_factor_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
                 ..ClusterLoadAssignment::default()
             })),
@@ -163,7 +164,8 @@ mod tests {
         assert_eq!(stand(), ["long REQUESTED", "short REQUESTED"]);
         assert!(timeout(Duration::from_secs(2), all.give_up_in_time()).await.is_err());
         assert_eq!(stand(), ["long REQUESTED", "short TIMEOUT"]);
-        let good = [("short".to_owned(), Good::Endpoints(Arc::default()))].into();
+        let told = Good::Endpoints(Assignment::found(ClusterLoadAssignment::default()));
+        let good = [("short".to_owned(), told)].into();
         all.apply(Kind::Endpoints, Outcome { good, ..Outcome::default() }, "1").await;
         assert_eq!(stand(), ["long REQUESTED"], "the other one is used as it was told");
         all.give_up_rest(Kind::Endpoints).await;
