@@ -109,12 +109,13 @@ impl ClusterManager {
         *self.published.borrow_mut() = clusters;
     }
 
-    /// Takes other clusters: all there are now. Those of these names are new, changed or gone; the others stay with their
-    /// connections. Requests and connections that have one of the old ones go on with it.
+    /// Takes other clusters: all there are now, with the endpoints that they have by now. Those of these names are new, changed or
+    /// gone; the others stay with their connections. Requests and connections that have one of the old ones go on with it.
     pub fn change(&self, clusters: Arc<ClusterSet>, names: &BTreeSet<Arc<str>>) {
         *self.published.borrow_mut() = clusters;
+        // None of them is newer any more.
+        drop(self.endpoints.take());
         for name in names {
-            self.endpoints.borrow_mut().remove(name);
             self.sockets.borrow_mut().remove(name);
             let old = self.clusters.borrow_mut().remove(&**name);
             if let Some(old) = old {
@@ -130,6 +131,13 @@ impl ClusterManager {
             None => {
                 self.endpoints.borrow_mut().insert(name, hosts);
             }
+        }
+    }
+
+    /// Takes endpoints that the published cluster has as well.
+    pub fn update_published_hosts(&self, name: &str, hosts: &Arc<HostSpecs>) {
+        if let Some(cluster) = self.clusters.borrow().get(name) {
+            cluster.update_hosts(hosts, &mut self.rng.borrow_mut());
         }
     }
 

@@ -22,6 +22,10 @@ use crate::control::xds::client::{ClustersUpdate, SecretKey, TakenCluster, XdsCl
 use crate::snapshot::ClusterResource;
 use crate::telemetry::{Registry, Slot};
 
+/// So many changes of endpoints, and one of so many clusters, stand beside a set.
+const NEWER_MIN: usize = 64;
+const NEWER_PART: usize = 8;
+
 /// The clusters of the workers, for whoever asks which there are.
 #[derive(Clone, Debug)]
 pub(super) struct KnownClusters(Arc<Mutex<Arc<ClusterSet>>>);
@@ -55,6 +59,8 @@ pub(super) struct Clusters {
     set: Arc<ClusterSet>,
     /// New, changed and gone since then.
     changed: BTreeSet<Arc<str>>,
+    /// How often one of them has had other endpoints since then.
+    newer: usize,
     /// What the control plane calls the last state of them.
     version: Box<str>,
     instances: u64,
@@ -102,6 +108,7 @@ impl Clusters {
             warming: BTreeMap::new(),
             set: Arc::clone(&fixed),
             changed: BTreeSet::new(),
+            newer: 0,
             version: Box::default(),
             instances: 0,
             updates,
@@ -182,6 +189,7 @@ impl Clusters {
             _ => &self.active.get(&name).filter(is_it)?.spec,
         };
         let hosts = self.process.publish(&name, spec, &assignment);
+        self.newer += 1;
         if let Some(active) = self.active.get_mut(&name) {
             active.spec = Arc::new(active.spec.with_hosts(Arc::clone(&hosts)));
         }
@@ -201,19 +209,23 @@ impl Clusters {
         }
     }
 
-    /// What has changed since the last call; `None`: nothing. What is new is reached as `rotation` has it.
+    /// What has changed since the last call; `None`: nothing, or endpoints alone, and so few that workers keep them beside their set.
+    /// What is new is reached as `rotation` has it.
     pub(super) fn publish(&mut self, metrics: &ServerMetrics, rotation: &mut Rotation) -> Option<Change> {
         metrics.clusters_warm_up(self.warming.len() as u64);
-        if self.changed.is_empty() {
+        if self.changed.is_empty() && !is_worth_a_set(self.newer, self.set.iter().len()) {
             return None;
         }
+        self.newer = 0;
         let before = std::mem::take(&mut self.set);
         let mut has_tls = false;
         for name in &self.changed {
             has_tls |= rotation.put_cluster(name, self.active.get(name).map(|dynamic| &dynamic.spec));
         }
-        let all = self.fixed.iter().chain(self.active.values().map(|dynamic| &dynamic.spec));
-        self.set = Arc::new(ClusterSet::new(all.map(|spec| rotation.latest(spec)).collect()));
+        let fixed = self.fixed.iter().map(|spec| self.process.with_latest_hosts(spec));
+        let active = self.active.values().map(|dynamic| Arc::clone(&dynamic.spec));
+        let all = fixed.chain(active).map(|spec| rotation.latest(&spec)).collect();
+        self.set = Arc::new(ClusterSet::new(all));
         let names = std::mem::take(&mut self.changed);
         let (mut added, mut modified, mut gone) = (0, 0, Vec::new());
         for name in &names {
@@ -281,10 +293,28 @@ impl Clusters {
     }
 }
 
+/// Whether changes of endpoints are worth a new set of so many clusters. Each worker keeps those that its set has not, with their
+/// predecessors in the set; making one takes as long as it has clusters, and is spread over so many changes.
+fn is_worth_a_set(newer: usize, clusters: usize) -> bool {
+    newer > NEWER_MIN.max(clusters / NEWER_PART)
+}
+
 /// A cluster is no more: nobody asks for its endpoints and secrets on its behalf.
 fn forget(dynamic: &Dynamic, client: &mut XdsClient) {
     dynamic.spec.config.told_secrets().for_each(|secret| client.release(secret));
     if let Discovery::Eds(eds) = &dynamic.spec.config.discovery {
         client.unsubscribe(&dynamic.spec.config.name, dynamic.instance, eds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_changes_of_endpoints_are_no_reason_for_a_new_set() {
+        for (clusters, few, many) in [(0, 64, 65), (100, 64, 65), (10_000, 1_250, 1_251)] {
+            assert!(!is_worth_a_set(few, clusters) && is_worth_a_set(many, clusters), "{clusters}");
+        }
     }
 }

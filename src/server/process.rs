@@ -258,6 +258,16 @@ impl Process {
         hosts
     }
 
+    /// A cluster with the endpoints that discovery has found for it by now.
+    pub(super) fn with_latest_hosts(&self, spec: &Arc<ClusterSpec>) -> Arc<ClusterSpec> {
+        match self.lock().get(&*spec.config.name) {
+            Some(endpoints) if !Arc::ptr_eq(&endpoints.hosts, &spec.hosts) => {
+                Arc::new(spec.with_hosts(Arc::clone(&endpoints.hosts)))
+            }
+            _ => Arc::clone(spec),
+        }
+    }
+
     /// Takes note of the clusters that there are now. `gone`: what was known of their endpoints is forgotten.
     pub(super) fn set_clusters(&self, clusters: Arc<ClusterSet>, gone: &[Arc<str>]) {
         let mut all = self.lock();

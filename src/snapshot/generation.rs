@@ -21,6 +21,8 @@ pub struct Generation {
     pub clusters: Option<ClustersChange>,
     /// Clusters that have other endpoints, none of those that are others themselves.
     pub hosts: BTreeMap<Arc<str>, Arc<HostSpecs>>,
+    /// The same of those whose endpoints stand in `clusters` as well: for who has made the cluster, before `hosts`.
+    pub published_hosts: BTreeMap<Arc<str>, Arc<HostSpecs>>,
     /// Clusters that are reached otherwise, by connections from now on; none of those that are others themselves.
     pub transport_sockets: BTreeMap<Arc<str>, Arc<TransportSockets>>,
     pub listeners: ListenersChange,
@@ -44,17 +46,28 @@ pub struct ClustersChange {
 impl Generation {
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
-        let Self { clusters, hosts, transport_sockets, listeners, filters, routes, tls } = self;
+        let Self {
+            clusters,
+            hosts,
+            published_hosts: _,
+            transport_sockets,
+            listeners,
+            filters,
+            routes,
+            tls,
+        } = self;
         let has_clusters = clusters.is_some() || !hosts.is_empty() || !transport_sockets.is_empty();
         let has_listeners = !listeners.is_empty() || !filters.is_empty();
         !has_clusters && !has_listeners && routes.is_empty() && tls.is_empty()
     }
 
-    /// Takes other clusters: all that there are now, as they are by now, and the names of those that are new, changed or gone.
+    /// Takes other clusters: all that there are now, as they are by now, with all endpoints that were taken before, and the names of
+    /// those that are new, changed or gone.
     pub fn put_clusters(&mut self, all: Arc<ClusterSet>, names: BTreeSet<Arc<str>>) {
+        self.published_hosts.append(&mut self.hosts);
         for name in &names {
             // What was told of those that had the name before.
-            self.hosts.remove(name);
+            self.published_hosts.remove(name);
             self.transport_sockets.remove(name);
         }
         let change = self.clusters.get_or_insert_default();
@@ -153,9 +166,22 @@ mod tests {
             own.put_transport_sockets(name.into(), Arc::default());
         }
         own.put_clusters(Arc::default(), names(&["a"]));
-        assert!(own.hosts.keys().chain(own.transport_sockets.keys()).all(|name| **name == *"b"));
+        assert!(own.published_hosts.keys().chain(own.transport_sockets.keys()).all(|name| **name == *"b"));
         own.put_hosts("a".into(), Arc::default());
-        assert_eq!(own.hosts.len(), 2);
+        assert_eq!((own.hosts.len(), own.published_hosts.len()), (1, 1));
+    }
+
+    /// A worker that has not made a cluster has nothing to keep of what its set has.
+    #[test]
+    fn endpoints_are_apart_that_were_told_before_the_clusters_and_behind_them() {
+        let (mut own, [first, last]) = (Generation::default(), [(); 2].map(|()| Arc::<HostSpecs>::default()));
+        own.put_hosts("a".into(), Arc::default());
+        own.put_clusters(Arc::default(), names(&[]));
+        own.put_hosts("a".into(), Arc::clone(&first));
+        own.put_clusters(Arc::default(), names(&[]));
+        own.put_hosts("a".into(), Arc::clone(&last));
+        assert!(Arc::ptr_eq(&own.published_hosts["a"], &first) && Arc::ptr_eq(&own.hosts["a"], &last));
+        assert!(!own.is_empty());
     }
 
     #[test]

@@ -80,13 +80,25 @@ impl Worker {
 
     /// Takes all that has changed. Nothing else runs on this core meanwhile, so whoever is served next meets all of it.
     fn take(&self, generation: &Generation, sockets: Vec<(usize, OwnedFd)>) {
-        let Generation { clusters, hosts, transport_sockets, listeners, filters, routes, tls } = generation;
+        let Generation {
+            clusters,
+            hosts,
+            published_hosts,
+            transport_sockets,
+            listeners,
+            filters,
+            routes,
+            tls,
+        } = generation;
         let own_clusters = &self.context.clusters;
         if let Some(ClustersChange { all, names }) = clusters {
             own_clusters.change(Arc::clone(all), names);
         }
         for (cluster, sockets) in transport_sockets {
             own_clusters.update_sockets(Arc::clone(cluster), Arc::clone(sockets));
+        }
+        for (cluster, hosts) in published_hosts {
+            own_clusters.update_published_hosts(cluster, hosts);
         }
         for (cluster, hosts) in hosts {
             own_clusters.update_hosts(Arc::clone(cluster), Arc::clone(hosts));
