@@ -130,12 +130,12 @@ KEEP = {
     },
     'runtime': {'envoy.service.runtime.v3': 'Runtime'},
     'endpoint': {
-        'envoy.config.endpoint.v3': '''ClusterLoadAssignment ClusterLoadAssignment.Policy LocalityLbEndpoints LbEndpoint
-            Endpoint''',
+        'envoy.config.endpoint.v3': '''ClusterLoadAssignment ClusterLoadAssignment.Policy
+            ClusterLoadAssignment.Policy.DropOverload LocalityLbEndpoints LbEndpoint Endpoint''',
     },
     'load_stats': {
         'envoy.service.load_stats.v3': 'LoadStatsRequest LoadStatsResponse',
-        'envoy.config.endpoint.v3': 'ClusterStats UpstreamLocalityStats UpstreamEndpointStats',
+        'envoy.config.endpoint.v3': 'ClusterStats ClusterStats.DroppedRequests UpstreamLocalityStats UpstreamEndpointStats',
     },
     'tls': {
         'envoy.extensions.transport_sockets.tls.v3': '''DownstreamTlsContext UpstreamTlsContext CommonTlsContext

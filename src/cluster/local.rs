@@ -7,6 +7,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use super::breakers::Breakers;
+use super::drop_overload::{self, Dropped};
 use super::host::{Host, Own};
 use super::load_balancer::{LoadBalancer, Pick};
 use super::manager::Keeper;
@@ -16,6 +17,7 @@ use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::base::rng::Rng;
 use crate::config::cluster::{Cluster as Config, Discovery, RoutingPriority};
+use crate::config::endpoint::DropOverload;
 use crate::config::http2::UpstreamProtocol;
 use crate::config::proxy_protocol::{OwnedTlv, ProxyProtocolVersion};
 use crate::protocol::connection_info::OriginalSource;
@@ -40,6 +42,8 @@ pub struct Cluster {
     keeper: Rc<Keeper>,
     hosts: RefCell<Vec<Rc<Host>>>,
     balancer: RefCell<LoadBalancer>,
+    /// The share of requests that its hosts are spared.
+    drop_overload: RefCell<Option<Arc<DropOverload>>>,
     options: Vec<RawOption>,
     worker: usize,
     tls_meter: Meter,
@@ -84,6 +88,7 @@ impl Cluster {
             runtime: runtime.clone(),
             keeper: Rc::clone(keeper),
             hosts: RefCell::default(),
+            drop_overload: RefCell::default(),
             is_retired: Cell::new(false),
         })
     }
@@ -257,6 +262,16 @@ impl Cluster {
         self.balancer.borrow().hashes()
     }
 
+    /// Whether the next request is answered in place of its hosts, which are to be spared; it is counted.
+    #[inline]
+    pub fn spare(&self, rng: &mut Rng) -> Option<Dropped> {
+        let limit = self.config.drop_overload_limit.as_ref();
+        let share = self.drop_overload.borrow().as_ref()?.per_million(limit);
+        let dropped = drop_overload::draw(share, rng)?;
+        self.stats.inc(ClusterStat::UpstreamRqDropOverload);
+        Some(dropped)
+    }
+
     /// The host for the next request, by its hash where the policy hashes; `None`: no host may take it.
     pub fn pick(&self, hash: Option<u64>, rng: &mut Rng) -> Option<Rc<Host>> {
         let pick = || self.balancer.borrow_mut().pick(hash, rng, &self.stats);
@@ -323,6 +338,7 @@ impl Cluster {
             hosts.iter().for_each(|host| host.close_idle());
         }
         self.balancer.borrow_mut().rebuild(&hosts, specs, &self.config, rng);
+        *self.drop_overload.borrow_mut() = specs.drop_overload().cloned();
         *self.hosts.borrow_mut() = hosts;
     }
 

@@ -3,6 +3,7 @@
 //! Everything here belongs to one worker: a cluster's hosts are built from published configuration ([`ClusterSet`]) and
 //! endpoint updates when a request first asks for it, picked by its load balancer, and each keeps its own idle connections.
 mod breakers;
+mod drop_overload;
 mod host;
 mod kept;
 pub mod load_balancer;
@@ -13,6 +14,7 @@ pub mod pool;
 mod set;
 
 pub use breakers::{CircuitBreakers, Resource};
+pub use drop_overload::Dropped;
 pub use host::{Host, HostDetails, HostSpec};
 pub use kept::KeptCluster;
 pub use local::{Cluster, ProxiedClient, Wanted};

@@ -8,6 +8,7 @@ use super::breakers::CircuitBreakers;
 use super::host::HostSpec;
 use super::load_balancer::{self, HashTable};
 use crate::config::cluster::Cluster as Config;
+use crate::config::endpoint::DropOverload;
 use crate::protocol::tls::{ClientTls, Secured};
 use crate::telemetry::{ClusterStat, Registry, Scope};
 
@@ -54,13 +55,25 @@ pub struct HostSpecs {
     hosts: Box<[Arc<HostSpec>]>,
     /// By group of hosts; none, where the policy does not hash.
     tables: Box<[HashTable]>,
+    /// The share of requests that they are spared.
+    drop_overload: Option<Arc<DropOverload>>,
 }
 
 impl HostSpecs {
     /// These endpoints. Off the data path: tables are made here.
     pub fn new(hosts: Vec<Arc<HostSpec>>, config: &Config) -> Self {
         let hosts: Box<[_]> = hosts.into();
-        Self { tables: load_balancer::tables(&hosts, config), hosts }
+        Self { tables: load_balancer::tables(&hosts, config), hosts, drop_overload: None }
+    }
+
+    /// The same, spared this share of requests.
+    pub fn dropping(self, drop_overload: Option<Arc<DropOverload>>) -> Self {
+        Self { drop_overload, ..self }
+    }
+
+    /// The share of requests that they are spared; `None`: none.
+    pub fn drop_overload(&self) -> Option<&Arc<DropOverload>> {
+        self.drop_overload.as_ref()
     }
 
     /// The table of a group of hosts.

@@ -11,7 +11,7 @@ use super::http2::{Http2ProtocolOptions, UpstreamProtocol};
 use super::listener::BUFFER_LIMIT_BYTES_DEFAULT;
 use super::metadata::{Metadata, MetadataKind, ORIGINAL_DST};
 use super::proxy_protocol::UpstreamProxyProtocol;
-use super::runtime::RuntimeNumber;
+use super::runtime::{RuntimeKey, RuntimeNumber};
 use super::socket::{BindConfig, TcpKeepalive};
 use super::tls::{Source, TRANSPORT_SOCKET_MATCH, TransportSocketMatch, UpstreamTls};
 
@@ -71,6 +71,10 @@ pub struct ClusterSettings {
     pub transport_socket_matches: Vec<TransportSocketMatch>,
     /// Most connections, requests and retries in flight. Source: `circuit_breakers`.
     pub circuit_breakers: CircuitBreakers,
+    /// Under which runtime may have the highest share of requests that `policy.drop_overloads` of its endpoints drops, 0 to 100
+    /// percent, more counting as 100; `None`: no value can come. Source: Envoy runtime key
+    /// `load_balancing_policy.drop_overload_limit`.
+    pub drop_overload_limit: Option<RuntimeKey>,
     /// TCP keepalive of connections to endpoints; `None`: off. Source:
     /// `upstream_connection_options.tcp_keepalive`.
     pub tcp_keepalive: Option<TcpKeepalive>,
@@ -415,6 +419,7 @@ impl Cluster {
                 cluster_name: name.into(),
                 localities: Vec::new(),
                 overprovisioning_factor_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
+                drop_overload: None,
             },
             metadata: Metadata::default(),
             settings: Arc::default(),
@@ -521,6 +526,7 @@ impl Default for ClusterSettings {
             original_dst: Vec::new(),
             transport_socket_matches: Vec::new(),
             circuit_breakers: CircuitBreakers::default(),
+            drop_overload_limit: None,
             tcp_keepalive: None,
             bind_config: None,
             connection_pool_per_downstream_connection: false,

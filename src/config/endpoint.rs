@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use super::address::EndpointAddress;
+use super::matcher::FractionalPercent;
 use super::metadata::Metadata;
 use super::proxy_protocol::OwnedTlv;
+use super::runtime::RuntimeKey;
 
 /// All endpoints of one cluster.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -18,6 +20,33 @@ pub struct ClusterLoadAssignment {
     /// with 140, at 71 % healthy nothing spills yet. Default 140. Source:
     /// `policy.overprovisioning_factor`.
     pub overprovisioning_factor_percent: u32,
+    /// The share of requests that is answered here; `None`, the default: none. Source: `policy.drop_overloads`.
+    pub drop_overload: Option<Arc<DropOverload>>,
+}
+
+/// A share of requests that endpoints are spared: they are answered with 503. Source: Envoy
+/// `ClusterLoadAssignment.Policy.DropOverload`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DropOverload {
+    /// By which load reports call them, not empty. Source: `category`.
+    pub category: Box<str>,
+    /// How many, at most all. Default none. Source: `drop_percentage`.
+    pub share: FractionalPercent,
+}
+
+impl DropOverload {
+    /// [`Self::per_million`], where it is every request.
+    pub const ALL: u32 = 1_000_000;
+
+    /// How many of a million requests are dropped. `limit`: under which runtime may have a lower share, in whole percents.
+    pub fn per_million(&self, limit: Option<&RuntimeKey>) -> u32 {
+        let FractionalPercent { numerator, denominator } = self.share;
+        let all = u64::from(Self::ALL);
+        let share = u64::from(numerator) * all / u64::from(denominator.max(1));
+        let percent = limit.and_then(RuntimeKey::integer).unwrap_or(100);
+        let limited = share.min(percent.min(100) * (all / 100));
+        u32::try_from(limited).unwrap_or(Self::ALL)
+    }
 }
 
 /// Endpoints of one locality at one priority. Source: Envoy `LocalityLbEndpoints`.
@@ -88,3 +117,39 @@ pub enum HealthStatus {
 
 /// Default of [`ClusterLoadAssignment::overprovisioning_factor_percent`], from Envoy.
 pub const OVERPROVISIONING_FACTOR_PERCENT_DEFAULT: u32 = 140;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::runtime::{RuntimeState, RuntimeValue};
+
+    #[test]
+    fn share_that_is_dropped_is_the_lower_of_what_was_told_and_what_runtime_lets() {
+        let dropped = |numerator, denominator, limit: Option<u64>| {
+            let value = RuntimeValue { integer: limit, ..RuntimeValue::default() };
+            let key = RuntimeKey::new("limit", value, &RuntimeState::default());
+            let share = FractionalPercent { numerator, denominator };
+            DropOverload { category: "c".into(), share }.per_million(Some(&key))
+        };
+        for (numerator, denominator, limit, expected) in [
+            (0, 100, None, 0),
+            (40, 100, None, 400_000),
+            (7, 10_000, None, 700),
+            (3, 1_000_000, None, 3),
+            (100, 100, None, DropOverload::ALL),
+            (40, 100, Some(15), 150_000),
+            (40, 100, Some(0), 0),
+            (40, 100, Some(90), 400_000),
+            (100, 100, Some(100), DropOverload::ALL),
+            (100, 100, Some(u64::MAX - 1), DropOverload::ALL),
+        ] {
+            assert_eq!(
+                dropped(numerator, denominator, limit),
+                expected,
+                "{numerator}/{denominator} {limit:?}"
+            );
+        }
+        let share = FractionalPercent { numerator: 40, denominator: 100 };
+        assert_eq!(DropOverload { category: "c".into(), share }.per_million(None), 400_000);
+    }
+}

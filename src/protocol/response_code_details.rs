@@ -19,6 +19,10 @@ pub const CLUSTER_NOT_FOUND: &str = "cluster_not_found";
 pub const NO_HEALTHY_UPSTREAM: &str = "no_healthy_upstream";
 /// The cluster is in maintenance mode.
 pub const MAINTENANCE_MODE: &str = "maintenance_mode";
+/// It is one of those that `drop_overloads` of the cluster drops.
+pub const DROP_OVERLOAD: &str = "drop_overload";
+/// `drop_overloads` of the cluster drops all.
+pub const UNCONDITIONAL_DROP_OVERLOAD: &str = "unconditional_drop_overload";
 /// The route's timeout passed.
 pub const RESPONSE_TIMEOUT: &str = "response_timeout";
 /// The last try's timeout passed.

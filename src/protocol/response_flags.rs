@@ -60,11 +60,11 @@ pub enum ResponseFlag {
     OverloadManager,
     /// DF: DNS resolution failed.
     DnsResolutionFailed,
-    /// DO: dropped by `drop_overload`.
+    /// DO: dropped by `drop_overloads`. 503.
     DropOverLoad,
     /// DR: downstream reset the stream.
     DownstreamRemoteReset,
-    /// UDO: dropped by a `drop_overload` of 100 %.
+    /// UDO: dropped by `drop_overloads` of 100 %. 503.
     UnconditionalDropOverload,
 }
 

@@ -62,6 +62,8 @@ pub enum ProxyError {
     NoRoute,
     /// The route's cluster does not exist; the status configured for that.
     NoCluster { status: u16 },
+    /// The endpoints are to be spared it, as their `drop_overloads` says; `unconditional`: like all others.
+    DropOverload { unconditional: bool },
     /// No endpoint may take the request.
     NoHealthyUpstream,
     /// No connection could be made.
@@ -108,6 +110,7 @@ impl ProxyError {
             | Self::PathNotAbsolute
             | Self::NoRoute
             | Self::NoCluster { .. }
+            | Self::DropOverload { .. }
             | Self::NoHealthyUpstream
             | Self::HeadOverflow
             | Self::Filter(_) => Side::Local,
@@ -159,7 +162,8 @@ impl ProxyError {
             Self::UpgradeRefused => 403,
             Self::NoRoute | Self::PathNotAbsolute => 404,
             Self::NoCluster { status } => status,
-            Self::NoHealthyUpstream
+            Self::DropOverload { .. }
+            | Self::NoHealthyUpstream
             | Self::Connect(_)
             | Self::ExtendedConnectNotTaken
             | Self::UpstreamClosed { .. }
@@ -189,6 +193,8 @@ impl ProxyError {
             Self::UpstreamMaxStreamDuration { .. } => ResponseFlag::UpstreamMaxStreamDurationReached,
             Self::NoRoute => ResponseFlag::NoRouteFound,
             Self::NoCluster { .. } => ResponseFlag::NoClusterFound,
+            Self::DropOverload { unconditional: false } => ResponseFlag::DropOverLoad,
+            Self::DropOverload { unconditional: true } => ResponseFlag::UnconditionalDropOverload,
             Self::NoHealthyUpstream => ResponseFlag::NoHealthyUpstream,
             Self::Connect(ConnectError::Overflow) => ResponseFlag::UpstreamOverflow,
             Self::Connect(_) => ResponseFlag::UpstreamConnectionFailure,
@@ -238,6 +244,8 @@ impl ProxyError {
             Self::UpgradeRefused => details::UPGRADE_FAILED,
             Self::NoRoute => details::ROUTE_NOT_FOUND,
             Self::NoCluster { .. } => details::CLUSTER_NOT_FOUND,
+            Self::DropOverload { unconditional: false } => details::DROP_OVERLOAD,
+            Self::DropOverload { unconditional: true } => details::UNCONDITIONAL_DROP_OVERLOAD,
             Self::NoHealthyUpstream => details::NO_HEALTHY_UPSTREAM,
             Self::Connect(ConnectError::Timeout) => {
                 "upstream_reset_before_response_started{connection_timeout}"
@@ -273,6 +281,8 @@ impl ProxyError {
             Self::StreamIdleTimeout { .. } => "stream timeout",
             Self::MaxStreamDuration { .. } => "downstream duration timeout",
             Self::UpstreamMaxStreamDuration { .. } => "upstream max stream duration reached",
+            Self::DropOverload { unconditional: false } => "drop overload",
+            Self::DropOverload { unconditional: true } => "unconditional drop overload",
             Self::NoHealthyUpstream => "no healthy upstream",
             Self::Connect(ConnectError::Timeout) => {
                 "upstream connect error or disconnect/reset before headers. reset reason: connection timeout"

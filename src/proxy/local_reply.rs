@@ -23,6 +23,25 @@ use crate::protocol::http2::Received;
 use crate::protocol::stream_info::set_text;
 use crate::protocol::transport::Channel;
 
+/// Headers by which a client learns that its request was refused to spare endpoints.
+const REFUSALS: [HeaderName; 3] = [
+    headers::X_ENVOY_OVERLOADED,
+    headers::X_ENVOY_DROP_OVERLOAD,
+    headers::X_ENVOY_UNCONDITIONAL_DROP_OVERLOAD,
+];
+
+/// The one of an error, if it is such a refusal.
+fn refusal(error: ProxyError) -> Option<HeaderName> {
+    match error {
+        ProxyError::Connect(ConnectError::Overflow) => Some(headers::X_ENVOY_OVERLOADED),
+        ProxyError::DropOverload { unconditional: false } => Some(headers::X_ENVOY_DROP_OVERLOAD),
+        ProxyError::DropOverload { unconditional: true } => {
+            Some(headers::X_ENVOY_UNCONDITIONAL_DROP_OVERLOAD)
+        }
+        _ => None,
+    }
+}
+
 /// What the client is told.
 #[derive(Debug)]
 pub(super) struct Reply<'a> {
@@ -49,8 +68,7 @@ impl<'a> Reply<'a> {
             status: error.status().unwrap_or(503),
             body: Cow::Borrowed(error.body().as_bytes()),
             details: None,
-            header: matches!(error, ProxyError::Connect(ConnectError::Overflow))
-                .then(|| (headers::X_ENVOY_OVERLOADED, b"true".to_vec())),
+            header: refusal(error).map(|name| (name, b"true".to_vec())),
             may_be_grpc: !matches!(error, ProxyError::RequestHead(_)),
             // As Envoy says it: DEADLINE_EXCEEDED.
             grpc_status: matches!(error, ProxyError::MaxStreamDuration { .. }).then_some(4),
@@ -102,7 +120,7 @@ pub(super) fn send(
     head.clear();
     head.set_status(reply.status);
     if let Some((name, value)) = &reply.header
-        && !(*name == headers::X_ENVOY_OVERLOADED && manager.router.suppress_envoy_headers)
+        && !(REFUSALS.contains(name) && manager.router.suppress_envoy_headers)
     {
         head.set(name, value);
     }
@@ -234,5 +252,19 @@ mod tests {
             format!("{begin}retried and the latest reset reason: connection termination")
         );
         assert_eq!(body(ProxyError::ResponseTimeout, 2).unwrap(), "upstream request timeout");
+    }
+
+    #[test]
+    fn refusal_names_itself_in_a_header_and_no_attempt() {
+        for (error, header) in [
+            (ProxyError::DropOverload { unconditional: false }, Some("x-envoy-drop-overload")),
+            (ProxyError::DropOverload { unconditional: true }, Some("x-envoy-unconditional-drop-overload")),
+            (ProxyError::NoRoute, None),
+        ] {
+            let reply = Reply::error(error, None);
+            assert_eq!(reply.header.as_ref().map(|(name, _)| name.as_str()), header);
+            assert!(reply.header.iter().all(|(name, value)| REFUSALS.contains(name) && value == b"true"));
+            assert!(!reply.tells_attempts);
+        }
     }
 }

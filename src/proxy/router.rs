@@ -63,13 +63,21 @@ pub(super) async fn forward(
     if !http::answer_expectation(connection, stream, request) {
         return failed(ProxyError::DownstreamClosed);
     }
-    let outcome = if let Some(config) = forward.terminate_connect {
+    let outcome = if let Some(error) = spare(connection, forward) {
+        failed(error)
+    } else if let Some(config) = forward.terminate_connect {
         terminate_connect(connection, stream, request, forward, config).await
     } else {
         attempts(connection, stream, request, forward).await
     };
     count_response(connection, stream, forward, &outcome);
     outcome
+}
+
+/// Whether the endpoints are to be spared the request, before any of them is chosen for it.
+fn spare(connection: &Connection, forward: &Forward<'_>) -> Option<ProxyError> {
+    let dropped = forward.cluster.spare(&mut connection.context.rng.borrow_mut())?;
+    Some(ProxyError::DropOverload { unconditional: dropped.unconditional })
 }
 
 async fn attempts(

@@ -77,7 +77,8 @@ impl<'a> Localities<'a> {
 }
 
 /// The hosts of a cluster's assignment, each address once (the first entry counts). Of those that it had (`old`) the ones that
-/// have not changed are as they are, and the others keep their counters. Endpoints that still have to be resolved are none.
+/// have not changed are as they are, and the others keep their counters. Endpoints that still have to be resolved are none. They
+/// come with the share of requests that they are spared.
 pub fn resolve_hosts(
     old: &[Arc<HostSpec>],
     cluster: &Cluster,
@@ -119,7 +120,7 @@ pub fn resolve_hosts(
             });
         }
     }
-    Arc::new(HostSpecs::new(hosts, cluster))
+    Arc::new(HostSpecs::new(hosts, cluster).dropping(assignment.drop_overload.clone()))
 }
 
 #[cfg(test)]
@@ -127,7 +128,8 @@ mod tests {
     use super::*;
     use crate::config::address::Address;
     use crate::config::cluster::{Maglev, RingHash};
-    use crate::config::endpoint::Endpoint;
+    use crate::config::endpoint::{DropOverload, Endpoint};
+    use crate::config::matcher::FractionalPercent;
     use crate::config::metadata::Metadata;
     use crate::telemetry::names::Stats;
 
@@ -166,6 +168,18 @@ mod tests {
         assert!(Arc::ptr_eq(&before[0], &after[1]));
         assert!(!Arc::ptr_eq(&before[1], &after[0]) && Arc::ptr_eq(before[1].stats(), after[0].stats()));
         assert!(after[1].counted().is_none(), "nobody has counted anything");
+    }
+
+    #[test]
+    fn hosts_come_with_the_share_of_requests_that_they_are_spared() {
+        let share = FractionalPercent { numerator: 1, denominator: 100 };
+        let dropped = Some(Arc::new(DropOverload { category: "lb".into(), share }));
+        for drop_overload in [dropped, None] {
+            let assignment = ClusterLoadAssignment { drop_overload, ..ClusterLoadAssignment::default() };
+            let (cluster, registry) = (Cluster::new("c"), Registry::new(1));
+            let hosts = resolve_hosts(&[], &cluster, &assignment, &registry);
+            assert_eq!(hosts.drop_overload(), assignment.drop_overload.as_ref());
+        }
     }
 
     #[test]

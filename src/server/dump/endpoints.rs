@@ -12,7 +12,8 @@ use crate::config::address::{Address, EndpointAddress};
 use crate::config::ads::ResourceSource;
 use crate::config::cluster::{Cluster, Discovery, LocalityMode};
 use crate::config::endpoint::{
-    ClusterLoadAssignment, Endpoint, HealthStatus, Locality, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
+    ClusterLoadAssignment, DropOverload, Endpoint, HealthStatus, Locality,
+    OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
 };
 use crate::control::admin::{DumpEntry, DumpField, DumpSection, address_json, locality_json};
 use crate::control::discovery::KeptAssignment;
@@ -127,8 +128,21 @@ fn load_assignment(name: &str, config: &Cluster, assignment: &ClusterLoadAssignm
     if !localities.is_empty() {
         shown.insert("endpoints".to_owned(), localities.into());
     }
-    shown.insert("policy".to_owned(), json!({ "overprovisioning_factor": factor }));
+    let mut policy = json!({ "overprovisioning_factor": factor });
+    if let Some(dropped) = &assignment.drop_overload {
+        let per_million = dropped.per_million(config.drop_overload_limit.as_ref());
+        if per_million > 0 {
+            policy["drop_overloads"] = json!([drop_overload(dropped, per_million)]);
+        }
+    }
+    shown.insert("policy".to_owned(), policy);
     Value::Object(shown)
+}
+
+/// A `DropOverload`. As Envoy: the share that counts, in parts of a million.
+fn drop_overload(dropped: &DropOverload, per_million: u32) -> Value {
+    let share = json!({ "numerator": per_million, "denominator": "MILLION" });
+    json!({ "category": &*dropped.category, "drop_percentage": share })
 }
 
 /// An `LbEndpoint`; `address`: its own.
@@ -163,6 +177,7 @@ mod tests {
     use crate::config::address::HostPort;
     use crate::config::ads::Eds;
     use crate::config::endpoint::LocalityEndpoints;
+    use crate::config::matcher::FractionalPercent;
     use crate::control::xds::client::{ClientStatus, Standing};
     use crate::telemetry::Registry;
 
@@ -271,6 +286,26 @@ mod tests {
                 "policy": { "overprovisioning_factor": 140 },
             })
         );
+    }
+
+    #[test]
+    fn share_that_is_dropped_is_shown_in_parts_of_a_million_and_none_not_at_all() {
+        let policy = |numerator| {
+            let share = FractionalPercent { numerator, denominator: 100 };
+            let dropped = DropOverload { category: "lb".into(), share };
+            let mut told = assignment(Vec::new());
+            told.drop_overload = Some(Arc::new(dropped));
+            load_assignment("c", &Cluster::new("c"), &told)["policy"].clone()
+        };
+        let share = json!({ "numerator": 70_000, "denominator": "MILLION" });
+        assert_eq!(
+            policy(7),
+            json!({
+                "overprovisioning_factor": 140,
+                "drop_overloads": [{ "category": "lb", "drop_percentage": share }],
+            })
+        );
+        assert_eq!(policy(0), json!({ "overprovisioning_factor": 140 }));
     }
 
     fn eds(name: &str) -> Cluster {

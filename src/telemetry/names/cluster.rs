@@ -126,6 +126,8 @@ super::metrics! {
         UpstreamRqActive Gauge "upstream_rq_active",
         UpstreamRqActiveOverflow Counter "upstream_rq_active_overflow",
         UpstreamRqCancelled Counter "upstream_rq_cancelled",
+        /// Ours: requests that `drop_overloads` spared the endpoints. In Envoy load reports alone have it.
+        UpstreamRqDropOverload Counter "upstream_rq_drop_overload",
         /// Ours: upgrades answered here because the endpoint has not said that it takes them on HTTP/2 (RFC 8441 section 3).
         UpstreamRqExtendedConnectNotTaken Counter "upstream_rq_extended_connect_not_taken",
         UpstreamRqMaxDurationReached Counter "upstream_rq_max_duration_reached",

@@ -161,6 +161,7 @@ fn assignment(names: &[&str]) -> ClusterLoadAssignment {
         cluster_name: "c".into(),
         localities: vec![locality],
         overprovisioning_factor_percent: 140,
+        drop_overload: None,
     }
 }
 

@@ -1,11 +1,13 @@
 //! Endpoints of a cluster.
+use std::sync::Arc;
+
 use super::address;
 use super::at::At;
 use super::fields::classify;
 use super::proxy_protocol;
 use crate::config::address::{Address, EndpointAddress};
 use crate::config::endpoint::{
-    ClusterLoadAssignment, Endpoint, HealthStatus, Locality, LocalityEndpoints,
+    ClusterLoadAssignment, DropOverload, Endpoint, HealthStatus, Locality, LocalityEndpoints,
     OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
 };
 use crate::control::xds::pb;
@@ -25,15 +27,15 @@ pub(super) fn assignment(
         refused: named_endpoints = "endpoints are written in place";
     });
     let policy_at = at.field("policy");
-    let overprovisioning_factor_percent = match policy {
-        None => None,
+    let (overprovisioning_factor_percent, drop_overload) = match policy {
+        None => (None, None),
         Some(message) => {
             classify!(&policy_at, message => pb::endpoint::ClusterLoadAssignmentPolicy {
-                implemented: overprovisioning_factor;
-                not_yet: drop_overloads, weighted_priority_health;
+                implemented: overprovisioning_factor, drop_overloads = "of one category, as in Envoy";
+                not_yet: weighted_priority_health;
                 refused: endpoint_stale_after;
             });
-            overprovisioning_factor
+            (overprovisioning_factor, self::drop_overload(&policy_at, drop_overloads))
         }
     };
     let mut localities: Vec<_> = endpoints
@@ -48,7 +50,29 @@ pub(super) fn assignment(
         localities,
         overprovisioning_factor_percent: overprovisioning_factor_percent
             .unwrap_or(OVERPROVISIONING_FACTOR_PERCENT_DEFAULT),
+        drop_overload,
     }
+}
+
+/// The share of requests that the endpoints are spared. Source: Envoy `ClusterImplBase::parseDropOverloadConfig`.
+fn drop_overload(
+    at: &At<'_>,
+    messages: Vec<pb::endpoint::ClusterLoadAssignmentPolicyDropOverload>,
+) -> Option<Arc<DropOverload>> {
+    if messages.len() > 1 {
+        at.field("drop_overloads")
+            .error(format!("has {} categories: as in Envoy there may be one", messages.len()));
+    }
+    let message = messages.into_iter().next()?;
+    let at = &at.item("drop_overloads", 0);
+    classify!(at, message => pb::endpoint::ClusterLoadAssignmentPolicyDropOverload {
+        implemented: category, drop_percentage;
+    });
+    let share = at.fraction("drop_percentage", drop_percentage.unwrap_or_default());
+    if share.numerator > share.denominator {
+        at.field("drop_percentage").error("must be at most 100 %");
+    }
+    Some(Arc::new(DropOverload { category: category.into(), share }))
 }
 
 fn check_weights(at: &At<'_>, localities: &[LocalityEndpoints]) {

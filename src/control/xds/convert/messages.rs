@@ -217,6 +217,7 @@ messages!(
     pb::cluster::ClusterRefreshRate,
     pb::endpoint::ClusterLoadAssignment,
     pb::endpoint::ClusterLoadAssignmentPolicy,
+    pb::endpoint::ClusterLoadAssignmentPolicyDropOverload,
     pb::endpoint::LocalityLbEndpoints,
     pb::endpoint::LbEndpoint,
     pb::endpoint::Endpoint,

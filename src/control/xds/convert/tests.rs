@@ -6,6 +6,7 @@ mod accepted;
 mod addresses;
 mod circuit_breakers;
 mod discovered;
+mod drop_overload;
 mod internal;
 mod scoped_routes;
 mod told_filters;

@@ -19,8 +19,8 @@ impl super::Named for ClusterLoadAssignment {
 /// `envoy.config.endpoint.v3.ClusterLoadAssignment.Policy`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ClusterLoadAssignmentPolicy {
-    #[prost(bytes = "vec", repeated, tag = "2")]
-    pub drop_overloads: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "2")]
+    pub drop_overloads: Vec<ClusterLoadAssignmentPolicyDropOverload>,
     #[prost(message, optional, tag = "3")]
     pub overprovisioning_factor: Option<u32>,
     #[prost(message, optional, tag = "4")]
@@ -30,6 +30,18 @@ pub struct ClusterLoadAssignmentPolicy {
 }
 impl super::Named for ClusterLoadAssignmentPolicy {
     const NAME: &'static str = "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy";
+}
+
+/// `envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ClusterLoadAssignmentPolicyDropOverload {
+    #[prost(string, tag = "1")]
+    pub category: String,
+    #[prost(message, optional, tag = "2")]
+    pub drop_percentage: Option<super::types::FractionalPercent>,
+}
+impl super::Named for ClusterLoadAssignmentPolicyDropOverload {
+    const NAME: &'static str = "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload";
 }
 
 /// `envoy.config.endpoint.v3.LocalityLbEndpoints`
