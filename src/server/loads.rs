@@ -31,6 +31,7 @@ fn loads(known: &KnownCluster) -> ClusterLoads {
         name: String::from(&*config.name),
         service_name: service_name(config),
         stats: Arc::clone(&spec.stats),
+        drop_category: hosts.drop_overload().map(|dropped| String::from(&*dropped.category)),
         localities: localities(hosts, found.as_deref().unwrap_or(&config.load_assignment)),
     }
 }

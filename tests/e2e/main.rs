@@ -21,6 +21,7 @@ mod clusters;
 mod config_dump;
 mod connection_bytes;
 mod doctor;
+mod drop_overload;
 mod extended_connect;
 mod grpc;
 mod hashing;

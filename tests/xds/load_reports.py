@@ -51,6 +51,8 @@ admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}
               - {{match: {{prefix: /spread/}}, route: {{cluster: spread, prefix_rewrite: /}}}}
               - {{match: {{prefix: /tight/}}, route: {{cluster: tight, prefix_rewrite: /}}}}
               - {{match: {{prefix: /gone/}}, route: {{cluster: gone, prefix_rewrite: /}}}}
+              - {{match: {{prefix: /spared/}}, route: {{cluster: spared, prefix_rewrite: /}}}}
+              - {{match: {{prefix: /half/}}, route: {{cluster: half, prefix_rewrite: /}}}}
           http_filters:
           - name: envoy.filters.http.router
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
@@ -72,13 +74,13 @@ REPORTING = """cluster_manager:
 """
 
 
-def cluster(name, localities, more=""):
-    """A cluster of localities: zone, priority, ports."""
+def cluster(name, localities, more="", policy=""):
+    """A cluster of localities: zone, priority, ports; the fields `more` are its own, `policy` those of its endpoints."""
     listed = []
     for zone, priority, ports in localities:
         endpoints = ", ".join(f"{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}" for port in ports)
         listed.append(f"{{locality: {{region: r, zone: {zone}}}, priority: {priority}, lb_endpoints: [{endpoints}]}}")
-    return f"  - {{name: {name}, type: STATIC, connect_timeout: 1s, {more}load_assignment: {{cluster_name: {name}, endpoints: [{', '.join(listed)}]}}}}\n"
+    return f"  - {{name: {name}, type: STATIC, connect_timeout: 1s, {more}load_assignment: {{cluster_name: {name}, policy: {{{policy}}}, endpoints: [{', '.join(listed)}]}}}}\n"
 
 
 class Origin(http.server.ThreadingHTTPServer):
@@ -215,6 +217,9 @@ class Play:
         clusters += cluster("svc", [("a", 0, [first, second]), ("b", 1, [third])], "lrs_server: {self: {}}, ")
         clusters += cluster("spread", [("b", 0, [first]), ("a", 0, [second, third])]) + cluster("tight", [("a", 0, [first])], limits)
         clusters += cluster("gone", [("a", 0, [closed])])
+        dropping = "drop_overloads: [{category: %s, drop_percentage: {numerator: %s, denominator: TEN_THOUSAND}}]"
+        clusters += cluster("spared", [("a", 0, [first])], policy=dropping % ("lb", 10_000))
+        clusters += cluster("half", [("a", 0, [first])], policy=dropping % ("throttle", 5_000))
         text = BOOTSTRAP.format(admin=self.admin, port=self.port, lrs=self.server.port, clusters=clusters, reporting=REPORTING if reporting else "")
         path = folder / f"{self.server.port}.yaml"
         path.write_text(text, encoding="utf-8")
@@ -223,13 +228,19 @@ class Play:
 
     def get(self, path, count=1):
         """Status of so many requests, each on a connection of its own."""
-        statuses = []
+        return sorted({status for status, _, _ in self.answers(path, count)})
+
+    def answers(self, path, count):
+        """What is answered to them, each on a connection of its own: status, body, headers that tell of overload."""
+        answers = []
         for _ in range(count - (self.fewer and count > 1)):
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=rig.DEADLINE_S)
             connection.request("GET", path)
-            statuses.append(connection.getresponse().status)
+            response = connection.getresponse()
+            own = sorted(header for header in response.getheaders() if "overload" in header[0].lower())
+            answers.append((response.status, response.read().decode(), own))
             connection.close()
-        return sorted(set(statuses))
+        return answers
 
     def stats(self):
         url = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=rig.DEADLINE_S)
@@ -247,6 +258,8 @@ def told(reports, by_endpoint=None):
     for report in reports:
         for one in report.cluster_stats:
             sums[one.cluster_name, "dropped"] += one.total_dropped_requests
+            for each in one.dropped_requests:
+                sums[one.cluster_name, "dropped", each.category] += each.dropped_count
             for locality in one.upstream_locality_stats:
                 place = (one.cluster_name, locality.locality.region, locality.locality.zone, locality.priority)
                 for each in locality.upstream_endpoint_stats if by_endpoint else [locality]:
@@ -363,6 +376,22 @@ def dropped(play):
     play.note("sums", told(stream.reports[begun:]))
 
 
+def spared(play):
+    """What `drop_overloads` drops, all requests or a share: how it is answered, and as what it is told."""
+    stream = play.server.stream(1)
+    stream.ask(["spared", "half"])
+    stream.more(2)
+    begun = len(stream.reports)
+    play.note("all", sorted({repr(each) for each in play.answers("/spared/200", 6)}))
+    play.note("half", sorted({repr(each) for each in play.answers("/half/200", 80)}))
+    until(stream, begun, lambda reports: told(reports).get(("spared", "dropped")) == 6)
+    until(stream, begun, lambda reports: issued(reports, "half") + told(reports).get(("half", "dropped"), 0) == 80)
+    sums = told(stream.reports[begun:])
+    play.note("sums of all", {key: value for key, value in sums.items() if key[0] == "spared"})
+    play.note("by category as in all", sums["half", "dropped"] == sums["half", "dropped", "throttle"])
+    play.note("issued as good", sums["half", "r", "a", 0, "issued"] == sums["half", "r", "a", 0, "good"])
+
+
 def endpoint_is_gone(play):
     """Where no connection can be made no request is issued, and some have failed."""
     stream = play.server.stream(1)
@@ -406,7 +435,7 @@ def nobody_is_configured(play):
     play.note("streams", len(play.server.streams))
 
 
-SCRIPTS = [by_locality, by_endpoint, all_clusters, in_progress, dropped, endpoint_is_gone, stream_breaks, stream_ends, nobody_is_configured]
+SCRIPTS = [by_locality, by_endpoint, all_clusters, in_progress, dropped, spared, endpoint_is_gone, stream_breaks, stream_ends, nobody_is_configured]
 
 
 def until(stream, begun, condition):

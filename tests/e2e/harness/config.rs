@@ -178,3 +178,9 @@ pub(crate) fn cluster_to(name: &str, port: u16) -> String {
          [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]}}"
     )
 }
+
+/// The same, with these `drop_overloads`.
+pub(crate) fn spared_cluster_to(name: &str, port: u16, drop_overloads: &str) -> String {
+    let policy = format!("load_assignment: {{policy: {{drop_overloads: [{drop_overloads}]}}, ");
+    cluster_to(name, port).replace("load_assignment: {", &policy)
+}

@@ -128,6 +128,29 @@ struct ClusterLoadAssignment {
     cluster_name: String,
     #[prost(message, repeated, tag = "2")]
     endpoints: Vec<Locality>,
+    #[prost(message, optional, tag = "4")]
+    policy: Option<Policy>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Policy {
+    #[prost(message, repeated, tag = "2")]
+    drop_overloads: Vec<DropOverload>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DropOverload {
+    #[prost(string, tag = "1")]
+    category: String,
+    #[prost(message, optional, tag = "2")]
+    share: Option<Percent>,
+}
+
+/// `FractionalPercent` of a hundred.
+#[derive(Clone, PartialEq, Message)]
+struct Percent {
+    #[prost(uint32, tag = "1")]
+    numerator: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -332,6 +355,18 @@ impl ControlPlane {
         self.push(ENDPOINTS, vec![assignment(cluster, address, ports).encode_to_vec()])
     }
 
+    /// Tells a cluster's endpoint, at that port of this host, which is to be spared so many requests of a hundred in each of these
+    /// categories; the response's nonce.
+    pub(crate) fn tell_spared(&self, cluster: &str, port: u16, shares: &[(&str, u32)]) -> String {
+        let one = |(category, percent): &(&str, u32)| DropOverload {
+            category: (*category).to_owned(),
+            share: Some(Percent { numerator: *percent }),
+        };
+        let policy = Some(Policy { drop_overloads: shares.iter().map(one).collect() });
+        let assignment = ClusterLoadAssignment { policy, ..assignment(cluster, "127.0.0.1", &[port]) };
+        self.push(ENDPOINTS, vec![assignment.encode_to_vec()])
+    }
+
     /// Tells the endpoints of these clusters in one response, each at that port of this host; the response's nonce.
     pub(crate) fn tell_endpoints(&self, clusters: &[(&str, u16)]) -> String {
         let one = |(cluster, port): &(&str, u16)| assignment(cluster, "127.0.0.1", &[*port]).encode_to_vec();
@@ -517,6 +552,7 @@ fn assignment(cluster: &str, address: &str, ports: &[u16]) -> ClusterLoadAssignm
     ClusterLoadAssignment {
         cluster_name: cluster.to_owned(),
         endpoints: vec![Locality { endpoints: ports.iter().map(endpoint).collect() }],
+        policy: None,
     }
 }
 

@@ -32,6 +32,17 @@ pub(crate) struct ClusterStats {
     pub(crate) localities: Vec<LocalityStats>,
     #[prost(uint64, tag = "3")]
     pub(crate) dropped: u64,
+    #[prost(message, repeated, tag = "5")]
+    pub(crate) by_category: Vec<DroppedRequests>,
+}
+
+/// `ClusterStats.DroppedRequests`
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct DroppedRequests {
+    #[prost(string, tag = "1")]
+    pub(crate) category: String,
+    #[prost(uint64, tag = "2")]
+    pub(crate) count: u64,
 }
 
 /// `UpstreamLocalityStats`

@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub(crate) use client::Client;
-pub(crate) use config::{Config, cluster_to};
+pub(crate) use config::{Config, cluster_to, spared_cluster_to};
 pub(crate) use confine::Confinement;
 pub(crate) use control_plane::{ControlPlane, ToldCluster};
 pub(crate) use http2::{Frame, Http2Client, Http2Upstream, RawHttp2, TO_HTTP2, pattern};

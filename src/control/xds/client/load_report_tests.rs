@@ -55,6 +55,7 @@ impl World {
             name: name.to_owned(),
             service_name: "service".to_owned(),
             stats: Arc::clone(&self.cluster),
+            drop_category: None,
             localities,
         }
     }
@@ -159,6 +160,34 @@ fn refused_requests_are_told_as_dropped_once() {
     cells.inc(ClusterStat::UpstreamRqActiveOverflow);
     let told = [1, 2].map(|ms| reports.report(&loads(), at(ms))[0].total_dropped_requests);
     assert_eq!(told, [2, 0]);
+}
+
+#[test]
+fn spared_requests_are_told_by_their_category_and_among_all_that_were_dropped() {
+    let world = World::new(&[("a", 0)]);
+    let mut reports = Reports::default();
+    reports.order(order(&["svc"]));
+    let loads = |category: Option<&str>| {
+        [ClusterLoads { drop_category: category.map(str::to_owned), ..world.loads("svc") }]
+    };
+    let spare = || world.cluster.cells(Slot::Worker(1)).inc(ClusterStat::UpstreamRqDropOverload);
+    spare();
+    reports.begin(&loads(Some("lb")), at(0));
+    let mut told = |category, ms| {
+        let stats = reports.report(&loads(category), at(ms)).remove(0);
+        let by_category = stats.dropped_requests.into_iter().map(|one| (one.category, one.dropped_count));
+        (stats.total_dropped_requests, by_category.collect::<Vec<_>>())
+    };
+    assert_eq!(told(Some("lb"), 1), (0, vec![]), "not what was before");
+    spare();
+    spare();
+    world.cluster.cells(Slot::Worker(0)).inc(ClusterStat::UpstreamRqPendingOverflow);
+    assert_eq!(told(Some("lb"), 2), (3, vec![("lb".to_owned(), 2)]));
+    assert_eq!(told(Some("lb"), 3), (0, vec![]));
+    spare();
+    assert_eq!(told(None, 4), (1, vec![("lb".to_owned(), 1)]), "what they were called");
+    spare();
+    assert_eq!(told(Some("throttle"), 5), (1, vec![("throttle".to_owned(), 1)]));
 }
 
 /// Another answer of the server begins no period anew for those of which it had asked before, and neither does another stream.

@@ -31,7 +31,8 @@ use pb::core::{
     AddressAddressOneOf, EnvoyInternalAddressAddressNameSpecifierOneOf, SocketAddressPortSpecifierOneOf,
 };
 use pb::load_stats::{
-    ClusterStats, LoadStatsRequest, LoadStatsResponse, UpstreamEndpointStats, UpstreamLocalityStats,
+    ClusterStats, ClusterStatsDroppedRequests, LoadStatsRequest, LoadStatsResponse, UpstreamEndpointStats,
+    UpstreamLocalityStats,
 };
 
 /// Reports that wait for a server that does not read. Beyond it none is made: the next one tells of the longer period.
@@ -63,6 +64,8 @@ pub struct ClusterLoads {
     /// Under which its endpoints are asked for; empty: its own.
     pub service_name: String,
     pub stats: Arc<Scope<ClusterStat>>,
+    /// What the requests are called that its endpoints are spared now; `None`: none are.
+    pub drop_category: Option<String>,
     /// Its endpoints, by priority and locality; none without any.
     pub localities: Vec<LocalityLoads>,
 }
@@ -97,10 +100,40 @@ pub(super) struct Reports {
 struct Told {
     /// When its period began.
     since: Now,
-    dropped: u64,
+    dropped: Dropped,
+    /// What requests were called last that its endpoints were spared.
+    drop_category: String,
     /// By where each endpoint's counters are, which are kept so that no other's take their place. Without those of which nothing
     /// has been told.
     hosts: HashMap<usize, (Arc<Scope<HostStat>>, Counts)>,
+}
+
+/// Requests that no endpoint has had.
+#[derive(Clone, Copy, Debug, Default)]
+struct Dropped {
+    /// That circuit breakers have refused.
+    refused: u64,
+    /// That endpoints were spared, by `drop_overloads`.
+    spared: u64,
+}
+
+impl Dropped {
+    /// All that were counted of a cluster.
+    fn of(stats: &Scope<ClusterStat>) -> Self {
+        let value = |stat: ClusterStat| stats.value(stat.index()).0;
+        Self {
+            refused: value(ClusterStat::UpstreamRqPendingOverflow)
+                + value(ClusterStat::UpstreamRqActiveOverflow),
+            spared: value(ClusterStat::UpstreamRqDropOverload),
+        }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            refused: self.refused.saturating_sub(before.refused),
+            spared: self.spared.saturating_sub(before.spared),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,9 +172,14 @@ impl Counts {
 impl Told {
     /// Nothing yet, of a cluster that is there: what was before is nobody's.
     fn begin(loads: Option<&ClusterLoads>, now: Now) -> Self {
-        let mut told = Self { since: now, dropped: 0, hosts: HashMap::new() };
+        let mut told = Self {
+            since: now,
+            dropped: Dropped::default(),
+            drop_category: loads.and_then(|loads| loads.drop_category.clone()).unwrap_or_default(),
+            hosts: HashMap::new(),
+        };
         let Some(loads) = loads else { return told };
-        told.dropped = dropped(&loads.stats);
+        told.dropped = Dropped::of(&loads.stats);
         for (_, stats) in loads.localities.iter().flat_map(|locality| &locality.hosts) {
             told.take(stats, Counts::of(stats));
         }
@@ -210,10 +248,20 @@ impl Reports {
         let mut all = Vec::new();
         for loads in loads {
             let Some(told) = self.clusters.get_mut(&loads.name) else { continue };
-            let before = std::mem::replace(
-                told,
-                Told { since: now, dropped: dropped(&loads.stats), hosts: HashMap::new() },
-            );
+            // As in Envoy all of a period are called what they are called at its end, or were last.
+            let drop_category = loads.drop_category.clone();
+            let next = Told {
+                since: now,
+                dropped: Dropped::of(&loads.stats),
+                drop_category: drop_category.unwrap_or_else(|| std::mem::take(&mut told.drop_category)),
+                hosts: HashMap::new(),
+            };
+            let before = std::mem::replace(told, next);
+            let dropped = told.dropped.since(before.dropped);
+            let spared = (dropped.spared > 0).then(|| ClusterStatsDroppedRequests {
+                category: told.drop_category.clone(),
+                dropped_count: dropped.spared,
+            });
             let localities = loads.localities.iter();
             let stats = localities
                 .filter_map(|locality| of_locality(locality, &before, told, per_endpoint))
@@ -223,13 +271,13 @@ impl Reports {
                 cluster_name: loads.name.clone(),
                 cluster_service_name: loads.service_name.clone(),
                 upstream_locality_stats: stats,
-                total_dropped_requests: told.dropped.saturating_sub(before.dropped),
+                total_dropped_requests: dropped.refused + dropped.spared,
+                dropped_requests: spared.into_iter().collect(),
                 load_report_interval: Some(pb::google::Duration {
                     seconds: i64::try_from(interval.as_secs()).unwrap_or(i64::MAX),
                     // As Envoy: whole microseconds.
                     nanos: i32::try_from(interval.subsec_micros() * 1000).unwrap_or_default(),
                 }),
-                ..ClusterStats::default()
             });
         }
         let there: BTreeSet<&str> = loads.iter().map(|one| one.name.as_str()).collect();
@@ -285,12 +333,6 @@ fn of_locality(
         upstream_endpoint_stats: endpoints,
         ..UpstreamLocalityStats::default()
     })
-}
-
-/// Requests that circuit breakers have refused.
-fn dropped(stats: &Scope<ClusterStat>) -> u64 {
-    let rows = [ClusterStat::UpstreamRqPendingOverflow, ClusterStat::UpstreamRqActiveOverflow];
-    rows.iter().map(|stat| stats.value(stat.index()).0).sum()
 }
 
 fn address_of(address: &SocketAddress) -> pb::core::Address {

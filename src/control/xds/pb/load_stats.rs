@@ -39,13 +39,25 @@ pub struct ClusterStats {
     pub upstream_locality_stats: Vec<UpstreamLocalityStats>,
     #[prost(uint64, tag = "3")]
     pub total_dropped_requests: u64,
-    #[prost(bytes = "vec", repeated, tag = "5")]
-    pub dropped_requests: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "5")]
+    pub dropped_requests: Vec<ClusterStatsDroppedRequests>,
     #[prost(message, optional, tag = "4")]
     pub load_report_interval: Option<super::google::Duration>,
 }
 impl super::Named for ClusterStats {
     const NAME: &'static str = "envoy.config.endpoint.v3.ClusterStats";
+}
+
+/// `envoy.config.endpoint.v3.ClusterStats.DroppedRequests`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ClusterStatsDroppedRequests {
+    #[prost(string, tag = "1")]
+    pub category: String,
+    #[prost(uint64, tag = "2")]
+    pub dropped_count: u64,
+}
+impl super::Named for ClusterStatsDroppedRequests {
+    const NAME: &'static str = "envoy.config.endpoint.v3.ClusterStats.DroppedRequests";
 }
 
 /// `envoy.config.endpoint.v3.UpstreamLocalityStats`
