@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::codes::Origin;
 use super::names::{
     AGREED, ClusterStat, EcdsStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, Row,
-    SdsStat, ServerStat, Stats,
+    SdsStat, ServerStat, Stats, VhdsStat,
 };
 use super::names::{ClusterHistogram, HistogramIndex};
 use super::plain::PlainKind;
@@ -92,11 +92,13 @@ pub enum ViewKind {
     ToldRbac,
     /// One policy of it.
     ToldRbacPolicy,
+    /// Virtual hosts that are told of a table that a connection manager has from a control plane.
+    HttpVhds,
 }
 
 impl ViewKind {
     /// The process before this one and the one after it tell kinds by their place: new ones stand at the end.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Cluster,
         Self::Http,
         Self::Listener,
@@ -116,6 +118,7 @@ impl ViewKind {
         Self::ToldRbacPolicy,
         Self::Ecds(FilterKind::Network),
         Self::Ecds(FilterKind::Listener),
+        Self::HttpVhds,
     ];
 
     /// Its place in [`Self::ALL`].
@@ -136,6 +139,7 @@ impl ViewKind {
             }
             Self::ProxyProtocol => ProxyProtocolStat::ROWS,
             Self::HttpRds => RdsStat::ROWS,
+            Self::HttpVhds => VhdsStat::ROWS,
             Self::Sds => SdsStat::ROWS,
             Self::Ecds(_) => EcdsStat::ROWS,
         }
@@ -155,6 +159,7 @@ impl ViewKind {
             Self::Rbac => "rbac_",
             Self::ProxyProtocol => "proxy_proto_",
             Self::HttpRds => "http_rds_",
+            Self::HttpVhds => "http_vhds_",
             Self::Sds => "sds_",
             Self::Ecds(FilterKind::Http) => "extension_config_discovery_http_filter_",
             Self::Ecds(FilterKind::Network) => "extension_config_discovery_network_filter_",
@@ -179,6 +184,7 @@ impl ViewKind {
             }
             Self::ProxyProtocol => proxy_protocol(),
             Self::HttpRds => rows(RdsStat::ROWS),
+            Self::HttpVhds => rows(VhdsStat::ROWS),
             Self::Sds => rows(SdsStat::ROWS),
             Self::Ecds(_) => rows(EcdsStat::ROWS),
         };

@@ -9,7 +9,7 @@ use super::codes::{CodeCounts, CodeTable, Origin};
 use super::histogram::{Distribution, Histogram};
 use super::names::{
     AGREED, ClusterHistogram, ClusterStat, EcdsStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat,
-    ProxyProtocolStat, RbacStat, RdsStat, SdsStat, ServerStat, Stats,
+    ProxyProtocolStat, RbacStat, RdsStat, SdsStat, ServerStat, Stats, VhdsStat,
 };
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -29,6 +29,8 @@ pub type RbacCells = Cells<RbacStat>;
 pub type ProxyProtocolCells = Cells<ProxyProtocolStat>;
 /// Those of a routing table from a control plane.
 pub type RdsCells = Cells<RdsStat>;
+/// Those of the virtual hosts that are told of one.
+pub type VhdsCells = Cells<VhdsStat>;
 pub type EcdsCells = Cells<EcdsStat>;
 /// Those of a secret.
 pub type SdsCells = Cells<SdsStat>;

@@ -7,7 +7,7 @@ use super::family::ViewKind;
 use super::metrics::{Cells, Scope, Slot};
 use super::names::{
     ClusterStat, ConnectionLimitStat, EcdsStat, HttpStat, Kind, ListenerStat, LocalRateLimitStat,
-    ProxyProtocolStat, RbacStat, RdsStat, SdsStat, ServerStat, Stats, TcpStat,
+    ProxyProtocolStat, RbacStat, RdsStat, SdsStat, ServerStat, Stats, TcpStat, VhdsStat,
 };
 use super::plain::{Plain, PlainKind};
 use super::view::{Interval, RbacRows, Source, Totals, View};
@@ -128,6 +128,13 @@ impl Registry {
         let tags = (sanitized(stat_prefix), sanitized(table));
         let mut scopes = self.lock();
         Arc::clone(scopes.tables.entry(tags).or_insert_with(|| self.scope()))
+    }
+
+    /// Virtual hosts that are told of it.
+    pub fn vhds(&self, stat_prefix: &str, table: &str) -> Arc<Scope<VhdsStat>> {
+        let tags = (sanitized(stat_prefix), sanitized(table));
+        let mut scopes = self.lock();
+        Arc::clone(scopes.hosts.entry(tags).or_insert_with(|| self.scope()))
     }
 
     /// A secret of that name, wherever it is told.
@@ -290,6 +297,7 @@ struct RbacScope {
 const CLUSTER_PREFIX: &str = "cluster.";
 const HTTP_PREFIX: &str = "http.";
 const RDS_INFIX: &str = ".rds.";
+const VHDS_INFIX: &str = ".vhds.";
 const PROXY_PROTOCOL_PREFIX: &str = "proxy_proto.";
 const LISTENER_PREFIX: &str = "listener.";
 const SDS_PREFIX: &str = "sds.";
@@ -318,6 +326,8 @@ struct Scopes {
     proxy_protocols: BTreeMap<Box<str>, Arc<Scope<ProxyProtocolStat>>>,
     /// Routing tables from a control plane, by stat prefix and name.
     tables: BTreeMap<HttpTags, Arc<Scope<RdsStat>>>,
+    /// Virtual hosts that are told of one, likewise.
+    hosts: BTreeMap<HttpTags, Arc<Scope<VhdsStat>>>,
     secrets: BTreeMap<Box<str>, Arc<Scope<SdsStat>>>,
     /// Filters that are told, by kind and name.
     filters: BTreeMap<(FilterKind, Box<str>), Arc<Scope<EcdsStat>>>,
@@ -342,6 +352,7 @@ impl Scopes {
         self.rbacs.retain(|_, entry| entry.scope.is_held());
         self.proxy_protocols.retain(|_, scope| scope.is_held());
         self.tables.retain(|_, scope| scope.is_held());
+        self.hosts.retain(|_, scope| scope.is_held());
         self.secrets.retain(|_, scope| scope.is_held());
         self.filters.retain(|_, scope| scope.is_held());
         let gone = self.https.iter().filter(|(_, scope)| !scope.is_held()).map(|(tags, _)| tags.clone());
@@ -384,6 +395,7 @@ impl Scopes {
             + self.rbacs.len()
             + self.proxy_protocols.len()
             + self.tables.len()
+            + self.hosts.len()
             + self.secrets.len()
             + self.filters.len()
     }
@@ -411,6 +423,16 @@ impl Scopes {
             ];
             let text = format!("{HTTP_PREFIX}{prefix}{RDS_INFIX}{table}.");
             views.push(self.view(ViewKind::HttpRds, text, labels, Source::Rds(Arc::clone(scope))));
+        }
+        for ((prefix, table), scope) in &self.hosts {
+            let below = HTTP_PREFIX.len() + prefix.len() + VHDS_INFIX.len();
+            let labels = vec![
+                ("envoy_http_conn_manager_prefix", prefix.clone(), HTTP_PREFIX.len()),
+                // Ours: in Envoy it is a part of the metric's name.
+                ("envoy_vhds_route_config", table.clone(), below),
+            ];
+            let text = format!("{HTTP_PREFIX}{prefix}{VHDS_INFIX}{table}.");
+            views.push(self.view(ViewKind::HttpVhds, text, labels, Source::Vhds(Arc::clone(scope))));
         }
         for (address, scope) in &self.listeners {
             let labels = vec![("envoy_listener_address", address.clone(), LISTENER_PREFIX.len())];

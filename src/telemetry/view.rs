@@ -8,7 +8,7 @@ use super::histogram::Distribution;
 use super::metrics::Scope;
 use super::names::{
     ClusterStat, EcdsStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, SdsStat,
-    ServerStat, Stats,
+    ServerStat, Stats, VhdsStat,
 };
 use super::plain::Plain;
 use std::ops::Range;
@@ -57,6 +57,7 @@ pub(super) enum Source {
     Cluster(Arc<Scope<ClusterStat>>),
     ProxyProtocol(Arc<Scope<ProxyProtocolStat>>),
     Rds(Arc<Scope<RdsStat>>),
+    Vhds(Arc<Scope<VhdsStat>>),
     Sds(Arc<Scope<SdsStat>>),
     Ecds(Arc<Scope<EcdsStat>>),
     /// All managers of one prefix, and what managers that are gone had counted.
@@ -184,6 +185,7 @@ impl View {
             Source::Rbac(scope, _) => scope.merge_histogram(index, &mut merged),
             Source::ProxyProtocol(scope) => scope.merge_histogram(index, &mut merged),
             Source::Rds(scope) => scope.merge_histogram(index, &mut merged),
+            Source::Vhds(scope) => scope.merge_histogram(index, &mut merged),
             Source::Sds(scope) => scope.merge_histogram(index, &mut merged),
             Source::Ecds(scope) => scope.merge_histogram(index, &mut merged),
             Source::Http(scopes, retired) => {
@@ -205,6 +207,7 @@ impl View {
             (_, Source::Cluster(_)) => ClusterStat::HISTOGRAMS.len(),
             (_, Source::ProxyProtocol(_)) => ProxyProtocolStat::HISTOGRAMS.len(),
             (_, Source::Rds(_)) => RdsStat::HISTOGRAMS.len(),
+            (_, Source::Vhds(_)) => VhdsStat::HISTOGRAMS.len(),
             (_, Source::Sds(_)) => SdsStat::HISTOGRAMS.len(),
             (_, Source::Ecds(_)) => EcdsStat::HISTOGRAMS.len(),
             (_, Source::Http(..)) => HttpStat::HISTOGRAMS.len(),
@@ -268,6 +271,7 @@ impl View {
             Source::Rbac(scope, _) => scope.value(row),
             Source::ProxyProtocol(scope) => scope.value(row),
             Source::Rds(scope) => scope.value(row),
+            Source::Vhds(scope) => scope.value(row),
             Source::Sds(scope) => scope.value(row),
             Source::Ecds(scope) => scope.value(row),
             Source::Http(scopes, retired) => {
@@ -290,6 +294,7 @@ impl View {
             | Source::Rbac(..)
             | Source::ProxyProtocol(_)
             | Source::Rds(_)
+            | Source::Vhds(_)
             | Source::Sds(_)
             | Source::Ecds(_) => 0,
         }

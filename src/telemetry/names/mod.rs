@@ -15,6 +15,7 @@ mod rbac;
 mod rds;
 mod sds;
 mod server;
+mod vhds;
 
 pub use cluster::{ClusterHistogram, ClusterStat};
 pub use ecds::EcdsStat;
@@ -27,6 +28,7 @@ pub use rbac::{RbacHistogram, RbacStat};
 pub use rds::RdsStat;
 pub use sds::SdsStat;
 pub use server::{ServerHistogram, ServerStat};
+pub use vhds::VhdsStat;
 
 /// How a metric is merged over the writers, and what Prometheus is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +147,7 @@ mod tests {
         check::<LocalRateLimitStat>();
         check::<EcdsStat>();
         check::<RdsStat>();
+        check::<VhdsStat>();
         check::<SdsStat>();
         check::<RbacStat>();
         check::<ProxyProtocolStat>();
