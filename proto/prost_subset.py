@@ -103,7 +103,7 @@ KEEP = {
             ScopedRoutes.ScopeKeyBuilder.FragmentBuilder.HeaderValueExtractor.KvElement ScopedRouteConfigurationsList''',
     },
     'route': {
-        'envoy.config.route.v3': '''RouteConfiguration VirtualHost Route RouteMatch RouteMatch.GrpcRouteMatchOptions
+        'envoy.config.route.v3': '''RouteConfiguration Vhds VirtualHost Route RouteMatch RouteMatch.GrpcRouteMatchOptions
             RouteMatch.ConnectMatcher RouteAction RouteAction.MaxStreamDuration RouteAction.UpgradeConfig
             RouteAction.UpgradeConfig.ConnectConfig WeightedCluster WeightedCluster.ClusterWeight RedirectAction
             DirectResponseAction HeaderMatcher QueryParameterMatcher FilterConfig RouteAction.HashPolicy

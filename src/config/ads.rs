@@ -78,6 +78,16 @@ pub struct Rds {
     pub lacking_filters: Box<[Box<str>]>,
 }
 
+/// Virtual hosts of a routing table that are told by themselves. Source: Envoy `route.v3.Vhds`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vhds {
+    /// Where they come from: a control plane that speaks delta. Source: `config_source`.
+    pub source: ResourceSource,
+    /// How long the first of them are waited for before the table goes without. Default 15 s; `None`: for ever. Source:
+    /// `config_source.initial_fetch_timeout`.
+    pub initial_fetch_timeout: Option<Duration>,
+}
+
 /// A layer of runtime values. Source: Envoy `RuntimeLayer.RtdsLayer`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rtds {

@@ -344,8 +344,14 @@ impl Control<'_> {
             }
             xds::Update::Routes(xds::RoutesUpdate { source, name, resources, version, wire }) => {
                 let key = (source, name);
+                if !sources.client.is_stale(&key, &wire) {
+                    self.publish_routes(key.clone(), resources, version, wire);
+                }
+                // Who waits for the table waits for its virtual hosts, too.
+                if sources.client.subscribe_hosts(&key) {
+                    return;
+                }
                 awaited.routes.remove(&key);
-                self.publish_routes(key.clone(), resources, version, wire);
                 let (listeners, mut around) = self.around(sources);
                 let late = listeners.take_table(&key, &mut around);
                 if let Some(next) = self.next_generation() {

@@ -61,6 +61,7 @@ mod xds_clusters;
 mod xds_connection_filters;
 mod xds_filters;
 mod xds_generations;
+mod xds_hosts;
 mod xds_listeners;
 mod xds_runtime;
 mod xds_secrets;

@@ -15,6 +15,7 @@ pub use action::{
 pub use hash_policy::{HashCookie, HashPolicy, HashSource};
 pub use header::{HeaderAppendAction, HeaderMutations, HeaderValueOption};
 
+use super::ads::Vhds;
 use super::http_filter::FilterOverride;
 use super::matcher::{HeaderMatcher, QueryParameterMatcher, RuntimeFraction};
 use super::metadata::Metadata;
@@ -26,6 +27,8 @@ pub struct RouteConfiguration {
     pub name: Box<str>,
     /// The virtual hosts; domains must be unique across all of them. Source: `virtual_hosts`.
     pub virtual_hosts: Vec<VirtualHost>,
+    /// Where more of them come from; only in a table that is told itself. Default none. Source: `vhds`.
+    pub vhds: Option<Vhds>,
     /// Headers that only internal clients may send: removed from external requests. Default none.
     /// Source: `internal_only_headers`.
     pub internal_only_headers: Vec<Box<str>>,
@@ -59,6 +62,7 @@ impl Default for RouteConfiguration {
         Self {
             name: Box::default(),
             virtual_hosts: Vec::new(),
+            vhds: None,
             internal_only_headers: Vec::new(),
             header_mutations: HeaderMutations::default(),
             most_specific_header_mutations_wins: false,

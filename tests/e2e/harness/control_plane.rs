@@ -1,7 +1,8 @@
 //! A control plane that tells clusters, endpoints, listeners, secrets and routes over aggregated discovery, state of the world, and
-//! keeps what it is answered. Its messages are written here apart from the proxy's own, with the fields that a test needs.
+//! virtual hosts by delta, and keeps what it is answered. Its messages are written here apart from the proxy's own, with the fields
+//! that a test needs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -18,6 +19,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{Notify, oneshot};
 use tokio_rustls::TlsAcceptor;
 
+use super::told_hosts::{self, HOSTS};
 use super::{PATIENCE, TO_HTTP2, cluster_to, free_port};
 
 const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
@@ -62,11 +64,11 @@ struct Told {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Any {
+pub(super) struct Any {
     #[prost(string, tag = "1")]
-    type_url: String,
+    pub(super) type_url: String,
     #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
+    pub(super) value: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -238,6 +240,9 @@ struct RouteConfiguration {
     name: String,
     #[prost(message, repeated, tag = "2")]
     virtual_hosts: Vec<VirtualHost>,
+    /// Encoded.
+    #[prost(bytes = "vec", tag = "9")]
+    vhds: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -294,7 +299,18 @@ struct State {
     changed: Condvar,
     /// Responses in their order. A new stream begins with the last one of each type.
     told: Mutex<Vec<Told>>,
+    /// Names of virtual hosts that are gone with a response, by its nonce.
+    removed: Mutex<HashMap<String, Vec<String>>>,
     more: Notify,
+}
+
+impl State {
+    /// A response of virtual hosts.
+    fn as_delta(&self, told: &Told) -> Vec<u8> {
+        let removed = self.removed.lock().unwrap().get(&told.nonce).cloned().unwrap_or_default();
+        let values = told.resources.iter().map(|any| &*any.value);
+        told_hosts::told(&told.version, &told.nonce, values, removed)
+    }
 }
 
 impl ControlPlane {
@@ -458,6 +474,24 @@ impl ControlPlane {
         self.push(ROUTES, tables.iter().map(|(name, cluster)| table(name, &[("/", *cluster)])).collect())
     }
 
+    /// Tells the table `routes`, all of whose virtual hosts are told by themselves.
+    pub(crate) fn tell_hosted_table(&self) -> String {
+        let (name, vhds) = ("routes".to_owned(), told_hosts::source());
+        let table = RouteConfiguration { name, virtual_hosts: Vec::new(), vhds };
+        self.push(ROUTES, vec![table.encode_to_vec()])
+    }
+
+    /// Tells virtual hosts by their names: domains, and the clusters that they lead to. Those of the other names are gone.
+    pub(crate) fn tell_hosts(&self, hosts: &[(&str, &str, &str)], removed: &[&str]) -> String {
+        let removed = removed.iter().map(ToString::to_string).collect();
+        let nonce = format!("n{}", self.state.told.lock().unwrap().len() + 1);
+        self.state.removed.lock().unwrap().insert(nonce, removed);
+        let host = |(name, domain, cluster): &(&str, &str, &str)| {
+            virtual_host(name, domain, &[("/", *cluster)]).encode_to_vec()
+        };
+        self.push(HOSTS, hosts.iter().map(host).collect())
+    }
+
     /// Everything that was asked, in its order.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.state.asked.lock().unwrap().clone()
@@ -528,6 +562,12 @@ impl ControlPlane {
 
 /// A table: prefixes of paths and the clusters that they lead to.
 fn table(name: &str, routes: &[(&str, &str)]) -> Vec<u8> {
+    let virtual_hosts = vec![virtual_host("all", "*", routes)];
+    RouteConfiguration { name: name.to_owned(), virtual_hosts, vhds: Vec::new() }.encode_to_vec()
+}
+
+/// One with routes by their prefixes, where requests may upgrade to WebSocket.
+fn virtual_host(name: &str, domain: &str, routes: &[(&str, &str)]) -> VirtualHost {
     let route = |(prefix, cluster): &(&str, &str)| Route {
         matched: Some(RouteMatch { prefix: (*prefix).to_owned() }),
         action: Some(RouteAction {
@@ -535,12 +575,11 @@ fn table(name: &str, routes: &[(&str, &str)]) -> Vec<u8> {
             upgrades: vec![Upgrade { upgrade_type: "websocket".to_owned() }],
         }),
     };
-    let host = VirtualHost {
-        name: "all".to_owned(),
-        domains: vec!["*".to_owned()],
+    VirtualHost {
+        name: name.to_owned(),
+        domains: vec![domain.to_owned()],
         routes: routes.iter().map(route).collect(),
-    };
-    RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![host] }.encode_to_vec()
+    }
 }
 
 /// Endpoints at that address.
@@ -594,8 +633,10 @@ async fn talk(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, st
         "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
         "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
         "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs",
+        told_hosts::METHOD,
     ];
     assert!(methods.contains(&request.uri().path()), "{request:?}");
+    let is_delta = request.uri().path() == told_hosts::METHOD;
     let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
     let mut body = request.into_body();
     // As many control planes: nothing is said, not even that the stream is open, before there is something to tell.
@@ -605,7 +646,8 @@ async fn talk(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, st
     let mut types = HashSet::new();
     loop {
         let mut waiting = Vec::new();
-        while let Some(asked) = message(&mut bytes) {
+        while let Some(message) = message(&mut bytes) {
+            let asked = if is_delta { told_hosts::asked(&message) } else { Asked::decode(message).unwrap() };
             if types.insert(asked.type_url.clone()) {
                 let told = state.told.lock().unwrap();
                 waiting.extend(told[..next].iter().rfind(|told| told.type_url == asked.type_url).cloned());
@@ -626,7 +668,8 @@ async fn talk(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, st
                 out = respond.send_response(head, false).ok();
             }
             let Some(out) = &mut out else { return };
-            if send(out, &told).await.is_none() {
+            let message = if is_delta { state.as_delta(&told) } else { told.encode_to_vec() };
+            if send(out, &message).await.is_none() {
                 return;
             }
         }
@@ -642,21 +685,20 @@ async fn talk(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, st
 }
 
 /// The next whole message of a stream.
-fn message(bytes: &mut BytesMut) -> Option<Asked> {
+fn message(bytes: &mut BytesMut) -> Option<BytesMut> {
     let length = u32::from_be_bytes(bytes.get(1..5)?.try_into().unwrap()) as usize;
     if bytes.len() < 5 + length {
         return None;
     }
     assert_eq!(bytes[0], 0, "compressed");
     bytes.advance(5);
-    Some(Asked::decode(bytes.split_to(length)).unwrap())
+    Some(bytes.split_to(length))
 }
 
-async fn send(out: &mut SendStream<Bytes>, told: &Told) -> Option<()> {
-    let message = told.encode_to_vec();
+async fn send(out: &mut SendStream<Bytes>, message: &[u8]) -> Option<()> {
     let mut bytes = vec![0];
     bytes.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
-    bytes.extend_from_slice(&message);
+    bytes.extend_from_slice(message);
     let mut bytes = Bytes::from(bytes);
     while !bytes.is_empty() {
         out.reserve_capacity(bytes.len());

@@ -12,6 +12,7 @@ mod random;
 mod secrets;
 mod tls;
 mod told_filters;
+mod told_hosts;
 mod told_runtime;
 mod upstream;
 
@@ -30,6 +31,7 @@ pub(crate) use random::Random;
 pub(crate) use secrets::{put_secret, told_certificate, told_socket, told_trust};
 pub(crate) use tls::{Authority, TLS_INSPECTOR, TlsClient, downstream_tls, tls_bridge, upstream_tls};
 pub(crate) use told_filters::{FILTERS, told_answer, told_denial, told_filter};
+pub(crate) use told_hosts::HOSTS;
 pub(crate) use told_runtime::{RUNTIME, told_runtime};
 pub(crate) use upstream::{Peer, Upstream, ok, set_receive_buffer};
 

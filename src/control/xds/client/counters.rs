@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::telemetry::{
     ClusterStat, EcdsCells, EcdsStat, RdsCells, RdsStat, Scope, SdsCells, SdsStat, ServerCells, ServerStat,
+    VhdsCells, VhdsStat,
 };
 
 /// What is counted of a cluster's endpoints.
@@ -41,6 +42,8 @@ pub(super) enum Counters {
     Filter(EcdsCells),
     /// One for each prefix of a manager that asks.
     Routes(Vec<RdsCells>),
+    /// One for each prefix of a manager that has the table.
+    VirtualHosts(Vec<VhdsCells>),
 }
 
 impl Counters {
@@ -113,6 +116,16 @@ impl Counters {
                     Event::FetchTimeout => RdsStat::InitFetchTimeout,
                 });
             }),
+            Self::VirtualHosts(all) => all.iter().for_each(|cells| {
+                cells.inc(match event {
+                    Event::Attempt => VhdsStat::UpdateAttempt,
+                    Event::Success => VhdsStat::UpdateSuccess,
+                    Event::Empty => VhdsStat::UpdateEmpty,
+                    Event::Rejected => VhdsStat::UpdateRejected,
+                    Event::Failure => VhdsStat::UpdateFailure,
+                    Event::FetchTimeout => VhdsStat::InitFetchTimeout,
+                });
+            }),
         }
     }
 
@@ -123,10 +136,12 @@ impl Counters {
         }
     }
 
-    /// Another filter is used from now on, or one that was is gone.
+    /// Another filter is used from now on, or one that was is gone; a table has been told virtual hosts, or has lost some.
     pub(super) fn reload(&self) {
-        if let Self::Filter(cells) = self {
-            cells.inc(EcdsStat::ConfigReload);
+        match self {
+            Self::Filter(cells) => cells.inc(EcdsStat::ConfigReload),
+            Self::VirtualHosts(all) => all.iter().for_each(|cells| cells.inc(VhdsStat::ConfigReload)),
+            _ => {}
         }
     }
 
@@ -140,6 +155,9 @@ impl Counters {
             Self::Secret(cells) => cells.gauge_set(SdsStat::Version, version),
             Self::Filter(cells) => cells.gauge_set(EcdsStat::Version, version),
             Self::Routes(all) => all.iter().for_each(|cells| cells.gauge_set(RdsStat::Version, version)),
+            Self::VirtualHosts(all) => {
+                all.iter().for_each(|cells| cells.gauge_set(VhdsStat::Version, version));
+            }
         }
     }
 }

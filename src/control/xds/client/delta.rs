@@ -180,6 +180,7 @@ impl Protocol for Delta {
             self.versions.remove(name);
             self.judge.lose(name);
         }
+        self.judge.settle(&mut outcome);
         outcome.errors(self.judge.kind(), resource_errors, &self.wanted);
         Some(Considered { outcome, version: system_version_info, content, nonce, versions })
     }

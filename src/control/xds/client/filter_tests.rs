@@ -170,7 +170,7 @@ fn texts(names: Vec<Arc<str>>) -> Vec<String> {
     names.iter().map(|name| String::from(&**name)).collect()
 }
 
-fn subscribers() -> (Subscribers, mpsc::Receiver<Updates>, Registry) {
+pub(super) fn subscribers() -> (Subscribers, mpsc::Receiver<Updates>, Registry) {
     let (updates, told) = mpsc::channel(8);
     let (quarantine, secrets) = (Quarantine::default(), KnownSecrets::default());
     let registry = Registry::new(1);

@@ -15,8 +15,12 @@ use super::quarantine::Failed;
 use super::secrets::SecretJudge;
 use super::status::{ClientStatus, Missing};
 use super::tables::KnownTables;
+use super::virtual_hosts::{ChangedTable, HostJudge, KnownHosts};
 use super::wanted::Wanted;
-use super::{CLUSTERS, ENDPOINTS, FILTERS, LISTENERS, ROUTES, RUNTIME, SECRETS, TakenCluster, TakenListener};
+use super::{
+    CLUSTERS, ENDPOINTS, FILTERS, LISTENERS, ROUTES, RUNTIME, SECRETS, TakenCluster, TakenListener,
+    VIRTUAL_HOSTS,
+};
 use crate::base::limits::{
     XDS_LACKING_SAID_MAX, XDS_NAME_BYTES_SHOWN_MAX, XDS_QUARANTINED_MAX, XDS_REASON_BYTES_MAX,
     XDS_REFUSAL_BYTES_MAX,
@@ -54,13 +58,21 @@ pub(super) enum Kind {
     Listeners,
     Secrets,
     Routes,
+    VirtualHosts,
     Filters,
 }
 
 impl Kind {
     /// Those that are kept over the end of the process: all but secrets, which are never written to a disk.
-    pub(super) const KEPT: [Self; 6] =
-        [Self::Runtime, Self::Clusters, Self::Endpoints, Self::Listeners, Self::Routes, Self::Filters];
+    pub(super) const KEPT: [Self; 7] = [
+        Self::Runtime,
+        Self::Clusters,
+        Self::Endpoints,
+        Self::Listeners,
+        Self::Routes,
+        Self::VirtualHosts,
+        Self::Filters,
+    ];
 
     /// The methods of its own service: for the state of the world, and for delta.
     pub(super) fn methods(self) -> (&'static str, &'static str) {
@@ -89,6 +101,11 @@ impl Kind {
                 "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",
                 "/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes",
             ),
+            Self::VirtualHosts => (
+                // It has none: they are told by delta alone, and nobody asks by this.
+                "",
+                "/envoy.service.route.v3.VirtualHostDiscoveryService/DeltaVirtualHosts",
+            ),
             Self::Filters => (
                 "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs",
                 "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/DeltaExtensionConfigs",
@@ -105,6 +122,7 @@ impl Kind {
             Self::Listeners => LISTENERS,
             Self::Secrets => SECRETS,
             Self::Routes => ROUTES,
+            Self::VirtualHosts => VIRTUAL_HOSTS,
             Self::Filters => FILTERS,
         }
     }
@@ -119,6 +137,7 @@ impl fmt::Display for Kind {
             Self::Listeners => "listeners",
             Self::Secrets => "secrets",
             Self::Routes => "routes",
+            Self::VirtualHosts => "virtual hosts",
             Self::Filters => "filters",
         })
     }
@@ -137,7 +156,9 @@ pub(super) enum Judge {
         compiler: SharedCompiler,
         source: ResourceSource,
         known: KnownTables,
+        hosts: KnownHosts,
     },
+    VirtualHosts(HostJudge),
     Filters(FilterJudge),
 }
 
@@ -153,6 +174,8 @@ pub(super) enum Good {
     Secret,
     /// A table, compiled for all that have asked for it, and its wire bytes.
     Routes(Arc<[RoutesResource]>, Arc<[u8]>),
+    /// One that its table may have, as it was told.
+    VirtualHost(Arc<[u8]>),
     /// A filter that the compiler has, as it was told.
     Filter(Arc<[u8]>),
     /// What is in use already.
@@ -203,6 +226,8 @@ pub(super) struct Outcome {
     pub(super) absent: BTreeSet<String>,
     /// Names of which it says so, or that it cannot tell them, and that stay in use nevertheless.
     pub(super) kept: BTreeMap<String, Missing>,
+    /// Tables that have other virtual hosts by it.
+    pub(super) tables: Vec<ChangedTable>,
     /// The good ones as they came, where they are kept.
     pub(super) accepted: Option<BTreeMap<String, Vec<u8>>>,
     /// How many fields stand in it that the API does not have and of which a warning has not told before.
@@ -287,8 +312,10 @@ impl Outcome {
             self.bad.insert(key, "stands more than once in the response".to_owned());
             return;
         }
+        // As Envoy: a virtual host may call itself something else.
+        let may_differ = judge.kind() == Kind::VirtualHosts;
         let judged = decoded.and_then(|decoded| {
-            if decoded.name() == key {
+            if may_differ || decoded.name() == key {
                 judge.judge(decoded, any, &mut self.unknown)
             } else {
                 Err(format!("calls itself {:?}", decoded.name()))
@@ -310,8 +337,10 @@ impl Outcome {
 
     /// A resource that seemed good cannot be used.
     pub(super) fn refuse(&mut self, name: String, reason: String) {
-        if let Some(Good::Listener(taken)) = self.good.remove(&name) {
-            self.keep_failed(Kind::Listeners, &name, &taken.wire);
+        match self.good.remove(&name) {
+            Some(Good::Listener(taken)) => self.keep_failed(Kind::Listeners, &name, &taken.wire),
+            Some(Good::VirtualHost(wire)) => self.keep_failed(Kind::VirtualHosts, &name, &wire),
+            _ => {}
         }
         self.accepted.iter_mut().for_each(|accepted| drop(accepted.remove(&name)));
         self.bad.insert(name, cut(reason));
@@ -390,6 +419,7 @@ pub(super) enum Decoded {
     Listener(Box<pb::listener::Listener>),
     Secret(Box<pb::tls::Secret>),
     Routes(Box<pb::route::RouteConfiguration>),
+    VirtualHost(Box<pb::route::VirtualHost>),
     Filter(pb::core::TypedExtensionConfig),
 }
 
@@ -402,6 +432,7 @@ impl Decoded {
             Self::Listener(message) => &message.name,
             Self::Secret(message) => &message.name,
             Self::Routes(message) => &message.name,
+            Self::VirtualHost(message) => &message.name,
             Self::Filter(message) => &message.name,
         }
     }
@@ -416,6 +447,7 @@ impl Judge {
             Self::Listeners(_) => Kind::Listeners,
             Self::Secrets(_) => Kind::Secrets,
             Self::Routes { .. } => Kind::Routes,
+            Self::VirtualHosts(_) => Kind::VirtualHosts,
             Self::Filters(_) => Kind::Filters,
         }
     }
@@ -435,6 +467,13 @@ impl Judge {
         }
     }
 
+    /// All of a response has been looked at, and what it says is gone has been lost: what only all of it can say.
+    pub(super) fn settle(&mut self, outcome: &mut Outcome) {
+        if let Self::VirtualHosts(judge) = self {
+            judge.settle(outcome);
+        }
+    }
+
     /// A resource of that name is gone. A table stays in use until there is another: who asks for it later is given it, and when it
     /// is told again it is nothing new.
     pub(super) fn lose(&mut self, name: &str) {
@@ -450,7 +489,12 @@ impl Judge {
             Self::Listeners(judge) => judge.forget(name),
             Self::Secrets(judge) => judge.forget(name),
             Self::Filters(judge) => judge.forget(name),
-            Self::Routes { known, .. } => known.forget(name),
+            Self::VirtualHosts(judge) => judge.forget(name),
+            Self::Routes { source, known, hosts, .. } => {
+                if let Some(vhds) = known.forget(name) {
+                    hosts.leave(&vhds.source, name, source);
+                }
+            }
             Self::Runtime | Self::Endpoints => {}
         }
     }
@@ -474,6 +518,8 @@ impl Judge {
             }
             Self::Routes { .. } => pb::route::RouteConfiguration::decode(&*any.value)
                 .map(|message| Decoded::Routes(Box::new(message))),
+            Self::VirtualHosts(_) => pb::route::VirtualHost::decode(&*any.value)
+                .map(|message| Decoded::VirtualHost(Box::new(message))),
             Self::Filters(_) => pb::core::TypedExtensionConfig::decode(&*any.value).map(Decoded::Filter),
         }
         .map_err(|error| format!("cannot be decoded: {error}"))
@@ -496,14 +542,16 @@ impl Judge {
             (Self::Listeners(judge), Decoded::Listener(message)) => judge.judge(*message, any),
             (Self::Secrets(judge), Decoded::Secret(message)) => judge.judge(*message, any),
             (Self::Filters(judge), Decoded::Filter(message)) => judge.judge(message, any),
-            (Self::Routes { compiler, source, known }, Decoded::Routes(message)) => {
-                if known.get(&name).is_some_and(|known| *known == *any.value) {
+            (Self::Routes { compiler, source, known, hosts }, Decoded::Routes(message)) => {
+                if known.is_told(&name, &any.value) {
                     return Ok(Good::Same);
                 }
-                let compiled = table(compiler, source, *message, None)?;
-                let wire: Arc<[u8]> = any.value.as_slice().into();
-                known.put(name, Arc::clone(&wire));
-                Ok(Good::Routes(compiled.into(), wire))
+                let (compiled, wire) = hosts.take_table(compiler, source, known, *message, &any.value)?;
+                Ok(Good::Routes(compiled, wire))
+            }
+            // With its table, once all of them are known.
+            (Self::VirtualHosts(_), Decoded::VirtualHost(_)) => {
+                Ok(Good::VirtualHost(any.value.as_slice().into()))
             }
             (Self::Runtime, Decoded::Runtime(message)) => {
                 Ok(Good::Runtime(Arc::new(taken(&name, convert_runtime(message))?)))
@@ -518,20 +566,16 @@ impl Judge {
     }
 }
 
-/// A table for all listeners that ask for it, or one that was accepted before for that of this number.
+/// A table that was accepted before, for the listener of this number.
 pub(super) fn table(
     shared: &SharedCompiler,
     source: &ResourceSource,
     message: pb::route::RouteConfiguration,
-    listener: Option<usize>,
+    number: usize,
 ) -> Result<Vec<RoutesResource>, String> {
     let compiler = shared.read();
-    let table = converted(&compiler, shared.runtime(), source, message, listener.is_some())?;
-    let compiled = match listener {
-        None => compiler.compile(source, &table),
-        Some(number) => compiler.compile_for(number, source, &table),
-    };
-    compiled.map_err(|error| error.to_string())
+    let table = converted(&compiler, shared.runtime(), source, message, true)?;
+    compiler.compile_for(number, source, &table).map_err(|error| error.to_string())
 }
 
 /// A table as it is compiled; `is_accepted`: it was taken before.
@@ -625,7 +669,7 @@ mod tests {
     #[test]
     fn endpoints_and_tables_that_the_control_plane_has_no_more_are_not_gone() {
         let outcome = Outcome { absent: BTreeSet::from(["a".to_owned()]), ..Outcome::default() };
-        assert_eq!(Kind::KEPT.map(|kind| outcome.gone(kind).count()), [1, 1, 0, 1, 0, 1]);
+        assert_eq!(Kind::KEPT.map(|kind| outcome.gone(kind).count()), [1, 1, 0, 1, 0, 1, 1]);
     }
 
     #[test]

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use prost::Message as _;
 
+use super::judge::Judge;
+use super::subscribers::Hosted;
+use super::virtual_hosts::HostJudge;
 use super::{Running, XdsClient, judge, pb};
-use crate::config::ads::{Rds, ResourceSource};
+use crate::config::ads::{Rds, ResourceSource, Variant};
 use crate::config::route::RouteConfiguration;
 use crate::snapshot::{FilterKey, RouteCompiler, RoutesResource};
 
@@ -23,7 +26,65 @@ impl XdsClient {
                 awaited.extend(names.into_iter().map(|name| (source.clone(), name)));
             }
         }
+        for asked in &asked {
+            let key: (ResourceSource, Arc<str>) = (asked.rds.source.clone(), (*asked.rds.name).into());
+            // The table may be there without the virtual hosts that it waits for.
+            if self.subscribe_hosts(&key) {
+                awaited.push(key);
+            }
+        }
         awaited
+    }
+
+    /// A table is there, or other managers have it: asks for the virtual hosts that are told of it by themselves, if such are. Whether
+    /// the first of them are still to come.
+    pub fn subscribe_hosts(&mut self, key: &(ResourceSource, Arc<str>)) -> bool {
+        let (source, name) = key;
+        let known = self.sources.get(source).and_then(|running| running.tables.table(name));
+        let vhds = known.and_then(|table| table.vhds);
+        if vhds.is_none() && !self.hosted.contains_key(key) {
+            return false;
+        }
+        let asked = self.routes.read().asked().into_iter();
+        let of_it = asked.filter(|asked| asked.rds.source == *source && *asked.rds.name == **name);
+        let prefixes: BTreeSet<_> = of_it.map(|asked| asked.stat_prefix).collect();
+        let vhds = vhds.filter(|_| !prefixes.is_empty());
+        if self.hosted.get(key) != vhds.as_ref().map(|vhds| &vhds.source) {
+            self.release_hosts(key);
+        }
+        let Some(vhds) = vhds else { return false };
+        self.hosted.insert(key.clone(), vhds.source.clone());
+        let has_some = self.hosts.has(&vhds.source, name);
+        let hosted = Hosted { source: source.clone(), name: Arc::clone(name), vhds, prefixes, has_some };
+        let registry = Arc::clone(&self.registry);
+        let running = self.source(&hosted.vhds.source);
+        running.is_some_and(|running| running.subscribers.add_hosts(hosted, &registry))
+    }
+
+    /// A table is no more, or has its virtual hosts from elsewhere.
+    fn release_hosts(&mut self, key: &(ResourceSource, Arc<str>)) {
+        let Some(before) = self.hosted.remove(key) else { return };
+        if let Some(running) = self.sources.get(&before) {
+            running.subscribers.remove_hosts(&key.0, &key.1, &self.registry);
+            self.leave(&before);
+        }
+    }
+
+    /// Whether another state of that table, with other virtual hosts, is on its way: of sources each goes its own.
+    pub fn is_stale(&self, (source, name): &(ResourceSource, Arc<str>), wire: &Arc<[u8]>) -> bool {
+        let known = self.sources.get(source).and_then(|running| running.tables.table(name));
+        known.is_some_and(|known| known.vhds.is_some() && !Arc::ptr_eq(&known.whole, wire))
+    }
+
+    /// Who says of a source's virtual hosts, which are told by delta alone; `None`: it tells none.
+    pub(super) fn host_judge(&self, source: &ResourceSource) -> Option<Judge> {
+        let variant = match source {
+            ResourceSource::Ads => self.ads?,
+            ResourceSource::Streams(streams) => streams.variant,
+            ResourceSource::File(_) => return None,
+        };
+        let judge = || HostJudge::new(source.clone(), self.routes.clone(), self.hosts.clone());
+        (variant == Variant::Delta).then(|| Judge::VirtualHosts(judge()))
     }
 
     /// That listener is no more; the tables that nobody asks for any more.
@@ -32,6 +93,10 @@ impl XdsClient {
         for (source, running) in &self.sources {
             let names = running.subscribers.remove_tables(number, &self.registry);
             gone.extend(names.into_iter().map(|name| (source.clone(), name)));
+        }
+        let hosted: Vec<_> = self.hosted.keys().cloned().collect();
+        for key in &hosted {
+            self.subscribe_hosts(key);
         }
         for (source, _) in &gone {
             self.leave(source);
@@ -56,7 +121,7 @@ impl XdsClient {
     ) -> Result<Vec<RoutesResource>, String> {
         let message = pb::route::RouteConfiguration::decode(wire)
             .map_err(|error| format!("cannot be decoded: {error}"))?;
-        judge::table(&self.routes, source, message, Some(number))
+        judge::table(&self.routes, source, message, number)
     }
 
     /// Asks for the filters that the listener of that number has told; those whose first answer it waits for.

@@ -6,8 +6,8 @@
 //! assignments to whoever publishes; what cannot be used leaves the last good one in place and goes back by name.
 //!
 //! Of resource types this version asks for runtime values (RTDS), clusters (CDS), endpoints (EDS), listeners (LDS), secrets (SDS),
-//! filters (ECDS) and routes (RDS), in this order: what routes lead to is there before they are, and nothing is asked for before
-//! the runtime values are there. There is one state machine per type.
+//! filters (ECDS), routes (RDS) and virtual hosts (VHDS), in this order: what routes lead to is there before they are, and nothing is
+//! asked for before the runtime values are there. There is one state machine per type.
 mod backoff;
 mod cache;
 mod channel;
@@ -32,6 +32,7 @@ mod status;
 mod stream;
 mod subscribers;
 mod tables;
+mod virtual_hosts;
 mod wanted;
 
 #[cfg(test)]
@@ -50,6 +51,8 @@ mod runtime_tests;
 mod secret_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod virtual_host_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -79,8 +82,9 @@ pub use self::status::{ClientStatus, Failure, Standing, Standings};
 use self::stream::Stream;
 use self::subscribers::Subscribers;
 use self::tables::KnownTables;
+use self::virtual_hosts::KnownHosts;
 use self::wanted::Wanted;
-use super::convert::{RuntimeValues, Surroundings};
+use super::convert::{Planes, RuntimeValues, Surroundings};
 use super::pb;
 use crate::config::ads::{Ads, Eds, ResourceSource, Sds, Variant};
 use crate::config::bootstrap::{Bootstrap, RuntimeLayerKind};
@@ -96,6 +100,7 @@ const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoa
 const LISTENERS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const SECRETS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+const VIRTUAL_HOSTS: &str = "type.googleapis.com/envoy.config.route.v3.VirtualHost";
 const FILTERS: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 
 /// One of the two protocols for one type: what is sent, and what an answer means. Knows nothing of connections.
@@ -282,6 +287,12 @@ pub struct XdsClient {
     registry: Arc<Registry>,
     quarantine: Quarantine,
     secrets: KnownSecrets,
+    /// Virtual hosts that have been told by themselves, of all sources.
+    hosts: KnownHosts,
+    /// Tables in use that have such, and where these come from.
+    hosted: BTreeMap<(ResourceSource, Arc<str>), ResourceSource>,
+    /// How the aggregated stream tells of changes; `None`: there is none.
+    ads: Option<Variant>,
     /// Where listeners come from, and those that are in use.
     lds: Option<ResourceSource>,
     listeners: KnownListeners,
@@ -349,6 +360,9 @@ impl XdsClient {
             sources: BTreeMap::new(),
             routes,
             registry,
+            hosts: KnownHosts::new(Planes::of(bootstrap), quarantine.clone()),
+            hosted: BTreeMap::new(),
+            ads: bootstrap.ads.as_ref().map(|ads| ads.variant),
             quarantine,
             secrets: secrets.clone(),
             upstreams: bootstrap.clusters.clone(),
@@ -382,6 +396,7 @@ impl XdsClient {
             judges.push(client.secret_judge(&source));
             judges.push(client.filter_judge(&source));
             judges.push(client.tables(&source));
+            judges.extend(client.host_judge(&source));
             match &source {
                 ResourceSource::Ads => {
                     if let Some(ads) = &bootstrap.ads {
@@ -450,12 +465,13 @@ impl XdsClient {
     /// Whoever asks there; a file or a control plane that nobody has asked is asked from now on. `None`: there is no stream.
     fn source(&mut self, source: &ResourceSource) -> Option<&Running> {
         if !self.sources.contains_key(source) {
-            let judges = vec![
+            let mut judges = vec![
                 Judge::Endpoints,
                 self.secret_judge(source),
                 self.filter_judge(source),
                 self.tables(source),
             ];
+            judges.extend(self.host_judge(source));
             self.begin(source, judges, &self.subscribers(source));
         }
         self.sources.get(source)
@@ -470,6 +486,7 @@ impl XdsClient {
             self.sources.remove(source);
             self.secrets.forget_source(source);
             self.routes.forget_filters(source);
+            self.hosts.forget_source(source);
         }
     }
 
@@ -490,7 +507,12 @@ impl XdsClient {
     }
 
     fn tables(&self, source: &ResourceSource) -> Judge {
-        Judge::Routes { compiler: self.routes.clone(), source: source.clone(), known: KnownTables::default() }
+        Judge::Routes {
+            compiler: self.routes.clone(),
+            source: source.clone(),
+            known: KnownTables::default(),
+            hosts: self.hosts.clone(),
+        }
     }
 
     /// Of a source that nobody has asked for anything.

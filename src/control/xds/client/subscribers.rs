@@ -2,6 +2,7 @@
 //! waits for them. Clusters that come and go take their endpoints' names with them.
 mod filters;
 mod shared;
+mod virtual_hosts;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,12 +14,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
+pub(super) use self::virtual_hosts::Hosted;
 use super::counters::{Counters, Event};
 use super::gate::Gate;
 use super::judge::{Good, Kind, Outcome};
 use super::known_secrets::KnownSecrets;
 use super::quarantine::Quarantine;
 use super::status::{ClientStatus, Missing};
+use super::virtual_hosts::table_of;
 use super::wanted::Wanted;
 use super::{RoutesUpdate, RuntimeUpdate, Update, Updates, WholeUpdate};
 use crate::config::ads::{Eds, ResourceSource, Rtds, SecretKind, Wildcard};
@@ -59,6 +62,10 @@ struct Lists {
     routes: BTreeMap<String, Table>,
     /// By the filter's name; the compiler knows as much of them.
     filters: BTreeMap<String, Filter>,
+    /// Tables that have virtual hosts from here, by their names.
+    hosts: BTreeMap<String, HostedTable>,
+    /// Whether there has been one: all virtual hosts are asked for from then on, as no stream takes that back.
+    asks_for_hosts: bool,
 }
 
 #[derive(Debug)]
@@ -81,6 +88,14 @@ struct Table {
 struct Filter {
     /// Listeners by their numbers, once for each of their managers that asks for it.
     users: Vec<usize>,
+    /// All of them as one.
+    one: Arc<Subscriber>,
+}
+
+#[derive(Debug)]
+struct HostedTable {
+    /// Where the table is told, and the prefixes of the managers that have it from there.
+    users: BTreeMap<ResourceSource, BTreeSet<Box<str>>>,
     /// All of them as one.
     one: Arc<Subscriber>,
 }
@@ -265,11 +280,21 @@ impl Subscribers {
     /// Whether nobody wants anything. Asked whenever one of many goes.
     pub(super) fn is_empty(&self) -> bool {
         let lists = self.lock();
-        let Lists { runtime, clusters, endpoints, given_up: _, listeners, secrets, routes, filters } =
-            &*lists;
+        let Lists {
+            runtime,
+            clusters,
+            endpoints,
+            given_up: _,
+            listeners,
+            secrets,
+            routes,
+            filters,
+            hosts,
+            asks_for_hosts: _,
+        } = &*lists;
         let has_one = clusters.is_some() || listeners.is_some();
         let has_named = !(endpoints.is_empty() && secrets.is_empty() && routes.is_empty());
-        !has_one && !has_named && runtime.is_empty() && filters.is_empty()
+        !has_one && !has_named && runtime.is_empty() && filters.is_empty() && hosts.is_empty()
     }
 
     /// Hears of changes from now on.
@@ -297,7 +322,8 @@ impl Subscribers {
             Kind::Runtime => Wanted::Names(lists.runtime.keys().cloned().collect()),
             Kind::Clusters if lists.clusters.is_some() => Wanted::All,
             Kind::Listeners if lists.listeners.is_some() => Wanted::All,
-            Kind::Clusters | Kind::Listeners => Wanted::Names(BTreeSet::new()),
+            Kind::VirtualHosts if lists.asks_for_hosts => Wanted::All,
+            Kind::Clusters | Kind::Listeners | Kind::VirtualHosts => Wanted::Names(BTreeSet::new()),
             Kind::Endpoints => Wanted::Names(lists.endpoints.keys().cloned().collect()),
             Kind::Secrets => Wanted::Names(lists.secrets.keys().cloned().collect()),
             Kind::Routes => Wanted::Names(lists.routes.keys().cloned().collect()),
@@ -340,6 +366,7 @@ impl Subscribers {
         self.server.add(ServerStat::DynamicUnknownFields, outcome.unknown);
         let updates = match kind {
             Kind::Clusters | Kind::Listeners => self.whole_changes(kind, outcome, version),
+            Kind::VirtualHosts => self.host_changes(outcome, version),
             Kind::Filters => self.filter_changes(outcome, version),
             Kind::Runtime | Kind::Endpoints | Kind::Secrets | Kind::Routes => {
                 self.named_changes(kind, outcome, version)
@@ -389,11 +416,11 @@ impl Subscribers {
             log::warn!("xDS: refused: {reason}");
         }
         if bad.is_empty() && !nameless.is_empty() {
-            updates.extend(self.of_kind(kind).iter().filter_map(|one| self.refuse(one)));
+            updates.extend(self.of_kind(kind).iter().flat_map(|one| self.refuse(one)));
         }
         for (name, reason) in bad {
             log::warn!("xDS: {kind} {name} stay as they were: {reason}");
-            updates.extend(self.of_resource(kind, name).iter().filter_map(|one| self.refuse(one)));
+            updates.extend(self.of_resource(kind, name).iter().flat_map(|one| self.refuse(one)));
         }
         updates
     }
@@ -460,7 +487,11 @@ impl Subscribers {
                 Update::Routes(RoutesUpdate { source, name, resources, version: version.into(), wire })
             }
             Good::Secret => Update::Secret((self.source.clone(), name)),
-            Good::Same | Good::Cluster(_) | Good::Listener(_) | Good::Filter(_) => return None,
+            Good::Same
+            | Good::Cluster(_)
+            | Good::Listener(_)
+            | Good::VirtualHost(_)
+            | Good::Filter(_) => return None,
         })
     }
 
@@ -482,8 +513,9 @@ impl Subscribers {
         let secrets = lists.secrets.values().map(|used| &used.one);
         let tables = lists.routes.values().map(|table| &table.one);
         let filters = lists.filters.values().map(|filter| &filter.one);
+        let hosts = lists.hosts.values().map(|table| &table.one);
         let named = endpoints.chain(&lists.listeners).chain(secrets).chain(tables).chain(filters);
-        lists.runtime.values().chain(&lists.clusters).chain(named).cloned().collect()
+        lists.runtime.values().chain(&lists.clusters).chain(named).chain(hosts).cloned().collect()
     }
 
     fn of_kind(&self, kind: Kind) -> Vec<Arc<Subscriber>> {
@@ -501,6 +533,10 @@ impl Subscribers {
             }
             Kind::Secrets => lists.secrets.get(name).map(|used| Arc::clone(&used.one)).into_iter().collect(),
             Kind::Routes => lists.routes.get(name).map(|table| Arc::clone(&table.one)).into_iter().collect(),
+            Kind::VirtualHosts => {
+                let table = lists.hosts.get(table_of(name));
+                table.map(|table| Arc::clone(&table.one)).into_iter().collect()
+            }
             Kind::Filters => {
                 lists.filters.get(name).map(|filter| Arc::clone(&filter.one)).into_iter().collect()
             }

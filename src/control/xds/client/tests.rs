@@ -8,6 +8,7 @@ use super::delta::Delta;
 use super::judge::{Good, Judge, Outcome, Taken};
 use super::sotw::Sotw;
 use super::tables::KnownTables;
+use super::virtual_hosts::KnownHosts;
 use super::wanted::Wanted;
 use super::{ENDPOINTS, Protocol, ROUTES, SharedCompiler, node};
 use crate::config::bootstrap::Node;
@@ -380,7 +381,7 @@ fn refusal_of_many_resources_stays_short() {
 }
 
 /// A bootstrap whose one manager has its routes from a control plane.
-const ASKS_FOR_ROUTES: &str = r#"
+pub(super) const ASKS_FOR_ROUTES: &str = r#"
 node: {id: me, cluster: us}
 dynamic_resources:
   ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: plane}}]}
@@ -434,11 +435,11 @@ pub(super) fn compiling() -> Arc<RouteSurroundings> {
     })
 }
 
-/// A table of that name with one route, to that cluster, for paths that an expression matches.
-fn table(name: &str, regex: &str, cluster: &str) -> pb::google::Any {
+/// A virtual host of that name and domain with one route, to that cluster, for paths that an expression matches.
+pub(super) fn host(name: &str, domain: &str, regex: &str, cluster: &str) -> pb::route::VirtualHost {
     use pb::route::{
-        Route, RouteActionClusterSpecifierOneOf, RouteActionOneOf, RouteConfiguration, RouteMatch,
-        RouteMatchPathSpecifierOneOf, VirtualHost,
+        Route, RouteActionClusterSpecifierOneOf, RouteActionOneOf, RouteMatch, RouteMatchPathSpecifierOneOf,
+        VirtualHost,
     };
     let matcher = pb::types::RegexMatcher { regex: regex.into(), ..pb::types::RegexMatcher::default() };
     let action = pb::route::RouteAction {
@@ -453,16 +454,20 @@ fn table(name: &str, regex: &str, cluster: &str) -> pb::google::Any {
         action: Some(RouteActionOneOf::Route(action)),
         ..Route::default()
     };
-    let host = VirtualHost {
-        name: "all".into(),
-        domains: vec!["*".into()],
+    VirtualHost {
+        name: name.into(),
+        domains: vec![domain.into()],
         routes: vec![route],
         ..VirtualHost::default()
-    };
-    let message = RouteConfiguration {
+    }
+}
+
+/// A table of that name with one route, to that cluster, for paths that an expression matches.
+fn table(name: &str, regex: &str, cluster: &str) -> pb::google::Any {
+    let message = pb::route::RouteConfiguration {
         name: name.into(),
-        virtual_hosts: vec![host.encode_to_vec()],
-        ..RouteConfiguration::default()
+        virtual_hosts: vec![host("all", "*", regex, cluster).encode_to_vec()],
+        ..pb::route::RouteConfiguration::default()
     };
     pb::google::Any { type_url: ROUTES.into(), value: message.encode_to_vec() }
 }
@@ -474,7 +479,7 @@ fn tables(version: &str, nonce: &str, resources: Vec<pb::google::Any>) -> Discov
 fn routes_client() -> Sotw {
     let (compiler, source) = (route_compiler(), crate::config::ads::ResourceSource::Ads);
     Sotw::new(
-        Judge::Routes { compiler, source, known: KnownTables::default() },
+        Judge::Routes { compiler, source, known: KnownTables::default(), hosts: KnownHosts::default() },
         me(),
         names(&["routes"]),
         true,
@@ -517,7 +522,7 @@ fn routes_that_are_in_use_are_acknowledged_and_not_compiled_again() {
 fn routes_that_delta_removes_are_known_as_long_as_somebody_asks_for_them() {
     let (compiler, known) = (route_compiler(), KnownTables::default());
     let source = crate::config::ads::ResourceSource::Ads;
-    let judge = Judge::Routes { compiler, source, known: known.clone() };
+    let judge = Judge::Routes { compiler, source, known: known.clone(), hosts: KnownHosts::default() };
     let mut client = Delta::new(judge, me(), names(&["routes"]), true);
     let told = |removed: &[&str]| {
         let all = vec![resource("routes", "1", Some(table("routes", "/a", "a")))];

@@ -9,7 +9,9 @@ use super::fields::classify;
 use super::report::Class;
 use super::tls;
 use crate::base::limits::XDS_MESSAGE_BYTES_MAX;
-use crate::config::ads::{Ads, Eds, FileSource, Rds, ResourceSource, Sds, SecretKind, Variant, Wildcard};
+use crate::config::ads::{
+    Ads, Eds, FileSource, Rds, ResourceSource, Sds, SecretKind, Variant, Vhds, Wildcard,
+};
 use crate::config::bootstrap::{Bootstrap, RuntimeLayerKind};
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::http2::UpstreamProtocol;
@@ -134,6 +136,25 @@ pub(super) fn rds(at: &At<'_>, message: pb::http_connection_manager::Rds, lackin
     Some(Rds { source, name: route_config_name.into(), initial_fetch_timeout, lacking_filters })
 }
 
+/// `vhds` of a routing table that is told.
+pub(super) fn vhds(at: &At<'_>, message: pb::route::Vhds) -> Option<Vhds> {
+    classify!(at, message => pb::route::Vhds {
+        implemented: config_source = "ads and api_config_source of delta; others are refused";
+    });
+    let (source, initial_fetch_timeout) = source(at, "config_source", config_source)?;
+    let is_delta = match &source {
+        // Of what variant the aggregated stream is, the bootstrap says.
+        ResourceSource::Ads => true,
+        ResourceSource::Streams(streams) => streams.variant == Variant::Delta,
+        ResourceSource::File(_) => false,
+    };
+    if !is_delta {
+        at.field("config_source").error("must be ads, or an api_config_source with api_type DELTA_GRPC");
+        return None;
+    }
+    Some(Vhds { source, initial_fetch_timeout })
+}
+
 /// `sds_config` of a secret of this name.
 pub(super) fn sds(
     at: &At<'_>,
@@ -215,24 +236,33 @@ fn version(at: &At<'_>, field: &str, value: i32) {
 
 /// Control planes that can be asked.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Planes {
-    /// Whether there is an aggregated stream.
-    has_stream: bool,
+pub struct Planes {
+    /// How the aggregated stream tells of changes; `None`: there is none.
+    stream: Option<Variant>,
     /// Clusters of the bootstrap, and why a control plane cannot be reached through them.
     clusters: BTreeMap<Box<str>, Option<&'static str>>,
 }
 
 impl Planes {
     /// Those of a bootstrap.
-    pub(super) fn of(bootstrap: &Bootstrap) -> Self {
+    pub fn of(bootstrap: &Bootstrap) -> Self {
         let clusters = bootstrap.clusters.iter().map(|cluster| (cluster.name.clone(), unreachable(cluster)));
-        Self { has_stream: bootstrap.ads.is_some(), clusters: clusters.collect() }
+        Self { stream: bootstrap.ads.as_ref().map(|ads| ads.variant), clusters: clusters.collect() }
+    }
+
+    /// Why a table cannot have its virtual hosts from there.
+    pub fn hosts_problem(&self, source: &ResourceSource) -> Option<String> {
+        if *source == ResourceSource::Ads && self.stream == Some(Variant::StateOfTheWorld) {
+            let problem = "virtual hosts are told by delta: ads_config must have api_type DELTA_GRPC";
+            return Some(problem.to_owned());
+        }
+        self.problem("virtual hosts", source)
     }
 
     /// Why nothing can come from there.
     fn problem(&self, what: &str, source: &ResourceSource) -> Option<String> {
         match source {
-            ResourceSource::Ads => (!self.has_stream).then(|| {
+            ResourceSource::Ads => self.stream.is_none().then(|| {
                 format!("{what} come over the aggregated stream: dynamic_resources.ads_config must be set")
             }),
             ResourceSource::Streams(streams) => self.unreachable(&streams.cluster),

@@ -174,6 +174,7 @@ messages!(
     pb::route::RedirectAction,
     pb::route::DirectResponseAction,
     pb::route::RouteConfiguration,
+    pb::route::Vhds,
     pb::route::VirtualHost,
     pb::route::Route,
     pb::route::RouteMatch,

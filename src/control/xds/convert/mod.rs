@@ -54,6 +54,7 @@ use std::cell::RefCell;
 
 use prost::Message;
 
+pub use config_source::Planes;
 pub use fields::{Classified, Field, markdown};
 pub use report::{Class, Finding, Report, Unimplemented};
 pub use runtime::{Runtime, RuntimeValues, runtime_text};

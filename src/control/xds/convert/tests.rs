@@ -11,6 +11,7 @@ mod internal;
 mod scoped_routes;
 mod told_filters;
 mod verdicts;
+mod vhds;
 
 use std::time::Duration;
 

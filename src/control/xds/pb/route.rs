@@ -7,8 +7,8 @@ pub struct RouteConfiguration {
     pub name: String,
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub virtual_hosts: Vec<Vec<u8>>,
-    #[prost(bytes = "vec", optional, tag = "9")]
-    pub vhds: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "9")]
+    pub vhds: Option<Vhds>,
     #[prost(string, repeated, tag = "3")]
     pub internal_only_headers: Vec<String>,
     #[prost(message, repeated, tag = "4")]
@@ -44,6 +44,16 @@ pub struct RouteConfiguration {
 }
 impl super::Named for RouteConfiguration {
     const NAME: &'static str = "envoy.config.route.v3.RouteConfiguration";
+}
+
+/// `envoy.config.route.v3.Vhds`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Vhds {
+    #[prost(message, optional, tag = "1")]
+    pub config_source: Option<super::core::ConfigSource>,
+}
+impl super::Named for Vhds {
+    const NAME: &'static str = "envoy.config.route.v3.Vhds";
 }
 
 /// `envoy.config.route.v3.VirtualHost`

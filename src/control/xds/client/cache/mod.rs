@@ -105,6 +105,7 @@ impl Restored {
             let any = pb::google::Any { type_url: judge.type_url().to_owned(), value: value.clone() };
             outcome.resources(&[(name.clone(), any)], judge, wanted);
         }
+        judge.settle(&mut outcome);
         outcome
     }
 }

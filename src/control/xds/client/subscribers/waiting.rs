@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use super::super::counters::Event;
 use super::super::judge::{Good, Kind};
 use super::super::status::{ClientStatus, Missing};
-use super::super::{ClustersUpdate, FiltersUpdate, ListenersUpdate, RuntimeUpdate, Update};
+use super::super::{ClustersUpdate, FiltersUpdate, ListenersUpdate, RuntimeUpdate, Update, Updates};
 use super::{Endpoints, Subscriber, Subscribers};
 use crate::config::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
 use crate::control::discovery::Assignment;
@@ -27,8 +27,9 @@ impl Subscribers {
             };
             tokio::select! {
                 () = sleep_until(until) => {
-                    if let Some(update) = self.go_without(&one, ClientStatus::Timeout) {
-                        self.tell(vec![update]).await;
+                    let updates = self.go_without(&one, ClientStatus::Timeout);
+                    if !updates.is_empty() {
+                        self.tell(updates).await;
                         log::warn!("xDS: no {} {} in time: going without", one.kind, one.name);
                         one.counters.count(Event::FetchTimeout);
                         one.counters.count(Event::Attempt);
@@ -48,7 +49,7 @@ impl Subscribers {
     /// The source has told all that it has: who still waits goes without.
     pub(in super::super) async fn give_up_rest(&self, kind: Kind) {
         let without = |one: &Arc<Subscriber>| self.go_without(one, ClientStatus::DoesNotExist);
-        self.tell(self.of_kind(kind).iter().filter_map(without).collect()).await;
+        self.tell(self.of_kind(kind).iter().flat_map(without).collect()).await;
     }
 
     /// What the source has cannot be read.
@@ -61,30 +62,32 @@ impl Subscribers {
         for name in subscribers.iter().filter_map(|one| self.asked_name(one)) {
             self.quarantine.miss(&self.source, kind, &name, missing.clone());
         }
-        self.tell(subscribers.iter().filter_map(|one| self.refuse(one)).collect()).await;
+        self.tell(subscribers.iter().flat_map(|one| self.refuse(one)).collect()).await;
     }
 
     /// As Envoy: a first answer that is no good does not keep the process from its start.
-    pub(super) fn refuse(&self, one: &Subscriber) -> Option<Update> {
+    pub(super) fn refuse(&self, one: &Subscriber) -> Updates {
         one.counters.count(Event::Rejected);
         one.counters.count(Event::Attempt);
         self.give_up(one)
     }
 
     /// Lets somebody go without who still waits: there is nothing for it, and this is how that stands; what is heard then.
-    fn go_without(&self, one: &Subscriber, status: ClientStatus) -> Option<Update> {
-        let update = self.give_up(one)?;
-        if let Some(name) = self.asked_name(one) {
+    fn go_without(&self, one: &Subscriber, status: ClientStatus) -> Updates {
+        let updates = self.give_up(one);
+        if !updates.is_empty()
+            && let Some(name) = self.asked_name(one)
+        {
             self.quarantine.give_up(&self.source, one.kind, &name, status);
         }
-        Some(update)
+        updates
     }
 
     /// The name under which somebody asks for a resource, which of endpoints need not be the cluster's; `None`: it asks for all that
     /// there are, or for nothing any more.
     fn asked_name(&self, one: &Subscriber) -> Option<Arc<str>> {
         match one.kind {
-            Kind::Clusters | Kind::Listeners => None,
+            Kind::Clusters | Kind::Listeners | Kind::VirtualHosts => None,
             Kind::Endpoints => {
                 let lists = self.lock();
                 let is_its = |endpoints: &Endpoints| {
@@ -97,30 +100,31 @@ impl Subscribers {
         }
     }
 
-    /// Lets somebody go without who still waits; what is heard then.
-    pub(super) fn give_up(&self, one: &Subscriber) -> Option<Update> {
+    /// Lets somebody go without who still waits; what is heard then, nothing where nobody waits.
+    pub(super) fn give_up(&self, one: &Subscriber) -> Updates {
         if one.answered.swap(true, Ordering::Relaxed) {
-            return None;
+            return Updates::new();
         }
         let nothing = match one.kind {
             Kind::Runtime => {
                 let (source, name) = (self.source.clone(), Arc::clone(&one.name));
-                return Some(Update::Runtime(RuntimeUpdate { source, name, values: None }));
+                return vec![Update::Runtime(RuntimeUpdate { source, name, values: None })];
             }
-            Kind::Clusters => return Some(Update::Clusters(ClustersUpdate::default())),
-            Kind::Listeners => return Some(Update::Listeners(ListenersUpdate::default(), None)),
+            Kind::Clusters => return vec![Update::Clusters(ClustersUpdate::default())],
+            Kind::Listeners => return vec![Update::Listeners(ListenersUpdate::default(), None)],
             Kind::Endpoints => Good::Endpoints(Assignment::found(ClusterLoadAssignment {
                 overprovisioning_factor_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
                 ..ClusterLoadAssignment::default()
             })),
             Kind::Filters => {
                 let settled = [Arc::clone(&one.name)].into();
-                return Some(Update::Filters(FiltersUpdate { settled, ..self.no_filters("") }));
+                return vec![Update::Filters(FiltersUpdate { settled, ..self.no_filters("") })];
             }
+            Kind::VirtualHosts => return self.without_hosts(&one.name),
             Kind::Secrets => Good::Secret,
             Kind::Routes => Good::Routes(Arc::default(), Arc::default()),
         };
-        self.update(one, nothing, "")
+        self.update(one, nothing, "").into_iter().collect()
     }
 }
 

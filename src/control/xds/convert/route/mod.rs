@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use super::at::At;
 use super::fields::classify;
 use super::report::Class;
-use super::{http_filter, matcher};
+use super::{config_source, http_filter, matcher};
 use crate::config::route::{
     Action, PathMatch, Route, RouteConfiguration, RouteMatch, TlsRequirement, VirtualHost,
 };
@@ -17,21 +17,32 @@ use pb::route::{RouteActionOneOf, RouteMatchPathSpecifierOneOf, VirtualHostTlsRe
 
 /// A whole routing table.
 ///
-/// `validates`: whether its clusters must be there unless it says otherwise.
+/// `validates`: whether its clusters must be there unless it says otherwise, as where it is not told by itself.
 pub(super) fn route_configuration(
     at: &At<'_>,
     message: pb::route::RouteConfiguration,
     validates: bool,
 ) -> RouteConfiguration {
     classify!(at, message => pb::route::RouteConfiguration {
-        implemented: name, virtual_hosts, internal_only_headers, response_headers_to_add,
-            response_headers_to_remove, request_headers_to_add, request_headers_to_remove,
+        implemented: name, virtual_hosts,
+            vhds = "of a table that is told (RDS): virtual hosts that are told; none is asked for on demand",
+            internal_only_headers, response_headers_to_add, response_headers_to_remove,
+            request_headers_to_add, request_headers_to_remove,
             most_specific_header_mutations_wins, validate_clusters, max_direct_response_body_size_bytes,
             ignore_port_in_host_matching, vhost_header, ignore_path_parameters_in_path_matching,
             typed_per_filter_config = "disables and enables filters by their names";
         no_effect: metadata = "nothing of this version reads it";
         not_yet: request_mirror_policies;
-        refused: vhds = "no virtual hosts on demand", cluster_specifier_plugins, route_specifiers;
+        refused: cluster_specifier_plugins, route_specifiers;
+    });
+    let vhds = vhds.and_then(|message| {
+        let at = &at.field("vhds");
+        if validates {
+            let note = "only a table that is told, by rds, has virtual hosts that are told";
+            at.value_refused("envoy.config.route.v3.RouteConfiguration.vhds", note);
+            return None;
+        }
+        config_source::vhds(at, message)
     });
     let max_direct_response_body_bytes = max_direct_response_body_size_bytes.unwrap_or(4096);
     let mut wildcards = 0;
@@ -59,6 +70,7 @@ pub(super) fn route_configuration(
     RouteConfiguration {
         name: name.into(),
         virtual_hosts,
+        vhds,
         internal_only_headers: internal_only_headers.into_iter().map(Into::into).collect(),
         header_mutations: header::Mutations {
             request_headers_to_add,

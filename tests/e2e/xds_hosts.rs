@@ -1,0 +1,88 @@
+//! Virtual hosts of a control plane, told by themselves (VHDS): they stand in their table with the next request, and no connection
+//! notices.
+
+use crate::harness::{
+    Client, Config, ControlPlane, HOSTS, Proxy, Upstream, cluster_to, free_port, on_each_backend, until,
+};
+use crate::xds::{manager, named};
+
+/// A proxy, two of its workers, whose routes come from there, to the clusters `a` and `b`.
+fn config(plane: &ControlPlane, a: &Upstream, b: &Upstream) -> Config {
+    let [a, b] = [("a", a.port), ("b", b.port)].map(|(name, port)| format!("{{{}}}", cluster_to(name, port)));
+    let clusters = [plane.clusters(&[]), a, b].join(", ");
+    let config = Config { clusters: Some(clusters), ..Config::to(0) };
+    let chain = manager("{ads: {}, resource_api_version: V3}");
+    config.chains(&[chain]).arguments(&["--concurrency", "2", "--config-yaml", &plane.bootstrap()])
+}
+
+/// How a request to that host is answered.
+fn answer(client: &mut Client, host: &str) -> (u16, String) {
+    let response = client.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    (response.status(), response.text())
+}
+
+/// Waits until requests to that host are answered so on all connections.
+fn all_are_answered(clients: &mut [Client], host: &str, status: u16, text: &str) {
+    for client in clients {
+        until(host, || answer(client, host) == (status, text.to_owned()));
+    }
+}
+
+on_each_backend! {
+    fn virtual_hosts_of_a_control_plane_come_change_and_go_on_all_workers(io) {
+        let (a, b, plane) = (named("a"), named("b"), ControlPlane::start());
+        plane.tell_hosted_table();
+        let proxy = Proxy::launch(io, &config(&plane, &a, &b), free_port(), free_port());
+        let first = plane.wait_for("virtual hosts", |asked| asked.type_url == HOSTS);
+        assert!(first.names.is_empty() && first.nonce.is_empty(), "all of them: {first:?}");
+        assert_ne!(proxy.admin("GET", "/ready").status(), 200, "the start waits for them");
+        let both = plane.tell_hosts(&[("routes/a", "a.test", "a"), ("routes/b", "b.test", "b")], &[]);
+        assert!(plane.answer(&both).error.is_none());
+        proxy.wait_for_log("serving");
+        let mut clients: Vec<_> = (0..16).map(|_| proxy.connect()).collect();
+        all_are_answered(&mut clients, "a.test", 200, "a");
+        all_are_answered(&mut clients, "b.test", 200, "b");
+        all_are_answered(&mut clients, "c.test", 404, "");
+        assert!(plane.answer(&plane.tell_hosts(&[("routes/a", "a.test", "b")], &["routes/b"])).error.is_none());
+        all_are_answered(&mut clients, "a.test", 200, "b");
+        all_are_answered(&mut clients, "b.test", 404, "");
+        // What does not go with the others is refused by name, and nothing changes.
+        let reason = plane.answer(&plane.tell_hosts(&[("routes/c", "a.test", "a")], &[])).error.unwrap().message;
+        assert!(reason.starts_with("routes/c: with the others of routes: "), "{reason}");
+        assert!(proxy.admin("GET", "/quarantine").text().contains("route.v3.VirtualHost"));
+        all_are_answered(&mut clients, "a.test", 200, "b");
+        let dump = proxy.admin("GET", "/config_dump?resource=dynamic_route_configs").text();
+        for part in ["\"vhds\"", "\"routes/a\"", "\"a.test\""] {
+            assert!(dump.contains(part), "{part}: {dump}");
+        }
+        assert!(!dump.contains("routes/b") && !dump.contains("routes/c"), "{dump}");
+        for (stat, value) in [("update_success", 2), ("update_rejected", 1), ("update_attempt", 4), ("config_reload", 2)] {
+            assert_eq!(proxy.stat(&format!("http.test.vhds.routes.{stat}")), value, "{stat}");
+        }
+        assert_eq!(proxy.stat("http.test.downstream_cx_total"), 16, "all connections have stayed");
+        drop(clients);
+        proxy.end();
+    }
+
+    /// They outlive their table's own changes, and the control plane.
+    fn virtual_hosts_stay_when_the_table_or_the_stream_goes(io) {
+        let (a, b, mut plane) = (named("a"), named("b"), ControlPlane::start());
+        plane.tell_hosted_table();
+        plane.tell_hosts(&[("routes/a", "a.test", "a")], &[]);
+        let proxy = Proxy::start(io, &config(&plane, &a, &b));
+        let mut client = proxy.connect();
+        assert_eq!(answer(&mut client, "a.test"), (200, "a".to_owned()));
+        plane.kill();
+        proxy.wait_for_stat("control_plane.connected_state", 0);
+        assert_eq!(answer(&mut client, "a.test"), (200, "a".to_owned()));
+        // A table without them has its own, and with them those that are there.
+        plane.restart();
+        plane.tell_routes(&[("/", "b")]);
+        until("the table's own", || answer(&mut client, "a.test") == (200, "b".to_owned()));
+        plane.tell_hosted_table();
+        until("those told", || answer(&mut client, "a.test") == (200, "a".to_owned()));
+        assert_eq!(answer(&mut client, "b.test").0, 404);
+        drop(client);
+        proxy.end();
+    }
+}
