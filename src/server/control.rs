@@ -331,7 +331,9 @@ impl Control<'_> {
             }
             xds::Update::Listeners(update, verdict) => {
                 awaited.more_listeners = false;
-                if !self.has_stopped {
+                if self.has_stopped {
+                    log::info!("listeners have stopped: those that are told now are not taken");
+                } else {
                     let (listeners, mut around) = self.around(sources);
                     let failures = listeners.take(update, &mut around);
                     // Whoever has told them may be gone.
@@ -377,6 +379,7 @@ impl Control<'_> {
             metrics: &self.metrics,
             predecessor: self.succession.predecessor.as_ref(),
             workers: self.registry.workers(),
+            has_stopped: self.has_stopped,
         };
         (&mut sources.listeners, around)
     }

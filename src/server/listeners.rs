@@ -84,6 +84,8 @@ pub(super) struct Around<'a> {
     pub(super) metrics: &'a ServerMetrics,
     pub(super) predecessor: Option<&'a Predecessor>,
     pub(super) workers: usize,
+    /// Listeners have stopped: none takes another's place any more, and none comes.
+    pub(super) has_stopped: bool,
 }
 
 impl Listeners {
@@ -296,7 +298,8 @@ impl Listeners {
     /// is given up.
     fn activate(&mut self, name: &Arc<str>, around: &mut Around<'_>) {
         let Some(mut new) = self.warming.remove(name) else { return };
-        if !new.awaited.is_empty() || !new.secrets.is_empty() || !new.filters.is_empty() {
+        let waits = !new.awaited.is_empty() || !new.secrets.is_empty() || !new.filters.is_empty();
+        if waits || around.has_stopped {
             self.warming.insert(Arc::clone(name), new);
             return;
         }

@@ -208,6 +208,27 @@ on_each_backend! {
         new.end();
     }
 
+    /// The old process still follows the control plane, for its clusters and routes.
+    fn listener_that_is_told_after_the_handover_is_the_next_process_s_alone(io) {
+        let upstream = Upstream::echo();
+        let (folder, port, later) = (TempFolder::new(), free_port(), free_port());
+        put(&folder, &[("told", http(port, "told"))]);
+        let config = Config { no_listener: true, ..Config::to(upstream.port) };
+        let config = config.arguments(&["--config-yaml", &following(&folder)]);
+        let old = Proxy::launch(io, &of_epoch(&config, port, 0, &[]), port, free_port());
+        old.wait_for_log("serving");
+        // Somebody for whom the old one stays.
+        let mut client = old.connect();
+        assert_eq!(client.get("/").status(), 200);
+        let new = next(io, &config, &old, 1, &[]);
+        put(&folder, &[("told", http(port, "told")), ("later", http(later, "later"))]);
+        old.wait_for_log("those that are told now are not taken");
+        until("the new one listens", || Client::try_connect(later).is_ok());
+        drop(new);
+        until("nobody listens there", || Client::try_connect(later).is_err());
+        drop(client);
+    }
+
     fn process_that_cannot_start_changes_nothing(io) {
         let upstream = Upstream::echo();
         let config = Config::to(upstream.port);

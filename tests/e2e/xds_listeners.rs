@@ -451,6 +451,23 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn listener_that_waits_when_listeners_stop_is_not_opened_any_more(io) {
+        let a = named("a");
+        let (plane, proxy) = started(io, &a);
+        let late = free_port();
+        let told = [("one", proxy.port.into(), "routes"), ("two", late.into(), "late")];
+        assert!(plane.answer(&plane.tell_listeners(&told)).error.is_none());
+        plane.wait_for("its routes", |asked| asked.names.iter().any(|name| name == "late"));
+        assert_eq!(proxy.admin("POST", "/drain_listeners").status(), 200);
+        until("listeners have stopped", || refuses(proxy.port));
+        plane.tell_table("late", &[("/", "a")]);
+        let dump = |list: &str| proxy.admin("GET", &format!("/config_dump?resource={list}")).text();
+        let is_there = || dump("dynamic_route_configs").matches("version_info").count() == 2;
+        until("its routes are there", is_there);
+        assert!(refuses(late) && dump("dynamic_listeners").contains("warming_state"));
+        proxy.end();
+    }
+
     /// What changes of how it binds did not come before: its own sockets had the address.
     fn listener_that_binds_otherwise_at_its_address_is_taken(io) {
         let a = named("a");

@@ -97,7 +97,9 @@ impl Control<'_> {
     pub(super) fn hand_over(&mut self) {
         log::info!("hot restart: the next process serves; draining");
         self.succession.admin = None;
-        self.metrics.stopped(self.bootstrap.listeners.len());
+        // What is told from now on is the next one's to serve.
+        self.has_stopped = true;
+        self.metrics.stopped(self.listening(false));
         let handed_over = self.sockets.close(false);
         self.workers.send_all(|| Command::StopListeners {
             inbound_only: false,
