@@ -1,35 +1,39 @@
 //! Who waits for a first answer: how long, and what they go on with where there is none.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::time::{Instant, sleep_until};
 
 use super::super::counters::Event;
+use super::super::gate::now;
 use super::super::judge::{Good, Kind};
 use super::super::status::{ClientStatus, Missing};
 use super::super::{ClustersUpdate, FiltersUpdate, ListenersUpdate, RuntimeUpdate, Update, Updates};
-use super::{Endpoints, Subscriber, Subscribers};
+use super::{Subscriber, Subscribers};
 use crate::config::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
 use crate::control::discovery::Assignment;
 
 impl Subscribers {
-    /// Lets those go without that have waited long enough for the first answer. Never returns.
+    /// Lets those go without that have waited long enough for the first answer, all at once whose time is up: they may be thousands.
+    /// Never returns.
     pub(in super::super) async fn give_up_in_time(&self) {
         let mut changes = self.changes();
         loop {
-            let waiting = self.all().into_iter().filter(|one| one.is_waiting());
-            let next = waiting.filter_map(|one| Some((self.due(&one)?, one))).min_by_key(|(until, _)| *until);
-            let Some((until, one)) = next else {
+            let next = self.all().iter().filter_map(|one| self.due(one)).min();
+            let Some(until) = next else {
                 // The sender lives as long as this.
                 let _ = changes.changed().await;
                 continue;
             };
             tokio::select! {
                 () = sleep_until(until) => {
-                    let updates = self.go_without(&one, ClientStatus::Timeout);
-                    if !updates.is_empty() {
-                        self.tell(updates).await;
+                    let now = now().max(until);
+                    let is_due = |one: &Arc<Subscriber>| self.due(one).is_some_and(|due| due <= now);
+                    let late: Vec<_> = self.all().into_iter().filter(is_due).collect();
+                    self.tell(self.go_without(&late, ClientStatus::Timeout)).await;
+                    for one in &late {
                         log::warn!("xDS: no {} {} in time: going without", one.kind, one.name);
                         one.counters.count(Event::FetchTimeout);
                         one.counters.count(Event::Attempt);
@@ -40,16 +44,15 @@ impl Subscribers {
         }
     }
 
-    /// When somebody goes without; `None`: never, or not before it may ask.
+    /// When somebody goes without; `None`: never, or not before it may ask, or it does not wait.
     fn due(&self, one: &Subscriber) -> Option<Instant> {
-        let until = one.waits_until?;
+        let until = one.waits_until.filter(|_| one.is_waiting())?;
         if one.is_early { Some(until + self.gate.waited()?) } else { Some(until) }
     }
 
     /// The source has told all that it has: who still waits goes without.
     pub(in super::super) async fn give_up_rest(&self, kind: Kind) {
-        let without = |one: &Arc<Subscriber>| self.go_without(one, ClientStatus::DoesNotExist);
-        self.tell(self.of_kind(kind).iter().flat_map(without).collect()).await;
+        self.tell(self.go_without(&self.of_kind(kind), ClientStatus::DoesNotExist)).await;
     }
 
     /// What the source has cannot be read.
@@ -59,7 +62,7 @@ impl Subscribers {
             log::warn!("xDS: {kind} stay as they were: {reason}");
         }
         let missing = Missing { status: ClientStatus::ReceivedError, reason: reason.to_owned() };
-        for name in subscribers.iter().filter_map(|one| self.asked_name(one)) {
+        for name in self.asked_names(&subscribers).into_iter().flatten() {
             self.quarantine.miss(&self.source, kind, &name, missing.clone());
         }
         self.tell(subscribers.iter().flat_map(|one| self.refuse(one)).collect()).await;
@@ -72,32 +75,33 @@ impl Subscribers {
         self.give_up(one)
     }
 
-    /// Lets somebody go without who still waits: there is nothing for it, and this is how that stands; what is heard then.
-    fn go_without(&self, one: &Subscriber, status: ClientStatus) -> Updates {
-        let updates = self.give_up(one);
-        if !updates.is_empty()
-            && let Some(name) = self.asked_name(one)
-        {
-            self.quarantine.give_up(&self.source, one.kind, &name, status);
+    /// Lets those of them go without who still wait: there is nothing for them, and this is how that stands; what is heard then.
+    fn go_without(&self, all: &[Arc<Subscriber>], status: ClientStatus) -> Updates {
+        let mut updates = Updates::new();
+        for (one, name) in all.iter().zip(self.asked_names(all)) {
+            let own = self.give_up(one);
+            if let Some(name) = name.filter(|_| !own.is_empty()) {
+                self.quarantine.give_up(&self.source, one.kind, &name, status);
+            }
+            updates.extend(own);
         }
         updates
     }
 
-    /// The name under which somebody asks for a resource, which of endpoints need not be the cluster's; `None`: it asks for all that
-    /// there are, or for nothing any more.
-    fn asked_name(&self, one: &Subscriber) -> Option<Arc<str>> {
-        match one.kind {
+    /// The name under which each of them asks for a resource, which of endpoints need not be the cluster's; `None`: it asks for all
+    /// that there are, or for nothing any more. Names are looked for once, not once for each of thousands.
+    fn asked_names(&self, all: &[Arc<Subscriber>]) -> Vec<Option<Arc<str>>> {
+        let lists = self.lock();
+        let of_clusters = lists.endpoints.iter().flat_map(|(name, endpoints)| {
+            endpoints.subscribers.iter().map(move |one| (Arc::as_ptr(one), name.as_str()))
+        });
+        let of_clusters: HashMap<_, _> = of_clusters.collect();
+        let asked = |one: &Arc<Subscriber>| match one.kind {
             Kind::Clusters | Kind::Listeners | Kind::VirtualHosts => None,
-            Kind::Endpoints => {
-                let lists = self.lock();
-                let is_its = |endpoints: &Endpoints| {
-                    endpoints.subscribers.iter().any(|other| std::ptr::eq(&**other, one))
-                };
-                let found = lists.endpoints.iter().find(|(_, endpoints)| is_its(endpoints));
-                found.map(|(name, _)| name.as_str().into())
-            }
+            Kind::Endpoints => of_clusters.get(&Arc::as_ptr(one)).map(|name| Arc::from(*name)),
             Kind::Runtime | Kind::Secrets | Kind::Routes | Kind::Filters => Some(Arc::clone(&one.name)),
-        }
+        };
+        all.iter().map(asked).collect()
     }
 
     /// Lets somebody go without who still waits; what is heard then, nothing where nobody waits.
@@ -146,6 +150,21 @@ mod tests {
     fn eds(name: &str, wait_s: u64) -> Eds {
         let initial_fetch_timeout = Some(Duration::from_secs(wait_s));
         Eds { source: ResourceSource::Ads, service_name: Some(name.into()), initial_fetch_timeout }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_whose_time_is_up_together_go_without_together() {
+        let (registry, quarantine) = (Registry::new(1), Quarantine::default());
+        let (updates, mut told) = mpsc::channel(8);
+        let (secrets, gate) = (KnownSecrets::default(), Gate::new(true));
+        let server = registry.server(Slot::Control);
+        let all = Subscribers::new(ResourceSource::Ads, updates, quarantine, secrets, gate, server);
+        for (cluster, instance, wait_s) in [("a", 1, 1), ("b", 2, 1), ("c", 3, 9)] {
+            assert!(all.add(cluster, instance, &eds(cluster, wait_s), registry.cluster(cluster)).is_none());
+        }
+        assert!(timeout(Duration::from_secs(2), all.give_up_in_time()).await.is_err());
+        assert_eq!(told.try_recv().unwrap().len(), 2);
+        assert!(told.try_recv().is_err(), "the third still waits");
     }
 
     #[tokio::test(start_paused = true)]
