@@ -32,7 +32,6 @@ use crate::cluster::pool::UpstreamConnection;
 use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::http::forwarding;
 use crate::protocol::http::head::Version;
-use crate::protocol::http2::StreamError;
 use crate::protocol::stream_info::StreamAddress;
 use crate::protocol::tls::{ServerTls, TlsFacts, Wanted};
 use crate::protocol::transport::{Channel, Transport};
@@ -419,7 +418,7 @@ impl Connection {
     /// The error that says how the client went away.
     pub(super) fn gone(&self) -> ProxyError {
         match self.channel.stream().and_then(|stream| stream.broken()) {
-            Some(StreamError::Reset(_)) => ProxyError::DownstreamReset,
+            Some(broken) if broken.is_reset() => ProxyError::DownstreamReset,
             _ => ProxyError::DownstreamClosed,
         }
     }

@@ -380,7 +380,7 @@ fn begin(connection: &Connection, shared: &Rc<Shared>, head: Incoming, stream: S
             After::Abort | After::Reset => connection.channel.set_reset_on_close(),
         }
         let broken = connection.channel.stream().and_then(|stream| stream.broken());
-        let is_reset = matches!(broken, Some(StreamError::Reset(_)));
+        let is_reset = broken.is_some_and(StreamError::is_reset);
         if is_reset {
             shared.was_reset(runtime);
         }

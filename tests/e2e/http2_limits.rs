@@ -248,6 +248,24 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// REFUSED_STREAM is a server's word; where the body is what meets it first, it is a reset like others all the same.
+    fn reset_of_an_upload_counts_whatever_its_client_calls_it(io) {
+        let upstream = Upstream::start(|peer| while peer.request().is_some() {});
+        let proxy = Proxy::start(io, &front(upstream.port, "stream_reset_burst: 1, stream_reset_rate: 0"));
+        let mut raw = RawHttp2::connect(proxy.port);
+        for n in 1..=2 {
+            let stream = 2 * n - 1;
+            // :method POST, :scheme http, :path /, :authority a; its body is still to come.
+            raw.frame(1, 4, stream, &[0x83, 0x86, 0x84, 0x41, 1, b'a']);
+            proxy.wait_for_stat("cluster.upstream.upstream_rq_total", u64::from(n));
+            raw.frame(3, 0, stream, &REFUSED.to_be_bytes());
+            proxy.wait_for_stat("http.test.downstream_rq_rx_reset", u64::from(n));
+        }
+        assert_eq!(raw.goaway(), Some(CALM));
+        assert_eq!(proxy.stat("http.test.downstream_cx_protocol_error"), 1);
+        proxy.end();
+    }
+
     fn client_that_does_not_answer_a_ping_is_gone(io) {
         let upstream = Upstream::echo();
         let options = "connection_keepalive: {interval: 0.1s, timeout: 1.5s, interval_jitter: {value: 0}}";

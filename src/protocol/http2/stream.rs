@@ -116,6 +116,11 @@ impl StreamError {
             Some(_) => Self::Protocol,
         }
     }
+
+    /// Whether the peer has reset the stream, whatever it calls that.
+    pub fn is_reset(self) -> bool {
+        matches!(self, Self::Reset(_) | Self::Refused)
+    }
 }
 
 impl From<StreamError> for io::Error {
