@@ -5,6 +5,8 @@
 //! of the message until it continues; data that it holds goes before what comes then. What all filters of a request hold
 //! is bounded. Source: Envoy's `FilterManager`.
 
+use std::rc::Rc;
+
 use super::http::{
     Arrival, Context, Direction, Filter, FilterCounters, FilterReply, OnData, OnHead, Options, Part, State,
 };
@@ -41,14 +43,26 @@ struct Word {
     options: Option<Options>,
 }
 
-/// Scopes of the counters of a chain's filters, by their place in it; `None`: the filter has none.
+/// Scopes of the counters of a chain's filters.
 #[derive(Debug, Default)]
-pub struct FilterScopes(Box<[Option<CountersScope>]>);
+pub struct FilterScopes {
+    /// By their place in it; `None`: the filter has none.
+    filters: Box<[Option<CountersScope>]>,
+    /// Those of the chains of a connection manager's scopes, in their order.
+    of_scopes: Box<[Self]>,
+}
 
 impl FilterScopes {
+    /// The same with those of the chains of a connection manager's scopes.
+    pub(super) fn with_scopes(self, of_scopes: Box<[Self]>) -> Self {
+        Self { of_scopes, ..self }
+    }
+
     /// The counters of one writer.
     pub fn cells(&self, writer: Writer) -> FilterCounters {
-        FilterCounters(self.0.iter().map(|scope| Some(scope.as_ref()?.cells(writer))).collect())
+        let filters = self.filters.iter().map(|scope| Some(scope.as_ref()?.cells(writer)));
+        let scopes = self.of_scopes.iter().map(|scopes| Rc::new(scopes.cells(writer)));
+        FilterCounters { filters: filters.collect(), scopes: scopes.collect() }
     }
 }
 
@@ -144,7 +158,7 @@ impl FilterChain {
     }
 
     /// The scopes of its filters' counters, below the connection manager's prefix; of those that are told, below their own.
-    pub fn scopes(&self, registry: &Registry, stat_prefix: &str) -> FilterScopes {
+    pub(super) fn scopes(&self, registry: &Registry, stat_prefix: &str) -> FilterScopes {
         let scope = |entry: &Entry| match &entry.filter {
             Filter::Rbac(filter) => {
                 let owner = entry.told.as_deref().map_or(RbacOwner::Http(stat_prefix), RbacOwner::Told);
@@ -152,7 +166,7 @@ impl FilterChain {
             }
             Filter::GrpcWeb | Filter::GrpcHttp1Bridge(_) | Filter::Missing => None,
         };
-        FilterScopes(self.entries.iter().map(scope).collect())
+        FilterScopes { filters: self.entries.iter().map(scope).collect(), of_scopes: Box::default() }
     }
 
     /// Whether there is nothing but the router.

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::access_log;
-use super::chain::FilterChain;
+use super::chain::{FilterChain, FilterScopes};
 use crate::base::regex::RegexSlots;
 use crate::config::access_log::AccessLogSink;
 use crate::config::error::ConfigError;
@@ -22,6 +22,7 @@ use crate::protocol::http::path::PathSettings;
 use crate::protocol::http1::head_reader::HeadLimits;
 use crate::protocol::http1::parse::ParseOptions;
 use crate::route::{CompileContext, RouteTable, ScopeTable, TimeoutOptions};
+use crate::telemetry::Registry;
 
 /// A compiled connection manager.
 #[derive(Debug)]
@@ -118,6 +119,15 @@ impl ConnectionManager {
                 manager.config = Arc::clone(config);
             }
         }
+    }
+
+    /// The scopes of its filters' counters, and of those of its scopes, whose routes may say something about filters that is
+    /// counted apart.
+    pub fn filter_scopes(&self, registry: &Registry) -> FilterScopes {
+        let scopes = self.scopes.iter().filter(|_| !self.filters.is_empty());
+        let managers = scopes.flat_map(|scopes| scopes.managers.iter());
+        let of_scopes = managers.map(|manager| manager.filter_scopes(registry)).collect();
+        self.filters.scopes(registry, &self.config.stat_prefix).with_scopes(of_scopes)
     }
 
     /// Whether somebody has it, or one of its scopes, beside whoever asks.

@@ -121,11 +121,11 @@ impl HttpChain {
         let scopes = self.manager.scopes.as_ref()?;
         let number = scopes.table.find(head, scratch)?;
         let (chain, manager) = (self.scopes.get(number)?, scopes.managers.get(number)?);
-        Some(Rc::clone(chain.get_or_init(|| heaps::lasting(|| Rc::new(self.of_scope(manager))))))
+        Some(Rc::clone(chain.get_or_init(|| heaps::lasting(|| Rc::new(self.of_scope(number, manager))))))
     }
 
-    fn of_scope(self: &Rc<Self>, manager: &Arc<ConnectionManager>) -> Self {
-        let filter_stats = Rc::clone(&self.filter_stats);
+    fn of_scope(self: &Rc<Self>, number: usize, manager: &Arc<ConnectionManager>) -> Self {
+        let filter_stats = self.filter_stats.scope(number).unwrap_or_default();
         let mut scope = Self::with(Arc::clone(manager), self.stats.clone(), filter_stats, &self.name);
         // One that is itself another's latest may be gone before the request is.
         let is_latest = self.first.strong_count() > 0;

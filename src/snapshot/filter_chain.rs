@@ -56,8 +56,7 @@ impl ChainCompiler<'_, '_> {
             NetworkFilter::HttpConnectionManager(config) => {
                 let manager = Arc::new(ConnectionManager::compile(config, &mut self.compiler.services)?);
                 let stats = self.compiler.registry.http(&config.stat_prefix, self.listener);
-                let prefix = &config.stat_prefix;
-                let filter_stats = manager.filters.scopes(self.compiler.registry, prefix);
+                let filter_stats = manager.filter_scopes(self.compiler.registry);
                 FilterResource::Http(Arc::new(HttpResource { manager, stats, filter_stats }))
             }
             NetworkFilter::TcpProxy(config) => FilterResource::Tcp(Arc::new(self.tcp(config)?)),

@@ -349,7 +349,7 @@ impl RouteCompiler {
         })?;
         // It is the same but for routes and filters, which nobody reads there.
         manager.set_config(&target.config);
-        let filter_stats = manager.filters.scopes(&self.surroundings.registry, &target.config.stat_prefix);
+        let filter_stats = manager.filter_scopes(&self.surroundings.registry);
         Ok(RoutesResource {
             listener: target.listener,
             chain: target.chain,

@@ -78,6 +78,38 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn policies_of_a_scopes_routes_are_counted(io) {
+        let all = "permissions: [{any: true}], principals: [{any: true}]";
+        let words = |name: &str| {
+            format!(
+                "typed_per_filter_config: {{rbac: {{\"@type\": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute, \
+                 rbac: {{track_per_rule_stats: true, rules: {{action: DENY, policies: {{{name}: {{{all}}}}}}}}}}}}}"
+            )
+        };
+        let route = |name: &str| format!("{{match: {{prefix: /}}, direct_response: {{status: 200}}, {}}}", words(name));
+        let own = format!("track_per_rule_stats: true, rules: {{policies: {{own: {{{all}}}}}}}");
+        let mut config = Config::to(1).filter("rbac", "RBAC", &own);
+        let scopes = [
+            scope("a", "one", &route("first")),
+            scope("b", "two", &route("second")),
+            scope("c", "three", &answering("third")),
+        ];
+        config.scoped_routes = Some(scoped(TENANT, &scopes));
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        for (value, status) in [("one", 403), ("two", 403), ("three", 200), ("two", 403), ("none", 404)] {
+            let answer = client.ask(&format!("GET / HTTP/1.1\r\nHost: a\r\nX-Route: tenant={value}\r\n\r\n"));
+            assert_eq!(answer.status(), status, "{value}");
+        }
+        for (policy, count) in [("first.denied", 1), ("second.denied", 2), ("own.allowed", 2)] {
+            assert_eq!(proxy.stat(&format!("http.test.rbac.policy.{policy}")), count, "{policy}");
+        }
+        let counted = ["denied", "allowed"].map(|what| proxy.stat(&format!("http.test.rbac.{what}")));
+        assert_eq!(counted, [3, 2]);
+        drop(client);
+        proxy.end();
+    }
+
     /// What the connection manager writes counts, as in Envoy.
     fn scope_is_that_of_the_request_as_it_is_routed(io) {
         let mut config = Config::to(1);

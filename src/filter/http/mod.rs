@@ -8,6 +8,8 @@ mod grpc_http1_bridge;
 mod grpc_web;
 pub(super) mod rbac;
 
+use std::rc::Rc;
+
 use super::rbac::{Counters, Facts};
 use crate::base::regex::RegexSlots;
 use crate::buffer::{ChunkQueue, Pool};
@@ -84,13 +86,23 @@ pub struct Arrival<'a> {
     pub counters: &'a FilterCounters,
 }
 
-/// Counters of a chain's filters on one core, by their place in it.
+/// Counters of a chain's filters on one core.
 #[derive(Debug, Default)]
-pub struct FilterCounters(pub(super) Box<[Option<Counters>]>);
+pub struct FilterCounters {
+    /// By their place in it.
+    pub(super) filters: Box<[Option<Counters>]>,
+    /// Those of the chains of scopes, in their order; none where there are no filters.
+    pub(super) scopes: Box<[Rc<Self>]>,
+}
 
 impl FilterCounters {
     fn of(&self, place: usize) -> Option<&Counters> {
-        self.0.get(place)?.as_ref()
+        self.filters.get(place)?.as_ref()
+    }
+
+    /// Those of the chain of the scope of this number; `None`: it has none.
+    pub fn scope(&self, number: usize) -> Option<Rc<Self>> {
+        self.scopes.get(number).cloned()
     }
 }
 
