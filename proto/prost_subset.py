@@ -100,7 +100,8 @@ KEEP = {
             HttpConnectionManager.HcmAccessLogOptions HttpConnectionManager.SetCurrentClientCertDetails HttpFilter LocalReplyConfig ResponseMapper RequestIDExtension
             ScopedRoutes ScopedRoutes.ScopeKeyBuilder ScopedRoutes.ScopeKeyBuilder.FragmentBuilder
             ScopedRoutes.ScopeKeyBuilder.FragmentBuilder.HeaderValueExtractor
-            ScopedRoutes.ScopeKeyBuilder.FragmentBuilder.HeaderValueExtractor.KvElement ScopedRouteConfigurationsList''',
+            ScopedRoutes.ScopeKeyBuilder.FragmentBuilder.HeaderValueExtractor.KvElement ScopedRouteConfigurationsList
+            ScopedRds''',
     },
     'route': {
         'envoy.config.route.v3': '''RouteConfiguration Vhds VirtualHost Route RouteMatch RouteMatch.GrpcRouteMatchOptions

@@ -88,6 +88,27 @@ pub struct Vhds {
     pub initial_fetch_timeout: Option<Duration>,
 }
 
+/// Scopes of routes: all that their source has. Source: Envoy `ScopedRoutes` with `scoped_rds`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Srds {
+    /// Name in statistics (`http.STAT_PREFIX.scoped_rds.NAME.`), not empty. Source: `name`.
+    pub name: Box<str>,
+    /// Where they come from. Source: `scoped_rds.scoped_rds_config_source`.
+    pub source: ResourceSource,
+    /// How long the first answer is waited for before the manager goes without scopes. Default 15 s; `None`: for ever. Source:
+    /// `scoped_rds.scoped_rds_config_source.initial_fetch_timeout`.
+    pub initial_fetch_timeout: Option<Duration>,
+    /// How their tables are asked for, each under the name that its scopes give; this one has none. Source: `rds_config_source`.
+    pub table: Rds,
+}
+
+impl Srds {
+    /// How the table of that name is asked for.
+    pub fn table(&self, name: &str) -> Rds {
+        Rds { name: name.into(), ..self.table.clone() }
+    }
+}
+
 /// A layer of runtime values. Source: Envoy `RuntimeLayer.RtdsLayer`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rtds {

@@ -58,10 +58,12 @@ impl Bootstrap {
             Discovery::Eds(eds) => Some(&eds.source),
             _ => None,
         });
-        let managers = self.listeners.iter().flat_map(|listener| listener.managers());
-        let tables = managers.filter_map(|(_, manager)| manager.rds.as_ref()).map(|rds| &rds.source);
+        let managers = || self.listeners.iter().flat_map(|listener| listener.managers());
+        let tables = managers().filter_map(|(_, manager)| manager.rds.as_ref()).map(|rds| &rds.source);
+        let scoped = managers().filter_map(|(_, manager)| manager.srds());
+        let of_scopes = scoped.flat_map(|srds| [&srds.source, &srds.table.source]);
         let filters = self.listeners.iter().flat_map(|listener| listener.told_filters());
-        let named = tables.chain(filters.map(|filter| &filter.ecds.source));
+        let named = tables.chain(filters.map(|filter| &filter.ecds.source)).chain(of_scopes);
         let secrets = self.told_secrets().map(|secret| &secret.source);
         self.ads.is_some() || wildcards.chain(endpoints).chain(named).chain(secrets).any(of_streams)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::access_log::{AccessLog, LocalReplyConfig};
 use super::address::CidrRange;
-use super::ads::Rds;
+use super::ads::{Rds, Srds};
 use super::http_filter::{HttpFilter, HttpFilterConfig};
 use super::http2::Http2ProtocolOptions;
 use super::matcher::StringMatcher;
@@ -417,6 +417,11 @@ impl Default for RouterConfig {
 }
 
 impl HttpConnectionManager {
+    /// Where its scopes come from; `None`: it has none, or all of them.
+    pub fn srds(&self) -> Option<&Srds> {
+        self.scoped_routes.as_ref()?.told.as_ref()
+    }
+
     /// Those of its filters that are told.
     pub fn told_filters(&self) -> impl Iterator<Item = &ToldFilter> {
         self.http_filters.iter().filter_map(|filter| filter.config.as_told())

@@ -2,6 +2,7 @@
 //! `extensions.filters.network.http_connection_manager.v3.ScopedRoutes`.
 use std::sync::Arc;
 
+use super::ads::Srds;
 use super::route::RouteConfiguration;
 
 /// The scopes, and what names them.
@@ -13,6 +14,9 @@ pub struct ScopedRoutes {
     /// The scopes; no two have the same name, or the same key. Source:
     /// `scoped_route_configurations_list.scoped_route_configurations`.
     pub scopes: Vec<Scope>,
+    /// Where they come from instead; until they are there, no request has a route. Default `None`: there are no others. Source:
+    /// `scoped_rds`.
+    pub told: Option<Srds>,
 }
 
 /// Where a fragment of a request's key stands. Source: Envoy `HeaderValueExtractor`.
@@ -48,4 +52,16 @@ pub struct Scope {
     pub key: Vec<Box<str>>,
     /// Where its requests go. Source: `route_configuration`.
     pub route_config: Arc<RouteConfiguration>,
+}
+
+/// A scope as a control plane or a file tells it. Source: Envoy `config.route.v3.ScopedRouteConfiguration`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldScope {
+    /// The fragments of a request's key, in order. Source: `key.fragments`.
+    pub key: Vec<Box<str>>,
+    /// The name of its table, which is asked for at once; never empty. Source: `route_configuration_name`.
+    pub table: Box<str>,
+    /// Whether Envoy would not ask for the table before the first request of the scope; counted, no more. Default false.
+    /// Source: `on_demand`.
+    pub on_demand: bool,
 }

@@ -27,7 +27,7 @@ use crate::telemetry::Registry;
 /// A compiled connection manager.
 #[derive(Debug)]
 pub struct ConnectionManager {
-    /// As configured; without its routes, unless filters are told.
+    /// As configured; without its routes, unless filters or scopes are told.
     pub config: Arc<HttpConnectionManager>,
     /// Options of its router filter.
     pub router: RouterConfig,
@@ -86,7 +86,7 @@ pub enum CompileError {
 
 impl ConnectionManager {
     /// Compiles a connection manager. Its route configurations are taken out: nobody reads them beside the tables, but where
-    /// filters are told, and with each the manager is compiled anew.
+    /// filters or scopes are told, and with each the manager is compiled anew.
     ///
     /// # Errors
     /// A mistake in routes, scopes, formats or expressions; an access log that cannot be opened.
@@ -94,7 +94,7 @@ impl ConnectionManager {
         config: &mut Arc<HttpConnectionManager>,
         services: &mut CompileServices<'_>,
     ) -> Result<Self, CompileError> {
-        let (routes, scoped) = if config.told_filters().next().is_some() {
+        let (routes, scoped) = if config.told_filters().next().is_some() || config.srds().is_some() {
             (Arc::clone(&config.route_config), config.scoped_routes.clone())
         } else {
             let config = Arc::make_mut(config);

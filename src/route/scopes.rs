@@ -135,7 +135,7 @@ mod tests {
             key: key.iter().map(|&fragment| fragment.into()).collect(),
             route_config: Arc::new(RouteConfiguration::default()),
         };
-        let config = config::ScopedRoutes { fragments, scopes: keys.iter().map(scope).collect() };
+        let config = config::ScopedRoutes { fragments, scopes: keys.iter().map(scope).collect(), told: None };
         ScopeTable::compile(&config, 1).unwrap()
     }
 
@@ -220,7 +220,7 @@ mod tests {
     fn fragment_of_what_is_no_header_is_refused_with_its_place() {
         let bad = config::FragmentBuilder { header: "a b".into(), ..fragment("", config::Element::At(0)) };
         let fragments = vec![fragment("", config::Element::At(0)), bad];
-        let config = config::ScopedRoutes { fragments, scopes: Vec::new() };
+        let config = config::ScopedRoutes { fragments, scopes: Vec::new(), told: None };
         let error = ScopeTable::compile(&config, 1).unwrap_err();
         assert_eq!(error.path, "scope_key_builder.fragments[1].header_value_extractor.name");
     }

@@ -6,6 +6,7 @@ mod managers;
 mod secrets;
 mod succession;
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -28,7 +29,7 @@ use super::restart::{Event, Following, Place, Predecessor, Successor};
 use super::rotation::{Rotation, TICKET_KEY_LIFE};
 use super::seed;
 use super::sockets::ListenSocketSet;
-use super::tables::Tables;
+use super::tables::{TableKey, Tables};
 use super::workers::Workers;
 use crate::base::limits::{ENDPOINT_UPDATES_QUEUED_MAX, XDS_UPDATES_QUEUED_MAX};
 use crate::cli::{DrainStrategy, Options};
@@ -237,7 +238,7 @@ impl Control<'_> {
                 }
                 Some(command) = self.commands.recv() => self.obey(command, &mut draining),
                 Some(update) = sources.endpoints.recv() => {
-                    self.take(xds::Update::Endpoints(update), &mut sources, &mut awaited);
+                    self.take_all(vec![xds::Update::Endpoints(update)], &mut sources, &mut awaited);
                     self.publish(&mut sources);
                 }
                 Some(updates) = sources.updates.recv() => {
@@ -274,6 +275,8 @@ impl Control<'_> {
         }
         let tables = self.routes.read().asked().into_iter();
         awaited.routes.extend(tables.map(|asked| (asked.rds.source, (*asked.rds.name).into())));
+        let scopes = self.routes.read().asked_scopes().into_iter();
+        awaited.scopes.extend(scopes.map(|(_, asked)| asked.srds.source));
         let surroundings = xds::Surrounded {
             bootstrap: self.bootstrap,
             routes: &self.routes,
@@ -292,19 +295,27 @@ impl Control<'_> {
         let fixed = self.start.as_ref().map(|snapshot| Arc::clone(&snapshot.clusters)).unwrap_or_default();
         let clusters = Clusters::start(&self.process, self.registry, fixed, &mut client, sender);
         let listeners = Listeners::new(&self.process, &self.routes, &self.bootstrap.listeners);
+        self.process.show_scoped(self.routes.read().asked_scopes());
         (Sources { clusters, listeners, client, endpoints, updates }, awaited)
     }
 
-    /// Takes what one response changes.
+    /// Takes what one response changes. Managers with scopes are put together once, with all of its tables.
     fn take_all(&mut self, updates: xds::Updates, sources: &mut Sources, awaited: &mut Awaited) {
+        let mut tables = BTreeSet::new();
         for update in updates {
-            self.take(update, sources, awaited);
+            tables.extend(self.take(update, sources, awaited));
         }
+        self.take_tables(tables, sources, awaited);
     }
 
-    /// Takes what was found or told, in its order. The workers hear of it with all else that has come by then
-    /// ([`Self::send_generation`]).
-    fn take(&mut self, update: xds::Update, sources: &mut Sources, awaited: &mut Awaited) {
+    /// Takes what was found or told, in its order; a table that was, for [`Self::take_tables`]. The workers hear of it with all else
+    /// that has come by then ([`Self::send_generation`]).
+    fn take(
+        &mut self,
+        update: xds::Update,
+        sources: &mut Sources,
+        awaited: &mut Awaited,
+    ) -> Option<TableKey> {
         match update {
             xds::Update::Runtime(xds::RuntimeUpdate { source, name, values }) => {
                 if let Some(values) = values {
@@ -349,17 +360,9 @@ impl Control<'_> {
                 if !sources.client.is_stale(&key, &wire) {
                     self.publish_routes(key.clone(), resources, version, wire);
                 }
-                // Who waits for the table waits for its virtual hosts, too.
-                if sources.client.subscribe_hosts(&key) {
-                    return;
-                }
-                awaited.routes.remove(&key);
-                let (listeners, mut around) = self.around(sources);
-                let late = listeners.take_table(&key, &mut around);
-                if let Some(next) = self.next_generation() {
-                    next.put_routes(&late);
-                }
+                return Some(key);
             }
+            xds::Update::Scopes(update) => self.take_scopes(update, sources, awaited),
             xds::Update::Filters(update) => {
                 let settled = self.publish_filters(update, &sources.client);
                 awaited.filters.retain(|key| !settled.contains(key));
@@ -367,6 +370,7 @@ impl Control<'_> {
                 listeners.take_filters(&settled, &mut around);
             }
         }
+        None
     }
 
     /// The listeners, and what taking and giving them up has to do with.

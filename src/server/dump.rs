@@ -2,6 +2,7 @@
 //! is asked for.
 
 pub(super) mod endpoints;
+pub(super) mod scoped_routes;
 mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,7 @@ const FILTER: &str = "envoy.config.core.v3.TypedExtensionConfig";
 const SECRET: &str = "envoy.extensions.transport_sockets.tls.v3.Secret";
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
-const SCOPE: &str = "envoy.config.route.v3.ScopedRouteConfiguration";
+pub(super) const SCOPE: &str = "envoy.config.route.v3.ScopedRouteConfiguration";
 const SCOPED: &str = "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes";
 
 /// Resources of a type of which all are taken, as a control plane has told them, by name.
@@ -140,34 +141,6 @@ pub(super) fn filters(told: &BTreeMap<FilterKey, Told>, quarantine: &Quarantine)
     is_asked_for.then(|| DumpSection {
         type_url: "type.googleapis.com/envoy.admin.v3.EcdsConfigDump",
         fields: vec![("ecds_filters", named(type_name, (FILTER, "ecds_filter"), told, standings))],
-    })
-}
-
-/// The section of scopes that stand in listeners, those of the file and those that were told; `None`: there are none.
-pub(super) fn scoped_routes(
-    bootstrap: &[u8],
-    loaded: &str,
-    listeners: &ToldResources,
-) -> Option<DumpSection> {
-    let of_file = resources(bootstrap, 1).into_iter().map(|listener| (listener, loaded.to_owned()));
-    let told = listeners.active.values().map(|told| (Arc::clone(&told.wire), timestamp(told.unix_ns)));
-    let mut entries = Vec::new();
-    for (listener, at) in of_file.chain(told) {
-        for scoped in managers(&listener).iter().flat_map(|manager| children(MANAGER, manager, 31)) {
-            let scopes = inline_scopes(&scoped);
-            let name: Arc<str> = name_of(SCOPED, &scoped).into();
-            let (shown, at) = (Arc::clone(&name), at.clone());
-            let render = Box::new(move || {
-                let scopes: Vec<Value> = scopes.iter().map(|scope| typed(SCOPE, scope)).collect();
-                json!({ "name": *shown, "scoped_route_configs": scopes, "last_updated": at })
-            });
-            let type_name = "envoy.admin.v3.ScopedRoutesConfigDump.InlineScopedRouteConfigs";
-            entries.push(DumpEntry { type_name, name, render });
-        }
-    }
-    (!entries.is_empty()).then(|| DumpSection {
-        type_url: "type.googleapis.com/envoy.admin.v3.ScopedRoutesConfigDump",
-        fields: vec![("inline_scoped_route_configs", DumpField::Repeated(entries))],
     })
 }
 

@@ -20,6 +20,7 @@ use super::sockets::{ListenSocketSet, internal_status};
 use super::tables::{TableKey, Tables};
 use crate::base::clock;
 use crate::config::address::Address;
+use crate::config::ads::ResourceSource;
 use crate::config::listener::{ListenAddress, Listener, TrafficDirection};
 use crate::control::admin::ListenerStatus;
 use crate::control::xds::client::{
@@ -70,6 +71,8 @@ struct Dynamic {
     secrets: BTreeSet<SecretKey>,
     /// Filters of which there was no answer yet.
     filters: BTreeSet<FilterKey>,
+    /// Where scopes come from of which there was none.
+    scopes: BTreeSet<ResourceSource>,
     /// How often it could not listen.
     tries: u32,
 }
@@ -163,8 +166,13 @@ impl Listeners {
         let number = self.next;
         self.next += 1;
         self.routes.add(number, &resource);
+        self.process.show_scoped(self.routes.read().asked_scopes());
+        let scopes = around.client.subscribe_scopes(number);
         let awaited: BTreeSet<_> = around.client.subscribe_tables(number).into_iter().collect();
         for key in self.asked_of(number) {
+            if !self.has_table(number, &key) {
+                continue;
+            }
             let resources = known_table(number, &name, &key, around);
             if !resources.is_empty() {
                 around.tables.extend(&key, resources);
@@ -181,7 +189,7 @@ impl Listeners {
         let is_known = self.active.contains_key(&name) || self.warming.contains_key(&name);
         self.counts[usize::from(is_known)] += 1;
         let told = Arc::new(Told { version: version.into(), wire, unix_ns: clock::wall_ns() });
-        let dynamic = Dynamic { number, resource, told, awaited, secrets, filters, tries: 0 };
+        let dynamic = Dynamic { number, resource, told, awaited, secrets, filters, scopes, tries: 0 };
         if let Some(before) = self.warming.insert(Arc::clone(&name), dynamic) {
             self.forget(&before, around);
         }
@@ -195,7 +203,7 @@ impl Listeners {
         let all = self.active.iter().map(|one| (true, one));
         for (is_active, (name, dynamic)) in all.chain(self.warming.iter().map(|one| (false, one))) {
             let number = dynamic.number;
-            if around.tables.has(key, number) || !self.asked_of(number).contains(key) {
+            if around.tables.has(key, number) || !self.has_table(number, key) {
                 continue;
             }
             let resources = known_table(number, name, key, around);
@@ -242,6 +250,31 @@ impl Listeners {
         }
     }
 
+    /// There was an answer for the scopes from there, or they are waited for no more. `tables`: by listener those that its scopes have
+    /// begun to ask for and that are still to come.
+    pub(super) fn take_scopes(
+        &mut self,
+        source: &ResourceSource,
+        mut tables: BTreeMap<usize, Vec<TableKey>>,
+        around: &mut Around<'_>,
+    ) {
+        let names: Vec<_> = self.warming.keys().cloned().collect();
+        for name in names {
+            let Some(dynamic) = self.warming.get_mut(&name) else { continue };
+            let is_awaited = dynamic.scopes.remove(source);
+            let Some(more) = tables.remove(&dynamic.number).or_else(|| is_awaited.then(Vec::new)) else {
+                continue;
+            };
+            let number = dynamic.number;
+            let asked: BTreeSet<_> = self.asked_of(number).into_iter().collect();
+            if let Some(dynamic) = self.warming.get_mut(&name) {
+                dynamic.awaited.extend(more);
+                dynamic.awaited.retain(|key| asked.contains(key));
+            }
+            self.activate(&name, around);
+        }
+    }
+
     /// Tries again what could not listen.
     pub(super) fn try_again(&mut self, around: &mut Around<'_>) {
         self.retry = None;
@@ -254,6 +287,11 @@ impl Listeners {
     fn asked_of(&self, number: usize) -> Vec<TableKey> {
         let asked = self.routes.read().asked_of(number);
         asked.into_iter().map(|asked| (asked.rds.source, Arc::from(&*asked.rds.name))).collect()
+    }
+
+    /// Whether a listener asks for a table by itself, not for a scope.
+    fn has_table(&self, number: usize, (source, name): &TableKey) -> bool {
+        self.routes.read().has_table(number, source, name)
     }
 
     /// Whether the start waits for one.
@@ -298,7 +336,8 @@ impl Listeners {
     /// is given up.
     fn activate(&mut self, name: &Arc<str>, around: &mut Around<'_>) {
         let Some(mut new) = self.warming.remove(name) else { return };
-        let waits = !new.awaited.is_empty() || !new.secrets.is_empty() || !new.filters.is_empty();
+        let has_tables = new.awaited.is_empty() && new.scopes.is_empty();
+        let waits = !has_tables || !new.secrets.is_empty() || !new.filters.is_empty();
         if waits || around.has_stopped {
             self.warming.insert(Arc::clone(name), new);
             return;
@@ -424,6 +463,8 @@ impl Listeners {
         let number = gone.number;
         gone.resource.config.told_secrets().for_each(|secret| around.client.release(secret));
         self.routes.remove(number);
+        self.process.show_scoped(self.routes.read().asked_scopes());
+        around.client.unsubscribe_scopes(number);
         around.tables.forget_listener(number);
         for key in around.client.unsubscribe_tables(number) {
             around.tables.forget(&key);

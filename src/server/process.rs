@@ -24,9 +24,9 @@ use crate::control::admin::{
     ServerInfo, ServerState, ShownLayer, TlsContext,
 };
 use crate::control::discovery::{Assignment, KeptAssignment};
-use crate::control::xds::client::{KnownSecrets, Quarantine, Refused};
+use crate::control::xds::client::{KnownSecrets, Quarantine, Refused, ScopesUpdate};
 use crate::runtime::allocator;
-use crate::snapshot::{FilterKey, note_members, resolve_hosts};
+use crate::snapshot::{AskedScopes, FilterKey, note_members, resolve_hosts};
 use crate::telemetry::Registry;
 
 /// What the control thread knows, shared with the admin endpoint.
@@ -56,6 +56,8 @@ pub(super) struct Process {
     routes: Mutex<BTreeMap<TableKey, dump::Told>>,
     /// Filters in use that one has told.
     filters: Mutex<BTreeMap<FilterKey, dump::Told>>,
+    /// Scopes of routes in use that one has told, and who has them.
+    scopes: Mutex<dump::scoped_routes::ToldScopes>,
     /// What control planes have told and is not used.
     quarantine: Quarantine,
     secrets: KnownSecrets,
@@ -154,6 +156,7 @@ impl Process {
             endpoints: Mutex::default(),
             routes: Mutex::default(),
             filters: Mutex::default(),
+            scopes: Mutex::default(),
             quarantine: Quarantine::default(),
             secrets,
             runtime,
@@ -193,6 +196,17 @@ impl Process {
     /// Nobody uses that table any more.
     pub(super) fn forget_routes(&self, key: &TableKey) {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Takes note of scopes of routes that are in use now, or are not any more.
+    pub(super) fn set_scopes(&self, update: ScopesUpdate) {
+        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        scopes.take(update, clock::wall_ns());
+    }
+
+    /// Takes note of who asks for scopes.
+    pub(super) fn show_scoped(&self, asked: Vec<(usize, AskedScopes)>) {
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).show(asked);
     }
 
     /// Takes note of a filter that is in use now.
@@ -400,7 +414,11 @@ impl AdminState for Process {
         if let Some(filters) = dump::filters(&filters, quarantine) {
             sections.insert(2, filters);
         }
-        if let Some(scopes) = dump::scoped_routes(&self.wire, &self.loaded, &listeners) {
+        let scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        let standings = quarantine.standings(dump::SCOPE);
+        let scopes =
+            dump::scoped_routes::section(&self.wire, &self.loaded, &listeners, &scopes, &standings);
+        if let Some(scopes) = scopes {
             // Before the routes, as in Envoy.
             sections.insert(sections.len() - 1, scopes);
         }

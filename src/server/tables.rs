@@ -19,8 +19,8 @@ pub(super) type TableKey = (ResourceSource, Arc<str>);
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     current: HashMap<TableKey, Arc<[RoutesResource]>>,
-    /// Managers whose filters are told, while no table of a control plane is in them: by the listener's number and the place of
-    /// the chain.
+    /// Managers whose filters or scopes are told, while no table of a control plane is in them but in scopes: by the listener's number
+    /// and the place of the chain.
     filtered: BTreeMap<(usize, usize), RoutesResource>,
     /// Those before them, while requests may use them.
     retired: Vec<Arc<[RoutesResource]>>,

@@ -10,6 +10,7 @@ mod routes;
 mod sockets;
 mod told_filters;
 mod told_listeners;
+mod told_scopes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,7 @@ pub use listeners::ListenerCompiler;
 pub use routes::{AskedTable, OpenSink, RouteCompiler, RouteSurroundings, RoutesResource};
 pub use sockets::{ClusterCompiler, ClusterResource, SocketCompiler};
 pub use told_filters::{AskedFilter, FilterKey};
+pub use told_scopes::{AskedScopes, ScopeCounts};
 
 /// All resources of one generation.
 #[derive(Clone, Debug, Default)]

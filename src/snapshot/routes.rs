@@ -9,9 +9,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::access_log::AccessLogSink;
-use crate::config::ads::{Rds, ResourceSource};
+use crate::config::ads::{Rds, ResourceSource, Srds};
 use crate::config::http::HttpConnectionManager;
 use crate::config::route::RouteConfiguration;
+use crate::config::scoped_routes::ToldScope;
 use crate::config::told_filter::{FilterConfig, ToldFilter, TypedFilter};
 use crate::filter::chain::{self, FilterScopes};
 use crate::filter::{CompileError, CompileServices, ConnectionManager};
@@ -23,6 +24,7 @@ use crate::telemetry::Registry;
 use super::filter_chain::{ChainCompiler, SharedLimits};
 use super::told_filters::{AskedFilter, FilterKey, ToldFilters, is_one_of};
 use super::told_listeners::{ToldListener, with_compiler};
+use super::told_scopes::{AskedScopes, ScopeCounts, ToldScopes};
 use super::{FiltersResource, ListenerResource};
 
 /// A manager with new routes or filters, for a chain of a listener.
@@ -64,13 +66,14 @@ impl RouteSurroundings {
     }
 }
 
-/// The managers whose routes or filters come from a control plane, and the listeners whose other filters do. Listeners come and
-/// go.
+/// The managers whose routes, scopes or filters come from a control plane, and the listeners whose other filters do. Listeners come
+/// and go.
 #[derive(Debug)]
 pub struct RouteCompiler {
     targets: Vec<Target>,
     listeners: Vec<ToldListener>,
     filters: ToldFilters,
+    scopes: ToldScopes,
     /// Buckets that several told filters share.
     limits: SharedLimits,
     surroundings: Arc<RouteSurroundings>,
@@ -97,6 +100,11 @@ impl Target {
         self.config.rds.as_ref()
     }
 
+    /// What it asks for where its scopes are told.
+    fn srds(&self) -> Option<&Srds> {
+        self.config.srds()
+    }
+
     fn asks_for(&self, source: &ResourceSource, name: &str) -> bool {
         self.rds().is_some_and(|rds| rds.source == *source && *rds.name == *name)
     }
@@ -114,6 +122,7 @@ impl RouteCompiler {
             targets: Vec::new(),
             listeners: Vec::new(),
             filters: ToldFilters::default(),
+            scopes: ToldScopes::default(),
             limits: SharedLimits::default(),
             surroundings,
         };
@@ -126,7 +135,8 @@ impl RouteCompiler {
     /// Takes a listener of that number.
     pub fn add(&mut self, number: usize, listener: &ListenerResource) {
         let targets = listener.config.managers().filter_map(|(chain, manager)| {
-            let is_told = manager.rds.is_some() || manager.told_filters().next().is_some();
+            let has_filters = manager.told_filters().next().is_some();
+            let is_told = manager.rds.is_some() || manager.srds().is_some() || has_filters;
             is_told.then(|| Target { listener: number, chain, config: Arc::clone(manager) })
         });
         self.targets.extend(targets);
@@ -146,7 +156,18 @@ impl RouteCompiler {
 
     /// Whether somebody asks for the table of that name from there.
     pub fn is_asked(&self, source: &ResourceSource, name: &str) -> bool {
-        self.targets.iter().any(|target| target.asks_for(source, name))
+        let asks = |target: &Target| target.asks_for(source, name) || self.scopes_ask(target, source, name);
+        self.targets.iter().any(asks)
+    }
+
+    /// Whether a manager of a listener asks for the table of that name from there by itself, not for a scope.
+    pub fn has_table(&self, number: usize, source: &ResourceSource, name: &str) -> bool {
+        self.targets.iter().any(|target| target.listener == number && target.asks_for(source, name))
+    }
+
+    /// Whether the scopes of a manager ask for the table of that name from there.
+    fn scopes_ask(&self, target: &Target, source: &ResourceSource, name: &str) -> bool {
+        target.srds().is_some_and(|srds| self.scopes.has_table(srds, source, name))
     }
 
     /// What all managers ask for.
@@ -160,10 +181,40 @@ impl RouteCompiler {
     }
 
     fn asked_by(&self, is_meant: impl Fn(&Target) -> bool) -> Vec<AskedTable> {
-        let asked = |target: &Target| {
-            Some(AskedTable { stat_prefix: target.config.stat_prefix.clone(), rds: target.rds()?.clone() })
-        };
-        self.targets.iter().filter(|target| is_meant(target)).filter_map(asked).collect()
+        let mut asked = Vec::new();
+        for target in self.targets.iter().filter(|target| is_meant(target)) {
+            let named = |srds| self.scopes.tables(srds).map(move |name| srds.table(name));
+            let of_scopes = target.srds().into_iter().flat_map(named);
+            let tables = target.rds().cloned().into_iter().chain(of_scopes);
+            let stat_prefix = &target.config.stat_prefix;
+            asked.extend(tables.map(|rds| AskedTable { stat_prefix: stat_prefix.clone(), rds }));
+        }
+        asked
+    }
+
+    /// The scopes that all managers ask for, each by its listener's number.
+    pub fn asked_scopes(&self) -> Vec<(usize, AskedScopes)> {
+        let asked = self.targets.iter().filter_map(|target| {
+            let (stat_prefix, srds) = (target.config.stat_prefix.clone(), target.srds()?.clone());
+            Some((target.listener, AskedScopes { stat_prefix, srds }))
+        });
+        asked.collect()
+    }
+
+    /// The same of the managers of a listener.
+    pub fn asked_scopes_of(&self, number: usize) -> Vec<AskedScopes> {
+        let asked = self.asked_scopes().into_iter();
+        asked.filter(|(listener, _)| *listener == number).map(|(_, asked)| asked).collect()
+    }
+
+    /// How many scopes there are in a source.
+    pub fn scope_counts(&self, source: &ResourceSource) -> ScopeCounts {
+        self.scopes.counts(source)
+    }
+
+    /// Takes a scope that was told, for all managers that are put together from now on; `None`: it is gone.
+    pub fn set_scope(&mut self, source: &ResourceSource, name: &str, scope: Option<Arc<ToldScope>>) {
+        self.scopes.set(source, name, scope);
     }
 
     /// The filters that a listener asks for.
@@ -239,21 +290,25 @@ impl RouteCompiler {
         listeners.flat_map(|listener| listener.resources(&is_filter, &self.filters, registry)).collect()
     }
 
-    /// Nobody asks there for filters any more.
-    pub fn forget_filters(&mut self, source: &ResourceSource) {
+    /// Nobody asks there for filters and scopes any more.
+    pub fn forget_told(&mut self, source: &ResourceSource) {
         self.filters.forget_source(source);
+        self.scopes.forget_source(source);
     }
 
     /// Filters that the managers which ask there for this table lack.
     pub fn lacking_filters(&self, source: &ResourceSource, name: &str) -> Vec<String> {
-        let rds = self.targets.iter().filter_map(Target::rds);
-        let lacking = rds
-            .filter(|rds| rds.source == *source && *rds.name == *name)
-            .flat_map(|rds| &rds.lacking_filters);
+        let asking = self.targets.iter().filter_map(|target| {
+            let of_scopes = || target.srds().filter(|srds| self.scopes.has_table(srds, source, name));
+            let own = target.rds().filter(|_| target.asks_for(source, name));
+            own.or_else(|| of_scopes().map(|srds| &srds.table))
+        });
+        let lacking = asking.flat_map(|rds| &rds.lacking_filters);
         lacking.map(|name| String::from(&**name)).collect()
     }
 
-    /// A table from there, for all that ask for it.
+    /// A table from there, for all that ask for it. For those whose scopes do it is tried, no more: they are put together when the
+    /// tables of a response are there ([`Self::with_scopes`]).
     ///
     /// # Errors
     /// A mistake in the table; the path is relative to it.
@@ -285,9 +340,15 @@ impl RouteCompiler {
         is_meant: impl Fn(&Target) -> bool,
     ) -> Result<Vec<RoutesResource>, CompileError> {
         let exists = &self.surroundings.cluster_exists;
-        let asking =
-            self.targets.iter().filter(|target| target.asks_for(source, &table.name) && is_meant(target));
-        asking.map(|target| self.for_target(target, table, exists)).collect()
+        let mut compiled = Vec::new();
+        for target in self.targets.iter().filter(|target| is_meant(target)) {
+            if target.asks_for(source, &table.name) {
+                compiled.push(self.for_target(target, Arc::clone(table), exists)?);
+            } else if self.scopes_ask(target, source, &table.name) {
+                self.for_target(target, Arc::clone(table), exists)?;
+            }
+        }
+        Ok(compiled)
     }
 
     /// The managers that have one of these filters, with what has been told of them. `tables`: the routes of those that have
@@ -300,13 +361,27 @@ impl RouteCompiler {
         self.filtered(|target| target.has_filter(keys), tables)
     }
 
-    /// The same for the managers of a listener of whose filters some have been told.
+    /// The managers that have their scopes from there, and those whose scopes have one of these tables, with what has been told of
+    /// them. `tables`: those that are there.
+    pub fn with_scopes(
+        &self,
+        source: Option<&ResourceSource>,
+        keys: &BTreeSet<FilterKey>,
+        tables: &mut dyn FnMut(&Rds) -> Option<Arc<RouteConfiguration>>,
+    ) -> Vec<Result<RoutesResource, String>> {
+        let is_from_there = |srds: &Srds| source == Some(&srds.source);
+        let has_one = |target: &Target| keys.iter().any(|(of, name)| self.scopes_ask(target, of, name));
+        self.filtered(|target| target.srds().is_some_and(is_from_there) || has_one(target), tables)
+    }
+
+    /// The same for the managers of a listener whose scopes are told, or of whose filters some have been.
     pub fn with_filters_of(
         &self,
         number: usize,
         tables: &mut dyn FnMut(&Rds) -> Option<Arc<RouteConfiguration>>,
     ) -> Vec<Result<RoutesResource, String>> {
-        self.filtered(|target| target.listener == number && self.filters.has_any(&target.config), tables)
+        let has_some = |target: &Target| target.srds().is_some() || self.filters.has_any(&target.config);
+        self.filtered(|target| target.listener == number && has_some(target), tables)
     }
 
     fn filtered(
@@ -316,10 +391,15 @@ impl RouteCompiler {
     ) -> Vec<Result<RoutesResource, String>> {
         let meant = self.targets.iter().filter(|target| is_meant(target));
         let compiled = meant.map(|target| {
-            let table = target.rds().and_then(&mut *tables);
-            let table = table.unwrap_or_else(|| Arc::clone(&target.config.route_config));
+            let mut config = HttpConnectionManager::clone(&target.config);
+            if let Some(table) = target.rds().and_then(&mut *tables) {
+                config.route_config = table;
+            }
+            if let (Some(scoped), Some(srds)) = (&target.config.scoped_routes, target.srds()) {
+                config.scoped_routes = Some(Arc::new(self.scopes.filled(scoped, srds, tables)));
+            }
             // The clusters of its routes were there when these were taken; they may go, as always.
-            self.for_target(target, &table, &|_| true).map_err(|error| error.to_string())
+            self.compiled(target, config, &|_| true).map_err(|error| error.to_string())
         });
         compiled.collect()
     }
@@ -327,12 +407,22 @@ impl RouteCompiler {
     fn for_target(
         &self,
         target: &Target,
-        table: &Arc<RouteConfiguration>,
+        table: Arc<RouteConfiguration>,
+        cluster_exists: &dyn Fn(&str) -> bool,
+    ) -> Result<RoutesResource, CompileError> {
+        let mut config = HttpConnectionManager::clone(&target.config);
+        config.route_config = table;
+        self.compiled(target, config, cluster_exists)
+    }
+
+    /// A manager as this configuration has it.
+    fn compiled(
+        &self,
+        target: &Target,
+        mut config: HttpConnectionManager,
         cluster_exists: &dyn Fn(&str) -> bool,
     ) -> Result<RoutesResource, CompileError> {
         const FIELD: &str = "route_config.";
-        let mut config = HttpConnectionManager::clone(&target.config);
-        config.route_config = Arc::clone(table);
         self.filters.fill(&mut config);
         let mut open_sink = |sink: &AccessLogSink| (self.surroundings.open_sink)(sink);
         let mut services = self.surroundings.services(&mut open_sink);

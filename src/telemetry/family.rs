@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::codes::Origin;
 use super::names::{
     AGREED, ClusterStat, EcdsStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, Row,
-    SdsStat, ServerStat, Stats, VhdsStat,
+    ScopedRdsStat, SdsStat, ServerStat, Stats, VhdsStat,
 };
 use super::names::{ClusterHistogram, HistogramIndex};
 use super::plain::PlainKind;
@@ -94,11 +94,13 @@ pub enum ViewKind {
     ToldRbacPolicy,
     /// Virtual hosts that are told of a table that a connection manager has from a control plane.
     HttpVhds,
+    /// Scopes that a connection manager has from a control plane.
+    HttpScopedRds,
 }
 
 impl ViewKind {
     /// The process before this one and the one after it tell kinds by their place: new ones stand at the end.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Cluster,
         Self::Http,
         Self::Listener,
@@ -119,6 +121,7 @@ impl ViewKind {
         Self::Ecds(FilterKind::Network),
         Self::Ecds(FilterKind::Listener),
         Self::HttpVhds,
+        Self::HttpScopedRds,
     ];
 
     /// Its place in [`Self::ALL`].
@@ -140,6 +143,7 @@ impl ViewKind {
             Self::ProxyProtocol => ProxyProtocolStat::ROWS,
             Self::HttpRds => RdsStat::ROWS,
             Self::HttpVhds => VhdsStat::ROWS,
+            Self::HttpScopedRds => ScopedRdsStat::ROWS,
             Self::Sds => SdsStat::ROWS,
             Self::Ecds(_) => EcdsStat::ROWS,
         }
@@ -160,6 +164,7 @@ impl ViewKind {
             Self::ProxyProtocol => "proxy_proto_",
             Self::HttpRds => "http_rds_",
             Self::HttpVhds => "http_vhds_",
+            Self::HttpScopedRds => "http_scoped_rds_",
             Self::Sds => "sds_",
             Self::Ecds(FilterKind::Http) => "extension_config_discovery_http_filter_",
             Self::Ecds(FilterKind::Network) => "extension_config_discovery_network_filter_",
@@ -185,6 +190,7 @@ impl ViewKind {
             Self::ProxyProtocol => proxy_protocol(),
             Self::HttpRds => rows(RdsStat::ROWS),
             Self::HttpVhds => rows(VhdsStat::ROWS),
+            Self::HttpScopedRds => rows(ScopedRdsStat::ROWS),
             Self::Sds => rows(SdsStat::ROWS),
             Self::Ecds(_) => rows(EcdsStat::ROWS),
         };

@@ -9,7 +9,7 @@ use super::codes::{CodeCounts, CodeTable, Origin};
 use super::histogram::{Distribution, Histogram};
 use super::names::{
     AGREED, ClusterHistogram, ClusterStat, EcdsStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat,
-    ProxyProtocolStat, RbacStat, RdsStat, SdsStat, ServerStat, Stats, VhdsStat,
+    ProxyProtocolStat, RbacStat, RdsStat, ScopedRdsStat, SdsStat, ServerStat, Stats, VhdsStat,
 };
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -31,6 +31,8 @@ pub type ProxyProtocolCells = Cells<ProxyProtocolStat>;
 pub type RdsCells = Cells<RdsStat>;
 /// Those of the virtual hosts that are told of one.
 pub type VhdsCells = Cells<VhdsStat>;
+/// Those of scopes of routes.
+pub type ScopedRdsCells = Cells<ScopedRdsStat>;
 pub type EcdsCells = Cells<EcdsStat>;
 /// Those of a secret.
 pub type SdsCells = Cells<SdsStat>;

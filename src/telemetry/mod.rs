@@ -18,11 +18,11 @@ pub use codes::Origin;
 pub use inherited::Bequest;
 pub use metrics::{
     Cells, ClusterCells, EcdsCells, HostCells, HttpCells, ListenerCells, ProxyProtocolCells, RbacCells,
-    RdsCells, Scope, SdsCells, ServerCells, Slot, VhdsCells,
+    RdsCells, Scope, ScopedRdsCells, SdsCells, ServerCells, Slot, VhdsCells,
 };
 pub use names::{
     ClusterHistogram, ClusterStat, ConnectionLimitStat, EcdsStat, HostStat, HttpHistogram, HttpStat,
-    ListenerHistogram, ListenerStat, LocalRateLimitStat, ProxyProtocolStat, RbacStat, RdsStat, SdsStat,
-    ServerHistogram, ServerStat, TcpStat, VhdsStat,
+    ListenerHistogram, ListenerStat, LocalRateLimitStat, ProxyProtocolStat, RbacStat, RdsStat, ScopedRdsStat,
+    SdsStat, ServerHistogram, ServerStat, TcpStat, VhdsStat,
 };
 pub use registry::{RbacOwner, RbacPart, Registry};

@@ -7,7 +7,7 @@ use super::family::ViewKind;
 use super::metrics::{Cells, Scope, Slot};
 use super::names::{
     ClusterStat, ConnectionLimitStat, EcdsStat, HttpStat, Kind, ListenerStat, LocalRateLimitStat,
-    ProxyProtocolStat, RbacStat, RdsStat, SdsStat, ServerStat, Stats, TcpStat, VhdsStat,
+    ProxyProtocolStat, RbacStat, RdsStat, ScopedRdsStat, SdsStat, ServerStat, Stats, TcpStat, VhdsStat,
 };
 use super::plain::{Plain, PlainKind};
 use super::view::{Interval, RbacRows, Source, Totals, View};
@@ -135,6 +135,13 @@ impl Registry {
         let tags = (sanitized(stat_prefix), sanitized(table));
         let mut scopes = self.lock();
         Arc::clone(scopes.hosts.entry(tags).or_insert_with(|| self.scope()))
+    }
+
+    /// Scopes that managers of this `stat_prefix` have from a control plane, by the name of their scoped routes.
+    pub fn scoped_rds(&self, stat_prefix: &str, name: &str) -> Arc<Scope<ScopedRdsStat>> {
+        let tags = (sanitized(stat_prefix), sanitized(name));
+        let mut scopes = self.lock();
+        Arc::clone(scopes.told_scopes.entry(tags).or_insert_with(|| self.scope()))
     }
 
     /// A secret of that name, wherever it is told.
@@ -298,6 +305,7 @@ const CLUSTER_PREFIX: &str = "cluster.";
 const HTTP_PREFIX: &str = "http.";
 const RDS_INFIX: &str = ".rds.";
 const VHDS_INFIX: &str = ".vhds.";
+const SCOPED_RDS_INFIX: &str = ".scoped_rds.";
 const PROXY_PROTOCOL_PREFIX: &str = "proxy_proto.";
 const LISTENER_PREFIX: &str = "listener.";
 const SDS_PREFIX: &str = "sds.";
@@ -328,6 +336,8 @@ struct Scopes {
     tables: BTreeMap<HttpTags, Arc<Scope<RdsStat>>>,
     /// Virtual hosts that are told of one, likewise.
     hosts: BTreeMap<HttpTags, Arc<Scope<VhdsStat>>>,
+    /// Scopes of routes from a control plane, by stat prefix and name.
+    told_scopes: BTreeMap<HttpTags, Arc<Scope<ScopedRdsStat>>>,
     secrets: BTreeMap<Box<str>, Arc<Scope<SdsStat>>>,
     /// Filters that are told, by kind and name.
     filters: BTreeMap<(FilterKind, Box<str>), Arc<Scope<EcdsStat>>>,
@@ -353,6 +363,7 @@ impl Scopes {
         self.proxy_protocols.retain(|_, scope| scope.is_held());
         self.tables.retain(|_, scope| scope.is_held());
         self.hosts.retain(|_, scope| scope.is_held());
+        self.told_scopes.retain(|_, scope| scope.is_held());
         self.secrets.retain(|_, scope| scope.is_held());
         self.filters.retain(|_, scope| scope.is_held());
         let gone = self.https.iter().filter(|(_, scope)| !scope.is_held()).map(|(tags, _)| tags.clone());
@@ -396,6 +407,7 @@ impl Scopes {
             + self.proxy_protocols.len()
             + self.tables.len()
             + self.hosts.len()
+            + self.told_scopes.len()
             + self.secrets.len()
             + self.filters.len()
     }
@@ -433,6 +445,16 @@ impl Scopes {
             ];
             let text = format!("{HTTP_PREFIX}{prefix}{VHDS_INFIX}{table}.");
             views.push(self.view(ViewKind::HttpVhds, text, labels, Source::Vhds(Arc::clone(scope))));
+        }
+        for ((prefix, name), scope) in &self.told_scopes {
+            let below = HTTP_PREFIX.len() + prefix.len() + SCOPED_RDS_INFIX.len();
+            let labels = vec![
+                ("envoy_http_conn_manager_prefix", prefix.clone(), HTTP_PREFIX.len()),
+                ("envoy_scoped_rds_config", name.clone(), below),
+            ];
+            let text = format!("{HTTP_PREFIX}{prefix}{SCOPED_RDS_INFIX}{name}.");
+            let source = Source::ScopedRds(Arc::clone(scope));
+            views.push(self.view(ViewKind::HttpScopedRds, text, labels, source));
         }
         for (address, scope) in &self.listeners {
             let labels = vec![("envoy_listener_address", address.clone(), LISTENER_PREFIX.len())];

@@ -7,8 +7,8 @@ use super::family::{At, CODE_LABEL, Family, FamilyKind, ViewKind};
 use super::histogram::Distribution;
 use super::metrics::Scope;
 use super::names::{
-    ClusterStat, EcdsStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, SdsStat,
-    ServerStat, Stats, VhdsStat,
+    ClusterStat, EcdsStat, HttpStat, Kind, ListenerStat, ProxyProtocolStat, RbacStat, RdsStat, ScopedRdsStat,
+    SdsStat, ServerStat, Stats, VhdsStat,
 };
 use super::plain::Plain;
 use std::ops::Range;
@@ -58,6 +58,7 @@ pub(super) enum Source {
     ProxyProtocol(Arc<Scope<ProxyProtocolStat>>),
     Rds(Arc<Scope<RdsStat>>),
     Vhds(Arc<Scope<VhdsStat>>),
+    ScopedRds(Arc<Scope<ScopedRdsStat>>),
     Sds(Arc<Scope<SdsStat>>),
     Ecds(Arc<Scope<EcdsStat>>),
     /// All managers of one prefix, and what managers that are gone had counted.
@@ -186,6 +187,7 @@ impl View {
             Source::ProxyProtocol(scope) => scope.merge_histogram(index, &mut merged),
             Source::Rds(scope) => scope.merge_histogram(index, &mut merged),
             Source::Vhds(scope) => scope.merge_histogram(index, &mut merged),
+            Source::ScopedRds(scope) => scope.merge_histogram(index, &mut merged),
             Source::Sds(scope) => scope.merge_histogram(index, &mut merged),
             Source::Ecds(scope) => scope.merge_histogram(index, &mut merged),
             Source::Http(scopes, retired) => {
@@ -208,6 +210,7 @@ impl View {
             (_, Source::ProxyProtocol(_)) => ProxyProtocolStat::HISTOGRAMS.len(),
             (_, Source::Rds(_)) => RdsStat::HISTOGRAMS.len(),
             (_, Source::Vhds(_)) => VhdsStat::HISTOGRAMS.len(),
+            (_, Source::ScopedRds(_)) => ScopedRdsStat::HISTOGRAMS.len(),
             (_, Source::Sds(_)) => SdsStat::HISTOGRAMS.len(),
             (_, Source::Ecds(_)) => EcdsStat::HISTOGRAMS.len(),
             (_, Source::Http(..)) => HttpStat::HISTOGRAMS.len(),
@@ -272,6 +275,7 @@ impl View {
             Source::ProxyProtocol(scope) => scope.value(row),
             Source::Rds(scope) => scope.value(row),
             Source::Vhds(scope) => scope.value(row),
+            Source::ScopedRds(scope) => scope.value(row),
             Source::Sds(scope) => scope.value(row),
             Source::Ecds(scope) => scope.value(row),
             Source::Http(scopes, retired) => {
@@ -295,6 +299,7 @@ impl View {
             | Source::ProxyProtocol(_)
             | Source::Rds(_)
             | Source::Vhds(_)
+            | Source::ScopedRds(_)
             | Source::Sds(_)
             | Source::Ecds(_) => 0,
         }

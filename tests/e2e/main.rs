@@ -64,4 +64,5 @@ mod xds_generations;
 mod xds_hosts;
 mod xds_listeners;
 mod xds_runtime;
+mod xds_scopes;
 mod xds_secrets;

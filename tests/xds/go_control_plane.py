@@ -1,6 +1,5 @@
 """go-control-plane's own integration suite with Ringway in Envoy's place: its control plane tells a proxy snapshots, and its clients must get their
-answers through every listener after each. Scoped routes, which it can tell, too, are left out: Ringway takes none of control planes yet.
-Virtual hosts it tells in the mode `delta` alone.
+answers through every listener after each. Virtual hosts it tells in the mode `delta` alone.
 
     python3 tests/xds/go_control_plane.py                 # needs go and a build of Ringway
     python3 tests/xds/go_control_plane.py --envoy         # with Envoy itself
@@ -66,7 +65,7 @@ def one(name, argv, folder, samples):
     bootstrap = folder / f"{base}.yaml"
     bootstrap.write_text(text, encoding="utf-8")
     flags = {"port": ports[0], "als": ports[1], "gateway": gateway, "upstream": upstream, "base": base, "xds": mode, "message": MESSAGE,
-             "scopedhttp": 0, "delay": "200ms"}
+             "scopedhttp": 1, "delay": "200ms"}
     suite = [folder / "test", *(f"-{flag}={value}" for flag, value in flags.items()), *more]
     with contextlib.ExitStack() as stack:
         stack.enter_context(rig.Process([folder / "upstream", f"-message={MESSAGE}", f"-upstream={upstream}"], upstream))

@@ -292,6 +292,7 @@ mod tests {
         policy_scope.cells(Slot::Control).inc(RbacStat::Denied);
         let _network = registry.rbac(RbacOwner::Network("net"), RbacPart::Enforced, "", None);
         let _rds = (registry.rds("in", "table"), registry.vhds("in", "table"));
+        let _scoped_rds = registry.scoped_rds("in", "scopes");
         let _sds = registry.sds("own");
         let kinds = [FilterKind::Http, FilterKind::Network, FilterKind::Listener];
         let _ecds = kinds.map(|kind| registry.ecds(kind, "access"));
@@ -315,7 +316,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(ViewKind::ALL.len(), 20, "all kinds are above");
+        assert_eq!(ViewKind::ALL.len(), 21, "all kinds are above");
         all
     }
 

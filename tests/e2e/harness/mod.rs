@@ -14,6 +14,7 @@ mod tls;
 mod told_filters;
 mod told_hosts;
 mod told_runtime;
+mod told_scopes;
 mod upstream;
 
 use std::sync::OnceLock;
@@ -33,6 +34,7 @@ pub(crate) use tls::{Authority, TLS_INSPECTOR, TlsClient, downstream_tls, tls_br
 pub(crate) use told_filters::{FILTERS, told_answer, told_denial, told_filter};
 pub(crate) use told_hosts::HOSTS;
 pub(crate) use told_runtime::{RUNTIME, told_runtime};
+pub(crate) use told_scopes::{SCOPES, told_scope};
 pub(crate) use upstream::{Peer, Upstream, ok, set_receive_buffer};
 
 use ringway::runtime::mailbox::mailbox;

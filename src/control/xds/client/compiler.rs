@@ -2,6 +2,7 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::config::ads::ResourceSource;
+use crate::config::scoped_routes::ToldScope;
 use crate::config::told_filter::TypedFilter;
 use crate::control::xds::convert::Runtime;
 use crate::snapshot::{ListenerResource, RouteCompiler};
@@ -38,9 +39,14 @@ impl SharedCompiler {
         self.write().set_filter(source, name, filter);
     }
 
-    /// [`RouteCompiler::forget_filters`].
-    pub(super) fn forget_filters(&self, source: &ResourceSource) {
-        self.write().forget_filters(source);
+    /// [`RouteCompiler::set_scope`].
+    pub(super) fn set_scope(&self, source: &ResourceSource, name: &str, scope: Option<Arc<ToldScope>>) {
+        self.write().set_scope(source, name, scope);
+    }
+
+    /// [`RouteCompiler::forget_told`].
+    pub(super) fn forget_told(&self, source: &ResourceSource) {
+        self.write().forget_told(source);
     }
 
     /// To compile with it, or to look at what it knows.

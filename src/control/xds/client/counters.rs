@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::base::clock;
+use crate::snapshot::ScopeCounts;
 use crate::telemetry::{
-    ClusterStat, EcdsCells, EcdsStat, RdsCells, RdsStat, Scope, SdsCells, SdsStat, ServerCells, ServerStat,
-    VhdsCells, VhdsStat,
+    ClusterStat, EcdsCells, EcdsStat, RdsCells, RdsStat, Scope, ScopedRdsCells, ScopedRdsStat, SdsCells,
+    SdsStat, ServerCells, ServerStat, VhdsCells, VhdsStat,
 };
 
 /// What is counted of a cluster's endpoints.
@@ -40,6 +42,8 @@ pub(super) enum Counters {
     Runtime(ServerCells),
     Secret(SdsCells),
     Filter(EcdsCells),
+    /// One for each name of scoped routes, below the prefix of their manager.
+    Scopes(Vec<ScopedRdsCells>),
     /// One for each prefix of a manager that asks.
     Routes(Vec<RdsCells>),
     /// One for each prefix of a manager that has the table.
@@ -106,6 +110,18 @@ impl Counters {
                     cells.inc(EcdsStat::ConfigFail);
                 }
             }
+            Self::Scopes(all) => {
+                let stat = match event {
+                    Event::Attempt => ScopedRdsStat::UpdateAttempt,
+                    Event::Success => ScopedRdsStat::UpdateSuccess,
+                    // Envoy has the row and counts nothing there.
+                    Event::Empty => return,
+                    Event::Rejected => ScopedRdsStat::UpdateRejected,
+                    Event::Failure => ScopedRdsStat::UpdateFailure,
+                    Event::FetchTimeout => ScopedRdsStat::InitFetchTimeout,
+                };
+                all.iter().for_each(|cells| cells.inc(stat));
+            }
             Self::Routes(all) => all.iter().for_each(|cells| {
                 cells.inc(match event {
                     Event::Attempt => RdsStat::UpdateAttempt,
@@ -136,12 +152,27 @@ impl Counters {
         }
     }
 
-    /// Another filter is used from now on, or one that was is gone; a table has been told virtual hosts, or has lost some.
+    /// Another filter is used from now on, or one that was is gone; a response with scopes was taken; a table has been told virtual
+    /// hosts, or has lost some.
     pub(super) fn reload(&self) {
         match self {
             Self::Filter(cells) => cells.inc(EcdsStat::ConfigReload),
             Self::VirtualHosts(all) => all.iter().for_each(|cells| cells.inc(VhdsStat::ConfigReload)),
+            Self::Scopes(all) => all.iter().for_each(|cells| {
+                cells.inc(ScopedRdsStat::ConfigReload);
+                cells.gauge_set(ScopedRdsStat::ConfigReloadTimeMs, clock::wall_ns() / 1_000_000);
+            }),
             _ => {}
+        }
+    }
+
+    /// How many scopes there are. The table of each is asked for: all of them are active.
+    pub(super) fn show_scopes(&self, counts: ScopeCounts) {
+        let Self::Scopes(all) = self else { return };
+        for cells in all {
+            cells.gauge_set(ScopedRdsStat::AllScopes, counts.all);
+            cells.gauge_set(ScopedRdsStat::ActiveScopes, counts.all);
+            cells.gauge_set(ScopedRdsStat::OnDemandScopes, counts.on_demand);
         }
     }
 
@@ -154,6 +185,9 @@ impl Counters {
             Self::Runtime(cells) => cells.gauge_set(ServerStat::RuntimeVersion, version),
             Self::Secret(cells) => cells.gauge_set(SdsStat::Version, version),
             Self::Filter(cells) => cells.gauge_set(EcdsStat::Version, version),
+            Self::Scopes(all) => {
+                all.iter().for_each(|cells| cells.gauge_set(ScopedRdsStat::Version, version));
+            }
             Self::Routes(all) => all.iter().for_each(|cells| cells.gauge_set(RdsStat::Version, version)),
             Self::VirtualHosts(all) => {
                 all.iter().for_each(|cells| cells.gauge_set(VhdsStat::Version, version));

@@ -176,6 +176,7 @@ impl Protocol for Delta {
                 outcome.absent.insert(name);
             }
         }
+        outcome.agree(&told, &self.judge);
         for name in &outcome.absent {
             self.versions.remove(name);
             self.judge.lose(name);

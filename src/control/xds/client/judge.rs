@@ -12,13 +12,14 @@ use super::compiler::SharedCompiler;
 use super::filters::FilterJudge;
 use super::listeners::ListenerJudge;
 use super::quarantine::Failed;
+use super::scopes::{ScopeJudge, TakenScope};
 use super::secrets::SecretJudge;
 use super::status::{ClientStatus, Missing};
 use super::tables::KnownTables;
 use super::virtual_hosts::{ChangedTable, HostJudge, KnownHosts};
 use super::wanted::Wanted;
 use super::{
-    CLUSTERS, ENDPOINTS, FILTERS, LISTENERS, ROUTES, RUNTIME, SECRETS, TakenCluster, TakenListener,
+    CLUSTERS, ENDPOINTS, FILTERS, LISTENERS, ROUTES, RUNTIME, SCOPES, SECRETS, TakenCluster, TakenListener,
     VIRTUAL_HOSTS,
 };
 use crate::base::limits::{
@@ -57,6 +58,7 @@ pub(super) enum Kind {
     Endpoints,
     Listeners,
     Secrets,
+    Scopes,
     Routes,
     VirtualHosts,
     Filters,
@@ -64,11 +66,12 @@ pub(super) enum Kind {
 
 impl Kind {
     /// Those that are kept over the end of the process: all but secrets, which are never written to a disk.
-    pub(super) const KEPT: [Self; 7] = [
+    pub(super) const KEPT: [Self; 8] = [
         Self::Runtime,
         Self::Clusters,
         Self::Endpoints,
         Self::Listeners,
+        Self::Scopes,
         Self::Routes,
         Self::VirtualHosts,
         Self::Filters,
@@ -97,6 +100,10 @@ impl Kind {
                 "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
                 "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets",
             ),
+            Self::Scopes => (
+                "/envoy.service.route.v3.ScopedRoutesDiscoveryService/StreamScopedRoutes",
+                "/envoy.service.route.v3.ScopedRoutesDiscoveryService/DeltaScopedRoutes",
+            ),
             Self::Routes => (
                 "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",
                 "/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes",
@@ -121,6 +128,7 @@ impl Kind {
             Self::Endpoints => ENDPOINTS,
             Self::Listeners => LISTENERS,
             Self::Secrets => SECRETS,
+            Self::Scopes => SCOPES,
             Self::Routes => ROUTES,
             Self::VirtualHosts => VIRTUAL_HOSTS,
             Self::Filters => FILTERS,
@@ -136,6 +144,7 @@ impl fmt::Display for Kind {
             Self::Endpoints => "endpoints",
             Self::Listeners => "listeners",
             Self::Secrets => "secrets",
+            Self::Scopes => "scopes",
             Self::Routes => "routes",
             Self::VirtualHosts => "virtual hosts",
             Self::Filters => "filters",
@@ -151,6 +160,7 @@ pub(super) enum Judge {
     Endpoints,
     Listeners(Box<ListenerJudge>),
     Secrets(SecretJudge),
+    Scopes(ScopeJudge),
     /// With the tables in use: a state of the world tells all of them again when one changes.
     Routes {
         compiler: SharedCompiler,
@@ -172,6 +182,7 @@ pub(super) enum Good {
     Listener(TakenListener),
     /// One that is among those known.
     Secret,
+    Scope(TakenScope),
     /// A table, compiled for all that have asked for it, and its wire bytes.
     Routes(Arc<[RoutesResource]>, Arc<[u8]>),
     /// One that its table may have, as it was told.
@@ -335,10 +346,36 @@ impl Outcome {
         }
     }
 
+    /// Refuses scopes that do not agree with each other or with those that stay, all of a response, which takes none away then.
+    /// Comes once it is known what it takes away.
+    pub(super) fn agree(&mut self, told: &[(String, pb::google::Any)], judge: &Judge) {
+        let Judge::Scopes(judge) = judge else { return };
+        let called = |(name, any): &(String, pb::google::Any)| {
+            if name.is_empty() { own_name(any, SCOPES) } else { name.clone() }
+        };
+        let names: Vec<_> = told.iter().map(called).collect();
+        let mut twice = repeated(told, SCOPES);
+        // What cannot be read has no name.
+        twice.remove("");
+        let reason = match twice.first() {
+            Some(name) => Some(format!("duplicate scoped route configuration '{name}' found")),
+            None => judge.conflict(names.iter().map(String::as_str), &self.good, &self.absent),
+        };
+        let Some(reason) = reason else { return };
+        let reason = format!("Error adding/updating scoped route(s): {reason}");
+        self.absent.clear();
+        for name in names {
+            if twice.contains(&name) || matches!(self.good.get(&name), Some(Good::Scope(_))) {
+                self.refuse(name, reason.clone());
+            }
+        }
+    }
+
     /// A resource that seemed good cannot be used.
     pub(super) fn refuse(&mut self, name: String, reason: String) {
         match self.good.remove(&name) {
             Some(Good::Listener(taken)) => self.keep_failed(Kind::Listeners, &name, &taken.wire),
+            Some(Good::Scope(taken)) => self.keep_failed(Kind::Scopes, &name, &taken.wire),
             Some(Good::VirtualHost(wire)) => self.keep_failed(Kind::VirtualHosts, &name, &wire),
             _ => {}
         }
@@ -418,6 +455,7 @@ pub(super) enum Decoded {
     Endpoints(pb::endpoint::ClusterLoadAssignment),
     Listener(Box<pb::listener::Listener>),
     Secret(Box<pb::tls::Secret>),
+    Scope(Box<pb::route::ScopedRouteConfiguration>),
     Routes(Box<pb::route::RouteConfiguration>),
     VirtualHost(Box<pb::route::VirtualHost>),
     Filter(pb::core::TypedExtensionConfig),
@@ -431,6 +469,7 @@ impl Decoded {
             Self::Endpoints(message) => &message.cluster_name,
             Self::Listener(message) => &message.name,
             Self::Secret(message) => &message.name,
+            Self::Scope(message) => &message.name,
             Self::Routes(message) => &message.name,
             Self::VirtualHost(message) => &message.name,
             Self::Filter(message) => &message.name,
@@ -446,6 +485,7 @@ impl Judge {
             Self::Endpoints => Kind::Endpoints,
             Self::Listeners(_) => Kind::Listeners,
             Self::Secrets(_) => Kind::Secrets,
+            Self::Scopes(_) => Kind::Scopes,
             Self::Routes { .. } => Kind::Routes,
             Self::VirtualHosts(_) => Kind::VirtualHosts,
             Self::Filters(_) => Kind::Filters,
@@ -458,11 +498,12 @@ impl Judge {
     }
 
     /// Takes note of what is used from now on.
-    pub(super) fn know(&self, outcome: &Outcome) {
-        let Self::Listeners(judge) = self else { return };
+    pub(super) fn know(&mut self, outcome: &Outcome) {
         for (name, good) in &outcome.good {
-            if let Good::Listener(taken) = good {
-                judge.know(name, taken);
+            match (&mut *self, good) {
+                (Self::Listeners(judge), Good::Listener(taken)) => judge.know(name, taken),
+                (Self::Scopes(judge), Good::Scope(taken)) => judge.know(name, taken),
+                _ => {}
             }
         }
     }
@@ -488,6 +529,7 @@ impl Judge {
             Self::Clusters(judge) => judge.forget(name),
             Self::Listeners(judge) => judge.forget(name),
             Self::Secrets(judge) => judge.forget(name),
+            Self::Scopes(judge) => judge.forget(name),
             Self::Filters(judge) => judge.forget(name),
             Self::VirtualHosts(judge) => judge.forget(name),
             Self::Routes { source, known, hosts, .. } => {
@@ -516,6 +558,8 @@ impl Judge {
             Self::Secrets(_) => {
                 pb::tls::Secret::decode(&*any.value).map(|message| Decoded::Secret(Box::new(message)))
             }
+            Self::Scopes(_) => pb::route::ScopedRouteConfiguration::decode(&*any.value)
+                .map(|message| Decoded::Scope(Box::new(message))),
             Self::Routes { .. } => pb::route::RouteConfiguration::decode(&*any.value)
                 .map(|message| Decoded::Routes(Box::new(message))),
             Self::VirtualHosts(_) => pb::route::VirtualHost::decode(&*any.value)
@@ -541,6 +585,7 @@ impl Judge {
             (Self::Clusters(judge), Decoded::Cluster(message)) => judge.judge(*message, any),
             (Self::Listeners(judge), Decoded::Listener(message)) => judge.judge(*message, any),
             (Self::Secrets(judge), Decoded::Secret(message)) => judge.judge(*message, any),
+            (Self::Scopes(judge), Decoded::Scope(message)) => judge.judge(*message, any),
             (Self::Filters(judge), Decoded::Filter(message)) => judge.judge(message, any),
             (Self::Routes { compiler, source, known, hosts }, Decoded::Routes(message)) => {
                 if known.is_told(&name, &any.value) {
@@ -669,7 +714,7 @@ mod tests {
     #[test]
     fn endpoints_and_tables_that_the_control_plane_has_no_more_are_not_gone() {
         let outcome = Outcome { absent: BTreeSet::from(["a".to_owned()]), ..Outcome::default() };
-        assert_eq!(Kind::KEPT.map(|kind| outcome.gone(kind).count()), [1, 1, 0, 1, 0, 1, 1]);
+        assert_eq!(Kind::KEPT.map(|kind| outcome.gone(kind).count()), [1, 1, 0, 1, 1, 0, 1, 1]);
     }
 
     #[test]

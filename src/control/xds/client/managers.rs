@@ -1,4 +1,4 @@
-//! What the managers of listeners have told: routing tables and filters.
+//! What the managers of listeners have told: scopes, routing tables and filters.
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -10,7 +10,10 @@ use super::virtual_hosts::HostJudge;
 use super::{Running, XdsClient, judge, pb};
 use crate::config::ads::{Rds, ResourceSource, Variant};
 use crate::config::route::RouteConfiguration;
-use crate::snapshot::{FilterKey, RouteCompiler, RoutesResource};
+use crate::snapshot::{AskedTable, FilterKey, RouteCompiler, RoutesResource};
+
+/// A table: where it is told, and its name.
+type NamedTable = (ResourceSource, Arc<str>);
 
 impl XdsClient {
     /// Asks for the tables of the listener of that number, which the compiler of routes knows; those whose first answer is
@@ -91,7 +94,7 @@ impl XdsClient {
     pub fn unsubscribe_tables(&mut self, number: usize) -> Vec<(ResourceSource, Arc<str>)> {
         let mut gone = Vec::new();
         for (source, running) in &self.sources {
-            let names = running.subscribers.remove_tables(number, &self.registry);
+            let names = running.subscribers.remove_tables(number, &|_| false, &self.registry);
             gone.extend(names.into_iter().map(|name| (source.clone(), name)));
         }
         let hosted: Vec<_> = self.hosted.keys().cloned().collect();
@@ -102,6 +105,93 @@ impl XdsClient {
             self.leave(source);
         }
         gone
+    }
+
+    /// The scopes of the listener of that number are others now: asks for the tables that they name and gives up those that they do not.
+    /// Those whose first answer is still to come, and those that nobody asks for any more.
+    pub fn resubscribe_tables(&mut self, number: usize) -> (Vec<NamedTable>, Vec<NamedTable>) {
+        let asked = self.routes.read().asked_of(number);
+        let (mut awaited, mut gone, mut begun) = (Vec::new(), Vec::new(), Vec::new());
+        let sources: BTreeSet<_> = asked.iter().map(|asked| &asked.rds.source).collect();
+        for source in sources {
+            let registry = Arc::clone(&self.registry);
+            let Some(Running { subscribers, tables, .. }) = self.source(source) else { continue };
+            let is_new = |asked: &&AskedTable| {
+                let AskedTable { stat_prefix, rds } = asked;
+                rds.source == *source && !subscribers.asks_for_table(number, stat_prefix, &rds.name)
+            };
+            let new: Vec<_> = asked.iter().filter(is_new).cloned().collect();
+            if !new.is_empty() {
+                let names = subscribers.add_tables(number, &new, tables, &registry);
+                awaited.extend(names.into_iter().map(|name| (source.clone(), name)));
+                begun.extend(new.iter().map(|asked| (source.clone(), Arc::<str>::from(&*asked.rds.name))));
+            }
+        }
+        let kept: BTreeSet<(&ResourceSource, &str)> =
+            asked.iter().map(|asked| (&asked.rds.source, &*asked.rds.name)).collect();
+        for (source, running) in &self.sources {
+            let keeps = |name: &str| kept.contains(&(source, name));
+            let names = running.subscribers.remove_tables(number, &keeps, &self.registry);
+            gone.extend(names.into_iter().map(|name| (source.clone(), name)));
+        }
+        let hosted = self.hosted.keys().filter(|(source, name)| !kept.contains(&(source, &**name)));
+        let left: Vec<_> = hosted.cloned().collect();
+        for key in &left {
+            self.subscribe_hosts(key);
+        }
+        for key in begun {
+            // The table may be there without the virtual hosts that it waits for.
+            if self.subscribe_hosts(&key) {
+                awaited.push(key);
+            }
+        }
+        for (source, _) in &gone {
+            self.leave(source);
+        }
+        (awaited, gone)
+    }
+
+    /// Asks for the scopes of the listener of that number; where their first answer is still to come from.
+    pub fn subscribe_scopes(&mut self, number: usize) -> BTreeSet<ResourceSource> {
+        let asked = self.routes.read().asked_scopes_of(number);
+        let mut awaited = BTreeSet::new();
+        let sources: BTreeSet<_> = asked.iter().map(|asked| &asked.srds.source).collect();
+        for source in sources {
+            let registry = Arc::clone(&self.registry);
+            let counts = self.routes.read().scope_counts(source);
+            let Some(Running { subscribers, .. }) = self.source(source) else { continue };
+            if subscribers.add_scopes(number, &asked, counts, &registry) {
+                awaited.insert(source.clone());
+            }
+        }
+        awaited
+    }
+
+    /// That listener is no more.
+    pub fn unsubscribe_scopes(&mut self, number: usize) {
+        let has_left = |running: &Running| running.subscribers.remove_scopes(number, &self.registry);
+        let left = self.sources.iter().filter(|(_, running)| has_left(running));
+        let left: Vec<_> = left.map(|(source, _)| source.clone()).collect();
+        left.iter().for_each(|source| self.leave(source));
+    }
+
+    /// Shows how many scopes there are.
+    pub fn show_scopes(&self, source: &ResourceSource) {
+        if let Some(running) = self.sources.get(source) {
+            running.subscribers.show_scopes(self.routes.read().scope_counts(source));
+        }
+    }
+
+    /// The managers that have their scopes from there, and those whose scopes have one of these tables. `in_use`: the tables that workers
+    /// have.
+    pub fn with_scopes(
+        &self,
+        source: Option<&ResourceSource>,
+        keys: &BTreeSet<FilterKey>,
+        in_use: impl Fn(&ResourceSource, &str) -> Option<Arc<[u8]>>,
+    ) -> Vec<RoutesResource> {
+        let wire = |rds: &Rds| in_use(&rds.source, &rds.name).or_else(|| self.table(&rds.source, &rds.name));
+        self.filtered(&wire, |compiler, tables| compiler.with_scopes(source, keys, tables))
     }
 
     /// A table that was taken before.
@@ -163,7 +253,7 @@ impl XdsClient {
         self.filtered(&wire, |compiler, tables| compiler.with_filters(keys, tables))
     }
 
-    /// The managers of the listener of that number of whose filters some have been told.
+    /// The managers of the listener of that number whose scopes are told, or of whose filters some have been.
     pub fn with_filters_of(&self, number: usize) -> Vec<RoutesResource> {
         let wire = |rds: &Rds| self.table(&rds.source, &rds.name);
         self.filtered(&wire, |compiler, tables| compiler.with_filters_of(number, tables))

@@ -6,8 +6,8 @@
 //! assignments to whoever publishes; what cannot be used leaves the last good one in place and goes back by name.
 //!
 //! Of resource types this version asks for runtime values (RTDS), clusters (CDS), endpoints (EDS), listeners (LDS), secrets (SDS),
-//! filters (ECDS), routes (RDS) and virtual hosts (VHDS), in this order: what routes lead to is there before they are, and nothing is
-//! asked for before the runtime values are there. There is one state machine per type.
+//! filters (ECDS), scopes of routes (SRDS), routes (RDS) and virtual hosts (VHDS), in this order: what routes lead to is there before
+//! they are, and nothing is asked for before the runtime values are there. There is one state machine per type.
 mod backoff;
 mod cache;
 mod channel;
@@ -26,6 +26,7 @@ mod load_reports;
 mod managers;
 mod node;
 mod quarantine;
+mod scopes;
 mod secrets;
 mod sotw;
 mod status;
@@ -47,6 +48,8 @@ mod listener_tests;
 mod load_report_tests;
 #[cfg(test)]
 mod runtime_tests;
+#[cfg(test)]
+mod scope_tests;
 #[cfg(test)]
 mod secret_tests;
 #[cfg(test)]
@@ -76,6 +79,7 @@ use self::listeners::{KnownListeners, ListenerJudge};
 pub use self::load_reports::{ClusterLoads, Loads, LocalityLoads, Reported};
 use self::quarantine::Failed;
 pub use self::quarantine::{Quarantine, Refused};
+use self::scopes::ScopeJudge;
 use self::secrets::SecretJudge;
 use self::sotw::Sotw;
 pub use self::status::{ClientStatus, Failure, Standing, Standings};
@@ -90,7 +94,7 @@ use crate::config::ads::{Ads, Eds, ResourceSource, Sds, Variant};
 use crate::config::bootstrap::{Bootstrap, RuntimeLayerKind};
 use crate::config::cluster::Cluster;
 use crate::control::discovery::{Assignment, EndpointUpdate};
-use crate::snapshot::{ClusterResource, ListenerCompiler, ListenerResource, RoutesResource};
+use crate::snapshot::{ClusterResource, ListenerCompiler, ListenerResource, RoutesResource, ScopeCounts};
 use crate::telemetry::{ClusterStat, Registry, Scope, Slot};
 
 /// Type URLs of the resources that are asked for.
@@ -99,6 +103,7 @@ const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 const LISTENERS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const SECRETS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+const SCOPES: &str = "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration";
 const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
 const VIRTUAL_HOSTS: &str = "type.googleapis.com/envoy.config.route.v3.VirtualHost";
 const FILTERS: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
@@ -171,6 +176,7 @@ pub enum Update {
     Listeners(ListenersUpdate, Option<oneshot::Sender<ListenerFailures>>),
     /// One of those known is another now, or those who wait for it go without for now.
     Secret(SecretKey),
+    Scopes(ScopesUpdate),
     Routes(RoutesUpdate),
     Filters(FiltersUpdate),
 }
@@ -224,6 +230,16 @@ pub struct RuntimeUpdate {
     pub name: Arc<str>,
     /// `None`: it is waited for no more.
     pub values: Option<Arc<RuntimeValues>>,
+}
+
+/// What one response changes of scopes, which the compiler of routes has by now; they are waited for no more.
+#[derive(Clone, Debug)]
+pub struct ScopesUpdate {
+    pub source: ResourceSource,
+    /// Those that are others now, as they were told; `None`: gone.
+    pub changed: BTreeMap<Arc<str>, Option<Arc<[u8]>>>,
+    /// What the control plane calls this state of them.
+    pub version: Box<str>,
 }
 
 /// A routing table for all who have asked for it; empty: they go without for now.
@@ -328,9 +344,9 @@ impl Running {
 }
 
 impl XdsClient {
-    /// Starts to ask for the clusters and listeners of the bootstrap's sources and for the routes of its managers, wherever
-    /// they come from. Clusters ask for their endpoints by [`Self::subscribe`], other listeners for their routes by
-    /// [`Self::subscribe_tables`], all listeners for their filters by [`Self::subscribe_filters`]. Must be called within a tokio runtime that has I/O and time.
+    /// Starts to ask for the clusters and listeners of the bootstrap's sources and for the routes and scopes of its managers, wherever
+    /// they come from. Clusters ask for their endpoints by [`Self::subscribe`], other listeners for their scopes and routes by
+    /// [`Self::subscribe_scopes`] and [`Self::subscribe_tables`], all listeners for their filters by [`Self::subscribe_filters`]. Must be called within a tokio runtime that has I/O and time.
     pub fn start(with: Surrounded<'_>, updates: mpsc::Sender<Updates>) -> Self {
         let Surrounded { bootstrap, routes, registry, quarantine, secrets, resources, cache, loads, seed } =
             with;
@@ -345,6 +361,7 @@ impl XdsClient {
         sources.extend(layers.iter().map(|rtds| rtds.source.clone()));
         sources.extend(wildcards().map(|wildcard| wildcard.source.clone()));
         sources.extend(routes.read().asked().into_iter().map(|asked| asked.rds.source));
+        sources.extend(routes.read().asked_scopes().into_iter().map(|(_, asked)| asked.srds.source));
         let (mut clusters, mut listeners, mut cache) = (None, None, cache);
         if let Some(Resources { surroundings, listeners: compiler, clusters: names }) = resources {
             let fixed = bootstrap.clusters.iter().map(|cluster| cluster.name.clone()).collect();
@@ -392,9 +409,12 @@ impl XdsClient {
             for number in 0..bootstrap.listeners.len() {
                 let asked = client.routes.read().asked_of(number);
                 subscribers.add_tables(number, &asked, &KnownTables::default(), &client.registry);
+                let asked = client.routes.read().asked_scopes_of(number);
+                subscribers.add_scopes(number, &asked, ScopeCounts::default(), &client.registry);
             }
             judges.push(client.secret_judge(&source));
             judges.push(client.filter_judge(&source));
+            judges.push(client.scope_judge(&source));
             judges.push(client.tables(&source));
             judges.extend(client.host_judge(&source));
             match &source {
@@ -469,6 +489,7 @@ impl XdsClient {
                 Judge::Endpoints,
                 self.secret_judge(source),
                 self.filter_judge(source),
+                self.scope_judge(source),
                 self.tables(source),
             ];
             judges.extend(self.host_judge(source));
@@ -485,7 +506,7 @@ impl XdsClient {
         if self.sources.get(source).is_some_and(|running| running.subscribers.is_empty()) {
             self.sources.remove(source);
             self.secrets.forget_source(source);
-            self.routes.forget_filters(source);
+            self.routes.forget_told(source);
             self.hosts.forget_source(source);
         }
     }
@@ -504,6 +525,10 @@ impl XdsClient {
 
     fn filter_judge(&self, source: &ResourceSource) -> Judge {
         Judge::Filters(FilterJudge::new(source.clone(), self.routes.clone()))
+    }
+
+    fn scope_judge(&self, source: &ResourceSource) -> Judge {
+        Judge::Scopes(ScopeJudge::new(source.clone(), self.routes.clone()))
     }
 
     fn tables(&self, source: &ResourceSource) -> Judge {

@@ -175,6 +175,7 @@ impl Protocol for Sotw {
             let gone: Vec<_> = self.there.iter().filter(|name| !is_there(name)).cloned().collect();
             outcome.absent.extend(gone);
         }
+        outcome.agree(&told, &self.judge);
         for name in &outcome.absent {
             self.there.remove(name);
             self.judge.forget(name);

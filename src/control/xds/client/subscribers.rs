@@ -1,6 +1,7 @@
 //! Who has asked for something of the control plane: who hears of which resource, what is counted, and how long the start
 //! waits for them. Clusters that come and go take their endpoints' names with them.
 mod filters;
+mod scopes;
 mod shared;
 mod virtual_hosts;
 mod waiting;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
+use self::scopes::UsedScopes;
 pub(super) use self::virtual_hosts::Hosted;
 use super::counters::{Counters, Event};
 use super::gate::Gate;
@@ -58,6 +60,8 @@ struct Lists {
     listeners: Option<Arc<Subscriber>>,
     /// By the secret's name.
     secrets: BTreeMap<String, UsedSecret>,
+    /// Who wants all scopes, or has wanted them.
+    scopes: Option<UsedScopes>,
     /// By the table's name. Which managers ask for one, the compiler knows.
     routes: BTreeMap<String, Table>,
     /// By the filter's name; the compiler knows as much of them.
@@ -287,14 +291,17 @@ impl Subscribers {
             given_up: _,
             listeners,
             secrets,
+            scopes,
             routes,
             filters,
             hosts,
             asks_for_hosts: _,
         } = &*lists;
+        let has_scopes = scopes.as_ref().is_some_and(|used| !used.users.is_empty());
         let has_one = clusters.is_some() || listeners.is_some();
         let has_named = !(endpoints.is_empty() && secrets.is_empty() && routes.is_empty());
-        !has_one && !has_named && runtime.is_empty() && filters.is_empty() && hosts.is_empty()
+        let has_rest = !(runtime.is_empty() && filters.is_empty() && hosts.is_empty());
+        !has_one && !has_named && !has_scopes && !has_rest
     }
 
     /// Hears of changes from now on.
@@ -322,8 +329,11 @@ impl Subscribers {
             Kind::Runtime => Wanted::Names(lists.runtime.keys().cloned().collect()),
             Kind::Clusters if lists.clusters.is_some() => Wanted::All,
             Kind::Listeners if lists.listeners.is_some() => Wanted::All,
+            Kind::Scopes if lists.scopes.is_some() => Wanted::All,
             Kind::VirtualHosts if lists.asks_for_hosts => Wanted::All,
-            Kind::Clusters | Kind::Listeners | Kind::VirtualHosts => Wanted::Names(BTreeSet::new()),
+            Kind::Clusters | Kind::Listeners | Kind::Scopes | Kind::VirtualHosts => {
+                Wanted::Names(BTreeSet::new())
+            }
             Kind::Endpoints => Wanted::Names(lists.endpoints.keys().cloned().collect()),
             Kind::Secrets => Wanted::Names(lists.secrets.keys().cloned().collect()),
             Kind::Routes => Wanted::Names(lists.routes.keys().cloned().collect()),
@@ -365,7 +375,7 @@ impl Subscribers {
         self.quarantine.note(&self.source, kind, &outcome, version);
         self.server.add(ServerStat::DynamicUnknownFields, outcome.unknown);
         let updates = match kind {
-            Kind::Clusters | Kind::Listeners => self.whole_changes(kind, outcome, version),
+            Kind::Clusters | Kind::Listeners | Kind::Scopes => self.whole_changes(kind, outcome, version),
             Kind::VirtualHosts => self.host_changes(outcome, version),
             Kind::Filters => self.filter_changes(outcome, version),
             Kind::Runtime | Kind::Endpoints | Kind::Secrets | Kind::Routes => {
@@ -460,9 +470,19 @@ impl Subscribers {
             one.counters.count(Event::Attempt);
             one.answered.store(true, Ordering::Relaxed);
         }
-        // Listeners have been handed on to be tried.
-        if kind == Kind::Listeners {
-            return Updates::new();
+        match kind {
+            // They have been handed on to be tried.
+            Kind::Listeners => return Updates::new(),
+            Kind::Scopes => {
+                let update = self.scopes_told(good, absent, version);
+                // As in Envoy also where nothing has changed; of a response that is refused something may be good.
+                let is_good = bad.is_empty() && nameless.is_empty();
+                if is_good || !update.changed.is_empty() {
+                    one.counters.reload();
+                }
+                return vec![Update::Scopes(update)];
+            }
+            _ => {}
         }
         let clusters = good.into_values().filter_map(|good| match good {
             Good::Cluster(cluster) => Some(cluster),
@@ -490,6 +510,7 @@ impl Subscribers {
             Good::Same
             | Good::Cluster(_)
             | Good::Listener(_)
+            | Good::Scope(_)
             | Good::VirtualHost(_)
             | Good::Filter(_) => return None,
         })
@@ -513,8 +534,10 @@ impl Subscribers {
         let secrets = lists.secrets.values().map(|used| &used.one);
         let tables = lists.routes.values().map(|table| &table.one);
         let filters = lists.filters.values().map(|filter| &filter.one);
+        let scopes = lists.scopes.iter().map(|used| &used.one);
         let hosts = lists.hosts.values().map(|table| &table.one);
-        let named = endpoints.chain(&lists.listeners).chain(secrets).chain(tables).chain(filters);
+        let named =
+            endpoints.chain(&lists.listeners).chain(secrets).chain(scopes).chain(tables).chain(filters);
         lists.runtime.values().chain(&lists.clusters).chain(named).chain(hosts).cloned().collect()
     }
 
@@ -532,6 +555,7 @@ impl Subscribers {
                 lists.endpoints.get(name).map_or_else(Vec::new, |endpoints| endpoints.subscribers.clone())
             }
             Kind::Secrets => lists.secrets.get(name).map(|used| Arc::clone(&used.one)).into_iter().collect(),
+            Kind::Scopes => lists.scopes.iter().map(|used| Arc::clone(&used.one)).collect(),
             Kind::Routes => lists.routes.get(name).map(|table| Arc::clone(&table.one)).into_iter().collect(),
             Kind::VirtualHosts => {
                 let table = lists.hosts.get(table_of(name));

@@ -10,7 +10,7 @@ use super::report::Class;
 use super::tls;
 use crate::base::limits::XDS_MESSAGE_BYTES_MAX;
 use crate::config::ads::{
-    Ads, Eds, FileSource, Rds, ResourceSource, Sds, SecretKind, Variant, Vhds, Wildcard,
+    Ads, Eds, FileSource, Rds, ResourceSource, Sds, SecretKind, Srds, Variant, Vhds, Wildcard,
 };
 use crate::config::bootstrap::{Bootstrap, RuntimeLayerKind};
 use crate::config::cluster::{Cluster, Discovery};
@@ -153,6 +153,32 @@ pub(super) fn vhds(at: &At<'_>, message: pb::route::Vhds) -> Option<Vhds> {
         return None;
     }
     Some(Vhds { source, initial_fetch_timeout })
+}
+
+/// `scoped_rds` of scoped routes of this name, and where the tables of its scopes come from. `lacking`: filters of the manager that
+/// this version lacks.
+pub(super) fn srds(
+    at: &At<'_>,
+    name: &str,
+    message: pb::http_connection_manager::ScopedRds,
+    tables: Option<pb::core::ConfigSource>,
+    lacking: &[String],
+) -> Option<Srds> {
+    let scoped = &at.field("scoped_rds");
+    classify!(scoped, message => pb::http_connection_manager::ScopedRds {
+        implemented: scoped_rds_config_source;
+        refused: srds_resources_locator = "names with authorities (xdstp) are not resolved";
+    });
+    let scopes = source(scoped, "scoped_rds_config_source", scoped_rds_config_source);
+    let (of_table, table_timeout) = source(at, "rds_config_source", tables)?;
+    let (source, initial_fetch_timeout) = scopes?;
+    let table = Rds {
+        source: of_table,
+        name: "".into(),
+        initial_fetch_timeout: table_timeout,
+        lacking_filters: lacking.iter().map(|name| name.as_str().into()).collect(),
+    };
+    Some(Srds { name: name.into(), source, initial_fetch_timeout, table })
 }
 
 /// `sds_config` of a secret of this name.
@@ -310,6 +336,11 @@ impl Planes {
         let tables = listener.managers().filter_map(|(_, manager)| manager.rds.as_ref());
         for problem in tables.filter_map(|rds| self.problem("routes", &rds.source)) {
             at.error(problem);
+        }
+        for srds in listener.managers().filter_map(|(_, manager)| manager.srds()) {
+            let scopes = self.problem("scopes", &srds.source);
+            let problems = scopes.into_iter().chain(self.problem("routes", &srds.table.source));
+            problems.for_each(|problem| at.error(problem));
         }
         let filters = listener.told_filters().map(|filter| &filter.ecds.source);
         for problem in filters.filter_map(|source| self.problem("filters", source)) {

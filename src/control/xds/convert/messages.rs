@@ -187,6 +187,7 @@ messages!(
     pb::http_connection_manager::ScopedRoutesScopeKeyBuilderFragmentBuilder,
     pb::http_connection_manager::ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractor,
     pb::http_connection_manager::ScopedRoutesScopeKeyBuilderFragmentBuilderHeaderValueExtractorKvElement,
+    pb::http_connection_manager::ScopedRds,
     pb::http_connection_manager::ScopedRouteConfigurationsList,
     pb::route::ScopedRouteConfiguration,
     pb::route::ScopedRouteConfigurationKey,

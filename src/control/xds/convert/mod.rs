@@ -67,6 +67,7 @@ use crate::config::endpoint::ClusterLoadAssignment;
 use crate::config::error::ConfigError;
 use crate::config::listener::Listener;
 use crate::config::route::RouteConfiguration;
+use crate::config::scoped_routes::ToldScope;
 use crate::config::secret::Secret;
 use crate::config::tls::CertificateValidation;
 use crate::config::told_filter::TypedFilter;
@@ -187,6 +188,20 @@ pub fn convert_routes(
     http_filter::refuse_enabled(&at, &table, lacking);
     let report = context.report.into_inner();
     if report.errors.0.is_empty() { Ok((table, report)) } else { Err(report) }
+}
+
+/// Converts a `envoy.config.route.v3.ScopedRouteConfiguration` that was told.
+///
+/// # Errors
+/// The report, when it has errors.
+pub fn convert_scope(message: pb::route::ScopedRouteConfiguration) -> Result<(ToldScope, Report), Report> {
+    let context = dynamic(&Runtime::default());
+    let converted = scoped_routes::told(&At::root(&context), message);
+    let report = context.report.into_inner();
+    match converted {
+        Some(scope) if report.errors.0.is_empty() => Ok((scope, report)),
+        _ => Err(report),
+    }
 }
 
 /// Converts a `envoy.config.core.v3.TypedExtensionConfig` of a filter. `runtime`: what it may refer to.

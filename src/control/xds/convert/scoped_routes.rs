@@ -1,11 +1,11 @@
-//! `scoped_routes`: how a request's key is made, and the scopes.
+//! `scoped_routes`: how a request's key is made, and the scopes, in place or told.
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::at::At;
 use super::fields::classify;
-use super::{http_filter, route};
-use crate::config::scoped_routes::{Element, FragmentBuilder, Scope, ScopedRoutes};
+use super::{config_source, http_filter, route};
+use crate::config::scoped_routes::{Element, FragmentBuilder, Scope, ScopedRoutes, ToldScope};
 use crate::control::xds::pb;
 use pb::http_connection_manager as wire;
 use pb::route::ScopedRouteConfigurationKeyFragmentTypeOneOf as KeyFragment;
@@ -20,23 +20,33 @@ pub(super) fn scoped_routes(
     lacking: &[String],
 ) -> Option<ScopedRoutes> {
     classify!(at, message => wire::ScopedRoutes {
-        implemented: name = "for /config_dump", scope_key_builder,
-            config_specifier = "scoped_route_configurations_list; scoped_rds is refused";
-        no_effect: rds_config_source = "scopes of a list have their routes with them";
+        implemented: name = "for statistics and /config_dump", scope_key_builder, config_specifier,
+            rds_config_source = "of scoped_rds; scopes of a list have their routes with them";
     });
-    // `/config_dump` shows it as it was told.
-    let _ = name;
     let fragments = scope_key_builder.map(|message| key_builder(&at.field("scope_key_builder"), message));
-    let list = match config_specifier? {
-        Specifier::ScopedRouteConfigurationsList(list) => list,
-        Specifier::ScopedRds(_) => {
-            let field = "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.scoped_rds";
-            at.field("scoped_rds").value_refused(field, "write scoped_route_configurations_list");
-            return None;
+    let (scopes, told) = match config_specifier? {
+        Specifier::ScopedRouteConfigurationsList(list) => {
+            (scopes(&at.field("scoped_route_configurations_list"), list, lacking), None)
+        }
+        Specifier::ScopedRds(message) => {
+            (Vec::new(), Some(config_source::srds(at, &name, message, rds_config_source, lacking)?))
         }
     };
-    let scopes = scopes(&at.field("scoped_route_configurations_list"), list, lacking);
-    Some(ScopedRoutes { fragments: fragments?, scopes })
+    Some(ScopedRoutes { fragments: fragments?, scopes, told })
+}
+
+/// A scope that was told; `None`: it cannot be. Source: Envoy `ScopedRdsConfigSubscription::addOrUpdateScopes`.
+pub(super) fn told(at: &At<'_>, message: pb::route::ScopedRouteConfiguration) -> Option<ToldScope> {
+    let message = classified(at, message);
+    if message.route_configuration_name.is_empty() {
+        at.error("route_configuration_name is empty");
+        return None;
+    }
+    Some(ToldScope {
+        key: key(&at.field("key"), message.key?),
+        table: message.route_configuration_name.into(),
+        on_demand: message.on_demand,
+    })
 }
 
 fn key_builder(at: &At<'_>, message: wire::ScopedRoutesScopeKeyBuilder) -> Vec<FragmentBuilder> {
@@ -104,11 +114,8 @@ fn scope(
     message: pb::route::ScopedRouteConfiguration,
     lacking: &[String],
 ) -> Option<(String, Scope)> {
-    classify!(at, message => pb::route::ScopedRouteConfiguration {
-        implemented: name, key, route_configuration,
-            route_configuration_name = "must not be set, as in Envoy: scopes of a list have route_configuration";
-        no_effect: on_demand = "scopes of a list have their routes with them, as in Envoy";
-    });
+    let pb::route::ScopedRouteConfiguration { name, key, route_configuration, route_configuration_name, .. } =
+        classified(at, message);
     if !route_configuration_name.is_empty() {
         at.field("route_configuration_name")
             .error("is not supported with inline scoped routes: write route_configuration");
@@ -122,6 +129,25 @@ fn scope(
     let table = route::route_configuration(at, table, true);
     http_filter::refuse_enabled(at, &table, lacking);
     Some((name, Scope { key, route_config: Arc::new(table) }))
+}
+
+/// A scope as it came, of whose fields it is known by now which do something.
+fn classified(
+    at: &At<'_>,
+    message: pb::route::ScopedRouteConfiguration,
+) -> pb::route::ScopedRouteConfiguration {
+    classify!(at, message => pb::route::ScopedRouteConfiguration {
+        implemented: name, key, route_configuration = "of scopes of a list, which must have it; scopes that are told go by route_configuration_name, as in Envoy",
+            route_configuration_name = "of scopes that are told, which must have it; must not be set in a list, as in Envoy";
+        no_effect: on_demand = "routes are asked for at once; scopes of a list have them with them, as in Envoy";
+    });
+    pb::route::ScopedRouteConfiguration {
+        name,
+        key,
+        route_configuration,
+        route_configuration_name,
+        on_demand,
+    }
 }
 
 fn key(at: &At<'_>, message: pb::route::ScopedRouteConfigurationKey) -> Vec<Box<str>> {

@@ -304,8 +304,8 @@ impl super::Named for ScopedRoutes {
 pub enum ScopedRoutesConfigSpecifierOneOf {
     #[prost(message, tag = "4")]
     ScopedRouteConfigurationsList(ScopedRouteConfigurationsList),
-    #[prost(bytes = "vec", tag = "5")]
-    ScopedRds(Vec<u8>),
+    #[prost(message, tag = "5")]
+    ScopedRds(ScopedRds),
 }
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes.ScopeKeyBuilder`
@@ -381,6 +381,18 @@ pub struct ScopedRouteConfigurationsList {
 impl super::Named for ScopedRouteConfigurationsList {
     const NAME: &'static str =
         "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRouteConfigurationsList";
+}
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.ScopedRds`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ScopedRds {
+    #[prost(message, optional, tag = "1")]
+    pub scoped_rds_config_source: Option<super::core::ConfigSource>,
+    #[prost(string, tag = "2")]
+    pub srds_resources_locator: String,
+}
+impl super::Named for ScopedRds {
+    const NAME: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRds";
 }
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType`

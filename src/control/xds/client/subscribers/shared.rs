@@ -55,13 +55,25 @@ impl Subscribers {
         awaited
     }
 
-    /// That listener wants its tables no more; those that nobody wants now.
-    pub(in super::super) fn remove_tables(&self, listener: usize, registry: &Registry) -> Vec<Arc<str>> {
+    /// Whether a manager with this prefix of that listener has asked for the table.
+    pub(in super::super) fn asks_for_table(&self, listener: usize, stat_prefix: &str, name: &str) -> bool {
+        let lists = self.lock();
+        let is_it = |(number, prefix): &(usize, Box<str>)| *number == listener && **prefix == *stat_prefix;
+        lists.routes.get(name).is_some_and(|table| table.users.iter().any(is_it))
+    }
+
+    /// That listener wants its tables no more, but for those that it keeps; those that nobody wants now.
+    pub(in super::super) fn remove_tables(
+        &self,
+        listener: usize,
+        keeps: &dyn Fn(&str) -> bool,
+        registry: &Registry,
+    ) -> Vec<Arc<str>> {
         let mut gone = Vec::new();
         let mut lists = self.lock();
         lists.routes.retain(|name, table| {
             let before = table.users.len();
-            table.users.retain(|(number, _)| *number != listener);
+            table.users.retain(|(number, _)| *number != listener || keeps(name));
             if table.users.len() < before {
                 let one = &table.one;
                 table.one = Arc::new(Subscriber {

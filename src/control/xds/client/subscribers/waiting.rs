@@ -1,6 +1,6 @@
 //! Who waits for a first answer: how long, and what they go on with where there is none.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -97,7 +97,7 @@ impl Subscribers {
         });
         let of_clusters: HashMap<_, _> = of_clusters.collect();
         let asked = |one: &Arc<Subscriber>| match one.kind {
-            Kind::Clusters | Kind::Listeners | Kind::VirtualHosts => None,
+            Kind::Clusters | Kind::Listeners | Kind::Scopes | Kind::VirtualHosts => None,
             Kind::Endpoints => of_clusters.get(&Arc::as_ptr(one)).map(|name| Arc::from(*name)),
             Kind::Runtime | Kind::Secrets | Kind::Routes | Kind::Filters => Some(Arc::clone(&one.name)),
         };
@@ -116,6 +116,10 @@ impl Subscribers {
             }
             Kind::Clusters => return vec![Update::Clusters(ClustersUpdate::default())],
             Kind::Listeners => return vec![Update::Listeners(ListenersUpdate::default(), None)],
+            Kind::Scopes => {
+                let nothing = self.scopes_told(BTreeMap::new(), BTreeSet::new(), "");
+                return vec![Update::Scopes(nothing)];
+            }
             Kind::Endpoints => Good::Endpoints(Assignment::found(ClusterLoadAssignment {
                 overprovisioning_factor_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
                 ..ClusterLoadAssignment::default()

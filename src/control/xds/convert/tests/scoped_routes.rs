@@ -1,6 +1,11 @@
 //! Scopes that stand in a connection manager: what a request's key is made of, and what is a mistake.
+use std::time::Duration;
+
 use super::*;
+use crate::config::ads::ResourceSource;
 use crate::config::scoped_routes::{Element, FragmentBuilder};
+use crate::control::xds::convert::convert_scope;
+use crate::control::xds::pb;
 
 const HEADER: &str = r#"{header_value_extractor: {name: X-A, element_separator: ",", index: 2}}"#;
 const TABLE: &str = "route_configuration: {name: t, virtual_hosts: [{name: all, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: web}}]}]}";
@@ -65,12 +70,56 @@ fn fragments_and_scopes_are_taken_in_their_order() {
 }
 
 #[test]
+fn scopes_that_are_told_are_asked_for_where_it_says() {
+    let file = |path: &str| format!("{{path_config_source: {{path: {path}}}, initial_fetch_timeout: 2s}}");
+    let (scopes, tables) = (file("/dev/null"), file("/dev/zero"));
+    let told = format!("scoped_rds: {{scoped_rds_config_source: {scopes}}}, rds_config_source: {tables}");
+    let (bootstrap, report) = loaded(HEADER, &told).map_err(|report| report.errors.to_string()).unwrap();
+    let manager = manager(&bootstrap);
+    assert!(manager.scoped_routes.as_ref().unwrap().scopes.is_empty());
+    let srds = manager.srds().unwrap();
+    let is_at = |source: &ResourceSource, path: &str| {
+        matches!(source, ResourceSource::File(file) if &*file.path == path)
+    };
+    assert!(is_at(&srds.source, "/dev/null") && is_at(&srds.table.source, "/dev/zero"));
+    let two = Some(Duration::from_secs(2));
+    assert_eq!((&*srds.name, srds.initial_fetch_timeout), ("s", two));
+    let table = srds.table("t");
+    assert_eq!((&*table.name, table.initial_fetch_timeout), ("t", two));
+    assert!(report.findings.is_empty());
+}
+
+#[test]
+fn scope_that_is_told_names_its_table() {
+    use pb::route::ScopedRouteConfigurationKeyFragmentTypeOneOf as Type;
+    use pb::route::{
+        ScopedRouteConfiguration, ScopedRouteConfigurationKey, ScopedRouteConfigurationKeyFragment,
+    };
+
+    let fragment = ScopedRouteConfigurationKeyFragment { r#type: Some(Type::StringKey("one".into())) };
+    let message = |table: &str| ScopedRouteConfiguration {
+        name: "a".into(),
+        key: Some(ScopedRouteConfigurationKey { fragments: vec![fragment.clone()] }),
+        route_configuration_name: table.into(),
+        on_demand: true,
+        ..ScopedRouteConfiguration::default()
+    };
+    let (scope, _) = convert_scope(message("t")).unwrap();
+    assert_eq!((&*scope.key, &*scope.table, scope.on_demand), (&[Box::<str>::from("one")][..], "t", true));
+    let report = convert_scope(message("")).unwrap_err();
+    assert!(report.reasons().contains("route_configuration_name is empty"));
+}
+
+#[test]
 fn scopes_that_cannot_be_are_mistakes_with_their_place() {
     const LIST: &str = "scoped_route_configurations_list.scoped_route_configurations";
     let header = |fields: &str| format!("{{header_value_extractor: {{name: x, {fields}}}}}");
     let one = |more: &str| list(&[scope("a", "one", more)]);
     let unknown = TABLE.replace("cluster: web", "cluster: nobody");
-    let srds = "scoped_rds: {scoped_rds_config_source: {ads: {}, resource_api_version: V3}}";
+    let ads = "{ads: {}, resource_api_version: V3}";
+    let srds = |fields: &str| format!("scoped_rds: {{scoped_rds_config_source: {ads}{fields}}}");
+    let whole = format!("{}, rds_config_source: {ads}", srds(""));
+    let locator = format!("{}, rds_config_source: {ads}", srds(", srds_resources_locator: x"));
     for (fragments, scopes, place, reason) in [
         (&*header("index: 1"), one(TABLE), "header_value_extractor.index", "must be 0 where"),
         (&header("element_separator: x"), one(TABLE), "header_value_extractor", "one of index, element"),
@@ -84,7 +133,9 @@ fn scopes_that_cannot_be_are_mistakes_with_their_place() {
         ),
         (HEADER, one(""), "[0]", "route_configuration must be set"),
         (HEADER, one(&unknown), "[0].route_configuration.virtual_hosts[0]", "unknown cluster \"nobody\""),
-        (HEADER, srds.to_owned(), "scoped_rds", "write scoped_route_configurations_list"),
+        (HEADER, srds(""), "rds_config_source", "must be set"),
+        (HEADER, locator, "scoped_rds.srds_resources_locator", "names with authorities"),
+        (HEADER, whole, "listeners[0]", "scopes come over the aggregated stream"),
     ] {
         let errors = loaded(fragments, &scopes).map(drop).unwrap_err().errors.to_string();
         let place = if place.starts_with('[') { format!("{LIST}{place}") } else { place.to_owned() };
