@@ -4,7 +4,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import extension_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
-from envoy.config.route.v3 import route_pb2
+from envoy.config.route.v3 import route_pb2, scoped_route_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.extensions.filters.http.grpc_web.v3 import grpc_web_pb2  # noqa: F401 (JSON names its type)
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2  # noqa: F401
@@ -21,6 +21,7 @@ MESSAGES = {
     "EDS": endpoint_pb2.ClusterLoadAssignment,
     "LDS": listener_pb2.Listener,
     "RDS": route_pb2.RouteConfiguration,
+    "SRDS": scoped_route_pb2.ScopedRouteConfiguration,
     "SDS": secret_pb2.Secret,
     "RTDS": rtds_pb2.Runtime,
     "ECDS": extension_pb2.TypedExtensionConfig,
@@ -54,13 +55,13 @@ def address(port, ip="127.0.0.1"):
     return {"socket_address": {"address": ip, "port_value": port}}
 
 
-def listener(name, port, route="routes", tls=None, upgrades=(), filters=(), fetch_timeout="15s", source=ADS, **more):
-    """A listener whose routes come by RDS; `tls`: the secret of its certificate, waited for so long; `upgrades`: to what requests may upgrade;
+def listener(name, port, route="routes", tls=None, upgrades=(), filters=(), fetch_timeout="15s", source=ADS, scoped=None, **more):
+    """A listener whose routes come by RDS, or whose `scoped` routes do; `tls`: the secret of its certificate, waited for so long; `upgrades`: to what requests may upgrade;
     `filters`: those before the router."""
     manager = {
         "@type": f"{PREFIX}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
-        "rds": {"route_config_name": route, "config_source": source},
+        **({"scoped_routes": scoped} if scoped else {"rds": {"route_config_name": route, "config_source": source}}),
         "upgrade_configs": [{"upgrade_type": each} for each in upgrades],
         "http_filters": [*filters, {"name": "envoy.filters.http.router", "typed_config": typed("router.v3.Router")}],
     }
@@ -95,6 +96,17 @@ def routes(name="routes", **by_prefix):
     """Routes to clusters by the first segment of the path; `rest` takes what is left."""
     listed = [{"match": {"prefix": "/" if prefix == "rest" else f"/{prefix}"}, "route": {"cluster": to}} for prefix, to in by_prefix.items()]
     return made("RDS", {"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": listed}]})
+
+
+def told_scopes(name):
+    """Scoped routes by the first segment of the path; the scopes come by SRDS, their routes by RDS."""
+    extractor = {"name": ":path", "element_separator": "/", "index": 1}
+    builder = {"fragments": [{"header_value_extractor": extractor}]}
+    return {"name": name, "scope_key_builder": builder, "rds_config_source": ADS, "scoped_rds": {"scoped_rds_config_source": ADS}}
+
+
+def scope(name, key, route):
+    return made("SRDS", {"name": name, "key": {"fragments": [{"string_key": key}]}, "route_configuration_name": route})
 
 
 def runtime(name, **values):

@@ -19,6 +19,7 @@ import peers  # noqa: F401 (before rig)
 import addresses  # noqa: F401 (adds scripts)
 import endpoints  # noqa: F401 (adds scripts)
 import filters_told  # noqa: F401 (adds scripts)
+import scopes_told  # noqa: F401
 import rig
 import routes  # noqa: F401 (adds scripts)
 import runtime  # noqa: F401 (adds scripts)
