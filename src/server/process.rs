@@ -416,8 +416,7 @@ impl AdminState for Process {
         }
         let scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
         let standings = quarantine.standings(dump::SCOPE);
-        let scopes =
-            dump::scoped_routes::section(&self.wire, &self.loaded, &listeners, &scopes, &standings);
+        let scopes = dump::scoped_routes::section(&self.wire, &self.loaded, &listeners, &scopes, &standings);
         if let Some(scopes) = scopes {
             // Before the routes, as in Envoy.
             sections.insert(sections.len() - 1, scopes);

@@ -46,16 +46,8 @@ pub struct ClustersChange {
 impl Generation {
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
-        let Self {
-            clusters,
-            hosts,
-            published_hosts: _,
-            transport_sockets,
-            listeners,
-            filters,
-            routes,
-            tls,
-        } = self;
+        let Self { clusters, hosts, published_hosts: _, transport_sockets, listeners, filters, routes, tls } =
+            self;
         let has_clusters = clusters.is_some() || !hosts.is_empty() || !transport_sockets.is_empty();
         let has_listeners = !listeners.is_empty() || !filters.is_empty();
         !has_clusters && !has_listeners && routes.is_empty() && tls.is_empty()

@@ -94,7 +94,8 @@ pub fn resolve_hosts(
         let (number, locality_weight) = localities.find(locality);
         for endpoint in &locality.endpoints {
             let EndpointAddress::Fixed(address) = &endpoint.address else { continue };
-            let Some(address) = address.socket_address().filter(|address| seen.insert(address.clone())) else {
+            let Some(address) = address.socket_address().filter(|address| seen.insert(address.clone()))
+            else {
                 continue;
             };
             let old = old.get(&address).copied();

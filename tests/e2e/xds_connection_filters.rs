@@ -14,7 +14,8 @@ const ANSWER: &str = "type.googleapis.com/envoy.extensions.filters.network.direc
 const ECHO: &str = "type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo";
 const SNI: &str = "type.googleapis.com/envoy.extensions.filters.network.sni_cluster.v3.SniCluster";
 const PROXY: &str = "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
-const INSPECTOR: &str = "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
+const INSPECTOR: &str =
+    "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
 
 /// A filter that is told from this source and may be of these types.
 fn told(name: &str, source: &str, types: &[&str]) -> String {

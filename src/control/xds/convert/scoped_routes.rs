@@ -114,8 +114,9 @@ fn scope(
     message: pb::route::ScopedRouteConfiguration,
     lacking: &[String],
 ) -> Option<(String, Scope)> {
-    let pb::route::ScopedRouteConfiguration { name, key, route_configuration, route_configuration_name, .. } =
-        classified(at, message);
+    let pb::route::ScopedRouteConfiguration {
+        name, key, route_configuration, route_configuration_name, ..
+    } = classified(at, message);
     if !route_configuration_name.is_empty() {
         at.field("route_configuration_name")
             .error("is not supported with inline scoped routes: write route_configuration");

@@ -78,9 +78,7 @@ fn scopes_that_are_told_are_asked_for_where_it_says() {
     let manager = manager(&bootstrap);
     assert!(manager.scoped_routes.as_ref().unwrap().scopes.is_empty());
     let srds = manager.srds().unwrap();
-    let is_at = |source: &ResourceSource, path: &str| {
-        matches!(source, ResourceSource::File(file) if &*file.path == path)
-    };
+    let is_at = |source: &ResourceSource, path: &str| matches!(source, ResourceSource::File(file) if &*file.path == path);
     assert!(is_at(&srds.source, "/dev/null") && is_at(&srds.table.source, "/dev/zero"));
     let two = Some(Duration::from_secs(2));
     assert_eq!((&*srds.name, srds.initial_fetch_timeout), ("s", two));
