@@ -53,6 +53,11 @@ pub fn is_known_method(method: &[u8]) -> bool {
 /// # Errors
 /// `AuthorityUserinfo` for user information, `Authority` for everything else that does not fit.
 pub fn authority(text: &[u8]) -> Result<(), HeadError> {
+    // Nearly every one is a host without escapes and brackets.
+    let host_len = text.iter().position(|byte| !IS_PLAIN[usize::from(*byte)]).unwrap_or(text.len());
+    if is_port(&text[host_len..]) {
+        return Ok(());
+    }
     if text.contains(&b'@') {
         return Err(HeadError::AuthorityUserinfo);
     }
@@ -66,12 +71,16 @@ pub fn authority(text: &[u8]) -> Result<(), HeadError> {
             (is_reg_name(&text[..end]), &text[end..])
         }
     };
-    let port_ok = match port.split_first() {
+    if host_ok && is_port(port) { Ok(()) } else { Err(HeadError::Authority) }
+}
+
+/// Whether `text` may stand behind a host: nothing, or a colon and digits, of which there may be none.
+fn is_port(text: &[u8]) -> bool {
+    match text.split_first() {
         None => true,
         Some((b':', digits)) => digits.iter().all(u8::is_ascii_digit),
         Some(_) => false,
-    };
-    if host_ok && port_ok { Ok(()) } else { Err(HeadError::Authority) }
+    }
 }
 
 /// Checks the target of CONNECT: an authority whose host and port are both present (RFC 9112 §3.2.3).
@@ -189,6 +198,29 @@ mod tests {
             assert_eq!(authority(text.as_bytes()), Err(HeadError::Authority), "{text}");
         }
         assert_eq!(authority(b"u:p@a"), Err(HeadError::AuthorityUserinfo));
+    }
+
+    /// Plain hosts are taken at once: what else is taken, and what is refused as what, is as without that.
+    #[test]
+    fn authority_of_any_byte_is_that_of_the_grammar() {
+        for (before, after) in
+            [("", ""), ("a", ""), ("", "a"), ("a", ":80"), ("a:", ""), ("[::1]", ""), ("a%4", "1")]
+        {
+            for byte in 0..=u8::MAX {
+                let text = [before.as_bytes(), &[byte], after.as_bytes()].concat();
+                let host = text.split(|byte| *byte == b':').next().unwrap_or_default();
+                let taken = match text.strip_prefix(b"[::1]") {
+                    Some(port) => is_port(port),
+                    None => is_reg_name(host) && is_port(&text[host.len()..]),
+                };
+                let expected = match taken {
+                    true => Ok(()),
+                    false if text.contains(&b'@') => Err(HeadError::AuthorityUserinfo),
+                    false => Err(HeadError::Authority),
+                };
+                assert_eq!(authority(&text), expected, "{text:?}");
+            }
+        }
     }
 
     #[test]
