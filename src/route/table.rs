@@ -156,11 +156,11 @@ impl RouteTable {
         let Some(virtual_host) = self.find_virtual_host(head, scratch) else {
             return Outcome::NoRoute(None);
         };
-        let plain = head.get(&headers::X_FORWARDED_PROTO) != Some(b"https");
+        let plain = || head.get(&headers::X_FORWARDED_PROTO) != Some(b"https");
         let internal = || head.get(&headers::X_ENVOY_INTERNAL) == Some(b"true");
         match virtual_host.require_tls {
-            TlsRequirement::All if plain => return Outcome::TlsRedirect(virtual_host),
-            TlsRequirement::ExternalOnly if plain && !internal() => {
+            TlsRequirement::All if plain() => return Outcome::TlsRedirect(virtual_host),
+            TlsRequirement::ExternalOnly if plain() && !internal() => {
                 return Outcome::TlsRedirect(virtual_host);
             }
             _ => {}

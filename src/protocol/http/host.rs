@@ -39,6 +39,9 @@ pub fn strip(
     listener_port: Option<u16>,
     scratch: &mut Vec<u8>,
 ) -> Option<u32> {
+    if !trailing_dot && port == StripPort::None {
+        return None;
+    }
     let host = head.authority();
     let colon = port_start(host);
     let number = colon.and_then(|colon| std::str::from_utf8(&host[colon + 1..]).ok()?.parse::<u32>().ok());

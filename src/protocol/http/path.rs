@@ -51,8 +51,8 @@ pub fn sanitize(
     if path.contains(&b'#') {
         return PathVerdict::Reject;
     }
-    // Not a path: `*` of OPTIONS, nothing of CONNECT.
-    if path.first() != Some(&b'/') {
+    // Nothing to do, or not a path: `*` of OPTIONS, nothing of CONNECT.
+    if settings == PathSettings::default() || path.first() != Some(&b'/') {
         return PathVerdict::Unchanged;
     }
     let (target, query) = split_query(path);
@@ -324,6 +324,13 @@ mod tests {
             run("/a%2Fb?c%2f", with(PathWithEscapedSlashesAction::UnescapeAndRedirect)).as_deref(),
             Ok("redirect /a/b?c%2f")
         );
+    }
+
+    #[test]
+    fn sanitize_without_steps_changes_nothing() {
+        for path in ["/a/../b", "//a%2f%5c%zz?b", "/", "*", ""] {
+            assert_eq!(run(path, PathSettings::default()).as_deref(), Ok(path), "{path}");
+        }
     }
 
     #[test]
