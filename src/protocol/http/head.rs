@@ -234,15 +234,11 @@ impl Head {
     /// Removes every header of that name; whether there was one. Pseudo headers stay.
     #[inline]
     pub fn remove(&mut self, name: &HeaderName) -> bool {
-        if let Some(known) = name.known() {
-            if self.present & known.bit() == 0 {
-                return false;
-            }
-            self.present &= !known.bit();
+        match name.known() {
+            // Most that is to go is not there.
+            Some(known) if self.present & known.bit() == 0 => false,
+            _ => self.take_out(name),
         }
-        let (before, text) = (self.headers.len(), &self.text);
-        self.headers.retain(|header| !header.is_named(text, name));
-        self.headers.len() < before
     }
 
     /// Removes every header whose name is in the set.
@@ -282,6 +278,12 @@ impl Head {
     /// Whether a header of the table may be present: false is certain.
     pub(in crate::protocol) fn may_have(&self, known: Known) -> bool {
         self.present & known.bit() != 0
+    }
+
+    /// The values of a name of the table, in order; none of a pseudo header.
+    pub(in crate::protocol) fn values(&self, known: Known) -> impl Iterator<Item = &[u8]> {
+        let named = self.headers.iter().filter(move |header| header.known == Some(known));
+        named.map(|header| self.bytes(header.value))
     }
 
     pub(in crate::protocol) fn fields(&self) -> impl Iterator<Item = Field<'_>> {
@@ -391,6 +393,14 @@ impl Head {
             Some(known) if known.is_pseudo() => self.pseudo(known),
             _ => self.fields_named(name).map(|header| self.bytes(header.value)).next(),
         }
+    }
+
+    #[inline(never)]
+    fn take_out(&mut self, name: &HeaderName) -> bool {
+        self.present &= !name.known().map_or(0, Known::bit);
+        let (before, text) = (self.headers.len(), &self.text);
+        self.headers.retain(|header| !header.is_named(text, name));
+        self.headers.len() < before
     }
 
     fn fields_named<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a Header> {

@@ -35,6 +35,8 @@ pub struct RequestMeta {
     pub upgrade: bool,
     /// The client takes trailers (`TE: trailers`, RFC 9110 §6.5.1).
     pub te_trailers: bool,
+    /// `Connection` lists what may be names of headers, which then go no further, besides those that are always dealt with.
+    pub nominates: bool,
 }
 
 impl RequestMeta {
@@ -59,6 +61,8 @@ pub struct ResponseMeta {
     pub body: BodyLength,
     /// Whether the connection may carry another request after this response.
     pub keep_alive: bool,
+    /// `Connection` lists what may be names of headers, which then go no further, besides those that are always dealt with.
+    pub nominates: bool,
 }
 
 /// What a response does to the exchange.
@@ -103,6 +107,7 @@ pub(super) fn of_request(head: &mut Head, allow_chunked_length: bool) -> Result<
         expect_continue: is_11 && body != BodyLength::None && lists(head, &headers::EXPECT, b"100-continue"),
         upgrade: is_11 && options.upgrade && names_upgrade(head),
         te_trailers: is_11 && lists(head, &headers::TE, b"trailers"),
+        nominates: options.nominates,
     })
 }
 
@@ -145,7 +150,7 @@ pub(super) fn of_response(
         _ => (ResponseKind::Final, declared.body.unwrap_or(BodyLength::UntilClose)),
     };
     let keep_alive = keep_alive && body != BodyLength::UntilClose && !declared.conflict;
-    Ok(ResponseMeta { kind, body, keep_alive })
+    Ok(ResponseMeta { kind, body, keep_alive, nominates: options.nominates })
 }
 
 struct Declared {
@@ -183,8 +188,7 @@ fn check_coding(head: &Head, version: Version) -> Result<(), HeadError> {
     if version == Version::Http10 {
         return Err(HeadError::TransferEncodingInHttp10);
     }
-    let name = &headers::TRANSFER_ENCODING;
-    let mut codings = head.get_all(name);
+    let mut codings = head.values(Known::TRANSFER_ENCODING);
     match (codings.next(), codings.next()) {
         (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(()),
         _ => Err(HeadError::TransferEncoding),
@@ -193,8 +197,7 @@ fn check_coding(head: &Head, version: Version) -> Result<(), HeadError> {
 
 /// The one `Content-Length`; with leading zeros it is rewritten, so that no peer reads it as octal.
 fn content_length(head: &mut Head) -> Result<u64, HeadError> {
-    let name = &headers::CONTENT_LENGTH;
-    let mut lengths = head.get_all(name);
+    let mut lengths = head.values(Known::CONTENT_LENGTH);
     let text = lengths.next().ok_or(HeadError::ContentLength)?;
     if lengths.next().is_some() {
         return Err(HeadError::ContentLengthRepeated);
@@ -204,7 +207,7 @@ fn content_length(head: &mut Head) -> Result<u64, HeadError> {
         drop(lengths);
         let mut digits = [0; super::encode::DECIMAL_DIGITS_MAX];
         let text = super::encode::decimal(bytes, &mut digits);
-        head.set(name, text);
+        head.set(&headers::CONTENT_LENGTH, text);
     }
     Ok(bytes)
 }
@@ -215,6 +218,8 @@ struct ConnectionOptions {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
+    /// Others are listed that may be names of headers.
+    nominates: bool,
 }
 
 impl ConnectionOptions {
@@ -232,13 +237,23 @@ fn connection_options(head: &Head) -> Result<ConnectionOptions, HeadError> {
         return Ok(found);
     }
     let mut count = 0;
-    for option in head.get_all(&headers::CONNECTION).flat_map(validate::list) {
-        count += 1;
-        found.close |= option.eq_ignore_ascii_case(b"close");
-        found.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-        found.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
-        if count > CONNECTION_OPTIONS_MAX || may_not_be_nominated(option) {
-            return Err(HeadError::Connection);
+    for value in head.values(Known::CONNECTION) {
+        for option in validate::list(value) {
+            count += 1;
+            if count > CONNECTION_OPTIONS_MAX {
+                return Err(HeadError::Connection);
+            }
+            match Known::of(option) {
+                // For these headers the strip has rules of its own.
+                Some(Known::KEEP_ALIVE) => found.keep_alive = true,
+                Some(Known::UPGRADE) => found.upgrade = true,
+                Some(Known::TE) => {}
+                known if may_not_be_nominated(option, known) => return Err(HeadError::Connection),
+                _ => {
+                    found.close |= option.eq_ignore_ascii_case(b"close");
+                    found.nominates = true;
+                }
+            }
         }
     }
     Ok(found)
@@ -247,10 +262,10 @@ fn connection_options(head: &Head) -> Result<ConnectionOptions, HeadError> {
 /// Names whose removal would change where a message goes, how long it is or who is said to have sent
 /// it. Envoy refuses the forwarding headers and pseudo headers; it also removes a nominated `Host`
 /// (and then answers 400) and `Content-Length`, which would change the framing of what is forwarded.
-fn may_not_be_nominated(option: &[u8]) -> bool {
+fn may_not_be_nominated(option: &[u8], known: Option<Known>) -> bool {
     option.first() == Some(&b':')
         || matches!(
-            Known::of(option),
+            known,
             Some(
                 Known::AUTHORITY
                     | Known::CONTENT_LENGTH

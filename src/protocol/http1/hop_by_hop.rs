@@ -11,7 +11,7 @@ use crate::protocol::http::headers::{self, Known, NameSet};
 /// Strips a request. `TE` stays as `trailers` if the client takes trailers, and an upgrade request
 /// keeps `Upgrade`, with `Connection: Upgrade`. `Transfer-Encoding` goes: the encoder writes its own.
 pub fn strip_request(head: &mut Head, meta: &RequestMeta) {
-    strip(head, meta.upgrade);
+    strip(head, meta.nominates, meta.upgrade);
     if meta.te_trailers {
         head.set(&headers::TE, b"trailers");
     } else {
@@ -21,14 +21,13 @@ pub fn strip_request(head: &mut Head, meta: &RequestMeta) {
 
 /// Strips a response; a 101 keeps `Upgrade`, with `Connection: Upgrade`.
 pub fn strip_response(head: &mut Head, meta: &ResponseMeta) {
-    strip(head, meta.kind == ResponseKind::Tunnel && head.status() == 101);
+    strip(head, meta.nominates, meta.kind == ResponseKind::Tunnel && head.status() == 101);
     head.remove(&headers::TE);
 }
 
-fn strip(head: &mut Head, upgrade: bool) {
-    if head.contains(&headers::CONNECTION) {
+fn strip(head: &mut Head, nominates: bool, upgrade: bool) {
+    if nominates {
         head.remove_nominated();
-        head.remove(&headers::CONNECTION);
     }
     head.remove_set(HOP_BY_HOP);
     if upgrade {
@@ -40,7 +39,7 @@ fn strip(head: &mut Head, upgrade: bool) {
 }
 
 const HOP_BY_HOP: NameSet =
-    NameSet::of(&[Known::KEEP_ALIVE, Known::PROXY_CONNECTION, Known::TRANSFER_ENCODING]);
+    NameSet::of(&[Known::CONNECTION, Known::KEEP_ALIVE, Known::PROXY_CONNECTION, Known::TRANSFER_ENCODING]);
 const UPGRADES: NameSet = NameSet::of(&[Known::UPGRADE, Known::HTTP2_SETTINGS]);
 
 #[cfg(test)]
@@ -67,6 +66,25 @@ mod tests {
         );
         assert_eq!(head.iter().collect::<Vec<_>>(), [(&b"X-B"[..], &b"2"[..])]);
         assert_eq!(head.authority(), b"a");
+    }
+
+    /// Lists that name no header to be looked for are not read again; `close` may be one.
+    #[test]
+    fn strip_lists_that_nominate_nothing_are_stripped_all_the_same() {
+        let rest = "keep-alive: 5\r\nX: 1\r\nClose: 2\r\n";
+        for (list, close) in [
+            ("Keep-Alive", true),
+            (" , KEEP-ALIVE,", true),
+            ("te", true),
+            ("keep-alive, Upgrade", true),
+            ("close", false),
+            ("keep-alive, close", false),
+        ] {
+            let head = stripped(&format!("Connection: {list}\r\n{rest}"));
+            let expected: &[_] = &[(&b"X"[..], &b"1"[..]), (b"Close", b"2")];
+            let expected = if close { expected } else { &expected[..1] };
+            assert_eq!(head.iter().collect::<Vec<_>>(), expected, "{list}");
+        }
     }
 
     #[test]

@@ -113,6 +113,7 @@ pub(crate) fn take_request(
         expect_continue,
         upgrade: upgrade.is_some(),
         te_trailers,
+        nominates: false,
     })
 }
 
@@ -132,7 +133,8 @@ pub(crate) fn take_response(
     take_fields(&parts.headers, limits, head)?;
     let length = content_length(head)?;
     let status = parts.status.as_u16();
-    let meta = |kind, body| Ok(ResponseMeta { kind, body, keep_alive: true });
+    // The codec refuses `Connection` (RFC 9113 section 8.2.2).
+    let meta = |kind, body| Ok(ResponseMeta { kind, body, keep_alive: true, nominates: false });
     match status {
         // RFC 9113 section 8.6: there is no such response.
         101 => Err(HeadError::UnexpectedSwitch),
