@@ -2,10 +2,9 @@
 //!
 //! The codecs fill it (`http1::parse` with ranges into the head bytes copied once), routes, filters
 //! and formatters read and edit it, the codecs write it out again. One head is recycled per stream.
-//! Invariants: every span lies inside `text`; `present` has the bit of every known name in `headers`
-//! (it may keep bits of removed ones until none is left); the authority, method, path, scheme and
-//! status are never in the list; nothing allocates once `text` and `headers` have grown to the
-//! traffic's usual size.
+//! Invariants: every span lies inside `text`; `present` has the bits of the known names in `headers`
+//! and no others; the authority, method, path, scheme and status are never in the list; nothing
+//! allocates once `text` and `headers` have grown to the traffic's usual size.
 
 use super::field::{Field, Header, NAME_OF_TABLE, Span, TEXT_BYTES_MAX};
 use super::headers::{HeaderName, Known, NAME_BYTES_MAX, NameSet};
@@ -27,7 +26,7 @@ pub struct Head {
     /// The raw head as received, then every edit.
     pub(in crate::protocol) text: Vec<u8>,
     pub(in crate::protocol) headers: Vec<Header>,
-    /// One bit per known name that may be in `headers`: an absent name costs one test.
+    /// One bit per known name that is in `headers`: whether it is there costs one test.
     present: u128,
     method: Span,
     path: Span,
@@ -184,8 +183,12 @@ impl Head {
         pseudo.into_iter().chain(self.fields_named(name).map(|header| self.bytes(header.value)))
     }
 
+    #[inline]
     pub fn contains(&self, name: &HeaderName) -> bool {
-        self.get(name).is_some()
+        match name.known() {
+            Some(known) if !known.is_pseudo() => self.has(known),
+            _ => self.find(name).is_some(),
+        }
     }
 
     /// Adds a header after all others. A pseudo header is set instead.
@@ -253,6 +256,7 @@ impl Head {
     pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
         let text = &self.text;
         self.headers.retain(|header| keep(header.name(text), header.value.of_text(text)));
+        self.note_present();
     }
 
     /// Name (in the case received) and value of every header, in order; no pseudo headers.
@@ -275,8 +279,8 @@ impl Head {
         span.of_text(&self.text)
     }
 
-    /// Whether a header of the table may be present: false is certain.
-    pub(in crate::protocol) fn may_have(&self, known: Known) -> bool {
+    /// Whether there is a header of that name of the table; of a pseudo header there is none.
+    pub(in crate::protocol) fn has(&self, known: Known) -> bool {
         self.present & known.bit() != 0
     }
 
@@ -356,11 +360,13 @@ impl Head {
             matches!(header.known, Some(Known::UPGRADE | Known::TE))
                 || !options.iter().any(|option| header.name(text).eq_ignore_ascii_case(option))
         });
+        self.note_present();
     }
 
     /// Removes the headers of the table for which `keep` answers false.
     pub(in crate::protocol) fn retain_known(&mut self, mut keep: impl FnMut(Known) -> bool) {
         self.headers.retain(|header| header.known.is_none_or(&mut keep));
+        self.note_present();
     }
 
     pub(in crate::protocol) fn set_path_span(&mut self, span: Span) {
@@ -401,6 +407,12 @@ impl Head {
         let (before, text) = (self.headers.len(), &self.text);
         self.headers.retain(|header| !header.is_named(text, name));
         self.headers.len() < before
+    }
+
+    /// Headers have gone, whichever they were.
+    fn note_present(&mut self) {
+        let left = self.headers.iter().filter_map(|header| header.known);
+        self.present = left.fold(0, |bits, known| bits | known.bit());
     }
 
     fn fields_named<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a Header> {
@@ -574,9 +586,41 @@ mod tests {
         head.set(&headers::DATE, b"now");
         assert_eq!(list(&head), pairs(&[("via", "c"), ("date", "now")]));
         head.retain(|name, _| name != b"via");
-        assert_eq!(head.get(&headers::VIA), None);
+        assert_eq!((head.get(&headers::VIA), head.contains(&headers::VIA)), (None, false));
         head.set(&headers::VIA, b"again");
         assert_eq!(list(&head), pairs(&[("date", "now"), ("via", "again")]));
+    }
+
+    /// In every way in which headers come and go.
+    #[test]
+    fn contains_says_what_is_in_the_list() {
+        let names = [headers::VIA, headers::DATE, headers::AGE, headers::CONNECTION, name("x-one")];
+        let agrees = |head: &Head| {
+            let listed = |name: &HeaderName| head.iter().any(|(listed, _)| listed == name.as_bytes());
+            names.iter().all(|name| head.contains(name) == listed(name))
+        };
+        let filled = || {
+            let mut head = Head::new();
+            names.iter().for_each(|name| head.append(name, b"age, x-one"));
+            head
+        };
+        assert!(agrees(&Head::new()) && agrees(&filled()));
+        let edits: [(fn(&mut Head), usize); 8] = [
+            (|head| assert!(head.remove(&headers::VIA)), 4),
+            (|head| head.remove_set(NameSet::of(&[Known::VIA, Known::AGE])), 3),
+            (|head| head.retain(|name, _| name != b"date"), 4),
+            (|head| head.retain_known(|known| known == Known::AGE), 2),
+            (Head::remove_nominated, 3),
+            (|head| head.set(&headers::AGE, b"1"), 5),
+            (|head| head.copy_from(&Head::new()), 0),
+            (Head::clear, 0),
+        ];
+        for (edit, left) in edits {
+            let mut head = filled();
+            edit(&mut head);
+            assert!(agrees(&head), "{:?}", list(&head));
+            assert_eq!(head.len(), left, "{:?}", list(&head));
+        }
     }
 
     #[test]

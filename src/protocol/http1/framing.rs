@@ -161,8 +161,7 @@ struct Declared {
 }
 
 fn declared_length(head: &mut Head, version: Version, allow_both: bool) -> Result<Declared, HeadError> {
-    let (mut has_length, has_coding) =
-        (head.may_have(Known::CONTENT_LENGTH), head.may_have(Known::TRANSFER_ENCODING));
+    let (mut has_length, has_coding) = (head.has(Known::CONTENT_LENGTH), head.has(Known::TRANSFER_ENCODING));
     let conflict = has_length && has_coding;
     if has_coding {
         check_coding(head, version)?;
@@ -233,7 +232,7 @@ impl ConnectionOptions {
 
 fn connection_options(head: &Head) -> Result<ConnectionOptions, HeadError> {
     let mut found = ConnectionOptions::default();
-    if !head.may_have(Known::CONNECTION) {
+    if !head.has(Known::CONNECTION) {
         return Ok(found);
     }
     let mut count = 0;
