@@ -152,6 +152,11 @@ impl Head {
         self.status
     }
 
+    /// The status code as three digits.
+    pub(in crate::protocol) fn status_text(&self) -> &[u8; 3] {
+        &self.status_text
+    }
+
     /// Sets the status code; values above 999 are held at 999 (the wire has three digits).
     pub fn set_status(&mut self, status: u16) {
         self.status = status.min(999);

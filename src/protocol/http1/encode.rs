@@ -70,12 +70,11 @@ pub fn encode_request(
     out.put(b" HTTP/1.1\r\n");
     if head.has_authority() {
         match encoding.names {
+            HeaderKeyFormat::LowerCase => out.put(b"host"),
             HeaderKeyFormat::PreserveCase { .. } if !head.host_name().is_empty() => out.put(head.host_name()),
             format => out.put_name(b"host", false, format),
         }
-        out.put(b": ");
-        out.put(authority);
-        out.put(b"\r\n");
+        out.put_value(authority);
     }
     let keeps_length = |value: &[u8]| encoding.body == BodyLength::None && value == b"0";
     put_fields(&mut out, head, encoding.body, encoding.names, keeps_length);
@@ -97,7 +96,7 @@ pub fn encode_response(
     }
     let mut out = Out { room, at: 0 };
     out.put(if encoding.version == Version::Http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
-    out.put_decimal(u64::from(head.status()));
+    out.put(head.status_text());
     out.put(b" ");
     let forwards =
         matches!(encoding.names, HeaderKeyFormat::PreserveCase { forward_reason_phrase: true, .. });
@@ -174,17 +173,15 @@ fn put_fields(
     names: HeaderKeyFormat,
     keeps_length: impl Fn(&[u8]) -> bool,
 ) {
-    let mut framed = false;
+    let (mut digits, mut framed) = ([0; DECIMAL_DIGITS_MAX], false);
     for field in head.fields() {
         match field.known {
             Some(Known::TRANSFER_ENCODING) => {}
             Some(Known::CONTENT_LENGTH) => match body {
                 // In its place, with the true number.
                 BodyLength::Length(bytes) if !framed => {
-                    out.put_name(field.name, field.is_received, names);
-                    out.put(b": ");
-                    out.put_decimal(bytes);
-                    out.put(b"\r\n");
+                    out.put_field_name(&field, names);
+                    out.put_value(decimal(bytes, &mut digits));
                     framed = true;
                 }
                 _ if keeps_length(field.value) => out.put_field(&field, names),
@@ -196,13 +193,11 @@ fn put_fields(
     match body {
         BodyLength::Length(bytes) if !framed => {
             out.put_name(b"content-length", false, names);
-            out.put(b": ");
-            out.put_decimal(bytes);
-            out.put(b"\r\n");
+            out.put_value(decimal(bytes, &mut digits));
         }
         BodyLength::Chunked => {
             out.put_name(b"transfer-encoding", false, names);
-            out.put(b": chunked\r\n");
+            out.put_value(b"chunked");
         }
         BodyLength::None | BodyLength::Length(_) | BodyLength::UntilClose => {}
     }
@@ -223,19 +218,27 @@ impl Out<'_> {
         }
     }
 
-    fn put_decimal(&mut self, value: u64) {
-        let mut digits = [0; DECIMAL_DIGITS_MAX];
-        self.put(decimal(value, &mut digits));
+    fn put_field(&mut self, field: &Field<'_>, names: HeaderKeyFormat) {
+        self.put_field_name(field, names);
+        self.put_value(field.value);
     }
 
-    fn put_field(&mut self, field: &Field<'_>, names: HeaderKeyFormat) {
+    #[inline]
+    fn put_field_name(&mut self, field: &Field<'_>, names: HeaderKeyFormat) {
         match field.known {
+            // The table has them in lower case.
             Some(known) if names == HeaderKeyFormat::LowerCase => self.put(known.as_str().as_bytes()),
             _ => self.put_name(field.name, field.is_received, names),
         }
-        self.put(b": ");
-        self.put(field.value);
-        self.put(b"\r\n");
+    }
+
+    /// What stands behind a name: colon, value, the line's end.
+    #[inline]
+    fn put_value(&mut self, value: &[u8]) {
+        if let Some([colon, space, slot @ .., cr, lf]) = self.next(value.len() + 4) {
+            (*colon, *space, *cr, *lf) = (b':', b' ', b'\r', b'\n');
+            slot.copy_from_slice(value);
+        }
     }
 
     fn put_name(&mut self, name: &[u8], is_received: bool, names: HeaderKeyFormat) {
@@ -366,6 +369,31 @@ mod tests {
             write(BodyLength::UntilClose, PRESERVE, Version::Http10),
             "HTTP/1.0 304 Not Modified\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn names_are_spelt_as_the_format_says() {
+        let mut head = post();
+        head.push_received_text(Some(Known::ACCEPT), b"ACCept", b"");
+        head.push_received_text(None, b"X-miNE", b"2");
+        let start = "POST /p?q HTTP/1.1\r\nhost: h:1\r\nx-a: 1\r\n";
+        let lower = format!("{start}content-length: 7\r\nvia: v\r\naccept: \r\nx-mine: 2\r\n\r\n");
+        let proper = lower
+            .replace("host:", "Host:")
+            .replace("x-a:", "X-A:")
+            .replace("content-length:", "Content-Length:")
+            .replace("via:", "Via:")
+            .replace("accept:", "Accept:")
+            .replace("x-mine:", "X-Mine:");
+        let preserved = lower.replace("accept:", "ACCept:").replace("x-mine:", "X-miNE:");
+        for (names, expected) in [
+            (HeaderKeyFormat::LowerCase, lower),
+            (HeaderKeyFormat::ProperCaseWords, proper),
+            (PRESERVE, preserved),
+        ] {
+            let encoding = RequestEncoding { names, ..request(BodyLength::Length(7)) };
+            assert_eq!(encoded(&head, &encoding), expected);
+        }
     }
 
     #[test]
