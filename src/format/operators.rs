@@ -139,7 +139,7 @@ fn bare(name: &str) -> Option<Operator> {
         "ROUTE_NAME" => Text(|c| &c.info.route_name),
         "FILTER_CHAIN_NAME" => Text(|c| &c.info.filter_chain_name),
         "LISTENER_NAME" => Text(|c| &c.info.listener_name),
-        "STREAM_ID" => Text(|c| &c.info.request_id),
+        "STREAM_ID" => Text(|c| std::str::from_utf8(&c.info.request_id).unwrap_or_default()),
         "REQUESTED_SERVER_NAME" => Operator::ServerName,
         "CONNECTION_TERMINATION_DETAILS" => Text(|c| &c.info.connection_termination_details),
         "UPSTREAM_TRANSPORT_FAILURE_REASON" => {

@@ -107,7 +107,7 @@ impl Example {
         info.route_resolution_count = 1;
         info.listener_name = "l".to_owned();
         info.filter_chain_name = "fc".to_owned();
-        info.request_id = "rid".to_owned();
+        info.request_id = b"rid".to_vec();
         info.requested_server_name = "ex_am$ple-1.com".to_owned();
         info.connection_id = 4;
         info.upstream_connection_id = 9;
@@ -306,7 +306,8 @@ fn operators_without_values_write_a_dash_or_nothing() {
         "VIRTUAL_CLUSTER_NAME",
         r#"COALESCE({"operators":["TRACE_ID","ROUTE_NAME"]})"#,
     ];
-    let info = StreamInfo::new();
+    // An id that is not UTF-8 is none.
+    let info = StreamInfo { request_id: vec![b'a', 0xff], ..StreamInfo::new() };
     let context = FormatContext::new(&info, 0, 0);
     for operator in table {
         let formatter = Formatter::parse(&format!("%{operator}%")).unwrap();

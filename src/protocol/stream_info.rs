@@ -253,8 +253,9 @@ pub struct StreamInfo {
     pub listener_name: String,
     /// `FilterChain.name` of the connection's filter chain.
     pub filter_chain_name: String,
-    /// `x-request-id` given or generated, before the upstream could see it changed.
-    pub request_id: String,
+    /// `x-request-id` given or generated, before the upstream could see it changed. Bytes: most requests' is never told, and
+    /// only who tells it has to know that it is UTF-8.
+    pub request_id: Vec<u8>,
     /// Server name of the TLS ClientHello.
     pub requested_server_name: String,
     /// The name that the request gives to the TLS of its upstream connection, where it gives one.

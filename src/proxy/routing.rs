@@ -274,8 +274,9 @@ fn introduce(connection: &Connection, stream: &mut Stream) -> Origin {
     if let Some(address) = client.address.filter(|_| client.forwarded) {
         info.downstream_remote_address = StreamAddress::Ip((address, 0).into());
     }
-    if let Some(Ok(id)) = stream.request.get(&headers::X_REQUEST_ID).map(std::str::from_utf8) {
-        set_text(&mut info.request_id, id);
+    if let Some(id) = stream.request.get(&headers::X_REQUEST_ID) {
+        info.request_id.clear();
+        info.request_id.extend_from_slice(id);
     }
     if client.internal { Origin::Internal } else { Origin::External }
 }
