@@ -183,7 +183,10 @@ impl TcpStream {
 
     /// Gives bytes back: the next read returns them first.
     pub fn unread(&self, chunk: Chunk) {
-        self.runtime.with_socket(self.key, |socket, _| socket.received.push_front(chunk));
+        // Of most that was taken nothing is left.
+        if !chunk.is_empty() {
+            self.runtime.with_socket(self.key, |socket, _| socket.received.push_front(chunk));
+        }
     }
 
     /// Whether received bytes wait unread in user space.
