@@ -177,7 +177,7 @@ impl Head {
     pub fn get(&self, name: &HeaderName) -> Option<&[u8]> {
         match name.known() {
             // Most that is asked for is not there.
-            Some(known) if !known.is_pseudo() && self.present & known.bit() == 0 => None,
+            Some(known) if !known.is_pseudo() && !self.has(known) => None,
             _ => self.find(name),
         }
     }
@@ -244,7 +244,7 @@ impl Head {
     pub fn remove(&mut self, name: &HeaderName) -> bool {
         match name.known() {
             // Most that is to go is not there.
-            Some(known) if self.present & known.bit() == 0 => false,
+            Some(known) if !self.has(known) => false,
             _ => self.take_out(name),
         }
     }
@@ -421,7 +421,7 @@ impl Head {
     }
 
     fn fields_named<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a Header> {
-        let absent = name.known().is_some_and(|known| self.present & known.bit() == 0);
+        let absent = name.known().is_some_and(|known| !self.has(known));
         let headers = if absent { &[] } else { self.headers.as_slice() };
         headers.iter().filter(move |header| header.is_named(&self.text, name))
     }
@@ -453,20 +453,20 @@ impl Head {
     }
 
     fn set_span(&mut self, name: &HeaderName, value: Span) {
-        let absent = name.known().is_some_and(|known| self.present & known.bit() == 0);
-        if absent {
+        if name.known().is_some_and(|known| !self.has(known)) {
             return self.push(name, value);
         }
-        let first = self.headers.iter().position(|header| header.is_named(&self.text, name));
-        let Some(first) = first else {
+        let text = &self.text;
+        let mut named = self.headers.iter_mut().filter(|header| header.is_named(text, name));
+        let Some(first) = named.next() else {
             return self.push(name, value);
         };
-        self.headers[first].value = value;
-        let (text, mut index) = (&self.text, 0);
-        self.headers.retain(|header| {
-            index += 1;
-            index <= first + 1 || !header.is_named(text, name)
-        });
+        first.value = value;
+        // Most names stand there once.
+        if named.next().is_some() {
+            let mut seen = false;
+            self.headers.retain(|header| !header.is_named(text, name) || !std::mem::replace(&mut seen, true));
+        }
     }
 
     fn push(&mut self, name: &HeaderName, value: Span) {
