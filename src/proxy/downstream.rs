@@ -254,13 +254,15 @@ fn serve_http2(connection: &Connection) -> Recycled<impl Future<Output = ()>> {
 /// Serves a request in recycled memory. Apart from the task, whose future a local in it would enlarge.
 fn serve_request(connection: &mut Connection) -> Recycled<impl Future<Output = After>> {
     let runtime = connection.context.runtime.clone();
-    let request = http::serve_request(connection, None);
-    debug_assert!(
-        size_of_val(&request) <= REQUEST_BYTES_MAX,
-        "{} bytes for a request",
-        size_of_val(&request)
-    );
-    runtime.recycled(request)
+    runtime.recycled_with(move || {
+        let request = http::serve_request(connection, None);
+        debug_assert!(
+            size_of_val(&request) <= REQUEST_BYTES_MAX,
+            "{} bytes for a request",
+            size_of_val(&request)
+        );
+        request
+    })
 }
 
 /// Waits for the first byte of a request, which stays unread.

@@ -295,6 +295,12 @@ impl Runtime {
         self.0.tasks.recycled(future)
     }
 
+    /// The same of a future that `make` makes, in place where the compiler can: a large one is not copied there. `make` does
+    /// not panic, or the memory is lost.
+    pub fn recycled_with<F: Future>(&self, make: impl FnOnce() -> F) -> Recycled<F> {
+        self.0.tasks.recycled_with(make)
+    }
+
     /// The task that runs.
     pub fn current_task(&self) -> TaskId {
         self.0.tasks.current()

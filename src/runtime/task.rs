@@ -121,7 +121,11 @@ impl Tasks {
     }
 
     pub(super) fn recycled<F: Future>(&self, future: F) -> Recycled<F> {
-        Recycled::new(future, &self.blocks)
+        self.recycled_with(|| future)
+    }
+
+    pub(super) fn recycled_with<F: Future>(&self, make: impl FnOnce() -> F) -> Recycled<F> {
+        Recycled::new(make, &self.blocks)
     }
 
     pub(super) fn current(&self) -> TaskId {
@@ -376,8 +380,10 @@ pub struct Recycled<F: ?Sized> {
 }
 
 impl<F> Recycled<F> {
-    fn new(future: F, blocks: &Rc<Blocks>) -> Self {
+    /// The future is made once there is a block for it: nothing can fail between the two, so it can be made in the block.
+    fn new(make: impl FnOnce() -> F, blocks: &Rc<Blocks>) -> Self {
         let block = blocks.take(Blocks::layout(size_of::<F>(), align_of::<F>())).cast::<F>();
+        let future = make();
         // SAFETY: the block is big and aligned enough for `F` and belongs to nobody else.
         // JUSTIFICATION: `Box` would allocate per request; 0 allocations per request is a contract.
         unsafe { block.write(future) };
