@@ -200,32 +200,47 @@ async fn hold<P: Protocol>(
                 };
                 let Considered { outcome, version, .. } = &mut considered;
                 subscribers.try_out(line.protocol.kind(), outcome, version).await;
-                let Taken { kind, reply, outcome, version, refused } = line.protocol.answer(considered);
-                // Answers keep the order of what they answer.
-                if let Some((_, earlier)) = line.held.take()
-                    && requests.send(earlier).await.is_err()
-                {
+                if !take(line, considered, &requests, subscribers, cache).await {
                     return End { answered, reason: None };
                 }
-                let hold = match refused {
-                    Some(content) => line.damping.refused(content),
-                    None => {
-                        line.damping.clear();
-                        Duration::ZERO
-                    }
-                };
-                if !hold.is_zero() {
-                    line.held = Some((Box::pin(sleep(hold)), reply));
-                } else if requests.send(reply).await.is_err() {
-                    return End { answered, reason: None };
-                }
-                if let Some(cache) = cache {
-                    note(cache, line, &outcome, if refused.is_some() { "" } else { &version });
-                }
-                subscribers.apply(kind, outcome, &version).await;
             }
         }
     }
+}
+
+/// Answers a response and uses what is good of it; whether the stream is still there to hear the answer. It is used in any case: from
+/// now on it counts as known, and is not told again.
+async fn take<P: Protocol>(
+    line: &mut Line<P>,
+    considered: Considered,
+    requests: &mpsc::Sender<P::Request>,
+    subscribers: &Subscribers,
+    cache: &Option<Cache>,
+) -> bool {
+    let Taken { kind, reply, outcome, version, refused } = line.protocol.answer(considered);
+    let hold = match refused {
+        Some(content) => line.damping.refused(content),
+        None => {
+            line.damping.clear();
+            Duration::ZERO
+        }
+    };
+    // Answers keep the order of what they answer.
+    let mut replies: Vec<_> = line.held.take().into_iter().map(|(_, earlier)| earlier).collect();
+    if hold.is_zero() {
+        replies.push(reply);
+    } else {
+        line.held = Some((Box::pin(sleep(hold)), reply));
+    }
+    let mut is_there = true;
+    for reply in replies {
+        is_there &= requests.send(reply).await.is_ok();
+    }
+    if let Some(cache) = cache {
+        note(cache, line, &outcome, if refused.is_some() { "" } else { &version });
+    }
+    subscribers.apply(kind, outcome, &version).await;
+    is_there
 }
 
 /// The next response of a stream; never one before it is open.
@@ -319,4 +334,54 @@ async fn due<P: Protocol>(lines: &mut [Line<P>]) -> P::Request {
 pub(super) fn shown(status: &tonic::Status) -> String {
     let cause = std::error::Error::source(status).map(innermost);
     format!("{:?}: {}", status.code(), cause.as_deref().unwrap_or_else(|| status.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::super::delta::Delta;
+    use super::super::filter_tests::subscribers;
+    use super::super::judge::Judge;
+    use super::super::wanted::Wanted;
+    use super::super::{ENDPOINTS, Update};
+    use super::*;
+    use crate::config::ads::{Eds, ResourceSource};
+    use crate::control::xds::pb;
+    use pb::discovery::{DeltaDiscoveryResponse, Resource};
+    use pb::endpoint::ClusterLoadAssignment;
+
+    /// A control plane that says something and goes at once has said it: nobody tells it again, since it is known.
+    #[tokio::test]
+    async fn response_is_used_where_nobody_hears_the_answer_any_more() {
+        let (all, mut told, registry) = subscribers();
+        let eds = Eds { source: ResourceSource::Ads, service_name: None, initial_fetch_timeout: None };
+        assert!(all.add("a", 1, &eds, registry.cluster("a")).is_none());
+        let asked = all.wanted(Kind::Endpoints);
+        assert_eq!(asked, Wanted::Names(["a".to_owned()].into()));
+        let protocol = Delta::new(Judge::Endpoints, pb::core::Node::default(), asked, true);
+        let mut line = Line { protocol, damping: Damping::default(), held: None };
+        line.protocol.open(true);
+        let assignment =
+            ClusterLoadAssignment { cluster_name: "a".into(), ..ClusterLoadAssignment::default() };
+        let any = pb::google::Any { type_url: ENDPOINTS.into(), value: assignment.encode_to_vec() };
+        let response = DeltaDiscoveryResponse {
+            nonce: "n".into(),
+            type_url: ENDPOINTS.into(),
+            resources: vec![Resource {
+                name: "a".into(),
+                version: "1".into(),
+                resource: Some(any),
+                ..Resource::default()
+            }],
+            ..DeltaDiscoveryResponse::default()
+        };
+        let considered = line.protocol.consider(response).unwrap();
+        let (requests, heard) = mpsc::channel(1);
+        drop(heard);
+        assert!(!take(&mut line, considered, &requests, &all, &None).await);
+        let updates = told.try_recv().unwrap();
+        assert!(matches!(&updates[..], [Update::Endpoints(update)] if update.instance == 1), "{updates:?}");
+        assert_eq!(line.protocol.open(true).unwrap().initial_resource_versions["a"], "1");
+    }
 }
