@@ -73,10 +73,10 @@ impl XdsClient {
         }
     }
 
-    /// Whether another state of that table, with other virtual hosts, is on its way: of sources each goes its own.
-    pub fn is_stale(&self, (source, name): &(ResourceSource, Arc<str>), wire: &Arc<[u8]>) -> bool {
-        let known = self.sources.get(source).and_then(|running| running.tables.table(name));
-        known.is_some_and(|known| known.vhds.is_some() && !Arc::ptr_eq(&known.whole, wire))
+    /// Whether another state of that table is on its way, or was there before this one: of sources each goes its own, and what the table
+    /// and its virtual hosts have become last counts.
+    pub fn is_stale(&self, (source, name): &NamedTable, wire: &Arc<[u8]>) -> bool {
+        self.sources.get(source).is_some_and(|running| running.tables.is_other(name, wire))
     }
 
     /// Who says of a source's virtual hosts, which are told by delta alone; `None`: it tells none.

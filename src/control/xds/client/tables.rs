@@ -36,6 +36,11 @@ impl KnownTables {
         self.lock().get(name).is_some_and(|table| *table.told == *wire)
     }
 
+    /// Whether it is there in another state than this one.
+    pub(super) fn is_other(&self, name: &str, whole: &Arc<[u8]>) -> bool {
+        self.lock().get(name).is_some_and(|table| !Arc::ptr_eq(&table.whole, whole))
+    }
+
     /// Takes one that is good; where the virtual hosts of the one before came from.
     pub(super) fn put(&self, name: String, table: KnownTable) -> Option<Vhds> {
         self.lock().insert(name, table)?.vhds

@@ -176,6 +176,21 @@ fn virtual_hosts_stand_behind_those_of_the_table_until_they_are_removed() {
     assert_eq!(changed(&client.tell(&[], &["routes/b"]).outcome), [["own"]]);
 }
 
+/// Of streams of their own either may be the one whose update comes last.
+#[test]
+fn table_with_virtual_hosts_is_stale_once_the_table_has_none_any_more() {
+    let mut client = Client::new("DELTA_GRPC");
+    client.table(&[]).unwrap();
+    let taken = client.tell(&[a()], &[]);
+    let with_hosts = &taken.outcome.tables[0].wire;
+    assert!(!client.known.is_other("routes", with_hosts), "it is in use");
+    let bare = RouteConfiguration { name: "routes".into(), ..RouteConfiguration::default() };
+    let taken = client.routes.take(change(ROUTES, vec![("routes", bare.encode_to_vec())], &[])).unwrap();
+    let Good::Routes(_, without) = &taken.outcome.good["routes"] else { panic!("{taken:?}") };
+    assert!(client.known.is_other("routes", with_hosts) && !client.known.is_other("routes", without));
+    assert!(!client.known.is_other("others", with_hosts), "nobody knows of another");
+}
+
 /// A control plane with a stream for each type tells them in any order, and each only once.
 #[test]
 fn virtual_hosts_told_before_their_table_wait_for_it() {
