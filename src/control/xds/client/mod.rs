@@ -508,6 +508,7 @@ impl XdsClient {
             self.secrets.forget_source(source);
             self.routes.forget_told(source);
             self.hosts.forget_source(source);
+            self.quarantine.forget_source(source);
         }
     }
 

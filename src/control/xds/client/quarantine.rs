@@ -100,6 +100,13 @@ impl Quarantine {
         self.lock().forget(&(source.clone(), kind, name.to_owned()));
     }
 
+    /// Nobody asks there for anything any more.
+    pub(super) fn forget_source(&self, source: &ResourceSource) {
+        let mut listed = self.lock();
+        listed.refused.retain(|(of, ..), _| of != source);
+        listed.missing.retain(|(of, ..), _| of != source);
+    }
+
     /// Those of the message `type_name` that are not used as they were told last. What was refused counts before anything else
     /// that is known of it.
     pub fn standings(&self, type_name: &str) -> Standings {
@@ -179,6 +186,7 @@ impl Listed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ads::FileSource;
     use crate::control::xds::client::judge::Good;
 
     fn outcome(good: &[&str], bad: &[&str], absent: &[&str]) -> Outcome {
@@ -267,6 +275,25 @@ mod tests {
         quarantine.forget(&source, kind, "a");
         quarantine.give_up(&source, kind, "a", ClientStatus::Timeout);
         assert_eq!(stands(), None, "nobody asks for it");
+    }
+
+    /// Of what is asked for without names nobody says that nobody asks for it any more.
+    #[test]
+    fn nothing_is_listed_of_a_source_that_nobody_asks() {
+        let (quarantine, kind) = (Quarantine::default(), Kind::Scopes);
+        let file = FileSource { path: "/s.yaml".into(), watched_directory: None };
+        let gone = ResourceSource::File(file);
+        for source in [&gone, &ResourceSource::Ads] {
+            quarantine.note(source, kind, &outcome(&[], &["a"], &[]), "7");
+            quarantine.ask(source, Kind::Routes, "b");
+        }
+        let listed = || {
+            let missing = quarantine.standings("envoy.config.route.v3.RouteConfiguration").len();
+            (quarantine.list().0.len(), missing)
+        };
+        assert_eq!(listed(), (2, 2));
+        quarantine.forget_source(&gone);
+        assert_eq!(listed(), (1, 1));
     }
 
     #[test]
