@@ -92,12 +92,12 @@ impl XdsClient {
 
     /// That listener is no more; the tables that nobody asks for any more.
     pub fn unsubscribe_tables(&mut self, number: usize) -> Vec<(ResourceSource, Arc<str>)> {
+        let hosted = self.hosted_of(number);
         let mut gone = Vec::new();
         for (source, running) in &self.sources {
             let names = running.subscribers.remove_tables(number, &|_| false, &self.registry);
             gone.extend(names.into_iter().map(|name| (source.clone(), name)));
         }
-        let hosted: Vec<_> = self.hosted.keys().cloned().collect();
         for key in &hosted {
             self.subscribe_hosts(key);
         }
@@ -105,6 +105,14 @@ impl XdsClient {
             self.leave(source);
         }
         gone
+    }
+
+    /// The tables of that listener that have virtual hosts told by themselves: of thousands of others nothing changes with it.
+    fn hosted_of(&self, number: usize) -> Vec<NamedTable> {
+        let is_its = |(source, name): &&NamedTable| {
+            self.sources.get(source).is_some_and(|running| running.subscribers.has_table(number, name))
+        };
+        self.hosted.keys().filter(is_its).cloned().collect()
     }
 
     /// The scopes of the listener of that number are others now: asks for the tables that they name and gives up those that they do not.
@@ -129,13 +137,13 @@ impl XdsClient {
         }
         let kept: BTreeSet<(&ResourceSource, &str)> =
             asked.iter().map(|asked| (&asked.rds.source, &*asked.rds.name)).collect();
+        let mut left = self.hosted_of(number);
+        left.retain(|(source, name)| !kept.contains(&(source, &**name)));
         for (source, running) in &self.sources {
             let keeps = |name: &str| kept.contains(&(source, name));
             let names = running.subscribers.remove_tables(number, &keeps, &self.registry);
             gone.extend(names.into_iter().map(|name| (source.clone(), name)));
         }
-        let hosted = self.hosted.keys().filter(|(source, name)| !kept.contains(&(source, &**name)));
-        let left: Vec<_> = hosted.cloned().collect();
         for key in &left {
             self.subscribe_hosts(key);
         }

@@ -62,6 +62,13 @@ impl Subscribers {
         lists.routes.get(name).is_some_and(|table| table.users.iter().any(is_it))
     }
 
+    /// Whether one of its managers has, whichever.
+    pub(in super::super) fn has_table(&self, listener: usize, name: &str) -> bool {
+        let lists = self.lock();
+        let is_its = |(number, _): &(usize, Box<str>)| *number == listener;
+        lists.routes.get(name).is_some_and(|table| table.users.iter().any(is_its))
+    }
+
     /// That listener wants its tables no more, but for those that it keeps; those that nobody wants now.
     pub(in super::super) fn remove_tables(
         &self,
