@@ -1,5 +1,6 @@
 //! An HTTP connection manager, compiled: routing table, header rules, local replies, access logs.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -58,9 +59,9 @@ pub struct ConnectionManager {
 /// The scopes of a connection manager.
 #[derive(Debug)]
 pub struct Scopes {
-    /// Which request is in which of them.
+    /// Which request goes by which of their tables.
     pub table: ScopeTable,
-    /// The manager of each: the same but for the routes, and what these say about filters.
+    /// The manager of each table, which many scopes may have: the same but for the routes, and what these say about filters.
     pub managers: Box<[Arc<ConnectionManager>]>,
 }
 
@@ -202,12 +203,21 @@ impl Scopes {
         services: &mut CompileServices<'_>,
     ) -> Result<Self, CompileError> {
         const LIST: &str = "scoped_routes.scoped_route_configurations_list.scoped_route_configurations";
-        let table = ScopeTable::compile(scoped, services.routes.hash_seed)
-            .map_err(|error| within("scoped_routes", error))?;
-        let mut managers = Vec::with_capacity(scoped.scopes.len());
+        let (mut tables, mut known) = (Vec::new(), HashMap::new());
+        let mut numbers = Vec::with_capacity(scoped.scopes.len());
         for (index, scope) in scoped.scopes.iter().enumerate() {
+            let number = known.entry(Arc::as_ptr(&scope.route_config)).or_insert_with(|| {
+                tables.push((index, &scope.route_config));
+                tables.len() - 1
+            });
+            numbers.push(*number);
+        }
+        let table = ScopeTable::compile(scoped, &numbers, services.routes.hash_seed)
+            .map_err(|error| within("scoped_routes", error))?;
+        let mut managers = Vec::with_capacity(tables.len());
+        for (index, routes) in tables {
             let field = format!("{LIST}[{index}].route_configuration");
-            let manager = ConnectionManager::with_routes(config, &scope.route_config, &field, services)?;
+            let manager = ConnectionManager::with_routes(config, routes, &field, services)?;
             managers.push(Arc::new(manager));
         }
         Ok(Self { table, managers: managers.into() })

@@ -1,4 +1,4 @@
-//! [`ScopeTable`]: from a request's headers to the number of the scope that it is in.
+//! [`ScopeTable`]: from a request's headers to the routing table of the scope that it is in.
 //!
 //! A key is the list of its fragments, each with its length before it, so that no two lists look the same. It is put
 //! together once per lookup, whose cost does not grow with the number of scopes.
@@ -16,8 +16,8 @@ use crate::protocol::http::headers::HeaderName;
 #[derive(Debug)]
 pub struct ScopeTable {
     fragments: Box<[Fragment]>,
-    /// By key.
-    scopes: HashMap<Box<[u8]>, u32, SeededState>,
+    /// Numbers of routing tables by key.
+    scopes: HashMap<Box<[u8]>, usize, SeededState>,
 }
 
 /// Where a fragment of a request's key stands.
@@ -38,11 +38,12 @@ enum Element {
 }
 
 impl ScopeTable {
-    /// Compiles the scopes, which are numbered in their order. Paths in errors are relative to `scoped_routes`.
+    /// Compiles the scopes. `tables`: in their order, the number of the routing table of each. Paths in errors are relative to
+    /// `scoped_routes`.
     ///
     /// # Errors
     /// What names no header.
-    pub fn compile(config: &config::ScopedRoutes, seed: u64) -> Result<Self, ConfigError> {
+    pub fn compile(config: &config::ScopedRoutes, tables: &[usize], seed: u64) -> Result<Self, ConfigError> {
         let mut fragments = Vec::with_capacity(config.fragments.len());
         for (index, fragment) in config.fragments.iter().enumerate() {
             let path = format!("scope_key_builder.fragments[{index}].header_value_extractor.name");
@@ -58,21 +59,21 @@ impl ScopeTable {
             });
         }
         let mut scopes = HashMap::with_hasher(SeededState::new(seed));
-        for (number, scope) in (0..).zip(&config.scopes) {
+        for (scope, table) in config.scopes.iter().zip(tables) {
             let mut key = Vec::new();
             scope.key.iter().for_each(|fragment| put(&mut key, fragment.as_bytes()));
-            scopes.insert(key.into_boxed_slice(), number);
+            scopes.insert(key.into_boxed_slice(), *table);
         }
         Ok(Self { fragments: fragments.into(), scopes })
     }
 
-    /// The number of the scope of a request with this head; `None`: it is in none. `scratch` is written to.
+    /// The number of the table of a request with this head; `None`: it is in no scope. `scratch` is written to.
     pub fn find(&self, head: &Head, scratch: &mut Vec<u8>) -> Option<usize> {
         scratch.clear();
         for fragment in &self.fragments {
             put(scratch, fragment.of(head)?);
         }
-        self.scopes.get(scratch.as_slice()).map(|number| *number as usize)
+        self.scopes.get(scratch.as_slice()).copied()
     }
 }
 
@@ -136,7 +137,7 @@ mod tests {
             route_config: Arc::new(RouteConfiguration::default()),
         };
         let config = config::ScopedRoutes { fragments, scopes: keys.iter().map(scope).collect(), told: None };
-        ScopeTable::compile(&config, 1).unwrap()
+        ScopeTable::compile(&config, &(0..keys.len()).collect::<Vec<_>>(), 1).unwrap()
     }
 
     fn head(values: &[&str]) -> Head {
@@ -221,7 +222,7 @@ mod tests {
         let bad = config::FragmentBuilder { header: "a b".into(), ..fragment("", config::Element::At(0)) };
         let fragments = vec![fragment("", config::Element::At(0)), bad];
         let config = config::ScopedRoutes { fragments, scopes: Vec::new(), told: None };
-        let error = ScopeTable::compile(&config, 1).unwrap_err();
+        let error = ScopeTable::compile(&config, &[], 1).unwrap_err();
         assert_eq!(error.path, "scope_key_builder.fragments[1].header_value_extractor.name");
     }
 }

@@ -1,4 +1,5 @@
 //! Rules of discovery that hold for scopes of routes.
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use super::scopes::ScopeJudge;
 use super::sotw::Sotw;
 use super::wanted::Wanted;
 use super::{Protocol, SCOPES, Update, Updates};
-use crate::config::ads::ResourceSource;
+use crate::config::ads::{Rds, ResourceSource};
+use crate::config::route::RouteConfiguration;
 use crate::control::xds::pb;
 use crate::snapshot::ScopeCounts;
 use crate::telemetry::{ScopedRdsStat, Slot};
@@ -245,4 +247,16 @@ fn manager_has_the_scopes_whose_tables_are_there() {
     assert!(compiler.is_asked(&ResourceSource::Ads, "missing"));
     assert!(!compiler.is_asked(&ResourceSource::Ads, "other"));
     assert!(!compiler.has_table(0, &ResourceSource::Ads, "here"), "no table of its own");
+}
+
+/// Thousands of scopes may have one table.
+#[test]
+fn scopes_of_one_table_are_compiled_once() {
+    let compiler = compiler();
+    sotw(&compiler).take(state(&[("a", "1", "t"), ("b", "2", "u"), ("c", "3", "t")])).unwrap();
+    let [t, u] = [(); 2].map(|()| Arc::<RouteConfiguration>::default());
+    let mut tables = |rds: &Rds| Some(Arc::clone(if &*rds.name == "t" { &t } else { &u }));
+    let compiled = compiler.read().with_scopes(Some(&ResourceSource::Ads), &BTreeSet::new(), &mut tables);
+    let [Ok(resource)] = &compiled[..] else { panic!("{compiled:?}") };
+    assert_eq!(resource.manager.scopes.as_ref().unwrap().managers.len(), 2);
 }
