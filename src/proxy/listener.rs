@@ -290,7 +290,7 @@ pub(super) fn begin(
         None => Transport::from(stream),
         Some(tls) => {
             let (config, meter) = (Arc::clone(tls.config()), context.clusters.tls_meter().clone());
-            TlsStream::server(&context.runtime, stream, config, meter).into()
+            TlsStream::server(stream, config, meter).into()
         }
     };
     let asked = Asked::of(filters.access.as_ref(), &info);

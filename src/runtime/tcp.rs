@@ -181,6 +181,12 @@ impl TcpStream {
         poll_fn(|_| self.poll_recv()).await
     }
 
+    /// The runtime that it belongs to.
+    #[inline]
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
     /// Gives bytes back: the next read returns them first.
     pub fn unread(&self, chunk: Chunk) {
         // Of most that was taken nothing is left.

@@ -159,7 +159,7 @@ fn shake_hands<'a>(
         tls.connect(&Endpoint { address, host_name, offer, auto_sni, auto_san })
     });
     let (config, name) = (Arc::clone(&connecting.config), connecting.name.clone());
-    let stream = TlsStream::client(runtime, socket, config, name, cluster.tls_meter().clone());
+    let stream = TlsStream::client(socket, config, name, cluster.tls_meter().clone());
     Protection::Tls(runtime.recycled(async move {
         let mut made = poll_fn(|_| stream.poll_handshake()).await;
         let facts = stream.facts();

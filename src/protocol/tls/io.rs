@@ -30,7 +30,6 @@ use crate::runtime::{Runtime, TcpStream};
 /// A connection under TLS.
 pub struct TlsStream {
     socket: TcpStream,
-    runtime: Runtime,
     state: RefCell<State>,
 }
 
@@ -48,17 +47,8 @@ pub enum TlsError {
 struct State {
     phase: Phase,
     inbound: Inbound,
-    outbound: Outbound,
-    /// Plaintext that was read ahead or given back.
-    ahead: ChunkQueue,
     end: End,
-    /// The handshake is complete.
-    shaken: bool,
-    /// `close_notify` was queued.
-    closed: bool,
     meter: Meter,
-    /// The server that the client asked for.
-    server_name: Option<Box<str>>,
 }
 
 enum Phase {
@@ -69,7 +59,22 @@ enum Phase {
     /// To greet the server.
     Greet(Box<(Arc<ClientConfig>, ServerName<'static>)>),
     /// The handshake goes on, or is done.
-    Session(Box<Session>),
+    Session(Box<Begun>),
+}
+
+/// A session, and all that there is only with one. In one block: rustls' part leaves room in its size class, and every
+/// connection has it.
+struct Begun {
+    session: Session,
+    outbound: Outbound,
+    /// Plaintext that was read ahead or given back.
+    ahead: ChunkQueue,
+    /// The server that the client asked for.
+    server_name: Option<Box<str>>,
+    /// The handshake is complete.
+    shaken: bool,
+    /// `close_notify` was queued.
+    closed: bool,
 }
 
 /// How the peer's direction has ended.
@@ -85,45 +90,63 @@ enum End {
 }
 
 /// Most bytes of what every connection under TLS has beside its session: a size class of the allocator's.
-const STREAM_BYTES_MAX: usize = 256;
+const STREAM_BYTES_MAX: usize = 112;
 const _: () = assert!(size_of::<TlsStream>() <= STREAM_BYTES_MAX);
+/// Most bytes of a session and what is with it: the size class that rustls' connection alone has with 1,096.
+const BEGUN_BYTES_MAX: usize = 1280;
+const _: () = assert!(size_of::<Begun>() <= BEGUN_BYTES_MAX);
+
+impl Begun {
+    fn new(session: Session, server_name: Option<Box<str>>) -> Box<Self> {
+        let (outbound, ahead) = (Outbound::default(), ChunkQueue::default());
+        Box::new(Self { session, outbound, ahead, server_name, shaken: false, closed: false })
+    }
+}
+
+impl State {
+    fn is_shaken(&self) -> bool {
+        matches!(&self.phase, Phase::Session(begun) if begun.shaken)
+    }
+
+    /// Where plaintext goes that is to be sent; `None`: nothing is sent before there is a session, nor behind its end.
+    fn outbound(&mut self) -> Option<&mut Outbound> {
+        let Self { phase: Phase::Session(begun), end, .. } = self else { return None };
+        let is_over = begun.closed || matches!(end, End::Failed(_));
+        if is_over { None } else { Some(&mut begun.outbound) }
+    }
+
+    /// Bytes that are to be sent and not encrypted yet.
+    fn unencrypted(&self) -> usize {
+        match &self.phase {
+            Phase::Session(begun) => begun.outbound.bytes(),
+            Phase::Silent(_) | Phase::Hello(_) | Phase::Greet(_) => 0,
+        }
+    }
+}
 
 impl TlsStream {
     /// The server's side of a connection; [`TlsStream::handshake`] comes first.
-    pub fn server(
-        runtime: &Runtime,
-        socket: TcpStream,
-        config: Arc<ServerConfig>,
-        meter: Meter,
-    ) -> Box<Self> {
-        Self::new(runtime, socket, Phase::Silent(config), meter)
+    pub fn server(socket: TcpStream, config: Arc<ServerConfig>, meter: Meter) -> Box<Self> {
+        Self::new(socket, Phase::Silent(config), meter)
     }
 
     /// The client's side of a connection; [`TlsStream::handshake`] comes first.
     pub fn client(
-        runtime: &Runtime,
         socket: TcpStream,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
         meter: Meter,
     ) -> Box<Self> {
-        Self::new(runtime, socket, Phase::Greet(Box::new((config, name))), meter)
+        Self::new(socket, Phase::Greet(Box::new((config, name))), meter)
     }
 
-    fn new(runtime: &Runtime, socket: TcpStream, phase: Phase, meter: Meter) -> Box<Self> {
-        let state = State {
-            phase,
-            inbound: Inbound::default(),
-            outbound: Outbound::default(),
-            ahead: ChunkQueue::default(),
-            end: End::Open,
-            shaken: false,
-            closed: false,
-            meter,
-            server_name: None,
-        };
-        let runtime = runtime.clone();
-        Box::new(Self { socket, runtime, state: RefCell::new(state) })
+    fn new(socket: TcpStream, phase: Phase, meter: Meter) -> Box<Self> {
+        let state = State { phase, inbound: Inbound::default(), end: End::Open, meter };
+        Box::new(Self { socket, state: RefCell::new(state) })
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.socket.runtime()
     }
 
     /// The connection below.
@@ -146,7 +169,7 @@ impl TlsStream {
     pub fn poll_handshake(&self) -> Poll<Result<(), TlsError>> {
         let state = &mut *self.state.borrow_mut();
         loop {
-            if state.shaken {
+            if state.is_shaken() {
                 return Poll::Ready(Ok(()));
             }
             match &state.end {
@@ -184,28 +207,28 @@ impl TlsStream {
                 }
                 // What is no hello the session refuses in its own words.
                 let hello = inspector.hello(received).unwrap_or_default();
-                let config = for_protocols(config, &hello.protocols);
-                state.server_name = hello.server_name;
-                state.phase = Phase::Session(Box::new(Session::server(config)?));
+                let session = Session::server(for_protocols(config, &hello.protocols))?;
+                state.phase = Phase::Session(Begun::new(session, hello.server_name));
                 Ok(true)
             }
             Phase::Greet(greeting) => {
                 let (config, name) = &**greeting;
                 let mut session = Session::client(Arc::clone(config), name.clone())?;
                 let greeted = self.write(|out| session.ingest(&mut [], out).outcome);
-                state.phase = Phase::Session(Box::new(session));
+                state.phase = Phase::Session(Begun::new(session, None));
                 greeted.map(|()| true)
             }
-            Phase::Session(session) => {
+            Phase::Session(begun) => {
+                let Begun { session, ahead, shaken, .. } = &mut **begun;
                 let inbound = &mut state.inbound;
-                match self.write(|out| inbound.next(self.runtime.pool(), session, out))? {
+                match self.write(|out| inbound.next(self.runtime().pool(), session, out))? {
                     // The first bytes may come with the end of the handshake.
-                    Next::Data(data) => state.ahead.push(data),
+                    Next::Data(data) => ahead.push(data),
                     Next::Closed => state.end = End::Closed,
                     Next::More if session.is_handshaking() => return Ok(false),
                     Next::More => {}
                 }
-                state.shaken = !session.is_handshaking();
+                *shaken = !session.is_handshaking();
                 Ok(true)
             }
         }
@@ -214,9 +237,9 @@ impl TlsStream {
     /// What the handshake agreed on; `None` before it is complete. Put together when asked for, which is when the handshake is
     /// over: every connection would keep it else.
     pub fn facts(&self) -> Option<Facts> {
-        match &*self.state.borrow() {
-            State { phase: Phase::Session(session), server_name, shaken: true, .. } => {
-                Some(Facts::of(session, server_name.clone()))
+        match &self.state.borrow().phase {
+            Phase::Session(begun) if begun.shaken => {
+                Some(Facts::of(&begun.session, begun.server_name.clone()))
             }
             _ => None,
         }
@@ -225,7 +248,7 @@ impl TlsStream {
     /// Looks at the certificates that the peer has shown.
     pub fn with_peer_certificates<T>(&self, look: impl FnOnce(&[CertificateDer<'static>]) -> T) -> T {
         match &self.state.borrow().phase {
-            Phase::Session(session) => look(session.peer_certificates().unwrap_or_default()),
+            Phase::Session(begun) => look(begun.session.peer_certificates().unwrap_or_default()),
             Phase::Silent(_) | Phase::Hello(..) | Phase::Greet(..) => look(&[]),
         }
     }
@@ -236,7 +259,9 @@ impl TlsStream {
     /// The connection or its session broke; bytes that arrived before have been returned.
     pub fn poll_recv(&self) -> Poll<io::Result<Option<Chunk>>> {
         let state = &mut *self.state.borrow_mut();
-        if let Some(data) = state.ahead.pop() {
+        if let Phase::Session(begun) = &mut state.phase
+            && let Some(data) = begun.ahead.pop()
+        {
             return Poll::Ready(Ok(Some(data)));
         }
         loop {
@@ -245,11 +270,11 @@ impl TlsStream {
                 End::Closed | End::Truncated => return Poll::Ready(Ok(None)),
                 End::Failed(error) => return Poll::Ready(Err(TlsError::clone(error).into())),
             }
-            let Phase::Session(session) = &mut state.phase else {
+            let Phase::Session(begun) = &mut state.phase else {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             };
-            let inbound = &mut state.inbound;
-            match self.write(|out| inbound.next(self.runtime.pool(), session, out)) {
+            let (session, inbound) = (&mut begun.session, &mut state.inbound);
+            match self.write(|out| inbound.next(self.runtime().pool(), session, out)) {
                 Ok(Next::Data(data)) => return Poll::Ready(Ok(Some(data))),
                 Ok(Next::Closed) => state.end = End::Closed,
                 Ok(Next::More) => match self.socket.poll_recv() {
@@ -268,7 +293,7 @@ impl TlsStream {
     /// More has to be waited for: asks whether what is not whole may be kept, where it is more than so many bytes.
     fn keep(&self, state: &mut State, free: usize) -> Result<(), Fault> {
         let State { inbound, meter, phase, .. } = state;
-        let waker = || self.runtime.waker(self.runtime.current_task());
+        let waker = || self.runtime().waker(self.runtime().current_task());
         let owner = Owner { meter, free, waker: &waker };
         match phase {
             Phase::Session(_) => inbound.keep(owner),
@@ -287,7 +312,7 @@ impl TlsStream {
             }
         };
         let State { inbound, phase, .. } = state;
-        let pool = self.runtime.pool();
+        let pool = self.runtime().pool();
         let taken = match phase {
             Phase::Silent(_) | Phase::Hello(..) => inbound.gather(pool, chunk),
             Phase::Greet(..) | Phase::Session(_) => inbound.take(pool, chunk).map(|rest| {
@@ -308,7 +333,7 @@ impl TlsStream {
             sent = true;
             self.socket.send(chunk);
         };
-        let mut records = Records::new(self.runtime.pool(), &mut send);
+        let mut records = Records::new(self.runtime().pool(), &mut send);
         let outcome = work(&mut records);
         records.finish();
         if sent {
@@ -318,26 +343,34 @@ impl TlsStream {
     }
 
     fn fail(&self, state: &mut State, error: TlsError) {
-        state.outbound.clear();
+        if let Phase::Session(begun) = &mut state.phase {
+            begun.outbound.clear();
+        }
         state.end = End::Failed(Box::new(error));
     }
 
     /// Reads and forgets what still arrives, undeciphered: ready at the end. For a connection that is being closed.
     pub fn poll_rest(&self) -> Poll<()> {
         let state = &mut *self.state.borrow_mut();
-        (state.inbound, state.ahead) = (Inbound::default(), ChunkQueue::default());
+        state.inbound = Inbound::default();
+        if let Phase::Session(begun) = &mut state.phase {
+            begun.ahead = ChunkQueue::default();
+        }
         self.socket.poll_rest()
     }
 
-    /// [`TcpStream::unread`].
+    /// [`TcpStream::unread`]. What has been read came of a session.
     pub fn unread(&self, chunk: Chunk) {
-        self.state.borrow_mut().ahead.push_front(chunk);
+        if let Phase::Session(begun) = &mut self.state.borrow_mut().phase {
+            begun.ahead.push_front(chunk);
+        }
     }
 
     /// [`TcpStream::has_unread`].
     pub fn has_unread(&self) -> bool {
         let state = self.state.borrow();
-        !state.ahead.is_empty() || !state.inbound.is_empty() || self.socket.has_unread()
+        let has_ahead = matches!(&state.phase, Phase::Session(begun) if !begun.ahead.is_empty());
+        has_ahead || !state.inbound.is_empty() || self.socket.has_unread()
     }
 
     /// [`TcpStream::poll_peer_closed`].
@@ -367,27 +400,27 @@ impl TlsStream {
         }
     }
 
-    /// [`TcpStream::send`].
+    /// [`TcpStream::send`], once the handshake is complete.
     pub fn send(&self, chunk: Chunk) {
-        let mut state = self.state.borrow_mut();
-        if !state.closed && !matches!(state.end, End::Failed(_)) {
-            state.outbound.push(chunk);
+        if let Some(outbound) = self.state.borrow_mut().outbound() {
+            outbound.push(chunk);
         }
     }
 
     /// [`TcpStream::send_copy`].
     #[must_use]
     pub fn send_copy(&self, mut bytes: &[u8]) -> bool {
-        let mut state = self.state.borrow_mut();
-        if state.closed || matches!(state.end, End::Failed(_)) || state.outbound.try_extend(bytes) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(outbound) = state.outbound() else { return true };
+        if outbound.try_extend(bytes) {
             return true;
         }
         while !bytes.is_empty() {
             let wanted = bytes.len().min(limits::LARGE_CHUNK_BYTES);
-            let Some(mut chunk) = self.runtime.pool().alloc_for(wanted) else { return false };
+            let Some(mut chunk) = self.runtime().pool().alloc_for(wanted) else { return false };
             let written = chunk.write(bytes);
             bytes = &bytes[written..];
-            state.outbound.push(chunk.freeze());
+            outbound.push(chunk.freeze());
         }
         true
     }
@@ -399,13 +432,14 @@ impl TlsStream {
     }
 
     fn encrypt(&self, state: &mut State) {
-        let State { outbound, inbound, phase: Phase::Session(session), .. } = state else { return };
+        let State { inbound, phase: Phase::Session(begun), .. } = state else { return };
+        let Begun { session, outbound, .. } = &mut **begun;
         if outbound.bytes() == 0 {
             return;
         }
-        let now = self.runtime.now();
+        let now = self.runtime().now();
         let mut send = |chunk| self.socket.send(chunk);
-        let mut records = Records::new(self.runtime.pool(), &mut send);
+        let mut records = Records::new(self.runtime().pool(), &mut send);
         let encrypted = outbound.encrypt(now, session, inbound.held(), &mut records);
         records.finish();
         if let Err(fault) = encrypted {
@@ -415,7 +449,7 @@ impl TlsStream {
 
     /// [`TcpStream::queued`]: what is not encrypted yet counts, too.
     pub fn queued(&self) -> usize {
-        self.state.borrow().outbound.bytes() + self.socket.queued()
+        self.state.borrow().unencrypted() + self.socket.queued()
     }
 
     /// [`TcpStream::poll_sent`].
@@ -424,7 +458,7 @@ impl TlsStream {
     /// The connection or its session broke; what was queued is gone.
     pub fn poll_sent(&self, left: usize) -> Poll<io::Result<()>> {
         let state = &mut *self.state.borrow_mut();
-        if state.outbound.bytes() > 0 {
+        if state.unencrypted() > 0 {
             self.encrypt(state);
             self.socket.flush();
         }
@@ -443,7 +477,8 @@ impl TlsStream {
     }
 
     fn announce_end(&self, state: &mut State) {
-        let State { inbound, closed, end, phase: Phase::Session(session), .. } = state else { return };
+        let State { inbound, end, phase: Phase::Session(begun), .. } = state else { return };
+        let Begun { session, closed, .. } = &mut **begun;
         if *closed || session.is_handshaking() || matches!(end, End::Failed(_)) {
             return;
         }
@@ -581,11 +616,11 @@ mod tests {
         let (server_config, client_config) = recipe.configs();
         let [down, up] = [1, 2].map(|salt| pattern(rng.below(300_000) as usize, salt));
         let done = Rc::new(Cell::new(0));
-        let (handle, over, mut own) = (servers.clone(), Rc::clone(&done), Rng::from_seed(rng.next_u64()));
+        let (over, mut own) = (Rc::clone(&done), Rng::from_seed(rng.next_u64()));
         let (to_send, expected) = (down.clone(), up.clone());
         servers.spawn(async move {
             let socket = poll_fn(|_| listener.poll_accept()).await.unwrap();
-            let stream = TlsStream::server(&handle, socket, server_config, Meter::default());
+            let stream = TlsStream::server(socket, server_config, Meter::default());
             assert!(stream.facts().is_none());
             stream.handshake().await.unwrap();
             assert_eq!(stream.facts().unwrap().server_name.as_deref(), Some("server.example"));
@@ -597,7 +632,7 @@ mod tests {
         let (handle, over, mut own) = (clients.clone(), Rc::clone(&done), Rng::from_seed(rng.next_u64()));
         clients.spawn(async move {
             let socket = TcpStream::connect(&handle, address, None, &[]).await.unwrap();
-            let stream = TlsStream::client(&handle, socket, client_config, server_name(), Meter::default());
+            let stream = TlsStream::client(socket, client_config, server_name(), Meter::default());
             stream.handshake().await.unwrap();
             let read = talk(&stream, &up, &mut own).await.unwrap();
             assert!(read == down && !stream.is_truncated());

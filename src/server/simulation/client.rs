@@ -74,7 +74,7 @@ pub(super) async fn converse(
     };
     let stream = match expect.tls {
         None => stream.into(),
-        Some(tls) => tls.connect(&runtime, stream),
+        Some(tls) => tls.connect(stream),
     };
     let peer = Peer::new(&runtime, stream, rng.clone());
     if let Err(gone) = peer.shake_hands().await {

@@ -106,7 +106,7 @@ fn later_connections_resume_the_first_ones_session() {
     world.servers.spawn(async move {
         loop {
             let socket = poll_fn(|_| endpoint.poll_accept()).await.unwrap();
-            let stream = tls.accept(&serving, socket);
+            let stream = tls.accept(socket);
             serving.spawn(async move { answer(&stream, b"", true).await });
         }
     });
@@ -124,7 +124,7 @@ fn later_connections_resume_the_first_ones_session() {
 }
 
 async fn ask(runtime: &Runtime, tls: &Tls) -> (Vec<u8>, bool) {
-    let stream = tls.connect(runtime, connect(runtime).await);
+    let stream = tls.connect(connect(runtime).await);
     stream.tls().unwrap().handshake().await.unwrap();
     assert!(stream.send_copy(REQUEST));
     stream.flush();
@@ -163,7 +163,7 @@ fn body_that_only_an_unannounced_end_delimits_fails_as_truncated() {
             world.servers.spawn(async move {
                 loop {
                     let socket = poll_fn(|_| endpoint.poll_accept()).await.unwrap();
-                    let stream = tls.accept(&serving, socket);
+                    let stream = tls.accept(socket);
                     serving.spawn(async move { answer(&stream, &[b'x'; 5000], announced).await });
                 }
             });

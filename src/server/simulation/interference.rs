@@ -218,7 +218,7 @@ async fn ask(runtime: &Runtime, tls: &Tls, id: usize, exchange: &Exchange, rng: 
     else {
         return;
     };
-    let peer = Peer::new(runtime, tls.connect(runtime, socket), Rng::from_seed(rng.next_u64()));
+    let peer = Peer::new(runtime, tls.connect(socket), Rng::from_seed(rng.next_u64()));
     if peer.shake_hands().await.is_err() {
         return;
     }
@@ -275,7 +275,7 @@ fn whoever_cuts_or_changes_bytes_passes_nothing_off_as_whole() {
                     let cut = cut.borrow().get(&socket.peer_addr().unwrap()).cloned();
                     seeds.set(seeds.get() + 1);
                     let rng = Rng::from_seed(seeds.get());
-                    let peer = Peer::new(&runtime, tls.accept(&runtime, socket), rng.clone());
+                    let peer = Peer::new(&runtime, tls.accept(socket), rng.clone());
                     let all = Rc::clone(&all);
                     runtime.spawn(async move { serve(&peer, &all, cut, rng).await });
                 }

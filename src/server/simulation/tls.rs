@@ -11,7 +11,7 @@ use crate::config::tls::{
 };
 use crate::protocol::tls::{ClientTls, Connecting, Endpoint, Meter, Offer, Secured, ServerTls, TlsStream};
 use crate::protocol::transport::Transport;
-use crate::runtime::{Runtime, TcpStream};
+use crate::runtime::TcpStream;
 use crate::snapshot::Snapshot;
 
 /// The name of every server.
@@ -102,16 +102,16 @@ impl Tls {
     }
 
     /// The client's side, its handshake yet to come.
-    pub(super) fn connect(&self, runtime: &Runtime, socket: TcpStream) -> Transport {
+    pub(super) fn connect(&self, socket: TcpStream) -> Transport {
         let address = socket.peer_addr().unwrap().ip();
         let endpoint =
             Endpoint { address, host_name: "", offer: Offer::Http1, auto_sni: None, auto_san: None };
         let Connecting { config, name, .. } = self.client.connect(&endpoint);
-        TlsStream::client(runtime, socket, config, name, Meter::default()).into()
+        TlsStream::client(socket, config, name, Meter::default()).into()
     }
 
     /// The server's side, its handshake yet to come.
-    pub(super) fn accept(&self, runtime: &Runtime, socket: TcpStream) -> Transport {
-        TlsStream::server(runtime, socket, Arc::clone(self.server.config()), Meter::default()).into()
+    pub(super) fn accept(&self, socket: TcpStream) -> Transport {
+        TlsStream::server(socket, Arc::clone(self.server.config()), Meter::default()).into()
     }
 }

@@ -47,7 +47,7 @@ async fn listen(
         let rng = Rng::from_seed(rng.next_u64());
         let stream = match tls {
             None => stream.into(),
-            Some(tls) => tls.accept(&runtime, stream),
+            Some(tls) => tls.accept(stream),
         };
         let peer = Peer::new(&runtime, stream, rng.clone());
         let exchanges = exchanges.clone();
