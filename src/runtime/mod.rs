@@ -15,6 +15,7 @@ mod pipe;
 mod probe;
 mod process;
 mod refusal;
+mod rest;
 mod ring;
 #[cfg(test)]
 pub mod sim;
@@ -45,6 +46,7 @@ use endpoint::Parcel;
 use internal::Internal;
 use pipe::Pipes;
 pub use process::{give_back_startup_pages, local_address};
+use rest::{Found, Rest};
 use socket::{Socket, SocketKey, Sockets};
 use task::Tasks;
 use timer::{TimerId, Wheel};
@@ -85,6 +87,12 @@ struct Shared {
     /// That has been done, and the owner has not seen it.
     trimmed: Cell<bool>,
     surplus: RefCell<Surplus>,
+    /// Tasks ran since the last round of upkeep.
+    has_run: Cell<bool>,
+    /// `None` in the simulation, where what turns there are is the seed's affair.
+    rest: Option<RefCell<Rest>>,
+    /// What the last round of upkeep found.
+    found: Cell<Found>,
     /// The waker that was made last, and for which task.
     last_waker: RefCell<Option<(TaskId, Waker)>>,
 }
@@ -225,6 +233,7 @@ impl Runtime {
         let clock = driver.clock();
         let now = driver.now(clock);
         let pipes = Pipes::new(driver.is_simulated());
+        let rest = (!driver.is_simulated()).then(RefCell::default);
         let io = Io {
             driver,
             internal: Internal::default(),
@@ -247,6 +256,9 @@ impl Runtime {
             upkeep_owed: Cell::new(false),
             trimmed: Cell::new(false),
             surplus: RefCell::default(),
+            has_run: Cell::new(false),
+            rest,
+            found: Cell::default(),
         }))
     }
 
@@ -351,6 +363,7 @@ impl Runtime {
         }
         if self.0.tasks.has_ready() {
             self.0.upkeep_owed.set(true);
+            self.0.has_run.set(true);
             self.0.tasks.run(limits::POLLS_PER_TURN, || self.0.edits.are_whole() && self.0.pool.is_whole());
         }
         self.upkeep();
@@ -365,7 +378,7 @@ impl Runtime {
         let timer = self.0.wheel.borrow().next_due().map(|due| due.saturating_sub(now).max(1));
         // Starved readers look again soon, should the pool be refilled by other means than their own turn.
         let starved = (!self.0.io.borrow().starved.is_empty()).then_some(1);
-        // After a burst the surplus goes back soon, even if nothing else happens; an idle worker then sleeps.
+        // The surplus goes back soon, even if nothing else happens; a worker at rest then sleeps.
         let upkeep = self.0.upkeep_owed.get().then_some(UPKEEP_NS / 1_000_000);
         let first = timer.into_iter().chain(starved).chain(upkeep).min();
         first.map_or(Patience::Forever, |ms| Patience::Until { now, ms })
@@ -395,7 +408,10 @@ impl Runtime {
         self.0.wheel.borrow_mut().trim();
         // A block of it would keep a page of a burst's.
         self.0.last_waker.take();
-        self.0.upkeep_owed.set(self.0.tasks.trim() || more);
+        let has_run = self.0.has_run.replace(false);
+        let found = self.0.rest.as_ref().map(|rest| rest.borrow_mut().round(has_run)).unwrap_or_default();
+        self.0.found.set(found);
+        self.0.upkeep_owed.set(self.0.tasks.trim() || more || found == Found::Awake);
         let mut clock = self.0.clock.get();
         clock.resync(now);
         self.0.clock.set(clock);
@@ -409,14 +425,20 @@ impl Runtime {
     }
 
     /// The owner has freed what it could, and may free more a second later, even if nothing happens until then. What
-    /// became free in sum goes from the allocator to the kernel if it is worth it; behind a burst so do the pages of the
-    /// program that it has brought in.
+    /// became free in sum goes from the allocator to the kernel if it is worth it, or if the worker has come to rest; behind a
+    /// burst, and when all workers are at rest, so do the pages of the program that they have brought in.
     pub fn trimmed(&self, more: bool) {
         if more {
             self.0.upkeep_owed.set(true);
         }
         if self.0.surplus.borrow_mut().give_back() {
             process::give_back_code();
+        }
+        if let Found::ComesToRest { last } = self.0.found.get() {
+            allocator::collect();
+            if last {
+                process::give_back_at_rest();
+            }
         }
     }
 
