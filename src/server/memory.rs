@@ -61,9 +61,13 @@ struct Mapped {
     buffers: u64,
     /// Memory of the allocator.
     heap: u64,
-    /// Memory of the C library's allocator: its threads and loaded libraries.
+    /// Memory of the C library's allocator: its threads and loaded libraries, and what AWS-LC keeps of sessions.
     libc_heap: u64,
 }
+
+/// Where the C library's allocator has heaps of threads: at multiples of this, reserved whole. Source: glibc `arena.c`,
+/// `HEAP_MAX_SIZE` where addresses have 64 bits.
+const LIBC_HEAP_BYTES: usize = 64 * 1024 * 1024;
 
 impl Mapped {
     fn read(smaps: &str, marks: &Marks<'_>) -> Self {
@@ -103,6 +107,7 @@ impl Mapped {
                 "" if has("dc") && has("nr") => &mut mapped.buffers,
                 "" if has("dc") => &mut mapped.rings,
                 "" if access.contains('w') && (marks.owned)(from, to) => &mut mapped.heap,
+                "" if has("nr") && from.is_multiple_of(LIBC_HEAP_BYTES) => &mut mapped.libc_heap,
                 "" => continue,
                 _ => &mut mapped.libraries,
             };
@@ -253,6 +258,12 @@ d500000-d523000 r-xp 00000000 fe:00 9    /usr/lib/libc.so.6
 Rss:                 576 kB
 e000000-e021000 rw-p 00000000 00:00 0    [stack]
 Rss:                  68 kB
+10000000-10021000 rw-p 00000000 00:00 0 
+Rss:                 100 kB
+VmFlags: rd wr mr mw me nr 
+10021000-14000000 ---p 00000000 00:00 0 
+Rss:                   0 kB
+VmFlags: mr mw me nr 
 ";
 
     #[test]
@@ -274,10 +285,10 @@ Rss:                  68 kB
             rings: kb(44),
             buffers: kb(1280),
             heap: kb(3000),
-            libc_heap: kb(12),
+            libc_heap: kb(112),
         };
         assert_eq!(mapped, expected);
-        let known = 1600 + 500 + 244 + 36 + 576 + 148 + 44 + 1280 + 3000 + 12;
+        let known = 1600 + 500 + 244 + 36 + 576 + 148 + 44 + 1280 + 3000 + 112;
         let heap = [("tasks", kb(1000)), ("free_and_overhead", kb(2000))];
         let document = document(kb(known + 4), &mapped, &heap);
         assert_eq!(document["unaccounted"], kb(4));
