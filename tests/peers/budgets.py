@@ -17,6 +17,7 @@ import socket
 import ssl
 import struct
 import tempfile
+import time
 import urllib.request
 
 import bootstraps
@@ -48,6 +49,9 @@ AFTER_BURST_MAX = 1.10  # resident at rest after a burst, over what it was befor
 WARM_UP = 100  # connections before, at once, of each kind
 REST_S = 15  # within so many seconds
 SETTLED_S = 30  # a sample takes long on a busy machine
+# Without work a process comes to rest within six seconds and gives the pages of the program back: who has not changed for longer has done so.
+AT_REST_S = 7
+AT_REST_KB_MIN = 1_000  # less than with all that has just run, at rest
 LEDGER_OFF_MAX = 0.10  # of resident memory that the lines may be off
 BINARY_MB_MAX = 25  # with symbols
 
@@ -120,6 +124,21 @@ def settled_kb(pid, samples=20):
 
     rig.wait_for(steady, "resident memory to settle", SETTLED_S)
     return last[-1]
+
+
+def rested_kb(pid):
+    """Resident memory once the process is at rest. What is compared is to be of one kind: before, the pages that have run count, too."""
+    since, last = time.monotonic(), memory_kb(pid, "Rss")
+
+    def at_rest():
+        nonlocal since, last
+        now = memory_kb(pid, "Rss")
+        if now != last:
+            since, last = time.monotonic(), now
+        return time.monotonic() - since >= AT_REST_S
+
+    rig.wait_for(at_rest, "the process to come to rest", 2 * SETTLED_S)
+    return last
 
 
 def pairs(port, count):
@@ -246,10 +265,10 @@ def measure(backend, upstream):
         idle = settled_kb(proxy.pid)
         private = memory_kb(proxy.pid, "Private_Dirty")
         proxy.warm_up()
-        before = settled_kb(proxy.pid, 250)
+        before = rested_kb(proxy.pid)
         for _ in range(CONNECTIONS):
             exchange(open_connections.enter_context(socket.create_connection(("127.0.0.1", proxy.port))))
-        each = (settled_kb(proxy.pid) - before) / CONNECTIONS
+        each = (rested_kb(proxy.pid) - before) / CONNECTIONS
     print(f"{backend}: idle {idle} kB resident ({private} kB private and dirty), {each:.2f} kB for each of {CONNECTIONS} idle connections")
     failures = []
     if idle > IDLE_KB_MAX:
@@ -332,12 +351,12 @@ def measure_tls(backend, upstream):
                 with contextlib.ExitStack() as closed:
                     for _ in range(WARM_UP):
                         connect(closed, proxy.port)
-                before = settled_kb(proxy.pid, 250)
+                before = rested_kb(proxy.pid)
                 clients = [connect(open_connections, proxy.port) for _ in range(CONNECTIONS)]
-                idle = settled_kb(proxy.pid, 250)
+                idle = rested_kb(proxy.pid)
                 for client in clients:
                     client.upload(UPLOADED_BYTES)
-                uploaded = settled_kb(proxy.pid, 250)
+                uploaded = rested_kb(proxy.pid)
         each, left = (idle - before) / CONNECTIONS, (uploaded - idle) / CONNECTIONS
         print(f"{backend}: {each:.2f} kB for each of {CONNECTIONS} idle connections under TLS, {protocol}; {left:.2f} kB more after an upload of {UPLOADED_BYTES} bytes on each")
         if each > limit:
@@ -351,10 +370,10 @@ def measure_relayed(backend, upstream):
     """Each idle connection that is relayed, once it has carried bytes both ways."""
     with Proxy(backend, 2, upstream, relays=True) as proxy, contextlib.ExitStack() as open_connections:
         proxy.warm_up()
-        before = settled_kb(proxy.pid, 250)
+        before = rested_kb(proxy.pid)
         for _ in range(CONNECTIONS):
             exchange(open_connections.enter_context(socket.create_connection(("127.0.0.1", proxy.port))))
-        each = (settled_kb(proxy.pid, 250) - before) / CONNECTIONS
+        each = (rested_kb(proxy.pid) - before) / CONNECTIONS
         failures = ledger_failures(proxy, f"with {CONNECTIONS} relayed connections")
     print(f"{backend}: {each:.2f} kB for each of {CONNECTIONS} idle connections that are relayed")
     if each > RELAYED_KB_MAX:
@@ -363,13 +382,17 @@ def measure_relayed(backend, upstream):
 
 
 def measure_contract(backend, upstream):
-    """Four workers with a thousand idle connections."""
+    """Four workers with a thousand idle connections, just used and at rest."""
     with Proxy(backend, 4, upstream) as proxy, contextlib.ExitStack() as open_connections:
         for _ in range(CONTRACT_CONNECTIONS):
             exchange(open_connections.enter_context(socket.create_connection(("127.0.0.1", proxy.port))))
+        busy = memory_kb(proxy.pid, "Rss")
         resident = settled_kb(proxy.pid, 250)
         failures = ledger_failures(proxy, "with idle connections")
-    print(f"{backend}: {resident} kB resident with 4 workers and {CONTRACT_CONNECTIONS} idle connections")
+        rested = rested_kb(proxy.pid)
+    print(f"{backend}: {resident} kB resident with 4 workers and {CONTRACT_CONNECTIONS} idle connections, {rested} at rest")
+    if rested > busy - AT_REST_KB_MIN:
+        failures.append(f"{rested} kB at rest with {CONTRACT_CONNECTIONS} idle connections, {busy} before")
     if resident > CONTRACT_KB_MAX:
         failures.append(f"{resident} kB with {CONTRACT_CONNECTIONS} idle connections, more than {CONTRACT_KB_MAX}")
     return [f"{backend}: {failure}" for failure in failures]
@@ -404,9 +427,10 @@ def measure_all_used(backend):
                     failures += ledger_failures(proxy, f"with {what}")
                 if proxy.endpoints() != CONTRACT_CLUSTERS * CONTRACT_ENDPOINTS:
                     failures.append(f"the proxy knows {proxy.endpoints()} endpoints")
+                rested = rested_kb(proxy.pid)
             if resident > ALL_USED_KB_MAX[kind]:
                 failures.append(f"{resident} kB resident with all endpoints used and {what}, more than {ALL_USED_KB_MAX[kind]}")
-            print(f"{backend}: {resident} kB resident with 4 workers, {CONTRACT_CLUSTERS} clusters of {CONTRACT_ENDPOINTS} endpoints by ADS and {what}")
+            print(f"{backend}: {resident} kB resident with 4 workers, {CONTRACT_CLUSTERS} clusters of {CONTRACT_ENDPOINTS} endpoints by ADS and {what}, {rested} at rest")
     return [f"{backend}: {failure}" for failure in failures]
 
 
