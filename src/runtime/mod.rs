@@ -90,7 +90,7 @@ struct Shared {
     /// Tasks ran since the last round of upkeep.
     has_run: Cell<bool>,
     /// `None` in the simulation, where what turns there are is the seed's affair.
-    rest: Option<RefCell<Rest>>,
+    rest: RefCell<Option<Rest>>,
     /// What the last round of upkeep found.
     found: Cell<Found>,
     /// The waker that was made last, and for which task.
@@ -233,7 +233,7 @@ impl Runtime {
         let clock = driver.clock();
         let now = driver.now(clock);
         let pipes = Pipes::new(driver.is_simulated());
-        let rest = (!driver.is_simulated()).then(RefCell::default);
+        let rest = RefCell::new((!driver.is_simulated()).then(Rest::default));
         let io = Io {
             driver,
             internal: Internal::default(),
@@ -409,7 +409,7 @@ impl Runtime {
         // A block of it would keep a page of a burst's.
         self.0.last_waker.take();
         let has_run = self.0.has_run.replace(false);
-        let found = self.0.rest.as_ref().map(|rest| rest.borrow_mut().round(has_run)).unwrap_or_default();
+        let found = self.0.rest.borrow_mut().as_mut().map(|rest| rest.round(has_run)).unwrap_or_default();
         self.0.found.set(found);
         self.0.upkeep_owed.set(self.0.tasks.trim() || more || found == Found::Awake);
         let mut clock = self.0.clock.get();

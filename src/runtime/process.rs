@@ -63,8 +63,8 @@ pub(super) fn give_back_code() {
 /// Gives back what a process at rest does not need: what is free in the C library's allocator, from which AWS-LC has its memory,
 /// and the pages of code and constants.
 pub(super) fn give_back_at_rest() {
-    // SAFETY: callable at any time from any thread; it touches free memory only.
     #[cfg(target_env = "gnu")]
+    // SAFETY: callable at any time from any thread; it touches free memory only.
     unsafe {
         libc::malloc_trim(0);
     }

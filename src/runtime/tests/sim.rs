@@ -181,3 +181,28 @@ fn world_where_nothing_will_ever_happen_is_an_error_not_a_hang() {
     assert!((0..100).any(|_| runtime.turn().is_err()));
     runtime.shut_down();
 }
+
+#[test]
+fn worker_without_work_comes_to_rest_once_and_then_sleeps() {
+    let network = SimNetwork::new(5, SimConfig::KIND);
+    let (_sender, mail) = mailbox::<()>().unwrap();
+    let runtime = Runtime::sim(&network, mail.bell()).unwrap();
+    *runtime.0.rest.borrow_mut() = Some(Rest::default());
+    let (handle, due) = (runtime.clone(), Now(runtime.now().0 + 3_000_000_000));
+    runtime.spawn(async move { handle.sleep_until(due).await });
+    let mut found = Vec::new();
+    let sleeps = (0..1000).any(|_| {
+        let stands_still = runtime.turn().is_err();
+        if runtime.has_trimmed() {
+            runtime.trimmed(false);
+            found.push(runtime.0.found.get());
+        }
+        stands_still
+    });
+    let rests = found.iter().position(|found| matches!(found, Found::ComesToRest { .. })).unwrap();
+    let (before, after) = (&found[..rests], &found[rests + 1..]);
+    assert!(sleeps && network.now_ns() > due.0, "{found:?}");
+    assert!(before.len() >= 5 && before.iter().all(|found| *found == Found::Awake), "{found:?}");
+    assert!(after.iter().all(|found| *found == Found::AtRest), "{found:?}");
+    runtime.shut_down();
+}
