@@ -396,7 +396,7 @@ fn forward<'a>(
         let begun = Now(stream.info.start_ns);
         request.deadlines.stream_due = (!limit.is_zero()).then(|| begun.after(limit));
     }
-    if let Some(idle) = action.idle_timeout {
+    if let Some(idle) = action.idle_timeout() {
         request.deadlines.idle = (!idle.is_zero()).then_some(idle);
     }
     request.deadlines.response = timeouts.per_try.into_iter().chain(timeouts.response).min();

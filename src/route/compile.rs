@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::forward::{ClusterSlot, Forward, Specifier, Target, UpgradeRule, Weighted, WeightedTarget};
+use super::forward::{
+    ClusterSlot, Details, Forward, Specifier, Target, UpgradeRule, Weighted, WeightedTarget,
+};
 use super::hash_policy::HashPolicy;
 use super::hosts::HostIndex;
 use super::matching::{Conditions, PathTest};
@@ -160,14 +162,20 @@ impl<'a> Compiler<'a> {
         Ok(Forward {
             specifier: self.specifier(&config.cluster, path)?,
             cluster_not_found_status: config.cluster_not_found_response_code.status(),
-            path_rewrite: PathRewrite::compile(&config.path_rewrite, path, &mut self.slots)?,
-            host_rewrite: HostRewrite::compile(&config.host_rewrite, path, &mut self.slots)?,
             priority: config.priority,
             append_x_forwarded_host: config.append_x_forwarded_host,
             timeout: config.timeout,
+            details: self.details(config, path)?.kept(),
+        })
+    }
+
+    fn details(&mut self, config: &config::RouteAction, path: &str) -> Result<Details, ConfigError> {
+        Ok(Details {
+            path_rewrite: PathRewrite::compile(&config.path_rewrite, path, &mut self.slots)?,
+            host_rewrite: HostRewrite::compile(&config.host_rewrite, path, &mut self.slots)?,
             idle_timeout: config.idle_timeout,
             flush_timeout: config.flush_timeout,
-            max_stream_duration: config.max_stream_duration.map(Box::new),
+            max_stream_duration: config.max_stream_duration,
             max_grpc_timeout: config.max_grpc_timeout,
             grpc_timeout_offset: config.grpc_timeout_offset,
             upgrades: upgrades(&config.upgrade_configs, path)?,
@@ -250,7 +258,7 @@ impl<'a> Compiler<'a> {
     }
 }
 
-fn upgrades(configs: &[config::UpgradeConfig], path: &str) -> Result<Box<[UpgradeRule]>, ConfigError> {
+fn upgrades(configs: &[config::UpgradeConfig], path: &str) -> Result<Vec<UpgradeRule>, ConfigError> {
     let mut rules: Vec<UpgradeRule> = Vec::with_capacity(configs.len());
     for (index, config) in configs.iter().enumerate() {
         let field = |name: &str| format!("{path}.upgrade_configs[{index}].{name}");
@@ -269,7 +277,7 @@ fn upgrades(configs: &[config::UpgradeConfig], path: &str) -> Result<Box<[Upgrad
         }
         rules.push(UpgradeRule { upgrade_type, enabled: config.enabled, connect: config.connect_config });
     }
-    Ok(rules.into())
+    Ok(rules)
 }
 
 pub(super) fn header_name(name: &str, path: &str) -> Result<HeaderName, ConfigError> {

@@ -23,22 +23,65 @@ pub struct Forward {
     pub cluster_not_found_status: u16,
     /// Source: `timeout`; zero: no limit. [`Self::timeouts`](Forward::timeouts) is what counts for a request.
     pub timeout: Duration,
-    /// Source: `idle_timeout`; none: the connection manager's; zero: no limit.
-    pub idle_timeout: Option<Duration>,
-    /// Source: `flush_timeout`; none: the connection manager's.
-    pub flush_timeout: Option<Duration>,
     /// Which limits of the cluster requests count for. Source: `priority`.
     pub priority: RoutingPriority,
-    pub(super) max_stream_duration: Option<Box<MaxStreamDuration>>,
+    pub(super) append_x_forwarded_host: bool,
+    pub(super) specifier: Specifier,
+    /// `None`: nothing of it.
+    pub(super) details: Option<Box<Details>>,
+}
+
+/// There is one for each of thousands of routes.
+const _: () = assert!(size_of::<Forward>() <= 64);
+
+/// What most routes say nothing about.
+#[derive(Debug)]
+pub(super) struct Details {
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) flush_timeout: Option<Duration>,
+    pub(super) max_stream_duration: Option<MaxStreamDuration>,
     pub(super) max_grpc_timeout: Option<Duration>,
     pub(super) grpc_timeout_offset: Option<Duration>,
-    pub(super) specifier: Specifier,
     pub(super) path_rewrite: PathRewrite,
     pub(super) host_rewrite: HostRewrite,
-    pub(super) append_x_forwarded_host: bool,
-    pub(super) upgrades: Box<[UpgradeRule]>,
+    pub(super) upgrades: Vec<UpgradeRule>,
     /// Empty: requests have no hash.
-    pub(super) hash_policy: Box<[HashPolicy]>,
+    pub(super) hash_policy: Vec<HashPolicy>,
+}
+
+/// Those of a route that says nothing about them.
+static NOTHING: Details = Details {
+    idle_timeout: None,
+    flush_timeout: None,
+    max_stream_duration: None,
+    max_grpc_timeout: None,
+    grpc_timeout_offset: None,
+    path_rewrite: PathRewrite::None,
+    host_rewrite: HostRewrite::None,
+    upgrades: Vec::new(),
+    hash_policy: Vec::new(),
+};
+
+impl Details {
+    /// As routes keep it.
+    pub(super) fn kept(self) -> Option<Box<Self>> {
+        let Self {
+            idle_timeout,
+            flush_timeout,
+            max_stream_duration,
+            max_grpc_timeout,
+            grpc_timeout_offset,
+            path_rewrite,
+            host_rewrite,
+            upgrades,
+            hash_policy,
+        } = &self;
+        let times = [idle_timeout, flush_timeout, max_grpc_timeout, grpc_timeout_offset];
+        let has_times = max_stream_duration.is_some() || times.into_iter().any(Option::is_some);
+        let is_plain = matches!((path_rewrite, host_rewrite), (PathRewrite::None, HostRewrite::None));
+        let has_rules = !upgrades.is_empty() || !hash_policy.is_empty();
+        (has_times || !is_plain || has_rules).then(|| Box::new(self))
+    }
 }
 
 /// An upgrade the route allows or forbids, over the connection manager's word.
@@ -105,6 +148,20 @@ pub enum ClusterName<'a> {
 }
 
 impl Forward {
+    pub(super) fn details(&self) -> &Details {
+        self.details.as_deref().unwrap_or(&NOTHING)
+    }
+
+    /// Source: `idle_timeout`; none: the connection manager's; zero: no limit.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        self.details().idle_timeout
+    }
+
+    /// Source: `flush_timeout`; none: the connection manager's.
+    pub fn flush_timeout(&self) -> Option<Duration> {
+        self.details().flush_timeout
+    }
+
     /// Chooses the cluster. `random` is the one given to `find_route`.
     pub fn choose_cluster(&self, head: &Head, random: u64) -> ClusterChoice<'_> {
         match &self.specifier {
@@ -133,13 +190,14 @@ impl Forward {
 
     /// What the route says about an upgrade to `upgrade_type` (any case; CONNECT for that method).
     pub fn upgrade(&self, upgrade_type: &[u8]) -> Option<&UpgradeRule> {
-        self.upgrades.iter().find(|rule| upgrade_type.eq_ignore_ascii_case(rule.upgrade_type.as_bytes()))
+        let mut rules = self.details().upgrades.iter();
+        rules.find(|rule| upgrade_type.eq_ignore_ascii_case(rule.upgrade_type.as_bytes()))
     }
 
     /// Whether the host becomes that of the endpoint chosen; the caller knows it only then. Source:
     /// `auto_host_rewrite`.
     pub fn takes_host_of_endpoint(&self) -> bool {
-        matches!(self.host_rewrite, HostRewrite::Auto)
+        matches!(self.details().host_rewrite, HostRewrite::Auto)
     }
 }
 

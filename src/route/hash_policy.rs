@@ -97,7 +97,7 @@ fn attributes(cookie: &config::HashCookie, ttl_s: u64) -> Box<[u8]> {
 impl Forward {
     /// Whether requests have a hash at all.
     pub fn has_hash_policy(&self) -> bool {
-        !self.hash_policy.is_empty()
+        !self.details().hash_policy.is_empty()
     }
 
     /// The request's hash; `None`: nothing to hash. The head is as the route has changed it. Cookies that the response
@@ -110,7 +110,7 @@ impl Forward {
         given: &mut Vec<u8>,
     ) -> Option<u64> {
         let mut hash: Option<u64> = None;
-        for policy in &self.hash_policy {
+        for policy in &self.details().hash_policy {
             if let Some(new) = policy.source.hash(head, client, scratch, given) {
                 // Turned, so that the same source twice does not cancel itself out.
                 hash = Some(hash.map_or(0, |old| old.rotate_left(1)) ^ new);

@@ -147,7 +147,8 @@ impl Route {
     ) {
         let RouteScratch { matching, path: new, .. } = &mut *scratch;
         new.clear();
-        match &forward.host_rewrite {
+        let details = forward.details();
+        match &details.host_rewrite {
             HostRewrite::None | HostRewrite::Auto => {}
             HostRewrite::Literal(host) => new.extend_from_slice(host),
             HostRewrite::Header(name) => new.extend_from_slice(head.get(name).unwrap_or_default()),
@@ -162,7 +163,7 @@ impl Route {
             scratch.path = host;
         }
         let matched_len = self.path.matched_len(head.path());
-        forward.path_rewrite.apply(head, matched_len, keep_original, scratch);
+        details.path_rewrite.apply(head, matched_len, keep_original, scratch);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::forward::Forward;
+use super::forward::{Details, Forward};
 use crate::protocol::grpc;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::{self, HeaderName};
@@ -41,10 +41,11 @@ impl Forward {
     pub fn timeouts(&self, head: &mut Head, options: TimeoutOptions) -> RequestTimeouts {
         let grpc = grpc::is_request(head);
         // `max_stream_duration` in the route switches its other timeouts off.
-        let old_style = self.max_stream_duration.is_none();
-        let mut response = match self.max_grpc_timeout.filter(|_| grpc && old_style) {
+        let Details { max_stream_duration, max_grpc_timeout, grpc_timeout_offset, .. } = self.details();
+        let old_style = max_stream_duration.is_none();
+        let mut response = match max_grpc_timeout.filter(|_| grpc && old_style) {
             Some(max) => {
-                capped(offset(grpc_timeout(head).unwrap_or_default(), self.grpc_timeout_offset), max)
+                capped(offset(grpc_timeout(head).unwrap_or_default(), *grpc_timeout_offset), max)
             }
             None if old_style => self.timeout,
             None => Duration::ZERO,
@@ -71,7 +72,7 @@ impl Forward {
                 let text = decimal(told.as_millis().try_into().unwrap_or(u64::MAX), &mut digits);
                 head.set(&headers::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, text);
             }
-            if grpc && old_style && self.max_grpc_timeout.is_some() {
+            if grpc && old_style && max_grpc_timeout.is_some() {
                 write_grpc_timeout(head, told);
             }
         }
@@ -96,7 +97,7 @@ impl Forward {
         grpc: bool,
         general: Option<Duration>,
     ) -> (Option<Duration>, bool) {
-        let Some(config) = &self.max_stream_duration else { return (None, false) };
+        let Some(config) = &self.details().max_stream_duration else { return (None, false) };
         let limit = match (grpc_timeout(head), config.grpc_timeout_header_max) {
             (Some(asked), Some(max)) => {
                 let capped = if max.is_zero() { asked } else { asked.min(max) };

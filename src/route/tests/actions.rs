@@ -20,6 +20,31 @@ fn chosen(table: &RouteTable, head: &Head, random: u64) -> String {
 }
 
 #[test]
+fn route_has_room_for_details_where_it_says_something_of_them() {
+    let limit = Some(Duration::from_secs(1));
+    let of_stream = config::MaxStreamDuration::default();
+    let upgrade = config::UpgradeConfig { upgrade_type: "a".into(), enabled: true, connect_config: None };
+    let hashed = config::HashPolicy { source: config::HashSource::SourceIp, terminal: false };
+    let edits: [(bool, &dyn Fn(&mut config::RouteAction)); 11] = [
+        (false, &|_| {}),
+        (false, &|it| (it.timeout, it.append_x_forwarded_host) = (Duration::ZERO, true)),
+        (true, &|it| it.idle_timeout = limit),
+        (true, &|it| it.flush_timeout = limit),
+        (true, &|it| it.max_stream_duration = Some(of_stream)),
+        (true, &|it| it.max_grpc_timeout = limit),
+        (true, &|it| it.grpc_timeout_offset = limit),
+        (true, &|it| it.path_rewrite = config::PathRewrite::Prefix("/x".into())),
+        (true, &|it| it.host_rewrite = config::HostRewrite::Auto),
+        (true, &|it| it.upgrade_configs = vec![upgrade.clone()]),
+        (true, &|it| it.hash_policy = vec![hashed.clone()]),
+    ];
+    for (nth, (expected, edit)) in edits.into_iter().enumerate() {
+        let table = forwarding(prefix("/"), edit);
+        assert_eq!(forward_of(&table).1.details.is_some(), expected, "{nth}");
+    }
+}
+
+#[test]
 fn weighted_clusters_share_by_weight_header_and_runtime() {
     let table =
         forwarding(prefix("/"), |it| it.cluster = weighted(&[("a", 1), ("zero", 0), ("b", 3)], |_| {}));
