@@ -23,13 +23,16 @@ pub struct Cluster {
     pub name: Box<str>,
     /// Name in statistics (`cluster.ALT_STAT_NAME.`); empty: `name`. Source: `alt_stat_name`.
     pub alt_stat_name: Box<str>,
-    /// The endpoints, or the names to resolve. Source: `load_assignment`.
-    pub load_assignment: ClusterLoadAssignment,
+    /// The endpoints, or the names to resolve; clusters without any may share it. Source: `load_assignment`.
+    pub load_assignment: Arc<ClusterLoadAssignment>,
     /// Metadata, for formatters. Source: `metadata`.
     pub metadata: Metadata,
     /// Everything else; a cluster derefs to it.
     pub settings: Arc<ClusterSettings>,
 }
+
+/// There are thousands of them.
+const _: () = assert!(size_of::<Cluster>() <= 72);
 
 /// What clusters have in common.
 #[derive(Debug, Clone, PartialEq)]
@@ -415,12 +418,12 @@ impl Cluster {
         Self {
             name: name.into(),
             alt_stat_name: Box::default(),
-            load_assignment: ClusterLoadAssignment {
-                cluster_name: name.into(),
+            load_assignment: Arc::new(ClusterLoadAssignment {
+                cluster_name: Box::default(),
                 localities: Vec::new(),
                 overprovisioning_factor_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
                 drop_overload: None,
-            },
+            }),
             metadata: Metadata::default(),
             settings: Arc::default(),
         }
@@ -551,31 +554,42 @@ impl DerefMut for Cluster {
     }
 }
 
-/// Settings of earlier clusters, for later ones to share.
+/// What earlier clusters have, for later ones to share.
 #[derive(Debug, Default)]
-pub struct SharedSettings(Vec<Arc<ClusterSettings>>);
+pub struct SharedSettings {
+    all: Vec<Arc<ClusterSettings>>,
+    /// The assignment of those that have no endpoints of their own.
+    empty: Option<Arc<ClusterLoadAssignment>>,
+}
 
 impl SharedSettings {
     /// Most settings that a further cluster's are compared with: the latest.
     const COMPARED_MAX: usize = 8;
 
-    /// A copy of a cluster that has nothing in common with it, and with earlier copies the settings if they are the same.
+    /// A copy of a cluster that has nothing in common with it, and with earlier copies what is the same.
     pub fn settled(&mut self, cluster: &Cluster) -> Cluster {
         let settings = Arc::new(ClusterSettings::clone(&cluster.settings));
-        let mut settled = Cluster { settings, ..cluster.clone() };
+        let load_assignment = Arc::new(ClusterLoadAssignment::clone(&cluster.load_assignment));
+        let mut settled = Cluster { settings, load_assignment, ..cluster.clone() };
         self.share(&mut settled);
         settled
     }
 
-    /// Lets the cluster share the settings of an earlier one that has the same.
+    /// Lets the cluster share the settings of an earlier one that has the same, and that it has no endpoints.
     pub fn share(&mut self, cluster: &mut Cluster) {
-        match self.0.iter().find(|known| **known == cluster.settings) {
+        match self.all.iter().find(|known| **known == cluster.settings) {
             Some(known) => cluster.settings = Arc::clone(known),
             None => {
-                if self.0.len() == Self::COMPARED_MAX {
-                    self.0.remove(0);
+                if self.all.len() == Self::COMPARED_MAX {
+                    self.all.remove(0);
                 }
-                self.0.push(Arc::clone(&cluster.settings));
+                self.all.push(Arc::clone(&cluster.settings));
+            }
+        }
+        if cluster.load_assignment.localities.is_empty() {
+            let empty = self.empty.get_or_insert_with(|| Arc::clone(&cluster.load_assignment));
+            if *empty == cluster.load_assignment {
+                cluster.load_assignment = Arc::clone(empty);
             }
         }
     }
@@ -663,5 +677,24 @@ mod tests {
         for other in 0..20 {
             assert_eq!(shared("d", other).connect_timeout.as_secs(), other);
         }
+    }
+
+    #[test]
+    fn clusters_without_endpoints_share_that_and_others_do_not() {
+        use crate::config::endpoint::LocalityEndpoints;
+        let mut settings = SharedSettings::default();
+        let mut shared = |name: &str, change: &dyn Fn(&mut ClusterLoadAssignment)| {
+            let mut cluster = Cluster::new(name);
+            change(Arc::make_mut(&mut cluster.load_assignment));
+            let settled = settings.settled(&cluster);
+            assert!(settled == cluster && !Arc::ptr_eq(&settled.load_assignment, &cluster.load_assignment));
+            settled.load_assignment
+        };
+        let first = shared("a", &|_| {});
+        let full = shared("b", &|it| it.localities = vec![LocalityEndpoints::default()]);
+        let other = shared("c", &|it| it.overprovisioning_factor_percent = 100);
+        let last = shared("d", &|_| {});
+        assert!(Arc::ptr_eq(&first, &last));
+        assert!(!Arc::ptr_eq(&first, &full) && !Arc::ptr_eq(&first, &other));
     }
 }

@@ -12,7 +12,7 @@ use super::runtime::RuntimeKey;
 /// All endpoints of one cluster.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ClusterLoadAssignment {
-    /// Name of the assignment; for EDS the service name. Source: `cluster_name`.
+    /// Name of the assignment; for EDS the service name; empty: none was given. Source: `cluster_name`.
     pub cluster_name: Box<str>,
     /// Groups of endpoints, in the order given. Source: `endpoints`.
     pub localities: Vec<LocalityEndpoints>,

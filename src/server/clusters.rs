@@ -141,7 +141,8 @@ impl Clusters {
             let nth = self.fixed.iter().len() + usize::try_from(instance).unwrap_or_default();
             let (resolving, known) = self.discover(&config, instance, nth, client);
             let is_there = matches!(config.discovery, Discovery::Static | Discovery::OriginalDst(_));
-            let known = known.or_else(|| is_there.then(|| Assignment::found(config.load_assignment.clone())));
+            let configured = || Assignment::found(Arc::clone(&config.load_assignment));
+            let known = known.or_else(|| is_there.then(configured));
             let spec = Arc::new(ClusterSpec::new(config, Arc::default(), sockets, &self.registry));
             let told = Arc::new(Told { version: version.clone(), wire, unix_ns });
             let mut secrets = BTreeSet::new();

@@ -30,8 +30,8 @@ impl Assignment {
     }
 
     /// What was found otherwise.
-    pub fn found(endpoints: ClusterLoadAssignment) -> Self {
-        let endpoints = Arc::new(endpoints);
+    pub fn found(endpoints: impl Into<Arc<ClusterLoadAssignment>>) -> Self {
+        let endpoints: Arc<ClusterLoadAssignment> = endpoints.into();
         Self { kept: Arc::new(KeptAssignment::Found(Arc::clone(&endpoints))), endpoints }
     }
 

@@ -1,4 +1,5 @@
 //! Clusters: discovery, HTTP options, load balancing, limits.
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::at::At;
@@ -118,7 +119,8 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
     if let Some(message) = load_assignment {
         // Of an unknown kind of discovery both addresses and names may be right.
         let names = names || discovery.is_none();
-        cluster.load_assignment = endpoint::assignment(&at.field("load_assignment"), message, names);
+        let assignment = endpoint::assignment(&at.field("load_assignment"), message, names);
+        cluster.load_assignment = Arc::new(assignment);
     }
 
     let options = extension_options(at, typed_extension_protocol_options);
