@@ -23,7 +23,7 @@ pub fn note_members(stats: &Scope<ClusterStat>, hosts: &HostSpecs, policy: &Load
         (ClusterStat::MembershipDegraded, count(&|host| host.health == Degraded)),
     ];
     // As in Envoy the table that was made last is the one that statistics show; here a priority that gets no requests has
-    // none. There is none without endpoints, of which note is taken as well: always the same statistics.
+    // none. There is none without endpoints, of which note is taken as well.
     let size = hosts.tables().last().map(HashTable::size).unwrap_or_default();
     let sizes: &[(ClusterStat, u64)] = match policy {
         LoadBalancingPolicy::RingHash(_) => &[
@@ -40,7 +40,8 @@ pub fn note_members(stats: &Scope<ClusterStat>, hosts: &HostSpecs, policy: &Load
         | LoadBalancingPolicy::Random
         | LoadBalancingPolicy::ClusterProvided => &[],
     };
-    stats.note(&[&members[..], sizes].concat());
+    stats.note(&members);
+    stats.note(sizes);
 }
 
 /// What hashing balancers hash of an endpoint. Source: Envoy metadata `envoy.lb`, `hash_key`.

@@ -9,7 +9,7 @@ use super::codes::{CodeCounts, CodeTable, Origin};
 use super::histogram::{Distribution, Histogram};
 use super::names::{
     AGREED, ClusterHistogram, ClusterStat, EcdsStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat,
-    ProxyProtocolStat, RbacStat, RdsStat, ScopedRdsStat, SdsStat, ServerStat, Stats, VhdsStat,
+    NOTES_MAX, ProxyProtocolStat, RbacStat, RdsStat, ScopedRdsStat, SdsStat, ServerStat, Stats, VhdsStat,
 };
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -55,15 +55,12 @@ pub struct Scope<S: Stats> {
     workers: u32,
     /// One per writer; none before the first of them asks.
     blocks: OnceLock<Blocks<S>>,
-    /// What the control thread has noted, in groups.
-    notes: [OnceLock<Notes<S>>; NOTES_MAX],
+    /// What the control thread has noted of [`Stats::NOTED`].
+    notes: [OnceLock<Box<[AtomicU64]>>; NOTES_MAX],
 }
 
-/// Statistics that are always noted together.
-type Notes<S> = Box<[(S, AtomicU64)]>;
-
-/// Groups of notes of one scope: a cluster's members, and what is told of them.
-const NOTES_MAX: usize = 2;
+/// There is one for each of thousands of clusters.
+const _: () = assert!(size_of::<Scope<ClusterStat>>() <= 80);
 
 type Blocks<S> = Box<[OnceLock<Arc<Block<S>>>]>;
 
@@ -237,32 +234,27 @@ impl<S: Stats> Scope<S> {
         self.workers as usize
     }
 
-    /// Adds to counters and sets gauges, for the control thread alone: what it says of every cluster needs no block of
-    /// cells. Always the same stats: those of the first call are kept.
+    /// Adds to counters and sets gauges of [`Stats::NOTED`], for the control thread alone: what it says of every cluster needs no
+    /// block of cells.
     pub fn note(&self, values: &[(S, u64)]) {
-        let group: Vec<_> = values.iter().map(|(stat, _)| *stat).collect();
-        self.note_of(&group, values);
-    }
-
-    /// The same with some of a group, which is the same at every call.
-    pub fn note_of(&self, group: &[S], values: &[(S, u64)]) {
-        let Some(first) = group.first() else { return };
-        let is_theirs = |notes: &&OnceLock<Notes<S>>| {
-            notes.get().is_none_or(|notes| notes.iter().any(|(noted, _)| noted.index() == first.index()))
-        };
-        let notes = self.notes.iter().find(is_theirs);
-        debug_assert!(notes.is_some(), "{} is of a group too many", S::ROWS[first.index()].name);
-        let Some(notes) = notes else { return };
-        let notes = notes.get_or_init(|| group.iter().map(|stat| (*stat, AtomicU64::new(0))).collect());
         for (stat, value) in values {
-            let cell = notes.iter().find(|(noted, _)| noted.index() == stat.index());
-            debug_assert!(cell.is_some(), "{} was not among the first notes", S::ROWS[stat.index()].name);
-            let Some((_, cell)) = cell else { continue };
+            let cell = self.places(stat.index()).next().and_then(|(group, notes, place)| {
+                notes.get_or_init(|| group.iter().map(|_| AtomicU64::new(0)).collect()).get(place)
+            });
+            debug_assert!(cell.is_some(), "{} is none that is noted", S::ROWS[stat.index()].name);
+            let Some(cell) = cell else { continue };
             match S::ROWS[stat.index()].kind {
                 Kind::Counter => cell.store(cell.load(Relaxed).wrapping_add(*value), Relaxed),
                 Kind::Gauge => cell.store(value | TOUCHED, Relaxed),
             }
         }
+    }
+
+    /// Where a row is noted: in which group, and its place there. Nowhere, for most rows.
+    fn places(&self, row: usize) -> impl Iterator<Item = (&'static [S], &OnceLock<Box<[AtomicU64]>>, usize)> {
+        S::NOTED.into_iter().zip(&self.notes).filter_map(move |(group, notes)| {
+            Some((group, notes, group.iter().position(|stat| stat.index() == row)?))
+        })
     }
 
     /// The cells of one writer, allocated at the first call: make it on the writer's own thread, so that its
@@ -291,8 +283,8 @@ impl<S: Stats> Scope<S> {
     pub fn value(&self, row: usize) -> (u64, bool) {
         let gauge = S::ROWS[row].kind == Kind::Gauge;
         let (mut sum, mut used) = (0u64, false);
-        let notes = self.notes.iter().filter_map(OnceLock::get).flatten();
-        let noted = notes.filter(|(stat, _)| stat.index() == row).map(|(_, cell)| cell.load(Relaxed));
+        let notes = self.places(row).filter_map(|(_, notes, place)| notes.get()?.get(place));
+        let noted = notes.map(|cell| cell.load(Relaxed));
         let cells = self.written().map(|block| block.values.as_ref()[row].load(Relaxed));
         for value in noted.chain(cells) {
             sum = sum.wrapping_add(value);
@@ -447,17 +439,21 @@ mod tests {
     }
 
     #[test]
-    fn notes_of_another_group_are_apart_and_may_be_of_some() {
+    fn group_of_notes_has_room_once_something_of_it_is_noted() {
         let scope = Scope::<ClusterStat>::new(1);
-        let group = [ClusterStat::UpdateAttempt, ClusterStat::Version];
-        scope.note_of(&group, &[(ClusterStat::UpdateAttempt, 1)]);
+        let room = || scope.notes.each_ref().map(|notes| notes.get().map_or(0, |cells| cells.len()));
+        assert_eq!(room(), [0, 0]);
+        scope.note(&[(ClusterStat::UpdateAttempt, 1)]);
+        assert_eq!(room(), [11, 0]);
         scope.note(&[(ClusterStat::MembershipChange, 1)]);
-        scope.note_of(&group, &[(ClusterStat::UpdateAttempt, 1)]);
+        scope.note(&[(ClusterStat::UpdateAttempt, 1)]);
         assert_eq!(scope.value(ClusterStat::UpdateAttempt.index()), (2, true));
         assert_eq!(scope.value(ClusterStat::Version.index()), (0, false), "not before it is known");
         assert_eq!(scope.value(ClusterStat::MembershipChange.index()), (1, true));
-        scope.note_of(&group, &[(ClusterStat::Version, 7)]);
+        scope.note(&[(ClusterStat::Version, 7), (ClusterStat::RingHashLbSize, 8)]);
         assert_eq!(scope.value(ClusterStat::Version.index()), (7, true));
+        assert_eq!(scope.value(ClusterStat::RingHashLbSize.index()), (8, true));
+        assert_eq!(room(), [11, 5]);
     }
 
     #[test]

@@ -161,4 +161,27 @@ super::metrics! {
         UpstreamRqPerCx "upstream_rq_per_cx",
     }
     codes: 2
+    // Of each of thousands; behind it what few have.
+    noted: [
+        &[
+            ClusterStat::InitFetchTimeout,
+            ClusterStat::MembershipChange,
+            ClusterStat::MembershipDegraded,
+            ClusterStat::MembershipHealthy,
+            ClusterStat::MembershipTotal,
+            ClusterStat::UpdateAttempt,
+            ClusterStat::UpdateEmpty,
+            ClusterStat::UpdateFailure,
+            ClusterStat::UpdateRejected,
+            ClusterStat::UpdateSuccess,
+            ClusterStat::Version,
+        ],
+        &[
+            ClusterStat::MaglevLbMaxEntriesPerHost,
+            ClusterStat::MaglevLbMinEntriesPerHost,
+            ClusterStat::RingHashLbMaxHashesPerHost,
+            ClusterStat::RingHashLbMinHashesPerHost,
+            ClusterStat::RingHashLbSize,
+        ],
+    ]
 }

@@ -71,9 +71,15 @@ pub trait Stats: Copy + Send + Sync + 'static {
     const HISTOGRAMS: &'static [&'static str];
     /// How many tables of response codes the scope keeps.
     const CODE_TABLES: usize;
+    /// What the control thread notes of scopes without cells of its own, in groups, each of which a scope has room for once
+    /// something of it is noted.
+    const NOTED: [&'static [Self]; NOTES_MAX] = [&[], &[]];
     fn zeroed() -> Self::Values;
     fn index(self) -> usize;
 }
+
+/// Groups of notes of one scope.
+pub const NOTES_MAX: usize = 2;
 
 /// Index of a histogram within its scope.
 pub trait HistogramIndex: Copy + Send + Sync + 'static {
@@ -88,6 +94,7 @@ macro_rules! metrics {
         $(#[$histogram_doc:meta])*
         $histogram:ident { $( $(#[$h_doc:meta])* $h_variant:ident $h_name:literal, )* }
         codes: $codes:literal
+        $( noted: $noted:expr )?
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +116,7 @@ macro_rules! metrics {
             ];
             const HISTOGRAMS: &'static [&'static str] = &[ $( $h_name, )* ];
             const CODE_TABLES: usize = $codes;
+            $( const NOTED: [&'static [Self]; $crate::telemetry::names::NOTES_MAX] = $noted; )?
             fn zeroed() -> Self::Values {
                 [const { std::sync::atomic::AtomicU64::new(0) }; <$stat as $crate::telemetry::names::Stats>::ROWS.len()]
             }

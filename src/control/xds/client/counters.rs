@@ -9,17 +9,6 @@ use crate::telemetry::{
     SdsStat, ServerCells, ServerStat, VhdsCells, VhdsStat,
 };
 
-/// What is counted of a cluster's endpoints.
-const NOTED: [ClusterStat; 7] = [
-    ClusterStat::UpdateAttempt,
-    ClusterStat::UpdateSuccess,
-    ClusterStat::UpdateEmpty,
-    ClusterStat::UpdateRejected,
-    ClusterStat::UpdateFailure,
-    ClusterStat::InitFetchTimeout,
-    ClusterStat::Version,
-];
-
 /// What happens to a subscription.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
@@ -62,7 +51,7 @@ impl Counters {
                     Event::Failure => ClusterStat::UpdateFailure,
                     Event::FetchTimeout => ClusterStat::InitFetchTimeout,
                 };
-                scope.note_of(&NOTED, &[(stat, 1)]);
+                scope.note(&[(stat, 1)]);
             }
             Self::Clusters(cells) => cells.inc(match event {
                 Event::Attempt => ServerStat::CdsUpdateAttempt,
@@ -179,7 +168,7 @@ impl Counters {
     /// The version that is in use.
     pub(super) fn show_version(&self, version: u64) {
         match self {
-            Self::Cluster(scope) => scope.note_of(&NOTED, &[(ClusterStat::Version, version)]),
+            Self::Cluster(scope) => scope.note(&[(ClusterStat::Version, version)]),
             Self::Clusters(cells) => cells.gauge_set(ServerStat::CdsVersion, version),
             Self::Listeners(cells) => cells.gauge_set(ServerStat::LdsVersion, version),
             Self::Runtime(cells) => cells.gauge_set(ServerStat::RuntimeVersion, version),
