@@ -73,11 +73,21 @@ struct Dynamic {
     instance: u64,
     spec: Arc<ClusterSpec>,
     told: Arc<Told>,
-    /// Endpoints that have come while it waited for secrets.
-    endpoints: Option<Arc<KeptAssignment>>,
-    /// Secrets of which there was none.
-    secrets: BTreeSet<SecretKey>,
+    /// What it waits for beside its endpoints; `None`: nothing.
+    waits: Option<Box<Waiting>>,
     _resolving: Option<DnsDiscovery>,
+}
+
+/// There is one for each of thousands of clusters.
+const _: () = assert!(size_of::<Dynamic>() <= 40);
+
+/// A cluster's wait for secrets.
+#[derive(Debug)]
+struct Waiting {
+    /// Of which there was none.
+    secrets: BTreeSet<SecretKey>,
+    /// Endpoints that have come meanwhile.
+    endpoints: Option<Arc<KeptAssignment>>,
 }
 
 /// What the workers are to be told.
@@ -114,7 +124,8 @@ impl Clusters {
             updates,
         };
         for (nth, spec) in fixed.iter().enumerate() {
-            let (resolving, _) = all.discover(&spec.config, 0, nth, client);
+            let name = (*spec.config.name).into();
+            let (resolving, _) = all.discover(&name, &spec.config, 0, nth, client);
             all._resolving.extend(resolving);
         }
         all
@@ -133,25 +144,26 @@ impl Clusters {
     /// Takes a response.
     pub(super) fn take(&mut self, update: ClustersUpdate, client: &mut XdsClient) {
         let ClustersUpdate { put, removed, version } = update;
-        let unix_ns = clock::wall_ns();
+        let (unix_ns, shared_version): (_, Arc<str>) = (clock::wall_ns(), (*version).into());
         for TakenCluster { resource: ClusterResource { config, sockets }, wire } in put {
             let name: Arc<str> = (*config.name).into();
             self.instances += 1;
             let instance = self.instances;
             let nth = self.fixed.iter().len() + usize::try_from(instance).unwrap_or_default();
-            let (resolving, known) = self.discover(&config, instance, nth, client);
+            let (resolving, known) = self.discover(&name, &config, instance, nth, client);
             let is_there = matches!(config.discovery, Discovery::Static | Discovery::OriginalDst(_));
             let configured = || Assignment::found(Arc::clone(&config.load_assignment));
             let known = known.or_else(|| is_there.then(configured));
             let spec = Arc::new(ClusterSpec::new(config, Arc::default(), sockets, &self.registry));
-            let told = Arc::new(Told { version: version.clone(), wire, unix_ns });
+            let told = Arc::new(Told { version: Arc::clone(&shared_version), wire, unix_ns });
             let mut secrets = BTreeSet::new();
             for secret in spec.config.told_secrets() {
                 if client.refer(secret) {
                     secrets.insert((secret.source.clone(), Arc::clone(&secret.name)));
                 }
             }
-            let dynamic = Dynamic { instance, spec, told, endpoints: None, secrets, _resolving: resolving };
+            let waits = (!secrets.is_empty()).then(|| Box::new(Waiting { secrets, endpoints: None }));
+            let dynamic = Dynamic { instance, spec, told, waits, _resolving: resolving };
             let before = self.warming.insert(Arc::clone(&name), dynamic);
             before.iter().for_each(|before| forget(before, client));
             if let Some(assignment) = known {
@@ -201,8 +213,9 @@ impl Clusters {
     pub(super) fn take_secret(&mut self, key: &SecretKey, client: &mut XdsClient) {
         let mut warm = Vec::new();
         for (name, dynamic) in &mut self.warming {
-            if dynamic.secrets.remove(key) {
-                warm.extend(dynamic.endpoints.take().map(|kept| (Arc::clone(name), kept.assignment())));
+            let Some(waiting) = &mut dynamic.waits else { continue };
+            if waiting.secrets.remove(key) {
+                warm.extend(waiting.endpoints.take().map(|kept| (Arc::clone(name), kept.assignment())));
             }
         }
         for (name, endpoints) in warm {
@@ -251,11 +264,12 @@ impl Clusters {
     /// A cluster has its first endpoints: it takes the place of the one that had its name, once it has its secrets, too.
     fn warm(&mut self, name: &Arc<str>, assignment: Assignment, client: &mut XdsClient) {
         let Some(mut dynamic) = self.warming.remove(name) else { return };
-        if !dynamic.secrets.is_empty() {
-            dynamic.endpoints = Some(Arc::clone(assignment.kept()));
+        if let Some(waiting) = dynamic.waits.as_mut().filter(|waiting| !waiting.secrets.is_empty()) {
+            waiting.endpoints = Some(Arc::clone(assignment.kept()));
             self.warming.insert(Arc::clone(name), dynamic);
             return;
         }
+        dynamic.waits = None;
         let before = self.active.remove(name);
         before.iter().for_each(|before| forget(before, client));
         // Hosts that stay keep their counters: they are known by the name.
@@ -268,6 +282,7 @@ impl Clusters {
     /// Starts to look for the endpoints of a cluster, if they have to be looked for; what is known of them already.
     fn discover(
         &self,
+        name: &Arc<str>,
         config: &Cluster,
         instance: u64,
         nth: usize,
@@ -275,7 +290,7 @@ impl Clusters {
     ) -> (Option<DnsDiscovery>, Option<Assignment>) {
         let scope = || self.registry.cluster(config.stat_name());
         if let Discovery::Eds(eds) = &config.discovery {
-            return (None, client.subscribe(&config.name, instance, eds, scope()));
+            return (None, client.subscribe(name, instance, eds, scope()));
         }
         let cells = || scope().cells(Slot::Control);
         (DnsDiscovery::start(config, instance, cells, seed(nth), self.updates.clone()), None)

@@ -43,8 +43,8 @@ pub(super) struct ToldResources {
 /// A resource as a control plane has told it.
 #[derive(Debug)]
 pub(super) struct Told {
-    /// What the control plane calls this state of it.
-    pub(super) version: Box<str>,
+    /// What the control plane calls this state of it, and of all that it told with it.
+    pub(super) version: Arc<str>,
     pub(super) wire: Arc<[u8]>,
     /// When, ns since the Unix epoch.
     pub(super) unix_ns: u64,
@@ -294,14 +294,14 @@ fn dynamic(
     name: &Arc<str>,
     told: &Told,
 ) -> DumpEntry {
-    let version = told.version.clone();
+    let version = Arc::clone(&told.version);
     let resource = entry(Arc::clone(&told.wire), message, field, &timestamp(told.unix_ns));
     DumpEntry {
         type_name,
         name: Arc::clone(name),
         render: Box::new(move || {
             let mut shown = Map::new();
-            shown.insert("version_info".to_owned(), json!(version));
+            shown.insert("version_info".to_owned(), json!(&*version));
             if let Value::Object(mut resource) = resource() {
                 shown.append(&mut resource);
             }

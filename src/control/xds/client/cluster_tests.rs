@@ -254,7 +254,7 @@ async fn endpoints_that_were_given_up_are_known_until_the_stream_has_said_so() {
     let registry = Registry::new(1);
     let all = subscribers(&registry);
     let eds = Eds { source: ResourceSource::Ads, service_name: None, initial_fetch_timeout: None };
-    let add = |instance| all.add("a", instance, &eds, registry.cluster("a"));
+    let add = |instance| all.add(&"a".into(), instance, &eds, registry.cluster("a"));
     assert!(add(1).is_none());
     all.remove("a", 1, &eds);
     // What is told meanwhile is for whoever comes.
@@ -279,7 +279,7 @@ async fn o6_what_one_response_changes_is_handed_on_as_one() {
     let all = telling(updates, &registry);
     let eds = Eds { source: ResourceSource::Ads, service_name: None, initial_fetch_timeout: None };
     for name in ["a", "b", "c", "d"] {
-        all.add(name, 1, &eds, registry.cluster(name));
+        all.add(&name.into(), 1, &eds, registry.cluster(name));
     }
     let good = ["a", "c"].map(|name| (name.to_owned(), no_endpoints())).into();
     let bad = [("b".to_owned(), "wrong".to_owned())].into();

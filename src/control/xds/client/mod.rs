@@ -440,7 +440,7 @@ impl XdsClient {
     /// Asks for the endpoints of a cluster, which are told under this instance of it; what is known of them already.
     pub fn subscribe(
         &mut self,
-        cluster: &str,
+        cluster: &Arc<str>,
         instance: u64,
         eds: &Eds,
         scope: Arc<Scope<ClusterStat>>,

@@ -192,21 +192,21 @@ impl Subscribers {
     /// Somebody wants all clusters that are there.
     pub(super) fn add_clusters(&self, cds: &Wildcard, registry: &Registry) {
         let counters = Counters::Clusters(registry.server(Slot::Control));
-        let one = self.subscriber(Kind::Clusters, "", 0, counters, cds.initial_fetch_timeout);
+        let one = self.subscriber(Kind::Clusters, &Arc::default(), 0, counters, cds.initial_fetch_timeout);
         self.lock().clusters = Some(Arc::new(one));
     }
 
     /// Somebody wants all listeners that are there.
     pub(super) fn add_listeners(&self, lds: &Wildcard, registry: &Registry) {
         let counters = Counters::Listeners(registry.server(Slot::Control));
-        let one = self.subscriber(Kind::Listeners, "", 0, counters, lds.initial_fetch_timeout);
+        let one = self.subscriber(Kind::Listeners, &Arc::default(), 0, counters, lds.initial_fetch_timeout);
         self.lock().listeners = Some(Arc::new(one));
     }
 
     /// A cluster wants its endpoints; what was told of them already.
     pub(super) fn add(
         &self,
-        cluster: &str,
+        cluster: &Arc<str>,
         instance: u64,
         eds: &Eds,
         scope: Arc<Scope<ClusterStat>>,
@@ -257,7 +257,7 @@ impl Subscribers {
     fn subscriber(
         &self,
         kind: Kind,
-        name: &str,
+        name: &Arc<str>,
         instance: u64,
         counters: Counters,
         wait: Option<Duration>,
@@ -265,7 +265,7 @@ impl Subscribers {
         self.attempt(&counters);
         Subscriber {
             kind,
-            name: name.into(),
+            name: Arc::clone(name),
             instance,
             counters,
             waits_until: wait.map(|wait| sleep(wait).deadline()),

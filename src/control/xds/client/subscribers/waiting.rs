@@ -164,7 +164,8 @@ mod tests {
         let server = registry.server(Slot::Control);
         let all = Subscribers::new(ResourceSource::Ads, updates, quarantine, secrets, gate, server);
         for (cluster, instance, wait_s) in [("a", 1, 1), ("b", 2, 1), ("c", 3, 9)] {
-            assert!(all.add(cluster, instance, &eds(cluster, wait_s), registry.cluster(cluster)).is_none());
+            let (name, eds) = (cluster.into(), eds(cluster, wait_s));
+            assert!(all.add(&name, instance, &eds, registry.cluster(cluster)).is_none());
         }
         assert!(timeout(Duration::from_secs(2), all.give_up_in_time()).await.is_err());
         assert_eq!(told.try_recv().unwrap().len(), 2);
@@ -186,7 +187,7 @@ mod tests {
         };
         let (short, long) = (eds("short", 1), eds("long", 9));
         for (cluster, instance, eds) in [("a", 1, &short), ("b", 2, &long)] {
-            assert!(all.add(cluster, instance, eds, registry.cluster(cluster)).is_none());
+            assert!(all.add(&cluster.into(), instance, eds, registry.cluster(cluster)).is_none());
         }
         assert_eq!(stand(), ["long REQUESTED", "short REQUESTED"]);
         assert!(timeout(Duration::from_secs(2), all.give_up_in_time()).await.is_err());
