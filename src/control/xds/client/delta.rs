@@ -21,7 +21,7 @@ pub(super) struct Delta {
     node_once: bool,
     wanted: Wanted,
     /// Of the resources that are there.
-    versions: BTreeMap<String, String>,
+    versions: BTreeMap<Box<str>, Box<str>>,
     /// Whether the stream has asked for the type.
     is_open: bool,
     /// Whether what is accepted is kept.
@@ -35,11 +35,14 @@ impl Delta {
 
     /// The type's first request of a stream. Names that are known need not be listed where everything is asked for.
     fn first(&self, with_node: bool) -> DeltaDiscoveryRequest {
+        let versions = self.versions.iter();
         DeltaDiscoveryRequest {
             node: with_node.then(|| self.node.clone()),
             type_url: self.judge.type_url().to_owned(),
             resource_names_subscribe: self.wanted.listed(),
-            initial_resource_versions: self.versions.clone(),
+            initial_resource_versions: versions
+                .map(|(name, version)| (String::from(&**name), String::from(&**version)))
+                .collect(),
             ..DeltaDiscoveryRequest::default()
         }
     }
@@ -86,7 +89,7 @@ impl Protocol for Delta {
         let (more, fewer) = (wanted.beyond(&self.wanted), self.wanted.beyond(&wanted));
         self.wanted = wanted;
         for name in &fewer {
-            self.versions.remove(name);
+            self.versions.remove(name.as_str());
             self.judge.forget(name);
         }
         if !self.is_open {
@@ -111,7 +114,7 @@ impl Protocol for Delta {
     }
 
     fn version(&self, name: &str) -> &str {
-        self.versions.get(name).map_or("", String::as_str)
+        self.versions.get(name).map_or("", |version| version)
     }
 
     fn restore(&mut self, restored: &Restored, wanted: &Wanted) -> Outcome {
@@ -122,7 +125,7 @@ impl Protocol for Delta {
         self.judge.know(outcome);
         for Kept { name, version, .. } in restored.resources {
             if outcome.good.contains_key(&name) {
-                self.versions.insert(name, version);
+                self.versions.insert(name.into(), version.into());
             }
         }
     }
@@ -170,7 +173,7 @@ impl Protocol for Delta {
             }
             if self.judge.kind() == Kind::Secrets {
                 // As Envoy (issue 32961): whoever uses it goes away by itself. On the next stream it is asked for anew.
-                self.versions.remove(&name);
+                self.versions.remove(name.as_str());
                 outcome.kept.insert(name, Missing::new(ClientStatus::DoesNotExist));
             } else {
                 outcome.absent.insert(name);
@@ -178,7 +181,7 @@ impl Protocol for Delta {
         }
         outcome.agree(&told, &self.judge);
         for name in &outcome.absent {
-            self.versions.remove(name);
+            self.versions.remove(name.as_str());
             self.judge.lose(name);
         }
         self.judge.settle(&mut outcome);
@@ -191,7 +194,7 @@ impl Protocol for Delta {
         self.judge.know(&outcome);
         for name in outcome.good.keys() {
             if let Some(version) = versions.remove(name) {
-                self.versions.insert(name.clone(), version);
+                self.versions.insert(name.as_str().into(), version.into());
             }
         }
         let error = outcome.error();

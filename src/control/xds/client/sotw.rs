@@ -21,7 +21,7 @@ pub(super) struct Sotw {
     node_once: bool,
     wanted: Wanted,
     /// Where everything is asked for: what is there, used or refused.
-    there: BTreeSet<String>,
+    there: BTreeSet<Box<str>>,
     /// Of the last response that was good.
     version: String,
     /// Of the stream's last response.
@@ -137,7 +137,7 @@ impl Protocol for Sotw {
             self.version = restored.version;
         }
         if *wanted == Wanted::All {
-            self.there.extend(outcome.good.keys().cloned());
+            self.there.extend(outcome.good.keys().map(|name| Box::<str>::from(name.as_str())));
         }
     }
 
@@ -169,20 +169,22 @@ impl Protocol for Sotw {
         outcome.resources(&told, &mut self.judge, &self.wanted);
         // Of what cannot be read nobody knows the name: it is not gone.
         if self.wanted == Wanted::All && outcome.nameless.is_empty() {
-            let is_there = |name: &String| {
+            let is_there = |name: &str| {
                 outcome.good.contains_key(name) || outcome.bad.contains_key(name) || refreshed.contains(name)
             };
-            let gone: Vec<_> = self.there.iter().filter(|name| !is_there(name)).cloned().collect();
+            let gone = self.there.iter().filter(|name| !is_there(name)).map(|name| String::from(&**name));
+            let gone: Vec<_> = gone.collect();
             outcome.absent.extend(gone);
         }
         outcome.agree(&told, &self.judge);
         for name in &outcome.absent {
-            self.there.remove(name);
+            self.there.remove(name.as_str());
             self.judge.forget(name);
         }
         outcome.errors(self.judge.kind(), resource_errors, &self.wanted);
         if self.wanted == Wanted::All {
-            self.there.extend(outcome.good.keys().chain(outcome.bad.keys()).cloned());
+            let names = outcome.good.keys().chain(outcome.bad.keys());
+            self.there.extend(names.map(|name| Box::<str>::from(name.as_str())));
         }
         let (nonce, versions) = Default::default();
         Some(Considered { outcome, version: version_info, content, nonce, versions })
