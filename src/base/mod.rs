@@ -1,4 +1,4 @@
-//! Clock, random numbers, hashing, Base64, regular expressions, spare things, addresses of sockets, what lasts and what passes, and every hard maximum. Imports nothing of the crate.
+//! Clock, random numbers, hashing, Base64, regular expressions, spare things, maps that grow by much, addresses of sockets, what lasts and what passes, and every hard maximum. Imports nothing of the crate.
 pub mod balance;
 pub mod base64;
 pub mod clock;
@@ -6,6 +6,7 @@ pub mod edits;
 pub mod hash;
 pub mod heaps;
 pub mod limits;
+pub mod packed;
 pub mod regex;
 pub mod rng;
 pub mod socket_address;

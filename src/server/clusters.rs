@@ -13,7 +13,7 @@ use super::metrics::ServerMetrics;
 use super::process::Process;
 use super::rotation::Rotation;
 use super::seed;
-use crate::base::clock;
+use crate::base::{clock, packed};
 use crate::cluster::{ClusterSet, ClusterSpec, HostSpecs};
 use crate::config::cluster::{Cluster, Discovery};
 use crate::control::discovery::dns::DnsDiscovery;
@@ -231,6 +231,7 @@ impl Clusters {
             return None;
         }
         self.newer = 0;
+        packed::pack(&mut self.active, self.changed.len());
         let before = std::mem::take(&mut self.set);
         let mut has_tls = false;
         for name in &self.changed {

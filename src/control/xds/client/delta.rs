@@ -10,6 +10,7 @@ use super::cache::{Kept, Restored};
 use super::judge::{Considered, Judge, Kind, Outcome, Taken, content};
 use super::status::{ClientStatus, Missing};
 use super::wanted::Wanted;
+use crate::base::packed;
 use crate::control::xds::pb;
 use pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
@@ -123,11 +124,11 @@ impl Protocol for Delta {
 
     fn take_restored(&mut self, restored: Restored, outcome: &Outcome, _wanted: &Wanted) {
         self.judge.know(outcome);
-        for Kept { name, version, .. } in restored.resources {
-            if outcome.good.contains_key(&name) {
-                self.versions.insert(name.into(), version.into());
-            }
-        }
+        let good = restored.resources.into_iter().filter(|kept| outcome.good.contains_key(&kept.name));
+        let versions = good
+            .map(|Kept { name, version, .. }| (name.into_boxed_str(), version.into_boxed_str()))
+            .collect();
+        packed::extend(&mut self.versions, versions);
     }
 
     fn consider(&mut self, response: DeltaDiscoveryResponse) -> Option<Considered> {
@@ -192,11 +193,11 @@ impl Protocol for Delta {
     fn answer(&mut self, considered: Considered) -> Taken<DeltaDiscoveryRequest> {
         let Considered { outcome, version, content, nonce, mut versions } = considered;
         self.judge.know(&outcome);
-        for name in outcome.good.keys() {
-            if let Some(version) = versions.remove(name) {
-                self.versions.insert(name.as_str().into(), version.into());
-            }
-        }
+        let told = outcome.good.keys().filter_map(|name| {
+            let version = versions.remove(name)?;
+            Some((Box::<str>::from(name.as_str()), version.into_boxed_str()))
+        });
+        packed::extend(&mut self.versions, told.collect());
         let error = outcome.error();
         let refused = error.is_some().then_some(content);
         let reply = DeltaDiscoveryRequest {
