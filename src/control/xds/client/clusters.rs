@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::TakenCluster;
 use super::judge::{Good, content, taken};
+use crate::base::packed;
 use crate::control::xds::convert::Surroundings;
 use crate::control::xds::pb;
 use crate::snapshot::ClusterCompiler;
@@ -57,6 +58,11 @@ impl ClusterJudge {
         let resource = self.compiler.compile(&converted).map_err(|error| error.to_string())?;
         self.known.lock().insert(name.into(), hash);
         Ok(Good::Cluster(TakenCluster { resource, wire: any.value.as_slice().into() }))
+    }
+
+    /// So many have been taken of a response.
+    pub(super) fn took(&mut self, count: usize) {
+        packed::pack(&mut *self.known.lock(), count);
     }
 
     pub(super) fn forget(&mut self, name: &str) {

@@ -499,6 +499,9 @@ impl Judge {
 
     /// Takes note of what is used from now on.
     pub(super) fn know(&mut self, outcome: &Outcome) {
+        if let Self::Clusters(judge) = self {
+            judge.took(outcome.good.values().filter(|good| matches!(good, Good::Cluster(_))).count());
+        }
         for (name, good) in &outcome.good {
             match (&mut *self, good) {
                 (Self::Listeners(judge), Good::Listener(taken)) => judge.know(name, taken),

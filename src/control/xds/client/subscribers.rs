@@ -26,6 +26,7 @@ use super::status::{ClientStatus, Missing};
 use super::virtual_hosts::table_of;
 use super::wanted::Wanted;
 use super::{RoutesUpdate, RuntimeUpdate, Update, Updates, WholeUpdate};
+use crate::base::packed;
 use crate::config::ads::{Eds, ResourceSource, Rtds, SecretKind, Wildcard};
 use crate::control::discovery::{Assignment, EndpointUpdate, KeptAssignment};
 use crate::telemetry::{Cells, ClusterStat, Registry, Scope, ServerStat, Slot};
@@ -53,6 +54,8 @@ struct Lists {
     clusters: Option<Arc<Subscriber>>,
     /// By the name under which endpoints are asked for, which clusters may share.
     endpoints: BTreeMap<String, Endpoints>,
+    /// How many clusters have asked for some since the source has looked.
+    added: usize,
     /// The last of those that nobody wants any more, until the stream has said so: whoever asks again before it does is not told
     /// again.
     given_up: BTreeMap<String, Option<Arc<KeptAssignment>>>,
@@ -215,6 +218,7 @@ impl Subscribers {
         let one = self.subscriber(Kind::Endpoints, cluster, instance, counters, eds.initial_fetch_timeout);
         let mut lists = self.lock();
         let name = eds.name(cluster);
+        lists.added += 1;
         let before = lists.given_up.remove(name).flatten();
         let endpoints = lists
             .endpoints
@@ -288,6 +292,7 @@ impl Subscribers {
             runtime,
             clusters,
             endpoints,
+            added: _,
             given_up: _,
             listeners,
             secrets,
@@ -319,6 +324,8 @@ impl Subscribers {
         let mut lists = self.lock();
         if kind == Kind::Endpoints {
             lists.given_up.clear();
+            let added = std::mem::take(&mut lists.added);
+            packed::pack(&mut lists.endpoints, added);
         }
         self.listed(&lists, kind)
     }
