@@ -146,10 +146,8 @@ impl<'a> Compiler<'a> {
                         let reason = format!("response body size is {size} bytes; maximum is {max}");
                         return Err(ConfigError::new(format!("{path}.direct_response.body"), reason));
                     }
-                    Action::DirectResponse(DirectResponse {
-                        status: response.status,
-                        body: response.body.clone(),
-                    })
+                    let body = response.body.clone();
+                    Action::DirectResponse(Box::new(DirectResponse { status: response.status, body }))
                 }
                 config::Action::NonForwarding => Action::NonForwarding,
             },

@@ -17,7 +17,8 @@ pub(super) enum PathTest {
     Prefix { text: Box<[u8]>, ignore_case: bool },
     Path { text: Box<[u8]>, ignore_case: bool },
     SeparatedPrefix { text: Box<[u8]>, ignore_case: bool },
-    Regex(Regex),
+    /// Boxed: few routes have one.
+    Regex(Box<Regex>),
     Connect,
 }
 
@@ -58,9 +59,9 @@ impl PathTest {
                 Self::SeparatedPrefix { text: text.as_bytes().into(), ignore_case }
             }
             config::PathMatch::SafeRegex(pattern) => {
-                Self::Regex(Regex::full_match(pattern, slots).map_err(|error| {
+                Self::Regex(Box::new(Regex::full_match(pattern, slots).map_err(|error| {
                     ConfigError::new(format!("{path}.safe_regex.regex"), error.to_string())
-                })?)
+                })?))
             }
             config::PathMatch::Connect => Self::Connect,
         })

@@ -64,6 +64,9 @@ pub struct Route {
     pub(super) mutations: Mutations,
 }
 
+/// There is one for each of thousands of hosts, or more.
+const _: () = assert!(size_of::<VirtualHost>() <= 56 && size_of::<Route>() <= 80);
+
 /// What is done with a route's requests.
 #[derive(Debug)]
 pub enum Action {
@@ -72,7 +75,7 @@ pub enum Action {
     /// They are answered with a redirect.
     Redirect(Box<Redirect>),
     /// They are answered with this content.
-    DirectResponse(DirectResponse),
+    DirectResponse(Box<DirectResponse>),
     /// Nothing here: a filter was to answer. 404 when none has.
     NonForwarding,
 }
