@@ -62,7 +62,7 @@ impl ClusterJudge {
 
     /// So many have been taken of a response.
     pub(super) fn took(&mut self, count: usize) {
-        packed::pack(&mut *self.known.lock(), count);
+        packed::pack(&mut self.known.lock(), count);
     }
 
     pub(super) fn forget(&mut self, name: &str) {
