@@ -36,6 +36,7 @@ use crate::control::xds::convert::{
 use crate::control::xds::pb;
 use crate::control::xds::schema::Message;
 use crate::control::xds::validate::{self, Checked};
+use crate::runtime::allocator;
 use crate::snapshot::{RouteCompiler, RoutesResource};
 
 /// `google.rpc.Code.INVALID_ARGUMENT`
@@ -636,7 +637,9 @@ pub(super) fn converted(
 ) -> Result<Arc<RouteConfiguration>, String> {
     let name = message.name.clone();
     let lacking = compiler.lacking_filters(source, &name);
-    Ok(Arc::new(taken(&name, convert_routes(message, &lacking, runtime, is_accepted))?))
+    // A large one takes megabytes until it is compiled, and what compiling makes would lie in between.
+    let table = allocator::passing(|| convert_routes(message, &lacking, runtime, is_accepted));
+    Ok(Arc::new(taken(&name, table)?))
 }
 
 /// What was converted, or why it was not.
