@@ -56,8 +56,11 @@ pub struct Scope<S: Stats> {
     /// One per writer; none before the first of them asks.
     blocks: OnceLock<Blocks<S>>,
     /// What the control thread has noted of [`Stats::NOTED`].
-    notes: [OnceLock<Box<[AtomicU64]>>; NOTES_MAX],
+    notes: [Notes; NOTES_MAX],
 }
+
+/// A group of them; none before something of it is noted.
+type Notes = OnceLock<Box<[AtomicU64]>>;
 
 /// There is one for each of thousands of clusters.
 const _: () = assert!(size_of::<Scope<ClusterStat>>() <= 80);
@@ -251,7 +254,7 @@ impl<S: Stats> Scope<S> {
     }
 
     /// Where a row is noted: in which group, and its place there. Nowhere, for most rows.
-    fn places(&self, row: usize) -> impl Iterator<Item = (&'static [S], &OnceLock<Box<[AtomicU64]>>, usize)> {
+    fn places(&self, row: usize) -> impl Iterator<Item = (&'static [S], &Notes, usize)> {
         S::NOTED.into_iter().zip(&self.notes).filter_map(move |(group, notes)| {
             Some((group, notes, group.iter().position(|stat| stat.index() == row)?))
         })
