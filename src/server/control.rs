@@ -299,13 +299,30 @@ impl Control<'_> {
         (Sources { clusters, listeners, client, endpoints, updates }, awaited)
     }
 
-    /// Takes what one response changes. Managers with scopes are put together once, with all of its tables.
+    /// Takes what one response changes. Its runtime values are one state, and managers with scopes are put together once, with all of
+    /// its tables.
     fn take_all(&mut self, updates: xds::Updates, sources: &mut Sources, awaited: &mut Awaited) {
+        self.take_layers(&updates, sources, awaited);
         let mut tables = BTreeSet::new();
         for update in updates {
             tables.extend(self.take(update, sources, awaited));
         }
         self.take_tables(tables, sources, awaited);
+    }
+
+    /// Takes the runtime values of a response, of all its layers as one.
+    fn take_layers(&self, updates: &[xds::Update], sources: &Sources, awaited: &mut Awaited) {
+        let layers = updates.iter().filter_map(|update| match update {
+            xds::Update::Runtime(layer) => Some(layer),
+            _ => None,
+        });
+        self.process.runtime.put(layers.clone());
+        for xds::RuntimeUpdate { source, name, .. } in layers {
+            let key = (source.clone(), Arc::clone(name));
+            if awaited.runtime.remove(&key) && awaited.runtime.is_empty() {
+                sources.client.runtime_is_there();
+            }
+        }
     }
 
     /// Takes what was found or told, in its order; a table that was, for [`Self::take_tables`]. The workers hear of it with all else
@@ -317,14 +334,8 @@ impl Control<'_> {
         awaited: &mut Awaited,
     ) -> Option<TableKey> {
         match update {
-            xds::Update::Runtime(xds::RuntimeUpdate { source, name, values }) => {
-                if let Some(values) = values {
-                    self.process.runtime.put(&source, &name, &values);
-                }
-                if awaited.runtime.remove(&(source, name)) && awaited.runtime.is_empty() {
-                    sources.client.runtime_is_there();
-                }
-            }
+            // The whole response's have been taken.
+            xds::Update::Runtime(_) => {}
             xds::Update::Clusters(update) => {
                 awaited.more_clusters = false;
                 sources.clusters.take(update, &mut sources.client);

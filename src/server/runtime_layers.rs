@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::base::limits::{RUNTIME_DIRECTORIES_DEPTH_MAX, RUNTIME_FILE_BYTES_MAX, RUNTIME_FILES_MAX};
-use crate::config::ads::{ResourceSource, Rtds};
+use crate::config::ads::Rtds;
 use crate::config::bootstrap::{Bootstrap, DiskLayer, RuntimeLayerKind};
 use crate::control::admin::ShownLayer;
 use crate::control::file_watch::FileWatch;
+use crate::control::xds::client::RuntimeUpdate;
 use crate::control::xds::convert::{Runtime, RuntimeValues, runtime_text};
 use crate::telemetry::{Registry, ServerCells, ServerStat, Slot};
 
@@ -80,15 +81,23 @@ impl RuntimeLayers {
         (own, watch)
     }
 
-    /// A control plane has told these values.
-    pub(super) fn put(&self, source: &ResourceSource, name: &str, values: &RuntimeValues) {
+    /// A control plane has told these values: those of one response, which are one state, whichever layers they are of.
+    pub(super) fn put<'a>(&self, told: impl Iterator<Item = &'a RuntimeUpdate>) {
         let mut layers = self.lock();
-        for layer in layers.iter_mut() {
-            if matches!(&layer.origin, Origin::Rtds(rtds) if rtds.source == *source && *rtds.name == *name) {
-                layer.values = Some(values.clone());
+        let mut is_other = false;
+        for RuntimeUpdate { source, name, values } in told {
+            let Some(values) = values else { continue };
+            is_other = true;
+            let is_meant = |rtds: &Rtds| rtds.source == *source && rtds.name == *name;
+            for layer in layers.iter_mut() {
+                if matches!(&layer.origin, Origin::Rtds(rtds) if is_meant(rtds)) {
+                    layer.values = Some(RuntimeValues::clone(values));
+                }
             }
         }
-        self.load(&layers);
+        if is_other {
+            self.load(&layers);
+        }
     }
 
     /// Sets values of the admin layer; an empty one takes it away.
@@ -260,11 +269,13 @@ fn without_comments(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::config::ads::ResourceSource;
     use crate::config::bootstrap::{Node, RuntimeLayer};
 
     fn layers(kinds: Vec<RuntimeLayerKind>) -> (RuntimeLayers, ServerCells) {
@@ -282,8 +293,22 @@ mod tests {
         (layers, registry.server(Slot::Control))
     }
 
-    fn fixed(values: &[(&str, Value)]) -> RuntimeLayerKind {
-        RuntimeLayerKind::Static(values.iter().map(|(key, value)| ((*key).into(), value.clone())).collect())
+    fn values(pairs: &[(&str, Value)]) -> RuntimeValues {
+        pairs.iter().map(|(key, value)| ((*key).into(), value.clone())).collect()
+    }
+
+    fn fixed(pairs: &[(&str, Value)]) -> RuntimeLayerKind {
+        RuntimeLayerKind::Static(values(pairs))
+    }
+
+    fn rtds(name: &str) -> RuntimeLayerKind {
+        let (source, initial_fetch_timeout) = (ResourceSource::Ads, None);
+        RuntimeLayerKind::Rtds(Rtds { source, name: name.into(), initial_fetch_timeout })
+    }
+
+    fn told(name: &str, pairs: &[(&str, Value)]) -> RuntimeUpdate {
+        let values = Some(Arc::new(values(pairs)));
+        RuntimeUpdate { source: ResourceSource::Ads, name: name.into(), values }
     }
 
     fn shown(layers: &RuntimeLayers) -> Vec<Vec<(String, Value)>> {
@@ -314,17 +339,26 @@ mod tests {
 
     #[test]
     fn values_of_a_control_plane_are_those_of_its_layer_alone() {
-        let rtds = |name: &str| {
-            let (source, initial_fetch_timeout) = (ResourceSource::Ads, None);
-            RuntimeLayerKind::Rtds(Rtds { source, name: name.into(), initial_fetch_timeout })
-        };
         let (layers, cells) = layers(vec![rtds("a"), rtds("b")]);
-        layers.put(&ResourceSource::Ads, "a", &vec![("k".into(), json!(1))]);
+        layers.put([told("a", &[("k", json!(1))])].iter());
         assert_eq!(shown(&layers), [vec![("k".to_owned(), json!(1))], vec![]]);
-        layers.put(&ResourceSource::Ads, "a", &Vec::new());
+        layers.put([told("a", &[])].iter());
         assert_eq!(shown(&layers), [vec![], vec![]]);
         assert_eq!(cells.value(ServerStat::RuntimeNumLayers), 2);
         assert_eq!(cells.value(ServerStat::RuntimeNumKeys), 0);
+    }
+
+    /// Each was a state of its own, and between two of them requests were served by a part of the response.
+    #[test]
+    fn layers_of_one_response_are_one_state() {
+        let (layers, cells) = layers(vec![rtds("a"), rtds("b")]);
+        layers.put([told("a", &[("k", json!(1))]), told("b", &[("l", json!(2))])].iter());
+        assert_eq!(shown(&layers), [[("k".to_owned(), json!(1))], [("l".to_owned(), json!(2))]]);
+        assert_eq!(cells.value(ServerStat::RuntimeLoadSuccess), 2, "the start, and the response");
+        // One that is waited for no more changes nothing.
+        layers.put([RuntimeUpdate { values: None, ..told("a", &[]) }].iter());
+        assert_eq!(shown(&layers)[0], [("k".to_owned(), json!(1))]);
+        assert_eq!(cells.value(ServerStat::RuntimeLoadSuccess), 2);
     }
 
     /// It was made a moment after the first read, which a link that was swapped in between outlived by a minute.

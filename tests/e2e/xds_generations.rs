@@ -1,8 +1,11 @@
 //! One response of a control plane is one generation: a worker that serves by a part of it serves by all of it from then on.
 
 use crate::harness::ToldCluster::At;
-use crate::harness::{Client, Config, ControlPlane, Proxy, free_port, on_each_backend, until};
+use crate::harness::{
+    Client, Config, ControlPlane, Proxy, RUNTIME, free_port, on_each_backend, told_runtime, until,
+};
 use crate::xds::{manager, named};
+use crate::xds_runtime::config;
 
 /// How often a test has everything changed.
 const TURNS: usize = 40;
@@ -47,6 +50,39 @@ on_each_backend! {
             .chains(&[manager("{ads: {}, resource_api_version: V3}")])
             .arguments(&["--concurrency", "1", "--config-yaml", &plane.bootstrap()]);
         let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        for turn in 1..=TURNS {
+            let nonce = tell(turn);
+            change_together(turn, ["0", "1"][turn % 2], |name| client.get(&format!("/{name}")).text());
+            assert!(plane.answer(&nonce).error.is_none());
+        }
+        proxy.end();
+    }
+
+    /// A layer for each name, whose one value is the share of requests for that path that the second upstream has.
+    fn runtime_layers_of_one_response_change_together(io) {
+        let (upstreams, names) = ([named("0"), named("1")], names(100));
+        let plane = ControlPlane::start();
+        let tell = |turn: usize| {
+            let share = [0.0, 100.0][turn % 2];
+            plane.push(RUNTIME, names.iter().map(|name| told_runtime(name, &[(name.as_str(), share)])).collect())
+        };
+        tell(0);
+        let layers: Vec<_> = names
+            .iter()
+            .map(|name| {
+                format!("{{name: {name}, rtds_layer: {{name: {name}, rtds_config: {{ads: {{}}, resource_api_version: V3}}}}}}")
+            })
+            .collect();
+        let shared = ["a", "z"].map(|name| {
+            format!(
+                "{{match: {{prefix: /{name}, runtime_fraction: {{default_value: {{numerator: 0}}, runtime_key: {name}}}}}, route: {{cluster: b}}}}, "
+            )
+        });
+        let routes = format!("{}{{match: {{prefix: /}}, route: {{cluster: a}}}}", shared.concat());
+        let [zero, one] = &upstreams;
+        let config = config(&layers.join(", "), &plane.bootstrap(), Some(&plane), zero, one);
+        let proxy = Proxy::start(io, &Config { routes: Some(routes), ..config });
         let mut client = proxy.connect();
         for turn in 1..=TURNS {
             let nonce = tell(turn);

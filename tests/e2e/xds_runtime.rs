@@ -20,7 +20,13 @@ const ROUTES: &str = "\
     {match: {prefix: /}, route: {cluster: a}}";
 
 /// A proxy, two of its workers, with these runtime layers, between clients and these two.
-fn config(layers: &str, bootstrap: &str, plane: Option<&ControlPlane>, a: &Upstream, b: &Upstream) -> Config {
+pub(crate) fn config(
+    layers: &str,
+    bootstrap: &str,
+    plane: Option<&ControlPlane>,
+    a: &Upstream,
+    b: &Upstream,
+) -> Config {
     let more = plane.map(|plane| format!("{}, ", plane.clusters(&[]))).unwrap_or_default();
     let clusters = format!("{more}{{{}}}, {{{}}}", cluster_to("a", a.port), cluster_to("b", b.port));
     let config = Config { clusters: Some(clusters), routes: Some(ROUTES.to_owned()), ..Config::to(0) };
