@@ -56,6 +56,7 @@ use crate::telemetry::Registry;
 use crate::telemetry::log::Logger;
 use clusters::KnownClusters;
 use control::{AdminEndpoint, Control, Succession};
+use listeners::Stopped;
 use metrics::ServerMetrics;
 use process::{Chain, Parts, Process};
 use restart::{Place, Predecessor};
@@ -253,7 +254,7 @@ fn serve(
         spread: None,
         stops: None,
         settling: None,
-        has_stopped: false,
+        stopped: Stopped::default(),
         told_listeners: [0; 2],
     };
     let runtime = event_loop::new().map_err(|error| format!("the control thread cannot start: {error}"))?;

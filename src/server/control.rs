@@ -22,7 +22,7 @@ use tokio::time::{Sleep, interval, sleep};
 
 use self::awaited::Awaited;
 use super::clusters::Clusters;
-use super::listeners::{Around, Listeners};
+use super::listeners::{Around, Listeners, Stopped};
 use super::metrics::ServerMetrics;
 use super::process::Process;
 use super::restart::{Event, Following, Place, Predecessor, Successor};
@@ -91,8 +91,8 @@ pub(super) struct Control<'a> {
     pub(super) stops: Option<Pin<Box<Sleep>>>,
     /// When what taking updates has brought into memory goes back.
     pub(super) settling: Option<Pin<Box<Sleep>>>,
-    /// Listeners have stopped, and others are taken no more.
-    pub(super) has_stopped: bool,
+    /// Which listeners have stopped; others like them are taken no more.
+    pub(super) stopped: Stopped,
     /// How many a control plane has told; of them inbound ones.
     pub(super) told_listeners: [usize; 2],
 }
@@ -181,8 +181,8 @@ impl Control<'_> {
         // The first tick is at once, and the keys are new.
         ticket_keys.tick().await;
         loop {
-            let is_ready =
-                awaited.is_over() && !sources.clusters.is_awaited() && !sources.listeners.is_awaited();
+            let awaits_listeners = sources.listeners.is_awaited(self.stopped);
+            let is_ready = awaited.is_over() && !sources.clusters.is_awaited() && !awaits_listeners;
             if self.start.is_some() && is_ready {
                 self.start_workers(&mut taken_over, &mut sources);
             }
@@ -353,7 +353,7 @@ impl Control<'_> {
             }
             xds::Update::Listeners(update, verdict) => {
                 awaited.more_listeners = false;
-                if self.has_stopped {
+                if self.stopped == Stopped::All {
                     log::info!("listeners have stopped: those that are told now are not taken");
                 } else {
                     let (listeners, mut around) = self.around(sources);
@@ -394,7 +394,7 @@ impl Control<'_> {
             metrics: &self.metrics,
             predecessor: self.succession.predecessor.as_ref(),
             workers: self.registry.workers(),
-            has_stopped: self.has_stopped,
+            stopped: self.stopped,
         };
         (&mut sources.listeners, around)
     }
@@ -458,7 +458,7 @@ impl Control<'_> {
             return;
         }
         *draining = true;
-        self.has_stopped = true;
+        self.stopped = Stopped::All;
         // Another process may start from now on.
         self.cache.iter().for_each(Cache::end);
         self.metrics.stopped(self.listening(false));
@@ -516,7 +516,7 @@ impl Control<'_> {
     }
 
     fn stop_listeners(&mut self, inbound_only: bool) {
-        self.has_stopped |= !inbound_only;
+        self.stopped = self.stopped.max(if inbound_only { Stopped::Inbound } else { Stopped::All });
         self.metrics.stopped(self.listening(inbound_only));
         self.close_sockets(inbound_only);
         self.workers.send_all(|| Command::StopListeners { inbound_only, handed_over: Arc::default() });

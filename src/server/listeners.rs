@@ -87,8 +87,27 @@ pub(super) struct Around<'a> {
     pub(super) metrics: &'a ServerMetrics,
     pub(super) predecessor: Option<&'a Predecessor>,
     pub(super) workers: usize,
-    /// Listeners have stopped: none takes another's place any more, and none comes.
-    pub(super) has_stopped: bool,
+    pub(super) stopped: Stopped,
+}
+
+/// Which listeners have stopped: none of them takes another's place any more, and none comes. Source: Envoy `/drain_listeners`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stopped {
+    #[default]
+    None,
+    Inbound,
+    All,
+}
+
+impl Stopped {
+    /// Whether a listener is among them.
+    fn has(self, config: &Listener) -> bool {
+        match self {
+            Self::None => false,
+            Self::Inbound => config.traffic_direction == TrafficDirection::Inbound,
+            Self::All => true,
+        }
+    }
 }
 
 impl Listeners {
@@ -126,8 +145,12 @@ impl Listeners {
                 self.gone.push(name);
             }
         }
+        let (passed, mut rest): (Vec<_>, Vec<_>) =
+            put.into_iter().partition(|taken| around.stopped.has(&taken.resource.config));
+        for taken in passed {
+            log::info!("listener {} is passed over: those like it have stopped", taken.resource.config.name);
+        }
         // What cannot be had may be what another of them leaves, whichever comes first: tried as long as that helps.
-        let mut rest = put;
         loop {
             let tried = rest.len();
             let mut refused = Vec::new();
@@ -295,8 +318,8 @@ impl Listeners {
     }
 
     /// Whether the start waits for one.
-    pub(super) fn is_awaited(&self) -> bool {
-        !self.warming.is_empty()
+    pub(super) fn is_awaited(&self, stopped: Stopped) -> bool {
+        self.warming.values().any(|dynamic| !stopped.has(&dynamic.resource.config))
     }
 
     /// How many of them accept, of those that the filter names.
@@ -338,7 +361,7 @@ impl Listeners {
         let Some(mut new) = self.warming.remove(name) else { return };
         let has_tables = new.awaited.is_empty() && new.scopes.is_empty();
         let waits = !has_tables || !new.secrets.is_empty() || !new.filters.is_empty();
-        if waits || around.has_stopped {
+        if waits || around.stopped.has(&new.resource.config) {
             self.warming.insert(Arc::clone(name), new);
             return;
         }
@@ -350,7 +373,9 @@ impl Listeners {
             (None, Some(index)) => self.leaving.get(index),
             (None, None) => None,
         };
-        let keeps_sockets = before.is_some_and(leaves);
+        // Whose workers have closed theirs has none to keep.
+        let keeps = |before: &Dynamic| leaves(before) && !around.stopped.has(&before.resource.config);
+        let keeps_sockets = before.is_some_and(keeps);
         let replaces = before.map(|before| Replaced {
             number: before.number,
             keeps_sockets,

@@ -468,6 +468,30 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// As in Envoy, which takes those of other directions, and one that has turned from inbound into such a one.
+    fn listener_that_is_told_after_inbound_ones_have_stopped_is_opened_unless_it_is_inbound(io) {
+        let a = named("a");
+        let [first, second, third] = [(); 3].map(|()| free_port());
+        let inbound = |port, mark: &str| http(port, mark) + ", traffic_direction: INBOUND";
+        let followed = Followed::start(io, &a, &[("in", inbound(first, "in"))], &[]);
+        let proxy = &followed.proxy;
+        marked(&mut Client::connect(first), "in");
+        assert_eq!(proxy.admin("POST", "/drain_listeners?inboundonly").status(), 200);
+        until("it has stopped", || refuses(first));
+        let out = || ("out", http(third, "out"));
+        followed.put(&[("in", inbound(first, "changed")), ("new", inbound(second, "new")), out()]);
+        until("the other one", || !refuses(third));
+        marked(&mut Client::connect(third), "out");
+        assert!(refuses(first) && refuses(second));
+        assert_eq!(proxy.stat("listener_manager.lds.update_rejected"), 0);
+        followed.put(&[("in", http(first, "turned")), out()]);
+        until("it accepts again", || !refuses(first));
+        marked(&mut Client::connect(first), "turned");
+        followed.put(&[out()]);
+        until("it is gone", || refuses(first));
+        followed.proxy.end();
+    }
+
     /// What changes of how it binds did not come before: its own sockets had the address.
     fn listener_that_binds_otherwise_at_its_address_is_taken(io) {
         let a = named("a");

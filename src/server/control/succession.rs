@@ -12,6 +12,7 @@ use super::Control;
 use crate::control::admin::ServerState;
 use crate::control::xds::client::Cache;
 use crate::runtime::packet;
+use crate::server::listeners::Stopped;
 use crate::server::restart::wire::{Refusal, Reply, Request, VERSION, parts};
 use crate::server::restart::{Event, FAREWELL_PATIENCE, Successor, TERMINATE_PATIENCE};
 use crate::telemetry::HttpStat;
@@ -98,7 +99,7 @@ impl Control<'_> {
         log::info!("hot restart: the next process serves; draining");
         self.succession.admin = None;
         // What is told from now on is the next one's to serve.
-        self.has_stopped = true;
+        self.stopped = Stopped::All;
         self.metrics.stopped(self.listening(false));
         let handed_over = self.sockets.close(false);
         self.workers.send_all(|| Command::StopListeners {
