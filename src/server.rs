@@ -16,6 +16,7 @@ mod process;
 pub(crate) mod restart;
 mod rotation;
 mod runtime_layers;
+mod shared_limits;
 #[cfg(test)]
 mod simulation;
 mod sockets;
@@ -62,6 +63,7 @@ use process::{Chain, Parts, Process};
 use restart::{Place, Predecessor};
 use rotation::Rotation;
 use runtime_layers::RuntimeLayers;
+use shared_limits::SharedLimits;
 use sockets::ListenSocketSet;
 use tables::Tables;
 use workers::Workers;
@@ -124,6 +126,7 @@ fn check(loaded: LoadedBootstrap) -> Result<(), String> {
     let surroundings = Surroundings {
         local_address: None,
         hash_seed: 0,
+        limits: &SharedLimits::default(),
         open_sink: &mut |_| {
             sinks += 1;
             Ok(SinkId(sinks))
@@ -162,7 +165,8 @@ fn serve(
     let local_address = local_address(options.local_address_ip_version == IpVersion::V6);
     let hash_seed = seed(usize::MAX);
     let open_sink = &mut |sink: &AccessLogSink| log_writer.open(sink);
-    let surroundings = Surroundings { local_address, hash_seed, open_sink };
+    let limits = SharedLimits::default();
+    let surroundings = Surroundings { local_address, hash_seed, limits: &limits, open_sink };
     let snapshot = Arc::new(compile(&mut as_loaded, &registry, surroundings)?);
     // What is kept of it leaves the memory in which it was loaded, and that goes before the workers take their pages.
     let bootstrap = as_loaded.clone();
@@ -174,6 +178,7 @@ fn serve(
         (&clusters, &told_clusters),
         local_address,
         hash_seed,
+        limits,
         log_writer.opener(),
     ));
     let routes =
@@ -360,6 +365,7 @@ fn admin_endpoint(
 struct Surroundings<'a> {
     local_address: Option<IpAddr>,
     hash_seed: u64,
+    limits: &'a SharedLimits,
     open_sink: &'a mut dyn FnMut(&AccessLogSink) -> io::Result<SinkId>,
 }
 
@@ -379,6 +385,7 @@ fn compile(
             local_info: &local_info,
             open_sink: surroundings.open_sink,
         },
+        shared_limit: &|config| surroundings.limits.bucket(config),
     };
     let snapshot = compiler
         .bootstrap(&bootstrap.clusters, &mut bootstrap.listeners)
@@ -405,6 +412,7 @@ fn compiling(
     (clusters, told): (&KnownClusters, &ClusterNames),
     local_address: Option<IpAddr>,
     hash_seed: u64,
+    limits: SharedLimits,
     logs: LogOpener,
 ) -> RouteSurroundings {
     let (clusters, told) = (clusters.clone(), told.clone());
@@ -413,6 +421,7 @@ fn compiling(
         cluster_exists: Box::new(move |name| told.has(name) || clusters.get().find(name).is_some()),
         local_info: local_info(bootstrap, local_address),
         hash_seed,
+        shared_limit: Box::new(move |config| limits.bucket(config)),
         open_sink: Box::new(move |sink| logs.open(sink)),
     }
 }

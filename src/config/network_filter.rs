@@ -26,7 +26,8 @@ pub struct LocalRateLimit {
     pub stat_prefix: Box<str>,
     /// What connections take tokens from, one each; who finds none is closed. Source: `token_bucket`.
     pub token_bucket: TokenBucket,
-    /// Filters of one key, and of equal buckets, share one bucket; empty: it is this filter's own. Source: `share_key`.
+    /// Filters of one key, and of equal buckets, share one bucket in the whole process; empty: it is this filter's own.
+    /// Source: `share_key`.
     pub share_key: Box<str>,
     /// Whether connections take tokens at all. Default: they do. Source: `runtime_enabled`.
     pub enabled: RuntimeFlag,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::filter_chain::{ChainCompiler, SharedLimits};
+use super::filter_chain::ChainCompiler;
 use super::told_listeners::listener_filters;
 use super::{ListenerResource, Snapshot, SocketCompiler, note_members, resolve_hosts};
 use crate::base::balance::Balance;
@@ -12,7 +12,8 @@ use crate::cluster::{ClusterSet, ClusterSpec};
 use crate::config::cluster::Cluster;
 use crate::config::error::ConfigError;
 use crate::config::listener::Listener;
-use crate::filter::network::{ChainChoice, ChoiceError, Overlap};
+use crate::config::network_filter::LocalRateLimit as RateLimitConfig;
+use crate::filter::network::{ChainChoice, ChoiceError, LocalRateLimit, Overlap};
 use crate::filter::{CompileError, CompileServices, access_log};
 use crate::protocol::tls::TlsConfigError;
 use crate::telemetry::Registry;
@@ -23,6 +24,8 @@ pub struct Compiler<'a> {
     pub registry: &'a Registry,
     /// What connection managers need.
     pub services: CompileServices<'a>,
+    /// Finds the bucket that all filters of one `share_key` and of equal buckets have.
+    pub shared_limit: &'a dyn Fn(&RateLimitConfig) -> LocalRateLimit,
 }
 
 impl Compiler<'_> {
@@ -47,9 +50,8 @@ impl Compiler<'_> {
             compiled.push(Arc::new(ClusterSpec::new(Arc::clone(config), hosts, sockets, self.registry)));
         }
         let clusters = Arc::new(ClusterSet::new(compiled));
-        let mut limits = Vec::new();
         let listener = |config: &mut Arc<Listener>| {
-            self.listener(config, &mut limits).map_err(|error| (format!("listener {}", config.name), error))
+            self.listener(config).map_err(|error| (format!("listener {}", config.name), error))
         };
         let listeners = listeners.iter_mut().map(listener).collect::<Result<_, _>>()?;
         Ok(Snapshot { clusters, listeners, tls: Vec::new(), internal_buffer_bytes: None })
@@ -59,7 +61,6 @@ impl Compiler<'_> {
     pub(super) fn listener(
         &mut self,
         config: &mut Arc<Listener>,
-        limits: &mut SharedLimits,
     ) -> Result<Arc<ListenerResource>, CompileError> {
         let stat_name = stat_name(config);
         let choice = ChainChoice::compile(config).map_err(|error| match error {
@@ -69,7 +70,7 @@ impl Compiler<'_> {
         let mut slots = RegexSlots::default();
         let access_logs =
             access_log::compile(&config.access_log, "access_log", &mut slots, self.services.open_sink)?;
-        let mut filters = ChainCompiler { compiler: self, listener: &stat_name, limits };
+        let mut filters = ChainCompiler { compiler: self, listener: &stat_name };
         let Listener { filter_chains, default_filter_chain, .. } = Arc::make_mut(config);
         let mut chains = Vec::with_capacity(filter_chains.len() + 1);
         for (index, chain) in filter_chains.iter_mut().enumerate() {

@@ -15,16 +15,16 @@ use crate::filter::rbac::NetworkRbac;
 use crate::filter::{CompileError, ConnectionManager, access_log};
 use crate::protocol::tls::{Secured, ServerTls, TlsConfigError, check_context};
 
-/// Buckets that filters of several listeners share: those of one key are one.
-pub(super) type SharedLimits = Vec<(RateLimitConfig, LocalRateLimit)>;
+/// A bucket of a filter's own.
+pub fn own_limit(config: &RateLimitConfig) -> LocalRateLimit {
+    LocalRateLimit::new(&config.token_bucket)
+}
 
 /// Compiles the chains of one listener.
 pub(super) struct ChainCompiler<'a, 'b> {
     pub(super) compiler: &'a mut Compiler<'b>,
     /// Its name in statistics.
     pub(super) listener: &'a str,
-    /// Buckets so far.
-    pub(super) limits: &'a mut SharedLimits,
 }
 
 impl ChainCompiler<'_, '_> {
@@ -71,22 +71,8 @@ impl ChainCompiler<'_, '_> {
         })
     }
 
-    fn local_rate_limit(&mut self, config: &RateLimitConfig) -> LocalRateLimit {
-        let limit = || LocalRateLimit::new(&config.token_bucket);
-        if config.share_key.is_empty() {
-            return limit();
-        }
-        // Control planes may tell ever new keys.
-        self.limits.retain(|(_, limit)| limit.is_used_elsewhere());
-        let same = |other: &&(RateLimitConfig, LocalRateLimit)| {
-            other.0.share_key == config.share_key && other.0.token_bucket == config.token_bucket
-        };
-        if let Some((_, limit)) = self.limits.iter().find(same) {
-            return limit.clone();
-        }
-        let limit = limit();
-        self.limits.push((config.clone(), limit.clone()));
-        limit
+    fn local_rate_limit(&self, config: &RateLimitConfig) -> LocalRateLimit {
+        if config.share_key.is_empty() { own_limit(config) } else { (self.compiler.shared_limit)(config) }
     }
 
     fn tcp(&mut self, config: &Arc<TcpProxy>) -> Result<TcpResource, CompileError> {

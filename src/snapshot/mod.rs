@@ -31,6 +31,7 @@ use crate::telemetry::{
 };
 
 pub use compile::Compiler;
+pub use filter_chain::own_limit;
 pub use generation::{ClustersChange, Generation};
 pub use hosts::{note_members, resolve_hosts};
 pub use listeners::ListenerCompiler;

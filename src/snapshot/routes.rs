@@ -11,21 +11,23 @@ use std::sync::Arc;
 use crate::config::access_log::AccessLogSink;
 use crate::config::ads::{Rds, ResourceSource, Srds};
 use crate::config::http::HttpConnectionManager;
+use crate::config::network_filter::LocalRateLimit as RateLimitConfig;
 use crate::config::route::RouteConfiguration;
 use crate::config::scoped_routes::ToldScope;
 use crate::config::told_filter::{FilterConfig, ToldFilter, TypedFilter};
 use crate::filter::chain::{self, FilterScopes};
+use crate::filter::network::LocalRateLimit;
 use crate::filter::{CompileError, CompileServices, ConnectionManager};
 use crate::format::access_log_queue::SinkId;
 use crate::protocol::http::forwarding::LocalInfo;
 use crate::route::CompileContext;
 use crate::telemetry::Registry;
 
-use super::filter_chain::{ChainCompiler, SharedLimits};
+use super::filter_chain::ChainCompiler;
 use super::told_filters::{AskedFilter, FilterKey, ToldFilters, is_one_of};
 use super::told_listeners::{ToldListener, with_compiler};
 use super::told_scopes::{AskedScopes, ScopeCounts, ToldScopes};
-use super::{FiltersResource, ListenerResource};
+use super::{Compiler, FiltersResource, ListenerResource};
 
 /// A manager with new routes or filters, for a chain of a listener.
 #[derive(Clone, Debug)]
@@ -49,6 +51,8 @@ pub struct RouteSurroundings {
     pub cluster_exists: Box<dyn Fn(&str) -> bool + Send + Sync>,
     pub local_info: LocalInfo,
     pub hash_seed: u64,
+    /// [`Compiler::shared_limit`], of the whole process.
+    pub shared_limit: Box<dyn Fn(&RateLimitConfig) -> LocalRateLimit + Send + Sync>,
     pub open_sink: OpenSink,
 }
 
@@ -64,6 +68,13 @@ impl RouteSurroundings {
             open_sink,
         }
     }
+
+    /// Does something with what compiles listeners and network filters.
+    pub(super) fn with_compiler<R>(&self, work: impl FnOnce(&mut Compiler<'_>) -> R) -> R {
+        let mut open_sink = |sink: &AccessLogSink| (self.open_sink)(sink);
+        let services = self.services(&mut open_sink);
+        work(&mut Compiler { registry: &self.registry, services, shared_limit: &self.shared_limit })
+    }
 }
 
 /// The managers whose routes, scopes or filters come from a control plane, and the listeners whose other filters do. Listeners come
@@ -74,8 +85,6 @@ pub struct RouteCompiler {
     listeners: Vec<ToldListener>,
     filters: ToldFilters,
     scopes: ToldScopes,
-    /// Buckets that several told filters share.
-    limits: SharedLimits,
     surroundings: Arc<RouteSurroundings>,
 }
 
@@ -123,7 +132,6 @@ impl RouteCompiler {
             listeners: Vec::new(),
             filters: ToldFilters::default(),
             scopes: ToldScopes::default(),
-            limits: SharedLimits::default(),
             surroundings,
         };
         for (number, listener) in listeners.iter().enumerate() {
@@ -141,9 +149,7 @@ impl RouteCompiler {
         });
         self.targets.extend(targets);
         if let Some(mut told) = ToldListener::of(number, listener) {
-            with_compiler(&self.surroundings, &mut self.limits, |compiler| {
-                told.compile(None, &self.filters, compiler);
-            });
+            with_compiler(&self.surroundings, |compiler| told.compile(None, &self.filters, compiler));
             self.listeners.push(told);
         }
     }
@@ -248,7 +254,7 @@ impl RouteCompiler {
             FilterConfig::Http(config) => chain::check(config).map_err(|error| error.to_string()),
             FilterConfig::Network(Some(config)) => {
                 let compile = |compiler: &mut ChainCompiler<'_, '_>| compiler.filter(&mut config.clone());
-                let compiled = with_compiler(&self.surroundings, &mut SharedLimits::default(), compile);
+                let compiled = with_compiler(&self.surroundings, compile);
                 compiled.map(drop).map_err(|error| error.to_string())
             }
             FilterConfig::Network(None) | FilterConfig::Listener(_) => Ok(()),
@@ -264,8 +270,8 @@ impl RouteCompiler {
     pub fn set_filter(&mut self, source: &ResourceSource, name: &str, filter: Option<Arc<TypedFilter>>) {
         self.filters.set(source, name, filter);
         let key: FilterKey = (source.clone(), name.into());
-        let Self { listeners, filters, limits, surroundings, .. } = self;
-        with_compiler(surroundings, limits, |compiler| {
+        let Self { listeners, filters, surroundings, .. } = self;
+        with_compiler(surroundings, |compiler| {
             listeners.iter_mut().for_each(|listener| listener.compile(Some(&key), filters, compiler));
         });
     }

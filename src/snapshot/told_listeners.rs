@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 
-use super::filter_chain::{ChainCompiler, SharedLimits};
+use super::filter_chain::ChainCompiler;
 use super::told_filters::{FilterKey, ToldFilters, is_one_of};
 use super::{
-    Compiler, FilterResource, FiltersResource, ListenerFiltersResource, ListenerResource, NewFilters,
+    FilterResource, FiltersResource, ListenerFiltersResource, ListenerResource, NewFilters,
     RouteSurroundings,
 };
-use crate::config::access_log::AccessLogSink;
 use crate::config::filter_chain::NetworkFilter;
 use crate::config::listener::Listener;
 use crate::config::listener_filter::{ListenerFilter, ListenerFilterKind};
@@ -132,12 +131,8 @@ pub(super) fn listener_filters(
 /// Does something with what compiles single network filters.
 pub(super) fn with_compiler<R>(
     surroundings: &RouteSurroundings,
-    limits: &mut SharedLimits,
     work: impl FnOnce(&mut ChainCompiler<'_, '_>) -> R,
 ) -> R {
-    let mut open_sink = |sink: &AccessLogSink| (surroundings.open_sink)(sink);
-    let services = surroundings.services(&mut open_sink);
-    let mut compiler = Compiler { registry: &surroundings.registry, services };
     // The listener's name is for the counters of connection managers, which are not told.
-    work(&mut ChainCompiler { compiler: &mut compiler, listener: "", limits })
+    surroundings.with_compiler(|compiler| work(&mut ChainCompiler { compiler, listener: "" }))
 }

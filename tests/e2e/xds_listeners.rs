@@ -503,6 +503,27 @@ on_each_backend! {
         followed.proxy.end();
     }
 
+    /// As in Envoy, where the buckets of a `share_key` are the process's.
+    fn listener_that_is_told_shares_the_bucket_of_one_of_the_bootstrap(io) {
+        let (a, folder, port) = (named("a"), TempFolder::new(), free_port());
+        let limit = "{name: limit, typed_config: {\
+            \"@type\": type.googleapis.com/envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit, \
+            stat_prefix: slow, share_key: one, token_bucket: {max_tokens: 2, fill_interval: 3600s}}}";
+        let answer = "{name: answer, typed_config: {\
+            \"@type\": type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config, \
+            response: {inline_string: hi}}}";
+        let told = format!("{}, filter_chains: [{{filters: [{limit}, {answer}]}}]", address(port));
+        put(&folder, &[("two", told)]);
+        let config = Config::to(a.port).network_filter(limit).arguments(&["--config-yaml", &following(&folder)]);
+        let proxy = Proxy::start(io, &config);
+        assert_eq!(Client::connect(port).read_to_end(), b"hi");
+        assert_eq!(proxy.connect().get("/").text(), "a");
+        Client::connect(port).expect_closed();
+        proxy.connect().expect_closed();
+        assert_eq!(proxy.stat("local_rate_limit.slow.rate_limited"), 2);
+        proxy.end();
+    }
+
     /// A listener of the bootstrap is not replaced, as in Envoy.
     fn listener_of_the_bootstrap_is_passed_over(io) {
         let a = named("a");

@@ -14,7 +14,7 @@ use ringway::protocol::http::forwarding::LocalInfo;
 use ringway::proxy::ConnectionLimit;
 use ringway::route::CompileContext;
 use ringway::runtime::mailbox::mailbox;
-use ringway::snapshot::{Compiler, Snapshot};
+use ringway::snapshot::{Compiler, Snapshot, own_limit};
 use ringway::telemetry::Registry;
 use ringway::worker::{AccessLogSetup, Command, Core, Setup};
 
@@ -120,7 +120,7 @@ fn compile(registry: &Registry, mut bootstrap: Bootstrap) -> Snapshot {
             Err(std::io::Error::other("there is no access log here"))
         },
     };
-    Compiler { registry, services }
+    Compiler { registry, services, shared_limit: &own_limit }
         .bootstrap(&bootstrap.clusters, &mut bootstrap.listeners)
         .unwrap_or_else(|error| panic!("{error:?}"))
 }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::{Surroundings, compile};
+use super::{SharedLimits, Surroundings, compile};
 use crate::base::clock;
 use crate::cluster::{ClusterSet, Resource};
 use crate::config::bootstrap::Overload;
@@ -119,8 +119,12 @@ impl World {
         });
         let registry = Registry::new(workers);
         let (queue, log) = LogQueue::new();
-        let surroundings =
-            Surroundings { local_address: None, hash_seed: seed, open_sink: &mut |_| Ok(SinkId(0)) };
+        let surroundings = Surroundings {
+            local_address: None,
+            hash_seed: seed,
+            limits: &SharedLimits::default(),
+            open_sink: &mut |_| Ok(SinkId(0)),
+        };
         let mut snapshot = compile(&mut loaded.bootstrap, &registry, surroundings).unwrap();
         if let Some(tls) = tls {
             tls.put_into(&mut snapshot);

@@ -18,7 +18,7 @@ use crate::control::xds::convert::Runtime;
 use crate::control::xds::loader::{Format, Source};
 use crate::control::xds::{LoadOptions, load_bootstrap, pb};
 use crate::protocol::http::forwarding::LocalInfo;
-use crate::snapshot::{ListenerCompiler, ListenerResource, RouteCompiler, RouteSurroundings};
+use crate::snapshot::{ListenerCompiler, ListenerResource, RouteCompiler, RouteSurroundings, own_limit};
 use crate::telemetry::Registry;
 use pb::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
@@ -420,7 +420,7 @@ fn route_compiler() -> SharedCompiler {
 }
 
 pub(super) fn compiled(listeners: &[Arc<Listener>]) -> Vec<Arc<ListenerResource>> {
-    let mut compiler = ListenerCompiler::new(compiling());
+    let compiler = ListenerCompiler::new(compiling());
     listeners.iter().map(|listener| compiler.compile(Arc::clone(listener)).unwrap()).collect()
 }
 
@@ -431,6 +431,7 @@ pub(super) fn compiling() -> Arc<RouteSurroundings> {
         cluster_exists: Box::new(|name| name == "a"),
         local_info: LocalInfo { cluster: "us".into(), node: "me".into(), address: None },
         hash_seed: 7,
+        shared_limit: Box::new(own_limit),
         open_sink: Box::new(|_| Err(std::io::Error::other("no logs here"))),
     })
 }
