@@ -115,6 +115,7 @@ KEEP = {
     },
     'http_filters': {
         'envoy.extensions.filters.http.grpc_web.v3': 'GrpcWeb',
+        'envoy.extensions.filters.http.on_demand.v3': 'OnDemand PerRouteConfig',
     },
     # Extensions that call their configuration `Config` have a module of their own.
     'grpc_http1_bridge': {'envoy.extensions.filters.http.grpc_http1_bridge.v3': 'Config'},

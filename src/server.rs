@@ -30,6 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::clock;
+use crate::base::limits::ON_DEMAND_QUEUED_MAX;
 use crate::base::socket_address::SocketAddress;
 use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, IpVersion, Options};
 use crate::config::access_log::{AccessLog, AccessLogSink};
@@ -193,7 +194,9 @@ fn serve(
     let before = predecessor.as_ref();
     let admin = bootstrap.admin.as_ref().map(|admin| take_or_bind_admin(admin, before)).transpose()?;
     let (sockets, listeners) = ListenSocketSet::bind(&snapshot, worker_count, before)?;
-    let workers = Arc::new(Workers::start(options, &bootstrap, &registry, &log_writer, worker_count)?);
+    let (asks, asked_hosts) = tokio::sync::mpsc::channel(ON_DEMAND_QUEUED_MAX);
+    let workers =
+        Arc::new(Workers::start(options, &bootstrap, &registry, &log_writer, &asks, worker_count)?);
     log::info!("{}", workers.description());
     let (sender, commands) = tokio::sync::mpsc::unbounded_channel();
     let backend = workers.backend();
@@ -237,6 +240,7 @@ fn serve(
         log_writer: &log_writer,
         admin,
         commands,
+        asked_hosts,
         rotation,
         tls_has_changed: true,
         runtime_watch,

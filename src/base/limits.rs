@@ -178,5 +178,29 @@ pub const LOAD_REPORT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Resources of control planes that cannot be used and are listed by the admin endpoint; more are counted.
 pub const XDS_QUARANTINED_MAX: usize = 1000;
 
+/// How long a request waits for the virtual host that it asks for (the filter `on_demand`), and a name counts as asked for at its
+/// control plane without an answer. Reason: Envoy lets it wait until a timeout of the stream passes, which may be five minutes or
+/// none. Beyond it: it goes on with the routes that there are (`ringway.on_demand_vhds.timeout`).
+pub const ON_DEMAND_WAIT: Duration = Duration::from_secs(15);
+/// How long a name is not asked for again behind an answer. Reason: clients choose names, and a control plane is to hear of each
+/// that it has not only so often.
+pub const ON_DEMAND_ANSWER_KEPT: Duration = Duration::from_secs(5);
+/// Names that one worker has asked for or has had answered just now; so many for each of the last may be new to a control plane.
+/// Reason: clients choose them. Beyond it requests are answered as if there were nothing (`ringway.on_demand_vhds.refused`).
+pub const ON_DEMAND_NAMES_MAX: usize = 1024;
+/// Shortest time between two looks for names that need not be kept, while there are too many.
+pub const ON_DEMAND_LOOKS: Duration = Duration::from_millis(100);
+/// Requests of one worker that wait for virtual hosts. Beyond it: as for names.
+pub const ON_DEMAND_HELD_MAX: usize = 1024;
+/// Names on their way from all workers to the control thread. Beyond it: as for names.
+pub const ON_DEMAND_QUEUED_MAX: usize = 256;
+/// Bytes of a host that is asked for: the longest name of DNS, and a port. Beyond it: as for names.
+pub const ON_DEMAND_HOST_BYTES_MAX: usize = 253 + 6;
+/// Names of one table that its control plane has been asked for and has not answered. Beyond it: as for names.
+pub const ON_DEMAND_UNDER_WAY_MAX: usize = 256;
+/// Names of one table that are asked for, with those that were answered by a virtual host and are asked for as long as it is
+/// there. Beyond it: as for names.
+pub const ON_DEMAND_ASKED_MAX: usize = 10_000;
+
 /// Fields that control planes set and this version lacks of which a warning tells, each once; more are told of at debug level.
 pub const XDS_LACKING_SAID_MAX: usize = 1000;

@@ -24,6 +24,8 @@ pub enum HttpFilterConfig {
     GrpcHttp1Bridge(GrpcHttp1BridgeConfig),
     /// Access by role. Source: `envoy.filters.http.rbac`.
     Rbac(Box<HttpRbac>),
+    /// Requests without a virtual host ask for it where the table has them told (VHDS). Source: `envoy.filters.http.on_demand`.
+    OnDemand,
     /// Routes and forwards; always the last. Source: `envoy.filters.http.router`.
     Router(RouterConfig),
     /// Whichever a control plane or a file tells. Source: `config_discovery`.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::access_log;
 use super::chain::{FilterChain, FilterScopes};
+use super::on_demand::OnDemandTable;
 use crate::base::regex::RegexSlots;
 use crate::config::access_log::AccessLogSink;
 use crate::config::error::ConfigError;
@@ -36,6 +37,8 @@ pub struct ConnectionManager {
     pub filters: FilterChain,
     /// Where requests go.
     pub routes: RouteTable,
+    /// Of which table they ask for virtual hosts; `None`: they do not.
+    pub on_demand: Option<Arc<OnDemandTable>>,
     /// Where requests of scopes go instead; `None`: there are no scopes.
     pub scopes: Option<Scopes>,
     /// What is written to and removed from heads.
@@ -148,6 +151,7 @@ impl ConnectionManager {
             Some(HttpFilterConfig::Router(router)) => router.clone(),
             _ => RouterConfig::default(),
         };
+        let on_demand = OnDemandTable::of(config, routes);
         let mut slots = RegexSlots::default();
         let access_logs =
             access_log::compile(&config.access_log, "access_log", &mut slots, services.open_sink)?;
@@ -165,6 +169,7 @@ impl ConnectionManager {
         Ok(Self {
             filters: FilterChain::compile(&config.http_filters, &routes.take_overrides(), &mut slots)?,
             routes,
+            on_demand,
             scopes: None,
             forwarding: ForwardingSettings::new(config, services.local_info),
             paths: PathSettings::of(config),

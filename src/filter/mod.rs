@@ -10,6 +10,7 @@ pub mod chain;
 mod connection_manager;
 pub mod http;
 pub mod network;
+pub mod on_demand;
 pub mod rbac;
 #[cfg(test)]
 mod tests;

@@ -168,6 +168,14 @@ impl HttpChain {
         }
     }
 
+    /// What a request that has waited for other routes goes on with; `None`: with this one.
+    pub(super) fn renewed(&self) -> Option<Rc<Self>> {
+        match self.resting() {
+            Some(first) => Some(first.latest().unwrap_or(first)),
+            None => self.latest(),
+        }
+    }
+
     /// The last of the chains that have taken its place, one after the other; `None`: none has.
     pub(super) fn current(&self) -> Option<Rc<Self>> {
         self.moved.borrow().as_ref().map(|line| Rc::clone(&line.end.borrow()))

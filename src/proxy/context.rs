@@ -10,11 +10,13 @@ use super::chain::HttpChain;
 use super::date::DateCache;
 use super::drain::Drain;
 use super::listener::ConnectionLimit;
+use super::on_demand::OnDemand;
 use super::stream::{Stream, StreamPool};
 use crate::base::clock::Now;
 use crate::base::rng::Rng;
 use crate::cluster::ClusterManager;
 use crate::config::access_log::AccessLogType;
+use crate::filter::on_demand::AskedHost;
 use crate::format::access_log::AccessLog;
 use crate::format::access_log_buffer::AccessLogBuffer;
 use crate::format::context::FormatContext;
@@ -37,6 +39,8 @@ pub struct WorkerContext {
     pub drain: Drain,
     /// The process's limit of connections.
     pub connections: ConnectionLimit,
+    /// Virtual hosts that requests ask for.
+    pub on_demand: OnDemand,
     /// Listeners that others hand connections to.
     pub listeners: ListenersByAddress,
     /// Balancing, request ids, fractions.
@@ -72,6 +76,7 @@ impl WorkerContext {
             streams: StreamPool::default(),
             drain: Drain::default(),
             connections,
+            on_demand: OnDemand::default(),
             listeners: ListenersByAddress::default(),
             rng: RefCell::new(Rng::from_seed(seed)),
             date: DateCache::default(),
@@ -90,6 +95,13 @@ impl WorkerContext {
     pub fn next_id(&self) -> u64 {
         self.ids.set(self.ids.get() + self.ids_step);
         self.ids.get()
+    }
+
+    /// It has been told what there is of a virtual host that requests asked for: those who wait for it go on.
+    pub fn answer_host(&self, asked: &AskedHost) {
+        for task in self.on_demand.answer(asked, self.runtime.now()) {
+            self.runtime.wake(task);
+        }
     }
 
     /// Records a request that is over in the logs of its chain.

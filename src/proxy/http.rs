@@ -16,6 +16,7 @@ use super::deadlines::Deadlines;
 use super::downstream::{After, Connection};
 use super::error::{ProxyError, Side};
 use super::local_reply::{self, Reply};
+use super::on_demand;
 use super::posted;
 use super::router::{self, Forwarded};
 use super::routing::{self, Decision};
@@ -111,6 +112,19 @@ async fn respond(
     let decision = match routing::receive(connection, stream, request) {
         ControlFlow::Continue(origin) => {
             connection.enter_scope(whole, stream);
+            let mut told = None;
+            if let Some(asked) = on_demand::unknown(connection, stream, request) {
+                let held = on_demand::hold(connection, request, asked);
+                // In recycled memory, as below.
+                if let Err(error) = connection.context.runtime.recycled(held).await {
+                    return give_up(connection, stream, request, error);
+                }
+                told = whole.renewed();
+                let whole = told.as_ref().unwrap_or(whole);
+                connection.chain = Rc::clone(whole);
+                connection.enter_scope(whole, stream);
+            }
+            let whole = told.as_ref().unwrap_or(whole);
             match routing::decide(connection, whole, stream, request, origin) {
                 Some(decision) => decision,
                 None => {
@@ -132,11 +146,7 @@ async fn respond(
         }
         Decision::Wait => {
             let error = wait(connection, stream, request).await;
-            fail(connection, stream, error);
-            if error.client_is_gone() {
-                return After::Reset;
-            }
-            reply_and_go_on(connection, stream, request, &Reply::error(error, None))
+            give_up(connection, stream, request, error)
         }
         Decision::Forward(forward) => match router::forward(connection, stream, request, &forward).await {
             Forwarded::Complete { close } if close => ending(connection, request),
@@ -168,6 +178,15 @@ async fn respond(
             }
         },
     }
+}
+
+/// The end of a request that nothing has answered.
+fn give_up(connection: &Connection, stream: &mut Stream, request: &mut Request, error: ProxyError) -> After {
+    fail(connection, stream, error);
+    if error.client_is_gone() {
+        return After::Reset;
+    }
+    reply_and_go_on(connection, stream, request, &Reply::error(error, None))
 }
 
 /// Whether the connection may go on after a request that is at fault: what Envoy's codec takes and its connection manager refuses,

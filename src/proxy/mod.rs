@@ -1,7 +1,7 @@
 //! The path of a connection and of a request through one core.
 //!
 //! `listener` accepts, `listener_filters` look at a connection's first bytes, `by_address` finds the listener that it meant, `downstream` serves a connection (`http2` one with streams), `http` lists the steps of a request, `routing` decides,
-//! `router` forwards, `upstream_request` exchanges, `filters` and `copy` move bodies, `relay` a tunnel's bytes, both with `splice`, `local_reply` answers for ourselves.
+//! `router` forwards, `upstream_request` exchanges, `filters` and `copy` move bodies, `relay` a tunnel's bytes, both with `splice`, `local_reply` answers for ourselves, `on_demand` lets requests wait for their virtual hosts.
 mod access;
 mod ahead;
 mod by_address;
@@ -24,6 +24,7 @@ mod http2;
 mod listener;
 mod listener_filters;
 mod local_reply;
+mod on_demand;
 mod posted;
 mod relay;
 #[cfg(test)]
@@ -49,5 +50,6 @@ pub use filter_chain::{FilterChain, FilterChains, Gate, NetworkFilters, Terminal
 pub use handover::{Courier, Handover, Share};
 pub use listener::{ConnectionLimit, ConnectionPermit, Listener, Seat, accept};
 pub use listener_filters::ListenerFilters;
+pub use on_demand::OnDemand;
 pub use stream::{Stream, StreamPool};
 pub use tcp::TcpChain;

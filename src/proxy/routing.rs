@@ -322,7 +322,7 @@ fn pass_filters(
 }
 
 /// Whether the request asks for an upgrade that has a chain of its own: that is the router alone.
-fn skips_filters(connection: &Connection, stream: &Stream, request: &Request) -> bool {
+pub(super) fn skips_filters(connection: &Connection, stream: &Stream, request: &Request) -> bool {
     let configs = &connection.chain.manager.config.upgrade_configs;
     let asked = asked_upgrade(stream, request);
     asked.is_some_and(|asked| {

@@ -181,6 +181,11 @@ impl RouteTable {
         out.extend_from_slice(head.path());
     }
 
+    /// Whether a virtual host is there for the request.
+    pub fn has_virtual_host(&self, head: &Head, scratch: &mut RouteScratch) -> bool {
+        self.find_virtual_host(head, scratch).is_some()
+    }
+
     fn find_virtual_host(&self, head: &Head, scratch: &mut RouteScratch) -> Option<&VirtualHost> {
         let mut asked = match &self.vhost_header {
             _ if !self.hosts.needs_host() => &[][..],

@@ -41,6 +41,7 @@ use crate::control::discovery::EndpointUpdate;
 use crate::control::file_watch::FileWatch;
 use crate::control::log_writer::LogWriter;
 use crate::control::xds::client::{self as xds, Cache, KnownSecrets, Resources, SharedCompiler, XdsClient};
+use crate::filter::on_demand::AskedHost;
 use crate::runtime::give_back_startup_pages;
 use crate::snapshot::{Generation, ListenerResource, Snapshot};
 use crate::telemetry::Registry;
@@ -57,6 +58,8 @@ pub(super) struct Control<'a> {
     pub(super) log_writer: &'a LogWriter,
     pub(super) admin: Option<AdminEndpoint>,
     pub(super) commands: UnboundedReceiver<AdminCommand>,
+    /// Virtual hosts that requests wait for.
+    pub(super) asked_hosts: Receiver<AskedHost>,
     /// Sent to the workers once all clusters that are waited for have endpoints.
     pub(super) start: Option<Arc<Snapshot>>,
     /// What clusters and listeners of a control plane become resources with; `None`: there are none, or their source has it.
@@ -237,6 +240,7 @@ impl Control<'_> {
                     self.publish_tls(updates);
                 }
                 Some(command) = self.commands.recv() => self.obey(command, &mut draining),
+                Some(asked) = self.asked_hosts.recv() => self.ask_hosts(asked, &sources),
                 Some(update) = sources.endpoints.recv() => {
                     self.take_all(vec![xds::Update::Endpoints(update)], &mut sources, &mut awaited);
                     self.publish(&mut sources);
@@ -372,6 +376,11 @@ impl Control<'_> {
                     self.publish_routes(key.clone(), resources, version, wire);
                 }
                 return Some(key);
+            }
+            xds::Update::Hosts(xds::HostsUpdate { source, names }) => {
+                if let Some(next) = self.next_generation() {
+                    next.put_answered_hosts(&source, &names);
+                }
             }
             xds::Update::Scopes(update) => self.take_scopes(update, sources, awaited),
             xds::Update::Filters(update) => {

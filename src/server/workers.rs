@@ -7,11 +7,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::sync::mpsc::Sender;
 
 use super::seed;
 use crate::cli::{self, EXIT_FAILURE, EXIT_PANIC, Options};
 use crate::config::bootstrap::Bootstrap;
 use crate::control::log_writer::LogWriter;
+use crate::filter::on_demand::AskedHost;
 use crate::proxy::ConnectionLimit;
 use crate::runtime::affinity::{self, Affinity, Cpus};
 use crate::runtime::mailbox::{MailboxSender, mailbox};
@@ -46,6 +48,7 @@ impl Workers {
         bootstrap: &Bootstrap,
         registry: &Arc<Registry>,
         log_writer: &LogWriter,
+        asked_hosts: &Sender<AskedHost>,
         count: usize,
     ) -> Result<Self, String> {
         let choice = io_choice(options);
@@ -70,6 +73,7 @@ impl Workers {
                     flush_interval: options.file_flush_interval,
                     flush_min_bytes: options.file_flush_min_bytes,
                 },
+                asked_hosts: asked_hosts.clone(),
             };
             let (registry, running) = (Arc::clone(registry), Arc::clone(&running));
             let chosen = chosen.clone();

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use super::{ChainTls, FiltersResource, ListenersChange, NewFilters, RoutesResource};
 use crate::cluster::{ClusterSet, HostSpecs, TransportSockets};
+use crate::config::ads::ResourceSource;
+use crate::filter::on_demand::{AskedHost, OnDemandTable};
 
 /// A chain: its listener's number, and its place in it.
 type ChainKey = (usize, usize);
@@ -32,6 +34,8 @@ pub struct Generation {
     pub routes: BTreeMap<ChainKey, RoutesResource>,
     /// TLS of chains, for handshakes from now on; also of listeners that are new.
     pub tls: BTreeMap<ChainKey, ChainTls>,
+    /// Virtual hosts that requests wait for and need wait for no longer: `routes` have them, or there are none.
+    pub answered_hosts: BTreeSet<AskedHost>,
 }
 
 /// What changes of the clusters.
@@ -46,11 +50,21 @@ pub struct ClustersChange {
 impl Generation {
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
-        let Self { clusters, hosts, published_hosts: _, transport_sockets, listeners, filters, routes, tls } =
-            self;
+        let Self {
+            clusters,
+            hosts,
+            published_hosts: _,
+            transport_sockets,
+            listeners,
+            filters,
+            routes,
+            tls,
+            answered_hosts,
+        } = self;
         let has_clusters = clusters.is_some() || !hosts.is_empty() || !transport_sockets.is_empty();
         let has_listeners = !listeners.is_empty() || !filters.is_empty();
-        !has_clusters && !has_listeners && routes.is_empty() && tls.is_empty()
+        let has_rest = !(routes.is_empty() && tls.is_empty() && answered_hosts.is_empty());
+        !has_clusters && !has_listeners && !has_rest
     }
 
     /// Takes other clusters: all that there are now, as they are by now, with all endpoints that were taken before, and the names of
@@ -103,6 +117,16 @@ impl Generation {
         self.routes.extend(keyed);
     }
 
+    /// Takes that a control plane has said what there is of these virtual hosts, which are called `<table>/<host>`.
+    pub fn put_answered_hosts(&mut self, source: &ResourceSource, names: &[Box<str>]) {
+        let asked = names.iter().filter_map(|name| {
+            let (table, host) = name.rsplit_once('/')?;
+            let table = Arc::new(OnDemandTable { source: source.clone(), name: table.into() });
+            Some(AskedHost { table, host: host.into() })
+        });
+        self.answered_hosts.extend(asked);
+    }
+
     /// Takes other TLS of a chain.
     pub fn put_tls(&mut self, tls: ChainTls) {
         self.tls.insert((tls.listener, tls.chain), tls);
@@ -124,6 +148,15 @@ mod tests {
         own.put_listeners(ListenersChange::default());
         assert!(own.is_empty());
         own.put_hosts("a".into(), Arc::default());
+        assert!(!own.is_empty());
+    }
+
+    #[test]
+    fn answer_of_a_virtual_host_is_of_the_table_that_its_name_begins_with() {
+        let mut own = Generation::default();
+        own.put_answered_hosts(&ResourceSource::Ads, &["in/all/a.test".into(), "none".into()]);
+        let asked: Vec<_> = own.answered_hosts.iter().map(|one| (&*one.table.name, &*one.host)).collect();
+        assert_eq!(asked, [("in/all", "a.test")]);
         assert!(!own.is_empty());
     }
 

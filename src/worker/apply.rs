@@ -89,6 +89,7 @@ impl Worker {
             filters,
             routes,
             tls,
+            answered_hosts,
         } = generation;
         let own_clusters = &self.context.clusters;
         if let Some(ClustersChange { all, names }) = clusters {
@@ -117,6 +118,8 @@ impl Worker {
         for ChainTls { listener, chain, tls } in tls.values() {
             self.listeners.with_chain(*listener, *chain, |chain| chain.set_tls(Arc::clone(tls)));
         }
+        // Behind the routes, with which those who have waited go on.
+        answered_hosts.iter().for_each(|asked| self.context.answer_host(asked));
     }
 
     /// Whether the drain is over: nobody is served any more, or its time is up.

@@ -8,7 +8,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc::Sender;
+
 use crate::base::socket_address::SocketAddress;
+use crate::filter::on_demand::AskedHost;
 use crate::format::access_log_buffer::AccessLogBuffer;
 use crate::format::access_log_queue::LogQueue;
 use crate::proxy::{ConnectionLimit, Handover, WorkerContext};
@@ -54,6 +57,8 @@ pub struct Setup {
     pub connections: ConnectionLimit,
     /// The log thread's queue, and when records go there.
     pub access_log: AccessLogSetup,
+    /// How it asks the control thread for virtual hosts.
+    pub asked_hosts: Sender<AskedHost>,
 }
 
 /// How a worker hands over access-log records.
@@ -107,6 +112,7 @@ impl Core {
             setup.index,
             setup.workers,
         );
+        context.on_demand.connect(setup.asked_hosts.clone());
         let worker = Rc::new(apply::Worker::new(Rc::clone(&context), setup.index, setup.peers.clone()));
         let receiving = Rc::clone(&worker);
         let handle = runtime.clone();

@@ -6,12 +6,25 @@ use crate::harness::{
 };
 use crate::xds::{manager, named};
 
+/// The filter with which requests ask for virtual hosts.
+const ON_DEMAND: &str = r#"{name: ask, typed_config: {
+    "@type": type.googleapis.com/envoy.extensions.filters.http.on_demand.v3.OnDemand}}"#;
+
 /// A proxy, two of its workers, whose routes come from there, to the clusters `a` and `b`.
 fn config(plane: &ControlPlane, a: &Upstream, b: &Upstream) -> Config {
+    with_chain(plane, a, b, manager("{ads: {}, resource_api_version: V3}"))
+}
+
+/// The same with that filter.
+fn asking_config(plane: &ControlPlane, a: &Upstream, b: &Upstream) -> Config {
+    let chain = manager("{ads: {}, resource_api_version: V3}");
+    with_chain(plane, a, b, chain.replace("http_filters: [", &format!("http_filters: [{ON_DEMAND}, ")))
+}
+
+fn with_chain(plane: &ControlPlane, a: &Upstream, b: &Upstream, chain: String) -> Config {
     let [a, b] = [("a", a.port), ("b", b.port)].map(|(name, port)| format!("{{{}}}", cluster_to(name, port)));
     let clusters = [plane.clusters(&[]), a, b].join(", ");
     let config = Config { clusters: Some(clusters), ..Config::to(0) };
-    let chain = manager("{ads: {}, resource_api_version: V3}");
     config.chains(&[chain]).arguments(&["--concurrency", "2", "--config-yaml", &plane.bootstrap()])
 }
 
@@ -60,6 +73,43 @@ on_each_backend! {
             assert_eq!(proxy.stat(&format!("http.test.vhds.routes.{stat}")), value, "{stat}");
         }
         assert_eq!(proxy.stat("http.test.downstream_cx_total"), 16, "all connections have stayed");
+        drop(clients);
+        proxy.end();
+    }
+
+    /// A request waits for the virtual host of its host, which is asked for once, however many wait for it on whatever worker.
+    fn requests_ask_for_virtual_hosts_that_are_not_there(io) {
+        let (a, b, plane) = (named("a"), named("b"), ControlPlane::start());
+        plane.tell_hosted_table();
+        plane.tell_hosts(&[("routes/b.test", "b.test", "b")], &[]);
+        let proxy = Proxy::start(io, &asking_config(&plane, &a, &b));
+        let mut clients: Vec<_> = (0..16).map(|_| proxy.connect()).collect();
+        all_are_answered(&mut clients, "b.test", 200, "b");
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: A.test\r\n\r\n");
+        }
+        proxy.wait_for_stat("ringway.on_demand_vhds.held", 16);
+        plane.wait_for("a.test", |asked| asked.type_url == HOSTS && asked.names == ["routes/a.test"]);
+        let told = plane.tell_hosts(&[("routes/a.test", "a.test", "a")], &[]);
+        assert!(plane.answer(&told).error.is_none());
+        for client in &mut clients {
+            let response = client.response();
+            assert_eq!((response.status(), response.text()), (200, "a".to_owned()));
+        }
+        let all = plane.asked();
+        assert_eq!(all.iter().filter(|asked| asked.names == ["routes/a.test"]).count(), 1);
+        // Of this one there is none.
+        let client = &mut clients[0];
+        client.send("GET / HTTP/1.1\r\nHost: c.test:80\r\n\r\n");
+        plane.wait_for("c.test", |asked| asked.names == ["routes/c.test:80"]);
+        plane.tell_hosts(&[], &["routes/c.test:80"]);
+        assert_eq!(client.response().status(), 404);
+        // What is no name is not asked for.
+        assert_eq!(answer(client, "a~b").0, 404);
+        assert_eq!(answer(client, "a.test"), (200, "a".to_owned()));
+        for (stat, value) in [("held", 17), ("refused", 1), ("timeout", 0)] {
+            assert_eq!(proxy.stat(&format!("ringway.on_demand_vhds.{stat}")), value, "{stat}");
+        }
         drop(clients);
         proxy.end();
     }

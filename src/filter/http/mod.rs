@@ -157,7 +157,7 @@ const MISSING: FilterReply =
     FilterReply { status: 500, body: "", details: "", flag: Some(ResponseFlag::NoFilterConfigFound) };
 
 impl Filter {
-    /// The compiled form; `None`: the router, which is not part of the chain.
+    /// The compiled form; `None`: the router and `on_demand`, which are not part of the chain.
     ///
     /// # Errors
     /// A condition that cannot be compiled; `path` is the field path of `config`.
@@ -172,7 +172,7 @@ impl Filter {
             Some(HttpFilterConfig::Rbac(config)) => {
                 Some(Self::Rbac(Box::new(rbac::Rbac::compile(config, path, slots)?)))
             }
-            Some(HttpFilterConfig::Router(_)) => None,
+            Some(HttpFilterConfig::OnDemand | HttpFilterConfig::Router(_)) => None,
             // What is told is never told in its turn.
             Some(HttpFilterConfig::Told(_)) | None => Some(Self::Missing),
         })

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Control, Sources};
+use crate::base::limits::ON_DEMAND_QUEUED_MAX;
+use crate::filter::on_demand::AskedHost;
 use crate::server::clusters::Change;
 use crate::snapshot::Generation;
 use crate::worker::Command;
@@ -32,6 +34,18 @@ impl Control<'_> {
         let generation = Arc::new(std::mem::take(&mut self.generation));
         for (worker, sockets) in hands.into_iter().enumerate() {
             self.workers.send(worker, Command::Generation { generation: Arc::clone(&generation), sockets });
+        }
+    }
+
+    /// Asks for the virtual hosts that requests wait for; those of which nothing will be told need not wait.
+    pub(super) fn ask_hosts(&mut self, first: AskedHost, sources: &Sources) {
+        let queue = &mut self.asked_hosts;
+        let more = std::iter::from_fn(|| queue.try_recv().ok()).take(ON_DEMAND_QUEUED_MAX);
+        for asked in std::iter::once(first).chain(more) {
+            let table = &asked.table;
+            if !sources.client.ask_host(&table.source, &table.name, &asked.host) {
+                self.generation.answered_hosts.insert(asked);
+            }
         }
     }
 

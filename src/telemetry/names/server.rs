@@ -117,6 +117,12 @@ super::metrics! {
         MemoryTasks Gauge "ringway.memory.tasks",
         /// Ours: of it the timer wheel.
         MemoryTimers Gauge "ringway.memory.timers",
+        /// Ours: requests that have waited for a virtual host that they ask for (`on_demand`).
+        OnDemandVhdsHeld Counter "ringway.on_demand_vhds.held",
+        /// Ours: requests that were not let ask for one: their host is no name, or too many have asked or wait.
+        OnDemandVhdsRefused Counter "ringway.on_demand_vhds.refused",
+        /// Ours: requests that have waited for one as long as they may.
+        OnDemandVhdsTimeout Counter "ringway.on_demand_vhds.timeout",
         /// Ours: panics caught; each cost one connection.
         Panics Counter "ringway.panics",
         /// Ours: TLS connections that failed since unfinished messages took too much memory and theirs was begun first.

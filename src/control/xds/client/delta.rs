@@ -89,7 +89,8 @@ impl Protocol for Delta {
     ) -> Option<DeltaDiscoveryRequest> {
         let (more, fewer) = (wanted.beyond(&self.wanted), self.wanted.beyond(&wanted));
         self.wanted = wanted;
-        for name in &fewer {
+        // Where everything is asked for, what is there is no matter of a name that is asked for beside it.
+        for name in fewer.iter().filter(|_| !self.wanted.is_all()) {
             self.versions.remove(name.as_str());
             self.judge.forget(name);
         }
@@ -152,7 +153,7 @@ impl Protocol for Delta {
             let Resource {
                 name,
                 resource_name,
-                aliases: _,
+                aliases,
                 version,
                 resource,
                 ttl: _,
@@ -160,7 +161,9 @@ impl Protocol for Delta {
                 metadata: _,
             } = resource;
             let name = resource_name.map_or(name, |given| given.name);
-            // Without a body its time to live begins anew; nothing has changed.
+            let by = resource.is_some().then_some(&name);
+            outcome.note_answered(std::iter::once(&name).chain(&aliases), by, &self.wanted);
+            // Without a body its time to live begins anew, or nothing is behind a name that was asked for: nothing has changed.
             let Some(any) = resource else { continue };
             versions.insert(name.clone(), version);
             told.push((name, any));
@@ -169,6 +172,7 @@ impl Protocol for Delta {
         let removed =
             removed_resources.into_iter().chain(removed_resource_names.into_iter().map(|one| one.name));
         for name in removed.filter(|name| self.wanted.contains(name)) {
+            outcome.note_answered([&name], None, &self.wanted);
             if outcome.good.contains_key(&name) {
                 continue;
             }
@@ -186,6 +190,8 @@ impl Protocol for Delta {
             self.judge.lose(name);
         }
         self.judge.settle(&mut outcome);
+        let missing = resource_errors.iter().filter_map(|error| Some(&error.resource_name.as_ref()?.name));
+        outcome.note_answered(missing, None, &self.wanted);
         outcome.errors(self.judge.kind(), resource_errors, &self.wanted);
         Some(Considered { outcome, version: system_version_info, content, nonce, versions })
     }

@@ -240,6 +240,8 @@ pub(super) struct Outcome {
     pub(super) kept: BTreeMap<String, Missing>,
     /// Tables that have other virtual hosts by it.
     pub(super) tables: Vec<ChangedTable>,
+    /// Names that were asked for beside everything and that it answers, and by which resource; `None`: there is none.
+    pub(super) answered: BTreeMap<String, Option<String>>,
     /// The good ones as they came, where they are kept.
     pub(super) accepted: Option<BTreeMap<String, Vec<u8>>>,
     /// How many fields stand in it that the API does not have and of which a warning has not told before.
@@ -271,6 +273,21 @@ impl Outcome {
         }
         let message = message.trim_end().to_owned();
         Some(pb::discovery::Status { code: INVALID_ARGUMENT, message, details: Vec::new() })
+    }
+
+    /// Takes note of which of these names, if asked for beside everything, are answered, and by which resource.
+    pub(super) fn note_answered<'a>(
+        &mut self,
+        names: impl IntoIterator<Item = &'a String>,
+        by: Option<&String>,
+        asked: &Wanted,
+    ) {
+        for name in names.into_iter().filter(|name| asked.adds(name)) {
+            let answer = self.answered.entry(name.clone()).or_default();
+            if answer.is_none() {
+                *answer = by.cloned();
+            }
+        }
     }
 
     /// Whether nothing changes and nothing is wrong.
@@ -407,7 +424,7 @@ impl Outcome {
                     // A layer has no values once it is gone, which this does not say; a filter that is used stays.
                     Kind::Runtime | Kind::Filters => drop(self.kept.insert(name, missing)),
                     // Where everything is asked for, what is gone is left out or removed.
-                    _ if *asked == Wanted::All => {}
+                    _ if asked.is_all() => {}
                     _ if is_of_it => drop(self.absent.insert(name)),
                     _ => drop(self.kept.insert(name, missing)),
                 }

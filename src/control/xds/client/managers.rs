@@ -64,6 +64,12 @@ impl XdsClient {
         running.is_some_and(|running| running.subscribers.add_hosts(hosted, &registry))
     }
 
+    /// A request asks for a virtual host of a table whose virtual hosts come from there. Whether an answer will be heard of it
+    /// ([`super::Update::Hosts`]).
+    pub fn ask_host(&self, source: &ResourceSource, table: &str, host: &str) -> bool {
+        self.sources.get(source).is_some_and(|running| running.subscribers.ask_host(table, host))
+    }
+
     /// A table is no more, or has its virtual hosts from elsewhere.
     fn release_hosts(&mut self, key: &(ResourceSource, Arc<str>)) {
         let Some(before) = self.hosted.remove(key) else { return };

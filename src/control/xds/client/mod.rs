@@ -177,6 +177,8 @@ pub enum Update {
     /// One of those known is another now, or those who wait for it go without for now.
     Secret(SecretKey),
     Scopes(ScopesUpdate),
+    /// Behind the routes that have them.
+    Hosts(HostsUpdate),
     Routes(RoutesUpdate),
     Filters(FiltersUpdate),
 }
@@ -240,6 +242,14 @@ pub struct ScopesUpdate {
     pub changed: BTreeMap<Arc<str>, Option<Arc<[u8]>>>,
     /// What the control plane calls this state of them.
     pub version: Box<str>,
+}
+
+/// Virtual hosts that were asked for and of which there is an answer: what there is of them is in their tables by now.
+#[derive(Clone, Debug)]
+pub struct HostsUpdate {
+    pub source: ResourceSource,
+    /// `<table>/<host>`, as they were asked for.
+    pub names: Vec<Box<str>>,
 }
 
 /// A routing table for all who have asked for it; empty: they go without for now.

@@ -356,7 +356,7 @@ mod tests {
     async fn response_is_used_where_nobody_hears_the_answer_any_more() {
         let (all, mut told, registry) = subscribers();
         let eds = Eds { source: ResourceSource::Ads, service_name: None, initial_fetch_timeout: None };
-        assert!(all.add("a", 1, &eds, registry.cluster("a")).is_none());
+        assert!(all.add(&"a".into(), 1, &eds, registry.cluster("a")).is_none());
         let asked = all.wanted(Kind::Endpoints);
         assert_eq!(asked, Wanted::Names(["a".to_owned()].into()));
         let protocol = Delta::new(Judge::Endpoints, pb::core::Node::default(), asked, true);

@@ -1,5 +1,6 @@
 //! Who has asked for something of the control plane: who hears of which resource, what is counted, and how long the start
 //! waits for them. Clusters that come and go take their endpoints' names with them.
+mod asked_hosts;
 mod filters;
 mod scopes;
 mod shared;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
+use self::asked_hosts::AskedHosts;
 use self::scopes::UsedScopes;
 pub(super) use self::virtual_hosts::Hosted;
 use super::counters::{Counters, Event};
@@ -73,6 +75,8 @@ struct Lists {
     hosts: BTreeMap<String, HostedTable>,
     /// Whether there has been one: all virtual hosts are asked for from then on, as no stream takes that back.
     asks_for_hosts: bool,
+    /// Virtual hosts that requests ask for.
+    asked_hosts: AskedHosts,
 }
 
 #[derive(Debug)]
@@ -301,6 +305,7 @@ impl Subscribers {
             filters,
             hosts,
             asks_for_hosts: _,
+            asked_hosts: _,
         } = &*lists;
         let has_scopes = scopes.as_ref().is_some_and(|used| !used.users.is_empty());
         let has_one = clusters.is_some() || listeners.is_some();
@@ -337,7 +342,7 @@ impl Subscribers {
             Kind::Clusters if lists.clusters.is_some() => Wanted::All,
             Kind::Listeners if lists.listeners.is_some() => Wanted::All,
             Kind::Scopes if lists.scopes.is_some() => Wanted::All,
-            Kind::VirtualHosts if lists.asks_for_hosts => Wanted::All,
+            Kind::VirtualHosts if lists.asks_for_hosts => lists.asked_hosts.wanted(),
             Kind::Clusters | Kind::Listeners | Kind::Scopes | Kind::VirtualHosts => {
                 Wanted::Names(BTreeSet::new())
             }

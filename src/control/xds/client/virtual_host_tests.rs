@@ -16,7 +16,7 @@ use super::tables::KnownTables;
 use super::tests::{ASKS_FOR_ROUTES, compiled, compiling, host};
 use super::virtual_hosts::{ChangedTable, HostJudge, KnownHosts, table_of};
 use super::wanted::Wanted;
-use super::{Protocol, ROUTES, RoutesUpdate, Update, Updates, VIRTUAL_HOSTS};
+use super::{HostsUpdate, Protocol, ROUTES, RoutesUpdate, Update, Updates, VIRTUAL_HOSTS};
 use crate::config::ads::{ResourceSource, Vhds};
 use crate::control::xds::convert::{Planes, Runtime};
 use crate::control::xds::loader::{Format, Source};
@@ -345,6 +345,60 @@ async fn table_goes_without_virtual_hosts_that_do_not_come() {
         assert_eq!(told(&mut receiver), [None::<Vec<String>>]);
         assert!(!all.add_hosts(hosted(&["one"]), &registry));
     }
+}
+
+/// A response to names that requests asked for: one is answered by an alias, of the other there is nothing.
+#[tokio::test(start_paused = true)]
+async fn virtual_hosts_are_asked_for_by_name_beside_all_until_there_is_none() {
+    let mut client = Client::new("DELTA_GRPC");
+    client.table(&[]).unwrap();
+    let (all, mut receiver, registry) = subscribers();
+    assert!(!all.ask_host("routes", "a.test"), "nobody has the table");
+    all.add_hosts(hosted(&["one"]), &registry);
+    assert!(all.ask_host("routes", "a.test") && all.ask_host("routes", "b.test"));
+    let asked = client.hosts.want(all.wanted(Kind::VirtualHosts), None).unwrap();
+    assert_eq!(asked.resource_names_subscribe, ["routes/a.test", "routes/b.test"]);
+    let mut told = change(VIRTUAL_HOSTS, vec![("routes/a", a().encode_to_vec())], &[]);
+    told.resources[0].aliases = vec!["routes/a.test".into(), "routes/x.test".into()];
+    told.resources.push(Resource { name: "routes/b.test".into(), ..Resource::default() });
+    let Taken { outcome, version, reply, .. } = client.hosts.take(told).unwrap();
+    assert!(reply.error_detail.is_none());
+    all.apply(Kind::VirtualHosts, outcome, &version).await;
+    let updates = receiver.try_recv().unwrap();
+    let [Update::Routes(routes), Update::Hosts(HostsUpdate { names: heard, .. })] = &updates[..] else {
+        panic!("{updates:?}");
+    };
+    assert_eq!(names(&routes.wire), ["routes/a"]);
+    let heard: Vec<_> = heard.iter().map(|name| &**name).collect();
+    assert_eq!(heard, ["routes/a.test", "routes/b.test"]);
+    assert!(!all.ask_host("routes", "a.test"), "it was told");
+    let asked = client.hosts.want(all.wanted(Kind::VirtualHosts), None).unwrap();
+    assert!(asked.resource_names_subscribe.is_empty());
+    assert_eq!(asked.resource_names_unsubscribe, ["routes/b.test"]);
+    // On another stream it is still asked for, and is gone there.
+    let asked = client.hosts.open(false).unwrap();
+    assert_eq!(asked.resource_names_subscribe, ["*", "routes/a.test"]);
+    assert_eq!(asked.initial_resource_versions["routes/a"], "1", "no name takes its version away");
+    take(&mut client, &all, &[], &["routes/a.test"]).await;
+    assert_eq!(all.wanted(Kind::VirtualHosts), Wanted::All);
+    assert!(all.ask_host("routes", "a.test"), "it may come again");
+    all.remove_hosts(&ADS, "routes", &registry);
+    assert_eq!(all.wanted(Kind::VirtualHosts), Wanted::All);
+}
+
+/// A virtual host that is refused is no answer that anybody could go on with.
+#[tokio::test(start_paused = true)]
+async fn refused_virtual_host_is_asked_for_no_longer() {
+    let mut client = Client::new("DELTA_GRPC");
+    client.table(&[]).unwrap();
+    let (all, mut receiver, registry) = subscribers();
+    all.add_hosts(hosted(&["one"]), &registry);
+    assert!(all.ask_host("routes", "a"));
+    client.hosts.want(all.wanted(Kind::VirtualHosts), None).unwrap();
+    take(&mut client, &all, &[host("routes/a", "a.test", "(", "a")], &[]).await;
+    let updates: Vec<_> = std::iter::from_fn(|| receiver.try_recv().ok()).flatten().collect();
+    assert!(matches!(updates.last(), Some(Update::Hosts(_))), "{updates:?}");
+    assert_eq!(all.wanted(Kind::VirtualHosts), Wanted::All);
 }
 
 /// What nobody asks for any more is not held against a table that is no more.

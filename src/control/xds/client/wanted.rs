@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 pub(super) enum Wanted {
     /// All there are, whatever their names.
     All,
+    /// The same, and those of these names: more than what all are may be behind them.
+    AllAnd(BTreeSet<String>),
     /// Those of these names.
     Names(BTreeSet<String>),
 }
@@ -12,9 +14,19 @@ pub(super) enum Wanted {
 impl Wanted {
     pub(super) fn contains(&self, name: &str) -> bool {
         match self {
-            Self::All => true,
+            Self::All | Self::AllAnd(_) => true,
             Self::Names(names) => names.contains(name),
         }
+    }
+
+    /// Whether everything is asked for.
+    pub(super) fn is_all(&self) -> bool {
+        matches!(self, Self::All | Self::AllAnd(_))
+    }
+
+    /// Whether that name is asked for beside everything.
+    pub(super) fn adds(&self, name: &str) -> bool {
+        matches!(self, Self::AllAnd(names) if names.contains(name))
     }
 
     /// Whether there is nothing to ask for. A request without names would ask for everything.
@@ -22,16 +34,49 @@ impl Wanted {
         matches!(self, Self::Names(names) if names.is_empty())
     }
 
-    /// The names that a request lists: none for all.
+    /// The names that a request lists: none for all, which has a name of its own beside others. Source: the xDS protocol,
+    /// "How the client specifies what resources to return".
     pub(super) fn listed(&self) -> Vec<String> {
-        match self {
-            Self::All => Vec::new(),
-            Self::Names(names) => names.iter().cloned().collect(),
-        }
+        let everything = matches!(self, Self::AllAnd(_)).then(|| "*".to_owned());
+        everything.into_iter().chain(self.names().cloned()).collect()
     }
 
     /// The names that this has and the other has not.
     pub(super) fn beyond(&self, other: &Self) -> Vec<String> {
-        self.listed().into_iter().filter(|name| !other.contains(name)).collect()
+        let has = |name: &String| match (self, other) {
+            // What is asked for beside everything is asked for by its name.
+            (Self::AllAnd(_), Self::All) => false,
+            (Self::AllAnd(_), Self::AllAnd(names)) => names.contains(name),
+            _ => other.contains(name),
+        };
+        self.names().filter(|name| !has(name)).cloned().collect()
+    }
+
+    fn names(&self) -> impl Iterator<Item = &String> {
+        let names = match self {
+            Self::All => None,
+            Self::AllAnd(names) | Self::Names(names) => Some(names),
+        };
+        names.into_iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn names_beside_everything_are_asked_for_and_given_up_by_themselves() {
+        let [one, both] = [&["a"][..], &["a", "b"]].map(|of| Wanted::AllAnd(names(of)));
+        assert_eq!((one.beyond(&Wanted::All), Wanted::All.beyond(&one)), (vec!["a".to_owned()], vec![]));
+        assert_eq!((both.beyond(&one), one.beyond(&both)), (vec!["b".to_owned()], vec![]));
+        assert!(one.contains("x") && one.is_all() && !one.is_nothing());
+        assert!(one.adds("a") && !one.adds("x") && !Wanted::All.adds("a"));
+        assert_eq!((one.listed(), Wanted::All.listed()), (vec!["*".to_owned(), "a".to_owned()], vec![]));
+        assert_eq!(Wanted::Names(names(&["a", "b"])).beyond(&Wanted::Names(names(&["a"]))), ["b"]);
     }
 }

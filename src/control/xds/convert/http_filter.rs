@@ -16,12 +16,16 @@ use crate::control::xds::pb::{self, Named};
 use pb::http_connection_manager::HttpFilterConfigTypeOneOf as ConfigType;
 
 /// Filters that this version has, by the names of their messages.
-pub(super) const IMPLEMENTED: [&str; 4] = [
+pub(super) const IMPLEMENTED: [&str; 5] = [
     pb::extensions::Router::NAME,
     pb::http_filters::GrpcWeb::NAME,
+    pb::http_filters::OnDemand::NAME,
     pb::grpc_http1_bridge::Config::NAME,
     pb::http_rbac::RBAC::NAME,
 ];
+
+/// Options of filters for routes that this version has.
+const OF_ROUTES: [&str; 2] = [pb::http_rbac::RBACPerRoute::NAME, pb::http_filters::PerRouteConfig::NAME];
 
 const LAST_IS_DISABLED: &str = "the last filter of a chain cannot be disabled by default";
 
@@ -77,7 +81,7 @@ fn http_filter(
 ) -> Option<HttpFilter> {
     classify!(at, message => pb::http_connection_manager::HttpFilter {
         implemented: name,
-            config_type = "router, grpc_web (without statistics of its own), grpc_http1_bridge, rbac, by typed_config or config_discovery; others are refused unless disabled or is_optional",
+            config_type = "router, grpc_web (without statistics of its own), grpc_http1_bridge, rbac, on_demand (virtual hosts), by typed_config or config_discovery; others are refused unless disabled or is_optional",
             is_optional, disabled;
     });
     let any = match config_type {
@@ -132,6 +136,11 @@ pub(super) fn typed(at: &At<'_>, any: &pb::google::Any) -> Option<HttpFilterConf
             classify!(at, message => pb::http_filters::GrpcWeb {});
             HttpFilterConfig::GrpcWeb
         }
+        pb::http_filters::OnDemand::NAME => {
+            let message = at.unpack(any)?;
+            classify!(at, message => pb::http_filters::OnDemand { refused: odcds; });
+            HttpFilterConfig::OnDemand
+        }
         pb::grpc_http1_bridge::Config::NAME => {
             HttpFilterConfig::GrpcHttp1Bridge(grpc_http1_bridge(at, at.unpack(any)?))
         }
@@ -160,7 +169,7 @@ fn filter_override(at: &At<'_>, name: &str, mut any: pb::google::Any) -> Option<
     if type_name(&any) == pb::route::FilterConfig::NAME {
         let message = at.unpack(&any)?;
         classify!(at, message => pb::route::FilterConfig {
-            implemented: config = "of rbac; other filters that are here have no options for routes", is_optional,
+            implemented: config = "of rbac and on_demand; other filters that are here have no options for routes", is_optional,
                 disabled;
         });
         if disabled {
@@ -171,8 +180,7 @@ fn filter_override(at: &At<'_>, name: &str, mut any: pb::google::Any) -> Option<
             return None;
         };
         // Without a type it says no more than that the filter is on; what is optional and unknown does so, too.
-        if inner.type_url.is_empty() || is_optional && type_name(&inner) != pb::http_rbac::RBACPerRoute::NAME
-        {
+        if inner.type_url.is_empty() || is_optional && !OF_ROUTES.contains(&type_name(&inner)) {
             return word(false, None);
         }
         any = inner;
@@ -182,12 +190,21 @@ fn filter_override(at: &At<'_>, name: &str, mut any: pb::google::Any) -> Option<
             let options = rbac::per_route(at, at.unpack(&any)?);
             return word(false, Some(FilterOptions::Rbac(Box::new(options))));
         }
+        // It says no more than that the filter is on.
+        pb::http_filters::PerRouteConfig::NAME => {
+            let message = at.unpack(&any)?;
+            classify!(at, message => pb::http_filters::PerRouteConfig { refused: odcds; });
+            return word(false, None);
+        }
         pb::http_filters::GrpcWeb::NAME
         | pb::grpc_http1_bridge::Config::NAME
         | pb::extensions::Router::NAME => at.error(format!(
             "the filter {name} doesn't support virtual host or route specific configurations"
         )),
         pb::http_rbac::RBAC::NAME => at.error(format!("{} expected", pb::http_rbac::RBACPerRoute::NAME)),
+        pb::http_filters::OnDemand::NAME => {
+            at.error(format!("{} expected", pb::http_filters::PerRouteConfig::NAME));
+        }
         _ => at.extension(Class::Refused, &any, ""),
     }
     None

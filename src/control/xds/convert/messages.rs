@@ -133,6 +133,8 @@ messages!(
     pb::extensions::UuidRequestIdConfig,
     pb::extensions::Router,
     pb::http_filters::GrpcWeb,
+    pb::http_filters::OnDemand,
+    pb::http_filters::PerRouteConfig,
     pb::grpc_http1_bridge::Config,
     pb::http_rbac::RBAC,
     pb::http_rbac::RBACPerRoute,

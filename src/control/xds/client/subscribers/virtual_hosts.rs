@@ -2,12 +2,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use super::super::counters::{Counters, Event};
-use super::super::judge::{Kind, Outcome};
+use super::super::judge::{Good, Kind, Outcome};
 use super::super::virtual_hosts::{ChangedTable, table_of};
-use super::super::{RoutesUpdate, Update, Updates};
+use super::super::{HostsUpdate, RoutesUpdate, Update, Updates};
+use super::asked_hosts::Ask;
 use super::{HostedTable, Subscriber, Subscribers};
+use crate::base::limits::ON_DEMAND_WAIT;
 use crate::config::ads::{ResourceSource, Vhds};
 use crate::telemetry::{Registry, Slot};
 
@@ -68,7 +73,9 @@ impl Subscribers {
         let mut lists = self.lock();
         let Some(HostedTable { mut users, one }) = lists.hosts.remove(name) else { return };
         users.remove(source);
-        if !users.is_empty() {
+        if users.is_empty() {
+            lists.asked_hosts.forget(name);
+        } else {
             let one = Arc::new(Subscriber {
                 kind: Kind::VirtualHosts,
                 name: Arc::clone(&one.name),
@@ -84,10 +91,49 @@ impl Subscribers {
         self.changed.send_replace(());
     }
 
+    /// A request asks for a virtual host of a table; whether an answer will be heard of it.
+    pub(in super::super) fn ask_host(&self, table: &str, host: &str) -> bool {
+        let (now, until) = (sleep(Duration::ZERO).deadline(), sleep(ON_DEMAND_WAIT).deadline());
+        let mut lists = self.lock();
+        if !lists.hosts.contains_key(table) {
+            return false;
+        }
+        let ask = lists.asked_hosts.ask(table, host, now, until);
+        drop(lists);
+        if ask == Ask::New {
+            self.changed.send_replace(());
+        }
+        ask != Ask::No
+    }
+
+    /// What those hear who wait for names that were asked for; `None`: there are none. What is not there is asked for no longer.
+    fn answered_hosts(
+        &self,
+        answered: BTreeMap<String, Option<String>>,
+        good: &BTreeMap<String, Good>,
+    ) -> Option<Update> {
+        if answered.is_empty() {
+            return None;
+        }
+        let mut lists = self.lock();
+        let mut has_changed = false;
+        for (name, by) in &answered {
+            let is_there = by.as_ref().is_some_and(|by| good.contains_key(by));
+            has_changed |= lists.asked_hosts.answer(name, is_there);
+        }
+        drop(lists);
+        if has_changed {
+            self.changed.send_replace(());
+        }
+        let names = answered.into_keys().map(Into::into).collect();
+        Some(Update::Hosts(HostsUpdate { source: self.source.clone(), names }))
+    }
+
     /// The tables that a response changes, as one; counts. An answer without anything in it says that there is nothing: nobody waits
     /// any longer.
     pub(super) fn host_changes(&self, outcome: Outcome, version: &str) -> Updates {
-        let Outcome { good, bad, nameless, absent, tables, is_restored, .. } = outcome;
+        let Outcome { good, bad, nameless, absent, tables, answered, is_restored, .. } = outcome;
+        let heard = self.answered_hosts(answered, &good);
         for reason in &nameless {
             log::warn!("xDS: refused: {reason}");
         }
@@ -119,7 +165,7 @@ impl Subscribers {
         let changed = tables.into_iter().map(|ChangedTable { source, name, resources, wire }| {
             Update::Routes(RoutesUpdate { source, name, resources, version: version.into(), wire })
         });
-        changed.chain(settled.iter().flat_map(|one| self.without_hosts(&one.name))).collect()
+        changed.chain(settled.iter().flat_map(|one| self.without_hosts(&one.name))).chain(heard).collect()
     }
 
     /// What is heard once the virtual hosts of that table are waited for no longer: wherever it is told, it goes on as it is.

@@ -25,7 +25,7 @@ pub(super) fn route_configuration(
 ) -> RouteConfiguration {
     classify!(at, message => pb::route::RouteConfiguration {
         implemented: name, virtual_hosts,
-            vhds = "of a table that is told (RDS): virtual hosts that are told; none is asked for on demand",
+            vhds = "of a table that is told (RDS): virtual hosts that are told; requests ask for others with the filter on_demand",
             internal_only_headers, response_headers_to_add, response_headers_to_remove,
             request_headers_to_add, request_headers_to_remove,
             most_specific_header_mutations_wins, validate_clusters, max_direct_response_body_size_bytes,

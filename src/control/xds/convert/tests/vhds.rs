@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::super::{Runtime, convert_routes};
-use super::{FRONT, errors};
+use super::{FRONT, errors, load, manager, with_filter};
 use crate::config::ads::{ResourceSource, Vhds};
+use crate::config::http_filter::HttpFilterConfig;
 use crate::control::xds::pb;
 use pb::core::{ApiConfigSource, ConfigSource, ConfigSourceConfigSourceSpecifierOneOf as Specifier};
 
@@ -62,4 +63,29 @@ fn virtual_hosts_of_a_told_table_come_by_delta_alone() {
 fn table_that_is_not_told_has_none() {
     let found = errors(&[("TABLE", "vhds: {config_source: {ads: {}}}")]);
     assert!(found.contains(&format!("{FRONT}.route_config.vhds: Envoy field")), "{found}");
+}
+
+const ON_DEMAND: &str = "type.googleapis.com/envoy.extensions.filters.http.on_demand.v3";
+
+/// A message of the filter's package, which may have a field.
+fn on_demand(message: &str, field: &str) -> String {
+    format!(r#"{{"@type": {ON_DEMAND}.{message}{field}}}"#)
+}
+
+#[test]
+fn filter_on_demand_is_taken_and_asks_for_no_clusters() {
+    let filter = |field| with_filter(&format!("{{name: ask, typed_config: {}}}", on_demand("OnDemand", field)));
+    let says = |message, field| format!("typed_per_filter_config: {{ask: {}}}", on_demand(message, field));
+    let (filters, table) = (filter(""), says("PerRouteConfig", ""));
+    let bootstrap = load(&[("FILTERS", &filters), ("TABLE", &table)]);
+    let manager = manager(&bootstrap);
+    assert!(matches!(manager.http_filters[0].config, HttpFilterConfig::OnDemand));
+    let [word] = &manager.route_config.filters[..] else { panic!("one word") };
+    assert!(!word.disabled && word.options.is_none());
+    let found = errors(&[("FILTERS", &filter(", odcds: {}"))]);
+    assert!(found.contains("http_filters[0].typed_config.odcds: Envoy field"), "{found}");
+    let found = errors(&[("FILTERS", &filters), ("TABLE", &says("PerRouteConfig", ", odcds: {}"))]);
+    assert!(found.contains("typed_per_filter_config[\"ask\"].odcds: Envoy field"), "{found}");
+    let found = errors(&[("FILTERS", &filters), ("TABLE", &says("OnDemand", ""))]);
+    assert!(found.contains("on_demand.v3.PerRouteConfig expected"), "{found}");
 }
