@@ -195,8 +195,7 @@ fn serve(
     let admin = bootstrap.admin.as_ref().map(|admin| take_or_bind_admin(admin, before)).transpose()?;
     let (sockets, listeners) = ListenSocketSet::bind(&snapshot, worker_count, before)?;
     let (asks, asked_hosts) = tokio::sync::mpsc::channel(ON_DEMAND_QUEUED_MAX);
-    let workers =
-        Arc::new(Workers::start(options, &bootstrap, &registry, &log_writer, &asks, worker_count)?);
+    let workers = Arc::new(Workers::start(options, &bootstrap, &registry, &log_writer, &asks, worker_count)?);
     log::info!("{}", workers.description());
     let (sender, commands) = tokio::sync::mpsc::unbounded_channel();
     let backend = workers.backend();

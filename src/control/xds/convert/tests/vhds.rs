@@ -74,7 +74,8 @@ fn on_demand(message: &str, field: &str) -> String {
 
 #[test]
 fn filter_on_demand_is_taken_and_asks_for_no_clusters() {
-    let filter = |field| with_filter(&format!("{{name: ask, typed_config: {}}}", on_demand("OnDemand", field)));
+    let filter =
+        |field| with_filter(&format!("{{name: ask, typed_config: {}}}", on_demand("OnDemand", field)));
     let says = |message, field| format!("typed_per_filter_config: {{ask: {}}}", on_demand(message, field));
     let (filters, table) = (filter(""), says("PerRouteConfig", ""));
     let bootstrap = load(&[("FILTERS", &filters), ("TABLE", &table)]);
