@@ -99,7 +99,10 @@ impl OnDemand {
         };
         let has_room = names.contains_key(&asked) || self.has_room(&mut names, now);
         let is_asked = before.as_ref().is_some_and(|waiting| waiting.until.get() > now);
-        if self.held.get() >= ON_DEMAND_HELD_MAX || !has_room || !(is_asked || self.ask(&asked)) {
+        if self.held.get() >= ON_DEMAND_HELD_MAX || !has_room {
+            return Begun::Refused;
+        }
+        if !is_asked && !self.ask(&asked) {
             return Begun::Refused;
         }
         let waiting = before.unwrap_or_default();

@@ -332,6 +332,9 @@ impl Subscribers {
             let added = std::mem::take(&mut lists.added);
             packed::pack(&mut lists.endpoints, added);
         }
+        if kind == Kind::VirtualHosts {
+            lists.asked_hosts.said();
+        }
         self.listed(&lists, kind)
     }
 

@@ -380,7 +380,8 @@ async fn virtual_hosts_are_asked_for_by_name_beside_all_until_there_is_none() {
     assert_eq!(asked.resource_names_subscribe, ["*", "routes/a.test"]);
     assert_eq!(asked.initial_resource_versions["routes/a"], "1", "no name takes its version away");
     take(&mut client, &all, &[], &["routes/a.test"]).await;
-    assert_eq!(all.wanted(Kind::VirtualHosts), Wanted::All);
+    assert!(!all.ask_host("routes", "a.test"), "the control plane has not heard of it yet");
+    assert_eq!(all.ask(Kind::VirtualHosts), Wanted::All);
     assert!(all.ask_host("routes", "a.test"), "it may come again");
     all.remove_hosts(&ADS, "routes", &registry);
     assert_eq!(all.wanted(Kind::VirtualHosts), Wanted::All);

@@ -19,6 +19,8 @@ struct OfTable {
     under_way: BTreeMap<Box<str>, Instant>,
     /// Those that were answered by a virtual host.
     there: BTreeSet<Box<str>>,
+    /// Those that are asked for no longer, until the stream has said so: whoever asks again before it does is not told again.
+    given_up: BTreeSet<Box<str>>,
 }
 
 /// What comes of a request that asks for one.
@@ -36,9 +38,9 @@ impl AskedHosts {
     /// A request asks for a host of a table; an answer is waited for `until` then.
     pub(super) fn ask(&mut self, table: &str, host: &str, now: Instant, until: Instant) -> Ask {
         let of_table = self.tables.entry(table.into()).or_default();
-        let OfTable { under_way, there } = of_table;
+        let OfTable { under_way, there, given_up } = of_table;
         match under_way.get(host) {
-            _ if there.contains(host) => return Ask::No,
+            _ if there.contains(host) || given_up.contains(host) => return Ask::No,
             Some(until) if *until > now => return Ask::UnderWay,
             _ => {}
         }
@@ -56,7 +58,8 @@ impl AskedHosts {
     /// A name that was asked for is answered; whether it is asked for no longer.
     pub(super) fn answer(&mut self, name: &str, is_there: bool) -> bool {
         let Some((table, host)) = name.rsplit_once('/') else { return false };
-        let Some(OfTable { under_way, there }) = self.tables.get_mut(table) else { return false };
+        let Some(of_table) = self.tables.get_mut(table) else { return false };
+        let OfTable { under_way, there, given_up } = of_table;
         let was_awaited = under_way.remove(host).is_some();
         if is_there {
             if was_awaited {
@@ -64,8 +67,16 @@ impl AskedHosts {
             }
             return false;
         }
-        let was_there = there.remove(host);
-        was_awaited || was_there
+        let was_asked = there.remove(host) || was_awaited;
+        if was_asked {
+            given_up.insert(host.into());
+        }
+        was_asked
+    }
+
+    /// The stream says what is asked for.
+    pub(super) fn said(&mut self) {
+        self.tables.values_mut().for_each(|of_table| of_table.given_up.clear());
     }
 
     /// Nobody has that table any more.
@@ -114,7 +125,9 @@ mod tests {
         assert!(asked.answer("in/all/a", false), "it is gone");
         assert!(!asked.answer("in/all/a", true), "nobody asks for it");
         assert_eq!(asked.wanted(), Wanted::All);
-        asked.ask("b", "a", now, until);
+        assert_eq!(asked.ask("b", "a", now, until), Ask::No, "the control plane has not heard of it yet");
+        asked.said();
+        assert_eq!(asked.ask("b", "a", now, until), Ask::New);
         asked.forget("b");
         assert_eq!(asked.wanted(), Wanted::All);
     }
