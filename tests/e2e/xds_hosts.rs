@@ -2,7 +2,8 @@
 //! notices.
 
 use crate::harness::{
-    Client, Config, ControlPlane, HOSTS, Proxy, Upstream, cluster_to, free_port, on_each_backend, until,
+    Client, Config, ControlPlane, HOSTS, Http2Client, Proxy, Upstream, cluster_to, free_port, ok,
+    on_each_backend, until,
 };
 use crate::xds::{manager, named};
 
@@ -111,6 +112,33 @@ on_each_backend! {
             assert_eq!(proxy.stat(&format!("ringway.on_demand_vhds.{stat}")), value, "{stat}");
         }
         drop(clients);
+        proxy.end();
+    }
+
+    /// The body of a request waits with it, over HTTP/2 it is the same, and who goes is not waited for.
+    fn requests_that_wait_for_virtual_hosts_lose_nothing_and_may_go(io) {
+        let (echo, b, plane) = (Upstream::answering(|request| ok(&request.body)), named("b"), ControlPlane::start());
+        plane.tell_hosted_table();
+        plane.tell_hosts(&[("routes/b.test", "b.test", "b")], &[]);
+        let proxy = Proxy::start(io, &asking_config(&plane, &echo, &b));
+        let (mut client, body) = (proxy.connect(), "x".repeat(20_000));
+        client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        plane.wait_for("a.test", |asked| asked.names == ["routes/a.test"]);
+        plane.tell_hosts(&[("routes/a.test", "a.test", "a")], &[]);
+        let response = client.response_to("POST");
+        assert_eq!((response.status(), response.text()), (200, body));
+        let port = proxy.ports().0;
+        let asking = std::thread::spawn(move || Http2Client::connect(port).get("/").status);
+        plane.wait_for("a", |asked| asked.names == ["routes/a"]);
+        plane.tell_hosts(&[("routes/a", "a", "b")], &[]);
+        assert_eq!(asking.join().unwrap(), 200);
+        let mut gone = proxy.connect();
+        gone.send("GET / HTTP/1.1\r\nHost: gone.test\r\n\r\n");
+        plane.wait_for("gone.test", |asked| asked.names == ["routes/gone.test"]);
+        drop(gone);
+        proxy.wait_for_stat("http.test.downstream_rq_active", 0);
+        assert_eq!(proxy.stat("ringway.on_demand_vhds.timeout"), 0);
+        drop(client);
         proxy.end();
     }
 
