@@ -23,7 +23,7 @@ use ringway::route::CompileContext;
 use ringway::runtime::listen::{self, ListenOptions};
 use ringway::runtime::mailbox::mailbox;
 use ringway::runtime::{IoBackend, IoChoice, Runtime};
-use ringway::snapshot::Compiler;
+use ringway::snapshot::{Compiler, own_limit};
 use ringway::telemetry::Registry;
 use ringway::worker::{self, AccessLogSetup, Command, Setup};
 
@@ -206,7 +206,7 @@ pub(crate) fn allocations<C: Read + Write, S: Read + Write>(
         local_info: &local_info,
         open_sink: &mut |sink| log_writer.open(sink),
     };
-    let snapshot = Compiler { registry: &registry, services }
+    let snapshot = Compiler { registry: &registry, services, shared_limit: &own_limit }
         .bootstrap(&loaded.bootstrap.clusters, &mut loaded.bootstrap.listeners)
         .unwrap();
     let options = ListenOptions::plain(([127, 0, 0, 1], 0).into(), 16);
