@@ -38,7 +38,7 @@ use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::SharedSettings;
 use crate::config::listener::{ListenAddress, Listener};
-use crate::config::socket::{SocketOption, SocketState};
+use crate::config::socket::{SocketOption, SocketState, TcpKeepalive};
 use crate::control::admin::{
     Admin, AdminAccessLogs, AdminListener, AdminState, AllowPaths, StatsPolicy, address_file_text,
 };
@@ -436,6 +436,9 @@ fn local_info(bootstrap: &Bootstrap, address: Option<IpAddr>) -> LocalInfo {
 
 fn listen_options(config: &Listener, address: &SocketAddress, listen: &ListenAddress) -> ListenOptions {
     let options = &listen.socket_options;
+    // What is listed comes behind, and so counts.
+    let mut prebind: Vec<_> = listen.tcp_keepalive.iter().flat_map(keepalive_options).collect();
+    prebind.extend(raw_options(options, SocketState::Prebind));
     ListenOptions {
         address: address.clone(),
         mode: match &listen.address {
@@ -448,10 +451,27 @@ fn listen_options(config: &Listener, address: &SocketAddress, listen: &ListenAdd
         freebind: config.freebind,
         transparent: config.transparent,
         ipv4_compat: listen.ipv4_compat,
-        options: raw_options(options, SocketState::Prebind),
+        options: prebind,
         bound_options: raw_options(options, SocketState::Bound),
         listening_options: raw_options(options, SocketState::Listening),
     }
+}
+
+/// Keepalive of a listening socket, which the connections accepted from it inherit.
+fn keepalive_options(keepalive: &TcpKeepalive) -> Vec<RawOption> {
+    let values = [
+        (libc::TCP_KEEPCNT, keepalive.probes),
+        (libc::TCP_KEEPIDLE, keepalive.time_s),
+        (libc::TCP_KEEPINTVL, keepalive.interval_s),
+    ];
+    // What is no C int the kernel is to refuse.
+    let int = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+    let option = |(name, value): (i32, Option<u32>)| {
+        let value = int(value?);
+        Some(RawOption::int(libc::IPPROTO_TCP, name, value))
+    };
+    let is_on = RawOption::int(libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
+    std::iter::once(is_on).chain(values.into_iter().filter_map(option)).collect()
 }
 
 /// The options to be set in one state of a socket.
@@ -497,4 +517,66 @@ fn refuse_config(report: &Report) -> u8 {
 /// A seed that differs between starts and workers.
 fn seed(worker: usize) -> u64 {
     clock::wall_ns() ^ (u64::from(std::process::id()) << 32) ^ worker as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::xds::loader::{Format, Source};
+    use crate::control::xds::{LoadOptions, load_bootstrap};
+
+    /// How the sockets of a listener with these fields are opened, one for each of its addresses.
+    fn opened(fields: &str) -> Vec<ListenOptions> {
+        let echo = "type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo";
+        let text = format!(
+            "static_resources: {{listeners: [{{name: l, address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}, \
+             filter_chains: [{{filters: [{{name: echo, typed_config: {{\"@type\": {echo}}}}}]}}], {fields}}}]}}"
+        );
+        let source = Source { name: "test.yaml", text: &text, format: Format::Yaml };
+        let loaded = load_bootstrap(&[source], LoadOptions::default());
+        let bootstrap = loaded.map_err(|report| report.errors.to_string()).unwrap().bootstrap;
+        let listener = &bootstrap.listeners[0];
+        let address = SocketAddress::Ip(([127, 0, 0, 1], 0).into());
+        listener.addresses.iter().map(|listen| listen_options(listener, &address, listen)).collect()
+    }
+
+    /// An option of TCP, as it is set.
+    fn of_tcp(name: i32, value: i32) -> RawOption {
+        RawOption::int(libc::IPPROTO_TCP, name, value)
+    }
+
+    #[test]
+    fn keepalive_is_set_on_the_socket_before_what_is_listed() {
+        let listed = "socket_options: [{level: 6, name: 4, int_value: 77}]";
+        let is_on = RawOption::int(libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
+        let all = "{keepalive_probes: 3, keepalive_time: 60, keepalive_interval: 5}";
+        let of_all = [
+            is_on.clone(),
+            of_tcp(libc::TCP_KEEPCNT, 3),
+            of_tcp(libc::TCP_KEEPIDLE, 60),
+            of_tcp(libc::TCP_KEEPINTVL, 5),
+            of_tcp(libc::TCP_KEEPIDLE, 77),
+        ];
+        let with_all = &opened(&format!("{listed}, tcp_keepalive: {all}"))[0];
+        assert_eq!(with_all.options, of_all);
+        assert_eq!(listen::bind(with_all, 2).unwrap().len(), 2, "the kernel takes them");
+        assert_eq!(opened("tcp_keepalive: {}")[0].options, [is_on]);
+        for off in ["", "tcp_keepalive: {keepalive_probes: 0}", "tcp_keepalive: {keepalive_interval: 0}"] {
+            assert!(opened(off)[0].options.is_empty(), "{off}");
+        }
+    }
+
+    #[test]
+    fn further_address_has_the_keepalive_of_its_listener_or_its_own_in_place_of_it() {
+        let further = |fields: &str| {
+            let address = "address: {socket_address: {address: 127.0.0.2, port_value: 0}}";
+            let own = "tcp_keepalive: {keepalive_time: 60}";
+            let both = opened(&format!("{own}, additional_addresses: [{{{address}{fields}}}]"));
+            assert!(both[0].options.contains(&of_tcp(libc::TCP_KEEPIDLE, 60)), "{fields}");
+            both[1].options.clone()
+        };
+        assert!(further("").contains(&of_tcp(libc::TCP_KEEPIDLE, 60)));
+        assert_eq!(further(", tcp_keepalive: {keepalive_time: 7}")[1..], [of_tcp(libc::TCP_KEEPIDLE, 7)]);
+        assert!(further(", tcp_keepalive: {keepalive_time: 0}").is_empty());
+    }
 }

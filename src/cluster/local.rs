@@ -426,11 +426,7 @@ pub(super) struct Kept {
 
 fn connect_options(config: &Config) -> Vec<RawOption> {
     let Some(bind) = &config.bind_config else { return Vec::new() };
-    let freebind = bind.freebind.then(|| RawOption {
-        level: libc::IPPROTO_IP,
-        name: libc::IP_FREEBIND,
-        value: 1i32.to_ne_bytes().into(),
-    });
+    let freebind = bind.freebind.then(|| RawOption::int(libc::IPPROTO_IP, libc::IP_FREEBIND, 1));
     let listed = bind.socket_options.iter().map(|option| RawOption {
         level: option.level,
         name: option.name,

@@ -12,7 +12,7 @@ use super::http::HttpConnectionManager;
 use super::listener_filter::ListenerFilter;
 use super::matching::Matcher;
 use super::metadata::Metadata;
-use super::socket::SocketOption;
+use super::socket::{SocketOption, TcpKeepalive};
 use super::told_filter::ToldFilter;
 use crate::base::balance::Policy;
 use crate::base::socket_address::InternalAddress;
@@ -97,6 +97,9 @@ pub struct ListenAddress {
     /// Options of its sockets. Source: `socket_options` of the listener, or of the additional
     /// address, which then replaces them.
     pub socket_options: Vec<SocketOption>,
+    /// Keepalive of the connections accepted there, which they inherit from the socket; `None`, the default: none. Source:
+    /// `tcp_keepalive` of the listener, or of the additional address, which then replaces it.
+    pub tcp_keepalive: Option<TcpKeepalive>,
 }
 
 impl ListenAddress {
@@ -116,7 +119,8 @@ impl ListenAddress {
 
     /// Whether its socket may be opened in the same way as the other's.
     pub fn is_opened_as(&self, other: &Self) -> bool {
-        self.ipv4_compat == other.ipv4_compat && self.socket_options == other.socket_options
+        let how = |one: &Self| (one.ipv4_compat, one.tcp_keepalive);
+        how(self) == how(other) && self.socket_options == other.socket_options
     }
 }
 
@@ -248,7 +252,7 @@ mod tests {
             Some((path, mode)) => Address::Pipe(Pipe { path: path.into(), mode: mode.parse().unwrap() }),
             None => Address::Ip(address.parse().unwrap()),
         };
-        ListenAddress { address, ipv4_compat, socket_options: Vec::new() }
+        ListenAddress { address, ipv4_compat, socket_options: Vec::new(), tcp_keepalive: None }
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub enum SocketState {
     Listening,
 }
 
-/// TCP keepalive of connections to endpoints; what is `None` keeps the kernel's setting. Source:
+/// TCP keepalive of connections, of clients or to endpoints; what is `None` keeps the kernel's setting. Source:
 /// Envoy `core.v3.TcpKeepalive`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TcpKeepalive {

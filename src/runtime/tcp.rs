@@ -59,6 +59,13 @@ pub struct RawOption {
     pub value: Box<[u8]>,
 }
 
+impl RawOption {
+    /// One whose value is a C `int`.
+    pub fn int(level: i32, name: i32, value: i32) -> Self {
+        Self { level, name, value: value.to_ne_bytes().into() }
+    }
+}
+
 /// Where a connection leads.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a> {

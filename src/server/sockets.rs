@@ -325,6 +325,7 @@ mod tests {
                 address: Address::from(&any_port()),
                 ipv4_compat: false,
                 socket_options: Vec::new(),
+                tcp_keepalive: None,
             },
             is_inbound: false,
             per_worker,

@@ -14,6 +14,20 @@ fn output(command: &mut Command) -> (Option<i32>, String) {
     (status.code(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
 }
 
+/// Whether the kernel's timer of keepalive runs on the other side of a client's connection.
+fn has_keepalive(client: &Client) -> bool {
+    let port = |address: std::io::Result<std::net::SocketAddr>| format!(":{:04X}", address.unwrap().port());
+    let (local, remote) = (port(client.stream().peer_addr()), port(client.stream().local_addr()));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let timer = table.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let is_it = fields.next()?.ends_with(&local) && fields.next()?.ends_with(&remote);
+        // State and queues are between.
+        if is_it { fields.nth(2) } else { None }
+    });
+    timer.unwrap().starts_with("02:")
+}
+
 on_each_backend! {
     fn drain_finishes_what_runs_closes_what_idles_and_refuses_the_new(io) {
         let (release, released) = channel::<()>();
@@ -104,6 +118,34 @@ on_each_backend! {
         assert_eq!(code, Some(1), "{said}");
         let errors: Vec<_> = said.lines().filter(|line| line.contains("[error]")).collect();
         assert!(matches!(errors[..], [one] if one.contains(&address)), "one clear line: {said}");
+    }
+
+    fn connections_have_the_keepalive_of_their_listener_or_of_its_further_address(io) {
+        let upstream = Upstream::echo();
+        // Longer than the test takes.
+        let own = "tcp_keepalive: {keepalive_time: 1000}";
+        for (fields, inherits) in [("", true), (", tcp_keepalive: {keepalive_time: 0}", false)] {
+            let port = free_port();
+            let address = format!("address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}");
+            let further = format!("additional_addresses: [{{{address}{fields}}}]");
+            let proxy = Proxy::start(io, &Config::to(upstream.port).listener(own).listener(&further));
+            let mut clients = [proxy.connect(), Client::connect(port)];
+            clients.iter_mut().for_each(|client| assert_eq!(client.get("/").status(), 200));
+            // Another timer may run until the answer is acknowledged.
+            until("keepalive is on", || has_keepalive(&clients[0]));
+            if inherits {
+                until("it is on there, too", || has_keepalive(&clients[1]));
+            } else {
+                assert!(!has_keepalive(&clients[1]));
+            }
+            drop(clients);
+            proxy.end();
+        }
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut client = proxy.connect();
+        assert_eq!(client.get("/").status(), 200);
+        assert!(!has_keepalive(&client), "none where none is asked for");
+        proxy.end();
     }
 
     fn without_descriptors_it_keeps_serving_and_accepts_again_later(io) {

@@ -191,7 +191,7 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             not_yet: happy_eyeballs_config;
         });
         cluster.tcp_keepalive =
-            tcp_keepalive.map(|message| socket::tcp_keepalive(&at.field("tcp_keepalive"), message));
+            tcp_keepalive.and_then(|message| socket::tcp_keepalive(&at.field("tcp_keepalive"), message));
     }
     cluster.bind_config = upstream_bind_config
         .map(|message| socket::bind_config(&at.field("upstream_bind_config"), message))

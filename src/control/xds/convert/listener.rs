@@ -12,7 +12,7 @@ use crate::config::listener::{
     TrafficDirection,
 };
 use crate::config::listener_filter::{ListenerFilter, ListenerFilterKind};
-use crate::config::socket::SocketOption;
+use crate::config::socket::{SocketOption, TcpKeepalive};
 use crate::control::xds::pb::{self, Named};
 use pb::listener::ListenerConnectionBalanceConfigBalanceTypeOneOf as BalanceTypeOneOf;
 use pb::listener::ListenerListenerSpecifierOneOf::InternalListener;
@@ -26,11 +26,11 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
             socket_options, traffic_direction,
             enable_reuse_port, access_log = "of every connection, when it is over; bytes are counted of relayed ones; requests are the connection manager's to record",
             connection_balance_config = "without it: the accepting worker unless it is ahead of another",
-            tcp_backlog_size, max_connections_to_accept_per_socket_event, bind_to_port, ignore_global_conn_limit, use_original_dst,
+            tcp_backlog_size, tcp_keepalive, max_connections_to_accept_per_socket_event, bind_to_port, ignore_global_conn_limit, use_original_dst,
             listener_specifier = "internal_listener, which needs its bootstrap extension and a name";
         no_effect: reuse_port = "enable_reuse_port has taken its place, in Envoy too",
             bypass_overload_manager = "no overload action exists";
-        not_yet: stats_matcher, tcp_keepalive, drain_type, tcp_fast_open_queue_length,
+        not_yet: stats_matcher, drain_type, tcp_fast_open_queue_length,
             per_connection_buffer_high_watermark_timeout;
         refused: fcds_config, udp_listener_config, api_listener,
             enable_mptcp;
@@ -61,18 +61,24 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         check_internal(at, &name, of_sockets);
     }
     let options = socket::options(at, socket_options);
+    let tcp_keepalive =
+        tcp_keepalive.and_then(|message| socket::tcp_keepalive(&at.field("tcp_keepalive"), message));
     let main = if is_internal {
+        if tcp_keepalive.is_some() {
+            at.field("tcp_keepalive").warn("without effect: an internal listener has no sockets");
+        }
         let address = Address::Internal(InternalAddress::new(&name, ""));
-        Some(ListenAddress { address, ipv4_compat: false, socket_options: Vec::new() })
+        Some(ListenAddress { address, ipv4_compat: false, socket_options: Vec::new(), tcp_keepalive: None })
     } else {
         address::fixed(&at.field("address"), address).map(|(address, ipv4_compat)| ListenAddress {
             address,
             ipv4_compat,
             socket_options: options.clone(),
+            tcp_keepalive,
         })
     };
     let additional = additional_addresses.into_iter().enumerate().map(|(index, message)| {
-        additional_address(&at.item("additional_addresses", index), message, &options)
+        additional_address(&at.item("additional_addresses", index), message, &options, tcp_keepalive)
     });
     // Every address is converted before the first failure counts: all mistakes are reported.
     let addresses: Vec<_> = std::iter::once(main).chain(additional).collect();
@@ -197,14 +203,18 @@ fn generated_name(addresses: &[ListenAddress]) -> Box<str> {
 fn additional_address(
     at: &At<'_>,
     message: pb::listener::AdditionalAddress,
-    inherited: &[SocketOption],
+    inherited_options: &[SocketOption],
+    inherited_keepalive: Option<TcpKeepalive>,
 ) -> Option<ListenAddress> {
     classify!(at, message => pb::listener::AdditionalAddress {
-        implemented: address, socket_options;
-        not_yet: tcp_keepalive;
+        implemented: address, socket_options, tcp_keepalive;
     });
+    let tcp_keepalive = match tcp_keepalive {
+        None => inherited_keepalive,
+        Some(message) => socket::tcp_keepalive(&at.field("tcp_keepalive"), message),
+    };
     let socket_options = match socket_options {
-        None => inherited.to_vec(),
+        None => inherited_options.to_vec(),
         Some(message) => {
             let at = &at.field("socket_options");
             classify!(at, message => pb::core::SocketOptionsOverride { implemented: socket_options; });
@@ -212,7 +222,7 @@ fn additional_address(
         }
     };
     let (address, ipv4_compat) = address::fixed(&at.field("address"), address)?;
-    Some(ListenAddress { address, ipv4_compat, socket_options })
+    Some(ListenAddress { address, ipv4_compat, socket_options, tcp_keepalive })
 }
 
 /// A filter by name only, as v2 and old v3 files have it.

@@ -52,12 +52,15 @@ fn option(at: &At<'_>, message: pb::core::SocketOption) -> Option<SocketOption> 
     Some(SocketOption { level, name, value, state })
 }
 
-/// TCP keepalive.
-pub(super) fn tcp_keepalive(at: &At<'_>, message: pb::core::TcpKeepalive) -> TcpKeepalive {
+/// TCP keepalive; `None`: one of its values is 0, which switches it off.
+pub(super) fn tcp_keepalive(at: &At<'_>, message: pb::core::TcpKeepalive) -> Option<TcpKeepalive> {
     classify!(at, message => pb::core::TcpKeepalive {
         implemented: keepalive_probes, keepalive_time, keepalive_interval;
     });
-    TcpKeepalive { probes: keepalive_probes, time_s: keepalive_time, interval_s: keepalive_interval }
+    let is_off = [keepalive_probes, keepalive_time, keepalive_interval].contains(&Some(0));
+    let keepalive =
+        TcpKeepalive { probes: keepalive_probes, time_s: keepalive_time, interval_s: keepalive_interval };
+    (!is_off).then_some(keepalive)
 }
 
 /// Source address and options of connections to endpoints. As in Envoy, such a connection has the state PREBIND only;
