@@ -439,22 +439,28 @@ fn listen_options(config: &Listener, address: &SocketAddress, listen: &ListenAdd
     // What is listed comes behind, and so counts.
     let mut prebind: Vec<_> = listen.tcp_keepalive.iter().flat_map(keepalive_options).collect();
     prebind.extend(raw_options(options, SocketState::Prebind));
+    let fast_open = |length| RawOption::int(libc::IPPROTO_TCP, libc::TCP_FASTOPEN, c_int(length));
+    let mut listening: Vec<_> = config.tcp_fast_open_queue_length.into_iter().map(fast_open).collect();
+    listening.extend(raw_options(options, SocketState::Listening));
     ListenOptions {
         address: address.clone(),
         mode: match &listen.address {
             Address::Pipe(pipe) => pipe.mode,
             Address::Ip(_) | Address::Internal(_) => 0,
         },
-        backlog: config
-            .tcp_backlog_size
-            .map_or(libc::SOMAXCONN, |size| i32::try_from(size).unwrap_or(i32::MAX)),
+        backlog: config.tcp_backlog_size.map_or(libc::SOMAXCONN, c_int),
         freebind: config.freebind,
         transparent: config.transparent,
         ipv4_compat: listen.ipv4_compat,
         options: prebind,
         bound_options: raw_options(options, SocketState::Bound),
-        listening_options: raw_options(options, SocketState::Listening),
+        listening_options: listening,
     }
+}
+
+/// A number for the kernel; what is no C `int` is beyond all that it takes.
+fn c_int(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
 }
 
 /// Keepalive of a listening socket, which the connections accepted from it inherit.
@@ -464,10 +470,8 @@ fn keepalive_options(keepalive: &TcpKeepalive) -> Vec<RawOption> {
         (libc::TCP_KEEPIDLE, keepalive.time_s),
         (libc::TCP_KEEPINTVL, keepalive.interval_s),
     ];
-    // What is no C int the kernel is to refuse.
-    let int = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
     let option = |(name, value): (i32, Option<u32>)| {
-        let value = int(value?);
+        let value = c_int(value?);
         Some(RawOption::int(libc::IPPROTO_TCP, name, value))
     };
     let is_on = RawOption::int(libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
@@ -564,6 +568,14 @@ mod tests {
         for off in ["", "tcp_keepalive: {keepalive_probes: 0}", "tcp_keepalive: {keepalive_interval: 0}"] {
             assert!(opened(off)[0].options.is_empty(), "{off}");
         }
+    }
+
+    #[test]
+    fn fast_open_is_set_once_the_socket_listens() {
+        let with_queue = &opened("tcp_fast_open_queue_length: 5")[0];
+        assert_eq!(with_queue.listening_options, [of_tcp(libc::TCP_FASTOPEN, 5)]);
+        assert!(listen::bind(with_queue, 1).is_ok(), "the kernel takes it");
+        assert!(opened("tcp_fast_open_queue_length: 0")[0].listening_options.is_empty());
     }
 
     #[test]

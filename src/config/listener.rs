@@ -66,7 +66,8 @@ pub struct Listener {
     /// Length of the kernel's accept queue (`listen`); the kernel cuts it to
     /// `net.core.somaxconn`. Default `None`: that maximum itself. Source: `tcp_backlog_size`.
     pub tcp_backlog_size: Option<u32>,
-    /// Length of the queue of TCP Fast Open; `None` or 0: off. Source:
+    /// Requests of TCP Fast Open that may wait at once; the kernel cuts them to `net.core.somaxconn`, and has the bit 2 of
+    /// `net.ipv4.tcp_fastopen` decide whether servers take any. Default `None`: off, as with 0. Source:
     /// `tcp_fast_open_queue_length`.
     pub tcp_fast_open_queue_length: Option<u32>,
     /// Connections accepted per readiness of a socket. Default `None`: Envoy accepts all that wait.
