@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use crate::base::clock::Now;
+use crate::config::listener::{DrainType, Listener, TrafficDirection};
 
 /// How long a connection without a request stays once a drain has begun: a request that was already on its way is
 /// still answered. Then it is closed, so that idle clients do not hold up the end.
@@ -27,6 +28,25 @@ struct Spread {
     inbound_only: bool,
 }
 
+/// Which drains are those of a listener's connections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drains {
+    /// Also those of inbound listeners alone.
+    is_inbound: bool,
+    /// Also `/healthcheck/fail`.
+    heeds_health: bool,
+}
+
+impl Drains {
+    /// As the listener is configured.
+    pub(super) fn of(listener: &Listener) -> Self {
+        Self {
+            is_inbound: listener.traffic_direction == TrafficDirection::Inbound,
+            heeds_health: listener.drain_type == DrainType::Default,
+        }
+    }
+}
+
 impl Drain {
     /// Begins; a second call changes nothing.
     pub fn begin(&self, now: Now) {
@@ -46,16 +66,16 @@ impl Drain {
         self.health_failed.set(failed);
     }
 
-    /// Whether a response on a connection of an inbound listener, or another, tells its client to go. `below` is a
-    /// random number below its argument.
-    pub fn closes(&self, now: Now, inbound: bool, below: impl FnOnce(u64) -> u64) -> bool {
-        if self.since.get().is_some() || self.health_failed.get() {
+    /// Whether a response on a connection that has these drains tells its client to go. `below` is a random number below
+    /// its argument.
+    pub(super) fn closes(&self, now: Now, drains: Drains, below: impl FnOnce(u64) -> u64) -> bool {
+        if self.since.get().is_some() || self.health_failed.get() && drains.heeds_health {
             return true;
         }
         self.spread.get().is_some_and(|spread| {
             let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
             let (elapsed, over) = (nanos(now.since(spread.since)), nanos(spread.over));
-            (inbound || !spread.inbound_only) && (elapsed >= over || below(over) < elapsed)
+            (drains.is_inbound || !spread.inbound_only) && (elapsed >= over || below(over) < elapsed)
         })
     }
 
@@ -74,12 +94,15 @@ impl Drain {
 mod tests {
     use super::*;
 
+    const OUTBOUND: Drains = Drains { is_inbound: false, heeds_health: true };
+    const INBOUND: Drains = Drains { is_inbound: true, ..OUTBOUND };
+
     /// Whether a response is the last, `elapsed` seconds into a drain spread over 100 seconds, at this draw of 100.
     fn closes_after(elapsed: u64, draw: u64) -> bool {
         let drain = Drain::default();
         let start = Now(7);
         drain.spread(start, Duration::from_secs(100), false);
-        drain.closes(start.after(Duration::from_secs(elapsed)), false, |bound| bound / 100 * draw)
+        drain.closes(start.after(Duration::from_secs(elapsed)), OUTBOUND, |bound| bound / 100 * draw)
     }
 
     #[test]
@@ -93,17 +116,30 @@ mod tests {
     #[test]
     fn spread_over_no_time_closes_all_at_once() {
         let drain = Drain::default();
-        assert!(!drain.closes(Now(7), true, |bound| bound));
+        assert!(!drain.closes(Now(7), INBOUND, |bound| bound));
         drain.spread(Now(7), Duration::ZERO, false);
-        assert!(drain.closes(Now(7), false, |bound| bound));
+        assert!(drain.closes(Now(7), OUTBOUND, |bound| bound));
     }
 
     #[test]
     fn spread_of_inbound_connections_leaves_the_others() {
         let drain = Drain::default();
         drain.spread(Now(7), Duration::ZERO, true);
-        assert!(drain.closes(Now(7), true, |bound| bound) && !drain.closes(Now(7), false, |bound| bound));
+        assert!(drain.closes(Now(7), INBOUND, |bound| bound) && !drain.closes(Now(7), OUTBOUND, |bound| bound));
         drain.begin(Now(7));
-        assert!(drain.closes(Now(7), false, |bound| bound));
+        assert!(drain.closes(Now(7), OUTBOUND, |bound| bound));
+    }
+
+    #[test]
+    fn failed_health_checks_are_no_drain_for_who_does_not_heed_them() {
+        let drain = Drain::default();
+        let modify_only = Drains { heeds_health: false, ..OUTBOUND };
+        let closes = |drains| drain.closes(Now(7), drains, |bound| bound);
+        drain.set_health_failed(true);
+        assert!(closes(OUTBOUND) && !closes(modify_only));
+        drain.set_health_failed(false);
+        assert!(!closes(OUTBOUND));
+        drain.begin(Now(7));
+        assert!(closes(modify_only));
     }
 }

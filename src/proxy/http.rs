@@ -14,6 +14,7 @@ use super::connection_bytes;
 use super::copy::{BodyCopy, CopyError, Framing};
 use super::deadlines::Deadlines;
 use super::downstream::{After, Connection};
+use super::drain::Drains;
 use super::error::{ProxyError, Side};
 use super::local_reply::{self, Reply};
 use super::on_demand;
@@ -24,7 +25,6 @@ use super::stream::Stream;
 use super::upgrade;
 use crate::base::clock::Now;
 use crate::config::http::HttpConnectionManager;
-use crate::config::listener::TrafficDirection;
 use crate::filter::chain::RESPONSE_TOO_LARGE;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
@@ -526,10 +526,10 @@ pub(super) fn goes_on(connection: &Connection, request: &Request) -> bool {
         return false;
     }
     let context = &connection.context;
-    let inbound = connection.listener.config.traffic_direction == TrafficDirection::Inbound;
+    let drains = Drains::of(&connection.listener.config);
     let below = |bound| context.rng.borrow_mut().below(bound);
     let (now, own) = (context.runtime.now(), &connection.chain.drain);
-    if request.keep_alive && (context.drain.closes(now, inbound, below) || own.closes(now, inbound, below)) {
+    if request.keep_alive && (context.drain.closes(now, drains, below) || own.closes(now, drains, below)) {
         // The connection is told once, and by itself.
         if let Some(shared) = connection.shared() {
             shared.drain(&context.runtime);

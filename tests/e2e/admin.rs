@@ -112,6 +112,28 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn failed_healthcheck_leaves_connections_of_modify_only_listeners_alone(io) {
+        let answers = "{name: hcm, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, \
+             stat_prefix: other, route_config: {virtual_hosts: [{name: all, domains: [\"*\"], routes: [{match: {prefix: /}, direct_response: {status: 202}}]}]}, \
+             http_filters: [{name: router, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}";
+        let upstream = Upstream::echo();
+        let other = crate::harness::free_port();
+        // The first listener is one of these; behind it begins the one that the rest of the bootstrap is about.
+        let config = Config::to(upstream.port)
+            .listener("drain_type: MODIFY_ONLY")
+            .listener(&format!("filter_chains: [{{filters: [{answers}]}}]"))
+            .listener(&format!("\n  - name: heeds\n    address: {{socket_address: {{address: 127.0.0.1, port_value: {other}}}}}"));
+        let proxy = Proxy::start(io, &config);
+        let heeds = || crate::harness::Client::connect(other).get("/");
+        let mut stays = proxy.connect();
+        assert_eq!((stays.get("/").status(), heeds().status()), (202, 200));
+        assert_eq!(proxy.admin("POST", "/healthcheck/fail").status(), 200);
+        // Both are the same worker's.
+        crate::harness::until("responses close", || heeds().header("connection") == Some("close"));
+        assert_eq!(stays.get("/").header("connection"), None);
+        proxy.end();
+    }
+
     fn file_drain_fails_health_checks_from_the_start_until_they_are_told_to_pass(io) {
         let upstream = Upstream::echo();
         let folder = crate::harness::TempFolder::new();

@@ -23,7 +23,7 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         implemented: name, address, additional_addresses, stat_prefix, filter_chains, filter_chain_matcher, default_filter_chain,
             per_connection_buffer_limit_bytes, metadata, deprecated_v1,
             listener_filters, listener_filters_timeout, continue_on_listener_filters_timeout, transparent, freebind,
-            socket_options, traffic_direction,
+            socket_options, traffic_direction, drain_type,
             enable_reuse_port, access_log = "of every connection, when it is over; bytes are counted of relayed ones; requests are the connection manager's to record",
             connection_balance_config = "without it: the accepting worker unless it is ahead of another",
             tcp_backlog_size, tcp_keepalive, tcp_fast_open_queue_length = "where net.ipv4.tcp_fastopen lets servers have it (bit 2)",
@@ -31,7 +31,7 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
             listener_specifier = "internal_listener, which needs its bootstrap extension and a name";
         no_effect: reuse_port = "enable_reuse_port has taken its place, in Envoy too",
             bypass_overload_manager = "no overload action exists";
-        not_yet: stats_matcher, drain_type, per_connection_buffer_high_watermark_timeout;
+        not_yet: stats_matcher, per_connection_buffer_high_watermark_timeout;
         refused: fcds_config, udp_listener_config, api_listener,
             enable_mptcp;
     });
