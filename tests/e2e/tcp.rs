@@ -255,6 +255,35 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn drain_ends_a_relay_that_heeds_it_with_its_next_bytes(io) {
+        let upstream = Upstream::echo_bytes();
+        let reason = LOGS_ENDS.replace("RESPONSE_FLAGS", "DOWNSTREAM_LOCAL_CLOSE_REASON");
+        for (fields, heeds) in [("check_drain_close: true", true), ("", false)] {
+            let proxy = Proxy::start(io, &relaying(upstream.port, &[], fields).listener(&reason));
+            let active = format!("listener.127.0.0.1_{}.downstream_cx_active", proxy.port);
+            let (mut client, mut idle) = (proxy.connect(), proxy.connect());
+            for client in [&mut client, &mut idle] {
+                client.send("x");
+                assert_eq!(client.read(1), b"x");
+            }
+            assert_eq!(proxy.admin("POST", "/healthcheck/fail").status(), 200);
+            let mut echoes = || client.try_send("x").is_ok() && matches!(client.stream().read(&mut [0]), Ok(1));
+            if heeds {
+                until("the next bytes are the last", || !echoes());
+                proxy.wait_for_log("ended <tcp_proxy_drain_close>");
+                proxy.wait_for_stat("tcp.relay.downstream_cx_drain_close", 1);
+                // Who says nothing stays.
+                proxy.wait_for_stat(&active, 1);
+            } else {
+                // Workers have been told by then.
+                until("it is not ready", || proxy.admin("GET", "/ready").status() == 503);
+                assert!((0..20).all(|_| echoes()));
+                assert_eq!(proxy.stat(&active), 2);
+            }
+            proxy.end();
+        }
+    }
+
     fn last_bytes_wait_for_their_reader_no_longer_than_the_relay_may_last(io) {
         let upstream = Upstream::start(|peer| {
             peer.send(vec![0u8; 2 << 20]);

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::access;
 use super::context::WorkerContext;
+use super::drain::Drains;
 use super::filter_chain::Stopped;
 use super::handover::Place;
 use super::handshake::{self, Failed, Handshake};
@@ -321,6 +322,20 @@ impl TcpConnection {
         self.context.open.set(self.context.open.get() + 1);
         self.listener.count_open();
         self.chain.stats.inc(TcpStat::DownstreamCxTotal);
+    }
+
+    /// Whether a drain ends it now that bytes have passed, which is counted then. Source: Envoy `check_drain_close`.
+    fn is_drained(&self) -> bool {
+        let Self { context, chain, listener, .. } = self;
+        if !chain.config.check_drain_close {
+            return false;
+        }
+        let below = |bound| context.rng.borrow_mut().below(bound);
+        let is_it = context.drain.closes(context.runtime.now(), Drains::of(&listener.config), below);
+        if is_it {
+            chain.stats.inc(TcpStat::DownstreamCxDrainClose);
+        }
+        is_it
     }
 
     /// The TLVs of its header of the PROXY protocol; `None`: it has begun with none.

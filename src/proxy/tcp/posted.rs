@@ -69,7 +69,8 @@ pub(super) async fn relay(
                 }
             }
         }
-        if counted.count(connection, upstream, &up, &down) {
+        let has_moved = counted.count(connection, upstream, &up, &down);
+        if has_moved {
             activity = Activity::new(runtime.now());
         }
         if down.is_done() && is_deaf {
@@ -79,6 +80,9 @@ pub(super) async fn relay(
             }
         } else if down.is_done() && up.is_done() {
             return Poll::Ready(Why::Finished { last });
+        }
+        if has_moved && connection.is_drained() {
+            return Poll::Ready(Why::Drained);
         }
         let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
         if is_due(*due) {

@@ -14,6 +14,7 @@ use crate::protocol::stream_info::{StreamInfo, set_text};
 /// Why this side closes connections. Source: Envoy `StreamInfo::LocalCloseReasons`.
 pub(super) const IDLE_TIMEOUT: &str = "tcp_session_idle_timeout";
 pub(super) const MAX_DURATION: &str = "max_connection_duration_reached";
+const DRAIN_CLOSE: &str = "tcp_proxy_drain_close";
 
 /// The connection has begun.
 pub(super) fn begun(connection: &TcpConnection) {
@@ -47,6 +48,7 @@ pub(super) fn ended(connection: &TcpConnection, upstream: &UpstreamConnection, e
             Why::Finished { .. } | Why::DownstreamReset => {}
             Why::UpstreamReset => info.response_flags.set(ResponseFlag::UpstreamRemoteReset),
             Why::Idle => info.downstream_local_close_reason = IDLE_TIMEOUT,
+            Why::Drained => info.downstream_local_close_reason = DRAIN_CLOSE,
             Why::TooOld => {
                 info.response_flags.set(ResponseFlag::DurationTimeout);
                 info.downstream_local_close_reason = MAX_DURATION;

@@ -32,6 +32,8 @@ pub(super) enum Why {
     Idle,
     /// It has lasted as long as it may.
     TooOld,
+    /// A drain has asked it to go.
+    Drained,
 }
 
 /// Who ended its direction last.
@@ -70,7 +72,7 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
         let upwards = if is_deaf { Poll::Pending } else { up.poll(runtime, downstream, endpoint, up_limit) };
         is_deaf |= matches!(upwards, Poll::Ready(Err(RelayError::SinkGone)));
         let downwards = down.poll(runtime, endpoint, downstream, down_limit);
-        counted.count(connection, upstream, &up, &down);
+        let has_moved = counted.count(connection, upstream, &up, &down);
         match (upwards, downwards) {
             // Whoever cannot be written to has broken off, as well as whoever cannot be read.
             (Poll::Ready(Err(RelayError::SourceGone)), _) | (_, Poll::Ready(Err(RelayError::SinkGone))) => {
@@ -87,6 +89,9 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
                 return Poll::Ready(Why::Finished { last });
             }
             (_, Poll::Pending) | (Poll::Pending | Poll::Ready(Err(_)), Poll::Ready(Ok(()))) => {}
+        }
+        if has_moved && connection.is_drained() {
+            return Poll::Ready(Why::Drained);
         }
         let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
         if is_due(*due) {
@@ -175,6 +180,11 @@ pub(super) async fn close(connection: &TcpConnection, upstream: &UpstreamConnect
             connection.channel.set_reset_on_close();
             true
         }
+        Why::Drained => {
+            // What has been taken from one side goes to the other.
+            flush(connection, upstream, Last::Upstream).await;
+            false
+        }
         Why::Idle | Why::TooOld => false,
     }
 }
@@ -222,8 +232,14 @@ struct Counted {
 }
 
 impl Counted {
-    /// Counts what was moved since the last call, and notes that something was.
-    fn count(&mut self, connection: &TcpConnection, upstream: &UpstreamConnection, up: &Relay, down: &Relay) {
+    /// Counts what was moved since the last call, and notes whether anything was, which is returned.
+    fn count(
+        &mut self,
+        connection: &TcpConnection,
+        upstream: &UpstreamConnection,
+        up: &Relay,
+        down: &Relay,
+    ) -> bool {
         let activity = self.activity;
         let now = Self { up: up.bytes, down: down.bytes, pauses: up.pauses, resumes: up.resumes, activity };
         let (sent_up, sent_down) = (now.up - self.up, now.down - self.down);
@@ -238,8 +254,10 @@ impl Counted {
             cluster.add(ClusterStat::UpstreamCxRxBytesTotal, sent_down);
         }
         *self = now;
-        if sent_up + sent_down > 0 {
+        let has_moved = sent_up + sent_down > 0;
+        if has_moved {
             self.activity = Activity::new(connection.context.runtime.now());
         }
+        has_moved
     }
 }

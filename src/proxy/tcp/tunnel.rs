@@ -128,7 +128,7 @@ pub(super) fn count_end(upstream: &UpstreamConnection, ended: &Ended) {
     match ended.why {
         Why::Finished { .. } => {}
         Why::UpstreamReset => upstream.cluster().stats().inc(ClusterStat::UpstreamRqRxReset),
-        Why::DownstreamReset | Why::Idle | Why::TooOld => {
+        Why::DownstreamReset | Why::Idle | Why::TooOld | Why::Drained => {
             upstream.cluster().stats().inc(ClusterStat::UpstreamRqTxReset);
         }
     }

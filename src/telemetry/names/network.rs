@@ -2,6 +2,7 @@
 super::metrics! {
     /// Metrics of TCP proxies of one prefix: `tcp.<stat_prefix>.`, written by `proxy::tcp`. Source: Envoy "TCP proxy".
     TcpStat {
+        DownstreamCxDrainClose Counter "downstream_cx_drain_close",
         DownstreamCxNoRoute Counter "downstream_cx_no_route",
         DownstreamCxRxBytesBuffered Gauge "downstream_cx_rx_bytes_buffered",
         DownstreamCxRxBytesTotal Counter "downstream_cx_rx_bytes_total",

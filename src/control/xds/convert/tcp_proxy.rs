@@ -22,12 +22,12 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
             tunneling_config = "over HTTP/1.1 where the cluster speaks its client's protocol",
             upstream_connect_mode = "where a chain has TLS, the handshake comes first in any case",
             proxy_protocol_tlvs = "where the cluster's pass_through_tlvs has their types",
-            proxy_protocol_tlv_merge_policy = "they are merged once, in Envoy with each attempt";
+            proxy_protocol_tlv_merge_policy = "they are merged once, in Envoy with each attempt",
+            check_drain_close = "a listener that a control plane changes or takes away drains none";
         no_effect: downstream_idle_timeout = "Envoy does not implement it",
             upstream_idle_timeout = "Envoy does not implement it",
             metadata_match = "only subsets, which are refused, read it",
             max_early_data_bytes = "data that comes before the endpoint is reached waits in the socket";
-        not_yet: check_drain_close;
         refused: on_demand;
     });
     let cluster = match cluster_specifier {
@@ -83,6 +83,7 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
         idle_timeout,
         max_downstream_connection_duration: max_duration,
         max_downstream_connection_duration_jitter: jitter.unwrap_or_default(),
+        check_drain_close: check_drain_close.unwrap_or(false),
         connect_attempts_max: max_connect_attempts.unwrap_or(1),
         waits_for_data,
         hashes_source_ip,
