@@ -91,7 +91,8 @@ pub enum Rule {
     DirectRemoteIp(CidrRange),
     /// The client, after `x-forwarded-for` was believed. Source: `remote_ip`.
     RemoteIp(CidrRange),
-    /// What other filters have noted of the request. Source: `metadata`, `sourced_metadata` with source `DYNAMIC`.
+    /// What other filters have noted of the request, or the listener's of the connection. Source: `metadata`,
+    /// `sourced_metadata` with source `DYNAMIC`.
     Metadata(MetadataMatcher),
 }
 

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
+use super::dynamic_metadata::{DynamicMetadata, MetadataValue};
 use super::stream_info::StreamAddress;
 use crate::base::socket_address::SocketAddress;
 
@@ -143,6 +144,14 @@ impl ConnectionInfo {
     /// The client and where it meant to connect to, if both are addresses of IP.
     pub fn ip_ends(remote: &StreamAddress, local: &StreamAddress) -> Option<[SocketAddr; 2]> {
         Some([remote.socket()?, local.socket()?])
+    }
+
+    /// Notes the connection's metadata: what is kept of its header of the PROXY protocol.
+    pub fn note_metadata(&self, metadata: &mut DynamicMetadata) {
+        let noted = self.proxy_protocol.iter().flat_map(|data| &data.metadata);
+        for Metadatum { namespace, key, value } in noted {
+            metadata.set(namespace, key, MetadataValue::Text(value));
+        }
     }
 
     /// Whether more is known than the socket says.

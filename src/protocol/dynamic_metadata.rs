@@ -1,7 +1,11 @@
-//! What filters note of a request for those behind them: namespaces of keys and values. Envoy's dynamic metadata.
+//! What filters note of a request, or of a connection, for those behind them: namespaces of keys and values. Envoy's dynamic
+//! metadata.
 //!
-//! It lives in the request's recycled slot and keeps the room of its texts, so that steady state allocates nothing. Values
+//! A request's lives in its recycled slot and keeps the room of its texts, so that steady state allocates nothing. Values
 //! are what filters here write: truth values and texts.
+
+/// Room that a value's text keeps, in bytes; what policies are called is shorter, and a client chooses what a header says.
+const KEPT_TEXT_BYTES: usize = 1024;
 
 /// See the file's head.
 #[derive(Debug, Default)]
@@ -13,7 +17,7 @@ pub struct DynamicMetadata {
 
 #[derive(Debug)]
 struct Entry {
-    namespace: &'static str,
+    namespace: String,
     key: String,
     text: String,
     value: Kind,
@@ -34,13 +38,13 @@ pub enum MetadataValue<'a> {
 
 impl DynamicMetadata {
     /// Notes a value; what the key had before is gone.
-    pub fn set(&mut self, namespace: &'static str, key: &str, value: MetadataValue<'_>) {
+    pub fn set(&mut self, namespace: &str, key: &str, value: MetadataValue<'_>) {
         let live = self.entries.iter().take(self.used);
         let known = live.into_iter().position(|it| it.namespace == namespace && it.key == key);
         let at = known.unwrap_or(self.used);
         if at == self.entries.len() {
             self.entries.push(Entry {
-                namespace,
+                namespace: String::new(),
                 key: String::new(),
                 text: String::new(),
                 value: Kind::Bool(false),
@@ -48,8 +52,9 @@ impl DynamicMetadata {
         }
         let Some(entry) = self.entries.get_mut(at) else { return };
         self.used = self.used.max(at + 1);
-        entry.namespace = namespace;
         if known.is_none() {
+            entry.namespace.clear();
+            entry.namespace.push_str(namespace);
             entry.key.clear();
             entry.key.push_str(key);
         }
@@ -75,6 +80,11 @@ impl DynamicMetadata {
 
     /// Forgets the request and keeps the room.
     pub fn clear(&mut self) {
+        for entry in self.entries.iter_mut().take(self.used) {
+            if entry.text.capacity() > KEPT_TEXT_BYTES {
+                entry.text = String::new();
+            }
+        }
         self.used = 0;
     }
 
@@ -113,5 +123,15 @@ mod tests {
         assert_eq!(metadata.value("c", "z"), Some(MetadataValue::Bool(true)), "the room is used again");
         assert_eq!(metadata.value("a", "x"), None);
         assert_eq!(metadata.entries.len(), 3);
+    }
+
+    #[test]
+    fn long_value_leaves_no_room_behind() {
+        let mut metadata = DynamicMetadata::default();
+        metadata.set("a", "long", MetadataValue::Text(&"x".repeat(60_000)));
+        metadata.set("a", "short", MetadataValue::Text("x"));
+        metadata.clear();
+        assert!(metadata.entries.iter().all(|entry| entry.text.capacity() <= KEPT_TEXT_BYTES));
+        assert!(metadata.entries[1].text.capacity() > 0);
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::context::WorkerContext;
 use crate::filter::rbac::{Counters, Facts, NetworkRbac};
 use crate::protocol::connection_info::ConnectionInfo;
+use crate::protocol::dynamic_metadata::DynamicMetadata;
 use crate::protocol::http::matcher::MatchScratch;
 use crate::protocol::tls::TlsFacts;
 use crate::protocol::transport::Transport;
@@ -36,6 +37,8 @@ pub struct AccessFilter {
 pub(super) struct Asked {
     access: Rc<Access>,
     info: ConnectionInfo,
+    /// The connection's.
+    metadata: DynamicMetadata,
 }
 
 /// A connection may not go on.
@@ -64,7 +67,11 @@ impl AccessFilter {
 impl Asked {
     /// What a connection is asked; boxed: few are.
     pub(super) fn of(access: Option<&Rc<Access>>, info: &ConnectionInfo) -> Option<Box<Self>> {
-        access.map(|access| Box::new(Self { access: Rc::clone(access), info: info.clone() }))
+        access.map(|access| {
+            let mut metadata = DynamicMetadata::default();
+            info.note_metadata(&mut metadata);
+            Box::new(Self { access: Rc::clone(access), info: info.clone(), metadata })
+        })
     }
 
     /// Whether the connection may go on.
@@ -72,7 +79,7 @@ impl Asked {
     /// # Errors
     /// The first filter's word that denies it; those behind it are not asked.
     pub(super) fn decide(&self, tls: Option<&TlsFacts>) -> Result<(), Denied> {
-        let facts = Facts::of_connection(&self.info, tls);
+        let facts = Facts { metadata: Some(&self.metadata), ..Facts::of_connection(&self.info, tls) };
         for AccessFilter { filter, counters, scratch } in &self.access.0 {
             let decision = filter.decide(&facts, &mut scratch.borrow_mut(), counters);
             if !decision.allowed {

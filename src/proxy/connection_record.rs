@@ -158,6 +158,7 @@ impl Recorded {
         set_text(&mut told.filter_chain_name, &self.filter_chain);
         set_text(&mut told.requested_server_name, info.server_name.as_deref().unwrap_or_default());
         set_text(&mut told.response_code_details, self.response_code_details.get());
+        info.note_metadata(&mut told.dynamic_metadata);
         told.connection_termination_details = self.termination_details.take();
         told.downstream_tls = self.tls.take();
         if let Some(failed) = self.failed.get() {

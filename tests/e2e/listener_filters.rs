@@ -252,6 +252,37 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// They were kept, and read by nobody.
+    fn tlvs_are_metadata_for_the_records_of_a_connection_and_for_who_may_pass(io) {
+        let upstream = Upstream::echo_bytes();
+        let namespace = "envoy.filters.listener.proxy_protocol";
+        let asked = format!("{{metadata: {{filter: {namespace}, path: [{{key: vpc}}], value: {{string_match: {{exact: ab}}}}}}}}");
+        let rules = format!("{{policies: {{these: {{permissions: [{{any: true}}], principals: [{asked}]}}}}}}");
+        let filter = |name: &str, message: &str, fields: &str| format!(
+            "{{name: {name}, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.{name}.v3.{message}, {fields}}}}}"
+        );
+        let rbac = filter("rbac", "RBAC", &format!("stat_prefix: who, rules: {rules}"));
+        let relay = filter("tcp_proxy", "TcpProxy", "stat_prefix: relay, cluster: upstream");
+        let log = crate::tcp::LOGS_ENDS.replace("RESPONSE_FLAGS", &format!("DYNAMIC_METADATA({namespace}:vpc)"));
+        let config = Config::to(upstream.port)
+            .listener(&proxy_protocol(", rules: [{tlv_type: 234, on_tlv_present: {key: vpc}}]"))
+            .listener(&log)
+            .chains(&[format!("{{filters: [{rbac}, {relay}]}}")]);
+        let proxy = Proxy::start(io, &config);
+        for (value, passes) in [("ab", true), ("cd", false)] {
+            let mut client = proxy.connect();
+            client.send(version_2(&[&ENDS[..], &[234, 0, 2], value.as_bytes()].concat()));
+            client.send("x");
+            let mut said = [0];
+            assert_eq!(matches!(client.stream().read(&mut said), Ok(1)), passes, "{value}");
+            drop(client);
+            proxy.wait_for_log(&format!("ended <{value}>"));
+        }
+        proxy.wait_for_stat("who.rbac.allowed", 1);
+        proxy.wait_for_stat("who.rbac.denied", 1);
+        proxy.end();
+    }
+
     fn endpoints_have_tlvs_of_their_own_in_place_of_their_transport_sockets(io) {
         let upstream = told_2();
         let metadata = "metadata: {typed_filter_metadata: {envoy.transport_sockets.proxy_protocol: {\"@type\": \

@@ -41,12 +41,12 @@ pub struct Facts<'a> {
     pub tls: Option<&'a TlsFacts>,
     /// The request's head; `None`: a connection asks.
     pub request: Option<&'a Head>,
-    /// What filters have noted of the request.
+    /// What filters have noted of the request, or of the connection that asks for itself.
     pub metadata: Option<&'a DynamicMetadata>,
 }
 
 impl<'a> Facts<'a> {
-    /// Of a connection that asks for itself.
+    /// Of a connection that asks for itself, without its metadata.
     pub fn of_connection(info: &'a ConnectionInfo, tls: Option<&'a TlsFacts>) -> Self {
         Self {
             peer: info.remote.ip().map(of_socket),

@@ -122,7 +122,7 @@ fn tls_inspector(at: &At<'_>, message: pb::listener_filters::TlsInspector) -> Tl
 
 fn proxy_protocol(at: &At<'_>, message: pb::listener_filters::ProxyProtocol) -> ProxyProtocol {
     classify!(at, message => pb::listener_filters::ProxyProtocol {
-        implemented: rules = "metadata of the connection, which requests do not see, as in Envoy",
+        implemented: rules = "metadata of the connection, for its records and the rbac filter of connections; requests do not see it, as in Envoy",
             allow_requests_without_proxy_protocol, pass_through_tlvs, disallowed_versions, stat_prefix,
             tlv_location = "DYNAMIC_METADATA; FILTER_STATE is refused";
     });

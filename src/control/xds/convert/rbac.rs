@@ -228,9 +228,7 @@ fn permission(at: &At<'_>, message: pb::rbac::Permission, subject: Subject) -> O
         Some(PermissionRule::DestinationPortRange(range)) => {
             port_range(&at.field("destination_port_range"), range)?
         }
-        Some(PermissionRule::Metadata(message)) => {
-            Rule::Metadata(metadata(&at.field("metadata"), message, subject)?)
-        }
+        Some(PermissionRule::Metadata(message)) => Rule::Metadata(metadata(&at.field("metadata"), message)?),
         Some(PermissionRule::NotRule(rule)) => {
             Rule::Not(Box::new(permission(&at.field("not_rule"), *rule, subject)?))
         }
@@ -238,7 +236,7 @@ fn permission(at: &At<'_>, message: pb::rbac::Permission, subject: Subject) -> O
             Rule::RequestedServerName(matcher::string(&at.field("requested_server_name"), message)?)
         }
         Some(PermissionRule::SourcedMetadata(message)) => {
-            sourced_metadata(&at.field("sourced_metadata"), message, subject)?
+            sourced_metadata(&at.field("sourced_metadata"), message)?
         }
         Some(PermissionRule::Matcher(_)) => {
             return refuse("matcher", "envoy.config.rbac.v3.Permission.matcher", "no such extensions");
@@ -294,11 +292,9 @@ fn principal(at: &At<'_>, message: pb::rbac::Principal, subject: Subject) -> Opt
         }
         Some(Identifier::Header(message)) => header(&at.field("header"), message, subject)?,
         Some(Identifier::UrlPath(message)) => url_path(&at.field("url_path"), message)?,
-        Some(Identifier::Metadata(message)) => {
-            Rule::Metadata(metadata(&at.field("metadata"), message, subject)?)
-        }
+        Some(Identifier::Metadata(message)) => Rule::Metadata(metadata(&at.field("metadata"), message)?),
         Some(Identifier::SourcedMetadata(message)) => {
-            sourced_metadata(&at.field("sourced_metadata"), message, subject)?
+            sourced_metadata(&at.field("sourced_metadata"), message)?
         }
         Some(Identifier::NotId(id)) => Rule::Not(Box::new(principal(&at.field("not_id"), *id, subject)?)),
         Some(Identifier::FilterState(_)) => {
@@ -364,7 +360,7 @@ fn port_range(at: &At<'_>, message: pb::types::Int32Range) -> Option<Rule> {
     Some(Rule::DestinationPortRange { start, end })
 }
 
-fn sourced_metadata(at: &At<'_>, message: pb::rbac::SourcedMetadata, subject: Subject) -> Option<Rule> {
+fn sourced_metadata(at: &At<'_>, message: pb::rbac::SourcedMetadata) -> Option<Rule> {
     classify!(at, message => pb::rbac::SourcedMetadata {
         implemented: metadata_matcher, metadata_source = "DYNAMIC; ROUTE is refused";
     });
@@ -379,15 +375,11 @@ fn sourced_metadata(at: &At<'_>, message: pb::rbac::SourcedMetadata, subject: Su
         at.field("metadata_matcher").error("must be set");
         return None;
     };
-    metadata(&at.field("metadata_matcher"), message, subject).map(Rule::Metadata)
+    metadata(&at.field("metadata_matcher"), message).map(Rule::Metadata)
 }
 
-fn metadata(at: &At<'_>, message: pb::types::MetadataMatcher, subject: Subject) -> Option<MetadataMatcher> {
+fn metadata(at: &At<'_>, message: pb::types::MetadataMatcher) -> Option<MetadataMatcher> {
     use pb::types::MetadataMatcherPathSegmentSegmentOneOf as Segment;
-    if subject == Subject::Connection {
-        at.value_refused("envoy.type.matcher.v3.MetadataMatcher", "connections have no dynamic metadata");
-        return None;
-    }
     classify!(at, message => pb::types::MetadataMatcher { implemented: filter, path, value, invert; });
     if filter.is_empty() {
         at.field("filter").error("must not be empty");
