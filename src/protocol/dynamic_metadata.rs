@@ -78,6 +78,11 @@ impl DynamicMetadata {
         self.live().filter(move |it| it.namespace == namespace).map(|it| (it.key.as_str(), it.value()))
     }
 
+    /// Notes all of it elsewhere, too.
+    pub fn write_to(&self, other: &mut Self) {
+        self.live().for_each(|it| other.set(&it.namespace, &it.key, it.value()));
+    }
+
     /// Forgets the request and keeps the room.
     pub fn clear(&mut self) {
         for entry in self.entries.iter_mut().take(self.used) {
@@ -123,6 +128,20 @@ mod tests {
         assert_eq!(metadata.value("c", "z"), Some(MetadataValue::Bool(true)), "the room is used again");
         assert_eq!(metadata.value("a", "x"), None);
         assert_eq!(metadata.entries.len(), 3);
+    }
+
+    #[test]
+    fn all_of_it_is_written_over_what_is_there() {
+        let (mut from, mut to) = (DynamicMetadata::default(), DynamicMetadata::default());
+        from.set("a", "x", MetadataValue::Text("new"));
+        from.set("b", "y", MetadataValue::Bool(true));
+        to.set("a", "x", MetadataValue::Text("old"));
+        to.set("a", "z", MetadataValue::Text("stays"));
+        from.write_to(&mut to);
+        assert_eq!(to.value("a", "x"), Some(MetadataValue::Text("new")));
+        assert_eq!(to.value("a", "z"), Some(MetadataValue::Text("stays")));
+        assert_eq!(to.value("b", "y"), Some(MetadataValue::Bool(true)));
+        assert_eq!(to.used, 3);
     }
 
     #[test]

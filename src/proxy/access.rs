@@ -37,8 +37,8 @@ pub struct AccessFilter {
 pub(super) struct Asked {
     access: Rc<Access>,
     info: ConnectionInfo,
-    /// The connection's.
-    metadata: DynamicMetadata,
+    /// The connection's: what its listener filters have noted, and these.
+    metadata: RefCell<DynamicMetadata>,
 }
 
 /// A connection may not go on.
@@ -70,7 +70,7 @@ impl Asked {
         access.map(|access| {
             let mut metadata = DynamicMetadata::default();
             info.note_metadata(&mut metadata);
-            Box::new(Self { access: Rc::clone(access), info: info.clone(), metadata })
+            Box::new(Self { access: Rc::clone(access), info: info.clone(), metadata: metadata.into() })
         })
     }
 
@@ -79,15 +79,21 @@ impl Asked {
     /// # Errors
     /// The first filter's word that denies it; those behind it are not asked.
     pub(super) fn decide(&self, tls: Option<&TlsFacts>) -> Result<(), Denied> {
-        let facts = Facts { metadata: Some(&self.metadata), ..Facts::of_connection(&self.info, tls) };
+        let facts = Facts::of_connection(&self.info, tls);
+        let mut metadata = self.metadata.borrow_mut();
         for AccessFilter { filter, counters, scratch } in &self.access.0 {
-            let decision = filter.decide(&facts, &mut scratch.borrow_mut(), counters);
+            let decision = filter.decide(&facts, &mut metadata, &mut scratch.borrow_mut(), counters);
             if !decision.allowed {
                 let details = decision.details().to_owned();
                 return Err(Denied { delay: filter.delay_deny, details });
             }
         }
         Ok(())
+    }
+
+    /// Notes elsewhere what is noted of the connection.
+    pub(super) fn write_metadata(&self, other: &mut DynamicMetadata) {
+        self.metadata.borrow().write_to(other);
     }
 }
 

@@ -6,12 +6,14 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use super::access::Asked;
 use super::context::WorkerContext;
 use super::handshake::Failed;
 use super::listener::Listener;
 use crate::base::clock::Now;
 use crate::format::context::FormatContext;
 use crate::protocol::connection_info::ConnectionInfo;
+use crate::protocol::dynamic_metadata::DynamicMetadata;
 use crate::protocol::http::head::Version;
 use crate::protocol::response_code_details;
 use crate::protocol::response_flags::ResponseFlag;
@@ -41,6 +43,8 @@ struct Recorded {
     /// Who answered, or why no chain takes it.
     response_code_details: Cell<&'static str>,
     termination_details: RefCell<String>,
+    /// What those have noted of it who were asked whether it may go on.
+    metadata: RefCell<DynamicMetadata>,
     failed: Cell<Option<Failed>>,
 }
 
@@ -65,6 +69,7 @@ impl ConnectionRecord {
             sent: Cell::new(0),
             response_code_details: Cell::new(""),
             termination_details: RefCell::default(),
+            metadata: RefCell::default(),
             failed: Cell::new(None),
         })))
     }
@@ -129,6 +134,11 @@ impl ConnectionRecord {
         self.each(|recorded| recorded.response_code_details.set(response_code_details::DIRECT_RESPONSE));
     }
 
+    /// These were asked whether it may go on.
+    pub(super) fn noted(&self, asked: &Asked) {
+        self.each(|recorded| asked.write_metadata(&mut recorded.metadata.borrow_mut()));
+    }
+
     /// Why it may not go on.
     pub(super) fn denied(&self, details: String) {
         self.each(|recorded| drop(recorded.termination_details.replace(details)));
@@ -159,6 +169,7 @@ impl Recorded {
         set_text(&mut told.requested_server_name, info.server_name.as_deref().unwrap_or_default());
         set_text(&mut told.response_code_details, self.response_code_details.get());
         info.note_metadata(&mut told.dynamic_metadata);
+        self.metadata.borrow().write_to(&mut told.dynamic_metadata);
         told.connection_termination_details = self.termination_details.take();
         told.downstream_tls = self.tls.take();
         if let Some(failed) = self.failed.get() {

@@ -163,7 +163,7 @@ pub(super) fn spawn(
             match wait_for_request(&connection).await {
                 Waited::Request => {
                     if let Some(asked) = asked.take()
-                        && let Err(denied) = asked.decide(connection.tls.as_deref())
+                        && let Err(denied) = decide(&connection, &asked)
                     {
                         connection.note(|record| record.denied(denied.details));
                         return deny(&connection, denied.delay).await;
@@ -229,6 +229,13 @@ fn shake_hands(
         let opened = *opened;
         handshake::make(Handshake { context, listener, stream, timer, opened, keeps_chain }, &tls).await
     })
+}
+
+/// Asks whether a connection may go on; what is noted of it then is in its record.
+fn decide(connection: &Connection, asked: &access::Asked) -> Result<(), access::Denied> {
+    let decided = asked.decide(connection.tls.as_deref());
+    connection.note(|record| record.noted(asked));
+    decided
 }
 
 /// Ends a connection whose access is denied, in recycled memory.

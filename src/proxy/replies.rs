@@ -80,7 +80,9 @@ pub(super) fn spawn(
                 Poll::Pending => Poll::Pending,
             })
             .await;
-            if let Err(denied) = asked.decide(tls.as_ref()) {
+            let decided = asked.decide(tls.as_ref());
+            record.noted(&asked);
+            if let Err(denied) = decided {
                 record.denied(denied.details);
                 return access::deny(context, &transport, &timer, denied.delay).await;
             }

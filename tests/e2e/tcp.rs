@@ -473,6 +473,38 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn records_tell_what_shadow_rules_say_and_whether_a_connection_is_to_be_logged(io) {
+        let noted = LOGS_ENDS.replace(
+            "%RESPONSE_FLAGS%",
+            "%DYNAMIC_METADATA(envoy.filters.network.rbac)% %DYNAMIC_METADATA(envoy.common:access_log_hint)%",
+        );
+        let policies = |address: &str| format!(
+            "policies: {{these: {{permissions: [{{any: true}}], principals: [{{direct_remote_ip: {{address_prefix: {address}, prefix_len: 32}}}}]}}}}"
+        );
+        let rbac = filter("rbac", "RBAC", &format!(
+            "stat_prefix: who, rules: {{action: LOG, {}}}, shadow_rules: {{{}}}, shadow_rules_stat_prefix: dry_",
+            policies("10.0.0.1"), policies("127.0.0.1")
+        ));
+        let expected = "{\"dry_shadow_effective_policy_id\":\"these\",\"dry_shadow_engine_result\":\"allowed\"} false";
+        let upstream = Upstream::echo_bytes();
+        let http = Upstream::echo();
+        let echoes = Config::to(1).chains(&[chain("", &[rbac.clone(), filter("echo", "Echo", "")])]);
+        let configs = [relaying(upstream.port, std::slice::from_ref(&rbac), ""), echoes, Config::to(http.port).network_filter(&rbac)];
+        for (number, config) in configs.into_iter().enumerate() {
+            let proxy = Proxy::start(io, &config.listener(&noted));
+            let mut client = proxy.connect();
+            if number == 2 {
+                assert_eq!(client.get("/").status(), 200);
+            } else {
+                client.send("x");
+                assert_eq!(client.read(1), b"x");
+            }
+            drop(client);
+            proxy.wait_for_log(&format!("ended <{expected}>"));
+            proxy.end();
+        }
+    }
+
     /// What the server says first does not pass unasked either.
     fn connection_without_access_gets_no_byte_through(io) {
         let upstream = Upstream::start(|peer| {

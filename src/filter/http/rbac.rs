@@ -9,17 +9,13 @@ use super::{Arrival, FilterReply};
 use crate::base::regex::RegexSlots;
 use crate::config::error::ConfigError;
 use crate::config::rbac::{HttpRbac, RuleSet};
-use crate::filter::rbac::{CountersScope, Decision, Engine, Facts};
-use crate::protocol::dynamic_metadata::{DynamicMetadata, MetadataValue};
+use crate::filter::rbac::{CountersScope, Decision, Engine, Facts, NoteKeys, note_log_hint};
 use crate::protocol::http::head::Head;
 use crate::protocol::stream_info::set_text;
 use crate::telemetry::{RbacOwner, RbacPart, Registry};
 
 /// Dynamic metadata of this filter.
 const NAMESPACE: &str = "envoy.filters.http.rbac";
-/// Dynamic metadata that several filters of Envoy share, and the key that the action `LOG` writes there.
-const COMMON_NAMESPACE: &str = "envoy.common";
-const LOG_HINT: &str = "access_log_hint";
 
 /// The details are noted when it is denied.
 const DENIED: FilterReply = FilterReply { status: 403, body: "RBAC: access denied", details: "", flag: None };
@@ -45,8 +41,7 @@ pub(crate) struct Options {
 #[derive(Debug)]
 struct Part {
     engine: Engine,
-    policy_key: Box<str>,
-    result_key: Box<str>,
+    keys: NoteKeys,
 }
 
 #[derive(Debug, Default)]
@@ -111,7 +106,7 @@ impl Rbac {
         let shadow = shadow.as_ref().map(|part| (part, part.ask(RbacPart::Shadow, arrival, place, head)));
         let enforced = rules.as_ref().map(|part| (part, part.ask(RbacPart::Enforced, arrival, place, head)));
         for (part, decision) in shadow.iter().chain(&enforced) {
-            part.note(decision, arrival.metadata);
+            part.keys.note(decision, NAMESPACE, arrival.metadata);
         }
         match enforced {
             Some((_, decision)) if !decision.allowed => {
@@ -136,12 +131,10 @@ impl Options {
         let mut part = |part, rules: &Option<RuleSet>, field, prefix: &str, own| {
             let Some(rules) = rules else { return Ok(None) };
             let prefix = if prefix.is_empty() { own } else { prefix };
-            let what = if part == RbacPart::Enforced { "enforced" } else { "shadow" };
             let counter = |name: &str| config.track_per_rule_stats.then(|| policies.place(part, name));
             Ok(Some(Part {
                 engine: Engine::compile(rules, &format!("{path}.{field}"), slots, counter)?,
-                policy_key: format!("{prefix}{what}_effective_policy_id").into(),
-                result_key: format!("{prefix}{what}_engine_result").into(),
+                keys: NoteKeys::new(prefix, part),
             }))
         };
         Ok(Self {
@@ -159,17 +152,9 @@ impl Part {
         if let Some(counters) = arrival.counters.of(place) {
             counters.count(part, &decision);
         }
-        if let Some(hint) = decision.log_hint.filter(|_| part == RbacPart::Enforced) {
-            arrival.metadata.set(COMMON_NAMESPACE, LOG_HINT, MetadataValue::Bool(hint));
+        if part == RbacPart::Enforced {
+            note_log_hint(&decision, arrival.metadata);
         }
         decision
-    }
-
-    fn note(&self, decision: &Decision<'_>, metadata: &mut DynamicMetadata) {
-        if let Some(policy) = decision.policy {
-            metadata.set(NAMESPACE, &self.policy_key, MetadataValue::Text(policy));
-        }
-        let result = if decision.allowed { "allowed" } else { "denied" };
-        metadata.set(NAMESPACE, &self.result_key, MetadataValue::Text(result));
     }
 }

@@ -6,6 +6,7 @@
 mod counters;
 mod engine;
 mod network;
+mod notes;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 pub use counters::{Counters, CountersScope};
 pub use engine::{Decision, Engine};
 pub use network::NetworkRbac;
+pub(crate) use notes::{NoteKeys, note_log_hint};
 
 use crate::matching::Inputs;
 use crate::protocol::connection_info::ConnectionInfo;

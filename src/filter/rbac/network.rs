@@ -7,11 +7,16 @@ use std::time::Duration;
 use super::Facts;
 use super::counters::{Counters, CountersScope};
 use super::engine::{Decision, Engine};
+use super::notes::{NoteKeys, note_log_hint};
 use crate::base::regex::RegexSlots;
 use crate::config::error::ConfigError;
 use crate::config::rbac::{Enforcement, NetworkRbac as Config, RuleSet};
+use crate::protocol::dynamic_metadata::DynamicMetadata;
 use crate::protocol::http::matcher::MatchScratch;
 use crate::telemetry::{RbacOwner, RbacPart, Registry};
+
+/// Dynamic metadata of this filter.
+const NAMESPACE: &str = "envoy.filters.network.rbac";
 
 /// See the file's head. Immutable, shared by all cores.
 #[derive(Debug)]
@@ -20,6 +25,7 @@ pub struct NetworkRbac {
     shadow_rules: Option<Engine>,
     stat_prefix: Box<str>,
     shadow_prefix: Box<str>,
+    shadow_keys: NoteKeys,
     /// When it is asked.
     pub enforcement: Enforcement,
     /// How long a denied connection stays open, unread; `None`: it is closed at once.
@@ -40,6 +46,7 @@ impl NetworkRbac {
             shadow_rules: engine(&config.shadow_rules, "shadow_rules")?,
             stat_prefix: config.stat_prefix.clone(),
             shadow_prefix: config.shadow_rules_stat_prefix.clone(),
+            shadow_keys: NoteKeys::new(&config.shadow_rules_stat_prefix, RbacPart::Shadow),
             enforcement: config.enforcement,
             delay_deny: config.delay_deny,
         })
@@ -51,14 +58,25 @@ impl NetworkRbac {
     }
 
     /// Asks both sets of rules and counts what they say; only the enforced ones' word counts. Without those everything
-    /// may pass. `scratch` is one of the core for the expressions numbered with this filter's.
-    pub fn decide(&self, facts: &Facts<'_>, scratch: &mut MatchScratch, counters: &Counters) -> Decision<'_> {
+    /// may pass. `metadata` is the connection's, about which the rules may ask; what the shadow rules say is noted there
+    /// before the others are asked, and what the action `LOG` says. `scratch` is one of the core for the expressions
+    /// numbered with this filter's.
+    pub fn decide(
+        &self,
+        facts: &Facts<'_>,
+        metadata: &mut DynamicMetadata,
+        scratch: &mut MatchScratch,
+        counters: &Counters,
+    ) -> Decision<'_> {
         if let Some(shadow) = &self.shadow_rules {
-            counters.count(RbacPart::Shadow, &shadow.decide(facts, scratch));
+            let decision = shadow.decide(&Facts { metadata: Some(&*metadata), ..*facts }, scratch);
+            counters.count(RbacPart::Shadow, &decision);
+            self.shadow_keys.note(&decision, NAMESPACE, metadata);
         }
         let Some(rules) = &self.rules else { return Decision::NOT_ASKED };
-        let decision = rules.decide(facts, scratch);
+        let decision = rules.decide(&Facts { metadata: Some(&*metadata), ..*facts }, scratch);
         counters.count(RbacPart::Enforced, &decision);
+        note_log_hint(&decision, metadata);
         decision
     }
 }

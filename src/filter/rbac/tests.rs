@@ -321,12 +321,14 @@ fn connection_is_decided_by_its_addresses_and_counted() {
     let registry = Registry::new(1);
     let scope = filter.scope(&registry);
     let counters = scope.cells(Slot::Worker(0));
-    let scratch = &mut MatchScratch::default();
-    let decision = filter.decide(&Facts::of_connection(&info, None), scratch, &counters);
+    let (scratch, metadata) = (&mut MatchScratch::default(), &mut DynamicMetadata::default());
+    let decision = filter.decide(&Facts::of_connection(&info, None), metadata, scratch, &counters);
     assert_eq!((decision.allowed, decision.policy), (true, Some("p")));
     info.direct_remote = SocketAddr::from(([198, 51, 100, 3], 1)).into();
-    let decision = filter.decide(&Facts::of_connection(&info, None), scratch, &counters);
+    let decision = filter.decide(&Facts::of_connection(&info, None), metadata, scratch, &counters);
     assert_eq!((decision.allowed, decision.policy), (false, None));
+    let shadow = metadata.value("envoy.filters.network.rbac", "tryshadow_engine_result");
+    assert_eq!(shadow, Some(MetadataValue::Text("denied")));
     let counted: Vec<_> = registry
         .views()
         .iter()
@@ -352,5 +354,40 @@ fn connection_is_decided_by_its_addresses_and_counted() {
     );
     let open =
         NetworkRbac::compile(&NetworkConfig { rules: None, ..config }, &mut RegexSlots::default()).unwrap();
-    assert!(open.decide(&Facts::of_connection(&info, None), scratch, &counters).allowed);
+    assert!(open.decide(&Facts::of_connection(&info, None), metadata, scratch, &counters).allowed);
+}
+
+#[test]
+fn rules_of_connections_hear_what_their_shadow_rules_say_and_note_what_is_to_be_logged() {
+    const NAMESPACE: &str = "envoy.filters.network.rbac";
+    let info = ConnectionInfo::new(([192, 0, 2, 9], 1).into(), ([203, 0, 113, 5], 2).into());
+    let rules = |action, rule| {
+        let policies = vec![policy("p", vec![rule], vec![Rule::Any])];
+        Some(RuleSet::Policies(Rules { action, policies }))
+    };
+    let heard = Rule::Metadata(MetadataMatcher {
+        filter: NAMESPACE.into(),
+        path: vec!["shadow_engine_result".into()],
+        value: ValueMatcher::String(exact("allowed")),
+        invert: false,
+    });
+    for (shadow, is_logged) in [(Rule::Any, true), (Rule::Not(Box::new(Rule::Any)), false)] {
+        let config = NetworkConfig {
+            rules: rules(Action::Log, heard.clone()),
+            shadow_rules: rules(Action::Allow, shadow),
+            stat_prefix: "net".into(),
+            shadow_rules_stat_prefix: Box::default(),
+            enforcement: Enforcement::OneTimeOnFirstByte,
+            delay_deny: None,
+        };
+        let filter = NetworkRbac::compile(&config, &mut RegexSlots::default()).unwrap();
+        let counters = filter.scope(&Registry::new(1)).cells(Slot::Worker(0));
+        let (mut scratch, mut metadata) = (MatchScratch::default(), DynamicMetadata::default());
+        let facts = Facts::of_connection(&info, None);
+        assert!(filter.decide(&facts, &mut metadata, &mut scratch, &counters).allowed, "nothing is denied");
+        let hint = metadata.value("envoy.common", "access_log_hint");
+        assert_eq!(hint, Some(MetadataValue::Bool(is_logged)));
+        let policy = metadata.value(NAMESPACE, "shadow_effective_policy_id");
+        assert_eq!(policy, is_logged.then_some(MetadataValue::Text("p")));
+    }
 }

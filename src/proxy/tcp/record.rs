@@ -150,6 +150,9 @@ pub(super) fn describe(connection: &TcpConnection, info: &mut StreamInfo) {
     set_text(&mut info.listener_name, &listener.config.name);
     set_text(&mut info.filter_chain_name, &chain.name);
     set_text(&mut info.requested_server_name, connection.server_name().unwrap_or_default());
-    inspected.iter().for_each(|known| known.note_metadata(&mut info.dynamic_metadata));
+    match &connection.admitted.asked {
+        Some(asked) => asked.write_metadata(&mut info.dynamic_metadata),
+        None => inspected.iter().for_each(|known| known.note_metadata(&mut info.dynamic_metadata)),
+    }
     info.downstream_tls.clone_from(tls);
 }
