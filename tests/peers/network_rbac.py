@@ -107,11 +107,17 @@ class Rules(Generator):
             "any": lambda: True, "destination_ip": lambda: network(self.rng.choice(RANGES)),
             "destination_port": lambda: self.rng.choice(["own", 443, 8443]),
             "destination_port_range": lambda: self.rng.choice([{"start": 443, "end": 444}, {"start": 442, "end": 443}, {"start": 1, "end": 8444}, {"end": 65536}]),
-            "requested_server_name": self.text, "url_path": lambda: {"path": {"prefix": "/"}},
+            "requested_server_name": self.text, "url_path": lambda: {"path": {"prefix": "/"}}, "metadata": self.noted,
             "not_rule": lambda: self.permission(depth + 1), "and_rules": lambda: {"rules": self.many(self.permission, depth)},
             "or_rules": lambda: {"rules": self.many(self.permission, depth)},
         }
-        return self.one_of(kinds, depth, [2, 5, 3, 3, 5, 1, 3, 3, 2])
+        return self.one_of(kinds, depth, [2, 5, 3, 3, 5, 1, 2, 3, 3, 2])
+
+    def noted(self):
+        """A condition on what shadow rules have noted before."""
+        key = self.rng.choice(["shadow_engine_result", "shadow_engine_result", "shadow_shadow_engine_result", "shadow_effective_policy_id", "nothing"])
+        value = self.rng.choice([{"string_match": {"exact": "allowed"}}, {"string_match": {"prefix": "policy"}}, {"present_match": True}, {"bool_match": True}])
+        return {"filter": "envoy.filters.network.rbac", "path": [{"key": key}], "value": value, "invert": self.likely(0.3)}
 
     def identity(self):
         """A string matcher for what certificates say."""
@@ -133,12 +139,12 @@ class Rules(Generator):
             "any": lambda: True, "source_ip": lambda: network(self.rng.choice(RANGES)),
             "direct_remote_ip": lambda: network(self.rng.choice(RANGES)), "remote_ip": lambda: network(self.rng.choice(RANGES)),
             "authenticated": self.authenticated,
-            "url_path": lambda: {"path": {"prefix": "/"}},
+            "url_path": lambda: {"path": {"prefix": "/"}}, "sourced_metadata": lambda: {"metadata_matcher": self.noted()},
             "not_id": lambda: self.principal(depth + 1), "and_ids": lambda: {"ids": self.many(self.principal, depth)},
             "or_ids": lambda: {"ids": self.many(self.principal, depth)},
         }
         # Without TLS nobody is authenticated: few ask.
-        return self.one_of(kinds, depth, [3, 3, 4, 5, 12 if self.secure else 1, 1, 3, 3, 2])
+        return self.one_of(kinds, depth, [3, 3, 4, 5, 12 if self.secure else 1, 1, 2, 3, 3, 2])
 
     def one_of(self, kinds, depth, weights):
         """One kind; those that hold others, the last three, not too deep."""
@@ -223,7 +229,7 @@ class Rules(Generator):
             "a header below and and or": {"and_rules": {"rules": [{"any": True}, {"or_rules": {"rules": [header]}}]}}, "a path without matcher": {"url_path": {}},
             "metadata without path": {"metadata": {"filter": "a", "value": {"bool_match": True}}}, "two rules": {"any": True, "destination_port": 1},
         }
-        # Metadata and filter state are left out: here a connection has neither, and the rules that ask for them are refused.
+        # Filter state is left out: here a connection has none, and the rules that ask for it are refused.
         principals = {
             "a header as principal": header, "a header below not and or as principal": {"not_id": {"or_ids": {"ids": [header]}}},
             "no identifier": {}, "any: false as principal": {"any": False}, "an empty and of principals": {"and_ids": {"ids": []}},
