@@ -69,8 +69,11 @@ pub struct ProxyProtocol {
     pub stat_prefix: Box<str>,
     /// What is kept of a header for connections to endpoints. Default: nothing. Source: `pass_through_tlvs`.
     pub pass_through: TlvTypes,
-    /// What is kept of a header as the connection's metadata. Source: `rules`.
+    /// What is kept of a header as the connection's metadata, or its filter state. Source: `rules`.
     pub rules: Vec<TlvRule>,
+    /// Whether it is filter state, by the rules' keys alone, which requests share with their connection. Default false: metadata.
+    /// Source: `tlv_location`.
+    pub in_filter_state: bool,
 }
 
 /// Keeps the value of a TLV as metadata. Source: Envoy `ProxyProtocol.Rule`.

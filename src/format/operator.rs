@@ -82,6 +82,8 @@ pub(super) enum Operator {
     LocalReplyBody,
     /// `DYNAMIC_METADATA`, `METADATA(DYNAMIC:..)`: a key of a namespace, or all of it without a path.
     DynamicMetadata(MetadataField),
+    /// `FILTER_STATE` of what TLVs say: the value of a rule's key.
+    ProxyTlv { key: Box<str>, max: Option<usize> },
     /// `UNIQUE_ID`
     UniqueId,
     /// `COALESCE`: the first of these that has a value.
@@ -252,6 +254,11 @@ impl Operator {
             }
             Self::LocalReplyBody => write_text(Some(context.local_reply_body), None, out),
             Self::DynamicMetadata(field) => field.write(&info.dynamic_metadata, out),
+            Self::ProxyTlv { key, max } => {
+                let mut tlvs = info.proxy_tlvs.iter().flat_map(|tlvs| tlvs.iter());
+                let value = tlvs.find(|(name, _)| name == key).map(|(_, value)| value.as_bytes());
+                write_text(value, *max, out)
+            }
             Self::UniqueId => {
                 push_uuid(out, unique_bits(context.random, out.len()));
                 Written::Text

@@ -273,7 +273,7 @@ fn with_parameters(arguments: &Arguments<'_>) -> Result<Operator, FormatErrorKin
             arguments.require_parameters()?;
             Ok(Operator::Constant(None))
         }
-        "FILTER_STATE" | "UPSTREAM_FILTER_STATE" => filter_state(parameters),
+        "FILTER_STATE" | "UPSTREAM_FILTER_STATE" => filter_state(arguments.name, parameters, max),
         name => Err(FormatErrorKind::UnknownOperator(name.into())),
     }
 }
@@ -410,8 +410,11 @@ fn network(
     Ok(Operator::Address { of, part })
 }
 
+/// The object of filter state that there is. Source: Envoy's listener filter for the PROXY protocol.
+const PROXY_TLVS: &str = "envoy.network.proxy_protocol.tlv";
+
 /// `KEY[:PLAIN|TYPED|FIELD[:NAME]]`
-fn filter_state(parameters: &str) -> Result<Operator, FormatErrorKind> {
+fn filter_state(name: &str, parameters: &str, max: Option<usize>) -> Result<Operator, FormatErrorKind> {
     let mut parts = parameters.split(':');
     let key = parts.next().unwrap_or_default();
     let style = parts.next().unwrap_or_default();
@@ -421,6 +424,9 @@ fn filter_state(parameters: &str) -> Result<Operator, FormatErrorKind> {
     }
     match (style, field) {
         ("" | "PLAIN" | "TYPED", "") => Ok(Operator::Constant(None)),
+        ("FIELD", field) if name == "FILTER_STATE" && key == PROXY_TLVS && !field.is_empty() => {
+            Ok(Operator::ProxyTlv { key: field.into(), max })
+        }
         ("FIELD", field) if !field.is_empty() => Ok(Operator::Constant(None)),
         _ => Err(invalid(parameters, "KEY, KEY:PLAIN, KEY:TYPED or KEY:FIELD:NAME")),
     }

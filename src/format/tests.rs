@@ -1,6 +1,7 @@
 //! A request that has a value for everything, and the table of what every operator writes for it.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use super::context::FormatContext;
 use super::error::FormatErrorKind;
@@ -323,6 +324,24 @@ fn operators_without_values_write_a_dash_or_nothing() {
         let mut out = Vec::new();
         Formatter::parse(&format!("%{operator}%")).unwrap().write(&context, &mut out);
         assert_eq!(out, expected.as_bytes());
+    }
+}
+
+#[test]
+fn filter_state_is_what_tlvs_say_by_field() {
+    let tlvs = [("vpc", "abc"), ("other", "x")].map(|(key, value)| (Box::from(key), Box::from(value)));
+    let info = StreamInfo { proxy_tlvs: Some(Rc::from(tlvs)), ..StreamInfo::new() };
+    for (operator, expected) in [
+        ("FILTER_STATE(envoy.network.proxy_protocol.tlv:FIELD:vpc)", "abc"),
+        ("FILTER_STATE(envoy.network.proxy_protocol.tlv:FIELD:vpc):2", "ab"),
+        ("FILTER_STATE(envoy.network.proxy_protocol.tlv:FIELD:none)", "-"),
+        ("FILTER_STATE(another:FIELD:vpc)", "-"),
+        ("UPSTREAM_FILTER_STATE(envoy.network.proxy_protocol.tlv:FIELD:vpc)", "-"),
+    ] {
+        let mut out = Vec::new();
+        let formatter = Formatter::parse(&format!("%{operator}%")).unwrap();
+        formatter.write(&FormatContext::new(&info, 0, 0), &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), expected, "{operator}");
     }
 }
 

@@ -17,6 +17,7 @@ pub fn proxy_header(input: &[u8]) {
         stat_prefix: Box::default(),
         pass_through: TlvTypes::All,
         rules: Vec::new(),
+        in_filter_state: false,
     };
     let whole = proxy_protocol::look(bytes, &rules);
     let mut first = Seen::More;

@@ -48,7 +48,12 @@ pub struct ProxyProtocolData {
     pub tlvs: Vec<(u8, Box<[u8]>)>,
     /// The connection's metadata. Source: Envoy `ProxyProtocol.rules`.
     pub metadata: Vec<Metadatum>,
+    /// Its filter state, in place of that; `None`: there is none. Source: Envoy `ProxyProtocol.tlv_location`.
+    pub state: Option<TlvState>,
 }
+
+/// What TLVs say, by the keys of their rules. Source: Envoy `envoy.network.proxy_protocol.tlv` of filter state.
+pub type TlvState = Rc<[(Box<str>, Box<str>)]>;
 
 /// A value of a connection's dynamic metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,6 +157,11 @@ impl ConnectionInfo {
         for Metadatum { namespace, key, value } in noted {
             metadata.set(namespace, key, MetadataValue::Text(value));
         }
+    }
+
+    /// Its filter state, which its requests share.
+    pub fn tlv_state(&self) -> Option<TlvState> {
+        self.proxy_protocol.as_ref()?.state.clone()
     }
 
     /// Whether more is known than the socket says.

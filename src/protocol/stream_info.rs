@@ -10,6 +10,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use super::connection_info::TlvState;
 use super::dynamic_metadata::DynamicMetadata;
 use super::http::head::Version;
 use super::response_flags::ResponseFlags;
@@ -205,6 +206,8 @@ pub struct StreamInfo {
     pub response_code_details: String,
     /// What filters have noted.
     pub dynamic_metadata: DynamicMetadata,
+    /// What the TLVs of the connection's PROXY header say, where they are filter state.
+    pub proxy_tlvs: Option<TlvState>,
     /// What was noteworthy.
     pub response_flags: ResponseFlags,
     /// Why the downstream connection was ended, if it was.
@@ -306,7 +309,7 @@ impl StreamInfo {
             downstream_detected_close downstream_local_close_reason
             upstream_host upstream_remote_address upstream_local_address
             upstream_detected_close upstream_local_close_reason
-            attempt_count route_resolution_count downstream_tls upstream_tls
+            attempt_count route_resolution_count downstream_tls upstream_tls proxy_tlvs
             connection_id upstream_connection_id health_check
         );
     }

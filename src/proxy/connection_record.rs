@@ -168,6 +168,7 @@ impl Recorded {
         set_text(&mut told.filter_chain_name, &self.filter_chain);
         set_text(&mut told.requested_server_name, info.server_name.as_deref().unwrap_or_default());
         set_text(&mut told.response_code_details, self.response_code_details.get());
+        told.proxy_tlvs = info.tlv_state();
         info.note_metadata(&mut told.dynamic_metadata);
         self.metadata.borrow().write_to(&mut told.dynamic_metadata);
         told.connection_termination_details = self.termination_details.take();

@@ -285,8 +285,9 @@ fn begin(connection: &Connection, stream: &mut Stream) {
     // Until its head says otherwise.
     info.protocol = Some(if is_stream { Version::Http2 } else { Version::Http11 });
     set_text(&mut info.filter_chain_name, &chain.name);
-    if let Some(name) = inspected.and_then(|known| known.server_name.as_deref()) {
-        set_text(&mut info.requested_server_name, name);
+    if let Some(known) = inspected {
+        set_text(&mut info.requested_server_name, known.server_name.as_deref().unwrap_or_default());
+        info.proxy_tlvs = known.tlv_state();
     }
     if let Some(tls) = &connection.tls {
         info.downstream_tls = Some(Rc::clone(tls));

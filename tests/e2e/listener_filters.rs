@@ -283,6 +283,29 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn tlvs_that_are_filter_state_are_known_to_requests_and_records(io) {
+        let upstream = Upstream::answering(|request| ok(request.header("x-vpc").unwrap_or("-").as_bytes()));
+        let rules = ", tlv_location: FILTER_STATE, rules: [{tlv_type: 234, on_tlv_present: {key: vpc}}]";
+        let field = "%FILTER_STATE(envoy.network.proxy_protocol.tlv:FIELD:vpc)%";
+        let mut config = Config::to(upstream.port)
+            .listener(&proxy_protocol(rules))
+            .listener(&crate::tcp::LOGS_ENDS.replace("%RESPONSE_FLAGS%", field));
+        config.routes = Some(format!(
+            "{{match: {{prefix: /}}, request_headers_to_add: [{{header: {{key: x-vpc, value: \"{field}\"}}}}], route: {{cluster: upstream}}}}"
+        ));
+        let proxy = Proxy::start(io, &config);
+        for (tlvs, told) in [(&[234, 0, 2, b'a', b'b'][..], "ab"), (&[][..], "-")] {
+            let mut client = proxy.connect();
+            client.send(version_2(&[&ENDS[..], tlvs].concat()));
+            for _ in 0..2 {
+                assert_eq!(client.get("/").text(), told);
+            }
+            drop(client);
+            proxy.wait_for_log(&format!("ended <{told}>"));
+        }
+        proxy.end();
+    }
+
     fn endpoints_have_tlvs_of_their_own_in_place_of_their_transport_sockets(io) {
         let upstream = told_2();
         let metadata = "metadata: {typed_filter_metadata: {envoy.transport_sockets.proxy_protocol: {\"@type\": \

@@ -12,6 +12,7 @@ pub(crate) fn settings() -> ProxyProtocol {
         stat_prefix: Box::default(),
         pass_through: Default::default(),
         rules: Vec::new(),
+        in_filter_state: false,
     }
 }
 

@@ -182,22 +182,33 @@ fn apply(settings: &config::ProxyProtocol, header: &Header, bytes: &[u8], info: 
         }
     }
     let mut data = ProxyProtocolData::default();
+    let mut state: Vec<(Box<str>, Box<str>)> = Vec::new();
     for tlv in Tlvs::new(bytes.get(header.tlvs.clone()).unwrap_or_default()) {
         if settings.pass_through.contains(tlv.kind) {
             data.tlvs.push((tlv.kind, tlv.value.into()));
         }
         let rule = settings.rules.iter().find(|rule| rule.tlv == tlv.kind);
-        // Of several with one key the first stays.
-        let Some(rule) = rule.filter(|rule| data.value(&rule.namespace, &rule.key).is_none()) else {
-            continue;
+        let is_kept = |rule: &config::TlvRule| {
+            if settings.in_filter_state {
+                state.iter().any(|(key, _)| *key == rule.key)
+            } else {
+                data.value(&rule.namespace, &rule.key).is_some()
+            }
         };
+        // Of several with one key the first stays.
+        let Some(rule) = rule.filter(|&rule| !is_kept(rule)) else { continue };
         let value = match rule.encoding {
             config::TlvEncoding::Sanitized => sanitized(tlv.value),
             config::TlvEncoding::Base64 => base64(tlv.value),
         };
         let (namespace, key) = (rule.namespace.clone(), rule.key.clone());
-        data.metadata.push(Metadatum { namespace, key, value: value.into() });
+        if settings.in_filter_state {
+            state.push((key, value.into()));
+        } else {
+            data.metadata.push(Metadatum { namespace, key, value: value.into() });
+        }
     }
+    data.state = (!state.is_empty()).then(|| state.into());
     info.proxy_protocol = Some(Box::new(data));
 }
 

@@ -150,6 +150,7 @@ pub(super) fn describe(connection: &TcpConnection, info: &mut StreamInfo) {
     set_text(&mut info.listener_name, &listener.config.name);
     set_text(&mut info.filter_chain_name, &chain.name);
     set_text(&mut info.requested_server_name, connection.server_name().unwrap_or_default());
+    info.proxy_tlvs = inspected.as_ref().and_then(|known| known.tlv_state());
     match &connection.admitted.asked {
         Some(asked) => asked.write_metadata(&mut info.dynamic_metadata),
         None => inspected.iter().for_each(|known| known.note_metadata(&mut info.dynamic_metadata)),

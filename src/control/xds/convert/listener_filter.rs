@@ -124,14 +124,9 @@ fn proxy_protocol(at: &At<'_>, message: pb::listener_filters::ProxyProtocol) -> 
     classify!(at, message => pb::listener_filters::ProxyProtocol {
         implemented: rules = "metadata of the connection, for its records and the rbac filter of connections; requests do not see it, as in Envoy",
             allow_requests_without_proxy_protocol, pass_through_tlvs, disallowed_versions, stat_prefix,
-            tlv_location = "DYNAMIC_METADATA; FILTER_STATE is refused";
+            tlv_location = "of FILTER_STATE formats read single fields (FIELD), of requests, too";
     });
-    if at.enumeration::<Location>("tlv_location", tlv_location) == Location::FilterState {
-        at.field("tlv_location").value_refused(
-            "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation.FILTER_STATE",
-            "no filter state yet",
-        );
-    }
+    let in_filter_state = at.enumeration::<Location>("tlv_location", tlv_location) == Location::FilterState;
     let refuses = |version: Version| disallowed_versions.contains(&(version as i32));
     for version in &disallowed_versions {
         at.enumeration::<Version>("disallowed_versions", *version);
@@ -174,6 +169,7 @@ fn proxy_protocol(at: &At<'_>, message: pb::listener_filters::ProxyProtocol) -> 
         stat_prefix: stat_prefix.into(),
         pass_through,
         rules: converted,
+        in_filter_state,
     }
 }
 
