@@ -329,7 +329,7 @@ fn operators_without_values_write_a_dash_or_nothing() {
 
 #[test]
 fn filter_state_is_what_tlvs_say_by_field() {
-    let tlvs = [("vpc", "abc"), ("other", "x")].map(|(key, value)| (Box::from(key), Box::from(value)));
+    let tlvs: [(Box<str>, Box<str>); 2] = [("vpc".into(), "abc".into()), ("other".into(), "x".into())];
     let info = StreamInfo { proxy_tlvs: Some(Rc::from(tlvs)), ..StreamInfo::new() };
     for (operator, expected) in [
         ("FILTER_STATE(envoy.network.proxy_protocol.tlv:FIELD:vpc)", "abc"),

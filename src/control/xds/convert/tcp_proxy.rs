@@ -137,8 +137,8 @@ const TUNNEL_HEADERS_MAX: usize = 1000;
 fn tunneling(at: &At<'_>, message: pb::tcp_proxy::TcpProxyTunnelingConfig) -> Tunneling {
     classify!(at, message => pb::tcp_proxy::TcpProxyTunnelingConfig {
         implemented: hostname, use_post, headers_to_add, post_path;
-        no_effect: propagate_response_headers = "there is no filter state: no filter reads it, and FILTER_STATE writes -",
-            propagate_response_trailers = "there is no filter state: no filter reads it, and FILTER_STATE writes -",
+        no_effect: propagate_response_headers = "they are no filter state here: no filter reads it, and FILTER_STATE writes -",
+            propagate_response_trailers = "they are no filter state here: no filter reads it, and FILTER_STATE writes -",
             request_id_header = "of a request_id_extension, which is not there yet",
             request_id_metadata_key = "of a request_id_extension, which is not there yet";
         not_yet: request_id_extension;
