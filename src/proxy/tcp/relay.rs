@@ -90,13 +90,13 @@ pub(super) async fn relay(connection: &TcpConnection, upstream: &UpstreamConnect
             }
             (_, Poll::Pending) | (Poll::Pending | Poll::Ready(Err(_)), Poll::Ready(Ok(()))) => {}
         }
-        if has_moved && connection.is_drained() {
-            return Poll::Ready(Why::Drained);
-        }
         let is_due = |due: Option<Now>| due.is_some_and(|due| timer.poll_at(due).is_ready());
         if is_due(*due) {
             chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);
             return Poll::Ready(Why::TooOld);
+        }
+        if has_moved && connection.is_drained() {
+            return Poll::Ready(Why::Drained);
         }
         let waiting = || up.waiting(endpoint) + down.waiting(downstream);
         if counted.activity.is_over(chain.config.idle_timeout, timer, runtime, waiting) {
