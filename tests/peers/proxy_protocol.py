@@ -27,6 +27,7 @@ FILTER = "type.googleapis.com/envoy.extensions.filters.listener"
 LISTENERS = {
     "strict": [("proxy_protocol", "ProxyProtocol", "rules: [{tlv_type: 234, on_tlv_present: {key: vpc}}], pass_through_tlvs: {}")],
     "lenient": [("proxy_protocol", "ProxyProtocol", "allow_requests_without_proxy_protocol: true, stat_prefix: lenient")],
+    "stated": [("proxy_protocol", "ProxyProtocol", "rules: [{tlv_type: 234, on_tlv_present: {key: vpc}}], tlv_location: FILTER_STATE, stat_prefix: stated")],
     "second": [("proxy_protocol", "ProxyProtocol", "disallowed_versions: [V1], stat_prefix: second")],
     "either": [("proxy_protocol", "ProxyProtocol", "disallowed_versions: [V2], allow_requests_without_proxy_protocol: true, stat_prefix: either")],
     "untold": [("proxy_protocol", "ProxyProtocol", "allow_requests_without_proxy_protocol: true, stat_prefix: untold")],
@@ -132,7 +133,9 @@ def config(ports, relays, admin, endpoint):
             {{header: {{key: x-direct, value: "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}}}},
             {{header: {{key: x-local, value: "%DOWNSTREAM_LOCAL_ADDRESS%"}}}},
             {{header: {{key: x-direct-local, value: "%DOWNSTREAM_DIRECT_LOCAL_ADDRESS%"}}}},
-            {{header: {{key: x-forwarded, value: "%REQ(X-FORWARDED-FOR)%"}}}}],
+            {{header: {{key: x-forwarded, value: "%REQ(X-FORWARDED-FOR)%"}}}},
+            {{header: {{key: x-stated, value: "%FILTER_STATE(envoy.network.proxy_protocol.tlv:FIELD:vpc)%"}}}},
+            {{header: {{key: x-noted, value: "%DYNAMIC_METADATA(envoy.filters.listener.proxy_protocol:vpc)%"}}}}],
           virtual_hosts: [{{name: all, domains: ["*"], routes: [{routes}{{match: {{prefix: /}}, direct_response: {{status: 200}}}}]}}]}},
         http_filters: [{{name: router, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}}}]"""
 
