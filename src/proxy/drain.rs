@@ -125,7 +125,9 @@ mod tests {
     fn spread_of_inbound_connections_leaves_the_others() {
         let drain = Drain::default();
         drain.spread(Now(7), Duration::ZERO, true);
-        assert!(drain.closes(Now(7), INBOUND, |bound| bound) && !drain.closes(Now(7), OUTBOUND, |bound| bound));
+        assert!(
+            drain.closes(Now(7), INBOUND, |bound| bound) && !drain.closes(Now(7), OUTBOUND, |bound| bound)
+        );
         drain.begin(Now(7));
         assert!(drain.closes(Now(7), OUTBOUND, |bound| bound));
     }

@@ -41,7 +41,9 @@ pub struct OnDemand {
 enum State {
     UnderWay(Rc<Waiting>),
     /// There was an answer, and until then none is asked for.
-    Answered { until: Now },
+    Answered {
+        until: Now,
+    },
 }
 
 /// Those who wait for one name.

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::forward::{ClusterSlot, Details, Forward, Specifier, Target, UpgradeRule, Weighted, WeightedTarget};
+use super::forward::{
+    ClusterSlot, Details, Forward, Specifier, Target, UpgradeRule, Weighted, WeightedTarget,
+};
 use super::hash_policy::HashPolicy;
 use super::hosts::HostIndex;
 use super::matching::{Conditions, PathTest};

@@ -14,9 +14,18 @@ use crate::protocol::http::path::{query_parameter, without_query};
 /// parameters.
 #[derive(Debug, Clone)]
 pub(super) enum PathTest {
-    Prefix { text: Box<[u8]>, ignore_case: bool },
-    Path { text: Box<[u8]>, ignore_case: bool },
-    SeparatedPrefix { text: Box<[u8]>, ignore_case: bool },
+    Prefix {
+        text: Box<[u8]>,
+        ignore_case: bool,
+    },
+    Path {
+        text: Box<[u8]>,
+        ignore_case: bool,
+    },
+    SeparatedPrefix {
+        text: Box<[u8]>,
+        ignore_case: bool,
+    },
     /// Boxed: few routes have one.
     Regex(Box<Regex>),
     Connect,

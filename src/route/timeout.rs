@@ -44,9 +44,7 @@ impl Forward {
         let Details { max_stream_duration, max_grpc_timeout, grpc_timeout_offset, .. } = self.details();
         let old_style = max_stream_duration.is_none();
         let mut response = match max_grpc_timeout.filter(|_| grpc && old_style) {
-            Some(max) => {
-                capped(offset(grpc_timeout(head).unwrap_or_default(), *grpc_timeout_offset), max)
-            }
+            Some(max) => capped(offset(grpc_timeout(head).unwrap_or_default(), *grpc_timeout_offset), max),
             None if old_style => self.timeout,
             None => Duration::ZERO,
         };

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use super::filter_chain::ChainCompiler;
 use super::told_filters::{FilterKey, ToldFilters, is_one_of};
 use super::{
-    FilterResource, FiltersResource, ListenerFiltersResource, ListenerResource, NewFilters,
-    RouteSurroundings,
+    FilterResource, FiltersResource, ListenerFiltersResource, ListenerResource, NewFilters, RouteSurroundings,
 };
 use crate::config::filter_chain::NetworkFilter;
 use crate::config::listener::Listener;
