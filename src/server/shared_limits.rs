@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn filters_of_one_key_and_bucket_share_whoever_asks() {
         let limits = SharedLimits::default();
-        let (first, same) = (limits.bucket(&config("a", 1)), limits.clone().bucket(&config("a", 1)));
+        let (first, same) = (limits.bucket(&config("a", 1)), limits.bucket(&config("a", 1)));
         assert!(first.admit(Now(7)) && !same.admit(Now(7)));
         for other in [config("b", 1), config("a", 2)] {
             assert!(limits.bucket(&other).admit(Now(7)), "{other:?}");

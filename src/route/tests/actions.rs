@@ -25,7 +25,8 @@ fn route_has_room_for_details_where_it_says_something_of_them() {
     let of_stream = config::MaxStreamDuration::default();
     let upgrade = config::UpgradeConfig { upgrade_type: "a".into(), enabled: true, connect_config: None };
     let hashed = config::HashPolicy { source: config::HashSource::SourceIp, terminal: false };
-    let edits: [(bool, &dyn Fn(&mut config::RouteAction)); 11] = [
+    type Edit<'a> = &'a dyn Fn(&mut config::RouteAction);
+    let edits: [(bool, Edit<'_>); 11] = [
         (false, &|_| {}),
         (false, &|it| (it.timeout, it.append_x_forwarded_host) = (Duration::ZERO, true)),
         (true, &|it| it.idle_timeout = limit),
