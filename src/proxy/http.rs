@@ -102,81 +102,92 @@ pub(super) async fn serve_request(
 
 /// What is done with a request of a chain that may have scopes. As in Envoy its scope is looked for by its head as it came,
 /// before its route is looked for, and again with it.
-async fn respond(
-    connection: &mut Connection,
-    whole: &Rc<HttpChain>,
-    stream: &mut Stream,
-    request: &mut Request,
-) -> After {
-    connection.enter_scope(whole, stream);
-    let decision = match routing::receive(connection, stream, request) {
-        ControlFlow::Continue(origin) => {
-            connection.enter_scope(whole, stream);
-            let mut told = None;
-            if let Some(asked) = on_demand::unknown(connection, stream, request) {
-                let held = on_demand::hold(connection, request, asked);
-                // In recycled memory, as below.
-                if let Err(error) = connection.context.runtime.recycled(held).await {
-                    return give_up(connection, stream, request, error);
-                }
-                told = whole.renewed();
-                let whole = told.as_ref().unwrap_or(whole);
-                connection.chain = Rc::clone(whole);
+#[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice: as such and across its waits")]
+fn respond<'a>(
+    connection: &'a mut Connection,
+    whole: &'a Rc<HttpChain>,
+    stream: &'a mut Stream,
+    request: &'a mut Request,
+) -> impl Future<Output = After> + 'a {
+    async move {
+        connection.enter_scope(whole, stream);
+        let decision = match routing::receive(connection, stream, request) {
+            ControlFlow::Continue(origin) => {
                 connection.enter_scope(whole, stream);
-            }
-            let whole = told.as_ref().unwrap_or(whole);
-            match routing::decide(connection, whole, stream, request, origin) {
-                Some(decision) => decision,
-                None => {
-                    connection.enter_scope(whole, stream);
-                    routing::decide_filtered(connection, stream, request, origin)
+                let told = match on_demand::unknown(connection, stream, request) {
+                    None => None,
+                    Some(asked) => {
+                        let held = on_demand::hold(connection, Rc::clone(whole), request, asked);
+                        // In recycled memory, as below.
+                        match connection.context.runtime.recycled(held).await {
+                            Ok(told) => Some(told),
+                            Err(error) => return give_up(connection, stream, request, error),
+                        }
+                    }
+                };
+                if let Some(told) = &told {
+                    connection.chain = Rc::clone(told);
+                    connection.enter_scope(told, stream);
+                }
+                let whole = told.as_ref().unwrap_or(whole);
+                match routing::decide(connection, whole, stream, request, origin) {
+                    Some(decision) => decision,
+                    None => {
+                        connection.enter_scope(whole, stream);
+                        routing::decide_filtered(connection, stream, request, origin)
+                    }
                 }
             }
-        }
-        ControlFlow::Break(decision) => decision,
-    };
-    match decision {
-        Decision::Reply(reply) => reply_and_go_on(connection, stream, request, &reply),
-        Decision::Fail(error, matched) => {
-            fail(connection, stream, error);
-            // As Envoy: who sends what is refused may have lost its place in the stream.
-            request.keep_alive &= error.side() != Side::Downstream || costs_only_itself(connection, error);
-            let reply = Reply::error(error, matched);
-            reply_and_go_on(connection, stream, request, &reply)
-        }
-        Decision::Wait => {
-            let error = wait(connection, stream, request).await;
-            give_up(connection, stream, request, error)
-        }
-        Decision::Forward(forward) => match router::forward(connection, stream, request, &forward).await {
-            Forwarded::Complete { close } if close => ending(connection, request),
-            Forwarded::Complete { .. } => After::KeepAlive,
-            Forwarded::Tunnel(upstream) if posted::is_framed(connection, request) => {
-                let tunnel = posted::tunnel(connection, stream, request, upstream);
-                // In recycled memory: the task is not to carry the size of what few do.
-                let ended = connection.context.runtime.recycled(tunnel).await;
-                fail(connection, stream, ended.why);
-                ended.after
-            }
-            Forwarded::Tunnel(upstream) => {
-                let ended = upgrade::tunnel(connection, stream, upstream, &mut request.deadlines).await;
-                fail(connection, stream, ended.why);
-                ended.after
-            }
-            Forwarded::Failed { error, response_begun: false } => {
+            ControlFlow::Break(decision) => decision,
+        };
+        match decision {
+            Decision::Reply(reply) => reply_and_go_on(connection, stream, request, &reply),
+            Decision::Fail(error, matched) => {
                 fail(connection, stream, error);
-                if error.client_is_gone() {
-                    return After::Reset;
-                }
-                let reply = Reply::error(error, Some(forward.matched)).after(stream.info.attempt_count);
+                // As Envoy: who sends what is refused may have lost its place in the stream.
+                request.keep_alive &=
+                    error.side() != Side::Downstream || costs_only_itself(connection, error);
+                let reply = Reply::error(error, matched);
                 reply_and_go_on(connection, stream, request, &reply)
             }
-            Forwarded::Failed { error, response_begun: true } => {
-                fail(connection, stream, error);
-                connection.chain.stats.inc(HttpStat::RqResetAfterDownstreamResponseStarted);
-                After::Abort
+            Decision::Wait => {
+                let error = wait(connection, stream, request).await;
+                give_up(connection, stream, request, error)
             }
-        },
+            Decision::Forward(forward) => {
+                match router::forward(connection, stream, request, &forward).await {
+                    Forwarded::Complete { close } if close => ending(connection, request),
+                    Forwarded::Complete { .. } => After::KeepAlive,
+                    Forwarded::Tunnel(upstream) if posted::is_framed(connection, request) => {
+                        let tunnel = posted::tunnel(connection, stream, request, upstream);
+                        // In recycled memory: the task is not to carry the size of what few do.
+                        let ended = connection.context.runtime.recycled(tunnel).await;
+                        fail(connection, stream, ended.why);
+                        ended.after
+                    }
+                    Forwarded::Tunnel(upstream) => {
+                        let ended =
+                            upgrade::tunnel(connection, stream, upstream, &mut request.deadlines).await;
+                        fail(connection, stream, ended.why);
+                        ended.after
+                    }
+                    Forwarded::Failed { error, response_begun: false } => {
+                        fail(connection, stream, error);
+                        if error.client_is_gone() {
+                            return After::Reset;
+                        }
+                        let reply =
+                            Reply::error(error, Some(forward.matched)).after(stream.info.attempt_count);
+                        reply_and_go_on(connection, stream, request, &reply)
+                    }
+                    Forwarded::Failed { error, response_begun: true } => {
+                        fail(connection, stream, error);
+                        connection.chain.stats.inc(HttpStat::RqResetAfterDownstreamResponseStarted);
+                        After::Abort
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::task::Poll;
 
 use tokio::sync::mpsc::Sender;
 
+use super::chain::HttpChain;
 use super::downstream::Connection;
 use super::error::ProxyError;
 use super::http::Request;
@@ -170,23 +171,25 @@ pub(super) fn unknown(connection: &Connection, stream: &Stream, request: &Reques
     asked
 }
 
-/// Lets the request wait until it is known what there is, or for as long as it may. Its body stays where it is.
+/// Lets the request wait until it is known what there is, or for as long as it may: the whole chain as it is then. Its body
+/// stays where it is.
 ///
 /// # Errors
 /// The client is gone, or a limit of the request has passed.
 pub(super) async fn hold(
     connection: &Connection,
+    whole: Rc<HttpChain>,
     request: &Request,
     asked: AskedHost,
-) -> Result<(), ProxyError> {
+) -> Result<Rc<HttpChain>, ProxyError> {
     let Connection { context, channel: downstream, timer, .. } = connection;
     let now = context.runtime.now();
     let held = match context.on_demand.begin(asked, context.runtime.current_task(), now) {
         Begun::Held(held) => held,
-        Begun::Answered => return Ok(()),
+        Begun::Answered => return Ok(newest(whole)),
         Begun::Refused => {
             context.server.inc(ServerStat::OnDemandVhdsRefused);
-            return Ok(());
+            return Ok(newest(whole));
         }
     };
     context.server.inc(ServerStat::OnDemandVhdsHeld);
@@ -206,7 +209,13 @@ pub(super) async fn hold(
         }
         request.deadlines.poll(timer).map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
     })
-    .await
+    .await?;
+    Ok(newest(whole))
+}
+
+/// The chain that has taken the place of this one, if there is one.
+fn newest(chain: Rc<HttpChain>) -> Rc<HttpChain> {
+    chain.renewed().unwrap_or(chain)
 }
 
 #[cfg(test)]
