@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 import urllib.request
 
 import peers  # noqa: F401 (before rig)
@@ -63,6 +64,8 @@ CLUSTER = """  - name: {name}
     eds_cluster_config: {{eds_config: {{ads: {{}}, resource_api_version: V3, initial_fetch_timeout: {fetch_timeout}}}}}
 """
 # Statistics that both count alike; what is left out counts requests or time.
+# How long counts stay as they are before they are taken for the last.
+SETTLED_S = 0.2
 COUNTED = ("update_success", "update_rejected", "update_failure", "update_attempt", "init_fetch_timeout", "listener_added", "listener_modified",
            "listener_removed", "cluster_added", "cluster_modified", "cluster_removed", "active_clusters", "total_listeners_active", "connected_state", "num_keys", "num_layers")
 
@@ -239,7 +242,17 @@ class Play:
         return {each["name"]: each["value"] for each in listed if "name" in each and not each["name"].endswith(left_out)}
 
     def filter_stats(self):
-        """What is counted of filters that are told, by themselves."""
+        """What is counted of filters that are told, by themselves.
+
+        Envoy counts a change when the last worker has it, and requests are served by it before: what has stayed for a while counts.
+        """
+        until, before = time.monotonic() + rig.DEADLINE_S, None
+        while (counted := self.filter_stats_now()) != before and time.monotonic() < until:
+            before = counted
+            time.sleep(SETTLED_S)
+        return counted
+
+    def filter_stats_now(self):
         listed = self.admin_json("/stats?format=json&filter=^extension_config_discovery")["stats"]
         counted = {each["name"]: each["value"] for each in listed if "name" in each}
         return {name: value for name, value in counted.items() if name.endswith(("config_reload", "config_fail", "config_conflict"))}
