@@ -16,7 +16,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
@@ -84,8 +83,13 @@ impl Upstream {
         self.metadata.clone()
     }
 
+    /// Most bytes of one of its messages.
+    pub(super) fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max
+    }
+
     /// A new connection, to the next endpoint.
-    pub(super) async fn connect(&mut self) -> Result<Grpc<Channel>, String> {
+    pub(super) async fn connect(&mut self) -> Result<Channel, String> {
         let Some(target) = self.targets.get(self.next).or_else(|| self.targets.first()).cloned() else {
             return Err(format!("cluster {} has no endpoint", self.name));
         };
@@ -105,11 +109,10 @@ impl Upstream {
         }
         let tls = self.tls(&target)?;
         let connecting = endpoint.connect_with_connector(Connector { target, tls });
-        let channel = timeout(self.connect_timeout, connecting)
+        timeout(self.connect_timeout, connecting)
             .await
             .map_err(|_| format!("no connection to {shown} within {:?}", self.connect_timeout))?
-            .map_err(|error| format!("no connection to {shown}: {}", innermost(&error)))?;
-        Ok(Grpc::new(channel).max_decoding_message_size(self.message_bytes_max))
+            .map_err(|error| format!("no connection to {shown}: {}", innermost(&error)))
     }
 }
 

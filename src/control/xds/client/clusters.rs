@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::TakenCluster;
-use super::judge::{Good, content, taken};
+use super::judge::{Good, briefly, content, taken};
 use crate::base::packed;
 use crate::control::xds::convert::Surroundings;
 use crate::control::xds::pb;
@@ -54,7 +54,7 @@ impl ClusterJudge {
         if self.fixed.contains(&*name) || self.known.lock().get(&*name) == Some(&hash) {
             return Ok(Good::Same);
         }
-        let converted = taken(&name, self.surroundings.convert_cluster(message))?;
+        let converted = taken(&name, briefly(|| self.surroundings.convert_cluster(message)))?;
         let resource = self.compiler.compile(&converted).map_err(|error| error.to_string())?;
         self.known.lock().insert(name.into(), hash);
         Ok(Good::Cluster(TakenCluster { resource, wire: any.value.as_slice().into() }))

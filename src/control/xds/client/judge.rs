@@ -324,7 +324,7 @@ impl Outcome {
         judge: &mut Judge,
         asked: &Wanted,
     ) {
-        let decoded = judge.decode(any);
+        let decoded = briefly(|| judge.decode(any));
         let own = decoded.as_ref().map_or("", Decoded::name);
         let key = if name.is_empty() { own } else { name }.to_owned();
         if key.is_empty() {
@@ -594,7 +594,8 @@ impl Judge {
     fn judge(&mut self, decoded: Decoded, any: &pb::google::Any, unknown: &mut u64) -> Result<Good, String> {
         let type_name = any.type_url.rsplit('/').next().unwrap_or_default();
         if let Some(schema) = Message::find(type_name) {
-            let Checked { violations, unknown: fields, deprecated: _ } = validate::check(schema, &any.value);
+            let Checked { violations, unknown: fields, deprecated: _ } =
+                briefly(|| validate::check(schema, &any.value));
             *unknown += tell_of_unknown(decoded.name(), &fields);
             if !violations.is_empty() {
                 let reasons: Vec<_> = violations.iter().map(ToString::to_string).collect();
@@ -623,7 +624,7 @@ impl Judge {
                 Ok(Good::Runtime(Arc::new(taken(&name, convert_runtime(message))?)))
             }
             (Self::Endpoints, Decoded::Endpoints(message)) => {
-                let assignment = taken(&name, convert_endpoints(message))?;
+                let assignment = taken(&name, briefly(|| convert_endpoints(message)))?;
                 Ok(Good::Endpoints(Assignment::told(assignment, &any.value)))
             }
             // Nothing decodes to another type than its own.
@@ -654,9 +655,14 @@ pub(super) fn converted(
 ) -> Result<Arc<RouteConfiguration>, String> {
     let name = message.name.clone();
     let lacking = compiler.lacking_filters(source, &name);
-    // A large one takes megabytes until it is compiled, and what compiling makes would lie in between.
-    let table = allocator::passing(|| convert_routes(message, &lacking, runtime, is_accepted));
+    let table = briefly(|| convert_routes(message, &lacking, runtime, is_accepted));
     Ok(Arc::new(taken(&name, table)?))
+}
+
+/// Makes something that is needed until a resource is compiled: of a large response it takes megabytes, and what lasts would lie in
+/// between.
+pub(super) fn briefly<T>(make: impl FnOnce() -> T) -> T {
+    allocator::passing(make)
 }
 
 /// What was converted, or why it was not.

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
+use tonic::client::Grpc;
 use tonic_prost::ProstCodec;
 
 use super::backoff::Backoff;
@@ -407,7 +408,8 @@ pub(super) async fn run(
 impl Reporter {
     /// One stream, to its end; the reason, unless the server has closed it in order.
     async fn hold(&mut self) -> Result<(), String> {
-        let mut grpc = self.upstream.connect().await?;
+        let channel = self.upstream.connect().await?;
+        let mut grpc = Grpc::new(channel).max_decoding_message_size(self.upstream.message_bytes_max());
         grpc.ready().await.map_err(|error| innermost(&error))?;
         let (requests, queued) = mpsc::channel(REPORTS_QUEUED_MAX);
         let mut request = Request::new(ReceiverStream::new(queued));

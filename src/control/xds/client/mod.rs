@@ -24,6 +24,7 @@ mod known_secrets;
 mod listeners;
 mod load_reports;
 mod managers;
+mod messages;
 mod node;
 mod quarantine;
 mod scopes;

@@ -6,12 +6,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Sleep, sleep};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Streaming};
-use tonic_prost::ProstCodec;
 
 use super::backoff::Backoff;
 use super::cache::{Cache, Kept};
@@ -19,6 +15,7 @@ use super::channel::{Upstream, innermost};
 use super::counters::Event;
 use super::damping::Damping;
 use super::judge::{Considered, Kind, Outcome};
+use super::messages::{self, Responses};
 use super::subscribers::Subscribers;
 use super::{Protocol, Taken};
 use crate::telemetry::{Cells, ServerStat};
@@ -115,13 +112,10 @@ async fn hold<P: Protocol>(
         // The sender lives as long as the subscribers.
         let _ = changes.changed().await;
     }
-    let mut grpc = match restoring(upstream.connect(), lines, subscribers, changes, cache).await {
-        Ok(grpc) => grpc,
+    let channel = match restoring(upstream.connect(), lines, subscribers, changes, cache).await {
+        Ok(channel) => channel,
         Err(reason) => return failed(reason),
     };
-    if let Err(error) = grpc.ready().await {
-        return failed(innermost(&error));
-    }
     let (requests, queued) = mpsc::channel(REQUESTS_QUEUED_MAX);
     let mut is_first = true;
     // What is wanted may have changed while the connection was made.
@@ -132,15 +126,13 @@ async fn hold<P: Protocol>(
             let _ = requests.send(request).await;
         }
     }
-    let mut request = Request::new(ReceiverStream::new(queued));
-    *request.metadata_mut() = upstream.metadata();
-    let codec = ProstCodec::<P::Request, P::Response>::default();
     show(server, 1);
     let Some(line) = lines.first() else { return failed("nothing to ask for".to_owned()) };
     let method = line.protocol.method(server.is_none());
     // Many control planes say nothing, not even that the stream is open, before their first response: meanwhile other things may
     // be wanted.
-    let mut opening = pin!(grpc.streaming(request, PathAndQuery::from_static(method), codec));
+    let (metadata, bytes_max) = (upstream.metadata(), upstream.message_bytes_max());
+    let mut opening = pin!(messages::open(channel, metadata, queued, method, bytes_max));
     let mut responses = None;
     let mut answered = false;
     let settles = sleep(SETTLED_AFTER);
@@ -175,7 +167,7 @@ async fn hold<P: Protocol>(
                 }
             }
             opened = &mut opening, if responses.is_none() => match opened {
-                Ok(opened) => responses = Some(opened.into_inner()),
+                Ok(opened) => responses = Some(opened),
                 Err(status) => return failed(shown(&status)),
             },
             response = next(&mut responses) => {
@@ -244,9 +236,11 @@ async fn take<P: Protocol>(
 }
 
 /// The next response of a stream; never one before it is open.
-async fn next<R>(responses: &mut Option<Streaming<R>>) -> Result<Option<R>, tonic::Status> {
+async fn next<R: prost::Message + Default>(
+    responses: &mut Option<Responses<R>>,
+) -> Result<Option<R>, tonic::Status> {
     match responses {
-        Some(responses) => responses.message().await,
+        Some(responses) => responses.next().await,
         None => pending().await,
     }
 }
