@@ -59,9 +59,10 @@ KEEP = {
         'xds.core.v3': 'TypedExtensionConfig CidrRange',
         'envoy.extensions.matching.common_inputs.network.v3': '''DestinationIPInput DestinationPortInput SourceIPInput
             SourcePortInput DirectSourceIPInput SourceTypeInput ServerNameInput TransportProtocolInput
-            ApplicationProtocolInput''',
+            ApplicationProtocolInput DynamicMetadataInput DynamicMetadataInput.PathSegment''',
         'envoy.extensions.matching.common_inputs.ssl.v3': 'UriSanInput DnsSanInput SubjectInput',
         'envoy.extensions.matching.input_matchers.ip.v3': 'Ip',
+        'envoy.extensions.matching.input_matchers.metadata.v3': 'Metadata',
     },
     'listener': {
         'envoy.config.listener.v3': '''Listener Listener.DeprecatedV1 Listener.ConnectionBalanceConfig

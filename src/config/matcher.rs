@@ -1,6 +1,8 @@
-//! Conditions on strings, headers and query parameters, as configured: routes, access-log filters and others share them.
+//! Conditions on strings, headers, query parameters and dynamic metadata, as configured: routes, access-log filters and others
+//! share them.
 //!
-//! Plain data. `protocol::http::matcher` compiles and evaluates the conditions on strings and headers; `route` the others.
+//! Plain data. `protocol::http::matcher` compiles and evaluates the conditions on strings and headers, `matching` those on
+//! metadata, `route` the others.
 
 use super::runtime::RuntimeKey;
 
@@ -72,6 +74,40 @@ pub enum QueryParameterCondition {
     Present(bool),
     /// A condition on the value. Source: `string_match`.
     String(StringMatcher),
+}
+
+/// A condition on dynamic metadata. Source: Envoy `type.matcher.v3.MetadataMatcher`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetadataMatcher {
+    /// The namespace. Source: `filter`.
+    pub filter: Box<str>,
+    /// Keys that lead to the value; never empty. Source: `path`.
+    pub path: Vec<Box<str>>,
+    /// What is asked of the value. Source: `value`.
+    pub value: ValueMatcher,
+    /// Whether the result is inverted. Default false. Source: `invert`.
+    pub invert: bool,
+}
+
+/// What is asked of a value. Source: Envoy `type.matcher.v3.ValueMatcher`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ValueMatcher {
+    /// It is JSON's `null`. Source: `null_match`.
+    Null,
+    /// It is a number that is this one. Source: `double_match.exact`.
+    Number(f64),
+    /// It is a number with `start <= number < end`. Source: `double_match.range`.
+    NumberRange { start: f64, end: f64 },
+    /// It is a text that meets the condition. Source: `string_match`.
+    String(StringMatcher),
+    /// It is this truth value. Source: `bool_match`.
+    Bool(bool),
+    /// It is there; `false` is never met. Source: `present_match`.
+    Present(bool),
+    /// It is a list, one of whose values is as asked. Source: `list_match.one_of`.
+    OneOf(Box<Self>),
+    /// One of these. Source: `or_match`.
+    AnyOf(Vec<Self>),
 }
 
 /// A share of requests. Source: `envoy.type.v3.FractionalPercent`.

@@ -3,7 +3,7 @@
 //! Plain data; `matching` compiles and evaluates it. What an action is depends on who matches.
 
 use super::address::CidrRange;
-use super::matcher::StringMatcher;
+use super::matcher::{MetadataMatcher, StringMatcher};
 
 /// A matcher. Source: `Matcher`.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +82,10 @@ pub enum Predicate {
     /// An input's address lies in one of these ranges, of which there is at least one; a text that is no address lies in none.
     /// Source: `single_predicate.custom_match`, `envoy.extensions.matching.input_matchers.ip.v3.Ip`.
     Address(Input, Vec<CidrRange>),
+    /// What filters have noted is as asked; of connections for which a filter chain is chosen nobody has. Source:
+    /// `single_predicate` of a `DynamicMetadataInput`, with a `custom_match` that is an
+    /// `envoy.extensions.matching.input_matchers.metadata.v3.Metadata`.
+    Metadata(MetadataMatcher),
     /// One of these, at least two. Source: `or_matcher`.
     AnyOf(Vec<Self>),
     /// All of these, at least two. Source: `and_matcher`.

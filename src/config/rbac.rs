@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::address::CidrRange;
-use super::matcher::{HeaderMatcher, StringMatcher};
+use super::matcher::{HeaderMatcher, MetadataMatcher, StringMatcher};
 use super::matching::Matcher;
 
 /// What decides who may do what.
@@ -14,6 +14,21 @@ pub enum RuleSet {
     Policies(Rules),
     /// What leads to no action is denied. Source: `matcher`, `shadow_matcher`.
     Matcher(Matcher<MatchedAction>),
+}
+
+impl RuleSet {
+    /// Fields of what is enforced: policies, or the matcher that goes before them.
+    pub const ENFORCED: [&'static str; 2] = ["rules", "matcher"];
+    /// The same of what is only counted and noted.
+    pub const SHADOW: [&'static str; 2] = ["shadow_rules", "shadow_matcher"];
+
+    /// Which of the two fields it is from.
+    pub fn field(&self, [policies, matcher]: [&'static str; 2]) -> &'static str {
+        match self {
+            Self::Policies(_) => policies,
+            Self::Matcher(_) => matcher,
+        }
+    }
 }
 
 /// Where a matcher of access leads. Source: Envoy `config.rbac.v3.Action`.
@@ -94,40 +109,6 @@ pub enum Rule {
     /// What other filters have noted of the request, or the listener's of the connection. Source: `metadata`,
     /// `sourced_metadata` with source `DYNAMIC`.
     Metadata(MetadataMatcher),
-}
-
-/// A condition on dynamic metadata. Source: Envoy `type.matcher.v3.MetadataMatcher`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MetadataMatcher {
-    /// The namespace. Source: `filter`.
-    pub filter: Box<str>,
-    /// Keys that lead to the value; never empty. Source: `path`.
-    pub path: Vec<Box<str>>,
-    /// What is asked of the value. Source: `value`.
-    pub value: ValueMatcher,
-    /// Whether the result is inverted. Default false. Source: `invert`.
-    pub invert: bool,
-}
-
-/// What is asked of a value. Source: Envoy `type.matcher.v3.ValueMatcher`.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ValueMatcher {
-    /// It is JSON's `null`. Source: `null_match`.
-    Null,
-    /// It is a number that is this one. Source: `double_match.exact`.
-    Number(f64),
-    /// It is a number with `start <= number < end`. Source: `double_match.range`.
-    NumberRange { start: f64, end: f64 },
-    /// It is a text that meets the condition. Source: `string_match`.
-    String(StringMatcher),
-    /// It is this truth value. Source: `bool_match`.
-    Bool(bool),
-    /// It is there; `false` is never met. Source: `present_match`.
-    Present(bool),
-    /// It is a list, one of whose values is as asked. Source: `list_match.one_of`.
-    OneOf(Box<Self>),
-    /// One of these. Source: `or_match`.
-    AnyOf(Vec<Self>),
 }
 
 /// Access of HTTP requests: a filter's options, or those of a route in their place. Source: Envoy

@@ -154,6 +154,8 @@ fn is_met(predicate: &Predicate, info: &ConnectionInfo) -> Option<bool> {
             let address = text(input, info).ok()?.and_then(|text| text.parse::<IpAddr>().ok());
             Some(address.is_some_and(|address| ranges.iter().any(|range| range.contains(address))))
         }
+        // Of a connection nothing is noted yet.
+        Predicate::Metadata(matcher) => Some(matcher.invert),
         Predicate::AnyOf(list) => {
             let met: Vec<_> = list.iter().map(|predicate| is_met(predicate, info)).collect();
             if met.contains(&Some(true)) {

@@ -10,6 +10,7 @@ use crate::config::error::ConfigError;
 use crate::config::matching as config;
 use crate::config::tls::SanKind;
 use crate::protocol::connection_info::ConnectionInfo;
+use crate::protocol::dynamic_metadata::DynamicMetadata;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::HeaderName;
 use crate::protocol::tls::TlsFacts;
@@ -31,6 +32,8 @@ pub struct Inputs<'a> {
     pub tls: Option<&'a TlsFacts>,
     /// The request's head; `None`: a connection asks.
     pub request: Option<&'a Head>,
+    /// What filters have noted; `None`: nobody has.
+    pub metadata: Option<&'a DynamicMetadata>,
 }
 
 /// See the file's head. Source: `config::matching::Input`.
@@ -71,6 +74,7 @@ impl<'a> Inputs<'a> {
             connection: Some(info),
             tls: None,
             request: None,
+            metadata: None,
         }
     }
 }

@@ -6,9 +6,11 @@
 
 mod input;
 mod lookup;
+mod metadata;
 #[cfg(test)]
 mod tests;
 mod tree;
 
 pub use input::Inputs;
+pub use metadata::MetadataMatcher;
 pub use tree::{MatchTree, Outcome};

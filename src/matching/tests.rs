@@ -3,9 +3,10 @@
 use super::{Inputs, MatchTree, Outcome};
 use crate::base::regex::RegexSlots;
 use crate::config::address::CidrRange;
-use crate::config::matcher::{StringMatcher, StringPattern};
+use crate::config::matcher::{MetadataMatcher, StringMatcher, StringPattern, ValueMatcher};
 use crate::config::matching::{Domains, Input, IpRanges, Matcher, Matches, OnMatch, Predicate, Then, Tree};
 use crate::protocol::connection_info::{ConnectionInfo, TransportProtocol};
+use crate::protocol::dynamic_metadata::{DynamicMetadata, MetadataValue};
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::HeaderName;
 use crate::protocol::http::matcher::MatchScratch;
@@ -335,6 +336,7 @@ fn headers_and_certificates_are_texts() {
         connection: None,
         tls: Some(&tls),
         request: Some(&head),
+        metadata: None,
     };
     let header = |name: &str| Input::RequestHeader(name.into());
     for (input, text) in [
@@ -360,4 +362,47 @@ fn headers_and_certificates_are_texts() {
         refused.unwrap_err().path,
         "matcher.matcher_list.matchers[0].predicate.single_predicate.input.header_name"
     );
+}
+
+#[test]
+fn metadata_is_asked_by_its_place_and_what_is_not_there_meets_nothing() {
+    let info = connection();
+    let mut noted = DynamicMetadata::default();
+    noted.set("n", "text", MetadataValue::Text("a.b"));
+    noted.set("n", "flag", MetadataValue::Bool(true));
+    let inputs = Inputs { metadata: Some(&noted), ..Inputs::of_connection(&info) };
+    let text = || {
+        let pattern = StringPattern::SafeRegex("a.+".into());
+        ValueMatcher::String(StringMatcher { pattern, ignore_case: false })
+    };
+    let condition = |filter: &str, path: &[&str], value: &ValueMatcher, invert| {
+        let path = path.iter().map(|key| Box::from(*key)).collect();
+        Predicate::Metadata(MetadataMatcher { filter: filter.into(), path, value: value.clone(), invert })
+    };
+    for (filter, path, value, expected) in [
+        ("n", &["text"][..], text(), true),
+        ("n", &["flag"], text(), false),
+        ("n", &["flag"], ValueMatcher::Bool(true), true),
+        ("n", &["flag"], ValueMatcher::Bool(false), false),
+        ("n", &["flag"], ValueMatcher::AnyOf(vec![text(), ValueMatcher::Bool(true)]), true),
+        ("n", &["text"], ValueMatcher::OneOf(Box::new(text())), false),
+        ("n", &["text", "deeper"], text(), false),
+        ("n", &["none"], ValueMatcher::Present(true), false),
+        ("m", &["text"], ValueMatcher::Present(true), false),
+    ] {
+        for invert in [false, true] {
+            let predicate = condition(filter, path, &value, invert);
+            let outcome = if expected == invert { Outcome::NoMatch } else { Outcome::Match("met") };
+            assert_eq!(met(predicate, &inputs), outcome, "{filter} {path:?} {value:?} {invert}");
+        }
+    }
+    // Nobody has noted anything.
+    let present = condition("n", &["text"], &ValueMatcher::Present(true), false);
+    assert_eq!(met(present, &Inputs::of_connection(&info)), Outcome::NoMatch);
+    let pattern = StringPattern::SafeRegex("(".into());
+    let bad = ValueMatcher::String(StringMatcher { pattern, ignore_case: false });
+    let bad = list(vec![(condition("n", &["text"], &bad, false), action("x"))]);
+    let refused = MatchTree::compile(&bad, "matcher", &mut RegexSlots::default(), &mut |name| *name);
+    let value = "matcher.matcher_list.matchers[0].predicate.single_predicate.custom_match.value";
+    assert_eq!(refused.unwrap_err().path, format!("{value}.string_match.safe_regex.regex"));
 }

@@ -2,6 +2,7 @@
 
 use super::input::{Input, Inputs, Value};
 use super::lookup::{Names, Prefixes, Ranges, Sorted};
+use super::metadata::MetadataMatcher;
 use crate::base::regex::RegexSlots;
 use crate::config::error::ConfigError;
 use crate::config::matching as config;
@@ -56,6 +57,7 @@ enum Then<A> {
 enum Predicate {
     Single(Input, StringMatcher),
     Address(Input, Ranges<()>),
+    Metadata(Box<MetadataMatcher>),
     AnyOf(Box<[Self]>),
     All(Box<[Self]>),
     Not(Box<Self>),
@@ -183,6 +185,7 @@ impl Predicate {
                 let address = input.any_address(known, &mut scratch.text)?;
                 Some(address.is_some_and(|address| ranges.find(address).next().is_some()))
             }
+            Self::Metadata(matcher) => Some(matcher.is_met(known.metadata, &mut scratch.regexes)),
             Self::AnyOf(predicates) => {
                 let mut unknown = false;
                 for predicate in predicates {
@@ -292,6 +295,10 @@ impl<C, A> Compiler<'_, C, A> {
             config::Predicate::Address(input, ranges) => {
                 let input = Input::compile(input, &format!("{path}.single_predicate"))?;
                 Predicate::Address(input, Ranges::new(vec![(ranges.clone(), ())]))
+            }
+            config::Predicate::Metadata(matcher) => {
+                let path = format!("{path}.single_predicate.custom_match.value");
+                Predicate::Metadata(Box::new(MetadataMatcher::compile(matcher, &path, self.slots)?))
             }
             config::Predicate::AnyOf(list) => Predicate::AnyOf(all(list, "or_matcher")?),
             config::Predicate::All(list) => Predicate::All(all(list, "and_matcher")?),

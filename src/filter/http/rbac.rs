@@ -128,18 +128,19 @@ impl Options {
         policies: &mut Policies,
     ) -> Result<Self, ConfigError> {
         let HttpRbac { rules, shadow_rules, rules_stat_prefix, shadow_rules_stat_prefix, .. } = config;
-        let mut part = |part, rules: &Option<RuleSet>, field, prefix: &str, own| {
+        let mut part = |part: RbacPart, rules: &Option<RuleSet>, prefix: &str, own| {
             let Some(rules) = rules else { return Ok(None) };
+            let fields = if part == RbacPart::Enforced { RuleSet::ENFORCED } else { RuleSet::SHADOW };
             let prefix = if prefix.is_empty() { own } else { prefix };
             let counter = |name: &str| config.track_per_rule_stats.then(|| policies.place(part, name));
             Ok(Some(Part {
-                engine: Engine::compile(rules, &format!("{path}.{field}"), slots, counter)?,
+                engine: Engine::compile(rules, &format!("{path}.{}", rules.field(fields)), slots, counter)?,
                 keys: NoteKeys::new(prefix, part),
             }))
         };
         Ok(Self {
-            rules: part(RbacPart::Enforced, rules, "rules", rules_stat_prefix, own[0])?,
-            shadow: part(RbacPart::Shadow, shadow_rules, "shadow_rules", shadow_rules_stat_prefix, own[1])?,
+            rules: part(RbacPart::Enforced, rules, rules_stat_prefix, own[0])?,
+            shadow: part(RbacPart::Shadow, shadow_rules, shadow_rules_stat_prefix, own[1])?,
         })
     }
 }

@@ -73,6 +73,7 @@ impl<'a> Facts<'a> {
             connection: None,
             tls: self.tls,
             request: self.request,
+            metadata: self.metadata,
         }
     }
 }

@@ -36,14 +36,15 @@ impl NetworkRbac {
     /// Compiles a filter's options; their regular expressions are numbered in `slots`.
     ///
     /// # Errors
-    /// A regular expression that is none.
+    /// A header's name or a regular expression that is none.
     pub fn compile(config: &Config, slots: &mut RegexSlots) -> Result<Self, ConfigError> {
-        let mut engine = |rules: &Option<RuleSet>, path| {
-            rules.as_ref().map(|rules| Engine::compile(rules, path, slots, |_| None)).transpose()
+        let mut engine = |rules: &Option<RuleSet>, fields| {
+            let compile = |rules: &RuleSet| Engine::compile(rules, rules.field(fields), slots, |_| None);
+            rules.as_ref().map(compile).transpose()
         };
         Ok(Self {
-            rules: engine(&config.rules, "rules")?,
-            shadow_rules: engine(&config.shadow_rules, "shadow_rules")?,
+            rules: engine(&config.rules, RuleSet::ENFORCED)?,
+            shadow_rules: engine(&config.shadow_rules, RuleSet::SHADOW)?,
             stat_prefix: config.stat_prefix.clone(),
             shadow_prefix: config.shadow_rules_stat_prefix.clone(),
             shadow_keys: NoteKeys::new(&config.shadow_rules_stat_prefix, RbacPart::Shadow),

@@ -8,7 +8,7 @@ use crate::config::address::CidrRange;
 use crate::config::error::ConfigError;
 use crate::config::rbac as config;
 use crate::config::tls::SanKind;
-use crate::protocol::dynamic_metadata::MetadataValue;
+use crate::matching::MetadataMatcher;
 use crate::protocol::http::matcher::{HeaderMatcher, MatchScratch, StringMatcher};
 use crate::protocol::tls::TlsFacts;
 
@@ -30,24 +30,6 @@ pub(super) enum Rule {
     DirectRemote(CidrRange),
     Remote(CidrRange),
     Metadata(Box<MetadataMatcher>),
-}
-
-#[derive(Debug)]
-pub(super) struct MetadataMatcher {
-    namespace: Box<str>,
-    path: Box<[Box<str>]>,
-    value: ValueMatcher,
-    invert: bool,
-}
-
-/// What can be asked of a value; numbers, lists and null are never noted, so that conditions on them are never met.
-#[derive(Debug)]
-enum ValueMatcher {
-    Never,
-    String(StringMatcher),
-    Bool(bool),
-    Present,
-    AnyOf(Box<[Self]>),
 }
 
 /// All of a list.
@@ -89,12 +71,10 @@ impl Rule {
             config::Rule::SourceIp(range) => Self::Peer(*range),
             config::Rule::DirectRemoteIp(range) => Self::DirectRemote(*range),
             config::Rule::RemoteIp(range) => Self::Remote(*range),
-            config::Rule::Metadata(matcher) => Self::Metadata(Box::new(MetadataMatcher {
-                namespace: matcher.filter.clone(),
-                path: matcher.path.clone().into(),
-                value: ValueMatcher::compile(&matcher.value, path, slots)?,
-                invert: matcher.invert,
-            })),
+            config::Rule::Metadata(matcher) => {
+                let path = format!("{path}.metadata.value");
+                Self::Metadata(Box::new(MetadataMatcher::compile(matcher, &path, slots)?))
+            }
         })
     }
 
@@ -125,7 +105,7 @@ impl Rule {
             Self::Peer(range) => lies_in(range, facts.peer),
             Self::DirectRemote(range) => lies_in(range, facts.direct_remote),
             Self::Remote(range) => lies_in(range, facts.remote),
-            Self::Metadata(matcher) => matcher.is_met(facts, &mut scratch.regexes),
+            Self::Metadata(matcher) => matcher.is_met(facts.metadata, &mut scratch.regexes),
         }
     }
 }
@@ -143,52 +123,4 @@ fn is_named(tls: &TlsFacts, matcher: &StringMatcher, regexes: &mut RegexCaches) 
 fn without_query_and_fragment(path: &[u8]) -> &[u8] {
     let end = path.iter().position(|byte| matches!(byte, b'?' | b'#'));
     end.and_then(|end| path.get(..end)).unwrap_or(path)
-}
-
-impl MetadataMatcher {
-    fn is_met(&self, facts: &Facts<'_>, regexes: &mut RegexCaches) -> bool {
-        // Values lie one key deep.
-        let value = match (&*self.path, facts.metadata) {
-            ([key], Some(metadata)) => metadata.value(&self.namespace, key),
-            _ => None,
-        };
-        value.is_some_and(|value| self.value.is_met(value, regexes)) != self.invert
-    }
-}
-
-impl ValueMatcher {
-    fn compile(
-        value: &config::ValueMatcher,
-        path: &str,
-        slots: &mut RegexSlots,
-    ) -> Result<Self, ConfigError> {
-        Ok(match value {
-            config::ValueMatcher::Null
-            | config::ValueMatcher::Number(_)
-            | config::ValueMatcher::NumberRange { .. }
-            | config::ValueMatcher::OneOf(_)
-            | config::ValueMatcher::Present(false) => Self::Never,
-            config::ValueMatcher::String(matcher) => Self::String(StringMatcher::compile(
-                matcher,
-                &format!("{path}.metadata.value.string_match"),
-                slots,
-            )?),
-            config::ValueMatcher::Bool(wanted) => Self::Bool(*wanted),
-            config::ValueMatcher::Present(true) => Self::Present,
-            config::ValueMatcher::AnyOf(values) => {
-                let compile = |value| Self::compile(value, path, slots);
-                Self::AnyOf(values.iter().map(compile).collect::<Result<_, _>>()?)
-            }
-        })
-    }
-
-    fn is_met(&self, value: MetadataValue<'_>, regexes: &mut RegexCaches) -> bool {
-        match (self, value) {
-            (Self::String(matcher), MetadataValue::Text(text)) => matcher.matches(text.as_bytes(), regexes),
-            (Self::Bool(wanted), MetadataValue::Bool(value)) => *wanted == value,
-            (Self::Present, _) => true,
-            (Self::AnyOf(values), value) => values.iter().any(|it| it.is_met(value, regexes)),
-            (Self::Never | Self::String(_) | Self::Bool(_), _) => false,
-        }
-    }
 }

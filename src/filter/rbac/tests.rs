@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use super::{Decision, Engine, Facts, NetworkRbac};
 use crate::base::regex::RegexSlots;
 use crate::config::address::CidrRange;
-use crate::config::matcher::{HeaderCondition, HeaderMatcher, StringMatcher, StringPattern};
-use crate::config::matching::{Input, Matcher, Matches, OnMatch, Then, Tree};
+use crate::config::matcher::{
+    HeaderCondition, HeaderMatcher, MetadataMatcher, StringMatcher, StringPattern, ValueMatcher,
+};
+use crate::config::matching::{Input, Matcher, Matches, OnMatch, Predicate, Then, Tree};
 use crate::config::rbac::{
-    Action, Enforcement, MatchedAction, MetadataMatcher, NetworkRbac as NetworkConfig, Policy, Rule, RuleSet,
-    Rules, ValueMatcher,
+    Action, Enforcement, MatchedAction, NetworkRbac as NetworkConfig, Policy, Rule, RuleSet, Rules,
 };
 use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::dynamic_metadata::{DynamicMetadata, MetadataValue};
@@ -281,6 +282,52 @@ fn matcher_says_what_its_actions_say_and_denies_the_rest() {
         assert_eq!((found, name, log_hint), (allowed, policy, hint), "{rules:?}");
         let told = if policy.is_some() { "b_c" } else { "none" };
         assert_eq!(details, format!("rbac_access_denied_matched_policy[{told}]"));
+    }
+}
+
+/// A matcher that lets pass whoever meets this condition.
+fn passing(predicate: Predicate) -> RuleSet {
+    let then = Then::Action(MatchedAction { name: "a".into(), action: Action::Allow });
+    let matches = Matches::List(vec![(predicate, OnMatch { then, keep_matching: false })]);
+    RuleSet::Matcher(Matcher { matches, on_no_match: None })
+}
+
+#[test]
+fn matcher_asks_what_filters_have_noted() {
+    let (head, mut metadata) = (head("/"), DynamicMetadata::default());
+    metadata.set("n", "result", MetadataValue::Text("allowed"));
+    for (key, invert, allowed) in [
+        ("result", false, true),
+        ("result", true, false),
+        ("none", false, false),
+        ("none", true, true),
+    ] {
+        let rules = passing(Predicate::Metadata(MetadataMatcher {
+            filter: "n".into(),
+            path: vec![key.into()],
+            value: ValueMatcher::String(exact("allowed")),
+            invert,
+        }));
+        let (engine, scratch) = (compiled(&rules), &mut MatchScratch::default());
+        assert_eq!(engine.decide(&facts(&head, &metadata), scratch).allowed, allowed, "{key} {invert}");
+    }
+}
+
+#[test]
+fn mistake_in_a_matcher_is_told_by_the_matchers_field() {
+    let bad = || Some(passing(Predicate::Single(Input::RequestHeader("a b".into()), exact("a"))));
+    let header = "matcher_list.matchers[0].predicate.single_predicate.input.header_name";
+    for (rules, shadow_rules, field) in [(bad(), None, "matcher"), (None, bad(), "shadow_matcher")] {
+        let config = NetworkConfig {
+            rules,
+            shadow_rules,
+            stat_prefix: "net".into(),
+            shadow_rules_stat_prefix: Box::default(),
+            enforcement: Enforcement::OneTimeOnFirstByte,
+            delay_deny: None,
+        };
+        let refused = NetworkRbac::compile(&config, &mut RegexSlots::default()).unwrap_err();
+        assert_eq!(refused.path, format!("{field}.{header}"));
     }
 }
 

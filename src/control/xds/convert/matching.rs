@@ -1,15 +1,18 @@
 //! Matchers: trees of conditions on inputs. What their actions are, whoever has a matcher says.
+mod inputs;
+
 use std::collections::HashSet;
 
-use super::address;
+use self::inputs::Source;
 use super::at::At;
 use super::fields::classify;
 use super::matcher::checked_regex;
 use super::report::Class;
 use super::value::type_name;
+use super::{address, metadata_matcher};
 use crate::base::limits::{MATCHER_DEPTH_MAX, MATCHER_ENTRIES_MAX};
 use crate::config::address::CidrRange;
-use crate::config::matcher::{StringMatcher, StringPattern};
+use crate::config::matcher::{MetadataMatcher, StringMatcher, StringPattern, ValueMatcher};
 use crate::config::matching::{Domains, Input, IpRanges, Matcher, Matches, OnMatch, Predicate, Then, Tree};
 use crate::control::xds::pb::{self, Named};
 use pb::matching::{
@@ -38,6 +41,13 @@ pub(super) fn matcher<A>(
     mut action: impl FnMut(&At<'_>, &pb::google::Any) -> Option<A>,
 ) -> Option<Matcher<A>> {
     Converter { subject, action: &mut action, entries: 0 }.matcher(at, message, MATCHER_DEPTH_MAX)
+}
+
+/// What is asked of an input.
+enum Condition {
+    Text(StringMatcher),
+    Address(Vec<CidrRange>),
+    Value { value: ValueMatcher, invert: bool },
 }
 
 struct Converter<'a, A> {
@@ -156,38 +166,52 @@ impl<A> Converter<'_, A> {
         message: pb::matching::MatcherMatcherListPredicateSinglePredicate,
     ) -> Option<Predicate> {
         classify!(at, message => pb::matching::MatcherMatcherListPredicateSinglePredicate {
-            implemented: input = "the inputs listed here; others are refused", matcher = "value_match; custom_match: Ip, others are refused";
+            implemented: input = "the inputs listed here; others are refused",
+                matcher = "value_match; custom_match: Ip, and Metadata of a DynamicMetadataInput; others are refused";
         });
-        let input = self.input(&at.field("input"), input);
-        let matcher = match matcher {
-            Some(SingleMatcher::ValueMatch(message)) => string(&at.field("value_match"), message),
+        let source = self.source(&at.field("input"), input);
+        let condition = match matcher {
+            Some(SingleMatcher::ValueMatch(message)) => {
+                string(&at.field("value_match"), message).map(Condition::Text)
+            }
             Some(SingleMatcher::CustomMatch(extension)) => {
-                let ranges = self.addresses(&at.field("custom_match"), extension);
-                let (input, ranges) = input.zip(ranges)?;
-                return Some(Predicate::Address(input, ranges));
+                self.condition(&at.field("custom_match"), extension)
             }
             None => {
                 at.error("one of value_match, custom_match must be set");
                 None
             }
         };
-        let (input, matcher) = input.zip(matcher)?;
-        Some(Predicate::Single(input, matcher))
+        Some(match source.zip(condition)? {
+            (Source::Text(input), Condition::Text(matcher)) => Predicate::Single(input, matcher),
+            (Source::Text(input), Condition::Address(ranges)) => Predicate::Address(input, ranges),
+            (Source::Metadata { filter, path }, Condition::Value { value, invert }) => {
+                Predicate::Metadata(MetadataMatcher { filter, path, value, invert })
+            }
+            // Envoy takes it.
+            (Source::Text(_), Condition::Value { .. })
+            | (Source::Metadata { .. }, Condition::Text(_) | Condition::Address(_)) => {
+                at.error("nothing meets it: Metadata and DynamicMetadataInput go together only");
+                return None;
+            }
+        })
     }
 
-    /// Ranges of addresses: the only condition that is not on a text.
-    fn addresses(
-        &mut self,
-        at: &At<'_>,
-        extension: pb::matching::TypedExtensionConfig,
-    ) -> Option<Vec<CidrRange>> {
-        let any = typed_config(at, extension)?;
+    /// A condition that is an extension.
+    fn condition(&mut self, at: &At<'_>, custom: pb::matching::TypedExtensionConfig) -> Option<Condition> {
+        let any = typed_config(at, custom)?;
         let at = &at.field("typed_config");
-        if type_name(&any) != pb::matching::Ip::NAME {
-            at.extension(Class::Refused, &any, "");
-            return None;
+        match type_name(&any) {
+            pb::matching::Ip::NAME => self.addresses(at, at.unpack(&any)?).map(Condition::Address),
+            pb::matching::Metadata::NAME => value(at, at.unpack(&any)?),
+            _ => {
+                at.extension(Class::Refused, &any, "");
+                None
+            }
         }
-        let message = at.unpack(&any)?;
+    }
+
+    fn addresses(&mut self, at: &At<'_>, message: pb::matching::Ip) -> Option<Vec<CidrRange>> {
         classify!(at, message => pb::matching::Ip {
             implemented: cidr_ranges;
             no_effect: stat_prefix = "texts that are no addresses match nothing and are not counted";
@@ -355,11 +379,39 @@ impl<A> Converter<'_, A> {
         Some(OnMatch { then, keep_matching })
     }
 
+    /// What a map looks at.
     fn input(&self, at: &At<'_>, extension: Option<pb::matching::TypedExtensionConfig>) -> Option<Input> {
+        match self.source(at, extension)? {
+            Source::Text(input) => Some(input),
+            Source::Metadata { .. } => {
+                at.error("maps are of texts and addresses: metadata is asked by a single_predicate");
+                None
+            }
+        }
+    }
+
+    fn source(&self, at: &At<'_>, extension: Option<pb::matching::TypedExtensionConfig>) -> Option<Source> {
         let any = typed_config(at, extension.unwrap_or_default())?;
         let at = &at.field("typed_config");
-        let input = input(at, &any)?;
-        let is_there = match input {
+        let source = inputs::source(at, &any)?;
+        let is_there = match &source {
+            Source::Metadata { .. } => self.subject == Subject::Request,
+            Source::Text(input) => self.is_there(at, input),
+        };
+        if !is_there {
+            let who = match self.subject {
+                Subject::FilterChain => "filter chains",
+                Subject::Connection => "the RBAC network filter",
+                Subject::Request => "the RBAC HTTP filter",
+            };
+            at.error(format!("{who} cannot match {}", type_name(&any)));
+            return None;
+        }
+        Some(source)
+    }
+
+    fn is_there(&self, at: &At<'_>, input: &Input) -> bool {
+        match input {
             Input::UriSan | Input::DnsSan | Input::Subject => {
                 if self.subject == Subject::FilterChain {
                     at.warn("nobody has shown a certificate yet: this leads to the default filter chain");
@@ -376,17 +428,7 @@ impl<A> Converter<'_, A> {
             | Input::SourcePort
             | Input::DirectSourceIp
             | Input::ServerName => true,
-        };
-        if !is_there {
-            let who = match self.subject {
-                Subject::FilterChain => "filter chains",
-                Subject::Connection => "the RBAC network filter",
-                Subject::Request => "the RBAC HTTP filter",
-            };
-            at.error(format!("{who} cannot match {}", type_name(&any)));
-            return None;
         }
-        Some(input)
     }
 }
 
@@ -402,78 +444,15 @@ fn typed_config(at: &At<'_>, extension: pb::matching::TypedExtensionConfig) -> O
     typed_config
 }
 
-fn input(at: &At<'_>, any: &pb::google::Any) -> Option<Input> {
-    Some(match type_name(any) {
-        pb::matching::DestinationIPInput::NAME => {
-            let message = at.unpack(any)?;
-            classify!(at, message => pb::matching::DestinationIPInput {});
-            Input::DestinationIp
-        }
-        pb::matching::DestinationPortInput::NAME => {
-            let message = at.unpack(any)?;
-            classify!(at, message => pb::matching::DestinationPortInput {});
-            Input::DestinationPort
-        }
-        pb::matching::SourceIPInput::NAME => {
-            let message = at.unpack(any)?;
-            classify!(at, message => pb::matching::SourceIPInput {});
-            Input::SourceIp
-        }
-        pb::matching::SourcePortInput::NAME => {
-            let message = at.unpack(any)?;
-            classify!(at, message => pb::matching::SourcePortInput {});
-            Input::SourcePort
-        }
-        pb::matching::DirectSourceIPInput::NAME => {
-            let message = at.unpack(any)?;
-            classify!(at, message => pb::matching::DirectSourceIPInput {});
-            Input::DirectSourceIp
-        }
-        pb::matching::SourceTypeInput::NAME => {
-            let message = at.unpack(any)?;
-            classify!(at, message => pb::matching::SourceTypeInput {});
-            Input::SourceType
-        }
-        pb::matching::ServerNameInput::NAME => {
-            let message = at.unpack(any)?;
-            classify!(at, message => pb::matching::ServerNameInput {});
-            Input::ServerName
-        }
-        pb::matching::TransportProtocolInput::NAME => {
-            let message = at.unpack(any)?;
-            classify!(at, message => pb::matching::TransportProtocolInput {});
-            Input::TransportProtocol
-        }
-        pb::matching::ApplicationProtocolInput::NAME => {
-            let message = at.unpack(any)?;
-            classify!(at, message => pb::matching::ApplicationProtocolInput {});
-            Input::ApplicationProtocol
-        }
-        pb::matching::UriSanInput::NAME => {
-            let message = at.unpack(any)?;
-            classify!(at, message => pb::matching::UriSanInput {});
-            Input::UriSan
-        }
-        pb::matching::DnsSanInput::NAME => {
-            let message = at.unpack(any)?;
-            classify!(at, message => pb::matching::DnsSanInput {});
-            Input::DnsSan
-        }
-        pb::matching::SubjectInput::NAME => {
-            let message = at.unpack(any)?;
-            classify!(at, message => pb::matching::SubjectInput {});
-            Input::Subject
-        }
-        pb::types::HttpRequestHeaderMatchInput::NAME => {
-            let message = at.unpack(any)?;
-            classify!(at, message => pb::types::HttpRequestHeaderMatchInput { implemented: header_name; });
-            Input::RequestHeader(header_name.into())
-        }
-        _ => {
-            at.extension(Class::Refused, any, "");
-            return None;
-        }
-    })
+/// What is asked of a value that filters have noted.
+fn value(at: &At<'_>, message: pb::matching::Metadata) -> Option<Condition> {
+    classify!(at, message => pb::matching::Metadata { implemented: value, invert; });
+    let Some(message) = value else {
+        at.field("value").error("must be set");
+        return None;
+    };
+    let value = metadata_matcher::value(&at.field("value"), message)?;
+    Some(Condition::Value { value, invert })
 }
 
 fn is_domain(domain: &str) -> bool {

@@ -31,6 +31,7 @@ mod load_balancing;
 mod matcher;
 mod matching;
 mod messages;
+mod metadata_matcher;
 mod network_filter;
 mod original_dst;
 mod proxy_protocol;

@@ -8,18 +8,14 @@ use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::type_name;
-use super::{address, matcher, matching};
+use super::{address, matcher, matching, metadata_matcher};
 use crate::config::rbac::{
-    Action, Enforcement, HttpRbac, MatchedAction, MetadataMatcher, NetworkRbac, Policy, Rule, RuleSet, Rules,
-    ValueMatcher,
+    Action, Enforcement, HttpRbac, MatchedAction, NetworkRbac, Policy, Rule, RuleSet, Rules,
 };
 use crate::control::xds::pb::{self, Named};
 use pb::rbac::{
     MetadataSource, PermissionRuleOneOf as PermissionRule, PrincipalIdentifierOneOf as Identifier,
     RBACAction, RBACAuditLoggingOptionsAuditCondition as AuditCondition,
-};
-use pb::types::{
-    DoubleMatcherMatchPatternOneOf as DoublePattern, ValueMatcherMatchPatternOneOf as ValuePattern,
 };
 
 /// Highest port of a range, and one more: its end is not part of it.
@@ -40,14 +36,8 @@ pub(super) fn http(at: &At<'_>, message: pb::http_rbac::RBAC) -> HttpRbac {
             matcher, shadow_matcher;
     });
     HttpRbac {
-        rules: rule_set(at, ["rules", "matcher"], rules, matcher, Subject::Request),
-        shadow_rules: rule_set(
-            at,
-            ["shadow_rules", "shadow_matcher"],
-            shadow_rules,
-            shadow_matcher,
-            Subject::Request,
-        ),
+        rules: rule_set(at, RuleSet::ENFORCED, rules, matcher, Subject::Request),
+        shadow_rules: rule_set(at, RuleSet::SHADOW, shadow_rules, shadow_matcher, Subject::Request),
         rules_stat_prefix: rules_stat_prefix.into(),
         shadow_rules_stat_prefix: shadow_rules_stat_prefix.into(),
         track_per_rule_stats,
@@ -72,14 +62,8 @@ pub(super) fn network(at: &At<'_>, message: pb::network_rbac::RBAC) -> Option<Ne
         return None;
     }
     Some(NetworkRbac {
-        rules: rule_set(at, ["rules", "matcher"], rules, matcher, Subject::Connection),
-        shadow_rules: rule_set(
-            at,
-            ["shadow_rules", "shadow_matcher"],
-            shadow_rules,
-            shadow_matcher,
-            Subject::Connection,
-        ),
+        rules: rule_set(at, RuleSet::ENFORCED, rules, matcher, Subject::Connection),
+        shadow_rules: rule_set(at, RuleSet::SHADOW, shadow_rules, shadow_matcher, Subject::Connection),
         stat_prefix: stat_prefix.into(),
         shadow_rules_stat_prefix: shadow_rules_stat_prefix.into(),
         enforcement: match at.enumeration("enforcement_type", enforcement_type) {
@@ -228,7 +212,9 @@ fn permission(at: &At<'_>, message: pb::rbac::Permission, subject: Subject) -> O
         Some(PermissionRule::DestinationPortRange(range)) => {
             port_range(&at.field("destination_port_range"), range)?
         }
-        Some(PermissionRule::Metadata(message)) => Rule::Metadata(metadata(&at.field("metadata"), message)?),
+        Some(PermissionRule::Metadata(message)) => {
+            Rule::Metadata(metadata_matcher::matcher(&at.field("metadata"), message)?)
+        }
         Some(PermissionRule::NotRule(rule)) => {
             Rule::Not(Box::new(permission(&at.field("not_rule"), *rule, subject)?))
         }
@@ -292,7 +278,9 @@ fn principal(at: &At<'_>, message: pb::rbac::Principal, subject: Subject) -> Opt
         }
         Some(Identifier::Header(message)) => header(&at.field("header"), message, subject)?,
         Some(Identifier::UrlPath(message)) => url_path(&at.field("url_path"), message)?,
-        Some(Identifier::Metadata(message)) => Rule::Metadata(metadata(&at.field("metadata"), message)?),
+        Some(Identifier::Metadata(message)) => {
+            Rule::Metadata(metadata_matcher::matcher(&at.field("metadata"), message)?)
+        }
         Some(Identifier::SourcedMetadata(message)) => {
             sourced_metadata(&at.field("sourced_metadata"), message)?
         }
@@ -375,87 +363,5 @@ fn sourced_metadata(at: &At<'_>, message: pb::rbac::SourcedMetadata) -> Option<R
         at.field("metadata_matcher").error("must be set");
         return None;
     };
-    metadata(&at.field("metadata_matcher"), message).map(Rule::Metadata)
-}
-
-fn metadata(at: &At<'_>, message: pb::types::MetadataMatcher) -> Option<MetadataMatcher> {
-    use pb::types::MetadataMatcherPathSegmentSegmentOneOf as Segment;
-    classify!(at, message => pb::types::MetadataMatcher { implemented: filter, path, value, invert; });
-    if filter.is_empty() {
-        at.field("filter").error("must not be empty");
-    }
-    if path.is_empty() {
-        at.field("path").error("must not be empty");
-        return None;
-    }
-    let key = |(index, message): (usize, pb::types::MetadataMatcherPathSegment)| {
-        let at = &at.item("path", index);
-        classify!(at, message => pb::types::MetadataMatcherPathSegment { implemented: segment; });
-        let key = segment.map(|Segment::Key(key)| key.into_boxed_str()).filter(|key| !key.is_empty());
-        if key.is_none() {
-            at.field("key").error("must be set");
-        }
-        key
-    };
-    let path: Vec<_> = path.into_iter().enumerate().filter_map(key).collect();
-    let Some(value) = value else {
-        at.field("value").error("must be set");
-        return None;
-    };
-    let value = self::value(&at.field("value"), value)?;
-    Some(MetadataMatcher { filter: filter.into(), path, value, invert })
-}
-
-fn value(at: &At<'_>, message: pb::types::ValueMatcher) -> Option<ValueMatcher> {
-    classify!(at, message => pb::types::ValueMatcher { implemented: match_pattern; });
-    Some(match match_pattern {
-        Some(ValuePattern::NullMatch(message)) => {
-            classify!(at, message => pb::types::ValueMatcherNullMatch {});
-            ValueMatcher::Null
-        }
-        Some(ValuePattern::DoubleMatch(message)) => double(&at.field("double_match"), message)?,
-        Some(ValuePattern::StringMatch(message)) => {
-            ValueMatcher::String(matcher::string(&at.field("string_match"), message)?)
-        }
-        Some(ValuePattern::BoolMatch(wanted)) => ValueMatcher::Bool(wanted),
-        Some(ValuePattern::PresentMatch(wanted)) => ValueMatcher::Present(wanted),
-        Some(ValuePattern::ListMatch(message)) => {
-            use pb::types::ListMatcherMatchPatternOneOf as ListPattern;
-            let at = &at.field("list_match");
-            classify!(at, message => pb::types::ListMatcher { implemented: match_pattern; });
-            let Some(ListPattern::OneOf(message)) = match_pattern else {
-                at.error("one_of must be set");
-                return None;
-            };
-            ValueMatcher::OneOf(Box::new(value(&at.field("one_of"), *message)?))
-        }
-        Some(ValuePattern::OrMatch(message)) => {
-            let at = &at.field("or_match");
-            classify!(at, message => pb::types::OrMatcher { implemented: value_matchers; });
-            if value_matchers.len() < 2 {
-                at.field("value_matchers").error("must be at least 2");
-            }
-            let convert = |(index, message)| value(&at.item("value_matchers", index), message);
-            ValueMatcher::AnyOf(value_matchers.into_iter().enumerate().filter_map(convert).collect())
-        }
-        None => {
-            at.error("a match pattern must be set");
-            return None;
-        }
-    })
-}
-
-fn double(at: &At<'_>, message: pb::types::DoubleMatcher) -> Option<ValueMatcher> {
-    classify!(at, message => pb::types::DoubleMatcher { implemented: match_pattern; });
-    Some(match match_pattern {
-        Some(DoublePattern::Exact(number)) => ValueMatcher::Number(number),
-        Some(DoublePattern::Range(range)) => {
-            classify!(at, range => pb::types::DoubleRange { implemented: start, end; });
-            ValueMatcher::NumberRange { start, end }
-        }
-        None => {
-            at.error("one of range, exact must be set");
-            return None;
-        }
-    })
+    metadata_matcher::matcher(&at.field("metadata_matcher"), message).map(Rule::Metadata)
 }
