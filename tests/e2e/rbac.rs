@@ -2,7 +2,8 @@
 
 use http::Request;
 
-use crate::harness::{Config, Http2Client, Proxy, Upstream, on_each_backend, until};
+use crate::harness::{Config, Http2Client, Proxy, TempFolder, Upstream, on_each_backend, until};
+use crate::tcp::LOGS_ENDS;
 use crate::upstream_failures::log_to;
 
 const PER_ROUTE: &str = r#""@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute"#;
@@ -23,6 +24,39 @@ fn per_route(prefix: &str, options: &str) -> String {
     route(prefix, &word)
 }
 
+/// An input of matchers: the ends of its package's and its message's name, and its fields.
+fn input(package: &str, message: &str, fields: &str) -> String {
+    format!(
+        "input: {{name: i, typed_config: {{\"@type\": type.googleapis.com/envoy.{package}.v3.{message}, \
+         {fields}}}}}"
+    )
+}
+
+fn header(name: &str) -> String {
+    input("type.matcher", "HttpRequestHeaderMatchInput", &format!("header_name: \"{name}\""))
+}
+
+fn on_the_network(message: &str, fields: &str) -> String {
+    input("extensions.matching.common_inputs.network", message, fields)
+}
+
+/// Where a matcher leads.
+fn action(name: &str, action: &str) -> String {
+    format!(
+        "{{action: {{name: a, typed_config: {{\"@type\": type.googleapis.com/envoy.config.rbac.v3.Action, \
+         name: \"{name}\", action: {action}}}}}}}"
+    )
+}
+
+/// Where addresses of a range lead.
+fn range(input: &str, address: &str, length: u8, leads: &str) -> String {
+    format!(
+        "matcher_tree: {{{input}, custom_match: {{name: c, typed_config: {{\"@type\": \
+         type.googleapis.com/xds.type.matcher.v3.IPMatcher, range_matchers: [{{ranges: [{{address_prefix: {address}, \
+         prefix_len: {length}}}], on_match: {leads}}}]}}}}}}"
+    )
+}
+
 on_each_backend! {
     /// What shadow rules say was noted before the enforced ones were asked, so that these could go by it; Envoy's cannot.
     fn rules_do_not_hear_what_the_shadow_rules_of_their_filter_said(io) {
@@ -40,7 +74,7 @@ on_each_backend! {
 
     fn rules_of_the_chain_and_of_routes_decide_and_tell_why(io) {
         let upstream = Upstream::echo();
-        let folder = crate::harness::TempFolder::new();
+        let folder = TempFolder::new();
         let path = folder.path().join("access.log");
         let format = "%REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %ROUTE_NAME% %UPSTREAM_CLUSTER% \
             %DYNAMIC_METADATA(envoy.filters.http.rbac)% %DYNAMIC_METADATA(envoy.common:access_log_hint)%";
@@ -135,5 +169,116 @@ on_each_backend! {
         }
         drop(client);
         proxy.end();
+    }
+
+    /// Rules beside a matcher are without effect; what leads to no action is denied.
+    fn matchers_of_the_chain_and_of_routes_decide_and_tell_why(io) {
+        let upstream = Upstream::echo();
+        let folder = TempFolder::new();
+        let path = folder.path().join("access.log");
+        let format = "%REQ(:PATH)% %REQ(x-who)% %RESPONSE_CODE% %RESPONSE_CODE_DETAILS% \
+            %DYNAMIC_METADATA(envoy.filters.http.rbac)% %DYNAMIC_METADATA(envoy.common:access_log_hint)%";
+        let own = format!(
+            "track_per_rule_stats: true, shadow_rules_stat_prefix: try, rules: {{action: DENY, policies: {{{}}}}}, \
+             matcher: {{matcher_tree: {{{}, exact_match_map: {{map: {{ann: {}, bob: {}}}}}}}}}, \
+             shadow_matcher: {{matcher_tree: {{{}, prefix_match_map: {{map: {{/open: {}}}}}}}}}",
+            policy("all", "/"), header("x-who"), action("open door", "ALLOW"), action("no way", "DENY"),
+            header(":path"), action("s", "ALLOW"),
+        );
+        let local = range(&on_the_network("DirectSourceIPInput", ""), "127.0.0.0", 8, &action("l", "LOG"));
+        let mut config = Config::to(upstream.port)
+            .manager(&log_to(&path, format))
+            .arguments(&["--file-flush-interval-msec", "20"])
+            .filter("rbac", "RBAC", &own);
+        config.routes = Some([per_route("/route", &format!("rbac: {{matcher: {{{local}}}}}")), route("/", "")].join(", "));
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        let asked = [("/a", "ann", 200), ("/open", "ann", 200), ("/a", "bob", 403), ("/a", "eve", 403), ("/route", "bob", 200)];
+        for (path, who, status) in asked {
+            let answer = client.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nx-who: {who}\r\n\r\n"));
+            assert_eq!(answer.status(), status, "{path} {who}");
+        }
+        until("all lines are written", || std::fs::read_to_string(&path).is_ok_and(|text| text.lines().count() == asked.len()));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().collect::<Vec<_>>(), [
+            r#"/a ann 200 via_upstream {"enforced_effective_policy_id":"open door","enforced_engine_result":"allowed","tryshadow_engine_result":"denied"} -"#,
+            r#"/open ann 200 via_upstream {"enforced_effective_policy_id":"open door","enforced_engine_result":"allowed","tryshadow_effective_policy_id":"s","tryshadow_engine_result":"allowed"} -"#,
+            r#"/a bob 403 rbac_access_denied_matched_policy[no_way] {"enforced_effective_policy_id":"no way","enforced_engine_result":"denied","tryshadow_engine_result":"denied"} -"#,
+            r#"/a eve 403 rbac_access_denied_matched_policy[none] {"enforced_engine_result":"denied","tryshadow_engine_result":"denied"} -"#,
+            r#"/route bob 200 via_upstream {"enforced_effective_policy_id":"l","enforced_engine_result":"allowed"} true"#,
+        ]);
+        for (name, value) in [
+            ("http.test.rbac.allowed", 3), ("http.test.rbac.denied", 2),
+            ("http.test.rbac.try.shadow_allowed", 1), ("http.test.rbac.try.shadow_denied", 3),
+            ("http.test.rbac.policy.open door.allowed", 2), ("http.test.rbac.policy.no way.denied", 1),
+            ("http.test.rbac.try.policy.s.shadow_allowed", 1),
+        ] {
+            assert_eq!(proxy.stat(name), value, "{name}");
+        }
+        drop(client);
+        proxy.end();
+    }
+
+    fn matcher_asks_what_the_filter_before_it_has_noted(io) {
+        let upstream = Upstream::echo();
+        let first = format!("shadow_rules: {{policies: {{{}, {}}}}}", policy("quick", "/quick"), policy("slow", "/slow"));
+        let noted = on_the_network(
+            "DynamicMetadataInput", "filter: envoy.filters.http.rbac, path: [{key: shadow_effective_policy_id}]"
+        );
+        let second = format!(
+            "matcher: {{matcher_list: {{matchers: [{{predicate: {{single_predicate: {{{noted}, custom_match: {{name: m, \
+             typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.matching.input_matchers.metadata.v3.Metadata, \
+             value: {{string_match: {{exact: quick}}}}}}}}}}}}, on_match: {}}}]}}}}",
+            action("a", "ALLOW")
+        );
+        let mut config = Config::to(upstream.port).filter("rbac", "RBAC", &first);
+        config.filters.push_str(&format!(
+            "{{name: second, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, {second}}}}}, "
+        ));
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        for (path, status) in [("/quick", 200), ("/slow", 403), ("/other", 403), ("/quick", 200)] {
+            assert_eq!(client.get(path).status(), status, "{path}");
+        }
+        drop(client);
+        proxy.end();
+    }
+
+    fn connections_are_decided_by_matchers_and_told_apart_by_their_actions(io) {
+        let log = LOGS_ENDS.replace(
+            "%RESPONSE_FLAGS%",
+            "%CONNECTION_TERMINATION_DETAILS% %DYNAMIC_METADATA(envoy.filters.network.rbac)%",
+        );
+        let source = on_the_network("SourceIPInput", "");
+        let near = |leads: &str| range(&source, "127.0.0.0", 8, leads);
+        let far = range(&source, "10.0.0.0", 8, &action("far", "ALLOW"));
+        let noted = r#"{"shadow_effective_policy_id":"dry run","shadow_engine_result":"denied"}"#;
+        for (matcher, denied, details) in [
+            (near(&action("near", "ALLOW")), false, "-"),
+            (near(&action("near", "LOG")), false, "-"),
+            (near(&action("not here", "DENY")), true, "rbac_access_denied_matched_policy[not_here]"),
+            (far, true, "rbac_access_denied_matched_policy[none]"),
+        ] {
+            let dry = near(&action("dry run", "DENY"));
+            let filters = format!(
+                "{{filters: [{{name: rbac, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, \
+                 stat_prefix: who, matcher: {{{matcher}}}, shadow_matcher: {{{dry}}}}}}}, {{name: echo, typed_config: {{\"@type\": \
+                 type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo}}}}]}}"
+            );
+            let proxy = Proxy::start(io, &Config::to(1).chains(&[filters]).listener(&log));
+            let mut client = proxy.connect();
+            client.send("x");
+            if denied {
+                client.expect_closed();
+            } else {
+                assert_eq!(client.read(1), b"x", "{matcher}");
+            }
+            drop(client);
+            proxy.wait_for_log(&format!("ended <{details} {noted}>"));
+            assert_eq!(proxy.stat("who.rbac.denied"), u64::from(denied), "{matcher}");
+            assert_eq!(proxy.stat("who.rbac.allowed"), u64::from(!denied), "{matcher}");
+            assert_eq!(proxy.stat("who.rbac.shadow_denied"), 1, "{matcher}");
+            proxy.end();
+        }
     }
 }
