@@ -149,6 +149,22 @@ fn bootstrap(upstream: u16, log: &str, Sockets { listener, cluster }: &Sockets) 
                 policies:
                   "a name": {{permissions: [{{header: {{name: ":path", string_match: {{safe_regex: {{regex: "/[a-z]+/.*"}}}}}}}}], principals: [{{remote_ip: {{address_prefix: 127.0.0.0, prefix_len: 8}}}}]}}
               shadow_rules: {{action: LOG, policies: {{p: {{permissions: [{{url_path: {{path: {{prefix: /}}}}}}], principals: [{{any: true}}]}}}}}}
+          - name: matched
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
+              matcher:
+                matcher_list:
+                  matchers:
+                  - predicate:
+                      and_matcher:
+                        predicate:
+                        - single_predicate:
+                            input: {{name: noted, typed_config: {{"@type": type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.DynamicMetadataInput, filter: envoy.filters.http.rbac, path: [{{key: enforced_engine_result}}]}}}}
+                            custom_match: {{name: as, typed_config: {{"@type": type.googleapis.com/envoy.extensions.matching.input_matchers.metadata.v3.Metadata, value: {{string_match: {{safe_regex: {{regex: "a[a-z]+"}}}}}}}}}}
+                        - single_predicate:
+                            input: {{name: from, typed_config: {{"@type": type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput}}}}
+                            value_match: {{prefix: "127."}}
+                    on_match: {{action: {{name: a, typed_config: {{"@type": type.googleapis.com/envoy.config.rbac.v3.Action, name: matched}}}}}}
           - name: router
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
   clusters:

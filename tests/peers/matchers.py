@@ -5,6 +5,7 @@ import dataclasses
 TYPE = "type.googleapis.com"
 NETWORK = f"{TYPE}/envoy.extensions.matching.common_inputs.network.v3"
 SSL = f"{TYPE}/envoy.extensions.matching.common_inputs.ssl.v3"
+METADATA = f"{TYPE}/envoy.extensions.matching.input_matchers.metadata.v3.Metadata"
 DEPTH_MAX = 3
 
 
@@ -41,11 +42,11 @@ def header_input(name, texts):
 
 
 class Matchers:
-    """`action` draws the configuration of an action. Without `keep_matching`: RBAC refuses it, and Envoy 1.40 crashes where a filter
-    chain's matcher comes to it."""
+    """`action` draws the configuration of an action, `noted` a condition on dynamic metadata (`MetadataMatcher`), where there may be some.
+    Without `keep_matching`: RBAC refuses it, and Envoy 1.40 crashes where a filter chain's matcher comes to it."""
 
-    def __init__(self, rng, inputs, ranges, action):
-        self.rng, self.inputs, self.ranges, self.action = rng, inputs, ranges, action
+    def __init__(self, rng, inputs, ranges, action, noted=None):
+        self.rng, self.inputs, self.ranges, self.action, self.noted = rng, inputs, ranges, action, noted
 
     def likely(self, share):
         return self.rng.random() < share
@@ -102,11 +103,18 @@ class Matchers:
     def predicate(self, depth=0):
         kind = self.rng.choices(["single", "or", "and", "not"][: 4 if depth < 3 else 1], [6, 2, 2, 2][: 4 if depth < 3 else 1])[0]
         if kind == "single":
+            if self.noted and self.likely(0.5):
+                return self.metadata()
             source = self.rng.choice(self.inputs)
             return {"single_predicate": {"input": extension(source.message), "value_match": self.string(source)}}
         if kind == "not":
             return {"not_matcher": self.predicate(depth + 1)}
         return {f"{kind}_matcher": {"predicate": [self.predicate(depth + 1) for _ in range(self.rng.randint(2, 3))]}}
+
+    def metadata(self):
+        noted = self.noted()
+        place = {key: noted.pop(key) for key in ("filter", "path")}
+        return {"single_predicate": {"input": extension({"@type": f"{NETWORK}.DynamicMetadataInput", **place}), "custom_match": extension({"@type": METADATA, **noted})}}
 
     def string(self, source):
         text = self.rng.choice(source.texts)

@@ -108,8 +108,8 @@ class Generator:
         paths = [f"/p/{number}/{path.partition('?')[0].partition('#')[0]}" for path in PATHS]
         return {"url_path": {"path": self.string(paths, (f"/p/{number}/[a-z]*", "/p/.*", ".*b", "/p/[0-9]+/.*[?].*"))}}
 
-    def metadata(self):
-        """What the first filter may have noted."""
+    def noted(self):
+        """A condition on what the first filter may have noted."""
         key = self.one("enforced_engine_result", "enforced_effective_policy_id", "shadow_engine_result", "shadow_effective_policy_id", "none")
         namespace = self.one(FILTER, FILTER, FILTER, "envoy.common", "none")
         if namespace == "envoy.common":
@@ -121,6 +121,10 @@ class Generator:
         matcher = {"filter": namespace, "path": path, "value": value}
         if self.random.random() < 0.3:
             matcher["invert"] = True
+        return matcher
+
+    def metadata(self):
+        matcher = self.noted()
         return self.one({"metadata": matcher}, {"sourced_metadata": {"metadata_matcher": matcher}})
 
     def permission(self, number, second, depth=0):
@@ -178,7 +182,7 @@ class Generator:
             }
         return {"action": self.one("ALLOW", "ALLOW", "DENY", "DENY", "LOG"), "policies": policies}
 
-    def matcher(self):
+    def matcher(self, second):
         def action():
             return {"@type": "type.googleapis.com/envoy.config.rbac.v3.Action", "name": self.one("p0", "p1", "with blank\t2", "dotted.3"),
                     "action": self.one("ALLOW", "ALLOW", "ALLOW", "DENY", "DENY", "LOG")}
@@ -189,7 +193,7 @@ class Generator:
         inputs += [header_input(name, list(VALUES)) for name in HEADERS] + [header_input(":path", ["/p/1/a", "/p/"]), header_input(":method", list(METHODS))]
         inputs = inputs * 3 + certificate_inputs()
         ranges = ["127.0.0.0/8", "127.0.0.1/32", "127.0.0.9/32", "127.1.0.0/16", "10.0.0.0/8", "10.9.0.0/16", "192.168.0.0/16", "2001:db8::/32", "0.0.0.0/0", "::/0"]
-        return Matchers(self.random, inputs, ranges, action).matcher()
+        return Matchers(self.random, inputs, ranges, action, self.noted if second else None).matcher()
 
     def options(self, number, second=False):
         options = {}
@@ -199,7 +203,7 @@ class Generator:
             options["shadow_rules"] = self.rules(number, second)
         for field, odds in (("matcher", 0.3), ("shadow_matcher", 0.15)):
             if self.random.random() < odds:
-                options[field] = self.matcher()
+                options[field] = self.matcher(second)
         for field, odds in (("rules_stat_prefix", 0.1), ("shadow_rules_stat_prefix", 0.1)):
             if self.random.random() < odds:
                 options[field] = "route"

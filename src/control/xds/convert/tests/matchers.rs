@@ -1,10 +1,15 @@
-//! Matchers of access: conditions on what filters have noted, and where they can not stand.
+//! Matchers of access: conditions on what filters have noted, and where they can not stand; how deep matchers may be.
 
+use super::super::at::At;
+use super::super::matching::{self, Subject};
+use super::super::{Runtime, dynamic};
 use super::{NETWORK_INPUT, errors, extension, load, manager, rbac};
+use crate::base::limits::MATCHER_DEPTH_MAX;
 use crate::config::http_filter::HttpFilterConfig;
 use crate::config::matcher::{MetadataMatcher, ValueMatcher};
 use crate::config::matching::{Matches, Predicate};
 use crate::config::rbac::RuleSet;
+use crate::control::xds::pb::matching::{Matcher, MatcherOnMatch, MatcherOnMatchOnMatchOneOf as OnMatchType};
 
 const ACTION: &str =
     r#"{name: x, typed_config: {"@type": type.googleapis.com/envoy.config.rbac.v3.Action, name: a}}"#;
@@ -92,5 +97,24 @@ fn connections_are_not_asked_for_what_filters_have_noted() {
         let errors = errors(&[("LISTENER", &listener)]);
         let expected = format!("input.typed_config: {who} cannot match {NETWORK_INPUT}.DynamicMetadataInput");
         assert!(errors.contains(&expected), "{listener}: {errors}");
+    }
+}
+
+#[test]
+fn matchers_within_one_another_have_a_limit() {
+    let within = |message: Matcher| {
+        let on_match = OnMatchType::Matcher(Box::new(message));
+        let on_no_match = Some(MatcherOnMatch { on_match: Some(on_match), keep_matching: false });
+        Matcher { on_no_match, ..Matcher::default() }
+    };
+    // Each is one, and so is what leads to it.
+    let fitting = (MATCHER_DEPTH_MAX - 1) / 2;
+    for (levels, is_refused) in [(fitting, false), (fitting + 1, true)] {
+        let message = (0..levels).fold(Matcher::default(), |message, _| within(message));
+        let context = dynamic(&Runtime::default());
+        let converted = matching::matcher(&At::root(&context), message, Subject::Request, |_, _| Some(()));
+        let errors = context.report.borrow().errors.to_string();
+        assert_eq!(converted.is_none(), is_refused, "{levels}: {errors}");
+        assert_eq!(errors.contains("matchers and conditions within one another"), is_refused, "{errors}");
     }
 }
