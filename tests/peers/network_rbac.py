@@ -253,8 +253,8 @@ class Rules(Generator):
         allow = {"action": extension({"@type": "type.googleapis.com/envoy.config.rbac.v3.Action", "name": "a"})}
         map_of = {"exact_match_map": {"map": {"a": allow}}}
 
-        def matched(source, **more):
-            rules["matcher"] = {"matcher_tree": {"input": extension({"@type": f"type.googleapis.com/{source}"}), **map_of}, **more}
+        def matched(source, fields=(), **more):
+            rules["matcher"] = {"matcher_tree": {"input": extension({"@type": f"type.googleapis.com/{source}", **dict(fields)}), **map_of}, **more}
 
         inputs = "envoy.extensions.matching.common_inputs.network.v3"
         others |= {
@@ -262,6 +262,7 @@ class Rules(Generator):
             "a matcher of headers": lambda: matched("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", on_no_match=allow),
             "a matcher of the kind of source": lambda: matched(f"{inputs}.SourceTypeInput"), "a matcher of protocols": lambda: matched(f"{inputs}.ApplicationProtocolInput"),
             "a matcher of the transport": lambda: matched(f"{inputs}.TransportProtocolInput"), "a matcher of names": lambda: matched(f"{inputs}.ServerNameInput"),
+            "a matcher of metadata": lambda: matched(f"{inputs}.DynamicMetadataInput", {"filter": "a", "path": [{"key": "b"}]}),
             "keep_matching": lambda: matched(f"{inputs}.SourceIPInput", on_no_match={**allow, "keep_matching": self.likely(0.7)}),
             "a matcher beside rules that are none": lambda: (matched(f"{inputs}.SourceIPInput"), policy.update(permissions=[header])),
             "an action without name": lambda: matched(f"{inputs}.SourceIPInput", on_no_match={"action": extension({"@type": "type.googleapis.com/envoy.config.rbac.v3.Action"})}),
