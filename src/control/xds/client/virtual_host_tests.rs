@@ -402,6 +402,52 @@ async fn refused_virtual_host_is_asked_for_no_longer() {
     assert_eq!(all.wanted(Kind::VirtualHosts), Wanted::All);
 }
 
+/// Of what is asked for no longer a control plane might tell no changes.
+#[tokio::test(start_paused = true)]
+async fn virtual_host_that_is_there_stays_asked_for_until_it_is_gone() {
+    let mut client = Client::new("DELTA_GRPC");
+    client.table(&[]).unwrap();
+    let (all, _receiver, registry) = subscribers();
+    all.add_hosts(hosted(&["one"]), &registry);
+    assert!(all.ask_host("routes", "a.test"));
+    client.hosts.want(all.wanted(Kind::VirtualHosts), None).unwrap();
+    let mut told = change(VIRTUAL_HOSTS, vec![("routes/a", a().encode_to_vec())], &[]);
+    told.resources[0].aliases = vec!["routes/a.test".into()];
+    let mut refused = told.clone();
+    refused.resources[0].resource.as_mut().unwrap().value = vec![0xff; 9];
+    let without_body = Resource { name: "routes/a.test".into(), ..Resource::default() };
+    let nothing_new = DeltaDiscoveryResponse { resources: vec![without_body], ..told.clone() };
+    for response in [told, refused, nothing_new] {
+        let Taken { outcome, version, .. } = client.hosts.take(response).unwrap();
+        all.apply(Kind::VirtualHosts, outcome, &version).await;
+        assert_eq!(all.wanted(Kind::VirtualHosts), Wanted::AllAnd(["routes/a.test".to_owned()].into()));
+    }
+    take(&mut client, &all, &[], &["routes/a"]).await;
+    assert_eq!(all.ask(Kind::VirtualHosts), Wanted::All);
+    assert!(all.ask_host("routes", "a.test"), "it may come again");
+}
+
+/// What there is not of one table says nothing of the others.
+#[tokio::test(start_paused = true)]
+async fn host_that_is_not_there_ends_no_other_tables_wait() {
+    let mut client = Client::new("DELTA_GRPC");
+    client.table(&[]).unwrap();
+    let (all, _receiver, registry) = subscribers();
+    let others = || Hosted { name: "others".into(), ..hosted(&["one"]) };
+    assert!(all.add_hosts(hosted(&["one"]), &registry) && all.add_hosts(others(), &registry));
+    assert!(all.ask_host("routes", "a.test"));
+    client.hosts.want(all.wanted(Kind::VirtualHosts), None).unwrap();
+    let nothing = Resource { name: "routes/a.test".into(), ..Resource::default() };
+    let response =
+        DeltaDiscoveryResponse { resources: vec![nothing], ..change(VIRTUAL_HOSTS, Vec::new(), &[]) };
+    let Taken { outcome, version, .. } = client.hosts.take(response).unwrap();
+    all.apply(Kind::VirtualHosts, outcome, &version).await;
+    assert!(all.add_hosts(others(), &registry), "of its own nothing was said");
+    assert!(!all.add_hosts(hosted(&["one"]), &registry));
+    let empty = |table: &str| registry.vhds("one", table).cells(Slot::Control).value(VhdsStat::UpdateEmpty);
+    assert_eq!((empty("routes"), empty("others")), (0, 0));
+}
+
 /// What nobody asks for any more is not held against a table that is no more.
 #[test]
 fn table_that_nobody_asks_for_leaves_its_virtual_hosts_to_the_next_of_its_name() {

@@ -1,5 +1,6 @@
 //! Virtual hosts that are asked for by their names, beside all that a source tells: requests ask for them. A name that nothing
-//! answers, and one whose virtual host is gone, is asked for no longer.
+//! answers, and one whose virtual host is gone, is asked for no longer; one whose virtual host is there is, whatever else is said of
+//! it: who asks for it no longer might not hear of its changes.
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
@@ -17,8 +18,8 @@ pub(super) struct AskedHosts {
 struct OfTable {
     /// Those without an answer, and until when one is waited for.
     under_way: BTreeMap<Box<str>, Instant>,
-    /// Those that were answered by a virtual host.
-    there: BTreeSet<Box<str>>,
+    /// Those that were answered by a virtual host, with what it is called behind the table's name, where that is something else.
+    there: BTreeMap<Box<str>, Option<Box<str>>>,
     /// Those that are asked for no longer, until the stream has said so: whoever asks again before it does is not told again.
     given_up: BTreeSet<Box<str>>,
 }
@@ -40,7 +41,7 @@ impl AskedHosts {
         let of_table = self.tables.entry(table.into()).or_default();
         let OfTable { under_way, there, given_up } = of_table;
         match under_way.get(host) {
-            _ if there.contains(host) || given_up.contains(host) => return Ask::No,
+            _ if there.contains_key(host) || given_up.contains(host) => return Ask::No,
             Some(until) if *until > now => return Ask::UnderWay,
             _ => {}
         }
@@ -55,23 +56,47 @@ impl AskedHosts {
         Ask::New
     }
 
-    /// A name that was asked for is answered; whether it is asked for no longer.
-    pub(super) fn answer(&mut self, name: &str, is_there: bool) -> bool {
+    /// A name that was asked for is answered, by a resource of this name; `None`: by nothing that can be used. Whether it is asked
+    /// for no longer.
+    pub(super) fn answer(&mut self, name: &str, by: Option<&str>) -> bool {
         let Some((table, host)) = name.rsplit_once('/') else { return false };
         let Some(of_table) = self.tables.get_mut(table) else { return false };
         let OfTable { under_way, there, given_up } = of_table;
         let was_awaited = under_way.remove(host).is_some();
-        if is_there {
-            if was_awaited {
-                there.insert(host.into());
+        // A virtual host of another table is none of this one.
+        let by = by.and_then(|by| by.rsplit_once('/')).filter(|(of, _)| *of == table);
+        if let Some((_, called)) = by {
+            if was_awaited || there.contains_key(host) {
+                there.insert(host.into(), (called != host).then(|| called.into()));
             }
             return false;
         }
-        let was_asked = there.remove(host) || was_awaited;
-        if was_asked {
+        if was_awaited {
             given_up.insert(host.into());
         }
-        was_asked
+        was_awaited
+    }
+
+    /// Resources of these names are gone; whether something that was there by one of them is asked for no longer.
+    pub(super) fn lose(&mut self, gone: &BTreeSet<String>) -> bool {
+        let mut of_tables = BTreeMap::<&str, BTreeSet<&str>>::new();
+        for (table, called) in gone.iter().filter_map(|name| name.rsplit_once('/')) {
+            of_tables.entry(table).or_default().insert(called);
+        }
+        let mut has_lost = false;
+        for (table, gone) in of_tables {
+            let Some(OfTable { there, given_up, .. }) = self.tables.get_mut(table) else { continue };
+            there.retain(|host, called| {
+                let is_gone =
+                    gone.contains(&**host) || called.as_deref().is_some_and(|called| gone.contains(called));
+                if is_gone {
+                    given_up.insert(host.clone());
+                }
+                has_lost |= is_gone;
+                !is_gone
+            });
+        }
+        has_lost
     }
 
     /// The stream says what is asked for.
@@ -93,7 +118,7 @@ impl AskedHosts {
 
 impl OfTable {
     fn names<'a>(&'a self, table: &'a str) -> impl Iterator<Item = String> + 'a {
-        self.under_way.keys().chain(&self.there).map(move |host| format!("{table}/{host}"))
+        self.under_way.keys().chain(self.there.keys()).map(move |host| format!("{table}/{host}"))
     }
 }
 
@@ -106,7 +131,11 @@ mod tests {
     use super::*;
 
     fn names(names: &[&str]) -> Wanted {
-        Wanted::AllAnd(names.iter().map(ToString::to_string).collect())
+        Wanted::AllAnd(gone(names))
+    }
+
+    fn gone(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(ToString::to_string).collect()
     }
 
     #[tokio::test(start_paused = true)]
@@ -118,18 +147,39 @@ mod tests {
         assert_eq!(asked.ask("in/all", "a", now, until), Ask::UnderWay);
         assert_eq!(asked.ask("b", "a", now, until), Ask::New);
         assert_eq!(asked.wanted(), names(&["in/all/a", "b/a"]));
-        assert!(!asked.answer("in/all/a", true), "it stays");
+        assert!(!asked.answer("in/all/a", Some("in/all/a")), "it stays");
         assert_eq!(asked.ask("in/all", "a", now, until), Ask::No, "it was told");
-        assert!(asked.answer("b/a", false) && !asked.answer("b/a", false));
+        assert!(asked.answer("b/a", None) && !asked.answer("b/a", None));
+        assert!(!asked.answer("in/all/a", None), "nothing new is no end");
+        assert!(!asked.lose(&gone(&["b/a", "all/a", "in/all/b", "a"])));
         assert_eq!(asked.wanted(), names(&["in/all/a"]));
-        assert!(asked.answer("in/all/a", false), "it is gone");
-        assert!(!asked.answer("in/all/a", true), "nobody asks for it");
+        assert!(asked.lose(&gone(&["in/all/a"])), "it is gone");
+        assert!(!asked.answer("in/all/a", Some("in/all/a")), "nobody asks for it");
         assert_eq!(asked.wanted(), Wanted::All);
         assert_eq!(asked.ask("b", "a", now, until), Ask::No, "the control plane has not heard of it yet");
         asked.said();
         assert_eq!(asked.ask("b", "a", now, until), Ask::New);
         asked.forget("b");
         assert_eq!(asked.wanted(), Wanted::All);
+    }
+
+    /// Control planes may answer several names by one virtual host.
+    #[tokio::test(start_paused = true)]
+    async fn names_go_with_the_virtual_host_that_has_answered_them_last() {
+        let [now, until] = [0, 1].map(|seconds| sleep(Duration::from_secs(seconds)).deadline());
+        let mut asked = AskedHosts::default();
+        for host in ["a", "b", "c"] {
+            assert_eq!(asked.ask("t", host, now, until), Ask::New);
+        }
+        assert!(!asked.answer("t/a", Some("t/one")) && !asked.answer("t/b", Some("t/one")));
+        assert!(asked.answer("t/c", Some("other/one")), "of another table");
+        assert!(!asked.answer("t/b", Some("t/two")));
+        assert!(!asked.lose(&gone(&["other/one", "t/three"])) && asked.lose(&gone(&["t/one"])));
+        assert_eq!(asked.wanted(), names(&["t/b"]));
+        assert_eq!(asked.ask("t", "a", now, until), Ask::No, "the control plane has not heard of it yet");
+        asked.said();
+        assert_eq!(asked.ask("t", "a", now, until), Ask::New);
+        assert!(asked.lose(&gone(&["t/b"])), "by its own name, too");
     }
 
     #[tokio::test(start_paused = true)]
@@ -153,10 +203,10 @@ mod tests {
         for number in 0..ON_DEMAND_ASKED_MAX {
             let host = number.to_string();
             assert_eq!(asked.ask("a", &host, now, until), Ask::New);
-            asked.answer(&format!("a/{host}"), true);
+            asked.answer(&format!("a/{host}"), Some("a/all"));
         }
         assert_eq!(asked.ask("a", "more", now, until), Ask::No);
-        asked.answer("a/7", false);
+        asked.lose(&gone(&["a/7"]));
         assert_eq!(asked.ask("a", "more", now, until), Ask::New);
     }
 }

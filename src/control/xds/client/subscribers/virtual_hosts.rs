@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::super::counters::{Counters, Event};
-use super::super::judge::{Good, Kind, Outcome};
+use super::super::judge::{Kind, Outcome};
 use super::super::virtual_hosts::{ChangedTable, table_of};
 use super::super::{HostsUpdate, RoutesUpdate, Update, Updates};
 use super::asked_hosts::Ask;
@@ -106,34 +106,29 @@ impl Subscribers {
         ask != Ask::No
     }
 
-    /// What those hear who wait for names that were asked for; `None`: there are none. What is not there is asked for no longer.
-    fn answered_hosts(
-        &self,
-        answered: BTreeMap<String, Option<String>>,
-        good: &BTreeMap<String, Good>,
-    ) -> Option<Update> {
-        if answered.is_empty() {
-            return None;
-        }
+    /// What those hear who wait for names that were asked for; `None`: there are none. What is not there is asked for no longer, nor
+    /// is what has gone.
+    fn answered_hosts(&self, outcome: &Outcome) -> Option<Update> {
+        let Outcome { answered, good, absent, .. } = outcome;
         let mut lists = self.lock();
-        let mut has_changed = false;
-        for (name, by) in &answered {
-            let is_there = by.as_ref().is_some_and(|by| good.contains_key(by));
-            has_changed |= lists.asked_hosts.answer(name, is_there);
+        let mut has_changed = lists.asked_hosts.lose(absent);
+        for (name, by) in answered {
+            let by = by.as_deref().filter(|by| good.contains_key(*by));
+            has_changed |= lists.asked_hosts.answer(name, by);
         }
         drop(lists);
         if has_changed {
             self.changed.send_replace(());
         }
-        let names = answered.into_keys().map(Into::into).collect();
-        Some(Update::Hosts(HostsUpdate { source: self.source.clone(), names }))
+        let names: Vec<Box<str>> = answered.keys().map(|name| name.as_str().into()).collect();
+        (!names.is_empty()).then(|| Update::Hosts(HostsUpdate { source: self.source.clone(), names }))
     }
 
     /// The tables that a response changes, as one; counts. An answer without anything in it says that there is nothing: nobody waits
     /// any longer.
     pub(super) fn host_changes(&self, outcome: Outcome, version: &str) -> Updates {
+        let heard = self.answered_hosts(&outcome);
         let Outcome { good, bad, nameless, absent, tables, answered, is_restored, .. } = outcome;
-        let heard = self.answered_hosts(answered, &good);
         for reason in &nameless {
             log::warn!("xDS: refused: {reason}");
         }
@@ -141,7 +136,9 @@ impl Subscribers {
             log::warn!("xDS: virtual host {name} stays as it was: {reason}");
         }
         let refused: BTreeSet<_> = bad.keys().map(|name| table_of(name)).collect();
-        let told: BTreeSet<_> = good.keys().chain(&absent).map(|name| table_of(name)).collect();
+        // What there is not of a name that was asked for says something of its table alone.
+        let told = good.keys().chain(&absent).chain(answered.keys());
+        let told: BTreeSet<_> = told.map(|name| table_of(name)).collect();
         let is_of_none = refused.is_empty() && told.is_empty();
         let mut settled = Vec::new();
         for one in self.of_kind(Kind::VirtualHosts) {
