@@ -104,6 +104,13 @@ impl WorkerContext {
         }
     }
 
+    /// Routes are others now: requests that wait for a virtual host may find it in them.
+    pub fn look_again_for_hosts(&self) {
+        for task in self.on_demand.look_again() {
+            self.runtime.wake(task);
+        }
+    }
+
     /// Records a request that is over in the logs of its chain.
     pub(super) fn log_access(&self, chain: &HttpChain, stream: &Stream) {
         if chain.manager.access_logs.is_empty() {

@@ -114,16 +114,15 @@ fn respond<'a>(
         let decision = match routing::receive(connection, stream, request) {
             ControlFlow::Continue(origin) => {
                 connection.enter_scope(whole, stream);
-                let told = match on_demand::unknown(connection, stream, request) {
-                    None => None,
-                    Some(asked) => {
-                        let held = on_demand::hold(connection, Rc::clone(whole), request, asked);
-                        // In recycled memory, as below.
-                        match connection.context.runtime.recycled(held).await {
-                            Ok(told) => Some(told),
-                            Err(error) => return give_up(connection, stream, request, error),
-                        }
+                let told = if on_demand::is_unknown(connection, stream, request) {
+                    let held = on_demand::hold(connection, Rc::clone(whole), stream, request);
+                    // In recycled memory, as below.
+                    match connection.context.runtime.recycled(held).await {
+                        Ok(told) => Some(told),
+                        Err(error) => return give_up(connection, stream, request, error),
                     }
+                } else {
+                    None
                 };
                 if let Some(told) = &told {
                     connection.chain = Rc::clone(told);

@@ -2,7 +2,8 @@
 //!
 //! A core asks once for a name, however many requests wait for it, and not again for a while once there was an answer: those whose
 //! host still has no virtual host then are answered as without the filter. The control thread is told by a bounded queue, and
-//! answers with the generation that has the table.
+//! answers with the generation that has the table. Whatever else changes routes has those who wait look, too: their virtual host may
+//! be there under another name, or the table have all of its own.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ pub struct OnDemand {
     held: Cell<usize>,
     /// When it was last looked for names that need not be kept.
     looked_at: Cell<Now>,
+    /// How often routes have changed under requests that wait.
+    changes: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -71,7 +74,7 @@ enum Begun<'a> {
     Held(Held<'a>),
     /// There was an answer a moment ago.
     Answered,
-    /// Too many wait or have asked.
+    /// Too many wait or have asked, or its host is no name.
     Refused,
 }
 
@@ -90,6 +93,21 @@ impl OnDemand {
         waiting.is_answered.set(true);
         let tasks = waiting.tasks.take();
         *state = State::Answered { until: now.after(ON_DEMAND_ANSWER_KEPT) };
+        tasks
+    }
+
+    /// Routes are others now; who waits, and is to look whether they have what it waits for.
+    pub fn look_again(&self) -> Vec<TaskId> {
+        if self.held.get() == 0 {
+            return Vec::new();
+        }
+        self.changes.set(self.changes.get().wrapping_add(1));
+        let mut tasks = Vec::with_capacity(self.held.get());
+        for state in self.names.borrow().values() {
+            if let State::UnderWay(waiting) = state {
+                tasks.extend_from_slice(&waiting.tasks.borrow());
+            }
+        }
         tasks
     }
 
@@ -153,38 +171,44 @@ impl Drop for Held<'_> {
     }
 }
 
-/// The virtual host that the request has to ask for before it goes on; `None`: it has one, or nobody is asked.
-pub(super) fn unknown(connection: &Connection, stream: &Stream, request: &Request) -> Option<AskedHost> {
-    let Connection { context, chain, .. } = connection;
-    let table = chain.manager.on_demand.as_ref()?;
-    if routing::skips_filters(connection, stream, request) {
-        return None;
-    }
-    let scratch = &mut *chain.scratch.borrow_mut();
-    if chain.manager.routes.has_virtual_host(&stream.request, &mut scratch.route) {
-        return None;
-    }
-    let asked = table.asked(stream.request.authority());
-    if asked.is_none() {
-        context.server.inc(ServerStat::OnDemandVhdsRefused);
-    }
-    asked
+/// Whether the request has to ask for its virtual host before it goes on.
+pub(super) fn is_unknown(connection: &Connection, stream: &Stream, request: &Request) -> bool {
+    let chain = &connection.chain;
+    chain.manager.on_demand.is_some()
+        && !routing::skips_filters(connection, stream, request)
+        && !has_host(chain, stream)
 }
 
-/// Lets the request wait until it is known what there is, or for as long as it may: the whole chain as it is then. Its body
-/// stays where it is.
+fn has_host(chain: &HttpChain, stream: &Stream) -> bool {
+    let scratch = &mut *chain.scratch.borrow_mut();
+    chain.manager.routes.has_virtual_host(&stream.request, &mut scratch.route)
+}
+
+/// Whether a request that waits need not wait any longer, by the routes that there are now.
+fn is_settled(whole: &Rc<HttpChain>, stream: &Stream) -> bool {
+    let chain = newest(Rc::clone(whole)).scope(&stream.request, &mut Vec::new());
+    chain.manager.on_demand.is_none() || has_host(&chain, stream)
+}
+
+/// Asks for the request's virtual host and lets it wait until it is known what there is, or for as long as it may: the whole chain
+/// as it is then. Its body stays where it is.
 ///
 /// # Errors
 /// The client is gone, or a limit of the request has passed.
 pub(super) async fn hold(
     connection: &Connection,
     whole: Rc<HttpChain>,
+    stream: &Stream,
     request: &Request,
-    asked: AskedHost,
 ) -> Result<Rc<HttpChain>, ProxyError> {
-    let Connection { context, channel: downstream, timer, .. } = connection;
+    let Connection { context, chain, channel: downstream, timer, .. } = connection;
     let now = context.runtime.now();
-    let held = match context.on_demand.begin(asked, context.runtime.current_task(), now) {
+    let table = chain.manager.on_demand.as_ref();
+    let begun = match table.and_then(|table| table.asked(stream.request.authority())) {
+        Some(asked) => context.on_demand.begin(asked, context.runtime.current_task(), now),
+        None => Begun::Refused,
+    };
+    let held = match begun {
         Begun::Held(held) => held,
         Begun::Answered => return Ok(newest(whole)),
         Begun::Refused => {
@@ -194,8 +218,11 @@ pub(super) async fn hold(
     };
     context.server.inc(ServerStat::OnDemandVhdsHeld);
     let due = now.after(ON_DEMAND_WAIT);
+    let mut seen = context.on_demand.changes.get();
     poll_fn(|_| {
-        if held.waiting.is_answered.get() {
+        let changes = context.on_demand.changes.get();
+        let is_other = std::mem::replace(&mut seen, changes) != changes;
+        if held.waiting.is_answered.get() || is_other && is_settled(&whole, stream) {
             return Poll::Ready(Ok(()));
         }
         let gone =
@@ -265,6 +292,19 @@ mod tests {
         let again = held(&core, "a", later);
         assert_eq!(asked.try_recv().unwrap(), host("a"));
         assert!(!again.waiting.is_answered.get());
+    }
+
+    #[test]
+    fn whoever_waits_looks_again_when_routes_change() {
+        let (core, _asked) = asking(8);
+        assert!(core.look_again().is_empty());
+        let requests = ["a", "a", "b"].map(|name| held(&core, name, Now(1)));
+        core.answer(&host("b"), Now(1));
+        let before = core.changes.get();
+        assert_eq!(core.look_again().len(), 2, "the other has its answer");
+        assert_ne!(core.changes.get(), before);
+        drop(requests);
+        assert!(core.look_again().is_empty());
     }
 
     #[test]

@@ -119,6 +119,9 @@ impl Worker {
             self.listeners.with_chain(*listener, *chain, |chain| chain.set_tls(Arc::clone(tls)));
         }
         // Behind the routes, with which those who have waited go on.
+        if !listeners.is_empty() || !routes.is_empty() {
+            self.context.look_again_for_hosts();
+        }
         answered_hosts.iter().for_each(|asked| self.context.answer_host(asked));
     }
 

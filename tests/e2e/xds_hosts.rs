@@ -142,6 +142,30 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// Whatever brings routes for their hosts: a virtual host of another name, or a table that has all of its own.
+    fn requests_that_wait_for_virtual_hosts_go_on_with_what_there_is(io) {
+        let (a, b, plane) = (named("a"), named("b"), ControlPlane::start());
+        plane.tell_hosted_table();
+        plane.tell_hosts(&[("routes/b.test", "b.test", "b")], &[]);
+        let proxy = Proxy::start(io, &asking_config(&plane, &a, &b));
+        let mut client = proxy.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        plane.wait_for("a.test", |asked| asked.names == ["routes/a.test"]);
+        plane.tell_hosts(&[("routes/another", "a.test", "a")], &[]);
+        let response = client.response();
+        assert_eq!((response.status(), response.text()), (200, "a".to_owned()));
+        client.send("GET / HTTP/1.1\r\nHost: c.test\r\n\r\n");
+        plane.wait_for("c.test", |asked| asked.names == ["routes/c.test"]);
+        plane.tell_routes(&[("/", "b")]);
+        let response = client.response();
+        assert_eq!((response.status(), response.text()), (200, "b".to_owned()));
+        for (stat, value) in [("held", 2), ("timeout", 0)] {
+            assert_eq!(proxy.stat(&format!("ringway.on_demand_vhds.{stat}")), value, "{stat}");
+        }
+        drop(client);
+        proxy.end();
+    }
+
     /// They outlive their table's own changes, and the control plane.
     fn virtual_hosts_stay_when_the_table_or_the_stream_goes(io) {
         let (a, b, mut plane) = (named("a"), named("b"), ControlPlane::start());
