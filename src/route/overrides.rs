@@ -44,7 +44,7 @@ impl RouteTable {
         std::mem::take(&mut self.overrides.0)
     }
 
-    /// The levels that a request passes; without a route, the table alone.
+    /// The levels that a request passes; without a route, none.
     pub fn override_levels(
         &self,
         route: Option<(&VirtualHost, &Route)>,
