@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep};
 
 use super::backoff::Backoff;
@@ -15,8 +15,12 @@ use super::channel::{Upstream, innermost};
 use super::counters::Event;
 use super::damping::Damping;
 use super::judge::{Considered, Kind, Outcome};
+<<<<<<< HEAD
 use super::messages::{self, Responses};
 use super::subscribers::Subscribers;
+=======
+use super::subscribers::{Changes, Subscribers};
+>>>>>>> fc4e2e3 (Requests that ask for virtual hosts have no other type looked through)
 use super::{Protocol, Taken};
 use crate::telemetry::{Cells, ServerStat};
 
@@ -67,7 +71,7 @@ pub(super) async fn run<P: Protocol>(types: Vec<P>, stream: Stream) {
     let mut lines: Vec<_> = types.into_iter().map(line).collect();
     let kinds: Vec<_> = lines.iter().map(|line| line.protocol.kind()).collect();
     let mut said = None;
-    let mut changes = subscribers.changes();
+    let mut changes = subscribers.all_changes();
     restore(&mut lines, &subscribers, &cache).await;
     loop {
         let End { answered, reason } =
@@ -101,7 +105,7 @@ pub(super) async fn run<P: Protocol>(types: Vec<P>, stream: Stream) {
 async fn hold<P: Protocol>(
     lines: &mut [Line<P>],
     subscribers: &Subscribers,
-    changes: &mut watch::Receiver<()>,
+    changes: &mut Changes,
     upstream: &mut Upstream,
     cache: &Option<Cache>,
     server: &Option<Cells<ServerStat>>,
@@ -109,8 +113,7 @@ async fn hold<P: Protocol>(
 ) -> End {
     let failed = |reason: String| End { answered: false, reason: Some(reason) };
     while !ask_anew(lines, subscribers) {
-        // The sender lives as long as the subscribers.
-        let _ = changes.changed().await;
+        changes.next().await;
     }
     let channel = match restoring(upstream.connect(), lines, subscribers, changes, cache).await {
         Ok(channel) => channel,
@@ -151,9 +154,15 @@ async fn hold<P: Protocol>(
                     return End { answered, reason: None };
                 }
             }
-            _ = changes.changed() => {
-                restore(lines, subscribers, cache).await;
+            kind = changes.next() => {
+                // What was kept of virtual hosts is there since all of them are asked for. Other types may have thousands of names.
+                if kind.is_none() {
+                    restore(lines, subscribers, cache).await;
+                }
                 for line in &mut *lines {
+                    if kind.is_some_and(|kind| kind != line.protocol.kind()) {
+                        continue;
+                    }
                     let wanted = subscribers.ask(line.protocol.kind());
                     if let Some(cache) = cache {
                         cache.wants(line.protocol.kind(), wanted.clone());
@@ -284,14 +293,18 @@ async fn restoring<P: Protocol, T>(
     waited: impl Future<Output = T>,
     lines: &mut [Line<P>],
     subscribers: &Subscribers,
-    changes: &mut watch::Receiver<()>,
+    changes: &mut Changes,
     cache: &Option<Cache>,
 ) -> T {
     tokio::pin!(waited);
     loop {
         tokio::select! {
             done = &mut waited => return done,
-            _ = changes.changed(), if cache.is_some() => restore(lines, subscribers, cache).await,
+            kind = changes.next(), if cache.is_some() => {
+                if kind.is_none() {
+                    restore(lines, subscribers, cache).await;
+                }
+            }
         }
     }
 }

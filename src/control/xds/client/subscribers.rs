@@ -1,6 +1,7 @@
 //! Who has asked for something of the control plane: who hears of which resource, what is counted, and how long the start
 //! waits for them. Clusters that come and go take their endpoints' names with them.
 mod asked_hosts;
+mod changes;
 mod filters;
 mod scopes;
 mod shared;
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use self::asked_hosts::AskedHosts;
+pub(super) use self::changes::Changes;
 use self::scopes::UsedScopes;
 pub(super) use self::virtual_hosts::Hosted;
 use super::counters::{Counters, Event};
@@ -46,6 +48,8 @@ pub(super) struct Subscribers {
     server: Cells<ServerStat>,
     /// Says that there are others now.
     changed: watch::Sender<()>,
+    /// Says that requests ask for other virtual hosts, and nobody else for anything else.
+    asked: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -173,8 +177,9 @@ impl Subscribers {
         gate: Gate,
         server: Cells<ServerStat>,
     ) -> Self {
-        let (lists, changed) = (Mutex::default(), watch::Sender::default());
-        Self { source, lists, updates, quarantine, secrets, gate, server, changed }
+        let (changed, asked) = (watch::Sender::default(), watch::Sender::default());
+        let lists = Mutex::default();
+        Self { source, lists, updates, quarantine, secrets, gate, server, changed, asked }
     }
 
     /// A layer wants its values.
@@ -314,9 +319,14 @@ impl Subscribers {
         !has_one && !has_named && !has_scopes && !has_rest
     }
 
-    /// Hears of changes from now on.
+    /// Hears of changes from now on, but not of virtual hosts that requests ask for: those have their own time.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// Hears of all changes from now on.
+    pub(super) fn all_changes(&self) -> Changes {
+        Changes::new(self.changes(), self.asked.subscribe())
     }
 
     /// What is asked for of a type.

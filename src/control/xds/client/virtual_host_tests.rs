@@ -427,6 +427,20 @@ async fn virtual_host_that_is_there_stays_asked_for_until_it_is_gone() {
     assert!(all.ask_host("routes", "a.test"), "it may come again");
 }
 
+/// There may be thousands of names of other types, and clients choose when they ask.
+#[tokio::test(start_paused = true)]
+async fn requests_that_ask_have_no_other_type_looked_through() {
+    let (all, _receiver, registry) = subscribers();
+    all.add_hosts(hosted(&["one"]), &registry);
+    let (others, mut changes) = (all.changes(), all.all_changes());
+    assert!(all.ask_host("routes", "a.test"));
+    assert_eq!(timeout(Duration::ZERO, changes.next()).await, Ok(Some(Kind::VirtualHosts)));
+    assert!(all.ask_host("routes", "a.test"), "by others a moment ago");
+    assert!(timeout(Duration::ZERO, changes.next()).await.is_err() && !others.has_changed().unwrap());
+    all.remove_hosts(&ADS, "routes", &registry);
+    assert_eq!(timeout(Duration::ZERO, changes.next()).await, Ok(None));
+}
+
 /// What there is not of one table says nothing of the others.
 #[tokio::test(start_paused = true)]
 async fn host_that_is_not_there_ends_no_other_tables_wait() {

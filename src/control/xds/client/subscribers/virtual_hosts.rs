@@ -101,7 +101,7 @@ impl Subscribers {
         let ask = lists.asked_hosts.ask(table, host, now, until);
         drop(lists);
         if ask == Ask::New {
-            self.changed.send_replace(());
+            self.asked.send_replace(());
         }
         ask != Ask::No
     }
@@ -118,7 +118,7 @@ impl Subscribers {
         }
         drop(lists);
         if has_changed {
-            self.changed.send_replace(());
+            self.asked.send_replace(());
         }
         let names: Vec<Box<str>> = answered.keys().map(|name| name.as_str().into()).collect();
         (!names.is_empty()).then(|| Update::Hosts(HostsUpdate { source: self.source.clone(), names }))
