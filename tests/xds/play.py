@@ -63,9 +63,9 @@ CLUSTER = """  - name: {name}
     connect_timeout: 1s
     eds_cluster_config: {{eds_config: {{ads: {{}}, resource_api_version: V3, initial_fetch_timeout: {fetch_timeout}}}}}
 """
-# Statistics that both count alike; what is left out counts requests or time.
 # How long counts stay as they are before they are taken for the last.
 SETTLED_S = 0.2
+# Statistics that both count alike; what is left out counts requests or time.
 COUNTED = ("update_success", "update_rejected", "update_failure", "update_attempt", "init_fetch_timeout", "listener_added", "listener_modified",
            "listener_removed", "cluster_added", "cluster_modified", "cluster_removed", "active_clusters", "total_listeners_active", "connected_state", "num_keys", "num_layers")
 
