@@ -140,6 +140,8 @@ impl Subscribers {
         let told = good.keys().chain(&absent).chain(answered.keys());
         let told: BTreeSet<_> = told.map(|name| table_of(name)).collect();
         let is_of_none = refused.is_empty() && told.is_empty();
+        // There may be thousands of them.
+        let others: BTreeSet<_> = tables.iter().map(|table| Arc::clone(&table.name)).collect();
         let mut settled = Vec::new();
         for one in self.of_kind(Kind::VirtualHosts) {
             let waited = one.is_waiting();
@@ -153,7 +155,7 @@ impl Subscribers {
                 }
                 one.succeed(version, is_restored);
             }
-            if tables.iter().any(|table| *table.name == *one.name) {
+            if others.contains(&one.name) {
                 one.counters.reload();
             } else if waited && !one.is_waiting() {
                 settled.push(one);
