@@ -296,12 +296,9 @@ fn passing(predicate: Predicate) -> RuleSet {
 fn matcher_asks_what_filters_have_noted() {
     let (head, mut metadata) = (head("/"), DynamicMetadata::default());
     metadata.set("n", "result", MetadataValue::Text("allowed"));
-    for (key, invert, allowed) in [
-        ("result", false, true),
-        ("result", true, false),
-        ("none", false, false),
-        ("none", true, true),
-    ] {
+    for (key, invert, allowed) in
+        [("result", false, true), ("result", true, false), ("none", false, false), ("none", true, true)]
+    {
         let rules = passing(Predicate::Metadata(MetadataMatcher {
             filter: "n".into(),
             path: vec![key.into()],

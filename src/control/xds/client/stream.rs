@@ -15,12 +15,8 @@ use super::channel::{Upstream, innermost};
 use super::counters::Event;
 use super::damping::Damping;
 use super::judge::{Considered, Kind, Outcome};
-<<<<<<< HEAD
 use super::messages::{self, Responses};
-use super::subscribers::Subscribers;
-=======
 use super::subscribers::{Changes, Subscribers};
->>>>>>> fc4e2e3 (Requests that ask for virtual hosts have no other type looked through)
 use super::{Protocol, Taken};
 use crate::telemetry::{Cells, ServerStat};
 
