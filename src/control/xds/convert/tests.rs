@@ -446,7 +446,7 @@ fn filter_without_typed_config_is_refused_with_the_corrected_text() {
 fn every_classified_message_is_in_the_table() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/control/xds/convert");
     let mut uses = 0;
-    for folder in [folder.clone(), folder.join("route"), folder.join("tls")] {
+    for folder in [folder.clone(), folder.join("matching"), folder.join("route"), folder.join("tls")] {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_file() && !path.ends_with("fields.rs") && !path.ends_with("tests.rs") {
