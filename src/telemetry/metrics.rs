@@ -282,6 +282,11 @@ impl<S: Stats> Scope<S> {
         Arc::strong_count(self) > 1 || self.written().any(|block| Arc::strong_count(block) > 1)
     }
 
+    /// Whether there is a writer beside the notes of the control thread.
+    pub fn has_cells(&self) -> bool {
+        self.written().next().is_some()
+    }
+
     /// Sum over all writers, and whether any of them ever wrote.
     pub fn value(&self, row: usize) -> (u64, bool) {
         let gauge = S::ROWS[row].kind == Kind::Gauge;

@@ -164,9 +164,14 @@ impl Registry {
 
     /// Everything there is to show, sorted by prefix, the process last. Scopes without holders are forgotten.
     pub fn views(&self) -> Vec<View> {
+        self.views_of(|_| true)
+    }
+
+    /// The same, of the clusters that are wanted.
+    fn views_of(&self, is_wanted: impl Fn(&Scope<ClusterStat>) -> bool) -> Vec<View> {
         let mut scopes = self.lock();
         scopes.sweep();
-        let mut views = scopes.views();
+        let mut views = scopes.views(is_wanted);
         views.push(scopes.view(
             ViewKind::Server,
             String::new(),
@@ -191,7 +196,9 @@ impl Registry {
     /// Ends an interval of the histograms. Called every flush interval.
     pub fn flush(&self) {
         let mut history = BTreeMap::new();
-        for view in self.views() {
+        // A control plane may have told tens of thousands that nobody asks.
+        let has_inherited = !self.lock().inherited.is_empty();
+        for view in self.views_of(|scope| has_inherited || scope.has_cells()) {
             let before = |index| view.history.as_ref().and_then(|history| history.get(index));
             let intervals = (0..view.histogram_count()).map(|index| {
                 let flushed = view.histogram(index);
@@ -391,7 +398,7 @@ impl Scopes {
         }
         if before > self.len() {
             // A later scope of the same name begins anew.
-            let keys: BTreeSet<_> = self.views().iter().map(View::key).chain([SERVER_KEY]).collect();
+            let keys: BTreeSet<_> = self.views(|_| true).iter().map(View::key).chain([SERVER_KEY]).collect();
             self.bases.retain(|key, _| keys.contains(key));
             self.inherited.retain(|key, _| keys.contains(key));
             self.history.retain(|key, _| keys.contains(key));
@@ -412,9 +419,10 @@ impl Scopes {
             + self.filters.len()
     }
 
-    fn views(&self) -> Vec<View> {
+    /// Of clusters those that are wanted.
+    fn views(&self, is_wanted: impl Fn(&Scope<ClusterStat>) -> bool) -> Vec<View> {
         let mut views = Vec::new();
-        for (name, scope) in &self.clusters {
+        for (name, scope) in self.clusters.iter().filter(|(_, scope)| is_wanted(scope)) {
             let labels = vec![("envoy_cluster_name", name.clone(), CLUSTER_PREFIX.len())];
             let source = Source::Cluster(Arc::clone(scope));
             views.push(self.view(ViewKind::Cluster, format!("cluster.{name}."), labels, source));

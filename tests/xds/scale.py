@@ -25,7 +25,7 @@ CLUSTERS = 10_000
 ENDPOINTS = 5  # of each cluster, in the end; the first beside one origin
 CHANGES = 50
 DEADLINE_S = 120
-RESTS_S = 6
+RESTS_S = 8
 # Limits that hold on any machine, with a part of the program itself that updates bring into memory: more than these are a mistake.
 PAIR_KB_MAX = 4.0
 ENDPOINT_BYTES_MAX = 200
