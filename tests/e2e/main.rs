@@ -36,6 +36,7 @@ mod lifecycle;
 mod listener_filters;
 mod load_reports;
 mod logs;
+mod network_filters;
 mod original_dst;
 mod pool;
 mod rbac;

@@ -22,13 +22,13 @@ const PIECES: usize = 40;
 const BETWEEN_PIECES: Duration = Duration::from_millis(75);
 
 /// A filter by what its type ends with.
-fn filter(kind: &str, message: &str, fields: &str) -> String {
+pub(crate) fn filter(kind: &str, message: &str, fields: &str) -> String {
     format!(
         "{{name: {kind}, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.{kind}.v3.{message}, {fields}}}}}"
     )
 }
 
-fn tcp_proxy(fields: &str) -> String {
+pub(crate) fn tcp_proxy(fields: &str) -> String {
     filter("tcp_proxy", "TcpProxy", &format!("stat_prefix: relay, {fields}"))
 }
 
@@ -37,12 +37,12 @@ fn direct_response(text: &str) -> String {
 }
 
 /// A chain of these filters, with more fields.
-fn chain(fields: &str, filters: &[String]) -> String {
+pub(crate) fn chain(fields: &str, filters: &[String]) -> String {
     format!("{{{fields}filters: [{}]}}", filters.join(", "))
 }
 
 /// A listener whose only chain relays to that port, after other filters.
-fn relaying(port: u16, before: &[String], fields: &str) -> Config {
+pub(crate) fn relaying(port: u16, before: &[String], fields: &str) -> Config {
     let mut filters = before.to_vec();
     filters.push(tcp_proxy(&format!("cluster: upstream, {fields}")));
     Config::to(port).chains(&[chain("", &filters)])

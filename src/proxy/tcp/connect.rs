@@ -210,11 +210,12 @@ fn wait(backoff: Backoff, attempts: u32, random: u64) -> Duration {
 /// The cluster that the connection goes to, if there is one of its name.
 fn cluster(connection: &TcpConnection) -> Option<Rc<Cluster>> {
     let TcpConnection { context, chain, .. } = connection;
-    if let Some(name) = connection.server_name().filter(|_| chain.sni_cluster) {
-        return context.clusters.find(name);
-    }
     match &chain.config.cluster {
-        TcpCluster::One(name) => chain.cluster.get(&context.clusters, || Some(name)),
+        TcpCluster::One(name) => match connection.server_name().filter(|_| chain.sni_cluster) {
+            Some(name) => context.clusters.find(name),
+            None => chain.cluster.get(&context.clusters, || Some(name)),
+        },
+        // As in Envoy a server's name stands for one cluster alone.
         TcpCluster::Weighted(clusters) => {
             let total: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
             let mut left = context.random() % total.max(1);
