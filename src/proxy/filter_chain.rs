@@ -73,8 +73,8 @@ pub enum Terminal {
     DirectResponse(Arc<[u8]>),
 }
 
-/// What a connection holds of the limits that it has passed, for its whole life.
-#[derive(Debug, Default)]
+/// What a connection holds of the limits that it has passed, or is kept beyond, for its whole life.
+#[derive(Debug)]
 pub(super) struct Passed {
     _counted: Box<[CountedConnection]>,
 }
@@ -194,35 +194,45 @@ impl NetworkFilters {
         Self { gates: gates.into(), access, terminal }
     }
 
-    /// Whether a new connection passes.
-    pub(super) fn pass(&self, now: Now) -> Result<Passed, Stopped> {
+    /// Whether a new connection passes: what it holds in any case, and why it does not.
+    pub(super) fn pass(&self, now: Now) -> (Passed, Option<Stopped>) {
         // The usual case has none, and allocates nothing.
         let mut passed = Vec::new();
-        for gate in &self.gates {
-            match gate {
-                Gate::ConnectionLimit(limit, _) if !limit.enabled.value() => {}
-                Gate::LocalRateLimit(limit, _) if !limit.enabled.value() => {}
-                Gate::ConnectionLimit(limit, stats) => match limit.admit() {
-                    Some(place) => {
-                        stats.gauge_inc(ConnectionLimitStat::ActiveConnections);
-                        passed.push(CountedConnection { _place: place, stats: stats.clone() });
-                    }
-                    None => {
-                        stats.inc(ConnectionLimitStat::LimitedConnections);
-                        return Err(Stopped { delay: limit.delay, flag: None });
-                    }
-                },
-                Gate::LocalRateLimit(limit, stats) => {
-                    if !limit.admit(now) {
-                        stats.inc(LocalRateLimitStat::RateLimited);
-                        // The flag that Envoy has for it.
-                        let flag = Some(ResponseFlag::UpstreamRetryLimitExceeded);
-                        return Err(Stopped { delay: None, flag });
-                    }
+        let stopped = self.gates.iter().find_map(|gate| gate.pass(now, &mut passed).err());
+        (Passed { _counted: passed.into() }, stopped)
+    }
+}
+
+impl Gate {
+    /// Whether a new connection passes it; `passed`: what it holds of such.
+    fn pass(&self, now: Now, passed: &mut Vec<CountedConnection>) -> Result<(), Stopped> {
+        match self {
+            Self::ConnectionLimit(limit, _) if !limit.enabled.value() => Ok(()),
+            Self::LocalRateLimit(limit, _) if !limit.enabled.value() => Ok(()),
+            Self::ConnectionLimit(limit, stats) => {
+                let hold = |place| {
+                    stats.gauge_inc(ConnectionLimitStat::ActiveConnections);
+                    CountedConnection { _place: place, stats: stats.clone() }
+                };
+                if let Some(place) = limit.admit() {
+                    passed.push(hold(place));
+                    return Ok(());
                 }
+                stats.inc(ConnectionLimitStat::LimitedConnections);
+                // Who is closed at once holds nothing of it.
+                passed.extend(limit.delay.map(|_| hold(limit.keep())));
+                Err(Stopped { delay: limit.delay, flag: None })
+            }
+            Self::LocalRateLimit(limit, stats) => {
+                if limit.admit(now) {
+                    return Ok(());
+                }
+                stats.inc(LocalRateLimitStat::RateLimited);
+                // The flag that Envoy has for it.
+                let flag = Some(ResponseFlag::UpstreamRetryLimitExceeded);
+                Err(Stopped { delay: None, flag })
             }
         }
-        Ok(Passed { _counted: passed.into() })
     }
 }
 

@@ -272,10 +272,7 @@ pub(super) fn begin(
         return;
     };
     let filters = chain.filters();
-    let (passed, stopped) = match filters.pass(context.runtime.now()) {
-        Ok(passed) => (passed, None),
-        Err(stopped) => (Passed::default(), Some(stopped)),
-    };
+    let (passed, stopped) = filters.pass(context.runtime.now());
     let tls = match chain.tls().filter(|_| stopped.is_none()) {
         None => None,
         Some(Secured::By(tls)) => Some(tls),

@@ -4,9 +4,51 @@
 use crate::harness::{
     Authority, Config, Proxy, TLS_INSPECTOR, TlsClient, Upstream, cluster_to, downstream_tls, on_each_backend,
 };
-use crate::tcp::{chain, filter, tcp_proxy};
+use crate::tcp::{chain, filter, relaying, tcp_proxy};
 
 on_each_backend! {
+    /// As in Envoy: who is kept for a time counts meanwhile.
+    fn connection_that_is_kept_beyond_a_limit_counts(io) {
+        let upstream = Upstream::echo_bytes();
+        let limit =
+            filter("connection_limit", "ConnectionLimit", "stat_prefix: few, max_connections: 1, delay: 3600s");
+        let proxy = Proxy::start(io, &relaying(upstream.port, &[limit], ""));
+        let [active, limited] = ["active", "limited"].map(|what| format!("connection_limit.few.{what}_connections"));
+        let mut first = proxy.connect();
+        first.send("x");
+        assert_eq!(first.read(1), b"x");
+        let kept = proxy.connect();
+        proxy.wait_for_stat(&active, 2);
+        drop(first);
+        proxy.wait_for_stat(&active, 1);
+        let other = proxy.connect();
+        proxy.wait_for_stat(&limited, 2);
+        drop((kept, other));
+        proxy.wait_for_stat(&active, 0);
+        let mut next = proxy.connect();
+        next.send("y");
+        assert_eq!(next.read(1), b"y");
+        proxy.end();
+    }
+
+    /// A limit that a connection has passed has it as long as the next one keeps it.
+    fn connection_that_a_later_limit_keeps_counts_at_the_earlier_one(io) {
+        let upstream = Upstream::echo_bytes();
+        let limit = |name: &str, more: &str| filter("connection_limit", "ConnectionLimit", &format!("stat_prefix: {name}, {more}"));
+        let limits = [limit("many", "max_connections: 9"), limit("few", "max_connections: 1, delay: 3600s")];
+        let proxy = Proxy::start(io, &relaying(upstream.port, &limits, ""));
+        let active = "connection_limit.many.active_connections";
+        let mut first = proxy.connect();
+        first.send("x");
+        assert_eq!(first.read(1), b"x");
+        let kept = proxy.connect();
+        proxy.wait_for_stat("connection_limit.few.limited_connections", 1);
+        assert_eq!(proxy.stat(active), 2);
+        drop(kept);
+        proxy.wait_for_stat(active, 1);
+        proxy.end();
+    }
+
     /// As in Envoy: the name that a client asks for stands for one cluster, not for several with weights.
     fn server_name_is_the_cluster_unless_clusters_have_weights(io) {
         let (named, other, authority) =

@@ -111,6 +111,21 @@ def limits_gone(at):
     return facts
 
 
+@case("connection-limit-kept", filters=[connection_limit("connection-limit-kept", max_connections=1, delay="10s")])
+def limits_kept(at):
+    """Who is kept for a time counts meanwhile."""
+    with at.connect() as first:
+        facts = {"first": ask(first)}
+        kept = at.connect()
+        at.await_stat(f"connection_limit.{at.name}.active_connections", 2)
+    with kept:
+        at.await_stat(f"connection_limit.{at.name}.active_connections", 1)
+        with at.connect():
+            at.await_stat(f"connection_limit.{at.name}.limited_connections", 2)
+    facts["after"] = served_again(at)
+    return facts
+
+
 # --- local_ratelimit
 
 

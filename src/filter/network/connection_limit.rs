@@ -10,9 +10,10 @@ use crate::config::runtime::RuntimeFlag;
 /// The limit; clones are the same one.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimit {
-    /// Taken one by one, per connection: the documented exception to "no shared atomic".
-    left: Arc<AtomicU64>,
-    /// How long who finds no place is kept before it is closed.
+    /// Those that count. One by one, per connection: the documented exception to "no shared atomic".
+    connections: Arc<AtomicU64>,
+    max: u64,
+    /// How long who finds no place is kept before it is closed. As in Envoy it counts meanwhile.
     pub delay: Option<Duration>,
     /// Whether connections are counted at all.
     pub enabled: RuntimeFlag,
@@ -26,7 +27,8 @@ impl ConnectionLimit {
     /// As configured, with no connection yet.
     pub fn new(config: &Config) -> Self {
         Self {
-            left: Arc::new(AtomicU64::new(config.connections_max)),
+            connections: Arc::default(),
+            max: config.connections_max,
             delay: config.delay,
             enabled: config.enabled.clone(),
         }
@@ -34,14 +36,21 @@ impl ConnectionLimit {
 
     /// A place for a connection, if there is one.
     pub fn admit(&self) -> Option<LimitedConnection> {
-        let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        taken.ok().map(|_| LimitedConnection(Arc::clone(&self.left)))
+        let one_more = |count: u64| (count < self.max).then_some(count + 1);
+        let taken = self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        taken.ok().map(|_| LimitedConnection(Arc::clone(&self.connections)))
+    }
+
+    /// The place of one that has found none and is kept for a time.
+    pub fn keep(&self) -> LimitedConnection {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        LimitedConnection(Arc::clone(&self.connections))
     }
 }
 
 impl Drop for LimitedConnection {
     fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -49,18 +58,33 @@ impl Drop for LimitedConnection {
 mod tests {
     use super::*;
 
-    #[test]
-    fn connection_beyond_the_limit_is_refused_until_another_ends() {
-        let config = Config {
+    /// Of two connections.
+    fn limit() -> ConnectionLimit {
+        ConnectionLimit::new(&Config {
             stat_prefix: Box::default(),
             connections_max: 2,
             delay: None,
             enabled: RuntimeFlag::on(),
-        };
-        let limit = ConnectionLimit::new(&config);
+        })
+    }
+
+    #[test]
+    fn connection_beyond_the_limit_is_refused_until_another_ends() {
+        let limit = limit();
         let (first, _second) = (limit.admit().unwrap(), limit.admit().unwrap());
         assert!(limit.admit().is_none() && limit.admit().is_none());
         drop(first);
+        assert!(limit.admit().is_some());
+    }
+
+    #[test]
+    fn connection_that_is_kept_beyond_the_limit_counts() {
+        let limit = limit();
+        let (first, second) = (limit.admit().unwrap(), limit.admit().unwrap());
+        let kept = limit.keep();
+        drop(first);
+        assert!(limit.admit().is_none(), "there are two");
+        drop((second, kept));
         assert!(limit.admit().is_some());
     }
 }
