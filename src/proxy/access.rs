@@ -41,6 +41,9 @@ pub(super) struct Asked {
     metadata: RefCell<DynamicMetadata>,
 }
 
+/// Why this side closes a connection that may not go on. Source: Envoy's filter.
+pub(super) const DENY_CLOSE: &str = "rbac_deny_close";
+
 /// A connection may not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Denied {
@@ -98,22 +101,24 @@ impl Asked {
 }
 
 /// Ends a connection that is not served, denied or beyond a limit: after a time, unread, unless its client goes before, or at
-/// once. As a close that leaves something unread in the kernel, it resets.
+/// once. As a close that leaves something unread in the kernel, it resets. Whether it is this side that ends it.
 pub(super) async fn deny(
     context: &WorkerContext,
     transport: &Transport,
     timer: &Timer,
     delay: Option<Duration>,
-) {
+) -> bool {
+    let mut is_ours = true;
     if let Some(delay) = delay {
         let due = context.runtime.now().after(delay);
-        poll_fn(|_| match transport.poll_peer_closed() {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => timer.poll_at(due),
+        is_ours = poll_fn(|_| match transport.poll_peer_closed() {
+            Poll::Ready(()) => Poll::Ready(false),
+            Poll::Pending => timer.poll_at(due).map(|()| true),
         })
         .await;
     }
     if transport.has_unread() {
         transport.set_reset_on_close();
     }
+    is_ours
 }

@@ -45,6 +45,8 @@ struct Recorded {
     termination_details: RefCell<String>,
     /// What those have noted of it who were asked whether it may go on.
     metadata: RefCell<DynamicMetadata>,
+    /// Why this side has closed it; empty: for none of its filters.
+    local_close_reason: Cell<&'static str>,
     failed: Cell<Option<Failed>>,
 }
 
@@ -70,6 +72,7 @@ impl ConnectionRecord {
             response_code_details: Cell::new(""),
             termination_details: RefCell::default(),
             metadata: RefCell::default(),
+            local_close_reason: Cell::new(""),
             failed: Cell::new(None),
         })))
     }
@@ -144,6 +147,11 @@ impl ConnectionRecord {
         self.each(|recorded| drop(recorded.termination_details.replace(details)));
     }
 
+    /// This side closes it for that reason.
+    pub(super) fn closed_for(&self, reason: &'static str) {
+        self.each(|recorded| recorded.local_close_reason.set(reason));
+    }
+
     fn each(&self, note: impl FnOnce(&Recorded)) {
         if let Some(recorded) = &self.0 {
             note(recorded);
@@ -172,6 +180,7 @@ impl Recorded {
         info.note_metadata(&mut told.dynamic_metadata);
         self.metadata.borrow().write_to(&mut told.dynamic_metadata);
         told.connection_termination_details = self.termination_details.take();
+        told.downstream_local_close_reason = self.local_close_reason.get();
         told.downstream_tls = self.tls.take();
         if let Some(failed) = self.failed.get() {
             failed.tell(told);

@@ -241,8 +241,10 @@ fn decide(connection: &Connection, asked: &access::Asked) -> Result<(), access::
 /// Ends a connection whose access is denied, in recycled memory.
 fn deny(connection: &Connection, delay: Option<Duration>) -> Recycled<impl Future<Output = ()>> {
     connection.context.runtime.recycled(async move {
-        if let Some(transport) = connection.channel.connection() {
-            access::deny(&connection.context, transport, &connection.timer, delay).await;
+        if let Some(transport) = connection.channel.connection()
+            && access::deny(&connection.context, transport, &connection.timer, delay).await
+        {
+            connection.note(|record| record.closed_for(access::DENY_CLOSE));
         }
     })
 }

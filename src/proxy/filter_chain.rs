@@ -93,7 +93,13 @@ pub(super) struct Stopped {
     pub(super) delay: Option<Duration>,
     /// What its record says.
     pub(super) flag: Option<ResponseFlag>,
+    /// Why this side closes it.
+    pub(super) reason: &'static str,
 }
+
+/// Reasons that Envoy's filters give.
+const OVER_CONNECTION_LIMIT: &str = "over_connection_limit";
+const OVER_RATE_LIMIT: &str = "local_ratelimit_close_over_limit";
 
 impl FilterChains {
     /// The chains in the order of the configuration, then the default one, whose place is `default`.
@@ -221,7 +227,7 @@ impl Gate {
                 stats.inc(ConnectionLimitStat::LimitedConnections);
                 // Who is closed at once holds nothing of it.
                 passed.extend(limit.delay.map(|_| hold(limit.keep())));
-                Err(Stopped { delay: limit.delay, flag: None })
+                Err(Stopped { delay: limit.delay, flag: None, reason: OVER_CONNECTION_LIMIT })
             }
             Self::LocalRateLimit(limit, stats) => {
                 if limit.admit(now) {
@@ -230,7 +236,7 @@ impl Gate {
                 stats.inc(LocalRateLimitStat::RateLimited);
                 // The flag that Envoy has for it.
                 let flag = Some(ResponseFlag::UpstreamRetryLimitExceeded);
-                Err(Stopped { delay: None, flag })
+                Err(Stopped { delay: None, flag, reason: OVER_RATE_LIMIT })
             }
         }
     }

@@ -305,7 +305,7 @@ pub(super) fn begin(
             tcp::spawn(context, listener, proxy, transport, tls, info, admitted, stopped);
         }
         (_, Some(stopped)) => {
-            replies::spawn(context, listener, Answer::Nothing(stopped.delay), transport, tls, admitted);
+            replies::spawn(context, listener, Answer::Nothing(Some(stopped)), transport, tls, admitted);
         }
         (Terminal::None, None) => {
             listener.stats.inc(ListenerStat::NetworkExtensionConfigMissing);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::access;
 use super::context::WorkerContext;
+use super::filter_chain::Stopped;
 use super::handover::Place;
 use super::handshake::{self, Failed, Handshake};
 use super::listener::Admitted;
@@ -27,8 +28,8 @@ pub(super) enum Answer {
     Echo,
     /// These bytes, then its end.
     Bytes(Arc<[u8]>),
-    /// Its end, after a time.
-    Nothing(Option<Duration>),
+    /// Its end: there is nothing that would answer, or a limit has stopped it.
+    Nothing(Option<Stopped>),
 }
 
 /// A connection that is counted for its whole life.
@@ -84,7 +85,10 @@ pub(super) fn spawn(
             record.noted(&asked);
             if let Err(denied) = decided {
                 record.denied(denied.details);
-                return access::deny(context, &transport, &timer, denied.delay).await;
+                if access::deny(context, &transport, &timer, denied.delay).await {
+                    record.closed_for(access::DENY_CLOSE);
+                }
+                return;
             }
         }
         match answer {
@@ -93,7 +97,13 @@ pub(super) fn spawn(
                 send(&transport, &bytes);
                 record.answered();
             }
-            Answer::Nothing(delay) => return access::deny(context, &transport, &timer, delay).await,
+            Answer::Nothing(stopped) => {
+                let (delay, reason) = stopped.map_or((None, ""), |stopped| (stopped.delay, stopped.reason));
+                if access::deny(context, &transport, &timer, delay).await {
+                    record.closed_for(reason);
+                }
+                return;
+            }
         }
         end(&answered, &transport, &timer).await;
     });

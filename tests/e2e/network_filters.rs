@@ -4,7 +4,7 @@
 use crate::harness::{
     Authority, Config, Proxy, TLS_INSPECTOR, TlsClient, Upstream, cluster_to, downstream_tls, on_each_backend,
 };
-use crate::tcp::{chain, filter, relaying, tcp_proxy};
+use crate::tcp::{LOGS_ENDS, chain, filter, relaying, tcp_proxy};
 
 on_each_backend! {
     /// As in Envoy: who is kept for a time counts meanwhile.
@@ -47,6 +47,30 @@ on_each_backend! {
         drop(kept);
         proxy.wait_for_stat(active, 1);
         proxy.end();
+    }
+
+    fn records_tell_why_connections_that_may_not_pass_are_closed(io) {
+        let reason = LOGS_ENDS.replace("RESPONSE_FLAGS", "DOWNSTREAM_LOCAL_CLOSE_REASON");
+        let bucket = "stat_prefix: slow, token_bucket: {max_tokens: 1, fill_interval: 3600s}";
+        let filters = [
+            (filter("rbac", "RBAC", "stat_prefix: who, rules: {}"), "rbac_deny_close"),
+            (filter("connection_limit", "ConnectionLimit", "stat_prefix: few, max_connections: 1"), "over_connection_limit"),
+            (filter("local_ratelimit", "LocalRateLimit", bucket), "local_ratelimit_close_over_limit"),
+        ];
+        let upstream = Upstream::echo_bytes();
+        for (before, said) in filters {
+            let echoes = Config::to(1).chains(&[chain("", &[before.clone(), filter("echo", "Echo", "")])]);
+            let relays = relaying(upstream.port, std::slice::from_ref(&before), "");
+            for config in [relays, echoes, Config::to(upstream.port).network_filter(&before)] {
+                let proxy = Proxy::start(io, &config.listener(&reason));
+                let mut clients = [proxy.connect(), proxy.connect()];
+                // The second one passes nowhere; it may be gone before it has said anything.
+                clients.iter_mut().for_each(|client| drop(client.try_send("x")));
+                proxy.wait_for_log(&format!("ended <{said}>"));
+                drop(clients);
+                proxy.end();
+            }
+        }
     }
 
     /// As in Envoy: the name that a client asks for stands for one cluster, not for several with weights.

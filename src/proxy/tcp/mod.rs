@@ -192,13 +192,20 @@ pub(super) fn spawn(
     context.runtime.spawn_isolated(task);
 }
 
-/// A limit does not let the connection pass: keeps it for a time, or until its client has gone.
+/// A limit does not let the connection pass.
 async fn stop(connection: &TcpConnection, stopped: Stopped) {
+    let is_ours = deny(connection, stopped.delay).await;
+    let close_reason = if is_ours { stopped.reason } else { "" };
+    record::failed(connection, &Failure { close_reason, ..Failure::stopped(stopped.flag) });
+}
+
+/// Keeps a connection that may not go on for a time, or until its client has gone; whether it has not.
+async fn deny(connection: &TcpConnection, delay: Option<Duration>) -> bool {
     let TcpConnection { context, channel, timer, .. } = connection;
-    if let Some(transport) = channel.connection() {
-        access::deny(context, transport, timer, stopped.delay).await;
+    match channel.connection() {
+        Some(transport) => access::deny(context, transport, timer, delay).await,
+        None => true,
     }
-    record::failed(connection, &Failure::stopped(stopped.flag));
 }
 
 /// How long a connection may last, drawn for each. Source: Envoy
@@ -252,16 +259,14 @@ fn reach(connection: &TcpConnection) -> Recycled<impl Future<Output = ()>> {
 
 /// Asks whether a connection may go on, in recycled memory; if not, it is over.
 fn admit(connection: &TcpConnection) -> Recycled<impl Future<Output = bool>> {
-    let TcpConnection { context, channel, timer, upstream, .. } = connection;
+    let TcpConnection { context, upstream, .. } = connection;
     context.runtime.recycled(async move {
         let Some(upstream) = upstream.get() else { return false };
         match relay::admit(connection, upstream).await {
             Ok(()) => true,
             Err(Refused::Denied(denied)) => {
-                record::denied(connection, upstream, denied.details);
-                if let Some(transport) = channel.connection() {
-                    access::deny(context, transport, timer, denied.delay).await;
-                }
+                let is_ours = deny(connection, denied.delay).await;
+                record::denied(connection, upstream, denied.details, is_ours);
                 false
             }
             Err(Refused::Over(why)) => {

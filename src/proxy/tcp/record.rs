@@ -1,5 +1,6 @@
 //! What is recorded of a relayed connection: its facts, put together when a record is written.
 
+use super::super::access::DENY_CLOSE;
 use super::super::handshake::Failed;
 use super::TcpConnection;
 use super::connect::Failure;
@@ -65,12 +66,20 @@ pub(super) fn unprotected(connection: &TcpConnection, failed: Failed) {
     });
 }
 
-/// The connection may not go on.
-pub(super) fn denied(connection: &TcpConnection, upstream: &UpstreamConnection, details: String) {
+/// The connection may not go on, and is over; `is_ours`: this side has ended it.
+pub(super) fn denied(
+    connection: &TcpConnection,
+    upstream: &UpstreamConnection,
+    details: String,
+    is_ours: bool,
+) {
     write(connection, AccessLogType::TcpConnectionEnd, |info| {
         set_upstream(info, upstream);
         info.complete_ns = Some(connection.context.runtime.now().0);
         info.connection_termination_details = details;
+        if is_ours {
+            info.downstream_local_close_reason = DENY_CLOSE;
+        }
     });
 }
 
