@@ -1,8 +1,9 @@
 //! Access by role of connections (Envoy's network RBAC filter): whether what a connection has begun may go on.
 //!
 //! The rules are asked when the first byte is there, from either side. Envoy asks when the client's first byte is; here
-//! what the server says first does not pass unasked either. What the rules look at does not change while a connection
-//! lasts, so that they are asked once, whatever `enforcement_type` says.
+//! what the server says first does not pass unasked either. Where an endpoint is looked for with the client's first byte,
+//! they are asked before. What the rules look at does not change while a connection lasts, so that they are asked once,
+//! whatever `enforcement_type` says.
 
 use std::cell::RefCell;
 use std::future::poll_fn;

@@ -73,6 +73,33 @@ on_each_backend! {
         }
     }
 
+    /// As in Envoy: where an endpoint is looked for with the client's first byte, access is asked for before.
+    fn connection_without_access_reaches_no_endpoint_that_waits_for_its_first_byte(io) {
+        let upstream = Upstream::echo_bytes();
+        let waits = "upstream_connect_mode: ON_DOWNSTREAM_DATA, max_early_data_bytes: 1000";
+        let details = LOGS_ENDS.replace("RESPONSE_FLAGS", "CONNECTION_TERMINATION_DETAILS");
+        for (address, passes) in [("10.0.0.1", 0), ("127.0.0.1", 1)] {
+            let rules = format!(
+                "policies: {{these: {{permissions: [{{any: true}}], principals: [{{direct_remote_ip: {{address_prefix: {address}, prefix_len: 32}}}}]}}}}"
+            );
+            let rbac = filter("rbac", "RBAC", &format!("stat_prefix: who, rules: {{{rules}}}"));
+            let proxy = Proxy::start(io, &relaying(upstream.port, &[rbac], waits).listener(&details));
+            let mut client = proxy.connect();
+            client.send("x");
+            if passes == 1 {
+                assert_eq!(client.read(1), b"x");
+            } else {
+                client.expect_closed();
+                proxy.wait_for_log("ended <rbac_access_denied_matched_policy[none]>");
+            }
+            assert_eq!(proxy.stat("who.rbac.allowed"), passes);
+            assert_eq!(proxy.stat("who.rbac.denied"), 1 - passes);
+            assert_eq!(proxy.stat("cluster.upstream.upstream_cx_total"), passes);
+            drop(client);
+            proxy.end();
+        }
+    }
+
     /// As in Envoy: the name that a client asks for stands for one cluster, not for several with weights.
     fn server_name_is_the_cluster_unless_clusters_have_weights(io) {
         let (named, other, authority) =

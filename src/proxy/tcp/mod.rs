@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::access;
+use super::access::{self, Denied};
 use super::context::WorkerContext;
 use super::drain::Drains;
 use super::filter_chain::Stopped;
@@ -169,7 +169,7 @@ pub(super) fn spawn(
         reach(&connection).await;
         let Some(upstream) = connection.upstream.get() else { return };
         record::connected(&connection, upstream);
-        if connection.admitted.asked.is_some() && !admit(&connection).await {
+        if connection.is_asked_late() && !admit(&connection).await {
             return;
         }
         let ended = match connection.posted.get() {
@@ -197,6 +197,12 @@ async fn stop(connection: &TcpConnection, stopped: Stopped) {
     let is_ours = deny(connection, stopped.delay).await;
     let close_reason = if is_ours { stopped.reason } else { "" };
     record::failed(connection, &Failure { close_reason, ..Failure::stopped(stopped.flag) });
+}
+
+/// Ends a connection whose access is denied.
+async fn refuse(connection: &TcpConnection, denied: Denied) {
+    let is_ours = deny(connection, denied.delay).await;
+    record::denied(connection, denied.details, is_ours);
 }
 
 /// Keeps a connection that may not go on for a time, or until its client has gone; whether it has not.
@@ -235,11 +241,16 @@ fn shake_hands(
     })
 }
 
-/// Finds an endpoint, in recycled memory: a relayed connection keeps nothing of it. Without one it is over.
+/// Finds an endpoint, in recycled memory: a relayed connection keeps nothing of it. Without one it is over. Where the client's
+/// first byte is waited for, who may not go on reaches none.
 fn reach(connection: &TcpConnection) -> Recycled<impl Future<Output = ()>> {
     connection.context.runtime.recycled(async move {
-        let waited =
-            if connection.chain.config.waits_for_data { wait_for_data(connection).await } else { Ok(()) };
+        let waits = connection.chain.config.waits_for_data;
+        let waited = if waits { wait_for_data(connection).await } else { Ok(()) };
+        let asked = connection.admitted.asked.as_ref().filter(|_| waits && waited.is_ok());
+        if let Some(Err(denied)) = asked.map(|asked| asked.decide(connection.tls.as_deref())) {
+            return refuse(connection, denied).await;
+        }
         let reached = match waited {
             Ok(()) => connect::connect(connection).await,
             Err(failure) => Err(failure),
@@ -265,8 +276,7 @@ fn admit(connection: &TcpConnection) -> Recycled<impl Future<Output = bool>> {
         match relay::admit(connection, upstream).await {
             Ok(()) => true,
             Err(Refused::Denied(denied)) => {
-                let is_ours = deny(connection, denied.delay).await;
-                record::denied(connection, upstream, denied.details, is_ours);
+                refuse(connection, denied).await;
                 false
             }
             Err(Refused::Over(why)) => {
@@ -341,6 +351,11 @@ impl TcpConnection {
             chain.stats.inc(TcpStat::DownstreamCxDrainClose);
         }
         is_it
+    }
+
+    /// Whether it is asked if it may go on when it has reached an endpoint, and not before.
+    fn is_asked_late(&self) -> bool {
+        self.admitted.asked.is_some() && !self.chain.config.waits_for_data
     }
 
     /// The TLVs of its header of the PROXY protocol; `None`: it has begun with none.

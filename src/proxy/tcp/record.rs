@@ -67,14 +67,11 @@ pub(super) fn unprotected(connection: &TcpConnection, failed: Failed) {
 }
 
 /// The connection may not go on, and is over; `is_ours`: this side has ended it.
-pub(super) fn denied(
-    connection: &TcpConnection,
-    upstream: &UpstreamConnection,
-    details: String,
-    is_ours: bool,
-) {
+pub(super) fn denied(connection: &TcpConnection, details: String, is_ours: bool) {
     write(connection, AccessLogType::TcpConnectionEnd, |info| {
-        set_upstream(info, upstream);
+        if let Some(upstream) = connection.upstream.get() {
+            set_upstream(info, upstream);
+        }
         info.complete_ns = Some(connection.context.runtime.now().0);
         info.connection_termination_details = details;
         if is_ours {
