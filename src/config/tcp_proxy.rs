@@ -17,7 +17,7 @@ pub struct TcpProxy {
     pub idle_timeout: Option<Duration>,
     /// Longest life of a connection; `None`, the default: unlimited. Source: `max_downstream_connection_duration`.
     pub max_downstream_connection_duration: Option<Duration>,
-    /// By how much of itself that life is shortened or lengthened at most, at random. Default 0. Source:
+    /// By how much of itself that life is lengthened at most, at random. Default 0. Source:
     /// `max_downstream_connection_duration_jitter_percentage`.
     pub max_downstream_connection_duration_jitter: f64,
     /// Whether a drain of the process, or of its listeners, ends a connection with the next bytes that pass. Default false: it

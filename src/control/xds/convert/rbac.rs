@@ -286,7 +286,11 @@ fn principal(at: &At<'_>, message: pb::rbac::Principal, subject: Subject) -> Opt
         }
         Some(Identifier::NotId(id)) => Rule::Not(Box::new(principal(&at.field("not_id"), *id, subject)?)),
         Some(Identifier::FilterState(_)) => {
-            return refuse("filter_state", "envoy.config.rbac.v3.Principal.filter_state", "no filter state");
+            return refuse(
+                "filter_state",
+                "envoy.config.rbac.v3.Principal.filter_state",
+                "filter state is not asked",
+            );
         }
         Some(Identifier::Custom(_)) => {
             return refuse("custom", "envoy.config.rbac.v3.Principal.custom", "no such extensions");

@@ -106,7 +106,7 @@ fn hashes_source_ip(at: &At<'_>, policies: Vec<pb::types::HashPolicy>) -> bool {
     for (index, policy) in policies.into_iter().enumerate() {
         let at = &at.item("hash_policy", index);
         classify!(at, policy => pb::types::HashPolicy {
-            implemented: policy_specifier = "source_ip; without filters that set filter state, filter_state hashes nothing";
+            implemented: policy_specifier = "source_ip; filter_state hashes nothing";
         });
         match policy_specifier {
             Some(HashPolicyPolicySpecifierOneOf::SourceIp(message)) => {
@@ -115,7 +115,7 @@ fn hashes_source_ip(at: &At<'_>, policies: Vec<pb::types::HashPolicy>) -> bool {
             }
             Some(HashPolicyPolicySpecifierOneOf::FilterState(message)) => {
                 classify!(&at.field("filter_state"), message => pb::types::HashPolicyFilterState {
-                    no_effect: key = "no filter of this version sets filter state: as in Envoy without it, any endpoint is picked";
+                    no_effect: key = "nothing that is filter state here has a hash: as in Envoy without it, any endpoint is picked";
                 });
             }
             None => at.error("one of source_ip, filter_state must be set"),

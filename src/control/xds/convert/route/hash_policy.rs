@@ -33,7 +33,7 @@ fn policy(at: &At<'_>, message: pb::route::RouteActionHashPolicy) -> Option<Hash
         }
         Some(Specifier::FilterState(message)) => {
             classify!(&at.field("filter_state"), message => pb::route::RouteActionHashPolicyFilterState {
-                not_yet: key = "no filter of this version sets filter state: it hashes nothing";
+                not_yet: key = "nothing that is filter state here has a hash";
             });
             return None;
         }
