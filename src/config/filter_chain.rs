@@ -28,6 +28,8 @@ pub struct FilterChain {
     pub transport_socket_connect_timeout: Option<Duration>,
     /// Metadata, for formatters. Source: `metadata`.
     pub metadata: Metadata,
+    /// By which it is told from chains that differ in anything; a hash of its message.
+    pub fingerprint: u64,
 }
 
 impl FilterChain {

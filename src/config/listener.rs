@@ -85,6 +85,9 @@ pub struct Listener {
     pub access_log: Vec<AccessLog>,
     /// Metadata, for formatters. Source: `metadata`.
     pub metadata: Metadata,
+    /// By which it is told from listeners that differ in anything but their chains, and in how one is chosen; a hash of its
+    /// message.
+    pub fingerprint: u64,
 }
 
 /// An address of a listener and the options of its sockets.
@@ -162,14 +165,30 @@ impl Listener {
     /// same until their first request: nothing but a connection manager is in it, it is chosen by the same name or match, and
     /// TLS is the same.
     pub fn successors(&self, next: &Self) -> Vec<Option<usize>> {
+        self.counterparts(next, FilterChain::goes_on_as)
+    }
+
+    /// By the place of each chain, the place of the very same one of `next`, where that differs in chains alone: its connections
+    /// are not drained. Source: Envoy `filterChainOnlyChange`.
+    pub fn kept_chains(&self, next: &Self) -> Vec<Option<usize>> {
+        let is_alike = self.fingerprint == next.fingerprint;
+        self.counterparts(next, |own, other| is_alike && own.fingerprint == other.fingerprint)
+    }
+
+    /// By the place of each chain, the place of the first of `next` that fits it; the default chain's is a default chain.
+    fn counterparts(
+        &self,
+        next: &Self,
+        fits: impl Fn(&FilterChain, &FilterChain) -> bool,
+    ) -> Vec<Option<usize>> {
         let is_default = |listener: &Self, place: usize| place == listener.filter_chains.len();
-        let successor = |(place, chain): (usize, &Arc<FilterChain>)| {
+        let counterpart = |(place, chain): (usize, &Arc<FilterChain>)| {
             let is_it = |(other, next_chain): &(usize, &Arc<FilterChain>)| {
-                is_default(self, place) == is_default(next, *other) && chain.goes_on_as(next_chain)
+                is_default(self, place) == is_default(next, *other) && fits(chain, next_chain)
             };
             next.chains().enumerate().find(is_it).map(|(place, _)| place)
         };
-        self.chains().enumerate().map(successor).collect()
+        self.chains().enumerate().map(counterpart).collect()
     }
 
     /// Whether each worker has a socket of its own at an address, so that others can be bound beside it.

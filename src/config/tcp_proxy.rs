@@ -20,8 +20,9 @@ pub struct TcpProxy {
     /// By how much of itself that life is lengthened at most, at random. Default 0. Source:
     /// `max_downstream_connection_duration_jitter_percentage`.
     pub max_downstream_connection_duration_jitter: f64,
-    /// Whether a drain of the process, or of its listeners, ends a connection with the next bytes that pass. Default false: it
-    /// goes on as long as the process does. Source: `check_drain_close`.
+    /// Whether a drain of the process, or of its listeners, ends a connection with the next bytes that pass; so does a control
+    /// plane that takes its listener or its chain away, or changes it. Default false: it goes on as long as the process does.
+    /// Source: `check_drain_close`.
     pub check_drain_close: bool,
     /// Connects tried before the client is closed, at least 1, the default. Source: `max_connect_attempts`.
     pub connect_attempts_max: u32,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::access::Access;
 use super::chain::HttpChain;
+use super::drain::Drain;
 use super::tcp::TcpChain;
 use crate::base::clock::Now;
 use crate::filter::ConnectionManager;
@@ -40,6 +41,8 @@ pub struct FilterChain {
     http: Option<Rc<HttpChain>>,
     /// What connections meet that begin from now on.
     filters: RefCell<Rc<NetworkFilters>>,
+    /// What relayed connections are told that are in it, or in the same chain of a listener before.
+    relays: Rc<Drain>,
 }
 
 /// The filters of a chain.
@@ -122,8 +125,8 @@ impl FilterChains {
     }
 
     /// Others have taken their place: connections of HTTP go on there where they can, those that cannot are to end, and what
-    /// tells them so is given back. Relayed ones stay as they are. `successors`: by place, the place of the chain among the
-    /// others that has taken it.
+    /// tells them so is given back. Relayed ones stay as they are (but see [`Self::drain_relays`]). `successors`: by place, the
+    /// place of the chain among the others that has taken it.
     pub fn succeed(&self, others: Option<&Self>, successors: &[Option<usize>]) -> Vec<Weak<HttpChain>> {
         let mut ending = Vec::new();
         for (place, chain) in self.chains.iter().enumerate() {
@@ -137,6 +140,21 @@ impl FilterChains {
         ending
     }
 
+    /// What relayed connections of one of them are told.
+    pub fn relays(&self, place: usize) -> Option<Rc<Drain>> {
+        Some(Rc::clone(self.chains.get(place)?.relays()))
+    }
+
+    /// Relayed connections of those that are not among others are told to go, more and more of them over this time; `kept`: by
+    /// place, the place of the very same chain among the others.
+    pub fn drain_relays(&self, kept: &[Option<usize>], now: Now, over: Duration) {
+        for (place, chain) in self.chains.iter().enumerate() {
+            if kept.get(place).copied().flatten().is_none() {
+                chain.relays.spread(now, over, false);
+            }
+        }
+    }
+
     /// Gives back what their scratch space has grown to.
     pub fn trim(&self) {
         for chain in &self.chains {
@@ -146,14 +164,17 @@ impl FilterChains {
 }
 
 impl FilterChain {
-    /// A chain of these filters; `http`: the connection manager, if there is one among them.
+    /// A chain of these filters; `http`: the connection manager, if there is one among them; `relays`: what the TCP proxy among
+    /// them heeds.
     pub fn new(
         name: &str,
         tls: Option<Secured<ServerTls>>,
         http: Option<Rc<HttpChain>>,
         filters: NetworkFilters,
+        relays: Rc<Drain>,
     ) -> Self {
-        Self { name: name.into(), tls: RefCell::new(tls), http, filters: RefCell::new(Rc::new(filters)) }
+        let (tls, filters) = (RefCell::new(tls), RefCell::new(Rc::new(filters)));
+        Self { name: name.into(), tls, http, filters, relays }
     }
 
     /// Its name.
@@ -164,6 +185,11 @@ impl FilterChain {
     /// Its connection manager.
     pub fn http(&self) -> Option<&Rc<HttpChain>> {
         self.http.as_ref()
+    }
+
+    /// What its relayed connections are told.
+    pub fn relays(&self) -> &Rc<Drain> {
+        &self.relays
     }
 
     /// What a connection meets that begins now.

@@ -380,6 +380,7 @@ impl Listeners {
             number: before.number,
             keeps_sockets,
             successors: before.resource.config.successors(config),
+            kept: before.resource.config.kept_chains(config),
         });
         if !keeps_sockets {
             let listening =

@@ -203,6 +203,8 @@ pub struct Replaced {
     pub keeps_sockets: bool,
     /// See [`Listener::successors`].
     pub successors: Vec<Option<usize>>,
+    /// See [`Listener::kept_chains`].
+    pub kept: Vec<Option<usize>>,
 }
 
 impl ListenersChange {

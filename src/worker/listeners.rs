@@ -5,19 +5,20 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::clock::Now;
 use crate::base::socket_address::SocketAddress;
 use crate::config::listener::TrafficDirection;
 use crate::proxy::{
-    self, Access, AccessFilter, Courier, FilterChain, FilterChains, Gate, Handover, HttpChain, Listener,
-    ListenerFilters, NetworkFilters, Seat, Share, TcpChain, Terminal, WorkerContext,
+    self, Access, AccessFilter, Courier, Drain, FilterChain, FilterChains, Gate, Handover, HttpChain,
+    Listener, ListenerFilters, NetworkFilters, Seat, Share, TcpChain, Terminal, WorkerContext,
 };
 use crate::runtime::{Endpoint, TcpListener};
 use crate::snapshot::{
     self, ChainTls, FilterChainResource, FilterResource, FiltersResource, HttpResource,
-    ListenerFiltersResource, ListenerResource, ListenersChange, NewFilters, PutListener, RoutesResource,
-    Snapshot,
+    ListenerFiltersResource, ListenerResource, ListenersChange, NewFilters, PutListener, Replaced,
+    RoutesResource, Snapshot,
 };
 use crate::telemetry::Slot;
 
@@ -62,7 +63,7 @@ impl Listeners {
     /// Those of a snapshot, whose numbers are their places.
     pub(super) fn start(&self, snapshot: &Snapshot, sockets: Vec<(usize, impl Into<Endpoint>)>) {
         for (number, resource) in snapshot.listeners.iter().enumerate() {
-            let listener = self.listener(resource);
+            let listener = self.listener(resource, |_| None);
             set_tls(&listener, snapshot.tls.iter().filter(|tls| tls.listener == number));
             let seat = Seat::new(Rc::clone(&listener));
             self.open_internal(&listener, &seat);
@@ -75,8 +76,9 @@ impl Listeners {
     pub(super) fn change(&self, change: &ListenersChange, sockets: Vec<(usize, impl Into<Endpoint>)>) {
         self.retired.borrow_mut().retain(|listener| !listener.expects_none());
         let mut ending = Vec::new();
+        let now = self.context.runtime.now();
         for put in &change.put {
-            ending.extend(self.put(put));
+            ending.extend(self.put(put, now, change.spread));
         }
         for number in &change.removed {
             let gone = self.current.borrow_mut().remove(number);
@@ -84,6 +86,7 @@ impl Listeners {
             if let Some((gone, _)) = gone {
                 gone.stop(&Arc::default());
                 ending.extend(gone.chains.succeed(None, &[]));
+                gone.chains.drain_relays(&[], now, change.spread);
                 self.retire(gone);
             }
         }
@@ -93,30 +96,35 @@ impl Listeners {
         self.context.runtime.wake_all();
     }
 
-    /// A new listener; the chains of the one whose place it takes that have no successor.
-    fn put(&self, put: &PutListener) -> Vec<Weak<HttpChain>> {
-        let listener = self.listener(&put.resource);
+    /// A new listener; the chains of the one whose place it takes that have no successor. Relayed connections of those that it
+    /// does not have are told to go over the time `spread`.
+    fn put(&self, put: &PutListener, now: Now, spread: Duration) -> Vec<Weak<HttpChain>> {
+        let replaced = put.replaces.as_ref();
+        let before = replaced.and_then(|replaced| self.current.borrow_mut().remove(&replaced.number));
+        let relays = |place: usize| {
+            let ((before, _), Replaced { kept, .. }) = (before.as_ref()?, replaced?);
+            before.chains.relays(kept.iter().position(|next| *next == Some(place))?)
+        };
+        let listener = self.listener(&put.resource, relays);
         set_routes(&listener, &put.routes, Slot::Worker(self.index));
         set_tls(&listener, &put.tls);
         put.filters.iter().for_each(|filters| set_filters(&listener, filters, Slot::Worker(self.index)));
         let mut ending = Vec::new();
         let mut seat = None;
-        if let Some(replaced) = &put.replaces {
-            let before = self.current.borrow_mut().remove(&replaced.number);
+        if let (Some(replaced), Some((before, own_seat))) = (replaced, before) {
             let mut bound = self.bound.borrow_mut();
-            if let Some((before, own_seat)) = before {
-                if replaced.keeps_sockets {
-                    own_seat.take(Rc::clone(&listener));
-                    seat = Some(own_seat);
-                    let own = bound.iter_mut().filter(|(_, of)| *of == replaced.number);
-                    own.for_each(|(_, of)| *of = put.number);
-                } else {
-                    before.stop(&Arc::default());
-                    bound.retain(|(_, of)| *of != replaced.number);
-                }
-                ending = before.chains.succeed(Some(&listener.chains), &replaced.successors);
-                self.retire(before);
+            if replaced.keeps_sockets {
+                own_seat.take(Rc::clone(&listener));
+                seat = Some(own_seat);
+                let own = bound.iter_mut().filter(|(_, of)| *of == replaced.number);
+                own.for_each(|(_, of)| *of = put.number);
+            } else {
+                before.stop(&Arc::default());
+                bound.retain(|(_, of)| *of != replaced.number);
             }
+            ending = before.chains.succeed(Some(&listener.chains), &replaced.successors);
+            before.chains.drain_relays(&replaced.kept, now, spread);
+            self.retire(before);
         }
         let seat = seat.unwrap_or_else(|| {
             let seat = Seat::new(Rc::clone(&listener));
@@ -254,9 +262,17 @@ impl Listeners {
         self.retired.borrow_mut().retain(|listener| !listener.expects_none());
     }
 
-    fn listener(&self, resource: &ListenerResource) -> Rc<Listener> {
+    /// One of these chains; `relays`: what relayed connections are told of the very same chain that was there before, by its place.
+    fn listener(
+        &self,
+        resource: &ListenerResource,
+        relays: impl Fn(usize) -> Option<Rc<Drain>>,
+    ) -> Rc<Listener> {
         let slot = Slot::Worker(self.index);
-        let chains = resource.chains.iter().map(|chain| filter_chain(chain, slot)).collect();
+        let chain = |(place, chain): (usize, &FilterChainResource)| {
+            filter_chain(chain, relays(place).unwrap_or_default(), slot)
+        };
+        let chains = resource.chains.iter().enumerate().map(chain).collect();
         let chains = FilterChains::new(Arc::clone(&resource.choice), chains, resource.default_chain());
         let share = resource
             .balance
@@ -292,7 +308,7 @@ fn set_filters(listener: &Listener, resource: &FiltersResource, slot: Slot) {
     match &resource.filters {
         NewFilters::Network(place, filters) => {
             if let Some(chain) = listener.chains.get(*place) {
-                chain.set_filters(network_filters(chain.name(), filters, chain.http(), slot));
+                chain.set_filters(network_filters(chain.name(), filters, chain.http(), chain.relays(), slot));
             }
         }
         NewFilters::Listener(filters) => {
@@ -308,14 +324,14 @@ fn listener_filters(resource: &ListenerFiltersResource, slot: Slot) -> ListenerF
 }
 
 /// A filter chain on the core of this slot.
-fn filter_chain(resource: &FilterChainResource, slot: Slot) -> FilterChain {
+fn filter_chain(resource: &FilterChainResource, relays: Rc<Drain>, slot: Slot) -> FilterChain {
     let FilterChainResource { name, tls, filters } = resource;
     let http = filters.iter().find_map(|filter| match filter {
         FilterResource::Http(http) => Some(http_chain(name, http, slot)),
         _ => None,
     });
-    let filters = network_filters(name, filters, http.as_ref(), slot);
-    FilterChain::new(name, tls.clone(), http, filters)
+    let filters = network_filters(name, filters, http.as_ref(), &relays, slot);
+    FilterChain::new(name, tls.clone(), http, filters, relays)
 }
 
 fn http_chain(name: &str, http: &HttpResource, slot: Slot) -> Rc<HttpChain> {
@@ -323,11 +339,13 @@ fn http_chain(name: &str, http: &HttpResource, slot: Slot) -> Rc<HttpChain> {
     Rc::new(HttpChain::new(Arc::clone(manager), stats.cells(slot), filter_stats.cells(slot), name))
 }
 
-/// The filters of a chain on the core of this slot; `http`: its connection manager, which is never told.
+/// The filters of a chain on the core of this slot; `http`: its connection manager, which is never told; `relays`: what relayed
+/// connections heed.
 fn network_filters(
     name: &str,
     filters: &[FilterResource],
     http: Option<&Rc<HttpChain>>,
+    relays: &Rc<Drain>,
     slot: Slot,
 ) -> NetworkFilters {
     let mut gates = Vec::new();
@@ -353,7 +371,7 @@ fn network_filters(
                 terminal = http.map_or(Terminal::None, |http| Terminal::Http(Rc::clone(http)));
             }
             FilterResource::Tcp(tcp) => {
-                terminal = Terminal::Tcp(Rc::new(TcpChain::new(
+                let chain = TcpChain::new(
                     Arc::clone(&tcp.config),
                     name,
                     sni_cluster,
@@ -361,7 +379,8 @@ fn network_filters(
                     tcp.tlvs.clone(),
                     Arc::clone(&tcp.access_logs),
                     tcp.stats.cells(slot),
-                )));
+                );
+                terminal = Terminal::Tcp(Rc::new(chain.heeding(relays)));
             }
             FilterResource::Echo => terminal = Terminal::Echo,
             FilterResource::DirectResponse(bytes) => terminal = Terminal::DirectResponse(Arc::clone(bytes)),

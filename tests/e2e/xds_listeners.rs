@@ -399,6 +399,41 @@ on_each_backend! {
         followed.proxy.end();
     }
 
+    /// With `check_drain_close` it goes where its chain does, or its listener, and stays where others change.
+    fn relayed_connection_that_heeds_drains_goes_with_its_chain(io) {
+        let a = named("a");
+        let port = free_port();
+        let chain = |name: &str, source: &str, more: &str| format!(
+            "{{name: {name}, filter_chain_match: {{source_prefix_ranges: [{{address_prefix: {source}, prefix_len: 32}}]}}, \
+             filters: [{{name: tcp, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, \
+             stat_prefix: tcp, cluster: upstream, check_drain_close: true{more}}}}}]}}"
+        );
+        let told = |own: &str, other: &str| [("one", format!("{}, filter_chains: [{other}, {own}]", address(port)))];
+        let own = chain("own", "127.0.0.1", "");
+        let followed = Followed::start(io, &a, &told(&own, &chain("other", "127.0.0.2", "")), &["--drain-strategy", "immediate"]);
+        let is_served = |client: &mut Client| {
+            client.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").is_ok() && matches!(client.any_response_to("GET"), Ok(Some(_)))
+        };
+        let closed = |count| followed.proxy.wait_for_stat("tcp.tcp.downstream_cx_drain_close", count);
+        let mut client = Client::connect(port);
+        assert!(is_served(&mut client));
+        followed.put(&told(&own, &chain("other", "127.0.0.3", "")));
+        followed.proxy.wait_for_stat("listener_manager.listener_modified", 1);
+        let mut later = Client::connect(port);
+        assert!((0..20).all(|_| is_served(&mut client) && is_served(&mut later)));
+        followed.put(&told(&chain("own", "127.0.0.1", ", idle_timeout: 60s"), &chain("other", "127.0.0.3", "")));
+        for client in [&mut client, &mut later] {
+            until("its chain is another", || !is_served(client));
+        }
+        closed(2);
+        let mut last = Client::connect(port);
+        assert!(is_served(&mut last));
+        followed.put(&[]);
+        until("its listener is gone", || !is_served(&mut last));
+        closed(3);
+        followed.proxy.end();
+    }
+
     /// It was acknowledged, and given up after a second; the control plane never heard of it, and telling it again changed nothing.
     fn listener_whose_address_is_taken_is_refused_and_taken_when_it_is_told_again(io) {
         let a = named("a");

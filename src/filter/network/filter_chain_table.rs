@@ -265,6 +265,7 @@ mod tests {
                     tls: None,
                     transport_socket_connect_timeout: None,
                     metadata: Default::default(),
+                    fingerprint: 0,
                 }
             })
             .collect();

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::access::{self, Denied};
 use super::context::WorkerContext;
-use super::drain::Drains;
+use super::drain::{Drain, Drains};
 use super::filter_chain::Stopped;
 use super::handover::Place;
 use super::handshake::{self, Failed, Handshake};
@@ -56,6 +56,8 @@ pub struct TcpChain {
     tlvs: Option<Arc<HeaderTlvs>>,
     access_logs: Arc<[AccessLog]>,
     stats: Cells<TcpStat>,
+    /// Whether its own connections are to go.
+    drain: Rc<Drain>,
     /// The one cluster, from its first connection on.
     cluster: KeptCluster,
     matching: RefCell<MatchScratch>,
@@ -114,9 +116,15 @@ impl TcpChain {
             tlvs,
             access_logs,
             stats,
+            drain: Rc::default(),
             cluster: KeptCluster::default(),
             matching: RefCell::default(),
         }
+    }
+
+    /// The same, whose connections heed this drain beside the process's.
+    pub fn heeding(self, drain: &Rc<Drain>) -> Self {
+        Self { drain: Rc::clone(drain), ..self }
     }
 }
 
@@ -346,7 +354,8 @@ impl TcpConnection {
             return false;
         }
         let below = |bound| context.rng.borrow_mut().below(bound);
-        let is_it = context.drain.closes(context.runtime.now(), Drains::of(&listener.config), below);
+        let (now, drains) = (context.runtime.now(), Drains::of(&listener.config));
+        let is_it = context.drain.closes(now, drains, below) || chain.drain.closes(now, drains, below);
         if is_it {
             chain.stats.inc(TcpStat::DownstreamCxDrainClose);
         }

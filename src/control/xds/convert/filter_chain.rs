@@ -12,6 +12,7 @@ use super::matching::{self, Subject};
 use super::report::Class;
 use super::value::type_name;
 use super::{network_filter, tls, told_filter};
+use crate::base::xx_hash::xx_hash;
 use crate::config::filter_chain::{FilterChain, FilterChainMatch, NetworkFilter, SourceType};
 use crate::config::matching::Matcher;
 use crate::config::told_filter::FilterKind;
@@ -21,8 +22,14 @@ use pb::listener::{FilterChainMatchConnectionSourceType, FilterConfigTypeOneOf};
 /// A text as an `Any` holds it.
 const STRING_VALUE: &str = "google.protobuf.StringValue";
 
+/// What tells a message from others.
+pub(super) fn fingerprint(message: &impl Message) -> u64 {
+    xx_hash(&message.encode_to_vec(), 0)
+}
+
 /// One chain.
 pub(super) fn filter_chain(at: &At<'_>, message: pb::listener::FilterChain) -> FilterChain {
+    let fingerprint = fingerprint(&message);
     classify!(at, message => pb::listener::FilterChain {
         implemented: filter_chain_match, filters, metadata,
             transport_socket = "raw_buffer and TLS; others are refused", name,
@@ -43,6 +50,7 @@ pub(super) fn filter_chain(at: &At<'_>, message: pb::listener::FilterChain) -> F
             None,
         ),
         metadata: at.metadata("metadata", metadata),
+        fingerprint,
     }
 }
 

@@ -18,7 +18,8 @@ use pb::listener::ListenerConnectionBalanceConfigBalanceTypeOneOf as BalanceType
 use pb::listener::ListenerListenerSpecifierOneOf::InternalListener;
 
 /// One listener.
-pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<Listener> {
+pub(super) fn listener(at: &At<'_>, mut message: pb::listener::Listener) -> Option<Listener> {
+    let fingerprint = fingerprint(&mut message);
     classify!(at, message => pb::listener::Listener {
         implemented: name, address, additional_addresses, stat_prefix, filter_chains, filter_chain_matcher, default_filter_chain,
             per_connection_buffer_limit_bytes, metadata, deprecated_v1,
@@ -149,7 +150,18 @@ pub(super) fn listener(at: &At<'_>, message: pb::listener::Listener) -> Option<L
         drain_type,
         access_log,
         metadata,
+        fingerprint,
     })
+}
+
+/// What tells a listener from others, whatever chains both have, and however one is chosen.
+fn fingerprint(message: &mut pb::listener::Listener) -> u64 {
+    let chains = std::mem::take(&mut message.filter_chains);
+    let (matcher, default) = (message.filter_chain_matcher.take(), message.default_filter_chain.take());
+    let fingerprint = filter_chain::fingerprint(message);
+    (message.filter_chains, message.filter_chain_matcher) = (chains, matcher);
+    message.default_filter_chain = default;
+    fingerprint
 }
 
 /// What an internal listener cannot do without, and what only those with sockets have; which of that is set.

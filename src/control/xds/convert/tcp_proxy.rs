@@ -23,7 +23,7 @@ pub(super) fn convert(at: &At<'_>, message: pb::tcp_proxy::TcpProxy) -> Option<T
             upstream_connect_mode = "where a chain has TLS, the handshake comes first in any case",
             proxy_protocol_tlvs = "where the cluster's pass_through_tlvs has their types",
             proxy_protocol_tlv_merge_policy = "they are merged once, in Envoy with each attempt",
-            check_drain_close = "a listener that a control plane changes or takes away drains none";
+            check_drain_close;
         no_effect: downstream_idle_timeout = "Envoy does not implement it",
             upstream_idle_timeout = "Envoy does not implement it",
             metadata_match = "only subsets, which are refused, read it",

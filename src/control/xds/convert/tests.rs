@@ -8,6 +8,7 @@ mod circuit_breakers;
 mod discovered;
 mod drop_overload;
 mod internal;
+mod kept_chains;
 mod matchers;
 mod scoped_routes;
 mod told_filters;
