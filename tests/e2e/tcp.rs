@@ -372,6 +372,22 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// In Envoy's words and numbers.
+    fn records_tell_why_a_connection_reaches_no_endpoint(io) {
+        let reason = LOGS_ENDS.replace("RESPONSE_FLAGS", "DOWNSTREAM_LOCAL_CLOSE_REASON");
+        let refuses = || relaying(crate::harness::free_port(), &[], "");
+        let no_endpoint = "{name: upstream, load_assignment: {cluster_name: upstream}}".to_owned();
+        let without = Config { clusters: Some(no_endpoint), ..refuses() };
+        let full = refuses().cluster("circuit_breakers: {thresholds: [{max_connections: 0}]}");
+        let nowhere = Config::to(1).chains(&[chain("", &[tcp_proxy("cluster: nowhere")])]);
+        for (number, config) in [refuses(), without, full, nowhere].into_iter().enumerate() {
+            let proxy = Proxy::start(io, &config.listener(&reason));
+            proxy.connect().expect_closed();
+            proxy.wait_for_log(&format!("ended <tcp_initializion_failure:{number}>"));
+            proxy.end();
+        }
+    }
+
     fn weights_share_connections_out(io) {
         let (one, three) = (Upstream::echo_bytes(), Upstream::echo_bytes());
         let weighted = "weighted_clusters: {clusters: [{name: one, weight: 1}, {name: three, weight: 3}]}";

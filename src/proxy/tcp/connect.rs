@@ -41,8 +41,8 @@ impl Failure {
     }
 
     /// A limit has stopped it.
-    pub(super) fn stopped(flag: Option<ResponseFlag>) -> Self {
-        Self { flags: flag.into_iter().collect(), ..Self::default() }
+    pub(super) fn stopped(flag: Option<ResponseFlag>, close_reason: &'static str) -> Self {
+        Self { flags: flag.into_iter().collect(), close_reason, ..Self::default() }
     }
 
     /// It has lasted as long as it may.
@@ -55,10 +55,15 @@ impl Failure {
     }
 
     /// The same, where it has tried before.
-    fn grown_too_old(mut self, chain: &TcpChain) -> Self {
+    fn grown_too_old(self, chain: &TcpChain) -> Self {
         chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);
-        self.flags.push(ResponseFlag::DurationTimeout);
-        self.close_reason = record::MAX_DURATION;
+        self.final_for(ResponseFlag::DurationTimeout, record::MAX_DURATION)
+    }
+
+    /// This is why no more is tried.
+    fn final_for(mut self, flag: ResponseFlag, close_reason: &'static str) -> Self {
+        self.flags.push(flag);
+        self.close_reason = close_reason;
         self
     }
 
@@ -97,8 +102,7 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
     let mut failure = Failure::default();
     let Some(cluster) = cluster(connection) else {
         chain.stats.inc(TcpStat::DownstreamCxNoRoute);
-        failure.flags.push(ResponseFlag::NoClusterFound);
-        return Err(failure);
+        return Err(failure.final_for(ResponseFlag::NoClusterFound, record::NO_ROUTE));
     };
     failure.cluster = Some(Rc::clone(&cluster));
     let tlvs = merged_tlvs(connection);
@@ -106,13 +110,11 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
         // None of its connections becomes free for another client: there is nothing to wait for.
         if !cluster.breakers().has_room(RoutingPriority::Default, Resource::Connections) {
             cluster.stats().inc(ClusterStat::UpstreamCxOverflow);
-            failure.flags.push(ResponseFlag::UpstreamOverflow);
-            return Err(failure);
+            return Err(failure.final_for(ResponseFlag::UpstreamOverflow, record::LIMIT_EXCEEDED));
         }
         if failure.attempts >= chain.config.connect_attempts_max {
             cluster.stats().inc(ClusterStat::UpstreamCxConnectAttemptsExceeded);
-            failure.flags.push(ResponseFlag::UpstreamRetryLimitExceeded);
-            return Err(failure);
+            return Err(failure.final_for(ResponseFlag::UpstreamRetryLimitExceeded, record::CONNECT_FAILED));
         }
         let wanted = Wanted {
             destination: connection.inspected.as_ref().and_then(|known| known.restored_destination()),
@@ -126,8 +128,7 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
         };
         let picked = cluster.pick_for(wanted, &mut context.rng.borrow_mut());
         let Some(host) = picked else {
-            failure.flags.push(ResponseFlag::NoHealthyUpstream);
-            return Err(failure);
+            return Err(failure.final_for(ResponseFlag::NoHealthyUpstream, record::NO_HEALTHY_UPSTREAM));
         };
         let origin = Rc::clone(&host);
         let host = if chain.tunneling.is_some() && tunnel::shares_connections(&cluster) {

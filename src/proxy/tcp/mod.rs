@@ -204,7 +204,7 @@ pub(super) fn spawn(
 async fn stop(connection: &TcpConnection, stopped: Stopped) {
     let is_ours = deny(connection, stopped.delay).await;
     let close_reason = if is_ours { stopped.reason } else { "" };
-    record::failed(connection, &Failure { close_reason, ..Failure::stopped(stopped.flag) });
+    record::failed(connection, &Failure::stopped(stopped.flag, close_reason));
 }
 
 /// Ends a connection whose access is denied.

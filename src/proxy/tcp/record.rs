@@ -16,6 +16,12 @@ use crate::protocol::stream_info::{StreamInfo, set_text};
 pub(super) const IDLE_TIMEOUT: &str = "tcp_session_idle_timeout";
 pub(super) const MAX_DURATION: &str = "max_connection_duration_reached";
 const DRAIN_CLOSE: &str = "tcp_proxy_drain_close";
+/// Why it closes those that have reached no endpoint. Source: as above, `TcpProxyInitializationFailure`, whose spelling this is, with
+/// the number of Envoy's `UpstreamFailureReason`.
+pub(super) const CONNECT_FAILED: &str = "tcp_initializion_failure:0";
+pub(super) const NO_HEALTHY_UPSTREAM: &str = "tcp_initializion_failure:1";
+pub(super) const LIMIT_EXCEEDED: &str = "tcp_initializion_failure:2";
+pub(super) const NO_ROUTE: &str = "tcp_initializion_failure:3";
 
 /// The connection has begun.
 pub(super) fn begun(connection: &TcpConnection) {

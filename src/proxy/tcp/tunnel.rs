@@ -150,7 +150,8 @@ async fn acquire(
         return Ok(ready);
     }
     if !pool::may_pool(cluster, origin, host, offer) {
-        return Err(NotOpened::Over(Failure::stopped(Some(ResponseFlag::NoHealthyUpstream))));
+        let flag = Some(ResponseFlag::NoHealthyUpstream);
+        return Err(NotOpened::Over(Failure::stopped(flag, record::NO_HEALTHY_UPSTREAM)));
     }
     let _pending = pool::pend(cluster, host).map_err(NotOpened::Connect)?;
     let next_id = || context.next_id();
