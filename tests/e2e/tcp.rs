@@ -131,16 +131,20 @@ on_each_backend! {
             let _ = may_go.lock().unwrap().recv();
             Client::from_stream(second).reset_on_close();
         });
-        let proxy = Proxy::start(io, &relaying(port, &[], ""));
+        let types = "%DOWNSTREAM_DETECTED_CLOSE_TYPE% %UPSTREAM_DETECTED_CLOSE_TYPE%";
+        let log = LOGS_ENDS.replace("%RESPONSE_FLAGS%", types);
+        let proxy = Proxy::start(io, &relaying(port, &[], "").listener(&log));
         let client = proxy.connect();
         proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 1);
         client.reset_on_close();
         drop(client);
         assert_eq!(told.recv().unwrap(), Err(std::io::ErrorKind::ConnectionReset));
+        proxy.wait_for_log("ended <RemoteReset ");
         let client = proxy.connect();
         proxy.wait_for_stat("cluster.upstream.upstream_cx_total", 2);
         go.send(()).unwrap();
         assert_eq!(rest(&client).1, Some(libc::ECONNRESET));
+        proxy.wait_for_log("ended <LocalReset RemoteReset>");
         serving.join().unwrap();
         proxy.end();
     }

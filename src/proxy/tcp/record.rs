@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, Host};
 use crate::config::access_log::AccessLogType;
 use crate::format::context::FormatContext;
 use crate::protocol::response_flags::ResponseFlag;
-use crate::protocol::stream_info::{StreamInfo, set_text};
+use crate::protocol::stream_info::{DetectedClose, StreamInfo, set_text};
 
 /// Why this side closes connections. Source: Envoy `StreamInfo::LocalCloseReasons`.
 pub(super) const IDLE_TIMEOUT: &str = "tcp_session_idle_timeout";
@@ -52,8 +52,13 @@ pub(super) fn ended(connection: &TcpConnection, upstream: &UpstreamConnection, e
         info.complete_ns = Some(connection.context.runtime.now().0);
         (info.bytes_received, info.bytes_sent) = (ended.received, ended.sent);
         match ended.why {
-            Why::Finished { .. } | Why::DownstreamReset => {}
-            Why::UpstreamReset => info.response_flags.set(ResponseFlag::UpstreamRemoteReset),
+            Why::Finished { .. } => {}
+            Why::DownstreamReset => info.downstream_detected_close = DetectedClose::RemoteReset,
+            Why::UpstreamReset => {
+                info.response_flags.set(ResponseFlag::UpstreamRemoteReset);
+                info.upstream_detected_close = DetectedClose::RemoteReset;
+                info.downstream_detected_close = DetectedClose::LocalReset;
+            }
             Why::Idle => info.downstream_local_close_reason = IDLE_TIMEOUT,
             Why::Drained => info.downstream_local_close_reason = DRAIN_CLOSE,
             Why::TooOld => {
