@@ -392,6 +392,28 @@ on_each_backend! {
         }
     }
 
+    fn records_of_a_connection_have_one_id_and_what_has_passed_on_both_sides(io) {
+        let upstream = Upstream::start(|peer| {
+            assert!(peer.read(5).is_some());
+            peer.send("squack");
+        });
+        let log = LOGS_ENDS.replace("ended <%RESPONSE_FLAGS%>", "%ACCESS_LOG_TYPE% \
+            <%DOWNSTREAM_WIRE_BYTES_RECEIVED% %DOWNSTREAM_WIRE_BYTES_SENT% %UPSTREAM_WIRE_BYTES_RECEIVED% %UPSTREAM_WIRE_BYTES_SENT% \
+            %UPSTREAM_REQUEST_ATTEMPT_COUNT%> %STREAM_ID%");
+        let log = log.strip_prefix("access_log: ").unwrap();
+        let fields = format!("access_log: [{log}], access_log_options: {{flush_access_log_on_start: true}}");
+        let proxy = Proxy::start(io, &relaying(upstream.port, &[], &fields));
+        let mut client = proxy.connect();
+        client.send("hello");
+        assert_eq!(client.read(6), b"squack");
+        drop(client);
+        let (start, end) = ("TcpConnectionStart <0 0 0 0 0> ", "TcpConnectionEnd <5 6 6 5 1> ");
+        proxy.wait_for_log(end);
+        let id = proxy.after_in_log(start).unwrap();
+        assert_eq!((id.len(), Some(&id)), (36, proxy.after_in_log(end).as_ref()));
+        proxy.end();
+    }
+
     fn weights_share_connections_out(io) {
         let (one, three) = (Upstream::echo_bytes(), Upstream::echo_bytes());
         let weighted = "weighted_clusters: {clusters: [{name: one, weight: 1}, {name: three, weight: 3}]}";

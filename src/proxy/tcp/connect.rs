@@ -137,6 +137,7 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
             cluster.once_for_client(host, &connection.proxied(tlvs.as_deref()))
         };
         failure.attempts += 1;
+        connection.attempts.set(failure.attempts);
         failure.host = Some(Rc::clone(&host));
         let attempt = async {
             match &chain.tunneling {

@@ -88,7 +88,9 @@ pub(super) struct TcpConnection {
     /// When it has lasted long enough; `None`: it has no such limit.
     due: Option<Now>,
     admitted: Admitted,
-    /// An attempt to reach an endpoint has failed.
+    /// Attempts to reach an endpoint so far.
+    attempts: Cell<u32>,
+    /// One of them has failed.
     has_failed: Cell<bool>,
     /// How what comes from the endpoint is framed, where the tunnel is a POST of HTTP/1.1. Boxed: hardly any is.
     posted: OnceCell<Box<BodyLength>>,
@@ -157,6 +159,7 @@ pub(super) fn spawn(
         upstream: OnceCell::new(),
         tls: None,
         admitted,
+        attempts: Cell::new(0),
         has_failed: Cell::new(false),
         posted: OnceCell::new(),
     };

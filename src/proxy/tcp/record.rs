@@ -5,10 +5,12 @@ use super::super::handshake::Failed;
 use super::TcpConnection;
 use super::connect::Failure;
 use super::relay::{Ended, Why};
+use crate::base::xx_hash::xx_hash;
 use crate::cluster::pool::UpstreamConnection;
 use crate::cluster::{Cluster, Host};
 use crate::config::access_log::AccessLogType;
 use crate::format::context::FormatContext;
+use crate::protocol::http::forwarding::uuid_v4;
 use crate::protocol::response_flags::ResponseFlag;
 use crate::protocol::stream_info::{DetectedClose, StreamInfo, set_text};
 
@@ -41,7 +43,7 @@ pub(super) fn connected(connection: &TcpConnection, upstream: &UpstreamConnectio
 pub(super) fn periodic(connection: &TcpConnection, upstream: &UpstreamConnection, received: u64, sent: u64) {
     write(connection, AccessLogType::TcpPeriodic, |info| {
         set_upstream(info, upstream);
-        (info.bytes_received, info.bytes_sent) = (received, sent);
+        set_bytes(info, received, sent);
     });
 }
 
@@ -50,7 +52,7 @@ pub(super) fn ended(connection: &TcpConnection, upstream: &UpstreamConnection, e
     write(connection, AccessLogType::TcpConnectionEnd, |info| {
         set_upstream(info, upstream);
         info.complete_ns = Some(connection.context.runtime.now().0);
-        (info.bytes_received, info.bytes_sent) = (ended.received, ended.sent);
+        set_bytes(info, ended.received, ended.sent);
         match ended.why {
             Why::Finished { .. } => {}
             Why::DownstreamReset => info.downstream_detected_close = DetectedClose::RemoteReset,
@@ -95,7 +97,6 @@ pub(super) fn denied(connection: &TcpConnection, details: String, is_ours: bool)
 pub(super) fn failed(connection: &TcpConnection, failure: &Failure) {
     write(connection, AccessLogType::TcpConnectionEnd, |info| {
         info.complete_ns = Some(connection.context.runtime.now().0);
-        info.attempt_count = failure.attempts;
         failure.flags.iter().for_each(|flag| info.response_flags.set(*flag));
         info.downstream_local_close_reason = failure.close_reason;
         if let Some(cluster) = &failure.cluster {
@@ -108,6 +109,14 @@ pub(super) fn failed(connection: &TcpConnection, failure: &Failure) {
             error.write_reason(failure.host.as_deref(), &mut info.upstream_transport_failure_reason);
         }
     });
+}
+
+/// What has passed: on both sides the same, as in Envoy.
+fn set_bytes(info: &mut StreamInfo, received: u64, sent: u64) {
+    (info.bytes_received, info.bytes_sent) = (received, sent);
+    let (downstream, upstream) = (&mut info.downstream_bytes, &mut info.upstream_bytes);
+    (downstream.wire_received, downstream.wire_sent) = (received, sent);
+    (upstream.wire_received, upstream.wire_sent) = (sent, received);
 }
 
 fn set_upstream(info: &mut StreamInfo, upstream: &UpstreamConnection) {
@@ -160,6 +169,11 @@ pub(super) fn describe(connection: &TcpConnection, info: &mut StreamInfo) {
         inspected.as_ref().map_or((remote, local), |known| (&known.direct_remote, &known.direct_local));
     (info.start_time_unix_ns, info.start_ns) = (*opened_unix_ns, opened.0);
     info.connection_id = *id;
+    info.attempt_count = connection.attempts.get();
+    // Of whatever is unlike: in all records of a connection it is the same, and nothing has to be kept for it.
+    let own = (u128::from(*id) << 64 | u128::from(*opened_unix_ns)).to_ne_bytes();
+    info.request_id.clear();
+    info.request_id.extend_from_slice(&uuid_v4(xx_hash(&own, 0), xx_hash(&own, 1)));
     info.downstream_remote_address = remote.clone();
     info.downstream_direct_remote_address = direct.0.clone();
     info.downstream_local_address = local.clone();
