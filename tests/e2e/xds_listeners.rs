@@ -414,7 +414,6 @@ on_each_backend! {
         let is_served = |client: &mut Client| {
             client.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").is_ok() && matches!(client.any_response_to("GET"), Ok(Some(_)))
         };
-        let closed = |count| followed.proxy.wait_for_stat("tcp.tcp.downstream_cx_drain_close", count);
         let mut client = Client::connect(port);
         assert!(is_served(&mut client));
         followed.put(&told(&own, &chain("other", "127.0.0.3", "")));
@@ -425,12 +424,12 @@ on_each_backend! {
         for client in [&mut client, &mut later] {
             until("its chain is another", || !is_served(client));
         }
-        closed(2);
+        followed.proxy.wait_for_stat("tcp.tcp.downstream_cx_drain_close", 2);
         let mut last = Client::connect(port);
         assert!(is_served(&mut last));
         followed.put(&[]);
+        // Its counters go with it.
         until("its listener is gone", || !is_served(&mut last));
-        closed(3);
         followed.proxy.end();
     }
 
