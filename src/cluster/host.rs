@@ -4,11 +4,13 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+
+use once_cell::race::OnceBox;
 
 use super::pool::{SharedConnections, Turns, UpstreamConnection};
 use crate::base::clock::Now;
-use crate::base::socket_address::SocketAddress;
+use crate::base::socket_address::{PackedAddress, SocketAddress};
 use crate::base::{heaps, limits};
 use crate::config::cluster::RoutingPriority;
 use crate::config::endpoint::HealthStatus;
@@ -21,16 +23,11 @@ use crate::telemetry::{Cells, HostStat, Scope, Slot};
 /// anybody asks for it or not.
 #[derive(Debug)]
 pub struct HostSpec {
-    /// Where to connect.
-    pub address: SocketAddress,
+    address: PackedAddress,
     /// Share among the hosts of its priority, at least 1.
     pub weight: u32,
-    /// 0 is used first.
-    pub priority: u32,
-    /// Which locality it is of, in the order of their names; 0 where weights of localities do not matter.
-    pub locality: u32,
-    /// That locality's weight among those of the priority; 0: none.
-    pub locality_weight: u32,
+    /// 0 is used first; at most 128.
+    pub priority: u8,
     /// Health as configured.
     pub health: HealthStatus,
     /// Which of its cluster's transport sockets reaches it.
@@ -40,7 +37,7 @@ pub struct HostSpec {
     /// `None`: nothing of it.
     details: Option<Box<HostDetails>>,
     /// None before somebody counts: most endpoints of thousands of clusters never serve.
-    stats: OnceLock<Arc<Scope<HostStat>>>,
+    stats: OnceBox<Arc<Scope<HostStat>>>,
 }
 
 /// What few endpoints have.
@@ -54,22 +51,24 @@ pub struct HostDetails {
     pub original_dst: Option<SocketAddr>,
     /// TLVs that PROXY headers to it have beside those of the transport socket; `None`: none.
     pub added_tlvs: Option<Arc<Vec<OwnedTlv>>>,
+    /// Which locality it is of, in the order of their names; 0 where weights of localities do not matter.
+    pub locality: u32,
+    /// That locality's weight among those of the priority; 0: none.
+    pub locality_weight: u32,
 }
 
 impl HostSpec {
     /// An endpoint of weight 1 of which no more is known than its address, for which so many workers may count.
     pub fn new(address: SocketAddress, workers: usize) -> Self {
         Self {
-            address,
+            address: address.into(),
             weight: 1,
             priority: 0,
-            locality: 0,
-            locality_weight: 0,
             health: HealthStatus::Unknown,
             socket: 0,
             workers: u16::try_from(workers).unwrap_or(u16::MAX),
             details: None,
-            stats: OnceLock::new(),
+            stats: OnceBox::new(),
         }
     }
 
@@ -77,6 +76,21 @@ impl HostSpec {
     pub fn with_details(self, details: HostDetails) -> Self {
         let details = (details != HostDetails::default()).then(|| Box::new(details));
         Self { details, ..self }
+    }
+
+    /// Where to connect.
+    pub fn address(&self) -> SocketAddress {
+        self.address.get()
+    }
+
+    /// See [`HostDetails::locality`].
+    pub fn locality(&self) -> u32 {
+        self.details.as_ref().map_or(0, |details| details.locality)
+    }
+
+    /// See [`HostDetails::locality_weight`].
+    pub fn locality_weight(&self) -> u32 {
+        self.details.as_ref().map_or(0, |details| details.locality_weight)
     }
 
     /// See [`HostDetails::hostname`].
@@ -102,7 +116,7 @@ impl HostSpec {
 
     /// Its counters, all cores.
     pub fn stats(&self) -> &Arc<Scope<HostStat>> {
-        self.stats.get_or_init(|| Arc::new(Scope::new(self.workers.into())))
+        self.stats.get_or_init(|| Box::new(Arc::new(Scope::new(self.workers.into()))))
     }
 
     /// The same; `None`: nobody has counted anything.
@@ -112,27 +126,15 @@ impl HostSpec {
 
     /// The same with the counters of the endpoint as it was before, where workers may be about to count.
     pub fn with_stats_of(self, before: &Self) -> Self {
-        Self { stats: Arc::clone(before.stats()).into(), ..self }
+        Self { stats: OnceBox::with_value(Box::new(Arc::clone(before.stats()))), ..self }
     }
 
     /// Whether it is the same endpoint, unchanged, whatever was counted.
     pub fn is(&self, other: &Self) -> bool {
-        let Self {
-            address,
-            weight,
-            priority,
-            locality,
-            locality_weight,
-            health,
-            socket,
-            workers: _,
-            details,
-            stats: _,
-        } = self;
+        let Self { address, weight, priority, health, socket, workers: _, details, stats: _ } = self;
         (address, details) == (&other.address, &other.details)
             && (*weight, *priority, *health, *socket)
                 == (other.weight, other.priority, other.health, other.socket)
-            && (*locality, *locality_weight) == (other.locality, other.locality_weight)
     }
 }
 
@@ -189,15 +191,16 @@ impl Host {
     }
 
     fn with(spec: Arc<HostSpec>, worker: u32, own: Option<Own>) -> Rc<Self> {
+        let address = spec.address();
         Rc::new(Self {
-            address: spec.address.clone(),
-            shown: match &spec.address {
+            shown: match &address {
                 SocketAddress::Ip(_) => None,
                 SocketAddress::Pipe(path) => Some(Box::new(StreamAddress::Pipe((**path).into()))),
                 SocketAddress::Internal(address) => {
                     Some(Box::new(StreamAddress::Internal(Rc::new(address.clone()))))
                 }
             },
+            address,
             spec: RefCell::new(spec),
             stats: OnceCell::new(),
             idle: RefCell::default(),
@@ -272,7 +275,7 @@ impl Host {
     }
 
     pub(super) fn update(&self, spec: Arc<HostSpec>) {
-        debug_assert_eq!(spec.address, self.address);
+        debug_assert_eq!(spec.address(), self.address);
         self.each_named(|named| named.update(Arc::clone(&spec)));
         let old = self.spec.replace(spec);
         let new = self.spec.borrow();
@@ -470,15 +473,15 @@ mod tests {
 
     #[test]
     fn published_endpoint_is_small() {
-        // There is one for each endpoint of every cluster: with its counts of references 96 bytes.
-        assert!(size_of::<HostSpec>() <= 80, "{}", size_of::<HostSpec>());
+        // There is one for each endpoint of every cluster: with its counts of references 64 bytes.
+        assert!(size_of::<HostSpec>() <= 48, "{}", size_of::<HostSpec>());
     }
 
     #[test]
     fn endpoint_that_changes_before_anything_is_counted_goes_on_with_the_same_counters() {
         let before = spec();
         let host = Host::new(Arc::clone(&before), 0);
-        let after = HostSpec::new(before.address.clone(), 1).with_stats_of(&before);
+        let after = HostSpec::new(before.address(), 1).with_stats_of(&before);
         // A worker counts before it hears of the change.
         host.stats().inc(HostStat::CxTotal);
         assert_eq!(after.stats().value(HostStat::CxTotal.index()).0, 1);
@@ -487,7 +490,7 @@ mod tests {
 
     #[test]
     fn details_are_kept_where_there_are_any() {
-        let plain = || HostSpec::new(spec().address.clone(), 1);
+        let plain = || HostSpec::new(spec().address(), 1);
         assert!(plain().with_details(HostDetails::default()).is(&plain()));
         let named = plain().with_details(HostDetails { hostname: "h".into(), ..HostDetails::default() });
         assert!(!named.is(&plain()));

@@ -320,7 +320,7 @@ impl Cluster {
         let mut old: Vec<_> = old.into_iter().map(Some).collect();
         let hosts: Vec<_> = specs
             .iter()
-            .map(|spec| match places.get(&spec.address).and_then(|&place| old[place].take()) {
+            .map(|spec| match places.get(&spec.address()).and_then(|&place| old[place].take()) {
                 Some(host) => {
                     host.update(Arc::clone(spec));
                     host

@@ -55,10 +55,10 @@ fn localities(hosts: &[Arc<HostSpec>], assignment: &ClusterLoadAssignment) -> Ve
             let EndpointAddress::Fixed(address) = &endpoint.address else { continue };
             let address = address.socket_address();
             // As in a report itself: one of which nothing was counted is not told of.
-            if let Some(host) = hosts.next_if(|host| Some(&host.address) == address.as_ref())
+            if let Some(host) = hosts.next_if(|host| Some(&host.address()) == address.as_ref())
                 && let Some(stats) = host.counted()
             {
-                own.push((host.address.clone(), Arc::clone(stats)));
+                own.push((host.address(), Arc::clone(stats)));
             }
         }
         let is_it = |one: &&mut LocalityLoads| one.priority == of.priority && one.locality == of.locality;
@@ -116,7 +116,7 @@ mod tests {
         let assignment =
             ClusterLoadAssignment { localities: localities_told, ..ClusterLoadAssignment::default() };
         let hosts = resolve_hosts(&[], &Cluster::new("c"), &assignment, &Registry::new(1));
-        let has_counted = |host: &&Arc<HostSpec>| host.address.socket().unwrap().port() != 6;
+        let has_counted = |host: &&Arc<HostSpec>| host.address().socket().unwrap().port() != 6;
         hosts.iter().filter(has_counted).for_each(|host| drop(Arc::clone(host.stats())));
         let found = localities(&hosts, &assignment);
         let shown = found.iter().map(|one| {

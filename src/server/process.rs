@@ -441,17 +441,17 @@ impl AdminState for Process {
 
 fn status(host: &HostSpec, assignment: &ClusterLoadAssignment) -> HostStatus {
     let is_it = |address: &EndpointAddress| match address {
-        EndpointAddress::Fixed(address) => address.socket_address().as_ref() == Some(&host.address),
+        EndpointAddress::Fixed(address) => address.socket_address().as_ref() == Some(&host.address()),
         EndpointAddress::Name(_) => false,
     };
     let locality =
         assignment.localities.iter().find(|locality| locality.endpoints.iter().any(|e| is_it(&e.address)));
     HostStatus {
-        address: (&host.address).into(),
+        address: (&host.address()).into(),
         hostname: host.hostname().into(),
         health: host.health,
         weight: host.weight,
-        priority: host.priority,
+        priority: host.priority.into(),
         locality: locality.map(|locality| locality.locality.clone()).unwrap_or_default(),
         canary: false,
         stats: host.counted().cloned(),

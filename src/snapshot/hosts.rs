@@ -87,7 +87,7 @@ pub fn resolve_hosts(
     registry: &Registry,
 ) -> Arc<HostSpecs> {
     // Made for each call: kept, it would take as much as the hosts themselves.
-    let old: HashMap<&SocketAddress, &Arc<HostSpec>> = old.iter().map(|host| (&host.address, host)).collect();
+    let old: HashMap<SocketAddress, &Arc<HostSpec>> = old.iter().map(|host| (host.address(), host)).collect();
     let mut seen = HashSet::new();
     let mut hosts = Vec::new();
     let localities = Localities::of(cluster, assignment);
@@ -109,11 +109,12 @@ pub fn resolve_hosts(
                     SocketAddress::Ip(_) | SocketAddress::Pipe(_) => None,
                 },
                 added_tlvs: endpoint.added_tlvs.clone(),
+                locality: number,
+                locality_weight,
             };
             let mut spec = HostSpec::new(address, registry.workers()).with_details(details);
             spec.weight = endpoint.weight.max(1);
-            spec.priority = locality.priority;
-            (spec.locality, spec.locality_weight) = (number, locality_weight);
+            spec.priority = u8::try_from(locality.priority).unwrap_or(u8::MAX);
             (spec.health, spec.socket) = (endpoint.health_status, socket);
             hosts.push(match old {
                 None => Arc::new(spec),
@@ -202,7 +203,7 @@ mod tests {
         ] {
             cluster.common_lb.locality = mode;
             let hosts = resolve_hosts(&[], &cluster, &assignment, &Registry::new(1));
-            let found: Vec<_> = hosts.iter().map(|host| (host.locality, host.locality_weight)).collect();
+            let found: Vec<_> = hosts.iter().map(|host| (host.locality(), host.locality_weight())).collect();
             assert_eq!(found, expected, "{mode:?}");
         }
     }

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import http.client
 import pathlib
+import re
 import statistics
 import tempfile
 import time
@@ -142,8 +143,13 @@ def settled(read, quiet_s=0.05, deadline_s=5):
 
 
 def memory_kb(pid):
-    """Once what an update has brought in is given back, five seconds after the last one."""
-    return settled(lambda: resident_kb(pid), RESTS_S, 60)
+    """All that is resident, and of it what is no page of a file, once what an update has brought in is given back: five seconds after
+    the last one. Pages of the program come and go with what it does, a megabyte more or less, however many clusters there are."""
+    return settled(lambda: resident_kb(pid), RESTS_S, 60), anonymous_kb(pid)
+
+
+def anonymous_kb(pid):
+    return int(re.search(r"^RssAnon:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text(encoding="ascii"), re.M)[1])
 
 
 def one(argv, is_delta, count, what):
@@ -151,14 +157,14 @@ def one(argv, is_delta, count, what):
     with tempfile.TemporaryDirectory() as folder, Play(argv, is_delta, {"a": origin}, pathlib.Path(folder)) as play:
         scale = Scale(play, origin, count)
         scale.begin()
-        before = memory_kb(play.proxy.pid)
+        all_before, before = memory_kb(play.proxy.pid)
         asked, took, used = scale.grow()
-        with_routes = memory_kb(play.proxy.pid)
+        _, with_routes = memory_kb(play.proxy.pid)
         # Before they have endpoints that nobody answers for.
         scale.serves_all()
-        in_use = memory_kb(play.proxy.pid)
+        _, in_use = memory_kb(play.proxy.pid)
         more = scale.more_endpoints()
-        with_endpoints = memory_kb(play.proxy.pid)
+        all_after, with_endpoints = memory_kb(play.proxy.pid)
         change = scale.one_changes()
         play.proxy.check()
     pair = (with_routes - before) / count
@@ -166,7 +172,7 @@ def one(argv, is_delta, count, what):
     print(
         f"{what}, {'delta' if is_delta else 'state of the world'}: {count} clusters: asks for their endpoints after {asked:.2f} s, has taken all after {took:.2f} s "
         f"({used:.2f} s of CPU time); {pair:.2f} kB for a cluster, its first endpoint and route, {(in_use - with_routes) / count:.2f} more once it was asked for; {endpoint:.0f} bytes for each further endpoint of "
-        f"{count * ENDPOINTS} ({more:.2f} s); {before / 1024:.1f} MB before, {with_endpoints / 1024:.1f} MB in the end; one cluster's endpoints: {change:.2f} ms of CPU time",
+        f"{count * ENDPOINTS} ({more:.2f} s); {all_before / 1024:.1f} MB before, {all_after / 1024:.1f} MB in the end, with the program; one cluster's endpoints: {change:.2f} ms of CPU time",
         flush=True,
     )
     wrong = []

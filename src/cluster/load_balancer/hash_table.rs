@@ -76,7 +76,7 @@ fn name(host: &HostSpec, hashing: Hashing) -> String {
     } else if hashing.use_hostname {
         host.hostname().to_owned()
     } else {
-        host.address.to_string()
+        host.address().to_string()
     }
 }
 

@@ -25,12 +25,12 @@ pub(super) fn split(
     let priority = hosts.get(*group.first()? as usize)?.priority;
     let mut parts: BTreeMap<u32, Part> = BTreeMap::new();
     for spec in hosts.iter().filter(|spec| spec.priority == priority) {
-        let none = Part { weight: spec.locality_weight, counted: 0, members: Vec::new() };
-        let part = parts.entry(spec.locality).or_insert(none);
+        let none = Part { weight: spec.locality_weight(), counted: 0, members: Vec::new() };
+        let part = parts.entry(spec.locality()).or_insert(none);
         part.counted += usize::from(spec.health != HealthStatus::Draining);
     }
     for &place in group {
-        let part = hosts.get(place as usize).and_then(|spec| parts.get_mut(&spec.locality));
+        let part = hosts.get(place as usize).and_then(|spec| parts.get_mut(&spec.locality()));
         part.into_iter().for_each(|part| part.members.push(place));
     }
     let share = |Part { weight, counted, members }: Part| {
@@ -45,9 +45,9 @@ pub(super) fn split(
 /// The hosts of a group in the order in which policies that hash take them: by locality, without those that get nothing.
 pub(super) fn ordered(hosts: &[Arc<HostSpec>], group: &[u32]) -> Vec<u32> {
     let spec = |place: &u32| hosts.get(*place as usize);
-    let is_weighed = |place: &u32| spec(place).is_some_and(|spec| spec.locality_weight > 0);
+    let is_weighed = |place: &u32| spec(place).is_some_and(|spec| spec.locality_weight() > 0);
     let mut ordered: Vec<u32> = group.iter().copied().filter(is_weighed).collect();
-    ordered.sort_by_key(|place| spec(place).map(|spec| spec.locality));
+    ordered.sort_by_key(|place| spec(place).map(|spec| spec.locality()));
     ordered
 }
 
@@ -59,14 +59,14 @@ pub(super) fn shares(hosts: &[Arc<HostSpec>], group: &[u32], weighted: bool) -> 
     let mut weights: BTreeMap<u32, u32> = BTreeMap::new();
     if let Some(first) = members().next().filter(|_| weighted) {
         let all = hosts.iter().filter(|spec| spec.priority == first.priority);
-        weights.extend(all.map(|spec| (spec.locality, spec.locality_weight)));
+        weights.extend(all.map(|spec| (spec.locality(), spec.locality_weight())));
     }
     let sum: u64 = weights.values().map(|weight| u64::from(*weight)).sum();
     let mut within: BTreeMap<u32, u64> = BTreeMap::new();
-    let locality = |spec: &HostSpec| if weighted { spec.locality } else { 0 };
+    let locality = |spec: &HostSpec| if weighted { spec.locality() } else { 0 };
     members().for_each(|spec| *within.entry(locality(spec)).or_default() += u64::from(spec.weight));
     let share = |spec: &HostSpec| {
-        let part = if weighted { f64::from(spec.locality_weight) / sum as f64 } else { 1.0 };
+        let part = if weighted { f64::from(spec.locality_weight()) / sum as f64 } else { 1.0 };
         let whole = within.get(&locality(spec)).copied().unwrap_or(1);
         f64::from(spec.weight) * part / whole as f64
     };
@@ -76,6 +76,7 @@ pub(super) fn shares(hosts: &[Arc<HostSpec>], group: &[u32], weighted: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::HostDetails;
     use HealthStatus::{Degraded, Draining, Healthy, Unhealthy};
 
     /// Locality, its weight, the host's health.
@@ -84,8 +85,9 @@ mod tests {
             .zip(1..)
             .map(|(&(locality, locality_weight, health), port)| {
                 let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-                let mut host = HostSpec::new(address.into(), 1);
-                (host.locality, host.locality_weight, host.health) = (locality, locality_weight, health);
+                let details = HostDetails { locality, locality_weight, ..HostDetails::default() };
+                let mut host = HostSpec::new(address.into(), 1).with_details(details);
+                host.health = health;
                 Arc::new(host)
             })
             .collect()

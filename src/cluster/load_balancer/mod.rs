@@ -208,6 +208,7 @@ pub(super) fn tables(hosts: &[Arc<HostSpec>], config: &Cluster) -> Box<[HashTabl
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::HostDetails;
     use crate::cluster::HostSpec;
     use crate::config::cluster::{
         Hashing as HashingConfig, LeastRequest as LeastRequestConfig, Maglev, RingHash,
@@ -232,9 +233,10 @@ mod tests {
         }
         let spec = |(&priority, port): (&u32, u16)| {
             let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-            let mut host = HostSpec::new(address.into(), 1);
-            host.priority = priority;
-            (host.locality, host.locality_weight) = (u32::from(port), locality_weight(port));
+            let (locality, locality_weight) = (u32::from(port), locality_weight(port));
+            let details = HostDetails { locality, locality_weight, ..HostDetails::default() };
+            let mut host = HostSpec::new(address.into(), 1).with_details(details);
+            host.priority = u8::try_from(priority).unwrap();
             host
         };
         let specs = priorities.iter().zip(1..).map(spec).map(Arc::new).collect();

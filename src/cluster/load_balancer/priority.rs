@@ -164,7 +164,7 @@ mod tests {
             .map(|(&(priority, health), port)| {
                 let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
                 let mut host = HostSpec::new(address.into(), 1);
-                (host.priority, host.health) = (priority, health);
+                (host.priority, host.health) = (u8::try_from(priority).unwrap(), health);
                 Arc::new(host)
             })
             .collect()

@@ -187,25 +187,21 @@ fn apply(settings: &config::ProxyProtocol, header: &Header, bytes: &[u8], info: 
         if settings.pass_through.contains(tlv.kind) {
             data.tlvs.push((tlv.kind, tlv.value.into()));
         }
-        let rule = settings.rules.iter().find(|rule| rule.tlv == tlv.kind);
-        let is_kept = |rule: &config::TlvRule| {
-            if settings.in_filter_state {
-                state.iter().any(|(key, _)| *key == rule.key)
-            } else {
-                data.value(&rule.namespace, &rule.key).is_some()
-            }
-        };
-        // Of several with one key the first stays.
-        let Some(rule) = rule.filter(|&rule| !is_kept(rule)) else { continue };
+        let Some(rule) = settings.rules.iter().find(|rule| rule.tlv == tlv.kind) else { continue };
+        // As in Envoy the first of several with one key stays in metadata, and the last in filter state.
+        if !settings.in_filter_state && data.value(&rule.namespace, &rule.key).is_some() {
+            continue;
+        }
         let value = match rule.encoding {
             config::TlvEncoding::Sanitized => sanitized(tlv.value),
             config::TlvEncoding::Base64 => base64(tlv.value),
         };
-        let (namespace, key) = (rule.namespace.clone(), rule.key.clone());
+        let (namespace, key, value) = (rule.namespace.clone(), rule.key.clone(), value.into());
         if settings.in_filter_state {
-            state.push((key, value.into()));
+            state.retain(|(other, _)| *other != key);
+            state.push((key, value));
         } else {
-            data.metadata.push(Metadatum { namespace, key, value: value.into() });
+            data.metadata.push(Metadatum { namespace, key, value });
         }
     }
     data.state = (!state.is_empty()).then(|| state.into());
