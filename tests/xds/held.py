@@ -115,7 +115,7 @@ class AtRest:
     """Memory once what the updates have brought in is given back, in kB: resident, and live in the heap."""
 
     def __init__(self, play):
-        self.resident = memory_kb(play.proxy.pid)
+        self.resident, _ = memory_kb(play.proxy.pid)
         lines = play.admin_json("/memory?ledger")["ledger"]["heap"]
         self.live = sum(value for name, value in lines.items() if name != "free_and_overhead") / 1024
 
