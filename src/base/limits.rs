@@ -178,6 +178,11 @@ pub const LOAD_REPORT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Resources of control planes that cannot be used and are listed by the admin endpoint; more are counted.
 pub const XDS_QUARANTINED_MAX: usize = 1000;
 
+/// Attempts before the last that a record tells of. Reason: a relayed connection may make any number (`max_connect_attempts`), and
+/// keeps what is told of them as long as it lasts. Beyond it: the first of them and the last are told
+/// (`%UPSTREAM_REQUEST_ATTEMPT_COUNT%` has their number).
+pub const ATTEMPTS_NOTED_MAX: usize = 16;
+
 /// How long a request waits for the virtual host that it asks for (the filter `on_demand`), and a name counts as asked for at its
 /// control plane without an answer. Reason: Envoy lets it wait until a timeout of the stream passes, which may be five minutes or
 /// none. Beyond it: it goes on with the routes that there are (`ringway.on_demand_vhds.timeout`).

@@ -199,35 +199,18 @@ impl Operator {
                 text_if(!name.is_empty())
             }
             Self::HostName { with_port } => {
-                let start = out.len();
-                if info.upstream_host_name.is_empty() {
-                    push_address(out, &info.upstream_host, AddressPart::Whole);
-                } else {
-                    out.extend_from_slice(info.upstream_host_name.as_bytes());
-                }
-                if !with_port {
-                    let kept = without_port(&out[start..]).len();
-                    out.truncate(start + kept);
-                }
+                push_host_name(out, &info.upstream_host, &info.upstream_host_name, *with_port);
                 text_if(info.upstream_host != StreamAddress::None)
             }
-            Self::HostsAttempted(part) => {
-                let hosts = &info.connected_attempts.hosts;
-                write_list(hosts.iter(), out, |out, host| {
-                    push_address(out, host, *part);
-                })
-            }
+            Self::HostsAttempted(part) => write_list(info.hosts_attempted(), out, |out, (host, _)| {
+                push_address(out, host, *part);
+            }),
             Self::HostNamesAttempted { with_port } => {
-                let names = info.connected_attempts.host_names.as_bytes();
-                let names = (!names.is_empty()).then(|| names.split(|byte| *byte == b','));
-                write_list(names.into_iter().flatten(), out, |out, name| {
-                    out.extend_from_slice(if *with_port { name } else { without_port(name) });
+                write_list(info.hosts_attempted(), out, |out, (host, name)| {
+                    push_host_name(out, host, name, *with_port);
                 })
             }
-            Self::ConnectionIdsAttempted => {
-                let ids = &info.connected_attempts.connection_ids;
-                write_list(ids.iter(), out, |out, id| push_u64(out, *id))
-            }
+            Self::ConnectionIdsAttempted => write_list(info.connection_ids_attempted(), out, push_u64),
             // Never absent: without flags Envoy writes `-`, in JSON and with omit_empty_values too.
             Self::ResponseFlags { .. } if info.response_flags.is_empty() => {
                 out.push(b'-');
@@ -356,6 +339,20 @@ fn path(request: Option<&Head>, source: PathSource) -> Option<&[u8]> {
 
 fn query_of(request: Option<&Head>) -> Option<&[u8]> {
     query::split(request?.path()).1
+}
+
+/// Appends a host's name, or its address where it has none.
+fn push_host_name(out: &mut Vec<u8>, host: &StreamAddress, name: &str, with_port: bool) {
+    let start = out.len();
+    if name.is_empty() {
+        push_address(out, host, AddressPart::Whole);
+    } else {
+        out.extend_from_slice(name.as_bytes());
+    }
+    if !with_port {
+        let kept = without_port(&out[start..]).len();
+        out.truncate(start + kept);
+    }
 }
 
 /// `host:80` and `[::1]:80` without their port; anything else as it is.

@@ -379,6 +379,8 @@ fn common_duration(parameters: &str) -> Result<Operator, FormatErrorKind> {
 /// A moment by its name. Names that extensions of Envoy could define are allowed and never happen.
 fn moment(name: &str) -> Moment {
     match name {
+        "DS_CX_BEG" => |c| c.info.downstream_timing.connection_start_ns.or(Some(c.info.start_ns)),
+        "DS_CX_END" => |c| c.info.downstream_timing.connection_end_ns,
         "DS_RX_BEG" => |c| Some(c.info.start_ns),
         "DS_RX_END" => |c| c.info.downstream_timing.last_rx_ns,
         "US_CX_BEG" => |c| c.info.upstream_timing.connect_start_ns,

@@ -10,7 +10,7 @@ use crate::config::access_log::AccessLogType;
 use crate::protocol::http::head::{Head, Version};
 use crate::protocol::http::headers::HeaderName;
 use crate::protocol::response_flags::ResponseFlag;
-use crate::protocol::stream_info::{DetectedClose, StreamAddress, StreamInfo};
+use crate::protocol::stream_info::{DetectedClose, EarlierAttempt, StreamAddress, StreamInfo};
 
 /// A request and its facts.
 pub(super) struct Example {
@@ -61,6 +61,8 @@ impl Example {
         info.start_time_unix_ns = 1_795_362_929_953_732_000;
         info.start_ns = START_NS;
         info.complete_ns = Some(START_NS + 123 * MS + 999_999);
+        info.downstream_timing.connection_start_ns = Some(START_NS - 20 * MS);
+        info.downstream_timing.connection_end_ns = Some(START_NS + 90 * MS);
         info.downstream_timing.last_rx_ns = Some(START_NS + MS);
         info.downstream_timing.first_tx_ns = Some(START_NS + 60 * MS);
         info.downstream_timing.last_tx_ns = Some(START_NS + 80 * MS);
@@ -99,10 +101,15 @@ impl Example {
         info.upstream_transport_failure_reason = "delayed connect error".to_owned();
         info.upstream_detected_close = DetectedClose::RemoteReset;
         info.downstream_local_close_reason = "on_idle_timeout";
+        info.upstream_local_close_reason = "on_idle_timeout";
         info.attempt_count = 2;
-        info.connected_attempts.hosts = vec![address("10.5.5.4:8080"), address("10.5.5.5:8080")];
-        info.connected_attempts.host_names = "one:8080,[::1]:80".to_owned();
-        info.connected_attempts.connection_ids = vec![7, 9];
+        for (host, host_name, connection_id) in
+            [("10.5.5.4:8080", "one:8080", 7), ("[2001:db8::2]:80", "", 0)]
+        {
+            let (host, host_name) = (address(host), host_name.to_owned());
+            info.note_earlier_attempt(EarlierAttempt { host, host_name, connection_id });
+        }
+        info.counts_last_attempt = true;
         info.upstream_cluster = "up".to_owned();
         info.route_name = "direct route".to_owned();
         info.route_resolution_count = 1;
@@ -177,10 +184,10 @@ fn operators_with_values_write_them() {
         ("UPSTREAM_HOST", "10.5.5.5:8080"),
         ("UPSTREAM_HOST_NAME", "hosty:8080"),
         ("UPSTREAM_HOST_NAME_WITHOUT_PORT", "hosty"),
-        ("UPSTREAM_HOSTS_ATTEMPTED", "10.5.5.4:8080,10.5.5.5:8080"),
-        ("UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT", "10.5.5.4,10.5.5.5"),
-        ("UPSTREAM_HOST_NAMES_ATTEMPTED", "one:8080,[::1]:80"),
-        ("UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT", "one,[::1]"),
+        ("UPSTREAM_HOSTS_ATTEMPTED", "10.5.5.4:8080,[2001:db8::2]:80,10.5.5.5:8080"),
+        ("UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT", "10.5.5.4,2001:db8::2,10.5.5.5"),
+        ("UPSTREAM_HOST_NAMES_ATTEMPTED", "one:8080,[2001:db8::2]:80,hosty:8080"),
+        ("UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT", "one,[2001:db8::2],hosty"),
         ("UPSTREAM_LOCAL_ADDRESS", "10.5.5.1:50000"),
         ("UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", "10.5.5.1"),
         ("UPSTREAM_LOCAL_PORT", "50000"),
@@ -199,6 +206,8 @@ fn operators_with_values_write_them() {
         ("COMMON_DURATION(US_RX_BODY_BEG:US_RX_END:ns)", "19001500"),
         ("COMMON_DURATION(US_CX_BEG:US_CX_END:ms)", "5"),
         ("COMMON_DURATION(US_TX_BEG:US_TX_END:ms)", "2"),
+        ("COMMON_DURATION(DS_CX_BEG:DS_RX_BEG)", "20"),
+        ("COMMON_DURATION(DS_RX_BEG:DS_CX_END:us)", "90000"),
         ("START_TIME", "2026-11-22T15:55:29.953Z"),
         ("START_TIME(%s.%6f)", "1795362929.953732"),
         ("EMIT_TIME", "2026-11-22T15:55:31.953Z"),
@@ -248,6 +257,7 @@ fn operators_with_values_write_them() {
         ("DOWNSTREAM_DETECTED_CLOSE_TYPE", "Normal"),
         ("UPSTREAM_DETECTED_CLOSE_TYPE", "RemoteReset"),
         ("DOWNSTREAM_LOCAL_CLOSE_REASON", "on_idle_timeout"),
+        ("UPSTREAM_LOCAL_CLOSE_REASON", "on_idle_timeout"),
         ("ENVIRONMENT(RINGWAY_NOT_SET_ANYWHERE)", "-"),
         (r#"COALESCE({"operators":["TRACE_ID",{"command":"REQ","param":"x-empty"},"PROTOCOL"]}):4"#, "HTTP"),
         (
@@ -278,6 +288,7 @@ fn operators_without_values_write_a_dash_or_nothing() {
         "RESPONSE_TX_DURATION",
         "COMMON_DURATION(DS_TX_END:DS_RX_BEG)",
         "COMMON_DURATION(never:DS_RX_BEG)",
+        "COMMON_DURATION(DS_CX_BEG:DS_CX_END)",
         "UPSTREAM_CONNECTION_POOL_READY_DURATION",
         "CONNECTION_TERMINATION_DETAILS",
         "RESPONSE_CODE_DETAILS",

@@ -15,6 +15,7 @@ use super::dynamic_metadata::DynamicMetadata;
 use super::http::head::Version;
 use super::response_flags::ResponseFlags;
 use super::tls::TlsFacts;
+use crate::base::limits::ATTEMPTS_NOTED_MAX;
 use crate::base::socket_address::{INTERNAL_CLIENT, InternalAddress};
 
 /// An address as Envoy prints it. Envoy's `Network::Address::Instance`.
@@ -120,6 +121,10 @@ pub struct BytesMeter {
 /// When things happened to the downstream side, monotonic ns. Source: Envoy's `DownstreamTiming`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DownstreamTiming {
+    /// The connection was accepted; `None`: at the start of what the record is of.
+    pub connection_start_ns: Option<u64>,
+    /// The connection ended, and with it what the record is of.
+    pub connection_end_ns: Option<u64>,
     /// The last byte of the request was received.
     pub last_rx_ns: Option<u64>,
     /// The first byte of the response was handed to the kernel.
@@ -132,6 +137,8 @@ pub struct DownstreamTiming {
 /// Source: Envoy's `UpstreamTiming`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UpstreamTiming {
+    /// The attempt began: a host was chosen.
+    pub begin_ns: Option<u64>,
     /// A connect was begun for this request; `None` if it got a pooled connection.
     pub connect_start_ns: Option<u64>,
     /// That connect was complete.
@@ -146,30 +153,27 @@ pub struct UpstreamTiming {
     pub first_rx_body_ns: Option<u64>,
     /// The last byte of the response was received.
     pub last_rx_ns: Option<u64>,
-    /// How long the request waited for a connection, from its creation, in ns (a duration, not a stamp).
+    /// How long the attempt, or all of a relayed connection's, waited for a connection, or for its failure, in ns (a duration,
+    /// not a stamp).
     pub pool_ready_ns: Option<u64>,
 }
 
-/// The upstream attempts of one request that got a connection, in order; what the `..._ATTEMPTED`
-/// operators write. An attempt whose connect failed is not among them, as in Envoy 1.40 (observed).
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct ConnectedAttempts {
-    /// Addresses of the hosts.
-    pub hosts: Vec<StreamAddress>,
-    /// Hostnames (a host's address if it has none), joined by commas.
-    pub host_names: String,
-    /// Numbers of the connections.
-    pub connection_ids: Vec<u64>,
+impl UpstreamTiming {
+    /// The attempt has got a connection, or there is none for it.
+    pub fn pool_answered(&mut self, now_ns: u64) {
+        self.pool_ready_ns = self.begin_ns.map(|begun| now_ns.saturating_sub(begun));
+    }
 }
 
-impl ConnectedAttempts {
-    /// Forgets them and keeps the room.
-    fn clear(&mut self) {
-        let Self { hosts, host_names, connection_ids } = self;
-        hosts.clear();
-        host_names.clear();
-        connection_ids.clear();
-    }
+/// An upstream attempt that another followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EarlierAttempt {
+    /// Address of its host.
+    pub host: StreamAddress,
+    /// Hostname of its host; empty: it has none.
+    pub host_name: String,
+    /// Number of its connection; 0: it got none.
+    pub connection_id: u64,
 }
 
 /// One request's facts. Envoy's `StreamInfo`. Texts: empty means unknown.
@@ -237,8 +241,12 @@ pub struct StreamInfo {
     pub upstream_transport_failure_reason: String,
     /// Upstream attempts begun, the first included; 0: none.
     pub attempt_count: u32,
-    /// The attempts that got a connection.
-    pub connected_attempts: ConnectedAttempts,
+    /// The attempts before the last, in order, at most [`ATTEMPTS_NOTED_MAX`] of them; where a relayed connection's have all
+    /// failed, the last, too. Of requests those that got a connection, as in Envoy 1.40 (observed), of relayed connections all
+    /// that had a host, as in its TCP proxy. What the `..._ATTEMPTED` operators write, before the last.
+    pub earlier_attempts: Vec<EarlierAttempt>,
+    /// Whether the last attempt, of which the other fields tell, is to be written with them.
+    pub counts_last_attempt: bool,
     /// How the upstream connection ended.
     pub upstream_detected_close: DetectedClose,
     /// Why this side closed the upstream connection; empty: it did not.
@@ -250,7 +258,7 @@ pub struct StreamInfo {
     pub upstream_cluster_alt_stat_name: String,
     /// `Route.name` of the matched route.
     pub route_name: String,
-    /// How often a route was looked for; 0: never. A retry with a new route counts again.
+    /// How often a route was looked for, found or not; 0: never. Filters that want another one have it looked for again.
     pub route_resolution_count: u32,
     /// `Listener.name` of the connection's listener.
     pub listener_name: String,
@@ -297,7 +305,7 @@ impl StreamInfo {
             };
         }
         empty!(self;
-            response_code_details connection_termination_details dynamic_metadata connected_attempts
+            response_code_details connection_termination_details dynamic_metadata earlier_attempts
             upstream_host_name upstream_transport_failure_reason
             upstream_cluster upstream_cluster_alt_stat_name route_name listener_name filter_chain_name
             request_id requested_server_name upstream_server_name downstream_transport_failure_reason;
@@ -309,9 +317,46 @@ impl StreamInfo {
             downstream_detected_close downstream_local_close_reason
             upstream_host upstream_remote_address upstream_local_address
             upstream_detected_close upstream_local_close_reason
-            attempt_count route_resolution_count downstream_tls upstream_tls proxy_tlvs
+            attempt_count counts_last_attempt route_resolution_count downstream_tls upstream_tls proxy_tlvs
             connection_id upstream_connection_id health_check
         );
+    }
+
+    /// Another attempt follows the last, of whose connection nothing is told any more, as in Envoy. A rare path: it may allocate.
+    #[cold]
+    pub fn begin_next_attempt(&mut self) {
+        let host = std::mem::take(&mut self.upstream_host);
+        let host_name = std::mem::take(&mut self.upstream_host_name);
+        let connection_id = std::mem::take(&mut self.upstream_connection_id);
+        if std::mem::take(&mut self.counts_last_attempt) {
+            self.note_earlier_attempt(EarlierAttempt { host, host_name, connection_id });
+        }
+        self.upstream_remote_address = StreamAddress::None;
+        self.upstream_local_address = StreamAddress::None;
+        self.upstream_tls = None;
+        self.upstream_protocol = None;
+        self.upstream_timing = UpstreamTiming::default();
+    }
+
+    /// Notes one attempt more, unless there are enough of them.
+    pub fn note_earlier_attempt(&mut self, attempt: EarlierAttempt) {
+        if self.earlier_attempts.len() < ATTEMPTS_NOTED_MAX {
+            self.earlier_attempts.push(attempt);
+        }
+    }
+
+    /// Hosts of all attempts that are noted: address, and hostname, which may be empty.
+    pub fn hosts_attempted(&self) -> impl Iterator<Item = (&StreamAddress, &str)> {
+        let earlier = self.earlier_attempts.iter().map(|attempt| (&attempt.host, attempt.host_name.as_str()));
+        let last = (&self.upstream_host, self.upstream_host_name.as_str());
+        earlier.chain(self.counts_last_attempt.then_some(last))
+    }
+
+    /// Numbers of the connections of all attempts that are noted and got one.
+    pub fn connection_ids_attempted(&self) -> impl Iterator<Item = u64> {
+        let last = self.counts_last_attempt.then_some(self.upstream_connection_id);
+        let all = self.earlier_attempts.iter().map(|attempt| attempt.connection_id).chain(last);
+        all.filter(|id| *id != 0)
     }
 
     /// A stamp counted from the start of the request, in ns; `None` if it did not happen.
@@ -345,9 +390,10 @@ mod tests {
         info.upstream_host = StreamAddress::Pipe("/run/a".into());
         info.downstream_remote_address = SocketAddr::from(([127, 0, 0, 1], 80)).into();
         info.upstream_local_close_reason = "on_idle_timeout";
-        info.connected_attempts.hosts.push(info.upstream_host.clone());
-        info.connected_attempts.host_names.push('a');
-        info.connected_attempts.connection_ids.push(1);
+        let host = info.upstream_host.clone();
+        info.note_earlier_attempt(EarlierAttempt { host, host_name: "a".to_owned(), connection_id: 1 });
+        info.counts_last_attempt = true;
+        info.downstream_timing.connection_end_ns = Some(8);
         info.dynamic_metadata.set("a", "b", MetadataValue::Bool(true));
         let capacity = info.route_name.capacity();
         let pointer = info.route_name.as_ptr();
@@ -357,5 +403,64 @@ mod tests {
         info.dynamic_metadata = DynamicMetadata::default();
         assert_eq!(format!("{info:?}"), format!("{:?}", StreamInfo::new()));
         assert_eq!((info.route_name.capacity(), info.route_name.as_ptr()), (capacity, pointer));
+    }
+
+    fn attempted(info: &StreamInfo) -> (Vec<(String, String)>, Vec<u64>) {
+        let hosts = info.hosts_attempted().map(|(host, name)| (host.to_string(), name.to_owned()));
+        (hosts.collect(), info.connection_ids_attempted().collect())
+    }
+
+    #[test]
+    fn attempts_are_told_in_order_and_those_that_count_alone() {
+        let mut info = StreamInfo::new();
+        assert_eq!(attempted(&info), (vec![], vec![]));
+        let mut begin = |port: u16, id: u64, counts: bool| {
+            info.begin_next_attempt();
+            info.upstream_host = SocketAddr::from(([127, 0, 0, 1], port)).into();
+            set_text(&mut info.upstream_host_name, if port == 2 { "two" } else { "" });
+            info.upstream_connection_id = id;
+            info.counts_last_attempt = counts;
+            attempted(&info)
+        };
+        let one = ("127.0.0.1:1".to_owned(), String::new());
+        let two = ("127.0.0.1:2".to_owned(), "two".to_owned());
+        assert_eq!(begin(1, 7, true), (vec![one.clone()], vec![7]));
+        assert_eq!(begin(3, 0, false), (vec![one.clone()], vec![7]));
+        assert_eq!(begin(2, 9, true), (vec![one, two], vec![7, 9]));
+    }
+
+    #[test]
+    fn next_attempt_begins_with_nothing_of_the_last() {
+        let mut info = StreamInfo::new();
+        info.upstream_host = SocketAddr::from(([127, 0, 0, 1], 80)).into();
+        info.upstream_remote_address = info.upstream_host.clone();
+        info.upstream_local_address = info.upstream_host.clone();
+        info.upstream_protocol = Some(Version::Http2);
+        info.upstream_connection_id = 3;
+        info.upstream_timing.first_tx_ns = Some(5);
+        info.begin_next_attempt();
+        assert_eq!(format!("{info:?}"), format!("{:?}", StreamInfo::new()));
+    }
+
+    #[test]
+    fn attempts_beyond_the_bound_are_not_noted() {
+        let mut info = StreamInfo::new();
+        for id in 1..=2 * ATTEMPTS_NOTED_MAX as u64 {
+            info.begin_next_attempt();
+            (info.upstream_connection_id, info.counts_last_attempt) = (id, true);
+        }
+        let ids: Vec<_> = info.connection_ids_attempted().collect();
+        assert_eq!(ids.len(), ATTEMPTS_NOTED_MAX + 1);
+        assert_eq!((ids[0], ids.last()), (1, Some(&(2 * ATTEMPTS_NOTED_MAX as u64))));
+    }
+
+    #[test]
+    fn wait_for_a_connection_counts_from_the_begin_of_its_attempt() {
+        let mut timing = UpstreamTiming::default();
+        timing.pool_answered(9);
+        assert_eq!(timing.pool_ready_ns, None);
+        timing.begin_ns = Some(4);
+        timing.pool_answered(9);
+        assert_eq!(timing.pool_ready_ns, Some(5));
     }
 }

@@ -165,6 +165,7 @@ impl Recorded {
         let now = self.context.runtime.now();
         (told.start_time_unix_ns, told.start_ns) = (self.opened_unix_ns, self.opened.0);
         told.complete_ns = Some(now.0);
+        told.downstream_timing.connection_end_ns = Some(now.0);
         told.connection_id = self.id.get();
         told.protocol = self.protocol.get();
         (told.bytes_received, told.bytes_sent) = (self.received.get(), self.sent.get());

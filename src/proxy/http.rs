@@ -294,6 +294,8 @@ fn begin(connection: &Connection, stream: &mut Stream) {
         inspected.map_or(&connection.local, |known| &known.direct_local).clone();
     // Until its head says otherwise.
     info.protocol = Some(if is_stream { Version::Http2 } else { Version::Http11 });
+    info.downstream_timing.connection_start_ns = Some(connection.opened.0);
+    set_text(&mut info.listener_name, &connection.listener.config.name);
     set_text(&mut info.filter_chain_name, &chain.name);
     if let Some(known) = inspected {
         set_text(&mut info.requested_server_name, known.server_name.as_deref().unwrap_or_default());
@@ -354,11 +356,16 @@ fn fail(connection: &Connection, stream: &mut Stream, error: ProxyError) {
         };
         set_text(&mut info.response_code_details, details);
     }
-    if let ProxyError::DownstreamClosed = error
-        && let Some(failure) = connection.channel.connection().and_then(|it| it.tls()?.failure())
-        && !failure.is_io()
-    {
-        info.downstream_transport_failure_reason = format!("TLS error: {failure}");
+    if let ProxyError::DownstreamClosed = error {
+        // A stream may end in order, and its connection go on.
+        if connection.channel.stream().is_none_or(|stream| stream.broken().is_some()) {
+            info.downstream_timing.connection_end_ns = Some(connection.context.runtime.now().0);
+        }
+        if let Some(failure) = connection.channel.connection().and_then(|it| it.tls()?.failure())
+            && !failure.is_io()
+        {
+            info.downstream_transport_failure_reason = format!("TLS error: {failure}");
+        }
     }
     if let ProxyError::Connect(_) = error
         && !info.upstream_transport_failure_reason.is_empty()

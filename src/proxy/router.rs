@@ -140,6 +140,7 @@ async fn attempts(
                 }
                 // The next connection may speak another version.
                 connection_bytes::count_upstream(&forward.cluster, stream);
+                stream.info.begin_next_attempt();
                 stream.response.clear();
                 (retried, fresh) = (true, error.retry() == Retry::IfReused);
             }
@@ -217,6 +218,7 @@ async fn acquire(
     let host =
         cluster.pick_for(wanted, &mut context.rng.borrow_mut()).ok_or(ProxyError::NoHealthyUpstream)?;
     stream.info.upstream_host = host.stream_address();
+    stream.info.upstream_timing.begin_ns = Some(context.runtime.now().0);
     let origin = cluster.for_priority(host, forward.action.priority);
     let host = Rc::clone(&origin);
     let host =
@@ -263,7 +265,8 @@ async fn acquire(
     info.upstream_remote_address = host.stream_address();
     info.upstream_local_address = upstream.local_address();
     info.upstream_protocol = Some(if upstream.lease().is_some() { Version::Http2 } else { Version::Http11 });
-    info.upstream_timing.pool_ready_ns = Some(context.runtime.now().0.saturating_sub(info.start_ns));
+    info.upstream_timing.pool_answered(context.runtime.now().0);
+    info.counts_last_attempt = true;
     Ok(upstream)
 }
 
@@ -284,6 +287,7 @@ async fn connect(
             // As in Envoy no host counts as chosen.
             stream.info.upstream_host = StreamAddress::None;
             stream.info.upstream_host_name.clear();
+            stream.info.upstream_timing.pool_answered(context.runtime.now().0);
             return Err(ProxyError::Connect(error));
         }
     };
@@ -322,6 +326,7 @@ async fn connect(
             Ok(upstream)
         }
         Err(error) => {
+            stream.info.upstream_timing.pool_answered(connection.context.runtime.now().0);
             let reason = &mut stream.info.upstream_transport_failure_reason;
             error.write_reason(Some(host), reason);
             Err(ProxyError::Connect(error))

@@ -99,6 +99,7 @@ pub(super) fn decide<'a>(
     let scratch = &mut *chain.scratch.borrow_mut();
     ignore_upgrade(connection, stream, request, scratch);
     let routes = &chain.manager.routes;
+    stream.info.route_resolution_count += 1;
     let mut outcome = routes.find_route(&stream.request, random, &mut scratch.route);
     if !chain.manager.filters.is_empty() && !skips_filters(connection, stream, request) {
         let matched = match outcome {
@@ -108,7 +109,10 @@ pub(super) fn decide<'a>(
         match pass_filters(connection, stream, request, matched, random, &mut scratch.matching) {
             Ok(false) => {}
             Ok(true) if leaves_scope(chain, whole, stream) => return None,
-            Ok(true) => outcome = routes.find_route(&stream.request, random, &mut scratch.route),
+            Ok(true) => {
+                stream.info.route_resolution_count += 1;
+                outcome = routes.find_route(&stream.request, random, &mut scratch.route);
+            }
             Err(reply) => return Some(refuse(connection, stream, matched, random, reply)),
         }
     }
@@ -125,6 +129,7 @@ pub(super) fn decide_filtered<'a>(
     let Connection { context, chain, .. } = connection;
     let random = context.random();
     let scratch = &mut *chain.scratch.borrow_mut();
+    stream.info.route_resolution_count += 1;
     let outcome = chain.manager.routes.find_route(&stream.request, random, &mut scratch.route);
     act(connection, stream, request, outcome, random, origin, scratch)
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::harness::{Config, Proxy, Upstream, on_each_backend, until};
+use crate::harness::{Config, Proxy, Upstream, ok, on_each_backend, until};
 use crate::upstream_failures::log_to;
 
 fn lines(path: &Path) -> Vec<String> {
@@ -42,6 +42,39 @@ on_each_backend! {
         drop(client);
         proxy.end();
         assert_eq!((lines(&rotated).len(), lines(&path).len()), (3, 2));
+    }
+
+    fn records_of_requests_tell_of_their_listener_and_connection(io) {
+        let upstream = Upstream::start(|peer| {
+            while let Some(request) = peer.request() {
+                if request.path() == "/never" {
+                    peer.sees_end();
+                    return;
+                }
+                peer.send(ok(b"answer"));
+            }
+        });
+        let folder = crate::harness::TempFolder::new();
+        let path = folder.path().join("access.log");
+        let format = "%LISTENER_NAME% %COMMON_DURATION(DS_CX_BEG:DS_RX_BEG:ns)% %COMMON_DURATION(DS_CX_BEG:DS_CX_END:ns)% \
+            %UPSTREAM_CONNECTION_POOL_READY_DURATION%";
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager(&log_to(&path, format)));
+        let mut client = proxy.connect();
+        client.get("/one");
+        client.get("/two");
+        client.send("GET /never HTTP/1.1\r\nHost: a\r\n\r\n");
+        upstream.wait_for_requests(3);
+        drop(client);
+        until("three lines are written", || lines(&path).len() == 3);
+        proxy.end();
+        let lines = lines(&path);
+        let number = |line: usize, place: usize| lines[line].split(' ').nth(place).unwrap().parse::<u64>();
+        assert!(lines.iter().all(|line| line.starts_with("test ")), "{lines:?}");
+        // The begin is the connection's, its end that of the request which was under way.
+        assert!(number(0, 1) < number(1, 1) && number(1, 1) < number(2, 1), "{lines:?}");
+        assert!(number(0, 2).is_err() && number(1, 2).is_err(), "{lines:?}");
+        assert!(number(2, 2).unwrap() > number(2, 1).unwrap(), "{lines:?}");
+        assert!((0..3).all(|line| number(line, 3).is_ok()), "{lines:?}");
     }
 
     fn listener_records_connections_that_are_served_and_that_no_chain_takes(io) {

@@ -3,7 +3,8 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use crate::harness::{Config, Proxy, Upstream, ok, on_each_backend, until};
+use crate::harness::{Config, Proxy, TempFolder, Upstream, ok, on_each_backend, until};
+use crate::upstream_failures::log_to;
 
 /// An upstream that answers the first request of every connection and closes it when it sees the second.
 fn closes_on_second() -> Upstream {
@@ -19,7 +20,11 @@ fn closes_on_second() -> Upstream {
 on_each_backend! {
     fn reused_connection_that_dies_is_retried_once_for_get(io) {
         let upstream = closes_on_second();
-        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let folder = TempFolder::new();
+        let log = folder.path().join("access.log");
+        let format = "%UPSTREAM_REQUEST_ATTEMPT_COUNT% %UPSTREAM_HOSTS_ATTEMPTED% %UPSTREAM_CONNECTION_IDS_ATTEMPTED% \
+            %UPSTREAM_CONNECTION_ID% %ROUTE_RESOLUTION_COUNT%";
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager(&log_to(&log, format)));
         let mut client = proxy.connect();
         assert_eq!(client.get("/1").text(), "first");
         let response = client.get("/2");
@@ -28,7 +33,17 @@ on_each_backend! {
         let order = seen.iter().map(|seen| (seen.connection, seen.request.path())).collect::<Vec<_>>();
         assert_eq!(order, [(0, "/1"), (0, "/2"), (1, "/2")]);
         assert_eq!(proxy.stat("cluster.upstream.upstream_rq_retry_reused_connection"), 1);
+        drop(client);
         proxy.end();
+        // Both attempts had a connection, and the one that the first request had is the first of the second's.
+        let log = std::fs::read_to_string(log).unwrap();
+        let records: Vec<Vec<&str>> = log.lines().map(|line| line.split(' ').collect()).collect();
+        let [first, second] = &records[..] else { panic!("{log}") };
+        let host = format!("127.0.0.1:{}", upstream.port);
+        assert_eq!(first[..], ["1", host.as_str(), first[3], first[3], "1"]);
+        let (hosts, ids) = (format!("{host},{host}"), format!("{},{}", first[3], second[3]));
+        assert_eq!(second[..], ["2", hosts.as_str(), ids.as_str(), second[3], "1"]);
+        assert_ne!(first[3], second[3]);
     }
 
     fn reused_connection_that_dies_is_not_retried_for_post(io) {

@@ -414,6 +414,96 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// Those of all attempts, in Envoy's order; a connection has the last at most.
+    fn records_tell_of_every_endpoint_that_was_tried(io) {
+        let upstream = Upstream::echo_bytes();
+        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let attempts = "%UPSTREAM_HOSTS_ATTEMPTED% %UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT% \
+            %UPSTREAM_REQUEST_ATTEMPT_COUNT%> %UPSTREAM_CONNECTION_IDS_ATTEMPTED% %UPSTREAM_CONNECTION_ID%";
+        let log = LOGS_ENDS.replace("%RESPONSE_FLAGS%>", attempts);
+        let trying = |endpoints: &[u16]| {
+            let endpoint = |port: &u16| format!("{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}");
+            let endpoints = endpoints.iter().map(endpoint).collect::<Vec<_>>().join(", ");
+            let mut config = relaying(upstream.port, &[], "max_connect_attempts: 2").listener(&log);
+            config.clusters = Some(format!(
+                "{{name: upstream, connect_timeout: 5s, load_assignment: {{cluster_name: upstream, endpoints: \
+                 [{{lb_endpoints: [{endpoints}]}}]}}}}"
+            ));
+            Proxy::start(io, &config)
+        };
+        let proxy = trying(&[dead]);
+        proxy.connect().expect_closed();
+        proxy.wait_for_log(&format!("ended <127.0.0.1:{dead},127.0.0.1:{dead} 127.0.0.1,127.0.0.1 2> - 0\n"));
+        proxy.end();
+        for (endpoints, tried) in [
+            (vec![dead, upstream.port], format!("127.0.0.1:{dead},127.0.0.1:{} 127.0.0.1,127.0.0.1 2", upstream.port)),
+            (vec![upstream.port], format!("127.0.0.1:{} 127.0.0.1 1", upstream.port)),
+        ] {
+            let proxy = trying(&endpoints);
+            // They take turns, whoever begins: the second client's first is the one that is dead.
+            for _ in 0..2 {
+                let mut client = proxy.connect();
+                client.send("hello");
+                assert_eq!(client.read(5), b"hello");
+            }
+            let tried = format!("ended <{tried}> ");
+            proxy.wait_for_log(&tried);
+            let ids = proxy.after_in_log(&tried).unwrap();
+            let (attempted, last) = ids.split_once(' ').unwrap();
+            assert_eq!(attempted, last);
+            assert_ne!(last, "0");
+            proxy.end();
+        }
+    }
+
+    fn records_tell_why_the_connection_to_an_endpoint_was_closed(io) {
+        let upstream = Upstream::start(|peer| while peer.read(1).is_some() {});
+        let reason = LOGS_ENDS.replace("RESPONSE_FLAGS", "UPSTREAM_LOCAL_CLOSE_REASON");
+        let of_client = "closing_upstream_tcp_connection_due_to_downstream";
+        for (fields, expected) in [
+            ("idle_timeout: 0.3s", "tcp_session_idle_timeout".to_owned()),
+            ("max_downstream_connection_duration: 0.3s", format!("{of_client}_local_close")),
+        ] {
+            let proxy = Proxy::start(io, &relaying(upstream.port, &[], fields).listener(&reason));
+            proxy.connect().expect_closed();
+            proxy.wait_for_log(&format!("ended <{expected}>"));
+            proxy.end();
+        }
+        let proxy = Proxy::start(io, &relaying(upstream.port, &[], "").listener(&reason));
+        let client = proxy.connect();
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 1);
+        client.reset_on_close();
+        drop(client);
+        proxy.wait_for_log(&format!("ended <{of_client}_reset_close>"));
+        // Who ends in order closes nothing.
+        proxy.connect().shutdown_write();
+        proxy.wait_for_log("ended <->");
+        proxy.end();
+    }
+
+    fn records_tell_when_both_connections_of_a_relay_were_made(io) {
+        let upstream = Upstream::echo_bytes();
+        let moments = "%COMMON_DURATION(DS_CX_BEG:US_CX_BEG:ns)% %COMMON_DURATION(US_CX_BEG:US_CX_END:ns)% \
+            %COMMON_DURATION(US_CX_END:DS_CX_END:ns)% %COMMON_DURATION(DS_CX_BEG:DS_CX_END:ns)% \
+            %UPSTREAM_CONNECTION_POOL_READY_DURATION%";
+        let log = LOGS_ENDS.replace("ended <%RESPONSE_FLAGS%>", &format!("%ACCESS_LOG_TYPE% <{moments}>"));
+        let log = log.strip_prefix("access_log: ").unwrap();
+        let fields = format!("access_log: [{log}], access_log_options: {{flush_access_log_on_start: true}}");
+        let proxy = Proxy::start(io, &relaying(upstream.port, &[], &fields));
+        let mut client = proxy.connect();
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+        proxy.wait_for_log("TcpConnectionStart <- - - - ->");
+        drop(client);
+        proxy.wait_for_log("TcpConnectionEnd <");
+        let text = proxy.after_in_log("TcpConnectionEnd <").unwrap();
+        let numbers = text.trim_end_matches('>').split(' ');
+        let took: Vec<u64> = numbers.map(|number| number.parse().unwrap()).collect();
+        assert_eq!(took[0] + took[1] + took[2], took[3], "{took:?}");
+        assert!(took[4] <= took[3] / 1_000_000, "{took:?}");
+        proxy.end();
+    }
+
     fn weights_share_connections_out(io) {
         let (one, three) = (Upstream::echo_bytes(), Upstream::echo_bytes());
         let weighted = "weighted_clusters: {clusters: [{name: one, weight: 1}, {name: three, weight: 3}]}";

@@ -24,7 +24,9 @@ on_each_backend! {
         };
         let folder = crate::harness::TempFolder::new();
         let log = folder.path().join("access.log");
-        let config = Config::to(port).manager(&log_to(&log, "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%"));
+        let format = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_REQUEST_ATTEMPT_COUNT% \
+            %UPSTREAM_HOSTS_ATTEMPTED% %UPSTREAM_CONNECTION_IDS_ATTEMPTED%";
+        let config = Config::to(port).manager(&log_to(&log, format));
         let proxy = Proxy::start(io, &config);
         let mut client = proxy.connect();
         for _ in 0..2 {
@@ -37,6 +39,8 @@ on_each_backend! {
         proxy.end();
         let log = std::fs::read_to_string(log).unwrap();
         assert!(log.lines().all(|line| line.starts_with("503 UF upstream_reset_before_response_started")), "{log}");
+        // As in Envoy a request's host that was not reached is none of those attempted.
+        assert!(log.lines().all(|line| line.ends_with(" 1 - -")), "{log}");
         assert_eq!(log.lines().count(), 2);
     }
 

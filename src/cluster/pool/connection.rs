@@ -72,6 +72,8 @@ pub struct UpstreamConnection {
     host: Rc<Host>,
     id: u64,
     opened: Now,
+    /// Since when it has been idle; of one that nobody knows what it carries, and that never is, since when it was being made: a
+    /// relayed connection's task has no room for more.
     pub(super) idle_since: Now,
     requests: u32,
     active: bool,
@@ -93,15 +95,18 @@ impl UpstreamConnection {
         connection
     }
 
-    /// One of which nobody knows what it carries.
+    /// One of which nobody knows what it carries; `begun`: when it began to be made.
     pub(super) fn opaque(
         transport: Transport,
         cluster: &Rc<Cluster>,
         host: &Rc<Host>,
         id: u64,
+        begun: Now,
         now: Now,
     ) -> Self {
-        Self::own(transport, cluster, host, id, now, Offer::Opaque)
+        let mut connection = Self::own(transport, cluster, host, id, now, Offer::Opaque);
+        connection.idle_since = begun;
+        connection
     }
 
     fn own(
@@ -210,6 +215,11 @@ impl UpstreamConnection {
     /// When it was opened.
     pub fn opened(&self) -> Now {
         self.opened
+    }
+
+    /// When it began to be made, of one of which nobody knows what it carries; of others that is not kept.
+    pub fn connect_start(&self) -> Option<Now> {
+        (self.kind == Offer::Opaque).then_some(self.idle_since)
     }
 
     /// Takes note that the peer ended the connection: counted as its doing when dropped.

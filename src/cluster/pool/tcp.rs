@@ -29,10 +29,12 @@ pub async fn connect(
     timer: &Timer,
     id: u64,
 ) -> Result<UpstreamConnection, ConnectError> {
+    let begun = cluster.runtime().now();
     let transport = dial(cluster, host, timer, Offer::Opaque)
         .await
         .inspect_err(|failure| host.turns().fail(cluster, *failure))?;
-    let mut connection = UpstreamConnection::opaque(transport, cluster, host, id, cluster.runtime().now());
+    let now = cluster.runtime().now();
+    let mut connection = UpstreamConnection::opaque(transport, cluster, host, id, begun, now);
     connection.begin();
     Ok(connection)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::tunnel::{self, NotOpened};
 use super::{TcpChain, TcpConnection, record};
+use crate::base::clock::Now;
 use crate::base::xx_hash::xx_hash;
 use crate::cluster::pool::{ConnectError, UpstreamConnection, pend, tcp};
 use crate::cluster::{Cluster, Host, Resource, Wanted};
@@ -27,6 +28,10 @@ pub(super) struct Failure {
     pub(super) cluster: Option<Rc<Cluster>>,
     /// The host that was tried last.
     pub(super) host: Option<Rc<Host>>,
+    /// The same, whoever is to blame for the failure.
+    pub(super) attempted: Option<Rc<Host>>,
+    /// When the first attempt began.
+    pub(super) begun: Option<Now>,
     /// What its connection failed of.
     pub(super) error: Option<ConnectError>,
     pub(super) attempts: u32,
@@ -105,6 +110,8 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
         return Err(failure.final_for(ResponseFlag::NoClusterFound, record::NO_ROUTE));
     };
     failure.cluster = Some(Rc::clone(&cluster));
+    let begun = context.runtime.now();
+    failure.begun = Some(begun);
     let tlvs = merged_tlvs(connection);
     loop {
         // None of its connections becomes free for another client: there is nothing to wait for.
@@ -138,6 +145,9 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
         };
         failure.attempts += 1;
         connection.attempts.set(failure.attempts);
+        if let Some(before) = failure.attempted.replace(Rc::clone(&host)) {
+            connection.note_earlier_attempt(&before);
+        }
         failure.host = Some(Rc::clone(&host));
         let attempt = async {
             match &chain.tunneling {
@@ -156,12 +166,15 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
             return Err(failure.grown_too_old(chain));
         };
         failure.error = match outcome {
-            Ok(upstream) => return Ok(upstream),
+            Ok(upstream) => {
+                connection.note_reached(&upstream, begun);
+                return Ok(upstream);
+            }
             Err(NotOpened::Connect(error)) => Some(error),
             Err(NotOpened::Refused) => None,
             Err(NotOpened::Over(over)) => {
-                let Failure { cluster, host, attempts, .. } = failure;
-                return Err(Failure { cluster, host, attempts, ..over });
+                let Failure { cluster, host, attempted, attempts, begun, .. } = failure;
+                return Err(Failure { cluster, host, attempted, attempts, begun, ..over });
             }
         };
         // The endpoint has nothing to do with a circuit breaker.

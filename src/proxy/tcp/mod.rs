@@ -25,8 +25,9 @@ use super::handover::Place;
 use super::handshake::{self, Failed, Handshake};
 use super::listener::Admitted;
 use crate::base::clock::Now;
+use crate::base::limits::ATTEMPTS_NOTED_MAX;
 use crate::cluster::pool::UpstreamConnection;
-use crate::cluster::{KeptCluster, ProxiedClient};
+use crate::cluster::{Host, KeptCluster, ProxiedClient};
 use crate::config::proxy_protocol::OwnedTlv;
 use crate::config::tcp_proxy::TcpProxy;
 use crate::filter::network::{HeaderTlvs, Tunneling};
@@ -34,7 +35,7 @@ use crate::format::access_log::AccessLog;
 use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::matcher::MatchScratch;
-use crate::protocol::stream_info::StreamAddress;
+use crate::protocol::stream_info::{EarlierAttempt, StreamAddress};
 use crate::protocol::tls::{ServerTls, TlsFacts, Wanted};
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Recycled, Timer};
@@ -92,8 +93,19 @@ pub(super) struct TcpConnection {
     attempts: Cell<u32>,
     /// One of them has failed.
     has_failed: Cell<bool>,
-    /// How what comes from the endpoint is framed, where the tunnel is a POST of HTTP/1.1. Boxed: hardly any is.
-    posted: OnceCell<Box<BodyLength>>,
+    /// What hardly any has. Boxed for that.
+    rare: OnceCell<Box<Rare>>,
+}
+
+/// What hardly any relayed connection has.
+#[derive(Debug, Default)]
+struct Rare {
+    /// How what comes from the endpoint is framed, where the tunnel is a POST of HTTP/1.1.
+    posted: OnceCell<BodyLength>,
+    /// Attempts that another followed; at most `limits::ATTEMPTS_NOTED_MAX`.
+    earlier_attempts: RefCell<Vec<EarlierAttempt>>,
+    /// How long it took to reach the endpoint, in ns, where that was more than one connect.
+    reached_in_ns: Cell<Option<u64>>,
 }
 
 /// Most bytes that a relayed connection's task may take: the memory of tasks comes in steps of 128.
@@ -161,7 +173,7 @@ pub(super) fn spawn(
         admitted,
         attempts: Cell::new(0),
         has_failed: Cell::new(false),
-        posted: OnceCell::new(),
+        rare: OnceCell::new(),
     };
     connection.count_open();
     if let Some(stopped) = stopped {
@@ -183,10 +195,10 @@ pub(super) fn spawn(
         if connection.is_asked_late() && !admit(&connection).await {
             return;
         }
-        let ended = match connection.posted.get() {
+        let ended = match connection.posted() {
             None => relay::relay(&connection, upstream).await,
             Some(body) => {
-                connection.context.runtime.recycled(posted::relay(&connection, upstream, **body)).await
+                connection.context.runtime.recycled(posted::relay(&connection, upstream, *body)).await
             }
         };
         if finish(&connection, ended).await
@@ -363,6 +375,32 @@ impl TcpConnection {
             chain.stats.inc(TcpStat::DownstreamCxDrainClose);
         }
         is_it
+    }
+
+    /// What it has that hardly any has, from now on.
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
+    /// How what comes from the endpoint is framed; `None`: not at all.
+    fn posted(&self) -> Option<&BodyLength> {
+        self.rare.get()?.posted.get()
+    }
+
+    /// Another attempt follows the one to this host.
+    fn note_earlier_attempt(&self, host: &Host) {
+        let mut earlier = self.rare().earlier_attempts.borrow_mut();
+        if earlier.len() < ATTEMPTS_NOTED_MAX {
+            earlier.push(record::attempt(host));
+        }
+    }
+
+    /// It has reached this endpoint; `begun`: when that began.
+    fn note_reached(&self, upstream: &UpstreamConnection, begun: Now) {
+        if upstream.connect_start() != Some(begun) {
+            let took = self.context.runtime.now().0.saturating_sub(begun.0);
+            self.rare().reached_in_ns.set(Some(took));
+        }
     }
 
     /// Whether it is asked if it may go on when it has reached an endpoint, and not before.

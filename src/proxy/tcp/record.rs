@@ -12,12 +12,15 @@ use crate::config::access_log::AccessLogType;
 use crate::format::context::FormatContext;
 use crate::protocol::http::forwarding::uuid_v4;
 use crate::protocol::response_flags::ResponseFlag;
-use crate::protocol::stream_info::{DetectedClose, StreamInfo, set_text};
+use crate::protocol::stream_info::{DetectedClose, EarlierAttempt, StreamInfo, set_text};
 
 /// Why this side closes connections. Source: Envoy `StreamInfo::LocalCloseReasons`.
 pub(super) const IDLE_TIMEOUT: &str = "tcp_session_idle_timeout";
 pub(super) const MAX_DURATION: &str = "max_connection_duration_reached";
 const DRAIN_CLOSE: &str = "tcp_proxy_drain_close";
+/// Why it closes the endpoint's connection, unless that is for its silence: what has become of the client's.
+const DOWNSTREAM_LOCAL_CLOSE: &str = "closing_upstream_tcp_connection_due_to_downstream_local_close";
+const DOWNSTREAM_RESET: &str = "closing_upstream_tcp_connection_due_to_downstream_reset_close";
 /// Why it closes those that have reached no endpoint. Source: as above, `TcpProxyInitializationFailure`, whose spelling this is, with
 /// the number of Envoy's `UpstreamFailureReason`.
 pub(super) const CONNECT_FAILED: &str = "tcp_initializion_failure:0";
@@ -35,14 +38,16 @@ pub(super) fn begun(connection: &TcpConnection) {
 /// The connection has reached an endpoint.
 pub(super) fn connected(connection: &TcpConnection, upstream: &UpstreamConnection) {
     if connection.chain.config.flush_access_log_on_connected {
-        write(connection, AccessLogType::TcpUpstreamConnected, |info| set_upstream(info, upstream));
+        write(connection, AccessLogType::TcpUpstreamConnected, |info| {
+            set_upstream(info, connection, upstream);
+        });
     }
 }
 
 /// The connection lasts.
 pub(super) fn periodic(connection: &TcpConnection, upstream: &UpstreamConnection, received: u64, sent: u64) {
     write(connection, AccessLogType::TcpPeriodic, |info| {
-        set_upstream(info, upstream);
+        set_upstream(info, connection, upstream);
         set_bytes(info, received, sent);
     });
 }
@@ -50,9 +55,11 @@ pub(super) fn periodic(connection: &TcpConnection, upstream: &UpstreamConnection
 /// The connection is over.
 pub(super) fn ended(connection: &TcpConnection, upstream: &UpstreamConnection, ended: &Ended) {
     write(connection, AccessLogType::TcpConnectionEnd, |info| {
-        set_upstream(info, upstream);
-        info.complete_ns = Some(connection.context.runtime.now().0);
+        set_upstream(info, connection, upstream);
         set_bytes(info, ended.received, ended.sent);
+        if connection.chain.tunneling.is_none() {
+            info.upstream_local_close_reason = upstream_close_reason(ended.why);
+        }
         match ended.why {
             Why::Finished { .. } => {}
             Why::DownstreamReset => info.downstream_detected_close = DetectedClose::RemoteReset,
@@ -73,19 +80,18 @@ pub(super) fn ended(connection: &TcpConnection, upstream: &UpstreamConnection, e
 
 /// The connection's handshake came to nothing.
 pub(super) fn unprotected(connection: &TcpConnection, failed: Failed) {
-    write(connection, AccessLogType::TcpConnectionEnd, |info| {
-        info.complete_ns = Some(connection.context.runtime.now().0);
-        failed.tell(info);
-    });
+    write(connection, AccessLogType::TcpConnectionEnd, |info| failed.tell(info));
 }
 
 /// The connection may not go on, and is over; `is_ours`: this side has ended it.
 pub(super) fn denied(connection: &TcpConnection, details: String, is_ours: bool) {
     write(connection, AccessLogType::TcpConnectionEnd, |info| {
         if let Some(upstream) = connection.upstream.get() {
-            set_upstream(info, upstream);
+            set_upstream(info, connection, upstream);
+            if is_ours && connection.chain.tunneling.is_none() {
+                info.upstream_local_close_reason = DOWNSTREAM_LOCAL_CLOSE;
+            }
         }
-        info.complete_ns = Some(connection.context.runtime.now().0);
         info.connection_termination_details = details;
         if is_ours {
             info.downstream_local_close_reason = DENY_CLOSE;
@@ -96,7 +102,6 @@ pub(super) fn denied(connection: &TcpConnection, details: String, is_ours: bool)
 /// The connection has reached no endpoint.
 pub(super) fn failed(connection: &TcpConnection, failure: &Failure) {
     write(connection, AccessLogType::TcpConnectionEnd, |info| {
-        info.complete_ns = Some(connection.context.runtime.now().0);
         failure.flags.iter().for_each(|flag| info.response_flags.set(*flag));
         info.downstream_local_close_reason = failure.close_reason;
         if let Some(cluster) = &failure.cluster {
@@ -104,6 +109,13 @@ pub(super) fn failed(connection: &TcpConnection, failure: &Failure) {
         }
         if let Some(host) = &failure.host {
             set_host(info, host);
+        }
+        if let Some(host) = &failure.attempted {
+            info.earlier_attempts.push(attempt(host));
+        }
+        if [CONNECT_FAILED, NO_HEALTHY_UPSTREAM, LIMIT_EXCEEDED].contains(&failure.close_reason) {
+            info.upstream_timing.begin_ns = failure.begun.map(|begun| begun.0);
+            info.upstream_timing.pool_answered(connection.context.runtime.now().0);
         }
         if let Some(error) = failure.error {
             error.write_reason(failure.host.as_deref(), &mut info.upstream_transport_failure_reason);
@@ -119,7 +131,30 @@ fn set_bytes(info: &mut StreamInfo, received: u64, sent: u64) {
     (upstream.wire_received, upstream.wire_sent) = (sent, received);
 }
 
-fn set_upstream(info: &mut StreamInfo, upstream: &UpstreamConnection) {
+/// Why this side closes a relay's connection to its endpoint; empty: it does not, or with the last byte of both. Source: Envoy
+/// `TcpUpstream::onDownstreamEvent`.
+fn upstream_close_reason(why: Why) -> &'static str {
+    match why {
+        Why::Finished { .. } | Why::UpstreamReset => "",
+        Why::DownstreamReset => DOWNSTREAM_RESET,
+        Why::Idle => IDLE_TIMEOUT,
+        Why::TooOld | Why::Drained => DOWNSTREAM_LOCAL_CLOSE,
+    }
+}
+
+/// What is told of an attempt that another followed, or that has failed: of no connection, as in Envoy.
+pub(super) fn attempt(host: &Host) -> EarlierAttempt {
+    let host_name = host.with_hostname(str::to_owned);
+    EarlierAttempt { host: host.stream_address(), host_name, connection_id: 0 }
+}
+
+fn set_upstream(info: &mut StreamInfo, connection: &TcpConnection, upstream: &UpstreamConnection) {
+    info.counts_last_attempt = true;
+    let (start, end) = (upstream.connect_start().map(|start| start.0), upstream.opened().0);
+    let timing = &mut info.upstream_timing;
+    (timing.connect_start_ns, timing.connect_end_ns) = (start, start.map(|_| end));
+    let more = connection.rare.get().and_then(|rare| rare.reached_in_ns.get());
+    timing.pool_ready_ns = more.or_else(|| start.map(|start| end.saturating_sub(start)));
     set_cluster(info, upstream.cluster());
     set_host(info, upstream.host());
     info.upstream_local_address = upstream.local_address();
@@ -130,6 +165,7 @@ fn set_upstream(info: &mut StreamInfo, upstream: &UpstreamConnection) {
 
 fn set_cluster(info: &mut StreamInfo, cluster: &Cluster) {
     set_text(&mut info.upstream_cluster, &cluster.config().name);
+    set_text(&mut info.upstream_cluster_alt_stat_name, &cluster.config().alt_stat_name);
 }
 
 fn set_host(info: &mut StreamInfo, host: &Host) {
@@ -149,9 +185,13 @@ fn write(connection: &TcpConnection, log_type: AccessLogType, fill: impl FnOnce(
     if connection.has_failed.get() {
         stream.info.response_flags.set(ResponseFlag::UpstreamConnectionFailure);
     }
+    let now = context.runtime.now().0;
+    if is_end {
+        stream.info.complete_ns = Some(now);
+        stream.info.downstream_timing.connection_end_ns = Some(now);
+    }
     fill(&mut stream.info);
     let info = &stream.info;
-    let now = context.runtime.now().0;
     let format = FormatContext { log_type, ..FormatContext::new(info, now, context.random()) };
     let matching = &mut chain.matching.borrow_mut();
     context.write_logs(&chain.access_logs, &format, matching);
@@ -170,6 +210,9 @@ pub(super) fn describe(connection: &TcpConnection, info: &mut StreamInfo) {
     (info.start_time_unix_ns, info.start_ns) = (*opened_unix_ns, opened.0);
     info.connection_id = *id;
     info.attempt_count = connection.attempts.get();
+    if let Some(rare) = connection.rare.get() {
+        info.earlier_attempts.clone_from(&rare.earlier_attempts.borrow());
+    }
     // Of whatever is unlike: in all records of a connection it is the same, and nothing has to be kept for it.
     let own = (u128::from(*id) << 64 | u128::from(*opened_unix_ns)).to_ne_bytes();
     info.request_id.clear();

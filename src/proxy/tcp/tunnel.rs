@@ -83,7 +83,7 @@ pub(super) async fn open(
         match outcome {
             Ok(body) => {
                 if let Some(body) = body.filter(|_| !is_shared) {
-                    let _ = connection.posted.set(Box::new(body));
+                    let _ = connection.rare().posted.set(body);
                 }
                 return Ok(upstream);
             }
