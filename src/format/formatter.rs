@@ -95,7 +95,7 @@ impl Formatter {
     }
 
     /// The operators of the format, as written, that never have a value here although they could have
-    /// one in Envoy: `CEL` and the metadata of routes, clusters, hosts and listeners.
+    /// one in Envoy: `CEL`, the metadata of routes, clusters, hosts and listeners, some of TLS, some times.
     pub fn without_value(&self) -> impl Iterator<Item = &str> {
         self.without_value.iter().map(|operator| &**operator)
     }

@@ -29,6 +29,24 @@ pub(super) struct Arguments<'a> {
     pub(super) max: Option<usize>,
 }
 
+/// Operators without a value here, where Envoy has one: what certificates say that is not kept, identifiers of sessions, which are
+/// resumed by tickets here, the name that an endpoint's TLS was asked for, and times that would need a clock on the path, or memory
+/// in every connection.
+const NOT_YET: [&str; 10] = [
+    "DOWNSTREAM_HANDSHAKE_DURATION",
+    "DOWNSTREAM_LOCAL_OTHERNAME_SAN",
+    "DOWNSTREAM_PEER_OTHERNAME_SAN",
+    "DOWNSTREAM_TLS_SESSION_ID",
+    "ROUTE_RESOLUTION_TIME_US",
+    "UPSTREAM_LOCAL_DNS_SAN",
+    "UPSTREAM_LOCAL_IP_SAN",
+    "UPSTREAM_LOCAL_URI_SAN",
+    "UPSTREAM_SERVER_NAME",
+    "UPSTREAM_TLS_SESSION_ID",
+];
+/// Moments of `COMMON_DURATION` of which the same holds.
+const HANDSHAKE_MOMENTS: [&str; 3] = ["DS_HS_BEG", "DS_HS_END", "US_HS_END"];
+
 const NS_PER_MS: u64 = 1_000_000;
 /// Blanks that the details of a response code may not hold: a log's reader splits at them.
 const BLANKS: &[u8] = b" \t\n\x0b\x0c\r";
@@ -46,10 +64,12 @@ pub(super) fn build(arguments: &Arguments<'_>) -> Result<Operator, FormatErrorKi
 
 /// Whether Envoy may have a value for this operator where this proxy never has one.
 pub(super) fn lacks_value(arguments: &Arguments<'_>) -> bool {
+    let mut parameters = arguments.parameters.split(':');
     match arguments.name {
         "CEL" | "CLUSTER_METADATA" | "UPSTREAM_METADATA" => true,
-        "METADATA" => arguments.parameters.split(':').next() != Some("DYNAMIC"),
-        _ => false,
+        "METADATA" => parameters.next() != Some("DYNAMIC"),
+        "COMMON_DURATION" => parameters.any(|moment| HANDSHAKE_MOMENTS.contains(&moment)),
+        name => NOT_YET.contains(&name),
     }
 }
 
@@ -162,24 +182,14 @@ fn bare(name: &str) -> Option<Operator> {
         // Set by extensions of Envoy that this proxy does not have.
         "CUSTOM_FLAGS" => Operator::Constant(Some(Box::default())),
 
-        // Of QUIC, tracing and virtual clusters; a time that would need a clock on the path; and identifiers of sessions, which
-        // are resumed by tickets here.
-        "DOWNSTREAM_HANDSHAKE_DURATION"
-        | "DOWNSTREAM_LOCAL_OTHERNAME_SAN"
-        | "DOWNSTREAM_PEER_OTHERNAME_SAN"
-        | "DOWNSTREAM_TLS_SESSION_ID"
-        | "ROUNDTRIP_DURATION"
-        | "ROUTE_RESOLUTION_TIME_US"
+        // Of QUIC, tracing, fingerprints of TLS and virtual clusters: absent in Envoy, too, where they are not configured.
+        "ROUNDTRIP_DURATION"
         | "SPAN_ID"
         | "TLS_JA3_FINGERPRINT"
         | "TLS_JA4_FINGERPRINT"
         | "TRACE_ID"
-        | "UPSTREAM_LOCAL_DNS_SAN"
-        | "UPSTREAM_LOCAL_IP_SAN"
-        | "UPSTREAM_LOCAL_URI_SAN"
-        | "UPSTREAM_SERVER_NAME"
-        | "UPSTREAM_TLS_SESSION_ID"
         | "VIRTUAL_CLUSTER_NAME" => Operator::Constant(None),
+        name if NOT_YET.contains(&name) => Operator::Constant(None),
         name => return tls::operator(name),
     })
 }

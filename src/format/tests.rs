@@ -502,6 +502,14 @@ fn unique_ids_differ_within_a_record_and_between_records() {
 fn operators_that_never_have_a_value_are_listed() {
     let formatter = Formatter::parse("%CEL(a)% %REQ(b)% %METADATA(ROUTE:x)% %METADATA(DYNAMIC:x)%").unwrap();
     assert_eq!(formatter.without_value().collect::<Vec<_>>(), ["%CEL(a)%", "%METADATA(ROUTE:x)%"]);
+    for lacking in ["UPSTREAM_SERVER_NAME", "COMMON_DURATION(DS_CX_BEG:US_HS_END)"] {
+        let operator = format!("%{lacking}%");
+        let formatter = Formatter::parse(&operator).unwrap();
+        assert_eq!(formatter.without_value().collect::<Vec<_>>(), [&*operator]);
+    }
+    for known in ["COMMON_DURATION(DS_CX_BEG:US_CX_END:us)", "UPSTREAM_LOCAL_CLOSE_REASON", "TRACE_ID"] {
+        assert_eq!(Formatter::parse(&format!("%{known}%")).unwrap().without_value().count(), 0, "{known}");
+    }
 }
 
 #[test]
