@@ -481,6 +481,19 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn records_name_the_cluster_as_its_statistics_do(io) {
+        let upstream = Upstream::echo_bytes();
+        let names = LOGS_ENDS.replace("%RESPONSE_FLAGS%", "%UPSTREAM_CLUSTER% %UPSTREAM_CLUSTER_RAW%");
+        let config = relaying(upstream.port, &[], "").cluster("alt_stat_name: other").listener(&names);
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+        drop(client);
+        proxy.wait_for_log("ended <other upstream>");
+        proxy.end();
+    }
+
     fn records_tell_when_both_connections_of_a_relay_were_made(io) {
         let upstream = Upstream::echo_bytes();
         let moments = "%COMMON_DURATION(DS_CX_BEG:US_CX_BEG:ns)% %COMMON_DURATION(US_CX_BEG:US_CX_END:ns)% \
