@@ -3,14 +3,12 @@
 //! A new stream asks for all names again and says which versions are there. A resource that was refused keeps the version
 //! of its last good state. Endpoints and routes that are removed stay in use until there are others, as in Envoy: a cluster that needs
 //! none goes away by itself. A filter that is removed is gone.
-use std::collections::BTreeMap;
-
 use super::Protocol;
-use super::cache::{Kept, Restored};
+use super::cache::Restored;
 use super::judge::{Considered, Judge, Kind, Outcome, Taken, content};
 use super::status::{ClientStatus, Missing};
+use super::versions::Versions;
 use super::wanted::Wanted;
-use crate::base::packed;
 use crate::control::xds::pb;
 use pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
@@ -22,7 +20,7 @@ pub(super) struct Delta {
     node_once: bool,
     wanted: Wanted,
     /// Of the resources that are there.
-    versions: BTreeMap<Box<str>, Box<str>>,
+    versions: Versions,
     /// Whether the stream has asked for the type.
     is_open: bool,
     /// Whether what is accepted is kept.
@@ -31,7 +29,7 @@ pub(super) struct Delta {
 
 impl Delta {
     pub(super) fn new(judge: Judge, node: pb::core::Node, wanted: Wanted, node_once: bool) -> Self {
-        Self { judge, node, node_once, wanted, versions: BTreeMap::new(), is_open: false, keeps: false }
+        Self { judge, node, node_once, wanted, versions: Versions::default(), is_open: false, keeps: false }
     }
 
     /// The type's first request of a stream. Names that are known need not be listed where everything is asked for.
@@ -42,7 +40,7 @@ impl Delta {
             type_url: self.judge.type_url().to_owned(),
             resource_names_subscribe: self.wanted.listed(),
             initial_resource_versions: versions
-                .map(|(name, version)| (String::from(&**name), String::from(&**version)))
+                .map(|(name, version)| (name.to_owned(), version.to_owned()))
                 .collect(),
             ..DeltaDiscoveryRequest::default()
         }
@@ -91,7 +89,7 @@ impl Protocol for Delta {
         self.wanted = wanted;
         // Where everything is asked for, what is there is no matter of a name that is asked for beside it.
         for name in fewer.iter().filter(|_| !self.wanted.is_all()) {
-            self.versions.remove(name.as_str());
+            self.versions.remove(name);
             self.judge.forget(name);
         }
         if !self.is_open {
@@ -116,7 +114,7 @@ impl Protocol for Delta {
     }
 
     fn version(&self, name: &str) -> &str {
-        self.versions.get(name).map_or("", |version| version)
+        self.versions.get(name)
     }
 
     fn restore(&mut self, restored: &Restored, wanted: &Wanted) -> Outcome {
@@ -125,11 +123,8 @@ impl Protocol for Delta {
 
     fn take_restored(&mut self, restored: Restored, outcome: &Outcome, _wanted: &Wanted) {
         self.judge.know(outcome);
-        let good = restored.resources.into_iter().filter(|kept| outcome.good.contains_key(&kept.name));
-        let versions = good
-            .map(|Kept { name, version, .. }| (name.into_boxed_str(), version.into_boxed_str()))
-            .collect();
-        packed::extend(&mut self.versions, versions);
+        let good = restored.resources.iter().filter(|kept| outcome.good.contains_key(&kept.name));
+        self.versions.extend(good.map(|kept| (kept.name.as_str(), kept.version.as_str())));
     }
 
     fn consider(&mut self, response: DeltaDiscoveryResponse) -> Option<Considered> {
@@ -148,7 +143,7 @@ impl Protocol for Delta {
         }
         let mut outcome = Outcome { accepted: self.keeps.then(Default::default), ..Outcome::default() };
         let content = content(&system_version_info, resources.iter().filter_map(|one| one.resource.as_ref()));
-        let (mut versions, mut told) = (BTreeMap::new(), Vec::new());
+        let (mut versions, mut told) = (Vec::new(), Vec::new());
         for resource in resources {
             let Resource {
                 name,
@@ -165,7 +160,7 @@ impl Protocol for Delta {
             outcome.note_answered(std::iter::once(&name).chain(&aliases), by, &self.wanted);
             // Without a body its time to live begins anew, or nothing is behind a name that was asked for: nothing has changed.
             let Some(any) = resource else { continue };
-            versions.insert(name.clone(), version);
+            versions.push(version);
             told.push((name, any));
         }
         outcome.resources(&told, &mut self.judge, &self.wanted);
@@ -178,7 +173,7 @@ impl Protocol for Delta {
             }
             if self.judge.kind() == Kind::Secrets {
                 // As Envoy (issue 32961): whoever uses it goes away by itself. On the next stream it is asked for anew.
-                self.versions.remove(name.as_str());
+                self.versions.remove(&name);
                 outcome.kept.insert(name, Missing::new(ClientStatus::DoesNotExist));
             } else {
                 outcome.absent.insert(name);
@@ -186,24 +181,22 @@ impl Protocol for Delta {
         }
         outcome.agree(&told, &self.judge);
         for name in &outcome.absent {
-            self.versions.remove(name.as_str());
+            self.versions.remove(name);
             self.judge.lose(name);
         }
         self.judge.settle(&mut outcome);
         let missing = resource_errors.iter().filter_map(|error| Some(&error.resource_name.as_ref()?.name));
         outcome.note_answered(missing, None, &self.wanted);
         outcome.errors(self.judge.kind(), resource_errors, &self.wanted);
+        let versions = told.into_iter().map(|(name, _)| name).zip(versions).collect();
         Some(Considered { outcome, version: system_version_info, content, nonce, versions })
     }
 
     fn answer(&mut self, considered: Considered) -> Taken<DeltaDiscoveryRequest> {
-        let Considered { outcome, version, content, nonce, mut versions } = considered;
+        let Considered { outcome, version, content, nonce, versions } = considered;
         self.judge.know(&outcome);
-        let told = outcome.good.keys().filter_map(|name| {
-            let version = versions.remove(name)?;
-            Some((Box::<str>::from(name.as_str()), version.into_boxed_str()))
-        });
-        packed::extend(&mut self.versions, told.collect());
+        let good = versions.iter().filter(|(name, _)| outcome.good.contains_key(name));
+        self.versions.extend(good.map(|(name, version)| (name.as_str(), version.as_str())));
         let error = outcome.error();
         let refused = error.is_some().then_some(content);
         let reply = DeltaDiscoveryRequest {

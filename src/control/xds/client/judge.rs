@@ -203,9 +203,9 @@ pub(super) struct Considered {
     pub(super) version: String,
     /// A hash of its content.
     pub(super) content: u64,
-    /// Delta: what the answer refers to, and the versions of single resources.
+    /// Delta: what the answer refers to, and the names and versions of single resources, good or not.
     pub(super) nonce: String,
-    pub(super) versions: BTreeMap<String, String>,
+    pub(super) versions: Vec<(String, String)>,
 }
 
 /// What a response means, and its answer.

@@ -34,6 +34,7 @@ mod status;
 mod stream;
 mod subscribers;
 mod tables;
+mod versions;
 mod virtual_hosts;
 mod wanted;
 

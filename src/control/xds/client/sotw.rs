@@ -10,6 +10,7 @@ use super::Protocol;
 use super::cache::Restored;
 use super::judge::{Considered, Judge, Kind, Outcome, Taken, content};
 use super::wanted::Wanted;
+use crate::base::packed;
 use crate::control::xds::pb::{self, Named};
 use pb::discovery::{DiscoveryRequest, DiscoveryResponse, Resource};
 
@@ -55,6 +56,13 @@ impl Sotw {
     /// Whether nobody wants anything of the type.
     pub(super) fn wants_nothing(&self) -> bool {
         self.wanted.is_nothing()
+    }
+
+    /// Takes note of what is there from now on.
+    fn note_there<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
+        let new = names.filter(|name| !self.there.contains(name.as_str()));
+        let new = new.map(|name| Box::<str>::from(name.as_str())).collect();
+        packed::extend(&mut self.there, new);
     }
 
     fn request(&self, first: bool) -> DiscoveryRequest {
@@ -137,7 +145,7 @@ impl Protocol for Sotw {
             self.version = restored.version;
         }
         if *wanted == Wanted::All {
-            self.there.extend(outcome.good.keys().map(|name| Box::<str>::from(name.as_str())));
+            self.note_there(outcome.good.keys());
         }
     }
 
@@ -183,8 +191,7 @@ impl Protocol for Sotw {
         }
         outcome.errors(self.judge.kind(), resource_errors, &self.wanted);
         if self.wanted == Wanted::All {
-            let names = outcome.good.keys().chain(outcome.bad.keys());
-            self.there.extend(names.map(|name| Box::<str>::from(name.as_str())));
+            self.note_there(outcome.good.keys().chain(outcome.bad.keys()));
         }
         let (nonce, versions) = Default::default();
         Some(Considered { outcome, version: version_info, content, nonce, versions })
