@@ -11,6 +11,7 @@ use super::names::{
 };
 use super::plain::{Plain, PlainKind};
 use super::view::{Interval, RbacRows, Source, Totals, View};
+use crate::base::packed;
 use crate::config::told_filter::FilterKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,7 +60,12 @@ impl Registry {
     pub fn cluster(&self, name: &str) -> Arc<Scope<ClusterStat>> {
         let tag = sanitized(name);
         let mut scopes = self.lock();
-        Arc::clone(scopes.clusters.entry(tag).or_insert_with(|| self.scope()))
+        let Scopes { clusters, clusters_added, .. } = &mut *scopes;
+        let make = || {
+            *clusters_added += 1;
+            self.scope()
+        };
+        Arc::clone(clusters.entry(tag).or_insert_with(make))
     }
 
     /// TCP proxies of one `stat_prefix`.
@@ -317,6 +323,10 @@ const PROXY_PROTOCOL_PREFIX: &str = "proxy_proto.";
 const LISTENER_PREFIX: &str = "listener.";
 const SDS_PREFIX: &str = "sds.";
 
+fn cluster_prefix(name: &str) -> String {
+    format!("{CLUSTER_PREFIX}{name}.")
+}
+
 fn ecds_prefix(kind: FilterKind) -> &'static str {
     match kind {
         FilterKind::Http => "extension_config_discovery.http_filter.",
@@ -335,6 +345,8 @@ struct Scopes {
     /// By stat prefix and listener.
     https: BTreeMap<HttpTags, Arc<Scope<HttpStat>>>,
     clusters: BTreeMap<Box<str>, Arc<Scope<ClusterStat>>>,
+    /// How many of them have come since the last sweep.
+    clusters_added: usize,
     /// Those of network filters, by kind and stat prefix.
     plain: BTreeMap<(PlainKind, Box<str>), Plain>,
     rbacs: BTreeMap<ViewKey, RbacScope>,
@@ -355,6 +367,9 @@ struct Scopes {
     /// What the process before this one had counted, after a hot restart.
     inherited: BTreeMap<ViewKey, Arc<Totals>>,
     history: BTreeMap<ViewKey, Arc<Vec<Interval>>>,
+    /// How many views have been made of them.
+    #[cfg(test)]
+    viewed: std::cell::Cell<usize>,
 }
 
 impl Scopes {
@@ -362,9 +377,17 @@ impl Scopes {
     /// leaves its counts to the others of its prefix, so that the sum never shrinks.
     #[expect(clippy::needless_collect, reason = "removing borrows the map")]
     fn sweep(&mut self) {
-        let before = self.len();
+        let mut clusters_gone = Vec::new();
+        self.clusters.retain(|name, scope| {
+            let is_held = scope.is_held();
+            if !is_held {
+                clusters_gone.push((ViewKind::Cluster, cluster_prefix(name)));
+            }
+            is_held
+        });
+        packed::pack(&mut self.clusters, std::mem::take(&mut self.clusters_added));
+        let before = self.others();
         self.listeners.retain(|_, scope| scope.is_held());
-        self.clusters.retain(|_, scope| scope.is_held());
         self.plain.retain(|_, scope| scope.is_held());
         self.rbacs.retain(|_, entry| entry.scope.is_held());
         self.proxy_protocols.retain(|_, scope| scope.is_held());
@@ -396,18 +419,25 @@ impl Scopes {
                 self.retired.insert(prefix, Arc::new(totals));
             }
         }
-        if before > self.len() {
-            // A later scope of the same name begins anew.
-            let keys: BTreeSet<_> = self.views(|_| true).iter().map(View::key).chain([SERVER_KEY]).collect();
-            self.bases.retain(|key, _| keys.contains(key));
-            self.inherited.retain(|key, _| keys.contains(key));
-            self.history.retain(|key, _| keys.contains(key));
+        // A later scope of the same name begins anew.
+        for key in &clusters_gone {
+            self.bases.remove(key);
+            self.inherited.remove(key);
+            self.history.remove(key);
+        }
+        if before > self.others() {
+            let keys: BTreeSet<_> = self.views(|_| false).iter().map(View::key).chain([SERVER_KEY]).collect();
+            // Of clusters there may be tens of thousands.
+            let stays = |key: &ViewKey| key.0 == ViewKind::Cluster || keys.contains(key);
+            self.bases.retain(|key, _| stays(key));
+            self.inherited.retain(|key, _| stays(key));
+            self.history.retain(|key, _| stays(key));
         }
     }
 
-    fn len(&self) -> usize {
+    /// How many scopes there are beside those of clusters.
+    fn others(&self) -> usize {
         self.listeners.len()
-            + self.clusters.len()
             + self.https.len()
             + self.plain.len()
             + self.rbacs.len()
@@ -425,7 +455,7 @@ impl Scopes {
         for (name, scope) in self.clusters.iter().filter(|(_, scope)| is_wanted(scope)) {
             let labels = vec![("envoy_cluster_name", name.clone(), CLUSTER_PREFIX.len())];
             let source = Source::Cluster(Arc::clone(scope));
-            views.push(self.view(ViewKind::Cluster, format!("cluster.{name}."), labels, source));
+            views.push(self.view(ViewKind::Cluster, cluster_prefix(name), labels, source));
         }
         let https: Vec<_> = self.https.iter().collect();
         for managers in https.chunk_by(|(a, _), (b, _)| a.0 == b.0) {
@@ -518,6 +548,8 @@ impl Scopes {
     }
 
     fn view(&self, kind: ViewKind, prefix: String, labels: Labels, source: Source) -> View {
+        #[cfg(test)]
+        self.viewed.set(self.viewed.get() + 1);
         let mut view = View { kind, prefix, labels, source, base: None, inherited: None, history: None };
         let key = view.key();
         view.base = self.bases.get(&key).cloned();
@@ -669,6 +701,33 @@ mod tests {
             Some(1),
             "the reset is forgotten with the scope"
         );
+    }
+
+    /// A control plane may tell tens of thousands of clusters and take one away at a time.
+    #[test]
+    fn scope_that_goes_has_no_cluster_named_that_stays() {
+        let registry = Registry::new(1);
+        let mut clusters: Vec<_> = (0..50).map(|number| registry.cluster(&format!("c{number}"))).collect();
+        let listeners = ["l1", "l2"].map(|listener| registry.listener(listener));
+        clusters.iter().for_each(|cluster| cluster.cells(Slot::Worker(0)).inc(ClusterStat::UpstreamCxTotal));
+        registry.reset_counters();
+        let swept = || {
+            let mut scopes = registry.lock();
+            let before = scopes.viewed.get();
+            scopes.sweep();
+            scopes.viewed.get() - before
+        };
+        assert_eq!(swept(), 0, "nothing has gone");
+        clusters.remove(7);
+        assert_eq!(swept(), 0);
+        let [stays, goes] = listeners;
+        drop(goes);
+        assert_eq!(swept(), 1, "the other listener");
+        let again = registry.cluster("c7");
+        again.cells(Slot::Worker(0)).inc(ClusterStat::UpstreamCxTotal);
+        let total = |name: &str| value(&registry, &format!("cluster.{name}.upstream_cx_total"));
+        assert_eq!((total("c7"), total("c8")), (Some(1), Some(0)), "the reset of the others stays");
+        drop((clusters, stays, again));
     }
 
     #[test]
