@@ -34,7 +34,7 @@ pub struct LocalRateLimit {
 }
 
 /// Source: Envoy `type.v3.TokenBucket`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenBucket {
     /// Tokens that it holds at most, at least 1, and at the start. Source: `max_tokens`.
     pub tokens_max: u32,

@@ -2,38 +2,52 @@
 //! those that are told and of those that are told by themselves. Source: Envoy `local_ratelimit.v3.LocalRateLimit.share_key`,
 //! whose buckets are the server's.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::network_filter::{LocalRateLimit as RateLimitConfig, TokenBucket};
 use crate::filter::network::LocalRateLimit;
 
+/// So many buckets are kept before it is looked whether anybody has them.
+const LOOKED_THROUGH_MIN: usize = 16;
+
 /// See the file's head. Clones are the same set.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SharedLimits(Arc<Mutex<Vec<Known>>>);
+pub(super) struct SharedLimits(Arc<Mutex<Known>>);
 
-/// A bucket that filters with this key have, whose buckets are as large as each other's.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Known {
-    share_key: Box<str>,
-    token_bucket: TokenBucket,
-    limit: LocalRateLimit,
+    /// Filters with one key share where their buckets are as large as each other's.
+    limits: HashMap<(Box<str>, TokenBucket), LocalRateLimit>,
+    /// How many of them somebody had when they were looked through.
+    kept: usize,
 }
 
 impl SharedLimits {
     /// The bucket of a filter with a key; a full one, where nobody has it.
     pub(super) fn bucket(&self, config: &RateLimitConfig) -> LocalRateLimit {
         let RateLimitConfig { share_key, token_bucket, .. } = config;
+        let key = (share_key.clone(), *token_bucket);
         // Nothing under the lock can leave it half changed.
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Control planes may tell ever new keys.
-        all.retain(|known| known.limit.is_used_elsewhere());
-        let is_meant = |known: &&Known| known.share_key == *share_key && known.token_bucket == *token_bucket;
-        if let Some(known) = all.iter().find(is_meant) {
-            return known.limit.clone();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(limit) = known.limits.get(&key).filter(|limit| limit.is_used_elsewhere()) {
+            return limit.clone();
         }
+        known.make_room();
         let limit = LocalRateLimit::new(token_bucket);
-        all.push(Known { share_key: share_key.clone(), token_bucket: *token_bucket, limit: limit.clone() });
+        known.limits.insert(key, limit.clone());
         limit
+    }
+}
+
+impl Known {
+    /// Forgets buckets that nobody has, once there are twice as many as somebody had: control planes may tell ever new keys, and
+    /// thousands at once.
+    fn make_room(&mut self) {
+        if self.limits.len() >= LOOKED_THROUGH_MIN.max(2 * self.kept) {
+            self.limits.retain(|_, limit| limit.is_used_elsewhere());
+            self.kept = self.limits.len();
+        }
     }
 }
 
@@ -69,13 +83,36 @@ mod tests {
     }
 
     #[test]
-    fn bucket_that_nobody_has_is_forgotten() {
+    fn bucket_that_nobody_has_begins_anew() {
         let limits = SharedLimits::default();
         let first = limits.bucket(&config("a", 1));
-        assert!(first.admit(Now(7)));
+        assert!(first.admit(Now(7)) && !first.admit(Now(7)));
         drop(first);
-        let (again, _other) = (limits.bucket(&config("a", 1)), limits.bucket(&config("b", 1)));
-        assert!(again.admit(Now(7)));
-        assert_eq!(limits.0.lock().unwrap().len(), 2);
+        assert!(limits.bucket(&config("a", 1)).admit(Now(7)));
+    }
+
+    #[test]
+    fn buckets_that_nobody_has_are_forgotten() {
+        let limits = SharedLimits::default();
+        let mut most = 0;
+        for number in 0..1000 {
+            limits.bucket(&config(&number.to_string(), 1));
+            most = most.max(limits.0.lock().unwrap().limits.len());
+        }
+        assert_eq!(most, LOOKED_THROUGH_MIN);
+    }
+
+    /// Each time that they are looked through all of them are.
+    #[test]
+    fn thousands_that_are_told_are_looked_through_a_few_times() {
+        let limits = SharedLimits::default();
+        let (mut held, mut looked) = (Vec::new(), Vec::new());
+        for number in 0..4096 {
+            held.push(limits.bucket(&config(&number.to_string(), 1)));
+            looked.push(limits.0.lock().unwrap().kept);
+        }
+        looked.dedup();
+        assert_eq!(looked, [0, 16, 32, 64, 128, 256, 512, 1024, 2048]);
+        assert_eq!(limits.0.lock().unwrap().limits.len(), held.len());
     }
 }
