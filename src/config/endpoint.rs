@@ -1,6 +1,7 @@
 //! Endpoints of a cluster: localities, priorities, weights. Source: Envoy
 //! `config.endpoint.v3.ClusterLoadAssignment`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::address::EndpointAddress;
@@ -8,6 +9,7 @@ use super::matcher::FractionalPercent;
 use super::metadata::Metadata;
 use super::proxy_protocol::OwnedTlv;
 use super::runtime::RuntimeKey;
+use crate::base::socket_address::SocketAddress;
 
 /// All endpoints of one cluster.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -22,6 +24,24 @@ pub struct ClusterLoadAssignment {
     pub overprovisioning_factor_percent: u32,
     /// The share of requests that is answered here; `None`, the default: none. Source: `policy.drop_overloads`.
     pub drop_overload: Option<Arc<DropOverload>>,
+}
+
+impl ClusterLoadAssignment {
+    /// Where each endpoint runs: of an address that stands twice, where the first one does. Names that are still to be resolved are
+    /// not in it.
+    pub fn localities_by_address(&self) -> HashMap<SocketAddress, &Locality> {
+        let mut localities = HashMap::new();
+        for LocalityEndpoints { locality, endpoints, .. } in &self.localities {
+            for endpoint in endpoints {
+                if let EndpointAddress::Fixed(address) = &endpoint.address
+                    && let Some(address) = address.socket_address()
+                {
+                    localities.entry(address).or_insert(locality);
+                }
+            }
+        }
+        localities
+    }
 }
 
 /// A share of requests that endpoints are spared: they are answered with 503. Source: Envoy
@@ -121,7 +141,37 @@ pub const OVERPROVISIONING_FACTOR_PERCENT_DEFAULT: u32 = 140;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::address::{Address, HostPort};
     use crate::config::runtime::{RuntimeState, RuntimeValue};
+
+    #[test]
+    fn endpoint_runs_where_its_address_stands_first() {
+        let fixed = |port: u16| EndpointAddress::Fixed(Address::Ip(([127, 0, 0, 1], port).into()));
+        let name = EndpointAddress::Name(HostPort { host: "a.test".into(), port: 1 });
+        let endpoint = |address: EndpointAddress| Endpoint {
+            address,
+            hostname: Box::default(),
+            weight: 1,
+            health_status: HealthStatus::Unknown,
+            metadata: Vec::new(),
+            added_tlvs: None,
+        };
+        let locality = |zone: &str, addresses: Vec<EndpointAddress>| LocalityEndpoints {
+            locality: Locality { zone: zone.into(), ..Locality::default() },
+            endpoints: addresses.into_iter().map(endpoint).collect(),
+            ..LocalityEndpoints::default()
+        };
+        let first = locality("a", vec![fixed(1), fixed(2), name]);
+        let localities = vec![first, locality("b", vec![fixed(2), fixed(3)])];
+        let assignment = ClusterLoadAssignment { localities, ..ClusterLoadAssignment::default() };
+        let found = assignment.localities_by_address();
+        let zone = |port: u16| {
+            let address = SocketAddress::Ip(([127, 0, 0, 1], port).into());
+            found.get(&address).map(|locality| &*locality.zone)
+        };
+        assert_eq!([1, 2, 3, 4].map(zone), [Some("a"), Some("a"), Some("b"), None]);
+        assert_eq!(found.len(), 3);
+    }
 
     #[test]
     fn share_that_is_dropped_is_the_lower_of_what_was_told_and_what_runtime_lets() {

@@ -13,12 +13,12 @@ use super::runtime_layers::RuntimeLayers;
 use super::tables::TableKey;
 use super::{breakers, dump, memory, restart};
 use crate::base::clock::{self, Clock};
+use crate::base::socket_address::SocketAddress;
 use crate::cli::{self, Options};
 use crate::cluster::{ClusterSet, ClusterSpec, HostSpec, HostSpecs};
-use crate::config::address::EndpointAddress;
 use crate::config::ads::ResourceSource;
 use crate::config::bootstrap::{Bootstrap, Node};
-use crate::config::endpoint::ClusterLoadAssignment;
+use crate::config::endpoint::Locality;
 use crate::control::admin::{
     AdminCommand, AdminState, ClusterStatus, DumpSection, HostStatus, ListenerStatus, Quarantined,
     ServerInfo, ServerState, ShownLayer, TlsContext,
@@ -366,12 +366,13 @@ impl AdminState for Process {
             let hosts = endpoints.map_or(hosts, |endpoints| &endpoints.hosts);
             let found = endpoints.map(|endpoints| endpoints.assignment.endpoints());
             let assignment = found.as_deref().unwrap_or(&config.load_assignment);
+            let localities = assignment.localities_by_address();
             ClusterStatus {
                 name: (*config.name).into(),
                 observability_name: config.stat_name().into(),
                 added_via_api: told.active.contains_key(&*config.name),
                 circuit_breakers: config.circuit_breakers.clone(),
-                hosts: hosts.iter().map(|host| status(host, assignment)).collect(),
+                hosts: hosts.iter().map(|host| status(host, &localities)).collect(),
             }
         };
         clusters.iter().map(|spec| status_of(spec)).collect()
@@ -439,20 +440,15 @@ impl AdminState for Process {
     }
 }
 
-fn status(host: &HostSpec, assignment: &ClusterLoadAssignment) -> HostStatus {
-    let is_it = |address: &EndpointAddress| match address {
-        EndpointAddress::Fixed(address) => address.socket_address().as_ref() == Some(&host.address()),
-        EndpointAddress::Name(_) => false,
-    };
-    let locality =
-        assignment.localities.iter().find(|locality| locality.endpoints.iter().any(|e| is_it(&e.address)));
+fn status(host: &HostSpec, localities: &HashMap<SocketAddress, &Locality>) -> HostStatus {
+    let address = host.address();
     HostStatus {
-        address: (&host.address()).into(),
+        address: (&address).into(),
         hostname: host.hostname().into(),
         health: host.health,
         weight: host.weight,
         priority: host.priority.into(),
-        locality: locality.map(|locality| locality.locality.clone()).unwrap_or_default(),
+        locality: localities.get(&address).map(|locality| (*locality).clone()).unwrap_or_default(),
         canary: false,
         stats: host.counted().cloned(),
     }
