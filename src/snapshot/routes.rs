@@ -162,8 +162,18 @@ impl RouteCompiler {
 
     /// Whether somebody asks for the table of that name from there.
     pub fn is_asked(&self, source: &ResourceSource, name: &str) -> bool {
-        let asks = |target: &Target| target.asks_for(source, name) || self.scopes_ask(target, source, name);
-        self.targets.iter().any(asks)
+        self.asking(source, name).next().is_some()
+    }
+
+    /// Prefixes in statistics of the managers that do.
+    pub fn prefixes_of(&self, source: &ResourceSource, name: &str) -> BTreeSet<Box<str>> {
+        self.asking(source, name).map(|target| target.config.stat_prefix.clone()).collect()
+    }
+
+    fn asking<'a>(&'a self, source: &'a ResourceSource, name: &'a str) -> impl Iterator<Item = &'a Target> {
+        let asks =
+            move |target: &&Target| target.asks_for(source, name) || self.scopes_ask(target, source, name);
+        self.targets.iter().filter(asks)
     }
 
     /// Whether a manager of a listener asks for the table of that name from there by itself, not for a scope.

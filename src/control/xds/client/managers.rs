@@ -48,9 +48,7 @@ impl XdsClient {
         if vhds.is_none() && !self.hosted.contains_key(key) {
             return false;
         }
-        let asked = self.routes.read().asked().into_iter();
-        let of_it = asked.filter(|asked| asked.rds.source == *source && *asked.rds.name == **name);
-        let prefixes: BTreeSet<_> = of_it.map(|asked| asked.stat_prefix).collect();
+        let prefixes = self.routes.read().prefixes_of(source, name);
         let vhds = vhds.filter(|_| !prefixes.is_empty());
         if self.hosted.get(key) != vhds.as_ref().map(|vhds| &vhds.source) {
             self.release_hosts(key);

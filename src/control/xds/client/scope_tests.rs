@@ -130,6 +130,11 @@ fn all_scopes_are_asked_for_and_the_tables_that_they_name() {
         let is_new = |good: &&Good| matches!(good, Good::Scope(_));
         assert_eq!(outcome.good.values().filter(is_new).count(), good, "the others are in use");
         assert_eq!(tables(&compiler), asked);
+        for table in ["t", "u", "v"] {
+            let prefixes = compiler.read().prefixes_of(&ResourceSource::Ads, table);
+            assert_eq!(prefixes.contains("web"), asked.contains(&table), "{table}");
+            assert_eq!(compiler.read().is_asked(&ResourceSource::Ads, table), !prefixes.is_empty());
+        }
     }
 }
 
