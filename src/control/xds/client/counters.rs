@@ -1,5 +1,6 @@
 //! What is counted of subscriptions, under the names that Envoy has for all of them.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::base::clock;
@@ -32,11 +33,32 @@ pub(super) enum Counters {
     Secret(SdsCells),
     Filter(EcdsCells),
     /// One for each name of scoped routes, below the prefix of their manager.
-    Scopes(Vec<ScopedRdsCells>),
+    Scopes(Box<Several<ScopedRdsCells>>),
     /// One for each prefix of a manager that asks.
-    Routes(Vec<RdsCells>),
+    Routes(Box<Several<RdsCells>>),
     /// One for each prefix of a manager that has the table.
-    VirtualHosts(Vec<VhdsCells>),
+    VirtualHosts(Box<Several<VhdsCells>>),
+}
+
+/// There are some for each of thousands of clusters.
+const _: () = assert!(size_of::<Counters>() <= 16);
+
+/// Cells that count the same, of which clusters have none.
+#[derive(Debug)]
+pub(super) struct Several<C>(Vec<C>);
+
+impl<C> FromIterator<C> for Box<Several<C>> {
+    fn from_iter<I: IntoIterator<Item = C>>(cells: I) -> Self {
+        Self::new(Several(cells.into_iter().collect()))
+    }
+}
+
+impl<C> Deref for Several<C> {
+    type Target = [C];
+
+    fn deref(&self) -> &[C] {
+        &self.0
+    }
 }
 
 impl Counters {
@@ -158,7 +180,7 @@ impl Counters {
     /// How many scopes there are. The table of each is asked for: all of them are active.
     pub(super) fn show_scopes(&self, counts: ScopeCounts) {
         let Self::Scopes(all) = self else { return };
-        for cells in all {
+        for cells in all.iter() {
             cells.gauge_set(ScopedRdsStat::AllScopes, counts.all);
             cells.gauge_set(ScopedRdsStat::ActiveScopes, counts.all);
             cells.gauge_set(ScopedRdsStat::OnDemandScopes, counts.on_demand);

@@ -138,6 +138,9 @@ struct Subscriber {
     answered: AtomicBool,
 }
 
+/// There is one for each of thousands of clusters.
+const _: () = assert!(size_of::<Subscriber>() <= 64);
+
 impl Lists {
     /// Keeps endpoints for those who ask for them later.
     fn keep_endpoints(&mut self, name: &str, assignment: &Assignment) {

@@ -31,7 +31,8 @@ impl Subscribers {
             let is_known = users.iter().any(|(_, prefix)| prefix == stat_prefix);
             users.push((listener, stat_prefix.clone()));
             if !is_known {
-                self.attempt(&Counters::Routes(vec![registry.rds(stat_prefix, name).cells(Slot::Control)]));
+                let cells = registry.rds(stat_prefix, name).cells(Slot::Control);
+                self.attempt(&Counters::Routes(std::iter::once(cells).collect()));
             }
             let one = Arc::new(Subscriber {
                 kind: Kind::Routes,
