@@ -36,7 +36,7 @@ fn delta() -> Delta {
 }
 
 fn endpoints(names: &[&str]) -> Wanted {
-    Wanted::Names(names.iter().map(ToString::to_string).collect())
+    Wanted::Names(names.iter().map(|name| (*name).into()).collect())
 }
 
 fn no_endpoints() -> Good {

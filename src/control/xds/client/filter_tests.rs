@@ -97,7 +97,7 @@ fn judge(compiler: &SharedCompiler) -> Judge {
 }
 
 fn names(names: &[&str]) -> Wanted {
-    Wanted::Names(names.iter().map(ToString::to_string).collect())
+    Wanted::Names(names.iter().map(|name| (*name).into()).collect())
 }
 
 pub(super) fn sotw(compiler: &SharedCompiler, asked: &[&str]) -> Sotw {

@@ -25,7 +25,7 @@ use pb::discovery::{
 use pb::google::ValueKindOneOf;
 
 fn names(names: &[&str]) -> Wanted {
-    Wanted::Names(names.iter().map(ToString::to_string).collect())
+    Wanted::Names(names.iter().map(|name| (*name).into()).collect())
 }
 
 fn number(number: f64) -> pb::google::Value {

@@ -72,7 +72,7 @@ fn judge(known: &KnownSecrets) -> Judge {
 }
 
 fn names(names: &[&str]) -> Wanted {
-    Wanted::Names(names.iter().map(ToString::to_string).collect())
+    Wanted::Names(names.iter().map(|name| (*name).into()).collect())
 }
 
 fn sotw(known: &KnownSecrets, asked: &[&str]) -> Sotw {

@@ -361,7 +361,7 @@ mod tests {
         let eds = Eds { source: ResourceSource::Ads, service_name: None, initial_fetch_timeout: None };
         assert!(all.add(&"a".into(), 1, &eds, registry.cluster("a")).is_none());
         let asked = all.wanted(Kind::Endpoints);
-        assert_eq!(asked, Wanted::Names(["a".to_owned()].into()));
+        assert_eq!(asked, Wanted::Names([Arc::<str>::from("a")].into()));
         let protocol = Delta::new(Judge::Endpoints, pb::core::Node::default(), asked, true);
         let mut line = Line { protocol, damping: Damping::default(), held: None };
         line.protocol.open(true);

@@ -59,7 +59,7 @@ struct Lists {
     /// Who wants all clusters.
     clusters: Option<Arc<Subscriber>>,
     /// By the name under which endpoints are asked for, which clusters may share.
-    endpoints: BTreeMap<String, Endpoints>,
+    endpoints: BTreeMap<Arc<str>, Endpoints>,
     /// How many clusters have asked for some since the source has looked.
     added: usize,
     /// The last of those that nobody wants any more, until the stream has said so: whoever asks again before it does is not told
@@ -232,9 +232,10 @@ impl Subscribers {
         let name = eds.name(cluster);
         lists.added += 1;
         let before = lists.given_up.remove(name).flatten();
+        let shared = if *name == **cluster { Arc::clone(cluster) } else { name.into() };
         let endpoints = lists
             .endpoints
-            .entry(String::from(name))
+            .entry(shared)
             // Most are asked for by one cluster.
             .or_insert_with(|| Endpoints { subscribers: Vec::with_capacity(1), last: before });
         let last = endpoints.last.clone();
@@ -352,9 +353,12 @@ impl Subscribers {
     }
 
     fn listed(&self, lists: &Lists, kind: Kind) -> Wanted {
+        fn names<'a>(names: impl Iterator<Item = &'a String>) -> Wanted {
+            Wanted::Names(names.map(|name| name.as_str().into()).collect())
+        }
         match kind {
             _ if !self.may_ask(kind) => Wanted::Names(BTreeSet::new()),
-            Kind::Runtime => Wanted::Names(lists.runtime.keys().cloned().collect()),
+            Kind::Runtime => names(lists.runtime.keys()),
             Kind::Clusters if lists.clusters.is_some() => Wanted::All,
             Kind::Listeners if lists.listeners.is_some() => Wanted::All,
             Kind::Scopes if lists.scopes.is_some() => Wanted::All,
@@ -363,9 +367,9 @@ impl Subscribers {
                 Wanted::Names(BTreeSet::new())
             }
             Kind::Endpoints => Wanted::Names(lists.endpoints.keys().cloned().collect()),
-            Kind::Secrets => Wanted::Names(lists.secrets.keys().cloned().collect()),
-            Kind::Routes => Wanted::Names(lists.routes.keys().cloned().collect()),
-            Kind::Filters => Wanted::Names(lists.filters.keys().cloned().collect()),
+            Kind::Secrets => names(lists.secrets.keys()),
+            Kind::Routes => names(lists.routes.keys()),
+            Kind::Filters => names(lists.filters.keys()),
         }
     }
 

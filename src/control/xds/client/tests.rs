@@ -26,7 +26,7 @@ use pb::discovery::{
 };
 
 fn names(names: &[&str]) -> Wanted {
-    Wanted::Names(names.iter().map(ToString::to_string).collect())
+    Wanted::Names(names.iter().map(|name| (*name).into()).collect())
 }
 
 fn me() -> pb::core::Node {

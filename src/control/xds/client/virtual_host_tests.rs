@@ -51,7 +51,7 @@ impl Client {
         let judge = HostJudge::new(ADS, compiler.clone(), all.clone());
         let tables = Judge::Routes { compiler, source: ADS, known: known.clone(), hosts: all.clone() };
         let node = pb::core::Node::default;
-        let asked = Wanted::Names(["routes".to_owned()].into());
+        let asked = Wanted::Names([Arc::<str>::from("routes")].into());
         let mut client = Self {
             routes: Delta::new(tables, node(), asked, true),
             hosts: Delta::new(Judge::VirtualHosts(judge), node(), Wanted::All, true),
@@ -420,7 +420,8 @@ async fn virtual_host_that_is_there_stays_asked_for_until_it_is_gone() {
     for response in [told, refused, nothing_new] {
         let Taken { outcome, version, .. } = client.hosts.take(response).unwrap();
         all.apply(Kind::VirtualHosts, outcome, &version).await;
-        assert_eq!(all.wanted(Kind::VirtualHosts), Wanted::AllAnd(["routes/a.test".to_owned()].into()));
+        let asked = Wanted::AllAnd([Arc::<str>::from("routes/a.test")].into());
+        assert_eq!(all.wanted(Kind::VirtualHosts), asked);
     }
     take(&mut client, &all, &[], &["routes/a"]).await;
     assert_eq!(all.ask(Kind::VirtualHosts), Wanted::All);
@@ -472,7 +473,7 @@ fn table_that_nobody_asks_for_leaves_its_virtual_hosts_to_the_next_of_its_name()
     assert!(client.known.get("routes").is_none());
     let taken = client.tell(&[b()], &[]);
     assert!(taken.reply.error_detail.is_none() && taken.outcome.tables.is_empty());
-    client.routes.want(Wanted::Names(["routes".to_owned()].into()), None);
+    client.routes.want(Wanted::Names([Arc::<str>::from("routes")].into()), None);
     client.table(&[]).unwrap();
     assert_eq!(client.in_use(), ["routes/a", "routes/b"]);
     client.all.forget_source(&ADS);

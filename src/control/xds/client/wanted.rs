@@ -1,14 +1,16 @@
 //! What is asked for of a type of resources.
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+/// Names are shared with who asks: there may be tens of thousands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// All there are, whatever their names.
     All,
     /// The same, and those of these names: more than what all are may be behind them.
-    AllAnd(BTreeSet<String>),
+    AllAnd(BTreeSet<Arc<str>>),
     /// Those of these names.
-    Names(BTreeSet<String>),
+    Names(BTreeSet<Arc<str>>),
 }
 
 impl Wanted {
@@ -38,26 +40,26 @@ impl Wanted {
     /// "How the client specifies what resources to return".
     pub(super) fn listed(&self) -> Vec<String> {
         let everything = matches!(self, Self::AllAnd(_)).then(|| "*".to_owned());
-        everything.into_iter().chain(self.names().cloned()).collect()
+        everything.into_iter().chain(self.names().map(str::to_owned)).collect()
     }
 
     /// The names that this has and the other has not.
     pub(super) fn beyond(&self, other: &Self) -> Vec<String> {
-        let has = |name: &String| match (self, other) {
+        let has = |name: &str| match (self, other) {
             // What is asked for beside everything is asked for by its name.
             (Self::AllAnd(_), Self::All) => false,
             (Self::AllAnd(_), Self::AllAnd(names)) => names.contains(name),
             _ => other.contains(name),
         };
-        self.names().filter(|name| !has(name)).cloned().collect()
+        self.names().filter(|name| !has(name)).map(str::to_owned).collect()
     }
 
-    fn names(&self) -> impl Iterator<Item = &String> {
+    fn names(&self) -> impl Iterator<Item = &str> {
         let names = match self {
             Self::All => None,
             Self::AllAnd(names) | Self::Names(names) => Some(names),
         };
-        names.into_iter().flatten()
+        names.into_iter().flatten().map(|name| &**name)
     }
 }
 
@@ -65,8 +67,8 @@ impl Wanted {
 mod tests {
     use super::*;
 
-    fn names(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(ToString::to_string).collect()
+    fn names(names: &[&str]) -> BTreeSet<Arc<str>> {
+        names.iter().map(|name| (*name).into()).collect()
     }
 
     #[test]

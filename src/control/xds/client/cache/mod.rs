@@ -411,7 +411,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let cache = open(&folder);
         assert_eq!(restored(&cache, Kind::Clusters, &Wanted::All), ["b", "c"]);
-        let wanted = Wanted::Names(BTreeSet::from(["b".to_owned()]));
+        let wanted = Wanted::Names(BTreeSet::from([Arc::<str>::from("b")]));
         assert_eq!(restored(&cache, Kind::Endpoints, &wanted), ["b"]);
         // Once, and what the control plane has told meanwhile not at all.
         assert!(restored(&cache, Kind::Endpoints, &wanted).is_empty());
@@ -459,7 +459,7 @@ mod tests {
         let bytes = || std::fs::read(folder.join(FILE)).unwrap();
         let before = bytes();
         cache.note(Kind::Secrets, "1", vec![kept("a", "key")], [].iter());
-        cache.wants(Kind::Secrets, Wanted::Names(BTreeSet::from(["a".to_owned()])));
+        cache.wants(Kind::Secrets, Wanted::Names(BTreeSet::from([Arc::<str>::from("a")])));
         cache.settle();
         assert_eq!(bytes(), before);
         drop(cache);

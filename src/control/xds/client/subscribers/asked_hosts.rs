@@ -2,6 +2,7 @@
 //! answers, and one whose virtual host is gone, is asked for no longer; one whose virtual host is there is, whatever else is said of
 //! it: who asks for it no longer might not hear of its changes.
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -117,8 +118,8 @@ impl AskedHosts {
 }
 
 impl OfTable {
-    fn names<'a>(&'a self, table: &'a str) -> impl Iterator<Item = String> + 'a {
-        self.under_way.keys().chain(self.there.keys()).map(move |host| format!("{table}/{host}"))
+    fn names<'a>(&'a self, table: &'a str) -> impl Iterator<Item = Arc<str>> + 'a {
+        self.under_way.keys().chain(self.there.keys()).map(move |host| format!("{table}/{host}").into())
     }
 }
 
@@ -131,7 +132,7 @@ mod tests {
     use super::*;
 
     fn names(names: &[&str]) -> Wanted {
-        Wanted::AllAnd(gone(names))
+        Wanted::AllAnd(names.iter().map(|name| (*name).into()).collect())
     }
 
     fn gone(names: &[&str]) -> BTreeSet<String> {

@@ -93,12 +93,12 @@ impl Subscribers {
     fn asked_names(&self, all: &[Arc<Subscriber>]) -> Vec<Option<Arc<str>>> {
         let lists = self.lock();
         let of_clusters = lists.endpoints.iter().flat_map(|(name, endpoints)| {
-            endpoints.subscribers.iter().map(move |one| (Arc::as_ptr(one), name.as_str()))
+            endpoints.subscribers.iter().map(move |one| (Arc::as_ptr(one), name))
         });
         let of_clusters: HashMap<_, _> = of_clusters.collect();
         let asked = |one: &Arc<Subscriber>| match one.kind {
             Kind::Clusters | Kind::Listeners | Kind::Scopes | Kind::VirtualHosts => None,
-            Kind::Endpoints => of_clusters.get(&Arc::as_ptr(one)).map(|name| Arc::from(*name)),
+            Kind::Endpoints => of_clusters.get(&Arc::as_ptr(one)).map(|&name| Arc::clone(name)),
             Kind::Runtime | Kind::Secrets | Kind::Routes | Kind::Filters => Some(Arc::clone(&one.name)),
         };
         all.iter().map(asked).collect()
