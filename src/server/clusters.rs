@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc::Sender;
 
-use super::dump::{Told, ToldResources};
+use super::dump::{Told, ToldResources, ToldState};
 use super::metrics::ServerMetrics;
 use super::process::Process;
 use super::rotation::Rotation;
 use super::seed;
-use crate::base::{clock, packed};
+use crate::base::packed;
 use crate::cluster::{ClusterSet, ClusterSpec, HostSpecs};
 use crate::config::cluster::{Cluster, Discovery};
 use crate::control::discovery::dns::DnsDiscovery;
@@ -144,7 +144,7 @@ impl Clusters {
     /// Takes a response.
     pub(super) fn take(&mut self, update: ClustersUpdate, client: &mut XdsClient) {
         let ClustersUpdate { put, removed, version } = update;
-        let (unix_ns, shared_version): (_, Arc<str>) = (clock::wall_ns(), (*version).into());
+        let state = ToldState::now(&version);
         for TakenCluster { resource: ClusterResource { config, sockets }, wire } in put {
             let name: Arc<str> = (*config.name).into();
             self.instances += 1;
@@ -155,7 +155,7 @@ impl Clusters {
             let configured = || Assignment::found(Arc::clone(&config.load_assignment));
             let known = known.or_else(|| is_there.then(configured));
             let spec = Arc::new(ClusterSpec::new(config, Arc::default(), sockets, &self.registry));
-            let told = Arc::new(Told { version: Arc::clone(&shared_version), wire, unix_ns });
+            let told = Arc::new(Told { state: Arc::clone(&state), wire });
             let mut secrets = BTreeSet::new();
             for secret in spec.config.told_secrets() {
                 if client.refer(secret) {

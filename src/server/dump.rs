@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use self::standing::with_standing;
 use super::process::timestamp;
 use super::tables::TableKey;
+use crate::base::clock;
 use crate::control::admin::{DumpEntry, DumpField, DumpSection};
 use crate::control::xds::client::{Quarantine, ShownSecret, Standing, Standings};
 use crate::control::xds::json::{self, Style};
@@ -43,15 +44,28 @@ pub(super) struct ToldResources {
 /// A resource as a control plane has told it.
 #[derive(Debug)]
 pub(super) struct Told {
-    /// What the control plane calls this state of it, and of all that it told with it.
-    pub(super) version: Arc<str>,
+    pub(super) state: Arc<ToldState>,
     pub(super) wire: Arc<[u8]>,
-    /// When, ns since the Unix epoch.
-    pub(super) unix_ns: u64,
 }
 
 /// There is one for each of thousands of clusters.
-const _: () = assert!(size_of::<Told>() <= 40);
+const _: () = assert!(size_of::<Told>() <= 24);
+
+/// A state of resources, which all have that were told together.
+#[derive(Debug)]
+pub(super) struct ToldState {
+    /// What the control plane calls it.
+    pub(super) version: Box<str>,
+    /// When it was told, ns since the Unix epoch.
+    pub(super) unix_ns: u64,
+}
+
+impl ToldState {
+    /// One that is told now.
+    pub(super) fn now(version: &str) -> Arc<Self> {
+        Arc::new(Self { version: version.into(), unix_ns: clock::wall_ns() })
+    }
+}
 
 /// The sections of a bootstrap that was loaded at `loaded` (RFC 3339), with what control planes have told; `quarantine`: how that
 /// stands of it which is not used as it was told last.
@@ -294,14 +308,14 @@ fn dynamic(
     name: &Arc<str>,
     told: &Told,
 ) -> DumpEntry {
-    let version = Arc::clone(&told.version);
-    let resource = entry(Arc::clone(&told.wire), message, field, &timestamp(told.unix_ns));
+    let state = Arc::clone(&told.state);
+    let resource = entry(Arc::clone(&told.wire), message, field, &timestamp(state.unix_ns));
     DumpEntry {
         type_name,
         name: Arc::clone(name),
         render: Box::new(move || {
             let mut shown = Map::new();
-            shown.insert("version_info".to_owned(), json!(&*version));
+            shown.insert("version_info".to_owned(), json!(&*state.version));
             if let Value::Object(mut resource) = resource() {
                 shown.append(&mut resource);
             }
@@ -431,7 +445,8 @@ mod tests {
     use crate::control::xds::client::ClientStatus;
 
     fn told(name: &str) -> Told {
-        Told { version: "1".into(), wire: only_named(name), unix_ns: 0 }
+        let state = Arc::new(ToldState { version: "1".into(), unix_ns: 0 });
+        Told { state, wire: only_named(name) }
     }
 
     fn refused() -> Standing {

@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-use super::dump::{Told, ToldResources};
+use super::dump::{Told, ToldResources, ToldState};
 use super::metrics::ServerMetrics;
 use super::process::Process;
 use super::restart::Predecessor;
 use super::rotation::Rotation;
 use super::sockets::{ListenSocketSet, internal_status};
 use super::tables::{TableKey, Tables};
-use crate::base::clock;
 use crate::config::address::Address;
 use crate::config::ads::ResourceSource;
 use crate::config::listener::{ListenAddress, Listener, TrafficDirection};
@@ -211,7 +210,7 @@ impl Listeners {
         }
         let is_known = self.active.contains_key(&name) || self.warming.contains_key(&name);
         self.counts[usize::from(is_known)] += 1;
-        let told = Arc::new(Told { version: version.into(), wire, unix_ns: clock::wall_ns() });
+        let told = Arc::new(Told { state: ToldState::now(version), wire });
         let dynamic = Dynamic { number, resource, told, awaited, secrets, filters, scopes, tries: 0 };
         if let Some(before) = self.warming.insert(Arc::clone(&name), dynamic) {
             self.forget(&before, around);
@@ -397,8 +396,8 @@ impl Listeners {
                 Err(reason) => {
                     log::error!("listener {name}: {reason}; it stays as it was");
                     around.metrics.listener_failed();
-                    let Told { version, wire, .. } = &*new.told;
-                    around.client.refuse_listener(name, reason, version, wire);
+                    let Told { state, wire } = &*new.told;
+                    around.client.refuse_listener(name, reason, &state.version, wire);
                     return self.forget(&new, around);
                 }
             }

@@ -183,7 +183,7 @@ impl Process {
 
     /// Takes note of a routing table that is in use now.
     pub(super) fn set_routes(&self, key: TableKey, version: Box<str>, wire: Arc<[u8]>) {
-        let told = dump::Told { version: version.into(), wire, unix_ns: clock::wall_ns() };
+        let told = dump::Told { state: dump::ToldState::now(&version), wire };
         self.routes.lock().unwrap_or_else(PoisonError::into_inner).insert(key, told);
     }
 
@@ -211,7 +211,7 @@ impl Process {
 
     /// Takes note of a filter that is in use now.
     pub(super) fn set_filter(&self, key: FilterKey, version: Box<str>, wire: Arc<[u8]>) {
-        let told = dump::Told { version: version.into(), wire, unix_ns: clock::wall_ns() };
+        let told = dump::Told { state: dump::ToldState::now(&version), wire };
         self.filters.lock().unwrap_or_else(PoisonError::into_inner).insert(key, told);
     }
 

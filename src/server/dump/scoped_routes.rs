@@ -120,7 +120,7 @@ pub(in crate::server) fn section(
 /// Those that stand in listeners.
 fn in_place(bootstrap: &[u8], loaded: &str, listeners: &ToldResources) -> Vec<DumpEntry> {
     let of_file = resources(bootstrap, 1).into_iter().map(|listener| (listener, loaded.to_owned()));
-    let told = listeners.active.values().map(|told| (Arc::clone(&told.wire), timestamp(told.unix_ns)));
+    let told = listeners.active.values().map(|told| (Arc::clone(&told.wire), timestamp(told.state.unix_ns)));
     let mut entries = Vec::new();
     for (listener, at) in of_file.chain(told) {
         for scoped in managers(&listener).iter().flat_map(|manager| children(MANAGER, manager, 31)) {
