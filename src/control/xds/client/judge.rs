@@ -66,6 +66,19 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// All types.
+    pub(super) const ALL: [Self; 9] = [
+        Self::Runtime,
+        Self::Clusters,
+        Self::Endpoints,
+        Self::Listeners,
+        Self::Secrets,
+        Self::Scopes,
+        Self::Routes,
+        Self::Filters,
+        Self::VirtualHosts,
+    ];
+
     /// Those that are kept over the end of the process: all but secrets, which are never written to a disk.
     pub(super) const KEPT: [Self; 8] = [
         Self::Runtime,

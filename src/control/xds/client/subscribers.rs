@@ -142,6 +142,21 @@ struct Subscriber {
 const _: () = assert!(size_of::<Subscriber>() <= 64);
 
 impl Lists {
+    /// All who want something of a type.
+    fn of_kind(&self, kind: Kind) -> Vec<Arc<Subscriber>> {
+        match kind {
+            Kind::Runtime => self.runtime.values().cloned().collect(),
+            Kind::Clusters => self.clusters.iter().cloned().collect(),
+            Kind::Endpoints => self.endpoints.values().flat_map(|of| &of.subscribers).cloned().collect(),
+            Kind::Listeners => self.listeners.iter().cloned().collect(),
+            Kind::Secrets => self.secrets.values().map(|used| Arc::clone(&used.one)).collect(),
+            Kind::Scopes => self.scopes.iter().map(|used| Arc::clone(&used.one)).collect(),
+            Kind::Routes => self.routes.values().map(|table| Arc::clone(&table.one)).collect(),
+            Kind::VirtualHosts => self.hosts.values().map(|table| Arc::clone(&table.one)).collect(),
+            Kind::Filters => self.filters.values().map(|filter| Arc::clone(&filter.one)).collect(),
+        }
+    }
+
     /// Keeps endpoints for those who ask for them later.
     fn keep_endpoints(&mut self, name: &str, assignment: &Assignment) {
         let last = match self.endpoints.get_mut(name) {
@@ -562,19 +577,12 @@ impl Subscribers {
 
     fn all(&self) -> Vec<Arc<Subscriber>> {
         let lists = self.lock();
-        let endpoints = lists.endpoints.values().flat_map(|endpoints| &endpoints.subscribers);
-        let secrets = lists.secrets.values().map(|used| &used.one);
-        let tables = lists.routes.values().map(|table| &table.one);
-        let filters = lists.filters.values().map(|filter| &filter.one);
-        let scopes = lists.scopes.iter().map(|used| &used.one);
-        let hosts = lists.hosts.values().map(|table| &table.one);
-        let named =
-            endpoints.chain(&lists.listeners).chain(secrets).chain(scopes).chain(tables).chain(filters);
-        lists.runtime.values().chain(&lists.clusters).chain(named).chain(hosts).cloned().collect()
+        Kind::ALL.into_iter().flat_map(|kind| lists.of_kind(kind)).collect()
     }
 
+    /// Those of a type: of others there may be thousands.
     fn of_kind(&self, kind: Kind) -> Vec<Arc<Subscriber>> {
-        self.all().into_iter().filter(|one| one.kind == kind).collect()
+        self.lock().of_kind(kind)
     }
 
     fn of_resource(&self, kind: Kind, name: &str) -> Vec<Arc<Subscriber>> {
