@@ -1,5 +1,6 @@
 //! Rules of discovery that holds for virtual hosts told by themselves.
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prost::Message;
@@ -21,7 +22,7 @@ use crate::config::ads::{ResourceSource, Vhds};
 use crate::control::xds::convert::{Planes, Runtime};
 use crate::control::xds::loader::{Format, Source};
 use crate::control::xds::{LoadOptions, load_bootstrap, pb};
-use crate::snapshot::RouteCompiler;
+use crate::snapshot::{RouteCompiler, RouteSurroundings};
 use crate::telemetry::{Slot, VhdsStat};
 use pb::core::ConfigSourceConfigSourceSpecifierOneOf as Specifier;
 use pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
@@ -41,10 +42,15 @@ struct Client {
 impl Client {
     /// One that asks for the table `routes` over an aggregated stream of this type.
     fn new(api_type: &str) -> Self {
+        Self::with(api_type, compiling())
+    }
+
+    /// The same; what is compiled is compiled with this.
+    fn with(api_type: &str, surroundings: Arc<RouteSurroundings>) -> Self {
         let text = ASKS_FOR_ROUTES.replace("api_type: GRPC", &format!("api_type: {api_type}"));
         let source = Source { name: "test.yaml", text: &text, format: Format::Yaml };
         let bootstrap = load_bootstrap(&[source], LoadOptions::default()).unwrap().bootstrap;
-        let compiler = RouteCompiler::of(&compiled(&bootstrap.listeners), compiling());
+        let compiler = RouteCompiler::of(&compiled(&bootstrap.listeners), surroundings);
         let compiler = SharedCompiler::new(compiler, Runtime::default());
         let (known, quarantine) = (KnownTables::default(), Quarantine::default());
         let all = KnownHosts::new(Planes::of(&bootstrap), quarantine.clone());
@@ -70,17 +76,7 @@ impl Client {
     }
 
     fn tell_table(&mut self, own: &[VirtualHost]) -> Taken<DeltaDiscoveryRequest> {
-        let source = pb::core::ConfigSource {
-            config_source_specifier: Some(Specifier::Ads(pb::core::AggregatedConfigSource {})),
-            ..pb::core::ConfigSource::default()
-        };
-        let message = RouteConfiguration {
-            name: "routes".into(),
-            virtual_hosts: own.iter().map(Message::encode_to_vec).collect(),
-            vhds: Some(pb::route::Vhds { config_source: Some(source) }),
-            ..RouteConfiguration::default()
-        };
-        self.routes.take(change(ROUTES, vec![("routes", message.encode_to_vec())], &[])).unwrap()
+        self.routes.take(change(ROUTES, vec![("routes", table(own).encode_to_vec())], &[])).unwrap()
     }
 
     /// Takes these virtual hosts.
@@ -92,6 +88,20 @@ impl Client {
     /// Names of the virtual hosts of the table that is in use.
     fn in_use(&self) -> Vec<String> {
         names(&self.known.get("routes").unwrap())
+    }
+}
+
+/// The table with these virtual hosts of its own; others are told.
+fn table(own: &[VirtualHost]) -> RouteConfiguration {
+    let source = pb::core::ConfigSource {
+        config_source_specifier: Some(Specifier::Ads(pb::core::AggregatedConfigSource {})),
+        ..pb::core::ConfigSource::default()
+    };
+    RouteConfiguration {
+        name: "routes".into(),
+        virtual_hosts: own.iter().map(Message::encode_to_vec).collect(),
+        vhds: Some(pb::route::Vhds { config_source: Some(source) }),
+        ..RouteConfiguration::default()
     }
 }
 
@@ -244,6 +254,39 @@ fn virtual_hosts_that_want_a_domain_of_another_are_refused_together() {
     let reason = client.table(&[host("own", "a.test", "/", "a")]).unwrap_err();
     assert!(reason.starts_with("routes: with the virtual hosts that are in use: "), "{reason}");
     assert_eq!(client.in_use(), ["own", "routes/a", "routes/b"]);
+}
+
+/// Routes that are compiled are counted by the looks at their clusters.
+#[test]
+fn response_has_its_table_compiled_once_however_many_virtual_hosts_it_has() {
+    let looks = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&looks);
+    let surroundings = RouteSurroundings {
+        cluster_exists: Box::new(move |name: &str| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            name == "a"
+        }),
+        ..Arc::into_inner(compiling()).unwrap()
+    };
+    let mut client = Client::with("DELTA_GRPC", Arc::new(surroundings));
+    let validated = RouteConfiguration { validate_clusters: Some(true), ..table(&[]) };
+    client.routes.take(change(ROUTES, vec![("routes", validated.encode_to_vec())], &[])).unwrap();
+    let host = |number: usize| host(&format!("routes/{number}"), &format!("{number}.test"), "/", "a");
+    let mut tell = |hosts: &[VirtualHost]| {
+        looks.store(0, Ordering::Relaxed);
+        let taken = client.tell(hosts, &[]);
+        (taken.reply.error_detail.is_none(), looks.load(Ordering::Relaxed))
+    };
+    let (_, each) = tell(&[host(0)]);
+    assert!(each > 0);
+    let many: Vec<_> = (1..100).map(host).collect();
+    assert_eq!(tell(&many), (true, 100 * each));
+    assert_eq!(tell(&[host(100)]), (true, 101 * each));
+    // One wants a domain of another: all of them, each alone, then beside each other.
+    let mut mixed: Vec<_> = (101..150).map(host).collect();
+    mixed.push(VirtualHost { domains: vec!["0.test".into()], ..host(150) });
+    let (is_good, looked) = tell(&mixed);
+    assert!(!is_good && looked <= (151 + 50 + 151 + 101) * each, "{looked}");
 }
 
 #[test]
