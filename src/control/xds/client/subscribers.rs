@@ -1,6 +1,7 @@
 //! Who has asked for something of the control plane: who hears of which resource, what is counted, and how long the start
 //! waits for them. Clusters that come and go take their endpoints' names with them.
 mod asked_hosts;
+mod askers;
 mod changes;
 mod filters;
 mod scopes;
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use self::asked_hosts::AskedHosts;
+use self::askers::Askers;
 pub(super) use self::changes::Changes;
 use self::scopes::UsedScopes;
 pub(super) use self::virtual_hosts::Hosted;
@@ -117,10 +119,13 @@ struct HostedTable {
 
 #[derive(Debug)]
 struct Endpoints {
-    subscribers: Vec<Arc<Subscriber>>,
+    askers: Askers,
     /// The last that were told, for those who ask later: they are not told again.
     last: Option<Arc<KeptAssignment>>,
 }
+
+/// There is one for each of thousands of clusters.
+const _: () = assert!(size_of::<Endpoints>() <= 24);
 
 #[derive(Debug)]
 struct Subscriber {
@@ -147,7 +152,7 @@ impl Lists {
         match kind {
             Kind::Runtime => self.runtime.values().cloned().collect(),
             Kind::Clusters => self.clusters.iter().cloned().collect(),
-            Kind::Endpoints => self.endpoints.values().flat_map(|of| &of.subscribers).cloned().collect(),
+            Kind::Endpoints => self.endpoints.values().flat_map(|of| of.askers.iter()).cloned().collect(),
             Kind::Listeners => self.listeners.iter().cloned().collect(),
             Kind::Secrets => self.secrets.values().map(|used| Arc::clone(&used.one)).collect(),
             Kind::Scopes => self.scopes.iter().map(|used| Arc::clone(&used.one)).collect(),
@@ -247,18 +252,18 @@ impl Subscribers {
         let name = eds.name(cluster);
         lists.added += 1;
         let before = lists.given_up.remove(name).flatten();
-        let shared = if *name == **cluster { Arc::clone(cluster) } else { name.into() };
-        let endpoints = lists
-            .endpoints
-            .entry(shared)
-            // Most are asked for by one cluster.
-            .or_insert_with(|| Endpoints { subscribers: Vec::with_capacity(1), last: before });
-        let last = endpoints.last.clone();
+        let last = lists.endpoints.get(name).map_or(before, |endpoints| endpoints.last.clone());
         match last {
             Some(_) => one.answered.store(true, Ordering::Relaxed),
             None => self.quarantine.ask(&self.source, Kind::Endpoints, name),
         }
-        endpoints.subscribers.push(Arc::new(one));
+        let one = Arc::new(one);
+        if let Some(endpoints) = lists.endpoints.get_mut(name) {
+            endpoints.askers.join(one);
+        } else {
+            let shared = if *name == **cluster { Arc::clone(cluster) } else { name.into() };
+            lists.endpoints.insert(shared, Endpoints { askers: Askers::One(one), last: last.clone() });
+        }
         drop(lists);
         self.changed.send_replace(());
         last.map(|kept| kept.assignment())
@@ -268,13 +273,10 @@ impl Subscribers {
     pub(super) fn remove(&self, cluster: &str, instance: u64, eds: &Eds) {
         let name = eds.name(cluster);
         let mut lists = self.lock();
-        if let Some(endpoints) = lists.endpoints.get_mut(name) {
-            endpoints.subscribers.retain(|one| one.instance != instance);
-            if endpoints.subscribers.is_empty() {
-                let last = lists.endpoints.remove(name).and_then(|endpoints| endpoints.last);
-                lists.given_up.insert(String::from(name), last);
-                self.quarantine.forget(&self.source, Kind::Endpoints, name);
-            }
+        if lists.endpoints.get_mut(name).is_some_and(|endpoints| endpoints.askers.leave(instance)) {
+            let last = lists.endpoints.remove(name).and_then(|endpoints| endpoints.last);
+            lists.given_up.insert(String::from(name), last);
+            self.quarantine.forget(&self.source, Kind::Endpoints, name);
         }
         drop(lists);
         self.changed.send_replace(());
@@ -592,7 +594,7 @@ impl Subscribers {
             Kind::Clusters => lists.clusters.iter().cloned().collect(),
             Kind::Listeners => lists.listeners.iter().cloned().collect(),
             Kind::Endpoints => {
-                lists.endpoints.get(name).map_or_else(Vec::new, |endpoints| endpoints.subscribers.clone())
+                lists.endpoints.get(name).map_or_else(Vec::new, |endpoints| endpoints.askers.to_vec())
             }
             Kind::Secrets => lists.secrets.get(name).map(|used| Arc::clone(&used.one)).into_iter().collect(),
             Kind::Scopes => lists.scopes.iter().map(|used| Arc::clone(&used.one)).collect(),

@@ -93,7 +93,7 @@ impl Subscribers {
     fn asked_names(&self, all: &[Arc<Subscriber>]) -> Vec<Option<Arc<str>>> {
         let lists = self.lock();
         let of_clusters = lists.endpoints.iter().flat_map(|(name, endpoints)| {
-            endpoints.subscribers.iter().map(move |one| (Arc::as_ptr(one), name))
+            endpoints.askers.iter().map(move |one| (Arc::as_ptr(one), name))
         });
         let of_clusters: HashMap<_, _> = of_clusters.collect();
         let asked = |one: &Arc<Subscriber>| match one.kind {
