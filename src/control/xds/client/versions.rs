@@ -17,7 +17,7 @@ pub(super) struct Versions(BTreeSet<Versioned>);
 #[derive(Debug)]
 struct Versioned(Box<[u8]>);
 
-/// There are two of each of thousands of clusters.
+/// There are two for each of thousands of clusters.
 const _: () = assert!(size_of::<Versioned>() <= 16);
 
 impl Versions {
