@@ -44,7 +44,7 @@ impl Versions {
 
 impl Versioned {
     fn new(name: &str, version: &str) -> Self {
-        Self([name.as_bytes(), &[BETWEEN], version.as_bytes()].concat().into_boxed_slice())
+        Self([name.as_bytes(), &[BETWEEN][..], version.as_bytes()].concat().into_boxed_slice())
     }
 
     fn name(&self) -> &[u8] {
