@@ -164,24 +164,25 @@ super::metrics! {
     // Of each of thousands; behind it what few have.
     noted: [
         &[
-            ClusterStat::InitFetchTimeout,
             ClusterStat::MembershipChange,
             ClusterStat::MembershipDegraded,
             ClusterStat::MembershipHealthy,
             ClusterStat::MembershipTotal,
             ClusterStat::UpdateAttempt,
-            ClusterStat::UpdateEmpty,
+            // A stream that ends counts for all of them.
             ClusterStat::UpdateFailure,
-            ClusterStat::UpdateRejected,
             ClusterStat::UpdateSuccess,
             ClusterStat::Version,
         ],
         &[
+            ClusterStat::InitFetchTimeout,
             ClusterStat::MaglevLbMaxEntriesPerHost,
             ClusterStat::MaglevLbMinEntriesPerHost,
             ClusterStat::RingHashLbMaxHashesPerHost,
             ClusterStat::RingHashLbMinHashesPerHost,
             ClusterStat::RingHashLbSize,
+            ClusterStat::UpdateEmpty,
+            ClusterStat::UpdateRejected,
         ],
     ]
 }
