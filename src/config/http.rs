@@ -51,6 +51,8 @@ pub struct HttpConnectionManager {
     /// Longest time a finished response may wait for the peer to read it. Default: `stream_idle_timeout`. `None`: no
     /// limit. Source: `stream_flush_timeout`.
     pub stream_flush_timeout: Option<Duration>,
+    /// Whether `stream_flush_timeout` is not set: then a route's `idle_timeout` takes its place, too. Default true.
+    pub flush_follows_idle: bool,
     /// Longest time from the first byte to the last of a request. Default `None`: no limit. Beyond it: 408. Source:
     /// `request_timeout`.
     pub request_timeout: Option<Duration>,
@@ -447,6 +449,7 @@ impl HttpConnectionManager {
             stream_error_on_invalid_http_message: false,
             stream_idle_timeout: Some(Duration::from_secs(300)),
             stream_flush_timeout: Some(Duration::from_secs(300)),
+            flush_follows_idle: true,
             request_timeout: None,
             request_headers_timeout: None,
             drain_timeout: Duration::from_secs(5),

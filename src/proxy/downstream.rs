@@ -80,8 +80,8 @@ enum Codec {
 enum Bearer {
     /// A socket of its own, counted for its whole life.
     Socket { _place: Place, admitted: Admitted },
-    /// A connection that it shares with other streams.
-    Connection(Rc<Shared>),
+    /// A connection that it shares with other streams, and how long its finished response may wait for the client.
+    Connection { shared: Rc<Shared>, flush_timeout: Cell<Option<Duration>> },
 }
 
 /// What is to become of a connection after a request.
@@ -326,18 +326,22 @@ async fn linger(connection: &Connection) {
     }
 }
 
-/// Waits until everything queued is with the kernel, or the codec, as long as `stream_flush_timeout` allows; whether it is. A
-/// client that does not take it in time is counted.
+/// Waits until everything queued is with the kernel, or the codec, as long as `stream_flush_timeout` or a stream's route allows;
+/// whether it is. A client that does not take it in time is counted.
 pub(super) async fn flush(connection: &Connection) -> bool {
     let Connection { context, chain, channel: stream, timer, .. } = connection;
     let begun = context.runtime.now();
-    let due = chain.manager.config.stream_flush_timeout.map(|patience| begun.after(patience));
+    let limit = match &connection.bearer {
+        Bearer::Connection { flush_timeout, .. } => flush_timeout.get(),
+        Bearer::Socket { .. } => chain.manager.config.stream_flush_timeout,
+    };
+    let due = limit.map(|patience| begun.after(patience));
     stream.flush();
     poll_fn(|_| match stream.poll_sent(0) {
         Poll::Ready(outcome) => Poll::Ready(outcome.is_ok()),
         Poll::Pending if due.is_some_and(|due| timer.poll_at(due).is_ready()) => {
             match &connection.bearer {
-                Bearer::Connection(_) => context.server.inc(ServerStat::Http2TxFlushTimeout),
+                Bearer::Connection { .. } => context.server.inc(ServerStat::Http2TxFlushTimeout),
                 // Envoy bounds the end of a connection by one time and has one counter for it; HTTP/1 has none of its own.
                 Bearer::Socket { .. } => chain.stats.inc(HttpStat::DownstreamCxDelayedCloseTimeout),
             }
@@ -351,10 +355,12 @@ pub(super) async fn flush(connection: &Connection) -> bool {
 impl Connection {
     /// A stream of this connection, in the hands of the task that will serve it.
     pub(super) fn stream(&self, channel: Channel, shared: Rc<Shared>) -> Self {
+        let chain = self.chain.latest().unwrap_or_else(|| Rc::clone(&self.chain));
+        let flush_timeout = Cell::new(chain.manager.config.stream_flush_timeout);
         Self {
             context: Rc::clone(&self.context),
             listener: Rc::clone(&self.listener),
-            chain: self.chain.latest().unwrap_or_else(|| Rc::clone(&self.chain)),
+            chain,
             channel,
             timer: self.context.runtime.timer(),
             remote: self.remote.clone(),
@@ -368,7 +374,7 @@ impl Connection {
             active: Cell::new(false),
             closed_by_peer: Cell::new(false),
             codec: Cell::new(Codec::Http2),
-            bearer: Bearer::Connection(shared),
+            bearer: Bearer::Connection { shared, flush_timeout },
         }
     }
 
@@ -406,7 +412,15 @@ impl Connection {
     pub(super) fn shared(&self) -> Option<&Rc<Shared>> {
         match &self.bearer {
             Bearer::Socket { .. } => None,
-            Bearer::Connection(shared) => Some(shared),
+            Bearer::Connection { shared, .. } => Some(shared),
+        }
+    }
+
+    /// Bounds how long the finished response of a stream may wait for the client. With HTTP/1, where that is a matter of the
+    /// connection's end, no route has a say in it, as in Envoy.
+    pub(super) fn set_flush_timeout(&self, limit: Option<Duration>) {
+        if let Bearer::Connection { flush_timeout, .. } = &self.bearer {
+            flush_timeout.set(limit);
         }
     }
 
@@ -446,7 +460,7 @@ impl Connection {
         let limit = self.buffer_limit();
         match &self.bearer {
             Bearer::Socket { .. } => limit,
-            Bearer::Connection(shared) => {
+            Bearer::Connection { shared, .. } => {
                 let queued = self.channel.stream().map_or(0, |stream| stream.queued_on_connection());
                 shared.watermark(limit, queued)
             }
@@ -457,7 +471,7 @@ impl Connection {
     /// taken at a time: a client with a thousand uploads to an endpoint that takes none would have us hold them all.
     pub(super) fn upload_watermark(&self, upstream: &UpstreamConnection) -> usize {
         let limit = wire::upstream_watermark(upstream);
-        let Bearer::Connection(shared) = &self.bearer else { return limit };
+        let Bearer::Connection { shared, .. } = &self.bearer else { return limit };
         let share = shared.upload_watermark(limit);
         self.channel.set_sparing(share < limits::LARGE_READ_ROOM_MIN);
         share
@@ -532,7 +546,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Bearer::Connection(shared) = &self.bearer {
+        if let Bearer::Connection { shared, .. } = &self.bearer {
             return shared.stream_ended(&self.context.runtime);
         }
         self.context.open.set(self.context.open.get() - 1);

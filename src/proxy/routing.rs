@@ -404,6 +404,9 @@ fn forward<'a>(
     if let Some(idle) = action.idle_timeout() {
         request.deadlines.idle = (!idle.is_zero()).then_some(idle);
     }
+    let options = &manager.config;
+    let flush = action.flush_timeout(options.stream_flush_timeout, options.flush_follows_idle);
+    connection.set_flush_timeout(flush);
     request.deadlines.response = timeouts.per_try.into_iter().chain(timeouts.response).min();
     let gives_name = cluster.config().request_names.is_some();
     if gives_name {

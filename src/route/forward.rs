@@ -157,9 +157,15 @@ impl Forward {
         self.details().idle_timeout
     }
 
-    /// Source: `flush_timeout`; none: the connection manager's.
-    pub fn flush_timeout(&self) -> Option<Duration> {
-        self.details().flush_timeout
+    /// How long a finished response may wait for its client; `None`: as long as it likes. `general` is the connection manager's
+    /// word; where that is what bounds silence, and no word of its own (`follows_idle`), it is the same with a route, as in
+    /// Envoy. Source: `flush_timeout`, `idle_timeout`; zero: no limit.
+    pub fn flush_timeout(&self, general: Option<Duration>, follows_idle: bool) -> Option<Duration> {
+        let Details { flush_timeout, idle_timeout, .. } = self.details();
+        match flush_timeout.or(idle_timeout.filter(|_| follows_idle)) {
+            Some(limit) => (!limit.is_zero()).then_some(limit),
+            None => general,
+        }
     }
 
     /// Chooses the cluster. `random` is the one given to `find_route`.

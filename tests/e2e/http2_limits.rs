@@ -372,6 +372,25 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// By its own word, or by what bounds silence where the connection manager has no word about that.
+    fn route_says_how_long_its_response_waits(io) {
+        let upstream = Upstream::answering(|_| ok(&[b'x'; 20_000]));
+        for said in ["flush_timeout: 0.5s", "idle_timeout: 0.5s"] {
+            let mut config = Config::to(upstream.port);
+            config.routes = Some(format!("{{match: {{prefix: /}}, route: {{cluster: upstream, {said}}}}}"));
+            let proxy = Proxy::start(io, &config);
+            let mut raw = RawHttp2::connect(proxy.port);
+            raw.frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+            raw.get(1, 5);
+            let frames = raw.frames_until(|frame| frame.kind == 3).expect("the connection lives");
+            let reset = frames.last().map(|frame| (frame.stream, frame.number()));
+            assert_eq!(reset, Some((1, INTERNAL)), "{said}");
+            assert_eq!(proxy.stat(FLUSHED_LATE), 1, "{said}");
+            drop(raw);
+            proxy.end();
+        }
+    }
+
     /// Windows for everything, and nothing is read.
     fn client_that_reads_nothing_is_cut_and_counted(io) {
         let answer = ok(&[b'x'; 60_000]);

@@ -31,8 +31,9 @@ pub struct RouteAction {
     /// `stream_idle_timeout`; zero: no limit. Beyond it: 408 before the response head, else a reset; flag SI.
     /// Source: `idle_timeout`.
     pub idle_timeout: Option<Duration>,
-    /// Longest time a finished response may wait for the peer to read it. Default `None`: the connection manager's.
-    /// Source: `flush_timeout`.
+    /// Longest time a finished response of HTTP/2 may wait for the peer to read it; zero: no limit. Default `None`: the
+    /// connection manager's, or `idle_timeout` where that has no `stream_flush_timeout`. Beyond it: a reset. Source:
+    /// `flush_timeout`.
     pub flush_timeout: Option<Duration>,
     /// Longest life of the stream. Default `None`: the connection manager's. Source: `max_stream_duration`.
     pub max_stream_duration: Option<MaxStreamDuration>,

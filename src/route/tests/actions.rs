@@ -46,6 +46,27 @@ fn route_has_room_for_details_where_it_says_something_of_them() {
 }
 
 #[test]
+fn flush_timeout_is_the_routes_else_that_of_silence_else_the_general_one() {
+    let [general, flush, idle] = [9, 1, 2].map(Duration::from_secs).map(Some);
+    let off = Some(Duration::ZERO);
+    for (flush_timeout, idle_timeout, of_its_own, following) in [
+        (None, None, general, general),
+        (flush, None, flush, flush),
+        (None, idle, general, idle),
+        (flush, idle, flush, flush),
+        (off, idle, None, None),
+        (None, off, general, None),
+    ] {
+        let table = forwarding(prefix("/"), |it| {
+            (it.flush_timeout, it.idle_timeout) = (flush_timeout, idle_timeout);
+        });
+        let (_, forward) = forward_of(&table);
+        assert_eq!(forward.flush_timeout(general, false), of_its_own, "{flush_timeout:?} {idle_timeout:?}");
+        assert_eq!(forward.flush_timeout(general, true), following, "{flush_timeout:?} {idle_timeout:?}");
+    }
+}
+
+#[test]
 fn weighted_clusters_share_by_weight_header_and_runtime() {
     let table =
         forwarding(prefix("/"), |it| it.cluster = weighted(&[("a", 1), ("zero", 0), ("b", 3)], |_| {}));

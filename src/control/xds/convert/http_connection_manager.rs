@@ -77,6 +77,7 @@ pub(super) fn convert(at: &At<'_>, message: wire::HttpConnectionManager) -> Opti
 
     manager.stream_idle_timeout =
         at.timeout("stream_idle_timeout", stream_idle_timeout, manager.stream_idle_timeout);
+    manager.flush_follows_idle = stream_flush_timeout.is_none();
     manager.stream_flush_timeout =
         at.timeout("stream_flush_timeout", stream_flush_timeout, manager.stream_idle_timeout);
     manager.request_timeout = at.timeout("request_timeout", request_timeout, None);

@@ -160,6 +160,14 @@ fn timeout_of_zero_is_off_and_flush_timeout_follows_idle_timeout() {
 }
 
 #[test]
+fn flush_timeout_that_is_set_no_longer_follows_a_routes_idle_timeout() {
+    for (options, follows) in [("stream_idle_timeout: 1s", true), ("stream_flush_timeout: 0s", false)] {
+        let bootstrap = load(&[("MANAGER", options)]);
+        assert_eq!(manager(&bootstrap).flush_follows_idle, follows, "{options}");
+    }
+}
+
+#[test]
 fn jitter_is_a_share_of_its_time_and_none_without_one() {
     let jitters = |options: &str| {
         let bootstrap = load(&[("MANAGER", options)]);

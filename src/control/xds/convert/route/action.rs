@@ -27,7 +27,8 @@ pub(super) fn route_action(at: &At<'_>, message: pb::route::RouteAction) -> Opti
         implemented: cluster_specifier = "cluster, cluster_header, weighted_clusters; plugins are refused",
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite,
             host_rewrite_specifier = "host_rewrite is refused", append_x_forwarded_host, timeout, idle_timeout,
-            flush_timeout, max_grpc_timeout, grpc_timeout_offset, upgrade_configs, max_stream_duration,
+            flush_timeout = "of HTTP/2, as in Envoy", max_grpc_timeout, grpc_timeout_offset, upgrade_configs,
+            max_stream_duration,
             priority, hash_policy = "of the request as the route has changed it; filter_state hashes nothing";
         no_effect: metadata_match = "only subsets, which are refused, read it",
             early_data_policy = "TLS without early data (0-RTT): every request counts as late",
