@@ -83,13 +83,6 @@ pub struct ClusterSettings {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// How connections to endpoints are bound; `None`: the kernel's choice. Source: `upstream_bind_config`.
     pub bind_config: Option<BindConfig>,
-    /// Whether each downstream connection has upstream connections of its own. Default false. Source:
-    /// `connection_pool_per_downstream_connection`.
-    pub connection_pool_per_downstream_connection: bool,
-    /// Whether an endpoint that discovery no longer names goes at once although it is healthy. Default false: in this
-    /// version every endpoint goes at once, there being no active health checks. Source:
-    /// `ignore_health_on_host_removal`.
-    pub ignore_health_on_host_removal: bool,
     /// Whether the server waits for this cluster's first resolution before it listens. Default true. Source:
     /// `wait_for_warm_on_init`.
     pub wait_for_warm_on_init: bool,
@@ -532,8 +525,6 @@ impl Default for ClusterSettings {
             drop_overload_limit: None,
             tcp_keepalive: None,
             bind_config: None,
-            connection_pool_per_downstream_connection: false,
-            ignore_health_on_host_removal: false,
             wait_for_warm_on_init: true,
         }
     }

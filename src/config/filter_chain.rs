@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::address::CidrRange;
 use super::http::HttpConnectionManager;
-use super::metadata::Metadata;
 use super::network_filter::{ConnectionLimit, LocalRateLimit};
 use super::rbac::NetworkRbac;
 use super::tcp_proxy::TcpProxy;
@@ -26,8 +25,6 @@ pub struct FilterChain {
     /// Longest time for the transport socket's handshake; `None`: unlimited, the default. Source:
     /// `transport_socket_connect_timeout`.
     pub transport_socket_connect_timeout: Option<Duration>,
-    /// Metadata, for formatters. Source: `metadata`.
-    pub metadata: Metadata,
     /// By which it is told from chains that differ in anything; a hash of its message.
     pub fingerprint: u64,
 }

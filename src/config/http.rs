@@ -153,24 +153,14 @@ pub enum CodecType {
 }
 
 /// The router. Source: Envoy `extensions.filters.http.router.v3.Router`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RouterConfig {
-    /// Whether per-cluster dynamic statistics are kept. Default true. Source: `dynamic_stats`.
-    pub dynamic_stats: bool,
     /// Whether `x-envoy-*` headers are left out of requests and responses. Default false. Source:
     /// `suppress_envoy_headers`.
     pub suppress_envoy_headers: bool,
-    /// `x-envoy-*` request headers that must be well-formed, else 400. Names as in Envoy:
-    /// `x-envoy-upstream-rq-timeout-ms` and the like. Default none. Source: `strict_check_headers`.
-    pub strict_check_headers: Vec<Box<str>>,
     /// Whether `x-envoy-expected-rq-timeout-ms` of a trusted peer counts as the timeout. Default false. Source:
     /// `respect_expected_rq_timeout`.
     pub respect_expected_rq_timeout: bool,
-    /// Whether gRPC errors stay out of the upstream code statistics. Default false. Source:
-    /// `suppress_grpc_request_failure_code_stats`.
-    pub suppress_grpc_request_failure_code_stats: bool,
-    /// Logs of upstream requests. Source: `upstream_log`.
-    pub upstream_log: Vec<AccessLog>,
 }
 
 /// HTTP/1 options. Source: Envoy `core.v3.Http1ProtocolOptions`.
@@ -401,19 +391,6 @@ impl Default for Http1ProtocolOptions {
             send_fully_qualified_url: false,
             allow_custom_methods: false,
             ignore_http_11_upgrade: Vec::new(),
-        }
-    }
-}
-
-impl Default for RouterConfig {
-    fn default() -> Self {
-        Self {
-            dynamic_stats: true,
-            suppress_envoy_headers: false,
-            strict_check_headers: Vec::new(),
-            respect_expected_rq_timeout: false,
-            suppress_grpc_request_failure_code_stats: false,
-            upstream_log: Vec::new(),
         }
     }
 }

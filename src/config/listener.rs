@@ -11,7 +11,6 @@ use super::filter_chain::{FilterChain, NetworkFilter};
 use super::http::HttpConnectionManager;
 use super::listener_filter::ListenerFilter;
 use super::matching::Matcher;
-use super::metadata::Metadata;
 use super::socket::{SocketOption, TcpKeepalive};
 use super::told_filter::ToldFilter;
 use crate::base::balance::Policy;
@@ -83,8 +82,6 @@ pub struct Listener {
     pub drain_type: DrainType,
     /// Logs written of every connection when it is over, those included that are not served. Source: `access_log`.
     pub access_log: Vec<AccessLog>,
-    /// Metadata, for formatters. Source: `metadata`.
-    pub metadata: Metadata,
     /// By which it is told from listeners that differ in anything but their chains, and in how one is chosen; a hash of its
     /// message.
     pub fingerprint: u64,

@@ -240,7 +240,6 @@ fn most_specific_level_decides_whether_a_filter_runs() {
                     name: "r".into(),
                     matcher: RouteMatch::default(),
                     action: crate::config::route::Action::NonForwarding,
-                    metadata: Vec::new(),
                     header_mutations: crate::config::route::HeaderMutations::default(),
                     filters: route,
                     stat_prefix: Box::default(),

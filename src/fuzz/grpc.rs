@@ -107,7 +107,6 @@ pub fn grpc_timeout(input: &[u8]) {
         name: "r".into(),
         matcher: config::RouteMatch::default(),
         action: config::Action::Forward(Box::new(action)),
-        metadata: Vec::new(),
         header_mutations: config::HeaderMutations::default(),
         filters: Vec::new(),
         stat_prefix: Box::default(),

@@ -181,7 +181,6 @@ fn route(rng: &mut Rng, index: u64, path: &[u8]) -> config::Route {
             ..config::RouteMatch::default()
         },
         action: action(rng),
-        metadata: Vec::new(),
         header_mutations: config::HeaderMutations::default(),
         filters: Vec::new(),
         stat_prefix: Box::default(),

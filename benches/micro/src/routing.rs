@@ -101,7 +101,6 @@ fn route(path: config::PathMatch) -> config::Route {
         name: Box::default(),
         matcher: config::RouteMatch { path, ..Default::default() },
         action: config::Action::Forward(Box::new(forward)),
-        metadata: Vec::new(),
         header_mutations: config::HeaderMutations::default(),
         filters: Vec::new(),
         stat_prefix: Box::default(),

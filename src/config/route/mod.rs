@@ -18,7 +18,6 @@ pub use header::{HeaderAppendAction, HeaderMutations, HeaderValueOption};
 use super::ads::Vhds;
 use super::http_filter::FilterOverride;
 use super::matcher::{HeaderMatcher, QueryParameterMatcher, RuntimeFraction};
-use super::metadata::Metadata;
 
 /// A whole routing table. Source: `envoy.config.route.v3.RouteConfiguration`.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,8 +93,6 @@ pub struct VirtualHost {
     pub include_request_attempt_count: bool,
     /// Whether responses carry `x-envoy-attempt-count`. Default false. Source: `include_attempt_count_in_response`.
     pub include_attempt_count_in_response: bool,
-    /// Static metadata, by filter name. Default none. Source: `metadata.filter_metadata`.
-    pub metadata: Metadata,
     /// What is said about filters here, over the route configuration's word. Default nothing. Source:
     /// `typed_per_filter_config`.
     pub filters: Vec<FilterOverride>,
@@ -122,8 +119,6 @@ pub struct Route {
     pub matcher: RouteMatch,
     /// What is done with them. Source: `action`.
     pub action: Action,
-    /// Static metadata, by filter name. Default none. Source: `metadata.filter_metadata`.
-    pub metadata: Metadata,
     /// Header changes for requests and responses of this route. Default none.
     pub header_mutations: HeaderMutations,
     /// What is said about filters here, over the virtual host's word. Default nothing. Source: `typed_per_filter_config`.

@@ -264,7 +264,6 @@ mod tests {
                     filters: Vec::new(),
                     tls: None,
                     transport_socket_connect_timeout: None,
-                    metadata: Default::default(),
                     fingerprint: 0,
                 }
             })

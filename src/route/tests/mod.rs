@@ -40,7 +40,6 @@ fn named(name: &str, path: config::PathMatch, action: config::Action) -> config:
         name: name.into(),
         matcher: config::RouteMatch { path, ..config::RouteMatch::default() },
         action,
-        metadata: Vec::new(),
         header_mutations: config::HeaderMutations::default(),
         filters: Vec::new(),
         stat_prefix: Box::default(),

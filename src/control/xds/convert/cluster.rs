@@ -61,9 +61,9 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
         no_effect: close_connections_on_host_health_failure = "no active health checks",
             ignore_health_on_host_removal = "no active health checks",
             lrs_report_endpoint_metrics = "no load metrics of endpoints (ORCA) are read",
-            lrs_server = "as in Envoy: load reports go to load_stats_config's server, which says of which clusters", track_timeout_budgets = "deprecated for statistics";
+            lrs_server = "as in Envoy: load reports go to load_stats_config's server, which says of which clusters";
         not_yet: stats_matcher, health_checks, outlier_detection, per_connection_buffer_high_watermark_timeout,
-            track_cluster_stats, preconnect_policy, queuing_policies,
+            track_cluster_stats, track_timeout_budgets, preconnect_policy, queuing_policies,
             connection_pool_per_downstream_connection;
         refused: transport_socket_matcher,
             lb_subset_config, filters = "no network filters towards endpoints", upstream_config;
@@ -73,8 +73,6 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
     cluster.metadata = at.metadata("metadata", metadata);
     cluster.wait_for_warm_on_init = wait_for_warm_on_init.unwrap_or(true);
     cluster.drop_overload_limit = at.context.runtime.key(DROP_OVERLOAD_LIMIT);
-    cluster.ignore_health_on_host_removal = ignore_health_on_host_removal;
-    cluster.connection_pool_per_downstream_connection = connection_pool_per_downstream_connection;
     cluster.per_connection_buffer_limit_bytes =
         per_connection_buffer_limit_bytes.unwrap_or(BUFFER_LIMIT_BYTES_DEFAULT);
     cluster.connect_timeout =

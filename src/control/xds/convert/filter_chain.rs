@@ -31,9 +31,10 @@ pub(super) fn fingerprint(message: &impl Message) -> u64 {
 pub(super) fn filter_chain(at: &At<'_>, message: pb::listener::FilterChain) -> FilterChain {
     let fingerprint = fingerprint(&message);
     classify!(at, message => pb::listener::FilterChain {
-        implemented: filter_chain_match, filters, metadata,
+        implemented: filter_chain_match, filters,
             transport_socket = "raw_buffer and TLS; others are refused", name,
             transport_socket_connect_timeout = "15 s where there is none";
+        no_effect: metadata = "nothing of this version reads it";
         refused: use_proxy_proto = "the proxy_protocol listener filter does it";
     });
     let tls = transport_socket.and_then(|socket| tls::downstream(&at.field("transport_socket"), socket));
@@ -49,7 +50,6 @@ pub(super) fn filter_chain(at: &At<'_>, message: pb::listener::FilterChain) -> F
             transport_socket_connect_timeout,
             None,
         ),
-        metadata: at.metadata("metadata", metadata),
         fingerprint,
     }
 }

@@ -312,10 +312,9 @@ fn check_request_id_extension(at: &At<'_>, message: wire::RequestIDExtension) {
     }
     if let Some(config) = at.unpack::<pb::extensions::UuidRequestIdConfig>(&any) {
         classify!(at, config => pb::extensions::UuidRequestIdConfig {
-            implemented: pack_trace_reason = "ids carry no trace reason while there is no tracing",
+            no_effect: pack_trace_reason = "ids carry no trace reason while there is no tracing",
                 use_request_id_for_trace_sampling = "no tracing";
         });
-        let _ = (pack_trace_reason, use_request_id_for_trace_sampling);
     }
 }
 

@@ -5,7 +5,7 @@ use super::at::At;
 use super::fields::classify;
 use super::report::Class;
 use super::value::type_name;
-use super::{access_log, listener, rbac, told_filter};
+use super::{listener, rbac, told_filter};
 use crate::config::http::RouterConfig;
 use crate::config::http_filter::{
     FilterOptions, FilterOverride, GrpcHttp1BridgeConfig, HttpFilter, HttpFilterConfig,
@@ -253,14 +253,7 @@ fn router(at: &At<'_>, message: pb::extensions::Router) -> RouterConfig {
     for (index, filter) in upstream_http_filters.into_iter().enumerate() {
         upstream_filter(&at.item("upstream_http_filters", index), filter);
     }
-    RouterConfig {
-        dynamic_stats: dynamic_stats.unwrap_or(true),
-        suppress_envoy_headers,
-        strict_check_headers: strict_check_headers.into_iter().map(Into::into).collect(),
-        respect_expected_rq_timeout,
-        suppress_grpc_request_failure_code_stats,
-        upstream_log: access_log::access_logs(at, "upstream_log", upstream_log),
-    }
+    RouterConfig { suppress_envoy_headers, respect_expected_rq_timeout }
 }
 
 /// Upstream filters: the codec, which every chain ends with, is all there is.

@@ -22,7 +22,7 @@ pub(super) fn listener(at: &At<'_>, mut message: pb::listener::Listener) -> Opti
     let fingerprint = fingerprint(&mut message);
     classify!(at, message => pb::listener::Listener {
         implemented: name, address, additional_addresses, stat_prefix, filter_chains, filter_chain_matcher, default_filter_chain,
-            per_connection_buffer_limit_bytes, metadata, deprecated_v1,
+            per_connection_buffer_limit_bytes, deprecated_v1,
             listener_filters, listener_filters_timeout, continue_on_listener_filters_timeout, transparent, freebind,
             socket_options, traffic_direction, drain_type,
             enable_reuse_port, access_log = "of every connection, when it is over; bytes are counted of relayed ones; requests are the connection manager's to record",
@@ -31,7 +31,7 @@ pub(super) fn listener(at: &At<'_>, mut message: pb::listener::Listener) -> Opti
             max_connections_to_accept_per_socket_event, bind_to_port, ignore_global_conn_limit, use_original_dst,
             listener_specifier = "internal_listener, which needs its bootstrap extension and a name";
         no_effect: reuse_port = "enable_reuse_port has taken its place, in Envoy too",
-            bypass_overload_manager = "no overload action exists";
+            bypass_overload_manager = "no overload action exists", metadata = "nothing of this version reads it";
         not_yet: stats_matcher, per_connection_buffer_high_watermark_timeout;
         refused: fcds_config, udp_listener_config, api_listener,
             enable_mptcp;
@@ -113,7 +113,6 @@ pub(super) fn listener(at: &At<'_>, mut message: pb::listener::Listener) -> Opti
         connection_balance(&at.field("connection_balance_config"), message)
     });
     let access_log = access_log::access_logs(at, "access_log", access_log);
-    let metadata = at.metadata("metadata", metadata);
     let deprecated_bind_to_port = deprecated_v1.and_then(|message| {
         classify!(&at.field("deprecated_v1"), message => pb::listener::ListenerDeprecatedV1 {
             implemented: bind_to_port;
@@ -149,7 +148,6 @@ pub(super) fn listener(at: &At<'_>, mut message: pb::listener::Listener) -> Opti
         traffic_direction,
         drain_type,
         access_log,
-        metadata,
         fingerprint,
     })
 }

@@ -369,16 +369,27 @@ fn connection_balance_is_exact_or_the_default_and_never_another() {
 fn field_without_effect_is_noted_and_an_explicit_false_is_not() {
     let (_, report) = load_with(
         Unimplemented::Refuse,
-        &[("CLUSTER", "track_timeout_budgets: true"), ("LISTENER", "use_original_dst: false")],
+        &[("CLUSTER", "ignore_health_on_host_removal: true"), ("LISTENER", "use_original_dst: false")],
     )
     .unwrap();
     let found: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
     assert_eq!(
         found,
         [
-            "test.yaml:29:5 static_resources.clusters[0].track_timeout_budgets: no effect (deprecated for statistics)"
+            "test.yaml:29:5 static_resources.clusters[0].ignore_health_on_host_removal: no effect (no active health checks)"
         ]
     );
+}
+
+#[test]
+fn metadata_that_nothing_reads_is_noted() {
+    let metadata = ["LISTENER", "HOST", "HEADERS"].map(|hole| (hole, "metadata: {filter_metadata: {a: {b: c}}}"));
+    let (_, report) = load_with(Unimplemented::Refuse, &metadata).unwrap();
+    let mut found: Vec<_> = report.findings.iter().map(|found| (found.class, &*found.field)).collect();
+    found.sort_unstable();
+    let expected = ["listener.v3.Listener", "route.v3.Route", "route.v3.VirtualHost"];
+    let expected = expected.map(|message| (Class::NoEffect, format!("envoy.config.{message}.metadata")));
+    assert_eq!(found, expected.each_ref().map(|(class, field)| (*class, &**field)));
 }
 
 #[test]

@@ -93,13 +93,13 @@ fn virtual_host(at: &At<'_>, message: pb::route::VirtualHost, body_bytes_max: u3
     classify!(at, message => pb::route::VirtualHost {
         implemented: name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove,
             response_headers_to_add, response_headers_to_remove, include_request_attempt_count,
-            include_attempt_count_in_response, metadata,
+            include_attempt_count_in_response,
             typed_per_filter_config = "disables and enables filters by their names";
         no_effect: rate_limits = "only the rate limit filter, which is refused, reads it",
             cors = "only the CORS filter, which is refused, reads it",
             per_request_buffer_limit_bytes = "requests are not buffered for retries",
             request_body_buffer_limit = "requests are not buffered for retries",
-            include_is_timeout_retry_header = "no retries";
+            include_is_timeout_retry_header = "no retries", metadata = "nothing of this version reads it";
         not_yet: virtual_clusters, retry_policy, retry_policy_typed_config, hedge_policy, request_mirror_policies;
         refused: matcher, route_specifiers;
     });
@@ -126,19 +126,19 @@ fn virtual_host(at: &At<'_>, message: pb::route::VirtualHost, body_bytes_max: u3
         .convert(at),
         include_request_attempt_count,
         include_attempt_count_in_response,
-        metadata: at.metadata("metadata", metadata),
         filters: http_filter::overrides(at, typed_per_filter_config),
     }
 }
 
 fn route(at: &At<'_>, message: pb::route::Route, body_bytes_max: u32) -> Option<Route> {
     classify!(at, message => pb::route::Route {
-        implemented: name, r#match, action = "filter_action is refused", metadata, request_headers_to_add,
+        implemented: name, r#match, action = "filter_action is refused", request_headers_to_add,
             request_headers_to_remove, response_headers_to_add, response_headers_to_remove, stat_prefix,
             typed_per_filter_config = "disables and enables filters by their names";
         no_effect: decorator = "no tracing", tracing = "no tracing",
             per_request_buffer_limit_bytes = "requests are not buffered for retries",
-            request_body_buffer_limit = "requests are not buffered for retries";
+            request_body_buffer_limit = "requests are not buffered for retries",
+            metadata = "nothing of this version reads it";
         refused: route_specifiers;
     });
     let matcher = match r#match {
@@ -175,13 +175,11 @@ fn route(at: &At<'_>, message: pb::route::Route, body_bytes_max: u32) -> Option<
         response_headers_to_remove,
     }
     .convert(at);
-    let metadata = at.metadata("metadata", metadata);
     let filters = http_filter::overrides(at, typed_per_filter_config);
     Some(Route {
         name: name.into(),
         matcher: matcher?,
         action: action?,
-        metadata,
         header_mutations,
         filters,
         stat_prefix: stat_prefix.into(),
