@@ -23,7 +23,8 @@ OUT = pathlib.Path(__file__).resolve().parent.parent / 'src/control/xds/pb'
 KEEP = {
     'google': {'google.protobuf': 'Any Struct Value ListValue Duration'},
     'bootstrap': {
-        'envoy.config.bootstrap.v3': '''Bootstrap Bootstrap.StaticResources Bootstrap.DynamicResources Admin
+        'envoy.config.bootstrap.v3': '''Bootstrap Bootstrap.StaticResources Bootstrap.DynamicResources
+            Bootstrap.ApplicationLogConfig Bootstrap.ApplicationLogConfig.LogFormat Admin
             ClusterManager LayeredRuntime RuntimeLayer RuntimeLayer.DiskLayer RuntimeLayer.RtdsLayer''',
         'envoy.config.overload.v3': 'OverloadManager ResourceMonitor',
         'envoy.config.metrics.v3': 'StatsConfig StatsMatcher TagSpecifier HistogramBucketSettings',

@@ -31,6 +31,8 @@ pub struct Options {
     /// As given, for `/server_info`.
     pub component_log_level_text: String,
     pub log_format: String,
+    /// It is the command line's, and not the default: the configuration may have none then.
+    pub log_format_is_set: bool,
     pub log_pattern: Pattern,
     pub log_format_escaped: bool,
     /// Default: standard error.

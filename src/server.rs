@@ -55,7 +55,7 @@ use crate::runtime::listen::{self, ListenOptions};
 use crate::runtime::{RawOption, allocator, local_address};
 use crate::snapshot::{Compiler, Generation, ListenerCompiler, RouteCompiler, RouteSurroundings, Snapshot};
 use crate::telemetry::Registry;
-use crate::telemetry::log::Logger;
+use crate::telemetry::log::{Logger, Pattern};
 use clusters::KnownClusters;
 use control::{AdminEndpoint, Control, Succession};
 use listeners::Stopped;
@@ -87,6 +87,10 @@ pub fn run(options: &Options, logger: &'static Logger) -> u8 {
         Ok(loaded) => loaded,
         Err(report) => return refuse_config(&report),
     };
+    // One that cannot be parsed has not been loaded.
+    if let Some(Ok(pattern)) = loaded.bootstrap.log_format.as_deref().map(Pattern::parse) {
+        logger.set_pattern(pattern);
+    }
     for warning in &loaded.report.warnings.0 {
         log::warn!("{warning}");
     }

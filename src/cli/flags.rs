@@ -133,7 +133,9 @@ pub(super) fn options(found: &ArgMatches) -> Result<Options, CliError> {
 
 /// The options that `demo` has as well; the others at their defaults.
 fn common(found: &ArgMatches, action: Action) -> Result<Options, CliError> {
-    let log_format = text(found, "log-format").unwrap_or_else(|| DEFAULT_PATTERN.to_string());
+    let log_format = text(found, "log-format");
+    let log_format_is_set = log_format.is_some();
+    let log_format = log_format.unwrap_or_else(|| DEFAULT_PATTERN.to_string());
     let component_log_level_text = text(found, "component-log-level").unwrap_or_default();
     let io_backend = match text(found, "io-backend").as_deref() {
         Some("io_uring") => IoBackend::IoUring,
@@ -152,6 +154,7 @@ fn common(found: &ArgMatches, action: Action) -> Result<Options, CliError> {
         component_log_level_text,
         log_pattern: Pattern::parse(&log_format).map_err(CliError::refused)?,
         log_format,
+        log_format_is_set,
         log_format_escaped: found.get_flag("log-format-escaped"),
         log_path: text(found, "log-path").map(Into::into),
         io_backend,
@@ -179,6 +182,7 @@ fn defaults(action: Action) -> Result<Options, CliError> {
         component_log_level_text: String::new(),
         log_pattern: Pattern::parse(DEFAULT_PATTERN).map_err(CliError::refused)?,
         log_format: DEFAULT_PATTERN.to_string(),
+        log_format_is_set: false,
         log_format_escaped: false,
         log_path: None,
         service_node: None,

@@ -47,6 +47,9 @@ pub struct Bootstrap {
     /// Directory in which a file `drain` has health checks fail from the start, as `/healthcheck/fail` does; empty: there is none.
     /// Looked at once. Source: `flags_path`.
     pub flags_path: Box<str>,
+    /// The pattern of the lines of the application log, with the flags of `--log-format`; what JSON has them in is one, too.
+    /// Default `None`: that of the command line. Source: `application_log_config.log_format`.
+    pub log_format: Option<Box<str>>,
 }
 
 impl Bootstrap {

@@ -1,4 +1,4 @@
-//! Opaque data that operators attach to resources; `%METADATA(...)%` operators read it back.
+//! Data that operators attach to resources: of endpoints and clusters it says how they are reached, and how endpoints are hashed.
 //!
 //! JSON values are what `google.protobuf.Struct` holds: numbers are doubles there.
 

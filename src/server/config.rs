@@ -52,6 +52,10 @@ pub(super) fn load(options: &Options, demo: Option<&str>) -> Result<LoadedBootst
             .with_fix("set them, or give --service-node and --service-cluster")
             .into());
     }
+    if options.log_format_is_set && loaded.bootstrap.log_format.is_some() {
+        let reason = "only one of it and --log-format may be given";
+        return Err(ConfigError::new("application_log_config.log_format", reason).into());
+    }
     Ok(loaded)
 }
 
@@ -120,6 +124,19 @@ mod tests {
             let error = read(Path::new(path)).unwrap_err();
             assert!(error.reason.starts_with(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn log_has_the_format_of_the_configuration_or_of_the_command_line() {
+        let yaml = "application_log_config: {log_format: {text_format: '%v'}}";
+        let options = |more: &[&str]| {
+            let line = ["ringway", "--config-yaml", yaml].into_iter().chain(more.iter().copied());
+            crate::cli::parse(line).unwrap()
+        };
+        let loaded = load(&options(&[]), None).unwrap();
+        assert_eq!(loaded.bootstrap.log_format.as_deref(), Some("%v"));
+        let report = load(&options(&["--log-format", "%v"]), None).map(drop).unwrap_err();
+        assert!(report.errors.to_string().contains("only one of it and --log-format"), "{}", report.errors);
     }
 
     /// A named pipe, removed in the end.

@@ -78,6 +78,15 @@ on_each_backend! {
         assert!((0..3).all(|line| number(line, 3).is_ok()), "{lines:?}");
     }
 
+    fn application_log_has_the_format_of_the_configuration(io) {
+        let upstream = Upstream::echo();
+        let format = "application_log_config: {log_format: {json_format: {level: '%l', message: '%j'}}}";
+        let config = Config::to(upstream.port).arguments(&["--config-yaml", format]);
+        let proxy = Proxy::start(io, &config);
+        proxy.wait_for_log(r#"{"level":"info","message":"all clusters have endpoints or an answer: serving"}"#);
+        proxy.end();
+    }
+
     fn listener_records_connections_that_are_served_and_that_no_chain_takes(io) {
         let upstream = Upstream::echo();
         let folder = crate::harness::TempFolder::new();

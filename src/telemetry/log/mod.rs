@@ -16,6 +16,7 @@ use sink::Sink;
 use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct LogOptions {
 pub struct Logger {
     levels: [AtomicU8; COMPONENTS.len()],
     pattern: Pattern,
+    /// In its place; empty: the configuration has none.
+    configured: OnceLock<Pattern>,
     escaped: bool,
     zone: jiff::tz::TimeZone,
     sink: Sink,
@@ -58,6 +61,7 @@ impl Logger {
         Ok(Self {
             levels,
             pattern: options.pattern,
+            configured: OnceLock::new(),
             escaped: options.escaped,
             zone: jiff::tz::TimeZone::system(),
             sink: Sink::start(options.path)?,
@@ -90,6 +94,11 @@ impl Logger {
         self.update_filter();
     }
 
+    /// Writes lines by that pattern from now on. Only the first call counts: a process is configured once.
+    pub fn set_pattern(&self, pattern: Pattern) {
+        let _ = self.configured.set(pattern);
+    }
+
     /// Logs at `critical`, which the `log` crate does not have: the process is about to end.
     pub fn critical(&self, component: &str, message: std::fmt::Arguments<'_>) {
         self.write(Level::Critical, component, "", 0, message);
@@ -118,7 +127,7 @@ impl Logger {
         let now = jiff::Timestamp::from_nanosecond(i128::from(wall_ns())).unwrap_or_default();
         let time = now.to_zoned(self.zone.clone());
         let mut text = String::with_capacity(LINE_BYTES);
-        self.pattern.write(
+        self.configured.get().unwrap_or(&self.pattern).write(
             &pattern::Entry {
                 time: &time,
                 level,
@@ -254,6 +263,19 @@ mod tests {
             },
         );
         assert_eq!(text, "[trace][upstream] 1\n[error][upstream] 4\n");
+    }
+
+    #[test]
+    fn pattern_that_is_set_counts_from_then_on() {
+        let text = logged(
+            |_| {},
+            |logger| {
+                send(logger, log::Level::Info, "main", "before");
+                logger.set_pattern(Pattern::parse("%v, %l").unwrap());
+                send(logger, log::Level::Info, "main", "after");
+            },
+        );
+        assert_eq!(text, "[info][main] before\nafter, info\n");
     }
 
     #[test]

@@ -12,8 +12,8 @@ use super::runtime::{self, Runtime};
 use super::tls::Secrets;
 use super::value::{json_object, type_name};
 use super::{
-    access_log, address, cluster, config_source, dns, endpoint, listener, matcher, references, socket, stats,
-    tls,
+    access_log, address, application_log, cluster, config_source, dns, endpoint, listener, matcher,
+    references, socket, stats, tls,
 };
 use crate::config::ads::{Ads, Wildcard};
 use crate::config::bootstrap::{Admin, Bootstrap, Node, Overload};
@@ -56,7 +56,8 @@ pub(super) fn bootstrap(
             header_prefix = "x-envoy; others are refused", use_tcp_for_dns_lookups, dns_resolution_config,
             typed_dns_resolver_config, bootstrap_extensions = "internal_listener; others are refused",
             default_regex_engine = "GoogleRE2, whose syntax every engine here has; others are refused",
-            flags_path = "a file drain in it: health checks fail from the start";
+            flags_path = "a file drain in it: health checks fail from the start",
+            application_log_config = "not together with --log-format, as in Envoy";
         no_effect: node_context_params = "only names with authorities (xdstp), which are refused, carry them",
             deferred_stat_options = "statistics cost nothing before they are used",
             stats_flush = "statistics are always current", stats_eviction = "unused statistics cost nothing",
@@ -67,7 +68,7 @@ pub(super) fn bootstrap(
             certificate_provider_instances = "Envoy does not read it either",
             inline_headers = "every header is found the same way",
             perf_tracing_file_path = "there is no perf tracing", xds_delegate_extension = "nothing is handed to extensions",
-            xds_config_tracker_extension = "nothing is handed to extensions", application_log_config = "the log has one format",
+            xds_config_tracker_extension = "nothing is handed to extensions",
             grpc_async_client_manager_config = "no gRPC clients",
             memory_allocator_manager = "the allocator tunes itself",
             enable_worker_cpu_affinity = "--cpu-affinity says it";
@@ -127,6 +128,8 @@ pub(super) fn bootstrap(
         load_reports,
         internal_buffer_bytes: at.context.internal_buffer_bytes,
         flags_path: flags_path.into(),
+        log_format: application_log_config
+            .and_then(|message| application_log::pattern(&at.field("application_log_config"), message)),
         ..Bootstrap::default()
     };
     if let Some(message) = static_resources {

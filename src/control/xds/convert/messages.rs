@@ -16,6 +16,8 @@ messages!(
     pb::bootstrap::Admin,
     pb::bootstrap::ClusterManager,
     pb::bootstrap::BootstrapDynamicResources,
+    pb::bootstrap::BootstrapApplicationLogConfig,
+    pb::bootstrap::BootstrapApplicationLogConfigLogFormat,
     pb::core::ApiConfigSource,
     pb::core::GrpcService,
     pb::core::GrpcServiceEnvoyGrpc,

@@ -11,6 +11,7 @@
 
 mod access_log;
 mod address;
+mod application_log;
 mod at;
 mod bootstrap;
 mod circuit_breakers;

@@ -4,6 +4,7 @@
 //! from `envoy --mode validate`.
 mod accepted;
 mod addresses;
+mod application_log;
 mod circuit_breakers;
 mod discovered;
 mod drop_overload;

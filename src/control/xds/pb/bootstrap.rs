@@ -77,8 +77,8 @@ pub struct Bootstrap {
     pub xds_config_tracker_extension: Option<super::core::TypedExtensionConfig>,
     #[prost(message, optional, tag = "37")]
     pub listener_manager: Option<super::core::TypedExtensionConfig>,
-    #[prost(bytes = "vec", optional, tag = "38")]
-    pub application_log_config: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "38")]
+    pub application_log_config: Option<BootstrapApplicationLogConfig>,
     #[prost(bytes = "vec", optional, tag = "40")]
     pub grpc_async_client_manager_config: Option<Vec<u8>>,
     #[prost(bytes = "vec", optional, tag = "41")]
@@ -133,6 +133,34 @@ pub struct BootstrapDynamicResources {
 }
 impl super::Named for BootstrapDynamicResources {
     const NAME: &'static str = "envoy.config.bootstrap.v3.Bootstrap.DynamicResources";
+}
+
+/// `envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct BootstrapApplicationLogConfig {
+    #[prost(message, optional, tag = "1")]
+    pub log_format: Option<BootstrapApplicationLogConfigLogFormat>,
+}
+impl super::Named for BootstrapApplicationLogConfig {
+    const NAME: &'static str = "envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig";
+}
+
+/// `envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct BootstrapApplicationLogConfigLogFormat {
+    #[prost(oneof = "BootstrapApplicationLogConfigLogFormatLogFormatOneOf", tags = "1, 2")]
+    pub log_format: Option<BootstrapApplicationLogConfigLogFormatLogFormatOneOf>,
+}
+impl super::Named for BootstrapApplicationLogConfigLogFormat {
+    const NAME: &'static str = "envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat";
+}
+/// Oneof `log_format` of `envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum BootstrapApplicationLogConfigLogFormatLogFormatOneOf {
+    #[prost(message, tag = "1")]
+    JsonFormat(super::google::Struct),
+    #[prost(string, tag = "2")]
+    TextFormat(String),
 }
 
 /// `envoy.config.bootstrap.v3.Admin`
