@@ -102,9 +102,6 @@ pub struct Admin {
     pub socket_options: Vec<SocketOption>,
     /// Logs of its requests. Source: `access_log`, or the older `access_log_path`.
     pub access_log: Vec<AccessLog>,
-    /// Whether its connections pass the process's global limit. Default false. Source:
-    /// `ignore_global_conn_limit`.
-    pub ignore_global_conn_limit: bool,
     /// Paths that are served; empty: all. Others get 403. Source: `allow_paths`.
     pub allow_paths: Vec<StringMatcher>,
 }

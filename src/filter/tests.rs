@@ -242,7 +242,6 @@ fn most_specific_level_decides_whether_a_filter_runs() {
                     action: crate::config::route::Action::NonForwarding,
                     header_mutations: crate::config::route::HeaderMutations::default(),
                     filters: route,
-                    stat_prefix: Box::default(),
                 }],
                 filters: host,
                 ..VirtualHost::default()

@@ -109,7 +109,6 @@ pub fn grpc_timeout(input: &[u8]) {
         action: config::Action::Forward(Box::new(action)),
         header_mutations: config::HeaderMutations::default(),
         filters: Vec::new(),
-        stat_prefix: Box::default(),
     };
     let virtual_host = config::VirtualHost {
         name: "v".into(),

@@ -183,7 +183,6 @@ fn route(rng: &mut Rng, index: u64, path: &[u8]) -> config::Route {
         action: action(rng),
         header_mutations: config::HeaderMutations::default(),
         filters: Vec::new(),
-        stat_prefix: Box::default(),
     }
 }
 

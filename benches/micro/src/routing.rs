@@ -103,6 +103,5 @@ fn route(path: config::PathMatch) -> config::Route {
         action: config::Action::Forward(Box::new(forward)),
         header_mutations: config::HeaderMutations::default(),
         filters: Vec::new(),
-        stat_prefix: Box::default(),
     }
 }

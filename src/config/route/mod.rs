@@ -123,8 +123,6 @@ pub struct Route {
     pub header_mutations: HeaderMutations,
     /// What is said about filters here, over the virtual host's word. Default nothing. Source: `typed_per_filter_config`.
     pub filters: Vec<FilterOverride>,
-    /// Prefix of per-route statistics (`vhost.NAME.route.PREFIX.`); empty (default): none. Source: `stat_prefix`.
-    pub stat_prefix: Box<str>,
 }
 
 /// What a route does. Source: `envoy.config.route.v3.Route.action`.

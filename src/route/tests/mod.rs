@@ -42,7 +42,6 @@ fn named(name: &str, path: config::PathMatch, action: config::Action) -> config:
         action,
         header_mutations: config::HeaderMutations::default(),
         filters: Vec::new(),
-        stat_prefix: Box::default(),
     }
 }
 

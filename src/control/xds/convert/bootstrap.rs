@@ -198,8 +198,9 @@ fn node(at: &At<'_>, message: pb::core::Node) -> Node {
 
 fn admin(at: &At<'_>, message: pb::bootstrap::Admin) -> Option<Admin> {
     classify!(at, message => pb::bootstrap::Admin {
-        implemented: access_log, access_log_path, address, socket_options, ignore_global_conn_limit, allow_paths;
-        no_effect: profile_path = "there is no profiler";
+        implemented: access_log, access_log_path, address, socket_options, allow_paths;
+        no_effect: profile_path = "there is no profiler",
+            ignore_global_conn_limit = "connections to this endpoint are never limited";
     });
     let mut access_log = access_log::access_logs(at, "access_log", access_log);
     if !access_log_path.is_empty() {
@@ -209,7 +210,7 @@ fn admin(at: &At<'_>, message: pb::bootstrap::Admin) -> Option<Admin> {
     let allow_paths = matcher::strings(at, "allow_paths", allow_paths);
     // Envoy takes an admin without an address for none.
     let (address, ipv4_compat) = address::fixed(&at.field("address"), Some(address?))?;
-    Some(Admin { address, ipv4_compat, socket_options, access_log, ignore_global_conn_limit, allow_paths })
+    Some(Admin { address, ipv4_compat, socket_options, access_log, allow_paths })
 }
 
 /// Where connections to endpoints come from by default, and where load reports go.

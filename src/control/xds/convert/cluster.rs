@@ -233,7 +233,7 @@ fn transport_socket_matches(
     for (index, message) in messages.into_iter().enumerate() {
         let at = &at.item("transport_socket_matches", index);
         classify!(at, message => pb::cluster::ClusterTransportSocketMatch {
-            implemented: name, r#match, transport_socket;
+            implemented: name = "total_match_count is not counted", r#match, transport_socket;
         });
         if matches.iter().any(|other| *other.name == *name) {
             at.field("name").error(format!("duplicate name {name:?}"));

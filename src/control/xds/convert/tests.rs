@@ -384,13 +384,23 @@ fn field_without_effect_is_noted_and_an_explicit_false_is_not() {
 
 #[test]
 fn metadata_that_nothing_reads_is_noted() {
-    let metadata = ["LISTENER", "HOST", "HEADERS"].map(|hole| (hole, "metadata: {filter_metadata: {a: {b: c}}}"));
-    let (_, report) = load_with(Unimplemented::Refuse, &metadata).unwrap();
+    const METADATA: &str = "metadata: {filter_metadata: {a: {b: c}}}";
+    let replaced = ["LISTENER", "HOST", "HEADERS"].map(|hole| (hole, METADATA));
+    let (_, report) = load_with(Unimplemented::Refuse, &replaced).unwrap();
     let mut found: Vec<_> = report.findings.iter().map(|found| (found.class, &*found.field)).collect();
     found.sort_unstable();
     let expected = ["listener.v3.Listener", "route.v3.Route", "route.v3.VirtualHost"];
     let expected = expected.map(|message| (Class::NoEffect, format!("envoy.config.{message}.metadata")));
     assert_eq!(found, expected.each_ref().map(|(class, field)| (*class, &**field)));
+}
+
+#[test]
+fn statistics_of_a_route_are_not_there_yet() {
+    let replaced = [("HEADERS", "stat_prefix: a")];
+    assert!(errors(&replaced).contains("virtual_hosts[0].routes[0].stat_prefix"));
+    let (_, report) = load_with(Unimplemented::Accept, &replaced).unwrap();
+    let found: Vec<_> = report.unimplemented().map(|found| (found.class, &*found.field)).collect();
+    assert_eq!(found, [(Class::NotYet, "envoy.config.route.v3.Route.stat_prefix")]);
 }
 
 #[test]

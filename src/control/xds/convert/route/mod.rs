@@ -133,12 +133,13 @@ fn virtual_host(at: &At<'_>, message: pb::route::VirtualHost, body_bytes_max: u3
 fn route(at: &At<'_>, message: pb::route::Route, body_bytes_max: u32) -> Option<Route> {
     classify!(at, message => pb::route::Route {
         implemented: name, r#match, action = "filter_action is refused", request_headers_to_add,
-            request_headers_to_remove, response_headers_to_add, response_headers_to_remove, stat_prefix,
+            request_headers_to_remove, response_headers_to_add, response_headers_to_remove,
             typed_per_filter_config = "disables and enables filters by their names";
         no_effect: decorator = "no tracing", tracing = "no tracing",
             per_request_buffer_limit_bytes = "requests are not buffered for retries",
             request_body_buffer_limit = "requests are not buffered for retries",
             metadata = "nothing of this version reads it";
+        not_yet: stat_prefix = "no statistics of single routes";
         refused: route_specifiers;
     });
     let matcher = match r#match {
@@ -176,14 +177,7 @@ fn route(at: &At<'_>, message: pb::route::Route, body_bytes_max: u32) -> Option<
     }
     .convert(at);
     let filters = http_filter::overrides(at, typed_per_filter_config);
-    Some(Route {
-        name: name.into(),
-        matcher: matcher?,
-        action: action?,
-        header_mutations,
-        filters,
-        stat_prefix: stat_prefix.into(),
-    })
+    Some(Route { name: name.into(), matcher: matcher?, action: action?, header_mutations, filters })
 }
 
 fn route_match(at: &At<'_>, message: pb::route::RouteMatch) -> Option<RouteMatch> {
