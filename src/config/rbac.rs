@@ -141,19 +141,7 @@ pub struct NetworkRbac {
     pub stat_prefix: Box<str>,
     /// Put before the names of the shadow rules' statistics. Source: `shadow_rules_stat_prefix`.
     pub shadow_rules_stat_prefix: Box<str>,
-    /// When the rules are asked. Default `OneTimeOnFirstByte`. Source: `enforcement_type`.
-    pub enforcement: Enforcement,
     /// How long a denied connection stays open, unread, before it is closed; `None`: it is closed at once.
     /// Source: `delay_deny`.
     pub delay_deny: Option<Duration>,
-}
-
-/// Source: Envoy `extensions.filters.network.rbac.v3.RBAC.EnforcementType`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Enforcement {
-    /// Once, when the first byte has arrived.
-    #[default]
-    OneTimeOnFirstByte,
-    /// Whenever bytes arrive.
-    Continuous,
 }

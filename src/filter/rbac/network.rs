@@ -1,6 +1,6 @@
 //! [`NetworkRbac`]: access of connections, for the network filter `envoy.filters.network.rbac`.
 //!
-//! When it is asked (`enforcement`) and how a denied connection ends (`delay_deny`) are the business of whoever asks.
+//! When it is asked and how a denied connection ends (`delay_deny`) are the business of whoever asks.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::engine::{Decision, Engine};
 use super::notes::{NoteKeys, note_log_hint};
 use crate::base::regex::RegexSlots;
 use crate::config::error::ConfigError;
-use crate::config::rbac::{Enforcement, NetworkRbac as Config, RuleSet};
+use crate::config::rbac::{NetworkRbac as Config, RuleSet};
 use crate::protocol::dynamic_metadata::DynamicMetadata;
 use crate::protocol::http::matcher::MatchScratch;
 use crate::telemetry::{RbacOwner, RbacPart, Registry};
@@ -26,8 +26,6 @@ pub struct NetworkRbac {
     stat_prefix: Box<str>,
     shadow_prefix: Box<str>,
     shadow_keys: NoteKeys,
-    /// When it is asked.
-    pub enforcement: Enforcement,
     /// How long a denied connection stays open, unread; `None`: it is closed at once.
     pub delay_deny: Option<Duration>,
 }
@@ -48,7 +46,6 @@ impl NetworkRbac {
             stat_prefix: config.stat_prefix.clone(),
             shadow_prefix: config.shadow_rules_stat_prefix.clone(),
             shadow_keys: NoteKeys::new(&config.shadow_rules_stat_prefix, RbacPart::Shadow),
-            enforcement: config.enforcement,
             delay_deny: config.delay_deny,
         })
     }

@@ -9,9 +9,7 @@ use crate::config::matcher::{
     HeaderCondition, HeaderMatcher, MetadataMatcher, StringMatcher, StringPattern, ValueMatcher,
 };
 use crate::config::matching::{Input, Matcher, Matches, OnMatch, Predicate, Then, Tree};
-use crate::config::rbac::{
-    Action, Enforcement, MatchedAction, NetworkRbac as NetworkConfig, Policy, Rule, RuleSet, Rules,
-};
+use crate::config::rbac::{Action, MatchedAction, NetworkRbac as NetworkConfig, Policy, Rule, RuleSet, Rules};
 use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::dynamic_metadata::{DynamicMetadata, MetadataValue};
 use crate::protocol::http::head::Head;
@@ -320,7 +318,6 @@ fn mistake_in_a_matcher_is_told_by_the_matchers_field() {
             shadow_rules,
             stat_prefix: "net".into(),
             shadow_rules_stat_prefix: Box::default(),
-            enforcement: Enforcement::OneTimeOnFirstByte,
             delay_deny: None,
         };
         let refused = NetworkRbac::compile(&config, &mut RegexSlots::default()).unwrap_err();
@@ -358,7 +355,6 @@ fn connection_is_decided_by_its_addresses_and_counted() {
         shadow_rules: rules(Rule::UrlPath(string(StringPattern::SafeRegex(".*".into())))),
         stat_prefix: "net".into(),
         shadow_rules_stat_prefix: "try".into(),
-        enforcement: Enforcement::OneTimeOnFirstByte,
         delay_deny: None,
     };
     let filter = NetworkRbac::compile(&config, &mut RegexSlots::default()).unwrap();
@@ -421,7 +417,6 @@ fn rules_of_connections_hear_what_their_shadow_rules_say_and_note_what_is_to_be_
             shadow_rules: rules(Action::Allow, shadow),
             stat_prefix: "net".into(),
             shadow_rules_stat_prefix: Box::default(),
-            enforcement: Enforcement::OneTimeOnFirstByte,
             delay_deny: None,
         };
         let filter = NetworkRbac::compile(&config, &mut RegexSlots::default()).unwrap();

@@ -9,9 +9,7 @@ use super::fields::classify;
 use super::report::Class;
 use super::value::type_name;
 use super::{address, matcher, matching, metadata_matcher};
-use crate::config::rbac::{
-    Action, Enforcement, HttpRbac, MatchedAction, NetworkRbac, Policy, Rule, RuleSet, Rules,
-};
+use crate::config::rbac::{Action, HttpRbac, MatchedAction, NetworkRbac, Policy, Rule, RuleSet, Rules};
 use crate::control::xds::pb::{self, Named};
 use pb::rbac::{
     MetadataSource, PermissionRuleOneOf as PermissionRule, PrincipalIdentifierOneOf as Identifier,
@@ -52,10 +50,9 @@ pub(super) fn per_route(at: &At<'_>, message: pb::http_rbac::RBACPerRoute) -> Ht
 
 /// The network filter's options.
 pub(super) fn network(at: &At<'_>, message: pb::network_rbac::RBAC) -> Option<NetworkRbac> {
-    use pb::network_rbac::RBACEnforcementType as Wire;
     classify!(at, message => pb::network_rbac::RBAC {
-        implemented: rules, shadow_rules, stat_prefix, shadow_rules_stat_prefix, enforcement_type, delay_deny,
-            matcher, shadow_matcher;
+        implemented: rules, shadow_rules, stat_prefix, shadow_rules_stat_prefix, delay_deny, matcher, shadow_matcher;
+        no_effect: enforcement_type = "what rules look at does not change while a connection lasts: they are asked once";
     });
     if stat_prefix.is_empty() {
         at.field("stat_prefix").error("must not be empty");
@@ -66,10 +63,6 @@ pub(super) fn network(at: &At<'_>, message: pb::network_rbac::RBAC) -> Option<Ne
         shadow_rules: rule_set(at, RuleSet::SHADOW, shadow_rules, shadow_matcher, Subject::Connection),
         stat_prefix: stat_prefix.into(),
         shadow_rules_stat_prefix: shadow_rules_stat_prefix.into(),
-        enforcement: match at.enumeration("enforcement_type", enforcement_type) {
-            Wire::OneTimeOnFirstByte => Enforcement::OneTimeOnFirstByte,
-            Wire::Continuous => Enforcement::Continuous,
-        },
         delay_deny: at.timeout("delay_deny", delay_deny, None),
     })
 }
