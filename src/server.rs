@@ -365,6 +365,7 @@ fn admin_endpoint(
                 .map_err(|reason| format!("stats_config: {reason}"))?,
         ),
         flush_interval: bootstrap.stats.flush_interval,
+        server_version: bootstrap.stats.server_version,
     }))
 }
 

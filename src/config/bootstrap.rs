@@ -123,6 +123,9 @@ pub struct StatsConfig {
     /// Time between flushes of statistics; counters of `/stats` are always current here. Default 5 s. Source:
     /// `stats_flush_interval`.
     pub flush_interval: Duration,
+    /// Value of the gauge `server.version`. Default `None`: the beginning of this program's revision. Source:
+    /// `stats_server_version_override`.
+    pub server_version: Option<u64>,
 }
 
 /// A tag. Source: Envoy `TagSpecifier`.
@@ -223,6 +226,7 @@ impl Default for StatsConfig {
             matcher: StatsMatcher::default(),
             histogram_buckets: Vec::new(),
             flush_interval: Duration::from_secs(5),
+            server_version: None,
         }
     }
 }

@@ -166,6 +166,7 @@ impl Served {
             allow_paths: AllowPaths::default(),
             stats_policy: Arc::new(StatsPolicy::compile(&StatsConfig::default(), &[]).unwrap()),
             flush_interval: Duration::from_secs(3600),
+            server_version: None,
         };
         change(&mut admin);
         let listener = AdminListener::bind(&Address::Ip("127.0.0.1:0".parse().unwrap())).unwrap();

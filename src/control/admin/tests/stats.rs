@@ -29,6 +29,12 @@ fn stats_as_text_are_those_of_envoy() {
 }
 
 #[test]
+fn version_is_the_configured_one() {
+    let served = Served::with(|admin| admin.server_version = Some(7));
+    assert_eq!(served.get("/stats?filter=server.version").body, "server.version: 7\n");
+}
+
+#[test]
 fn stats_are_selected_as_asked() {
     let served = Served::start();
     assert_eq!(served.get("/stats?filter=%5Eserver%5C.live").body, "server.live: 1\n");

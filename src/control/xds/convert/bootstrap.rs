@@ -52,7 +52,7 @@ pub(super) fn bootstrap(
     let at = &at;
     classify!(at, message => pb::bootstrap::Bootstrap {
         implemented: node, static_resources, dynamic_resources = "the aggregated stream and files", cluster_manager,
-            stats_config, stats_flush_interval, layered_runtime, admin, overload_manager,
+            stats_config, stats_flush_interval, stats_server_version_override, layered_runtime, admin, overload_manager,
             header_prefix = "x-envoy; others are refused", use_tcp_for_dns_lookups, dns_resolution_config,
             typed_dns_resolver_config, bootstrap_extensions = "internal_listener; others are refused",
             default_regex_engine = "GoogleRE2, whose syntax every engine here has; others are refused",
@@ -63,7 +63,6 @@ pub(super) fn bootstrap(
             stats_flush = "statistics are always current", stats_eviction = "unused statistics cost nothing",
             watchdog = "no thread is watched", watchdogs = "no thread is watched",
             enable_dispatcher_stats = "there are no dispatchers",
-            stats_server_version_override = "server.version is this program's",
             config_sources = "only names with authorities (xdstp), which are refused, are looked up there", default_config_source = "only names with authorities (xdstp), which are refused, are looked up there",
             certificate_provider_instances = "Envoy does not read it either",
             inline_headers = "every header is found the same way",
@@ -115,6 +114,7 @@ pub(super) fn bootstrap(
         .unwrap_or_default();
     stats.flush_interval =
         at.duration("stats_flush_interval", stats_flush_interval).unwrap_or(stats.flush_interval);
+    stats.server_version = stats_server_version_override;
     let mut converted = Bootstrap {
         node_message: node.as_ref().map(Message::encode_to_vec).unwrap_or_default().into(),
         node: node.map(|message| self::node(&at.field("node"), message)).unwrap_or_default(),

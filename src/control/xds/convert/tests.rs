@@ -395,6 +395,12 @@ fn metadata_that_nothing_reads_is_noted() {
 }
 
 #[test]
+fn version_that_statistics_name_is_the_programs_own_or_the_configured_one() {
+    let version = |top: &str| load(&[("TOP", top)]).stats.server_version;
+    assert_eq!((version(""), version("stats_server_version_override: 7")), (None, Some(7)));
+}
+
+#[test]
 fn statistics_of_a_route_are_not_there_yet() {
     let replaced = [("HEADERS", "stat_prefix: a")];
     assert!(errors(&replaced).contains("virtual_hosts[0].routes[0].stat_prefix"));
