@@ -46,6 +46,19 @@ on_each_backend! {
         assert_ne!(first[3], second[3]);
     }
 
+    /// Its idle time of an hour is not waited for.
+    fn idle_connection_goes_when_its_life_is_over(io) {
+        let upstream = Upstream::echo();
+        let config = Config::to(upstream.port)
+            .cluster("common_http_protocol_options: {max_connection_duration: 0.5s}");
+        let proxy = Proxy::start(io, &config);
+        assert_eq!(proxy.connect().get("/").status(), 200);
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_max_duration_reached", 1);
+        proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_idle_timeout"), 0);
+        proxy.end();
+    }
+
     fn reused_connection_that_dies_is_not_retried_for_post(io) {
         let upstream = closes_on_second();
         let proxy = Proxy::start(io, &Config::to(upstream.port));

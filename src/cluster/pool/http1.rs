@@ -1,7 +1,7 @@
 //! The HTTP/1.1 pool of a host: one request per connection at a time.
 //!
 //! An idle connection is watched by the pool keeper (see `cluster::manager`): when the peer closes it, sends what
-//! nobody asked for, or its idle time is over, it goes.
+//! nobody asked for, or its idle time or its life is over, it goes.
 
 use std::rc::Rc;
 use std::task::Poll;
@@ -13,6 +13,7 @@ use crate::base::clock::Now;
 use crate::base::heaps;
 use crate::cluster::host::Host;
 use crate::cluster::local::Cluster;
+use crate::config::http::CommonHttpProtocolOptions;
 use crate::protocol::tls::Offer;
 use crate::protocol::transport::Transport;
 use crate::runtime::Timer;
@@ -109,7 +110,7 @@ pub fn checkin(mut connection: UpstreamConnection, now: Now) {
 
 fn keep(mut connection: UpstreamConnection, now: Now) {
     let (cluster, host) = (Rc::clone(connection.cluster()), Rc::clone(connection.host()));
-    let options = &cluster.config().common_http;
+    let end = end_of(&cluster.config().common_http, now, connection.opened());
     // A panic may have left anything on the wire.
     if cluster.keeps_none_of(&host) || std::thread::panicking() || !is_quiet(&mut connection) {
         return;
@@ -119,7 +120,7 @@ fn keep(mut connection: UpstreamConnection, now: Now) {
     transport.set_sparing(false);
     transport.watch_by(cluster.keeper());
     cluster.runtime().edit(|| {
-        cluster.kept(&host, options.idle_timeout.map(|idle| now.after(idle)));
+        cluster.kept(&host, end.map(|(due, _)| due));
         let mut idle = host.idle().borrow_mut();
         if idle.capacity() == 0 {
             *idle = heaps::lasting_list(IDLE_ROOM_MIN);
@@ -127,6 +128,15 @@ fn keep(mut connection: UpstreamConnection, now: Now) {
         idle.push(connection);
     });
     host.turns().call_next(&cluster);
+}
+
+/// When a connection that stays idle is over, and as what that counts; `None`: never.
+fn end_of(options: &CommonHttpProtocolOptions, idle_since: Now, opened: Now) -> Option<(Now, ClusterStat)> {
+    let CommonHttpProtocolOptions { idle_timeout, max_connection_duration, .. } = options;
+    let idle = idle_timeout.map(|limit| (idle_since.after(limit), ClusterStat::UpstreamCxIdleTimeout));
+    let life = max_connection_duration
+        .map(|limit| (opened.after(limit), ClusterStat::UpstreamCxMaxDurationReached));
+    idle.into_iter().chain(life).min_by_key(|(due, _)| *due)
 }
 
 /// Connections for which the list of a host that is in use keeps room at least.
@@ -139,14 +149,16 @@ pub fn sweep(host: &Host, cluster: &Cluster, now: Now) -> Option<Now> {
     let mut next = None;
     let mut idle = host.idle().borrow_mut();
     let gone = idle.extract_if(.., |connection| {
-        let due = options.idle_timeout.map(|limit| connection.idle_since.after(limit));
-        if due.is_some_and(|due| now >= due) {
-            cluster.stats().inc(ClusterStat::UpstreamCxIdleTimeout);
+        let end = end_of(options, connection.idle_since, connection.opened());
+        if let Some((due, stat)) = end
+            && now >= due
+        {
+            cluster.stats().inc(stat);
             return true;
         }
         let quiet = is_quiet(connection);
         if quiet {
-            next = next.into_iter().chain(due).min();
+            next = next.into_iter().chain(end.map(|(due, _)| due)).min();
         }
         !quiet
     });
@@ -176,6 +188,34 @@ fn is_quiet(connection: &mut UpstreamConnection) -> bool {
         Poll::Pending | Poll::Ready(Ok(None) | Err(_)) => {
             connection.set_closed_by_peer();
             false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn idle_connection_ends_with_its_idle_time_or_its_life_whichever_is_over_first() {
+        let [second, hour] = [1, 3600].map(|seconds| Some(Duration::from_secs(seconds)));
+        let (opened, idle_since) = (Now(5), Now(7));
+        let (idle, life) = (ClusterStat::UpstreamCxIdleTimeout, ClusterStat::UpstreamCxMaxDurationReached);
+        for (idle_timeout, max_connection_duration, expected) in [
+            (None, None, None),
+            (second, None, Some((1_000_000_007, idle))),
+            (None, second, Some((1_000_000_005, life))),
+            (second, hour, Some((1_000_000_007, idle))),
+            (hour, second, Some((1_000_000_005, life))),
+        ] {
+            let options = CommonHttpProtocolOptions {
+                idle_timeout,
+                max_connection_duration,
+                ..CommonHttpProtocolOptions::default()
+            };
+            let end = end_of(&options, idle_since, opened);
+            assert_eq!(end, expected.map(|(due, stat)| (Now(due), stat)));
         }
     }
 }
