@@ -134,8 +134,8 @@ fn keep(mut connection: UpstreamConnection, now: Now) {
 fn end_of(options: &CommonHttpProtocolOptions, idle_since: Now, opened: Now) -> Option<(Now, ClusterStat)> {
     let CommonHttpProtocolOptions { idle_timeout, max_connection_duration, .. } = options;
     let idle = idle_timeout.map(|limit| (idle_since.after(limit), ClusterStat::UpstreamCxIdleTimeout));
-    let life = max_connection_duration
-        .map(|limit| (opened.after(limit), ClusterStat::UpstreamCxMaxDurationReached));
+    let life =
+        max_connection_duration.map(|limit| (opened.after(limit), ClusterStat::UpstreamCxMaxDurationReached));
     idle.into_iter().chain(life).min_by_key(|(due, _)| *due)
 }
 

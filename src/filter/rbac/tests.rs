@@ -9,7 +9,9 @@ use crate::config::matcher::{
     HeaderCondition, HeaderMatcher, MetadataMatcher, StringMatcher, StringPattern, ValueMatcher,
 };
 use crate::config::matching::{Input, Matcher, Matches, OnMatch, Predicate, Then, Tree};
-use crate::config::rbac::{Action, MatchedAction, NetworkRbac as NetworkConfig, Policy, Rule, RuleSet, Rules};
+use crate::config::rbac::{
+    Action, MatchedAction, NetworkRbac as NetworkConfig, Policy, Rule, RuleSet, Rules,
+};
 use crate::protocol::connection_info::ConnectionInfo;
 use crate::protocol::dynamic_metadata::{DynamicMetadata, MetadataValue};
 use crate::protocol::http::head::Head;

@@ -92,9 +92,10 @@ impl Subscribers {
     /// that there are, or for nothing any more. Names are looked for once, not once for each of thousands.
     fn asked_names(&self, all: &[Arc<Subscriber>]) -> Vec<Option<Arc<str>>> {
         let lists = self.lock();
-        let of_clusters = lists.endpoints.iter().flat_map(|(name, endpoints)| {
-            endpoints.askers.iter().map(move |one| (Arc::as_ptr(one), name))
-        });
+        let of_clusters = lists
+            .endpoints
+            .iter()
+            .flat_map(|(name, endpoints)| endpoints.askers.iter().map(move |one| (Arc::as_ptr(one), name)));
         let of_clusters: HashMap<_, _> = of_clusters.collect();
         let asked = |one: &Arc<Subscriber>| match one.kind {
             Kind::Clusters | Kind::Listeners | Kind::Scopes | Kind::VirtualHosts => None,
