@@ -7,6 +7,8 @@ on_each_backend! {
         let upstream = Upstream::echo();
         let proxy = Proxy::start(io, &Config::to(upstream.port));
         assert_eq!(proxy.connect().get("/").status(), 200);
+        // A request is counted when it is over, behind its response.
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_200", 1);
         for (method, path, part) in [
             ("GET", "/", "href=\"stats\""),
             ("GET", "/server_info", "\"state\""),
