@@ -73,7 +73,7 @@ impl Workers {
                     flush_interval: options.file_flush_interval,
                     flush_min_bytes: options.file_flush_min_bytes,
                 },
-                asked_hosts: asked_hosts.clone(),
+                asked_hosts: Some(asked_hosts.clone()),
             };
             let (registry, running) = (Arc::clone(registry), Arc::clone(&running));
             let chosen = chosen.clone();

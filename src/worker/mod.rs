@@ -57,8 +57,8 @@ pub struct Setup {
     pub connections: ConnectionLimit,
     /// The log thread's queue, and when records go there.
     pub access_log: AccessLogSetup,
-    /// How it asks the control thread for virtual hosts.
-    pub asked_hosts: Sender<AskedHost>,
+    /// How it asks the control thread for virtual hosts; `None`: it asks nobody.
+    pub asked_hosts: Option<Sender<AskedHost>>,
 }
 
 /// How a worker hands over access-log records.
@@ -112,7 +112,7 @@ impl Core {
             setup.index,
             setup.workers,
         );
-        context.on_demand.connect(setup.asked_hosts.clone());
+        setup.asked_hosts.iter().for_each(|control| context.on_demand.connect(control.clone()));
         let worker = Rc::new(apply::Worker::new(Rc::clone(&context), setup.index, setup.peers.clone()));
         let receiving = Rc::clone(&worker);
         let handle = runtime.clone();

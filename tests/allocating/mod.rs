@@ -240,7 +240,7 @@ pub(crate) fn allocations<C: Read + Write, S: Read + Write>(
             flush_interval: Duration::from_millis(100),
             flush_min_bytes: 16 * 1024,
         },
-        asked_hosts: tokio::sync::mpsc::channel(1).0,
+        asked_hosts: None,
     };
     let (started, has_started) = std::sync::mpsc::channel();
     let worker = std::thread::spawn(move || {

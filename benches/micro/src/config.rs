@@ -100,7 +100,15 @@ fn apply_step(count: usize) -> Step {
     let access_log =
         AccessLogSetup { queue, flush_interval: Duration::from_secs(10), flush_min_bytes: 1 << 16 };
     let connections = ConnectionLimit::new(&Overload::default());
-    let setup = Setup { index: 0, workers: 1, peers: Vec::new(), seed: 1, connections, access_log };
+    let setup = Setup {
+        index: 0,
+        workers: 1,
+        peers: Vec::new(),
+        seed: 1,
+        connections,
+        access_log,
+        asked_hosts: None,
+    };
     Box::new(move || {
         let (sender, receiver) = mailbox().expect("a descriptor");
         let core = Core::new(&setup, &runtime, &registry, receiver);

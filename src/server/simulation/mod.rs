@@ -147,7 +147,7 @@ impl World {
                     flush_min_bytes: 16 * 1024,
                 },
                 // There is no control thread.
-                asked_hosts: tokio::sync::mpsc::channel(1).0,
+                asked_hosts: None,
             };
             let core = Core::new(&setup, &runtime, &registry, receiver);
             core.start_for_test(&snapshot, vec![(0, network.listen(front))]);
