@@ -106,7 +106,7 @@ class Rules(Generator):
         kinds = {
             "any": lambda: True, "destination_ip": lambda: network(self.rng.choice(RANGES)),
             "destination_port": lambda: self.rng.choice(["own", 443, 8443]),
-            "destination_port_range": lambda: self.rng.choice([{"start": 443, "end": 444}, {"start": 442, "end": 443}, {"start": 1, "end": 8444}, {"end": 65536}]),
+            "destination_port_range": lambda: self.rng.choice([{"start": 443, "end": 444}, {"start": 442, "end": 443}, {"start": 1, "end": 1024}, {"end": 65536}]),
             "requested_server_name": self.text, "url_path": lambda: {"path": {"prefix": "/"}}, "metadata": self.noted,
             "not_rule": lambda: self.permission(depth + 1), "and_rules": lambda: {"rules": self.many(self.permission, depth)},
             "or_rules": lambda: {"rules": self.many(self.permission, depth)},
