@@ -37,6 +37,15 @@ fn change_together(turn: usize, new: &str, mut ask: impl FnMut(&str) -> String) 
     });
 }
 
+/// Tells one state and then the other, which is taken whole each time.
+fn take_turns(plane: &ControlPlane, tell: impl Fn(usize) -> String, mut ask: impl FnMut(&str) -> String) {
+    for turn in 1..=TURNS {
+        let nonce = tell(turn);
+        change_together(turn, ["0", "1"][turn % 2], &mut ask);
+        assert!(plane.answer(&nonce).error.is_none());
+    }
+}
+
 on_each_backend! {
     fn endpoints_of_one_response_change_together(io) {
         let (upstreams, names) = ([named("0"), named("1")], names(200));
@@ -51,11 +60,7 @@ on_each_backend! {
             .arguments(&["--concurrency", "1", "--config-yaml", &plane.bootstrap()]);
         let proxy = Proxy::start(io, &config);
         let mut client = proxy.connect();
-        for turn in 1..=TURNS {
-            let nonce = tell(turn);
-            change_together(turn, ["0", "1"][turn % 2], |name| client.get(&format!("/{name}")).text());
-            assert!(plane.answer(&nonce).error.is_none());
-        }
+        take_turns(&plane, tell, |name| client.get(&format!("/{name}")).text());
         proxy.end();
     }
 
@@ -84,11 +89,7 @@ on_each_backend! {
         let config = config(&layers.join(", "), &plane.bootstrap(), Some(&plane), zero, one);
         let proxy = Proxy::start(io, &Config { routes: Some(routes), ..config });
         let mut client = proxy.connect();
-        for turn in 1..=TURNS {
-            let nonce = tell(turn);
-            change_together(turn, ["0", "1"][turn % 2], |name| client.get(&format!("/{name}")).text());
-            assert!(plane.answer(&nonce).error.is_none());
-        }
+        take_turns(&plane, tell, |name| client.get(&format!("/{name}")).text());
         proxy.end();
     }
 
@@ -110,13 +111,7 @@ on_each_backend! {
         let proxy = Proxy::launch(io, &config, ports[0], free_port());
         proxy.wait_for_log("serving");
         let (mut first, mut last) = (Client::connect(ports[0]), Client::connect(ports[names.len() - 1]));
-        for turn in 1..=TURNS {
-            let nonce = tell(turn);
-            change_together(turn, ["0", "1"][turn % 2], |name| {
-                if name == "a" { first.get("/").text() } else { last.get("/").text() }
-            });
-            assert!(plane.answer(&nonce).error.is_none());
-        }
+        take_turns(&plane, tell, |name| if name == "a" { first.get("/").text() } else { last.get("/").text() });
         drop((first, last));
         proxy.end();
     }

@@ -107,8 +107,7 @@ impl Assembly {
                     let reason = format!("a message of {length} bytes, more than {}", self.bytes_max);
                     return Err(Status::out_of_range(reason));
                 }
-                // Memory is touched as it comes.
-                self.message.reserve_exact(length);
+                self.reserve(length)?;
                 length
             }
         };
@@ -120,6 +119,12 @@ impl Assembly {
             return Ok(Some(std::mem::take(&mut self.message)));
         }
         Ok(None)
+    }
+
+    /// Room for a message; its memory is touched as it comes. That there is none ends the stream, and not the process.
+    fn reserve(&mut self, length: usize) -> Result<(), Status> {
+        let reserved = self.message.try_reserve_exact(length);
+        reserved.map_err(|_| Status::resource_exhausted(format!("no memory for a message of {length} bytes")))
     }
 
     /// Whether no message has begun.
@@ -268,6 +273,12 @@ mod tests {
         assert_eq!(refusal(&[0, 0, 0, 0, 7]), "a message of 7 bytes, more than 6");
         assert_eq!(refusal(&[0, 0xff, 0xff, 0xff, 0xff]), "a message of 4294967295 bytes, more than 6");
         assert_eq!(refusal(&[1, 0, 0, 0, 1]), "a compressed message, which was not asked for");
+    }
+
+    #[test]
+    fn length_that_there_is_no_memory_for_ends_the_stream_alone() {
+        let refused = assembly(usize::MAX).reserve(usize::MAX);
+        assert_eq!(refused.unwrap_err().code(), tonic::Code::ResourceExhausted);
     }
 
     #[test]
