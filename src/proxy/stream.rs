@@ -36,6 +36,8 @@ pub struct Stream {
     pub filters: StreamFilters,
     /// The request's body, where it goes by pipe. Here and not in what moves it: most requests are not to carry it.
     pub(super) request_splicer: Splicer,
+    /// The response's.
+    pub(super) response_splicer: Splicer,
     /// What of its bytes the counters have already.
     pub(super) counted: Counted,
     /// By what its endpoint is picked, in every attempt; `None`: by nothing that it has.
@@ -100,6 +102,7 @@ impl Stream {
         self.info.reset();
         self.filters.clear();
         self.request_splicer = Splicer::default();
+        self.response_splicer = Splicer::default();
         self.counted = Counted::default();
         self.hash = None;
         self.set_cookies.clear();

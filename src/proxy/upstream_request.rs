@@ -366,8 +366,8 @@ impl Exchange<'_> {
             outcome
         } else {
             let from = self.upstream.channel();
-            // By pipe a download takes less of the proxy, and more of both ends: ARCHITECTURE.md, choice 4.
-            copy.poll(&context.runtime, from, downstream, limit, &mut self.stream.trailers, Way::Chunks)
+            let Stream { trailers, response_splicer, .. } = &mut *self.stream;
+            copy.poll(&context.runtime, from, downstream, limit, trailers, Way::Clear(response_splicer))
         };
         let now = context.runtime.now();
         if copy.wire_bytes != moved {

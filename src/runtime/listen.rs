@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::tcp::RawOption;
-use super::{packet, sys};
+use super::{pacing, packet, sys};
 use crate::base::socket_address::SocketAddress;
 
 /// How a listening socket is made.
@@ -198,6 +198,9 @@ fn socket(options: &ListenOptions, address: SocketAddr, share_port: bool) -> io:
     }
     if address.is_ipv6() {
         sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(!options.ipv4_compat))?;
+    }
+    if pacing::is_local(address) {
+        pacing::take_from(fd);
     }
     set_ip_options(&socket, options)?;
     set_all(&socket, &options.options)?;

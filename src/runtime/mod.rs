@@ -10,6 +10,7 @@ mod epoll;
 mod internal;
 pub mod listen;
 pub mod mailbox;
+mod pacing;
 pub mod packet;
 mod pipe;
 mod probe;
@@ -89,6 +90,8 @@ struct Shared {
     surplus: RefCell<Surplus>,
     /// Tasks ran since the last round of upkeep.
     has_run: Cell<bool>,
+    /// Connections are paced unless they ask for something else.
+    is_paced: bool,
     /// `None` in the simulation, where what turns there are is the seed's affair.
     rest: RefCell<Option<Rest>>,
     /// What the last round of upkeep found.
@@ -234,6 +237,7 @@ impl Runtime {
         let now = driver.now(clock);
         let pipes = Pipes::new(driver.is_simulated());
         let rest = RefCell::new((!driver.is_simulated()).then(Rest::default));
+        let is_paced = !driver.is_simulated() && pacing::is_default();
         let io = Io {
             driver,
             internal: Internal::default(),
@@ -257,6 +261,7 @@ impl Runtime {
             trimmed: Cell::new(false),
             surplus: RefCell::default(),
             has_run: Cell::new(false),
+            is_paced,
             rest,
             found: Cell::default(),
         }))

@@ -356,6 +356,17 @@ pub(crate) fn set_option_bytes(fd: RawFd, level: c_int, option: c_int, value: &[
     .map(drop)
 }
 
+/// The name of a socket's congestion control.
+pub(crate) fn congestion_control(fd: RawFd) -> io::Result<Vec<u8>> {
+    let mut name = [0u8; 16];
+    let mut len = name.len() as libc::socklen_t;
+    // SAFETY: pointers are to live storage of the length given.
+    check(unsafe {
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_mut_ptr().cast(), &raw mut len)
+    })?;
+    Ok(name.into_iter().take(len as usize).take_while(|byte| *byte != 0).collect())
+}
+
 pub(crate) fn option(fd: RawFd, level: c_int, option: c_int) -> io::Result<c_int> {
     let mut value: c_int = 0;
     let mut len = size_of::<c_int>() as libc::socklen_t;

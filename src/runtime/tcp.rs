@@ -15,7 +15,7 @@ use super::pipe::{Pipe, Spliced};
 use super::socket::{Connect, RecvEnd, Shutdown, SocketKey, gone};
 use super::sys::RawAddr;
 use super::task::TaskId;
-use super::{Runtime, Unpacked, internal};
+use super::{Runtime, Unpacked, internal, pacing};
 use crate::base::limits;
 use crate::base::socket_address::{InternalAddress, SocketAddress};
 use crate::buffer::{Chunk, ChunkSize};
@@ -119,8 +119,11 @@ impl TcpStream {
             return Ok(Self { runtime: runtime.clone(), key });
         }
         let endpoint = runtime.with_scope(|driver, _| driver.open(to))?;
-        if let Target::Ip(_) = to {
+        if let Target::Ip(to) = to {
             set_nodelay(&endpoint)?;
+            if runtime.0.is_paced && pacing::is_local(to) {
+                pacing::take_from(endpoint.raw_fd());
+            }
         }
         for option in options {
             endpoint.set_option_bytes(option.level, option.name, &option.value)?;

@@ -365,6 +365,50 @@ fn accepted_connection_sends_without_delay_as_its_listener() {
 }
 
 #[test]
+fn both_ends_of_a_connection_on_loopback_send_as_soon_as_they_may() {
+    on_every_kernel_backend(|runtime| {
+        let (listener, address) = listener(runtime);
+        let handle = runtime.clone();
+        run(runtime, async move {
+            let near = TcpStream::connect(&handle, address, None, &[]).await?;
+            let far = poll_fn(|_| listener.poll_accept()).await?;
+            let plain = sys::tcp_socket(address)?;
+            let usual = sys::congestion_control(plain.as_raw_fd())?;
+            let wanted = if usual.starts_with(b"bbr") { b"reno".to_vec() } else { usual };
+            for stream in [near, far] {
+                let fd = handle.with_socket(stream.key_for_test(), |socket, _| socket.raw_fd());
+                assert_eq!(sys::congestion_control(fd)?, wanted);
+            }
+            Ok(())
+        });
+    });
+}
+
+#[test]
+fn congestion_control_that_was_asked_for_stands() {
+    on_every_kernel_backend(|runtime| {
+        let (listener, address) = listener(runtime);
+        let handle = runtime.clone();
+        run(runtime, async move {
+            let option = |name: &[u8]| RawOption {
+                level: libc::IPPROTO_TCP,
+                name: libc::TCP_CONGESTION,
+                value: name.to_vec().into(),
+            };
+            let usual = sys::congestion_control(sys::tcp_socket(address)?.as_raw_fd())?;
+            for name in [usual, b"reno".to_vec()] {
+                let options = [option(&name)];
+                let stream = TcpStream::connect(&handle, address, None, &options).await?;
+                let fd = handle.with_socket(stream.key_for_test(), |socket, _| socket.raw_fd());
+                assert_eq!(sys::congestion_control(fd)?, name);
+            }
+            drop(listener);
+            Ok(())
+        });
+    });
+}
+
+#[test]
 fn unix_sockets_are_connected_to_by_path_and_by_abstract_name() {
     on_every_kernel_backend(|runtime| {
         use std::io::{Read, Write};
