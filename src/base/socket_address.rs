@@ -2,7 +2,7 @@
 //! configuration publishes to all cores.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// See the file's head.
@@ -13,37 +13,6 @@ pub enum SocketAddress {
     Pipe(Arc<str>),
     /// A listener within the process, which every worker has for itself.
     Internal(InternalAddress),
-}
-
-/// An address in half the room, for what is kept of each endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PackedAddress(Packed);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Packed {
-    V4(SocketAddrV4),
-    Other(Box<SocketAddress>),
-}
-
-const _: () = assert!(size_of::<PackedAddress>() <= 16);
-
-impl PackedAddress {
-    /// The address.
-    pub fn get(&self) -> SocketAddress {
-        match &self.0 {
-            Packed::V4(address) => SocketAddress::Ip((*address).into()),
-            Packed::Other(address) => SocketAddress::clone(address),
-        }
-    }
-}
-
-impl From<SocketAddress> for PackedAddress {
-    fn from(address: SocketAddress) -> Self {
-        Self(match address {
-            SocketAddress::Ip(SocketAddr::V4(address)) => Packed::V4(address),
-            other => Packed::Other(Box::new(other)),
-        })
-    }
 }
 
 /// Where an internal listener is, and which of those that it stands for is meant. Source: Envoy `EnvoyInternalAddress`.

@@ -6,137 +6,16 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use once_cell::race::OnceBox;
-
+use super::host_spec::HostSpec;
 use super::pool::{SharedConnections, Turns, UpstreamConnection};
 use crate::base::clock::Now;
-use crate::base::socket_address::{PackedAddress, SocketAddress};
+use crate::base::socket_address::SocketAddress;
 use crate::base::{heaps, limits};
 use crate::config::cluster::RoutingPriority;
-use crate::config::endpoint::HealthStatus;
 use crate::config::proxy_protocol::OwnedTlv;
 use crate::protocol::stream_info::StreamAddress;
 use crate::runtime::RawOption;
 use crate::telemetry::{Cells, HostStat, Scope, Slot};
-
-/// An endpoint as published: resolved, with what balancing needs. Small: there is one of each endpoint of every cluster, whether
-/// anybody asks for it or not.
-#[derive(Debug)]
-pub struct HostSpec {
-    address: PackedAddress,
-    /// Share among the hosts of its priority, at least 1.
-    pub weight: u32,
-    /// 0 is used first; at most 128.
-    pub priority: u8,
-    /// Health as configured.
-    pub health: HealthStatus,
-    /// Which of its cluster's transport sockets reaches it.
-    pub socket: u16,
-    /// How many workers there are that may count.
-    workers: u16,
-    /// `None`: nothing of it.
-    details: Option<Box<HostDetails>>,
-    /// None before somebody counts: most endpoints of thousands of clusters never serve.
-    stats: OnceBox<Arc<Scope<HostStat>>>,
-}
-
-/// What few endpoints have.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HostDetails {
-    /// Name for `auto_host_rewrite`; empty: none.
-    pub hostname: Box<str>,
-    /// What hashing balancers hash of it; empty: its name or address, as the policy says.
-    pub hash_key: Box<str>,
-    /// Where connections to it, an internal listener, are told that they lead to; `None`: nowhere else.
-    pub original_dst: Option<SocketAddr>,
-    /// TLVs that PROXY headers to it have beside those of the transport socket; `None`: none.
-    pub added_tlvs: Option<Arc<Vec<OwnedTlv>>>,
-    /// Which locality it is of, in the order of their names; 0 where weights of localities do not matter.
-    pub locality: u32,
-    /// That locality's weight among those of the priority; 0: none.
-    pub locality_weight: u32,
-}
-
-impl HostSpec {
-    /// An endpoint of weight 1 of which no more is known than its address, for which so many workers may count.
-    pub fn new(address: SocketAddress, workers: usize) -> Self {
-        Self {
-            address: address.into(),
-            weight: 1,
-            priority: 0,
-            health: HealthStatus::Unknown,
-            socket: 0,
-            workers: u16::try_from(workers).unwrap_or(u16::MAX),
-            details: None,
-            stats: OnceBox::new(),
-        }
-    }
-
-    /// The same with these details.
-    pub fn with_details(self, details: HostDetails) -> Self {
-        let details = (details != HostDetails::default()).then(|| Box::new(details));
-        Self { details, ..self }
-    }
-
-    /// Where to connect.
-    pub fn address(&self) -> SocketAddress {
-        self.address.get()
-    }
-
-    /// See [`HostDetails::locality`].
-    pub fn locality(&self) -> u32 {
-        self.details.as_ref().map_or(0, |details| details.locality)
-    }
-
-    /// See [`HostDetails::locality_weight`].
-    pub fn locality_weight(&self) -> u32 {
-        self.details.as_ref().map_or(0, |details| details.locality_weight)
-    }
-
-    /// See [`HostDetails::hostname`].
-    pub fn hostname(&self) -> &str {
-        self.details.as_ref().map_or("", |details| &details.hostname)
-    }
-
-    /// See [`HostDetails::hash_key`].
-    pub fn hash_key(&self) -> &str {
-        self.details.as_ref().map_or("", |details| &details.hash_key)
-    }
-
-    /// See [`HostDetails::original_dst`].
-    pub fn original_dst(&self) -> Option<SocketAddr> {
-        self.details.as_ref()?.original_dst
-    }
-
-    /// See [`HostDetails::added_tlvs`].
-    pub fn added_tlvs(&self) -> &[OwnedTlv] {
-        let added = self.details.as_ref().and_then(|details| details.added_tlvs.as_deref());
-        added.map_or(&[][..], Vec::as_slice)
-    }
-
-    /// Its counters, all cores.
-    pub fn stats(&self) -> &Arc<Scope<HostStat>> {
-        self.stats.get_or_init(|| Box::new(Arc::new(Scope::new(self.workers.into()))))
-    }
-
-    /// The same; `None`: nobody has counted anything.
-    pub fn counted(&self) -> Option<&Arc<Scope<HostStat>>> {
-        self.stats.get()
-    }
-
-    /// The same with the counters of the endpoint as it was before, where workers may be about to count.
-    pub fn with_stats_of(self, before: &Self) -> Self {
-        Self { stats: OnceBox::with_value(Box::new(Arc::clone(before.stats()))), ..self }
-    }
-
-    /// Whether it is the same endpoint, unchanged, whatever was counted.
-    pub fn is(&self, other: &Self) -> bool {
-        let Self { address, weight, priority, health, socket, workers: _, details, stats: _ } = self;
-        (address, details) == (&other.address, &other.details)
-            && (*weight, *priority, *health, *socket)
-                == (other.weight, other.priority, other.health, other.socket)
-    }
-}
 
 /// An endpoint on this core. Small: a core has one of each endpoint of a cluster that is asked for, and most serve seldom.
 #[derive(Debug)]
@@ -160,7 +39,11 @@ pub struct Host {
     named: OnceCell<Box<Named>>,
     /// When this name was asked for last.
     asked: Cell<Now>,
-    worker: u32,
+    /// Which of its cluster's transport sockets reaches it.
+    socket: Cell<u16>,
+    /// Which worker this is, of how many.
+    worker: u16,
+    workers: u16,
     /// Updates took it out: connections are not kept any more.
     removed: Cell<bool>,
     /// The keeper has it on its list.
@@ -186,12 +69,14 @@ pub(super) struct Own {
 const HIGH_PRIORITY: &[u8] = &[0];
 
 impl Host {
-    pub(super) fn new(spec: Arc<HostSpec>, worker: usize) -> Rc<Self> {
-        Self::with(spec, worker as u32, None)
+    /// The endpoint on this worker, of so many that count for it.
+    pub(super) fn new(spec: Arc<HostSpec>, worker: usize, workers: usize) -> Rc<Self> {
+        Self::with(spec, worker, workers, None)
     }
 
-    fn with(spec: Arc<HostSpec>, worker: u32, own: Option<Own>) -> Rc<Self> {
+    fn with(spec: Arc<HostSpec>, worker: usize, workers: usize, own: Option<Own>) -> Rc<Self> {
         let address = spec.address();
+        let [worker, workers] = [worker, workers].map(|number| u16::try_from(number).unwrap_or(u16::MAX));
         Rc::new(Self {
             shown: match &address {
                 SocketAddress::Ip(_) => None,
@@ -201,6 +86,7 @@ impl Host {
                 }
             },
             address,
+            socket: Cell::new(spec.socket()),
             spec: RefCell::new(spec),
             stats: OnceCell::new(),
             idle: RefCell::default(),
@@ -210,6 +96,7 @@ impl Host {
             named: OnceCell::new(),
             asked: Cell::default(),
             worker,
+            workers,
             removed: Cell::new(false),
             kept: Cell::new(false),
         })
@@ -233,7 +120,7 @@ impl Host {
 
     /// Which of its cluster's transport sockets reaches it.
     pub fn socket(&self) -> u16 {
-        self.spec.borrow().socket
+        self.socket.get()
     }
 
     /// Where connections to it, an internal listener, are told that they lead to.
@@ -248,14 +135,14 @@ impl Host {
 
     /// Its share among the hosts of its priority.
     pub(super) fn weight(&self) -> u32 {
-        self.spec.borrow().weight
+        self.spec.borrow().weight()
     }
 
     /// Its counters on this core.
     #[inline]
     pub fn stats(&self) -> &Cells<HostStat> {
         self.stats.get_or_init(|| {
-            heaps::lasting(|| self.spec.borrow().stats().cells(Slot::Worker(self.worker as usize)))
+            heaps::lasting(|| self.scope().cells(Slot::Worker(self.worker.into())))
         })
     }
 
@@ -277,9 +164,10 @@ impl Host {
     pub(super) fn update(&self, spec: Arc<HostSpec>) {
         debug_assert_eq!(spec.address(), self.address);
         self.each_named(|named| named.update(Arc::clone(&spec)));
+        self.socket.set(spec.socket());
         let old = self.spec.replace(spec);
         let new = self.spec.borrow();
-        if (old.socket, old.hostname()) != (new.socket, new.hostname()) {
+        if (old.socket(), old.hostname()) != (new.socket(), new.hostname()) {
             // They were made in another way, and may have been verified by another name.
             drop(new);
             self.close_idle();
@@ -352,7 +240,7 @@ impl Host {
     pub(super) fn add_named(&self, name: &str, worker: usize, now: Now) -> (Rc<Self>, bool) {
         let own = self.own.as_deref().cloned().unwrap_or_default();
         let own = Own { name: Some(name.into()), ..own };
-        let added = Self::with(self.spec(), worker as u32, Some(own));
+        let added = Self::with(self.spec(), worker, self.workers.into(), Some(own));
         self.add(name.as_bytes(), added, now, limits::NAMES_PER_HOST_MAX)
     }
 
@@ -370,7 +258,7 @@ impl Host {
             return (found, false);
         }
         let own = self.own.as_deref().cloned().unwrap_or_default();
-        let added = Self::with(self.spec(), worker as u32, Some(Own { priority, ..own }));
+        let added = Self::with(self.spec(), worker, self.workers.into(), Some(Own { priority, ..own }));
         self.add(HIGH_PRIORITY, added, now, limits::NAMES_PER_HOST_MAX)
     }
 
@@ -382,7 +270,7 @@ impl Host {
     /// The same endpoint for connections that are not kept.
     pub(super) fn apart(&self, own: Own, worker: usize) -> Rc<Self> {
         let (name, priority) = (self.name().map(Into::into), self.priority());
-        Self::with(self.spec(), worker as u32, Some(Own { name, priority, ..own }))
+        Self::with(self.spec(), worker, self.workers.into(), Some(Own { name, priority, ..own }))
     }
 
     fn add(&self, key: &[u8], added: Rc<Self>, now: Now, max: usize) -> (Rc<Self>, bool) {
@@ -433,7 +321,7 @@ impl Host {
 
     /// Its counters, all cores.
     pub(super) fn scope(&self) -> Arc<Scope<HostStat>> {
-        heaps::lasting(|| Arc::clone(self.spec.borrow().stats()))
+        heaps::lasting(|| Arc::clone(self.spec.borrow().stats(self.workers.into())))
     }
 
     #[inline]
@@ -462,7 +350,7 @@ mod tests {
     use crate::telemetry::names::Stats;
 
     fn spec() -> Arc<HostSpec> {
-        Arc::new(HostSpec::new(SocketAddress::Ip("10.0.0.1:443".parse().unwrap()), 1))
+        Arc::new(HostSpec::new(SocketAddress::Ip("10.0.0.1:443".parse().unwrap())))
     }
 
     #[test]
@@ -472,34 +360,19 @@ mod tests {
     }
 
     #[test]
-    fn published_endpoint_is_small() {
-        // There is one for each endpoint of every cluster: with its counts of references 64 bytes.
-        assert!(size_of::<HostSpec>() <= 48, "{}", size_of::<HostSpec>());
-    }
-
-    #[test]
     fn endpoint_that_changes_before_anything_is_counted_goes_on_with_the_same_counters() {
         let before = spec();
-        let host = Host::new(Arc::clone(&before), 0);
-        let after = HostSpec::new(before.address(), 1).with_stats_of(&before);
+        let host = Host::new(Arc::clone(&before), 0, 1);
+        let after = HostSpec::new(before.address()).with_stats_of(&before, 1);
         // A worker counts before it hears of the change.
         host.stats().inc(HostStat::CxTotal);
-        assert_eq!(after.stats().value(HostStat::CxTotal.index()).0, 1);
+        assert_eq!(after.stats(1).value(HostStat::CxTotal.index()).0, 1);
         assert!(spec().counted().is_none() && before.is(&after));
     }
 
     #[test]
-    fn details_are_kept_where_there_are_any() {
-        let plain = || HostSpec::new(spec().address(), 1);
-        assert!(plain().with_details(HostDetails::default()).is(&plain()));
-        let named = plain().with_details(HostDetails { hostname: "h".into(), ..HostDetails::default() });
-        assert!(!named.is(&plain()));
-        assert_eq!((named.hostname(), named.hash_key(), named.original_dst()), ("h", "", None));
-    }
-
-    #[test]
     fn names_are_apart_and_the_one_asked_for_longest_ago_goes_beyond_the_limit() {
-        let host = Host::new(spec(), 0);
+        let host = Host::new(spec(), 0, 1);
         assert!(host.find_named(b"a", Now(1)).is_none());
         let (first, _) = host.add_named("a", 0, Now(1));
         assert!(Rc::ptr_eq(&first, &host.find_named(b"a", Now(2)).unwrap()) && first.name() == Some("a"));
@@ -519,7 +392,7 @@ mod tests {
 
     #[test]
     fn clients_are_apart_from_each_other_and_from_names_and_keep_the_name() {
-        let host = Host::new(spec(), 0);
+        let host = Host::new(spec(), 0, 1);
         let (named, _) = host.add_named("a", 0, Now(1));
         let own = Own { header: Some(Box::from(&b"PROXY x"[..])), ..Own::default() };
         let (client, full) = named.add_for_client(b"PROXY x", own.clone(), 0, Now(2));

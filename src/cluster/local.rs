@@ -46,6 +46,8 @@ pub struct Cluster {
     drop_overload: RefCell<Option<Arc<DropOverload>>>,
     options: Vec<RawOption>,
     worker: usize,
+    /// How many of them there are.
+    workers: usize,
     tls_meter: Meter,
     /// The header that has the name of TLS in place of the request's host.
     name_header: Option<HeaderName>,
@@ -67,6 +69,7 @@ impl Cluster {
         let config = Arc::clone(&spec.config);
         Rc::new(Self {
             worker,
+            workers: spec.stats.workers(),
             tls_meter: tls_meter.clone(),
             balancer: RefCell::new(LoadBalancer::new(&config)),
             options: connect_options(&config),
@@ -325,7 +328,7 @@ impl Cluster {
                     host.update(Arc::clone(spec));
                     host
                 }
-                None => Host::new(Arc::clone(spec), self.worker),
+                None => Host::new(Arc::clone(spec), self.worker, self.workers),
             })
             .collect();
         let close_all = self.config.common_lb.close_connections_on_host_set_change;

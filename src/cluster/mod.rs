@@ -5,6 +5,7 @@
 mod breakers;
 mod drop_overload;
 mod host;
+mod host_spec;
 mod kept;
 pub mod load_balancer;
 mod local;
@@ -15,7 +16,8 @@ mod set;
 
 pub use breakers::{CircuitBreakers, Resource};
 pub use drop_overload::Dropped;
-pub use host::{Host, HostDetails, HostSpec};
+pub use host::Host;
+pub use host_spec::{HostDetails, HostSpec};
 pub use kept::KeptCluster;
 pub use local::{Cluster, ProxiedClient, Wanted};
 pub use manager::ClusterManager;

@@ -11,7 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::host::{Host, HostDetails, HostSpec};
+use super::host::Host;
+use super::host_spec::{HostDetails, HostSpec};
 use super::local::{Cluster, Wanted};
 use crate::base::{heaps, limits};
 use crate::config::cluster::{Cluster as Config, OriginalDst};
@@ -98,9 +99,9 @@ impl OriginalDstHosts {
         // As Envoy calls it.
         let hostname = format!("{}{address}", config.name).into();
         let details = HostDetails { hostname, ..HostDetails::default() };
-        let mut spec = HostSpec::new(address.into(), 1).with_details(details);
-        spec.socket = config.transport_socket_of(&none, &none);
-        let host = Host::new(Arc::new(spec), worker);
+        let spec = HostSpec::with(address.into(), 1, config.transport_socket_of(&none, &none), details);
+        // Nobody else counts for it.
+        let host = Host::new(Arc::new(spec), worker, 1);
         self.hosts.borrow_mut().insert(address, Entry { host: Rc::clone(&host), asked: Cell::new(true) });
         stats.inc(ClusterStat::MembershipChange);
         stats.gauge_inc(ClusterStat::MembershipTotal);

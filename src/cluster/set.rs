@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::breakers::CircuitBreakers;
-use super::host::HostSpec;
+use super::host_spec::HostSpec;
 use super::load_balancer::{self, HashTable};
 use crate::config::cluster::Cluster as Config;
 use crate::config::endpoint::DropOverload;

@@ -117,7 +117,7 @@ mod tests {
             ClusterLoadAssignment { localities: localities_told, ..ClusterLoadAssignment::default() };
         let hosts = resolve_hosts(&[], &Cluster::new("c"), &assignment, &Registry::new(1));
         let has_counted = |host: &&Arc<HostSpec>| host.address().socket().unwrap().port() != 6;
-        hosts.iter().filter(has_counted).for_each(|host| drop(Arc::clone(host.stats())));
+        hosts.iter().filter(has_counted).for_each(|host| drop(Arc::clone(host.stats(1))));
         let found = localities(&hosts, &assignment);
         let shown = found.iter().map(|one| {
             let ports = one.hosts.iter().map(|(address, _)| address.socket().unwrap().port());

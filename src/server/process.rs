@@ -446,7 +446,7 @@ fn status(host: &HostSpec, localities: &HashMap<SocketAddress, &Locality>) -> Ho
         address: (&address).into(),
         hostname: host.hostname().into(),
         health: host.health,
-        weight: host.weight,
+        weight: host.weight(),
         priority: host.priority.into(),
         locality: localities.get(&address).map(|locality| (*locality).clone()).unwrap_or_default(),
         canary: false,

@@ -89,7 +89,8 @@ pub fn resolve_hosts(
     // Made for each call: kept, it would take as much as the hosts themselves.
     let old: HashMap<SocketAddress, &Arc<HostSpec>> = old.iter().map(|host| (host.address(), host)).collect();
     let mut seen = HashSet::new();
-    let mut hosts = Vec::new();
+    // No more room than they need: a list that shrinks by less than half stays where it is.
+    let mut hosts = Vec::with_capacity(assignment.localities.iter().map(|of| of.endpoints.len()).sum());
     let localities = Localities::of(cluster, assignment);
     for locality in &assignment.localities {
         let (number, locality_weight) = localities.find(locality);
@@ -112,14 +113,13 @@ pub fn resolve_hosts(
                 locality: number,
                 locality_weight,
             };
-            let mut spec = HostSpec::new(address, registry.workers()).with_details(details);
-            spec.weight = endpoint.weight.max(1);
+            let mut spec = HostSpec::with(address, endpoint.weight, socket, details);
             spec.priority = u8::try_from(locality.priority).unwrap_or(u8::MAX);
-            (spec.health, spec.socket) = (endpoint.health_status, socket);
+            spec.health = endpoint.health_status;
             hosts.push(match old {
                 None => Arc::new(spec),
                 Some(old) if old.is(&spec) => Arc::clone(old),
-                Some(old) => Arc::new(spec.with_stats_of(old)),
+                Some(old) => Arc::new(spec.with_stats_of(old, registry.workers())),
             });
         }
     }
@@ -169,7 +169,7 @@ mod tests {
         let after = resolve(&before, vec![changed, endpoint(1, Vec::new()), endpoint(2, Vec::new())]);
         assert_eq!(after.len(), 2, "the first entry of an address counts");
         assert!(Arc::ptr_eq(&before[0], &after[1]));
-        assert!(!Arc::ptr_eq(&before[1], &after[0]) && Arc::ptr_eq(before[1].stats(), after[0].stats()));
+        assert!(!Arc::ptr_eq(&before[1], &after[0]) && Arc::ptr_eq(before[1].stats(1), after[0].stats(1)));
         assert!(after[1].counted().is_none(), "nobody has counted anything");
     }
 

@@ -91,7 +91,7 @@ mod tests {
         let host = |address: SocketAddress, key: &str| {
             let details =
                 HostDetails { hostname: "h.test".into(), hash_key: key.into(), ..HostDetails::default() };
-            HostSpec::new(address, 1).with_details(details)
+            HostSpec::with(address, 1, 0, details)
         };
         let hashing = |use_hostname| Hashing { use_hostname, ..Hashing::default() };
         let ip = |text: &str| SocketAddress::Ip(text.parse().unwrap());

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::cluster::host::HostSpec;
+use crate::cluster::host_spec::HostSpec;
 use crate::config::endpoint::HealthStatus;
 
 /// The hosts of a group, by locality, with what each has of the traffic, to any scale; `None`: weights leave nothing to anybody,
@@ -64,11 +64,11 @@ pub(super) fn shares(hosts: &[Arc<HostSpec>], group: &[u32], weighted: bool) -> 
     let sum: u64 = weights.values().map(|weight| u64::from(*weight)).sum();
     let mut within: BTreeMap<u32, u64> = BTreeMap::new();
     let locality = |spec: &HostSpec| if weighted { spec.locality() } else { 0 };
-    members().for_each(|spec| *within.entry(locality(spec)).or_default() += u64::from(spec.weight));
+    members().for_each(|spec| *within.entry(locality(spec)).or_default() += u64::from(spec.weight()));
     let share = |spec: &HostSpec| {
         let part = if weighted { f64::from(spec.locality_weight()) / sum as f64 } else { 1.0 };
         let whole = within.get(&locality(spec)).copied().unwrap_or(1);
-        f64::from(spec.weight) * part / whole as f64
+        f64::from(spec.weight()) * part / whole as f64
     };
     members().map(|spec| share(spec)).collect()
 }
@@ -86,7 +86,7 @@ mod tests {
             .map(|(&(locality, locality_weight, health), port)| {
                 let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
                 let details = HostDetails { locality, locality_weight, ..HostDetails::default() };
-                let mut host = HostSpec::new(address.into(), 1).with_details(details);
+                let mut host = HostSpec::with(address.into(), 1, 0, details);
                 host.health = health;
                 Arc::new(host)
             })
@@ -115,7 +115,8 @@ mod tests {
     #[test]
     fn hashing_shares_a_locality_out_among_its_hosts_in_its_order() {
         let mut all = hosts(&[(2, 1, Healthy), (0, 3, Healthy), (2, 1, Healthy), (1, 4, Unhealthy)]);
-        Arc::get_mut(&mut all[2]).unwrap().weight = 3;
+        let details = HostDetails { locality: 2, locality_weight: 1, ..HostDetails::default() };
+        all[2] = Arc::new(HostSpec::with(all[2].address(), 3, 0, details));
         let group = ordered(&all, &[0, 1, 2]);
         assert_eq!(group, [1, 0, 2]);
         // Of 8 the first locality has 3, the last 1, and nobody the 4 of the one that is ill.

@@ -15,7 +15,8 @@ mod schedule;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::host::{Host, HostSpec};
+use super::host::Host;
+use super::host_spec::HostSpec;
 use super::set::HostSpecs;
 use crate::base::rng::Rng;
 use crate::config::cluster::{Cluster, LoadBalancingPolicy, LocalityMode};
@@ -235,13 +236,13 @@ mod tests {
             let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
             let (locality, locality_weight) = (u32::from(port), locality_weight(port));
             let details = HostDetails { locality, locality_weight, ..HostDetails::default() };
-            let mut host = HostSpec::new(address.into(), 1).with_details(details);
+            let mut host = HostSpec::with(address.into(), 1, 0, details);
             host.priority = u8::try_from(priority).unwrap();
             host
         };
         let specs = priorities.iter().zip(1..).map(spec).map(Arc::new).collect();
         let specs = Arc::new(HostSpecs::new(specs, &config));
-        let hosts: Vec<_> = specs.iter().map(|spec| Host::new(Arc::clone(spec), 0)).collect();
+        let hosts: Vec<_> = specs.iter().map(|spec| Host::new(Arc::clone(spec), 0, 1)).collect();
         let mut balancer = LoadBalancer::new(&config);
         balancer.rebuild(&hosts, &specs, &config, &mut Rng::from_seed(1));
         (balancer, registry.cluster("c").cells(Slot::Worker(0)))

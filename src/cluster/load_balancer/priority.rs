@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use crate::cluster::host::HostSpec;
+use crate::cluster::host_spec::HostSpec;
 use crate::config::endpoint::HealthStatus;
 
 /// Loads of the groups, in percent of all requests.
@@ -163,7 +163,7 @@ mod tests {
             .zip(1..)
             .map(|(&(priority, health), port)| {
                 let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-                let mut host = HostSpec::new(address.into(), 1);
+                let mut host = HostSpec::new(address.into());
                 (host.priority, host.health) = (u8::try_from(priority).unwrap(), health);
                 Arc::new(host)
             })

@@ -51,11 +51,11 @@ pub(super) mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::cluster::host::HostSpec;
+    use crate::cluster::host_spec::HostSpec;
 
     pub(in super::super) fn host(port: u16) -> Rc<Host> {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-        Host::new(Arc::new(HostSpec::new(address.into(), 1)), 0)
+        Host::new(Arc::new(HostSpec::new(address.into())), 0, 1)
     }
 
     fn picks(weights: &[u32], count: usize) -> Vec<usize> {
