@@ -21,4 +21,4 @@ pub use host_spec::{HostDetails, HostSpec};
 pub use kept::KeptCluster;
 pub use local::{Cluster, ProxiedClient, Wanted};
 pub use manager::ClusterManager;
-pub use set::{ClusterSet, ClusterSpec, HostSpecs, TransportSockets};
+pub use set::{ClusterSet, ClusterSpec, HostSpecs, PublishedCluster, TransportSockets};

@@ -12,40 +12,45 @@ use crate::config::endpoint::DropOverload;
 use crate::protocol::tls::{ClientTls, Secured};
 use crate::telemetry::{ClusterStat, Registry, Scope};
 
-/// A cluster and the endpoints known when it was published.
+/// A cluster, whatever its endpoints: it stays as it is when they change.
 #[derive(Debug)]
 pub struct ClusterSpec {
     pub config: Arc<Config>,
     pub stats: Arc<Scope<ClusterStat>>,
     pub breakers: Arc<CircuitBreakers>,
-    pub hosts: Arc<HostSpecs>,
     /// How its endpoints are reached.
     pub sockets: Arc<TransportSockets>,
 }
 
+/// A cluster, to which it derefs, and the endpoints known when it was published.
+#[derive(Clone, Debug)]
+pub struct PublishedCluster {
+    pub spec: Arc<ClusterSpec>,
+    pub hosts: Arc<HostSpecs>,
+}
+
+/// There is one of each for each of thousands of clusters.
+const _: () = assert!(size_of::<ClusterSpec>() <= 32 && size_of::<PublishedCluster>() <= 16);
+
 impl ClusterSpec {
     /// A cluster that workers are to share; its circuit breakers are closed.
-    pub fn new(
-        config: Arc<Config>,
-        hosts: Arc<HostSpecs>,
-        sockets: Arc<TransportSockets>,
-        registry: &Registry,
-    ) -> Self {
-        Self { stats: registry.cluster(config.stat_name()), config, breakers: Arc::default(), hosts, sockets }
-    }
-
-    /// The same with these endpoints.
-    pub fn with_hosts(&self, hosts: Arc<HostSpecs>) -> Self {
-        let Self { config, stats, breakers, hosts: _, sockets } = self;
-        let (config, stats, sockets) = (Arc::clone(config), Arc::clone(stats), Arc::clone(sockets));
-        Self { config, stats, breakers: Arc::clone(breakers), hosts, sockets }
+    pub fn new(config: Arc<Config>, sockets: Arc<TransportSockets>, registry: &Registry) -> Self {
+        Self { stats: registry.cluster(config.stat_name()), config, breakers: Arc::default(), sockets }
     }
 
     /// The same, reached in this way.
     pub fn with_sockets(&self, sockets: Arc<TransportSockets>) -> Self {
-        let Self { config, stats, breakers, hosts, sockets: _ } = self;
-        let (config, stats, hosts) = (Arc::clone(config), Arc::clone(stats), Arc::clone(hosts));
-        Self { config, stats, breakers: Arc::clone(breakers), hosts, sockets }
+        let Self { config, stats, breakers, sockets: _ } = self;
+        let (config, stats, breakers) = (Arc::clone(config), Arc::clone(stats), Arc::clone(breakers));
+        Self { config, stats, breakers, sockets }
+    }
+}
+
+impl Deref for PublishedCluster {
+    type Target = ClusterSpec;
+
+    fn deref(&self) -> &ClusterSpec {
+        &self.spec
     }
 }
 
@@ -114,32 +119,31 @@ impl TransportSockets {
 /// All clusters, in the order of the configuration.
 #[derive(Debug, Default)]
 pub struct ClusterSet {
-    all: Box<[Arc<ClusterSpec>]>,
+    all: Box<[PublishedCluster]>,
     /// Places in `all`, sorted by name.
     by_name: Box<[u32]>,
 }
 
 impl ClusterSet {
     /// These clusters, whose names differ.
-    pub fn new(all: Vec<Arc<ClusterSpec>>) -> Self {
+    pub fn new(all: Vec<PublishedCluster>) -> Self {
         let mut by_name: Box<[u32]> = (0..).take(all.len()).collect();
-        let name = |place: &u32| all.get(*place as usize).map(|spec| &*spec.config.name);
+        let name = |place: &u32| all.get(*place as usize).map(|one| &*one.config.name);
         by_name.sort_unstable_by(|a, b| name(a).cmp(&name(b)));
         Self { all: all.into(), by_name }
     }
 
     /// In the order of the configuration.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<ClusterSpec>> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &PublishedCluster> {
         self.all.iter()
     }
 
     /// The cluster of that name.
-    pub fn find(&self, name: &str) -> Option<&Arc<ClusterSpec>> {
-        let spec = |place: &u32| self.all.get(*place as usize);
-        let found = self
-            .by_name
-            .binary_search_by(|place| spec(place).map(|spec| &*spec.config.name).cmp(&Some(name)));
-        spec(self.by_name.get(found.ok()?)?)
+    pub fn find(&self, name: &str) -> Option<&PublishedCluster> {
+        let one = |place: &u32| self.all.get(*place as usize);
+        let found =
+            self.by_name.binary_search_by(|place| one(place).map(|one| &*one.config.name).cmp(&Some(name)));
+        one(self.by_name.get(found.ok()?)?)
     }
 }
 
@@ -149,16 +153,16 @@ mod tests {
     #[test]
     fn cluster_is_found_by_its_name_and_no_other() {
         let registry = Registry::new(1);
-        let spec = |name: &&str| {
-            let config = Arc::new(Config::new(name));
-            Arc::new(ClusterSpec::new(config, Arc::default(), Arc::default(), &registry))
+        let one = |name: &&str| {
+            let spec = ClusterSpec::new(Arc::new(Config::new(name)), Arc::default(), &registry);
+            PublishedCluster { spec: Arc::new(spec), hosts: Arc::default() }
         };
-        let set = ClusterSet::new(["b", "d", "", "a"].iter().map(spec).collect());
+        let set = ClusterSet::new(["b", "d", "", "a"].iter().map(one).collect());
         for name in ["a", "b", "d", ""] {
-            assert_eq!(set.find(name).map(|spec| &*spec.config.name), Some(name));
+            assert_eq!(set.find(name).map(|one| &*one.config.name), Some(name));
         }
         assert!(["c", "e", "aa"].iter().all(|name| set.find(name).is_none()));
-        assert!(set.iter().map(|spec| &*spec.config.name).eq(["b", "d", "", "a"]));
+        assert!(set.iter().map(|one| &*one.config.name).eq(["b", "d", "", "a"]));
         assert!(ClusterSet::default().find("a").is_none());
     }
 }

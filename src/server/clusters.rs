@@ -14,7 +14,7 @@ use super::process::Process;
 use super::rotation::Rotation;
 use super::seed;
 use crate::base::packed;
-use crate::cluster::{ClusterSet, ClusterSpec, HostSpecs};
+use crate::cluster::{ClusterSet, ClusterSpec, HostSpecs, PublishedCluster};
 use crate::config::cluster::{Cluster, Discovery};
 use crate::control::discovery::dns::DnsDiscovery;
 use crate::control::discovery::{Assignment, EndpointUpdate, KeptAssignment};
@@ -133,8 +133,9 @@ impl Clusters {
 
     /// Those that are there now, but for what [`Self::publish`] is still to say, reached as they are by now.
     pub(super) fn set(&mut self, rotation: &Rotation) -> &Arc<ClusterSet> {
-        let latest: Vec<_> = self.set.iter().map(|spec| rotation.latest(spec)).collect();
-        if latest.iter().zip(self.set.iter()).any(|(latest, spec)| !Arc::ptr_eq(latest, spec)) {
+        let latest = self.set.iter().cloned().map(|one| reached_by_now(one, rotation));
+        let latest: Vec<_> = latest.collect();
+        if latest.iter().zip(self.set.iter()).any(|(latest, one)| !Arc::ptr_eq(&latest.spec, &one.spec)) {
             self.set = Arc::new(ClusterSet::new(latest));
             self.process.set_clusters(Arc::clone(&self.set), &[]);
         }
@@ -154,7 +155,7 @@ impl Clusters {
             let is_there = matches!(config.discovery, Discovery::Static | Discovery::OriginalDst(_));
             let configured = || Assignment::found(Arc::clone(&config.load_assignment));
             let known = known.or_else(|| is_there.then(configured));
-            let spec = Arc::new(ClusterSpec::new(config, Arc::default(), sockets, &self.registry));
+            let spec = Arc::new(ClusterSpec::new(config, sockets, &self.registry));
             let told = Arc::new(Told { state: Arc::clone(&state), wire });
             let mut secrets = BTreeSet::new();
             for secret in spec.config.told_secrets() {
@@ -196,16 +197,13 @@ impl Clusters {
             self.warm(&name, assignment, client);
             return None;
         }
-        let spec = match instance {
-            0 => self.fixed.find(&name)?,
+        let (spec, first) = match instance {
+            0 => self.fixed.find(&name).map(|one| (&one.spec, &one.hosts[..]))?,
             // Else its source is one of a cluster that is no more.
-            _ => &self.active.get(&name).filter(is_it)?.spec,
+            _ => (&self.active.get(&name).filter(is_it)?.spec, &[][..]),
         };
-        let hosts = self.process.publish(&name, spec, &assignment);
+        let hosts = self.process.publish(&name, spec, first, &assignment);
         self.newer += 1;
-        if let Some(active) = self.active.get_mut(&name) {
-            active.spec = Arc::new(active.spec.with_hosts(Arc::clone(&hosts)));
-        }
         (!self.changed.contains(&name)).then_some((name, hosts))
     }
 
@@ -237,10 +235,14 @@ impl Clusters {
         for name in &self.changed {
             has_tls |= rotation.put_cluster(name, self.active.get(name).map(|dynamic| &dynamic.spec));
         }
-        let fixed = self.fixed.iter().map(|spec| self.process.with_latest_hosts(spec));
-        let active = self.active.values().map(|dynamic| Arc::clone(&dynamic.spec));
-        let all = fixed.chain(active).map(|spec| rotation.latest(&spec)).collect();
-        self.set = Arc::new(ClusterSet::new(all));
+        // Those that were told have all theirs from discovery.
+        let none = Arc::<HostSpecs>::default();
+        let active = self.active.values().map(|dynamic| PublishedCluster {
+            spec: Arc::clone(&dynamic.spec),
+            hosts: Arc::clone(&none),
+        });
+        let all = self.fixed.iter().cloned().chain(active).map(|one| reached_by_now(one, rotation));
+        self.set = Arc::new(ClusterSet::new(self.process.with_latest_hosts(all)));
         let names = std::mem::take(&mut self.changed);
         let (mut added, mut modified, mut gone) = (0, 0, Vec::new());
         for name in &names {
@@ -274,8 +276,7 @@ impl Clusters {
         let before = self.active.remove(name);
         before.iter().for_each(|before| forget(before, client));
         // Hosts that stay keep their counters: they are known by the name.
-        let hosts = self.process.publish(name, &dynamic.spec, &assignment);
-        dynamic.spec = Arc::new(dynamic.spec.with_hosts(hosts));
+        self.process.publish(name, &dynamic.spec, &[], &assignment);
         self.active.insert(Arc::clone(name), dynamic);
         self.changed.insert(Arc::clone(name));
     }
@@ -308,6 +309,11 @@ impl Clusters {
             warming: told(&self.warming),
         });
     }
+}
+
+/// A cluster as it is reached by now.
+fn reached_by_now(one: PublishedCluster, rotation: &Rotation) -> PublishedCluster {
+    PublishedCluster { spec: rotation.latest(&one.spec), ..one }
 }
 
 /// Whether changes of endpoints are worth a new set of so many clusters. Each worker keeps those that its set has not, with their

@@ -15,7 +15,7 @@ use super::{breakers, dump, memory, restart};
 use crate::base::clock::{self, Clock};
 use crate::base::socket_address::SocketAddress;
 use crate::cli::{self, Options};
-use crate::cluster::{ClusterSet, ClusterSpec, HostSpec, HostSpecs};
+use crate::cluster::{ClusterSet, ClusterSpec, HostSpec, HostSpecs, PublishedCluster};
 use crate::config::ads::ResourceSource;
 use crate::config::bootstrap::{Bootstrap, Node};
 use crate::config::endpoint::Locality;
@@ -256,15 +256,16 @@ impl Process {
     }
 
     /// Takes note of the endpoints that discovery has found for a cluster; the hosts that workers balance over. Hosts of
-    /// another cluster that had its name keep their counters.
+    /// another cluster that had its name keep their counters. `first`: those that it has without discovery.
     pub(super) fn publish(
         &self,
         name: &Arc<str>,
         spec: &ClusterSpec,
+        first: &[Arc<HostSpec>],
         assignment: &Assignment,
     ) -> Arc<HostSpecs> {
         let mut all = self.lock();
-        let old = all.get(name).map_or(&spec.hosts, |endpoints| &endpoints.hosts);
+        let old = all.get(name).map_or(first, |endpoints| &endpoints.hosts[..]);
         let hosts = resolve_hosts(old, &spec.config, assignment, &self.registry);
         note_members(&spec.stats, &hosts, &spec.config.load_balancing);
         let kept = Arc::clone(assignment.kept());
@@ -272,14 +273,17 @@ impl Process {
         hosts
     }
 
-    /// A cluster with the endpoints that discovery has found for it by now.
-    pub(super) fn with_latest_hosts(&self, spec: &Arc<ClusterSpec>) -> Arc<ClusterSpec> {
-        match self.lock().get(&*spec.config.name) {
-            Some(endpoints) if !Arc::ptr_eq(&endpoints.hosts, &spec.hosts) => {
-                Arc::new(spec.with_hosts(Arc::clone(&endpoints.hosts)))
-            }
-            _ => Arc::clone(spec),
-        }
+    /// These clusters with the endpoints that discovery has found for them by now.
+    pub(super) fn with_latest_hosts(
+        &self,
+        clusters: impl Iterator<Item = PublishedCluster>,
+    ) -> Vec<PublishedCluster> {
+        let all = self.lock();
+        let latest = |one: PublishedCluster| match all.get(&*one.config.name) {
+            Some(endpoints) => PublishedCluster { hosts: Arc::clone(&endpoints.hosts), ..one },
+            None => one,
+        };
+        clusters.map(latest).collect()
     }
 
     /// Takes note of the clusters that there are now. `gone`: what was known of their endpoints is forgotten.
@@ -300,7 +304,7 @@ impl Process {
     pub(super) fn discovered(&self) -> Vec<(Arc<str>, Arc<HostSpecs>)> {
         let (all, clusters) = (self.lock(), self.clusters.get());
         let newer = all.iter().filter(|(name, endpoints)| {
-            clusters.find(name).is_none_or(|spec| !Arc::ptr_eq(&spec.hosts, &endpoints.hosts))
+            clusters.find(name).is_none_or(|one| !Arc::ptr_eq(&one.hosts, &endpoints.hosts))
         });
         newer.map(|(name, endpoints)| (Arc::clone(name), Arc::clone(&endpoints.hosts))).collect()
     }
@@ -308,11 +312,11 @@ impl Process {
     /// The clusters of the workers, with the endpoints that they have by now.
     pub(super) fn known_clusters(&self) -> Vec<KnownCluster> {
         let (all, clusters) = (self.lock(), self.clusters.get());
-        let known = |spec: &Arc<ClusterSpec>| {
-            let endpoints = all.get(&*spec.config.name);
+        let known = |one: &PublishedCluster| {
+            let endpoints = all.get(&*one.config.name);
             KnownCluster {
-                spec: Arc::clone(spec),
-                hosts: Arc::clone(endpoints.map_or(&spec.hosts, |endpoints| &endpoints.hosts)),
+                spec: Arc::clone(&one.spec),
+                hosts: Arc::clone(endpoints.map_or(&one.hosts, |endpoints| &endpoints.hosts)),
                 found: endpoints.map(|endpoints| Arc::clone(&endpoints.assignment)),
             }
         };
@@ -326,7 +330,7 @@ impl Process {
 
 impl AdminState for Process {
     fn refresh_metrics(&self) {
-        self.clusters.get().iter().for_each(|spec| breakers::show(spec));
+        self.clusters.get().iter().for_each(|one| breakers::show(one));
     }
 
     fn live_heap_bytes(&self) -> u64 {
@@ -360,8 +364,8 @@ impl AdminState for Process {
     fn clusters(&self) -> Vec<ClusterStatus> {
         let (all, clusters) = (self.lock(), self.clusters.get());
         let told = self.told_clusters.lock().unwrap_or_else(PoisonError::into_inner);
-        let status_of = |spec: &ClusterSpec| {
-            let ClusterSpec { config, hosts, .. } = spec;
+        let status_of = |PublishedCluster { spec, hosts }: &PublishedCluster| {
+            let config = &spec.config;
             let endpoints = all.get(&*config.name);
             let hosts = endpoints.map_or(hosts, |endpoints| &endpoints.hosts);
             let found = endpoints.map(|endpoints| endpoints.assignment.endpoints());
@@ -375,7 +379,7 @@ impl AdminState for Process {
                 hosts: hosts.iter().map(|host| status(host, &localities)).collect(),
             }
         };
-        clusters.iter().map(|spec| status_of(spec)).collect()
+        clusters.iter().map(status_of).collect()
     }
 
     fn tls_contexts(&self) -> Vec<TlsContext> {

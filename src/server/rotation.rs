@@ -181,7 +181,7 @@ impl Rotation {
     pub(super) fn of(snapshot: &Snapshot, secrets: &KnownSecrets) -> Self {
         let listeners = snapshot.listeners.iter().enumerate();
         let servers = listeners.flat_map(|(number, resource)| Server::of(number, resource));
-        let clients = snapshot.clusters.iter().filter_map(Client::of);
+        let clients = snapshot.clusters.iter().filter_map(|one| Client::of(&one.spec));
         let clients = clients.map(|client| (client.config.name.clone(), client));
         Self { secrets: secrets.clone(), servers: servers.collect(), clients: clients.collect() }
     }

@@ -8,7 +8,7 @@ use super::told_listeners::listener_filters;
 use super::{ListenerResource, Snapshot, SocketCompiler, note_members, resolve_hosts};
 use crate::base::balance::Balance;
 use crate::base::regex::RegexSlots;
-use crate::cluster::{ClusterSet, ClusterSpec};
+use crate::cluster::{ClusterSet, ClusterSpec, PublishedCluster};
 use crate::config::cluster::Cluster;
 use crate::config::error::ConfigError;
 use crate::config::listener::Listener;
@@ -47,7 +47,8 @@ impl Compiler<'_> {
             note_members(&stats, &hosts, &config.load_balancing);
             let sockets =
                 sockets.of(config).map_err(|error| (format!("cluster {}", config.name), tls_error(error)))?;
-            compiled.push(Arc::new(ClusterSpec::new(Arc::clone(config), hosts, sockets, self.registry)));
+            let spec = Arc::new(ClusterSpec::new(Arc::clone(config), sockets, self.registry));
+            compiled.push(PublishedCluster { spec, hosts });
         }
         let clusters = Arc::new(ClusterSet::new(compiled));
         let listener = |config: &mut Arc<Listener>| {

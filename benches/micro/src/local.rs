@@ -9,7 +9,7 @@ use std::time::Duration;
 use ringway::base::clock::Now;
 use ringway::base::rng::Rng;
 use ringway::buffer::{ChunkSize, Pool};
-use ringway::cluster::{ClusterManager, ClusterSet, ClusterSpec, HostSpecs};
+use ringway::cluster::{ClusterManager, ClusterSet, ClusterSpec, HostSpecs, PublishedCluster};
 use ringway::config::cluster::Cluster;
 use ringway::runtime::Runtime;
 use ringway::runtime::mailbox::mailbox;
@@ -115,8 +115,9 @@ fn cluster(hosts: usize, policy: &str, weighted: bool) -> (Arc<Cluster>, Arc<Hos
     let config = Arc::clone(&bootstrap.clusters[0]);
     let specs = resolve_hosts(&[], &config, &config.load_assignment, &registry);
     assert_eq!(specs.len(), hosts);
-    let spec = ClusterSpec::new(Arc::clone(&config), Arc::clone(&specs), Arc::default(), &registry);
-    (config, specs, Arc::new(ClusterSet::new(vec![Arc::new(spec)])))
+    let spec = Arc::new(ClusterSpec::new(Arc::clone(&config), Arc::default(), &registry));
+    let published = PublishedCluster { spec, hosts: Arc::clone(&specs) };
+    (config, specs, Arc::new(ClusterSet::new(vec![published])))
 }
 
 /// A host for a request, each with another hash.

@@ -202,7 +202,7 @@ mod tests {
     }
 
     fn known(config: Cluster, found: Option<ClusterLoadAssignment>) -> KnownCluster {
-        let spec = ClusterSpec::new(Arc::new(config), Arc::default(), Arc::default(), &Registry::new(1));
+        let spec = ClusterSpec::new(Arc::new(config), Arc::default(), &Registry::new(1));
         let found = found.map(|found| Arc::new(KeptAssignment::Found(Arc::new(found))));
         KnownCluster { spec: Arc::new(spec), hosts: Arc::default(), found }
     }

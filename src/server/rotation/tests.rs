@@ -345,7 +345,6 @@ fn cluster_is_reached_with_what_its_secret_trusts() {
     let spec = Arc::new(ClusterSpec {
         config: Arc::new(config),
         stats: Registry::new(1).cluster("web"),
-        hosts: Arc::default(),
         sockets,
         breakers: Arc::default(),
     });

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-use crate::cluster::{ClusterSet, ClusterSpec, TransportSockets};
+use crate::cluster::{ClusterSet, PublishedCluster, TransportSockets};
 use crate::config::tls::{
     CertificateValidation, CommonTls, DownstreamTls, Source, TlsCertificate, TlsParameters, TlsVersion,
     UpstreamTls,
@@ -89,14 +89,11 @@ impl Tls {
         for listener in &mut snapshot.listeners {
             Arc::get_mut(listener).unwrap().chains[0].tls = Some(Secured::By(Arc::clone(&self.server)));
         }
-        let secured = snapshot.clusters.iter().map(|spec| {
-            Arc::new(ClusterSpec {
-                config: Arc::clone(&spec.config),
-                stats: Arc::clone(&spec.stats),
-                breakers: Arc::clone(&spec.breakers),
-                hosts: Arc::clone(&spec.hosts),
-                sockets: Arc::new(TransportSockets(Box::new([Some(Secured::By(Arc::clone(&self.client)))]))),
-            })
+        let sockets = TransportSockets(Box::new([Some(Secured::By(Arc::clone(&self.client)))]));
+        let sockets = Arc::new(sockets);
+        let secured = snapshot.clusters.iter().map(|one| PublishedCluster {
+            spec: Arc::new(one.with_sockets(Arc::clone(&sockets))),
+            hosts: Arc::clone(&one.hosts),
         });
         snapshot.clusters = Arc::new(ClusterSet::new(secured.collect()));
     }
