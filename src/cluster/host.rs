@@ -141,9 +141,7 @@ impl Host {
     /// Its counters on this core.
     #[inline]
     pub fn stats(&self) -> &Cells<HostStat> {
-        self.stats.get_or_init(|| {
-            heaps::lasting(|| self.scope().cells(Slot::Worker(self.worker.into())))
-        })
+        self.stats.get_or_init(|| heaps::lasting(|| self.scope().cells(Slot::Worker(self.worker.into()))))
     }
 
     /// What this core has counted, without making room for counters.
@@ -347,6 +345,7 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::HostDetails;
     use crate::telemetry::names::Stats;
 
     fn spec() -> Arc<HostSpec> {
@@ -368,6 +367,15 @@ mod tests {
         host.stats().inc(HostStat::CxTotal);
         assert_eq!(after.stats(1).value(HostStat::CxTotal.index()).0, 1);
         assert!(spec().counted().is_none() && before.is(&after));
+    }
+
+    #[test]
+    fn transport_socket_is_the_one_published_last_with_every_name() {
+        let host = Host::new(spec(), 0, 1);
+        let (before, _) = host.add_named("a", 0, Now(1));
+        host.update(Arc::new(HostSpec::with(spec().address(), 1, 3, HostDetails::default())));
+        let (after, _) = host.add_named("b", 0, Now(2));
+        assert_eq!([&host, &before, &after].map(|host| host.socket()), [3; 3]);
     }
 
     #[test]

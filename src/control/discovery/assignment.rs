@@ -25,8 +25,8 @@ pub enum KeptAssignment {
 
 impl Assignment {
     /// What a control plane has told; `wire`: of which `endpoints` were converted.
-    pub fn told(endpoints: ClusterLoadAssignment, wire: &[u8]) -> Self {
-        Self { endpoints: Arc::new(endpoints), kept: Arc::new(KeptAssignment::Told(wire.into())) }
+    pub fn told(endpoints: Arc<ClusterLoadAssignment>, wire: &[u8]) -> Self {
+        Self { endpoints, kept: Arc::new(KeptAssignment::Told(wire.into())) }
     }
 
     /// What was found otherwise.

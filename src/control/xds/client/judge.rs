@@ -638,6 +638,7 @@ impl Judge {
             }
             (Self::Endpoints, Decoded::Endpoints(message)) => {
                 let assignment = taken(&name, briefly(|| convert_endpoints(message)))?;
+                let assignment = briefly(|| Arc::new(assignment));
                 Ok(Good::Endpoints(Assignment::told(assignment, &any.value)))
             }
             // Nothing decodes to another type than its own.
