@@ -38,6 +38,7 @@ def parse(arguments):
     parser.add_argument("--workers", type=int, help="workers of the scenarios that spread connections [default: 2]")
     parser.add_argument("--proxy-core", default="0", help="CPU of the proxy under test [default: 0]")
     parser.add_argument("--load-core", default="1", help="CPU of the load generator and the origin [default: 1]")
+    parser.add_argument("--congestion-control", metavar="NAME", help="measure in a network namespace with this one, such as reno; needs root [default: the machine's]")
     parser.add_argument("--output", type=pathlib.Path, help="folder of the results [default: load-tests/out/TIME]")
     parser.add_argument("--append", action="store_true", help="add to the results in --output; scenarios that are complete there are left out")
     parser.add_argument("--smoke", action="store_true", help="one round of one second, a few scenarios: does it all work?")
@@ -103,7 +104,7 @@ def measure(options):
     folder = options.output or OUT / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     # Also those of an earlier part with another number of workers.
     titles = {name: scenario.title for name, scenario in {**all_scenarios.known(), **known}.items()}
-    kept = results.open_in(folder, titles, versions, host.description(), list(known_peers), options.append)
+    kept = results.open_in(folder, titles, versions, host.description(options.congestion_control), list(known_peers), options.append)
     scenarios = [scenario for scenario in scenarios if scenario.name not in kept.complete()]
     if not scenarios:
         tools.say(f"all of these scenarios are complete in {folder}")
@@ -122,7 +123,7 @@ def measure(options):
         text = table.render(kept, charts.write(kept, colors, folder))
         (folder / "results.md").write_text(text, encoding="utf-8")
 
-    cores = runner.Options(options.rounds, options.seconds, options.proxy_core, options.load_core)
+    cores = runner.Options(options.rounds, options.seconds, options.proxy_core, options.load_core, options.congestion_control)
     runner.run(cores, found, scenarios, peers, kept, save)
     print((folder / "results.md").read_text(encoding="utf-8"))
     tools.say(f"results in {folder}")

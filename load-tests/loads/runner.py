@@ -20,6 +20,8 @@ class Options:
     seconds: int
     proxy_core: str
     load_core: str
+    # Another one than the machine's: in a network of the run's own.
+    congestion_control: str | None = None
 
 
 class Bench:
@@ -115,12 +117,18 @@ def run(options, found, scenarios, peers, results, save):
         processes = stack.enter_context(process.Processes())
         bench = Bench(options, found, processes, folder)
         bench.generators.find()
-        sizes = [size for scenario in scenarios for size in scenario.files]
-        stack.enter_context(bench.start_upstream(found.debian("nginx", "nginx-light"), dict.fromkeys(sizes)))
-        for origin in sorted({upstream.origin(scenario.setup) for scenario in scenarios} - {upstream.HTTP1}, key=lambda one: one.name):
-            bench.start_http2_upstream(found.debian("nghttpd", "nghttp2-server"), origin)
+        nginx = found.debian("nginx", "nginx-light")
+        others = sorted({upstream.origin(scenario.setup) for scenario in scenarios} - {upstream.HTTP1}, key=lambda one: one.name)
+        nghttpd = found.debian("nghttpd", "nghttp2-server") if others else None
         if any(scenario.setup.http2 for scenario in scenarios):
             found.library()
+        # All is installed by now.
+        if options.congestion_control:
+            host.own_network(options.congestion_control)
+        sizes = [size for scenario in scenarios for size in scenario.files]
+        stack.enter_context(bench.start_upstream(nginx, dict.fromkeys(sizes)))
+        for origin in others:
+            bench.start_http2_upstream(nghttpd, origin)
         turns = Turns(bench, results, progress)
         for scenario in scenarios:
             turns.scenario(scenario, peers)
