@@ -120,7 +120,7 @@ pub struct HotRestart {
     pub skip_parent_stats: bool,
 }
 
-/// Which connections `/drain_listeners?graceful` asks to close. The end of the process asks all of them at once.
+/// Which connections `/drain_listeners` asks to close. The end of the process asks all of them at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainStrategy {
     /// With a probability that rises over the drain time.

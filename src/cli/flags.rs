@@ -387,8 +387,8 @@ fn lifecycle() -> Vec<Arg> {
         value(
             "drain-strategy",
             "gradual|immediate",
-            "Let /drain_listeners?graceful ask connections to close one by one over the drain time, or all at \
-             once [default: gradual]; the process's end always asks all of them",
+            "Let /drain_listeners ask connections to close one by one over the drain time, or all at once \
+             [default: gradual]; the process's end always asks all of them",
         ),
         count("file-flush-interval-msec", Some("10000"), "Access logs are written at least this often"),
         count("file-flush-min-size-kb", Some("64"), "Access logs are written when this much has gathered"),

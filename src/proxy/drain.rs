@@ -56,7 +56,7 @@ impl Drain {
     }
 
     /// From now on responses tell their clients to go, with a probability that rises from none to certainty over the
-    /// time `over`; zero: all of them. Source: Envoy's `/drain_listeners?graceful`, `--drain-strategy`.
+    /// time `over`; zero: all of them. Source: Envoy's `/drain_listeners`, `--drain-strategy`.
     pub fn spread(&self, since: Now, over: Duration, inbound_only: bool) {
         self.spread.set(Some(Spread { since, over, inbound_only }));
     }

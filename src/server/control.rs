@@ -88,7 +88,7 @@ pub(super) struct Control<'a> {
     pub(super) runtime_watch: Option<FileWatch>,
     /// Whether health checks are to fail.
     pub(super) health_failed: bool,
-    /// The graceful drain of listeners that was asked for.
+    /// The drain of listeners that was asked for.
     pub(super) spread: Option<DrainListeners>,
     /// When it stops them.
     pub(super) stops: Option<Pin<Box<Sleep>>>,
@@ -503,17 +503,18 @@ impl Control<'_> {
     }
 
     fn drain_listeners(&mut self, how: DrainListeners) {
-        let inbound_only = how.inbound_only;
-        if !how.graceful {
-            return self.stop_listeners(inbound_only);
-        }
+        let DrainListeners { graceful, skip_exit, inbound_only } = how;
         // As in Envoy, what drains already drains no more for being told so.
-        if self.spread.as_ref().is_some_and(|old| !old.inbound_only || inbound_only) {
-            return;
+        let drains = self.spread.as_ref().is_some_and(|old| !old.inbound_only || inbound_only);
+        if !drains {
+            // Before the listeners stop, so that whoever is accepted until then is asked, too.
+            self.workers.send_all(|| Command::Spread { over: self.drain_spread(), inbound_only });
+            self.spread = Some(how);
+            self.stops = (graceful && !skip_exit).then(|| Box::pin(sleep(self.options.drain_time)));
         }
-        self.workers.send_all(|| Command::Spread { over: self.drain_spread(), inbound_only });
-        self.spread = Some(how);
-        self.stops = (!how.skip_exit).then(|| Box::pin(sleep(self.options.drain_time)));
+        if !graceful && !skip_exit {
+            self.stop_listeners(inbound_only);
+        }
     }
 
     /// Over which time connections are asked to go.

@@ -185,6 +185,38 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// As in Envoy 1.40. Connections were not told, and `skip_exit` was passed over.
+    fn drain_at_once_asks_connections_to_go_and_stops_listeners_unless_told_not_to(io) {
+        let upstream = Upstream::echo();
+        let immediate = ["--drain-strategy", "immediate", "--drain-time-s", "600"];
+        let proxy = Proxy::start(io, &Config::to(upstream.port).arguments(&immediate));
+        let mut open = proxy.connect();
+        assert_eq!(open.get("/").header("connection"), None);
+        assert_eq!(proxy.admin("POST", "/drain_listeners?skip_exit").status(), 200);
+        crate::harness::until("responses close", || {
+            proxy.connect().get("/").header("connection") == Some("close")
+        });
+        assert_eq!(proxy.stat("listener_manager.listener_stopped"), 0);
+        assert_eq!(open.get("/").header("connection"), Some("close"));
+        // What drains already is stopped all the same.
+        assert_eq!(proxy.admin("POST", "/drain_listeners").status(), 200);
+        crate::harness::until("new connections are refused", || {
+            crate::harness::Client::try_connect(proxy.port).is_err()
+        });
+        proxy.end();
+
+        let proxy = Proxy::start(io, &Config::to(upstream.port).arguments(&immediate));
+        let mut open = proxy.connect();
+        assert_eq!(open.get("/").header("connection"), None);
+        assert_eq!(proxy.admin("POST", "/drain_listeners").status(), 200);
+        crate::harness::until("new connections are refused", || {
+            crate::harness::Client::try_connect(proxy.port).is_err()
+        });
+        assert_eq!(open.get("/").header("connection"), Some("close"));
+        assert_eq!(proxy.admin("GET", "/ready").status(), 200);
+        proxy.end();
+    }
+
     fn quitquitquit_drains_and_exits_0(io) {
         let upstream = Upstream::echo();
         let mut proxy = Proxy::start(io, &Config::to(upstream.port));

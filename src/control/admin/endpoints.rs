@@ -107,10 +107,14 @@ static ENDPOINTS: [Endpoint; 32] = [
     get("/contention", "no mutex is traced", no_contention),
     post("/cpuprofiler", "refused: no profiler here, but perf works", no_profiler),
     with(
-        post("/drain_listeners", "drain listeners", actions::drain_listeners),
+        post(
+            "/drain_listeners",
+            "stop listeners, connections close by --drain-strategy",
+            actions::drain_listeners,
+        ),
         &[
-            ("graceful", "connections close by --drain-strategy, listeners stop after the drain time"),
-            ("skip_exit", "connections are asked to close, listeners never stop"),
+            ("graceful", "listeners stop after the drain time"),
+            ("skip_exit", "listeners never stop"),
             ("inboundonly", "only listeners whose traffic_direction is inbound"),
         ],
     ),

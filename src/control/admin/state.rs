@@ -89,12 +89,13 @@ pub enum AdminCommand {
     ReopenLogs,
 }
 
-/// How listeners are drained. Source: Envoy's `/drain_listeners`.
+/// How listeners are drained: their connections are asked to close, by the drain strategy, and they stop. Source: Envoy's
+/// `/drain_listeners`, since 1.40.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrainListeners {
-    /// Listeners stop only after the drain time; connections are asked to close meanwhile.
+    /// Listeners stop only after the drain time.
     pub graceful: bool,
-    /// Connections are asked to close, but listeners never stop.
+    /// Listeners never stop.
     pub skip_exit: bool,
     /// Only listeners whose `traffic_direction` is inbound.
     pub inbound_only: bool,

@@ -307,6 +307,10 @@ fn what_changes_something_wants_post() {
             }),
         ),
         ("/drain_listeners", AdminCommand::DrainListeners(DrainListeners::default())),
+        (
+            "/drain_listeners?skip_exit",
+            AdminCommand::DrainListeners(DrainListeners { skip_exit: true, ..DrainListeners::default() }),
+        ),
     ] {
         let answer = served.get(path);
         assert_eq!((answer.status, &*answer.body), (405, "Method GET not allowed, POST required."), "{path}");
