@@ -241,6 +241,7 @@ fn serve(
         process,
         workers: Arc::clone(&workers),
         log_writer: &log_writer,
+        logger,
         admin,
         commands,
         asked_hosts,

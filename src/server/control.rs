@@ -45,6 +45,7 @@ use crate::filter::on_demand::AskedHost;
 use crate::runtime::give_back_startup_pages;
 use crate::snapshot::{Generation, ListenerResource, Snapshot};
 use crate::telemetry::Registry;
+use crate::telemetry::log::Logger;
 use crate::worker::Command;
 
 /// What the control thread works with.
@@ -56,6 +57,7 @@ pub(super) struct Control<'a> {
     pub(super) process: Arc<Process>,
     pub(super) workers: Arc<Workers>,
     pub(super) log_writer: &'a LogWriter,
+    pub(super) logger: &'static Logger,
     pub(super) admin: Option<AdminEndpoint>,
     pub(super) commands: UnboundedReceiver<AdminCommand>,
     /// Virtual hosts that requests wait for.
@@ -209,7 +211,7 @@ impl Control<'_> {
                     self.orphaned = None;
                     self.end(&mut draining);
                 }
-                _ = signals.reopen.recv() => self.log_writer.reopen(),
+                _ = signals.reopen.recv() => self.reopen_logs(),
                 // As Envoy: a terminal that closes does not end the proxy.
                 _ = signals.hangup.recv() => {}
                 _ = signals.terminate.recv() => self.end(&mut draining),
@@ -482,8 +484,14 @@ impl Control<'_> {
             AdminCommand::FailHealthcheck => self.set_health_failed(true, *draining),
             AdminCommand::PassHealthcheck => self.set_health_failed(false, *draining),
             AdminCommand::DrainListeners(how) => self.drain_listeners(how),
-            AdminCommand::ReopenLogs => self.log_writer.reopen(),
+            AdminCommand::ReopenLogs => self.reopen_logs(),
         }
+    }
+
+    /// Opens the application log and access logs anew, which were rotated.
+    fn reopen_logs(&self) {
+        self.logger.reopen();
+        self.log_writer.reopen();
     }
 
     fn set_health_failed(&mut self, failed: bool, draining: bool) {

@@ -1,8 +1,8 @@
-//! Access logs: written in the configured format, reopened by their paths on SIGUSR1.
+//! Access logs and the application log: written in the configured format, reopened by their paths on SIGUSR1.
 
 use std::path::Path;
 
-use crate::harness::{Config, Proxy, Upstream, ok, on_each_backend, until};
+use crate::harness::{Config, Proxy, Upstream, free_port, ok, on_each_backend, until};
 use crate::upstream_failures::log_to;
 
 fn lines(path: &Path) -> Vec<String> {
@@ -84,6 +84,24 @@ on_each_backend! {
         let config = Config::to(upstream.port).arguments(&["--config-yaml", format]);
         let proxy = Proxy::start(io, &config);
         proxy.wait_for_log(r#"{"level":"info","message":"all clusters have endpoints or an answer: serving"}"#);
+        proxy.end();
+    }
+
+    /// It went on in the file that had been rotated away.
+    fn application_log_is_reopened_when_rotated(io) {
+        let upstream = Upstream::echo();
+        let folder = crate::harness::TempFolder::new();
+        let (path, rotated) = (folder.path().join("ringway.log"), folder.path().join("ringway.log.1"));
+        let config = Config::to(upstream.port).arguments(&["--log-path", path.to_str().unwrap()]);
+        let proxy = Proxy::launch(io, &config, free_port(), free_port());
+        let is_logged = |path: &Path, part: &str| lines(path).iter().any(|line| line.contains(part));
+        until("it serves", || is_logged(&path, ": serving"));
+        std::fs::rename(&path, &rotated).unwrap();
+        proxy.signal(libc::SIGUSR1);
+        until("the file is there again", || path.exists());
+        assert_eq!(proxy.admin("GET", "/reopen_logs").status(), 405);
+        until("what happens is said there", || is_logged(&path, "/reopen_logs"));
+        assert!(!is_logged(&rotated, "/reopen_logs"));
         proxy.end();
     }
 

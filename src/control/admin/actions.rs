@@ -40,7 +40,6 @@ pub(super) fn reset_counters(admin: &Admin, _: &Request) -> Reply {
 
 /// `/reopen_logs`.
 pub(super) fn reopen_logs(admin: &Admin, _: &Request) -> Reply {
-    admin.logger.reopen();
     admin.state.command(AdminCommand::ReopenLogs);
     Reply::ok()
 }

@@ -85,7 +85,7 @@ pub enum AdminCommand {
     PassHealthcheck,
     /// `/drain_listeners`.
     DrainListeners(DrainListeners),
-    /// `/reopen_logs`: open access logs anew. The application log is reopened by the endpoint itself.
+    /// `/reopen_logs`: open the application log and access logs anew, as SIGUSR1 does.
     ReopenLogs,
 }
 
