@@ -14,18 +14,15 @@ fn main() -> ExitCode {
     let options = match cli::parse(std::env::args_os()) {
         Ok(options) => options,
         Err(error) => {
-            if error.exit_code == cli::EXIT_OK {
-                print!("{}", error.text);
-            } else {
-                eprint!("{}", error.text);
-            }
+            let tell = if error.exit_code == cli::EXIT_OK { server::say } else { server::complain };
+            tell(&error.text);
             return ExitCode::from(error.exit_code);
         }
     };
     let logger = match Logger::new(options.log_options()) {
         Ok(logger) => logger.install(),
         Err(error) => {
-            eprintln!("ringway: the log cannot be opened: {error}");
+            server::complain(&format!("ringway: the log cannot be opened: {error}\n"));
             return ExitCode::from(cli::EXIT_FAILURE);
         }
     };

@@ -11,6 +11,7 @@ mod listeners;
 mod loads;
 mod memory;
 mod metrics;
+mod output;
 mod patience;
 mod process;
 pub(crate) mod restart;
@@ -60,6 +61,7 @@ use clusters::KnownClusters;
 use control::{AdminEndpoint, Control, Succession};
 use listeners::Stopped;
 use metrics::ServerMetrics;
+pub use output::{complain, say};
 use process::{Chain, Parts, Process};
 use restart::{Place, Predecessor};
 use rotation::Rotation;
@@ -96,7 +98,7 @@ pub fn run(options: &Options, logger: &'static Logger) -> u8 {
     }
     for finding in &loaded.report.findings {
         if options.action == Action::Validate {
-            println!("{finding}");
+            say(&format!("{finding}\n"));
         } else if finding.class == Class::NoEffect {
             // Nearly every file has some; `--mode validate` lists them.
             log::debug!("{finding}");
@@ -115,7 +117,7 @@ pub fn run(options: &Options, logger: &'static Logger) -> u8 {
             .config_path
             .as_deref()
             .map_or_else(|| "--config-yaml".into(), |path| path.display().to_string());
-        println!("configuration '{name}' OK");
+        say(&format!("configuration '{name}' OK\n"));
         return EXIT_OK;
     }
     match serve(options, loaded, logger, place) {
@@ -495,15 +497,15 @@ fn raw_options(options: &[SocketOption], state: SocketState) -> Vec<RawOption> {
 }
 
 fn introduce(workers: &Workers) {
-    println!(
+    say(&format!(
         "Ringway: an HTTP proxy that takes Envoy's configuration.\n\
          Listening on 127.0.0.1:10000 in front of two built-in upstreams; admin on 127.0.0.1:9901.\n\
          {}\n\n\
          Try:\n  curl -v http://127.0.0.1:10000/hello\n  curl -d 'some text' http://127.0.0.1:10000/echo\n  \
          curl http://127.0.0.1:9901/stats?usedonly\n\n\
-         Ctrl-C drains and ends.",
+         Ctrl-C drains and ends.\n",
         workers.description()
-    );
+    ));
 }
 
 fn refuse(reason: &str) -> u8 {

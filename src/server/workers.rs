@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
 
-use super::seed;
+use super::{output, seed};
 use crate::cli::{self, EXIT_FAILURE, EXIT_PANIC, Options};
 use crate::config::bootstrap::Bootstrap;
 use crate::control::log_writer::LogWriter;
@@ -175,7 +175,7 @@ fn finish_or_end_process(index: usize, work: impl FnOnce() -> io::Result<()>) {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            eprintln!("worker {index} cannot go on: {error}");
+            output::complain(&format!("worker {index} cannot go on: {error}\n"));
             std::process::exit(i32::from(EXIT_FAILURE));
         }
         // A panic outside of a connection's task, or within an edit of shared state: this core can't be trusted.

@@ -238,3 +238,20 @@ fn validate_mode_checks_and_does_not_listen() {
     let (code, said) = output(binary().args(["--mode", "validate", "--config-yaml", "static_resources: 7"]));
     assert_eq!(code, Some(1), "{said}");
 }
+
+/// It was a panic, whose exit code is no one's.
+#[test]
+fn answer_whose_reader_has_gone_is_given_all_the_same() {
+    let nobody = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let text = Config::to(1).text(free_port(), free_port());
+    let validate = ["--mode", "validate", "--config-yaml", text.as_str()];
+    for arguments in [&["--help"][..], &["--version"][..], &validate[..]] {
+        let Output { status, stderr, .. } = binary().args(arguments).stdout(nobody()).output().unwrap();
+        assert_eq!(status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
+    }
+    assert_eq!(binary().arg("--nope").stderr(nobody()).status().unwrap().code(), Some(1));
+}
