@@ -35,6 +35,18 @@ pub enum AccessLogSink {
     Stderr,
 }
 
+impl AccessLogSink {
+    /// What a path names. The streams of the process are not opened by theirs: they cannot be where they are sockets, as under
+    /// systemd, and may not be where they are another user's.
+    pub fn of_path(path: &str) -> Self {
+        match path {
+            "/dev/stdout" => Self::Stdout,
+            "/dev/stderr" => Self::Stderr,
+            _ => Self::File(path.into()),
+        }
+    }
+}
+
 /// How one access-log record is written.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum AccessLogFormat {

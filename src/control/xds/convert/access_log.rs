@@ -55,8 +55,8 @@ fn access_log(at: &At<'_>, message: pb::access_log::AccessLog) -> Option<AccessL
 }
 
 /// The admin server's older `access_log_path`.
-pub(super) fn file_by_path(path: String) -> AccessLog {
-    AccessLog { sink: AccessLogSink::File(path.into()), format: AccessLogFormat::Default, filter: None }
+pub(super) fn file_by_path(path: &str) -> AccessLog {
+    AccessLog { sink: AccessLogSink::of_path(path), format: AccessLogFormat::Default, filter: None }
 }
 
 fn file(at: &At<'_>, message: pb::access_log::FileAccessLog) -> Option<(AccessLogSink, AccessLogFormat)> {
@@ -77,7 +77,7 @@ fn file(at: &At<'_>, message: pb::access_log::FileAccessLog) -> Option<(AccessLo
             AccessLogFormat::Format(format::substitution(&at.field("log_format"), format)?)
         }
     };
-    Some((AccessLogSink::File(path.into()), format))
+    Some((AccessLogSink::of_path(&path), format))
 }
 
 fn stdout(at: &At<'_>, message: pb::access_log::StdoutAccessLog) -> Option<AccessLogFormat> {

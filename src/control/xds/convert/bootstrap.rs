@@ -204,7 +204,7 @@ fn admin(at: &At<'_>, message: pb::bootstrap::Admin) -> Option<Admin> {
     });
     let mut access_log = access_log::access_logs(at, "access_log", access_log);
     if !access_log_path.is_empty() {
-        access_log.push(access_log::file_by_path(access_log_path));
+        access_log.push(access_log::file_by_path(&access_log_path));
     }
     let socket_options = socket::options(at, socket_options);
     let allow_paths = matcher::strings(at, "allow_paths", allow_paths);

@@ -3,6 +3,7 @@
 //! Each case is a small bootstrap with one part replaced; Envoy 1.40's verdict on every case of `verdicts` was taken
 //! from `envoy --mode validate`.
 mod accepted;
+mod access_log;
 mod addresses;
 mod application_log;
 mod circuit_breakers;
