@@ -1,4 +1,5 @@
-//! Every bootstrap in `examples/` is accepted, completely: no field in them is missing from this version or unknown.
+//! Every bootstrap in `examples/` is accepted, completely: no field in them is missing from this version or unknown. So are those of the
+//! README and of the Kubernetes manifests.
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -39,6 +40,21 @@ fn bootstrap_of_the_readme_is_accepted() {
     let readme = fs::read_to_string("README.md").expect("README.md");
     let yaml =
         readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a YAML block");
+    accepted(yaml);
+}
+
+#[test]
+fn bootstraps_of_the_kubernetes_manifests_are_accepted() {
+    for path in ["deploy/kubernetes/edge.yaml", "deploy/kubernetes/sidecar.yaml"] {
+        let manifest = fs::read_to_string(path).expect(path);
+        let block = manifest.split("  envoy.yaml: |\n").nth(1).expect("a bootstrap");
+        let lines = block.lines().map_while(|line| line.strip_prefix("    "));
+        accepted(&lines.flat_map(|line| [line, "\n"]).collect::<String>());
+    }
+}
+
+/// Checks a bootstrap as an operator would.
+fn accepted(yaml: &str) {
     let ringway = env!("CARGO_BIN_EXE_ringway");
     let output =
         Command::new(ringway).args(["--mode", "validate", "--config-yaml", yaml]).output().expect("ringway");
