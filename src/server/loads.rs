@@ -29,18 +29,18 @@ fn loads(known: &KnownCluster) -> ClusterLoads {
     let found = found.as_ref().filter(|_| is_used).map(|found| found.endpoints());
     ClusterLoads {
         name: String::from(&*config.name),
-        service_name: service_name(config),
+        service_name: service_name(config).to_owned(),
         stats: Arc::clone(&spec.stats),
         drop_category: hosts.drop_overload().map(|dropped| String::from(&*dropped.category)),
         localities: localities(hosts, found.as_deref().unwrap_or(&config.load_assignment)),
     }
 }
 
-/// As Envoy: none where the cluster's own name is the one under which its endpoints are asked for.
-fn service_name(config: &Cluster) -> String {
+/// The name under which a cluster's endpoints are asked for; empty where it is the cluster's own.
+pub(super) fn service_name(config: &Cluster) -> &str {
     match &config.discovery {
-        Discovery::Eds(eds) => eds.service_name.as_deref().unwrap_or_default().to_owned(),
-        _ => String::new(),
+        Discovery::Eds(eds) => eds.service_name.as_deref().unwrap_or_default(),
+        _ => "",
     }
 }
 

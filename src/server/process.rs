@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::clusters::KnownClusters;
 use super::runtime_layers::RuntimeLayers;
 use super::tables::TableKey;
-use super::{breakers, dump, memory, restart};
+use super::{breakers, dump, loads, memory, restart};
 use crate::base::clock::{self, Clock};
 use crate::base::socket_address::SocketAddress;
 use crate::cli::{self, Options};
@@ -375,6 +375,7 @@ impl AdminState for Process {
                 name: (*config.name).into(),
                 observability_name: config.stat_name().into(),
                 added_via_api: told.active.contains_key(&*config.name),
+                eds_service_name: loads::service_name(config).into(),
                 circuit_breakers: config.circuit_breakers.clone(),
                 hosts: hosts.iter().map(|host| status(host, &localities)).collect(),
             }

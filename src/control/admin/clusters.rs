@@ -96,6 +96,9 @@ fn cluster_text(cluster: &ClusterStatus, out: &mut String) {
         }
     }
     let _ = writeln!(out, "{name}::added_via_api::{}", cluster.added_via_api);
+    if !cluster.eds_service_name.is_empty() {
+        let _ = writeln!(out, "{name}::eds_service_name::{}", cluster.eds_service_name);
+    }
 }
 
 fn host_text(cluster: &str, host: &HostStatus, out: &mut String) {
@@ -152,7 +155,11 @@ fn cluster_end_json(cluster: &ClusterStatus, out: &mut String) {
         3,
         out,
     );
-    let _ = write!(out, ",\n   \"observability_name\": {}\n  }}", Value::from(&*cluster.observability_name));
+    let _ = write!(out, ",\n   \"observability_name\": {}", Value::from(&*cluster.observability_name));
+    if !cluster.eds_service_name.is_empty() {
+        let _ = write!(out, ",\n   \"eds_service_name\": {}", Value::from(&*cluster.eds_service_name));
+    }
+    out.push_str("\n  }");
 }
 
 fn host_json(host: &HostStatus) -> Value {

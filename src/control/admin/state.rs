@@ -149,6 +149,8 @@ pub struct ClusterStatus {
     pub observability_name: Arc<str>,
     /// Whether it came from a control plane.
     pub added_via_api: bool,
+    /// Under which name its endpoints are asked for; empty where it is the cluster's own.
+    pub eds_service_name: Box<str>,
     pub circuit_breakers: CircuitBreakers,
     pub hosts: Vec<HostStatus>,
 }

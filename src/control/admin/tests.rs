@@ -67,14 +67,15 @@ impl AdminState for Root {
             canary: false,
             stats: Some(Arc::clone(&self.host)),
         };
-        let cluster = |name: &str, hosts| ClusterStatus {
+        let cluster = |name: &str, eds_service_name: &str, hosts| ClusterStatus {
             name: name.into(),
             observability_name: name.into(),
             added_via_api: false,
+            eds_service_name: eds_service_name.into(),
             circuit_breakers: CircuitBreakers::default(),
             hosts,
         };
-        vec![cluster("a", vec![host.clone(), host]), cluster("empty", Vec::new())]
+        vec![cluster("a", "", vec![host.clone(), host]), cluster("empty", "service", Vec::new())]
     }
 
     fn tls_contexts(&self) -> Vec<TlsContext> {
@@ -408,9 +409,11 @@ fn clusters_as_text_and_json_are_those_of_envoy() {
         "a::127.0.0.1:80::zone::z",
         "a::127.0.0.1:80::success_rate::-1",
         "empty::added_via_api::false",
+        "empty::eds_service_name::service",
     ] {
         assert!(text.lines().any(|other| other == line), "{line} is missing in\n{text}");
     }
+    assert!(!text.contains("a::eds_service_name"), "it is the cluster's own:\n{text}");
     let answer = served.get("/clusters?format=json&filter=^a$");
     let json = answer.json();
     let cluster = &json["cluster_statuses"][0];
@@ -426,6 +429,7 @@ fn clusters_as_text_and_json_are_those_of_envoy() {
     assert_eq!(answer.body, json::document(&json));
     let all = served.get("/clusters?format=json");
     assert_eq!(all.body, json::document(&all.json()));
+    assert_eq!(all.json()["cluster_statuses"][1]["eds_service_name"], "service");
     assert_eq!(served.get("/clusters?format=json&filter=zzz").json(), json!({ "cluster_statuses": [] }));
     assert_eq!(served.get("/clusters?filter=[").status, 400);
 }
