@@ -27,13 +27,14 @@ mod workers;
 use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::clock;
 use crate::base::limits::ON_DEMAND_QUEUED_MAX;
 use crate::base::socket_address::SocketAddress;
-use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, IpVersion, Options};
+use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, EXIT_PANIC, IpVersion, Options};
 use crate::config::access_log::{AccessLog, AccessLogSink};
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
@@ -73,6 +74,15 @@ use workers::Workers;
 
 /// Does what the command line asks for; the exit code.
 pub fn run(options: &Options, logger: &'static Logger) -> u8 {
+    code_of(|| obey(options, logger))
+}
+
+/// The exit code of some work of this thread: that of a defect where it panics, which has been told by then.
+fn code_of(work: impl FnOnce() -> u8) -> u8 {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(EXIT_PANIC)
+}
+
+fn obey(options: &Options, logger: &'static Logger) -> u8 {
     if let Action::Doctor(format) = options.action {
         return doctor::run(format);
     }
@@ -536,6 +546,13 @@ mod tests {
     use super::*;
     use crate::control::xds::loader::{Format, Source};
     use crate::control::xds::{LoadOptions, load_bootstrap};
+
+    /// It was 101, which the documentation does not know: only workers' panics were caught.
+    #[test]
+    fn panic_of_the_control_thread_has_the_exit_code_of_a_defect() {
+        assert_eq!(code_of(|| panic!("as asked")), EXIT_PANIC);
+        assert_eq!(code_of(|| EXIT_FAILURE), EXIT_FAILURE);
+    }
 
     /// How the sockets of a listener with these fields are opened, one for each of its addresses.
     fn opened(fields: &str) -> Vec<ListenOptions> {
