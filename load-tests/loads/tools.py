@@ -137,7 +137,8 @@ def version(argv):
 def call(argv, environment=None):
     done = subprocess.run([str(part) for part in argv], capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        raise errors.Failed(f"{' '.join(map(str, argv))} failed: {done.stderr.strip()[-800:]}")
+        # Debian's venv, where ensurepip is missing, says so on its standard output.
+        raise errors.Failed(f"{' '.join(map(str, argv))} failed: {(done.stdout + done.stderr).strip()[-800:]}")
 
 
 def say(what):
