@@ -25,6 +25,7 @@ mod tables;
 mod workers;
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -519,20 +520,26 @@ fn introduce(workers: &Workers) {
 }
 
 fn refuse(reason: &str) -> u8 {
-    log::error!("{reason}");
+    say_why(reason);
     EXIT_FAILURE
+}
+
+/// Says why there is no start: in the log or, where no errors are logged, on standard error, as Envoy does in any case. Those who
+/// validate what they have made, such as Gloo, run it with `-l critical` and read that.
+fn say_why(reason: impl Display) {
+    if log::log_enabled!(log::Level::Error) {
+        log::error!("{reason}");
+    } else {
+        complain(&format!("{reason}\n"));
+    }
 }
 
 fn refuse_config(report: &Report) -> u8 {
     for finding in &report.findings {
         log::warn!("{finding}");
     }
-    for error in &report.errors.0 {
-        log::error!("{error}");
-    }
-    for left_out in report.left_out() {
-        log::error!("{left_out}");
-    }
+    report.errors.0.iter().for_each(say_why);
+    report.left_out().into_iter().for_each(say_why);
     EXIT_FAILURE
 }
 

@@ -255,3 +255,16 @@ fn answer_whose_reader_has_gone_is_given_all_the_same() {
     }
     assert_eq!(binary().arg("--nope").stderr(nobody()).status().unwrap().code(), Some(1));
 }
+
+/// At these levels nothing was said.
+#[test]
+fn start_that_is_refused_says_why_whatever_is_logged() {
+    for level in ["critical", "off"] {
+        let yaml = "static_resources: {clusterz: []}";
+        let (code, said) = output(binary().args(["--mode", "validate", "-l", level, "--config-yaml", yaml]));
+        assert!(code == Some(1) && said.contains("clusterz"), "{level}: {code:?} {said}");
+        let file = "/nonexistent/bootstrap.yaml";
+        let (code, said) = output(binary().args(["-l", level, "--disable-hot-restart", "-c", file]));
+        assert!(code == Some(1) && said.contains(file), "{level}: {code:?} {said}");
+    }
+}
