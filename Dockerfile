@@ -27,7 +27,8 @@ RUN cargo build --release --locked \
 FROM scratch
 COPY --from=build /image /
 USER 65532:65532
-# Ports below 1024 need no privilege in a container of its own network namespace (net.ipv4.ip_unprivileged_port_start is 0 there).
+# Ports below 1024 need no privilege where net.ipv4.ip_unprivileged_port_start is 0 in the container's network namespace: Docker (20.10)
+# and containerd (2.0) set it; elsewhere in Kubernetes the pod does (securityContext.sysctls, it is a safe one).
 EXPOSE 10000 9901
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/ringway"]
