@@ -55,7 +55,7 @@ use crate::protocol::http::forwarding::LocalInfo;
 use crate::route::CompileContext;
 use crate::runtime::affinity::Cpus;
 use crate::runtime::listen::{self, ListenOptions};
-use crate::runtime::{RawOption, allocator, local_address};
+use crate::runtime::{RawOption, allocator, local_address, raise_descriptor_limit};
 use crate::snapshot::{Compiler, Generation, ListenerCompiler, RouteCompiler, RouteSurroundings, Snapshot};
 use crate::telemetry::Registry;
 use crate::telemetry::log::{Logger, Pattern};
@@ -159,6 +159,11 @@ fn serve(
     logger: &'static Logger,
     mut place: Option<Place>,
 ) -> Result<(), String> {
+    match raise_descriptor_limit() {
+        Ok(None) => {}
+        Ok(Some((before, now))) => log::info!("open files: the limit was {before} and is {now} now"),
+        Err(error) => log::warn!("open files: the limit cannot be raised to the hard one: {error}"),
+    }
     let before = allocator::live_bytes();
     let worker_count = options.concurrency.unwrap_or_else(|| Cpus::of_this_process().workers());
     let registry = Arc::new(Registry::new(worker_count));

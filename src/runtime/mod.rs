@@ -46,7 +46,7 @@ use backend::{Backend, Patience, Scope, Streams};
 use endpoint::Parcel;
 use internal::Internal;
 use pipe::Pipes;
-pub use process::{give_back_startup_pages, local_address};
+pub use process::{give_back_startup_pages, local_address, raise_descriptor_limit};
 use rest::{Found, Rest};
 use socket::{Socket, SocketKey, Sockets};
 use task::Tasks;

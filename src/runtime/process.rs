@@ -1,6 +1,7 @@
-//! What the process asks of the kernel about itself: its address, its memory.
+//! What the process asks of the kernel about itself: its address, its memory, its descriptors.
 #![allow(unsafe_code)]
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The first address of this host that is not loopback: what loopback clients are called in `x-forwarded-for`.
@@ -45,6 +46,28 @@ fn address_of(address: *const libc::sockaddr) -> Option<IpAddr> {
         }
         _ => None,
     }
+}
+
+/// Raises the soft limit of open descriptors to the hard one; what it was and is, where that is another. Source: Envoy, since 1.35.
+///
+/// # Errors
+/// The kernel refuses: a sandbox, or a hard limit above `fs.nr_open`. The limit is as it was.
+pub fn raise_descriptor_limit() -> io::Result<Option<(u64, u64)>> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to live storage.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let before = limit.rlim_cur;
+    if before >= limit.rlim_max {
+        return Ok(None);
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Some((before, limit.rlim_cur)))
 }
 
 /// Gives the pages back that only the start, or an update, has touched, of this thread's heap, of code and of constants: parsing and

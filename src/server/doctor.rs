@@ -26,6 +26,8 @@ use finding::{Finding, Verdict};
 
 /// Prints the report; the exit code.
 pub(super) fn run(format: ReportFormat) -> u8 {
+    // As serving does first, so that what is tried meets the same limit; where it is refused, it does there, too.
+    let _ = runtime::raise_descriptor_limit();
     let survey = runtime::survey().map_err(|error| error.to_string());
     let findings = examine(&Files::of_this_host(), &Cpus::of_this_process(), &survey);
     let text = match format {

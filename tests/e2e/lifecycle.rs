@@ -268,3 +268,22 @@ fn start_that_is_refused_says_why_whatever_is_logged() {
         assert!(code == Some(1) && said.contains(file), "{level}: {code:?} {said}");
     }
 }
+
+/// As Envoy does: under systemd the soft limit is 1,024, which is for programs that use `select`.
+#[test]
+fn soft_limit_of_open_files_is_raised_to_the_hard_one() {
+    let text = Config::to(free_port()).text(free_port(), free_port());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -S -n 64 && exec \"$0\" \"$@\""]).arg(binary().get_program());
+    shell.args(["--config-yaml", &text, "--disable-hot-restart"]);
+    let mut child = shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let serves = log.any(|line| line.ends_with(": serving"));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let limits = limits.unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let values: Vec<_> = line.split_whitespace().skip(3).take(2).collect();
+    assert!(serves && values[0] == values[1] && values[0] != "64", "{line}");
+}

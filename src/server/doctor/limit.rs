@@ -24,29 +24,25 @@ pub(super) fn findings(files: &Files, cpus: &Cpus, survey: &Survey) -> Vec<Findi
 
 fn descriptors(limits: &Text) -> Finding {
     let topic = Topic::new("fd_limit", "file descriptors");
-    let (soft, hard) = match limit(limits, "Max open files") {
-        Ok(pair) => pair,
+    // The soft limit is raised to it at the start.
+    let hard = match limit(limits, "Max open files") {
+        Ok((_, hard)) => hard,
         Err(why) => return topic.unknown(why),
     };
-    let pairs = if soft == u64::MAX { "any number of".to_owned() } else { (soft / 2).to_string() };
-    let found = format!("soft {}, hard {}: {pairs} proxied connections", shown(soft), shown(hard));
-    if soft >= FILES_GOOD {
+    let pairs = if hard == u64::MAX { "any number of".to_owned() } else { (hard / 2).to_string() };
+    let found = format!("{}, the hard limit: {pairs} proxied connections", shown(hard));
+    if hard >= FILES_GOOD {
         return topic.ok(found);
     }
-    let raise = if hard > soft {
-        format!("ulimit -n {}", shown(hard.min(1 << 20)))
-    } else {
-        "systemctl edit ringway   # [Service] LimitNOFILE=1048576\n\
-         docker run --ulimit nofile=1048576 ..."
-            .to_owned()
-    };
     let advice = Advice {
         what: "twice the connections you expect, and some for upstreams".into(),
-        command: raise,
+        command: "systemctl edit ringway   # [Service] LimitNOFILE=1048576\n\
+                  docker run --ulimit nofile=1048576 ..."
+            .into(),
         gain: "Room for connections: at the limit Ringway keeps what it has and stops accepting",
         source: "README.md, Limits",
     };
-    if soft < FILES_MIN { topic.problem(found, advice) } else { topic.advice(found, advice) }
+    if hard < FILES_MIN { topic.problem(found, advice) } else { topic.advice(found, advice) }
 }
 
 fn locked(limits: &Text, status: &Text, workers: usize, survey: &Survey) -> Finding {
@@ -116,22 +112,21 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_are_judged_by_the_soft_limit() {
+    fn descriptors_are_judged_by_the_hard_limit() {
         for (line, verdict) in [
             ("1048576 1048576", Verdict::Ok),
             ("unlimited unlimited", Verdict::Ok),
+            ("256 524288", Verdict::Ok),
             ("20000 20000", Verdict::Advice),
-            ("256 1048576", Verdict::Problem),
+            ("256 256", Verdict::Problem),
             ("x 5", Verdict::Unknown),
             ("5", Verdict::Unknown),
         ] {
             assert_eq!(descriptors(&limits(line, "0 0")).verdict, verdict, "{line}");
         }
-        let raised = descriptors(&limits("1024 524288", "0 0"));
-        assert_eq!(raised.advice.unwrap().command, "ulimit -n 524288");
-        let fixed = descriptors(&limits("1024 1024", "0 0"));
-        assert!(fixed.advice.unwrap().command.contains("LimitNOFILE"));
-        assert!(fixed.found.contains("512 proxied"), "{}", fixed.found);
+        let few = descriptors(&limits("512 1024", "0 0"));
+        assert!(few.advice.unwrap().command.contains("LimitNOFILE"));
+        assert!(few.found.contains("512 proxied"), "{}", few.found);
     }
 
     #[test]
