@@ -187,9 +187,10 @@ impl Registry {
         views
     }
 
-    /// Sum of a gauge over all connection managers.
-    pub fn http_total(&self, gauge: HttpStat) -> u64 {
-        self.lock().https.values().map(|scope| scope.value(gauge.index()).0).sum()
+    /// Connections of clients that are open, of all listeners and whatever they carry.
+    pub fn connections(&self) -> u64 {
+        let active = ListenerStat::DownstreamCxActive.index();
+        self.lock().listeners.values().map(|scope| scope.value(active).0).sum()
     }
 
     /// Sets all counters to zero, as far as anybody can see: writers' cells are left alone, what they had counted
@@ -660,6 +661,16 @@ mod tests {
         let again = registry.http("p", "l1");
         assert_eq!(value(&registry, "http.p.downstream_rq_2xx"), Some(0));
         drop(again);
+    }
+
+    #[test]
+    fn connections_are_those_of_all_listeners() {
+        let registry = Registry::new(1);
+        let cells = ["l1", "l2"].map(|address| registry.listener(address).cells(Slot::Worker(0)));
+        cells.iter().for_each(|cells| cells.gauge_inc(ListenerStat::DownstreamCxActive));
+        assert_eq!(registry.connections(), 2);
+        cells[0].gauge_dec(ListenerStat::DownstreamCxActive);
+        assert_eq!(registry.connections(), 1);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use ringway::runtime::packet;
 use crate::harness::{
     Client, Config, Io, Proxy, TempFolder, Upstream, binary, free_port, on_each_backend, until,
 };
+use crate::tcp::relaying;
 use crate::xds_listeners::{following, http, put};
 
 /// A chain of processes of the test's own, of which `port` is the base id.
@@ -173,6 +174,26 @@ on_each_backend! {
         drop(client);
         assert_eq!(old.wait().code(), Some(0));
         new.wait_for_stat("http.test.downstream_rq_2xx", 3);
+        new.wait_for_stat("server.total_connections", 0);
+        new.end();
+    }
+
+    /// Connections of HTTP alone were counted: the old process was told to end at once, and cut its relays after five seconds.
+    fn relay_of_the_old_process_lasts_until_it_ends(io) {
+        let upstream = Upstream::echo_bytes();
+        let config = relaying(upstream.port, &[], "");
+        let mut old = first(io, &config, &[]);
+        let mut client = old.connect();
+        client.send("x");
+        assert_eq!(client.read(1), b"x");
+        let new = next(io, &config, &old, 1, &[]);
+        new.wait_for_stat("server.parent_connections", 1);
+        assert_eq!(new.stat("server.total_connections"), 1);
+        client.send("y");
+        assert_eq!(client.read(1), b"y");
+        assert_eq!(old.count_in_log("told to end"), 0);
+        drop(client);
+        assert_eq!(old.wait().code(), Some(0));
         new.wait_for_stat("server.total_connections", 0);
         new.end();
     }

@@ -40,7 +40,7 @@ pub use stats_policy::StatsPolicy;
 use crate::config::address::Address;
 use crate::format::access_log_queue::LogCounts;
 use crate::telemetry::log::Logger;
-use crate::telemetry::{HttpStat, Registry, ServerStat, Slot};
+use crate::telemetry::{Registry, ServerStat, Slot};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -90,8 +90,7 @@ impl Admin {
             // Those of the process that this one has replaced as well.
             (
                 ServerStat::TotalConnections,
-                self.registry.http_total(HttpStat::DownstreamCxActive)
-                    + cells.value(ServerStat::ParentConnections),
+                self.registry.connections() + cells.value(ServerStat::ParentConnections),
             ),
             (ServerStat::Uptime, info.uptime_all_epochs.as_secs()),
             (ServerStat::Version, self.server_version.or_else(revision).unwrap_or_default()),

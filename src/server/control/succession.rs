@@ -15,7 +15,6 @@ use crate::runtime::packet;
 use crate::server::listeners::Stopped;
 use crate::server::restart::wire::{Refusal, Reply, Request, VERSION, parts};
 use crate::server::restart::{Event, FAREWELL_PATIENCE, Successor, TERMINATE_PATIENCE};
-use crate::telemetry::HttpStat;
 use crate::worker::Command;
 
 impl Control<'_> {
@@ -139,8 +138,7 @@ impl Control<'_> {
     /// Tells a part of the statistics; whether it was the last.
     fn tell_stats(&mut self, part: u32, ended: bool) -> bool {
         let Some(successor) = &mut self.succession.successor else { return true };
-        let connections = self.registry.http_total(HttpStat::DownstreamCxActive);
-        successor.reply_stats(part, connections, ended, || parts(self.registry.bequests()))
+        successor.reply_stats(part, self.registry.connections(), ended, || parts(self.registry.bequests()))
     }
 
     fn reply(&mut self, reply: &Reply) {
