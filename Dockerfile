@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Ringway in a few megabytes: the binary, the three libraries it is linked to, nothing else.
+# Ringway in a few megabytes: the binary, the three libraries it is linked to, Debian's certificate authorities, nothing else.
 #
 #   docker build -t ringway .
 #   docker run --rm -p 10000:10000 -p 127.0.0.1:9901:9901 -v ./envoy.yaml:/etc/ringway/envoy.yaml:ro ringway
@@ -14,7 +14,7 @@
 # build linked to, so builder and image cannot drift apart.
 
 FROM rust:1-slim-bookworm AS build
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY Cargo.toml Cargo.lock rust-toolchain.toml build.rs ./
 COPY src src

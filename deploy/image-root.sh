@@ -12,5 +12,11 @@ ldd "$binary" | grep -o '/[^ ]*' | while read -r library; do
     mkdir -p "$root$(dirname "$library")"
     cp -L "$library" "$root$library"
 done
+# Whom TLS towards endpoints trusts in most bootstraps, at the path that they name.
+authorities=/etc/ssl/certs/ca-certificates.crt
+if [ -e "$authorities" ]; then
+    mkdir -p "$root$(dirname "$authorities")"
+    cp -L "$authorities" "$root$authorities"
+fi
 printf 'root:x:0:0:::\nringway:x:65532:65532:::\n' >"$root/etc/passwd"
 printf 'root:x:0:\nringway:x:65532:\n' >"$root/etc/group"
