@@ -27,20 +27,20 @@ pub struct ClusterLoadAssignment {
 }
 
 impl ClusterLoadAssignment {
-    /// Where each endpoint runs: of an address that stands twice, where the first one does. Names that are still to be resolved are
+    /// Each endpoint, and where it runs: of an address that stands twice, the first one. Names that are still to be resolved are
     /// not in it.
-    pub fn localities_by_address(&self) -> HashMap<SocketAddress, &Locality> {
-        let mut localities = HashMap::new();
+    pub fn by_address(&self) -> HashMap<SocketAddress, (&Locality, &Endpoint)> {
+        let mut found = HashMap::new();
         for LocalityEndpoints { locality, endpoints, .. } in &self.localities {
             for endpoint in endpoints {
                 if let EndpointAddress::Fixed(address) = &endpoint.address
                     && let Some(address) = address.socket_address()
                 {
-                    localities.entry(address).or_insert(locality);
+                    found.entry(address).or_insert((locality, endpoint));
                 }
             }
         }
-        localities
+        found
     }
 }
 
@@ -117,6 +117,14 @@ pub struct Endpoint {
     pub added_tlvs: Option<Arc<Vec<OwnedTlv>>>,
 }
 
+impl Endpoint {
+    /// Whether its metadata call it a canary. Source: Envoy, `canary` of `envoy.lb`.
+    pub fn is_canary(&self) -> bool {
+        let of_balancing = self.metadata.iter().find(|(namespace, _)| &**namespace == "envoy.lb");
+        of_balancing.and_then(|(_, value)| value.get("canary")?.as_bool()).unwrap_or(false)
+    }
+}
+
 /// Health of an endpoint, as told by who configured it. Source: Envoy `core.v3.HealthStatus`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum HealthStatus {
@@ -143,19 +151,40 @@ mod tests {
     use super::*;
     use crate::config::address::{Address, HostPort};
     use crate::config::runtime::{RuntimeState, RuntimeValue};
+    use serde_json::json;
 
-    #[test]
-    fn endpoint_runs_where_its_address_stands_first() {
-        let fixed = |port: u16| EndpointAddress::Fixed(Address::Ip(([127, 0, 0, 1], port).into()));
-        let name = EndpointAddress::Name(HostPort { host: "a.test".into(), port: 1 });
-        let endpoint = |address: EndpointAddress| Endpoint {
+    fn endpoint(address: EndpointAddress) -> Endpoint {
+        Endpoint {
             address,
             hostname: Box::default(),
             weight: 1,
             health_status: HealthStatus::Unknown,
             metadata: Vec::new(),
             added_tlvs: None,
-        };
+        }
+    }
+
+    #[test]
+    fn endpoint_is_a_canary_by_its_metadata() {
+        let name = EndpointAddress::Name(HostPort { host: "a.test".into(), port: 1 });
+        let mut endpoint = endpoint(name);
+        assert!(!endpoint.is_canary());
+        for (namespace, value, expected) in [
+            ("envoy.lb", json!({ "canary": true }), true),
+            ("envoy.lb", json!({ "canary": false }), false),
+            ("envoy.lb", json!({ "canary": "true" }), false),
+            ("envoy.lb", json!({}), false),
+            ("other", json!({ "canary": true }), false),
+        ] {
+            endpoint.metadata = vec![(namespace.into(), value)];
+            assert_eq!(endpoint.is_canary(), expected, "{:?}", endpoint.metadata);
+        }
+    }
+
+    #[test]
+    fn endpoint_runs_where_its_address_stands_first() {
+        let fixed = |port: u16| EndpointAddress::Fixed(Address::Ip(([127, 0, 0, 1], port).into()));
+        let name = EndpointAddress::Name(HostPort { host: "a.test".into(), port: 1 });
         let locality = |zone: &str, addresses: Vec<EndpointAddress>| LocalityEndpoints {
             locality: Locality { zone: zone.into(), ..Locality::default() },
             endpoints: addresses.into_iter().map(endpoint).collect(),
@@ -164,10 +193,10 @@ mod tests {
         let first = locality("a", vec![fixed(1), fixed(2), name]);
         let localities = vec![first, locality("b", vec![fixed(2), fixed(3)])];
         let assignment = ClusterLoadAssignment { localities, ..ClusterLoadAssignment::default() };
-        let found = assignment.localities_by_address();
+        let found = assignment.by_address();
         let zone = |port: u16| {
             let address = SocketAddress::Ip(([127, 0, 0, 1], port).into());
-            found.get(&address).map(|locality| &*locality.zone)
+            found.get(&address).map(|(locality, _)| &*locality.zone)
         };
         assert_eq!([1, 2, 3, 4].map(zone), [Some("a"), Some("a"), Some("b"), None]);
         assert_eq!(found.len(), 3);

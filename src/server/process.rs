@@ -18,7 +18,7 @@ use crate::cli::{self, Options};
 use crate::cluster::{ClusterSet, ClusterSpec, HostSpec, HostSpecs, PublishedCluster};
 use crate::config::ads::ResourceSource;
 use crate::config::bootstrap::{Bootstrap, Node};
-use crate::config::endpoint::Locality;
+use crate::config::endpoint::{Endpoint, Locality};
 use crate::control::admin::{
     AdminCommand, AdminState, ClusterStatus, DumpSection, HostStatus, ListenerStatus, Quarantined,
     ServerInfo, ServerState, ShownLayer, TlsContext,
@@ -370,14 +370,14 @@ impl AdminState for Process {
             let hosts = endpoints.map_or(hosts, |endpoints| &endpoints.hosts);
             let found = endpoints.map(|endpoints| endpoints.assignment.endpoints());
             let assignment = found.as_deref().unwrap_or(&config.load_assignment);
-            let localities = assignment.localities_by_address();
+            let known = assignment.by_address();
             ClusterStatus {
                 name: (*config.name).into(),
                 observability_name: config.stat_name().into(),
                 added_via_api: told.active.contains_key(&*config.name),
                 eds_service_name: loads::service_name(config).into(),
                 circuit_breakers: config.circuit_breakers.clone(),
-                hosts: hosts.iter().map(|host| status(host, &localities)).collect(),
+                hosts: hosts.iter().map(|host| status(host, &known)).collect(),
             }
         };
         clusters.iter().map(status_of).collect()
@@ -445,16 +445,17 @@ impl AdminState for Process {
     }
 }
 
-fn status(host: &HostSpec, localities: &HashMap<SocketAddress, &Locality>) -> HostStatus {
+fn status(host: &HostSpec, known: &HashMap<SocketAddress, (&Locality, &Endpoint)>) -> HostStatus {
     let address = host.address();
+    let known = known.get(&address);
     HostStatus {
         address: (&address).into(),
         hostname: host.hostname().into(),
         health: host.health,
         weight: host.weight(),
         priority: host.priority.into(),
-        locality: localities.get(&address).map(|locality| (*locality).clone()).unwrap_or_default(),
-        canary: false,
+        locality: known.map(|(locality, _)| (*locality).clone()).unwrap_or_default(),
+        canary: known.is_some_and(|(_, endpoint)| endpoint.is_canary()),
         stats: host.counted().cloned(),
     }
 }

@@ -110,12 +110,7 @@ fn host_text(cluster: &str, host: &HostStatus, out: &mut String) {
         line(row.name, &host.value(index));
     }
     line("hostname", &host.hostname);
-    let health = match host.health {
-        HealthStatus::Unknown | HealthStatus::Healthy => "healthy",
-        HealthStatus::Degraded => "/degraded_eds_health",
-        HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => "/failed_eds_health",
-    };
-    line("health_flags", &health);
+    line("health_flags", &health_flags(host.health));
     line("weight", &host.weight);
     line("region", &host.locality.region);
     line("zone", &host.locality.zone);
@@ -125,6 +120,15 @@ fn host_text(cluster: &str, host: &HostStatus, out: &mut String) {
     // There is no outlier detection: nobody knows, which Envoy writes so.
     line("success_rate", &-1);
     line("local_origin_success_rate", &-1);
+}
+
+fn health_flags(health: HealthStatus) -> &'static str {
+    match health {
+        HealthStatus::Unknown | HealthStatus::Healthy => "healthy",
+        HealthStatus::Degraded => "/degraded_eds_health",
+        HealthStatus::Unhealthy | HealthStatus::Timeout => "/failed_eds_health",
+        HealthStatus::Draining => "/eds_status_draining",
+    }
 }
 
 fn limit_names(limits: &Thresholds) -> [(&'static str, u32); 4] {
@@ -181,17 +185,10 @@ fn host_json(host: &HostStatus) -> Value {
         rows.filter(move |(_, row)| row.kind == kind).map(move |(index, _)| (index, kind))
     };
     let stats: Vec<_> = of_kind(Kind::Counter).chain(of_kind(Kind::Gauge)).map(stat).collect();
-    let health = match host.health {
-        HealthStatus::Unknown | HealthStatus::Healthy => "HEALTHY",
-        HealthStatus::Degraded => "DEGRADED",
-        HealthStatus::Unhealthy => "UNHEALTHY",
-        HealthStatus::Draining => "DRAINING",
-        HealthStatus::Timeout => "TIMEOUT",
-    };
     let mut object = Map::new();
     object.insert("address".into(), json::address(&host.address));
     object.insert("stats".into(), stats.into());
-    object.insert("health_status".into(), json!({ "eds_health_status": health }));
+    object.insert("health_status".into(), json!({ "eds_health_status": health_status(host.health) }));
     object.insert("weight".into(), host.weight.into());
     if !host.hostname.is_empty() {
         object.insert("hostname".into(), Value::from(&*host.hostname));
@@ -201,4 +198,33 @@ fn host_json(host: &HostStatus) -> Value {
     }
     object.insert("locality".into(), json::locality(&host.locality));
     Value::Object(object)
+}
+
+/// Envoy tells it by the flags: a time-out is no other failure there.
+fn health_status(health: HealthStatus) -> &'static str {
+    match health {
+        HealthStatus::Unknown | HealthStatus::Healthy => "HEALTHY",
+        HealthStatus::Degraded => "DEGRADED",
+        HealthStatus::Unhealthy | HealthStatus::Timeout => "UNHEALTHY",
+        HealthStatus::Draining => "DRAINING",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_that_was_told_is_shown_as_envoy_shows_it() {
+        for (health, flags, status) in [
+            (HealthStatus::Unknown, "healthy", "HEALTHY"),
+            (HealthStatus::Healthy, "healthy", "HEALTHY"),
+            (HealthStatus::Degraded, "/degraded_eds_health", "DEGRADED"),
+            (HealthStatus::Unhealthy, "/failed_eds_health", "UNHEALTHY"),
+            (HealthStatus::Timeout, "/failed_eds_health", "UNHEALTHY"),
+            (HealthStatus::Draining, "/eds_status_draining", "DRAINING"),
+        ] {
+            assert_eq!((health_flags(health), health_status(health)), (flags, status), "{health:?}");
+        }
+    }
 }
