@@ -186,10 +186,15 @@ impl Control<'_> {
         // The first tick is at once, and the keys are new.
         ticket_keys.tick().await;
         loop {
-            let awaits_listeners = sources.listeners.is_awaited(self.stopped);
-            let is_ready = awaited.is_over() && !sources.clusters.is_awaited() && !awaits_listeners;
-            if self.start.is_some() && is_ready {
-                self.start_workers(&mut taken_over, &mut sources);
+            // Who has been told to end begins nothing any more, nor has the process before it end.
+            if self.start.is_some() && !draining {
+                let awaits_cluster = sources.clusters.is_awaited();
+                let awaits_listener = sources.listeners.is_awaited(self.stopped);
+                if awaited.is_over() && !awaits_cluster && !awaits_listener {
+                    self.start_workers(&mut taken_over, &mut sources);
+                } else if !awaited.has_clusters() && !awaits_cluster {
+                    self.process.set_state(ServerState::Initializing);
+                }
             }
             self.send_generation();
             if std::mem::take(&mut self.tls_has_changed) {

@@ -109,7 +109,8 @@ on_each_backend! {
         let proxy = Proxy::launch(io, &config(&plane), free_port(), free_port());
         let asked = plane.wait_for("endpoints", |asked| asked.type_url.ends_with("ClusterLoadAssignment"));
         assert_eq!((asked.names, asked.nonce), (vec!["upstream".to_owned()], String::new()));
-        assert_ne!(proxy.admin("GET", "/ready").status(), 200);
+        let ready = proxy.admin("GET", "/ready");
+        assert_eq!((ready.status(), &*ready.text()), (503, "PRE_INITIALIZING\n"));
         let nonce = plane.tell("upstream", HERE, &[upstream.port]);
         proxy.wait_for_log("serving");
         assert_eq!(proxy.connect().get("/").text(), "a");
@@ -199,7 +200,8 @@ on_each_backend! {
         for cluster in ["a", "b"] {
             assert!(plane.answer(&plane.tell(cluster, HERE, &[upstream.port])).error.is_none());
         }
-        assert_ne!(proxy.admin("GET", "/ready").status(), 200);
+        until("routes alone are waited for", || proxy.admin("GET", "/ready").text() == "INITIALIZING\n");
+        assert_eq!(proxy.admin("GET", "/ready").status(), 503);
         plane.tell_routes(&[("/", "a")]);
         proxy.wait_for_log("serving");
         assert_eq!(proxy.connect().get("/").text(), "a");

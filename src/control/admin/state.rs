@@ -137,7 +137,7 @@ pub enum ServerState {
     Draining = 1,
     /// Waiting for clusters.
     PreInitializing = 2,
-    /// Waiting for listeners.
+    /// Waiting for listeners, and what they need.
     Initializing = 3,
 }
 

@@ -23,6 +23,11 @@ pub(super) struct Awaited {
 }
 
 impl Awaited {
+    /// Whether clusters, or what comes before them, are among it. Source: Envoy `ServerInfo.State`, `PRE_INITIALIZING`.
+    pub(super) fn has_clusters(&self) -> bool {
+        self.more_clusters || !self.clusters.is_empty() || !self.runtime.is_empty()
+    }
+
     pub(super) fn is_over(&self) -> bool {
         let has_named = self.clusters.is_empty()
             && self.routes.is_empty()
