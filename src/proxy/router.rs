@@ -544,6 +544,9 @@ fn count_response(connection: &Connection, stream: &mut Stream, forward: &Forwar
         Forwarded::Failed { error, .. } => {
             match error {
                 ProxyError::ResponseTimeout => stats.inc(ClusterStat::UpstreamRqTimeout),
+                ProxyError::UpstreamMaxStreamDuration { .. } => {
+                    stats.inc(ClusterStat::UpstreamRqMaxDurationReached);
+                }
                 ProxyError::UpstreamClosed { .. }
                 | ProxyError::UpstreamReset { .. }
                 | ProxyError::UpstreamTruncated => {

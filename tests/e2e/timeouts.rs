@@ -103,6 +103,7 @@ on_each_backend! {
         let proxy = Proxy::start(io, &Config::to(upstream.port).cluster(cluster));
         let response = proxy.connect().get("/");
         assert_eq!((response.status(), response.text().as_str()), (504, "upstream max stream duration reached"));
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_max_duration_reached", 1);
         proxy.end();
     }
 
