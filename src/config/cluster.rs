@@ -423,21 +423,18 @@ impl Cluster {
     }
 
     /// Which transport socket reaches an endpoint: 0 for the cluster's own, else the place of the first match in
-    /// `transport_socket_matches`, from 1. The endpoint's metadata counts before its locality's, as in Envoy.
+    /// `transport_socket_matches`, from 1: the first that the endpoint's metadata has, else the first that its locality's has.
+    /// Source: Envoy `TransportSocketMatcherImpl::resolve`.
     pub fn transport_socket_of(&self, endpoint: &Metadata, locality: &Metadata) -> u16 {
-        let named = |metadata: &Metadata| {
+        let first = |metadata: &Metadata| {
             let found = metadata.iter().find(|(namespace, _)| **namespace == *TRANSPORT_SOCKET_MATCH);
-            found.and_then(|(_, value)| value.as_object()).cloned()
+            let fact = |key: &str| found?.1.as_object()?.get(key);
+            let holds = |(_, socket): &(u16, &TransportSocketMatch)| {
+                socket.criteria.iter().all(|(key, wanted)| fact(key) == Some(wanted))
+            };
+            (1..).zip(&self.transport_socket_matches).find(holds).map(|(place, _)| place)
         };
-        let facts = named(endpoint).or_else(|| named(locality)).unwrap_or_default();
-        let holds = |(_, socket): &(u16, &TransportSocketMatch)| {
-            socket.criteria.iter().all(|(key, wanted)| match facts.get(key) {
-                // Of a list one element is enough.
-                Some(serde_json::Value::Array(list)) if !wanted.is_array() => list.contains(wanted),
-                found => found == Some(wanted),
-            })
-        };
-        (1..).zip(&self.transport_socket_matches).find(holds).map_or(0, |(place, _)| place)
+        first(endpoint).or_else(|| first(locality)).unwrap_or(0)
     }
 
     /// What connections begin with that are made through this transport socket; `None`: nothing of their own.
@@ -632,12 +629,14 @@ mod tests {
             cluster.transport_socket_of(&metadata(json!({"mtls": "strict", "v": 2.0, "w": 1})), &none),
             1
         );
-        assert_eq!(cluster.transport_socket_of(&metadata(json!({"mtls": ["a", "strict"]})), &none), 2);
-        assert_eq!(cluster.transport_socket_of(&none, &metadata(json!({"mtls": "strict"}))), 2);
-        assert_eq!(
-            cluster.transport_socket_of(&metadata(json!({})), &metadata(json!({"mtls": "strict"}))),
-            0
-        );
+        let list = metadata(json!({"mtls": ["a", "strict"]}));
+        assert_eq!(cluster.transport_socket_of(&list, &none), 0, "a list is none of its elements");
+        let strict = metadata(json!({"mtls": "strict"}));
+        for own in [none.clone(), metadata(json!({})), metadata(json!({"mtls": "other"}))] {
+            assert_eq!(cluster.transport_socket_of(&own, &strict), 2, "{own:?}: its locality's counts");
+        }
+        let both = metadata(json!({"mtls": "strict", "v": 2.0}));
+        assert_eq!(cluster.transport_socket_of(&strict, &both), 2, "its own before its locality's");
         let other = vec![(Box::from("envoy.lb"), json!({"mtls": "strict"}))];
         assert_eq!(cluster.transport_socket_of(&other, &none), 0);
         cluster.transport_socket_matches.push(socket(json!({})));
