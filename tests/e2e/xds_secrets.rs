@@ -16,6 +16,7 @@ use crate::xds::named;
 
 const NAME: &str = "server.example";
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// A secret that is told over aggregated discovery, and waited for so long.
 fn told(field: &str, name: &str, wait: &str) -> String {
@@ -208,6 +209,31 @@ on_each_backend! {
             assert_eq!(client.get("/").status(), 503);
             outer.stat("cluster.upstream.ssl.fail_verify_error") > 0
         });
+        outer.end();
+        inner.end();
+    }
+
+    /// Whose word counts on the names that requests ask for is told, too.
+    fn names_of_requests_are_vouched_for_by_whom_is_told(io) {
+        let (upstream, plane, authority) = (named("a"), ControlPlane::start(), Authority::of(&[NAME]));
+        let inner = Config::to(upstream.port).chain(&downstream_tls("", &authority.shown(NAME)));
+        let inner = Proxy::start(io, &inner);
+        let fields = format!(
+            "{}, typed_extension_protocol_options: {{{OPTIONS}: {{\"@type\": type.googleapis.com/{OPTIONS}, \
+             explicit_http_config: {{http_protocol_options: {{}}}}, \
+             upstream_http_protocol_options: {{auto_sni: true, auto_san_validation: true}}}}}}",
+            upstream_tls("", &trusted("trust", "0.2s"))
+        );
+        let clusters = format!("{}, {{{fields}, {}}}", plane.clusters(&[]), cluster_to("upstream", inner.port));
+        let outer = Config { clusters: Some(clusters), ..Config::to(0) };
+        let outer = Proxy::start(io, &outer.arguments(&["--config-yaml", &plane.bootstrap()]));
+        let mut client = outer.connect();
+        let mut get = |host: &str| client.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(get(NAME).status(), 503, "nobody is trusted yet");
+        plane.answer(&plane.tell_secrets(&[told_trust("trust", &authority.pem())]));
+        until("an answer", || get(NAME).text() == "a");
+        assert_eq!(get("other.example").status(), 503);
+        assert_eq!(outer.stat("cluster.upstream.ssl.fail_verify_san"), 1);
         outer.end();
         inner.end();
     }

@@ -235,7 +235,8 @@ impl fmt::Debug for ClientTls {
 mod tests {
     use super::*;
     use crate::config::tls::{CertificateValidation, CommonTls};
-    use crate::protocol::tls::testing::{Authority, source};
+    use crate::protocol::tls::VerifyFailure;
+    use crate::protocol::tls::testing::{Authority, Spec, source};
 
     fn compile(change: impl FnOnce(&mut UpstreamTls)) -> Result<ClientTls, TlsConfigError> {
         let validation = CertificateValidation {
@@ -303,6 +304,26 @@ mod tests {
         for offer in [Offer::Http1, Offer::Http2, Offer::Either] {
             assert_eq!(offered(&tls, offer), [b"x".to_vec()]);
         }
+    }
+
+    /// Rules that are told may trust nobody.
+    #[test]
+    fn name_that_a_request_asks_for_is_none_where_nobody_is_trusted() {
+        let leaf = Authority::new("root").issue(Spec::dns("a.example"));
+        let accepts = |tls: &ClientTls, auto_san: Option<&'static str>| {
+            tls.connect(&Endpoint { auto_san, ..HOST }).accepts_still(&[leaf.der()])
+        };
+        let nobody = compile(|config| config.common.validation = None).unwrap();
+        assert_eq!(accepts(&nobody, None), Ok(()), "none is asked for");
+        for name in ["a.example", "sni.example"] {
+            let error = accepts(&nobody, Some(name)).unwrap_err();
+            assert_eq!(error.verify_failure(), Some(VerifyFailure::Chain), "{name}");
+        }
+        let anybody = compile(|config| {
+            let validation = config.common.validation.as_mut().unwrap();
+            (validation.trusted_ca, validation.accept_untrusted) = (None, true);
+        });
+        assert_eq!(accepts(&anybody.unwrap(), Some("b.example")), Ok(()));
     }
 
     #[test]

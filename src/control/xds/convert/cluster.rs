@@ -171,8 +171,11 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
         at.error("with auto_config every transport socket must be TLS: the protocol is chosen by ALPN");
     }
     let request_names = request_names.filter(|_| sockets().flatten().next().is_some());
-    let proves_nothing =
-        |tls: &UpstreamTls| !tls.common.validation.as_ref().is_some_and(|it| it.trusts_somebody());
+    // Whom rules trust that are told shows once they are: without anybody the handshake fails.
+    let proves_nothing = |tls: &UpstreamTls| {
+        !tls.common.names_validation()
+            && !tls.common.validation.as_ref().is_some_and(|it| it.trusts_somebody())
+    };
     if request_names.as_ref().is_some_and(|names| names.subject_alt_name)
         && sockets().flatten().any(proves_nothing)
     {

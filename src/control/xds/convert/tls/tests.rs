@@ -313,6 +313,10 @@ fn names_of_requests_are_of_clusters_with_tls_and_need_somebody_trusted() {
     );
     let errors = untrusted.unwrap_err().errors.to_string();
     assert!(errors.contains("auto_san_validation: names that nobody trusted"), "{errors}");
+    let source = format!("{{path_config_source: {{path: {:?}}}}}", std::env::temp_dir());
+    let told = format!("validation_context_sds_secret_config: {{name: trust, sds_config: {source}}}");
+    let told = names(&format!("common_tls_context: {{{told}}}"), "auto_san_validation: true");
+    assert!(told.is_some_and(|names| names.subject_alt_name), "whom what is told trusts is not known yet");
     let header = cluster_with(&trusted, HTTP1, "auto_sni: true, override_auto_sni_header: 'a b'");
     let errors = load_with(Unimplemented::Refuse, "", "", &header).unwrap_err().errors.to_string();
     assert!(errors.contains("override_auto_sni_header: \"a b\" cannot stand in a header name"), "{errors}");
