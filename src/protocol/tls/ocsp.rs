@@ -77,9 +77,10 @@ impl OcspResponse {
         own == serial || (own.is_empty() && serial == "00")
     }
 
-    /// Whether it may be shown at that time, in seconds since the epoch.
+    /// Whether it may be shown at that time, in seconds since the epoch. One that does not say until when is not: newer ones are to
+    /// be had at any time then (RFC 6960, section 4.2.2.1). As in Envoy.
     pub(super) fn is_current(&self, now: u64) -> bool {
-        self.this_update <= now && self.next_update.is_none_or(|until| now < until)
+        self.this_update <= now && self.next_update.is_some_and(|until| now < until)
     }
 }
 
@@ -171,7 +172,7 @@ pub(super) mod tests {
         assert!(!read.is_current(start - 1) && read.is_current(start));
         assert!(read.is_current(start + 86_399) && !read.is_current(start + 86_400));
         let open = OcspResponse::parse(&response(&[1], "20260101000000Z", None)).unwrap();
-        assert!(open.is_current(u64::MAX));
+        assert!(!open.is_current(start) && !open.is_current(u64::MAX), "there may be a newer one by now");
     }
 
     #[test]

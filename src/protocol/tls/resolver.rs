@@ -293,7 +293,8 @@ mod tests {
     #[test]
     fn ocsp_policy_decides_who_may_be_shown() {
         let old = response(&[1], "20200101000000Z", Some("20200102000000Z"));
-        let good = response(&[1], "20200101000000Z", None);
+        let open = response(&[1], "20200101000000Z", None);
+        let good = response(&[1], "20200101000000Z", Some("21000101000000Z"));
         let action = |spec: Spec, ocsp, policy| {
             Resolver::new(vec![candidate(spec, ocsp)], policy, false).find(None, &[P256]).unwrap().1
         };
@@ -302,6 +303,7 @@ mod tests {
         for (ocsp, lenient, strict, must) in [
             (None, Staple::Omitted, Staple::Omitted, Staple::Fails),
             (Some(&old[..]), Staple::Omitted, Staple::Fails, Staple::Fails),
+            (Some(&open[..]), Staple::Omitted, Staple::Fails, Staple::Fails),
             (Some(&good[..]), Staple::Sent, Staple::Sent, Staple::Sent),
         ] {
             assert_eq!(action(plain(), ocsp, Lenient), lenient);

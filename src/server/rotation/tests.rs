@@ -235,7 +235,7 @@ fn changed_ticket_keys_seal_and_those_that_are_kept_open() {
 fn changed_ocsp_staple_is_shown() {
     let scratch = Scratch::new("ocsp");
     let own = Authority::new("root").issue(Spec::dns("a").serial(&[9]));
-    let response = |serial: u8, since: &str| ocsp_response(&[serial], since, None);
+    let response = |serial: u8, since: &str| ocsp_response(&[serial], since, Some("21000101000000Z"));
     let [one, two, three] =
         ["20250101000000Z", "20250102000000Z", "20250103000000Z"].map(|since| response(9, since));
     let staple = Some(scratch.source("tls.ocsp", &one));

@@ -272,7 +272,7 @@ fn ocsp_response_is_sent_to_who_asks() {
     let root = Authority::new("root");
     let leaf = root.issue(Spec::dns("a").serial(&[5, 5]));
     let mut config = server(&[&leaf], None);
-    let response = super::super::ocsp::tests::response(&[5, 5], "20200101000000Z", None);
+    let response = super::super::ocsp::tests::response(&[5, 5], "20200101000000Z", Some("21000101000000Z"));
     config.common.certificates[0].ocsp_staple = Some(Source::inline(response));
     let server = compile(&config);
     handshake(&server, &ClientTls::compile(&client("a", None, Some(&root))).unwrap()).unwrap();
