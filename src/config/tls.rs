@@ -184,7 +184,8 @@ pub enum SessionTickets {
     Disabled,
 }
 
-/// What certificates without a valid OCSP response are good for. Source: Envoy `DownstreamTlsContext.OcspStaplePolicy`.
+/// What certificates without a valid OCSP response are good for, for clients that ask for one; to others they are shown. Source: Envoy
+/// `DownstreamTlsContext.OcspStaplePolicy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OcspStaplePolicy {
     /// They are shown without one. The default.
@@ -192,7 +193,7 @@ pub enum OcspStaplePolicy {
     Lenient,
     /// Without one they are shown, with an expired one they are not.
     Strict,
-    /// They are not shown to clients that ask for one.
+    /// They are not shown.
     MustStaple,
 }
 

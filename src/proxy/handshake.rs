@@ -12,7 +12,7 @@ use super::listener::Listener;
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::protocol::stream_info::{StreamInfo, set_text};
-use crate::protocol::tls::{HandshakeFailure, ServerTls, TlsError, TlsFacts, TlsStream, VerifyFailure};
+use crate::protocol::tls::{HandshakeFailure, ServerTls, Staple, TlsError, TlsFacts, TlsStream, VerifyFailure};
 use crate::runtime::Timer;
 use crate::telemetry::names::{ListenerStat, ServerStat};
 
@@ -91,10 +91,14 @@ pub(super) async fn make(connection: Handshake<'_>, tls: &ServerTls) -> Result<T
         Poll::Pending
     })
     .await;
-    let [sent, omitted, missing] = tls.take_ocsp_counts();
-    listener.stats.add(ListenerStat::SslOcspStapleResponses, sent);
-    listener.stats.add(ListenerStat::SslOcspStapleOmitted, omitted);
-    listener.stats.add(ListenerStat::SslOcspStapleFailed, missing);
+    if let Some(staple) = stream.staple() {
+        listener.stats.inc(ListenerStat::SslOcspStapleRequests);
+        listener.stats.inc(match staple {
+            Staple::Sent => ListenerStat::SslOcspStapleResponses,
+            Staple::Omitted => ListenerStat::SslOcspStapleOmitted,
+            Staple::Failed => ListenerStat::SslOcspStapleFailed,
+        });
+    }
     match outcome {
         Ok(Ok(())) => {
             let resumed = stream.facts().is_some_and(|facts| facts.agreed.resumed && facts.peer_certificate);

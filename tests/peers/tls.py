@@ -422,11 +422,16 @@ def check_early_data(bench):
 def check_staples(bench):
     """Who asks gets the authority's word with the certificate; curl checks its signature."""
     for version in ("tls1_2", "tls1_3"):
-        with bench.counts(listener__stapled__ssl__ocsp_staple_responses=1, listener__stapled__ssl__ocsp_staple_omitted=0):
+        with bench.counts(listener__stapled__ssl__ocsp_staple_requests=1, listener__stapled__ssl__ocsp_staple_responses=1,
+                          listener__stapled__ssl__ocsp_staple_omitted=0):
             done = bench.s_client(f"-{version}", "-status", listener="stapled")
             for part in ("OCSP Response Status: successful", "Cert Status: good", "HTTP/1.1 200 OK"):
                 has(done, part, f"openssl s_client -status, {version}")
-        has(bench.s_client(f"-{version}", "-status"), "OCSP response: no response sent", "a listener without staples")
+        with bench.counts(listener__stapled__ssl__handshake=1, listener__stapled__ssl__ocsp_staple_requests=0,
+                          listener__stapled__ssl__ocsp_staple_responses=0):
+            has(bench.s_client(f"-{version}", listener="stapled"), "HTTP/1.1 200 OK", f"openssl s_client that asks for none, {version}")
+        with bench.counts(listener__https__ssl__ocsp_staple_requests=1, listener__https__ssl__ocsp_staple_omitted=1):
+            has(bench.s_client(f"-{version}", "-status"), "OCSP response: no response sent", "a listener without staples")
     bench.curl("/told", "--cert-status", listener="stapled")
     bench.curl("/told", "--cert-status", expect=91)
     print("  OCSP responses stapled for openssl s_client and for curl, which checks whose they are")

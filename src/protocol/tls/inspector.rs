@@ -18,6 +18,7 @@ const MESSAGE_HEADER_BYTES: usize = 4;
 /// Longest hello: rustls refuses longer messages.
 const HELLO_BYTES_MAX: usize = 0xffff;
 const EXTENSION_SERVER_NAME: u16 = 0;
+const EXTENSION_STATUS_REQUEST: u16 = 5;
 const EXTENSION_ALPN: u16 = 16;
 const NAME_TYPE_HOST: u8 = 0;
 /// Longest name of a host. Source: RFC 1035 section 2.3.4.
@@ -114,6 +115,16 @@ impl Inspector {
             })?;
             Some(found)
         })
+    }
+
+    /// Whether it asks for an OCSP response: with whatever words (RFC 6066 section 8), as in Envoy.
+    pub fn asks_for_staple(&self, bytes: &[u8]) -> bool {
+        let mut asks = false;
+        let look = |kind: u16, _: Reader<'_>| {
+            asks |= kind == EXTENSION_STATUS_REQUEST;
+            Some(())
+        };
+        self.with_hello(bytes, |hello| extensions(hello, look)).is_some() && asks
     }
 
     fn with_hello<T>(&self, bytes: &[u8], read: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {

@@ -21,6 +21,7 @@ use super::inbound::{Inbound, Next};
 use super::inspector::{Inspector, Seen};
 use super::meter::{Meter, Owner};
 use super::outbound::{Outbound, Records};
+use super::resolver::Staple;
 use super::session::{Fault, Session};
 use super::verifier::VerifyFailure;
 use crate::base::limits;
@@ -207,7 +208,8 @@ impl TlsStream {
                 }
                 // What is no hello the session refuses in its own words.
                 let hello = inspector.hello(received).unwrap_or_default();
-                let session = Session::server(for_protocols(config, &hello.protocols))?;
+                let mut session = Session::server(for_protocols(config, &hello.protocols))?;
+                session.set_asks_for_staple(inspector.asks_for_staple(received));
                 state.phase = Phase::Session(Begun::new(session, hello.server_name));
                 Ok(true)
             }
@@ -242,6 +244,14 @@ impl TlsStream {
                 Some(Facts::of(&begun.session, begun.server_name.clone()))
             }
             _ => None,
+        }
+    }
+
+    /// What was done about the OCSP response that the client asked for, whatever became of the handshake; `None`: nothing.
+    pub fn staple(&self) -> Option<Staple> {
+        match &self.state.borrow().phase {
+            Phase::Session(begun) => begun.session.staple(),
+            Phase::Silent(_) | Phase::Hello(..) | Phase::Greet(..) => None,
         }
     }
 

@@ -49,6 +49,7 @@ pub use inspector::{Hello, Inspector, Seen};
 pub use io::{TlsError, TlsStream};
 pub use meter::Meter;
 pub use params::{Unknown, UnknownKind, unknown};
+pub use resolver::Staple;
 pub use secured::Secured;
 pub use server::ServerTls;
 pub use session::Fault;

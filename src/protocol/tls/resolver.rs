@@ -1,7 +1,7 @@
 //! Which certificate a client is shown, by Envoy's rules: its server name, what it can verify, and OCSP responses.
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -25,12 +25,32 @@ pub(super) struct Candidate {
     pub(super) ocsp: Option<OcspResponse>,
 }
 
-/// What is done about an OCSP response. Envoy's `OcspStapleAction`.
+/// What is done about the OCSP response that a client asks for. Envoy's `OcspStapleAction`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Staple {
+pub enum Staple {
+    /// It is sent.
     Sent,
+    /// The certificate is shown without one.
     Omitted,
-    Fails,
+    /// No certificate is shown without one, so that the handshake fails.
+    Failed,
+}
+
+thread_local! {
+    /// Whether the client whose hello is worked on asks for an OCSP response, and what was done about it: rustls neither tells a
+    /// resolver the one nor takes the other from it, and it asks within the call that works on the hello.
+    static ASKS: Cell<bool> = const { Cell::new(true) };
+    static STAPLE: Cell<Option<Staple>> = const { Cell::new(None) };
+}
+
+/// Says whether the client whose hello is worked on next asks for an OCSP response.
+pub(super) fn set_asks(asks: bool) {
+    ASKS.set(asks);
+}
+
+/// What was done about an OCSP response since this was last asked for; `None`: none was asked for.
+pub(super) fn take_staple() -> Option<Staple> {
+    STAPLE.take()
 }
 
 /// Algorithms of ECDSA: who has one of them can verify it.
@@ -49,17 +69,8 @@ pub(super) struct Resolver {
     policy: OcspStaplePolicy,
     full_scan: bool,
     has_rsa: bool,
-    /// What was done about OCSP responses since it was last asked.
-    counts: OcspCounts,
     /// Wall clock in seconds.
     now: fn() -> u64,
-}
-
-#[derive(Debug, Default)]
-struct OcspCounts {
-    sent: AtomicU64,
-    omitted: AtomicU64,
-    failed: AtomicU64,
 }
 
 impl Resolver {
@@ -80,7 +91,7 @@ impl Resolver {
         let has_rsa =
             candidates.iter().any(|candidate| candidate.key.key.algorithm() == SignatureAlgorithm::RSA);
         let now = || clock::wall_ns() / 1_000_000_000;
-        Self { candidates, by_name, policy, full_scan, has_rsa, counts: OcspCounts::default(), now }
+        Self { candidates, by_name, policy, full_scan, has_rsa, now }
     }
 
     pub(super) fn candidates(&self) -> &[Candidate] {
@@ -89,35 +100,37 @@ impl Resolver {
 
     /// The certificate that a client with this server name is usually shown.
     pub(super) fn certificate_for(&self, server_name: Option<&str>) -> Option<&Arc<Certificate>> {
-        let (place, _) = self.find(server_name, &ECDSA)?;
+        let (place, _) = self.find(server_name, &ECDSA, true)?;
         self.candidates.get(place).map(|candidate| &candidate.certificate)
     }
 
-    /// OCSP responses sent, omitted and failed since the last call. They are counted for all cores together: whoever asks
-    /// takes what is there.
-    pub(super) fn take_ocsp_counts(&self) -> [u64; 3] {
-        [&self.counts.sent, &self.counts.omitted, &self.counts.failed].map(|count| {
-            if count.load(Ordering::Relaxed) == 0 { 0 } else { count.swap(0, Ordering::Relaxed) }
-        })
-    }
-
-    fn staple(&self, candidate: &Candidate) -> Staple {
+    /// What is done about a candidate's OCSP response for a client that asks for one or not.
+    fn staple(&self, candidate: &Candidate, asks: bool) -> Option<Staple> {
+        if !asks {
+            return None;
+        }
         let is_current = candidate.ocsp.as_ref().is_some_and(|response| response.is_current((self.now)()));
         let policy =
             if candidate.certificate.must_staple { OcspStaplePolicy::MustStaple } else { self.policy };
-        match policy {
+        Some(match policy {
             _ if is_current => Staple::Sent,
             OcspStaplePolicy::Lenient => Staple::Omitted,
             OcspStaplePolicy::Strict if candidate.ocsp.is_none() => Staple::Omitted,
-            OcspStaplePolicy::Strict | OcspStaplePolicy::MustStaple => Staple::Fails,
-        }
+            OcspStaplePolicy::Strict | OcspStaplePolicy::MustStaple => Staple::Failed,
+        })
     }
 
-    /// The candidate for a client with this server name and these signature algorithms. Envoy's
-    /// `DefaultTlsCertificateSelector`.
-    fn find(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<(usize, Staple)> {
+    /// The candidate for a client with this server name and these signature algorithms, which asks for an OCSP response or not.
+    /// Envoy's `DefaultTlsCertificateSelector`.
+    fn find(
+        &self,
+        server_name: Option<&str>,
+        schemes: &[SignatureScheme],
+        asks: bool,
+    ) -> Option<(usize, Option<Staple>)> {
         let wants_ecdsa = schemes.iter().any(|scheme| ECDSA.contains(scheme));
-        let mut search = Search { resolver: self, schemes, wants_ecdsa, selected: None, candidate: None };
+        let mut search =
+            Search { resolver: self, schemes, asks, wants_ecdsa, selected: None, candidate: None };
         if let Some(name) = server_name.filter(|name| !name.is_empty()) {
             let name = name.to_ascii_lowercase();
             search.among(self.by_name.get(name.as_str()));
@@ -130,7 +143,7 @@ impl Resolver {
             }
             search.settle();
             if search.selected.is_none() && !self.full_scan {
-                return self.fallback();
+                return self.fallback(asks);
             }
         }
         if search.selected.is_none() {
@@ -144,21 +157,23 @@ impl Resolver {
             }
             search.settle();
         }
-        search.selected.or_else(|| self.fallback())
+        search.selected.or_else(|| self.fallback(asks))
     }
 
     /// The first one, whatever it is.
-    fn fallback(&self) -> Option<(usize, Staple)> {
-        self.candidates.first().map(|first| (0, self.staple(first)))
+    fn fallback(&self, asks: bool) -> Option<(usize, Option<Staple>)> {
+        self.candidates.first().map(|first| (0, self.staple(first, asks)))
     }
 }
 
 struct Search<'a> {
     resolver: &'a Resolver,
     schemes: &'a [SignatureScheme],
+    /// For an OCSP response.
+    asks: bool,
     wants_ecdsa: bool,
-    selected: Option<(usize, Staple)>,
-    candidate: Option<(usize, Staple)>,
+    selected: Option<(usize, Option<Staple>)>,
+    candidate: Option<(usize, Option<Staple>)>,
 }
 
 impl Search<'_> {
@@ -173,8 +188,8 @@ impl Search<'_> {
     /// Whether it is the one.
     fn looks_at(&mut self, place: usize) -> bool {
         let Some(candidate) = self.resolver.candidates.get(place) else { return false };
-        let staple = self.resolver.staple(candidate);
-        if staple == Staple::Fails {
+        let staple = self.resolver.staple(candidate, self.asks);
+        if staple == Some(Staple::Failed) {
             return false;
         }
         let is_ecdsa = candidate.key.key.algorithm() == SignatureAlgorithm::ECDSA;
@@ -196,17 +211,15 @@ impl Search<'_> {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let (place, staple) = self.find(client_hello.server_name(), client_hello.signature_schemes())?;
+        let (name, schemes) = (client_hello.server_name(), client_hello.signature_schemes());
+        let (place, staple) = self.find(name, schemes, ASKS.get())?;
+        STAPLE.set(staple);
         let candidate = self.candidates.get(place)?;
-        let (count, shown) = match staple {
-            Staple::Sent => (&self.counts.sent, Some(&candidate.key)),
-            Staple::Omitted => (&self.counts.omitted, Some(&candidate.bare)),
-            Staple::Fails => (&self.counts.failed, None),
+        let shown = match staple {
+            Some(Staple::Sent) => Some(&candidate.key),
+            Some(Staple::Omitted) | None => Some(&candidate.bare),
+            Some(Staple::Failed) => None,
         };
-        // Once per handshake, and usually nobody has a response: then there is nothing to count.
-        if candidate.ocsp.is_some() || shown.is_none() {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
         shown.cloned()
     }
 }
@@ -243,7 +256,7 @@ mod tests {
     }
 
     fn place(resolver: &Resolver, name: &str, schemes: &[SignatureScheme]) -> Option<usize> {
-        resolver.find(Some(name), schemes).map(|(place, _)| place)
+        resolver.find(Some(name), schemes, true).map(|(place, _)| place)
     }
 
     #[test]
@@ -267,7 +280,7 @@ mod tests {
         ] {
             assert_eq!(place(&certificates, name, &[P256]), Some(expected), "{name}");
         }
-        assert_eq!(certificates.find(None, &[P256]).map(|(place, _)| place), Some(0));
+        assert_eq!(certificates.find(None, &[P256], true).map(|(place, _)| place), Some(0));
     }
 
     #[test]
@@ -296,14 +309,16 @@ mod tests {
         let open = response(&[1], "20200101000000Z", None);
         let good = response(&[1], "20200101000000Z", Some("21000101000000Z"));
         let action = |spec: Spec, ocsp, policy| {
-            Resolver::new(vec![candidate(spec, ocsp)], policy, false).find(None, &[P256]).unwrap().1
+            let resolver = Resolver::new(vec![candidate(spec, ocsp)], policy, false);
+            assert_eq!(resolver.find(None, &[P256], false), Some((0, None)), "a client that asks for none");
+            resolver.find(None, &[P256], true).unwrap().1.unwrap()
         };
         let plain = || Spec::dns("a");
         use OcspStaplePolicy::{Lenient, MustStaple, Strict};
         for (ocsp, lenient, strict, must) in [
-            (None, Staple::Omitted, Staple::Omitted, Staple::Fails),
-            (Some(&old[..]), Staple::Omitted, Staple::Fails, Staple::Fails),
-            (Some(&open[..]), Staple::Omitted, Staple::Fails, Staple::Fails),
+            (None, Staple::Omitted, Staple::Omitted, Staple::Failed),
+            (Some(&old[..]), Staple::Omitted, Staple::Failed, Staple::Failed),
+            (Some(&open[..]), Staple::Omitted, Staple::Failed, Staple::Failed),
             (Some(&good[..]), Staple::Sent, Staple::Sent, Staple::Sent),
         ] {
             assert_eq!(action(plain(), ocsp, Lenient), lenient);
@@ -313,6 +328,11 @@ mod tests {
         }
         let both = vec![candidate(plain(), Some(&old)), candidate(plain(), Some(&good))];
         let both = Resolver::new(both, Strict, true);
-        assert_eq!(both.find(None, &[P256]), Some((1, Staple::Sent)), "an expired one is passed over");
+        assert_eq!(
+            both.find(None, &[P256], true),
+            Some((1, Some(Staple::Sent))),
+            "an expired one is passed over"
+        );
+        assert_eq!(both.find(None, &[P256], false), Some((0, None)), "nobody asks for it");
     }
 }

@@ -162,12 +162,6 @@ impl ServerTls {
         self.resolver.certificate_for(server_name)
     }
 
-    /// How often since the last call an OCSP response was sent, omitted, and missing so that the handshake failed: what
-    /// `ssl.ocsp_staple_responses`, `_omitted` and `_failed` count. For all cores together: whoever asks takes it.
-    pub fn take_ocsp_counts(&self) -> [u64; 3] {
-        self.resolver.take_ocsp_counts()
-    }
-
     /// Its certificates and their files, for `/certs`.
     pub fn certificates(&self) -> impl Iterator<Item = (Option<&str>, &Certificate)> {
         self.resolver

@@ -20,6 +20,7 @@ use rustls::{
     SupportedCipherSuite,
 };
 
+use super::resolver::{self, Staple};
 use super::{record, verifier};
 
 /// Where bytes for the peer go, in order.
@@ -60,6 +61,9 @@ pub(super) struct Ingested {
 pub(super) struct Session {
     side: Side,
     peer_closed: bool,
+    /// Whether the client asks for an OCSP response, and what was done about it.
+    asks_for_staple: bool,
+    staple: Option<Staple>,
     /// What the peer's signature is made with.
     scheme: Option<SignatureScheme>,
 }
@@ -82,7 +86,7 @@ impl Session {
     }
 
     fn new(side: Side) -> Self {
-        Self { side, peer_closed: false, scheme: None }
+        Self { side, peer_closed: false, asks_for_staple: true, staple: None, scheme: None }
     }
 
     /// Works on one whole record, in front of it those of a message that was not whole.
@@ -91,14 +95,17 @@ impl Session {
         if shakes {
             // Of another session, which has failed.
             verifier::take_scheme();
+            resolver::take_staple();
+            resolver::set_asks(self.asks_for_staple);
         }
-        let Self { side, peer_closed, scheme } = self;
+        let Self { side, peer_closed, scheme, staple, .. } = self;
         let ingested = match side {
             Side::Server(server) => ingest(server, peer_closed, records, out),
             Side::Client(client) => ingest(client, peer_closed, records, out),
         };
         if shakes {
             *scheme = verifier::take_scheme().or(*scheme);
+            *staple = resolver::take_staple().or(*staple);
         }
         ingested
     }
@@ -165,6 +172,16 @@ impl Session {
     /// What the peer's signature is made with; `None`: it has made none, as where a session is resumed.
     pub(super) fn scheme(&self) -> Option<SignatureScheme> {
         self.scheme
+    }
+
+    /// Says whether the client asks for an OCSP response: rustls keeps it to itself. Unless this is called, it does.
+    pub(super) fn set_asks_for_staple(&mut self, asks: bool) {
+        self.asks_for_staple = asks;
+    }
+
+    /// What was done about the OCSP response that the client asked for; `None`: it did not ask, or has not been answered.
+    pub(super) fn staple(&self) -> Option<Staple> {
+        self.staple
     }
 
     pub(super) fn is_resumed(&self) -> bool {

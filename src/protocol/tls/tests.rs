@@ -10,9 +10,11 @@ use super::meter::Meter;
 use super::outbound::{Outbound, Records};
 use super::recipe::{Recipe, server_name};
 use super::session::{Fault, Session};
+use super::{ServerTls, Staple, testing};
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::buffer::{Chunk, ChunkSize, Pool};
+use crate::config::tls::{CommonTls, DownstreamTls, OcspStaplePolicy, Source, TlsCertificate};
 
 /// What encrypting adds to a record of TLS 1.3.
 const OVERHEAD_BYTES: usize = 22;
@@ -455,5 +457,29 @@ fn resumed_session_is_known_as_one() {
         client.write(|session, _, _, out| session.ingest(&mut [], out)).outcome.unwrap();
         deliver(&mut client, &mut server, usize::MAX, ChunkSize::Small);
         assert_eq!((server.session.is_resumed(), client.session.is_resumed()), (resumed, resumed));
+    }
+}
+
+/// rustls tells its resolver of certificates too little of a hello, and takes nothing back from it.
+#[test]
+fn session_knows_what_became_of_the_ocsp_response_that_its_client_asked_for() {
+    let leaf = testing::Authority::new("root").issue(testing::Spec::dns("server.example").serial(&[5]));
+    let expired = testing::ocsp_response(&[5], "20200101000000Z", Some("20200102000000Z"));
+    let certificate = TlsCertificate { ocsp_staple: Some(Source::inline(expired)), ..leaf.config() };
+    let common = CommonTls { certificates: vec![certificate], ..CommonTls::default() };
+    let ocsp_staple_policy = OcspStaplePolicy::Strict;
+    let config = DownstreamTls { common, ocsp_staple_policy, ..DownstreamTls::default() };
+    let tls = ServerTls::compile(&config, None, None).unwrap();
+    for asks in [true, false] {
+        let mut session = Session::server(Arc::clone(tls.config())).unwrap();
+        session.set_asks_for_staple(asks);
+        let mut server = Side::new(session);
+        let mut client = Side::new(Session::client(Recipe::default().configs().1, server_name()).unwrap());
+        client.write(|session, _, _, out| session.ingest(&mut [], out)).outcome.unwrap();
+        deliver(&mut client, &mut server, usize::MAX, ChunkSize::Small);
+        assert_eq!(server.session.staple(), asks.then_some(Staple::Failed));
+        // It does not trust whom it is shown.
+        let is_shown = matches!(client.fault, Some(Fault::Protocol(Error::InvalidCertificate(_))));
+        assert_eq!(is_shown, !asks);
     }
 }

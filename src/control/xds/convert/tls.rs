@@ -44,8 +44,7 @@ pub(super) fn downstream(at: &At<'_>, message: pb::core::TransportSocket) -> Opt
     let message = at.unpack::<pb::tls::DownstreamTlsContext>(&any)?;
     classify!(at, message => pb::tls::DownstreamTlsContext {
         implemented: common_tls_context, require_client_certificate, session_ticket_keys_type, session_timeout,
-            ocsp_staple_policy = "clients that do not ask for a response are treated like those that do",
-            full_scan_certs_on_sni_mismatch, prefer_client_ciphers;
+            ocsp_staple_policy, full_scan_certs_on_sni_mismatch, prefer_client_ciphers;
         no_effect: disable_stateful_session_resumption = "no state is kept for sessions: tickets only";
         refused: require_sni = "Envoy does not read it either";
     });

@@ -96,6 +96,22 @@ fn address_is_no_server_name() {
 }
 
 #[test]
+fn hello_that_asks_for_an_ocsp_response_is_told_from_one_that_does_not() {
+    let asks = |bytes: &[u8]| {
+        let mut inspector = Inspector::default();
+        assert_eq!(inspector.look(bytes), Seen::Hello);
+        inspector.asks_for_staple(bytes)
+    };
+    // As rustls always does.
+    let mut bytes = hello("some.example", &[], None);
+    assert!(asks(&bytes));
+    let request = memchr::memmem::find(&bytes, &[0, 5, 0, 5, 1, 0, 0, 0, 0]).unwrap();
+    // An extension that nobody knows.
+    bytes[request] = 0xfa;
+    assert!(!asks(&bytes));
+}
+
+#[test]
 fn what_is_no_hello_is_told_by_its_first_bytes() {
     for bytes in [
         &b"GET / HTTP/1.1\r\n"[..],

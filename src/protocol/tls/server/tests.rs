@@ -1,5 +1,6 @@
 //! Contexts compiled, and handshakes between the two sides.
 use super::super::client::{ClientTls, Connecting, Endpoint};
+use super::super::resolver::{Staple, set_asks, take_staple};
 use super::super::testing::{Authority, CLIENT, Issued, SERVER, Spec, source};
 use super::*;
 use crate::config::tls::{CertificateValidation, CommonTls, TlsParameters, UpstreamTls};
@@ -275,9 +276,36 @@ fn ocsp_response_is_sent_to_who_asks() {
     let response = super::super::ocsp::tests::response(&[5, 5], "20200101000000Z", Some("21000101000000Z"));
     config.common.certificates[0].ocsp_staple = Some(Source::inline(response));
     let server = compile(&config);
-    handshake(&server, &ClientTls::compile(&client("a", None, Some(&root))).unwrap()).unwrap();
-    assert_eq!(server.take_ocsp_counts(), [1, 0, 0]);
-    assert_eq!(server.take_ocsp_counts(), [0, 0, 0]);
+    let upstream = ClientTls::compile(&client("a", None, Some(&root))).unwrap();
+    for (asks, staple) in [(true, Some(Staple::Sent)), (false, None)] {
+        set_asks(asks);
+        handshake(&server, &upstream).unwrap();
+        assert_eq!((take_staple(), take_staple()), (staple, None));
+    }
+}
+
+/// Who had not asked for a response was refused for one that had expired.
+#[test]
+fn ocsp_response_that_has_expired_concerns_only_clients_that_ask_for_one() {
+    use OcspStaplePolicy::{Lenient, MustStaple, Strict};
+    let root = Authority::new("root");
+    let leaf = root.issue(Spec::dns("a").serial(&[5, 5]));
+    let mut config = server(&[&leaf], None);
+    let response = super::super::ocsp::tests::response(&[5, 5], "20200101000000Z", Some("20200102000000Z"));
+    config.common.certificates[0].ocsp_staple = Some(Source::inline(response));
+    let upstream = ClientTls::compile(&client("a", None, Some(&root))).unwrap();
+    for (policy, staple) in
+        [(Lenient, Staple::Omitted), (Strict, Staple::Failed), (MustStaple, Staple::Failed)]
+    {
+        config.ocsp_staple_policy = policy;
+        let server = compile(&config);
+        set_asks(true);
+        assert_eq!(handshake(&server, &upstream).is_ok(), staple == Staple::Omitted, "{policy:?}");
+        assert_eq!(take_staple(), Some(staple));
+        set_asks(false);
+        assert!(handshake(&server, &upstream).is_ok(), "{policy:?}");
+        assert_eq!(take_staple(), None);
+    }
 }
 
 #[test]
