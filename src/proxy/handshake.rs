@@ -168,6 +168,9 @@ fn protected(connection: Handshake<'_>, tls: &ServerTls) -> TlsFacts {
         if !known.peer_certificate {
             stats.inc(ListenerStat::SslNoCertificate);
         }
+        if let Some(failure) = known.forgiven {
+            count_unverified(connection, failure);
+        }
         facts.local = tls.certificate_for(known.server_name.as_deref()).cloned();
     }
     facts

@@ -184,6 +184,31 @@ on_each_backend! {
         inner.end();
     }
 
+    /// They were not: who accepts everybody at first, to see whom it would refuse, saw nobody.
+    fn certificates_that_are_accepted_all_the_same_are_counted(io) {
+        let (upstream, authority, stranger) =
+            (mirror(), Authority::of(&[NAME]), Authority::of(&["stranger.example"]));
+        let accepting = |authority: &Authority| {
+            authority.trusted().replace("}}", "}, trust_chain_verification: ACCEPT_UNTRUSTED}")
+        };
+        let common = format!("{ALPN}, {}, {}", authority.shown(NAME), accepting(&authority));
+        let inner = Config::to(upstream.port).chain(&downstream_tls("require_client_certificate: true,", &common));
+        let inner = Proxy::start(io, &inner);
+        let own = format!("{}, {}", stranger.shown("stranger.example"), accepting(&stranger));
+        let outer = Proxy::start(io, &protecting(inner.port, &own));
+        let mut client = outer.connect();
+        assert_eq!(client.get("/").status(), 200);
+        let listener = format!("listener.127.0.0.1_{}.ssl", inner.port);
+        for (proxy, scope) in [(&inner, &*listener), (&outer, "cluster.upstream.ssl")] {
+            for name in ["handshake", "fail_verify_error"] {
+                assert_eq!(proxy.stat(&format!("{scope}.{name}")), 1, "{scope}.{name}");
+            }
+        }
+        drop(client);
+        outer.end();
+        inner.end();
+    }
+
     /// As in Envoy; of HTTP it was taken from the handshake.
     fn name_that_is_asked_for_is_known_where_a_listener_filter_looks_for_it(io) {
         let (upstream, authority) = (mirror(), Authority::of(&[NAME]));

@@ -182,6 +182,9 @@ fn shake_hands<'a>(
             if !facts.peer_certificate {
                 stats.inc(ClusterStat::SslNoCertificate);
             }
+            if let Some(failure) = facts.forgiven {
+                count_unverified(cluster, failure);
+            }
         }
         Ok(stream.into())
     }))
@@ -218,16 +221,21 @@ pub(super) fn agreed_on_http2(transport: &Transport) -> bool {
 }
 
 fn count_handshake_failed(cluster: &Cluster, error: &TlsError) {
-    let stats = cluster.stats();
     match error.verify_failure() {
-        Some(VerifyFailure::NoCertificate) => stats.inc(ClusterStat::SslFailVerifyNoCert),
-        Some(VerifyFailure::Chain) => stats.inc(ClusterStat::SslFailVerifyError),
-        Some(VerifyFailure::San) => stats.inc(ClusterStat::SslFailVerifySan),
-        Some(VerifyFailure::Hash) => stats.inc(ClusterStat::SslFailVerifyCertHash),
+        Some(failure) => count_unverified(cluster, failure),
         // Who goes away makes no mistake.
         None if error.is_io() => {}
-        None => stats.inc(ClusterStat::SslConnectionError),
+        None => cluster.stats().inc(ClusterStat::SslConnectionError),
     }
+}
+
+fn count_unverified(cluster: &Cluster, failure: VerifyFailure) {
+    cluster.stats().inc(match failure {
+        VerifyFailure::NoCertificate => ClusterStat::SslFailVerifyNoCert,
+        VerifyFailure::Chain => ClusterStat::SslFailVerifyError,
+        VerifyFailure::San => ClusterStat::SslFailVerifySan,
+        VerifyFailure::Hash => ClusterStat::SslFailVerifyCertHash,
+    });
 }
 
 /// Counts a connection that was never there, as Envoy does: made, and gone at once; the

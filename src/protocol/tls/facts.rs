@@ -4,6 +4,7 @@ use rustls::{CipherSuite, NamedGroup, ProtocolVersion, SignatureScheme};
 
 use super::params;
 use super::session::Session;
+use super::verifier::VerifyFailure;
 
 /// A protocol above TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct Facts {
     pub server_name: Option<Box<str>>,
     /// The peer has shown a certificate.
     pub peer_certificate: bool,
+    /// What is wrong with it; it is accepted all the same. Not of one that an earlier session has shown.
+    pub forgiven: Option<VerifyFailure>,
 }
 
 impl Agreed {
@@ -96,6 +99,7 @@ impl Facts {
             peer_certificate: session
                 .peer_certificates()
                 .is_some_and(|certificates| !certificates.is_empty()),
+            forgiven: session.forgiven(),
         }
     }
 }

@@ -20,8 +20,9 @@ use rustls::{
     SupportedCipherSuite,
 };
 
+use super::record;
 use super::resolver::{self, Staple};
-use super::{record, verifier};
+use super::verifier::{self, VerifyFailure};
 
 /// Where bytes for the peer go, in order.
 pub(super) trait Outgoing {
@@ -66,6 +67,8 @@ pub(super) struct Session {
     staple: Option<Staple>,
     /// What the peer's signature is made with.
     scheme: Option<SignatureScheme>,
+    /// What is wrong with the peer's certificate, which is accepted all the same.
+    forgiven: Option<VerifyFailure>,
 }
 
 #[allow(clippy::large_enum_variant, reason = "they are of one size but for a few words")]
@@ -86,7 +89,8 @@ impl Session {
     }
 
     fn new(side: Side) -> Self {
-        Self { side, peer_closed: false, asks_for_staple: true, staple: None, scheme: None }
+        let (staple, scheme, forgiven) = Default::default();
+        Self { side, peer_closed: false, asks_for_staple: true, staple, scheme, forgiven }
     }
 
     /// Works on one whole record, in front of it those of a message that was not whole.
@@ -95,16 +99,18 @@ impl Session {
         if shakes {
             // Of another session, which has failed.
             verifier::take_scheme();
+            verifier::take_forgiven();
             resolver::take_staple();
             resolver::set_asks(self.asks_for_staple);
         }
-        let Self { side, peer_closed, scheme, staple, .. } = self;
+        let Self { side, peer_closed, scheme, forgiven, staple, .. } = self;
         let ingested = match side {
             Side::Server(server) => ingest(server, peer_closed, records, out),
             Side::Client(client) => ingest(client, peer_closed, records, out),
         };
         if shakes {
             *scheme = verifier::take_scheme().or(*scheme);
+            *forgiven = verifier::take_forgiven().or(*forgiven);
             *staple = resolver::take_staple().or(*staple);
         }
         ingested
@@ -182,6 +188,11 @@ impl Session {
     /// What was done about the OCSP response that the client asked for; `None`: it did not ask, or has not been answered.
     pub(super) fn staple(&self) -> Option<Staple> {
         self.staple
+    }
+
+    /// What is wrong with the peer's certificate, which is accepted all the same; `None`: nothing, or there is none.
+    pub(super) fn forgiven(&self) -> Option<VerifyFailure> {
+        self.forgiven
     }
 
     pub(super) fn is_resumed(&self) -> bool {

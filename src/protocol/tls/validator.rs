@@ -222,7 +222,8 @@ impl Validator {
         self.check(leaf, chain, purpose, names, now)
     }
 
-    fn check(
+    /// Whether nothing is wrong with the certificate, be it accepted all the same.
+    pub(super) fn check(
         &self,
         leaf: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],

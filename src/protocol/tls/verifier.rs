@@ -77,11 +77,35 @@ thread_local! {
     /// What the signature verified last is made with: rustls tells it to the verifier alone, within the call that works on the
     /// peer's records.
     static SIGNED: Cell<Option<SignatureScheme>> = const { Cell::new(None) };
+    /// What is wrong with the certificate verified last that was accepted all the same.
+    static FORGIVEN: Cell<Option<VerifyFailure>> = const { Cell::new(None) };
 }
 
 /// What the peer's signature is made with that was verified since this was last asked for.
 pub(super) fn take_scheme() -> Option<SignatureScheme> {
     SIGNED.take()
+}
+
+/// What was wrong with a certificate that was accepted all the same since this was last asked for.
+pub(super) fn take_forgiven() -> Option<VerifyFailure> {
+    FORGIVEN.take()
+}
+
+/// Verifies a certificate, and notes what is wrong with one that is accepted all the same.
+fn verify(
+    validator: &Validator,
+    leaf: &CertificateDer<'_>,
+    chain: &[CertificateDer<'_>],
+    purpose: Purpose,
+    names: Names<'_>,
+    now: UnixTime,
+) -> Result<(), Error> {
+    if validator.accepts_untrusted() {
+        let wrong = validator.check(leaf, chain, purpose, names, now).err();
+        FORGIVEN.set(wrong.and_then(|refusal| VerifyFailure::of(&error(refusal))));
+        return Ok(());
+    }
+    validator.verify(leaf, chain, purpose, names, now).map_err(error)
 }
 
 /// What both verifiers check of a handshake: that the peer has the key of its certificate.
@@ -173,9 +197,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         if let Some(validator) = &self.validator {
-            let verified =
-                validator.verify(end_entity, intermediates, Purpose::Client, Names::Configured, now);
-            verified.map_err(error)?;
+            verify(validator, end_entity, intermediates, Purpose::Client, Names::Configured, now)?;
         }
         Ok(ClientCertVerified::assertion())
     }
@@ -264,7 +286,7 @@ impl ServerCertVerifier for ServerVerifier {
             Expected::Dns(name) => Names::Dns(name),
             Expected::Any(name) => Names::Any(name),
         };
-        validator.verify(end_entity, intermediates, Purpose::Server, names, now).map_err(error)?;
+        verify(validator, end_entity, intermediates, Purpose::Server, names, now)?;
         Ok(ServerCertVerified::assertion())
     }
 

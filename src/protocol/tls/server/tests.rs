@@ -119,7 +119,10 @@ fn client_certificate_is_asked_for_and_verified() {
     let (_, error) = connect(&config, Some(&good)).unwrap_err();
     assert_eq!(VerifyFailure::of(&error), Some(VerifyFailure::Hash));
     config.common.validation = Some(CertificateValidation { accept_untrusted: true, ..trusting(&root) });
-    assert_eq!(connect(&config, Some(&bad)), Ok(true));
+    for (certificate, forgiven) in [(&bad, Some(VerifyFailure::Chain)), (&good, None)] {
+        assert_eq!(connect(&config, Some(certificate)), Ok(true));
+        assert_eq!(verifier::take_forgiven(), forgiven);
+    }
 }
 
 #[test]
