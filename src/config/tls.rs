@@ -25,7 +25,8 @@ pub struct DownstreamTls {
     /// The secret that has the keys of tickets, those known of it being in `session_tickets`; `None`: no secret has. Source:
     /// `session_ticket_keys_sds_secret_config`.
     pub named_ticket_keys: Option<Sds>,
-    /// Longest life of a session. Default `None`: [`SESSION_TIMEOUT_DEFAULT`]. Source: `session_timeout`.
+    /// Longest life of a session, in whole seconds, at most a week. Default `None`, as less than a second:
+    /// [`SESSION_TIMEOUT_DEFAULT`]. Source: `session_timeout`.
     pub session_timeout: Option<Duration>,
     /// What certificates without a valid OCSP response are good for. Source: `ocsp_staple_policy`.
     pub ocsp_staple_policy: OcspStaplePolicy,

@@ -43,8 +43,9 @@ impl Tickets {
         lifetime: Option<Duration>,
         bound_to: [u8; 32],
     ) -> Self {
-        let lifetime = lifetime.unwrap_or(SESSION_TIMEOUT_DEFAULT).as_secs().min(LIFETIME_MAX);
-        let lifetime = u32::try_from(lifetime).unwrap_or(u32::MAX);
+        // BoringSSL takes less than a second for none that is set.
+        let lifetime = lifetime.filter(|lifetime| lifetime.as_secs() > 0).unwrap_or(SESSION_TIMEOUT_DEFAULT);
+        let lifetime = u32::try_from(lifetime.as_secs().min(LIFETIME_MAX)).unwrap_or(u32::MAX);
         Self { keys, lifetime, bound_to, now: || clock::wall_ns() / 1_000_000_000 }
     }
 
@@ -168,6 +169,17 @@ mod tests {
         assert!(later.open(&ticket).is_none());
         later.now = || 999_939;
         assert!(later.open(&ticket).is_none(), "from the future");
+    }
+
+    #[test]
+    fn lifetime_is_that_of_the_configuration_unless_it_says_none() {
+        let lifetime = |configured| Tickets::new(Vec::new(), configured, [0; 32]).lifetime();
+        let default = u32::try_from(SESSION_TIMEOUT_DEFAULT.as_secs()).unwrap();
+        assert_eq!(lifetime(Some(Duration::from_secs(1))), 1);
+        assert_eq!(lifetime(Some(Duration::MAX)), 604_800);
+        for none in [None, Some(Duration::ZERO), Some(Duration::from_millis(999))] {
+            assert_eq!(lifetime(none), default, "{none:?}");
+        }
     }
 
     #[test]
