@@ -1,4 +1,5 @@
-//! `/certs`: the certificates in use, as Envoy lists them, and the days until the first of them expires.
+//! `/certs`: the certificates in use, as Envoy lists them, and the time until the first of them, or of their OCSP responses,
+//! expires.
 use serde_json::{Map, Value, json};
 
 use super::request::{Reply, Request};
@@ -33,6 +34,21 @@ pub(super) fn days_until_first_expires(state: &dyn AdminState) -> u64 {
     all.map(|(_, certificate)| certificate.days_until_expiration(now)).min().unwrap_or(NOTHING_EXPIRES)
 }
 
+/// Seconds until the first OCSP response expires; none: 0, as in Envoy.
+pub(super) fn seconds_until_first_staple_expires(state: &dyn AdminState) -> u64 {
+    first_staple_expires(&state.tls_contexts(), now())
+}
+
+fn first_staple_expires(contexts: &[TlsContext], now: u64) -> u64 {
+    let servers = contexts.iter().filter_map(|context| match context {
+        TlsContext::Server(tls) => Some(tls),
+        TlsContext::Client(_) => None,
+    });
+    let all = servers.flat_map(|tls| tls.staples()).flatten();
+    // One that does not say when has expired.
+    all.map(|(_, until)| until.unwrap_or(0).saturating_sub(now)).min().unwrap_or(0)
+}
+
 fn now() -> u64 {
     clock::wall_ns() / 1_000_000_000
 }
@@ -48,7 +64,15 @@ fn shown(context: &TlsContext) -> (Vec<Shown<'_>>, Option<Shown<'_>>) {
 fn entry(context: &TlsContext, now: u64) -> Value {
     let (chain, authority) = shown(context);
     let list = |shown: Vec<Shown<'_>>| shown.into_iter().map(|shown| details(shown, now)).collect::<Vec<_>>();
-    let lists = [("ca_cert", list(authority.into_iter().collect())), ("cert_chain", list(chain))];
+    let (authority, mut chain) = (list(authority.into_iter().collect()), list(chain));
+    if let TlsContext::Server(tls) = context {
+        for (details, staple) in chain.iter_mut().zip(tls.staples()) {
+            if let Some(validity) = staple {
+                details["ocsp_details"] = ocsp_details(validity);
+            }
+        }
+    }
+    let lists = [("ca_cert", authority), ("cert_chain", chain)];
     let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
     Value::Object(lists.map(|(name, list)| (name.to_owned(), list.into())).collect::<Map<_, _>>())
 }
@@ -68,6 +92,14 @@ fn details((file, certificate): Shown<'_>, now: u64) -> Value {
     })
 }
 
+fn ocsp_details((since, until): (u64, Option<u64>)) -> Value {
+    let mut details = json!({ "valid_from": time(since) });
+    if let Some(until) = until {
+        details["expiration"] = time(until).into();
+    }
+    details
+}
+
 fn time(unix: u64) -> String {
     let moment = i64::try_from(unix).ok().and_then(|unix| jiff::Timestamp::from_second(unix).ok());
     moment.map(|moment| moment.to_string()).unwrap_or_default()
@@ -76,9 +108,9 @@ fn time(unix: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tls::{CertificateValidation, CommonTls, DownstreamTls};
+    use crate::config::tls::{CertificateValidation, CommonTls, DownstreamTls, Source};
     use crate::protocol::tls::ServerTls;
-    use crate::protocol::tls::testing::{Authority, Spec, source};
+    use crate::protocol::tls::testing::{Authority, Spec, ocsp_response, source};
     use std::sync::Arc;
 
     #[test]
@@ -91,6 +123,8 @@ mod tests {
             .years(2020, 2030);
         let mut own = root.issue(spec).config();
         own.chain.file = Some("/etc/tls.crt".into());
+        let staple = ocsp_response(&[0xab], "20290101000000Z", Some("20300101000000Z"));
+        own.ocsp_staple = Some(Source::inline(staple));
         let validation = CertificateValidation {
             trusted_ca: Some(source(&root.pem())),
             ..CertificateValidation::default()
@@ -100,7 +134,8 @@ mod tests {
         let config = DownstreamTls { common, ..DownstreamTls::default() };
         let context = TlsContext::Server(Arc::new(ServerTls::compile(&config, None, None).unwrap()));
         // 2029-12-31.
-        let entry = entry(&context, 1_893_369_600);
+        let now = 1_893_369_600;
+        let entry = entry(&context, now);
         assert_eq!(
             entry["cert_chain"],
             json!([{
@@ -110,8 +145,11 @@ mod tests {
                 "days_until_expiration": "1",
                 "valid_from": "2020-01-01T00:00:00Z",
                 "expiration_time": "2030-01-01T00:00:00Z",
+                "ocsp_details": { "valid_from": "2029-01-01T00:00:00Z", "expiration": "2030-01-01T00:00:00Z" },
             }])
         );
         assert_eq!(entry["ca_cert"][0]["path"], "<inline>");
+        assert_eq!(first_staple_expires(&[context], now), 86_400);
+        assert_eq!(first_staple_expires(&[], now), 0);
     }
 }

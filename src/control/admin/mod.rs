@@ -84,6 +84,10 @@ impl Admin {
             (ServerStat::MemoryAllocated, usage.allocated),
             (ServerStat::MemoryHeapSize, usage.heap_size),
             (ServerStat::MemoryPhysicalSize, usage.physical),
+            (
+                ServerStat::SecondsUntilFirstOcspResponseExpires,
+                certs::seconds_until_first_staple_expires(&*self.state),
+            ),
             (ServerStat::State, info.state as u64),
             (ServerStat::HotRestartEpoch, info.restart_epoch.into()),
             (ServerStat::HotRestartGeneration, info.restart_generation),

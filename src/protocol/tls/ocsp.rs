@@ -71,6 +71,11 @@ impl OcspResponse {
         Some(Ok(Self { serial: trimmed(serial).to_vec(), this_update, next_update }))
     }
 
+    /// Since when and until when it is good, in seconds since the epoch; the latter `None`: it does not say.
+    pub(super) fn validity(&self) -> (u64, Option<u64>) {
+        (self.this_update, self.next_update)
+    }
+
     /// Whether it is of the certificate with this serial number, in hexadecimal.
     pub(super) fn is_of(&self, serial: &str) -> bool {
         let own: String = self.serial.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -170,6 +170,12 @@ impl ServerTls {
             .map(|candidate| (candidate.file.as_deref(), &*candidate.certificate))
     }
 
+    /// Of each of them since when and until when its OCSP response is good, in seconds since the epoch (the latter `None`: it does not
+    /// say); `None`: there is no response.
+    pub fn staples(&self) -> impl Iterator<Item = Option<(u64, Option<u64>)>> {
+        self.resolver.candidates().iter().map(|shown| shown.ocsp.as_ref().map(OcspResponse::validity))
+    }
+
     /// The first certificate that it trusts and its file, for `/certs`.
     pub fn authority(&self) -> Option<(Option<&str>, &Certificate)> {
         let (file, certificate) = self.validator.as_ref()?.authority.as_ref()?;

@@ -158,6 +158,7 @@ super::metrics! {
         MemoryHeapSize Gauge "server.memory_heap_size",
         MemoryPhysicalSize Gauge "server.memory_physical_size",
         ParentConnections Gauge "server.parent_connections",
+        SecondsUntilFirstOcspResponseExpires Gauge "server.seconds_until_first_ocsp_response_expiring",
         State Gauge "server.state",
         StaticUnknownFields Counter "server.static_unknown_fields",
         TotalConnections Gauge "server.total_connections",
