@@ -6,6 +6,7 @@ pub(crate) mod arbitrary;
 mod certificate;
 mod check;
 mod client;
+mod crl;
 mod digest;
 mod error;
 mod facts;

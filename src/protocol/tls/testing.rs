@@ -195,6 +195,11 @@ impl Authority {
 
     /// A revocation list of these serial numbers, current until that year.
     pub(crate) fn crl(&self, serials: &[&[u8]], until: i32) -> String {
+        self.crl_since(2020, serials, until)
+    }
+
+    /// The same, made in that year.
+    pub(crate) fn crl_since(&self, since: i32, serials: &[&[u8]], until: i32) -> String {
         let revoked = |serial: &&[u8]| RevokedCertParams {
             serial_number: SerialNumber::from_slice(serial),
             revocation_time: date_time_ymd(2020, 1, 1),
@@ -202,7 +207,7 @@ impl Authority {
             invalidity_date: None,
         };
         let params = CertificateRevocationListParams {
-            this_update: date_time_ymd(2020, 1, 1),
+            this_update: date_time_ymd(since, 1, 1),
             next_update: date_time_ymd(until, 1, 1),
             crl_number: SerialNumber::from(1u64),
             issuing_distribution_point: None,

@@ -10,11 +10,12 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls::DistinguishedName;
 use rustls::pki_types::{CertificateDer, Der, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{
-    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
-    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
+    RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
 };
 
 use super::certificate::fixed;
+use super::crl::Lists;
 use super::san::{SanTest, any_name_is, host_matches};
 use super::{Certificate, TlsConfigError, pem};
 use crate::config::tls::{CertificateValidation, SanKind, Source};
@@ -115,13 +116,15 @@ impl Validator {
         };
         let mut trust = Trust::Nothing;
         let mut authority = None;
-        let mut crls = Vec::new();
+        let mut crls = Lists::default();
         if let Some(domains) = &config.trust_domains {
             let store = |(index, domain): (usize, &crate::config::tls::TrustDomain)| {
                 let field =
                     format!("custom_validator_config.typed_config.trust_domains[{index}].trust_bundle");
                 let mut store = Store::read(&domain.bundle, &field)?;
-                read_crls(&domain.bundle, &field, &mut store.crls)?;
+                let mut crls = Lists::default();
+                crls.read(&domain.bundle, &field)?;
+                store.crls = crls.newest_first();
                 authority = authority.take().or_else(|| first(&domain.bundle));
                 Ok((domain.name.clone(), store))
             };
@@ -130,15 +133,13 @@ impl Validator {
             trust = Trust::Store(Store::read(source, field)?);
             authority = first(source);
             // Envoy takes revocation lists out of the trusted certificates' file as well.
-            read_crls(source, field, &mut crls)?;
+            crls.read(source, field)?;
         }
         if let Some(source) = &config.crl {
             if matches!(trust, Trust::Nothing) {
                 return Err(TlsConfigError::new("crl", "without trusted_ca there is nobody who may revoke"));
             }
-            let before = crls.len();
-            read_crls(source, "crl", &mut crls)?;
-            if crls.len() == before {
+            if crls.read(source, "crl")? == 0 {
                 return Err(
                     TlsConfigError::new("crl", "no revocation list in it (PEM is expected)").of(source)
                 );
@@ -166,7 +167,7 @@ impl Validator {
         };
         Ok(Self {
             trust,
-            crls,
+            crls: crls.newest_first(),
             only_leaf_crl: config.only_verify_leaf_crl,
             sans: config.subject_alt_names.iter().enumerate().map(test).collect::<Result<_, _>>()?,
             certificate_hashes: config.certificate_hashes.clone(),
@@ -427,20 +428,6 @@ impl Store {
 fn first(source: &Source) -> Option<(Option<Box<str>>, Certificate)> {
     let certificates = pem::certificates(&source.data).ok()?;
     Some((source.file.clone(), Certificate::parse(certificates.first()?).ok()?))
-}
-
-fn read_crls(
-    source: &Source,
-    field: &str,
-    into: &mut Vec<CertRevocationList<'static>>,
-) -> Result<(), TlsConfigError> {
-    let wrong = |reason: String| TlsConfigError::new(field, reason).of(source);
-    for (index, list) in pem::revocation_lists(&source.data).map_err(wrong)?.iter().enumerate() {
-        let list = OwnedCertRevocationList::from_der(list)
-            .map_err(|error| wrong(format!("revocation list {index}: {error}")))?;
-        into.push(list.into());
-    }
-    Ok(())
 }
 
 /// The trust domain of a SPIFFE certificate, which is no authority's and has one name of its kind, with a path behind the

@@ -182,6 +182,24 @@ fn revoked_certificate_is_refused_and_so_is_one_without_a_list() {
     assert_eq!(verify(&within, &bad, &[]), Err(Refusal::Chain(webpki::Error::CertRevoked)), "in trusted_ca");
 }
 
+/// It was the one that came first: who was revoked since came in, or nobody did once it had expired.
+#[test]
+fn newest_revocation_list_of_an_authority_counts() {
+    let root = Authority::new("root");
+    let (good, bad) = (root.issue(Spec::dns("a").serial(&[7])), root.issue(Spec::dns("a").serial(&[8])));
+    let revoked = Err(Refusal::Chain(webpki::Error::CertRevoked));
+    let lists = [root.crl(&[], 2024), root.crl_since(2021, &[], 2030), root.crl_since(2022, &[&[8]], 2030)];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let all = order.map(|place: usize| lists[place].as_str()).concat();
+        let config = CertificateValidation { crl: Some(source(&all)), ..trusting(&root.pem()) };
+        assert_eq!(verify(&config, &good, &[]), Ok(()), "{order:?}");
+        assert_eq!(verify(&config, &bad, &[]), revoked, "{order:?}");
+    }
+    let within = trusting(&format!("{}{}", root.pem(), lists[1]));
+    let both = CertificateValidation { crl: Some(source(&lists[2])), ..within };
+    assert_eq!(verify(&both, &bad, &[]), revoked, "an older one beside whom is trusted");
+}
+
 #[test]
 fn one_condition_on_names_has_to_hold() {
     let root = Authority::new("root");
