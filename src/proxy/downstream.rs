@@ -36,7 +36,7 @@ use crate::protocol::stream_info::StreamAddress;
 use crate::protocol::tls::{ServerTls, TlsFacts, Wanted};
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Recycled, Timer};
-use crate::telemetry::names::{HttpHistogram, HttpStat, ServerStat};
+use crate::telemetry::names::{HttpHistogram, HttpStat, ListenerStat, ServerStat};
 
 /// A client's connection, or a stream of one: what serves one request at a time.
 #[derive(Debug)]
@@ -555,6 +555,9 @@ impl Drop for Connection {
         }
         let lived = self.context.runtime.now().since(self.opened);
         self.listener.count_closed(lived);
+        if self.channel.connection().is_some_and(Transport::has_broken_tls) {
+            self.listener.stats.inc(ListenerStat::SslConnectionError);
+        }
         let lived = u64::try_from(lived.as_millis()).unwrap_or(u64::MAX);
         let stats = &self.chain.stats;
         stats.gauge_dec(HttpStat::DownstreamCxActive);

@@ -306,6 +306,47 @@ on_each_backend! {
         assert!(upstream.seen().is_empty());
     }
 
+    fn session_that_breaks_after_its_handshake_is_counted(io) {
+        let (upstream, authority) = (mirror(), Authority::of(&[NAME]));
+        let tls = downstream_tls("", &authority.shown(NAME));
+        let http = Config::to(upstream.port).chain(&tls);
+        let tcp = Config::to(upstream.port).chains(&[format!(
+            "{{{tls}, filters: [{{name: tcp, typed_config: {{\"@type\": \
+             type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, \
+             cluster: upstream}}}}]}}"
+        )]);
+        for config in [http, tcp] {
+            let proxy = Proxy::start(io, &config);
+            let mut client = TlsClient::connect(proxy.port, &authority, NAME, &[]);
+            assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").status(), 200);
+            // A record under no key that there is.
+            client.send_beside(&[&[23, 3, 3, 0, 32][..], &[0; 32]].concat());
+            proxy.wait_for_stat(&format!("listener.127.0.0.1_{}.ssl.connection_error", proxy.port), 1);
+            drop(client);
+            proxy.end();
+        }
+    }
+
+    /// In TLS 1.3 it says so when our handshake is over.
+    fn endpoint_that_misses_our_certificate_is_counted(io) {
+        let (upstream, authority) = (mirror(), Authority::of(&[NAME]));
+        let common = format!("{ALPN}, {}, {}", authority.shown(NAME), authority.trusted());
+        let inner = Config::to(upstream.port).chain(&downstream_tls("require_client_certificate: true,", &common));
+        let inner = Proxy::start(io, &inner);
+        let common = format!("tls_params: {{tls_maximum_protocol_version: TLSv1_3}}, {}", authority.trusted());
+        for http2 in [false, true] {
+            let config = protecting(inner.port, &common);
+            let outer = Proxy::start(io, &if http2 { config.cluster(TO_HTTP2) } else { config });
+            let mut client = outer.connect();
+            assert_eq!(client.get("/").status(), 503);
+            until("counted", || outer.stat("cluster.upstream.ssl.connection_error") > 0);
+            assert_eq!(outer.stat("cluster.upstream.ssl.fail_verify_error"), 0);
+            drop(client);
+            outer.end();
+        }
+        inner.end();
+    }
+
     fn request_that_is_cut_off_is_not_taken_for_whole(io) {
         let (upstream, authority) = (mirror(), Authority::of(&[NAME]));
         let proxy = protected(io, &upstream, &authority);

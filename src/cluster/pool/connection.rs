@@ -285,6 +285,9 @@ impl Drop for UpstreamConnection {
             return;
         }
         stats.inc(ClusterStat::UpstreamCxDestroy);
+        if self.channel.connection().is_some_and(Transport::has_broken_tls) {
+            stats.inc(ClusterStat::SslConnectionError);
+        }
         let (side, side_active) = if self.closed_by_peer {
             (ClusterStat::UpstreamCxDestroyRemote, ClusterStat::UpstreamCxDestroyRemoteWithActiveRq)
         } else {

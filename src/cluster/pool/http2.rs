@@ -347,6 +347,9 @@ async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64, origin: Origin) {
             Flood::Control => ClusterStat::Http2OutboundControlFlood,
         });
     }
+    if connection.has_broken_tls() {
+        cluster.stats().inc(ClusterStat::SslConnectionError);
+    }
     if !shared.settled.get() {
         // Those that wait for it are not to dial it again and again.
         fail(ConnectError::Failed(libc::ECONNRESET));

@@ -335,6 +335,11 @@ impl ClientConnection {
         self.watch.seen()
     }
 
+    /// [`Transport::has_broken_tls`], of what bears it.
+    pub fn has_broken_tls(&self) -> bool {
+        self.watch.has_broken_tls()
+    }
+
     /// The flood that ended the connection.
     pub fn flood(&self) -> Option<Flood> {
         self.watch.flood()

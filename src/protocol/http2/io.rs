@@ -93,6 +93,8 @@ pub(super) struct Watch(Rc<RefCell<State>>);
 struct State {
     guard: Guard,
     flood: Option<Flood>,
+    /// TLS below it broke.
+    broken_tls: bool,
     /// The codec has more to write than there is room for.
     paused: bool,
     /// Bytes read in this turn, and what the frames before it had cost.
@@ -132,6 +134,11 @@ impl Watch {
         Ok(received)
     }
 
+    /// Whether TLS below it broke.
+    pub(super) fn has_broken_tls(&self) -> bool {
+        self.0.borrow().broken_tls
+    }
+
     /// The limit that the peer passed.
     pub(super) fn flood(&self) -> Option<Flood> {
         self.0.borrow().flood
@@ -141,7 +148,7 @@ impl Watch {
 impl<T: AsRef<Transport>> Io<T> {
     pub(super) fn new(runtime: &Runtime, transport: T, limits: Limits, is_server: bool) -> Self {
         let guard = Guard::new(limits, is_server, runtime.now());
-        let state = State { guard, flood: None, paused: false, read: 0, rested_at: 0 };
+        let state = State { guard, flood: None, broken_tls: false, paused: false, read: 0, rested_at: 0 };
         let watch = Watch(Rc::new(RefCell::new(state)));
         Self { runtime: runtime.clone(), transport, watch, unflushed: true, begun: Begun::default() }
     }
@@ -199,7 +206,10 @@ impl<T: AsRef<Transport> + Unpin> AsyncRead for Io<T> {
                     self.begun.give(room.remaining(), room);
                     return Poll::Ready(Ok(()));
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(error)) => {
+                    self.watch.0.borrow_mut().broken_tls = self.transport().has_broken_tls();
+                    return Poll::Ready(Err(error));
+                }
                 Poll::Pending => return Poll::Pending,
             };
             // A full small chunk: a body streams, which is cheaper in large ones.

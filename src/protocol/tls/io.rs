@@ -402,6 +402,12 @@ impl TlsStream {
         matches!(self.state.borrow().end, End::Truncated)
     }
 
+    /// Whether the session broke once its handshake was complete: by what the peer has sent, which may be its alert.
+    pub fn has_broken(&self) -> bool {
+        let state = self.state.borrow();
+        state.is_shaken() && matches!(&state.end, End::Failed(error) if !error.is_io())
+    }
+
     /// Why the session broke; `None`: it did not.
     pub fn failure(&self) -> Option<TlsError> {
         match &self.state.borrow().end {

@@ -131,6 +131,11 @@ impl Transport {
         }
     }
 
+    /// Whether its TLS broke once the handshake was complete: what `ssl.connection_error` counts besides handshakes.
+    pub fn has_broken_tls(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.has_broken())
+    }
+
     /// Reads and forgets what still arrives: ready at the peer's end. For a connection that is being closed.
     pub fn poll_rest(&self) -> Poll<()> {
         match self {

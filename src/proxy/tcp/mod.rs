@@ -39,7 +39,7 @@ use crate::protocol::stream_info::{EarlierAttempt, StreamAddress};
 use crate::protocol::tls::{ServerTls, TlsFacts, Wanted};
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Recycled, Timer};
-use crate::telemetry::{Cells, TcpStat};
+use crate::telemetry::{Cells, ListenerStat, TcpStat};
 use connect::Failure;
 use relay::{Ended, Refused, Why};
 
@@ -431,5 +431,8 @@ impl Drop for TcpConnection {
     fn drop(&mut self) {
         self.context.open.set(self.context.open.get() - 1);
         self.listener.count_closed(self.context.runtime.now().since(self.opened));
+        if self.channel.connection().is_some_and(Transport::has_broken_tls) {
+            self.listener.stats.inc(ListenerStat::SslConnectionError);
+        }
     }
 }

@@ -190,6 +190,11 @@ impl TlsClient {
         sock.shutdown(Shutdown::Write).unwrap();
     }
 
+    /// Sends bytes as they are, in which TLS has no part.
+    pub(crate) fn send_beside(&mut self, bytes: &[u8]) {
+        self.0.stream.sock.write_all(bytes).unwrap();
+    }
+
     pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.stream.write_all(bytes)?;
         self.0.stream.flush()
