@@ -162,8 +162,10 @@ impl Validator {
         let test =
             |(index, matcher)| SanTest::compile(matcher, &format!("match_typed_subject_alt_names[{index}]"));
         let hints = match &trust {
-            Trust::Store(store) if !config.suppress_client_ca_list => store.names(),
-            _ => Vec::new(),
+            _ if config.suppress_client_ca_list => Vec::new(),
+            Trust::Nothing => Vec::new(),
+            Trust::Store(store) => subjects([store]),
+            Trust::Domains(domains) => subjects(domains.iter().map(|(_, store)| store)),
         };
         Ok(Self {
             trust,
@@ -411,18 +413,18 @@ impl Store {
             |anchor: &&Anchor| allow_expired || (anchor.not_before..=anchor.not_after).contains(&now);
         self.anchors.iter().filter(|anchor| anchor.may_issue).filter(is_valid).map(Anchor::borrowed).collect()
     }
+}
 
-    /// Subjects, each once.
-    fn names(&self) -> Vec<DistinguishedName> {
-        let mut names: Vec<DistinguishedName> = Vec::new();
-        for anchor in &self.anchors {
-            let name = DistinguishedName::in_sequence(anchor.trust.subject.as_ref());
-            if names.iter().all(|other| other.as_ref() != name.as_ref()) {
-                names.push(name);
-            }
+/// Subjects of whom is trusted, each once.
+fn subjects<'a>(stores: impl IntoIterator<Item = &'a Store>) -> Vec<DistinguishedName> {
+    let mut names: Vec<DistinguishedName> = Vec::new();
+    for anchor in stores.into_iter().flat_map(|store| &store.anchors) {
+        let name = DistinguishedName::in_sequence(anchor.trust.subject.as_ref());
+        if names.iter().all(|other| other.as_ref() != name.as_ref()) {
+            names.push(name);
         }
-        names
     }
+    names
 }
 
 fn first(source: &Source) -> Option<(Option<Box<str>>, Certificate)> {

@@ -297,6 +297,9 @@ fn spiffe_certificate_is_trusted_in_its_own_domain_only() {
         assert_eq!(verify(&config, &two_names, &[]), Err(Refusal::TrustDomain), "{names:?}");
     }
     assert!(compile(&config).unwrap().has_conditions(), "who shows no certificate has no domain");
+    assert_eq!(compile(&config).unwrap().hints.len(), 2, "clients are told whom all domains trust");
+    config.suppress_client_ca_list = true;
+    assert!(compile(&config).unwrap().hints.is_empty());
     config.accept_untrusted = true;
     assert!(verify(&config, &leaf(&two, "spiffe://one.example/a"), &[]).is_err(), "as in Envoy");
     config.subject_alt_names = vec![exact(SanKind::Uri, "spiffe://one.example/b")];
