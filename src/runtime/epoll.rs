@@ -180,7 +180,7 @@ impl Backend for Epoll {
         let socket = scope.sockets.live(key);
         match sys::connect(socket.raw_fd(), &address) {
             Ok(()) => socket.connect = Connect::Done,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
                 socket.connect = Connect::Running;
                 (socket.readable, socket.writable) = (false, false);
             }

@@ -242,15 +242,10 @@ pub(crate) fn accept(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(accepted) })
 }
 
-/// Starts connecting; `WouldBlock` means it goes on.
+/// Starts connecting; `EINPROGRESS` means it goes on. `EAGAIN` does not: in the Unix domain the listener's queue is full.
 pub(crate) fn connect(fd: RawFd, addr: &RawAddr) -> io::Result<()> {
     // SAFETY: pointer and length describe `addr`.
-    match check(unsafe { libc::connect(fd, addr.as_ptr(), addr.len()) }) {
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-        other => other.map(drop),
-    }
+    check(unsafe { libc::connect(fd, addr.as_ptr(), addr.len()) }).map(drop)
 }
 
 // What each request calls goes past the library's own functions: those are places where a thread can be cancelled, and

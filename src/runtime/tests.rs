@@ -18,6 +18,7 @@ use super::listen::{ListenOptions, bind, local_addr};
 use super::mailbox::{Mailbox, mailbox};
 use super::sim::{SimConfig, SimNetwork};
 use super::*;
+use crate::base::socket_address::SocketAddress;
 use crate::buffer::{Chunk, ChunkSize};
 
 /// Runs a test on each back end that this host has, and in some simulated worlds.
@@ -456,5 +457,31 @@ fn unix_sockets_are_connected_to_by_path_and_by_abstract_name() {
                 Ok(())
             });
         }
+    });
+}
+
+/// The kernel does not wait for room either, and what was never connected looks ready all the same.
+#[test]
+fn unix_socket_whose_queue_is_full_is_not_connected_to() {
+    on_every_kernel_backend(|runtime| {
+        use std::os::unix::net::UnixStream;
+        let path = std::env::temp_dir().join(format!("ringway-full-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let name = path.to_str().unwrap().to_owned();
+        let options = ListenOptions {
+            address: SocketAddress::Pipe(name.as_str().into()),
+            ..ListenOptions::plain("127.0.0.1:0".parse().unwrap(), 1)
+        };
+        let listener = bind(&options, 1).unwrap();
+        // One more than the backlog says may wait.
+        let waiting = [(); 2].map(|()| UnixStream::connect(&path).unwrap());
+        let handle = runtime.clone();
+        run(runtime, async move {
+            let error = TcpStream::connect(&handle, Target::Pipe(&name), None, &[]).await.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EAGAIN));
+            Ok(())
+        });
+        drop((waiting, listener));
+        std::fs::remove_file(&path).unwrap();
     });
 }
