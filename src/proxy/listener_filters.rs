@@ -8,6 +8,7 @@ mod held;
 mod inspect;
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -179,11 +180,13 @@ pub(super) async fn run(
 /// Where the client meant to connect to, before the kernel redirected it here, or as one within the process says. Source: Envoy `original_dst`.
 fn restore_destination(config: &Config, stream: &TcpStream, info: &mut ConnectionInfo) {
     let Some(original) = stream.original_destination() else { return };
-    if info.local_restored && Some(original) == info.direct_local.socket() {
+    // Of a link-local address the kernel tells the interface, too, which what is known of the connection does not have.
+    let is_at = |other: SocketAddr| (other.ip(), other.port()) == (original.ip(), original.port());
+    if info.local_restored && info.direct_local.socket().is_some_and(is_at) {
         // It was not redirected, and a filter before knows more.
         return;
     }
-    if Some(original) != info.local.socket() {
+    if !info.local.socket().is_some_and(is_at) {
         (info.local, info.local_restored) = (original.into(), true);
         return;
     }
@@ -194,7 +197,7 @@ fn restore_destination(config: &Config, stream: &TcpStream, info: &mut Connectio
     });
     let mut bound = bound.filter(|bound| !bound.ip().is_unspecified() && bound.port() != 0);
     match (bound.next(), bound.next()) {
-        (Some(only), None) if only != original => {
+        (Some(only), None) if !is_at(only) => {
             (info.direct_local, info.local_restored) = (only.into(), true);
         }
         // One that listens on every address cannot tell who was led to it from who came by himself: as Envoy.

@@ -294,6 +294,29 @@ mod tests {
         probe(&free, false).unwrap();
     }
 
+    /// Needs CAP_NET_ADMIN, as whoever listens so does.
+    #[test]
+    fn transparent_socket_of_both_families_tells_where_ipv4_led_as_ipv4() {
+        let options = ListenOptions {
+            transparent: true,
+            ipv4_compat: true,
+            ..ListenOptions::plain("[::]:0".parse().unwrap(), 8)
+        };
+        let socket = match bind(&options, 1) {
+            Ok(sockets) => sockets.into_iter().next().unwrap(),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EAFNOSUPPORT)) => {
+                return println!("not run: {error}");
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let listener = std::net::TcpListener::from(socket);
+        listener.set_nonblocking(false).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(sys::original_destination(accepted.as_raw_fd()).unwrap(), address);
+    }
+
     #[test]
     fn probe_says_what_a_bind_would_say_and_leaves_nothing() {
         let plain = ListenOptions::plain(([127, 0, 0, 1], 0).into(), 1);

@@ -168,7 +168,8 @@ pub(crate) fn local_address(fd: RawFd) -> io::Result<SocketAddress> {
     name(fd, libc::getsockname)?.to_address().ok_or_else(unsupported)
 }
 
-/// Where a connection led to before netfilter redirected it; of a transparent socket its own address.
+/// Where a connection led to before netfilter redirected it; of a transparent socket its own address. IPv4 on a socket of both
+/// families is IPv4.
 pub(crate) fn original_destination(fd: RawFd) -> io::Result<SocketAddr> {
     let local = local_addr(fd)?;
     // Connections of IPv4 on a socket of IPv6 are IPv4's to netfilter.
@@ -192,7 +193,11 @@ pub(crate) fn original_destination(fd: RawFd) -> io::Result<SocketAddr> {
     } else {
         option(fd, libc::SOL_IPV6, libc::IPV6_TRANSPARENT)
     };
-    if transparent? != 0 { Ok(local) } else { Err(io::ErrorKind::NotFound.into()) }
+    match transparent? {
+        0 => Err(io::ErrorKind::NotFound.into()),
+        _ if is_v4 => Ok(SocketAddr::new(local.ip().to_canonical(), local.port())),
+        _ => Ok(local),
+    }
 }
 
 /// A non-blocking, close-on-exec TCP socket of the address's family.
