@@ -11,6 +11,7 @@ use super::filter_chain::{FilterChain, NetworkFilter};
 use super::http::HttpConnectionManager;
 use super::listener_filter::ListenerFilter;
 use super::matching::Matcher;
+use super::runtime::RuntimeKey;
 use super::socket::{SocketOption, TcpKeepalive};
 use super::told_filter::ToldFilter;
 use crate::base::balance::Policy;
@@ -75,6 +76,10 @@ pub struct Listener {
     /// Whether connections count towards, and are refused by, the process's global limit. Default
     /// false: they are. Source: `ignore_global_conn_limit`.
     pub ignore_global_conn_limit: bool,
+    /// Under which the runtime layers have the most connections of this listener at a time, beyond which a new one is closed at
+    /// once and counted; `None`: none can come, as for internal listeners. Default: no limit. Source: runtime
+    /// `envoy.resource_limits.listener.NAME.connection_limit`.
+    pub connection_limit: Option<RuntimeKey>,
     /// For what traffic the listener stands; `drain_listeners?inboundonly` goes by it. Source:
     /// `traffic_direction`.
     pub traffic_direction: TrafficDirection,

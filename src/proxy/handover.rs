@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::context::WorkerContext;
 use super::listener::{Listener, admit};
 use crate::base::balance::Balance;
+use crate::filter::network::ListenerLimit;
 use crate::runtime::Accepted;
 
 /// One worker's part in the balance of a listener.
@@ -47,7 +48,7 @@ struct Passage {
     taken: bool,
 }
 
-/// A connection's place in the balance of its listener; given back when dropped.
+/// A connection's place in the balance of its listener, and among those that the listener's limit counts; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place(Rc<Listener>);
 
@@ -98,7 +99,7 @@ pub(super) fn dispatch(context: &Rc<WorkerContext>, listener: &Rc<Listener>, soc
             }
         }
     }
-    admit(context, Place(Rc::clone(listener)), socket);
+    admit(context, Place::taken(listener), socket);
 }
 
 impl Handover {
@@ -112,7 +113,7 @@ impl Handover {
         let Self { socket, mut passage } = self;
         passage.taken = true;
         drop(passage);
-        admit(context, Place(Rc::clone(listener)), socket);
+        admit(context, Place::taken(listener), socket);
     }
 }
 
@@ -126,10 +127,16 @@ impl Drop for Passage {
 }
 
 impl Place {
-    /// The place of a connection that another listener of this core has accepted.
+    /// The place of a connection that is counted in the balance already; whether the listener's limit has room for it.
+    fn taken(listener: &Rc<Listener>) -> (Self, bool) {
+        let fits = listener.limit.as_ref().is_none_or(ListenerLimit::enter);
+        (Self(Rc::clone(listener)), fits)
+    }
+
+    /// The place of a connection that another listener of this core has accepted. It counts, but is not refused: as in Envoy.
     pub(super) fn of_another(listener: Rc<Listener>) -> Self {
         listener.share.iter().for_each(|share| share.balance.keep(share.worker));
-        Self(listener)
+        Self::taken(&listener).0
     }
 
     /// The listener whose it is.
@@ -148,6 +155,7 @@ impl std::ops::Deref for Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.0.limit.iter().for_each(ListenerLimit::leave);
         if let Some(share) = &self.0.share {
             share.balance.leave(share.worker);
         }

@@ -23,6 +23,7 @@ use crate::base::socket_address::SocketAddress;
 use crate::config::bootstrap::Overload;
 use crate::config::listener::Listener as Config;
 use crate::config::runtime::RuntimeKey;
+use crate::filter::network::ListenerLimit;
 use crate::format::access_log::AccessLog;
 use crate::protocol::connection_info::{ConnectionInfo, TransportProtocol};
 use crate::protocol::http::matcher::MatchScratch;
@@ -53,17 +54,19 @@ pub struct Listener {
     handed_over: RefCell<Arc<[SocketAddress]>>,
     /// Its part in the balance with other workers; `None`: there are none.
     pub(super) share: Option<Share>,
+    /// How many connections it may have on all workers; `None`: any number.
+    pub(super) limit: Option<ListenerLimit>,
 }
 
 impl Listener {
-    /// A listener that accepts as soon as its loops run.
+    /// A listener that accepts as soon as its loops run, with its part in the balance, and with its limit.
     pub fn new(
         config: Arc<Config>,
         stats: ListenerCells,
         chains: FilterChains,
         filters: Option<ListenerFilters>,
         access_logs: Arc<[AccessLog]>,
-        share: Option<Share>,
+        (share, limit): (Option<Share>, Option<ListenerLimit>),
     ) -> Rc<Self> {
         Rc::new(Self {
             config,
@@ -75,6 +78,7 @@ impl Listener {
             stopped: Cell::new(false),
             handed_over: RefCell::default(),
             share,
+            limit,
         })
     }
 
@@ -227,8 +231,8 @@ pub async fn accept(context: Rc<WorkerContext>, seat: Rc<Seat>, socket: TcpListe
     context.accepting.set(context.accepting.get() - counted);
 }
 
-/// Starts to look at a connection, or to serve it, or refuses it.
-pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Accepted) {
+/// Starts to look at a connection, or to serve it, or refuses it, as its listener's limit does where it does not fit.
+pub(super) fn admit(context: &Rc<WorkerContext>, (listener, fits): (Place, bool), accepted: Accepted) {
     let stream = match TcpStream::adopt(&context.runtime, accepted) {
         Ok(stream) => stream,
         Err(error) => {
@@ -240,6 +244,10 @@ pub(super) fn admit(context: &Rc<WorkerContext>, listener: Place, accepted: Acce
         listener.stats.inc(ListenerStat::DownstreamGlobalCxOverflow);
         return;
     };
+    if !fits {
+        listener.stats.inc(ListenerStat::DownstreamCxOverflow);
+        return;
+    }
     // The peer may be gone already.
     let Ok(ends) = stream.ends() else { return };
     let info = ConnectionInfo::of_socket(ends);

@@ -13,7 +13,7 @@ use crate::config::cluster::Cluster;
 use crate::config::error::ConfigError;
 use crate::config::listener::Listener;
 use crate::config::network_filter::LocalRateLimit as RateLimitConfig;
-use crate::filter::network::{ChainChoice, ChoiceError, LocalRateLimit, Overlap};
+use crate::filter::network::{ChainChoice, ChoiceError, ListenerLimit, LocalRateLimit, Overlap};
 use crate::filter::{CompileError, CompileServices, access_log};
 use crate::protocol::tls::TlsConfigError;
 use crate::telemetry::Registry;
@@ -95,6 +95,7 @@ impl Compiler<'_> {
             stats,
             filters,
             balance,
+            limit: config.connection_limit.as_ref().map(ListenerLimit::new),
             access_logs: access_logs.into(),
             choice: Arc::new(choice),
             chains: chains.into(),

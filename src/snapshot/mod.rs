@@ -22,7 +22,9 @@ use crate::config::listener_filter::ListenerFilter;
 use crate::config::tcp_proxy::TcpProxy;
 use crate::filter::ConnectionManager;
 use crate::filter::chain::FilterScopes;
-use crate::filter::network::{ChainChoice, ConnectionLimit, HeaderTlvs, LocalRateLimit, Tunneling};
+use crate::filter::network::{
+    ChainChoice, ConnectionLimit, HeaderTlvs, ListenerLimit, LocalRateLimit, Tunneling,
+};
 use crate::filter::rbac::{CountersScope, NetworkRbac};
 use crate::format::access_log::AccessLog;
 use crate::protocol::tls::{Secured, ServerTls};
@@ -71,6 +73,8 @@ pub struct ListenerResource {
     pub filters: Option<ListenerFiltersResource>,
     /// How its connections spread over the workers; `None`: there is one.
     pub balance: Option<Arc<Balance>>,
+    /// How many of them there may be; `None`: any number.
+    pub limit: Option<ListenerLimit>,
     /// What is recorded of every connection.
     pub access_logs: Arc<[AccessLog]>,
     /// Which chain takes a connection.

@@ -280,8 +280,8 @@ impl Listeners {
             .map(|balance| Share::open(Arc::clone(balance), self.index, self.courier.clone()));
         let access_logs = Arc::clone(&resource.access_logs);
         let filters = resource.filters.as_ref().map(|filters| listener_filters(filters, slot));
-        let stats = resource.stats.cells(slot);
-        Listener::new(Arc::clone(&resource.config), stats, chains, filters, access_logs, share)
+        let (stats, limit) = (resource.stats.cells(slot), resource.limit.clone());
+        Listener::new(Arc::clone(&resource.config), stats, chains, filters, access_logs, (share, limit))
     }
 }
 

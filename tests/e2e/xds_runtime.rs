@@ -268,6 +268,14 @@ on_each_backend! {
         assert!(!is_served(), "two are there");
         proxy.admin("POST", "/runtime_modify?overload.global_downstream_max_connections=3");
         until("there is room", is_served);
+        let overflow = || proxy.stat(&format!("listener.127.0.0.1_{}.downstream_cx_overflow", proxy.port));
+        assert_eq!(overflow(), 0);
+        let own = "envoy.resource_limits.listener.test.connection_limit";
+        proxy.admin("POST", &format!("/runtime_modify?overload.global_downstream_max_connections=&{own}=2"));
+        assert!(!is_served(), "the listener has two");
+        assert!(overflow() > 0);
+        proxy.admin("POST", &format!("/runtime_modify?{own}=3"));
+        until("the listener has room", is_served);
         assert_eq!((first.get("/").text(), counted.get("/").text()), ("a".into(), "a".into()));
         proxy.end();
     }

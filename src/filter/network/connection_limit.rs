@@ -1,13 +1,13 @@
-//! A limit of connections at a time, one number for all workers (Envoy's connection limit filter).
+//! Limits of connections at a time, each one number for all workers: of a chain (Envoy's connection limit filter), and of a listener.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::config::network_filter::ConnectionLimit as Config;
-use crate::config::runtime::RuntimeFlag;
+use crate::config::runtime::{RuntimeFlag, RuntimeKey};
 
-/// The limit; clones are the same one.
+/// The limit of a chain; clones are the same one.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimit {
     /// Those that count. One by one, per connection: the documented exception to "no shared atomic".
@@ -54,9 +54,36 @@ impl Drop for LimitedConnection {
     }
 }
 
+/// The limit of a listener, which runtime alone has; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct ListenerLimit {
+    /// Those there are, also while runtime has no limit for them. One by one, per connection: as above.
+    connections: Arc<AtomicU64>,
+    key: RuntimeKey,
+}
+
+impl ListenerLimit {
+    /// With no connection yet; `key`: under which runtime has the limit.
+    pub fn new(key: &RuntimeKey) -> Self {
+        Self { connections: Arc::default(), key: key.clone() }
+    }
+
+    /// Counts one more connection, until [`Self::leave`]; whether there may be so many.
+    pub fn enter(&self) -> bool {
+        let before = self.connections.fetch_add(1, Ordering::Relaxed);
+        self.key.integer().is_none_or(|max| before < max)
+    }
+
+    /// One of them is over.
+    pub fn leave(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::runtime::{RuntimeState, RuntimeValue};
 
     /// Of two connections.
     fn limit() -> ConnectionLimit {
@@ -86,5 +113,21 @@ mod tests {
         assert!(limit.admit().is_none(), "there are two");
         drop((second, kept));
         assert!(limit.admit().is_some());
+    }
+
+    #[test]
+    fn listener_counts_its_connections_while_runtime_has_no_limit_for_them() {
+        let state = RuntimeState::default();
+        let key = RuntimeKey::new("limit", RuntimeValue::default(), &state);
+        let limit = ListenerLimit::new(&key);
+        assert!(limit.enter() && limit.clone().enter() && limit.enter());
+        key.prepare(RuntimeValue { integer: Some(2), ..RuntimeValue::default() });
+        state.proceed();
+        limit.leave();
+        assert!(!limit.enter(), "two are there");
+        // Who is refused has been counted, and leaves as others do.
+        limit.leave();
+        limit.leave();
+        assert!(limit.enter() && !limit.enter());
     }
 }

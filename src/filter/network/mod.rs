@@ -8,7 +8,7 @@ mod local_rate_limit;
 mod tunneling;
 
 pub use chain_choice::{ChainChoice, ChoiceError, Chosen};
-pub use connection_limit::{ConnectionLimit, LimitedConnection};
+pub use connection_limit::{ConnectionLimit, LimitedConnection, ListenerLimit};
 pub use filter_chain_table::{FilterChainTable, Overlap};
 pub use header_tlvs::HeaderTlvs;
 pub use local_rate_limit::LocalRateLimit;

@@ -122,6 +122,7 @@ pub(super) fn listener(at: &At<'_>, mut message: pb::listener::Listener) -> Opti
 
     let addresses: Vec<_> = addresses.into_iter().collect::<Option<_>>()?;
     let name = if name.is_empty() { generated_name(&addresses) } else { name.into() };
+    let limit = format!("envoy.resource_limits.listener.{name}.connection_limit");
     Some(Listener {
         name,
         stat_prefix: stat_prefix.into(),
@@ -145,6 +146,7 @@ pub(super) fn listener(at: &At<'_>, mut message: pb::listener::Listener) -> Opti
         accepts_per_event_max: max_connections_to_accept_per_socket_event,
         // The limit is one of sockets.
         ignore_global_conn_limit: ignore_global_conn_limit || is_internal,
+        connection_limit: at.context.runtime.key(&limit).filter(|_| !is_internal),
         traffic_direction,
         drain_type,
         access_log,

@@ -203,13 +203,16 @@ fn runtime_of_static_layers_reaches_what_refers_to_it() {
     let bootstrap = load(&[
         (
             "TOP",
-            "layered_runtime: {layers: [{name: a, static_layer: {share: 20, overload.global_downstream_max_connections: 9}}]}",
+            "layered_runtime: {layers: [{name: a, static_layer: {share: 20, overload.global_downstream_max_connections: 9, \
+             envoy: {resource_limits: {listener: {front: {connection_limit: 7}}}}}}]}",
         ),
         ("MATCH", "{prefix: /, runtime_fraction: {default_value: {numerator: 5}, runtime_key: share}}"),
     ]);
     let route = &manager(&bootstrap).route_config.virtual_hosts[0].routes[0];
     assert_eq!(route.matcher.runtime_fraction.as_ref().unwrap().value().numerator, 20);
+    assert_eq!(bootstrap.listeners[0].connection_limit.as_ref().unwrap().integer(), Some(7));
     assert_eq!(bootstrap.overload.runtime_key.unwrap().integer(), Some(9));
+    assert!(load(&[]).listeners[0].connection_limit.is_none(), "none can come");
 }
 
 #[test]
