@@ -185,6 +185,10 @@ impl Listeners {
     fn warm(&mut self, taken: TakenListener, version: &str, around: &mut Around<'_>) {
         let TakenListener { resource, wire, .. } = taken;
         let name: Arc<str> = (*resource.config.name).into();
+        let resource = match self.active.get(&name) {
+            Some(before) => resource.with_limits_of(&before.resource),
+            None => resource,
+        };
         let number = self.next;
         self.next += 1;
         self.routes.add(number, &resource);

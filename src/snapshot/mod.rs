@@ -5,6 +5,7 @@ mod compile;
 mod filter_chain;
 mod generation;
 mod hosts;
+mod limits;
 mod listeners;
 mod routes;
 mod sockets;
@@ -65,7 +66,7 @@ pub struct ChainTls {
 }
 
 /// A listener.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ListenerResource {
     pub config: Arc<Listener>,
     pub stats: Arc<Scope<ListenerStat>>,
@@ -93,7 +94,7 @@ pub struct ListenerFiltersResource {
 }
 
 /// A filter chain.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FilterChainResource {
     pub name: Box<str>,
     /// TLS of its connections; `None`: plain text.

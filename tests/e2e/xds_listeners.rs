@@ -8,6 +8,7 @@ use crate::harness::{
     Authority, Client, Config, ControlPlane, Io, Proxy, TempFolder, Upstream, free_port, on_each_backend,
     until, upstream_tls,
 };
+use crate::tcp::filter;
 use crate::xds::{HERE, answers, asking, holding, named};
 
 /// A proxy, two of its workers, whose listeners, clusters and routes come from there.
@@ -556,6 +557,39 @@ on_each_backend! {
         proxy.connect().expect_closed();
         assert_eq!(proxy.stat("local_rate_limit.slow.rate_limited"), 2);
         proxy.end();
+    }
+
+    /// As in Envoy, which keeps a chain that has not changed with its filters.
+    fn limit_of_a_chain_goes_on_when_another_chain_changes(io) {
+        let a = named("a");
+        let (port, other) = (free_port(), free_port());
+        let limit = filter("connection_limit", "ConnectionLimit", "stat_prefix: few, max_connections: 1");
+        let echo = filter("echo", "Echo", "");
+        let listener = |text: &str| {
+            let answer = filter("direct_response", "Config", &format!("response: {{inline_string: {text}}}"));
+            format!(
+                "{}, additional_addresses: [{{{}}}], filter_chains: [{{filter_chain_match: {{destination_port: {port}}}, \
+                 filters: [{limit}, {echo}]}}], default_filter_chain: {{filters: [{answer}]}}",
+                address(port),
+                address(other)
+            )
+        };
+        let followed = Followed::start(io, &a, &[("one", listener("first"))], &[]);
+        let mut first = Client::connect(port);
+        first.send("x");
+        assert_eq!(first.read(1), b"x");
+        Client::connect(port).expect_closed();
+        followed.put(&[("one", listener("second"))]);
+        until("the other chain", || Client::connect(other).read_to_end() == b"second");
+        Client::connect(port).expect_closed();
+        assert_eq!(followed.proxy.stat("connection_limit.few.limited_connections"), 2);
+        drop(first);
+        followed.proxy.wait_for_stat("connection_limit.few.active_connections", 0);
+        let mut next = Client::connect(port);
+        next.send("y");
+        assert_eq!(next.read(1), b"y");
+        drop(next);
+        followed.proxy.end();
     }
 
     /// A listener of the bootstrap is not replaced, as in Envoy.
