@@ -20,11 +20,11 @@ fn to(name: &str) -> Config {
     config
 }
 
-fn relaying(name: &str) -> Config {
-    to(name).chains(&[
-        "{filters: [{name: tcp, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: relay, cluster: upstream}}]}"
-            .to_owned(),
-    ])
+/// The same for whatever clients say, with more fields of the TCP proxy.
+fn relaying(name: &str, fields: &str) -> Config {
+    to(name).chains(&[format!(
+        "{{filters: [{{name: tcp, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: relay, cluster: upstream{fields}}}}}]}}"
+    )])
 }
 
 /// Answers every request without a body with its target, on one connection until it ends.
@@ -111,7 +111,7 @@ on_each_backend! {
             stream.write_all(&received).unwrap();
             stream.shutdown(Shutdown::Both).unwrap();
         });
-        let proxy = Proxy::start(io, &relaying(path.to_str().unwrap()));
+        let proxy = Proxy::start(io, &relaying(path.to_str().unwrap(), ""));
         let mut client: Client = proxy.connect();
         let mut bytes: Vec<u8> = (0..4_000_000_u32).map(|place| (place % 251) as u8).collect();
         client.send(&bytes);
@@ -126,6 +126,20 @@ on_each_backend! {
     fn missing_path_is_a_failed_connection(io) {
         let folder = TempFolder::new();
         is_absent(io, &folder.path().join("nobody.sock"));
+    }
+
+    /// Each attempt fails at once: others have their turn all the same, and who has gone is not tried for.
+    fn attempts_that_fail_at_once_end_with_their_client_however_many_there_may_be(io) {
+        let folder = TempFolder::new();
+        let path = folder.path().join("nobody.sock");
+        let attempts = ", max_connect_attempts: 4294967295";
+        let proxy = Proxy::start(io, &relaying(path.to_str().unwrap(), attempts));
+        let client = proxy.connect();
+        until("many attempts", || proxy.stat("cluster.upstream.upstream_cx_connect_fail") > 100);
+        client.reset_on_close();
+        drop(client);
+        proxy.wait_for_stat(&format!("listener.127.0.0.1_{}.downstream_cx_active", proxy.port), 0);
+        proxy.end();
     }
 
     fn path_at_which_nobody_listens_any_more_is_a_failed_connection(io) {

@@ -190,18 +190,35 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
         if due.is_some_and(|due| context.runtime.now() >= due) {
             return Err(failure.grown_too_old(chain));
         }
-        if failure.attempts < chain.config.connect_attempts_max
-            && let Some(backoff) = chain.config.backoff
-        {
-            let wait = wait(backoff, failure.attempts, context.random());
-            let sleep = context.runtime.sleep_until(context.runtime.now().after(wait));
-            match in_time(connection, unless_broken(connection, sleep)).await {
+        if failure.attempts < chain.config.connect_attempts_max {
+            let pause = pause(connection, failure.attempts);
+            match in_time(connection, unless_broken(connection, pause)).await {
                 None => return Err(failure.grown_too_old(chain)),
                 Some(None) => return Err(failure),
                 Some(Some(())) => {}
             }
         }
     }
+}
+
+/// The time between two attempts. Where there is none others have their turn: an attempt that fails at once waits for nobody.
+async fn pause(connection: &TcpConnection, attempts: u32) {
+    let TcpConnection { context, chain, .. } = connection;
+    let runtime = &context.runtime;
+    if let Some(backoff) = chain.config.backoff {
+        let wait = wait(backoff, attempts, context.random());
+        return runtime.sleep_until(runtime.now().after(wait)).await;
+    }
+    let mut is_next_turn = false;
+    poll_fn(|_| {
+        if is_next_turn {
+            return Poll::Ready(());
+        }
+        is_next_turn = true;
+        runtime.wake(runtime.current_task());
+        Poll::Pending
+    })
+    .await;
 }
 
 /// What the header to an endpoint may have in place of the client's own TLVs, of all attempts alike; `None`: nothing else.
