@@ -12,8 +12,8 @@ pub struct TcpProxy {
     pub stat_prefix: Box<str>,
     /// Where to. Source: `cluster_specifier`.
     pub cluster: TcpCluster,
-    /// Longest silence of both sides once they are connected; `None`: unlimited. Default 1 h, 0 switches it off. Source:
-    /// `idle_timeout`.
+    /// Longest silence of both sides, and the longest time that the first attempt to reach an endpoint takes; `None`: unlimited.
+    /// Default 1 h, 0 switches it off. Source: `idle_timeout`.
     pub idle_timeout: Option<Duration>,
     /// Longest life of a connection; `None`, the default: unlimited. Source: `max_downstream_connection_duration`.
     pub max_downstream_connection_duration: Option<Duration>,

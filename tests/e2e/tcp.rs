@@ -368,6 +368,41 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// As in Envoy: each attempt draws anew.
+    fn endpoint_that_refuses_is_followed_by_one_of_another_cluster_where_they_have_weights(io) {
+        let upstream = Upstream::echo_bytes();
+        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let weighted = "weighted_clusters: {clusters: [{name: dead, weight: 1}, {name: upstream, weight: 1}]}, max_connect_attempts: 60";
+        let mut config = Config::to(1).chains(&[chain("", &[tcp_proxy(weighted)])]);
+        config.clusters =
+            Some(format!("{{{}}}, {{{}}}", cluster_to("dead", dead), cluster_to("upstream", upstream.port)));
+        let proxy = Proxy::start(io, &config);
+        until("the first draw was the wrong one", || {
+            let mut client = proxy.connect();
+            client.send("hello");
+            assert_eq!(client.read(5), b"hello");
+            proxy.stat("cluster.dead.upstream_cx_connect_fail") > 0
+        });
+        assert_eq!(proxy.stat("cluster.dead.upstream_cx_connect_attempts_exceeded"), 0);
+        proxy.end();
+    }
+
+    /// As in Envoy: the time begins before there is an endpoint.
+    fn silence_of_an_endpoint_that_is_not_reached_is_silence(io) {
+        let silent = Upstream::start(|peer| while peer.read(1).is_some() {});
+        let mut config = relaying(silent.port, &[], "idle_timeout: 0.3s");
+        config.cluster = format!("{}, ", upstream_tls("", ""));
+        let proxy = Proxy::start(io, &config.listener(&LOGS_ENDS.replace("RESPONSE_FLAGS", "DOWNSTREAM_LOCAL_CLOSE_REASON")));
+        proxy.connect().expect_closed();
+        proxy.wait_for_log("ended <tcp_session_idle_timeout>");
+        assert_eq!(proxy.stat("tcp.relay.idle_timeout"), 1);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_rq_cancelled"), 1);
+        for gone in ["upstream_cx_active", "upstream_rq_pending_active", "upstream_cx_connect_timeout"] {
+            assert_eq!(proxy.stat(&format!("cluster.upstream.{gone}")), 0, "{gone}");
+        }
+        proxy.end();
+    }
+
     fn relay_to_a_cluster_that_is_not_there_is_closed(io) {
         let config = Config::to(1).chains(&[chain("", &[tcp_proxy("cluster: nowhere")])]);
         let proxy = Proxy::start(io, &config);

@@ -59,10 +59,18 @@ impl Failure {
         }
     }
 
-    /// The same, where it has tried before.
-    fn grown_too_old(self, chain: &TcpChain) -> Self {
-        chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);
-        self.final_for(ResponseFlag::DurationTimeout, record::MAX_DURATION)
+    /// A limit has passed while it tried.
+    fn late(self, late: Late, chain: &TcpChain) -> Self {
+        match late {
+            Late::TooOld => {
+                chain.stats.inc(TcpStat::MaxDownstreamConnectionDuration);
+                self.final_for(ResponseFlag::DurationTimeout, record::MAX_DURATION)
+            }
+            Late::Idle => {
+                chain.stats.inc(TcpStat::IdleTimeout);
+                Self { close_reason: record::IDLE_TIMEOUT, ..self }
+            }
+        }
     }
 
     /// This is why no more is tried.
@@ -78,13 +86,26 @@ impl Failure {
     }
 }
 
-/// What comes of this before the connection has lasted as long as it may; `None`: it has.
-async fn in_time<F: Future>(connection: &TcpConnection, future: F) -> Option<F::Output> {
-    match connection.due {
-        None => Some(future.await),
-        // The connection's own timer is that of the attempt.
-        Some(due) => connection.context.runtime.timer().at(due, future).await.ok(),
-    }
+/// Which limit has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Late {
+    /// It has lasted as long as it may.
+    TooOld,
+    /// Nothing has come for too long.
+    Idle,
+}
+
+/// What comes of this before the connection has lasted as long as it may, and before this time.
+async fn in_time<F: Future>(
+    connection: &TcpConnection,
+    idle_due: Option<Now>,
+    future: F,
+) -> Result<F::Output, Late> {
+    let first = connection.due.into_iter().chain(idle_due).min();
+    let Some(first) = first else { return Ok(future.await) };
+    // The timer is that of the attempt, too: it wakes for whichever is first.
+    let outcome = connection.timer.at(first, future).await;
+    outcome.map_err(|_| if connection.due == Some(first) { Late::TooOld } else { Late::Idle })
 }
 
 /// What comes of this; `None`: the client's connection has broken before. Without a look at it the task would outlive it by as much as
@@ -104,24 +125,20 @@ pub(super) async fn unless_broken<F: Future>(connection: &TcpConnection, future:
 /// A connection to an endpoint.
 pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnection, Failure> {
     let TcpConnection { context, chain, timer, due, .. } = connection;
-    let mut failure = Failure::default();
-    let Some(cluster) = cluster(connection) else {
-        chain.stats.inc(TcpStat::DownstreamCxNoRoute);
-        return Err(failure.final_for(ResponseFlag::NoClusterFound, record::NO_ROUTE));
-    };
-    failure.cluster = Some(Rc::clone(&cluster));
     let begun = context.runtime.now();
-    failure.begun = Some(begun);
+    let mut failure = Failure { begun: Some(begun), ..Failure::default() };
     let tlvs = merged_tlvs(connection);
     loop {
+        // As in Envoy for each attempt anew: of clusters with weights another one may be drawn.
+        let Some(cluster) = cluster(connection) else {
+            chain.stats.inc(TcpStat::DownstreamCxNoRoute);
+            return Err(failure.final_for(ResponseFlag::NoClusterFound, record::NO_ROUTE));
+        };
+        failure.cluster = Some(Rc::clone(&cluster));
         // None of its connections becomes free for another client: there is nothing to wait for.
         if !cluster.breakers().has_room(RoutingPriority::Default, Resource::Connections) {
             cluster.stats().inc(ClusterStat::UpstreamCxOverflow);
             return Err(failure.final_for(ResponseFlag::UpstreamOverflow, record::LIMIT_EXCEEDED));
-        }
-        if failure.attempts >= chain.config.connect_attempts_max {
-            cluster.stats().inc(ClusterStat::UpstreamCxConnectAttemptsExceeded);
-            return Err(failure.final_for(ResponseFlag::UpstreamRetryLimitExceeded, record::CONNECT_FAILED));
         }
         let wanted = Wanted {
             destination: connection.inspected.as_ref().and_then(|known| known.restored_destination()),
@@ -162,8 +179,15 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
                 Some(tunneling) => tunnel::open(connection, tunneling, &cluster, &origin, &host).await,
             }
         };
-        let Some(outcome) = in_time(connection, attempt).await else {
-            return Err(failure.grown_too_old(chain));
+        // A tunnel watches by itself. Once an attempt has failed nothing does before there is an endpoint, as in Envoy.
+        let is_watched = failure.attempts == 1 && chain.tunneling.is_none();
+        let idle_due = chain.config.idle_timeout.filter(|_| is_watched).map(|idle| begun.after(idle));
+        let outcome = match in_time(connection, idle_due, attempt).await {
+            Ok(outcome) => outcome,
+            Err(late) => {
+                cluster.stats().inc(ClusterStat::UpstreamRqCancelled);
+                return Err(failure.late(late, chain));
+            }
         };
         failure.error = match outcome {
             Ok(upstream) => {
@@ -188,15 +212,17 @@ pub(super) async fn connect(connection: &TcpConnection) -> Result<UpstreamConnec
             failure.flags.push(ResponseFlag::UpstreamConnectionFailure);
         }
         if due.is_some_and(|due| context.runtime.now() >= due) {
-            return Err(failure.grown_too_old(chain));
+            return Err(failure.late(Late::TooOld, chain));
         }
-        if failure.attempts < chain.config.connect_attempts_max {
-            let pause = pause(connection, failure.attempts);
-            match in_time(connection, unless_broken(connection, pause)).await {
-                None => return Err(failure.grown_too_old(chain)),
-                Some(None) => return Err(failure),
-                Some(Some(())) => {}
-            }
+        if failure.attempts >= chain.config.connect_attempts_max {
+            cluster.stats().inc(ClusterStat::UpstreamCxConnectAttemptsExceeded);
+            return Err(failure.final_for(ResponseFlag::UpstreamRetryLimitExceeded, record::CONNECT_FAILED));
+        }
+        let pause = pause(connection, failure.attempts);
+        match in_time(connection, None, unless_broken(connection, pause)).await {
+            Err(late) => return Err(failure.late(late, chain)),
+            Ok(None) => return Err(failure),
+            Ok(Some(())) => {}
         }
     }
 }

@@ -182,13 +182,14 @@ pub(super) fn spawn(
         return;
     }
     let task = async move {
+        // Before a handshake: whoever has an end has a start.
+        record::begun(&connection);
         if let Some(tls) = tls {
             match shake_hands(&connection, tls).await {
                 Ok(facts) => connection.tls = Some(Rc::new(facts)),
                 Err(failed) => return record::unprotected(&connection, failed),
             }
         }
-        record::begun(&connection);
         reach(&connection).await;
         let Some(upstream) = connection.upstream.get() else { return };
         record::connected(&connection, upstream);
