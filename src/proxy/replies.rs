@@ -165,14 +165,27 @@ async fn echo(answered: &Answered, transport: &Transport) {
 /// Chunks sent back before other tasks get their turn.
 const CHUNKS_PER_POLL: usize = 16;
 
-/// Ends in order: what is queued, our end, then the client's, for a short time. Closing with unread bytes would reset the
-/// connection and could destroy the answer.
+/// Ends in order: what is queued, our end, then the client's, for a short time, and on as long as the client takes some of what
+/// is queued. Closing with unread bytes would reset the connection and could destroy the answer.
 async fn end(answered: &Answered, transport: &Transport, timer: &Timer) {
-    let due = answered.context.runtime.now().after(Duration::from_millis(limits::TLS_REFUSAL_MS));
+    let runtime = &answered.context.runtime;
+    let patience = Duration::from_millis(limits::TLS_REFUSAL_MS);
+    let (mut due, mut left) = (runtime.now().after(patience), usize::MAX);
     transport.shutdown_write();
-    poll_fn(|_| match transport.poll_rest() {
-        Poll::Ready(()) => Poll::Ready(()),
-        Poll::Pending => timer.poll_at(due),
+    poll_fn(|_| {
+        // The client may have ended long before. Who has broken off takes nothing more.
+        let is_sent = transport.poll_sent(0).is_ready();
+        if transport.poll_rest().is_ready() && is_sent {
+            return Poll::Ready(());
+        }
+        while timer.poll_at(due).is_ready() {
+            let queued = transport.queued();
+            if queued == 0 || queued >= left {
+                return Poll::Ready(());
+            }
+            (due, left) = (runtime.now().after(patience), queued);
+        }
+        Poll::Pending
     })
     .await;
 }

@@ -100,6 +100,29 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// An endpoint that has no room for another client says so, and often breaks off behind it.
+    fn what_comes_before_a_break_goes_before_it(io) {
+        const ROUNDS: usize = 20;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = std::thread::spawn(move || {
+            for _ in 0..ROUNDS {
+                let mut peer = Client::from_stream(listener.accept().unwrap().0);
+                assert_eq!(peer.read(1), b"x");
+                peer.send("no room");
+                peer.reset_on_close();
+            }
+        });
+        let proxy = Proxy::start(io, &relaying(port, &[], ""));
+        for _ in 0..ROUNDS {
+            let mut client = proxy.connect();
+            client.send("x");
+            assert_eq!(rest(&client), (b"no room".to_vec(), Some(libc::ECONNRESET)));
+        }
+        serving.join().unwrap();
+        proxy.end();
+    }
+
     fn server_that_ends_first_still_hears_the_client(io) {
         let (tell, told) = channel();
         let tell = Mutex::new(tell);
@@ -650,6 +673,24 @@ on_each_backend! {
         sending.join().unwrap();
         client.shutdown_write();
         assert!(client.read_to_end().is_empty());
+        proxy.end();
+    }
+
+    /// However early that end is there, and however late the client reads.
+    fn echo_sends_back_all_that_came_before_the_clients_end(io) {
+        let config = Config::to(1).chains(&[chain("", &[filter("echo", "Echo", "")])]);
+        let proxy = Proxy::start(io, &config);
+        for size in [1, 1 << 20] {
+            for _ in 0..5 {
+                let mut client = proxy.connect();
+                set_receive_buffer(client.stream(), 64 * 1024);
+                let sent = Random::new(6).bytes(size);
+                client.send(&sent);
+                client.shutdown_write();
+                let received = client.read_to_end();
+                assert!(received == sent, "{} bytes of {size}", received.len());
+            }
+        }
         proxy.end();
     }
 

@@ -7,6 +7,7 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::activity::Activity;
 use super::{TcpConnection, record};
@@ -170,14 +171,11 @@ pub(super) async fn close(connection: &TcpConnection, upstream: &UpstreamConnect
             last == Last::Upstream
         }
         Why::DownstreamReset => {
-            // What is there goes before the break, as far as it is taken.
-            upstream.channel().flush();
-            upstream.channel().set_reset_on_close();
+            break_off(connection, upstream.channel()).await;
             false
         }
         Why::UpstreamReset => {
-            connection.channel.flush();
-            connection.channel.set_reset_on_close();
+            break_off(connection, &connection.channel).await;
             true
         }
         Why::Drained => {
@@ -187,6 +185,20 @@ pub(super) async fn close(connection: &TcpConnection, upstream: &UpstreamConnect
         }
         Why::Idle | Why::TooOld => false,
     }
+}
+
+/// Breaks a side off. What is there goes before the break, as far as the kernel takes it at once: on the ring nothing is on its way
+/// before the next visit.
+async fn break_off(connection: &TcpConnection, side: &Channel) {
+    let TcpConnection { context, timer, .. } = connection;
+    let due = context.runtime.now().after(Duration::from_millis(limits::RELAY_BREAK_MS));
+    side.flush();
+    poll_fn(|_| match side.poll_sent(0) {
+        Poll::Ready(_) => Poll::Ready(()),
+        Poll::Pending => timer.poll_at(due),
+    })
+    .await;
+    side.set_reset_on_close();
 }
 
 /// Waits until both sides have taken what is queued for them, as long as the connection may last and one of them takes some.
