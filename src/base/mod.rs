@@ -1,4 +1,4 @@
-//! Clock, random numbers, hashing, Base64, regular expressions, spare things, maps that grow by much, addresses of sockets, what lasts and what passes, and every hard maximum. Imports nothing of the crate.
+//! Clock, random numbers, hashing, Base64, regular expressions, spare things, numbers of threads, maps that grow by much, addresses of sockets, what lasts and what passes, and every hard maximum. Imports nothing of the crate.
 pub mod balance;
 pub mod base64;
 pub mod clock;
@@ -11,4 +11,5 @@ pub mod regex;
 pub mod rng;
 pub mod socket_address;
 pub mod spares;
+pub mod thread_number;
 pub mod xx_hash;

@@ -5,15 +5,15 @@
 #![allow(unsafe_code)]
 
 use std::mem::ManuallyDrop;
-use std::thread::{self, ThreadId};
 
 use bytes::Bytes;
 
 use super::chunk::Chunk;
+use crate::base::thread_number::ThreadNumber;
 
 struct Shared {
     chunk: ManuallyDrop<Chunk>,
-    home: ThreadId,
+    home: ThreadNumber,
 }
 
 // SAFETY: reading a view touches memory that no one writes while the view is there, and fields of the pool that never
@@ -29,7 +29,7 @@ impl AsRef<[u8]> for Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if thread::current().id() == self.home {
+        if ThreadNumber::here() == self.home {
             // SAFETY: dropped once, here.
             unsafe { ManuallyDrop::drop(&mut self.chunk) };
         }
@@ -39,7 +39,7 @@ impl Drop for Shared {
 impl Chunk {
     /// The same bytes, not copied.
     pub fn into_bytes(self) -> Bytes {
-        Bytes::from_owner(Shared { chunk: ManuallyDrop::new(self), home: thread::current().id() })
+        Bytes::from_owner(Shared { chunk: ManuallyDrop::new(self), home: ThreadNumber::here() })
     }
 }
 

@@ -9,13 +9,13 @@ use std::mem::ManuallyDrop;
 use std::rc::Weak;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
-use std::thread::{self, ThreadId};
 
 use super::{Runtime, Shared, TaskId};
+use crate::base::thread_number::ThreadNumber;
 
 struct TaskWaker {
     task: TaskId,
-    worker: ThreadId,
+    worker: ThreadNumber,
     /// Touched on the worker's thread only.
     shared: ManuallyDrop<Weak<Shared>>,
 }
@@ -29,7 +29,7 @@ unsafe impl Sync for TaskWaker {}
 
 impl TaskWaker {
     fn is_at_home(&self) -> bool {
-        thread::current().id() == self.worker
+        ThreadNumber::here() == self.worker
     }
 }
 
@@ -66,7 +66,7 @@ impl Runtime {
             Some((made_for, waker)) if *made_for == task => waker.clone(),
             _ => {
                 let shared = ManuallyDrop::new(std::rc::Rc::downgrade(&self.0));
-                let waker = Waker::from(Arc::new(TaskWaker { task, worker: thread::current().id(), shared }));
+                let waker = Waker::from(Arc::new(TaskWaker { task, worker: ThreadNumber::here(), shared }));
                 *last = Some((task, waker.clone()));
                 waker
             }
@@ -88,6 +88,7 @@ mod tests {
     use std::future::poll_fn;
     use std::rc::Rc;
     use std::task::Poll;
+    use std::thread;
 
     #[test]
     fn waker_wakes_its_task_on_its_thread_and_does_nothing_elsewhere_or_later() {
