@@ -311,13 +311,15 @@ impl Stream {
             let Some(response) = &mut state.response else { return Poll::Pending };
             let arrived = match response.poll_informational(context) {
                 Poll::Ready(Some(interim)) => interim.map(|interim| (interim.into_parts().0, None)),
-                Poll::Ready(None) | Poll::Pending => match Pin::new(response).poll(context) {
+                Poll::Ready(None) => match Pin::new(response).poll(context) {
                     Poll::Ready(received) => received.map(|response| {
                         let (parts, body) = response.into_parts();
                         (parts, Some(body))
                     }),
                     Poll::Pending => return Poll::Pending,
                 },
+                // Nothing has come, whichever it is, and the task is told of either.
+                Poll::Pending => return Poll::Pending,
             };
             let (parts, body) = match arrived {
                 Ok(arrived) => arrived,
