@@ -55,6 +55,8 @@ pub struct Settings {
     pub header_list_bytes_max: u32,
     /// Bytes of a name or a value in a head.
     pub field_bytes_max: u32,
+    /// Whether pings may be sent. Where they may the codec looks for one, and for its answer, each time that it is polled.
+    pub pings: bool,
     /// What the guard allows.
     pub limits: Limits,
 }
@@ -73,6 +75,7 @@ impl Settings {
             allow_connect: options.allow_connect,
             header_list_bytes_max,
             field_bytes_max: options.max_header_field_size_kb.saturating_mul(1024),
+            pings: options.connection_keepalive.is_some(),
             limits: Limits {
                 empty_in_a_row_max: options.max_consecutive_inbound_frames_with_empty_payload,
                 priority_per_stream_max: options.max_inbound_priority_frames_per_stream,
@@ -177,7 +180,7 @@ impl<'a> ServerConnection<'a> {
         let mut inner = opened.map_err(|error| StreamError::of(&error))?;
         Ok(Self {
             runtime: runtime.clone(),
-            pings: inner.ping_pong(),
+            pings: settings.pings.then(|| inner.ping_pong()).flatten(),
             waker,
             watch,
             outgoing: Outgoing::default(),
@@ -221,7 +224,7 @@ impl<'a> ServerConnection<'a> {
         self.inner.abrupt_shutdown(if calm { Reason::ENHANCE_YOUR_CALM } else { Reason::NO_ERROR });
     }
 
-    /// Whether a ping was sent; not while one is under way.
+    /// Whether a ping was sent; not while one is under way, or where there are none ([`Settings::pings`]).
     pub fn ping(&mut self) -> bool {
         self.pings.as_mut().is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok())
     }
@@ -304,7 +307,7 @@ impl ClientConnection {
             field_bytes_max: settings.field_bytes_max,
             inner: requests,
         };
-        let pings = inner.ping_pong();
+        let pings = settings.pings.then(|| inner.ping_pong()).flatten();
         Ok((requests, Self { waker, watch, pings, runtime, outgoing, inner }))
     }
 
@@ -320,7 +323,7 @@ impl ClientConnection {
         })
     }
 
-    /// Whether a ping was sent; not while one is under way.
+    /// Whether a ping was sent; not while one is under way, or where there are none ([`Settings::pings`]).
     pub fn ping(&mut self) -> bool {
         self.pings.as_mut().is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok())
     }
