@@ -15,6 +15,7 @@ use super::head;
 use super::io::{Io, Watch};
 use super::outgoing::{Outgoing, Piece};
 use super::received::Received;
+use super::requests::Requests;
 use super::stream::{Stream, StreamError};
 use crate::config::http2::Http2ProtocolOptions;
 use crate::protocol::http::error::HeadError;
@@ -260,15 +261,6 @@ pub struct ClientConnection {
     inner: client::Connection<Io<Transport>, Piece>,
 }
 
-/// Makes requests on a connection.
-#[derive(Clone)]
-pub struct Requests {
-    runtime: Runtime,
-    outgoing: Outgoing,
-    field_bytes_max: u32,
-    inner: client::SendRequest<Piece>,
-}
-
 impl ClientConnection {
     /// Sends our preface; the peer's is awaited by [`ClientConnection::poll`]. Called in the connection's own task.
     ///
@@ -301,12 +293,7 @@ impl ClientConnection {
         let opened = poll_fn(|_| handshake.as_mut().poll(&mut Context::from_waker(&waker))).await;
         let (requests, mut inner) = opened.map_err(|error| StreamError::of(&error))?;
         let (runtime, outgoing) = (runtime.clone(), Outgoing::default());
-        let requests = Requests {
-            runtime: runtime.clone(),
-            outgoing: outgoing.clone(),
-            field_bytes_max: settings.field_bytes_max,
-            inner: requests,
-        };
+        let requests = Requests::new(&runtime, &outgoing, requests, settings.field_bytes_max);
         let pings = settings.pings.then(|| inner.ping_pong()).flatten();
         Ok((requests, Self { waker, watch, pings, runtime, outgoing, inner }))
     }
@@ -353,18 +340,6 @@ fn poll_pong(pings: Option<&mut PingPong>, waker: &Waker) -> Poll<()> {
     pings.map_or(Poll::Pending, |pings| pings.poll_pong(&mut Context::from_waker(waker)).map(drop))
 }
 
-impl Requests {
-    /// A stream whose request is yet to be sent.
-    pub fn stream(&self) -> Stream {
-        Stream::client(&self.runtime, &self.outgoing, self.inner.clone(), self.field_bytes_max)
-    }
-
-    /// Streams that the peer takes at a time, as far as it has said.
-    pub fn streams_max(&self) -> usize {
-        self.inner.current_max_send_streams()
-    }
-}
-
 impl std::fmt::Debug for ServerConnection<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ServerConnection").field("seen", &self.seen()).finish_non_exhaustive()
@@ -374,11 +349,5 @@ impl std::fmt::Debug for ServerConnection<'_> {
 impl std::fmt::Debug for ClientConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ClientConnection").field("seen", &self.seen()).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Requests {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Requests")
     }
 }

@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
-use h2::client::{ResponseFuture, SendRequest};
+use h2::client::ResponseFuture;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Uri};
@@ -23,6 +23,7 @@ use http::{HeaderMap, Uri};
 use super::head::{self, Unsendable};
 use super::outgoing::{Outgoing, Piece};
 use super::received::Received;
+use super::requests::RequestSender;
 use crate::buffer::{Chunk, ChunkQueue};
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::error::HeadError;
@@ -96,7 +97,7 @@ enum Sender {
     /// A server's, before its response.
     Respond(SendResponse<Piece>),
     /// A client's, before its request.
-    Request(SendRequest<Piece>),
+    Request(RequestSender),
     Open(SendStream<Piece>),
     /// Nothing follows.
     Done,
@@ -179,7 +180,7 @@ impl Stream {
     pub(super) fn client(
         runtime: &Runtime,
         outgoing: &Outgoing,
-        request: SendRequest<Piece>,
+        request: RequestSender,
         field_bytes_max: u32,
     ) -> Self {
         Self::new(runtime, outgoing, Sender::Request(request), None, field_bytes_max)
@@ -208,7 +209,7 @@ impl Stream {
     /// Whether the peer has said that it takes extended CONNECT (RFC 8441 section 3). Asked before the request is sent.
     pub fn may_extend_connect(&self) -> bool {
         match &self.state.borrow().sender {
-            Sender::Request(request) => request.is_extended_connect_protocol_enabled(),
+            Sender::Request(request) => request.may_extend_connect(),
             Sender::Respond(_) | Sender::Open(_) | Sender::Done => false,
         }
     }
@@ -267,31 +268,22 @@ impl Stream {
     ) -> Result<(), SendRequestError> {
         let request =
             head::request(request, body, received).map_err(|Unsendable| SendRequestError::Unsendable)?;
-        self.with(|state, context| {
-            let Sender::Request(sender) = &mut state.sender else { return Ok(()) };
-            let sent = match sender.poll_ready(context) {
-                Poll::Ready(Ok(())) => sender.send_request(request, ends),
-                Poll::Ready(Err(error)) => Err(error),
-                Poll::Pending => {
-                    state.broken = Some(StreamError::GoneAway);
-                    return Err(SendRequestError::Broken(StreamError::GoneAway));
-                }
-            };
-            match sent {
-                Ok((response, send)) => {
-                    state.response = Some(response);
-                    state.ended |= ends;
-                    state.sender = if ends { Sender::Done } else { Sender::Open(send) };
-                    Ok(())
-                }
-                Err(error) => {
-                    log::debug!("request not sent: {}", head::describe(&error));
-                    // Nothing of it is on the wire.
-                    state.broken = Some(StreamError::GoneAway);
-                    Err(SendRequestError::Broken(StreamError::GoneAway))
-                }
+        let state = &mut *self.state.borrow_mut();
+        let Sender::Request(sender) = &state.sender else { return Ok(()) };
+        match sender.send(request, ends) {
+            Ok((response, send)) => {
+                state.response = Some(response);
+                state.ended |= ends;
+                state.sender = if ends { Sender::Done } else { Sender::Open(send) };
+                Ok(())
             }
-        })
+            Err(error) => {
+                log::debug!("request not sent: {}", head::describe(&error));
+                // Nothing of it is on the wire.
+                state.broken = Some(StreamError::GoneAway);
+                Err(SendRequestError::Broken(StreamError::GoneAway))
+            }
+        }
     }
 
     /// Receives the next head of the response into `head`: interim ones, then the final one, of which `received` keeps as what
