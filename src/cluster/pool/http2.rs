@@ -56,6 +56,8 @@ struct Shared {
     requests: RefCell<Option<Requests>>,
     task: Cell<TaskId>,
     streams: Cell<u32>,
+    /// Streams that the peer takes at a time, by the last of its SETTINGS; none once it takes no more.
+    streams_max: Cell<usize>,
     served: Cell<u32>,
     idle_since: Cell<Now>,
     /// When something came last.
@@ -289,6 +291,7 @@ async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64, origin: Origin) {
         return fail(ConnectError::Failed(libc::ECONNRESET));
     };
     *shared.requests.borrow_mut() = Some(requests);
+    shared.note_streams_max();
     host.shared().open.borrow_mut().push(Rc::clone(&shared));
     drop(dialing);
     // Whatever ends the task, a panic too: nobody finds the connection any more.
@@ -308,6 +311,7 @@ async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64, origin: Origin) {
         count_seen(&cluster, &mut counted, seen);
         if counted.settings_acknowledged > settings {
             shared.settled.set(true);
+            shared.note_streams_max();
             host.shared().wake(&cluster);
             // It may take more streams than before.
             host.turns().call_next(&cluster);
@@ -399,6 +403,7 @@ impl Shared {
             requests: RefCell::default(),
             task: Cell::new(TaskId::NONE),
             streams: Cell::new(0),
+            streams_max: Cell::new(0),
             served: Cell::new(0),
             idle_since: Cell::new(now),
             received_at: Cell::new(now),
@@ -412,8 +417,13 @@ impl Shared {
 
     fn has_room(&self, room: u32) -> bool {
         let streams = self.streams.get();
-        let peers = self.requests.borrow().as_ref().map_or(0, Requests::streams_max);
-        streams < room && (streams as usize) < peers
+        streams < room && (streams as usize) < self.streams_max.get()
+    }
+
+    /// The peer may have said how many streams it takes, or the connection takes no more.
+    fn note_streams_max(&self) {
+        let streams_max = self.requests.borrow().as_ref().map_or(0, Requests::streams_max);
+        self.streams_max.set(streams_max);
     }
 
     /// Takes no more requests; ends once the present ones have.
@@ -421,6 +431,7 @@ impl Shared {
         self.host.shared().open.borrow_mut().retain(|other| !Rc::ptr_eq(other, self));
         let requests = self.requests.borrow_mut().take();
         drop(requests);
+        self.note_streams_max();
         self.cluster.runtime().wake(self.task.get());
     }
 
