@@ -6,9 +6,9 @@
 //! stream belongs to one task. Dropping it before both directions have ended resets it.
 
 mod receiving;
+mod waiting;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -31,9 +31,7 @@ use crate::protocol::http::head::Head;
 use crate::protocol::http1::framing::{Asked, ResponseMeta};
 use crate::protocol::http1::head_reader::HeadLimits;
 use crate::runtime::{Runtime, TaskId};
-
-/// Fewer bytes are copied on their way to the codec.
-const SHARED_BYTES_MIN: usize = 2048;
+use waiting::{SHARED_BYTES_MIN, Waiting};
 
 /// Why a stream broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,9 +79,8 @@ struct State {
     rest: Bytes,
     /// Looked at before anybody takes it, behind the rest; the peer's window does not know of it yet.
     ahead: BytesMut,
-    queue: VecDeque<Bytes>,
-    /// Few bytes, behind the queue: pieces of a byte each are one, however long they wait.
-    gathered: Vec<u8>,
+    /// Queued, and not with the codec yet.
+    waiting: Waiting,
     /// Our direction ends behind what is queued.
     ending: bool,
     trailers_to_send: Option<HeaderMap>,
@@ -148,8 +145,7 @@ impl Stream {
                 unread: ChunkQueue::default(),
                 rest: Bytes::new(),
                 ahead: BytesMut::new(),
-                queue: VecDeque::new(),
-                gathered: Vec::new(),
+                waiting: Waiting::default(),
                 ending: false,
                 trailers_to_send: None,
                 ended: false,
@@ -363,32 +359,20 @@ impl Stream {
         if chunk.len() < SHARED_BYTES_MIN {
             return self.send_copy(&chunk);
         }
-        self.queue(chunk.len(), |state| {
-            state.close_gathered();
-            state.queue.push_back(chunk.into_bytes());
-        });
+        self.queue(chunk.len(), |waiting| waiting.push(chunk.into_bytes()));
     }
 
     /// Queues a copy of a few bytes.
     pub fn send_copy(&self, bytes: &[u8]) {
-        self.queue(bytes.len(), |state| {
-            if state.gathered.is_empty() {
-                // Often this is all, and then it goes without another copy.
-                state.gathered = Vec::with_capacity(bytes.len());
-            }
-            state.gathered.extend_from_slice(bytes);
-            if state.gathered.len() >= SHARED_BYTES_MIN {
-                state.close_gathered();
-            }
-        });
+        self.queue(bytes.len(), |waiting| waiting.gather(bytes));
     }
 
-    fn queue(&self, bytes: usize, put: impl FnOnce(&mut State)) {
+    fn queue(&self, bytes: usize, put: impl FnOnce(&mut Waiting)) {
         let mut state = self.state.borrow_mut();
         if state.broken.is_none() && bytes > 0 {
             self.queued.set(self.queued.get() + bytes);
             self.outgoing.add(bytes);
-            put(&mut state);
+            put(&mut state.waiting);
         }
     }
 
@@ -433,19 +417,13 @@ impl Stream {
     fn pump(&self, state: &mut State, context: &mut Context<'_>) {
         let (queued, outgoing) = (&self.queued, &self.outgoing);
         if state.broken.is_some() {
-            state.queue.clear();
-            state.gathered.clear();
+            state.waiting = Waiting::default();
             outgoing.forget(queued.replace(0));
             return outgoing.leave(&self.ticket);
         }
         let is_ending = state.is_ending();
         let Sender::Open(send) = &mut state.sender else { return };
-        loop {
-            // Behind pieces that wait it goes on being gathered.
-            if state.queue.is_empty() && !state.gathered.is_empty() {
-                state.queue.push_back(std::mem::take(&mut state.gathered).into());
-            }
-            let Some(front) = state.queue.front_mut() else { break };
+        while state.waiting.has_first() {
             if !outgoing.has_room(self.runtime.current_task(), &self.ticket) {
                 return;
             }
@@ -467,13 +445,9 @@ impl Stream {
                     Poll::Pending => return,
                 };
             }
-            let piece = if room < front.len() { front.split_to(room) } else { std::mem::take(front) };
-            if front.is_empty() {
-                state.queue.pop_front();
-            }
+            let piece = state.waiting.take(room);
             queued.set(queued.get() - piece.len());
-            let is_last = state.queue.is_empty() && state.gathered.is_empty();
-            let ends = state.ending && is_last && state.trailers_to_send.is_none();
+            let ends = state.ending && state.waiting.is_empty() && state.trailers_to_send.is_none();
             if let Err(error) = send.send_data(outgoing.piece(piece), ends) {
                 return state.fail(&error);
             }
@@ -547,13 +521,6 @@ impl State {
         if self.broken.is_none() {
             log::debug!("stream broke: {}", head::describe(error));
             self.broken = Some(StreamError::of(error));
-        }
-    }
-
-    /// What was gathered waits as a piece like others.
-    fn close_gathered(&mut self) {
-        if !self.gathered.is_empty() {
-            self.queue.push_back(std::mem::take(&mut self.gathered).into());
         }
     }
 }
