@@ -363,7 +363,8 @@ fn begin(connection: &Connection, shared: &Rc<Shared>, head: Incoming, stream: S
     let shared_by_stream = Rc::clone(shared);
     let mut stream = connection.stream(Channel::from(stream), shared_by_stream);
     let head = Cell::new(Some(head));
-    connection.context.runtime.spawn_isolated(async move {
+    // Made where it is to be: it has room for all that a request may wait for, and its beginning is small.
+    connection.context.runtime.spawn_isolated_with(move || async move {
         let begun = stream.context.runtime.now();
         let after = http::serve_request(&mut stream, Some(&head)).await;
         let connection = &stream;

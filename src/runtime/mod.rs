@@ -292,6 +292,12 @@ impl Runtime {
         self.edit(|| self.0.tasks.spawn(true, future))
     }
 
+    /// The same with a future that `make` makes, in place where the compiler can: a large one is not copied there. `make` does
+    /// not panic, or the memory is lost.
+    pub fn spawn_isolated_with<F: Future<Output = ()> + 'static>(&self, make: impl FnOnce() -> F) -> TaskId {
+        self.edit(|| self.0.tasks.spawn_with(true, make))
+    }
+
     /// Runs an edit of what the tasks of this core share. A panic within means that none of it can be trusted.
     pub fn edit<T>(&self, edit: impl FnOnce() -> T) -> T {
         self.0.edits.run(edit)

@@ -104,7 +104,16 @@ impl Tasks {
 
     /// Starts a task. `isolated`: a panic costs this task only; otherwise it goes up to the caller of [`Tasks::run`].
     pub(super) fn spawn(&self, isolated: bool, future: impl Future<Output = ()> + 'static) -> TaskId {
-        let future = self.recycled(future).erase();
+        self.spawn_with(isolated, || future)
+    }
+
+    /// The same with a future that `make` makes where it is to be.
+    pub(super) fn spawn_with<F: Future<Output = ()> + 'static>(
+        &self,
+        isolated: bool,
+        make: impl FnOnce() -> F,
+    ) -> TaskId {
+        let future = self.recycled_with(make).erase();
         let nesting = self.nesting();
         let mut slots = self.slots.borrow_mut();
         let index = slots.insert();
