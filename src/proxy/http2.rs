@@ -355,7 +355,7 @@ pub(super) async fn serve(connection: &Connection) -> bool {
 }
 
 /// Has a request served by a task of its own.
-fn begin(connection: &Connection, shared: &Rc<Shared>, head: Incoming, stream: Stream) {
+fn begin(connection: &Connection, shared: &Rc<Shared>, head: Incoming, stream: Box<Stream>) {
     shared.active.set(shared.active.get() + 1);
     shared.streams.set(shared.streams.get().saturating_add(1));
     connection.requests.set(connection.requests.get().saturating_add(1));

@@ -139,7 +139,7 @@ impl UpstreamConnection {
 
     /// A stream of a connection that is counted by itself.
     pub(super) fn stream(
-        stream: Stream,
+        stream: Box<Stream>,
         lease: Lease,
         cluster: &Rc<Cluster>,
         host: &Rc<Host>,

@@ -92,7 +92,7 @@ impl Settings {
 #[expect(clippy::large_enum_variant, reason = "returned once per request and taken apart at once")]
 pub enum ServerEvent {
     /// A request began.
-    Request(Incoming, Stream),
+    Request(Incoming, Box<Stream>),
     /// The connection is over; `None`: in order.
     Closed(Option<StreamError>),
 }

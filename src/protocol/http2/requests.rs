@@ -39,7 +39,7 @@ impl Requests {
     }
 
     /// A stream whose request is yet to be sent.
-    pub fn stream(&self) -> Stream {
+    pub fn stream(&self) -> Box<Stream> {
         Stream::client(&self.runtime, &self.outgoing, self.sender.clone(), self.field_bytes_max)
     }
 

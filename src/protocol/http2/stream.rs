@@ -128,14 +128,15 @@ impl From<StreamError> for io::Error {
 }
 
 impl Stream {
+    /// Where it is to stay: it is too large to be handed on.
     fn new(
         runtime: &Runtime,
         outgoing: &Outgoing,
         sender: Sender,
         receiver: Option<RecvStream>,
         field_bytes_max: u32,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             waker: RefCell::new((TaskId::NONE, Waker::noop().clone())),
             runtime: runtime.clone(),
             state: RefCell::new(State {
@@ -158,7 +159,7 @@ impl Stream {
             limits: Cell::default(),
             field_bytes_max,
             sparing: Cell::new(false),
-        }
+        })
     }
 
     /// The server's end.
@@ -168,7 +169,7 @@ impl Stream {
         respond: SendResponse<Piece>,
         body: RecvStream,
         field_bytes_max: u32,
-    ) -> Self {
+    ) -> Box<Self> {
         Self::new(runtime, outgoing, Sender::Respond(respond), Some(body), field_bytes_max)
     }
 
@@ -178,7 +179,7 @@ impl Stream {
         outgoing: &Outgoing,
         request: RequestSender,
         field_bytes_max: u32,
-    ) -> Self {
+    ) -> Box<Self> {
         Self::new(runtime, outgoing, Sender::Request(request), None, field_bytes_max)
     }
 

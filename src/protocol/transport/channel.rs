@@ -25,9 +25,9 @@ impl From<Transport> for Channel {
     }
 }
 
-impl From<Stream> for Channel {
-    fn from(stream: Stream) -> Self {
-        Self::Stream(Box::new(stream))
+impl From<Box<Stream>> for Channel {
+    fn from(stream: Box<Stream>) -> Self {
+        Self::Stream(stream)
     }
 }
 
