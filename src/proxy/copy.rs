@@ -4,6 +4,7 @@
 //! watermark and goes on when half of it has drained. One call moves a bounded number of chunks, so that no body keeps
 //! the worker to itself.
 
+use std::io;
 use std::task::Poll;
 
 use super::splice::{self, Broken, Splicer, Step};
@@ -17,6 +18,7 @@ use crate::protocol::http::error::BodyError;
 use crate::protocol::http::head::Head;
 use crate::protocol::http1::encode;
 use crate::protocol::http1::head_reader::HeadLimits;
+use crate::protocol::http2::Passed;
 use crate::protocol::transport::Channel;
 use crate::runtime::Runtime;
 
@@ -184,8 +186,14 @@ impl BodyCopy {
                 return Poll::Pending;
             }
             from.set_bulk(self.bulk && takes_large);
-            match from.poll_recv() {
-                Poll::Ready(Ok(Some(chunk))) => {
+            match self.receive(from, to, filters.is_none()) {
+                Poll::Ready(Ok(Some(Passed::Few(bytes)))) => {
+                    self.count_untouched(bytes as u64);
+                    if to.queued() >= FLUSH_BYTES {
+                        to.flush();
+                    }
+                }
+                Poll::Ready(Ok(Some(Passed::Chunk(chunk)))) => {
                     // A full small chunk of a body of unknown length: more is coming.
                     self.bulk |= chunk.len() == chunk.capacity();
                     let outcome = self.take(runtime, chunk, from, to, trailers, &mut filters);
@@ -236,6 +244,28 @@ impl BodyCopy {
         Poll::Pending
     }
 
+    /// What comes next. Between streams few bytes of a body that the stream's end delimits are handed on at once, if nobody
+    /// looks at them.
+    fn receive(&self, from: &Channel, to: &Channel, untouched: bool) -> Poll<io::Result<Option<Passed>>> {
+        match (from, to) {
+            (Channel::Stream(from), Channel::Stream(to))
+                if untouched && matches!(self.decoder, BodyDecoder::UntilClose) =>
+            {
+                from.poll_pass(to)
+            }
+            _ => from.poll_recv().map_ok(|chunk| chunk.map(Passed::Chunk)),
+        }
+    }
+
+    /// So many bytes of the body went on as they came.
+    fn count_untouched(&mut self, bytes: u64) {
+        self.received_bytes += bytes;
+        self.bytes += bytes;
+        self.wire_bytes += bytes;
+        self.sent_bytes += bytes;
+        self.decoder.skip(bytes);
+    }
+
     /// Whether what is to come is much and passes untouched.
     fn is_spliceable(&self, from: &Channel, to: &Channel) -> bool {
         self.framing == Framing::Plain
@@ -264,14 +294,7 @@ impl BodyCopy {
             }
             match step {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(Step::Moved(count))) => {
-                    let moved = count as u64;
-                    self.received_bytes += moved;
-                    self.bytes += moved;
-                    self.wire_bytes += moved;
-                    self.sent_bytes += moved;
-                    self.decoder.skip(moved);
-                }
+                Poll::Ready(Ok(Step::Moved(count))) => self.count_untouched(count as u64),
                 Poll::Ready(Ok(Step::Enough)) => {
                     self.done = true;
                     from.set_bulk(false);

@@ -63,7 +63,7 @@ on_each_backend! {
         let upstream = Http2Upstream::start(100);
         let proxy = Proxy::start(io, &to_http2(&upstream));
         let client = Http2Client::connect(proxy.port);
-        for bytes in [0, 1, 5000, 65_535, 65_536, 16 << 20] {
+        for bytes in [0, 1, 2047, 2048, 5000, 16_385, 65_535, 65_536, 16 << 20] {
             let body = pattern(bytes);
             let answer = client.send(Request::post("http://a/echo"), &body, Some(trailers()));
             assert_eq!((answer.status, answer.broken), (200, None));

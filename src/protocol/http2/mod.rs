@@ -20,4 +20,4 @@ pub use head::{Unsendable, details};
 pub use received::Received;
 pub use requests::Requests;
 pub use resets::ResetLimit;
-pub use stream::{SendRequestError, Stream, StreamError};
+pub use stream::{Passed, SendRequestError, Stream, StreamError};

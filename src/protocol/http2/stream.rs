@@ -31,6 +31,7 @@ use crate::protocol::http::head::Head;
 use crate::protocol::http1::framing::{Asked, ResponseMeta};
 use crate::protocol::http1::head_reader::HeadLimits;
 use crate::runtime::{Runtime, TaskId};
+pub use receiving::Passed;
 use waiting::{SHARED_BYTES_MIN, Waiting};
 
 /// Why a stream broke.

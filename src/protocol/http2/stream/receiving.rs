@@ -6,12 +6,22 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::super::head;
+use super::waiting::SHARED_BYTES_MIN;
 use super::{State, Stream, StreamError};
 use crate::base::limits;
 use crate::buffer::{Chunk, ChunkSize};
 use crate::protocol::http::error::HeadError;
 use crate::protocol::http::head::Head;
 use crate::runtime::Runtime;
+
+/// What has come for another stream.
+#[derive(Debug)]
+pub enum Passed {
+    /// To be handed on.
+    Chunk(Chunk),
+    /// So many bytes, which have been handed on.
+    Few(usize),
+}
 
 impl Stream {
     /// Received bytes in order, `None` at the end. Pending wakes the current task later.
@@ -23,20 +33,39 @@ impl Stream {
             if let Some(chunk) = state.unread.pop() {
                 return Poll::Ready(Ok(Some(chunk)));
             }
-            loop {
-                if !state.rest.is_empty() {
-                    return state.chunk_of_rest(&self.runtime, self.sparing.get());
+            match state.poll_rest(context) {
+                Poll::Ready(Ok(true)) => state.chunk_of_rest(&self.runtime, self.sparing.get()),
+                Poll::Ready(Ok(false)) => Poll::Ready(Ok(None)),
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+    }
+
+    /// [`Stream::poll_recv`] for another stream, to which few bytes are handed on at once: they are copied there in any case, and
+    /// need no chunk on their way.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn poll_pass(&self, to: &Self) -> Poll<io::Result<Option<Passed>>> {
+        self.with(|state, context| {
+            if let Some(chunk) = state.unread.pop() {
+                return Poll::Ready(Ok(Some(Passed::Chunk(chunk))));
+            }
+            match state.poll_rest(context) {
+                Poll::Ready(Ok(true)) if state.rest.len() < SHARED_BYTES_MIN => {
+                    let few = std::mem::take(&mut state.rest);
+                    to.send_copy(&few);
+                    state.release(few.len());
+                    Poll::Ready(Ok(Some(Passed::Few(few.len()))))
                 }
-                if !state.ahead.is_empty() {
-                    state.rest = std::mem::take(&mut state.ahead).freeze();
-                    continue;
+                Poll::Ready(Ok(true)) => {
+                    let received = state.chunk_of_rest(&self.runtime, self.sparing.get());
+                    received.map_ok(|chunk| chunk.map(Passed::Chunk))
                 }
-                match state.receive(context) {
-                    Poll::Ready(Ok(Some(bytes))) => state.rest = bytes,
-                    Poll::Ready(Ok(None)) => return Poll::Ready(Ok(None)),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                    Poll::Pending => return Poll::Pending,
-                }
+                Poll::Ready(Ok(false)) => Poll::Ready(Ok(None)),
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+                Poll::Pending => Poll::Pending,
             }
         })
     }
@@ -92,6 +121,23 @@ impl Stream {
 }
 
 impl State {
+    /// Whether there are bytes that nobody has taken yet: then they are the rest. If not, all of the body has been taken.
+    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, StreamError>> {
+        while self.rest.is_empty() {
+            if !self.ahead.is_empty() {
+                self.rest = std::mem::take(&mut self.ahead).freeze();
+                continue;
+            }
+            match self.receive(context) {
+                Poll::Ready(Ok(Some(bytes))) => self.rest = bytes,
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(false)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+
     /// What has come next of the body; `None`: all of it has, and its trailers.
     fn receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
         let Some(receiver) = &mut self.receiver else {
@@ -123,11 +169,16 @@ impl State {
         };
         let written = chunk.write(&self.rest);
         let _ = self.rest.split_to(written);
-        let released = self.receiver.as_mut().map(|it| it.flow_control().release_capacity(written));
+        self.release(written);
+        Poll::Ready(Ok(Some(chunk.freeze())))
+    }
+
+    /// So many bytes were taken: the peer may send as much more.
+    fn release(&mut self, bytes: usize) {
+        let released = self.receiver.as_mut().map(|it| it.flow_control().release_capacity(bytes));
         if let Some(Err(error)) = released {
             self.fail(&error);
         }
-        Poll::Ready(Ok(Some(chunk.freeze())))
     }
 }
 
