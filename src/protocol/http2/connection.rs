@@ -177,7 +177,14 @@ impl<'a> ServerConnection<'a> {
             builder.enable_connect_protocol();
         }
         let mut handshake = pin!(builder.handshake::<_, Piece>(io));
-        let opened = poll_fn(|_| handshake.as_mut().poll(&mut Context::from_waker(&waker))).await;
+        let opened = poll_fn(|_| {
+            let opened = handshake.as_mut().poll(&mut Context::from_waker(&waker));
+            if opened.is_pending() {
+                watch.rest();
+            }
+            opened
+        })
+        .await;
         let mut inner = opened.map_err(|error| StreamError::of(&error))?;
         Ok(Self {
             runtime: runtime.clone(),

@@ -97,6 +97,8 @@ struct State {
     broken_tls: bool,
     /// The codec has more to write than there is room for.
     paused: bool,
+    /// There was nothing to read, and is nothing before the connection's task runs again.
+    dry: bool,
     /// Bytes read in this turn, and what the frames before it had cost.
     read: usize,
     rested_at: u64,
@@ -112,7 +114,7 @@ impl Watch {
     /// on each time it is asked for a request that it has read already.
     pub(super) fn rest(&self) {
         let state = &mut *self.0.borrow_mut();
-        (state.read, state.rested_at) = (0, state.guard.seen().work_received);
+        (state.read, state.rested_at, state.dry) = (0, state.guard.seen().work_received, false);
     }
 
     pub(super) fn seen(&self) -> Seen {
@@ -148,7 +150,15 @@ impl Watch {
 impl<T: AsRef<Transport>> Io<T> {
     pub(super) fn new(runtime: &Runtime, transport: T, limits: Limits, is_server: bool) -> Self {
         let guard = Guard::new(limits, is_server, runtime.now());
-        let state = State { guard, flood: None, broken_tls: false, paused: false, read: 0, rested_at: 0 };
+        let state = State {
+            guard,
+            flood: None,
+            broken_tls: false,
+            paused: false,
+            dry: false,
+            read: 0,
+            rested_at: 0,
+        };
         let watch = Watch(Rc::new(RefCell::new(state)));
         Self { runtime: runtime.clone(), transport, watch, unflushed: true, begun: Begun::default() }
     }
@@ -193,6 +203,10 @@ impl<T: AsRef<Transport> + Unpin> AsyncRead for Io<T> {
         _: &mut Context<'_>,
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // The codec reads on with each request that it is asked for.
+        if self.watch.0.borrow().dry {
+            return Poll::Pending;
+        }
         let before = room.filled().len();
         loop {
             if self.watch.is_full_turn() {
@@ -210,7 +224,10 @@ impl<T: AsRef<Transport> + Unpin> AsyncRead for Io<T> {
                     self.watch.0.borrow_mut().broken_tls = self.transport().has_broken_tls();
                     return Poll::Ready(Err(error));
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.watch.0.borrow_mut().dry = true;
+                    return Poll::Pending;
+                }
             };
             // A full small chunk: a body streams, which is cheaper in large ones.
             self.transport().set_bulk(chunk.len() == chunk.capacity());
