@@ -329,6 +329,11 @@ impl Runtime {
         self.0.tasks.current()
     }
 
+    /// Tells one run of a task from all others, its own and other tasks': until it ends nothing happens but what it does.
+    pub fn run_number(&self) -> u64 {
+        self.0.tasks.run_number()
+    }
+
     /// Lets a task run again.
     pub fn wake(&self, task: TaskId) {
         self.edit(|| self.0.tasks.wake(task));

@@ -72,6 +72,8 @@ pub(super) struct Tasks {
     generation: Cell<u32>,
     queue: RefCell<VecDeque<TaskId>>,
     current: Cell<TaskId>,
+    /// How often a task has run so far, whichever.
+    runs: Cell<u64>,
     panics: Cell<u64>,
     blocks: Rc<Blocks>,
     #[cfg(test)]
@@ -95,6 +97,7 @@ impl Tasks {
             generation: Cell::new(0),
             queue: RefCell::new(heaps::lasting_queue(QUEUE_ENTRIES_KEPT)),
             current: Cell::new(TaskId::NONE),
+            runs: Cell::new(0),
             panics: Cell::new(0),
             blocks: Rc::default(),
             #[cfg(test)]
@@ -139,6 +142,11 @@ impl Tasks {
 
     pub(super) fn current(&self) -> TaskId {
         self.current.get()
+    }
+
+    /// Which run of a task this is, of all that there were.
+    pub(super) fn run_number(&self) -> u64 {
+        self.runs.get()
     }
 
     /// How deep the task that runs is in connections within the worker; 0: it serves one from outside, or nobody's.
@@ -260,6 +268,7 @@ impl Tasks {
         };
         let Some(mut future) = taken else { return };
         self.current.set(id);
+        self.runs.set(self.runs.get().wrapping_add(1));
         let mut context = Context::from_waker(Waker::noop());
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
@@ -478,6 +487,7 @@ mod tests {
         tasks.wake(ids[0]);
         tasks.run(10, || true);
         assert_eq!(log.borrow().len(), 5, "a finished task's name wakes nobody");
+        assert_eq!(tasks.run_number(), 5);
         tasks.clear();
         assert_eq!(tasks.alive(), 0);
     }

@@ -68,6 +68,8 @@ pub struct Stream {
     field_bytes_max: u32,
     /// Little is taken at a time: one of many streams whose bytes wait.
     sparing: Cell<bool>,
+    /// In which run of its task the codec was last asked whether the peer has reset it, and it had not.
+    watched: Cell<u64>,
 }
 
 struct State {
@@ -160,6 +162,7 @@ impl Stream {
             limits: Cell::default(),
             field_bytes_max,
             sparing: Cell::new(false),
+            watched: Cell::new(u64::MAX),
         })
     }
 
@@ -337,6 +340,11 @@ impl Stream {
 
     /// Ready once the peer has reset the stream or the connection ended. Pending wakes the current task later.
     pub fn poll_peer_closed(&self) -> Poll<()> {
+        let run = self.runtime.run_number();
+        if self.watched.get() == run && self.state.borrow().broken.is_none() {
+            // Nothing has come since. The codec has its waker; if that was used, by what the task itself has done, it runs again.
+            return Poll::Pending;
+        }
         self.with(|state, context| {
             if state.broken.is_some() {
                 return Poll::Ready(());
@@ -347,7 +355,10 @@ impl Stream {
                 Sender::Request(_) | Sender::Done => return Poll::Pending,
             };
             match reset {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.watched.set(run);
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(reason)) => state.broken = Some(StreamError::Reset(reason.into())),
                 Poll::Ready(Err(error)) => state.fail(&error),
             }
