@@ -428,8 +428,10 @@ fn usual_value(known: Known, value: &[u8]) -> Option<HeaderValue> {
     let usual = match (known, value) {
         (Known::X_FORWARDED_PROTO, b"http") => const { HeaderValue::from_static("http") },
         (Known::X_FORWARDED_PROTO, b"https") => const { HeaderValue::from_static("https") },
-        (Known::X_ENVOY_UPSTREAM_SERVICE_TIME, b"0") => const { HeaderValue::from_static("0") },
-        (Known::X_ENVOY_UPSTREAM_SERVICE_TIME, b"1") => const { HeaderValue::from_static("1") },
+        (Known::X_ENVOY_UPSTREAM_SERVICE_TIME, [digit @ b'0'..=b'9']) => {
+            let at = usize::from(digit - b'0');
+            HeaderValue::from_static("0123456789".get(at..=at)?)
+        }
         (Known::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, b"15000") => const { HeaderValue::from_static("15000") },
         (Known::SERVER, b"envoy") => const { HeaderValue::from_static("envoy") },
         (Known::TE, b"trailers") => const { HeaderValue::from_static("trailers") },
@@ -583,6 +585,17 @@ mod tests {
                     assert_eq!(sorted(kept), sorted(anew), "{index} {nth} {body:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn usual_values_are_what_they_stand_for() {
+        let (time, server) = (Known::X_ENVOY_UPSTREAM_SERVICE_TIME, Known::SERVER);
+        for digit in b'0'..=b'9' {
+            assert_eq!(usual_value(time, &[digit]).unwrap().as_bytes(), [digit]);
+        }
+        for (known, value) in [(time, &b"10"[..]), (time, b""), (time, b"x"), (time, b"/"), (server, b"1")] {
+            assert_eq!(usual_value(known, value), None, "{value:?}");
         }
     }
 
