@@ -48,6 +48,8 @@ impl Http2Client {
         let runtime = runtime();
         let requests = runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            // Or a window update waits for the acknowledgement of the one before it, 40 ms each.
+            stream.set_nodelay(true).unwrap();
             let mut builder = h2::client::Builder::new();
             // A client that lags behind ends the connection for a hundred short frames else: it is not what is looked at.
             builder.data_frame_budget(1 << 24);
@@ -229,6 +231,7 @@ impl Http2Upstream {
             runtime().block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
+                    stream.set_nodelay(true).unwrap();
                     let number = opened.fetch_add(1, Ordering::SeqCst);
                     tokio::spawn(serve(stream, streams_max, number, Arc::clone(&seen)));
                 }
