@@ -19,7 +19,8 @@ use crate::config::endpoint::ClusterLoadAssignment;
 use crate::control::discovery::Assignment;
 use crate::control::xds::convert::Surroundings;
 use crate::control::xds::pb;
-use crate::telemetry::{Registry, ServerStat, Slot};
+use crate::telemetry::names::Stats;
+use crate::telemetry::{ClusterStat, Registry, ServerStat, Slot};
 use pb::discovery::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
 
 fn judge(fixed: &[&str]) -> Judge {
@@ -268,6 +269,28 @@ async fn endpoints_that_were_given_up_are_known_until_the_stream_has_said_so() {
     all.remove("a", 3, &eds);
     assert!(all.ask(Kind::Endpoints).is_nothing());
     assert!(add(4).is_none(), "it is asked for anew");
+}
+
+/// A state of the world tells the endpoints of all clusters when those of one change: the others have nothing to do with it.
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_are_told_again_are_handed_on_to_nobody() {
+    let (updates, mut told) = mpsc::channel(8);
+    let registry = Registry::new(1);
+    let all = telling(updates, &registry);
+    let eds = Eds { source: ResourceSource::Ads, service_name: None, initial_fetch_timeout: None };
+    for name in ["a", "b"] {
+        all.add(&name.into(), 1, &eds, registry.cluster(name));
+    }
+    let endpoints = |wire: &str| {
+        Good::Endpoints(Assignment::told(ClusterLoadAssignment::default(), wire.as_bytes()))
+    };
+    for (wire, heard) in [("1", 2), ("1", 0), ("2", 1), ("1", 1)] {
+        let good = [("a".to_owned(), endpoints("1")), ("b".to_owned(), endpoints(wire))].into();
+        all.apply(Kind::Endpoints, Outcome { good, ..Outcome::default() }, wire).await;
+        assert_eq!(told.try_recv().map_or(0, |response| response.len()), heard);
+    }
+    let scope = registry.cluster("a");
+    assert_eq!(scope.value(ClusterStat::UpdateSuccess.index()).0, 4, "it is an answer all the same");
 }
 
 /// Endpoints that are good, those of whom waits for some and is told bad ones or that there are none: whoever takes them lets

@@ -162,15 +162,18 @@ impl Lists {
         }
     }
 
-    /// Keeps endpoints for those who ask for them later.
-    fn keep_endpoints(&mut self, name: &str, assignment: &Assignment) {
+    /// Keeps endpoints for those who ask for them later; whether they are those that all who ask have by now.
+    fn keep_endpoints(&mut self, name: &str, assignment: &Assignment) -> bool {
         let last = match self.endpoints.get_mut(name) {
             Some(endpoints) => Some(&mut endpoints.last),
             None => self.given_up.get_mut(name),
         };
-        if let Some(last) = last {
+        let Some(last) = last else { return false };
+        let is_same = last.as_ref() == Some(assignment.kept());
+        if !is_same {
             *last = Some(Arc::clone(assignment.kept()));
         }
+        is_same
     }
 }
 
@@ -457,12 +460,16 @@ impl Subscribers {
             if kind == Kind::Secrets {
                 self.secrets.set_version(&self.source, &name, version);
             }
-            if let Good::Endpoints(assignment) = &good {
-                self.lock().keep_endpoints(&name, assignment);
-            }
+            // A state of the world tells all of them again when those of one cluster change.
+            let is_known = match &good {
+                Good::Endpoints(assignment) => self.lock().keep_endpoints(&name, assignment),
+                _ => false,
+            };
             for one in self.of_resource(kind, &name) {
                 one.succeed(version, is_restored);
-                updates.extend(self.update(&one, good.clone(), version));
+                if !is_known {
+                    updates.extend(self.update(&one, good.clone(), version));
+                }
             }
         }
         updates
