@@ -141,7 +141,8 @@ impl Protocol for Sotw {
 
     fn take_restored(&mut self, restored: Restored, outcome: &Outcome, wanted: &Wanted) {
         self.judge.know(outcome);
-        if self.version.is_empty() {
+        // Where not all of it is used the rest is to be told again, which nobody would who is said to have told all of it.
+        if self.version.is_empty() && outcome.error().is_none() {
             self.version = restored.version;
         }
         if *wanted == Wanted::All {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prost::Message;
 
+use super::cache::{Kept, Restored};
 use super::delta::Delta;
 use super::judge::{Good, Judge, Outcome, Taken};
 use super::sotw::Sotw;
@@ -316,6 +317,25 @@ fn r4_new_stream_asks_for_all_names_with_the_versions_that_are_there_and_the_nod
     let again = client.open(true).unwrap();
     assert_eq!((again.resource_names_subscribe.len(), versions(&again)), (2, vec![("a", "7")]));
     assert!(again.node.is_some());
+}
+
+/// Another version of this program has kept it, perhaps, and took what this one refuses.
+#[test]
+fn n4_version_of_what_was_kept_is_said_where_all_of_it_is_used() {
+    let kept = |name: &str, address: &str| Kept {
+        name: name.into(),
+        version: String::new(),
+        value: any(name, address).value,
+    };
+    for (address, version, used) in [(GOOD, "7", 2), (BAD, "", 1)] {
+        let (mut client, wanted) = (sotw(&["a", "b"]), names(&["a", "b"]));
+        let restored =
+            Restored { version: "7".into(), resources: vec![kept("a", GOOD), kept("b", address)] };
+        let outcome = client.restore(&restored, &wanted);
+        assert_eq!(outcome.good.len(), used);
+        client.take_restored(restored, &outcome, &wanted);
+        assert_eq!(client.open(true).unwrap().version_info, version);
+    }
 }
 
 /// envoy#34334: after a refusal and a new stream the type was never asked for again.
