@@ -16,7 +16,10 @@ pub struct Quarantine(Arc<Mutex<Listed>>);
 
 #[derive(Debug, Default)]
 struct Listed {
-    refused: BTreeMap<Key, Refused>,
+    /// Each with the number of its last refusal; `None`: the control plane has not heard of it.
+    refused: BTreeMap<Key, (Refused, Option<u64>)>,
+    /// How many refusals there were that control planes have heard of.
+    heard: u64,
     /// How many more there were than are listed.
     unlisted: u64,
     /// Since when, ns since the Unix epoch. As many as somebody asks for at most.
@@ -66,13 +69,28 @@ impl Quarantine {
             listed.forget(&key(name));
         }
         for (name, reason) in &outcome.bad {
-            listed.add(key(name), reason.clone(), version, outcome.failed.get(name));
+            listed.heard += 1;
+            let number = Some(listed.heard);
+            listed.add(key(name), (reason.clone(), number), version, outcome.failed.get(name));
         }
     }
 
-    /// Takes note of one that cannot be used.
+    /// Takes note of one that was acknowledged and cannot be used after all.
     pub(super) fn add(&self, key: Key, reason: String, version: &str, failed: Option<&Failed>) {
-        self.lock().add(key, reason, version, failed);
+        self.lock().add(key, (reason, None), version, failed);
+    }
+
+    /// How many refusals control planes have heard of.
+    pub(super) fn heard(&self) -> u64 {
+        self.lock().heard
+    }
+
+    /// A stream has told what there is of these types. What was refused on streams before it, after which `heard` were heard of, and
+    /// was not again is mended or gone: of what is used as it is there nothing is told.
+    pub(super) fn settle(&self, source: &ResourceSource, kinds: &[Kind], heard: u64) {
+        self.lock().refused.retain(|(of, kind, _), (_, number)| {
+            of != source || !kinds.contains(kind) || number.is_none_or(|number| number > heard)
+        });
     }
 
     /// Somebody asks for it by name, and it was not told yet. What is known of it already stays.
@@ -118,7 +136,7 @@ impl Quarantine {
                 standings.insert((source.clone(), name.as_str().into()), missing.standing(*unix_ns));
             }
         }
-        for ((source, kind, name), refused) in &listed.refused {
+        for ((source, kind, name), (refused, _)) in &listed.refused {
             if is_meant(*kind) {
                 standings.insert((source.clone(), name.as_str().into()), refused.standing());
             }
@@ -129,7 +147,7 @@ impl Quarantine {
     /// All that are listed, and how many more there were.
     pub fn list(&self) -> (Vec<Refused>, u64) {
         let listed = self.lock();
-        (listed.refused.values().cloned().collect(), listed.unlisted)
+        (listed.refused.values().map(|(refused, _)| refused.clone()).collect(), listed.unlisted)
     }
 
     fn lock(&self) -> MutexGuard<'_, Listed> {
@@ -156,9 +174,16 @@ impl Listed {
         self.missing.remove(key);
     }
 
-    fn add(&mut self, key: Key, reason: String, version: &str, failed: Option<&Failed>) {
+    /// With the number of the refusal.
+    fn add(
+        &mut self,
+        key: Key,
+        (reason, number): (String, Option<u64>),
+        version: &str,
+        failed: Option<&Failed>,
+    ) {
         let now = clock::wall_ns();
-        let before = self.refused.get(&key).map(|before| (before.first_unix_ns, before.times));
+        let before = self.refused.get(&key).map(|(before, _)| (before.first_unix_ns, before.times));
         let is_room = self.refused.len() < XDS_QUARANTINED_MAX && key.2.len() <= XDS_REASON_BYTES_MAX;
         if before.is_none() && !is_room {
             self.unlisted += 1;
@@ -179,7 +204,7 @@ impl Listed {
             times: times + 1,
             wire: failed.and_then(|failed| failed.wire.clone()),
         };
-        self.refused.insert(key, refused);
+        self.refused.insert(key, (refused, number));
     }
 }
 
@@ -294,6 +319,27 @@ mod tests {
         assert_eq!(listed(), (2, 2));
         quarantine.forget_source(&gone);
         assert_eq!(listed(), (1, 1));
+    }
+
+    /// A control plane that has gone back to what it told before tells nothing of it: that is in use.
+    #[test]
+    fn what_the_next_stream_does_not_tell_again_is_listed_no_more() {
+        let quarantine = Quarantine::default();
+        let note = |kind, bad: &[&str]| {
+            quarantine.note(&ResourceSource::Ads, kind, &outcome(&[], bad, &[]), "7");
+        };
+        note(Kind::Listeners, &["again", "mended"]);
+        note(Kind::Endpoints, &["of another type"]);
+        let late = (ResourceSource::Ads, Kind::Listeners, "taken".to_owned());
+        quarantine.add(late, "it is acknowledged, and told no more".into(), "7", None);
+        let before = quarantine.heard();
+        note(Kind::Listeners, &["again", "new"]);
+        let file = FileSource { path: "/l.yaml".into(), watched_directory: None };
+        quarantine.settle(&ResourceSource::File(file), &[Kind::Listeners], quarantine.heard());
+        assert_eq!(quarantine.list().0.len(), 5);
+        quarantine.settle(&ResourceSource::Ads, &[Kind::Listeners, Kind::Clusters], before);
+        let names: Vec<_> = quarantine.list().0.into_iter().map(|one| one.name).collect();
+        assert_eq!(names, ["of another type", "again", "new", "taken"]);
     }
 
     #[test]

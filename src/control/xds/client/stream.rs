@@ -23,7 +23,8 @@ use crate::telemetry::{Cells, ServerStat};
 /// Requests that wait for a control plane that does not read. Beyond it nothing more is read from it either.
 const REQUESTS_QUEUED_MAX: usize = 16;
 
-/// After so long a stream has told what there is to be told, and what else was kept goes.
+/// So long after its first response a stream has told what there is to be told; what else was kept, or is listed as refused on streams
+/// before it, goes.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
 
 /// How a stream has ended.
@@ -134,13 +135,17 @@ async fn hold<P: Protocol>(
     let mut opening = pin!(messages::open(channel, metadata, queued, method, bytes_max));
     let mut responses = None;
     let mut answered = false;
+    let refused_before = subscribers.heard();
     let settles = sleep(SETTLED_AFTER);
     tokio::pin!(settles);
-    let mut is_settled = cache.is_none();
+    let mut is_settled = false;
     loop {
         tokio::select! {
             () = &mut settles, if !is_settled && answered => {
                 is_settled = true;
+                let open = lines.iter().filter(|line| line.protocol.is_open());
+                let kinds: Vec<_> = open.map(|line| line.protocol.kind()).collect();
+                subscribers.settle(&kinds, refused_before);
                 if let Some(cache) = cache {
                     cache.settle();
                 }
@@ -183,6 +188,7 @@ async fn hold<P: Protocol>(
                 };
                 if !answered {
                     answered = true;
+                    settles.as_mut().reset(sleep(SETTLED_AFTER).deadline());
                     log::info!("xDS: the control plane answers");
                 }
                 backoff.answered();

@@ -393,6 +393,16 @@ impl Subscribers {
         }
     }
 
+    /// How many refusals control planes have heard of.
+    pub(super) fn heard(&self) -> u64 {
+        self.quarantine.heard()
+    }
+
+    /// A stream has told what there is of these types; before it so many refusals were heard of.
+    pub(super) fn settle(&self, kinds: &[Kind], heard: u64) {
+        self.quarantine.settle(&self.source, kinds, heard);
+    }
+
     /// Counts for everybody who wants something of these types.
     pub(super) fn count(&self, kinds: &[Kind], event: Event) {
         let all = self.all();
