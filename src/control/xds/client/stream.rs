@@ -109,17 +109,15 @@ async fn hold<P: Protocol>(
     backoff: &mut Backoff,
 ) -> End {
     let failed = |reason: String| End { answered: false, reason: Some(reason) };
-    while !ask_anew(lines, subscribers) {
-        changes.next().await;
-    }
+    something_is_wanted(lines, subscribers, changes, cache).await;
     let channel = match restoring(upstream.connect(), lines, subscribers, changes, cache).await {
         Ok(channel) => channel,
         Err(reason) => return failed(reason),
     };
     let (requests, queued) = mpsc::channel(REQUESTS_QUEUED_MAX);
     let mut is_first = true;
-    // What is wanted may have changed while the connection was made.
-    ask_anew(lines, subscribers);
+    // What is wanted may have changed while the connection was made. Whatever is asked first says who asks.
+    something_is_wanted(lines, subscribers, changes, cache).await;
     for line in &mut *lines {
         if let Some(request) = line.protocol.open(is_first) {
             is_first = false;
@@ -308,6 +306,19 @@ async fn restoring<P: Protocol, T>(
                 }
             }
         }
+    }
+}
+
+/// Takes note of what is wanted before a stream asks for it, once that is anything; of it what was kept is used.
+async fn something_is_wanted<P: Protocol>(
+    lines: &mut [Line<P>],
+    subscribers: &Subscribers,
+    changes: &mut Changes,
+    cache: &Option<Cache>,
+) {
+    while !ask_anew(lines, subscribers) {
+        changes.next().await;
+        restore(lines, subscribers, cache).await;
     }
 }
 
