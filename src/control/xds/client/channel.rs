@@ -1,6 +1,6 @@
 //! Connections to the control plane, by the settings of the cluster that leads to it: its endpoints in turn, TCP or Unix
-//! sockets, HTTP/2 in plain text or under the cluster's TLS, its connect timeout and its pings. Certificates and keys are read
-//! again for every connection: those that were renewed are used.
+//! sockets, HTTP/2 in plain text or under the cluster's TLS, its connect timeout, its pings and its keepalive. Certificates and keys
+//! are read again for every connection: those that were renewed are used.
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -24,6 +25,7 @@ use super::known_secrets::KnownSecrets;
 use crate::config::address::{Address, EndpointAddress};
 use crate::config::ads::Ads;
 use crate::config::cluster::Cluster;
+use crate::config::socket::TcpKeepalive;
 use crate::control::tls_files::read_again;
 use crate::protocol::tls::{self, ClientTls, Offer};
 
@@ -108,7 +110,8 @@ impl Upstream {
             return Err(format!("cluster {}: secrets of its TLS are still to come", self.name));
         }
         let tls = self.tls(&target)?;
-        let connecting = endpoint.connect_with_connector(Connector { target, tls });
+        let keepalive = self.cluster.tcp_keepalive;
+        let connecting = endpoint.connect_with_connector(Connector { target, tls, keepalive });
         timeout(self.connect_timeout, connecting)
             .await
             .map_err(|_| format!("no connection to {shown} within {:?}", self.connect_timeout))?
@@ -189,6 +192,7 @@ impl fmt::Display for Shown<'_> {
 struct Connector {
     target: EndpointAddress,
     tls: Option<Protection>,
+    keepalive: Option<TcpKeepalive>,
 }
 
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -206,10 +210,10 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Connecting {
-        let (target, tls) = (self.target.clone(), self.tls.clone());
+        let (target, tls, keepalive) = (self.target.clone(), self.tls.clone(), self.keepalive);
         Box::pin(async move {
             let tcp = |socket: TcpStream| -> io::Result<Box<dyn Io>> {
-                socket.set_nodelay(true)?;
+                set_up(&socket, keepalive)?;
                 Ok(Box::new(socket))
             };
             let io: Box<dyn Io> = match target {
@@ -225,5 +229,47 @@ impl Service<Uri> for Connector {
             let protected: Box<dyn Io> = Box::new(connector.connect(name, io).await?);
             Ok(TokioIo::new(protected))
         })
+    }
+}
+
+/// Whoever only waits for a control plane hears of one that is gone without a word by probes alone.
+fn set_up(socket: &TcpStream, keepalive: Option<TcpKeepalive>) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let Some(TcpKeepalive { probes, time_s, interval_s }) = keepalive else { return Ok(()) };
+    let seconds = |count: u32| Duration::from_secs(u64::from(count));
+    let mut wanted = socket2::TcpKeepalive::new();
+    if let Some(probes) = probes {
+        wanted = wanted.with_retries(probes);
+    }
+    if let Some(time) = time_s {
+        wanted = wanted.with_time(seconds(time));
+    }
+    if let Some(interval) = interval_s {
+        wanted = wanted.with_interval(seconds(interval));
+    }
+    SockRef::from(socket).set_tcp_keepalive(&wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// xds.md R8: istio's bootstrap has `keepalive_time: 300` for its control plane, and no pings.
+    #[tokio::test]
+    async fn connections_have_the_keepalive_of_their_cluster() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let kernel = SockRef::from(&socket);
+        set_up(&socket, None).unwrap();
+        assert!(!kernel.keepalive().unwrap());
+        let unset = kernel.tcp_keepalive_interval().unwrap();
+        let keepalive = TcpKeepalive { probes: Some(3), time_s: Some(300), interval_s: None };
+        set_up(&socket, Some(keepalive)).unwrap();
+        assert!(kernel.keepalive().unwrap() && kernel.tcp_nodelay().unwrap());
+        let set = (kernel.tcp_keepalive_time().unwrap(), kernel.tcp_keepalive_retries().unwrap());
+        assert_eq!(set, (Duration::from_secs(300), 3));
+        assert_eq!(kernel.tcp_keepalive_interval().unwrap(), unset, "the kernel's setting");
     }
 }
