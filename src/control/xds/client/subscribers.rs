@@ -369,7 +369,12 @@ impl Subscribers {
         if kind == Kind::VirtualHosts {
             lists.asked_hosts.said();
         }
-        self.listed(&lists, kind)
+        let wanted = self.listed(&lists, kind);
+        // With what is asked for next.
+        if kind == Kind::VirtualHosts && lists.asked_hosts.ask_again() {
+            self.asked.send_replace(());
+        }
+        wanted
     }
 
     fn listed(&self, lists: &Lists, kind: Kind) -> Wanted {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prost::Message;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::compiler::SharedCompiler;
 use super::delta::Delta;
@@ -18,6 +18,7 @@ use super::tests::{ASKS_FOR_ROUTES, compiled, compiling, host};
 use super::virtual_hosts::{ChangedTable, HostJudge, KnownHosts, table_of};
 use super::wanted::Wanted;
 use super::{HostsUpdate, Protocol, ROUTES, RoutesUpdate, Update, Updates, VIRTUAL_HOSTS};
+use crate::base::limits::ON_DEMAND_WAIT;
 use crate::config::ads::{ResourceSource, Vhds};
 use crate::control::xds::convert::{Planes, Runtime};
 use crate::control::xds::loader::{Format, Source};
@@ -428,6 +429,26 @@ async fn virtual_hosts_are_asked_for_by_name_beside_all_until_there_is_none() {
     assert!(all.ask_host("routes", "a.test"), "it may come again");
     all.remove_hosts(&ADS, "routes", &registry);
     assert_eq!(all.wanted(Kind::VirtualHosts), Wanted::All);
+}
+
+/// The control plane may have had nothing then, and have said nothing.
+#[tokio::test(start_paused = true)]
+async fn virtual_host_of_which_nothing_was_said_is_asked_for_again() {
+    let mut client = Client::new("DELTA_GRPC");
+    let (all, _receiver, registry) = subscribers();
+    all.add_hosts(hosted(&["one"]), &registry);
+    let mut changes = all.all_changes();
+    let (none, name): (&[&str], &[&str]) = (&[], &["routes/a.test"]);
+    for (asks, subscribe, unsubscribe) in [(true, name, none), (true, none, name), (false, name, none)] {
+        if asks {
+            sleep(ON_DEMAND_WAIT).await;
+            assert!(all.ask_host("routes", "a.test"));
+        }
+        assert_eq!(timeout(Duration::ZERO, changes.next()).await, Ok(Some(Kind::VirtualHosts)));
+        let said = client.hosts.want(all.ask(Kind::VirtualHosts), None).unwrap();
+        assert_eq!(said.resource_names_subscribe, subscribe);
+        assert_eq!(said.resource_names_unsubscribe, unsubscribe);
+    }
 }
 
 /// A virtual host that is refused is no answer that anybody could go on with.

@@ -1,6 +1,7 @@
 //! Virtual hosts that are asked for by their names, beside all that a source tells: requests ask for them. A name that nothing
 //! answers, and one whose virtual host is gone, is asked for no longer; one whose virtual host is there is, whatever else is said of
-//! it: who asks for it no longer might not hear of its changes.
+//! it: who asks for it no longer might not hear of its changes. One of which nobody has said anything in time is taken back when a
+//! request asks for it again, and then asked for again: a stream says only what is new.
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub(super) struct AskedHosts {
 struct OfTable {
     /// Those without an answer, and until when one is waited for.
     under_way: BTreeMap<Box<str>, Instant>,
+    /// The same of those that were asked for before, until the stream has taken them back.
+    again: BTreeMap<Box<str>, Instant>,
     /// Those that were answered by a virtual host, with what it is called behind the table's name, where that is something else.
     there: BTreeMap<Box<str>, Option<Box<str>>>,
     /// Those that are asked for no longer, until the stream has said so: whoever asks again before it does is not told again.
@@ -40,20 +43,22 @@ impl AskedHosts {
     /// A request asks for a host of a table; an answer is waited for `until` then.
     pub(super) fn ask(&mut self, table: &str, host: &str, now: Instant, until: Instant) -> Ask {
         let of_table = self.tables.entry(table.into()).or_default();
-        let OfTable { under_way, there, given_up } = of_table;
-        match under_way.get(host) {
+        let OfTable { under_way, again, there, given_up } = of_table;
+        match under_way.get(host).or_else(|| again.get(host)) {
             _ if there.contains_key(host) || given_up.contains(host) => return Ask::No,
             Some(until) if *until > now => return Ask::UnderWay,
             _ => {}
         }
+        let was_asked_for = under_way.remove(host).or_else(|| again.remove(host)).is_some();
         if under_way.len() >= ON_DEMAND_UNDER_WAY_MAX {
             under_way.retain(|_, until| *until > now);
         }
-        let is_full = under_way.len() + there.len() >= ON_DEMAND_ASKED_MAX;
-        if is_full || under_way.len() >= ON_DEMAND_UNDER_WAY_MAX {
+        let waited_for = under_way.len() + again.len();
+        if waited_for + there.len() >= ON_DEMAND_ASKED_MAX || waited_for >= ON_DEMAND_UNDER_WAY_MAX {
             return Ask::No;
         }
-        under_way.insert(host.into(), until);
+        let asked = if was_asked_for { again } else { under_way };
+        asked.insert(host.into(), until);
         Ask::New
     }
 
@@ -62,8 +67,8 @@ impl AskedHosts {
     pub(super) fn answer(&mut self, name: &str, by: Option<&str>) -> bool {
         let Some((table, host)) = name.rsplit_once('/') else { return false };
         let Some(of_table) = self.tables.get_mut(table) else { return false };
-        let OfTable { under_way, there, given_up } = of_table;
-        let was_awaited = under_way.remove(host).is_some();
+        let OfTable { under_way, again, there, given_up } = of_table;
+        let was_awaited = under_way.remove(host).or_else(|| again.remove(host)).is_some();
         // A virtual host of another table is none of this one.
         let by = by.and_then(|by| by.rsplit_once('/')).filter(|(of, _)| *of == table);
         if let Some((_, called)) = by {
@@ -103,6 +108,16 @@ impl AskedHosts {
     /// The stream says what is asked for.
     pub(super) fn said(&mut self) {
         self.tables.values_mut().for_each(|of_table| of_table.given_up.clear());
+    }
+
+    /// The stream has said so: what it has taken back is asked for again from now on. Whether that is anything.
+    pub(super) fn ask_again(&mut self) -> bool {
+        let mut is_anything = false;
+        for OfTable { under_way, again, .. } in self.tables.values_mut() {
+            is_anything |= !again.is_empty();
+            under_way.append(again);
+        }
+        is_anything
     }
 
     /// Nobody has that table any more.
@@ -162,6 +177,25 @@ mod tests {
         assert_eq!(asked.ask("b", "a", now, until), Ask::New);
         asked.forget("b");
         assert_eq!(asked.wanted(), Wanted::All);
+    }
+
+    /// The control plane may have had nothing then, and have said nothing.
+    #[tokio::test(start_paused = true)]
+    async fn name_without_an_answer_is_taken_back_before_it_is_asked_for_again() {
+        let [now, until, later] = [0, 1, 2].map(|seconds| sleep(Duration::from_secs(seconds)).deadline());
+        let mut asked = AskedHosts::default();
+        assert_eq!(asked.ask("t", "a", now, until), Ask::New);
+        assert!(!asked.ask_again(), "it is asked for");
+        assert_eq!(asked.ask("t", "a", until, later), Ask::New);
+        assert_eq!(asked.ask("t", "a", until, later), Ask::UnderWay);
+        assert_eq!(asked.wanted(), Wanted::All);
+        assert!(asked.ask_again() && !asked.ask_again());
+        assert_eq!(asked.wanted(), names(&["t/a"]));
+        assert_eq!(asked.ask("t", "a", later, later), Ask::New);
+        assert!(!asked.answer("t/a", Some("t/a")), "before the stream has looked");
+        assert!(!asked.ask_again());
+        assert_eq!(asked.wanted(), names(&["t/a"]));
+        assert_eq!(asked.ask("t", "a", later, later), Ask::No, "it was told");
     }
 
     /// Control planes may answer several names by one virtual host.
