@@ -402,7 +402,9 @@ impl Listeners {
                     around.metrics.listener_failed();
                     let Told { state, wire } = &*new.told;
                     around.client.refuse_listener(name, reason, &state.version, wire);
-                    return self.forget(&new, around);
+                    self.forget(&new, around);
+                    // The workers are told nothing of it.
+                    return self.show();
                 }
             }
         }

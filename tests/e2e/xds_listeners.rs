@@ -477,6 +477,8 @@ on_each_backend! {
         plane.tell_table("others", &[("/", "a")]);
         proxy.wait_for_stat("listener_manager.listener_create_failure", 1);
         assert!(proxy.admin("GET", "/quarantine").text().contains("\"name\": \"two\""));
+        let dump = proxy.admin("GET", "/config_dump?resource=dynamic_listeners").text();
+        assert!(dump.contains("error_state") && !dump.contains("warming_state"), "{dump}");
         drop(taken);
         assert!(plane.answer(&plane.tell_listeners(&told)).error.is_none());
         // Nobody has asked for its table any more.
