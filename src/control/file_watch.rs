@@ -21,6 +21,10 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Periods between two looks at files of which nothing was told.
 const RECHECK_PERIODS: u32 = 60;
 
+/// Periods one after the other in which something happens, after which files are looked at all the same: a directory may hold
+/// others, which change all the time.
+const BUSY_PERIODS: u32 = 3;
+
 /// Symbolic links followed from one path, as the kernel limits them.
 const LINKS_MAX: usize = 40;
 
@@ -29,11 +33,11 @@ const LINKS_MAX: usize = 40;
 pub struct FileWatch {
     /// `None`: the kernel gives none; only the recheck is left.
     inotify: Option<Inotify>,
-    /// When the kernel is asked next, how often it was since the files were looked at, and whether it has told something.
+    /// When the kernel is asked next, how often it was since the files were looked at, and how often it has told something.
     /// Kept here, since whoever waits may stop to and begin again.
     due: Option<Pin<Box<Sleep>>>,
     asked: u32,
-    told: bool,
+    told: u32,
     /// Last names of the paths, and whether something has come under one of them.
     names: BTreeSet<OsString>,
     has_come: bool,
@@ -46,7 +50,7 @@ impl FileWatch {
             log::warn!("files are not watched, only looked at once a minute: inotify: {error}");
         });
         let (due, names) = Default::default();
-        Self { inotify: inotify.ok(), due, asked: 0, told: false, names, has_come: false }
+        Self { inotify: inotify.ok(), due, asked: 0, told: 0, names, has_come: false }
     }
 
     /// Watches these files and directories, whether or not they are there yet. To be called again after every change: a
@@ -73,9 +77,9 @@ impl FileWatch {
         }
     }
 
-    /// Ends when files may have changed, and nothing more has for a period: a certificate and its key are written one
-    /// after the other. Whether something was made or moved to where a path leads, so that it may be another with nothing to tell
-    /// it by. May be dropped and called again without missing any.
+    /// Ends when files may have changed, and nothing more has for a period, or something has for some of them: a certificate and its
+    /// key are written one after the other. Whether something was made or moved to where a path leads, so that it may be another
+    /// with nothing to tell it by. May be dropped and called again without missing any.
     pub async fn changed(&mut self) -> bool {
         loop {
             self.due.get_or_insert_with(|| Box::pin(sleep(PERIOD))).await;
@@ -84,11 +88,12 @@ impl FileWatch {
             let (now, has_come) =
                 self.inotify.as_mut().map_or((false, false), |inotify| take(inotify, &self.names));
             self.has_come |= has_come;
-            if self.told && !now || self.asked >= RECHECK_PERIODS {
-                (self.asked, self.told) = (0, false);
+            let is_over = self.told > 0 && !now || self.told >= BUSY_PERIODS;
+            if is_over || self.asked >= RECHECK_PERIODS {
+                (self.asked, self.told) = (0, 0);
                 return std::mem::take(&mut self.has_come);
             }
-            self.told |= now;
+            self.told += u32::from(now);
         }
     }
 }
@@ -240,6 +245,21 @@ mod tests {
         assert!(!told(&mut watch).await, "nothing has happened");
         let looked_at = timeout(PERIOD * (RECHECK_PERIODS + 1), watch.changed());
         assert!(looked_at.await.is_ok(), "without events the files are looked at once a minute");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_happens_beside_a_file_all_the_time_keeps_nobody_from_looking_at_it() {
+        let scratch = Scratch::new("busy");
+        let at = |name: &str| scratch.0.join(name);
+        let mut watch = FileWatch::new();
+        watch.watch([&*at("tls.crt")]);
+        fs::write(at("tls.crt"), "new").unwrap();
+        let mut periods = 0;
+        while timeout(PERIOD, watch.changed()).await.is_err() {
+            fs::write(at("beside"), "").unwrap();
+            periods += 1;
+        }
+        assert!(periods < RECHECK_PERIODS / 2, "looked at after {periods}");
     }
 
     #[tokio::test(start_paused = true)]
