@@ -27,6 +27,7 @@ use crate::config::ads::Ads;
 use crate::config::cluster::Cluster;
 use crate::config::socket::TcpKeepalive;
 use crate::control::tls_files::read_again;
+use crate::protocol::http::host;
 use crate::protocol::tls::{self, ClientTls, Offer};
 
 /// Bytes that the control plane may send ahead: a state of the world is large.
@@ -155,9 +156,22 @@ impl Upstream {
             }
             EndpointAddress::Name(name) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), &*name.host),
         };
-        let asked = tls::Endpoint { address, host_name, offer: Offer::Http2, auto_sni: None, auto_san: None };
+        let (auto_sni, auto_san) = self.names();
+        let asked = tls::Endpoint { address, host_name, offer: Offer::Http2, auto_sni, auto_san };
         let tls::Connecting { config, name, .. } = compiled.connect(&asked);
         Ok(Some(Protection { connector: TlsConnector::from(config), name }))
+    }
+
+    /// Server name, and name that the certificate must have, as requests to the cluster want them: the streams' authority, or a
+    /// header in its place. An address is no server name.
+    fn names(&self) -> (Option<&str>, Option<&str>) {
+        let Some(names) = &self.cluster.request_names else { return (None, None) };
+        let by_header = self.metadata.get(&*names.header).and_then(|value| value.to_str().ok());
+        let authority = || self.uri.authority().map(|authority| authority.as_str());
+        let given = by_header.filter(|given| !given.is_empty()).or_else(authority).unwrap_or_default();
+        let name = std::str::from_utf8(host::name(given.as_bytes())).unwrap_or_default();
+        let is_name = names.server_name && name.parse::<IpAddr>().is_err();
+        (is_name.then_some(name), names.subject_alt_name.then_some(name))
     }
 }
 
@@ -255,6 +269,36 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::config::ads::Variant;
+    use crate::config::cluster::RequestNames;
+
+    /// What `auto_sni` and `auto_san_validation` ask of the cluster's connections holds for those to a control plane.
+    #[test]
+    fn names_for_tls_are_the_authority_or_a_header_in_its_place() {
+        let upstream = |authority: &str, request_names| {
+            let ads = Ads {
+                variant: Variant::Delta,
+                cluster: "plane".into(),
+                authority: authority.into(),
+                message_bytes_max: 1,
+                initial_metadata: vec![("x-name".into(), "given.example".into())],
+                node_on_first_message_only: true,
+            };
+            let mut cluster = Cluster::new("plane");
+            cluster.request_names = request_names;
+            Upstream::new(&ads, &cluster, &KnownSecrets::default())
+        };
+        for (authority, header, server, certificate) in [
+            ("plane.example:18000", "", Some("plane.example"), "plane.example"),
+            ("plane.example", "x-name", Some("given.example"), "given.example"),
+            ("plane.example", "x-other", Some("plane.example"), "plane.example"),
+            ("[::1]:18000", "", None, "::1"),
+        ] {
+            let names = RequestNames { server_name: true, subject_alt_name: true, header: header.into() };
+            assert_eq!(upstream(authority, Some(names)).names(), (server, Some(certificate)));
+        }
+        assert_eq!(upstream("plane.example", None).names(), (None, None));
+    }
 
     /// xds.md R8: istio's bootstrap has `keepalive_time: 300` for its control plane, and no pings.
     #[tokio::test]
