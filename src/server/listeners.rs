@@ -192,7 +192,6 @@ impl Listeners {
         let number = self.next;
         self.next += 1;
         self.routes.add(number, &resource);
-        self.process.show_scoped(self.routes.read().asked_scopes());
         let scopes = around.client.subscribe_scopes(number);
         let awaited: BTreeSet<_> = around.client.subscribe_tables(number).into_iter().collect();
         for key in self.asked_of(number) {
@@ -494,7 +493,6 @@ impl Listeners {
         let number = gone.number;
         gone.resource.config.told_secrets().for_each(|secret| around.client.release(secret));
         self.routes.remove(number);
-        self.process.show_scoped(self.routes.read().asked_scopes());
         around.client.unsubscribe_scopes(number);
         around.tables.forget_listener(number);
         for key in around.client.unsubscribe_tables(number) {
@@ -521,6 +519,7 @@ impl Listeners {
             warming: told(&self.warming),
         };
         self.process.set_listeners(told, std::mem::take(&mut self.bound), gone);
+        self.process.show_scoped(self.routes.read().asked_scopes());
     }
 }
 
@@ -556,7 +555,6 @@ fn bound_addresses(listener: &Listener) -> impl Iterator<Item = &ListenAddress> 
 
 /// Where a listener listens that has the sockets of another.
 fn listening_as(process: &Process, before: &Dynamic, name: &Arc<str>) -> Option<ListenerStatus> {
-    let known = process.listening();
-    let status = known.into_iter().find(|status| *status.name == *before.resource.config.name)?;
+    let status = process.listens(&before.resource.config.name)?;
     Some(ListenerStatus { name: Arc::clone(name), ..status })
 }

@@ -1,6 +1,6 @@
 //! The process as the admin endpoint sees it: identity, resources, and a way to post commands.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -229,7 +229,8 @@ impl Process {
         gone: &[Arc<str>],
     ) {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.retain(|one| !gone.contains(&one.name) && put.iter().all(|put| put.name != one.name));
+        let names: HashSet<Arc<str>> = gone.iter().chain(put.iter().map(|one| &one.name)).cloned().collect();
+        listeners.retain(|one| !names.contains(&one.name));
         listeners.extend(put);
         *self.told_listeners.lock().unwrap_or_else(PoisonError::into_inner) = told;
     }
@@ -237,6 +238,12 @@ impl Process {
     /// Where listeners listen.
     pub(super) fn listening(&self) -> Vec<ListenerStatus> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where the one of that name does: they may be thousands.
+    pub(super) fn listens(&self, name: &str) -> Option<ListenerStatus> {
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.iter().find(|status| *status.name == *name).cloned()
     }
 
     /// How long it has been there.
