@@ -1,10 +1,10 @@
 //! Connections to the control plane, by the settings of the cluster that leads to it: its endpoints in turn, TCP or Unix
-//! sockets, HTTP/2 in plain text or under the cluster's TLS, its connect timeout, its pings and its keepalive. Certificates and keys
-//! are read again for every connection: those that were renewed are used.
+//! sockets, HTTP/2 in plain text or under the cluster's TLS, its source address, its connect timeout, its pings and its keepalive.
+//! Certificates and keys are read again for every connection: those that were renewed are used.
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
@@ -25,7 +25,7 @@ use super::known_secrets::KnownSecrets;
 use crate::config::address::{Address, EndpointAddress};
 use crate::config::ads::Ads;
 use crate::config::cluster::Cluster;
-use crate::config::socket::TcpKeepalive;
+use crate::config::socket::{BindConfig, TcpKeepalive};
 use crate::control::tls_files::read_again;
 use crate::protocol::http::host;
 use crate::protocol::tls::{self, ClientTls, Offer};
@@ -111,8 +111,8 @@ impl Upstream {
             return Err(format!("cluster {}: secrets of its TLS are still to come", self.name));
         }
         let tls = self.tls(&target)?;
-        let keepalive = self.cluster.tcp_keepalive;
-        let connecting = endpoint.connect_with_connector(Connector { target, tls, keepalive });
+        let (bind, keepalive) = (self.cluster.bind_config.clone(), self.cluster.tcp_keepalive);
+        let connecting = endpoint.connect_with_connector(Connector { target, tls, bind, keepalive });
         timeout(self.connect_timeout, connecting)
             .await
             .map_err(|_| format!("no connection to {shown} within {:?}", self.connect_timeout))?
@@ -206,6 +206,7 @@ impl fmt::Display for Shown<'_> {
 struct Connector {
     target: EndpointAddress,
     tls: Option<Protection>,
+    bind: Option<BindConfig>,
     keepalive: Option<TcpKeepalive>,
 }
 
@@ -224,26 +225,56 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Connecting {
-        let (target, tls, keepalive) = (self.target.clone(), self.tls.clone(), self.keepalive);
+        let (target, tls) = (self.target.clone(), self.tls.clone());
+        let (bind, keepalive) = (self.bind.clone(), self.keepalive);
         Box::pin(async move {
+            let bind = bind.as_ref();
             let tcp = |socket: TcpStream| -> io::Result<Box<dyn Io>> {
                 set_up(&socket, keepalive)?;
                 Ok(Box::new(socket))
             };
             let io: Box<dyn Io> = match target {
-                EndpointAddress::Fixed(Address::Ip(address)) => tcp(TcpStream::connect(address).await?)?,
+                EndpointAddress::Fixed(Address::Ip(address)) => tcp(dial(&[address], bind).await?)?,
                 EndpointAddress::Fixed(Address::Pipe(pipe)) => {
                     Box::new(UnixStream::connect(&*pipe.path).await?)
                 }
                 // It is of the workers' connections alone.
                 EndpointAddress::Fixed(Address::Internal(_)) => return Err(io::ErrorKind::Unsupported.into()),
-                EndpointAddress::Name(name) => tcp(TcpStream::connect((&*name.host, name.port)).await?)?,
+                EndpointAddress::Name(name) => {
+                    let found: Vec<_> = lookup_host((&*name.host, name.port)).await?.collect();
+                    tcp(dial(&found, bind).await?)?
+                }
             };
             let Some(Protection { connector, name }) = tls else { return Ok(TokioIo::new(io)) };
             let protected: Box<dyn Io> = Box::new(connector.connect(name, io).await?);
             Ok(TokioIo::new(protected))
         })
     }
+}
+
+/// A connection to the first of these that takes one.
+async fn dial(addresses: &[SocketAddr], bind: Option<&BindConfig>) -> io::Result<TcpStream> {
+    let mut outcome = Err(io::ErrorKind::AddrNotAvailable.into());
+    for address in addresses {
+        outcome = dial_one(*address, bind).await;
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+async fn dial_one(address: SocketAddr, bind: Option<&BindConfig>) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(BindConfig { source_address, freebind, .. }) = bind {
+        if *freebind {
+            SockRef::from(&socket).set_freebind_v4(true)?;
+        }
+        if let Some(source) = source_address.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+            socket.bind(source)?;
+        }
+    }
+    socket.connect(address).await
 }
 
 /// Whoever only waits for a control plane hears of one that is gone without a word by probes alone.
@@ -298,6 +329,22 @@ mod tests {
             assert_eq!(upstream(authority, Some(names)).names(), (server, Some(certificate)));
         }
         assert_eq!(upstream("plane.example", None).names(), (None, None));
+    }
+
+    #[tokio::test]
+    async fn connections_come_from_the_source_address_of_their_cluster() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for (source, from) in [("127.0.0.9:0", "127.0.0.9"), ("[::1]:0", "127.0.0.1")] {
+            let source_address = Some(source.parse().unwrap());
+            let bind = BindConfig { source_address, freebind: true, ..BindConfig::default() };
+            let socket = dial(&[address], Some(&bind)).await.unwrap();
+            assert_eq!(socket.local_addr().unwrap().ip().to_string(), from);
+        }
+        let refused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
+        let socket = dial(&[refused, address], None).await.unwrap();
+        assert_eq!(socket.peer_addr().unwrap(), address, "the next one");
+        assert!(dial(&[], None).await.is_err());
     }
 
     /// xds.md R8: istio's bootstrap has `keepalive_time: 300` for its control plane, and no pings.
