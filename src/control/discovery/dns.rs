@@ -20,7 +20,7 @@ use self::schedule::Schedule;
 use super::{Assignment, EndpointUpdate};
 use crate::base::limits::ENDPOINT_UPDATES_QUEUED_MAX;
 use crate::config::address::{Address, EndpointAddress, HostPort};
-use crate::config::cluster::{Cluster, Discovery, Dns};
+use crate::config::cluster::{Cluster, Discovery, Dns, DnsLookupFamily};
 use crate::config::endpoint::ClusterLoadAssignment;
 use crate::telemetry::{ClusterCells, ClusterStat};
 
@@ -50,6 +50,26 @@ impl DnsDiscovery {
         let task = run(members, dns.clone(), cells(), seed, updates, tokio::time::sleep);
         Some(Self(tokio::spawn(task)))
     }
+}
+
+/// The addresses of a name, for whoever connects to it by himself: by a cluster's settings, but that of two families the preferred one
+/// is first and the other behind it.
+///
+/// # Errors
+/// Why there are none.
+pub async fn resolve(dns: &Dns, host: &str) -> Result<Vec<IpAddr>, String> {
+    use DnsLookupFamily::{All, Auto, V4Only, V4Preferred, V6Only};
+    let lookup_family = match dns.lookup_family {
+        one @ (V4Only | V6Only) => one,
+        Auto | V4Preferred | All => All,
+    };
+    let answer = match NameResolver::new(&Dns { lookup_family, ..dns.clone() }) {
+        Ok(resolver) => resolver.resolve(host).await,
+        Err(reason) => Err(reason),
+    };
+    let mut addresses = answer.map_err(|reason| format!("{host} cannot be resolved: {reason}"))?.addresses;
+    addresses.sort_by_key(|address| address.is_ipv4() == (dns.lookup_family == Auto));
+    if addresses.is_empty() { Err(format!("{host} has no address")) } else { Ok(addresses) }
 }
 
 impl Drop for DnsDiscovery {

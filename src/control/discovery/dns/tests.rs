@@ -12,7 +12,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{Members, Mode, run};
+use super::{Members, Mode, resolve, run};
 use crate::config::address::{EndpointAddress, HostPort};
 use crate::config::cluster::{Dns, DnsLookupFamily, RefreshRate};
 use crate::config::endpoint::{ClusterLoadAssignment, Endpoint, HealthStatus, LocalityEndpoints};
@@ -356,4 +356,29 @@ fn members_without_names_are_their_fixed_addresses() {
     let members = Members::new("c", &template, Mode::Strict);
     assert!(members.names.is_empty());
     assert_eq!(addresses(&members.update().assignment), ["10.0.0.1:80"]);
+}
+
+#[tokio::test]
+async fn addresses_to_connect_to_are_of_the_families_of_the_cluster_the_preferred_one_first() {
+    use DnsLookupFamily::{All, Auto, V4Only, V4Preferred, V6Only};
+    let server = Server::start().await;
+    server.set("both.test", RecordType::A, &["10.0.0.1"], 60);
+    server.set("both.test", RecordType::AAAA, &["fd00::1"], 60);
+    server.set("v4.test", RecordType::A, &["10.0.0.2"], 60);
+    let expected: [(&str, DnsLookupFamily, &[&str]); 7] = [
+        ("both.test", Auto, &["fd00::1", "10.0.0.1"]),
+        ("both.test", V4Preferred, &["10.0.0.1", "fd00::1"]),
+        ("both.test", All, &["10.0.0.1", "fd00::1"]),
+        ("both.test", V4Only, &["10.0.0.1"]),
+        ("both.test", V6Only, &["fd00::1"]),
+        ("v4.test", Auto, &["10.0.0.2"]),
+        ("v4.test", V6Only, &[]),
+    ];
+    for (name, lookup_family, addresses) in expected {
+        let resolvers = vec![server.address];
+        let dns = Dns { lookup_family, resolvers, no_default_search_domain: true, ..Dns::default() };
+        let found = resolve(&dns, name).await.unwrap_or_default();
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, addresses, "{name} {lookup_family:?}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Connections to the control plane, by the settings of the cluster that leads to it: its endpoints in turn, TCP or Unix
-//! sockets, HTTP/2 in plain text or under the cluster's TLS, its source address, its connect timeout, its pings and its keepalive.
-//! Certificates and keys are read again for every connection: those that were renewed are used.
+//! sockets, names by its resolvers, HTTP/2 in plain text or under its TLS, its source address, its connect timeout, its pings and its
+//! keepalive. Certificates and keys are read again for every connection: those that were renewed are used.
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
@@ -24,8 +24,9 @@ use tower_service::Service;
 use super::known_secrets::KnownSecrets;
 use crate::config::address::{Address, EndpointAddress};
 use crate::config::ads::Ads;
-use crate::config::cluster::Cluster;
+use crate::config::cluster::{Cluster, Discovery, Dns};
 use crate::config::socket::{BindConfig, TcpKeepalive};
+use crate::control::discovery::dns::resolve;
 use crate::control::tls_files::read_again;
 use crate::protocol::http::host;
 use crate::protocol::tls::{self, ClientTls, Offer};
@@ -111,8 +112,13 @@ impl Upstream {
             return Err(format!("cluster {}: secrets of its TLS are still to come", self.name));
         }
         let tls = self.tls(&target)?;
+        let dns = match &self.cluster.discovery {
+            Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => dns.clone(),
+            // They have no names.
+            Discovery::Static | Discovery::OriginalDst(_) | Discovery::Eds(_) => Dns::default(),
+        };
         let (bind, keepalive) = (self.cluster.bind_config.clone(), self.cluster.tcp_keepalive);
-        let connecting = endpoint.connect_with_connector(Connector { target, tls, bind, keepalive });
+        let connecting = endpoint.connect_with_connector(Connector { target, dns, tls, bind, keepalive });
         timeout(self.connect_timeout, connecting)
             .await
             .map_err(|_| format!("no connection to {shown} within {:?}", self.connect_timeout))?
@@ -205,6 +211,7 @@ impl fmt::Display for Shown<'_> {
 /// Connects to one endpoint, whatever the URI says.
 struct Connector {
     target: EndpointAddress,
+    dns: Dns,
     tls: Option<Protection>,
     bind: Option<BindConfig>,
     keepalive: Option<TcpKeepalive>,
@@ -225,7 +232,7 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Connecting {
-        let (target, tls) = (self.target.clone(), self.tls.clone());
+        let (target, dns, tls) = (self.target.clone(), self.dns.clone(), self.tls.clone());
         let (bind, keepalive) = (self.bind.clone(), self.keepalive);
         Box::pin(async move {
             let bind = bind.as_ref();
@@ -241,7 +248,9 @@ impl Service<Uri> for Connector {
                 // It is of the workers' connections alone.
                 EndpointAddress::Fixed(Address::Internal(_)) => return Err(io::ErrorKind::Unsupported.into()),
                 EndpointAddress::Name(name) => {
-                    let found: Vec<_> = lookup_host((&*name.host, name.port)).await?.collect();
+                    let found = resolve(&dns, &name.host).await.map_err(io::Error::other)?;
+                    let found = found.into_iter().map(|ip| SocketAddr::new(ip, name.port));
+                    let found: Vec<_> = found.collect();
                     tcp(dial(&found, bind).await?)?
                 }
             };
