@@ -329,8 +329,7 @@ fn n4_version_of_what_was_kept_is_said_where_all_of_it_is_used() {
     };
     for (address, version, used) in [(GOOD, "7", 2), (BAD, "", 1)] {
         let (mut client, wanted) = (sotw(&["a", "b"]), names(&["a", "b"]));
-        let restored =
-            Restored { version: "7".into(), resources: vec![kept("a", GOOD), kept("b", address)] };
+        let restored = Restored { version: "7".into(), resources: vec![kept("a", GOOD), kept("b", address)] };
         let outcome = client.restore(&restored, &wanted);
         assert_eq!(outcome.good.len(), used);
         client.take_restored(restored, &outcome, &wanted);
