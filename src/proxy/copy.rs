@@ -183,6 +183,7 @@ impl BodyCopy {
         }
         for _ in 0..CHUNKS_PER_POLL {
             if !self.may_read(to, high_watermark)? {
+                from.gather();
                 return Poll::Pending;
             }
             from.set_bulk(self.bulk && takes_large);

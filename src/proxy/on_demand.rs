@@ -225,8 +225,12 @@ pub(super) async fn hold(
         if held.waiting.is_answered.get() || is_other && is_settled(&whole, stream) {
             return Poll::Ready(Ok(()));
         }
-        let gone =
-            if request.body.is_done() { downstream.poll_peer_closed() } else { downstream.poll_broken() };
+        let gone = if request.body.is_done() {
+            downstream.poll_peer_closed()
+        } else {
+            downstream.gather();
+            downstream.poll_broken()
+        };
         if gone.is_ready() {
             return Poll::Ready(Err(connection.gone()));
         }

@@ -149,6 +149,7 @@ impl Relay {
                 }
             }
             if !self.may_read(to, high_watermark)? {
+                from.gather();
                 return Poll::Pending;
             }
             from.set_bulk(self.bulk && high_watermark >= limits::LARGE_READ_ROOM_MIN);

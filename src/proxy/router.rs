@@ -390,6 +390,8 @@ fn unless_given_up<F: Future>(
             if seen == Seen::Whole {
                 deadlines.request_complete = Some(deadlines.last_activity);
             }
+        } else if !body.is_done() {
+            channel.gather();
         }
         // The rest of a body may lie behind the client's end, but not behind a reset.
         let gone = if body.is_done() { channel.poll_peer_closed() } else { channel.poll_broken() };

@@ -123,7 +123,11 @@ impl Exchange<'_> {
     }
 
     fn poll_upload(&mut self) -> Result<(), ProxyError> {
-        if self.request.body.is_done() || self.upload_broken {
+        if self.request.body.is_done() {
+            return Ok(());
+        }
+        if self.upload_broken {
+            self.connection.channel.gather();
             return Ok(());
         }
         let Connection { context, channel: downstream, .. } = self.connection;

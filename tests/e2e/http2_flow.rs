@@ -1,6 +1,9 @@
-//! Frames of HTTP/2 that say nothing are no flood while others are between them.
+//! Frames of HTTP/2 that say nothing, or little: no flood while others are between them, or while nobody reads.
 
-use crate::harness::{Config, Proxy, RawHttp2, TO_HTTP2, Upstream, ok, on_each_backend};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+
+use crate::harness::{Config, PATIENCE, Proxy, RawHttp2, TO_HTTP2, Upstream, ok, on_each_backend, until};
 
 /// A frame without content and end, on the first stream.
 const VOID: [u8; 9] = [0, 0, 0, 0, 0, 0, 0, 0, 1];
@@ -12,6 +15,32 @@ const END: [u8; 9] = [0, 0, 0, 0, 1, 0, 0, 0, 1];
 /// Bytes and frames that say nothing, by turns, and the end; many more of them than the codec takes.
 fn bytes_and_voids() -> Vec<u8> {
     [[&BYTE[..], &VOID].concat().repeat(300), END.to_vec()].concat()
+}
+
+/// Bytes of a short message, and of its frame.
+const SHORT: usize = 20;
+const SHORT_FRAME: usize = 9 + SHORT;
+
+/// So many short messages on the first stream, and the end: more bytes than are taken for a receiver that has stopped, fewer than
+/// the windows let in.
+fn short_messages(count: usize) -> Vec<u8> {
+    let frame = [&[0, 0, SHORT as u8, 0, 0, 0, 0, 0, 1][..], &[b'x'; SHORT]].concat();
+    [frame.repeat(count), END.to_vec()].concat()
+}
+
+/// Opens the windows of the connection and of the first stream.
+fn opens_windows(raw: &mut RawHttp2) {
+    for stream in [0, 1] {
+        raw.frame(8, 0, stream, &(1u32 << 20).to_be_bytes());
+    }
+}
+
+/// Bytes of data up to their end.
+fn data_to_the_end(raw: &mut RawHttp2) -> usize {
+    let frames = raw.frames_until(|frame| frame.kind == 3 || frame.kind == 0 && frame.flags & 1 != 0);
+    let frames = frames.expect("the connection lives");
+    assert_eq!(frames.last().unwrap().kind, 0, "reset");
+    frames.iter().filter(|frame| frame.kind == 0).map(|frame| frame.payload.len()).sum()
 }
 
 on_each_backend! {
@@ -48,6 +77,58 @@ on_each_backend! {
         let answer = proxy.connect().get("/");
         assert_eq!((answer.status(), answer.body.len()), (200, 300));
         assert_eq!(proxy.stat("cluster.upstream.http2.inbound_empty_frames_flood"), 0);
+        proxy.end();
+    }
+
+    fn short_messages_to_a_client_that_does_not_read_cost_the_others_nothing(io) {
+        const MESSAGES: usize = 10_000;
+        let upstream = RawHttp2::upstream(|raw| {
+            raw.frame(1, 4, 1, &[0x88]);
+            raw.write(&short_messages(MESSAGES));
+            if raw.frames_until(|frame| frame.kind == 1).is_some() {
+                raw.frame(1, 5, 3, &[0x88]);
+            }
+            while raw.read().is_some() {}
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream).cluster(TO_HTTP2));
+        let mut slow = RawHttp2::connect(proxy.port);
+        // SETTINGS_INITIAL_WINDOW_SIZE of zero.
+        slow.frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        slow.get(1, 5);
+        let come = || proxy.stat("cluster.upstream.upstream_cx_rx_bytes_total");
+        until("all of them have come", || come() >= (MESSAGES * SHORT_FRAME) as u64);
+        assert_eq!(proxy.connect().get("/").status(), 200);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_total"), 1, "the other's connection");
+        opens_windows(&mut slow);
+        assert_eq!(data_to_the_end(&mut slow), MESSAGES * SHORT);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_protocol_error"), 0);
+        drop(slow);
+        proxy.end();
+    }
+
+    fn short_messages_to_an_endpoint_that_does_not_read_wait_and_arrive(io) {
+        const MESSAGES: usize = 12_500;
+        let (go, may_go) = channel::<()>();
+        let (heard, has_heard) = channel();
+        let (may_go, heard) = (Mutex::new(may_go), Mutex::new(heard));
+        let upstream = RawHttp2::upstream(move |raw| {
+            may_go.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            opens_windows(raw);
+            heard.lock().unwrap().send(data_to_the_end(raw)).unwrap();
+            raw.frame(1, 5, 1, &[0x88]);
+            while raw.read().is_some() {}
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream).cluster(TO_HTTP2));
+        let mut raw = RawHttp2::connect(proxy.port);
+        raw.get(1, 4);
+        assert!(raw.write(&short_messages(MESSAGES)));
+        let come = || proxy.stat("http.test.downstream_cx_rx_bytes_total");
+        until("all of them have come", || come() >= (MESSAGES * SHORT_FRAME) as u64);
+        go.send(()).unwrap();
+        assert_eq!(has_heard.recv_timeout(PATIENCE), Ok(MESSAGES * SHORT));
+        assert!(raw.frames_until(|frame| frame.kind == 1).is_some(), "the connection lives");
+        assert_eq!(proxy.stat("http.test.downstream_cx_protocol_error"), 0);
+        drop(raw);
         proxy.end();
     }
 }

@@ -141,11 +141,14 @@ pub struct ServerConnection<'a> {
     inner: server::Connection<Io<&'a Transport>, Piece>,
 }
 
+/// Least room for short frames, in bytes: a turn reads 512 frames, which fall short of 128 KiB at most.
+const DATA_FRAME_BUDGET_MIN: usize = 256 * 1024;
+
 /// What the frames of received data may fall short of 256 bytes together, until they are taken, before the codec ends the
-/// connection (ENHANCE_YOUR_CALM): each costs it hundreds of bytes, however short. Its own budget, half a window, is used up by
-/// one stream of short messages whose receiver has paused; this one lets a stream's window be filled with frames of fifty bytes.
+/// connection (ENHANCE_YOUR_CALM): each costs it hundreds of bytes, however short. Streams take theirs over whenever their tasks
+/// run, be there anybody who reads or not ([`Stream::gather`]), so that what counts is little more than what one turn reads.
 fn data_frame_budget(settings: &Settings) -> usize {
-    settings.connection_window_bytes as usize
+    (settings.connection_window_bytes as usize).max(DATA_FRAME_BUDGET_MIN)
 }
 
 impl<'a> ServerConnection<'a> {

@@ -5,6 +5,7 @@
 //! `poll_sent` tells when. Receiving gives the peer window back as bytes are taken, so a slow taker stops the peer. The
 //! stream belongs to one task. Dropping it before both directions have ended resets it.
 
+mod pieces;
 mod receiving;
 mod waiting;
 
@@ -14,12 +15,13 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Uri};
 
+use self::pieces::Pieces;
 use super::head::{self, Unsendable};
 use super::outgoing::{Outgoing, Piece};
 use super::received::Received;
@@ -80,8 +82,10 @@ struct State {
     unread: ChunkQueue,
     /// Received, and in no chunk yet: for want of memory, or of a taker. The peer's window does not know of it yet.
     rest: Bytes,
-    /// Looked at before anybody takes it, behind the rest; the peer's window does not know of it yet.
-    ahead: BytesMut,
+    /// Taken over from the codec before anybody reads it, behind the rest; the peer's window does not know of it yet.
+    ahead: Pieces,
+    /// All of it has come, and its trailers.
+    whole: bool,
     /// Queued, and not with the codec yet.
     waiting: Waiting,
     /// Our direction ends behind what is queued.
@@ -148,7 +152,8 @@ impl Stream {
                 response: None,
                 unread: ChunkQueue::default(),
                 rest: Bytes::new(),
-                ahead: BytesMut::new(),
+                ahead: Pieces::default(),
+                whole: false,
                 waiting: Waiting::default(),
                 ending: false,
                 trailers_to_send: None,

@@ -88,6 +88,14 @@ impl Channel {
         }
     }
 
+    /// Takes over what a stream has received, for whoever reads nothing for now: [`Stream::gather`].
+    #[inline]
+    pub fn gather(&self) {
+        if let Self::Stream(stream) = self {
+            stream.gather();
+        }
+    }
+
     /// Gives bytes back: the next read returns them first.
     #[inline]
     pub fn unread(&self, chunk: Chunk) {

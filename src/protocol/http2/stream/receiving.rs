@@ -72,21 +72,30 @@ impl Stream {
 
     /// Looks at what has come before anybody takes it: so many bytes more, or `None` once all of it has come. It lies here until
     /// it is read, and until then the peer may not send as much again. Pending wakes the current task later, unless
-    /// `limit` bytes lie here already, or the stream broke: [`Stream::poll_recv`] says so.
+    /// the stream broke, which [`Stream::poll_recv`] says. Once `limit` bytes lie here, of what comes nothing more is said.
     pub fn poll_ahead(&self, limit: usize) -> Poll<Option<usize>> {
         self.with(|state, context| {
             if state.ahead.len() >= limit {
+                state.gather(context);
                 return Poll::Pending;
             }
             match state.receive(context) {
                 Poll::Ready(Ok(Some(bytes))) => {
-                    state.ahead.extend_from_slice(&bytes);
-                    Poll::Ready(Some(bytes.len()))
+                    let came = bytes.len();
+                    state.ahead.push(bytes);
+                    Poll::Ready(Some(came))
                 }
                 Poll::Ready(Ok(None)) => Poll::Ready(None),
                 Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
             }
         })
+    }
+
+    /// Takes over from the codec what has come, for whoever reads nothing for now: the codec ends a connection of which it keeps
+    /// many short frames. It lies here until it is read, and until then the peer may not send as much again. The current task is
+    /// woken for more.
+    pub fn gather(&self) {
+        self.with(State::gather);
     }
 
     /// Whether reads take little at a time: what is left counts against the peer's window.
@@ -124,8 +133,8 @@ impl State {
     /// Whether there are bytes that nobody has taken yet: then they are the rest. If not, all of the body has been taken.
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, StreamError>> {
         while self.rest.is_empty() {
-            if !self.ahead.is_empty() {
-                self.rest = std::mem::take(&mut self.ahead).freeze();
+            if let Some(piece) = self.ahead.pop() {
+                self.rest = piece;
                 continue;
             }
             match self.receive(context) {
@@ -140,25 +149,36 @@ impl State {
 
     /// What has come next of the body; `None`: all of it has, and its trailers.
     fn receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        let Some(receiver) = &mut self.receiver else {
+        if self.receiver.is_none() {
             return self.broken.map_or(Poll::Pending, |broken| Poll::Ready(Err(broken)));
-        };
-        let received = match receiver.poll_data(context) {
-            Poll::Ready(Some(data)) => data.map(Some),
-            Poll::Ready(None) => match receiver.poll_trailers(context) {
-                Poll::Ready(trailers) => trailers.map(|trailers| {
-                    // Not those that an earlier call has found.
-                    self.received_trailers = self.received_trailers.take().or(trailers);
-                    None
-                }),
-                Poll::Pending => return Poll::Pending,
-            },
-            Poll::Pending => return Poll::Pending,
-        };
-        Poll::Ready(received.map_err(|error| {
+        }
+        self.take_next(context).map_err(|error| {
             self.fail(&error);
             StreamError::of(&error)
-        }))
+        })
+    }
+
+    /// The same, of which nobody takes note that the stream broke: what has come before is still to be read.
+    fn take_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, h2::Error>> {
+        // It is, whatever comes of the stream after its end.
+        if self.whole {
+            return Poll::Ready(Ok(None));
+        }
+        let Some(receiver) = &mut self.receiver else { return Poll::Pending };
+        match receiver.poll_data(context) {
+            Poll::Ready(Some(data)) => Poll::Ready(data.map(Some)),
+            Poll::Ready(None) => receiver.poll_trailers(context).map_ok(|trailers| {
+                (self.received_trailers, self.whole) = (trailers, true);
+                None
+            }),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn gather(&mut self, context: &mut Context<'_>) {
+        while let Poll::Ready(Ok(Some(bytes))) = self.take_next(context) {
+            self.ahead.push(bytes);
+        }
     }
 
     /// As much of the rest as a chunk holds is taken now: so the peer may send as much more.
