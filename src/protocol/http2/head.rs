@@ -290,6 +290,9 @@ pub(super) fn request(head: &Head, body: BodyLength, received: Received) -> Resu
         let protocol = std::str::from_utf8(protocol).map_err(|_| Unsendable)?;
         request.extensions_mut().insert(Protocol::from(protocol));
     }
+    // What follows is the tunnel's: of its length nothing is said (RFC 9110 section 9.3.6), and an upgrade that said it has none is
+    // not to have its tunnel measured by that.
+    let body = if upgrade.is_some() || is_connect { BodyLength::UntilClose } else { body };
     *request.headers_mut() = fields(head, body, received.fields)?;
     Ok(request)
 }
@@ -689,6 +692,18 @@ mod tests {
         assert_eq!((out.method(), out.uri().path()), (&Method::CONNECT, "/chat"));
         assert_eq!(out.extensions().get::<Protocol>().map(Protocol::as_str), Some("websocket"));
         assert!(out.headers().get("upgrade").is_none() && out.headers().get("connection").is_none());
+    }
+
+    #[test]
+    fn request_for_a_tunnel_says_nothing_of_a_length() {
+        let (_, mut head) = request_of(get().header("content-length", "0"), true).unwrap();
+        let length = |head: &Head| {
+            let sent = super::request(head, BodyLength::None, Received::default()).unwrap();
+            sent.headers().get("content-length").cloned()
+        };
+        assert_eq!(length(&head), Some(value(b"0")));
+        head.set(&headers::UPGRADE, b"websocket");
+        assert_eq!(length(&head), None);
     }
 
     fn response_of(
