@@ -344,7 +344,8 @@ fn asked_upgrade<'a>(stream: &'a Stream, request: &Request) -> Option<&'a [u8]> 
     request.meta.upgrade.then(|| stream.request.get(&headers::UPGRADE).unwrap_or_default())
 }
 
-/// Takes out an upgrade that the configuration treats as absent.
+/// Takes out an upgrade of HTTP/1.1 that the configuration treats as absent. What HTTP/2 asks for is no header, and an answer would
+/// grant it.
 fn ignore_upgrade(
     connection: &Connection,
     stream: &mut Stream,
@@ -352,7 +353,7 @@ fn ignore_upgrade(
     scratch: &mut Scratch,
 ) {
     let ignored = &connection.chain.manager.ignored_upgrades;
-    if !request.meta.upgrade || ignored.is_empty() {
+    if !request.meta.upgrade || ignored.is_empty() || connection.shared().is_some() {
         return;
     }
     let regexes = &mut scratch.matching.regexes;

@@ -321,6 +321,14 @@ impl Exchange<'_> {
                 response::send_tunnel(self.connection, self.stream, self.forward, &meta)?;
                 Poll::Ready(Ok(Some(Ended::Tunnel)))
             }
+            // To a client of HTTP/2 any success is its tunnel (RFC 8441 section 5): that there is none is to be said otherwise.
+            ResponseKind::Final
+                if self.request.meta.upgrade
+                    && self.connection.shared().is_some()
+                    && (200..300).contains(&self.stream.response.status()) =>
+            {
+                Poll::Ready(Err(ProxyError::ResponseHead(HeadError::UnexpectedSwitch)))
+            }
             ResponseKind::Final => {
                 if !meta.keep_alive {
                     self.upstream.cluster().stats().inc(ClusterStat::UpstreamCxCloseNotify);

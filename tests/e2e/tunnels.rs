@@ -45,6 +45,12 @@ fn answer_to(key: &str) -> String {
     text + "="
 }
 
+/// A WebSocket over HTTP/2.
+fn chat(path: &str) -> http::request::Builder {
+    let request = Request::connect(format!("http://a{path}")).header("sec-websocket-version", "13");
+    request.extension(Protocol::from_static("websocket"))
+}
+
 on_each_backend! {
     /// RFC 8441 in front, RFC 6455 behind: the proxy is the client that has a key and insists on its answer.
     fn websocket_of_http2_has_a_key_towards_http1(io) {
@@ -68,10 +74,6 @@ on_each_backend! {
         let client = Http2Client::connect(proxy.port);
         // The peer's SETTINGS allow it; they come with the first answer.
         assert_eq!(client.get("/").body, b"plain");
-        let chat = |path| {
-            let request = Request::connect(format!("http://a{path}")).header("sec-websocket-version", "13");
-            request.extension(Protocol::from_static("websocket"))
-        };
         let answer = client.send(chat("/chat"), b"bytes", None);
         assert_eq!((answer.status, answer.body.as_slice()), (200, &b"hellobytes"[..]));
         assert_eq!(answer.headers.get("sec-websocket-accept"), None);
@@ -80,6 +82,50 @@ on_each_backend! {
         let refused = client.send(chat("/wrong"), b"", None);
         assert_eq!(refused.status, 502);
         assert_eq!(proxy.stat("cluster.upstream.upstream_cx_protocol_error"), 1);
+        drop(client);
+        proxy.end();
+    }
+
+    /// To a client of HTTP/2 any success would be its tunnel.
+    fn upgrade_of_http2_that_http1_declines_is_no_success(io) {
+        let upstream = Upstream::answering(|request| match request.path() {
+            "/missing" => b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno".to_vec(),
+            _ => ok(b"page"),
+        });
+        let config = Config::to(upstream.port)
+            .manager("upgrade_configs: [{upgrade_type: websocket}]")
+            .manager("http2_protocol_options: {allow_connect: true}");
+        let proxy = Proxy::start(io, &config);
+        let client = Http2Client::connect(proxy.port);
+        assert_eq!(client.get("/").body, b"page");
+        assert_eq!(client.send(chat("/page"), b"", None).status, 502);
+        let missing = client.send(chat("/missing"), b"", None);
+        assert_eq!((missing.status, missing.body.as_slice()), (404, &b"no"[..]));
+        assert_eq!(proxy.stat("http.test.downstream_cx_upgrades_total"), 0);
+        drop(client);
+        proxy.end();
+    }
+
+    fn upgrade_that_is_to_be_ignored_is_one_of_http1(io) {
+        let upstream = Upstream::start(|peer| {
+            let Some(request) = peer.request_head() else { return };
+            if request.header("upgrade").is_none() {
+                return peer.send(ok(b"plain"));
+            }
+            let answer = answer_to(request.header("sec-websocket-key").unwrap());
+            peer.send(SWITCHED.replace("\r\n\r\n", &format!("\r\nSec-WebSocket-Accept: {answer}\r\n\r\nhello")));
+        });
+        let config = Config::to(upstream.port)
+            .manager("upgrade_configs: [{upgrade_type: websocket}]")
+            .manager("http2_protocol_options: {allow_connect: true}")
+            .manager("http_protocol_options: {ignore_http_11_upgrade: [{exact: websocket}]}");
+        let proxy = Proxy::start(io, &config);
+        let answer = proxy.connect().ask(WEBSOCKET);
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "plain"));
+        let client = Http2Client::connect(proxy.port);
+        assert_eq!(client.get("/").body, b"plain");
+        let answer = client.send(chat("/chat"), b"", None);
+        assert_eq!((answer.status, answer.body.as_slice()), (200, &b"hello"[..]));
         drop(client);
         proxy.end();
     }
