@@ -390,8 +390,12 @@ ATTACKS = {
     "window_updates": Attack(flood(h2.window_update(0, 1)), UPDATES, goaway=CALM),
     "window_updates_of_a_stream": Attack(flood(h2.window_update(1, 1), first=OPEN), UPDATES, goaway=CALM),
     "empty_data": Attack(flood(h2.frame(h2.DATA, 0, 1), first=OPEN), EMPTY, goaway=CALM),
+    # A window of them waits, put together; what comes beyond it costs its stream, and the connection if it goes on.
     "data_in_single_bytes": Attack(
-        again_and_again(single_bytes), "http.hostile.downstream_cx_http2_total", goaway=CALM, upstream=lambda sock, stream: time.sleep(10)
+        again_and_again(single_bytes),
+        "http.hostile.downstream_cx_http2_total",
+        goaway={None, CALM},
+        upstream=lambda sock, stream: time.sleep(10),
     ),
     "data_in_single_bytes_to_http1": Attack(again_and_again(single_bytes)),
     "hpack_bomb": Attack(again_and_again(bomb), OVERFLOW, GOAWAYS, goaway=CALM),
@@ -431,9 +435,8 @@ ATTACKS = {
     "upstream_zero_windows": Attack(
         uploads_of(16_384), PAUSED, upstream=lambda sock, stream: None, options=((h2.INITIAL_WINDOW_SIZE, 0),)
     ),
-    # Frames that nobody has looked at are few, or the codec ends the connection.
     "upstream_zero_windows_and_single_bytes": Attack(
-        uploads_of(1), upstream=lambda sock, stream: None, options=((h2.INITIAL_WINDOW_SIZE, 0),), goaway={None, CALM}
+        uploads_of(1), upstream=lambda sock, stream: None, options=((h2.INITIAL_WINDOW_SIZE, 0),), goaway={None}
     ),
     "uploads_to_a_silent_endpoint": Attack(uploads_of(16_384), PAUSED_FOR_SILENT, listener="silent"),
 }
