@@ -4,7 +4,7 @@
 //! Source: "gRPC over HTTP2" of the gRPC project; Envoy's `Grpc::Common` where it says more.
 
 use super::http::head::Head;
-use super::http::headers;
+use super::http::{headers, validate};
 
 /// The content type of gRPC itself; a codec may follow it behind a plus sign.
 pub const CONTENT_TYPE: &[u8] = b"application/grpc";
@@ -51,13 +51,33 @@ pub fn status_of_http(status: u16) -> u64 {
 pub fn percent_encode(text: &[u8], out: &mut Vec<u8>) {
     for &byte in text {
         match byte {
-            b'%' | ..b' ' | b'~'.. => {
-                let hex = |digit: u8| b"0123456789ABCDEF"[usize::from(digit & 15)];
-                out.extend_from_slice(&[b'%', hex(byte >> 4), hex(byte)]);
-            }
+            b'%' | ..b' ' | b'~'.. => out.extend_from_slice(&escaped(byte)),
             plain => out.push(plain),
         }
     }
+}
+
+fn escaped(byte: u8) -> [u8; 3] {
+    let hex = |digit: u8| b"0123456789ABCDEF"[usize::from(digit & 15)];
+    [b'%', hex(byte >> 4), hex(byte)]
+}
+
+/// What stands in `grpc-message`, with the white space at its ends percent-encoded; `None`: there is none. Senders leave spaces as they
+/// are, as gRPC has it, wherever they stand, and HTTP/2 has no value that begins or ends with one (RFC 9113 section 8.2.1).
+pub fn encode_white_ends(message: &[u8]) -> Option<Vec<u8>> {
+    let inner = validate::trim(message);
+    let white = message.len() - inner.len();
+    if white == 0 {
+        return None;
+    }
+    let before = message.iter().take_while(|&&byte| byte == b' ' || byte == b'\t').count();
+    let (begin, rest) = message.split_at(before);
+    let end = rest.get(inner.len()..).unwrap_or_default();
+    let mut out = Vec::with_capacity(message.len() + 2 * white);
+    begin.iter().for_each(|&byte| out.extend_from_slice(&escaped(byte)));
+    out.extend_from_slice(inner);
+    end.iter().for_each(|&byte| out.extend_from_slice(&escaped(byte)));
+    Some(out)
 }
 
 /// The five bytes before a message of `bytes`; `None`: no frame can be that long.
@@ -107,6 +127,21 @@ mod tests {
         let mut out = Vec::new();
         percent_encode("a b%~\n\u{e9}}".as_bytes(), &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), "a b%25%7E%0A%C3%A9}");
+    }
+
+    #[test]
+    fn white_space_at_the_ends_of_a_message_is_encoded() {
+        for plain in [&b""[..], b"a", b"a b", b"%20a"] {
+            assert_eq!(encode_white_ends(plain), None);
+        }
+        for (message, encoded) in [
+            (&b"failed: "[..], &b"failed:%20"[..]),
+            (b" \ta b", b"%20%09a b"),
+            (b" a\t ", b"%20a%09%20"),
+            (b"  ", b"%20%20"),
+        ] {
+            assert_eq!(encode_white_ends(message).as_deref(), Some(encoded));
+        }
     }
 
     #[test]

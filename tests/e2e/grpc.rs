@@ -75,6 +75,25 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// gRPC leaves spaces of a message as they are, at its ends too, where HTTP/2 has none.
+    fn message_of_a_status_keeps_the_spaces_at_its_ends(io) {
+        let literal = |name: &str, value: &str| {
+            [&[0, name.len() as u8][..], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat()
+        };
+        let trailers = [literal("grpc-status", "13"), literal("grpc-message", " not now: ")].concat();
+        let upstream = RawHttp2::upstream(move |raw| {
+            raw.frame(1, 4, 1, &[0x88]);
+            raw.frame(1, 5, 1, &trailers);
+            while raw.read().is_some() {}
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream).cluster(TO_HTTP2));
+        let answer = Http2Client::connect(proxy.port).get("/");
+        assert_eq!((answer.status, answer.broken), (200, None));
+        let trailers = answer.trailers.unwrap();
+        assert_eq!((&trailers["grpc-status"], &trailers["grpc-message"]), (&"13".parse().unwrap(), &"%20not now:%20".parse().unwrap()));
+        proxy.end();
+    }
+
     fn grpc_web_of_either_version_becomes_grpc_over_http2(io) {
         let upstream = Http2Upstream::start(100);
         // Alone: the bridge would take what this filter has made of HTTP/1 for its own, as in Envoy.

@@ -14,6 +14,7 @@ use http::{Method, Request, Response, StatusCode, request, response};
 
 use super::received::Received;
 use crate::base::limits::HEADERS_MAX;
+use crate::protocol::grpc;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::error::HeadError;
 use crate::protocol::http::field::Field;
@@ -206,8 +207,15 @@ fn take_fields<'a>(map: &'a HeaderMap, limits: &HeadLimits, head: &mut Head) -> 
         // Each costs its name, its value and the four bytes that HTTP/1.1 puts around them.
         let bytes = name.len() + value.len() + 4;
         bytes_left = bytes_left.checked_sub(bytes).ok_or(HeadError::TooLarge)?;
+        let known = Known::of_lower_case(name);
+        if known == Some(Known::GRPC_MESSAGE)
+            && let Some(message) = grpc::encode_white_ends(value)
+        {
+            head.push_received_text(known, name, &message);
+            continue;
+        }
         check_value(value)?;
-        match Known::of_lower_case(name) {
+        match known {
             // The authority has its own rules, and this is another name of it.
             Some(Known::AUTHORITY) if host.first.is_some() => host.is_repeated = true,
             Some(Known::AUTHORITY) => host.first = Some(value),
@@ -771,5 +779,9 @@ mod tests {
         assert_eq!(trailers(&head).unwrap().len(), 2);
         map.insert("x", value(b" space"));
         assert_eq!(take_trailers(&map, &LIMITS, &mut head), Err(HeadError::ValueControl));
+        map.insert("x", value(b"none"));
+        map.insert("grpc-message", value(b"failed: "));
+        assert_eq!(take_trailers(&map, &LIMITS, &mut head), Ok(()));
+        assert_eq!(head.get(&headers::GRPC_MESSAGE), Some(&b"failed:%20"[..]));
     }
 }
