@@ -286,8 +286,6 @@ pub(super) async fn serve(connection: &Connection) -> bool {
                         Some(HttpStat::DownstreamCxMaxRequestsReached)
                     } else if old {
                         Some(HttpStat::DownstreamCxMaxDurationReached)
-                    } else if shared.draining.get() {
-                        None
                     } else {
                         Some(HttpStat::DownstreamCxDrainClose)
                     });

@@ -248,6 +248,17 @@ on_each_backend! {
         assert_eq!(proxy.wait().code(), Some(0));
     }
 
+    fn response_that_has_its_connection_drained_is_counted(io) {
+        let upstream = Upstream::start(|peer| while peer.request().is_some() { peer.send(ok(b"hello")) });
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager("drain_timeout: 0.1s"));
+        assert_eq!(proxy.admin("POST", "/healthcheck/fail").status(), 200);
+        let mut raw = RawHttp2::connect(proxy.port);
+        raw.get(1, 5);
+        assert_eq!(raw.goaway(), Some(0));
+        assert_eq!(proxy.stat("http.test.downstream_cx_drain_close"), 1);
+        proxy.end();
+    }
+
     fn client_that_goes_with_an_error_is_not_reset(io) {
         let upstream = Upstream::start(|peer| while peer.request().is_some() { peer.send(ok(b"hello")) });
         let proxy = Proxy::start(io, &Config::to(upstream.port));
