@@ -83,6 +83,11 @@ impl Relay {
         self.done
     }
 
+    /// Whether nothing is read from the source until the receiver has taken some of what waits for it.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// Bytes taken from the source that the receiver has not taken yet.
     pub(super) fn waiting(&self, to: &Channel) -> usize {
         self.splicer.held() + to.queued()

@@ -17,6 +17,8 @@ const UPGRADES: &str = "upgrade_configs: [{upgrade_type: websocket}]";
 /// SETTINGS_ENABLE_CONNECT_PROTOCOL: 1.
 const ENABLE_CONNECT: [u8; 6] = [0, 8, 0, 0, 0, 1];
 const NOT_TAKEN: &str = "cluster.upstream.upstream_rq_extended_connect_not_taken";
+/// A request for a WebSocket.
+const CHAT: &[u8] = b"\x02\x07CONNECT\x00\x09:protocol\x09websocket\x86\x84\x41\x01a";
 /// `:status: 200`.
 const STATUS_200: &[u8] = &[0x88];
 
@@ -134,6 +136,39 @@ on_each_backend! {
         proxy.end();
         let frames = has_seen.recv_timeout(PATIENCE).unwrap();
         assert!(!frames.is_empty() && frames.iter().all(|frame| frame.kind != 1), "{frames:?}");
+    }
+
+    fn client_that_resets_a_tunnel_whose_endpoint_takes_nothing_is_heard(io) {
+        const PIECE: usize = 16_000;
+        let (heard, has_heard) = channel();
+        let heard = Mutex::new(heard);
+        let port = RawHttp2::server(move |raw| {
+            // With windows of zero.
+            raw.frame(4, 0, 0, &[ENABLE_CONNECT, [0, 4, 0, 0, 0, 0]].concat());
+            if raw.frames_until(|frame| frame.kind == 1).is_some() {
+                raw.frame(1, 4, 1, STATUS_200);
+                let is_reset = raw.frames_until(|frame| frame.kind == 3).is_some();
+                heard.lock().unwrap().send(is_reset).unwrap();
+            }
+        });
+        let config = to_http2(port).manager("http2_protocol_options: {allow_connect: true}");
+        let proxy = Proxy::start(io, &config);
+        let mut raw = RawHttp2::connect(proxy.port);
+        // The windows that we are told, which count once they are acknowledged.
+        raw.frames_until(|frame| frame.kind == 8).unwrap();
+        raw.frame(4, 1, 0, &[]);
+        raw.frame(1, 4, 1, CHAT);
+        raw.frames_until(|frame| frame.kind == 1).unwrap();
+        for _ in 0..8 {
+            raw.frame(0, 0, 1, &[b'x'; PIECE]);
+        }
+        let come = || proxy.stat("http.test.downstream_cx_rx_bytes_total");
+        until("all of it has come", || come() >= 8 * PIECE as u64);
+        raw.frame(3, 0, 1, &[0, 0, 0, 8]);
+        assert_eq!(has_heard.recv_timeout(PATIENCE), Ok(true));
+        proxy.wait_for_stat("http.test.downstream_rq_active", 0);
+        drop(raw);
+        proxy.end();
     }
 
     fn websocket_passes_from_http2_and_http1_to_http2(io) {

@@ -35,6 +35,11 @@ fn opens_windows(raw: &mut RawHttp2) {
     }
 }
 
+/// Acknowledges the peer's SETTINGS: it counts with the windows that they tell from then on.
+fn acknowledges(raw: &mut RawHttp2) {
+    raw.frame(4, 1, 0, &[]);
+}
+
 /// Bytes of data up to their end.
 fn data_to_the_end(raw: &mut RawHttp2) -> usize {
     let frames = raw.frames_until(|frame| frame.kind == 3 || frame.kind == 0 && frame.flags & 1 != 0);
@@ -83,6 +88,7 @@ on_each_backend! {
     fn short_messages_to_a_client_that_does_not_read_cost_the_others_nothing(io) {
         const MESSAGES: usize = 10_000;
         let upstream = RawHttp2::upstream(|raw| {
+            acknowledges(raw);
             raw.frame(1, 4, 1, &[0x88]);
             raw.write(&short_messages(MESSAGES));
             if raw.frames_until(|frame| frame.kind == 1).is_some() {
@@ -120,6 +126,9 @@ on_each_backend! {
         });
         let proxy = Proxy::start(io, &Config::to(upstream).cluster(TO_HTTP2));
         let mut raw = RawHttp2::connect(proxy.port);
+        // The connection's window comes behind the SETTINGS.
+        raw.frames_until(|frame| frame.kind == 8).unwrap();
+        acknowledges(&mut raw);
         raw.get(1, 4);
         assert!(raw.write(&short_messages(MESSAGES)));
         let come = || proxy.stat("http.test.downstream_cx_rx_bytes_total");
