@@ -20,8 +20,9 @@ pub struct Http2ProtocolOptions {
     pub max_header_field_size_kb: u32,
     /// Whether extended CONNECT is offered to clients (RFC 8441). Default false. Source: `allow_connect`.
     pub allow_connect: bool,
-    /// Frames within a second that ask for an answer, beyond which the connection ends. Default 1000. Answers are never
-    /// queued: the codec reads on when the last is on its way. Source: `max_outbound_control_frames`.
+    /// Frames within a second that ask for an answer, beyond which the connection ends; a DATA frame that is sent pays for one that
+    /// came before. Default 1000. Answers are never queued: the codec reads on when the last is on its way. Source:
+    /// `max_outbound_control_frames`.
     pub max_outbound_control_frames: u32,
     /// HEADERS, CONTINUATION and DATA frames in a row without content, padding being none, and end. Default 1. Beyond it the
     /// connection ends, and beyond 100 DATA frames of nothing but padding in its life. Source:

@@ -203,6 +203,22 @@ on_each_backend! {
         }
     }
 
+    /// As gRPC's peers send them, to find out how much is on its way.
+    fn pings_with_data_are_no_flood(io) {
+        let upstream = Upstream::answering(|_| ok(b"hello"));
+        let proxy = Proxy::start(io, &front(upstream.port, "max_outbound_control_frames: 5"));
+        let mut raw = RawHttp2::connect(proxy.port);
+        for n in 0..30 {
+            raw.get(2 * n + 1, 5);
+            raw.frames_until(|frame| frame.kind == 0).expect("it is served");
+            raw.frame(6, 0, 0, &[0; 8]);
+            raw.frames_until(|frame| frame.kind == 6).expect("it is answered");
+        }
+        assert_eq!(proxy.stat("http2.outbound_control_flood"), 0);
+        drop(raw);
+        proxy.end();
+    }
+
     fn window_updates_are_a_flood_by_the_data_that_was_sent(io) {
         let upstream = Upstream::echo();
         for value in [1, 100] {

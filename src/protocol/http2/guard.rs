@@ -53,7 +53,9 @@ pub struct Limits {
     pub priority_per_stream_max: u32,
     /// Source: `max_inbound_window_update_frames_per_data_frame_sent`.
     pub window_updates_per_data_max: u32,
-    /// SETTINGS, PING and unknown frames within a second. Source: `max_outbound_control_frames`: each asks for an answer.
+    /// SETTINGS, PING and unknown frames within a second. Source: `max_outbound_control_frames`: each asks for an answer. A DATA
+    /// frame that is sent pays for one that came before: to find out how much is on its way, peers of gRPC send a PING with
+    /// data that they receive as soon as the last one was answered, thousands a second.
     pub control_per_second_max: u32,
 }
 
@@ -220,7 +222,10 @@ impl Guard {
         self.seen.bytes_sent += bytes.len() as u64;
         while let Some(frame) = self.outbound.next(&mut bytes) {
             match frame.kind {
-                DATA => self.data_sent += 1,
+                DATA => {
+                    self.data_sent += 1;
+                    self.controls = self.controls.saturating_sub(1);
+                }
                 HEADERS => self.request_on(frame.stream),
                 RST_STREAM => self.seen.resets_sent += 1,
                 SETTINGS if frame.flags & ACK != 0 => self.seen.settings_acknowledged += 1,
@@ -550,6 +555,19 @@ mod tests {
             }
             assert_eq!(receive(&mut guard, &frame(kind, 0, 0, 8), Now(2 * SECOND_NS)), Err(Flood::Control));
         }
+    }
+
+    #[test]
+    fn pings_with_data_are_no_flood_and_those_without_are() {
+        let mut guard = server();
+        let ping = frame(PING, 0, 0, 8);
+        for _ in 0..100 {
+            guard.sent(&frame(DATA, 0, 1, 100));
+            assert_eq!(receive(&mut guard, &ping, Now(0)), Ok(()));
+        }
+        // What was paid for is not kept: the last of them is the first of these.
+        (0..4).for_each(|_| assert_eq!(receive(&mut guard, &ping, Now(0)), Ok(())));
+        assert_eq!(receive(&mut guard, &ping, Now(0)), Err(Flood::Control));
     }
 
     #[test]

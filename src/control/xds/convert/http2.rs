@@ -20,7 +20,7 @@ pub(super) fn http2(
             initial_stream_window_size = "256 KiB unless set (Envoy: 16 MiB): what a peer may have us hold",
             initial_connection_window_size = "1 MiB unless set (Envoy: 24 MiB)",
             max_header_field_size_kb = "of a name or a value; beyond it 431 or 502, where Envoy ends the connection", allow_connect,
-            max_outbound_control_frames = "frames a second that ask for an answer; none is queued",
+            max_outbound_control_frames = "frames a second that ask for an answer, but for one with each DATA frame sent; none is queued",
             max_consecutive_inbound_frames_with_empty_payload = "frames of nothing but padding count; at most 100 of those in a connection's life",
             max_inbound_priority_frames_per_stream,
             max_inbound_window_update_frames_per_data_frame_sent, connection_keepalive,
