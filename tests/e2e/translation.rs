@@ -87,6 +87,14 @@ on_each_backend! {
         }
     }
 
+    fn path_that_http1_sends_as_it_is_reaches_http2_encoded(io) {
+        let upstream = Http2Upstream::start(100);
+        let proxy = Proxy::start(io, &Config::to(upstream.port).cluster(TO_HTTP2));
+        let answer = proxy.connect().get("/<a>`b`?q=\"c\"");
+        assert_eq!((answer.status(), answer.header("x-path")), (200, Some("/%3Ca%3E%60b%60")));
+        proxy.end();
+    }
+
     fn expectation_of_an_http2_client_is_answered_here_and_not_passed_on(io) {
         let upstream = Upstream::answering(|request| ok(&request.body));
         let proxy = Proxy::start(io, &Config::to(upstream.port));

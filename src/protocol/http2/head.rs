@@ -287,7 +287,7 @@ pub(super) fn request(head: &Head, body: BodyLength, received: Received) -> Resu
         uri.scheme = Some(if head.scheme() == b"https" { Scheme::HTTPS } else { Scheme::HTTP });
         uri.path_and_query = Some(match was.path_and_query {
             Some(same) if same.as_str().as_bytes() == head.path() => same,
-            _ => PathAndQuery::from_maybe_shared(copy(head.path())).map_err(|_| Unsendable)?,
+            _ => path_and_query(head.path())?,
         });
     }
     let mut request = Request::new(());
@@ -303,6 +303,25 @@ pub(super) fn request(head: &Head, body: BodyLength, received: Received) -> Resu
     let body = if upgrade.is_some() || is_connect { BodyLength::UntilClose } else { body };
     *request.headers_mut() = fields(head, body, received.fields)?;
     Ok(request)
+}
+
+/// The path as the codec takes it. Clients of HTTP/1.1 send some bytes as they are that no URI holds (RFC 3986 section 2), and that
+/// the codec's type refuses: they are percent-encoded, which means the same.
+fn path_and_query(path: &[u8]) -> Result<PathAndQuery, Unsendable> {
+    if let Ok(path) = PathAndQuery::from_maybe_shared(copy(path)) {
+        return Ok(path);
+    }
+    let mut encoded = Vec::with_capacity(path.len() + 16);
+    for byte in path {
+        match byte {
+            b'"' => encoded.extend_from_slice(b"%22"),
+            b'<' => encoded.extend_from_slice(b"%3C"),
+            b'>' => encoded.extend_from_slice(b"%3E"),
+            b'`' => encoded.extend_from_slice(b"%60"),
+            plain => encoded.push(*plain),
+        }
+    }
+    PathAndQuery::from_maybe_shared(Bytes::from(encoded)).map_err(|_| Unsendable)
 }
 
 /// The response of `head`, as which it was received, for a client, framed as `body`.
@@ -641,6 +660,23 @@ mod tests {
         head.set_path(b"/other");
         head.set_scheme(b"https");
         assert_eq!(uri(&head), "https://b/other");
+        head.set_path(b"/a`<b>|^{c}?q=[\"d\"]");
+        assert_eq!(uri(&head), "https://b/a%60%3Cb%3E|^{c}?q=[%22d%22]");
+    }
+
+    /// Whatever a received path may hold.
+    #[test]
+    fn request_goes_on_with_every_path_that_is_valid() {
+        let (_, mut head) = request_of(get(), true).unwrap();
+        for byte in 0..=u8::MAX {
+            for path in [b'/', b'?'].map(|before| [b'/', b'a', before, byte]) {
+                if validate::path(&path).is_ok() {
+                    head.set_path(&path);
+                    let sent = super::request(&head, BodyLength::None, Received::default());
+                    assert!(sent.is_ok(), "{}", path.escape_ascii());
+                }
+            }
+        }
     }
 
     #[test]
