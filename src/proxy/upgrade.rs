@@ -50,18 +50,20 @@ pub(super) async fn tunnel(
         let down_limit = connection.watermark();
         let directions = [upwards, down.poll(runtime, upstream.channel(), downstream, down_limit)];
         is_deaf |= upwards == Poll::Ready(Err(RelayError::SinkGone));
-        if first.is_none() && (up.is_done() || is_broken(directions[0])) {
+        let broke = |direction: usize, error| directions[direction] == Poll::Ready(Err(error));
+        // Whoever cannot be written to has broken off, as well as whoever cannot be read.
+        let client_went = up.is_done() || broke(0, RelayError::SourceGone) || broke(1, RelayError::SinkGone);
+        let endpoint_went =
+            down.is_done() || broke(0, RelayError::SinkGone) || broke(1, RelayError::SourceGone);
+        if first.is_none() && client_went {
             first = Some(ProxyError::DownstreamClosed);
-        } else if first.is_none() && (down.is_done() || is_broken(directions[1])) {
+        } else if first.is_none() && endpoint_went {
             first = Some(ProxyError::UpstreamTunnelClosed);
         }
         if is_deaf && down.is_done() && has_answered(upstream.channel()) {
             return Poll::Ready(After::Close);
         }
-        if is_broken(directions[1])
-            || directions[0] == Poll::Ready(Err(RelayError::SourceGone))
-            || is_deaf && down.is_done()
-        {
+        if is_broken(directions[1]) || broke(0, RelayError::SourceGone) || is_deaf && down.is_done() {
             // What is queued is the client's, the 101 perhaps: it goes out before the connection breaks off.
             return Poll::Ready(After::Abort);
         }

@@ -221,6 +221,29 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn endpoint_that_breaks_off_a_tunnel_is_who_has_ended_it(io) {
+        let upstream = Upstream::start(|peer| {
+            if peer.request_head().is_some() {
+                peer.send(SWITCHED);
+                // What comes behind it is not read: the close is a reset.
+                peer.read(1);
+            }
+        });
+        let log = "access_log: [{name: log, typed_config: {\"@type\": \
+            type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog, log_format: \
+            {text_format_source: {inline_string: \"why=%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\\n\"}}}}]";
+        let config = Config::to(upstream.port).manager("upgrade_configs: [{upgrade_type: websocket}]").manager(log);
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        client.send(WEBSOCKET);
+        assert_eq!(client.head().status(), 101);
+        let _ = client.try_send(vec![0; 1 << 20]);
+        proxy.wait_for_log("why=UC upstream_reset_after_response_started{connection_termination}");
+        assert_eq!(proxy.stat("http.test.downstream_rq_rx_reset"), 0);
+        drop(client);
+        proxy.end();
+    }
+
     fn upgrade_that_nothing_allows_is_answered_403(io) {
         let upstream = repeater();
         let proxy = Proxy::start(io, &Config::to(upstream.port));
