@@ -91,6 +91,13 @@ pub(super) async fn tunnel(
     if after == After::Close {
         upstream.channel().shutdown_write();
     }
+    let is_broken_behind = after == After::Abort && matches!(first, Some(ProxyError::UpstreamTunnelClosed));
+    if is_broken_behind
+        && stream.request.method() == b"CONNECT"
+        && let Some(client) = downstream.stream()
+    {
+        client.break_tunnel();
+    }
     // What came last before a break counts, too.
     noted.note(connection, upstream.cluster(), stream, (up.bytes, down.bytes));
     Ended { after, why: first.unwrap_or(ProxyError::DownstreamClosed) }

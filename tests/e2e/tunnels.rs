@@ -5,7 +5,8 @@ use h2::ext::Protocol;
 use http::Request;
 
 use crate::harness::{
-    Config, Http2Client, Http2Upstream, PATIENCE, Proxy, Random, TO_HTTP2, Upstream, ok, on_each_backend,
+    Config, Http2Client, Http2Upstream, PATIENCE, Proxy, Random, RawHttp2, TO_HTTP2, Upstream, ok,
+    on_each_backend,
 };
 
 const WEBSOCKET: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -287,6 +288,26 @@ on_each_backend! {
         client.shutdown_write();
         assert_eq!(client.read_to_end(), b"end");
         proxy.wait_until_idle();
+        proxy.end();
+    }
+
+    fn connect_of_http2_whose_endpoint_breaks_off_ends_with_its_error(io) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // What it has not read makes its close a reset.
+        std::thread::spawn(move || listener.accept().unwrap().0.peek(&mut [0]).unwrap());
+        let routes = "{match: {connect_matcher: {}}, route: {cluster: upstream, upgrade_configs: \
+            [{upgrade_type: CONNECT, connect_config: {}}]}}";
+        let config = Config { routes: Some(routes.to_owned()), ..Config::to(port) };
+        let proxy = Proxy::start(io, &config.manager("upgrade_configs: [{upgrade_type: CONNECT}]"));
+        let mut raw = RawHttp2::connect(proxy.port);
+        // :method CONNECT and :authority.
+        raw.frame(1, 4, 1, b"\x02\x07CONNECT\x41\x0dsomewhere:443");
+        raw.frames_until(|frame| frame.kind == 1).unwrap();
+        raw.frame(0, 0, 1, b"unread");
+        let reset = raw.frames_until(|frame| frame.kind == 3).unwrap().pop().unwrap();
+        assert_eq!((reset.stream, reset.number()), (1, 10), "CONNECT_ERROR");
+        drop(raw);
         proxy.end();
     }
 

@@ -503,6 +503,11 @@ impl Stream {
         self.reset_with(reason);
     }
 
+    /// Breaks off the tunnel of a CONNECT whose other end has broken off (RFC 9113 section 8.5).
+    pub fn break_tunnel(&self) {
+        self.reset_with(Reason::CONNECT_ERROR);
+    }
+
     /// Breaks the stream off for a message that is against the protocol.
     pub fn refuse(&self) {
         self.reset_with(Reason::PROTOCOL_ERROR);
