@@ -30,7 +30,7 @@ pub(super) struct Deadlines {
     pub(super) stream_due: Option<Now>,
     /// When the upstream request must be over (`max_stream_duration` of the cluster, or of the request's own header).
     pub(super) upstream_due: Option<Now>,
-    /// Longest time from the complete request to the complete response (route `timeout`).
+    /// Longest time from the complete request to the complete response (route `timeout`, or a trusted client's word).
     pub(super) response: Option<Duration>,
     /// When the request was complete, as far as is known: of a body that nobody takes yet, up to the watermark.
     pub(super) request_complete: Option<Now>,
@@ -55,7 +55,7 @@ impl Deadlines {
         match self.request_complete {
             None if passed(self.request_due) => return Some(ProxyError::RequestTimeout),
             Some(complete) if passed(self.response.map(|limit| complete.after(limit))) => {
-                return Some(ProxyError::ResponseTimeout);
+                return Some(ProxyError::ResponseTimeout { status: 504 });
             }
             _ => {}
         }

@@ -84,8 +84,10 @@ pub enum ProxyError {
     ResponseHeadTruncated,
     /// The response's body was refused.
     ResponseBody(BodyError),
-    /// The route's timeout passed.
-    ResponseTimeout,
+    /// The route's timeout passed; what is answered then.
+    ResponseTimeout { status: u16 },
+    /// The attempt's own timeout passed before its response began; what is answered then.
+    PerTryTimeout { status: u16 },
     /// A head became too large while it was edited.
     HeadOverflow,
     /// A filter answers instead.
@@ -124,7 +126,8 @@ impl ProxyError {
             | Self::ResponseBody(_)
             | Self::UpstreamTunnelClosed
             | Self::UpstreamMaxStreamDuration { .. }
-            | Self::ResponseTimeout => Side::Upstream,
+            | Self::ResponseTimeout { .. }
+            | Self::PerTryTimeout { .. } => Side::Upstream,
         }
     }
 
@@ -134,6 +137,32 @@ impl ProxyError {
             Self::UpstreamClosed { .. } => Retry::IfReused,
             Self::UpstreamReset { refused: true, begun: false } => Retry::Unprocessed,
             _ => Retry::Never,
+        }
+    }
+
+    /// Whether its status is counted as one of the cluster's: as in Envoy where the router gives up on endpoints, and not where
+    /// the connection manager gives up on the request.
+    pub fn counts_for_cluster(self) -> bool {
+        match self {
+            Self::UpstreamMaxStreamDuration { .. } => false,
+            Self::NoHealthyUpstream | Self::DropOverload { .. } => true,
+            error => error.side() == Side::Upstream,
+        }
+    }
+
+    /// Whether an endpoint has not answered in time.
+    pub fn is_upstream_timeout(self) -> bool {
+        matches!(self, Self::ResponseTimeout { .. } | Self::PerTryTimeout { .. })
+    }
+
+    /// The same where the client has asked for another answer to a timeout. Source: Envoy
+    /// `x-envoy-upstream-rq-timeout-alt-response`.
+    #[must_use]
+    pub fn with_alternative(self) -> Self {
+        match self {
+            Self::ResponseTimeout { .. } => Self::ResponseTimeout { status: 204 },
+            Self::PerTryTimeout { .. } => Self::PerTryTimeout { status: 204 },
+            error => error,
         }
     }
 
@@ -172,7 +201,7 @@ impl ProxyError {
             | Self::ResponseHead(_)
             | Self::ResponseHeadTruncated
             | Self::ResponseBody(_) => 502,
-            Self::ResponseTimeout => 504,
+            Self::ResponseTimeout { status } | Self::PerTryTimeout { status } => status,
             Self::HeadOverflow => 431,
             Self::Filter(reply) => reply.status,
         })
@@ -207,7 +236,7 @@ impl ProxyError {
             | Self::ResponseHead(_)
             | Self::ResponseHeadTruncated
             | Self::ResponseBody(_) => ResponseFlag::UpstreamProtocolError,
-            Self::ResponseTimeout => ResponseFlag::UpstreamRequestTimeout,
+            Self::ResponseTimeout { .. } | Self::PerTryTimeout { .. } => ResponseFlag::UpstreamRequestTimeout,
             Self::RequestHeadersTimeout
             | Self::RequestTimeout
             | Self::MaxStreamDuration { .. }
@@ -263,7 +292,8 @@ impl ProxyError {
             Self::ResponseBody(_) | Self::UpstreamTruncated => {
                 "upstream_reset_after_response_started{protocol_error}"
             }
-            Self::ResponseTimeout => details::RESPONSE_TIMEOUT,
+            Self::ResponseTimeout { .. } => details::RESPONSE_TIMEOUT,
+            Self::PerTryTimeout { .. } => details::UPSTREAM_PER_TRY_TIMEOUT,
             Self::HeadOverflow => "http1.headers_too_large",
             Self::Filter(reply) => reply.details,
         }
@@ -311,7 +341,10 @@ impl ProxyError {
             | Self::ResponseBody(_) => {
                 "upstream connect error or disconnect/reset before headers. reset reason: protocol error"
             }
-            Self::ResponseTimeout => "upstream request timeout",
+            Self::ResponseTimeout { status: 504 } | Self::PerTryTimeout { status: 504 } => {
+                "upstream request timeout"
+            }
+            Self::ResponseTimeout { .. } | Self::PerTryTimeout { .. } => "",
             Self::DownstreamClosed
             | Self::DownstreamReset
             | Self::UpstreamTunnelClosed

@@ -251,7 +251,7 @@ mod tests {
             body(closed, 2).unwrap(),
             format!("{begin}retried and the latest reset reason: connection termination")
         );
-        assert_eq!(body(ProxyError::ResponseTimeout, 2).unwrap(), "upstream request timeout");
+        assert_eq!(body(ProxyError::ResponseTimeout { status: 504 }, 2).unwrap(), "upstream request timeout");
     }
 
     #[test]

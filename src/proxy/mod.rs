@@ -31,6 +31,7 @@ mod relay;
 mod relay_tests;
 mod replies;
 mod response;
+mod response_counts;
 mod router;
 mod routing;
 mod splice;

@@ -7,6 +7,7 @@ use super::filters;
 use super::routing::Forward;
 use super::stream::Stream;
 use super::wire::{self, SendError};
+use crate::base::clock::Now;
 use crate::format::context::FormatContext;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
@@ -30,8 +31,8 @@ pub(super) struct Prepared {
 pub(super) struct Client {
     pub(super) is_11: bool,
     pub(super) keep_alive: bool,
-    /// Its request has arrived whole; one that asks for an upgrade never has.
-    pub(super) request_complete: bool,
+    /// When its request had arrived whole; one that asks for an upgrade never has.
+    pub(super) request_complete: Option<Now>,
     /// It asked for an upgrade.
     pub(super) upgrade: bool,
     /// The endpoint's trailers pass, as far as its side is concerned.
@@ -160,7 +161,7 @@ pub(super) fn finish_final(
 
 /// What the router and the connection manager write into every response from upstream that is no final one.
 fn edit(connection: &Connection, stream: &mut Stream, forward: &Forward<'_>) {
-    edit_as_router(connection, stream, forward, false);
+    edit_as_router(connection, stream, forward, None);
     // A filter that would hold the head of a tunnel lets it go: nothing ends what follows.
     filters::encode_head(connection, stream, false);
     edit_as_manager(connection, stream);
@@ -171,7 +172,7 @@ fn edit_as_router(
     connection: &Connection,
     stream: &mut Stream,
     forward: &Forward<'_>,
-    request_complete: bool,
+    request_complete: Option<Now>,
 ) {
     let Connection { context, chain, .. } = connection;
     let manager = &chain.manager;
@@ -179,10 +180,12 @@ fn edit_as_router(
     let Stream { request, response: head, info, set_cookies, .. } = stream;
     info.response_code = Some(head.status());
     set_text(&mut info.response_code_details, details::VIA_UPSTREAM);
-    if !manager.router.suppress_envoy_headers && request_complete {
-        let sent = info.upstream_timing.first_tx_ns.unwrap_or(info.start_ns);
+    if !manager.router.suppress_envoy_headers
+        && let Some(complete) = request_complete
+    {
+        // How long the client took for its request is not the endpoint's.
         let mut digits = [0; encode::DECIMAL_DIGITS_MAX];
-        let took = encode::decimal(now.saturating_sub(sent) / 1_000_000, &mut digits);
+        let took = encode::decimal(now.saturating_sub(complete.0) / 1_000_000, &mut digits);
         head.set(&headers::X_ENVOY_UPSTREAM_SERVICE_TIME, took);
     }
     let matched = &forward.matched;

@@ -17,6 +17,7 @@ use super::error::{ProxyError, Retry};
 use super::http::{self, Request};
 use super::posted;
 use super::response;
+use super::response_counts;
 use super::routing::Forward;
 use super::stream::Stream;
 use super::upstream_request::{Download, Ended, Exchange};
@@ -39,7 +40,7 @@ use crate::protocol::stream_info::{StreamAddress, set_text};
 use crate::protocol::tls::Offer;
 use crate::protocol::transport::Channel;
 use crate::runtime::Recycled;
-use crate::telemetry::names::{ClusterStat, HostStat, HttpStat};
+use crate::telemetry::names::{ClusterStat, HttpStat};
 
 /// How forwarding ended.
 #[derive(Debug)]
@@ -70,7 +71,14 @@ pub(super) async fn forward(
     } else {
         attempts(connection, stream, request, forward).await
     };
-    count_response(connection, stream, forward, &outcome);
+    let outcome = match outcome {
+        Forwarded::Failed { error, response_begun } if stream.alternative_on_timeout => {
+            Forwarded::Failed { error: error.with_alternative(), response_begun }
+        }
+        outcome => outcome,
+    };
+    let complete = request.deadlines.request_complete;
+    response_counts::count_response(connection, stream, complete, forward, &outcome);
     outcome
 }
 
@@ -95,7 +103,7 @@ async fn attempts(
             Err(error) => return failed(error),
         };
         let (outcome, response_begun) = attempt(connection, stream, request, forward, &upstream).await;
-        count_for_host(upstream.host(), stream, &outcome);
+        response_counts::count_for_host(upstream.host(), stream, &outcome);
         match outcome {
             Ok(Ended::Complete { reuse_upstream, close_client }) => {
                 let early = !request.body.is_done();
@@ -515,62 +523,6 @@ fn anticipates_content(method: &[u8]) -> bool {
 /// RFC 9110 §9.2.2.
 fn is_idempotent(method: &[u8]) -> bool {
     matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
-}
-
-fn count_for_host(host: &Host, stream: &Stream, outcome: &Result<Ended, ProxyError>) {
-    let stats = host.stats();
-    match outcome {
-        Ok(_) if stream.info.response_code.is_some_and(|status| status < 500) => {
-            stats.inc(HostStat::RqSuccess)
-        }
-        Ok(_) => stats.inc(HostStat::RqError),
-        Err(error) => {
-            stats.inc(HostStat::RqError);
-            if *error == ProxyError::ResponseTimeout {
-                stats.inc(HostStat::RqTimeout);
-            }
-        }
-    }
-}
-
-fn count_response(connection: &Connection, stream: &mut Stream, forward: &Forward<'_>, outcome: &Forwarded) {
-    let stats = forward.cluster.stats();
-    let origin = forward.origin;
-    match outcome {
-        Forwarded::Complete { .. } | Forwarded::Tunnel(_) => {
-            stats.upstream_response(origin, stream.info.response_code.unwrap_or(0));
-            let sent = stream.info.upstream_timing.first_tx_ns.unwrap_or(stream.info.start_ns);
-            let took = connection.context.runtime.now().0.saturating_sub(sent) / 1_000_000;
-            stats.upstream_rq_time(origin, took);
-        }
-        Forwarded::Failed { error, .. } => {
-            match error {
-                ProxyError::ResponseTimeout => stats.inc(ClusterStat::UpstreamRqTimeout),
-                ProxyError::UpstreamMaxStreamDuration { .. } => {
-                    stats.inc(ClusterStat::UpstreamRqMaxDurationReached);
-                }
-                ProxyError::UpstreamClosed { .. }
-                | ProxyError::UpstreamReset { .. }
-                | ProxyError::UpstreamTruncated => {
-                    stats.inc(ClusterStat::UpstreamRqRxReset);
-                }
-                ProxyError::DownstreamClosed | ProxyError::DownstreamReset => {
-                    stats.inc(ClusterStat::UpstreamRqCancelled);
-                }
-                // Of one that still waited for a connection nothing is reset.
-                ProxyError::RequestBody(_) | ProxyError::StreamIdleTimeout { .. }
-                    if stream.info.upstream_timing.first_tx_ns.is_some() =>
-                {
-                    stats.inc(ClusterStat::UpstreamRqTxReset);
-                }
-                _ => {}
-            }
-            if let Some(status) = error.status() {
-                stats.upstream_response(origin, stream.info.response_code.unwrap_or(status));
-            }
-        }
-    }
-    connection_bytes::count_upstream(&forward.cluster, stream);
 }
 
 impl From<CopyError> for ProxyError {

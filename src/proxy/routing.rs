@@ -408,7 +408,9 @@ fn forward<'a>(
     let options = &manager.config;
     let flush = action.flush_timeout(options.stream_flush_timeout, options.flush_follows_idle);
     connection.set_flush_timeout(flush);
-    request.deadlines.response = timeouts.per_try.into_iter().chain(timeouts.response).min();
+    request.deadlines.response = timeouts.response;
+    stream.per_try_timeout = timeouts.per_try;
+    stream.alternative_on_timeout = timeouts.alternative;
     let gives_name = cluster.config().request_names.is_some();
     if gives_name {
         name_by_header(&cluster, stream);
@@ -434,6 +436,7 @@ fn forward<'a>(
     }
     let keep_original = !manager.router.suppress_envoy_headers;
     matched.route.rewrite(action, &mut stream.request, keep_original, &mut scratch.route);
+    stream.request.remove_set(forwarding::ROUTER_HEADERS);
     if gives_name {
         name_by_host(stream);
     }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::connection_bytes::Counted;
 use super::splice::Splicer;
@@ -40,6 +41,11 @@ pub struct Stream {
     pub(super) response_splicer: Splicer,
     /// What of its bytes the counters have already.
     pub(super) counted: Counted,
+    /// Longest time of an attempt until its response begins, from the end of the request; `None`: no limit of its own, or it has
+    /// begun. Here, as few requests have one.
+    pub(super) per_try_timeout: Option<Duration>,
+    /// The client wants 204 and not 504 where an endpoint does not answer in time.
+    pub(super) alternative_on_timeout: bool,
     /// By what its endpoint is picked, in every attempt; `None`: by nothing that it has.
     pub hash: Option<u64>,
     /// Cookies that the response gives to the client for the sake of its endpoint, each with a line feed behind it.
@@ -104,6 +110,8 @@ impl Stream {
         self.request_splicer = Splicer::default();
         self.response_splicer = Splicer::default();
         self.counted = Counted::default();
+        self.per_try_timeout = None;
+        self.alternative_on_timeout = false;
         self.hash = None;
         self.set_cookies.clear();
         self.scratch.clear();

@@ -68,11 +68,12 @@ pub(super) enum Download {
 pub(super) fn client(connection: &Connection, request: &Request, upstream: &UpstreamConnection) -> Client {
     let asked = request.meta.asked();
     let complete = request.body.is_done();
+    let is_whole = complete && !asked.upgrade && asked.method != MethodKind::Connect;
     Client {
         is_11: request.client_is_11,
         upgrade: asked.upgrade,
         trailers: upstream.takes_trailers(),
-        request_complete: complete && !asked.upgrade && asked.method != MethodKind::Connect,
+        request_complete: request.deadlines.request_complete.filter(|_| is_whole),
         keep_alive: complete && http::goes_on(connection, request),
     }
 }
@@ -118,8 +119,21 @@ impl Exchange<'_> {
         }
         match self.request.deadlines.poll(&self.connection.timer) {
             Some(error) => Poll::Ready(Err(error)),
+            None if self.has_tried_enough() => Poll::Ready(Err(ProxyError::PerTryTimeout { status: 504 })),
             None => Poll::Pending,
         }
+    }
+
+    /// Whether the attempt's own timeout has passed. It begins with the attempt or, where that is later, with the request's end.
+    fn has_tried_enough(&self) -> bool {
+        let (Some(limit), Some(complete), Some(begun)) = (
+            self.stream.per_try_timeout,
+            self.request.deadlines.request_complete,
+            self.stream.info.upstream_timing.first_tx_ns,
+        ) else {
+            return false;
+        };
+        self.connection.timer.poll_at(complete.max(Now(begun)).after(limit)).is_ready()
     }
 
     fn poll_upload(&mut self) -> Result<(), ProxyError> {
@@ -297,6 +311,8 @@ impl Exchange<'_> {
 
     /// Acts on a head: sends it on, or makes a tunnel.
     fn take_head(&mut self, meta: ResponseMeta, now: Now) -> Poll<Result<Option<Ended>, ProxyError>> {
+        // As in Envoy what has begun to be answered goes on until the route's timeout.
+        self.stream.per_try_timeout = None;
         if meta.kind != ResponseKind::Interim {
             self.stream.info.upstream_timing.first_rx_ns = Some(now.0);
         }

@@ -24,7 +24,7 @@ pub struct TimeoutOptions {
 pub struct RequestTimeouts {
     /// Longest time from the end of the request to the end of the response; none: no limit.
     pub response: Option<Duration>,
-    /// Longest time of one attempt; none: no limit of its own.
+    /// Longest time of one attempt until its response begins, from the end of the request; none: no limit of its own.
     pub per_try: Option<Duration>,
     /// Longest life of the stream, from its begin; zero: no limit; none: the connection manager's.
     pub stream: Option<Duration>,
@@ -32,11 +32,13 @@ pub struct RequestTimeouts {
     pub over: bool,
     /// Longest life of the upstream request, in place of the cluster's; zero: no limit.
     pub upstream: Option<Duration>,
+    /// Whether the client wants 204 and not 504 when one of the first two has passed.
+    pub alternative: bool,
 }
 
 impl Forward {
     /// Settles the limits of a request and edits its head accordingly: takes out `x-envoy-upstream-rq-timeout-ms`, its
-    /// per-try sibling and `x-envoy-upstream-stream-duration-ms` (present only where the client is trusted), writes `x-envoy-expected-rq-timeout-ms`.
+    /// per-try sibling, `x-envoy-upstream-rq-timeout-alt-response` and `x-envoy-upstream-stream-duration-ms` (present only where the client is trusted), writes `x-envoy-expected-rq-timeout-ms`.
     /// Source: Envoy's `finalTimeout`.
     pub fn timeouts(&self, head: &mut Head, options: TimeoutOptions) -> RequestTimeouts {
         let grpc = grpc::is_request(head);
@@ -62,6 +64,8 @@ impl Forward {
 
         let upstream = milliseconds(head, &headers::X_ENVOY_UPSTREAM_STREAM_DURATION_MS);
         head.remove(&headers::X_ENVOY_UPSTREAM_STREAM_DURATION_MS);
+        // With any value, as in Envoy.
+        let alternative = head.remove(&headers::X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE);
 
         let told = if per_try.is_zero() { response } else { per_try };
         if !told.is_zero() {
@@ -82,6 +86,7 @@ impl Forward {
             stream,
             over: grants && stream == Some(Duration::ZERO),
             upstream,
+            alternative,
         }
     }
 

@@ -51,6 +51,7 @@ mod tls_choice;
 mod tls_names;
 mod tls_over_time;
 mod translation;
+mod trusted_clients;
 mod tunneling;
 mod tunnels;
 mod unix_endpoints;

@@ -4,7 +4,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Config, Http2Client, Proxy, Upstream, ok, on_each_backend};
+use crate::harness::{Config, Http2Client, Proxy, Upstream, ok, on_each_backend, until};
 
 const HALF_POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf";
 
@@ -104,6 +104,7 @@ on_each_backend! {
         let response = proxy.connect().get("/");
         assert_eq!((response.status(), response.text().as_str()), (504, "upstream max stream duration reached"));
         proxy.wait_for_stat("cluster.upstream.upstream_rq_max_duration_reached", 1);
+        assert!(!proxy.admin("GET", "/stats").text().contains("cluster.upstream.upstream_rq_504"));
         proxy.end();
     }
 
@@ -138,6 +139,24 @@ on_each_backend! {
             assert!(!response.complete, "{response:?}");
         }
         proxy.wait_until_idle();
+        proxy.end();
+    }
+
+    fn time_of_the_endpoint_is_told_without_that_of_the_client(io) {
+        let upstream = Upstream::echo();
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut client = proxy.connect();
+        let begun = Instant::now();
+        client.send(HALF_POST);
+        upstream.wait_for_requests(1);
+        until("the client has taken its time", || begun.elapsed() >= Duration::from_millis(100));
+        let complete = Instant::now();
+        client.send("enough");
+        let response = client.response_to("POST");
+        let took = complete.elapsed();
+        let told = response.header("x-envoy-upstream-service-time").unwrap().parse().unwrap();
+        // The proxy's clock goes by turns.
+        assert!(Duration::from_millis(told) <= took + Duration::from_millis(50), "{told} ms of {took:?}");
         proxy.end();
     }
 

@@ -114,6 +114,35 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// As in Envoy: what the client does with a response is nothing that its endpoint is counted for.
+    fn response_counts_for_its_endpoint_although_the_client_goes_away(io) {
+        let upstream = Upstream::start(|peer| {
+            if peer.request().is_some_and(|request| request.path() == "/begins") {
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+            }
+            peer.sees_end();
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        for (count, path) in ["/silent", "/begins"].into_iter().enumerate() {
+            let mut client = proxy.connect();
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            upstream.wait_for_requests(count + 1);
+            if path == "/begins" {
+                assert_eq!(client.head().status(), 200);
+            }
+            drop(client);
+            proxy.wait_until_idle();
+        }
+        let stats = proxy.admin("GET", "/stats").text();
+        assert!(stats.contains("cluster.upstream.upstream_rq_200: 1\n"), "{stats}");
+        assert_eq!(proxy.stat("cluster.upstream.upstream_rq_completed"), 1);
+        let hosts = proxy.admin("GET", "/clusters").text();
+        for counter in ["rq_total::2", "rq_success::1", "rq_error::0"] {
+            assert!(hosts.contains(&format!("::{counter}\n")), "{counter} in {hosts}");
+        }
+        proxy.end();
+    }
+
     fn head_cut_short_is_never_a_response(io) {
         let upstream = Upstream::start(|peer| {
             if peer.request().is_some() {

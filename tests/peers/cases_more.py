@@ -371,6 +371,21 @@ more("t-header-bad", "/x", "x-envoy-upstream-rq-timeout-ms: abc")
 more("t-header-zero", "/t/route", "x-envoy-upstream-rq-timeout-ms: 0")
 more("t-header-idle", "/t/none", "x-envoy-upstream-stream-duration-ms: 100")
 
+# --- trusted clients
+STEERING = ("retry-on: 5xx", "retry-grpc-on: cancelled", "max-retries: 2", "retriable-header-names: x-a", "retriable-status-codes: 418", "hedge-on-per-try-timeout: false",
+            "upstream-alt-stat-name: other", "upstream-rq-timeout-alt-response: 1", "ip-tags: a", "original-path: /b", "decorator-operation: a", "downstream-service-node: n")
+PER_TRY = "x-envoy-upstream-rq-per-try-timeout-ms: 100"
+ALTERNATIVE = "x-envoy-upstream-rq-timeout-alt-response: 1"
+more("in-plain", "/x", listener="trusted")
+more("in-steering", "/x", *(f"x-envoy-{field}" for field in STEERING), listener="trusted")
+more("in-request-id", "/x", "x-request-id: mine", listener="trusted")
+more("in-per-try", "/t/none", PER_TRY, listener="trusted", replies=(Reply(then="hang"),))
+more("in-per-try-alternative", "/t/none", PER_TRY, ALTERNATIVE, listener="trusted", replies=(Reply(then="hang"),))
+more("in-per-try-in-body", "/t/none", PER_TRY, listener="trusted", replies=(Reply(early=b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", then="hang"),))
+more("in-per-try-beyond", "/t/route", "x-envoy-upstream-rq-per-try-timeout-ms: 5000", listener="trusted", replies=(Reply(then="hang"),))
+more("in-timeout", "/t/none", "x-envoy-upstream-rq-timeout-ms: 100", listener="trusted", replies=(Reply(then="hang"),))
+more("in-timeout-alternative", "/t/none", "x-envoy-upstream-rq-timeout-ms: 100", ALTERNATIVE, listener="trusted", replies=(Reply(then="hang"),))
+
 # --- no filters
 get("nofilters", listener="nofilters")
 get("nofilters-404", host="noroutes.test", listener="nofilters")

@@ -359,6 +359,19 @@ const INTERNAL_HEADERS: NameSet = NameSet::of(&[
     Known::X_ENVOY_ORIGINAL_PATH,
 ]);
 
+/// Headers by which an internal client steers this proxy's router, and by which it steers no other: the router takes them out of
+/// what it sends, whether it has a use for them or not. Source: Envoy's `RetryStateImpl::create`, its router.
+pub const ROUTER_HEADERS: NameSet = NameSet::of(&[
+    Known::X_ENVOY_RETRIABLE_STATUS_CODES,
+    Known::X_ENVOY_RETRIABLE_HEADER_NAMES,
+    Known::X_ENVOY_RETRY_ON,
+    Known::X_ENVOY_RETRY_GRPC_ON,
+    Known::X_ENVOY_MAX_RETRIES,
+    Known::X_ENVOY_UPSTREAM_ALT_STAT_NAME,
+    Known::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS,
+    Known::X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT,
+]);
+
 /// What an edge besides takes from external clients: who claims to call.
 const EDGE_HEADERS: NameSet = NameSet::of(&[
     Known::X_ENVOY_DECORATOR_OPERATION,

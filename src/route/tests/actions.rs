@@ -201,6 +201,8 @@ fn timeouts_come_from_route_trusted_headers_and_grpc() {
         timeouts(&table, &[("x-envoy-upstream-rq-per-try-timeout-ms", "15000")], plain).0.per_try,
         None
     );
+    assert!(!timeouts(&table, &[], plain).0.alternative);
+    assert!(timeouts(&table, &[("x-envoy-upstream-rq-timeout-alt-response", "0")], plain).0.alternative);
     let respecting = TimeoutOptions { respect_expected: true, ..plain };
     assert_eq!(
         timeouts(&table, &[("x-envoy-expected-rq-timeout-ms", "3000")], respecting).0.response,
