@@ -62,6 +62,8 @@ pub(super) struct Connection {
     pub(super) active: Cell<bool>,
     /// The client ended the connection.
     pub(super) closed_by_peer: Cell<bool>,
+    /// The empty line that may come before a request has come.
+    pub(super) has_skipped: Cell<bool>,
     codec: Cell<Codec>,
     bearer: Bearer,
 }
@@ -142,6 +144,7 @@ pub(super) fn spawn(
         requests: Cell::new(0),
         active: Cell::new(false),
         closed_by_peer: Cell::new(false),
+        has_skipped: Cell::new(false),
         codec: Cell::new(Codec::Unknown),
         bearer: Bearer::Socket { _place: listener, admitted },
     };
@@ -283,6 +286,12 @@ async fn wait_for_request(connection: &Connection) -> Waited {
     let life_due = connection.life_due();
     poll_fn(|_| {
         match stream.poll_recv() {
+            Poll::Ready(Ok(Some(chunk))) if connection.skips(&chunk) => {
+                connection.count_bytes(chunk.len() as u64, 0);
+                // What is behind it has its turn.
+                context.runtime.wake(context.runtime.current_task());
+                return Poll::Pending;
+            }
             Poll::Ready(Ok(Some(chunk))) => {
                 stream.unread(chunk);
                 return Poll::Ready(Waited::Request);
@@ -373,9 +382,16 @@ impl Connection {
             requests: Cell::new(0),
             active: Cell::new(false),
             closed_by_peer: Cell::new(false),
+            has_skipped: Cell::new(false),
             codec: Cell::new(Codec::Http2),
             bearer: Bearer::Connection { shared, flush_timeout },
         }
+    }
+
+    /// Whether these bytes are the one empty line that a client may send behind a request, which begins none (RFC 9112 section
+    /// 2.2).
+    fn skips(&self, bytes: &[u8]) -> bool {
+        bytes == b"\r\n" && self.codec.get() == Codec::Http1 && !self.has_skipped.replace(true)
     }
 
     /// When it is too old; `None`: it may become as old as it likes.

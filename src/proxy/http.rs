@@ -454,7 +454,7 @@ async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Reque
     let begun = context.runtime.now();
     let headers_due = options.request_headers_timeout.map(|limit| begun.after(limit));
     let mut deadlines = deadlines(options, begun);
-    let mut reader = HeadReader::request();
+    let mut reader = HeadReader::request().behind_empty_line(connection.has_skipped.take());
     poll_fn(|_| {
         loop {
             match downstream.poll_recv() {

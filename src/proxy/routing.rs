@@ -101,11 +101,15 @@ pub(super) fn decide<'a>(
     let routes = &chain.manager.routes;
     stream.info.route_resolution_count += 1;
     let mut outcome = routes.find_route(&stream.request, random, &mut scratch.route);
+    let matched = match outcome {
+        Outcome::Route(virtual_host, route) => Some(Matched { virtual_host, route, choice: None }),
+        Outcome::TlsRedirect(_) | Outcome::NoRoute(_) => None,
+    };
+    // As in Envoy before the filters, and whatever the route would do with it.
+    if !matches!(outcome, Outcome::NoRoute(_)) && is_refused_upgrade(connection, stream, request, matched) {
+        return Some(refuse(connection, stream, matched, random, ProxyError::UpgradeRefused));
+    }
     if !chain.manager.filters.is_empty() && !skips_filters(connection, stream, request) {
-        let matched = match outcome {
-            Outcome::Route(virtual_host, route) => Some(Matched { virtual_host, route, choice: None }),
-            Outcome::TlsRedirect(_) | Outcome::NoRoute(_) => None,
-        };
         match pass_filters(connection, stream, request, matched, random, &mut scratch.matching) {
             Ok(false) => {}
             Ok(true) if leaves_scope(chain, whole, stream) => return None,
@@ -113,7 +117,9 @@ pub(super) fn decide<'a>(
                 stream.info.route_resolution_count += 1;
                 outcome = routes.find_route(&stream.request, random, &mut scratch.route);
             }
-            Err(reply) => return Some(refuse(connection, stream, matched, random, reply)),
+            Err(reply) => {
+                return Some(refuse(connection, stream, matched, random, ProxyError::Filter(reply)));
+            }
         }
     }
     Some(act(connection, stream, request, outcome, random, origin, scratch))
@@ -150,9 +156,11 @@ fn act<'a>(
     scratch: &mut Scratch,
 ) -> Decision<'a> {
     let chain = &connection.chain;
+    chain.stats.inc(HttpStat::RqTotal);
     let (virtual_host, route) = match outcome {
         Outcome::Route(virtual_host, route) => (virtual_host, route),
         Outcome::TlsRedirect(_) => {
+            count_redirect(chain);
             let mut location = Vec::new();
             route::RouteTable::tls_redirect(&stream.request, &mut location);
             return Decision::Reply(Reply::redirect(301, location, None));
@@ -165,13 +173,12 @@ fn act<'a>(
     set_text(&mut stream.info.route_name, &route.name);
     let matched = Matched { virtual_host, route, choice: None };
     let keep_original = !chain.manager.router.suppress_envoy_headers;
-    chain.stats.inc(HttpStat::RqTotal);
     match &route.action {
         Action::Forward(action) => {
             forward(connection, stream, request, matched, action, random, origin, scratch)
         }
         Action::Redirect(redirect) => {
-            chain.stats.inc(HttpStat::RqRedirect);
+            count_redirect(chain);
             let mut location = Vec::new();
             route.redirect(redirect, &mut stream.request, keep_original, &mut scratch.route, &mut location);
             Decision::Reply(Reply::redirect(redirect.status, location, Some(matched)))
@@ -191,6 +198,12 @@ fn act<'a>(
         }
         Action::NonForwarding => Decision::Fail(ProxyError::NoRoute, Some(matched)),
     }
+}
+
+/// Counts a redirect, which to Envoy is a direct response.
+fn count_redirect(chain: &HttpChain) {
+    chain.stats.inc(HttpStat::RqRedirect);
+    chain.stats.inc(HttpStat::RqDirectResponse);
 }
 
 /// Where a direct response that speaks of a place says it is: at the request's own URI, as Envoy writes it.
@@ -286,16 +299,15 @@ fn introduce(connection: &Connection, stream: &mut Stream) -> Origin {
     if client.internal { Origin::Internal } else { Origin::External }
 }
 
-/// A filter answers instead of the route, of which the record tells all the same. Headers of the answer change as for one
+/// Something answers instead of the route, of which the record tells all the same. Headers of the answer change as for one
 /// of the route's endpoints, if it has some.
 fn refuse<'a>(
     connection: &'a Connection,
     stream: &mut Stream,
     matched: Option<Matched<'a>>,
     random: u64,
-    reply: FilterReply,
+    error: ProxyError,
 ) -> Decision<'a> {
-    let error = ProxyError::Filter(reply);
     let Some(matched) = matched else { return Decision::Fail(error, None) };
     set_text(&mut stream.info.route_name, &matched.route.name);
     let Action::Forward(action) = &matched.route.action else { return Decision::Fail(error, None) };
@@ -510,16 +522,31 @@ fn upgrade(
         return Ok(posted_connect(stream, action));
     };
     let rule = action.upgrade(asked);
-    let allowed = rule.map(|rule| rule.enabled).or_else(|| {
-        let configured = &connection.chain.manager.config.upgrade_configs;
-        configured
-            .iter()
-            .find(|config| asked.eq_ignore_ascii_case(config.upgrade_type.as_bytes()))
-            .map(|config| config.enabled)
-    });
-    if allowed == Some(true) {
+    if allows_upgrade(connection, rule.map(|rule| rule.enabled), asked) {
         Ok(rule.filter(|_| is_connect).and_then(|rule| rule.connect))
     } else {
         Err(())
     }
+}
+
+/// Whether the request asks for an upgrade, or a tunnel, that neither its route nor the connection manager allows.
+fn is_refused_upgrade(
+    connection: &Connection,
+    stream: &Stream,
+    request: &Request,
+    matched: Option<Matched<'_>>,
+) -> bool {
+    let Some(asked) = asked_upgrade(stream, request) else { return false };
+    let own = matched.and_then(|matched| match &matched.route.action {
+        Action::Forward(action) => action.upgrade(asked).map(|rule| rule.enabled),
+        _ => None,
+    });
+    !allows_upgrade(connection, own, asked)
+}
+
+/// Whether an upgrade may pass: the route's word, else the connection manager's.
+fn allows_upgrade(connection: &Connection, own: Option<bool>, asked: &[u8]) -> bool {
+    let configured = &connection.chain.manager.config.upgrade_configs;
+    let named = |config: &&UpgradeConfig| asked.eq_ignore_ascii_case(config.upgrade_type.as_bytes());
+    own.or_else(|| configured.iter().find(named).map(|config| config.enabled)) == Some(true)
 }

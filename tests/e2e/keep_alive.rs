@@ -116,6 +116,29 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn empty_line_behind_a_request_begins_none(io) {
+        let upstream = Upstream::echo();
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut client = proxy.connect();
+        let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab";
+        assert_eq!(client.ask(&format!("{post}\r\n")).text(), "POST /\nab");
+        assert_eq!(client.get("/next").text(), "GET /next\n");
+        client.send("\r\n");
+        assert_eq!(client.ask(&format!("{post}\r\n")).text(), "POST /\nab");
+        drop(client);
+        proxy.wait_until_idle();
+        for (stat, value) in [("downstream_rq_total", 3), ("downstream_rq_rx_reset", 0)] {
+            assert_eq!(proxy.stat(&format!("http.test.{stat}")), value, "{stat}");
+        }
+        // A second one is an error, however they come.
+        let mut client = proxy.connect();
+        assert_eq!(client.ask(&format!("{post}\r\n")).text(), "POST /\nab");
+        client.send("\r\n");
+        assert_eq!(client.response().status(), 400);
+        drop(client);
+        proxy.end();
+    }
+
     fn connection_close_is_obeyed_both_ways(io) {
         let upstream = Upstream::answering(|_| {
             b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok".to_vec()

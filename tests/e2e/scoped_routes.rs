@@ -66,7 +66,7 @@ on_each_backend! {
             "tenant=one 200 - direct_response first",
             "- 404 NR route_not_found -",
         ]);
-        assert_eq!((proxy.stat("http.test.no_route"), proxy.stat("http.test.rq_total")), (4, 3));
+        assert_eq!((proxy.stat("http.test.no_route"), proxy.stat("http.test.rq_total")), (4, 7));
         drop(client);
         let client = Http2Client::connect(proxy.port);
         for (value, status, body) in [("tenant=one", 200, "first"), ("tenant=three", 404, ""), ("tenant=one", 200, "first")] {

@@ -254,6 +254,22 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn upgrade_that_nothing_allows_is_answered_403_whatever_its_route_does(io) {
+        let routes = "{match: {path: /away}, redirect: {host_redirect: b}}, {match: {path: /here}, direct_response: {status: 200}}";
+        let config = Config { routes: Some(routes.to_owned()), ..Config::to(0) };
+        let proxy = Proxy::start(io, &config);
+        for (path, plain, upgrade) in [("/away", 301, 403), ("/here", 200, 403), ("/nowhere", 404, 404)] {
+            assert_eq!(proxy.connect().get(path).status(), plain, "{path}");
+            let asked = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+            assert_eq!(proxy.connect().ask(&asked).status(), upgrade, "{path}");
+        }
+        // As in Envoy a redirect is a direct response, and a request without a route one that the router has had.
+        for (stat, value) in [("rq_direct_response", 2), ("rq_redirect", 1), ("no_route", 2), ("rq_total", 4)] {
+            assert_eq!(proxy.stat(&format!("http.test.{stat}")), value, "{stat}");
+        }
+        proxy.end();
+    }
+
     fn upgrade_that_the_upstream_declines_is_an_ordinary_response_and_the_last(io) {
         let upstream = Upstream::answering(|_| b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno".to_vec());
         let proxy = Proxy::start(io, &Config::to(upstream.port).manager("upgrade_configs: [{upgrade_type: websocket}]"));

@@ -61,6 +61,13 @@ impl HeadReader {
         Self::new(Section::Request)
     }
 
+    /// The same for a request before which that empty line has come, if `skipped`.
+    #[must_use]
+    pub fn behind_empty_line(mut self, skipped: bool) -> Self {
+        self.skipped_empty_line |= skipped;
+        self
+    }
+
     /// For a response head.
     pub fn response() -> Self {
         Self::new(Section::Response)
@@ -201,6 +208,9 @@ mod tests {
         assert_eq!((outcome, text.as_slice()), (Ok(20), &b"GET / HTTP/1.1\r\n\r\n"[..]));
         assert_eq!(read(HeadReader::request(), b"\r\n\r\nGET", limits).0, Err(HeadError::EmptyStartLine));
         assert_eq!(read(HeadReader::response(), b"\r\nHTTP", limits).0, Err(HeadError::EmptyStartLine));
+        let second = HeadReader::request().behind_empty_line(true);
+        assert_eq!(read(second, b"\r\nGET", limits).0, Err(HeadError::EmptyStartLine));
+        assert_eq!(read(second, b"GET / HTTP/1.1\r\n\r\n", limits).0, Ok(18));
     }
 
     #[test]
