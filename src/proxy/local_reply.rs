@@ -19,6 +19,7 @@ use crate::protocol::http::forwarding;
 use crate::protocol::http::head::Version;
 use crate::protocol::http::headers::{self, HeaderName};
 use crate::protocol::http1::encode::{self, ResponseEncoding};
+use crate::protocol::http1::hop_by_hop;
 use crate::protocol::http2::Received;
 use crate::protocol::stream_info::set_text;
 use crate::protocol::transport::Channel;
@@ -164,6 +165,7 @@ pub(super) fn send(
     filters::encode_reply(connection, stream, text);
     stream.response.set(&headers::DATE, &context.date.at(context.runtime.wall_ns()));
     forwarding::mutate_response(&mut stream.response, &stream.request, &manager.forwarding);
+    hop_by_hop::strip_added(&mut stream.response);
     // A version that is not spoken here is answered in one that is.
     let is_10 = stream.request.version() == Version::Http10 && manager.config.http1.accept_http_10;
     if !keep_alive {

@@ -134,6 +134,7 @@ pub(super) fn finish_final(
         known => known,
     };
     let close_client = !client.keep_alive || body == BodyLength::UntilClose;
+    hop_by_hop::strip_added(&mut stream.response);
     if let Some(offered) = offered {
         stream.response.set(&headers::UPGRADE, offered);
     }

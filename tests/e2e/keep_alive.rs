@@ -116,6 +116,33 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// What becomes of a connection is not a route's to say.
+    fn route_adds_nothing_of_the_connection_to_a_response(io) {
+        let upstream = Upstream::echo();
+        let added = ["connection: close", "proxy-connection: close", "upgrade: x", "transfer-encoding: gzip", "keep-alive: timeout=9"];
+        let added = added.map(|field| {
+            let (key, value) = field.split_once(": ").unwrap();
+            format!("{{header: {{key: {key}, value: {value}}}}}")
+        });
+        let added = format!("response_headers_to_add: [{}]", added.join(", "));
+        let routes = format!(
+            "{{match: {{path: /own}}, direct_response: {{status: 200, body: {{inline_string: own}}}}, {added}}}, \
+             {{match: {{prefix: /}}, route: {{cluster: upstream}}, {added}}}"
+        );
+        let config = Config { routes: Some(routes), ..Config::to(upstream.port) };
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        for (path, body) in [("/own", "own"), ("/a", "GET /a\n"), ("/own", "own")] {
+            let response = client.get(path);
+            assert_eq!(response.text(), body);
+            for name in ["connection", "proxy-connection", "upgrade", "transfer-encoding"] {
+                assert_eq!(response.header(name), None, "{name} of {path}");
+            }
+            assert_eq!(response.header("keep-alive"), Some("timeout=9"));
+        }
+        proxy.end();
+    }
+
     fn empty_line_behind_a_request_begins_none(io) {
         let upstream = Upstream::echo();
         let proxy = Proxy::start(io, &Config::to(upstream.port));

@@ -84,6 +84,9 @@ more("e-chunked", "/e/x", replies=(Reply(CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"),)
 more("e-local", "/e/x", replies=(Reply(b"", then="close"),))
 more("attempts-given", "/x", "x-envoy-attempt-count: 7")
 
+for path in ("/hop/own", "/hop/x"):
+    more(f"hop-added-{path}", path)
+
 # --- the router without x-envoy headers, names as they came
 get("shy", "/path", "X-MiXeD: v", "User-Agent: UA", listener="shy", replies=reply("200 Fine", "X-Resp: V", "sErver: up", "Date: Tue, 15 Nov 1994 08:12:31 GMT"))
 for listener in ("shy", "plain", "proper"):
@@ -404,6 +407,9 @@ get("tn-websocket-upstream-resets", "/", *UPGRADE, listener="tunnels", replies=(
 get("tn-websocket-200", "/", *UPGRADE, listener="tunnels", replies=reply("200 OK"))
 get("tn-websocket-other-protocol", "/", *UPGRADE, listener="tunnels", replies=(Reply(b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: other\r\n\r\n"),), tunnel=b"ping")
 get("tn-websocket-101-bare", "/", *UPGRADE, listener="tunnels", replies=(Reply(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"),), tunnel=b"ping")
+for path in ("/redirect/host", "/direct/503", "/no-cluster", "/nowhere"):
+    get(f"upgrade-other-{path}", path, "connection: upgrade", "upgrade: other", host="noroutes.test" if path == "/nowhere" else "any.test")
+    get(f"upgrade-websocket-{path}", path, *UPGRADE, host="noroutes.test" if path == "/nowhere" else "any.test")
 get("tn-websocket-upper", "/", "connection: keep-alive, UPGRADE", "upgrade: WebSocket", listener="tunnels", replies=(Reply(SWITCH),), tunnel=b"ping")
 get("tn-websocket-timeout", "/", *UPGRADE, listener="tunnels", replies=(Reply(then="hang"),))
 get("tn-other-global", "/x", "connection: upgrade", "upgrade: other", listener="tunnels", replies=(Reply(SWITCH),))

@@ -25,6 +25,12 @@ pub fn strip_response(head: &mut Head, meta: &ResponseMeta) {
     head.remove(&headers::TE);
 }
 
+/// Takes out of a response that ends an exchange what routes and filters have added of this: what becomes of the connection is
+/// not theirs to say. `Keep-Alive` stays. Source: Envoy's `mutateResponseHeaders`.
+pub fn strip_added(head: &mut Head) {
+    head.remove_set(ADDED);
+}
+
 fn strip(head: &mut Head, nominates: bool, upgrade: bool) {
     if nominates {
         head.remove_nominated();
@@ -41,6 +47,8 @@ fn strip(head: &mut Head, nominates: bool, upgrade: bool) {
 const HOP_BY_HOP: NameSet =
     NameSet::of(&[Known::CONNECTION, Known::KEEP_ALIVE, Known::PROXY_CONNECTION, Known::TRANSFER_ENCODING]);
 const UPGRADES: NameSet = NameSet::of(&[Known::UPGRADE, Known::HTTP2_SETTINGS]);
+const ADDED: NameSet =
+    NameSet::of(&[Known::CONNECTION, Known::PROXY_CONNECTION, Known::TRANSFER_ENCODING, Known::UPGRADE]);
 
 #[cfg(test)]
 mod tests {
