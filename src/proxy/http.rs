@@ -572,7 +572,7 @@ pub(super) fn answer_expectation(connection: &Connection, stream: &mut Stream, r
     if connection.channel.has_unread() {
         return true;
     }
-    match &connection.channel {
+    let sent = match &connection.channel {
         Channel::Connection(downstream) => {
             let sent = downstream.send_copy(CONTINUE);
             downstream.flush();
@@ -589,5 +589,9 @@ pub(super) fn answer_expectation(connection: &Connection, stream: &mut Stream, r
             stream.response.clear();
             sent.is_ok()
         }
+    };
+    if sent {
+        connection.chain.stats.downstream_response(100);
     }
+    sent
 }

@@ -323,11 +323,13 @@ impl Exchange<'_> {
                     Some(left) => self.interim_bytes_left = left,
                     None => return Poll::Ready(Err(self.refused(HeadError::TooLarge))),
                 }
-                let forward = self.request.client_is_11
-                    && (self.stream.response.status() != 100
-                        || self.connection.chain.manager.config.proxy_100_continue);
-                if forward {
+                // Each is a response to statistics, as in Envoy.
+                let status = self.stream.response.status();
+                self.upstream.cluster().stats().upstream_response(self.forward.origin, status);
+                let manager = &self.connection.chain.manager.config;
+                if self.request.client_is_11 && (status != 100 || manager.proxy_100_continue) {
                     response::send_interim(self.connection, self.stream, self.forward, &meta)?;
+                    self.connection.chain.stats.downstream_response(status);
                 }
                 self.stream.response.clear();
                 self.state = Download::Head(HeadReader::response());

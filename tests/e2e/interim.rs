@@ -17,6 +17,7 @@ on_each_backend! {
             assert_eq!(client.read(4), b"body");
         }
         assert!(upstream.seen().iter().all(|seen| seen.request.header("expect").is_none()));
+        assert_eq!(proxy.stat("http.test.downstream_rq_1xx"), 3);
         proxy.end();
     }
 
@@ -39,6 +40,9 @@ on_each_backend! {
             assert_eq!(client.response_to("POST").text(), "body");
         }
         assert!(upstream.seen().iter().all(|seen| seen.request.header("expect") == Some("100-continue")));
+        for stat in ["http.test.downstream_rq_1xx", "cluster.upstream.upstream_rq_100", "cluster.upstream.upstream_rq_1xx"] {
+            assert_eq!(proxy.stat(stat), 3, "{stat}");
+        }
         proxy.end();
     }
 
