@@ -30,7 +30,7 @@ use crate::config::route::ConnectConfig;
 use crate::protocol::http::body::BodyLength;
 use crate::protocol::http::head::Version;
 use crate::protocol::http::{headers, websocket};
-use crate::protocol::http1::encode::{RequestEncoding, encode_request};
+use crate::protocol::http1::encode::{DECIMAL_DIGITS_MAX, RequestEncoding, decimal, encode_request};
 use crate::protocol::http1::framing::MethodKind;
 use crate::protocol::http1::head_reader::{HeadLimits, HeadReader};
 use crate::protocol::http1::parse::ParseOptions;
@@ -150,6 +150,11 @@ async fn attempts(
                 connection_bytes::count_upstream(&forward.cluster, stream);
                 stream.info.begin_next_attempt();
                 stream.response.clear();
+                if forward.matched.virtual_host.include_request_attempt_count {
+                    let mut digits = [0; DECIMAL_DIGITS_MAX];
+                    let next = decimal(u64::from(stream.info.attempt_count) + 1, &mut digits);
+                    stream.request.set(&headers::X_ENVOY_ATTEMPT_COUNT, next);
+                }
                 (retried, fresh) = (true, error.retry() == Retry::IfReused);
             }
         }

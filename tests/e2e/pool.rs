@@ -46,6 +46,23 @@ on_each_backend! {
         assert_ne!(first[3], second[3]);
     }
 
+    fn endpoint_is_told_which_attempt_it_sees(io) {
+        let upstream = closes_on_second();
+        // The harness closes the list.
+        let routes = "{match: {prefix: /}, route: {cluster: upstream}}], include_request_attempt_count: true, \
+            include_attempt_count_in_response: true, request_headers_to_remove: [x-none";
+        let config = Config { routes: Some(routes.to_owned()), ..Config::to(upstream.port) };
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        for (path, attempts) in [("/1", "1"), ("/2", "2")] {
+            assert_eq!(client.get(path).header("x-envoy-attempt-count"), Some(attempts), "{path}");
+        }
+        let seen = upstream.seen();
+        let told = seen.iter().map(|seen| seen.request.header("x-envoy-attempt-count").unwrap());
+        assert_eq!(told.collect::<Vec<_>>(), ["1", "1", "2"]);
+        proxy.end();
+    }
+
     /// Its idle time of an hour is not waited for.
     fn idle_connection_goes_when_its_life_is_over(io) {
         let upstream = Upstream::echo();
