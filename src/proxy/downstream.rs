@@ -289,7 +289,8 @@ async fn wait_for_request(connection: &Connection) -> Waited {
             Poll::Ready(Ok(Some(chunk))) if connection.skips(&chunk) => {
                 connection.count_bytes(chunk.len() as u64, 0);
                 // What is behind it has its turn.
-                context.runtime.wake(context.runtime.current_task());
+                let runtime = &connection.context.runtime;
+                runtime.wake(runtime.current_task());
                 return Poll::Pending;
             }
             Poll::Ready(Ok(Some(chunk))) => {
