@@ -24,7 +24,7 @@ pub(super) struct Deadlines {
     pub(super) idle: Option<Duration>,
     /// Last time a byte moved.
     pub(super) last_activity: Now,
-    /// When the whole request must have arrived (`request_timeout`).
+    /// When the whole request must have arrived (`request_timeout`), unless its response has begun.
     pub(super) request_due: Option<Now>,
     /// When the stream must be over (`max_stream_duration`).
     pub(super) stream_due: Option<Now>,

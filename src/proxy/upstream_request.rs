@@ -315,6 +315,8 @@ impl Exchange<'_> {
         self.stream.per_try_timeout = None;
         if meta.kind != ResponseKind::Interim {
             self.stream.info.upstream_timing.first_rx_ns = Some(now.0);
+            // Likewise: who is answered may take the time it likes for the rest of the request.
+            self.request.deadlines.request_due = None;
         }
         match meta.kind {
             ResponseKind::Interim => {

@@ -197,6 +197,28 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn request_that_is_answered_already_may_take_longer(io) {
+        let upstream = Upstream::start(|peer| {
+            let Some(mut request) = peer.request_head() else { return };
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha");
+            if peer.body(&mut request) {
+                peer.send("lf");
+            }
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager("request_timeout: 0.2s"));
+        let mut client = proxy.connect();
+        let begun = Instant::now();
+        client.send(HALF_POST);
+        assert_eq!(client.head().status(), 200);
+        until("its time is over", || begun.elapsed() > Duration::from_millis(400));
+        client.send("enough");
+        assert_eq!(client.read(4), b"half");
+        drop(client);
+        proxy.wait_until_idle();
+        assert_eq!(proxy.stat("http.test.downstream_rq_timeout"), 0);
+        proxy.end();
+    }
+
     fn head_a_byte_at_a_time_is_answered_408_and_let_go(io) {
         let upstream = silent();
         let proxy = Proxy::start(io, &Config::to(upstream.port).manager("request_headers_timeout: 0.2s"));
