@@ -171,6 +171,9 @@ get("request-id-given-edge", "/path", "x-request-id: mine", "x-forwarded-for: 8.
 get("request-id-not-generated", listener="skip_xff")
 get("request-id-kept", "/path", "x-request-id: mine", "x-forwarded-for: 8.8.8.8", listener="keep_id")
 get("request-id-in-response", listener="keep_id")
+for name, *values in (("url", "https://x.test:8443/a?b=c"), ("relative", "/a/b"), ("fragment", "http://x.test/#f"), ("user", "http://u:p@x.test/"), ("blank", "about:blank"), ("spaces", "a b"),
+                      ("host", "http://x.test"), ("query", "http://x.test?a"), ("upper", "HTTP://X.test/"), ("v6", "http://[::1]:80/a"), ("two", "http://x.test/a", "http://x.test/b"), ("empty", "")):
+    get(f"referer-{name}", "/path", *(f"referer: {value}" for value in values))
 get("via-given", "/path", "via: 1.1 somebody", listener="skip_xff", replies=reply("200 OK", "via: 1.0 up"))
 
 # --- header manipulation

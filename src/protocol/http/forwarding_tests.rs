@@ -265,6 +265,9 @@ fn referer_that_is_no_reference_is_removed() {
         let (head, _) = mutated(&settings(|_| {}), "1.2.3.4", &[("referer", value)]);
         assert_eq!(text(&head, "referer"), if kept { value } else { "" }, "{value}");
     }
+    let twice = [("referer", "http://x.com/a"), ("referer", "http://x.com/b")];
+    let (head, _) = mutated(&settings(|_| {}), "1.2.3.4", &twice);
+    assert_eq!(text(&head, "referer"), "", "there can be only one");
 }
 
 #[test]
