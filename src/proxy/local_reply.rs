@@ -163,7 +163,9 @@ pub(super) fn send(
         stream.response.set(&headers::CONTENT_TYPE, content_type.as_bytes());
     }
     filters::encode_reply(connection, stream, text);
-    stream.response.set(&headers::DATE, &context.date.at(context.runtime.wall_ns()));
+    if !stream.response.contains(&headers::DATE) {
+        stream.response.set(&headers::DATE, &context.date.at(context.runtime.wall_ns()));
+    }
     forwarding::mutate_response(&mut stream.response, &stream.request, &manager.forwarding);
     hop_by_hop::strip_added(&mut stream.response);
     // A version that is not spoken here is answered in one that is.
