@@ -51,6 +51,8 @@ pub(super) fn send_interim(
         return downstream.send_interim(&stream.response).map_err(|_| ProxyError::HeadOverflow);
     }
     queue(connection, stream, forward, BodyLength::None, Version::Http11)?;
+    // To the record the response begins with its own head.
+    stream.info.downstream_timing.first_tx_ns = None;
     connection.channel.flush();
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! Interim responses: 100-continue answered here or by the upstream, 103 passed on.
 
-use crate::harness::{Config, Proxy, Upstream, ok, on_each_backend};
+use std::sync::{Arc, Barrier};
+
+use crate::harness::{Config, Proxy, TempFolder, Upstream, ok, on_each_backend};
+use crate::upstream_failures::log_to;
 
 const EXPECTING: &str = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
 
@@ -59,6 +62,33 @@ on_each_backend! {
         let response = client.head();
         assert_eq!((response.status(), response.header("connection")), (417, Some("close")));
         proxy.end();
+    }
+
+    fn response_begins_with_its_own_head_to_the_record(io) {
+        let hints = Arc::new(Barrier::new(2));
+        let awaited = Arc::clone(&hints);
+        let upstream = Upstream::start(move |peer| {
+            if peer.request().is_some() {
+                peer.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n");
+                awaited.wait();
+                peer.send(ok(b"page"));
+                peer.sees_end();
+            }
+        });
+        let folder = TempFolder::new();
+        let log = folder.path().join("access.log");
+        let config = Config::to(upstream.port).manager(&log_to(&log, "%COMMON_DURATION(US_RX_BEG:DS_TX_BEG:ns)%"));
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.head().status(), 103);
+        hints.wait();
+        assert_eq!(client.response().text(), "page");
+        drop(client);
+        proxy.end();
+        // It would be none if the client's came before the endpoint's.
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(log.trim_end().parse::<u64>().is_ok(), "{log}");
     }
 
     fn early_hints_reach_the_client_before_the_response(io) {
