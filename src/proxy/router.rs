@@ -40,7 +40,7 @@ use crate::protocol::stream_info::{StreamAddress, set_text};
 use crate::protocol::tls::Offer;
 use crate::protocol::transport::Channel;
 use crate::runtime::Recycled;
-use crate::telemetry::names::{ClusterStat, HttpStat};
+use crate::telemetry::names::ClusterStat;
 
 /// How forwarding ended.
 #[derive(Debug)]
@@ -111,9 +111,6 @@ async fn attempts(
                     pool::checkin(upstream, connection.context.runtime.now());
                 } else if early {
                     upstream.abandon(false);
-                }
-                if early {
-                    connection.chain.stats.inc(HttpStat::DownstreamRqResponseBeforeRqComplete);
                 }
                 return Forwarded::Complete { close: close_client || early };
             }

@@ -353,6 +353,9 @@ impl Exchange<'_> {
                 if !meta.keep_alive {
                     self.upstream.cluster().stats().inc(ClusterStat::UpstreamCxCloseNotify);
                 }
+                if !self.request.body.is_done() {
+                    self.connection.chain.stats.inc(HttpStat::DownstreamRqResponseBeforeRqComplete);
+                }
                 let client = client(self.connection, self.request, self.upstream);
                 let sent = response::send_final(self.connection, self.stream, self.forward, &meta, client)?;
                 let framing = sent.map_or(Framing::Plain, |sent| sent.framing);

@@ -216,6 +216,8 @@ on_each_backend! {
         drop(client);
         proxy.wait_until_idle();
         assert_eq!(proxy.stat("http.test.downstream_rq_timeout"), 0);
+        // It ended in time after all.
+        assert_eq!(proxy.stat("http.test.downstream_rq_response_before_rq_complete"), 1);
         proxy.end();
     }
 
