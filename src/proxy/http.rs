@@ -181,7 +181,9 @@ fn respond<'a>(
                     }
                     Forwarded::Failed { error, response_begun: true } => {
                         fail(connection, stream, error);
-                        connection.chain.stats.inc(HttpStat::RqResetAfterDownstreamResponseStarted);
+                        if !error.client_is_gone() {
+                            connection.chain.stats.inc(HttpStat::RqResetAfterDownstreamResponseStarted);
+                        }
                         After::Abort
                     }
                 }

@@ -136,6 +136,7 @@ on_each_backend! {
         let stats = proxy.admin("GET", "/stats").text();
         assert!(stats.contains("cluster.upstream.upstream_rq_200: 1\n"), "{stats}");
         assert_eq!(proxy.stat("cluster.upstream.upstream_rq_completed"), 1);
+        assert_eq!(proxy.stat("http.test.rq_reset_after_downstream_response_started"), 0);
         let hosts = proxy.admin("GET", "/clusters").text();
         for counter in ["rq_total::2", "rq_success::1", "rq_error::0"] {
             assert!(hosts.contains(&format!("::{counter}\n")), "{counter} in {hosts}");
