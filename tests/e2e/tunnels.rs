@@ -256,7 +256,8 @@ on_each_backend! {
 
     fn upgrade_that_nothing_allows_is_answered_403_whatever_its_route_does(io) {
         let routes = "{match: {path: /away}, redirect: {host_redirect: b}}, {match: {path: /here}, direct_response: {status: 200}}";
-        let config = Config { routes: Some(routes.to_owned()), ..Config::to(0) };
+        let upstream = repeater();
+        let config = Config { routes: Some(routes.to_owned()), ..Config::to(upstream.port) };
         let proxy = Proxy::start(io, &config);
         for (path, plain, upgrade) in [("/away", 301, 403), ("/here", 200, 403), ("/nowhere", 404, 404)] {
             assert_eq!(proxy.connect().get(path).status(), plain, "{path}");
