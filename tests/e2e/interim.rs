@@ -1,8 +1,9 @@
 //! Interim responses: 100-continue answered here or by the upstream, 103 passed on.
 
-use std::sync::{Arc, Barrier};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 
-use crate::harness::{Config, Proxy, TempFolder, Upstream, ok, on_each_backend};
+use crate::harness::{Config, PATIENCE, Proxy, TempFolder, Upstream, ok, on_each_backend};
 use crate::upstream_failures::log_to;
 
 const EXPECTING: &str = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
@@ -65,12 +66,12 @@ on_each_backend! {
     }
 
     fn response_begins_with_its_own_head_to_the_record(io) {
-        let hints = Arc::new(Barrier::new(2));
-        let awaited = Arc::clone(&hints);
+        let (page, awaited) = channel();
+        let awaited = Mutex::new(awaited);
         let upstream = Upstream::start(move |peer| {
             if peer.request().is_some() {
                 peer.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n");
-                awaited.wait();
+                awaited.lock().unwrap().recv_timeout(PATIENCE).unwrap();
                 peer.send(ok(b"page"));
                 peer.sees_end();
             }
@@ -82,7 +83,7 @@ on_each_backend! {
         let mut client = proxy.connect();
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(client.head().status(), 103);
-        hints.wait();
+        page.send(()).unwrap();
         assert_eq!(client.response().text(), "page");
         drop(client);
         proxy.end();

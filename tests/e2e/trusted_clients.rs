@@ -1,9 +1,10 @@
 //! Clients that are trusted steer the router by headers: it does what they say, and tells nobody else.
 
-use std::sync::{Arc, Barrier};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Config, Proxy, Upstream, on_each_backend, until};
+use crate::harness::{Config, PATIENCE, Proxy, TempFolder, Upstream, on_each_backend, until};
 use crate::upstream_failures::log_to;
 
 /// Clients of this host are internal.
@@ -12,8 +13,8 @@ const TRUST: &str = "use_remote_address: true, \
 
 on_each_backend! {
     fn timeout_of_an_attempt_ends_with_the_head_of_its_response(io) {
-        let rest = Arc::new(Barrier::new(2));
-        let awaited = Arc::clone(&rest);
+        let (rest, awaited) = channel();
+        let awaited = Mutex::new(awaited);
         let upstream = Upstream::start(move |peer| {
             while let Some(request) = peer.request() {
                 if request.path() != "/begins" {
@@ -21,11 +22,12 @@ on_each_backend! {
                     return;
                 }
                 peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha");
-                awaited.wait();
-                let _ = peer.try_send("lf");
+                if awaited.lock().unwrap().recv_timeout(PATIENCE).is_ok() {
+                    let _ = peer.try_send("lf");
+                }
             }
         });
-        let folder = crate::harness::TempFolder::new();
+        let folder = TempFolder::new();
         let log = folder.path().join("access.log");
         let format = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%";
         let config = Config::to(upstream.port).manager(TRUST).manager(&log_to(&log, format));
@@ -44,7 +46,7 @@ on_each_backend! {
         client.send(request("/begins", ""));
         let begun = Instant::now();
         until("its time is over", || begun.elapsed() > Duration::from_millis(300));
-        rest.wait();
+        rest.send(()).unwrap();
         assert_eq!(client.response().text(), "half");
         for (stat, value) in [("upstream_rq_per_try_timeout", 2), ("upstream_rq_timeout", 0), ("upstream_rq_204", 1)] {
             assert_eq!(proxy.stat(&format!("cluster.upstream.{stat}")), value, "{stat}");
