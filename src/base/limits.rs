@@ -51,6 +51,9 @@ pub const PIPES_MAX: usize = 64;
 pub const PIPE_BYTES: usize = 256 * 1024;
 /// Task polls between two visits to the kernel: more wait for the next turn, so that no burst starves the sockets.
 pub const POLLS_PER_TURN: usize = 512;
+/// Requests of one connection of HTTP/1 that its task may serve before others have their turn. Reason: those that have come
+/// already and are answered here have it never wait, and a turn has as many polls as the constant above says.
+pub const REQUESTS_PER_POLL: u32 = 4;
 /// Buffers handed to one `sendmsg`.
 pub const SEND_IOVECS_MAX: usize = 16;
 /// How long a listening socket rests after the process ran out of descriptors, in milliseconds.

@@ -23,6 +23,7 @@ use super::handshake::{self, Failed, Handshake};
 use super::http;
 use super::http2::{self, Shared};
 use super::listener::{Admitted, Listener};
+use super::pace;
 use super::stream::Stream;
 use super::wire;
 use crate::base::clock::Now;
@@ -195,7 +196,7 @@ pub(super) fn spawn(
                 connection.chain = resting;
             }
             match after {
-                After::KeepAlive => {}
+                After::KeepAlive => pace::let_others_run(&connection).await,
                 After::Close => return linger(&connection).await,
                 After::Finish => {
                     // The close sends our end behind the last byte.
@@ -285,7 +286,7 @@ async fn wait_for_request(connection: &Connection) -> Waited {
     let idle_due = options.idle_timeout.map(|idle| idle_from.after(idle));
     let life_due = connection.life_due();
     poll_fn(|_| {
-        match stream.poll_recv() {
+        match pace::poll_recv(connection) {
             Poll::Ready(Ok(Some(chunk))) if connection.skips(&chunk) => {
                 connection.count_bytes(chunk.len() as u64, 0);
                 // What is behind it has its turn.
@@ -389,8 +390,7 @@ impl Connection {
         }
     }
 
-    /// Whether these bytes are the one empty line that a client may send behind a request, which begins none (RFC 9112 section
-    /// 2.2).
+    /// Whether these bytes are the one empty line that may come behind a request and begins none (RFC 9112 section 2.2).
     fn skips(&self, bytes: &[u8]) -> bool {
         bytes == b"\r\n" && self.codec.get() == Codec::Http1 && !self.has_skipped.replace(true)
     }

@@ -25,6 +25,7 @@ mod listener;
 mod listener_filters;
 mod local_reply;
 mod on_demand;
+mod pace;
 mod posted;
 mod relay;
 #[cfg(test)]

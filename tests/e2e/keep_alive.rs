@@ -1,6 +1,10 @@
 //! Persistent connections: one request after the other, pipelined, cut into pieces, HTTP/1.0, limits of a connection.
 
-use crate::harness::{Config, Proxy, Upstream, on_each_backend};
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Config, Proxy, Upstream, on_each_backend, until};
 
 fn pipelined() -> (Vec<u8>, Vec<String>) {
     let mut requests = Vec::new();
@@ -113,6 +117,70 @@ on_each_backend! {
         for answer in answers {
             assert_eq!(client.response().text(), answer);
         }
+        proxy.end();
+    }
+
+    /// Each response was queued, however many waited: of those without a body to copy no one asked whether there was room.
+    fn client_that_takes_no_responses_has_no_more_requests_served(io) {
+        const REQUESTS: u64 = 10_000;
+        let body = "a".repeat(4000);
+        let own =
+            format!("{{match: {{prefix: /}}, direct_response: {{status: 200, body: {{inline_string: {body}}}}}}}");
+        let upstream = Upstream::echo();
+        let config = Config { routes: Some(own), ..Config::to(upstream.port) }
+            .listener("per_connection_buffer_limit_bytes: 32768");
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        let mut writer = client.stream().try_clone().unwrap();
+        let sending = std::thread::spawn(move || {
+            for _ in 0..REQUESTS {
+                writer.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            }
+        });
+        let (mut served, mut since) = (0, Instant::now());
+        until("it serves no more", || {
+            let now = proxy.stat("http.test.downstream_rq_total");
+            if now != served {
+                (served, since) = (now, Instant::now());
+            }
+            served > 0 && since.elapsed() > Duration::from_millis(300)
+        });
+        assert!(served < REQUESTS, "all are served, and 40 MB wait");
+        // Nothing is lost by that.
+        for _ in 0..REQUESTS {
+            assert_eq!(client.response().body.len(), body.len());
+        }
+        sending.join().unwrap();
+        assert_eq!(proxy.stat("http.test.downstream_rq_total"), REQUESTS);
+        proxy.end();
+    }
+
+    /// Requests that are answered here never had their task wait: who pipelined them without end had its worker.
+    fn client_that_pipelines_without_end_leaves_others_their_turn(io) {
+        let upstream = Upstream::echo();
+        let routes = "{match: {path: /own}, direct_response: {status: 200, body: {inline_string: own}}}, \
+             {match: {prefix: /}, route: {cluster: upstream}}";
+        let config = Config { routes: Some(routes.to_owned()), ..Config::to(upstream.port) };
+        let proxy = Proxy::start(io, &config.arguments(&["--concurrency", "1"]));
+        let greedy = proxy.connect();
+        let mut writer = greedy.stream().try_clone().unwrap();
+        let mut reader = greedy.stream().try_clone().unwrap();
+        let writing = std::thread::spawn(move || {
+            let requests = "GET /own HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2000);
+            while writer.write_all(requests.as_bytes()).is_ok() {}
+        });
+        let reading = std::thread::spawn(move || {
+            let mut room = vec![0; 64 * 1024];
+            while reader.read(&mut room).is_ok_and(|count| count > 0) {}
+        });
+        until("it is at it", || proxy.stat("http.test.downstream_rq_total") > 2000);
+        for _ in 0..20 {
+            assert_eq!(proxy.connect().get("/a").text(), "GET /a\n");
+        }
+        greedy.stream().shutdown(Shutdown::Both).unwrap();
+        writing.join().unwrap();
+        reading.join().unwrap();
+        drop(greedy);
         proxy.end();
     }
 
