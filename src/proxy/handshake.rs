@@ -12,7 +12,9 @@ use super::listener::Listener;
 use crate::base::clock::Now;
 use crate::base::limits;
 use crate::protocol::stream_info::{StreamInfo, set_text};
-use crate::protocol::tls::{HandshakeFailure, ServerTls, Staple, TlsError, TlsFacts, TlsStream, VerifyFailure};
+use crate::protocol::tls::{
+    HandshakeFailure, ServerTls, Staple, TlsError, TlsFacts, TlsStream, VerifyFailure,
+};
 use crate::runtime::Timer;
 use crate::telemetry::names::{ListenerStat, ServerStat};
 

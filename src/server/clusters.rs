@@ -237,10 +237,10 @@ impl Clusters {
         }
         // Those that were told have all theirs from discovery.
         let none = Arc::<HostSpecs>::default();
-        let active = self.active.values().map(|dynamic| PublishedCluster {
-            spec: Arc::clone(&dynamic.spec),
-            hosts: Arc::clone(&none),
-        });
+        let active = self
+            .active
+            .values()
+            .map(|dynamic| PublishedCluster { spec: Arc::clone(&dynamic.spec), hosts: Arc::clone(&none) });
         let all = self.fixed.iter().cloned().chain(active).map(|one| reached_by_now(one, rotation));
         self.set = Arc::new(ClusterSet::new(self.process.with_latest_hosts(all)));
         let names = std::mem::take(&mut self.changed);

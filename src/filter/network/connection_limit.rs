@@ -120,7 +120,8 @@ mod tests {
         let state = RuntimeState::default();
         let key = RuntimeKey::new("limit", RuntimeValue::default(), &state);
         let limit = ListenerLimit::new(&key);
-        assert!(limit.enter() && limit.clone().enter() && limit.enter());
+        let kept = limit.clone();
+        assert!(limit.enter() && kept.enter() && limit.enter());
         key.prepare(RuntimeValue { integer: Some(2), ..RuntimeValue::default() });
         state.proceed();
         limit.leave();

@@ -150,15 +150,8 @@ impl Watch {
 impl<T: AsRef<Transport>> Io<T> {
     pub(super) fn new(runtime: &Runtime, transport: T, limits: Limits, is_server: bool) -> Self {
         let guard = Guard::new(limits, is_server, runtime.now());
-        let state = State {
-            guard,
-            flood: None,
-            broken_tls: false,
-            paused: false,
-            dry: false,
-            read: 0,
-            rested_at: 0,
-        };
+        let state =
+            State { guard, flood: None, broken_tls: false, paused: false, dry: false, read: 0, rested_at: 0 };
         let watch = Watch(Rc::new(RefCell::new(state)));
         Self { runtime: runtime.clone(), transport, watch, unflushed: true, begun: Begun::default() }
     }

@@ -281,9 +281,7 @@ async fn endpoints_that_are_told_again_are_handed_on_to_nobody() {
     for name in ["a", "b"] {
         all.add(&name.into(), 1, &eds, registry.cluster(name));
     }
-    let endpoints = |wire: &str| {
-        Good::Endpoints(Assignment::told(ClusterLoadAssignment::default(), wire.as_bytes()))
-    };
+    let endpoints = |wire: &str| Good::Endpoints(Assignment::told(Arc::default(), wire.as_bytes()));
     for (wire, heard) in [("1", 2), ("1", 0), ("2", 1), ("1", 1)] {
         let good = [("a".to_owned(), endpoints("1")), ("b".to_owned(), endpoints(wire))].into();
         all.apply(Kind::Endpoints, Outcome { good, ..Outcome::default() }, wire).await;
