@@ -175,6 +175,7 @@ impl BodyCopy {
             Way::Chunks => (None, None),
         };
         let takes_large = high_watermark >= limits::LARGE_READ_ROOM_MIN;
+        let may_splice = splice::WATERMARKS.contains(&high_watermark);
         if let Some(splicer) = splicer.as_deref_mut().filter(|splicer| splicer.is_active()) {
             match self.splice(splicer, runtime, from, to, high_watermark) {
                 Poll::Ready(Ok(false)) => {}
@@ -206,7 +207,7 @@ impl BodyCopy {
                     if to.queued() >= FLUSH_BYTES {
                         to.flush();
                     }
-                    let Some(splicer) = splicer.as_deref_mut().filter(|_| takes_large) else { continue };
+                    let Some(splicer) = splicer.as_deref_mut().filter(|_| may_splice) else { continue };
                     if splicer.may_start() && self.is_spliceable(from, to) {
                         splicer.start();
                     }

@@ -4,7 +4,6 @@
 //! have come in sequence, and as chunks again when they trickle. Reading pauses when the receiver's queue is above the
 //! high watermark and goes on when half of it has drained; in a pipe there is at most the pipe's capacity besides.
 
-use std::ops::RangeInclusive;
 use std::task::Poll;
 
 use super::splice::{self, Broken, Splicer, Step};
@@ -19,9 +18,6 @@ const CHUNKS_PER_POLL: usize = 16;
 const PIECES_PER_POLL: usize = 4;
 /// Bytes gathered before they are handed to the kernel, when more is at hand.
 const FLUSH_BYTES: usize = 64 * 1024;
-/// Watermarks with which bytes go by pipe, up to the default's 1 MiB: of a slow receiver's bytes a pipe holds 256 KiB. Whoever may
-/// keep more is to keep it, since the system of a sender that has gone does not hold for ever what was not taken.
-const SPLICED_WATERMARKS: RangeInclusive<usize> = limits::LARGE_READ_ROOM_MIN..=1024 * 1024;
 /// So many large reads in sequence are a stream.
 const LARGE_READS_MIN: u8 = 4;
 
@@ -126,7 +122,7 @@ impl Relay {
         if self.done {
             return Poll::Ready(Ok(()));
         }
-        let sockets = splice::sockets(from, to).filter(|_| SPLICED_WATERMARKS.contains(&high_watermark));
+        let sockets = splice::sockets(from, to).filter(|_| splice::WATERMARKS.contains(&high_watermark));
         let mut pieces = 0;
         for _ in 0..CHUNKS_PER_POLL {
             if let (true, Some(sockets)) = (self.splicer.is_active(), sockets) {

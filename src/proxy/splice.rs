@@ -3,14 +3,19 @@
 //! A pipe is taken from the worker when bytes are there for it and given back once it is empty: connections that wait hold
 //! none. It is filled only when empty, so that a full pipe is never taken for an empty socket.
 
+use std::ops::RangeInclusive;
 use std::task::Poll;
 
+use crate::base::limits;
 use crate::buffer::ChunkSize;
 use crate::protocol::transport::{Channel, Transport};
 use crate::runtime::{Pipe, Runtime, Spliced, TcpStream};
 
 /// A body of which at least this much is to come is spliced, in bytes: a pipeful.
 pub(super) const BYTES_MIN: u64 = 256 * 1024;
+/// Watermarks with which bytes go by pipe, up to the default's 1 MiB: of a slow receiver's bytes a pipe holds 256 KiB. Whoever may
+/// keep more is to keep it, since the system of a sender that has gone does not hold for ever what was not taken.
+pub(super) const WATERMARKS: RangeInclusive<usize> = limits::LARGE_READ_ROOM_MIN..=1024 * 1024;
 /// A piece below this, in bytes, is copied as cheaply.
 const SMALL_PIECE_BYTES: usize = 8 * 1024;
 /// So many of them in sequence: a trickle, which goes by chunks.
