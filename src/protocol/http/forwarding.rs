@@ -431,14 +431,12 @@ pub fn uuid_v4(high: u64, low: u64) -> [u8; UUID_LEN] {
 /// Where the digits of each byte begin.
 const UUID_PAIRS: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
-/// Removes `referer` unless it is one value, a URL or relative reference without fragment and user name (RFC 9110 §10.1.3).
+/// Removes `referer` unless every value is a URL or relative reference without fragment and user name (RFC 9110
+/// §10.1.3).
 fn sanitize_referer(head: &mut Head) {
     // Most requests have none: that costs one test.
-    if head.contains(&headers::REFERER) {
-        let is_one = head.get_all(&headers::REFERER).count() == 1;
-        if !is_one || !head.get(&headers::REFERER).is_some_and(is_referer) {
-            head.remove(&headers::REFERER);
-        }
+    if head.contains(&headers::REFERER) && !head.get_all(&headers::REFERER).all(is_referer) {
+        head.remove(&headers::REFERER);
     }
 }
 
