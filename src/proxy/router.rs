@@ -511,6 +511,7 @@ async fn attempt(
         upload_broken: false,
         response_begun: false,
         interim_bytes_left: cluster.common_http.max_response_headers_kb.saturating_mul(1024),
+        interim_sent: false,
     };
     let outcome = poll_fn(|_| exchange.poll()).await;
     let begun = exchange.response_begun;

@@ -45,8 +45,10 @@ pub(super) struct Exchange<'a> {
     /// Bytes of response arrived: a retry could answer twice.
     pub(super) response_begun: bool,
     /// Bytes of interim heads that are still taken: all together as many as one head may have, and each costs
-    /// [`INTERIM_BYTES_MIN`] at least. Nothing else bounds them: they pass without regard to windows and queues.
+    /// [`INTERIM_BYTES_MIN`] at least.
     pub(super) interim_bytes_left: u32,
+    /// One was sent on.
+    pub(super) interim_sent: bool,
 }
 
 /// What an interim head costs at least, in bytes. Reason: with the default of 80 KiB that is 320 of them.
@@ -328,13 +330,24 @@ impl Exchange<'_> {
                 // Each is a response to statistics, as in Envoy.
                 let status = self.stream.response.status();
                 self.upstream.cluster().stats().upstream_response(self.forward.origin, status);
-                let manager = &self.connection.chain.manager.config;
-                if self.request.client_is_11 && (status != 100 || manager.proxy_100_continue) {
+                let Connection { chain, channel: downstream, context, .. } = self.connection;
+                let passes =
+                    self.request.client_is_11 && (status != 100 || chain.manager.config.proxy_100_continue);
+                // To HTTP/2 they go without regard to windows: for a client that takes nothing the codec keeps the first alone.
+                let stream = downstream.stream();
+                let sends = passes && !(self.interim_sent && stream.is_some_and(Http2Stream::is_stalled));
+                if sends {
                     response::send_interim(self.connection, self.stream, self.forward, &meta)?;
-                    self.connection.chain.stats.downstream_response(status);
+                    chain.stats.downstream_response(status);
+                    self.interim_sent = true;
                 }
                 self.stream.response.clear();
                 self.state = Download::Head(HeadReader::response());
+                if sends && stream.is_some() {
+                    // The connection's task is to see whether it is taken.
+                    context.runtime.wake(context.runtime.current_task());
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(None))
             }
             ResponseKind::Tunnel => {

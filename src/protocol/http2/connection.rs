@@ -204,6 +204,7 @@ impl<'a> ServerConnection<'a> {
     pub fn poll(&mut self) -> Poll<ServerEvent> {
         let context = &mut Context::from_waker(&self.waker);
         let accepted = self.inner.poll_accept(context);
+        self.outgoing.set_stalled(self.watch.is_paused());
         self.outgoing.give_turns(&self.runtime);
         match accepted {
             Poll::Ready(Some(Ok((request, respond)))) => {

@@ -31,6 +31,8 @@ struct Books {
     waiting: Cell<usize>,
     /// Bytes that the codec holds.
     in_codec: Cell<usize>,
+    /// The codec had no room to write when the connection's task ran last.
+    stalled: Cell<bool>,
     /// Tasks of streams that wait for the codec, by ticket.
     queue: RefCell<BTreeMap<u64, TaskId>>,
     tickets: Cell<u64>,
@@ -48,6 +50,16 @@ impl Outgoing {
     /// Bytes that wait for the peer, on all streams, wherever they are.
     pub(super) fn bytes(&self) -> usize {
         self.0.waiting.get() + self.0.in_codec.get()
+    }
+
+    /// Whether the peer takes nothing for now.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.0.stalled.get()
+    }
+
+    /// Says so. Called in the connection's task, whenever that has run.
+    pub(super) fn set_stalled(&self, stalled: bool) {
+        self.0.stalled.set(stalled);
     }
 
     /// A stream has so many more that wait.

@@ -410,6 +410,11 @@ impl Stream {
         self.queued.get()
     }
 
+    /// Whether the peer of the connection took nothing when that was looked at last.
+    pub fn is_stalled(&self) -> bool {
+        self.outgoing.is_stalled()
+    }
+
     /// Bytes that wait for the peer on all streams of the connection.
     pub fn queued_on_connection(&self) -> usize {
         self.outgoing.bytes()
