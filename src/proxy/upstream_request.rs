@@ -330,24 +330,19 @@ impl Exchange<'_> {
                 // Each is a response to statistics, as in Envoy.
                 let status = self.stream.response.status();
                 self.upstream.cluster().stats().upstream_response(self.forward.origin, status);
-                let Connection { chain, channel: downstream, context, .. } = self.connection;
+                let Connection { chain, channel: downstream, .. } = self.connection;
                 let passes =
                     self.request.client_is_11 && (status != 100 || chain.manager.config.proxy_100_continue);
-                // To HTTP/2 they go without regard to windows: for a client that takes nothing the codec keeps the first alone.
-                let stream = downstream.stream();
-                let sends = passes && !(self.interim_sent && stream.is_some_and(Http2Stream::is_stalled));
-                if sends {
+                // To HTTP/2 they go without regard to windows: of those for a client that takes nothing the codec keeps the first,
+                // and what came in one turn.
+                let stalled = downstream.stream().is_some_and(Http2Stream::is_stalled);
+                if passes && !(self.interim_sent && stalled) {
                     response::send_interim(self.connection, self.stream, self.forward, &meta)?;
                     chain.stats.downstream_response(status);
                     self.interim_sent = true;
                 }
                 self.stream.response.clear();
                 self.state = Download::Head(HeadReader::response());
-                if sends && stream.is_some() {
-                    // The connection's task is to see whether it is taken.
-                    context.runtime.wake(context.runtime.current_task());
-                    return Poll::Pending;
-                }
                 Poll::Ready(Ok(None))
             }
             ResponseKind::Tunnel => {
