@@ -1,7 +1,6 @@
 """Debian's packages of other suites, kernels above all, without installing them and without touching the machine's own package sources.
 
-Each suite is asked through apt with folders of its own, at the archive that the machine's own sources name, or at Debian's archive of old
-suites, to which it moves them.
+Each suite is asked through apt with folders of its own, at the archive that the machine's own sources name.
 """
 
 import pathlib
@@ -10,7 +9,6 @@ import subprocess
 import rig
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-OLD_SUITES = "http://archive.debian.org/debian"
 # The smallest flavour: it has the serial console, the loopback and seccomp built in, so no module is needed.
 PACKAGE = "linux-image-cloud-amd64"
 DEADLINE_S = 300
@@ -41,13 +39,14 @@ class Suite:
     """One suite of the archive, as apt sees it from a folder of ours."""
 
     def __init__(self, folder, name):
-        self.folder, self.name = pathlib.Path(folder), name
+        self.folder = pathlib.Path(folder)
         for part in ["lists/partial", "cache/archives/partial", "state"]:
             (self.folder / part).mkdir(parents=True, exist_ok=True)
-        self.sources = self.folder / "sources.list"
+        sources = self.folder / "sources.list"
+        sources.write_text(f"deb [signed-by={KEYRING}] {archive()} {name} main\n", encoding="ascii")
         self.options = []
         for key, value in {
-            "Dir::Etc::SourceList": self.sources,
+            "Dir::Etc::SourceList": sources,
             "Dir::Etc::SourceParts": "/dev/null",
             "Dir::State": self.folder / "state",
             "Dir::State::Lists": self.folder / "lists",
@@ -68,17 +67,6 @@ class Suite:
         return names[0]
 
     def update(self):
-        try:
-            self.update_from(archive())
-        except rig.Failed as gone:
-            try:
-                # What its lists were signed for is a time that has passed.
-                self.update_from(OLD_SUITES, " check-valid-until=no")
-            except rig.Failed:
-                raise gone from None
-
-    def update_from(self, place, options=""):
-        self.sources.write_text(f"deb [signed-by={KEYRING}{options}] {place} {self.name} main\n", encoding="ascii")
         run(["apt-get", *self.options, "update"])
 
     def download(self, names):
