@@ -241,6 +241,8 @@ impl BodyCopy {
                 }
             }
         }
+        // A turn of the source's connection may bring many more.
+        from.gather();
         to.flush();
         runtime.wake(runtime.current_task());
         Poll::Pending

@@ -179,6 +179,8 @@ impl Relay {
                 }
             }
         }
+        // A turn of the source's connection may bring many more.
+        from.gather();
         to.flush();
         runtime.wake(runtime.current_task());
         Poll::Pending

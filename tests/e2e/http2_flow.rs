@@ -112,6 +112,24 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn short_messages_that_come_faster_than_they_go_on_end_no_connection(io) {
+        const MESSAGES: usize = 10_000;
+        let upstream = RawHttp2::upstream(|raw| {
+            acknowledges(raw);
+            raw.frame(1, 4, 1, &[0x88]);
+            raw.write(&short_messages(MESSAGES));
+            while raw.read().is_some() {}
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream).cluster(TO_HTTP2));
+        let mut raw = RawHttp2::connect(proxy.port);
+        raw.get(1, 5);
+        opens_windows(&mut raw);
+        assert_eq!(data_to_the_end(&mut raw), MESSAGES * SHORT);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_protocol_error"), 0);
+        drop(raw);
+        proxy.end();
+    }
+
     fn short_messages_to_an_endpoint_that_does_not_read_wait_and_arrive(io) {
         const MESSAGES: usize = 12_500;
         let (go, may_go) = channel::<()>();
