@@ -173,7 +173,8 @@ fn protected(connection: Handshake<'_>, tls: &ServerTls) -> TlsFacts {
         if let Some(failure) = known.forgiven {
             count_unverified(connection, failure);
         }
-        facts.local = tls.certificate_for(known.server_name.as_deref()).cloned();
+        let asked = stream.staple().is_some();
+        facts.local = tls.certificate_for(known.server_name.as_deref(), asked).cloned();
     }
     facts
 }

@@ -98,9 +98,9 @@ impl Resolver {
         &self.candidates
     }
 
-    /// The certificate that a client with this server name is usually shown.
-    pub(super) fn certificate_for(&self, server_name: Option<&str>) -> Option<&Arc<Certificate>> {
-        let (place, _) = self.find(server_name, &ECDSA, true)?;
+    /// The certificate that a client with this server name is usually shown, which asks for an OCSP response or not.
+    pub(super) fn certificate_for(&self, server_name: Option<&str>, asks: bool) -> Option<&Arc<Certificate>> {
+        let (place, _) = self.find(server_name, &ECDSA, asks)?;
         self.candidates.get(place).map(|candidate| &candidate.certificate)
     }
 
@@ -334,5 +334,9 @@ mod tests {
             "an expired one is passed over"
         );
         assert_eq!(both.find(None, &[P256], false), Some((0, None)), "nobody asks for it");
+        for (asks, place) in [(true, 1), (false, 0)] {
+            let told = both.certificate_for(None, asks).unwrap();
+            assert!(Arc::ptr_eq(told, &both.candidates()[place].certificate), "what is told of it: {asks}");
+        }
     }
 }

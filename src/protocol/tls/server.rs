@@ -157,9 +157,14 @@ impl ServerTls {
             .map_err(|refusal| VerifyFailure::of(&verifier::error(refusal)).unwrap_or(VerifyFailure::Chain))
     }
 
-    /// The certificate that a client with this server name is shown, as far as the name decides.
-    pub fn certificate_for(&self, server_name: Option<&str>) -> Option<&Arc<Certificate>> {
-        self.resolver.certificate_for(server_name)
+    /// The certificate that a client with this server name is shown, as far as the name decides, and whether it asks for an OCSP
+    /// response.
+    pub fn certificate_for(
+        &self,
+        server_name: Option<&str>,
+        asks_for_staple: bool,
+    ) -> Option<&Arc<Certificate>> {
+        self.resolver.certificate_for(server_name, asks_for_staple)
     }
 
     /// Its certificates and their files, for `/certs`.

@@ -56,7 +56,7 @@ impl Drop for Scratch {
 fn names(updates: &[Update]) -> Vec<String> {
     let first = |update: &Update| match update {
         Update::Server(ChainTls { tls, .. }) => {
-            tls.certificate_for(None).unwrap().common_name.clone().unwrap_or_default()
+            tls.certificate_for(None, true).unwrap().common_name.clone().unwrap_or_default()
         }
         Update::Client { sockets, .. } => {
             sockets.tls(0).unwrap().ready().unwrap().authority().unwrap().1.subject.clone()
@@ -304,7 +304,7 @@ fn context_is_there_with_its_secret_and_is_another_with_the_next() {
     let Outcome { updates, rejected } = rotation.renew(&key(&sds));
     assert!(updates.is_empty() && rejected[0].contains("MUST_STAPLE"), "{rejected:?}");
     assert!(rotation.renew(&key(&sds)).rejected.is_empty(), "said once");
-    assert_eq!(used(&rotation).certificate_for(None).unwrap().common_name.as_deref(), Some("two"));
+    assert_eq!(used(&rotation).certificate_for(None, true).unwrap().common_name.as_deref(), Some("two"));
     let stats = rotation.servers[0].stats.cells(Slot::Control);
     assert_eq!(stats.value(ListenerStat::SslContextUpdateBySds), 2);
 }

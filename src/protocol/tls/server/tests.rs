@@ -89,7 +89,7 @@ fn certificate_is_chosen_by_server_name_in_a_handshake() {
         assert_eq!(connected.protocol_version(), Some(ProtocolVersion::TLSv1_3));
     }
     assert_eq!(
-        server.certificate_for(Some("b.two.example")).unwrap().names(SanKind::Dns).next(),
+        server.certificate_for(Some("b.two.example"), true).unwrap().names(SanKind::Dns).next(),
         Some("*.two.example")
     );
     assert_eq!(server.certificates().count(), 2);
