@@ -92,7 +92,12 @@ pub(super) fn spawn(
             }
         }
         match answer {
-            Answer::Echo => echo(&answered, &transport).await,
+            Answer::Echo => {
+                echo(&answered, &transport).await;
+                if transport.has_broken_tls() {
+                    listener.stats.inc(ListenerStat::SslConnectionError);
+                }
+            }
             Answer::Bytes(bytes) => {
                 send(&transport, &bytes);
                 record.answered();

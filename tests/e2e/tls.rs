@@ -9,6 +9,7 @@ use crate::harness::{
     Authority, Config, Http2Client, Io, Proxy, TLS_INSPECTOR, TlsClient, Upstream, downstream_tls,
     on_each_backend, pattern, until, upstream_tls,
 };
+use crate::tcp::filter;
 
 const NAME: &str = "server.example";
 const ALPN: &str = "alpn_protocols: [h2, http/1.1]";
@@ -315,10 +316,17 @@ on_each_backend! {
              type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, \
              cluster: upstream}}}}]}}"
         )]);
-        for config in [http, tcp] {
+        let echo = Config::to(1).chains(&[format!("{{{tls}, filters: [{}]}}", filter("echo", "Echo", ""))]);
+        let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for (config, is_echo) in [(http, false), (tcp, false), (echo, true)] {
             let proxy = Proxy::start(io, &config);
             let mut client = TlsClient::connect(proxy.port, &authority, NAME, &[]);
-            assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").status(), 200);
+            if is_echo {
+                client.try_send(request.as_bytes()).unwrap();
+                assert_eq!(client.read(request.len()), request.as_bytes());
+            } else {
+                assert_eq!(client.ask(request).status(), 200);
+            }
             // A record under no key that there is.
             client.send_beside(&[&[23, 3, 3, 0, 32][..], &[0; 32]].concat());
             proxy.wait_for_stat(&format!("listener.127.0.0.1_{}.ssl.connection_error", proxy.port), 1);
