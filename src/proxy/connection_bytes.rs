@@ -5,6 +5,7 @@
 //! passes. A connection that streams share counts its own. All of them are counted above TLS, as in Envoy
 //! (`Network::ConnectionImpl` counts what its transport socket hands over).
 
+use super::copy::BodyCopy;
 use super::downstream::Connection;
 use super::stream::Stream;
 use crate::cluster::Cluster;
@@ -23,6 +24,12 @@ pub(super) struct Counted {
 struct Moved {
     received: u64,
     sent: u64,
+}
+
+/// Moves what is known of the request's body into its record: once it is over, or before the tunnel that it has become.
+pub(super) fn note_body(stream: &mut Stream, body: &mut BodyCopy) {
+    stream.info.bytes_received += std::mem::take(&mut body.received_bytes);
+    stream.info.downstream_bytes.wire_received += std::mem::take(&mut body.wire_bytes);
 }
 
 /// Counts what has come from the client and gone to it. `in_body`: bytes of the request's body that its record does not have yet.

@@ -77,8 +77,7 @@ pub(super) async fn serve_request(
     let after = match read {
         Ok(mut request) => {
             let after = respond(connection, &whole, &mut stream, &mut request).await;
-            stream.info.bytes_received += request.body.received_bytes;
-            stream.info.downstream_bytes.wire_received += request.body.wire_bytes;
+            connection_bytes::note_body(&mut stream, &mut request.body);
             after
         }
         // Nobody asked for anything yet, or waits for an answer.
@@ -165,6 +164,7 @@ fn respond<'a>(
                         ended.after
                     }
                     Forwarded::Tunnel(upstream) => {
+                        connection_bytes::note_body(stream, &mut request.body);
                         let ended =
                             upgrade::tunnel(connection, stream, upstream, &mut request.deadlines).await;
                         fail(connection, stream, ended.why);

@@ -96,12 +96,12 @@ impl Splicer {
         (self.active, self.small_pieces) = (true, 0);
     }
 
-    /// Nothing more is taken: what lies in the pipe is queued for the receiver, as far as there is memory for it.
-    pub(super) fn release(&mut self, runtime: &Runtime, to: Option<&TcpStream>) {
-        if let (Some(pipe), Some(to)) = (&self.pipe, to) {
-            read_back(runtime, pipe, to);
-        }
+    /// Nothing more is taken: what lies in the pipe is queued for the receiver, as far as there is memory for it. Whether that is
+    /// all of it.
+    pub(super) fn release(&mut self, runtime: &Runtime, to: Option<&TcpStream>) -> bool {
+        let whole = self.pipe.as_ref().zip(to).is_none_or(|(pipe, to)| read_back(runtime, pipe, to));
         self.abandon();
+        whole
     }
 
     /// What lies in the pipe is lost.

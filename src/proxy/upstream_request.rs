@@ -13,6 +13,7 @@ use super::filters;
 use super::http::{self, Request};
 use super::response::{self, Client, Prepared};
 use super::routing::Forward;
+use super::splice;
 use super::stream::Stream;
 use crate::base::clock::Now;
 use crate::cluster::pool::UpstreamConnection;
@@ -346,6 +347,11 @@ impl Exchange<'_> {
                 Poll::Ready(Ok(None))
             }
             ResponseKind::Tunnel => {
+                // Of a body that the endpoint has not waited for some may lie in a pipe: it goes before what the tunnel takes.
+                let endpoint = splice::socket(self.upstream.channel());
+                if !self.stream.request_splicer.release(&self.connection.context.runtime, endpoint) {
+                    return Poll::Ready(Err(ProxyError::UpstreamClosed { reset: false }));
+                }
                 response::send_tunnel(self.connection, self.stream, self.forward, &meta)?;
                 Poll::Ready(Ok(Some(Ended::Tunnel)))
             }

@@ -276,6 +276,30 @@ on_each_backend! {
         }
     }
 
+    /// Some clients ask for a tunnel with a body: Docker's for one.
+    fn body_of_a_request_that_becomes_a_tunnel_is_counted_once(io) {
+        let upstream = Upstream::start(|peer| {
+            if peer.request().is_some() {
+                repeat(peer, SWITCHED);
+            }
+        });
+        let upgrades = "upgrade_configs: [{upgrade_type: websocket}]";
+        let tapped = Tapped::start(io, upstream.port, |config| config.manager(upgrades));
+        let mut client = tapped.connect();
+        let body = Random::new(8).bytes(10_000);
+        let head = WEBSOCKET.replace("\r\n\r\n", &format!("\r\nContent-Length: {}\r\n\r\n", body.len()));
+        client.send([head.as_bytes(), &body].concat());
+        assert_eq!(client.head().status(), 101);
+        client.send("bytes");
+        assert_eq!(client.read(5), b"bytes");
+        tapped.agree("a tunnel behind a body");
+        client.shutdown_write();
+        assert_eq!(client.read_to_end(), b"");
+        tapped.proxy.wait_until_idle();
+        tapped.agree("all of it");
+        tapped.proxy.end();
+    }
+
     fn bytes_under_tls_are_those_of_http(io) {
         const NAME: &str = "front.test";
         let (upstream, authority) = (answering(), Authority::of(&[NAME]));

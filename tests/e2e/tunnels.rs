@@ -1,5 +1,7 @@
 //! Upgrades and CONNECT: after the handshake bytes pass both ways until both sides have ended.
 
+use std::io::Write;
+
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use h2::ext::Protocol;
 use http::Request;
@@ -196,6 +198,42 @@ on_each_backend! {
         client.shutdown_write();
         let all = has_heard.recv_timeout(PATIENCE).unwrap();
         assert!(all == bytes, "{} of {} bytes", all.len(), bytes.len());
+        drop(client);
+        proxy.wait_until_idle();
+        proxy.end();
+    }
+
+    /// Of more than the sockets between hold some lies in a pipe then.
+    fn body_that_is_under_way_when_its_tunnel_begins_arrives_whole(io) {
+        const BYTES: usize = 8 << 20;
+        let (go, may_go) = std::sync::mpsc::channel::<()>();
+        let may_go = std::sync::Mutex::new(may_go);
+        let (heard, has_heard) = std::sync::mpsc::channel();
+        let upstream = Upstream::start(move |peer| {
+            peer.keeps_little();
+            peer.request_head();
+            let _ = may_go.lock().unwrap().recv();
+            peer.send(SWITCHED);
+            let _ = heard.send(peer.read(BYTES));
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager("upgrade_configs: [{upgrade_type: websocket}]"));
+        let mut client = proxy.connect();
+        let mut writer = client.stream().try_clone().unwrap();
+        let bytes = Random::new(7).bytes(BYTES);
+        let sent = bytes.clone();
+        let sending = std::thread::spawn(move || {
+            let head = WEBSOCKET.replace("\r\n\r\n", &format!("\r\nContent-Length: {BYTES}\r\n\r\n"));
+            writer.write_all(head.as_bytes()).unwrap();
+            writer.write_all(&sent).unwrap();
+        });
+        crate::harness::until("the client is held back", || {
+            proxy.stat("http.test.downstream_flow_control_paused_reading_total") > 0
+        });
+        go.send(()).unwrap();
+        assert_eq!(client.head().status(), 101);
+        sending.join().unwrap();
+        let all = has_heard.recv_timeout(PATIENCE).unwrap().expect("the tunnel stays open");
+        assert!(all == bytes, "the body changed on its way");
         drop(client);
         proxy.wait_until_idle();
         proxy.end();
