@@ -125,6 +125,15 @@ impl Endpoint {
         }
     }
 
+    /// Whether the kernel has bytes that nobody has received. The simulation's back end never asks.
+    pub(super) fn has_arrived(&self) -> bool {
+        match self {
+            Self::Fd(fd) => sys::has_arrived(fd.as_raw_fd()).unwrap_or(false),
+            #[cfg(test)]
+            Self::Sim(_) => false,
+        }
+    }
+
     pub(super) fn shutdown_write(&self) -> io::Result<()> {
         match self {
             Self::Fd(fd) => sys::shutdown_write(fd.as_raw_fd()),

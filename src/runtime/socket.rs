@@ -358,6 +358,11 @@ impl Socket {
         self.internal_end().is_some() || self.endpoint.as_ref().is_none_or(Endpoint::is_acknowledged)
     }
 
+    /// Whether the kernel has bytes that nobody has received.
+    pub(super) fn has_arrived(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(Endpoint::has_arrived)
+    }
+
     /// Makes the close that follows a reset.
     pub(super) fn set_reset_on_close(&mut self) {
         if let Some(end) = self.internal_end() {

@@ -319,6 +319,14 @@ pub(crate) fn unacknowledged(fd: RawFd) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
+/// Whether bytes have arrived that nobody has read.
+pub(crate) fn has_arrived(fd: RawFd) -> io::Result<bool> {
+    let mut bytes: c_int = 0;
+    // SAFETY: as above.
+    check(unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut bytes) })?;
+    Ok(bytes > 0)
+}
+
 pub(crate) fn shutdown_write(fd: RawFd) -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::shutdown(fd, libc::SHUT_WR) }).map(drop)

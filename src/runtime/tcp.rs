@@ -218,6 +218,14 @@ impl TcpStream {
         })
     }
 
+    /// Whether received bytes wait unread, in user space or with the kernel: that is asked, unless it is known to have none.
+    pub fn has_any_unread(&self) -> bool {
+        self.runtime.with_streams(self.key, |streams, scope| {
+            let socket = scope.sockets.live(self.key);
+            !socket.received.is_empty() || (streams.may_receive(socket) && socket.has_arrived())
+        })
+    }
+
     /// Ready once the peer is known to have finished or the connection broke. Pending wakes the current task later.
     pub fn poll_peer_closed(&self) -> Poll<()> {
         self.runtime.with_streams(self.key, |streams, scope| {

@@ -274,6 +274,32 @@ fn break_is_known_behind_bytes_that_nobody_has_read() {
     });
 }
 
+/// A splice takes no more than it is asked for, and no receive has seen what lies behind.
+#[test]
+fn bytes_behind_those_that_were_spliced_are_known_of() {
+    on_every_kernel_backend(|runtime| {
+        let (listener, address) = listener(runtime);
+        let handle = runtime.clone();
+        run(runtime, async move {
+            let near = TcpStream::connect(&handle, address, None, &[]).await?;
+            let far = poll_fn(|_| listener.poll_accept()).await?;
+            assert!(!near.has_any_unread());
+            for behind in [&b""[..], b"more"] {
+                far.send(chunk(&handle, &[&b"some"[..], behind].concat()));
+                far.flush();
+                let pipe = handle.pipe().expect("a pipe");
+                let spliced = poll_fn(|_| near.poll_splice_in(&pipe, 4)).await?;
+                assert_eq!(spliced, Spliced::Bytes(4));
+                assert_eq!(near.has_any_unread(), !behind.is_empty());
+            }
+            near.end_splice();
+            expect_bytes(&near, b"more").await;
+            assert!(!near.has_any_unread());
+            Ok(())
+        });
+    });
+}
+
 #[test]
 fn unread_bytes_come_first() {
     on_every_backend(|runtime| {

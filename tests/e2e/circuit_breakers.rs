@@ -139,6 +139,37 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// The next in line has the connection before anything else happens: what its endpoint says beyond a response answers nobody.
+    fn bytes_behind_a_large_response_are_not_for_the_next_in_line(io) {
+        const BYTES: usize = 1 << 20;
+        let (release, may_answer) = channel::<()>();
+        let may_answer = Mutex::new(may_answer);
+        let upstream = Upstream::start(move |peer| {
+            if peer.request().is_none() {
+                return;
+            }
+            if peer.connection > 0 {
+                return peer.send(ok(b"its own"));
+            }
+            let _ = may_answer.lock().unwrap().recv();
+            peer.send([ok(&Random::new(9).bytes(BYTES)), ok(b"beyond")].concat());
+            peer.sees_end();
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream.port).cluster(&limits("max_connections: 1")));
+        let mut clients = [proxy.connect(), proxy.connect()];
+        for (waiting, client) in clients.iter_mut().enumerate() {
+            client.send(GET);
+            upstream.wait_for_requests(1);
+            proxy.wait_for_stat("cluster.upstream.upstream_rq_pending_active", waiting as u64);
+        }
+        release.send(()).unwrap();
+        let [first, second] = &mut clients;
+        assert_eq!(first.response().body.len(), BYTES);
+        assert_eq!(second.response().text(), "its own");
+        assert_eq!(counter(&proxy, "upstream_cx_protocol_error"), 1);
+        proxy.end();
+    }
+
     /// The next in line would wait for ever if nobody told it.
     fn request_given_up_while_it_waits_and_a_connection_that_ends_let_the_next_one_go_on(io) {
         let (go, may_go) = channel::<()>();

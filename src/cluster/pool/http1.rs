@@ -16,7 +16,7 @@ use crate::cluster::local::Cluster;
 use crate::config::http::CommonHttpProtocolOptions;
 use crate::protocol::tls::Offer;
 use crate::protocol::transport::Transport;
-use crate::runtime::Timer;
+use crate::runtime::{TcpStream, Timer};
 use crate::telemetry::names::ClusterStat;
 
 /// An idle connection that is alive as far as can be seen; begins a request on it.
@@ -116,6 +116,12 @@ fn keep(mut connection: UpstreamConnection, now: Now) {
         return;
     }
     let Some(transport) = connection.channel().connection() else { return };
+    // Behind a body that went by pipe nobody has looked yet, and a ring tells of it after its next visit: whoever waits for a
+    // connection has this one before.
+    if transport.plain().is_some_and(TcpStream::has_any_unread) {
+        cluster.stats().inc(ClusterStat::UpstreamCxProtocolError);
+        return;
+    }
     transport.set_bulk(false);
     transport.set_sparing(false);
     transport.watch_by(cluster.keeper());
