@@ -157,8 +157,7 @@ on_each_backend! {
         proxy.end();
     }
 
-    /// Through the pipes that relayed connections have, by the same counters. What is chunked has to be looked at, and responses go
-    /// by chunks.
+    /// Through the pipes that relayed connections have, by the same counters. What is chunked has to be looked at.
     fn bodies_of_known_length_go_by_pipe_and_no_others_do(io) {
         let body = Arc::new(Random::new(4).bytes(LARGE));
         let expected = Arc::clone(&body);
