@@ -17,6 +17,7 @@ use crate::protocol::http1::framing::ResponseMeta;
 use crate::protocol::http1::hop_by_hop;
 use crate::protocol::response_code_details as details;
 use crate::protocol::stream_info::set_text;
+use crate::telemetry::names::HttpStat;
 
 /// How the response continues.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,8 @@ pub(super) struct Prepared {
 pub(super) struct Client {
     pub(super) is_11: bool,
     pub(super) keep_alive: bool,
+    /// Its request has not arrived whole.
+    pub(super) is_early: bool,
     /// When its request had arrived whole; one that asks for an upgrade never has.
     pub(super) request_complete: Option<Now>,
     /// It asked for an upgrade.
@@ -149,6 +152,9 @@ pub(super) fn finish_final(
         stream.response.set(&headers::CONNECTION, b"keep-alive");
     }
     queue(connection, stream, forward, body, if client.is_11 { Version::Http11 } else { Version::Http10 })?;
+    if client.is_early {
+        connection.chain.stats.inc(HttpStat::DownstreamRqResponseBeforeRqComplete);
+    }
     let http1 = &connection.chain.manager.config.http1;
     let framing = match body {
         _ if connection.shared().is_some() => Framing::Stream { trailers: client.trailers },

@@ -77,6 +77,7 @@ pub(super) fn client(connection: &Connection, request: &Request, upstream: &Upst
         upgrade: asked.upgrade,
         trailers: upstream.takes_trailers(),
         request_complete: request.deadlines.request_complete.filter(|_| is_whole),
+        is_early: !complete,
         keep_alive: complete && http::goes_on(connection, request),
     }
 }
@@ -366,9 +367,6 @@ impl Exchange<'_> {
             ResponseKind::Final => {
                 if !meta.keep_alive {
                     self.upstream.cluster().stats().inc(ClusterStat::UpstreamCxCloseNotify);
-                }
-                if !self.request.body.is_done() {
-                    self.connection.chain.stats.inc(HttpStat::DownstreamRqResponseBeforeRqComplete);
                 }
                 let client = client(self.connection, self.request, self.upstream);
                 let sent = response::send_final(self.connection, self.stream, self.forward, &meta, client)?;

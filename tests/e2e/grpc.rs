@@ -352,6 +352,25 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// The head that the bridge holds is not the one that the client gets.
+    fn early_response_that_is_too_large_for_the_bridge_is_counted_once(io) {
+        let frame = [&b"\0\0\x01\0\0"[..], &vec![7; 65536]].concat();
+        let upstream = Upstream::start(move |peer| {
+            if peer.request_head().is_some() && peer.try_send(grpc(&[&frame], "0")).is_ok() {
+                peer.sees_end();
+            }
+        });
+        let config = bridge(upstream.port, "").listener("per_connection_buffer_limit_bytes: 20000");
+        let proxy = Proxy::start(io, &config);
+        let mut client = proxy.connect();
+        client.send("POST /s/m HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nContent-Length: 9\r\n\r\nhalf");
+        let response = client.response();
+        assert_eq!((response.status(), response.header("grpc-status")), (200, Some("2")));
+        assert_eq!(proxy.stat("http.test.rs_too_large"), 1);
+        assert_eq!(proxy.stat("http.test.downstream_rq_response_before_rq_complete"), 1);
+        proxy.end();
+    }
+
     fn filter_is_off_where_a_route_says_so_and_on_where_one_says_that(io) {
         let upstream = Upstream::answering(|_| grpc(&[FRAME], "0"));
         let mut config = web(upstream.port);
