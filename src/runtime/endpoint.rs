@@ -125,7 +125,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether the kernel has bytes that nobody has received. The simulation's back end never asks.
+    /// Whether the kernel has bytes that nobody has received. The simulation tells of none: what it has comes with a later visit.
     pub(super) fn has_arrived(&self) -> bool {
         match self {
             Self::Fd(fd) => sys::has_arrived(fd.as_raw_fd()).unwrap_or(false),
