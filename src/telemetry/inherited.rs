@@ -97,8 +97,7 @@ impl View {
 /// Whether the next process goes on with it: counters, and gauges of connections and requests that last. Others say how
 /// a process is, and each has its own.
 fn is_left(kind: ViewKind, row: &Row) -> bool {
-    let lasts = || row.name.ends_with("_active") || row.name.ends_with("_buffered");
-    row.kind == Kind::Counter || (kind != ViewKind::Server && lasts())
+    row.kind == Kind::Counter || (kind != ViewKind::Server && row.name.ends_with("_active"))
 }
 
 #[cfg(test)]

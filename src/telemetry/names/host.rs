@@ -8,7 +8,6 @@ super::metrics! {
         RqActive Gauge "rq_active",
         /// Responses of class 5xx, resets and time-outs.
         RqError Counter "rq_error",
-        RqPendingActive Gauge "rq_pending_active",
         RqSuccess Counter "rq_success",
         RqTimeout Counter "rq_timeout",
         RqTotal Counter "rq_total",

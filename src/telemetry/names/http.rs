@@ -1,5 +1,6 @@
 //! Rows of the HTTP connection manager, written by `proxy`. Source: Envoy "HTTP connection manager statistics"
-//! and "Router statistics"; those of protocols and filters that are not here yet are left out.
+//! and "Router statistics"; those of protocols and filters that are not here yet are left out, and so are
+//! bytes in buffers, as those of clusters.
 super::metrics! {
     /// Metrics of one HTTP connection manager: `http.<stat_prefix>.` (and the classes of responses again
     /// under `listener.<address>.http.<stat_prefix>.`).
@@ -22,12 +23,10 @@ super::metrics! {
         DownstreamCxMaxDurationReached Counter "downstream_cx_max_duration_reached",
         DownstreamCxMaxRequestsReached Counter "downstream_cx_max_requests_reached",
         DownstreamCxProtocolError Counter "downstream_cx_protocol_error",
-        DownstreamCxRxBytesBuffered Gauge "downstream_cx_rx_bytes_buffered",
         DownstreamCxRxBytesTotal Counter "downstream_cx_rx_bytes_total",
         DownstreamCxSslActive Gauge "downstream_cx_ssl_active",
         DownstreamCxSslTotal Counter "downstream_cx_ssl_total",
         DownstreamCxTotal Counter "downstream_cx_total",
-        DownstreamCxTxBytesBuffered Gauge "downstream_cx_tx_bytes_buffered",
         DownstreamCxTxBytesTotal Counter "downstream_cx_tx_bytes_total",
         DownstreamCxUpgradesActive Gauge "downstream_cx_upgrades_active",
         DownstreamCxUpgradesTotal Counter "downstream_cx_upgrades_total",

@@ -1,13 +1,12 @@
 //! Rows of network filters.
 super::metrics! {
-    /// Metrics of TCP proxies of one prefix: `tcp.<stat_prefix>.`, written by `proxy::tcp`. Source: Envoy "TCP proxy".
+    /// Metrics of TCP proxies of one prefix: `tcp.<stat_prefix>.`, written by `proxy::tcp`. Source: Envoy "TCP proxy",
+    /// without bytes in buffers.
     TcpStat {
         DownstreamCxDrainClose Counter "downstream_cx_drain_close",
         DownstreamCxNoRoute Counter "downstream_cx_no_route",
-        DownstreamCxRxBytesBuffered Gauge "downstream_cx_rx_bytes_buffered",
         DownstreamCxRxBytesTotal Counter "downstream_cx_rx_bytes_total",
         DownstreamCxTotal Counter "downstream_cx_total",
-        DownstreamCxTxBytesBuffered Gauge "downstream_cx_tx_bytes_buffered",
         DownstreamCxTxBytesTotal Counter "downstream_cx_tx_bytes_total",
         DownstreamFlowControlPausedReadingTotal Counter "downstream_flow_control_paused_reading_total",
         DownstreamFlowControlResumedReadingTotal Counter "downstream_flow_control_resumed_reading_total",

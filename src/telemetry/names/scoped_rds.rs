@@ -10,6 +10,7 @@ super::metrics! {
         InitFetchTimeout Counter "init_fetch_timeout",
         OnDemandScopes Gauge "on_demand_scopes",
         UpdateAttempt Counter "update_attempt",
+        /// Stays 0, as in Envoy.
         UpdateEmpty Counter "update_empty",
         UpdateFailure Counter "update_failure",
         UpdateRejected Counter "update_rejected",
