@@ -182,7 +182,9 @@ fn respond<'a>(
                     Forwarded::Failed { error, response_begun: true } => {
                         fail(connection, stream, error);
                         if !error.client_is_gone() {
-                            connection.chain.stats.inc(HttpStat::RqResetAfterDownstreamResponseStarted);
+                            let stats = &connection.chain.stats;
+                            stats.inc(HttpStat::RqResetAfterDownstreamResponseStarted);
+                            stats.inc(HttpStat::DownstreamRqTxReset);
                         }
                         After::Abort
                     }

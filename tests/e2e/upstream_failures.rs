@@ -111,6 +111,7 @@ on_each_backend! {
             }
         }
         proxy.wait_until_idle();
+        assert_eq!(proxy.stat("http.test.downstream_rq_tx_reset"), 2 * responses.len() as u64);
         proxy.end();
     }
 
@@ -137,6 +138,7 @@ on_each_backend! {
         assert!(stats.contains("cluster.upstream.upstream_rq_200: 1\n"), "{stats}");
         assert_eq!(proxy.stat("cluster.upstream.upstream_rq_completed"), 1);
         assert_eq!(proxy.stat("http.test.rq_reset_after_downstream_response_started"), 0);
+        assert_eq!(proxy.stat("http.test.downstream_rq_tx_reset"), 0);
         let hosts = proxy.admin("GET", "/clusters").text();
         for counter in ["rq_total::2", "rq_success::1", "rq_error::0"] {
             assert!(hosts.contains(&format!("::{counter}\n")), "{counter} in {hosts}");
