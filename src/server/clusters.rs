@@ -20,7 +20,8 @@ use crate::control::discovery::dns::DnsDiscovery;
 use crate::control::discovery::{Assignment, EndpointUpdate, KeptAssignment};
 use crate::control::xds::client::{ClustersUpdate, SecretKey, TakenCluster, XdsClient};
 use crate::snapshot::ClusterResource;
-use crate::telemetry::{Registry, Slot};
+use crate::telemetry::names::Stats;
+use crate::telemetry::{ClusterStat, Registry, Slot};
 
 /// So many changes of endpoints, and one of so many clusters, stand beside a set.
 const NEWER_MIN: usize = 64;
@@ -61,6 +62,8 @@ pub(super) struct Clusters {
     changed: BTreeSet<Arc<str>>,
     /// How often one of them has had other endpoints since then.
     newer: usize,
+    /// How often one that was warm has had other endpoints since [`Self::publish`] was called.
+    updated: u64,
     /// What the control plane calls the last state of them.
     version: Box<str>,
     instances: u64,
@@ -119,6 +122,7 @@ impl Clusters {
             set: Arc::clone(&fixed),
             changed: BTreeSet::new(),
             newer: 0,
+            updated: 0,
             version: Box::default(),
             instances: 0,
             updates,
@@ -127,6 +131,7 @@ impl Clusters {
             let name = (*spec.config.name).into();
             let (resolving, _) = all.discover(&name, &spec.config, 0, nth, client);
             all._resolving.extend(resolving);
+            show_warming(spec, !is_warm_by_itself(&spec.config));
         }
         all
     }
@@ -152,10 +157,10 @@ impl Clusters {
             let instance = self.instances;
             let nth = self.fixed.iter().len() + usize::try_from(instance).unwrap_or_default();
             let (resolving, known) = self.discover(&name, &config, instance, nth, client);
-            let is_there = matches!(config.discovery, Discovery::Static | Discovery::OriginalDst(_));
             let configured = || Assignment::found(Arc::clone(&config.load_assignment));
-            let known = known.or_else(|| is_there.then(configured));
+            let known = known.or_else(|| is_warm_by_itself(&config).then(configured));
             let spec = Arc::new(ClusterSpec::new(config, sockets, &self.registry));
+            show_warming(&spec, true);
             let told = Arc::new(Told { state: Arc::clone(&state), wire });
             let mut secrets = BTreeSet::new();
             for secret in spec.config.told_secrets() {
@@ -173,6 +178,8 @@ impl Clusters {
         }
         for name in removed {
             let (warming, active) = (self.warming.remove(&*name), self.active.remove(&*name));
+            // Its statistics may be another's, too.
+            warming.iter().for_each(|gone| show_warming(&gone.spec, false));
             warming.iter().chain(&active).for_each(|gone| forget(gone, client));
             if active.is_some() {
                 log::info!("cluster {name} is gone");
@@ -203,6 +210,11 @@ impl Clusters {
             _ => (&self.active.get(&name).filter(is_it)?.spec, &[][..]),
         };
         let hosts = self.process.publish(&name, spec, first, &assignment);
+        if instance == 0 && is_warming(spec) {
+            show_warming(spec, false);
+        } else {
+            self.updated += 1;
+        }
         self.newer += 1;
         (!self.changed.contains(&name)).then_some((name, hosts))
     }
@@ -225,6 +237,7 @@ impl Clusters {
     /// What is new is reached as `rotation` has it.
     pub(super) fn publish(&mut self, metrics: &ServerMetrics, rotation: &mut Rotation) -> Option<Change> {
         metrics.clusters_warm_up(self.warming.len() as u64);
+        metrics.endpoints_changed(std::mem::take(&mut self.updated));
         if self.changed.is_empty() && !is_worth_a_set(self.newer, self.set.iter().len()) {
             return None;
         }
@@ -273,6 +286,7 @@ impl Clusters {
             return;
         }
         dynamic.waits = None;
+        show_warming(&dynamic.spec, false);
         let before = self.active.remove(name);
         before.iter().for_each(|before| forget(before, client));
         // Hosts that stay keep their counters: they are known by the name.
@@ -320,6 +334,21 @@ fn reached_by_now(one: PublishedCluster, rotation: &Rotation) -> PublishedCluste
 /// predecessors in the set; making one takes as long as it has clusters, and is spread over so many changes.
 fn is_worth_a_set(newer: usize, clusters: usize) -> bool {
     newer > NEWER_MIN.max(clusters / NEWER_PART)
+}
+
+/// Whether a cluster need not wait for endpoints: they are in its configuration, or its connections bring them.
+fn is_warm_by_itself(config: &Cluster) -> bool {
+    matches!(config.discovery, Discovery::Static | Discovery::OriginalDst(_))
+}
+
+/// Shows in its statistics whether a cluster waits for its first endpoints or for secrets. Source: Envoy `warming_state`.
+fn show_warming(spec: &ClusterSpec, is_warming: bool) {
+    spec.stats.note(&[(ClusterStat::WarmingState, u64::from(is_warming))]);
+}
+
+/// Whether they show that it does.
+fn is_warming(spec: &ClusterSpec) -> bool {
+    spec.stats.value(ClusterStat::WarmingState.index()).0 != 0
 }
 
 /// A cluster is no more: nobody asks for its endpoints and secrets on its behalf.

@@ -57,6 +57,11 @@ impl ServerMetrics {
         self.cells.add(ServerStat::ClusterManagerClusterRemoved, removed);
     }
 
+    /// So often a cluster in use was told other endpoints.
+    pub(super) fn endpoints_changed(&self, times: u64) {
+        self.cells.add(ServerStat::ClusterManagerClusterUpdated, times);
+    }
+
     /// So many listeners of a control plane are in use and wait for their routes.
     pub(super) fn listeners_are(&self, active: u64, warming: u64) {
         self.cells.gauge_set(ServerStat::ListenerManagerTotalListenersActive, self.listeners + active);

@@ -274,7 +274,7 @@ impl Process {
         let mut all = self.lock();
         let old = all.get(name).map_or(first, |endpoints| &endpoints.hosts[..]);
         let hosts = resolve_hosts(old, &spec.config, assignment, &self.registry);
-        note_members(&spec.stats, &hosts, &spec.config.load_balancing);
+        note_members(&spec.stats, &hosts, &spec.config);
         let kept = Arc::clone(assignment.kept());
         all.insert(Arc::clone(name), Endpoints { assignment: kept, hosts: Arc::clone(&hosts) });
         hosts

@@ -7,14 +7,15 @@ use crate::base::socket_address::SocketAddress;
 use crate::cluster::load_balancer::HashTable;
 use crate::cluster::{HostDetails, HostSpec, HostSpecs};
 use crate::config::address::EndpointAddress;
-use crate::config::cluster::{Cluster, LoadBalancingPolicy, LocalityMode};
-use crate::config::endpoint::HealthStatus::{Degraded, Healthy, Unknown};
+use crate::config::cluster::{Cluster, Discovery, LoadBalancingPolicy, LocalityMode};
+use crate::config::endpoint::HealthStatus::{Degraded, Draining, Healthy, Unknown};
 use crate::config::endpoint::{ClusterLoadAssignment, Locality, LocalityEndpoints};
 use crate::config::metadata::Metadata;
+use crate::telemetry::names::Stats;
 use crate::telemetry::{ClusterStat, Registry, Scope};
 
 /// Takes note of a cluster's new endpoints in its statistics. Control thread only.
-pub fn note_members(stats: &Scope<ClusterStat>, hosts: &HostSpecs, policy: &LoadBalancingPolicy) {
+pub fn note_members(stats: &Scope<ClusterStat>, hosts: &HostSpecs, cluster: &Cluster) {
     let count = |is: &dyn Fn(&HostSpec) -> bool| hosts.iter().filter(|host| is(host)).count() as u64;
     let members = [
         (ClusterStat::MembershipChange, 1),
@@ -25,7 +26,7 @@ pub fn note_members(stats: &Scope<ClusterStat>, hosts: &HostSpecs, policy: &Load
     // As in Envoy the table that was made last is the one that statistics show; here a priority that gets no requests has
     // none. There is none without endpoints, of which note is taken as well.
     let size = hosts.tables().last().map(HashTable::size).unwrap_or_default();
-    let sizes: &[(ClusterStat, u64)] = match policy {
+    let sizes: &[(ClusterStat, u64)] = match &cluster.load_balancing {
         LoadBalancingPolicy::RingHash(_) => &[
             (ClusterStat::RingHashLbSize, size.entries),
             (ClusterStat::RingHashLbMinHashesPerHost, size.per_host_min),
@@ -42,6 +43,16 @@ pub fn note_members(stats: &Scope<ClusterStat>, hosts: &HostSpecs, policy: &Load
     };
     stats.note(&members);
     stats.note(sizes);
+    let excluded = count(&|host| host.health == Draining);
+    // Few clusters ever have some: the others need no room for it.
+    if excluded != 0 || stats.value(ClusterStat::MembershipExcluded.index()).0 != 0 {
+        stats.note(&[(ClusterStat::MembershipExcluded, excluded)]);
+    }
+    // As in Envoy of lists that are told or resolved alone.
+    if matches!(cluster.discovery, Discovery::StrictDns(_) | Discovery::Eds(_)) {
+        let largest = hosts.iter().fold(1, |largest, host| host.weight().max(largest));
+        stats.note(&[(ClusterStat::MaxHostWeight, u64::from(largest))]);
+    }
 }
 
 /// What hashing balancers hash of an endpoint. Source: Envoy metadata `envoy.lb`, `hash_key`.
@@ -130,11 +141,10 @@ pub fn resolve_hosts(
 mod tests {
     use super::*;
     use crate::config::address::Address;
-    use crate::config::cluster::{Maglev, RingHash};
+    use crate::config::cluster::{Dns, Maglev, RingHash};
     use crate::config::endpoint::{DropOverload, Endpoint};
     use crate::config::matcher::FractionalPercent;
     use crate::config::metadata::Metadata;
-    use crate::telemetry::names::Stats;
 
     fn endpoint(port: u16, metadata: Metadata) -> Endpoint {
         Endpoint {
@@ -208,6 +218,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn largest_weight_and_draining_endpoints_are_noted() {
+        let drains = |port, weight| Endpoint {
+            weight,
+            health_status: Draining,
+            ..endpoint(port, Vec::new())
+        };
+        let mut cluster = Cluster::new("c");
+        let (stats, registry) = (Scope::<ClusterStat>::new(1), Registry::new(1));
+        let noted = |cluster: &Cluster, endpoints| {
+            let localities = vec![LocalityEndpoints { endpoints, ..LocalityEndpoints::default() }];
+            let assignment = ClusterLoadAssignment { localities, ..ClusterLoadAssignment::default() };
+            note_members(&stats, &resolve_hosts(&[], cluster, &assignment, &registry), cluster);
+            let shown = |stat: ClusterStat| stats.value(stat.index());
+            [shown(ClusterStat::MaxHostWeight), shown(ClusterStat::MembershipExcluded)]
+        };
+        let serves = || endpoint(1, Vec::new());
+        assert_eq!(noted(&cluster, vec![serves()]), [(0, false), (0, false)], "fixed, and none drains");
+        cluster.discovery = Discovery::StrictDns(Dns::default());
+        let endpoints = vec![serves(), drains(2, 7), drains(3, 2)];
+        assert_eq!(noted(&cluster, endpoints), [(7, true), (2, true)]);
+        assert_eq!(noted(&cluster, vec![]), [(1, true), (0, true)]);
+    }
+
     /// Of a cluster that is resolved later the first note is that of no endpoints.
     #[test]
     fn sizes_of_tables_are_noted_before_and_after_endpoints_are_known() {
@@ -232,7 +266,7 @@ mod tests {
                 let known = !endpoints.is_empty();
                 assignment.localities = vec![LocalityEndpoints { endpoints, ..LocalityEndpoints::default() }];
                 let hosts = resolve_hosts(&[], &cluster, &assignment, &registry);
-                note_members(&stats, &hosts, &policy);
+                note_members(&stats, &hosts, &cluster);
                 for (stat, size) in sizes {
                     let expected = if known { *size } else { 0 };
                     assert_eq!(stats.value(stat.index()).0, expected, "{stat:?} {policy:?}");

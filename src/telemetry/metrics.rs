@@ -452,7 +452,7 @@ mod tests {
         let room = || scope.notes.each_ref().map(|notes| notes.get().map_or(0, |cells| cells.len()));
         assert_eq!(room(), [0, 0]);
         scope.note(&[(ClusterStat::UpdateAttempt, 1)]);
-        assert_eq!(room(), [8, 0]);
+        assert_eq!(room(), [10, 0]);
         scope.note(&[(ClusterStat::MembershipChange, 1)]);
         scope.note(&[(ClusterStat::UpdateAttempt, 1)]);
         assert_eq!(scope.value(ClusterStat::UpdateAttempt.index()), (2, true));
@@ -461,7 +461,7 @@ mod tests {
         scope.note(&[(ClusterStat::Version, 7), (ClusterStat::RingHashLbSize, 8)]);
         assert_eq!(scope.value(ClusterStat::Version.index()), (7, true));
         assert_eq!(scope.value(ClusterStat::RingHashLbSize.index()), (8, true));
-        assert_eq!(room(), [8, 8]);
+        assert_eq!(room(), [10, 9]);
     }
 
     #[test]

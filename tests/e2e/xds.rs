@@ -111,8 +111,10 @@ on_each_backend! {
         assert_eq!((asked.names, asked.nonce), (vec!["upstream".to_owned()], String::new()));
         let ready = proxy.admin("GET", "/ready");
         assert_eq!((ready.status(), &*ready.text()), (503, "PRE_INITIALIZING\n"));
+        assert_eq!(proxy.stat("cluster.upstream.warming_state"), 1);
         let nonce = plane.tell("upstream", HERE, &[upstream.port]);
         proxy.wait_for_log("serving");
+        assert_eq!(proxy.stat("cluster.upstream.warming_state"), 0);
         assert_eq!(proxy.connect().get("/").text(), "a");
         let answer = plane.answer(&nonce);
         assert!(answer.error.is_none() && answer.version == "v1", "{answer:?}");
@@ -135,6 +137,7 @@ on_each_backend! {
             assert!(plane.answer(&nonce).error.is_none());
         }
         assert_eq!(proxy.stat("cluster.upstream.update_success"), 4);
+        assert_eq!(proxy.stat("cluster_manager.cluster_updated"), 3, "the first are those that it begins with");
         assert_eq!(proxy.stat("cluster.upstream.membership_total"), 1);
         proxy.end();
     }

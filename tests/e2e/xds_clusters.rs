@@ -101,13 +101,17 @@ on_each_backend! {
         assert!(plane.answer(&plane.tell_clusters(&[("a", Named("elsewhere"))])).error.is_none());
         plane.wait_for("endpoints", |asked| asked.names == ["elsewhere"]);
         assert_eq!(proxy.stat("cluster_manager.active_clusters"), 2);
+        assert_eq!(proxy.stat("cluster.a.warming_state"), 1);
         for _ in 0..20 {
             assert_eq!(client.get("/").text(), "a");
         }
         plane.tell("elsewhere", HERE, &[b.port]);
         answers(&mut client, 200, "b");
+        assert_eq!(proxy.stat("cluster.a.warming_state"), 0);
+        assert_eq!(proxy.stat("cluster_manager.cluster_updated"), 0);
         plane.tell("elsewhere", HERE, &[a.port]);
         answers(&mut client, 200, "a");
+        assert_eq!(proxy.stat("cluster_manager.cluster_updated"), 1);
         proxy.end();
     }
 

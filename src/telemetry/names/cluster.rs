@@ -40,9 +40,11 @@ super::metrics! {
         LbHealthyPanic Counter "lb_healthy_panic",
         MaglevLbMaxEntriesPerHost Gauge "maglev_lb.max_entries_per_host",
         MaglevLbMinEntriesPerHost Gauge "maglev_lb.min_entries_per_host",
+        /// Of endpoints that are told or resolved; at least 1.
         MaxHostWeight Gauge "max_host_weight",
         MembershipChange Counter "membership_change",
         MembershipDegraded Gauge "membership_degraded",
+        /// Endpoints that drain, which count neither for the health of the cluster nor against it.
         MembershipExcluded Gauge "membership_excluded",
         MembershipHealthy Gauge "membership_healthy",
         MembershipTotal Gauge "membership_total",
@@ -151,6 +153,7 @@ super::metrics! {
         UpstreamRqTotal Counter "upstream_rq_total",
         UpstreamRqTxReset Counter "upstream_rq_tx_reset",
         Version Gauge "version",
+        /// 1 while the cluster waits for its first endpoints or for secrets, or one that is to take its place does; else 0.
         WarmingState Gauge "warming_state",
     }
     /// Histograms below `cluster.<name>.`, in milliseconds but for the count of requests per connection.
@@ -165,6 +168,7 @@ super::metrics! {
     // Of each of thousands; behind it what few have.
     noted: [
         &[
+            ClusterStat::MaxHostWeight,
             ClusterStat::MembershipChange,
             ClusterStat::MembershipDegraded,
             ClusterStat::MembershipHealthy,
@@ -174,11 +178,13 @@ super::metrics! {
             ClusterStat::UpdateFailure,
             ClusterStat::UpdateSuccess,
             ClusterStat::Version,
+            ClusterStat::WarmingState,
         ],
         &[
             ClusterStat::InitFetchTimeout,
             ClusterStat::MaglevLbMaxEntriesPerHost,
             ClusterStat::MaglevLbMinEntriesPerHost,
+            ClusterStat::MembershipExcluded,
             ClusterStat::RingHashLbMaxHashesPerHost,
             ClusterStat::RingHashLbMinHashesPerHost,
             ClusterStat::RingHashLbSize,

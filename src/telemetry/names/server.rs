@@ -14,6 +14,8 @@ super::metrics! {
         ClusterManagerClusterAdded Counter "cluster_manager.cluster_added",
         ClusterManagerClusterModified Counter "cluster_manager.cluster_modified",
         ClusterManagerClusterRemoved Counter "cluster_manager.cluster_removed",
+        /// How often a cluster in use was told other endpoints. Envoy counts each of their priorities; endpoints that connections bring
+        /// (`ORIGINAL_DST`) are counted nowhere but in `membership_change`.
         ClusterManagerClusterUpdated Counter "cluster_manager.cluster_updated",
         ClusterManagerWarmingClusters Gauge "cluster_manager.warming_clusters",
         ControlPlaneConnectedState Gauge "control_plane.connected_state",
