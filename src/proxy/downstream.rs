@@ -75,6 +75,8 @@ enum Codec {
     /// Its first bytes will tell.
     Unknown,
     Http1,
+    /// The same, too old: it ends with its next response. Source: Envoy `http1_safe_max_connection_duration`.
+    Http1SoftDrain,
     Http2,
 }
 
@@ -308,9 +310,11 @@ async fn wait_for_request(connection: &Connection) -> Waited {
         if is_due(idle_due) {
             return Poll::Ready(Waited::Expired(Some(HttpStat::DownstreamCxIdleTimeout)));
         }
-        // With the safe variant the next response says so instead.
-        if !chain.manager.config.http1_safe_max_connection_duration && is_due(life_due) {
-            return Poll::Ready(Waited::Expired(Some(HttpStat::DownstreamCxMaxDurationReached)));
+        if is_due(life_due) {
+            if !chain.manager.config.http1_safe_max_connection_duration {
+                return Poll::Ready(Waited::Expired(Some(HttpStat::DownstreamCxMaxDurationReached)));
+            }
+            connection.drain_softly();
         }
         Poll::Pending
     })
@@ -392,12 +396,35 @@ impl Connection {
 
     /// Whether these bytes are the one empty line that may come behind a request and begins none (RFC 9112 section 2.2).
     fn skips(&self, bytes: &[u8]) -> bool {
-        bytes == b"\r\n" && self.codec.get() == Codec::Http1 && !self.has_skipped.replace(true)
+        bytes == b"\r\n"
+            && matches!(self.codec.get(), Codec::Http1 | Codec::Http1SoftDrain)
+            && !self.has_skipped.replace(true)
     }
 
     /// When it is too old; `None`: it may become as old as it likes.
     pub(super) fn life_due(&self) -> Option<Now> {
         end_of_life(&self.chain.manager.config.common, self.opened, self.id)
+    }
+
+    /// Takes note that it is too old, which its next response will say.
+    fn drain_softly(&self) {
+        if self.codec.get() == Codec::Http1 {
+            self.codec.set(Codec::Http1SoftDrain);
+            self.chain.stats.inc(HttpStat::DownstreamCxMaxDurationReached);
+            self.chain.stats.gauge_inc(HttpStat::DownstreamCxHttp1SoftDrain);
+        }
+    }
+
+    /// Whether it is too old to go on after the request that begins.
+    pub(super) fn is_too_old(&self) -> bool {
+        if self.codec.get() == Codec::Http1SoftDrain {
+            return true;
+        }
+        let is_due = self.life_due().is_some_and(|due| self.context.runtime.now() >= due);
+        if is_due {
+            self.chain.stats.inc(HttpStat::DownstreamCxMaxDurationReached);
+        }
+        is_due
     }
 
     /// Has the request served by the chain of its scope, of those that `whole` has.
@@ -531,7 +558,7 @@ impl Connection {
     fn speaks(&self, codec: Codec) {
         self.codec.set(codec);
         let (total, active, version) = match codec {
-            Codec::Unknown => return,
+            Codec::Unknown | Codec::Http1SoftDrain => return,
             Codec::Http1 => {
                 (HttpStat::DownstreamCxHttp1Total, HttpStat::DownstreamCxHttp1Active, Version::Http11)
             }
@@ -584,6 +611,10 @@ impl Drop for Connection {
         match self.codec.get() {
             Codec::Unknown => {}
             Codec::Http1 => stats.gauge_dec(HttpStat::DownstreamCxHttp1Active),
+            Codec::Http1SoftDrain => {
+                stats.gauge_dec(HttpStat::DownstreamCxHttp1SoftDrain);
+                stats.gauge_dec(HttpStat::DownstreamCxHttp1Active);
+            }
             Codec::Http2 => stats.gauge_dec(HttpStat::DownstreamCxHttp2Active),
         }
         stats.inc(HttpStat::DownstreamCxDestroy);

@@ -523,21 +523,16 @@ async fn read_head(connection: &Connection, stream: &mut Stream) -> Result<Reque
 
 /// Whether the connection may serve another request after this one.
 fn may_go_on(connection: &Connection, meta: &RequestMeta) -> bool {
-    let Connection { context, chain, .. } = connection;
-    let stats = &chain.stats;
     if !meta.keep_alive {
         return false;
     }
+    let chain = &connection.chain;
     let options = &chain.manager.config.common;
     if options.max_requests_per_connection.is_some_and(|max| connection.requests.get() >= max) {
-        stats.inc(HttpStat::DownstreamCxMaxRequestsReached);
+        chain.stats.inc(HttpStat::DownstreamCxMaxRequestsReached);
         return false;
     }
-    if connection.life_due().is_some_and(|due| context.runtime.now() >= due) {
-        stats.inc(HttpStat::DownstreamCxMaxDurationReached);
-        return false;
-    }
-    true
+    !connection.is_too_old()
 }
 
 /// Whether the connection goes on after the response that is about to begin. The drain is asked about only now: it may

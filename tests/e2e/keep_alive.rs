@@ -329,6 +329,24 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// With the safe variant it is not closed while a request may be on its way.
+    fn connection_that_is_too_old_ends_with_its_next_response(io) {
+        let upstream = Upstream::echo();
+        let options = "http1_safe_max_connection_duration: true, \
+            common_http_protocol_options: {max_connection_duration: 1s}";
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager(options));
+        let mut client = proxy.connect();
+        assert_eq!(client.get("/").header("connection"), None);
+        proxy.wait_for_stat("http.test.downstream_cx_http1_soft_drain", 1);
+        assert_eq!(client.get("/").header("connection"), Some("close"));
+        client.expect_closed();
+        drop(client);
+        proxy.wait_for_stat("http.test.downstream_cx_http1_soft_drain", 0);
+        assert_eq!(proxy.stat("http.test.downstream_cx_http1_active"), 0);
+        assert_eq!(proxy.stat("http.test.downstream_cx_max_duration_reached"), 1);
+        proxy.end();
+    }
+
     fn head_is_answered_with_the_length_and_no_body(io) {
         let upstream = Upstream::answering(|_| b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n".to_vec());
         let proxy = Proxy::start(io, &Config::to(upstream.port));

@@ -266,6 +266,7 @@ fn check_counters(registry: &Registry, ended: &Ended) {
         H::DownstreamCxActive,
         H::DownstreamCxSslActive,
         H::DownstreamCxHttp1Active,
+        H::DownstreamCxHttp1SoftDrain,
         H::DownstreamRqActive,
         H::DownstreamCxUpgradesActive,
     ] {

@@ -15,6 +15,7 @@ super::metrics! {
         DownstreamCxDestroyRemoteActiveRq Counter "downstream_cx_destroy_remote_active_rq",
         DownstreamCxDrainClose Counter "downstream_cx_drain_close",
         DownstreamCxHttp1Active Gauge "downstream_cx_http1_active",
+        /// Those that are too old and wait for the response that ends them (`http1_safe_max_connection_duration`).
         DownstreamCxHttp1SoftDrain Gauge "downstream_cx_http1_soft_drain",
         DownstreamCxHttp1Total Counter "downstream_cx_http1_total",
         DownstreamCxHttp2Active Gauge "downstream_cx_http2_active",
