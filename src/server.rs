@@ -5,6 +5,7 @@ mod config;
 mod control;
 mod demo;
 mod doctor;
+mod drains;
 mod dump;
 mod event_loop;
 mod listeners;

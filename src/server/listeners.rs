@@ -349,6 +349,7 @@ impl Listeners {
         }
         self.show_all(&gone);
         let mut change = std::mem::take(&mut self.change);
+        self.process.begin_drains(change.draining(), stay);
         for put in &mut change.put {
             // Whatever has come meanwhile: no worker sees it without.
             put.tls = around.rotation.newer(Some(put.number));
@@ -381,6 +382,7 @@ impl Listeners {
         let replaces = before.map(|before| Replaced {
             number: before.number,
             keeps_sockets,
+            in_place: before.resource.config.fingerprint == config.fingerprint,
             successors: before.resource.config.successors(config),
             kept: before.resource.config.kept_chains(config),
         });

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::clusters::KnownClusters;
+use super::drains::Drains;
 use super::runtime_layers::RuntimeLayers;
 use super::tables::TableKey;
 use super::{breakers, dump, loads, memory, restart};
@@ -27,7 +28,7 @@ use crate::control::discovery::{Assignment, KeptAssignment};
 use crate::control::xds::client::{KnownSecrets, Quarantine, Refused, ScopesUpdate};
 use crate::runtime::allocator;
 use crate::snapshot::{AskedScopes, FilterKey, note_members, resolve_hosts};
-use crate::telemetry::Registry;
+use crate::telemetry::{Registry, ServerStat, Slot};
 
 /// What the control thread knows, shared with the admin endpoint.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub(super) struct Process {
     listeners: Mutex<Vec<ListenerStatus>>,
     /// Listeners that a control plane has told, by name.
     told_listeners: Mutex<dump::ToldResources>,
+    /// Those, and their chains, that others have replaced.
+    drains: Mutex<Drains>,
     /// Those of the workers: their hosts' counters are those that are shown.
     clusters: KnownClusters,
     /// Clusters that a control plane has told, by name, those that still wait for their endpoints beside those in use.
@@ -151,6 +154,7 @@ impl Process {
             workers,
             listeners: Mutex::new(listeners),
             told_listeners: Mutex::default(),
+            drains: Mutex::default(),
             clusters,
             told_clusters: Mutex::default(),
             endpoints: Mutex::default(),
@@ -302,6 +306,11 @@ impl Process {
         self.clusters.set(clusters);
     }
 
+    /// So many listeners, and chains of others, drain from now on, which takes so long.
+    pub(super) fn begin_drains(&self, counts: [u64; 2], takes: Duration) {
+        self.drains.lock().unwrap_or_else(PoisonError::into_inner).begin(counts, self.age(), takes);
+    }
+
     /// Takes note of the clusters that a control plane has told.
     pub(super) fn set_told_clusters(&self, told: dump::ToldResources) {
         *self.told_clusters.lock().unwrap_or_else(PoisonError::into_inner) = told;
@@ -338,6 +347,11 @@ impl Process {
 impl AdminState for Process {
     fn refresh_metrics(&self) {
         self.clusters.get().iter().for_each(|one| breakers::show(one));
+        let drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        let [listeners, chains] = drains.at(self.age());
+        let server = self.registry.server(Slot::Control);
+        server.gauge_set(ServerStat::ListenerManagerTotalListenersDraining, listeners);
+        server.gauge_set(ServerStat::ListenerManagerTotalFilterChainsDraining, chains);
     }
 
     fn live_heap_bytes(&self) -> u64 {

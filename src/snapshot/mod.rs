@@ -13,6 +13,7 @@ mod told_filters;
 mod told_listeners;
 mod told_scopes;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -206,6 +207,8 @@ pub struct Replaced {
     pub number: usize,
     /// Its sockets stay.
     pub keeps_sockets: bool,
+    /// The other differs in chains alone. Source: Envoy `filterChainOnlyChange`.
+    pub in_place: bool,
     /// See [`Listener::successors`].
     pub successors: Vec<Option<usize>>,
     /// See [`Listener::kept_chains`].
@@ -216,6 +219,23 @@ impl ListenersChange {
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
         self.put.is_empty() && self.removed.is_empty()
+    }
+
+    /// How many listeners drain with it, and how many chains of listeners that change in place. Those that workers were never told
+    /// of have nothing to drain. Source: Envoy `total_listeners_draining`, `total_filter_chains_draining`.
+    pub fn draining(&self) -> [u64; 2] {
+        let new: BTreeSet<_> = self.put.iter().map(|put| put.number).collect();
+        let removed = self.removed.iter().filter(|number| !new.contains(*number)).count();
+        let (mut listeners, mut chains) = (removed, 0);
+        let replaced = self.put.iter().filter_map(|put| put.replaces.as_ref());
+        for before in replaced.filter(|before| !new.contains(&before.number)) {
+            if before.in_place {
+                chains += before.kept.iter().filter(|next| next.is_none()).count();
+            } else {
+                listeners += 1;
+            }
+        }
+        [listeners as u64, chains as u64]
     }
 }
 

@@ -175,6 +175,7 @@ on_each_backend! {
         assert_eq!(Client::connect(other).get("/").text(), "a");
         plane.tell_listeners(&[("two", other.into(), "routes")]);
         until("the first is gone", || refuses(proxy.port));
+        assert_eq!(proxy.stat("listener_manager.total_listeners_draining"), 1);
         assert_eq!(Client::connect(other).get("/").text(), "a");
         plane.tell_table("routes", &[("/", "nowhere")]);
         answers(&mut Client::connect(other), 503, "");
@@ -372,9 +373,12 @@ on_each_backend! {
         marked(&mut client, "first");
         followed.put(&[("one", http(port, "second"))]);
         marked(&mut client, "second");
+        let draining = ["filter_chains", "listeners"].map(|what| format!("listener_manager.total_{what}_draining"));
+        assert_eq!([1, 0], draining.each_ref().map(|name| followed.proxy.stat(name)), "but for its chain it stays");
         // Another address, which has statistics of its own: the old one is left, its client told so in time.
         followed.put(&[("one", http(other, "third"))]);
         until("the old address is left", || refuses(port));
+        assert_eq!(followed.proxy.stat(&draining[1]), 1);
         marked(&mut Client::connect(other), "third");
         followed.put(&[]);
         until("none is left", || refuses(other));

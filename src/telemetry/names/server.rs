@@ -60,8 +60,11 @@ super::metrics! {
         ListenerManagerListenerModified Counter "listener_manager.listener_modified",
         ListenerManagerListenerRemoved Counter "listener_manager.listener_removed",
         ListenerManagerListenerStopped Counter "listener_manager.listener_stopped",
+        /// Chains of listeners that were changed in place, until the drain time has passed. Connections that another chain takes over
+        /// stay all the same.
         ListenerManagerTotalFilterChainsDraining Gauge "listener_manager.total_filter_chains_draining",
         ListenerManagerTotalListenersActive Gauge "listener_manager.total_listeners_active",
+        /// Likewise listeners that are gone or that others have replaced.
         ListenerManagerTotalListenersDraining Gauge "listener_manager.total_listeners_draining",
         ListenerManagerTotalListenersWarming Gauge "listener_manager.total_listeners_warming",
         ListenerManagerWorkersStarted Gauge "listener_manager.workers_started",
