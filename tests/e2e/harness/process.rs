@@ -117,13 +117,13 @@ impl Proxy {
     /// A counter or gauge.
     pub(crate) fn stat(&self, name: &str) -> u64 {
         let text = self.admin("GET", "/stats").text();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+        value_of(name, &text).unwrap_or_else(|| panic!("no {name} in\n{text}"))
     }
 
-    /// Waits until a counter or gauge has that value.
+    /// Waits until a counter or gauge has that value. Some, as that of a status, are not there before they have one.
     pub(crate) fn wait_for_stat(&self, name: &str, value: u64) {
-        until(&format!("{name} is {value}"), || self.stat(name) == value);
+        let text = || self.admin("GET", "/stats").text();
+        until(&format!("{name} is {value}"), || value_of(name, &text()) == Some(value));
     }
 
     /// Waits until no connection of a client and no request is left.
@@ -219,6 +219,12 @@ impl Log {
         self.text.lock().unwrap().1 = true;
         self.changed.notify_all();
     }
+}
+
+/// What a text of statistics says of a counter or gauge; `None`: nothing.
+fn value_of(name: &str, stats: &str) -> Option<u64> {
+    let value = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))?;
+    Some(value.parse().unwrap())
 }
 
 /// A port that nothing listens on, from below the range the kernel gives to outgoing connections.
