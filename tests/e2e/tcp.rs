@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::harness::{
     Authority, Client, Config, Proxy, Random, TLS_INSPECTOR, TlsClient, Upstream, cluster_to, downstream_tls,
-    on_each_backend, set_receive_buffer, until, upstream_tls,
+    free_port, on_each_backend, set_receive_buffer, until, upstream_tls,
 };
 
 const LARGE: usize = 12 << 20;
@@ -229,7 +229,7 @@ on_each_backend! {
 
     fn silence_ends_a_relay_after_its_idle_timeout(io) {
         let upstream = Upstream::echo_bytes();
-        let proxy = Proxy::start(io, &relaying(upstream.port, &[], "idle_timeout: 0.3s"));
+        let proxy = Proxy::start(io, &relaying(upstream.port, &[], "idle_timeout: 1s"));
         let mut client = proxy.connect();
         client.send("x");
         assert_eq!(client.read(1), b"x");
@@ -332,7 +332,7 @@ on_each_backend! {
     /// Neither an attempt nor the wait between two outlives it.
     fn connection_that_reaches_nobody_lasts_no_longer_than_it_may(io) {
         let silent = Upstream::start(|peer| while peer.read(1).is_some() {});
-        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dead = free_port();
         let fields = "max_downstream_connection_duration: 0.3s";
         let mut handshake = relaying(silent.port, &[], fields);
         handshake.cluster = format!("{}, ", upstream_tls("", ""));
@@ -349,7 +349,7 @@ on_each_backend! {
 
     /// Its task waited the time before the next attempt out, and so did the end of the process.
     fn client_that_breaks_off_between_two_attempts_is_gone_at_once(io) {
-        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dead = free_port();
         let waits = "max_connect_attempts: 9, backoff_options: {base_interval: 1000s, max_interval: 1000s}";
         let proxy = Proxy::start(io, &relaying(dead, &[], waits));
         for (round, said) in ["", "said before"].iter().enumerate() {
@@ -366,7 +366,7 @@ on_each_backend! {
 
     fn endpoint_that_refuses_is_followed_by_another_as_often_as_allowed(io) {
         let upstream = Upstream::echo_bytes();
-        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dead = free_port();
         let endpoint = |port| format!("{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}");
         let cluster = |name: &str, endpoints: &[String]| format!(
             "{{name: {name}, connect_timeout: 5s, load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{}]}}]}}}}",
@@ -394,7 +394,7 @@ on_each_backend! {
     /// As in Envoy: each attempt draws anew.
     fn endpoint_that_refuses_is_followed_by_one_of_another_cluster_where_they_have_weights(io) {
         let upstream = Upstream::echo_bytes();
-        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dead = free_port();
         let weighted = "weighted_clusters: {clusters: [{name: dead, weight: 1}, {name: upstream, weight: 1}]}, max_connect_attempts: 60";
         let mut config = Config::to(1).chains(&[chain("", &[tcp_proxy(weighted)])]);
         config.clusters =
@@ -437,7 +437,7 @@ on_each_backend! {
     /// In Envoy's words and numbers.
     fn records_tell_why_a_connection_reaches_no_endpoint(io) {
         let reason = LOGS_ENDS.replace("RESPONSE_FLAGS", "DOWNSTREAM_LOCAL_CLOSE_REASON");
-        let refuses = || relaying(crate::harness::free_port(), &[], "");
+        let refuses = || relaying(free_port(), &[], "");
         let no_endpoint = "{name: upstream, load_assignment: {cluster_name: upstream}}".to_owned();
         let without = Config { clusters: Some(no_endpoint), ..refuses() };
         let full = refuses().cluster("circuit_breakers: {thresholds: [{max_connections: 0}]}");
@@ -475,7 +475,7 @@ on_each_backend! {
     /// Those of all attempts, in Envoy's order; a connection has the last at most.
     fn records_tell_of_every_endpoint_that_was_tried(io) {
         let upstream = Upstream::echo_bytes();
-        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dead = free_port();
         let attempts = "%UPSTREAM_HOSTS_ATTEMPTED% %UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT% \
             %UPSTREAM_REQUEST_ATTEMPT_COUNT%> %UPSTREAM_CONNECTION_IDS_ATTEMPTED% %UPSTREAM_CONNECTION_ID%";
         let log = LOGS_ENDS.replace("%RESPONSE_FLAGS%>", attempts);
