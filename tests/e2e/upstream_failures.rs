@@ -1,9 +1,7 @@
 //! Upstreams that are not there, break off, or talk nonsense: the client gets the right status or a response that cannot
 //! pass for complete.
 
-use std::net::TcpListener;
-
-use crate::harness::{Config, Proxy, Upstream, ok, on_each_backend};
+use crate::harness::{Config, Proxy, Upstream, free_port, ok, on_each_backend};
 
 /// An access log of the status, the flags and the details, at this path.
 pub(crate) fn log_to(path: &std::path::Path, format: &str) -> String {
@@ -17,16 +15,11 @@ pub(crate) fn log_to(path: &std::path::Path, format: &str) -> String {
 
 on_each_backend! {
     fn refused_connection_is_answered_503_with_the_flag(io) {
-        // Bound and not listening: nobody else gets the port, and connecting is refused.
-        let port = {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
         let folder = crate::harness::TempFolder::new();
         let log = folder.path().join("access.log");
         let format = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_REQUEST_ATTEMPT_COUNT% \
             %UPSTREAM_HOSTS_ATTEMPTED% %UPSTREAM_CONNECTION_IDS_ATTEMPTED%";
-        let config = Config::to(port).manager(&log_to(&log, format));
+        let config = Config::to(free_port()).manager(&log_to(&log, format));
         let proxy = Proxy::start(io, &config);
         let mut client = proxy.connect();
         for _ in 0..2 {
