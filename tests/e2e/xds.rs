@@ -243,7 +243,8 @@ on_each_backend! {
         answers(&mut proxy.connect(), 200, "b");
         release.send(()).unwrap();
         assert_eq!(client.response().text(), "a");
-        assert_eq!(client.get("/").text(), "b");
+        // It may be another worker's.
+        answers(&mut client, 200, "b");
         proxy.end();
     }
 
