@@ -155,7 +155,7 @@ on_each_backend! {
             assert_eq!(proxy.wait().code(), Some(0));
         }
         last.wait_for_log("the process before this one has ended");
-        assert_eq!(last.stat("http.test.downstream_rq_2xx"), answered);
+        last.wait_for_stat("http.test.downstream_rq_2xx", answered);
         last.end();
     }
 
@@ -224,7 +224,7 @@ on_each_backend! {
             assert_eq!(new.connect().get("/").status(), 200);
         }
         assert_eq!(new.stat("server.parent_connections"), 0);
-        assert_eq!(new.stat("http.test.downstream_rq_2xx"), 9);
+        new.wait_for_stat("http.test.downstream_rq_2xx", 9);
         drop(client);
         new.end();
     }
