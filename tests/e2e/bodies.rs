@@ -186,7 +186,8 @@ on_each_backend! {
         client.send(&*body);
         assert_eq!(client.response_to("POST").text(), "whole");
         crate::harness::until("some of the request went by pipe", || spliced() > downloaded);
-        assert!(spliced() - downloaded <= LARGE as u64);
+        // Of both: a turn is counted when it is over, so that a part of the response may have been missing before.
+        assert!(spliced() <= 2 * LARGE as u64);
         proxy.wait_for_stat("ringway.io.pipes", 0);
         proxy.end();
     }
