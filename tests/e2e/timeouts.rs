@@ -118,7 +118,8 @@ on_each_backend! {
             let begun = Instant::now();
             let response = client.get("/");
             assert_eq!((response.status(), response.text().as_str()), (504, "upstream request timeout"));
-            assert!(begun.elapsed() >= Duration::from_millis(150));
+            // The proxy's clock goes by turns: to it the request may have come before.
+            assert!(begun.elapsed() >= Duration::from_millis(100));
         }
         assert_eq!(proxy.stat("cluster.upstream.upstream_rq_timeout"), 2);
         proxy.end();
@@ -130,7 +131,8 @@ on_each_backend! {
             peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
             peer.sees_end();
         });
-        let routes = "{match: {prefix: /}, route: {cluster: upstream, timeout: 0.15s}}";
+        // Time enough for the head to come.
+        let routes = "{match: {prefix: /}, route: {cluster: upstream, timeout: 0.5s}}";
         let config = Config { routes: Some(routes.to_owned()), ..Config::to(upstream.port) };
         let proxy = Proxy::start(io, &config);
         let mut client = proxy.connect();
@@ -149,14 +151,14 @@ on_each_backend! {
         let begun = Instant::now();
         client.send(HALF_POST);
         upstream.wait_for_requests(1);
-        until("the client has taken its time", || begun.elapsed() >= Duration::from_millis(100));
+        until("the client has taken its time", || begun.elapsed() >= Duration::from_millis(500));
         let complete = Instant::now();
         client.send("enough");
         let response = client.response_to("POST");
         let took = complete.elapsed();
         let told = response.header("x-envoy-upstream-service-time").unwrap().parse().unwrap();
         // The proxy's clock goes by turns.
-        assert!(Duration::from_millis(told) <= took + Duration::from_millis(50), "{told} ms of {took:?}");
+        assert!(Duration::from_millis(told) <= took + Duration::from_millis(250), "{told} ms of {took:?}");
         proxy.end();
     }
 
@@ -205,12 +207,12 @@ on_each_backend! {
                 peer.send("lf");
             }
         });
-        let proxy = Proxy::start(io, &Config::to(upstream.port).manager("request_timeout: 0.2s"));
+        let proxy = Proxy::start(io, &Config::to(upstream.port).manager("request_timeout: 1s"));
         let mut client = proxy.connect();
         let begun = Instant::now();
         client.send(HALF_POST);
         assert_eq!(client.head().status(), 200);
-        until("its time is over", || begun.elapsed() > Duration::from_millis(400));
+        until("its time is over", || begun.elapsed() > Duration::from_millis(1300));
         client.send("enough");
         assert_eq!(client.read(4), b"half");
         drop(client);
@@ -244,7 +246,7 @@ on_each_backend! {
 
     fn idle_connection_is_closed_after_idle_timeout(io) {
         let upstream = Upstream::echo();
-        let options = "common_http_protocol_options: {idle_timeout: 0.15s}";
+        let options = "common_http_protocol_options: {idle_timeout: 0.5s}";
         let proxy = Proxy::start(io, &Config::to(upstream.port).manager(options));
         // Both one that never asked and one that did.
         let (mut fresh, mut used) = (proxy.connect(), proxy.connect());
