@@ -69,6 +69,13 @@ on_each_backend! {
     fn default_balance_leaves_no_worker_far_behind(io) {
         let upstream = Upstream::echo();
         let proxy = start(io, &upstream, "");
+        // A worker whose thread is late is handed none before it has opened the listener.
+        until("every worker has opened the listener", || {
+            let (clients, active) = open(&proxy, 8 * WORKERS);
+            drop(clients);
+            proxy.wait_until_idle();
+            !active.contains(&0)
+        });
         for per_worker in [2, 8, 32] {
             let (mut clients, active) = open(&proxy, per_worker * WORKERS);
             let (most, least) = (active.iter().max().unwrap(), active.iter().min().unwrap());
