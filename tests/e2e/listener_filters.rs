@@ -158,7 +158,7 @@ on_each_backend! {
         let upstream = Upstream::echo();
         let config = Config::to(upstream.port)
             .listener(&filters(&[("http_inspector", "HttpInspector", "")]))
-            .listener("listener_filters_timeout: 2s");
+            .listener("listener_filters_timeout: 4s");
         let proxy = Proxy::start(io, &config);
         assert_eq!(proxy.connect().get("/a").text(), "GET /a\n");
         let before = proxy.resident_bytes();
@@ -179,7 +179,7 @@ on_each_backend! {
             client.expect_closed();
         }
         let took = begun.elapsed();
-        assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(8), "{took:?}");
+        assert!(took >= Duration::from_secs(4) && took < Duration::from_secs(12), "{took:?}");
         let cut = format!("listener.127.0.0.1_{}.downstream_pre_cx_timeout", proxy.ports().0);
         assert_eq!((proxy.stat(&cut), proxy.stat(&gauge)), (CLIENTS as u64, 0));
         proxy.end();
