@@ -412,7 +412,7 @@ on_each_backend! {
         let answer = ok(&[b'x'; 60_000]);
         let upstream = Upstream::answering(move |_| answer.clone());
         let config = Config::to(upstream.port)
-            .manager("stream_flush_timeout: 0.5s, common_http_protocol_options: {idle_timeout: 0.5s}, delayed_close_timeout: 0.2s")
+            .manager("stream_flush_timeout: 0.5s, common_http_protocol_options: {idle_timeout: 2s}, delayed_close_timeout: 0.2s")
             .manager("stream_idle_timeout: 2s");
         let proxy = Proxy::start(io, &config);
         let mut raw = RawHttp2::connect(proxy.port);
