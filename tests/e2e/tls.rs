@@ -230,7 +230,7 @@ on_each_backend! {
     fn handshake_that_does_not_come_is_cut(io) {
         let (upstream, authority) = (mirror(), Authority::of(&[NAME]));
         let chain = format!(
-            "transport_socket_connect_timeout: 0.3s\n      {}",
+            "transport_socket_connect_timeout: 1s\n      {}",
             downstream_tls("", &authority.shown(NAME))
         );
         let proxy = Proxy::start(io, &Config::to(upstream.port).chain(&chain));
