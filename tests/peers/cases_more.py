@@ -384,7 +384,7 @@ more("in-steering", "/x", *(f"x-envoy-{field}" for field in STEERING), listener=
 more("in-request-id", "/x", "x-request-id: mine", listener="trusted")
 more("in-per-try", "/t/none", PER_TRY, listener="trusted", replies=(Reply(then="hang"),))
 more("in-per-try-alternative", "/t/none", PER_TRY, ALTERNATIVE, listener="trusted", replies=(Reply(then="hang"),))
-more("in-per-try-in-body", "/t/none", PER_TRY, listener="trusted", replies=(Reply(early=b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", then="hang"),))
+more("in-per-try-in-body", "/t/none", "x-envoy-upstream-rq-per-try-timeout-ms: 500", listener="trusted", replies=(Reply(early=b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", then="hang"),))
 more("in-per-try-beyond", "/t/route", "x-envoy-upstream-rq-per-try-timeout-ms: 5000", listener="trusted", replies=(Reply(then="hang"),))
 more("in-timeout", "/t/none", "x-envoy-upstream-rq-timeout-ms: 100", listener="trusted", replies=(Reply(then="hang"),))
 more("in-timeout-alternative", "/t/none", "x-envoy-upstream-rq-timeout-ms: 100", ALTERNATIVE, listener="trusted", replies=(Reply(then="hang"),))
