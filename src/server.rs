@@ -18,6 +18,7 @@ mod process;
 pub(crate) mod restart;
 mod rotation;
 mod runtime_layers;
+mod runtime_limits;
 mod shared_limits;
 #[cfg(test)]
 mod simulation;
@@ -224,7 +225,7 @@ fn serve(
     let backend = workers.backend();
     let secrets = KnownSecrets::default();
     let rotation = Rotation::of(&snapshot, &secrets);
-    let (runtime, runtime_watch) = RuntimeLayers::new(&bootstrap, runtime, &registry);
+    let (runtime, runtime_watch) = RuntimeLayers::new(&bootstrap, runtime, clusters.clone(), &registry);
     let process = Process::new(Parts {
         options: options.clone(),
         bootstrap: bootstrap.clone(),

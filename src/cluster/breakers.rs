@@ -44,26 +44,33 @@ impl Resource {
 const RESOURCES: usize = 4;
 const PRIORITIES: usize = 2;
 
-/// The circuit breakers of a cluster, all cores; nothing before a worker asks for them.
+/// The circuit breakers of a cluster, all cores; nothing before a worker asks for them or they have other limits.
 #[derive(Debug, Default)]
 pub struct CircuitBreakers(OnceLock<Arc<State>>);
 
 #[derive(Debug)]
 struct State {
     limits: [[Limit; RESOURCES]; PRIORITIES],
+    /// Among how many workers a limit is divided; at least one.
+    parts: u32,
     /// Most connections of one host, by priority. Source: `per_host_thresholds`.
     connections_per_host_max: [u32; PRIORITIES],
     /// One for each worker; none before it asks.
     used: Box<[OnceLock<Arc<Used>>]>,
 }
 
+/// A [`Room`] in one word: workers write what they have found out of it, and never over what control has put there meanwhile.
 #[derive(Debug)]
-struct Limit {
+struct Limit(AtomicU64);
+
+/// What is known of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    /// How much of it there may be.
     max: u32,
-    /// A worker's part of it.
-    share: u32,
-    /// Whether some worker has more than its part.
-    is_near: AtomicBool,
+    /// How much of it a worker takes without a look at the others: its part, or, which is the flag, nothing while some worker may
+    /// have more than that.
+    free: u32,
 }
 
 /// What one worker has. Two lines: the processor fetches them in pairs.
@@ -93,6 +100,22 @@ impl CircuitBreakers {
         Breakers { all: Arc::clone(all), own: Arc::clone(own.get_or_init(Arc::default)) }
     }
 
+    /// Has these limits from now on, in place of what the cluster's configuration says or was said here before; off the data path.
+    /// What is in use beyond a lower limit stays. Those of hosts are the configuration's in any case.
+    pub fn set_limits(&self, limits: &cluster::CircuitBreakers, workers: usize) {
+        let all = self.0.get_or_init(|| Arc::new(State::new(limits, workers.max(1))));
+        for (of_priority, thresholds) in all.limits.iter().zip([&limits.default, &limits.high]) {
+            for (limit, resource) in of_priority.iter().zip(Resource::ALL) {
+                limit.set(resource.max(thresholds));
+            }
+        }
+    }
+
+    /// How much of a resource there may be, as workers have it; `None`: as it is configured.
+    pub fn max(&self, priority: RoutingPriority, resource: Resource) -> Option<u32> {
+        Some(self.0.get()?.limit(priority, resource).room().max)
+    }
+
     /// How much of a resource is in use.
     pub fn used(&self, priority: RoutingPriority, resource: Resource) -> u64 {
         self.0.get().map_or(0, |all| all.add_up(priority, resource).0)
@@ -104,11 +127,12 @@ impl CircuitBreakers {
 impl State {
     fn new(config: &cluster::CircuitBreakers, workers: usize) -> Self {
         let parts = u32::try_from(workers).unwrap_or(u32::MAX);
-        let limit = |max| Limit { max, share: max / parts, is_near: AtomicBool::new(false) };
+        let limit = |max| Limit(AtomicU64::new(Room { max, free: max / parts }.packed()));
         let priorities = [&config.default, &config.high];
         Self {
             limits: priorities
                 .map(|thresholds| Resource::ALL.map(|resource| limit(resource.max(thresholds)))),
+            parts,
             connections_per_host_max: priorities.map(|thresholds| thresholds.max_connections_per_host),
             used: (0..workers).map(|_| OnceLock::new()).collect(),
         }
@@ -126,6 +150,32 @@ impl State {
     }
 }
 
+impl Room {
+    fn packed(self) -> u64 {
+        u64::from(self.free) << u32::BITS | u64::from(self.max)
+    }
+}
+
+impl Limit {
+    fn room(&self) -> Room {
+        let packed = self.0.load(Relaxed);
+        Room { max: packed as u32, free: (packed >> u32::BITS) as u32 }
+    }
+
+    /// Says how much workers take without a look, unless the limit is another meanwhile.
+    fn set_free(&self, known: Room, free: u32) {
+        let next = Room { free, ..known };
+        let _ = self.0.compare_exchange(known.packed(), next.packed(), Relaxed, Relaxed);
+    }
+
+    /// Another limit: who comes next looks whether somebody has more than its part of it.
+    fn set(&self, max: u32) {
+        if self.room().max != max {
+            self.0.store(Room { max, free: 0 }.packed(), Relaxed);
+        }
+    }
+}
+
 impl Used {
     fn cell(&self, priority: RoutingPriority, resource: Resource) -> &AtomicU32 {
         &self.0[priority as usize][resource as usize]
@@ -138,9 +188,9 @@ impl Breakers {
     /// Whether another one may be taken.
     #[inline]
     pub fn has_room(&self, priority: RoutingPriority, resource: Resource) -> bool {
-        let limit = self.all.limit(priority, resource);
+        let room = self.all.limit(priority, resource).room();
         let own = self.own.cell(priority, resource).load(Relaxed);
-        (own < limit.share && !limit.is_near.load(Relaxed)) || self.look_around(priority, resource)
+        own < room.free || self.look_around(priority, resource)
     }
 
     /// Takes one, be there room or not.
@@ -150,8 +200,9 @@ impl Breakers {
         let own = cell.load(Relaxed).saturating_add(1);
         cell.store(own, Relaxed);
         let limit = self.all.limit(priority, resource);
-        if own > limit.share && !limit.is_near.load(Relaxed) {
-            limit.is_near.store(true, Relaxed);
+        let room = limit.room();
+        if room.free > 0 && own > room.free {
+            limit.set_free(room, 0);
         }
     }
 
@@ -174,13 +225,15 @@ impl Breakers {
     #[cold]
     fn look_around(&self, priority: RoutingPriority, resource: Resource) -> bool {
         let limit = self.all.limit(priority, resource);
+        let room = limit.room();
         let (sum, most) = self.all.add_up(priority, resource);
-        // Not at the share itself: the flag is not to go up and down with every request.
-        let is_near = limit.share == 0 || most > limit.share / 2;
-        if limit.is_near.load(Relaxed) != is_near {
-            limit.is_near.store(is_near, Relaxed);
+        let share = room.max / self.all.parts;
+        // Not at the share itself: it is not to go up and down with every request.
+        let free = if most > share / 2 { 0 } else { share };
+        if room.free != free {
+            limit.set_free(room, free);
         }
-        sum < u64::from(limit.max)
+        sum < u64::from(room.max)
     }
 }
 
@@ -191,12 +244,21 @@ mod tests {
     const DEFAULT: RoutingPriority = RoutingPriority::Default;
     const REQUESTS: Resource = Resource::Requests;
 
-    fn breakers(max_requests: u32, workers: usize) -> (CircuitBreakers, Vec<Breakers>) {
+    fn limits(max_requests: u32) -> cluster::CircuitBreakers {
         let mut config = cluster::CircuitBreakers::default();
         config.default.max_requests = max_requests;
-        let all = CircuitBreakers::default();
-        let own = (0..workers).map(|worker| all.of_worker(&config, workers, worker)).collect();
+        config
+    }
+
+    /// Those of a cluster that has been asked for by so many workers.
+    fn asked(all: CircuitBreakers, max_requests: u32, workers: usize) -> (CircuitBreakers, Vec<Breakers>) {
+        let of_worker = |worker| all.of_worker(&limits(max_requests), workers, worker);
+        let own = (0..workers).map(of_worker).collect();
         (all, own)
+    }
+
+    fn breakers(max_requests: u32, workers: usize) -> (CircuitBreakers, Vec<Breakers>) {
+        asked(CircuitBreakers::default(), max_requests, workers)
     }
 
     /// Takes as long as there is room, in turn; how many each has got.
@@ -244,7 +306,7 @@ mod tests {
     #[test]
     fn nobody_looks_around_while_all_are_within_their_shares() {
         let (_, workers) = breakers(100, 2);
-        let is_near = || workers[0].all.limit(DEFAULT, REQUESTS).is_near.load(Relaxed);
+        let is_near = || workers[0].all.limit(DEFAULT, REQUESTS).room().free == 0;
         (0..50).for_each(|_| workers[0].take(DEFAULT, REQUESTS));
         assert!(workers[1].has_room(DEFAULT, REQUESTS) && !is_near());
         workers[0].take(DEFAULT, REQUESTS);
@@ -253,6 +315,44 @@ mod tests {
         assert!(workers[1].has_room(DEFAULT, REQUESTS) && is_near(), "not at once");
         workers[0].give_back(DEFAULT, REQUESTS);
         assert!(workers[1].has_room(DEFAULT, REQUESTS) && !is_near());
+    }
+
+    #[test]
+    fn another_limit_counts_for_whoever_comes_next() {
+        let (all, workers) = breakers(100, 2);
+        let has_room = || workers.iter().any(|worker| worker.has_room(DEFAULT, REQUESTS));
+        // Within its share, which is no reason for anybody to look around.
+        (0..10).for_each(|_| workers[0].take(DEFAULT, REQUESTS));
+        all.set_limits(&limits(10), 2);
+        assert!(!has_room(), "what is beyond a share of the new limit is seen by the other, too");
+        all.set_limits(&limits(4), 2);
+        assert!(!has_room() && all.used(DEFAULT, REQUESTS) == 10, "what is in use stays");
+        all.set_limits(&limits(13), 2);
+        assert_eq!(fill(&workers).iter().sum::<u32>(), 3);
+        all.set_limits(&limits(0), 2);
+        (0..10).for_each(|_| workers[0].give_back(DEFAULT, REQUESTS));
+        assert!(!has_room());
+        all.set_limits(&limits(u32::MAX), 2);
+        assert!(workers.iter().all(|worker| worker.has_room(DEFAULT, REQUESTS)));
+    }
+
+    #[test]
+    fn limit_that_is_said_before_a_worker_asks_goes_before_the_configuration() {
+        let all = CircuitBreakers::default();
+        all.set_limits(&limits(3), 2);
+        let (_, workers) = asked(all, 100, 2);
+        assert_eq!(fill(&workers).iter().sum::<u32>(), 3);
+    }
+
+    /// A worker that has looked around before the limit was another must not undo it.
+    #[test]
+    fn what_a_worker_found_out_of_an_earlier_limit_is_no_more() {
+        let (all, workers) = breakers(100, 2);
+        let limit = workers[0].all.limit(DEFAULT, REQUESTS);
+        let earlier = limit.room();
+        all.set_limits(&limits(7), 2);
+        limit.set_free(earlier, 50);
+        assert_eq!(limit.room(), Room { max: 7, free: 0 });
     }
 
     #[test]

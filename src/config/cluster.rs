@@ -333,7 +333,8 @@ pub struct CircuitBreakers {
     pub high: Thresholds,
 }
 
-/// Limits of one priority, per cluster and process. Source: Envoy `CircuitBreakers.Thresholds`.
+/// Limits of one priority, per cluster and process. Runtime values go before all of them but that of a host. Source: Envoy
+/// `CircuitBreakers.Thresholds`, and its runtime keys `circuit_breakers.<cluster>.<default or high>.<field>`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Thresholds {
     /// Most connections. Default 1024. Beyond it requests wait for one of those that their host has, or have a first one

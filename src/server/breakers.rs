@@ -12,7 +12,8 @@ pub(super) fn show(spec: &ClusterSpec) {
         [(RoutingPriority::Default, &limits.default), (RoutingPriority::High, &limits.high)]
     {
         for resource in Resource::ALL {
-            let (used, max) = (spec.breakers.used(priority, resource), u64::from(resource.max(thresholds)));
+            let max = spec.breakers.max(priority, resource).unwrap_or_else(|| resource.max(thresholds));
+            let (used, max) = (spec.breakers.used(priority, resource), u64::from(max));
             let (open, remaining) = gauges(priority, resource);
             // What reaches the limit opens it: where there may be nothing it stays closed, as in Envoy.
             set(spec, open, u64::from(used > 0 && used >= max), false);

@@ -28,7 +28,7 @@ const NEWER_MIN: usize = 64;
 const NEWER_PART: usize = 8;
 
 /// The clusters of the workers, for whoever asks which there are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct KnownClusters(Arc<Mutex<Arc<ClusterSet>>>);
 
 impl KnownClusters {

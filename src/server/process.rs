@@ -304,6 +304,7 @@ impl Process {
             all.remove(name);
         }
         self.clusters.set(clusters);
+        self.runtime.limit_clusters();
     }
 
     /// So many listeners, and chains of others, drain from now on, which takes so long.
@@ -385,6 +386,7 @@ impl AdminState for Process {
     fn clusters(&self) -> Vec<ClusterStatus> {
         let (all, clusters) = (self.lock(), self.clusters.get());
         let told = self.told_clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        let limits = self.runtime.limits();
         let status_of = |PublishedCluster { spec, hosts }: &PublishedCluster| {
             let config = &spec.config;
             let endpoints = all.get(&*config.name);
@@ -397,7 +399,7 @@ impl AdminState for Process {
                 observability_name: config.stat_name().into(),
                 added_via_api: told.active.contains_key(&*config.name),
                 eds_service_name: loads::service_name(config).into(),
-                circuit_breakers: config.circuit_breakers.clone(),
+                circuit_breakers: limits.of(config).into_owned(),
                 hosts: hosts.iter().map(|host| status(host, &known)).collect(),
             }
         };

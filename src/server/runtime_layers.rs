@@ -1,5 +1,6 @@
 //! The layers of runtime values: those of the bootstrap, of files, of the admin endpoint and of control planes. When one is
-//! another, all keys that configuration refers to have their new values at once, on all workers.
+//! another, all keys that configuration refers to have their new values at once, on all workers; limits of circuit breakers, to
+//! whose keys nothing refers, follow right behind.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,6 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::clusters::KnownClusters;
+use super::runtime_limits::{LIMITS_PREFIX, RuntimeLimits};
 use crate::base::limits::{RUNTIME_DIRECTORIES_DEPTH_MAX, RUNTIME_FILE_BYTES_MAX, RUNTIME_FILES_MAX};
 use crate::config::ads::Rtds;
 use crate::config::bootstrap::{Bootstrap, DiskLayer, RuntimeLayerKind};
@@ -23,6 +26,9 @@ pub(super) struct RuntimeLayers {
     layers: Mutex<Vec<Layer>>,
     /// Who reads the values.
     runtime: Runtime,
+    /// Those that are limits of circuit breakers, and whose they are.
+    limits: Mutex<RuntimeLimits>,
+    clusters: KnownClusters,
     cells: ServerCells,
 }
 
@@ -57,6 +63,7 @@ impl RuntimeLayers {
     pub(super) fn new(
         bootstrap: &Bootstrap,
         runtime: Runtime,
+        clusters: KnownClusters,
         registry: &Registry,
     ) -> (Self, Option<FileWatch>) {
         let layers = bootstrap.runtime_layers.iter().map(|layer| {
@@ -71,7 +78,8 @@ impl RuntimeLayers {
             Layer { name: layer.name.clone(), origin, values }
         });
         let layers = Mutex::new(layers.collect());
-        let own = Self { layers, runtime, cells: registry.server(Slot::Control) };
+        let (limits, cells) = (Mutex::default(), registry.server(Slot::Control));
+        let own = Self { layers, runtime, limits, clusters, cells };
         // Before they are read: what changes then is told.
         let watch = own.watch();
         let mut layers = own.lock();
@@ -160,8 +168,22 @@ impl RuntimeLayers {
         shown.collect()
     }
 
+    /// The limits of circuit breakers that there are values for.
+    pub(super) fn limits(&self) -> MutexGuard<'_, RuntimeLimits> {
+        // Nothing under the lock can leave them half changed.
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Clusters have come, or changed, of which the workers are not told yet: they have their limits first.
+    pub(super) fn limit_clusters(&self) {
+        self.limits().tell(&RuntimeLimits::default(), &self.clusters.get());
+    }
+
     fn load(&self, layers: &[Layer]) {
         let keys = self.runtime.set(layers.iter().filter_map(|layer| layer.values.as_deref()));
+        let limits = RuntimeLimits::new(&self.runtime.integers_under(LIMITS_PREFIX));
+        let before = std::mem::replace(&mut *self.limits(), limits);
+        self.limits().tell(&before, &self.clusters.get());
         let trees = || {
             layers.iter().filter_map(|layer| match &layer.origin {
                 Origin::Disk(tree) => Some((tree, layer.values.is_some())),
@@ -289,7 +311,8 @@ mod tests {
             ..Bootstrap::default()
         };
         let registry = Registry::new(1);
-        let (layers, _) = RuntimeLayers::new(&bootstrap, Runtime::default(), &registry);
+        let clusters = KnownClusters::default();
+        let (layers, _) = RuntimeLayers::new(&bootstrap, Runtime::default(), clusters, &registry);
         (layers, registry.server(Slot::Control))
     }
 
@@ -377,7 +400,8 @@ mod tests {
         let disk = DiskLayer { symlink_root: root, subdirectory: "".into(), append_service_cluster: false };
         let layers = vec![RuntimeLayer { name: "files".into(), kind: RuntimeLayerKind::Disk(disk) }];
         let bootstrap = Bootstrap { runtime_layers: layers, ..Bootstrap::default() };
-        let (layers, watch) = RuntimeLayers::new(&bootstrap, Runtime::default(), &Registry::new(1));
+        let (clusters, registry) = (KnownClusters::default(), Registry::new(1));
+        let (layers, watch) = RuntimeLayers::new(&bootstrap, Runtime::default(), clusters, &registry);
         fs::rename(folder.join("to-two"), &link).unwrap();
         let mut watch = watch.unwrap();
         let has_come = tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap();

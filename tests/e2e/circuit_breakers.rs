@@ -4,11 +4,19 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
+use crate::harness::ToldCluster::At;
 use crate::harness::{
-    Client, Config, Http2Upstream, Proxy, Random, TO_HTTP2, Upstream, chunked, ok, on_each_backend, until,
+    Client, Config, ControlPlane, Http2Upstream, Proxy, Random, TO_HTTP2, Upstream, chunked, ok,
+    on_each_backend, until,
 };
+use crate::xds::{answers, named};
+use crate::xds_clusters;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// Routes: what begins with `/high` has high priority.
+const BY_PRIORITY: &str = "{match: {prefix: /high}, route: {cluster: upstream, priority: HIGH}}, \
+                           {match: {prefix: /}, route: {cluster: upstream}}";
 
 fn limits(thresholds: &str) -> String {
     format!("circuit_breakers: {{thresholds: [{{{thresholds}}}]}}")
@@ -44,6 +52,12 @@ fn holding() -> (Upstream, Sender<()>) {
 
 fn counter(proxy: &Proxy, name: &str) -> u64 {
     proxy.stat(&format!("cluster.upstream.{name}"))
+}
+
+/// Sets the limit of requests that runtime has for a cluster; an empty one takes it away.
+fn set_max_requests(proxy: &Proxy, cluster: &str, value: &str) {
+    let path = format!("/runtime_modify?circuit_breakers.{cluster}.default.max_requests={value}");
+    assert_eq!(proxy.admin("POST", &path).text(), "OK\n");
 }
 
 fn relayed(proxy: &Proxy) -> Client {
@@ -279,11 +293,7 @@ on_each_backend! {
     fn requests_of_high_priority_have_limits_and_connections_of_their_own(io) {
         let upstream = Upstream::answering(|request| ok(request.path().as_bytes()));
         let mut config = Config::to(upstream.port).cluster(&limits("priority: HIGH, max_requests: 0"));
-        config.routes = Some(
-            "{match: {prefix: /high}, route: {cluster: upstream, priority: HIGH}}, \
-             {match: {prefix: /}, route: {cluster: upstream}}"
-                .into(),
-        );
+        config.routes = Some(BY_PRIORITY.to_owned());
         let proxy = Proxy::start(io, &config);
         let mut client = proxy.connect();
         assert_eq!(client.get("/a").status(), 200);
@@ -424,6 +434,76 @@ on_each_backend! {
         assert_eq!(first.response().text(), "x");
         assert_eq!(proxy.connect().get("/").status(), 200);
         assert_eq!((counter(&proxy, "upstream_rq_active_overflow"), upstream.connections()), (1, 1));
+        proxy.end();
+    }
+
+    fn limit_of_a_runtime_layer_goes_before_the_configured_one(io) {
+        let upstream = Upstream::answering(|request| ok(request.path().as_bytes()));
+        let values = "circuit_breakers: {upstream: {default: {max_requests: 0}}, other: {high: {max_requests: 0}}}";
+        let layers = format!("{{layered_runtime: {{layers: [{{name: fixed, static_layer: {{{values}}}}}]}}}}");
+        let mut config = Config::to(upstream.port).cluster(&limits("max_requests: 7"));
+        config.routes = Some(BY_PRIORITY.to_owned());
+        let proxy = Proxy::start(io, &config.arguments(&["--config-yaml", &layers]));
+        let mut client = proxy.connect();
+        assert_eq!(client.get("/high").status(), 200);
+        let refused = client.get("/a");
+        assert_eq!((refused.status(), refused.header("x-envoy-overloaded")), (503, Some("true")));
+        assert_eq!(counter(&proxy, "upstream_rq_active_overflow"), 1);
+        let shown = proxy.admin("GET", "/clusters").text();
+        assert!(shown.contains("upstream::default_priority::max_requests::0\n"), "{shown}");
+        assert!(shown.contains("upstream::high_priority::max_requests::1024\n"), "{shown}");
+        proxy.end();
+    }
+
+    fn limits_follow_runtime_while_requests_are_in_flight(io) {
+        let (upstream, release) = holding();
+        let layers = "{layered_runtime: {layers: [{name: admin, admin_layer: {}}]}}";
+        let config = Config::to(upstream.port).cluster(&limits("max_requests: 1, track_remaining: true"));
+        let proxy = Proxy::start(io, &config.arguments(&["--concurrency", "2", "--config-yaml", layers]));
+        let refused = || proxy.connect().get("/").status() == 503;
+        let mut clients = [proxy.connect(), proxy.connect()];
+        clients[0].send(GET);
+        upstream.wait_for_requests(1);
+        assert!(refused());
+        set_max_requests(&proxy, "upstream", "2");
+        assert_eq!(counter(&proxy, "circuit_breakers.default.remaining_rq"), 1);
+        clients[1].send(GET);
+        upstream.wait_for_requests(2);
+        assert!(refused());
+        // What is in flight beyond a lower limit stays.
+        set_max_requests(&proxy, "upstream", "1");
+        assert!(refused());
+        assert_eq!(counter(&proxy, "circuit_breakers.default.rq_open"), 1);
+        assert_eq!(counter(&proxy, "circuit_breakers.default.remaining_rq"), 0);
+        (0..2).for_each(|_| release.send(()).unwrap());
+        clients.iter_mut().for_each(|client| assert_eq!(client.response().status(), 200));
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_active", 0);
+        set_max_requests(&proxy, "upstream", "0");
+        assert!(refused());
+        set_max_requests(&proxy, "upstream", "");
+        release.send(()).unwrap();
+        assert_eq!(proxy.connect().get("/").status(), 200);
+        assert_eq!(counter(&proxy, "upstream_rq_active_overflow"), 4);
+        assert_eq!(upstream.seen().len(), 3);
+        proxy.end();
+    }
+
+    fn told_cluster_has_the_limit_that_runtime_had_for_it_before(io) {
+        let (a, plane) = (named("a"), ControlPlane::start());
+        plane.tell_routes(&[("/", "a")]);
+        plane.tell_clusters(&[("other", At(&[a.port]))]);
+        let mut config = xds_clusters::config(&plane, "15s");
+        let layers = "{layered_runtime: {layers: [{name: admin, admin_layer: {}}]}, ";
+        config.arguments.iter_mut().for_each(|argument| *argument = argument.replacen('{', layers, 1));
+        let proxy = Proxy::start(io, &config);
+        set_max_requests(&proxy, "a", "0");
+        let mut client = proxy.connect();
+        assert_eq!(client.get("/").status(), 503, "there is no such cluster");
+        plane.tell_clusters(&[("a", At(&[a.port]))]);
+        answers(&mut client, 503, "upstream connect error or disconnect/reset before headers. reset reason: overflow");
+        assert!(a.seen().is_empty());
+        set_max_requests(&proxy, "a", "");
+        answers(&mut client, 200, "a");
         proxy.end();
     }
 }

@@ -14,6 +14,7 @@ so, there is one worker.
 import argparse
 import contextlib
 import fnmatch
+import json
 import pathlib
 import tempfile
 import threading
@@ -31,6 +32,9 @@ GET = b"GET /%s HTTP/1.1\r\nhost: a\r\n\r\n"
 OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 GAUGES = ("cx_open", "cx_pool_open", "rq_open", "rq_pending_open", "remaining_cx", "remaining_cx_pools", "remaining_pending", "remaining_rq")
 UNLIMITED = 1 << 63
+# Limits that runtime has in place of those of these cases.
+LIMITS = {"tcp-runtime.default.max_connections": 3, "http-runtime.default.max_requests": 1}
+RUNTIME = {"layers": [{"name": "fixed", "static_layer": {f"circuit_breakers.{key}": limit for key, limit in LIMITS.items()}}]}
 CASES = []
 WIDE = set()
 # How many frames there are, and who ended an idle connection of HTTP/2, have nothing to do with it.
@@ -206,6 +210,7 @@ breaker("tcp-connections", [{"max_connections": 3}])(fills_up)
 breaker("tcp-connections-of-two-workers", [{"max_connections": 3}], workers=2)(fills_up)
 breaker("tcp-remaining", [{"max_connections": 3, "track_remaining": True}])(fills_up)
 breaker("tcp-first-of-a-priority-counts", [{"max_connections": 3}, {"max_connections": 1}])(fills_up)
+breaker("tcp-runtime", [{"max_connections": 9}])(fills_up)
 breaker("tcp-attempts", [{"max_connections": 3}], proxy={"max_connect_attempts": 3})(fills_up)
 
 
@@ -314,6 +319,9 @@ def http_requests(at):
         at.one.script.release()
         facts["again"] = answer(again)
         return finish(at, facts, 4)
+
+
+breaker("http-runtime", [{"max_requests": 9, "track_remaining": True}])(http_requests)
 
 
 @breaker("http-requests-of-two-workers", [{"max_requests": 2}], workers=2, uncounted="_cx_(total|destroy|http1|rx|tx|length|active)|rq_pending_total")
@@ -498,6 +506,7 @@ def run():
     pattern, arguments.only = arguments.only, "some of the cases of protocols.toml, whose other differences do not show here"
     chosen = [one for one in CASES if fnmatch.fnmatchcase(one.name, pattern)]
     flags = ["--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "5"]
+    flags += ["--config-yaml", json.dumps({"layered_runtime": RUNTIME})]
     commands = {"envoy": [rig.envoy(), *flags]}
     if arguments.self or arguments.wrong:
         commands["envoy again"] = commands["envoy"]

@@ -1,5 +1,6 @@
 //! Runtime values: the layers of a bootstrap, resources that hold one, and the keys that configuration refers to.
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prost::Message as _;
@@ -65,6 +66,18 @@ impl Runtime {
         }
         self.0.state.proceed();
         known.values.len()
+    }
+
+    /// The whole numbers under keys that begin so, by the rest of these keys.
+    pub fn integers_under(&self, prefix: &str) -> Vec<(Box<str>, u64)> {
+        let known = self.lock();
+        let from: (Bound<&str>, Bound<&str>) = (Bound::Included(prefix), Bound::Unbounded);
+        let mut found: Vec<(Box<str>, u64)> = Vec::new();
+        for (key, value) in known.values.range::<str, _>(from) {
+            let Some(rest) = key.strip_prefix(prefix) else { break };
+            found.extend(value.integer.map(|integer| (Box::<str>::from(rest), integer)));
+        }
+        found
     }
 
     /// What reads a value while requests are served; `None`: there is none, and none can come.
@@ -240,6 +253,16 @@ mod tests {
         assert_eq!(key.integer(), Some(1));
         runtime.set(std::iter::empty());
         assert_eq!(key.integer(), None);
+    }
+
+    #[test]
+    fn whole_numbers_are_found_by_the_beginning_of_their_keys() {
+        let values = r#"{"a": 1, "a.b": 2, "a.c": {"d": "3", "e": "x"}, "a.f": -1, "ab": 4, "a/": 5}"#;
+        let runtime = Runtime::of(&[layer(RuntimeLayerKind::Static(flat(values)))]);
+        let found = runtime.integers_under("a.");
+        let found: Vec<_> = found.iter().map(|(rest, integer)| (&**rest, *integer)).collect();
+        assert_eq!(found, [("b", 2), ("c.d", 3)]);
+        assert!(runtime.integers_under("a.c.d.").is_empty() && runtime.integers_under("b").is_empty());
     }
 
     #[test]
