@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::ToldCluster::{At, Bad, Named};
 use crate::harness::{
-    Config, ControlPlane, Io, Proxy, TempFolder, Upstream, free_port, on_each_backend, until,
+    CLUSTERS, Config, ControlPlane, Io, Proxy, TempFolder, Upstream, free_port, on_each_backend, until,
 };
 use crate::xds::{HERE, answers, asking, holding, manager, named};
 
@@ -201,6 +201,31 @@ on_each_backend! {
         plane.wait_for("the version that is there", |asked| asked.version == "v2" && asked.nonce.is_empty());
         plane.tell_clusters(&[("a", At(&[b.port]))]);
         answers(&mut client, 200, "b");
+        proxy.end();
+    }
+
+    fn cluster_whose_time_to_live_is_over_goes_without_its_control_plane_too(io) {
+        let (a, b) = (named("a"), named("b"));
+        let (mut plane, proxy) = started(io, &a);
+        let ports = [[a.port], [b.port]];
+        let both = [("a", At(&ports[0])), ("b", At(&ports[1]))];
+        plane.tell_routes(&[("/b", "b"), ("/", "a")]);
+        plane.tell_clusters(&both);
+        let mut client = proxy.connect();
+        until("b is there", || client.get("/b").text() == "b");
+        // A heartbeat may say so of what was told without a time; of the other it says nothing.
+        let nonce = plane.beat(CLUSTERS, &["b"], 1);
+        assert!(plane.answer(&nonce).error.is_none());
+        plane.kill();
+        until("b is gone", || client.get("/b").status() == 503);
+        assert_eq!(client.get("/").text(), "a");
+        proxy.wait_for_stat("cluster_manager.cluster_removed", 1);
+        plane.tell_clusters(&both);
+        plane.restart();
+        until("b is there again", || client.get("/b").text() == "b");
+        // Who is said to have all of a version would not be told it again.
+        let asked = plane.asked().into_iter().rfind(|one| one.type_url == CLUSTERS && one.nonce.is_empty());
+        assert_eq!(asked.unwrap().version, "");
         proxy.end();
     }
 

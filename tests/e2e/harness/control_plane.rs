@@ -20,9 +20,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio_rustls::TlsAcceptor;
 
 use super::told_hosts::{self, HOSTS};
+use super::told_ttl;
 use super::{PATIENCE, TO_HTTP2, cluster_to, free_port};
 
-const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+pub(crate) const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 const LISTENERS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const SECRETS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
@@ -499,17 +500,34 @@ impl ControlPlane {
 
     /// Tells resources of a type; the response's nonce.
     pub(crate) fn push(&self, type_url: &str, values: Vec<Vec<u8>>) -> String {
+        let any = |value| Any { type_url: type_url.to_owned(), value };
+        self.say(type_url, values.into_iter().map(any).collect(), |_| None)
+    }
+
+    /// Tells of those of a type by their names, of the version that was told last, that they live for so many seconds from now on;
+    /// the response's nonce.
+    pub(crate) fn beat(&self, type_url: &str, names: &[&str], ttl_s: i64) -> String {
+        let envelopes = names.iter().map(|name| told_ttl::heartbeat(name, ttl_s)).collect();
+        self.say(type_url, envelopes, |told| {
+            told.iter().rfind(|told| told.type_url == type_url).map(|told| told.version.clone())
+        })
+    }
+
+    /// Tells this; `version` chooses that of an earlier response, else it has its own.
+    fn say(
+        &self,
+        type_url: &str,
+        resources: Vec<Any>,
+        version: impl Fn(&[Told]) -> Option<String>,
+    ) -> String {
         let mut told = self.state.told.lock().unwrap();
         let number = told.len() + 1;
-        told.push(Told {
-            version: format!("v{number}"),
-            resources: values.into_iter().map(|value| Any { type_url: type_url.to_owned(), value }).collect(),
-            type_url: type_url.to_owned(),
-            nonce: format!("n{number}"),
-        });
+        let version = version(&told).unwrap_or_else(|| format!("v{number}"));
+        let (type_url, nonce) = (type_url.to_owned(), format!("n{number}"));
+        told.push(Told { version, resources, type_url, nonce: nonce.clone() });
         drop(told);
         self.state.more.notify_waiters();
-        format!("n{number}")
+        nonce
     }
 
     /// Waits for a request of which this holds.

@@ -15,6 +15,7 @@ mod told_filters;
 mod told_hosts;
 mod told_runtime;
 mod told_scopes;
+mod told_ttl;
 mod upstream;
 
 use std::sync::OnceLock;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 pub(crate) use client::Client;
 pub(crate) use config::{Config, cluster_to, spared_cluster_to};
 pub(crate) use confine::Confinement;
-pub(crate) use control_plane::{ControlPlane, ToldCluster};
+pub(crate) use control_plane::{CLUSTERS, ControlPlane, ToldCluster};
 pub(crate) use http2::{Frame, Http2Client, Http2Upstream, RawHttp2, TO_HTTP2, pattern};
 pub(crate) use load_server::{LoadServer, Report};
 pub(crate) use message::{Message, chunked};

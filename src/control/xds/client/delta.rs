@@ -3,10 +3,14 @@
 //! A new stream asks for all names again and says which versions are there. A resource that was refused keeps the version
 //! of its last good state. Endpoints and routes that are removed stay in use until there are others, as in Envoy: a cluster that needs
 //! none goes away by itself. A filter that is removed is gone.
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
 use super::Protocol;
 use super::cache::Restored;
-use super::judge::{Considered, Judge, Kind, Outcome, Taken, content};
-use super::status::{ClientStatus, Missing};
+use super::judge::{Considered, Judge, Kind, Outcome, Taken, called, content};
+use super::ttl::{self, Ttls};
 use super::versions::Versions;
 use super::wanted::Wanted;
 use crate::control::xds::pb;
@@ -21,6 +25,8 @@ pub(super) struct Delta {
     wanted: Wanted,
     /// Of the resources that are there.
     versions: Versions,
+    /// Of those that go by themselves.
+    ttls: Ttls,
     /// Whether the stream has asked for the type.
     is_open: bool,
     /// Whether what is accepted is kept.
@@ -29,7 +35,8 @@ pub(super) struct Delta {
 
 impl Delta {
     pub(super) fn new(judge: Judge, node: pb::core::Node, wanted: Wanted, node_once: bool) -> Self {
-        Self { judge, node, node_once, wanted, versions: Versions::default(), is_open: false, keeps: false }
+        let (versions, ttls) = Default::default();
+        Self { judge, node, node_once, wanted, versions, ttls, is_open: false, keeps: false }
     }
 
     /// The type's first request of a stream. Names that are known need not be listed where everything is asked for.
@@ -90,6 +97,7 @@ impl Protocol for Delta {
         // Where everything is asked for, what is there is no matter of a name that is asked for beside it.
         for name in fewer.iter().filter(|_| !self.wanted.is_all()) {
             self.versions.remove(name);
+            self.ttls.remove(name);
             self.judge.forget(name);
         }
         if !self.is_open {
@@ -143,7 +151,7 @@ impl Protocol for Delta {
         }
         let mut outcome = Outcome { accepted: self.keeps.then(Default::default), ..Outcome::default() };
         let content = content(&system_version_info, resources.iter().filter_map(|one| one.resource.as_ref()));
-        let (mut versions, mut told) = (Vec::new(), Vec::new());
+        let (mut versions, mut told, mut ttls) = (Vec::new(), Vec::new(), BTreeMap::new());
         for resource in resources {
             let Resource {
                 name,
@@ -151,17 +159,25 @@ impl Protocol for Delta {
                 aliases,
                 version,
                 resource,
-                ttl: _,
+                ttl,
                 cache_control: _,
                 metadata: _,
             } = resource;
             let name = resource_name.map_or(name, |given| given.name);
             let by = resource.is_some().then_some(&name);
             outcome.note_answered(std::iter::once(&name).chain(&aliases), by, &self.wanted);
-            // Without a body its time to live begins anew, or nothing is behind a name that was asked for: nothing has changed.
-            let Some(any) = resource else { continue };
-            versions.push(version);
-            told.push((name, any));
+            match (ttl::told(ttl.as_ref()), resource) {
+                (Err(reason), _) => outcome.refuse_untried(name, reason, &self.wanted),
+                (Ok(ttl), Some(any)) => {
+                    ttls.extend(ttl.map(|ttl| (called(&name, &any, &type_url), ttl)));
+                    versions.push(version);
+                    told.push((name, any));
+                }
+                // A heartbeat.
+                (Ok(ttl), None) if self.versions.has(&name, &version) => self.ttls.put(&name, ttl),
+                // Nothing is behind a name that was asked for, or a heartbeat is of what is not there: nothing has changed.
+                (Ok(_), None) => {}
+            }
         }
         outcome.resources(&told, &mut self.judge, &self.wanted);
         let removed =
@@ -172,12 +188,10 @@ impl Protocol for Delta {
                 continue;
             }
             if self.judge.kind() == Kind::Secrets {
-                // As Envoy (issue 32961): whoever uses it goes away by itself. On the next stream it is asked for anew.
                 self.versions.remove(&name);
-                outcome.kept.insert(name, Missing::new(ClientStatus::DoesNotExist));
-            } else {
-                outcome.absent.insert(name);
+                self.ttls.remove(&name);
             }
+            outcome.remove(name, self.judge.kind());
         }
         outcome.agree(&told, &self.judge);
         for name in &outcome.absent {
@@ -189,12 +203,13 @@ impl Protocol for Delta {
         outcome.note_answered(missing, None, &self.wanted);
         outcome.errors(self.judge.kind(), resource_errors, &self.wanted);
         let versions = told.into_iter().map(|(name, _)| name).zip(versions).collect();
-        Some(Considered { outcome, version: system_version_info, content, nonce, versions })
+        Some(Considered { outcome, version: system_version_info, content, nonce, versions, ttls })
     }
 
     fn answer(&mut self, considered: Considered) -> Taken<DeltaDiscoveryRequest> {
-        let Considered { outcome, version, content, nonce, versions } = considered;
+        let Considered { outcome, version, content, nonce, versions, ttls } = considered;
         self.judge.know(&outcome);
+        self.ttls.note(&outcome, &ttls);
         let good = versions.iter().filter(|(name, _)| outcome.good.contains_key(name));
         self.versions.extend(good.map(|(name, version)| (name.as_str(), version.as_str())));
         let error = outcome.error();
@@ -207,5 +222,16 @@ impl Protocol for Delta {
             ..DeltaDiscoveryRequest::default()
         };
         Taken { kind: self.judge.kind(), reply, outcome, version, refused }
+    }
+
+    fn ttls(&self) -> &Ttls {
+        &self.ttls
+    }
+
+    fn expire(&mut self, now: Instant) -> Option<Outcome> {
+        let expired = self.ttls.expired(now);
+        // On the next stream they are asked for anew.
+        expired.iter().for_each(|name| self.versions.remove(name));
+        ttl::gone(expired, &mut self.judge)
     }
 }

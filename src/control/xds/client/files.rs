@@ -2,6 +2,7 @@
 //! be used leaves everything as it was.
 //!
 //! A file is written to another name and renamed, or reached through a symbolic link that is swapped: both are seen.
+//! Times to live have no meaning there, as in Envoy: nobody could renew them.
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;

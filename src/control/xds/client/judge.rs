@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prost::Message as _;
 
@@ -219,6 +220,8 @@ pub(super) struct Considered {
     /// Delta: what the answer refers to, and the names and versions of single resources, good or not.
     pub(super) nonce: String,
     pub(super) versions: Vec<(String, String)>,
+    /// Times to live that resources were told with, good or not.
+    pub(super) ttls: BTreeMap<String, Duration>,
 }
 
 /// What a response means, and its answer.
@@ -381,10 +384,7 @@ impl Outcome {
     /// Comes once it is known what it takes away.
     pub(super) fn agree(&mut self, told: &[(String, pb::google::Any)], judge: &Judge) {
         let Judge::Scopes(judge) = judge else { return };
-        let called = |(name, any): &(String, pb::google::Any)| {
-            if name.is_empty() { own_name(any, SCOPES) } else { name.clone() }
-        };
-        let names: Vec<_> = told.iter().map(called).collect();
+        let names: Vec<_> = told.iter().map(|(name, any)| called(name, any, SCOPES)).collect();
         let mut twice = repeated(told, SCOPES);
         // What cannot be read has no name.
         twice.remove("");
@@ -412,6 +412,25 @@ impl Outcome {
         }
         self.accepted.iter_mut().for_each(|accepted| drop(accepted.remove(&name)));
         self.bad.insert(name, cut(reason));
+    }
+
+    /// Refuses a resource for what its envelope says, before it is judged. `name`: what it is called there; empty: nothing.
+    pub(super) fn refuse_untried(&mut self, name: String, reason: String, asked: &Wanted) {
+        if name.is_empty() {
+            self.nameless.push(format!("a resource without a name: {reason}"));
+        } else if asked.contains(&name) {
+            self.bad.insert(name, reason);
+        }
+    }
+
+    /// A resource of that type was taken away.
+    pub(super) fn remove(&mut self, name: String, kind: Kind) {
+        if kind == Kind::Secrets {
+            // As Envoy (issue 32961): whoever uses it goes away by itself. On the next stream it is asked for anew.
+            self.kept.insert(name, Missing::new(ClientStatus::DoesNotExist));
+        } else {
+            self.absent.insert(name);
+        }
     }
 
     /// Keeps what was refused to be shown: as many as can be listed.
@@ -459,9 +478,13 @@ fn cut(mut reason: String) -> String {
 /// Names that stand more than once among what was told of that type.
 fn repeated(told: &[(String, pb::google::Any)], type_url: &str) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
-    let names =
-        told.iter().map(|(name, any)| if name.is_empty() { own_name(any, type_url) } else { name.clone() });
+    let names = told.iter().map(|(name, any)| called(name, any, type_url));
     names.filter(|name| !seen.insert(name.clone())).collect()
+}
+
+/// What a resource of that type is called by its envelope, or calls itself; empty: nothing that can be read.
+pub(super) fn called(name: &str, any: &pb::google::Any, type_url: &str) -> String {
+    if name.is_empty() { own_name(any, type_url) } else { name.to_owned() }
 }
 
 /// What a resource of that type calls itself; empty: nothing that can be read.

@@ -2,7 +2,7 @@
 //! for each type.
 //!
 //! What is asked, answered and believed is decided by pure state machines (`sotw`, `delta`, `judge`, `damping`,
-//! `backoff`); `stream` moves messages, `channel` makes connections, `files` does without both. It runs on the control thread and hands whole
+//! `backoff`, `ttl`); `stream` moves messages, `channel` makes connections, `files` does without both. It runs on the control thread and hands whole
 //! assignments to whoever publishes; what cannot be used leaves the last good one in place and goes back by name.
 //!
 //! Of resource types this version asks for runtime values (RTDS), clusters (CDS), endpoints (EDS), listeners (LDS), secrets (SDS),
@@ -34,6 +34,7 @@ mod status;
 mod stream;
 mod subscribers;
 mod tables;
+mod ttl;
 mod versions;
 mod virtual_hosts;
 mod wanted;
@@ -57,6 +58,8 @@ mod secret_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod ttl_tests;
+#[cfg(test)]
 mod virtual_host_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +67,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use self::cache::Restored;
 pub use self::cache::{Cache, arbitrary as cache_arbitrary};
@@ -88,6 +92,7 @@ pub use self::status::{ClientStatus, Failure, Standing, Standings};
 use self::stream::Stream;
 use self::subscribers::Subscribers;
 use self::tables::KnownTables;
+use self::ttl::Ttls;
 use self::virtual_hosts::KnownHosts;
 use self::wanted::Wanted;
 use super::convert::{Planes, RuntimeValues, Surroundings};
@@ -155,6 +160,12 @@ trait Protocol: Send + 'static {
 
     /// Takes of it what can be used, and answers it.
     fn answer(&mut self, considered: Considered) -> Taken<Self::Request>;
+
+    /// Which resources go by themselves, and when.
+    fn ttls(&self) -> &Ttls;
+
+    /// Takes those away whose time is over by now, as if they were removed; `None`: of none is it.
+    fn expire(&mut self, now: Instant) -> Option<Outcome>;
 
     /// Both, where nobody has to try first what can be used.
     #[cfg(test)]
@@ -594,7 +605,7 @@ impl XdsClient {
     ) {
         let Some(cluster) = self.upstreams.iter().find(|one| one.name == ads.cluster) else { return };
         let mut running = Running::new(Arc::clone(subscribers), each.iter().flatten());
-        let once = ads.node_on_first_message_only;
+        let (node, once) = (node::asking(self.node.clone()), ads.node_on_first_message_only);
         let is_own = *source != ResourceSource::Ads;
         for (nth, judges) in each.into_iter().enumerate() {
             let stream = Stream {
@@ -607,13 +618,11 @@ impl XdsClient {
             let types = judges.into_iter().map(|judge| (subscribers.wanted(judge.kind()), judge));
             running.tasks.push(match ads.variant {
                 Variant::StateOfTheWorld => {
-                    let types =
-                        types.map(|(wanted, judge)| Sotw::new(judge, self.node.clone(), wanted, once));
+                    let types = types.map(|(wanted, judge)| Sotw::new(judge, node.clone(), wanted, once));
                     tokio::spawn(stream::run(types.collect(), stream))
                 }
                 Variant::Delta => {
-                    let types =
-                        types.map(|(wanted, judge)| Delta::new(judge, self.node.clone(), wanted, once));
+                    let types = types.map(|(wanted, judge)| Delta::new(judge, node.clone(), wanted, once));
                     tokio::spawn(stream::run(types.collect(), stream))
                 }
             });

@@ -7,6 +7,10 @@ use crate::control::xds::pb;
 /// What control planes take a client for that says nothing else: they ask for it by name.
 const USER_AGENT_NAME: &str = "envoy";
 
+/// What this client can do that control planes may want to know first: it opens the envelopes of a state of the world, and what has
+/// a time to live goes when that is over. Source: Envoy "Well Known Client Features".
+const FEATURES: [&str; 2] = ["xds.config.resource-in-sotw", "xds.config.supports-resource-ttl"];
+
 /// The node as control planes are told it. `configured` is the whole message of the configuration: what this version
 /// does not look into is passed on as it is.
 pub(super) fn node(configured: &[u8], node: &Node) -> pb::core::Node {
@@ -20,4 +24,14 @@ pub(super) fn node(configured: &[u8], node: &Node) -> pb::core::Node {
         message.user_agent_name = USER_AGENT_NAME.to_owned();
     }
     message
+}
+
+/// The same as it asks for resources: with what this client can do, beside what is configured.
+pub(super) fn asking(mut node: pb::core::Node) -> pb::core::Node {
+    for feature in FEATURES {
+        if node.client_features.iter().all(|known| known != feature) {
+            node.client_features.push(feature.to_owned());
+        }
+    }
+    node
 }

@@ -2,13 +2,18 @@
 //!
 //! The version of the last good response outlives a stream, its nonce does not. A name that a response does not have is
 //! one of which there is nothing new, but where everything is asked for: there it is one that is gone.
-use std::collections::BTreeSet;
+//!
+//! What has a time to live is told in an envelope of its own. Of heartbeats the version is that of the whole response, as in Envoy,
+//! whatever their envelopes say.
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
+use tokio::time::Instant;
 
 use super::Protocol;
 use super::cache::Restored;
-use super::judge::{Considered, Judge, Kind, Outcome, Taken, content};
+use super::judge::{Considered, Judge, Kind, Outcome, Taken, called, content};
+use super::ttl::{self, Ttls};
 use super::wanted::Wanted;
 use crate::base::packed;
 use crate::control::xds::pb::{self, Named};
@@ -23,8 +28,14 @@ pub(super) struct Sotw {
     wanted: Wanted,
     /// Where everything is asked for: what is there, used or refused.
     there: BTreeSet<Box<str>>,
+    /// Of those that go by themselves.
+    ttls: Ttls,
+    /// Whether some have gone so since the stream began: the version stands for them, too.
+    has_lost: bool,
     /// Of the last response that was good.
     version: String,
+    /// Of the last response, good or not.
+    heard: String,
     /// Of the stream's last response.
     nonce: String,
     /// Whether the stream has asked for the type.
@@ -41,7 +52,10 @@ impl Sotw {
             node_once,
             wanted,
             there: BTreeSet::new(),
+            ttls: Ttls::default(),
+            has_lost: false,
             version: String::new(),
+            heard: String::new(),
             nonce: String::new(),
             is_open: false,
             keeps: false,
@@ -107,6 +121,10 @@ impl Protocol for Sotw {
 
     fn open(&mut self, first: bool) -> Option<DiscoveryRequest> {
         self.nonce.clear();
+        if std::mem::take(&mut self.has_lost) {
+            // They are to be told again, which nobody would who is said to have told all of it.
+            self.version.clear();
+        }
         self.is_open = !self.wanted.is_nothing();
         self.is_open.then(|| self.request(first))
     }
@@ -116,6 +134,7 @@ impl Protocol for Sotw {
             return None;
         }
         for name in self.wanted.beyond(&wanted) {
+            self.ttls.remove(&name);
             self.judge.forget(&name);
         }
         self.wanted = wanted;
@@ -166,20 +185,44 @@ impl Protocol for Sotw {
         self.nonce = nonce;
         let mut outcome = Outcome { accepted: self.keeps.then(Default::default), ..Outcome::default() };
         let content = content(&version_info, resources.iter());
-        let (mut refreshed, mut told) = (BTreeSet::new(), Vec::new());
+        let (mut heartbeats, mut told, mut ttls) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         for any in resources {
-            match unwrapped(any) {
-                Ok((name, Some(any))) => told.push((name, any)),
-                // Its time to live begins anew; nothing has changed.
-                Ok((name, None)) => drop(refreshed.insert(name)),
-                Err(reason) => outcome.nameless.push(reason),
+            let Resource { name, resource, ttl, .. } = match unwrapped(any) {
+                Ok(resource) => resource,
+                Err(reason) => {
+                    outcome.nameless.push(reason);
+                    continue;
+                }
+            };
+            match (ttl::told(ttl.as_ref()), resource) {
+                (Err(reason), _) => outcome.refuse_untried(name, reason, &self.wanted),
+                (Ok(ttl), Some(any)) => {
+                    ttls.extend(ttl.map(|ttl| (called(&name, &any, &type_url), ttl)));
+                    told.push((name, any));
+                }
+                (Ok(ttl), None) => {
+                    heartbeats.insert(name, ttl);
+                }
             }
         }
         outcome.resources(&told, &mut self.judge, &self.wanted);
+        let is_known = version_info == self.heard;
+        self.heard.clone_from(&version_info);
+        for (name, ttl) in heartbeats.iter().filter(|_| is_known) {
+            // Of what is not there nothing would go.
+            if self.ttls.has(name) || self.there.contains(name.as_str()) {
+                self.ttls.put(name, *ttl);
+            }
+        }
+        // Nothing but heartbeats, of a state that is known: what it leaves out is as it was. go-control-plane sends those alone of
+        // what has a time to live; Envoy takes the rest for gone.
+        let is_heartbeat = is_known && told.is_empty() && !heartbeats.is_empty();
         // Of what cannot be read nobody knows the name: it is not gone.
-        if self.wanted == Wanted::All && outcome.nameless.is_empty() {
+        if self.wanted == Wanted::All && outcome.nameless.is_empty() && !is_heartbeat {
             let is_there = |name: &str| {
-                outcome.good.contains_key(name) || outcome.bad.contains_key(name) || refreshed.contains(name)
+                outcome.good.contains_key(name)
+                    || outcome.bad.contains_key(name)
+                    || heartbeats.contains_key(name)
             };
             let gone = self.there.iter().filter(|name| !is_there(name)).map(|name| String::from(&**name));
             let gone: Vec<_> = gone.collect();
@@ -195,12 +238,13 @@ impl Protocol for Sotw {
             self.note_there(outcome.good.keys().chain(outcome.bad.keys()));
         }
         let (nonce, versions) = Default::default();
-        Some(Considered { outcome, version: version_info, content, nonce, versions })
+        Some(Considered { outcome, version: version_info, content, nonce, versions, ttls })
     }
 
     fn answer(&mut self, considered: Considered) -> Taken<DiscoveryRequest> {
-        let Considered { outcome, version, content, nonce: _, versions: _ } = considered;
+        let Considered { outcome, version, content, nonce: _, versions: _, ttls } = considered;
         self.judge.know(&outcome);
+        self.ttls.note(&outcome, &ttls);
         let error = outcome.error();
         if error.is_none() {
             self.version.clone_from(&version);
@@ -209,14 +253,25 @@ impl Protocol for Sotw {
         let reply = DiscoveryRequest { error_detail: error, ..self.request(false) };
         Taken { kind: self.judge.kind(), reply, outcome, version, refused }
     }
+
+    fn ttls(&self) -> &Ttls {
+        &self.ttls
+    }
+
+    fn expire(&mut self, now: Instant) -> Option<Outcome> {
+        let expired = self.ttls.expired(now);
+        for name in &expired {
+            self.there.remove(name.as_str());
+        }
+        self.has_lost |= !expired.is_empty();
+        ttl::gone(expired, &mut self.judge)
+    }
 }
 
-/// A resource, which may be in an envelope of its own, and the name on it; `None`: the envelope is empty.
-fn unwrapped(any: pb::google::Any) -> Result<(String, Option<pb::google::Any>), String> {
+/// A resource in its envelope: its own, or one that says nothing.
+fn unwrapped(any: pb::google::Any) -> Result<Resource, String> {
     if any.type_url.rsplit('/').next() != Some(Resource::NAME) {
-        return Ok((String::new(), Some(any)));
+        return Ok(Resource { resource: Some(any), ..Resource::default() });
     }
-    let resource =
-        Resource::decode(&*any.value).map_err(|error| format!("an envelope cannot be decoded: {error}"))?;
-    Ok((resource.name, resource.resource))
+    Resource::decode(&*any.value).map_err(|error| format!("an envelope cannot be decoded: {error}"))
 }

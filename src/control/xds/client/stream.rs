@@ -7,13 +7,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::backoff::Backoff;
 use super::cache::{Cache, Kept};
 use super::channel::{Upstream, innermost};
 use super::counters::Event;
 use super::damping::Damping;
+use super::gate::now;
 use super::judge::{Considered, Kind, Outcome};
 use super::messages::{self, Responses};
 use super::subscribers::{Changes, Subscribers};
@@ -138,7 +139,9 @@ async fn hold<P: Protocol>(
     tokio::pin!(settles);
     let mut is_settled = false;
     loop {
+        let expiry = next_expiry(lines);
         tokio::select! {
+            now = reached(expiry) => expire(lines, subscribers, now).await,
             () = &mut settles, if !is_settled && answered => {
                 is_settled = true;
                 let open = lines.iter().filter(|line| line.protocol.is_open());
@@ -261,15 +264,18 @@ fn show(server: &Option<Cells<ServerStat>>, value: u64) {
     }
 }
 
-/// Keeps what was accepted.
+/// Keeps what was accepted, but for what goes by itself: the next process may have no control plane.
 fn note<P: Protocol>(cache: &Cache, line: &Line<P>, outcome: &Outcome, version: &str) {
-    let accepted = outcome.accepted.iter().flatten().map(|(name, value)| Kept {
+    let (kind, ttls) = (line.protocol.kind(), line.protocol.ttls());
+    let lasting = outcome.accepted.iter().flatten().filter(|(name, _)| !ttls.has(name));
+    let accepted = lasting.map(|(name, value)| Kept {
         name: name.clone(),
         version: line.protocol.version(name).to_owned(),
         value: value.clone(),
     });
-    let kind = line.protocol.kind();
-    cache.note(kind, version, accepted.collect(), outcome.gone(kind));
+    // Nor is what is kept all that a version stands for where some was told with a time to live.
+    let version = if ttls.are_unused() { version } else { "" };
+    cache.note(kind, version, accepted.collect(), outcome.gone(kind).chain(ttls.names()));
 }
 
 /// Uses what was kept of that which is wanted by now and has not been told.
@@ -288,7 +294,7 @@ async fn restore<P: Protocol>(lines: &mut [Line<P>], subscribers: &Subscribers, 
     }
 }
 
-/// Does so while something else is waited for.
+/// Does so, and lets go what expires, while something else is waited for.
 async fn restoring<P: Protocol, T>(
     waited: impl Future<Output = T>,
     lines: &mut [Line<P>],
@@ -298,14 +304,46 @@ async fn restoring<P: Protocol, T>(
 ) -> T {
     tokio::pin!(waited);
     loop {
+        let expiry = next_expiry(lines);
         tokio::select! {
             done = &mut waited => return done,
+            now = reached(expiry) => expire(lines, subscribers, now).await,
             kind = changes.next(), if cache.is_some() => {
                 if kind.is_none() {
                     restore(lines, subscribers, cache).await;
                 }
             }
         }
+    }
+}
+
+/// When the time to live of a resource is over next, of whatever type; `None`: of none is it.
+fn next_expiry<P: Protocol>(lines: &[Line<P>]) -> Option<Instant> {
+    lines.iter().filter_map(|line| line.protocol.ttls().due()).min()
+}
+
+/// Waits until then, or for ever; what time it is by then.
+async fn reached(time: Option<Instant>) -> Instant {
+    match time {
+        Some(time) => {
+            sleep_until(time).await;
+            now().max(time)
+        }
+        None => pending().await,
+    }
+}
+
+/// Takes away what nobody has told again in time. It is not among what is kept.
+async fn expire<P: Protocol>(lines: &mut [Line<P>], subscribers: &Subscribers, now: Instant) {
+    for line in lines {
+        let Some(mut outcome) = line.protocol.expire(now) else { continue };
+        let kind = line.protocol.kind();
+        for name in outcome.absent.iter().chain(outcome.kept.keys()) {
+            log::warn!("xDS: {kind} {name} were not told again in their time to live: as if removed");
+        }
+        // As in Envoy no version is of the state that is left.
+        subscribers.try_out(kind, &mut outcome, "").await;
+        subscribers.apply(kind, outcome, "").await;
     }
 }
 
@@ -363,13 +401,29 @@ mod tests {
     use super::super::delta::Delta;
     use super::super::filter_tests::subscribers;
     use super::super::judge::Judge;
+    use super::super::sotw::Sotw;
     use super::super::wanted::Wanted;
-    use super::super::{ENDPOINTS, Update};
+    use super::super::{ENDPOINTS, RUNTIME, Update};
     use super::*;
-    use crate::config::ads::{Eds, ResourceSource};
+    use crate::config::ads::{Eds, ResourceSource, Rtds};
     use crate::control::xds::pb;
-    use pb::discovery::{DeltaDiscoveryResponse, Resource};
+    use pb::discovery::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
     use pb::endpoint::ClusterLoadAssignment;
+    use pb::google::{Any, Duration as Seconds, Struct, Value, ValueKindOneOf};
+
+    /// A layer of that name with one value, which lives for so many seconds; `None`: as long as it is not taken away.
+    fn layer(name: &str, ttl_s: Option<i64>) -> Resource {
+        let value = Value { kind: Some(ValueKindOneOf::NumberValue(1.0)) };
+        let layer = Some(Struct { fields: [("k".to_owned(), value)].into() });
+        let message = pb::runtime::Runtime { name: name.into(), layer };
+        Resource {
+            name: name.into(),
+            version: "1".into(),
+            resource: Some(Any { type_url: RUNTIME.into(), value: message.encode_to_vec() }),
+            ttl: ttl_s.map(|seconds| Seconds { seconds, nanos: 0 }),
+            ..Resource::default()
+        }
+    }
 
     /// A control plane that says something and goes at once has said it: nobody tells it again, since it is known.
     #[tokio::test]
@@ -403,5 +457,75 @@ mod tests {
         let updates = told.try_recv().unwrap();
         assert!(matches!(&updates[..], [Update::Endpoints(update)] if update.instance == 1), "{updates:?}");
         assert_eq!(line.protocol.open(true).unwrap().initial_resource_versions["a"], "1");
+    }
+
+    /// It is for what must not outlive its control plane.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_told_for_a_time_goes_also_where_there_is_no_stream() {
+        let (all, mut told, registry) = subscribers();
+        let rtds = Rtds { source: ResourceSource::Ads, name: "a".into(), initial_fetch_timeout: None };
+        all.add_runtime(&rtds, &registry);
+        let asked = all.wanted(Kind::Runtime);
+        let protocol = Delta::new(Judge::Runtime, pb::core::Node::default(), asked, true);
+        let mut lines = [Line { protocol, damping: Damping::default(), held: None }];
+        lines[0].protocol.open(true);
+        let response = DeltaDiscoveryResponse {
+            nonce: "n".into(),
+            type_url: RUNTIME.into(),
+            resources: vec![layer("a", Some(2))],
+            ..DeltaDiscoveryResponse::default()
+        };
+        let considered = lines[0].protocol.consider(response).unwrap();
+        let (requests, _heard) = mpsc::channel(1);
+        assert!(take(&mut lines[0], considered, &requests, &all, &None).await);
+        let mut changes = all.all_changes();
+        for values in [1, 0] {
+            let updates = told.try_recv().unwrap();
+            let [Update::Runtime(update)] = &updates[..] else { panic!("{updates:?}") };
+            assert_eq!(update.values.as_ref().map(|values| values.len()), Some(values));
+            // It is connected, or waited, for so long.
+            restoring(sleep(Duration::from_secs(1)), &mut lines, &all, &mut changes, &None).await;
+            assert!(told.try_recv().is_err(), "it lives, or it goes once");
+            restoring(sleep(Duration::from_secs(2)), &mut lines, &all, &mut changes, &None).await;
+        }
+        assert!(lines[0].protocol.open(true).unwrap().initial_resource_versions.is_empty());
+    }
+
+    /// Nor does it outlive the process: the next one may have no control plane.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_told_for_a_time_is_not_kept() {
+        let folder = std::env::temp_dir().join(format!("ringway-ttl-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let cache = Some(Cache::open(&folder, b"me".to_vec()).unwrap());
+        cache.iter().for_each(Cache::begin);
+        let (all, _told, _registry) = subscribers();
+        let asked = Wanted::Names(["a", "b"].map(Arc::<str>::from).into());
+        let mut protocol = Sotw::new(Judge::Runtime, pb::core::Node::default(), asked.clone(), true);
+        protocol.keep();
+        let mut line = Line { protocol, damping: Damping::default(), held: None };
+        let (requests, _heard) = mpsc::channel(8);
+        let kept = || {
+            let next = Cache::open(&folder, b"me".to_vec()).unwrap();
+            let restored = next.restore(Kind::Runtime, &asked).unwrap();
+            let names: Vec<_> = restored.resources.into_iter().map(|kept| kept.name).collect();
+            (restored.version, names.join(" "))
+        };
+        // Whoever says that it has the third of these would not be told all of it.
+        for (version, ttl_s, is_kept) in [("1", None, "a b"), ("2", Some(9), "b"), ("3", Some(9), "b")] {
+            let told = [layer("a", ttl_s), layer("b", None)].map(|resource| Any {
+                type_url: "type.googleapis.com/envoy.service.discovery.v3.Resource".into(),
+                value: resource.encode_to_vec(),
+            });
+            let response = DiscoveryResponse {
+                version_info: version.into(),
+                type_url: RUNTIME.into(),
+                resources: told.into(),
+                ..DiscoveryResponse::default()
+            };
+            let considered = line.protocol.consider(response).unwrap();
+            assert!(take(&mut line, considered, &requests, &all, &cache).await);
+            assert_eq!(kept(), ("1".to_owned(), is_kept.to_owned()), "{version}");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

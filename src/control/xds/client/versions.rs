@@ -26,6 +26,11 @@ impl Versions {
         self.0.get(name.as_bytes()).map_or("", |versioned| versioned.parts().1)
     }
 
+    /// Whether that resource is there, of that version.
+    pub(super) fn has(&self, name: &str, version: &str) -> bool {
+        self.0.get(name.as_bytes()).is_some_and(|versioned| versioned.parts().1 == version)
+    }
+
     pub(super) fn remove(&mut self, name: &str) {
         self.0.remove(name.as_bytes());
     }
@@ -102,6 +107,8 @@ mod tests {
         assert_eq!(shown(&versions), [("a", "1"), ("ab", "2"), ("a\u{10ffff}", "3"), ("c", "")]);
         versions.extend(std::iter::once(("a", "the longer é")));
         assert_eq!((versions.get("a"), versions.get("ab"), versions.get("abc")), ("the longer é", "2", ""));
+        assert!(versions.has("ab", "2") && !versions.has("ab", "3"));
+        assert!(versions.has("c", "") && !versions.has("abc", ""), "it is not there");
         for name in ["a", "abc", "c", "a\u{10ffff}"] {
             versions.remove(name);
         }

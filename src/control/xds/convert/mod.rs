@@ -60,6 +60,7 @@ pub use config_source::Planes;
 pub use fields::{Classified, Field, markdown};
 pub use report::{Class, Finding, Report, Unimplemented};
 pub use runtime::{Runtime, RuntimeValues, runtime_text};
+pub(super) use value::duration_of;
 
 use self::at::At;
 use super::pb;

@@ -24,17 +24,22 @@ const JSON_DEPTH_MAX: u32 = 64;
 /// Largest file or environment variable taken as a data source: what Envoy's gRPC sources may carry at most, too.
 const DATA_SOURCE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// A duration, which must not be negative.
+///
+/// # Errors
+/// What is wrong with it.
+pub(in super::super) fn duration_of(value: &pb::google::Duration) -> Result<Duration, &'static str> {
+    let pb::google::Duration { seconds, nanos } = *value;
+    let nanos_part = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let seconds_part = u64::try_from(seconds).ok().filter(|_| seconds <= DURATION_SECONDS_MAX);
+    let duration = seconds_part.zip(nanos_part).map(|(seconds, nanos)| Duration::new(seconds, nanos));
+    duration.ok_or("duration out of range: must not be negative, at most 315576000000s")
+}
+
 impl At<'_> {
     /// A duration that is set, which must not be negative.
     pub(super) fn duration(&self, field: &str, value: Option<pb::google::Duration>) -> Option<Duration> {
-        let pb::google::Duration { seconds, nanos } = value?;
-        let nanos_part = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
-        let seconds_part = u64::try_from(seconds).ok().filter(|_| seconds <= DURATION_SECONDS_MAX);
-        let duration = seconds_part.zip(nanos_part).map(|(seconds, nanos)| Duration::new(seconds, nanos));
-        if duration.is_none() {
-            self.field(field).error("duration out of range: must not be negative, at most 315576000000s");
-        }
-        duration
+        duration_of(&value?).map_err(|reason| self.field(field).error(reason)).ok()
     }
 
     /// A duration of which zero means "off"; `default` when it is not set.
