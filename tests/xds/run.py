@@ -26,6 +26,7 @@ import runtime  # noqa: F401 (adds scripts)
 import scripts
 import sources  # noqa: F401 (adds scripts)
 import secrets_told  # noqa: F401 (adds scripts)
+import told_for_a_time  # noqa: F401 (adds scripts)
 from play import Origin, Play
 from tls import openssl
 

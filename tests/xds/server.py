@@ -75,8 +75,11 @@ class Stream:
 
     # --- the script's side
 
-    def push(self, kind, version, resources, removed=(), errors=()):
-        """Sends a response as it is given: bytes of resources by name, or ready `Any`s, and names of which it cannot tell any; its nonce."""
+    def push(self, kind, version, resources, removed=(), errors=(), ttls=None):
+        """Sends a response as it is given: bytes of resources by name, or ready `Any`s, and names of which it cannot tell any; its nonce.
+
+        `ttls`: for how many seconds those of these names are told.
+        """
         with self.changed:
             self.sent += 1
             nonce = f"s{self.number}-{self.sent}"
@@ -88,9 +91,11 @@ class Stream:
                     wrapped = response.resources.add(name=name, version=version)
                     if resource is not None:
                         wrapped.resource.CopyFrom(packed(resource))
+                    if name in (ttls or {}):
+                        wrapped.ttl.FromSeconds(ttls[name])
             else:
                 response = discovery_pb2.DiscoveryResponse(type_url=TYPES[kind], nonce=nonce, version_info=version)
-                response.resources.extend(packed(resource) for _, resource in resources)
+                response.resources.extend(enveloped(name, resource, (ttls or {}).get(name)) for name, resource in resources)
             for name in errors:
                 error = response.resource_errors.add()
                 error.resource_name.name, error.error_detail.code, error.error_detail.message = name, UNAVAILABLE, "not now"
@@ -228,6 +233,15 @@ class Server(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):
         begin = time.monotonic()
         with self.changed:
             return time.monotonic() - begin if self.changed.wait_for(condition, deadline_s) else None
+
+
+def enveloped(name, resource, ttl_s):
+    """A resource as a state of the world carries it: in an envelope, if it is told for so many seconds."""
+    if ttl_s is None:
+        return packed(resource)
+    envelope = discovery_pb2.Resource(name=name, resource=packed(resource))
+    envelope.ttl.FromSeconds(ttl_s)
+    return packed(envelope)
 
 
 def packed(resource):
