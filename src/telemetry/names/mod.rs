@@ -72,7 +72,7 @@ pub trait Stats: Copy + Send + Sync + 'static {
     /// How many tables of response codes the scope keeps.
     const CODE_TABLES: usize;
     /// What the control thread notes of scopes without cells of its own, in groups, each of which a scope has room for once
-    /// something of it is noted.
+    /// something of it is noted: of [`NOTES_OF_GROUP_MAX`] rows at most.
     const NOTED: [&'static [Self]; NOTES_MAX] = [&[], &[]];
     fn zeroed() -> Self::Values;
     fn index(self) -> usize;
@@ -80,6 +80,9 @@ pub trait Stats: Copy + Send + Sync + 'static {
 
 /// Groups of notes of one scope.
 pub const NOTES_MAX: usize = 2;
+
+/// Rows of a group of them. A block of so many is found by one word, which is all that a scope has of a group before.
+pub const NOTES_OF_GROUP_MAX: usize = 10;
 
 /// Index of a histogram within its scope.
 pub trait HistogramIndex: Copy + Send + Sync + 'static {
@@ -139,6 +142,7 @@ mod tests {
         assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "rows are sorted and unique: {names:?}");
         assert!(S::HISTOGRAMS.windows(2).all(|pair| pair[0] < pair[1]));
         assert_eq!(S::zeroed().as_ref().len(), names.len());
+        assert!(S::NOTED.iter().all(|group| group.len() <= NOTES_OF_GROUP_MAX));
         let agreed = |name: &&&str| AGREED.iter().any(|(group, _)| name.starts_with(group));
         for name in names.iter().chain(S::HISTOGRAMS).filter(|name| !agreed(name)) {
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.".contains(&b)));
