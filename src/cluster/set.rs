@@ -8,7 +8,7 @@ use super::breakers::CircuitBreakers;
 use super::host_spec::HostSpec;
 use super::load_balancer::{self, HashTable};
 use crate::config::cluster::Cluster as Config;
-use crate::config::endpoint::DropOverload;
+use crate::config::endpoint::{DropOverload, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
 use crate::protocol::tls::{ClientTls, Secured};
 use crate::telemetry::{ClusterStat, Registry, Scope};
 
@@ -58,37 +58,77 @@ impl Deref for PublishedCluster {
 #[derive(Debug, Default)]
 pub struct HostSpecs {
     hosts: Box<[Arc<HostSpec>]>,
+    /// `None`: nothing of it.
+    more: Option<Box<More>>,
+}
+
+/// There is one for each of thousands of clusters: with its counts of references 40 bytes.
+const _: () = assert!(size_of::<HostSpecs>() <= 24);
+
+/// What the endpoints of few clusters have.
+#[derive(Debug)]
+struct More {
     /// By group of hosts; none, where the policy does not hash.
     tables: Box<[HashTable]>,
     /// The share of requests that they are spared.
     drop_overload: Option<Arc<DropOverload>>,
+    /// See [`HostSpecs::overprovisioning_percent`].
+    overprovisioning_percent: u32,
+}
+
+impl Default for More {
+    fn default() -> Self {
+        Self {
+            tables: Box::default(),
+            drop_overload: None,
+            overprovisioning_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
+        }
+    }
 }
 
 impl HostSpecs {
-    /// These endpoints. Off the data path: tables are made here.
-    pub fn new(hosts: Vec<Arc<HostSpec>>, config: &Config) -> Self {
+    /// These endpoints, with their [`Self::overprovisioning_percent`]. Off the data path: tables are made here.
+    pub fn new(hosts: Vec<Arc<HostSpec>>, overprovisioning_percent: u32, config: &Config) -> Self {
         let hosts: Box<[_]> = hosts.into();
-        Self { tables: load_balancer::tables(&hosts, config), hosts, drop_overload: None }
+        let tables = load_balancer::tables(&hosts, overprovisioning_percent, config);
+        let is_plain =
+            tables.is_empty() && overprovisioning_percent == OVERPROVISIONING_FACTOR_PERCENT_DEFAULT;
+        let more =
+            (!is_plain).then(|| Box::new(More { tables, drop_overload: None, overprovisioning_percent }));
+        Self { hosts, more }
+    }
+
+    /// How much of the traffic the share of them that is available may have, in percent of that share. Default 140. Source: Envoy
+    /// `policy.overprovisioning_factor` of whoever has told them.
+    pub fn overprovisioning_percent(&self) -> u32 {
+        let more = self.more.as_ref();
+        more.map_or(OVERPROVISIONING_FACTOR_PERCENT_DEFAULT, |more| more.overprovisioning_percent)
     }
 
     /// The same, spared this share of requests.
-    pub fn dropping(self, drop_overload: Option<Arc<DropOverload>>) -> Self {
-        Self { drop_overload, ..self }
+    pub fn dropping(mut self, drop_overload: Option<Arc<DropOverload>>) -> Self {
+        if drop_overload.is_some() || self.more.is_some() {
+            self.more.get_or_insert_default().drop_overload = drop_overload;
+        }
+        self
     }
 
     /// The share of requests that they are spared; `None`: none.
     pub fn drop_overload(&self) -> Option<&Arc<DropOverload>> {
-        self.drop_overload.as_ref()
+        self.more.as_ref()?.drop_overload.as_ref()
     }
 
     /// The table of a group of hosts.
     pub fn table(&self, group: usize) -> Option<&HashTable> {
-        self.tables.get(group)
+        self.tables().get(group)
     }
 
     /// All tables.
     pub fn tables(&self) -> &[HashTable] {
-        &self.tables
+        match &self.more {
+            Some(more) => &more.tables,
+            None => &[],
+        }
     }
 }
 

@@ -90,7 +90,7 @@ impl<'a> Localities<'a> {
 
 /// The hosts of a cluster's assignment, each address once (the first entry counts). Of those that it had (`old`) the ones that
 /// have not changed are as they are, and the others keep their counters. Endpoints that still have to be resolved are none. They
-/// come with the share of requests that they are spared.
+/// come with the share of requests that they are spared, and with their overprovisioning factor.
 pub fn resolve_hosts(
     old: &[Arc<HostSpec>],
     cluster: &Cluster,
@@ -134,7 +134,8 @@ pub fn resolve_hosts(
             });
         }
     }
-    Arc::new(HostSpecs::new(hosts, cluster).dropping(assignment.drop_overload.clone()))
+    let specs = HostSpecs::new(hosts, assignment.overprovisioning_factor_percent, cluster);
+    Arc::new(specs.dropping(assignment.drop_overload.clone()))
 }
 
 #[cfg(test)]
@@ -184,14 +185,25 @@ mod tests {
     }
 
     #[test]
-    fn hosts_come_with_the_share_of_requests_that_they_are_spared() {
+    fn hosts_come_with_the_share_of_requests_that_they_are_spared_and_their_factor() {
         let share = FractionalPercent { numerator: 1, denominator: 100 };
-        let dropped = Some(Arc::new(DropOverload { category: "lb".into(), share }));
-        for drop_overload in [dropped, None] {
-            let assignment = ClusterLoadAssignment { drop_overload, ..ClusterLoadAssignment::default() };
-            let (cluster, registry) = (Cluster::new("c"), Registry::new(1));
-            let hosts = resolve_hosts(&[], &cluster, &assignment, &registry);
-            assert_eq!(hosts.drop_overload(), assignment.drop_overload.as_ref());
+        let dropped = || Some(Arc::new(DropOverload { category: "lb".into(), share }));
+        let mut hashing = Cluster::new("hashing");
+        hashing.load_balancing = LoadBalancingPolicy::RingHash(RingHash::default());
+        for (cluster, tables) in [(Cluster::new("c"), 0), (hashing, 1)] {
+            for (drop_overload, percent) in [(dropped(), 140), (None, 140), (dropped(), 200), (None, 200)] {
+                let endpoints = vec![endpoint(1, Vec::new())];
+                let assignment = ClusterLoadAssignment {
+                    localities: vec![LocalityEndpoints { endpoints, ..LocalityEndpoints::default() }],
+                    overprovisioning_factor_percent: percent,
+                    drop_overload,
+                    ..ClusterLoadAssignment::default()
+                };
+                let hosts = resolve_hosts(&[], &cluster, &assignment, &Registry::new(1));
+                assert_eq!(hosts.drop_overload(), assignment.drop_overload.as_ref());
+                assert_eq!(hosts.overprovisioning_percent(), percent);
+                assert_eq!((hosts.len(), hosts.tables().len()), (1, tables), "{}", cluster.name);
+            }
         }
     }
 

@@ -85,9 +85,9 @@ impl LoadBalancer {
 
     /// Takes a new set of hosts, which are those of `specs`, in their order.
     pub fn rebuild(&mut self, hosts: &[Rc<Host>], specs: &Arc<HostSpecs>, config: &Cluster, rng: &mut Rng) {
-        let groups = groups(specs, config);
+        let overprovisioning = specs.overprovisioning_percent();
+        let groups = groups(specs, overprovisioning, config);
         self.priorities = groups.priorities;
-        let overprovisioning = config.load_assignment.overprovisioning_factor_percent;
         let chooses_locality = config.common_lb.locality == LocalityMode::Weighted && !self.hashes;
         let picker = |(number, (group, panic)): (usize, (Vec<u32>, bool))| {
             let mut make = |group: &[u32]| Picker::new(number, group, hosts, specs, config, rng);
@@ -178,8 +178,7 @@ impl Hashing {
     }
 }
 
-fn groups(hosts: &[Arc<HostSpec>], config: &Cluster) -> Groups {
-    let overprovisioning = config.load_assignment.overprovisioning_factor_percent;
+fn groups(hosts: &[Arc<HostSpec>], overprovisioning: u32, config: &Cluster) -> Groups {
     let panic_threshold = config.common_lb.healthy_panic_threshold_percent;
     let hashes = config.load_balancing.hashing().is_some();
     let mut groups = priority::group(hosts, overprovisioning, panic_threshold, hashes);
@@ -194,12 +193,13 @@ fn shares(hosts: &[Arc<HostSpec>], group: &[u32], config: &Cluster) -> Vec<f64> 
     locality::shares(hosts, group, config.common_lb.locality == LocalityMode::Weighted)
 }
 
-/// The tables of these hosts, one for each group; none, where the policy does not hash.
-pub(super) fn tables(hosts: &[Arc<HostSpec>], config: &Cluster) -> Box<[HashTable]> {
+/// The tables of these hosts, one for each group; none, where the policy does not hash. `overprovisioning`: their
+/// [`HostSpecs::overprovisioning_percent`].
+pub(super) fn tables(hosts: &[Arc<HostSpec>], overprovisioning: u32, config: &Cluster) -> Box<[HashTable]> {
     if config.load_balancing.hashing().is_none() {
         return Box::default();
     }
-    let groups = groups(hosts, config);
+    let groups = groups(hosts, overprovisioning, config);
     let table = |group: &Vec<u32>| {
         HashTable::build(&config.load_balancing, hosts, group, &shares(hosts, group, config))
     };
@@ -214,6 +214,7 @@ mod tests {
     use crate::config::cluster::{
         Hashing as HashingConfig, LeastRequest as LeastRequestConfig, Maglev, RingHash,
     };
+    use crate::config::endpoint::{HealthStatus, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
     use crate::telemetry::{Registry, Slot};
 
     fn balancer(policy: LoadBalancingPolicy, priorities: &[u32]) -> (LoadBalancer, ClusterCells) {
@@ -241,11 +242,45 @@ mod tests {
             host
         };
         let specs = priorities.iter().zip(1..).map(spec).map(Arc::new).collect();
-        let specs = Arc::new(HostSpecs::new(specs, &config));
+        let specs = HostSpecs::new(specs, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT, &config);
+        (over(specs, &config), registry.cluster("c").cells(Slot::Worker(0)))
+    }
+
+    fn over(specs: HostSpecs, config: &Cluster) -> LoadBalancer {
+        let specs = Arc::new(specs);
         let hosts: Vec<_> = specs.iter().map(|spec| Host::new(Arc::clone(spec), 0, 1)).collect();
-        let mut balancer = LoadBalancer::new(&config);
-        balancer.rebuild(&hosts, &specs, &config, &mut Rng::from_seed(1));
-        (balancer, registry.cluster("c").cells(Slot::Worker(0)))
+        let mut balancer = LoadBalancer::new(config);
+        balancer.rebuild(&hosts, &specs, config, &mut Rng::from_seed(1));
+        balancer
+    }
+
+    /// Those of a control plane come with it: their cluster's own configuration has the default.
+    #[test]
+    fn overprovisioning_factor_is_that_of_the_endpoints() {
+        use HealthStatus::{Healthy, Unhealthy};
+        let registry = Registry::new(1);
+        let stats = registry.cluster("c").cells(Slot::Worker(0));
+        for policy in [LoadBalancingPolicy::Random, LoadBalancingPolicy::RingHash(RingHash::default())] {
+            let mut config = Cluster::new("c");
+            config.load_balancing = policy;
+            // Of the first priority one half is ill: what the other may have, the second does not get.
+            for (percent, expected) in [(140, &[1, 3][..]), (200, &[1])] {
+                let hosts = [(0, Healthy), (0, Unhealthy), (1, Healthy)];
+                let spec = |((priority, health), port): ((u8, HealthStatus), u16)| {
+                    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+                    let mut host = HostSpec::new(address.into());
+                    (host.priority, host.health) = (priority, health);
+                    Arc::new(host)
+                };
+                let specs = hosts.into_iter().zip(1..).map(spec).collect();
+                let mut balancer = over(HostSpecs::new(specs, percent, &config), &config);
+                let mut rng = Rng::from_seed(2);
+                let mut pick = || balancer.pick(None, &mut rng, &stats).unwrap().host;
+                let seen: std::collections::BTreeSet<u16> =
+                    (0..200).map(|_| pick().address().socket().unwrap().port()).collect();
+                assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected, "{percent}");
+            }
+        }
     }
 
     #[test]
