@@ -197,7 +197,7 @@ impl<'a> Compiler<'a> {
             }
             config::ClusterSpecifier::ClusterHeader(name) => {
                 let name = header_name(name, &format!("{path}.cluster_header"))?;
-                return Ok(Specifier::One(Target::Header(name)));
+                return Ok(Specifier::One(Target::Header(Box::new(name))));
             }
             config::ClusterSpecifier::WeightedClusters(weighted) => weighted,
         };
@@ -226,7 +226,7 @@ impl<'a> Compiler<'a> {
         let target = match &config.cluster {
             config::WeightedClusterName::Cluster(name) => self.cluster(name, &format!("{path}.name"))?,
             config::WeightedClusterName::ClusterHeader(name) => {
-                Target::Header(header_name(name, &format!("{path}.cluster_header"))?)
+                Target::Header(Box::new(header_name(name, &format!("{path}.cluster_header"))?))
             }
         };
         Ok(WeightedTarget {

@@ -32,7 +32,7 @@ pub struct Forward {
 }
 
 /// There is one for each of thousands of routes.
-const _: () = assert!(size_of::<Forward>() <= 64);
+const _: () = assert!(size_of::<Forward>() <= 48);
 
 /// What most routes say nothing about.
 #[derive(Debug)]
@@ -116,7 +116,8 @@ pub(super) struct Weighted {
 #[derive(Debug)]
 pub(super) enum Target {
     Slot(ClusterSlot),
-    Header(HeaderName),
+    /// Boxed: few routes have one.
+    Header(Box<HeaderName>),
 }
 
 #[derive(Debug)]
