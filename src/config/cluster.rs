@@ -21,18 +21,25 @@ use super::tls::{Source, TRANSPORT_SOCKET_MATCH, TransportSocketMatch, UpstreamT
 pub struct Cluster {
     /// Unique name that routes use, not empty. Source: `name`.
     pub name: Box<str>,
-    /// Name in statistics (`cluster.ALT_STAT_NAME.`); empty: `name`. Source: `alt_stat_name`.
-    pub alt_stat_name: Box<str>,
     /// The endpoints, or the names to resolve; clusters without any may share it. Source: `load_assignment`.
     pub load_assignment: Arc<ClusterLoadAssignment>,
-    /// Metadata, for formatters. Source: `metadata`.
-    pub metadata: Metadata,
+    /// See [`Self::set_extras`]; `None`: nothing of it.
+    extras: Option<Box<Extras>>,
     /// Everything else; a cluster derefs to it.
     pub settings: Arc<ClusterSettings>,
 }
 
-/// There are thousands of them.
-const _: () = assert!(size_of::<Cluster>() <= 72);
+/// There are thousands of them: with its counts of references one takes 56 bytes.
+const _: () = assert!(size_of::<Cluster>() <= 40);
+
+/// What is a cluster's own and most have not.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Extras {
+    /// See [`Cluster::alt_stat_name`].
+    alt_stat_name: Box<str>,
+    /// Metadata, where connections to its endpoints have to tell of it.
+    metadata: Metadata,
+}
 
 /// What clusters have in common.
 #[derive(Debug, Clone, PartialEq)]
@@ -411,16 +418,21 @@ impl Cluster {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.into(),
-            alt_stat_name: Box::default(),
             load_assignment: Arc::new(ClusterLoadAssignment {
                 cluster_name: Box::default(),
                 localities: Vec::new(),
                 overprovisioning_factor_percent: OVERPROVISIONING_FACTOR_PERCENT_DEFAULT,
                 drop_overload: None,
             }),
-            metadata: Metadata::default(),
+            extras: None,
             settings: Arc::default(),
         }
+    }
+
+    /// Gives it a name in statistics beside its own, unless that is empty, and metadata. Source: `alt_stat_name`, `metadata`.
+    pub fn set_extras(&mut self, alt_stat_name: Box<str>, metadata: Metadata) {
+        let extras = Extras { alt_stat_name, metadata };
+        self.extras = (extras != Extras::default()).then(|| Box::new(extras));
     }
 
     /// Which transport socket reaches an endpoint: 0 for the cluster's own, else the place of the first match in
@@ -455,8 +467,8 @@ impl Cluster {
         };
         let told = kinds.iter().rev().find_map(|kind| {
             let metadata = match kind {
-                MetadataKind::Host => endpoint,
-                MetadataKind::Cluster => &self.metadata,
+                MetadataKind::Host => &endpoint[..],
+                MetadataKind::Cluster => self.extras.as_ref().map_or(&[][..], |extras| &extras.metadata[..]),
             };
             metadata.iter().find(|(namespace, _)| **namespace == *ORIGINAL_DST)
         });
@@ -496,9 +508,15 @@ impl Cluster {
         self.tls_contexts().flat_map(|tls| tls.common.told())
     }
 
+    /// The name in statistics that it was given (`cluster.ALT_STAT_NAME.`); empty: none. Source: `alt_stat_name`.
+    pub fn alt_stat_name(&self) -> &str {
+        self.extras.as_ref().map_or("", |extras| &extras.alt_stat_name)
+    }
+
     /// Name in statistics.
     pub fn stat_name(&self) -> &str {
-        if self.alt_stat_name.is_empty() { &self.name } else { &self.alt_stat_name }
+        let given = self.alt_stat_name();
+        if given.is_empty() { &self.name } else { given }
     }
 }
 
@@ -594,7 +612,7 @@ mod tests {
         let told = |value| vec![(Box::from(ORIGINAL_DST), value)];
         let mut cluster = Cluster::new("c");
         assert_eq!(cluster.original_dst_of(0, &told(json!({"local": "10.0.0.1:80"}))), None, "nobody asks");
-        cluster.metadata = told(json!({"local": "10.0.0.2:80"}));
+        cluster.set_extras(Box::default(), told(json!({"local": "10.0.0.2:80"})));
         cluster.original_dst = vec![MetadataKind::Cluster, MetadataKind::Host];
         for (endpoint, expected) in [
             (told(json!({"local": "10.0.0.1:80"})), Some("10.0.0.1:80")),
@@ -607,6 +625,16 @@ mod tests {
             assert_eq!(cluster.original_dst_of(0, &endpoint), expected, "{endpoint:?}");
             assert_eq!(cluster.original_dst_of(1, &endpoint), None, "there is no other socket");
         }
+    }
+
+    #[test]
+    fn name_in_statistics_is_the_one_that_was_given_or_its_own() {
+        let mut cluster = Cluster::new("c");
+        assert_eq!((cluster.alt_stat_name(), cluster.stat_name()), ("", "c"));
+        cluster.set_extras("s".into(), Metadata::new());
+        assert_eq!((cluster.alt_stat_name(), cluster.stat_name()), ("s", "s"));
+        cluster.set_extras(Box::default(), Metadata::new());
+        assert_eq!(cluster, Cluster::new("c"));
     }
 
     #[test]

@@ -315,7 +315,7 @@ fn refuse<'a>(
     let Connection { context, chain, .. } = connection;
     if let Some(cluster) = chain.cluster(choice.name(&stream.request), &context.clusters) {
         set_text(&mut stream.info.upstream_cluster, &cluster.config().name);
-        set_text(&mut stream.info.upstream_cluster_alt_stat_name, &cluster.config().alt_stat_name);
+        set_text(&mut stream.info.upstream_cluster_alt_stat_name, cluster.config().alt_stat_name());
     }
     Decision::Fail(error, Some(Matched { choice: Some(choice), ..matched }))
 }
@@ -401,7 +401,7 @@ fn forward<'a>(
         return Decision::Fail(error, Some(matched));
     };
     set_text(&mut stream.info.upstream_cluster, &cluster.config().name);
-    set_text(&mut stream.info.upstream_cluster_alt_stat_name, &cluster.config().alt_stat_name);
+    set_text(&mut stream.info.upstream_cluster_alt_stat_name, cluster.config().alt_stat_name());
     let Ok(terminate_connect) = upgrade(connection, stream, request, action) else {
         return Decision::Fail(ProxyError::UpgradeRefused, Some(matched));
     };

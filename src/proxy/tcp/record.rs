@@ -165,7 +165,7 @@ fn set_upstream(info: &mut StreamInfo, connection: &TcpConnection, upstream: &Up
 
 fn set_cluster(info: &mut StreamInfo, cluster: &Cluster) {
     set_text(&mut info.upstream_cluster, &cluster.config().name);
-    set_text(&mut info.upstream_cluster_alt_stat_name, &cluster.config().alt_stat_name);
+    set_text(&mut info.upstream_cluster_alt_stat_name, cluster.config().alt_stat_name());
 }
 
 fn set_host(info: &mut StreamInfo, host: &Host) {

@@ -69,8 +69,7 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             lb_subset_config, filters = "no network filters towards endpoints", upstream_config;
     });
     let mut cluster = Cluster::new(&name);
-    cluster.alt_stat_name = alt_stat_name.into();
-    cluster.metadata = at.metadata("metadata", metadata);
+    cluster.set_extras(alt_stat_name.into(), at.metadata("metadata", metadata));
     cluster.wait_for_warm_on_init = wait_for_warm_on_init.unwrap_or(true);
     cluster.drop_overload_limit = at.context.runtime.key(DROP_OVERLOAD_LIMIT);
     cluster.per_connection_buffer_limit_bytes =
