@@ -3,7 +3,9 @@
 //! Order as in Envoy: the exact host, the longest suffix wildcard (`*.b`), the longest prefix wildcard (`a.*`), `*`.
 //! Built by `compile`, asked once per request by `table`; its cost does not grow with the number of domains.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{Hash, Hasher};
 
 use super::prefix_set::PrefixSet;
 use crate::base::hash::SeededState;
@@ -11,12 +13,21 @@ use crate::base::hash::SeededState;
 /// Domains of a routing table, each with the index of its virtual host. Immutable.
 #[derive(Debug, Clone)]
 pub(super) struct HostIndex {
-    exact: HashMap<Box<[u8]>, u32, SeededState>,
+    exact: HashSet<Exact, SeededState>,
     /// Over reversed texts: a suffix wildcard is a prefix there.
     suffixes: Wildcards,
     prefixes: Wildcards,
     default: Option<u32>,
 }
+
+/// A host, and behind it the index of its virtual host; known by the host.
+#[derive(Debug, Clone)]
+struct Exact(Box<[u8]>);
+
+const INDEX_BYTES: usize = size_of::<u32>();
+
+/// There is room for one or two of each of thousands of hosts.
+const _: () = assert!(size_of::<Exact>() <= 16);
 
 #[derive(Debug, Clone, Default)]
 struct Wildcards {
@@ -34,21 +45,21 @@ impl HostIndex {
         domains: impl Iterator<Item = (&'a str, u32)>,
         seed: u64,
     ) -> Result<Self, DuplicateDomain> {
-        let mut exact = HashMap::with_hasher(SeededState::new(seed));
+        let mut exact = HashSet::with_hasher(SeededState::new(seed));
         let (mut suffixes, mut prefixes) = (BTreeMap::new(), BTreeMap::new());
         let mut default = None;
         for (domain, virtual_host) in domains {
             let lower = domain.to_ascii_lowercase();
-            let before = if lower == "*" {
-                default.replace(virtual_host)
+            let is_new = if lower == "*" {
+                default.replace(virtual_host).is_none()
             } else if let Some(suffix) = lower.strip_prefix('*') {
-                suffixes.insert(suffix.bytes().rev().collect(), virtual_host)
+                suffixes.insert(suffix.bytes().rev().collect(), virtual_host).is_none()
             } else if let Some(prefix) = lower.strip_suffix('*') {
-                prefixes.insert(prefix.as_bytes().into(), virtual_host)
+                prefixes.insert(prefix.as_bytes().into(), virtual_host).is_none()
             } else {
-                exact.insert(lower.as_bytes().into(), virtual_host)
+                exact.insert(Exact::new(&lower, virtual_host))
             };
-            if before.is_some() {
+            if !is_new {
                 return Err(DuplicateDomain(lower.into()));
             }
         }
@@ -59,8 +70,8 @@ impl HostIndex {
     pub(super) fn find(&self, host: &[u8], scratch: &mut Vec<u8>) -> Option<u32> {
         scratch.clear();
         scratch.extend(host.iter().map(u8::to_ascii_lowercase));
-        if let Some(&virtual_host) = self.exact.get(scratch.as_slice()) {
-            return Some(virtual_host);
+        if let Some(exact) = self.exact.get(scratch.as_slice()) {
+            return Some(exact.parts().1);
         }
         let by_prefix = self.prefixes.find(scratch);
         scratch.reverse();
@@ -70,6 +81,39 @@ impl HostIndex {
     /// Whether the host matters at all: not when every request goes to the same virtual host.
     pub(super) fn needs_host(&self) -> bool {
         !self.exact.is_empty() || self.suffixes.texts.len() > 0 || self.prefixes.texts.len() > 0
+    }
+}
+
+impl Exact {
+    fn new(host: &str, virtual_host: u32) -> Self {
+        Self([host.as_bytes(), &virtual_host.to_ne_bytes()[..]].concat().into())
+    }
+
+    fn parts(&self) -> (&[u8], u32) {
+        // Each has an index.
+        let (host, index) = self.0.split_last_chunk::<INDEX_BYTES>().unwrap_or((&[], &[0; INDEX_BYTES]));
+        (host, u32::from_ne_bytes(*index))
+    }
+}
+
+impl Borrow<[u8]> for Exact {
+    fn borrow(&self) -> &[u8] {
+        self.parts().0
+    }
+}
+
+impl PartialEq for Exact {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts().0 == other.parts().0
+    }
+}
+
+impl Eq for Exact {}
+
+/// As that of the host.
+impl Hash for Exact {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts().0.hash(state);
     }
 }
 
@@ -117,6 +161,18 @@ mod tests {
         }
         assert_eq!(find(&["a"], "b"), None);
         assert_eq!(find(&[], "b"), None);
+    }
+
+    #[test]
+    fn exact_hosts_have_their_own_virtual_hosts_whatever_their_bytes() {
+        // Also where one is another with what looks like an index behind it.
+        let domains = ["a", "a\0\0\0\0", "a\u{1}\0\0\0", "", "b"];
+        for (host, expected) in domains.iter().zip(0..) {
+            assert_eq!(find(&domains, host), Some(expected), "{host:?}");
+        }
+        let index = HostIndex::new([("a", u32::MAX), ("b", 1 << 16)].into_iter(), 1).unwrap();
+        let found = ["A", "b", "c"].map(|host| index.find(host.as_bytes(), &mut Vec::new()));
+        assert_eq!(found, [Some(u32::MAX), Some(1 << 16), None]);
     }
 
     #[test]
