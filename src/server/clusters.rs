@@ -142,7 +142,7 @@ impl Clusters {
         let latest: Vec<_> = latest.collect();
         if latest.iter().zip(self.set.iter()).any(|(latest, one)| !Arc::ptr_eq(&latest.spec, &one.spec)) {
             self.set = Arc::new(ClusterSet::new(latest));
-            self.process.set_clusters(Arc::clone(&self.set), &[]);
+            self.process.set_clusters(Arc::clone(&self.set), 0, &[]);
         }
         &self.set
     }
@@ -267,7 +267,7 @@ impl Clusters {
         }
         let counts = [self.set.iter().len(), added, modified, gone.len()];
         metrics.clusters_changed(counts.map(|count| count as u64));
-        self.process.set_clusters(Arc::clone(&self.set), &gone);
+        self.process.set_clusters(Arc::clone(&self.set), names.len(), &gone);
         self.show();
         Some(Change { clusters: Arc::clone(&self.set), names, has_tls })
     }

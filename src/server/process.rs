@@ -14,6 +14,7 @@ use super::runtime_layers::RuntimeLayers;
 use super::tables::TableKey;
 use super::{breakers, dump, loads, memory, restart};
 use crate::base::clock::{self, Clock};
+use crate::base::packed;
 use crate::base::socket_address::SocketAddress;
 use crate::cli::{self, Options};
 use crate::cluster::{ClusterSet, ClusterSpec, HostSpec, HostSpecs, PublishedCluster};
@@ -54,7 +55,7 @@ pub(super) struct Process {
     /// Clusters that a control plane has told, by name, those that still wait for their endpoints beside those in use.
     told_clusters: Mutex<dump::ToldResources>,
     /// Endpoints that discovery has found, in place of those the workers start with.
-    endpoints: Mutex<HashMap<Arc<str>, Endpoints>>,
+    endpoints: Mutex<BTreeMap<Arc<str>, Endpoints>>,
     /// Routing tables in use that a control plane has told.
     routes: Mutex<BTreeMap<TableKey, dump::Told>>,
     /// Filters in use that one has told.
@@ -297,12 +298,14 @@ impl Process {
         clusters.map(latest).collect()
     }
 
-    /// Takes note of the clusters that there are now. `gone`: what was known of their endpoints is forgotten.
-    pub(super) fn set_clusters(&self, clusters: Arc<ClusterSet>, gone: &[Arc<str>]) {
+    /// Takes note of the clusters that there are now, of which so many were not there or were others. `gone`: what was known of their
+    /// endpoints is forgotten.
+    pub(super) fn set_clusters(&self, clusters: Arc<ClusterSet>, changed: usize, gone: &[Arc<str>]) {
         let mut all = self.lock();
         for name in gone {
             all.remove(name);
         }
+        packed::pack(&mut all, changed);
         self.clusters.set(clusters);
         self.runtime.limit_clusters();
     }
@@ -340,7 +343,7 @@ impl Process {
         clusters.iter().map(known).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Endpoints>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Endpoints>> {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
