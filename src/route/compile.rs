@@ -81,6 +81,9 @@ impl RouteTable {
             internal_only_headers.push(header_name(name, &format!("internal_only_headers[{index}]"))?);
         }
         let vhost_header = config.vhost_header.as_deref().filter(|name| !name.is_empty());
+        // A list of its own: one that shrinks by less than half stays where it is.
+        let mut clusters = Vec::with_capacity(compiler.cluster_names.len());
+        clusters.append(&mut compiler.cluster_names);
         Ok(Self {
             name: config.name.clone(),
             hosts,
@@ -93,7 +96,7 @@ impl RouteTable {
             most_specific_mutations_win: config.most_specific_header_mutations_wins,
             filters: compiler.overrides.add(&config.filters),
             overrides: compiler.overrides,
-            clusters: compiler.cluster_names.into(),
+            clusters: clusters.into(),
         })
     }
 }
