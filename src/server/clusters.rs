@@ -209,7 +209,7 @@ impl Clusters {
             // Else its source is one of a cluster that is no more.
             _ => (&self.active.get(&name).filter(is_it)?.spec, &[][..]),
         };
-        let hosts = self.process.publish(&name, spec, first, &assignment);
+        let hosts = self.process.publish(&name, spec, Some(first), &assignment);
         if instance == 0 && is_warming(spec) {
             show_warming(spec, false);
         } else {
@@ -290,7 +290,7 @@ impl Clusters {
         let before = self.active.remove(name);
         before.iter().for_each(|before| forget(before, client));
         // Hosts that stay keep their counters: they are known by the name.
-        self.process.publish(name, &dynamic.spec, &[], &assignment);
+        self.process.publish(name, &dynamic.spec, None, &assignment);
         self.active.insert(Arc::clone(name), dynamic);
         self.changed.insert(Arc::clone(name));
     }

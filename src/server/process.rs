@@ -267,19 +267,21 @@ impl Process {
         states.into_iter().find(|&state| state as u8 == number).unwrap_or(ServerState::Live)
     }
 
-    /// Takes note of the endpoints that discovery has found for a cluster; the hosts that workers balance over. Hosts of
-    /// another cluster that had its name keep their counters. `first`: those that it has without discovery.
+    /// Takes note of the endpoints that discovery has found for a cluster; the hosts that workers balance over. `first`: those that it
+    /// has without discovery; `None`: it is another than the one that had its name, whose hosts keep their counters.
     pub(super) fn publish(
         &self,
         name: &Arc<str>,
         spec: &ClusterSpec,
-        first: &[Arc<HostSpec>],
+        first: Option<&[Arc<HostSpec>]>,
         assignment: &Assignment,
     ) -> Arc<HostSpecs> {
         let mut all = self.lock();
-        let old = all.get(name).map_or(first, |endpoints| &endpoints.hosts[..]);
+        let found = all.get(name).map(|endpoints| &endpoints.hosts[..]);
+        let old = found.or(first).unwrap_or_default();
         let hosts = resolve_hosts(old, &spec.config, assignment, &self.registry);
-        note_members(&spec.stats, &hosts, &spec.config);
+        let own = if first.is_some() { old } else { &[] };
+        note_members(&spec.stats, own, &hosts, &spec.config);
         let kept = Arc::clone(assignment.kept());
         all.insert(Arc::clone(name), Endpoints { assignment: kept, hosts: Arc::clone(&hosts) });
         hosts

@@ -44,7 +44,7 @@ impl Compiler<'_> {
         for config in clusters {
             let hosts = resolve_hosts(&[], config, &config.load_assignment, self.registry);
             let stats = self.registry.cluster(config.stat_name());
-            note_members(&stats, &hosts, config);
+            note_members(&stats, &[], &hosts, config);
             let sockets =
                 sockets.of(config).map_err(|error| (format!("cluster {}", config.name), tls_error(error)))?;
             let spec = Arc::new(ClusterSpec::new(Arc::clone(config), sockets, self.registry));

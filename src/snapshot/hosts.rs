@@ -14,11 +14,16 @@ use crate::config::metadata::Metadata;
 use crate::telemetry::names::Stats;
 use crate::telemetry::{ClusterStat, Registry, Scope};
 
-/// Takes note of a cluster's new endpoints in its statistics. Control thread only.
-pub fn note_members(stats: &Scope<ClusterStat>, hosts: &HostSpecs, cluster: &Cluster) {
+/// Takes note of a cluster's new endpoints in its statistics; `before`: those that it had. Control thread only.
+pub fn note_members(
+    stats: &Scope<ClusterStat>,
+    before: &[Arc<HostSpec>],
+    hosts: &HostSpecs,
+    cluster: &Cluster,
+) {
     let count = |is: &dyn Fn(&HostSpec) -> bool| hosts.iter().filter(|host| is(host)).count() as u64;
     let members = [
-        (ClusterStat::MembershipChange, 1),
+        (ClusterStat::MembershipChange, priorities_that_change(before, hosts)),
         (ClusterStat::MembershipTotal, hosts.len() as u64),
         (ClusterStat::MembershipHealthy, count(&|host| matches!(host.health, Unknown | Healthy))),
         (ClusterStat::MembershipDegraded, count(&|host| host.health == Degraded)),
@@ -53,6 +58,17 @@ pub fn note_members(stats: &Scope<ClusterStat>, hosts: &HostSpecs, cluster: &Clu
         let largest = hosts.iter().fold(1, |largest, host| host.weight().max(largest));
         stats.note(&[(ClusterStat::MaxHostWeight, u64::from(largest))]);
     }
+}
+
+/// How many priorities have got endpoints, or have lost some; those that are others now are none of either. Source: Envoy
+/// `ClusterImplBase`, which counts a change of the members of each.
+fn priorities_that_change(old: &[Arc<HostSpec>], new: &[Arc<HostSpec>]) -> u64 {
+    let places = |hosts: &[Arc<HostSpec>]| -> HashSet<_> {
+        hosts.iter().map(|host| (host.priority, host.address())).collect()
+    };
+    let (old, new) = (places(old), places(new));
+    let changed: BTreeSet<u8> = old.symmetric_difference(&new).map(|(priority, _)| *priority).collect();
+    changed.len() as u64
 }
 
 /// What hashing balancers hash of an endpoint. Source: Envoy metadata `envoy.lb`, `hash_key`.
@@ -143,6 +159,7 @@ mod tests {
     use super::*;
     use crate::config::address::Address;
     use crate::config::cluster::{Dns, Maglev, RingHash};
+    use crate::config::endpoint::HealthStatus::{self, Unhealthy};
     use crate::config::endpoint::{DropOverload, Endpoint};
     use crate::config::matcher::FractionalPercent;
     use crate::config::metadata::Metadata;
@@ -182,6 +199,36 @@ mod tests {
         assert!(Arc::ptr_eq(&before[0], &after[1]));
         assert!(!Arc::ptr_eq(&before[1], &after[0]) && Arc::ptr_eq(before[1].stats(1), after[0].stats(1)));
         assert!(after[1].counted().is_none(), "nobody has counted anything");
+    }
+
+    #[test]
+    fn members_change_where_they_come_or_go_once_for_each_priority() {
+        let (registry, cluster, stats) = (Registry::new(1), Cluster::new("c"), Scope::new(1));
+        let (mut old, mut changes) = (Arc::<HostSpecs>::default(), 0);
+        let all: [(&[(u32, u16, HealthStatus)], u64); 7] = [
+            (&[], 0),
+            (&[(0, 1, Healthy), (0, 2, Healthy)], 1),
+            // Their order and their health are no matter of who they are.
+            (&[(0, 2, Unhealthy), (0, 1, Healthy)], 0),
+            (&[(0, 1, Healthy), (1, 2, Healthy)], 2),
+            (&[(1, 2, Healthy)], 1),
+            (&[(0, 3, Healthy), (1, 4, Healthy)], 2),
+            (&[], 2),
+        ];
+        for (told, expected) in all {
+            let at = |&(priority, port, health_status): &(u32, u16, HealthStatus)| LocalityEndpoints {
+                priority,
+                endpoints: vec![Endpoint { health_status, ..endpoint(port, Vec::new()) }],
+                ..LocalityEndpoints::default()
+            };
+            let localities = told.iter().map(at).collect();
+            let assignment = ClusterLoadAssignment { localities, ..ClusterLoadAssignment::default() };
+            let hosts = resolve_hosts(&old, &cluster, &assignment, &registry);
+            note_members(&stats, &old, &hosts, &cluster);
+            changes += expected;
+            assert_eq!(stats.value(ClusterStat::MembershipChange.index()).0, changes, "{told:?}");
+            old = hosts;
+        }
     }
 
     #[test]
@@ -242,7 +289,7 @@ mod tests {
         let noted = |cluster: &Cluster, endpoints| {
             let localities = vec![LocalityEndpoints { endpoints, ..LocalityEndpoints::default() }];
             let assignment = ClusterLoadAssignment { localities, ..ClusterLoadAssignment::default() };
-            note_members(&stats, &resolve_hosts(&[], cluster, &assignment, &registry), cluster);
+            note_members(&stats, &[], &resolve_hosts(&[], cluster, &assignment, &registry), cluster);
             let shown = |stat: ClusterStat| stats.value(stat.index());
             [shown(ClusterStat::MaxHostWeight), shown(ClusterStat::MembershipExcluded)]
         };
@@ -278,7 +325,7 @@ mod tests {
                 let known = !endpoints.is_empty();
                 assignment.localities = vec![LocalityEndpoints { endpoints, ..LocalityEndpoints::default() }];
                 let hosts = resolve_hosts(&[], &cluster, &assignment, &registry);
-                note_members(&stats, &hosts, &cluster);
+                note_members(&stats, &[], &hosts, &cluster);
                 for (stat, size) in sizes {
                     let expected = if known { *size } else { 0 };
                     assert_eq!(stats.value(stat.index()).0, expected, "{stat:?} {policy:?}");
