@@ -352,17 +352,24 @@ pub(super) async fn flush(connection: &Connection) -> bool {
     };
     let due = limit.map(|patience| begun.after(patience));
     stream.flush();
-    poll_fn(|_| match stream.poll_sent(0) {
-        Poll::Ready(outcome) => Poll::Ready(outcome.is_ok()),
-        Poll::Pending if due.is_some_and(|due| timer.poll_at(due).is_ready()) => {
-            match &connection.bearer {
-                Bearer::Connection { .. } => context.server.inc(ServerStat::Http2TxFlushTimeout),
-                // Envoy bounds the end of a connection by one time and has one counter for it; HTTP/1 has none of its own.
-                Bearer::Socket { .. } => chain.stats.inc(HttpStat::DownstreamCxDelayedCloseTimeout),
-            }
-            Poll::Ready(false)
+    poll_fn(|_| {
+        let sent = stream.poll_sent(0);
+        if sent.is_pending() {
+            // Of a request that goes on behind its response nobody reads the rest.
+            stream.gather();
         }
-        Poll::Pending => Poll::Pending,
+        match sent {
+            Poll::Ready(outcome) => Poll::Ready(outcome.is_ok()),
+            Poll::Pending if due.is_some_and(|due| timer.poll_at(due).is_ready()) => {
+                match &connection.bearer {
+                    Bearer::Connection { .. } => context.server.inc(ServerStat::Http2TxFlushTimeout),
+                    // Envoy bounds the end of a connection by one time and has one counter for it; HTTP/1 has none of its own.
+                    Bearer::Socket { .. } => chain.stats.inc(HttpStat::DownstreamCxDelayedCloseTimeout),
+                }
+                Poll::Ready(false)
+            }
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await
 }

@@ -225,12 +225,10 @@ pub(super) async fn hold(
         if held.waiting.is_answered.get() || is_other && is_settled(&whole, stream) {
             return Poll::Ready(Ok(()));
         }
-        let gone = if request.body.is_done() {
-            downstream.poll_peer_closed()
-        } else {
-            downstream.gather();
-            downstream.poll_broken()
-        };
+        // Behind an upgrade or CONNECT, too: what follows waits for the tunnel.
+        downstream.gather();
+        let gone =
+            if request.body.is_done() { downstream.poll_peer_closed() } else { downstream.poll_broken() };
         if gone.is_ready() {
             return Poll::Ready(Err(connection.gone()));
         }

@@ -400,7 +400,8 @@ fn unless_given_up<F: Future>(
             if seen == Seen::Whole {
                 deadlines.request_complete = Some(deadlines.last_activity);
             }
-        } else if !body.is_done() {
+        } else {
+            // Behind an upgrade or CONNECT, too: what follows waits for the tunnel.
             channel.gather();
         }
         // The rest of a body may lie behind the client's end, but not behind a reset.

@@ -43,7 +43,11 @@ pub(super) async fn tunnel(
         upstream.channel().pump();
         downstream.pump();
         let upwards = match is_deaf {
-            true => Poll::Pending,
+            true => {
+                // Nobody reads what the client still says.
+                downstream.gather();
+                Poll::Pending
+            }
             false => up.poll(runtime, downstream, upstream.channel(), connection.upload_watermark(&upstream)),
         };
         // As many as there are of them now.

@@ -142,6 +142,10 @@ impl Exchange<'_> {
 
     fn poll_upload(&mut self) -> Result<(), ProxyError> {
         if self.request.body.is_done() {
+            // What follows an upgrade or CONNECT waits for the tunnel.
+            if self.request.meta.upgrade || self.request.meta.method == MethodKind::Connect {
+                self.connection.channel.gather();
+            }
             return Ok(());
         }
         if self.upload_broken {
@@ -186,6 +190,8 @@ impl Exchange<'_> {
             Poll::Ready(Err(CopyError::Filter(reply))) => Err(ProxyError::Filter(reply)),
             Poll::Ready(Err(CopyError::SinkGone | CopyError::Exhausted | CopyError::Overflow)) => {
                 self.upload_broken = true;
+                // Nobody reads the rest.
+                downstream.gather();
                 Ok(())
             }
         }
