@@ -75,9 +75,10 @@ pub(super) async fn tunnel(
         if up.is_done() && down.is_done() && upstream.channel().poll_sent(0).is_ready() {
             return Poll::Ready(After::Close);
         }
-        // Of a client whose stream nobody reads for now it is not heard otherwise: what waits for an endpoint that takes nothing
-        // would wait until a limit passes, and its client begins another.
-        if up.is_paused() && connection.shared().is_some() && downstream.poll_peer_closed().is_ready() {
+        // Of a client whose stream nobody reads, for now or behind its end, it is not heard otherwise: what waits for an endpoint
+        // that takes nothing would wait until a limit passes, and its client begins another.
+        let is_unread = is_deaf || up.is_done() || up.is_paused();
+        if is_unread && connection.shared().is_some() && downstream.poll_peer_closed().is_ready() {
             first = first.or(Some(ProxyError::DownstreamClosed));
             return Poll::Ready(After::Abort);
         }

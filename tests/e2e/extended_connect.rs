@@ -171,6 +171,34 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn client_that_resets_a_tunnel_behind_its_end_is_heard(io) {
+        let (heard, has_heard) = channel();
+        let heard = Mutex::new(heard);
+        let port = RawHttp2::server(move |raw| {
+            raw.frame(4, 0, 0, &ENABLE_CONNECT);
+            if raw.frames_until(|frame| frame.kind == 1).is_some() {
+                raw.frame(1, 4, 1, STATUS_200);
+                // The end of its bytes, and the reset.
+                for kind in [0, 3] {
+                    let has_come = raw.frames_until(|frame| frame.kind == kind).is_some();
+                    heard.lock().unwrap().send(has_come).unwrap();
+                }
+            }
+        });
+        let config = to_http2(port).manager("http2_protocol_options: {allow_connect: true}");
+        let proxy = Proxy::start(io, &config);
+        let mut raw = RawHttp2::connect(proxy.port);
+        raw.frame(1, 4, 1, CHAT);
+        raw.frames_until(|frame| frame.kind == 1).unwrap();
+        raw.frame(0, 1, 1, &[]);
+        assert_eq!(has_heard.recv_timeout(PATIENCE), Ok(true));
+        raw.frame(3, 0, 1, &[0, 0, 0, 8]);
+        assert_eq!(has_heard.recv_timeout(PATIENCE), Ok(true));
+        proxy.wait_for_stat("http.test.downstream_rq_active", 0);
+        drop(raw);
+        proxy.end();
+    }
+
     fn websocket_passes_from_http2_and_http1_to_http2(io) {
         let upstream = Http2Upstream::start(100);
         let mut config = to_http2(upstream.port).manager("http2_protocol_options: {allow_connect: true}");
