@@ -85,6 +85,22 @@ fn wait_and_arrive(
     proxy.end();
 }
 
+/// Answers the connection's second request.
+fn answers_another(raw: &mut RawHttp2) {
+    if raw.frames_until(|frame| frame.kind == 1).is_some() {
+        raw.frame(1, 5, 3, &[0x88]);
+    }
+    while raw.read().is_some() {}
+}
+
+/// So many short messages of the endpoint come, and another request has its answer on the same connection.
+fn others_go_on(proxy: &Proxy, count: usize) {
+    let come = || proxy.stat("cluster.upstream.upstream_cx_rx_bytes_total");
+    until("all of them have come", || come() >= (count * SHORT_FRAME) as u64);
+    assert_eq!(proxy.connect().get("/").status(), 200);
+    assert_eq!(proxy.stat("cluster.upstream.upstream_cx_total"), 1, "the other's connection");
+}
+
 /// Bytes of data up to their end.
 fn data_to_the_end(raw: &mut RawHttp2) -> usize {
     let frames = raw.frames_until(|frame| frame.kind == 3 || frame.kind == 0 && frame.flags & 1 != 0);
@@ -136,23 +152,39 @@ on_each_backend! {
             acknowledges(raw);
             raw.frame(1, 4, 1, &[0x88]);
             raw.write(&short_messages(MESSAGES));
-            if raw.frames_until(|frame| frame.kind == 1).is_some() {
-                raw.frame(1, 5, 3, &[0x88]);
-            }
-            while raw.read().is_some() {}
+            answers_another(raw);
         });
         let proxy = Proxy::start(io, &Config::to(upstream).cluster(TO_HTTP2));
         let mut slow = RawHttp2::connect(proxy.port);
         slow.frame(4, 0, 0, &NO_WINDOW);
         slow.get(1, 5);
-        let come = || proxy.stat("cluster.upstream.upstream_cx_rx_bytes_total");
-        until("all of them have come", || come() >= (MESSAGES * SHORT_FRAME) as u64);
-        assert_eq!(proxy.connect().get("/").status(), 200);
-        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_total"), 1, "the other's connection");
+        others_go_on(&proxy, MESSAGES);
         opens_windows(&mut slow);
         assert_eq!(data_to_the_end(&mut slow), MESSAGES * SHORT);
         assert_eq!(proxy.stat("cluster.upstream.upstream_cx_protocol_error"), 0);
         drop(slow);
+        proxy.end();
+    }
+
+    fn short_messages_of_a_request_that_was_given_up_cost_the_others_nothing(io) {
+        const MESSAGES: usize = 10_000;
+        let upstream = RawHttp2::upstream(|raw| {
+            acknowledges(raw);
+            raw.frame(1, 4, 1, &[0x88]);
+            // As if they had been on their way.
+            if raw.frames_until(|frame| frame.kind == 3).is_some() {
+                raw.write(&short_messages(MESSAGES));
+            }
+            answers_another(raw);
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream).cluster(TO_HTTP2));
+        let mut raw = RawHttp2::connect(proxy.port);
+        raw.get(1, 5);
+        raw.frames_until(|frame| frame.kind == 1).unwrap();
+        raw.frame(3, 0, 1, &[0, 0, 0, 8]);
+        others_go_on(&proxy, MESSAGES);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_cx_protocol_error"), 0);
+        drop(raw);
         proxy.end();
     }
 

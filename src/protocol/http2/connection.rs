@@ -203,6 +203,7 @@ impl<'a> ServerConnection<'a> {
     /// The next thing that happens. While this is polled, frames move.
     pub fn poll(&mut self) -> Poll<ServerEvent> {
         let context = &mut Context::from_waker(&self.waker);
+        self.watch.give_up(self.outgoing.take_given_up());
         let accepted = self.inner.poll_accept(context);
         self.outgoing.set_stalled(self.watch.is_paused());
         self.outgoing.give_turns(&self.runtime);
@@ -311,6 +312,7 @@ impl ClientConnection {
 
     /// Ready when the connection is over; `None`: in order. While this is polled, frames move.
     pub fn poll(&mut self) -> Poll<Option<StreamError>> {
+        self.watch.give_up(self.outgoing.take_given_up());
         let polled = Pin::new(&mut self.inner).poll(&mut Context::from_waker(&self.waker));
         self.watch.rest();
         self.outgoing.give_turns(&self.runtime);

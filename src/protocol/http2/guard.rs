@@ -2,7 +2,9 @@
 //!
 //! Sees every byte in both directions beside the codec and reads the headers of frames (RFC 9113 section 4.1), and of payloads
 //! how much is padding and by how much a window grows. Pure: bytes and `now` in, a verdict out. Its state is a few numbers,
-//! whatever arrives. The limits and their formulas are Envoy's.
+//! and those of the streams that were given up last, whatever arrives. The limits and their formulas are Envoy's.
+
+use std::collections::BTreeSet;
 
 use crate::base::clock::Now;
 
@@ -12,7 +14,9 @@ pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) const FRAME_HEADER_BYTES: usize = 9;
 /// Bytes of a payload that are looked at: how much padding there is.
 const PEEK_BYTES_MAX: usize = 1;
-const END_STREAM: u8 = 1;
+/// Where in a frame's header its flags are.
+pub(super) const FLAGS_AT: usize = 4;
+pub(super) const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const ACK: u8 = 1;
@@ -39,6 +43,12 @@ const HEAD_FRAMES: u64 = 16;
 /// Bytes of a compressed head that cost as much as a frame. Reason: each may name a field of a table, and a field takes some
 /// seventy bytes of memory, until a task has looked at the head.
 const FIELDS_PER_FRAME: u64 = 16;
+
+/// Bytes of a DATA frame below which the codec charges its connection for it until somebody takes it: of a stream that was
+/// given up, for ever. Source: `h2` 0.4.20.
+const CHARGED_BELOW: u32 = 256;
+/// Streams that were given up, and of which frames are looked for: the last ones. Reason: as many as the codec remembers.
+const GIVEN_UP_MAX: usize = 1024;
 
 /// Bytes of the frame that tells a peer why its connection ends.
 pub const GOAWAY_BYTES: usize = FRAME_HEADER_BYTES + 8;
@@ -104,6 +114,9 @@ pub enum Tail {
     /// A DATA frame without content and end, all of it. It says nothing, and the codec, which bounds them by a number for the
     /// life of a connection, ends the connection over them.
     Void,
+    /// The header of a short DATA frame that the codec will drop, as its stream was given up. It charges the connection for it
+    /// nevertheless, unless it is the stream's last.
+    Dropped,
 }
 
 /// The watch over one connection.
@@ -116,6 +129,7 @@ pub struct Guard {
     seen: Seen,
     /// Highest stream a request was seen on.
     last_stream: u32,
+    given_up: BTreeSet<u32>,
     /// A head that has begun has not ended.
     in_head: bool,
     empty_in_a_row: u32,
@@ -161,6 +175,7 @@ impl Guard {
             outbound: preface(!is_server),
             seen: Seen::default(),
             last_stream: 0,
+            given_up: BTreeSet::new(),
             in_head: false,
             empty_in_a_row: 0,
             priorities: 0,
@@ -176,9 +191,18 @@ impl Guard {
         self.seen
     }
 
-    /// Takes note of received bytes, up to the header of the frame with which all that was received costs so much, or up to the
-    /// end of one that is void; what came of them, which is not none of some. `cut`: more has come, for which the codec has
-    /// no room. Then its last frame, if it is not whole, goes no further than its header: that has the codec make room for it.
+    /// The codec has reset the stream, and drops what still comes on it.
+    pub(super) fn give_up(&mut self, stream: u32) {
+        self.given_up.insert(stream);
+        if self.given_up.len() > GIVEN_UP_MAX {
+            self.given_up.pop_first();
+        }
+    }
+
+    /// Takes note of received bytes, up to the header of the frame with which all that was received costs so much, or up to that
+    /// of one that the codec does not get as it is; what came of them, which is not none of some. `cut`: more has come, for which
+    /// the codec has no room. Then its last frame, if it is not whole, goes no further than its header: that has the codec make
+    /// room for it.
     ///
     /// # Errors
     /// The limit that they pass. The connection is to end.
@@ -192,10 +216,10 @@ impl Guard {
                 CONTINUATION => 1 + fields,
                 _ => 1,
             };
-            let is_void = self.is_void(frame);
+            let altered = self.altered(frame);
             self.received_frame(frame, now)?;
-            if is_void {
-                tail = Some(Tail::Void);
+            if altered.is_some() {
+                tail = altered;
                 break;
             }
             let has_room = !cut || self.inbound.skip as usize <= rest.len();
@@ -208,13 +232,18 @@ impl Guard {
         Ok(Received { taken, tail: tail.unwrap_or_else(|| Tail::Header(self.inbound.begun())) })
     }
 
-    /// Whether a frame of a stream that is known says nothing. What is against the protocol is the codec's to refuse.
-    fn is_void(&self, frame: Frame) -> bool {
-        frame.kind == DATA
-            && frame.length == 0
+    /// What a frame of a stream that is known is, where the codec does not get it as it is. What is against the protocol is the
+    /// codec's to refuse.
+    fn altered(&self, frame: Frame) -> Option<Tail> {
+        let is_plain = frame.kind == DATA
             && frame.flags & (END_STREAM | PADDED) == 0
             && (1..=self.last_stream).contains(&frame.stream)
-            && !self.in_head
+            && !self.in_head;
+        match frame.length {
+            0 if is_plain => Some(Tail::Void),
+            1..CHARGED_BELOW if is_plain && self.given_up.contains(&frame.stream) => Some(Tail::Dropped),
+            _ => None,
+        }
     }
 
     /// Takes note of bytes that are sent.
@@ -523,6 +552,33 @@ mod tests {
         for flags in [END_STREAM, PADDED] {
             assert_eq!(tail(&mut guard, &frame(DATA, flags, 1, 0)).tail, header(0));
         }
+    }
+
+    #[test]
+    fn short_frames_of_streams_that_were_given_up_are_told() {
+        let mut guard = server();
+        let heads = [frame(HEADERS, END_HEADERS, 1, 9), frame(HEADERS, END_HEADERS, 3, 9)].concat();
+        assert_eq!(receive(&mut guard, &heads, Now(0)), Ok(()));
+        guard.give_up(1);
+        let told = |guard: &mut Guard, bytes: &[u8]| guard.received(bytes, false, u64::MAX, Now(0)).unwrap();
+        let dropped = Received { taken: FRAME_HEADER_BYTES, tail: Tail::Dropped };
+        let short = [frame(DATA, 0, 1, 1), frame(DATA, 0, 1, CHARGED_BELOW as usize - 1)].concat();
+        assert_eq!(told(&mut guard, &short), dropped);
+        assert_eq!(told(&mut guard, &short[FRAME_HEADER_BYTES..]), Received { taken: 10, ..dropped });
+        assert_eq!(told(&mut guard, &short[2 * FRAME_HEADER_BYTES + 1..]).tail, Tail::Header(0));
+        for other in [
+            frame(DATA, 0, 3, 1),
+            frame(DATA, 0, 1, CHARGED_BELOW as usize),
+            frame(DATA, END_STREAM, 1, 1),
+            frame(DATA, PADDED, 1, 3),
+        ] {
+            assert_eq!(told(&mut guard, &other), Received { taken: other.len(), tail: Tail::Header(0) });
+        }
+        assert_eq!(told(&mut guard, &frame(DATA, 0, 1, 0)).tail, Tail::Void);
+        // The oldest is forgotten.
+        (0..GIVEN_UP_MAX as u32).for_each(|later| guard.give_up(5 + 2 * later));
+        assert_eq!(told(&mut guard, &frame(DATA, 0, 1, 1)).tail, Tail::Header(0));
+        assert_eq!(guard.given_up.len(), GIVEN_UP_MAX);
     }
 
     #[test]

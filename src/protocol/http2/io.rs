@@ -4,7 +4,8 @@
 //! kernel, and go on at half of that: a peer that reads slowly stops the codec, which then stops reading. One poll reads a
 //! bounded number of bytes, so that no peer keeps the worker to itself. A [`Guard`] sees every byte; the peer that it ends
 //! the connection for is told so, past the codec, which could not say it without reading on. DATA frames that say nothing end
-//! here: the codec allows a hundred in the life of a connection.
+//! here: the codec allows a hundred in the life of a connection. Short ones of a stream that was given up get there as the
+//! stream's last: the codec drops them, and charges the connection for all others for ever.
 //!
 //! Where a read is cut short for want of room, the codec gets no more of the frame at the cut than its header. On it the codec
 //! makes room for the whole frame, in another block of memory. What it had of the frame by then it would copy there, and leave
@@ -18,7 +19,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::guard::{FRAME_HEADER_BYTES, Flood, Guard, Limits, Received, Seen, Tail};
+use super::guard::{END_STREAM, FLAGS_AT, FRAME_HEADER_BYTES, Flood, Guard, Limits, Received, Seen, Tail};
 use crate::base::clock::Now;
 use crate::protocol::transport::Transport;
 use crate::runtime::Runtime;
@@ -71,6 +72,7 @@ impl Begun {
         let all = self.len + bytes.len();
         let kept = match tail {
             Tail::Header(kept) => kept,
+            Tail::Dropped => 0,
             // Unless the codec has the beginning of it.
             Tail::Void if all < FRAME_HEADER_BYTES => 0,
             Tail::Void => FRAME_HEADER_BYTES,
@@ -81,6 +83,12 @@ impl Begun {
         match tail {
             Tail::Header(_) => self.take(&bytes[rest..]),
             Tail::Void => self.len = 0,
+            // Likewise.
+            Tail::Dropped if all < FRAME_HEADER_BYTES => {}
+            Tail::Dropped => {
+                let header = room.filled().len() - FRAME_HEADER_BYTES;
+                room.filled_mut()[header + FLAGS_AT] |= END_STREAM;
+            }
         }
     }
 }
@@ -119,6 +127,12 @@ impl Watch {
 
     pub(super) fn seen(&self) -> Seen {
         self.0.borrow().guard.seen()
+    }
+
+    /// The codec has reset these streams, and drops what still comes on them.
+    pub(super) fn give_up(&self, streams: Vec<u32>) {
+        let state = &mut *self.0.borrow_mut();
+        streams.into_iter().for_each(|stream| state.guard.give_up(stream));
     }
 
     /// Whether as much was read as one turn reads.
@@ -327,6 +341,25 @@ mod tests {
         let bytewise: Vec<_> = (1..9).map(|kept| (&b"123456789"[kept - 1..kept], header(kept))).collect();
         assert_eq!(passed(&[&bytewise[..], &[(b"9", Tail::Void), (b"d", header(0))]].concat()), b"d");
         assert_eq!(passed(&bytewise), b"12345678", "cut off");
+    }
+
+    #[test]
+    fn short_frame_that_will_be_dropped_is_its_streams_last_unless_the_codec_has_its_beginning() {
+        let header: [u8; FRAME_HEADER_BYTES] = [0, 0, 1, 0, 0, 0, 0, 0, 1];
+        let last = [0, 0, 1, 0, END_STREAM, 0, 0, 0, 1];
+        for cut in 0..FRAME_HEADER_BYTES {
+            let (begun, rest) = header.split_at(cut);
+            let pieces = [(begun, Tail::Header(cut)), (rest, Tail::Dropped), (&b"x"[..], Tail::Header(0))];
+            assert_eq!(passed(&pieces), [&last[..], b"x"].concat(), "{cut}");
+        }
+        let behind_others = [&b"before"[..], &header].concat();
+        assert_eq!(passed(&[(&behind_others[..], Tail::Dropped)])[6..], last);
+        let (mut begun, mut bytes) = (Begun::default(), [0; 64]);
+        let mut room = ReadBuf::new(&mut bytes);
+        begun.pass(&header[..2], Tail::Header(2), &mut room);
+        assert_eq!(begun.give(2, &mut room), 2);
+        begun.pass(&header[2..], Tail::Dropped, &mut room);
+        assert_eq!(room.filled(), &header);
     }
 
     #[test]

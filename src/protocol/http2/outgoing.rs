@@ -36,6 +36,8 @@ struct Books {
     /// Tasks of streams that wait for the codec, by ticket.
     queue: RefCell<BTreeMap<u64, TaskId>>,
     tickets: Cell<u64>,
+    /// Streams that were given up since the connection's task ran last.
+    given_up: RefCell<Vec<u32>>,
 }
 
 /// Bytes with the codec.
@@ -98,6 +100,16 @@ impl Outgoing {
     /// The stream does not wait any more.
     pub(super) fn leave(&self, ticket: &Cell<u64>) {
         self.0.queue.borrow_mut().remove(&ticket.get());
+    }
+
+    /// A stream is let go although more of it may come.
+    pub(super) fn give_up(&self, stream: u32) {
+        self.0.given_up.borrow_mut().push(stream);
+    }
+
+    /// The streams that were given up since the last call.
+    pub(super) fn take_given_up(&self) -> Vec<u32> {
+        self.0.given_up.take()
     }
 
     /// Wakes those whose turn has come. Called in the connection's task, whenever that has run.

@@ -179,7 +179,10 @@ impl Stream {
         body: RecvStream,
         field_bytes_max: u32,
     ) -> Box<Self> {
-        Self::new(runtime, outgoing, Sender::Respond(respond), Some(body), field_bytes_max)
+        let whole = body.is_end_stream();
+        let mut stream = Self::new(runtime, outgoing, Sender::Respond(respond), Some(body), field_bytes_max);
+        stream.state.get_mut().whole = whole;
+        stream
     }
 
     /// A client's end, whose request is yet to be sent.
@@ -330,7 +333,7 @@ impl Stream {
             let ended = body.as_ref().is_some_and(RecvStream::is_end_stream);
             let is_final = body.is_some();
             if is_final {
-                (state.receiver, state.response) = (body, None);
+                (state.receiver, state.response, state.whole) = (body, None, ended);
             }
             head::check_lengths(&parts.headers, limits, self.field_bytes_max).map_err(StreamError::Head)?;
             let meta = head::take_response(&parts, asked, ended, limits, head).map_err(StreamError::Head)?;
@@ -545,6 +548,17 @@ impl State {
         self.ending && !self.ended
     }
 
+    /// The stream's number, if more of it may come.
+    fn coming(&self) -> Option<u32> {
+        match (&self.receiver, &self.response) {
+            (Some(receiver), _) if !self.whole && !receiver.is_end_stream() => {
+                Some(receiver.stream_id().into())
+            }
+            (None, Some(response)) => Some(response.stream_id().into()),
+            _ => None,
+        }
+    }
+
     fn fail(&mut self, error: &h2::Error) {
         if self.broken.is_none() {
             log::debug!("stream broke: {}", head::describe(error));
@@ -557,8 +571,13 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.outgoing.forget(self.queued.get());
         self.outgoing.leave(&self.ticket);
-        // What a panic has left is not the peer's fault, and not a message's end.
-        if std::thread::panicking() && self.state.try_borrow_mut().is_ok() {
+        if !std::thread::panicking() {
+            // The codec resets it with this.
+            if let Some(stream) = self.state.get_mut().coming() {
+                self.outgoing.give_up(stream);
+            }
+        } else if self.state.try_borrow_mut().is_ok() {
+            // What a panic has left is not the peer's fault, and not a message's end.
             self.reset_with(Reason::INTERNAL_ERROR);
         }
     }
