@@ -194,6 +194,24 @@ on_each_backend! {
         proxy.end();
     }
 
+    fn response_that_its_connection_ends_with_is_whole_although_its_request_is_not(io) {
+        let upstream = RawHttp2::upstream(|raw| {
+            // A head with 200, a byte that is the last, and the end of the connection.
+            raw.write(&[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88, 0, 0, 1, 0, 1, 0, 0, 0, 1, b'x']);
+            raw.shutdown_write();
+            while raw.read().is_some() {}
+        });
+        let proxy = Proxy::start(io, &Config::to(upstream).cluster(TO_HTTP2));
+        for _ in 0..20 {
+            let mut raw = RawHttp2::connect(proxy.port);
+            raw.get(1, 4);
+            let frames = raw.frames_until(|frame| frame.kind == 3 || frame.kind == 0 && frame.flags & 1 != 0);
+            assert_eq!(frames.unwrap().last().unwrap().kind, 0, "reset");
+            proxy.wait_for_stat("cluster.upstream.upstream_cx_active", 0);
+        }
+        proxy.end();
+    }
+
     fn goaway_of_the_endpoint_moves_requests_to_a_new_connection(io) {
         let upstream = Http2Upstream::start(100);
         let proxy = Proxy::start(io, &to_http2(&upstream));

@@ -322,6 +322,10 @@ async fn serve(cluster: Rc<Cluster>, host: Rc<Host>, id: u64, origin: Origin) {
         if ended.is_ready() {
             return ended;
         }
+        if connection.is_over() {
+            // What has come goes to its streams first; no other is to begin.
+            shared.streams_max.set(0);
+        }
         let now = runtime.now();
         shared.retire_when_due(&timer, now);
         loop {

@@ -338,6 +338,11 @@ impl ClientConnection {
         self.watch.seen()
     }
 
+    /// Whether it has ended or broken, be it that [`ClientConnection::poll`] says so in the next turn.
+    pub fn is_over(&self) -> bool {
+        self.watch.is_over()
+    }
+
     /// [`Transport::has_broken_tls`], of what bears it.
     pub fn has_broken_tls(&self) -> bool {
         self.watch.has_broken_tls()

@@ -7,6 +7,9 @@
 //! here: the codec allows a hundred in the life of a connection. Short ones of a stream that was given up get there as the
 //! stream's last: the codec drops them, and charges the connection for all others for ever.
 //!
+//! A connection that ends or breaks in the turn that has brought something does so for the codec in the next turn: it breaks all
+//! streams at once, also those whose end it has received and whose tasks have not run yet.
+//!
 //! Where a read is cut short for want of room, the codec gets no more of the frame at the cut than its header. On it the codec
 //! makes room for the whole frame, in another block of memory. What it had of the frame by then it would copy there, and leave
 //! behind, written to and so resident, in a block that stays as long as its table of headers refers to it.
@@ -107,6 +110,8 @@ struct State {
     paused: bool,
     /// There was nothing to read, and is nothing before the connection's task runs again.
     dry: bool,
+    /// The connection has ended or broken.
+    over: bool,
     /// Bytes read in this turn, and what the frames before it had cost.
     read: usize,
     rested_at: u64,
@@ -150,6 +155,11 @@ impl Watch {
         Ok(received)
     }
 
+    /// Whether the connection has ended or broken, be it that the codec is told in the next turn.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.borrow().over
+    }
+
     /// Whether TLS below it broke.
     pub(super) fn has_broken_tls(&self) -> bool {
         self.0.borrow().broken_tls
@@ -164,8 +174,16 @@ impl Watch {
 impl<T: AsRef<Transport>> Io<T> {
     pub(super) fn new(runtime: &Runtime, transport: T, limits: Limits, is_server: bool) -> Self {
         let guard = Guard::new(limits, is_server, runtime.now());
-        let state =
-            State { guard, flood: None, broken_tls: false, paused: false, dry: false, read: 0, rested_at: 0 };
+        let state = State {
+            guard,
+            flood: None,
+            broken_tls: false,
+            paused: false,
+            dry: false,
+            over: false,
+            read: 0,
+            rested_at: 0,
+        };
         let watch = Watch(Rc::new(RefCell::new(state)));
         Self { runtime: runtime.clone(), transport, watch, unflushed: true, begun: Begun::default() }
     }
@@ -189,8 +207,25 @@ impl<T: AsRef<Transport>> Io<T> {
         if room.is_pending() && !paused {
             room = self.transport().poll_sent(QUEUED_BYTES_MAX / 2);
         }
+        if matches!(room, Poll::Ready(Err(_))) && self.ends_later() {
+            return Poll::Pending;
+        }
         self.watch.0.borrow_mut().paused = room.is_pending();
         room
+    }
+
+    /// Takes note that the connection has ended or broken; whether the codec is not to hear of it before the next turn. The tasks
+    /// of the streams that this turn was of have been woken, and run before.
+    fn ends_later(&self) -> bool {
+        let has_read = {
+            let state = &mut *self.watch.0.borrow_mut();
+            state.over = true;
+            state.read > 0
+        };
+        if has_read {
+            self.runtime.wake(self.runtime.current_task());
+        }
+        has_read
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -222,6 +257,7 @@ impl<T: AsRef<Transport> + Unpin> AsyncRead for Io<T> {
             }
             let mut chunk = match self.transport().poll_recv() {
                 Poll::Ready(Ok(Some(chunk))) => chunk,
+                Poll::Ready(Ok(None) | Err(_)) if self.ends_later() => return Poll::Pending,
                 Poll::Ready(Ok(None)) => {
                     // Cut off within a header, which the codec is to know.
                     self.begun.give(room.remaining(), room);

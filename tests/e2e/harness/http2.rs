@@ -1,7 +1,7 @@
 //! HTTP/2 as a test speaks it: a client and an upstream on the `h2` crate, and raw frames for what it would not send.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -422,6 +422,11 @@ impl RawHttp2 {
     /// Has the kernel keep few bytes that are not read.
     pub(crate) fn keeps_little(&self) {
         set_receive_buffer(&self.stream, 32 * 1024);
+    }
+
+    /// Ends our direction.
+    pub(crate) fn shutdown_write(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Whether it could be sent.
