@@ -434,6 +434,36 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// They are whole, and their requests over: nobody but the client's resets end them before a limit passes.
+    fn resets_of_responses_that_wait_for_their_turn_are_heard(io) {
+        let answer = ok(&[b'x'; 3_000]);
+        let upstream = Upstream::answering(move |_| answer.clone());
+        let proxy = Proxy::start(io, &front(upstream.port, "stream_reset_burst: 1, stream_reset_rate: 0"));
+        let mut raw = RawHttp2::connect(proxy.port);
+        raw.keeps_little();
+        opens_windows(&mut raw, 1 << 30);
+        let sent = || proxy.stat("http.test.downstream_cx_tx_bytes_total");
+        // Until nothing goes out any more, and the codec has as much as it takes.
+        let (mut asked, mut without) = (0, 0);
+        while without < 5 {
+            assert!(asked < 10_000, "somebody takes all of it");
+            let before = sent();
+            for _ in 0..50 {
+                asked += 1;
+                raw.get(2 * asked - 1, 5);
+            }
+            let answered = || proxy.stat("http.test.downstream_rq_completed");
+            until("they are answered", || answered() == u64::from(asked));
+            without = if sent() == before { without + 1 } else { 0 };
+        }
+        for stream in [2 * asked - 3, 2 * asked - 1] {
+            raw.frame(3, 0, stream, &[0, 0, 0, 8]);
+        }
+        until("they are heard", || proxy.stat("http.test.downstream_cx_protocol_error") == 1);
+        drop(raw);
+        proxy.end();
+    }
+
     /// HTTP/1.1: a connection that is to end waits for its client as long.
     fn http1_client_that_reads_nothing_is_cut_and_counted(io) {
         let answer = ok(&vec![b'x'; 12 << 20]);

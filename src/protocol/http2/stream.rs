@@ -451,7 +451,12 @@ impl Stream {
         let Sender::Open(send) = &mut state.sender else { return };
         while state.waiting.has_first() {
             if !outgoing.has_room(self.runtime.current_task(), &self.ticket) {
-                return;
+                // Its turn may be long in coming, or never come, and the peer not want it any more.
+                return match send.poll_reset(context) {
+                    Poll::Ready(Ok(reason)) => state.broken = Some(StreamError::Reset(reason.into())),
+                    Poll::Ready(Err(error)) => state.fail(&error),
+                    Poll::Pending => {}
+                };
             }
             send.reserve_capacity(queued.get());
             let mut room = send.capacity();
