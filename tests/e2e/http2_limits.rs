@@ -264,6 +264,25 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// All of them come in one turn of the connection.
+    fn requests_that_are_reset_as_they_come_end_no_connection(io) {
+        let upstream = Upstream::echo();
+        let proxy = Proxy::start(io, &Config::to(upstream.port));
+        let mut raw = RawHttp2::connect(proxy.port);
+        let asked_and_reset = |stream: u8| {
+            let head = [0, 0, 6, 1, 5, 0, 0, 0, stream, 0x82, 0x86, 0x84, 0x41, 1, b'a'];
+            [&head[..], &[0, 0, 4, 3, 0, 0, 0, 0, stream, 0, 0, 0, 8]].concat()
+        };
+        let all: Vec<u8> = (0..30).flat_map(|n| asked_and_reset(2 * n + 1)).collect();
+        assert!(raw.write(&all));
+        raw.get(61, 5);
+        let answer = raw.frames_until(|frame| frame.kind == 1 && frame.stream == 61);
+        assert!(answer.is_some(), "the connection lives");
+        assert_eq!(proxy.stat("http.test.downstream_cx_protocol_error"), 0);
+        drop(raw);
+        proxy.end();
+    }
+
     /// REFUSED_STREAM is a server's word; where the body is what meets it first, it is a reset like others all the same.
     fn reset_of_an_upload_counts_whatever_its_client_calls_it(io) {
         let upstream = Upstream::start(|peer| while peer.request().is_some() {});

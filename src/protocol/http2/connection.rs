@@ -25,9 +25,9 @@ use crate::protocol::http1::head_reader::HeadLimits;
 use crate::protocol::transport::Transport;
 use crate::runtime::Runtime;
 
-/// Streams that the peer reset and nobody has looked at yet, beyond which the connection ends. The codec's own default;
-/// streams are taken up in the same turn, so an honest peer does not come near.
-const RESETS_PENDING_MAX: usize = 20;
+/// Streams that the peer reset and nobody has looked at yet, beyond which the connection ends. More than a turn brings, behind
+/// which they are taken up: a head counts as sixteen of its 512 frames. How many may be reset is for `resets` to say.
+const RESETS_PENDING_MAX: usize = 32;
 /// Resets that this side sent because the peer broke the protocol on a stream, beyond which the connection ends
 /// (CVE-2025-8671, "MadeYouReset"). Reason: each costs a request's work and frees the peer's place under the limit.
 const LOCAL_ERROR_RESETS_MAX: usize = 100;
