@@ -34,7 +34,7 @@ impl Stream {
                 return Poll::Ready(Ok(Some(chunk)));
             }
             match state.poll_rest(context) {
-                Poll::Ready(Ok(true)) => state.chunk_of_rest(&self.runtime, self.sparing.get()),
+                Poll::Ready(Ok(true)) => state.chunk_of_rest(context, &self.runtime, self.sparing.get()),
                 Poll::Ready(Ok(false)) => Poll::Ready(Ok(None)),
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
                 Poll::Pending => Poll::Pending,
@@ -60,7 +60,7 @@ impl Stream {
                     Poll::Ready(Ok(Some(Passed::Few(few.len()))))
                 }
                 Poll::Ready(Ok(true)) => {
-                    let received = state.chunk_of_rest(&self.runtime, self.sparing.get());
+                    let received = state.chunk_of_rest(context, &self.runtime, self.sparing.get());
                     received.map_ok(|chunk| chunk.map(Passed::Chunk))
                 }
                 Poll::Ready(Ok(false)) => Poll::Ready(Ok(None)),
@@ -182,9 +182,16 @@ impl State {
     }
 
     /// As much of the rest as a chunk holds is taken now: so the peer may send as much more.
-    fn chunk_of_rest(&mut self, runtime: &Runtime, sparing: bool) -> Poll<io::Result<Option<Chunk>>> {
+    fn chunk_of_rest(
+        &mut self,
+        context: &mut Context<'_>,
+        runtime: &Runtime,
+        sparing: bool,
+    ) -> Poll<io::Result<Option<Chunk>>> {
         let Some(mut chunk) = runtime.pool().alloc(chunk_size(self.rest.len(), sparing)) else {
             runtime.wait_for_memory();
+            // It reads nothing meanwhile.
+            self.gather(context);
             return Poll::Pending;
         };
         let written = chunk.write(&self.rest);
