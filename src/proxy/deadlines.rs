@@ -42,6 +42,17 @@ impl Deadlines {
         self.request_complete.is_none() && (self.response.is_some() || self.request_due.is_some())
     }
 
+    /// What would have passed before `due` passes then. Of a response that has begun: `request_due` is over.
+    pub(super) fn put_off(&mut self, due: Now) {
+        self.stream_due = self.stream_due.map(|limit| limit.max(due));
+        self.upstream_due = self.upstream_due.map(|limit| limit.max(due));
+        if let Some(complete) = self.request_complete {
+            self.response = self.response.map(|limit| limit.max(due.since(complete)));
+        }
+        let silent = due.since(self.last_activity);
+        self.idle = self.idle.map(|limit| limit.max(silent));
+    }
+
     /// The limit that has passed, if any; else the timer is armed for the next.
     pub(super) fn poll(&self, timer: &Timer) -> Option<ProxyError> {
         let request_complete = self.request_complete.is_some();
@@ -67,6 +78,28 @@ impl Deadlines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_that_are_put_off_pass_at_that_moment_and_later_ones_as_before() {
+        let at = |seconds| Now::default().after(Duration::from_secs(seconds));
+        let mut deadlines = Deadlines {
+            idle: Some(Duration::from_secs(5)),
+            last_activity: at(10),
+            stream_due: Some(at(20)),
+            upstream_due: Some(at(16)),
+            response: Some(Duration::from_secs(12)),
+            request_complete: Some(at(4)),
+            ..Deadlines::default()
+        };
+        deadlines.put_off(at(17));
+        assert_eq!((deadlines.stream_due, deadlines.upstream_due), (Some(at(20)), Some(at(17))));
+        let durations = (Some(Duration::from_secs(13)), Some(Duration::from_secs(7)));
+        assert_eq!((deadlines.response, deadlines.idle), durations, "until 17, from 4 and from 10");
+        let mut unlimited = Deadlines { request_complete: Some(at(4)), ..Deadlines::default() };
+        unlimited.put_off(at(17));
+        assert_eq!((unlimited.stream_due, unlimited.upstream_due), (None, None));
+        assert_eq!((unlimited.response, unlimited.idle), (None, None));
+    }
 
     #[test]
     fn connections_live_as_long_as_they_may_and_up_to_the_jitter_longer() {

@@ -28,7 +28,7 @@ const TURNS_WITHOUT: u8 = 16;
 pub(super) struct Splicer {
     /// Bytes go by pipe at present.
     active: bool,
-    /// It was refused: not again on this way.
+    /// It was refused, or given up: not again on this way.
     refused: bool,
     /// There was no pipe: not again for so many turns.
     turns_without: u8,
@@ -91,6 +91,17 @@ impl Splicer {
         !self.active && !self.refused && !waits
     }
 
+    /// Whether the receiver alone keeps the rest of a body, of which `left` bytes are to come, from being taken in: by chunks it
+    /// would wait in user space, up to the watermark.
+    pub(super) fn holds_back(&self, left: u64, high_watermark: usize) -> bool {
+        self.stalled && !self.refused && left <= high_watermark as u64
+    }
+
+    /// On this way nothing goes by pipe any more. What lies in one waits for the receiver in user space.
+    pub(super) fn give_up(&mut self) {
+        self.refused = true;
+    }
+
     /// From here on bytes go by pipe.
     pub(super) fn start(&mut self) {
         (self.active, self.small_pieces) = (true, 0);
@@ -118,8 +129,9 @@ impl Splicer {
     ) -> Poll<Result<Step, Broken>> {
         if let Some(pipe) = &self.pipe {
             let emptied = to.poll_splice_out(pipe);
-            self.stalled = emptied.is_pending();
+            self.stalled = emptied.is_pending() && !self.refused;
             let emptied = match emptied {
+                Poll::Pending if self.refused => read_back(runtime, pipe, to),
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(true)) => true,
                 Poll::Ready(Ok(false)) => {
@@ -203,4 +215,20 @@ fn read_back(runtime: &Runtime, pipe: &Pipe, to: &TcpStream) -> bool {
     }
     to.flush();
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rest_that_fits_is_held_back_by_a_receiver_that_stalls_and_by_nothing_else() {
+        let mut stalled = Splicer { active: true, stalled: true, ..Splicer::default() };
+        assert!(stalled.holds_back(0, 1000) && stalled.holds_back(1000, 1000));
+        assert!(!stalled.holds_back(1001, 1000), "by its size, too");
+        let waiting = Splicer { active: true, ..Splicer::default() };
+        assert!(!waiting.holds_back(0, 1000), "by its sender");
+        stalled.give_up();
+        assert!(!stalled.holds_back(0, 1000), "not any more");
+    }
 }

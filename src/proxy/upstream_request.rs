@@ -4,6 +4,7 @@
 //! runs. Nothing here decides what the client is told when it fails; that is `http`'s.
 
 use std::task::Poll;
+use std::time::Duration;
 
 use super::connection_bytes;
 use super::copy::{BodyCopy, CopyError, Framing, Way};
@@ -54,6 +55,9 @@ pub(super) struct Exchange<'a> {
 
 /// What an interim head costs at least, in bytes. Reason: with the default of 80 KiB that is 320 of them.
 const INTERIM_BYTES_MIN: u32 = 256;
+/// How much later a limit passes where the client alone has kept the rest of a response from being taken in; once for each
+/// response. Reason: what an endpoint has said comes out of its system in windows, round trip by round trip.
+const TAKE_IN_TIME: Duration = Duration::from_secs(1);
 
 /// How far the response is.
 #[derive(Debug)]
@@ -122,10 +126,28 @@ impl Exchange<'_> {
             return Poll::Ready(Err(self.connection.gone()));
         }
         match self.request.deadlines.poll(&self.connection.timer) {
+            Some(_) if self.takes_in_rest() => Poll::Pending,
             Some(error) => Poll::Ready(Err(error)),
             None if self.has_tried_enough() => Poll::Ready(Err(ProxyError::PerTryTimeout { status: 504 })),
             None => Poll::Pending,
         }
+    }
+
+    /// Whether a limit that has passed is put off, since the endpoint may have said everything: what a client that stalls keeps in
+    /// a pipe and with the system, and fits below the watermark, goes by chunks from now on. As in Envoy, where it always does,
+    /// the limits end with the endpoint's last byte, whenever the client takes it.
+    fn takes_in_rest(&mut self) -> bool {
+        let Download::Body { copy, .. } = &self.state else { return false };
+        let left = copy.decoder().left().unwrap_or(0);
+        let splicer = &mut self.stream.response_splicer;
+        if !splicer.holds_back(left, self.connection.watermark()) {
+            return false;
+        }
+        splicer.give_up();
+        let runtime = &self.connection.context.runtime;
+        self.request.deadlines.put_off(runtime.now().after(TAKE_IN_TIME));
+        runtime.wake(runtime.current_task());
+        true
     }
 
     /// Whether the attempt's own timeout has passed. It begins with the attempt or, where that is later, with the request's end.

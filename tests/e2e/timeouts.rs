@@ -2,17 +2,34 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Config, Http2Client, Proxy, Upstream, ok, on_each_backend, until};
+use crate::harness::{
+    Client, Config, Http2Client, Io, Proxy, Random, Upstream, ok, on_each_backend, set_receive_buffer, until,
+};
+use crate::tcp::taking_little;
 
 const HALF_POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf";
+/// More than the systems on the way and a pipe take of a response, and less than may wait for a client.
+const LATE: usize = 700 * 1024;
 
 /// An upstream that reads and says nothing.
 fn silent() -> Upstream {
     Upstream::start(|peer| {
         peer.sees_end();
     })
+}
+
+/// Has asked for something that it does not take yet, on a route that gives the endpoint half a second.
+fn late_client(io: Io, port: u16) -> (Proxy, Client) {
+    let routes = "{match: {prefix: /}, route: {cluster: upstream, timeout: 0.5s}}";
+    let config = Config { routes: Some(routes.to_owned()), ..Config::to(port) };
+    let proxy = Proxy::start(io, &taking_little(config, 1 << 20));
+    let mut client = proxy.connect();
+    set_receive_buffer(client.stream(), 32 * 1024);
+    client.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n");
+    (proxy, client)
 }
 
 /// A port where handshakes do not complete: the kernel's queue of the listener is full. Both must be kept.
@@ -139,6 +156,42 @@ on_each_backend! {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         if let Ok(Some(response)) = client.any_response_to("GET") {
             assert!(!response.complete, "{response:?}");
+        }
+        proxy.wait_until_idle();
+        proxy.end();
+    }
+
+    /// What waits for it in a pipe and with the system is taken in when its time is over, and was said in time.
+    fn route_timeout_is_the_endpoints_and_not_the_clients(io) {
+        let body = Arc::new(Random::new(1).bytes(LATE));
+        let sent = Arc::clone(&body);
+        let upstream = Upstream::answering(move |request| match request.path() {
+            "/late" => ok(&sent),
+            _ => ok(b"next"),
+        });
+        let (proxy, mut client) = late_client(io, upstream.port);
+        // Before its client has read any of it.
+        proxy.wait_for_stat("http.test.downstream_rq_completed", 1);
+        assert_eq!(proxy.stat("cluster.upstream.upstream_rq_timeout"), 0);
+        assert!(client.response().body == *body, "the response's body changed on its way");
+        assert_eq!(client.get("/next").text(), "next");
+        assert_eq!(upstream.connections(), 1);
+        proxy.end();
+    }
+
+    fn route_timeout_passes_for_an_endpoint_that_stops_midway_however_late_its_client(io) {
+        let body = Arc::new(Random::new(2).bytes(LATE));
+        let sent = Arc::clone(&body);
+        let upstream = Upstream::start(move |peer| {
+            peer.request();
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", sent.len() + 1));
+            let _ = peer.try_send(&*sent);
+            peer.sees_end();
+        });
+        let (proxy, mut client) = late_client(io, upstream.port);
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_timeout", 1);
+        if let Ok(Some(response)) = client.any_response_to("GET") {
+            assert!(!response.complete && body.starts_with(&response.body), "{} bytes", response.body.len());
         }
         proxy.wait_until_idle();
         proxy.end();
