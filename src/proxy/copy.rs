@@ -64,6 +64,8 @@ pub(super) enum Framing {
     Chunked { trailers: Option<HeaderKeyFormat> },
     /// By the end of a stream; trailers pass or are dropped.
     Stream { trailers: bool },
+    /// On a stream, by nothing: a tunnel goes on behind it.
+    Tunnel,
 }
 
 /// Why a body did not arrive.
@@ -450,13 +452,14 @@ impl BodyCopy {
         }
         let to = match to {
             Channel::Connection(to) => to,
+            Channel::Stream(_) if self.framing == Framing::Tunnel => return Ok(()),
             Channel::Stream(to) => {
                 to.finish(Some(&*trailers).filter(|_| self.framing == Framing::Stream { trailers: true }));
                 return Ok(());
             }
         };
         match self.framing {
-            Framing::Plain | Framing::Stream { .. } => Ok(()),
+            Framing::Plain | Framing::Stream { .. } | Framing::Tunnel => Ok(()),
             Framing::Chunked { trailers: Some(names) } if !trailers.is_empty() => {
                 self.sent_bytes += super::wire::send_trailers(runtime, to, trailers, names)? as u64;
                 Ok(())

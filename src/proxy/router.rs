@@ -448,6 +448,7 @@ async fn attempt(
             Framing::Chunked { trailers: takes.then_some(cluster.http1.header_key_format) }
         }
         (Channel::Connection(_), _) => Framing::Plain,
+        (Channel::Stream(_), _) if tunnels => Framing::Tunnel,
         (Channel::Stream(_), _) => {
             Framing::Stream { trailers: connection.shared().is_some() || manager.http1.enable_trailers }
         }

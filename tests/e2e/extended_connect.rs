@@ -199,6 +199,21 @@ on_each_backend! {
         proxy.end();
     }
 
+    /// The end of the body is not that of the stream.
+    fn tunnel_goes_on_behind_the_body_of_its_upgrade(io) {
+        let upstream = Http2Upstream::start(100);
+        let proxy = Proxy::start(io, &to_http2(upstream.port));
+        let mut client = proxy.connect();
+        client.send(WEBSOCKET.replace("\r\n\r\n", "\r\nContent-Length: 4\r\n\r\nbody"));
+        assert_eq!(client.head().status(), 101);
+        assert_eq!(client.read(4), b"body");
+        client.send("more");
+        assert_eq!(client.read(4), b"more");
+        client.shutdown_write();
+        assert_eq!(client.read_to_end(), b"");
+        proxy.end();
+    }
+
     fn websocket_passes_from_http2_and_http1_to_http2(io) {
         let upstream = Http2Upstream::start(100);
         let mut config = to_http2(upstream.port).manager("http2_protocol_options: {allow_connect: true}");
