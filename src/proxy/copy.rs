@@ -327,6 +327,10 @@ impl BodyCopy {
         let outcome =
             if self.broken { Err(CopyError::SourceGone) } else { self.discard_some(from, trailers) };
         self.broken = outcome.is_err();
+        if self.done {
+            // What comes next is a head.
+            from.set_bulk(false);
+        }
         outcome
     }
 
