@@ -415,7 +415,7 @@ impl Listeners {
             Some(_) => has_left.map(|index| self.leaving.remove(index)),
             None => None,
         };
-        around.rotation.put_listener(new.number, &new.resource, before.as_ref().map(|before| before.number));
+        around.rotation.put_listener(new.number, &new.resource, replaces.as_ref());
         if let Some(before) = &before {
             if keeps_sockets {
                 around.sockets.pass_on(before.number, new.number, name);

@@ -15,7 +15,7 @@ use crate::control::admin::TlsContext;
 use crate::control::tls_files::read_again;
 use crate::control::xds::client::{KnownSecrets, SecretKey};
 use crate::protocol::tls::{Secured, ServerTls};
-use crate::snapshot::{ChainTls, ListenerResource, Snapshot, SocketCompiler};
+use crate::snapshot::{ChainTls, ListenerResource, Replaced, Snapshot, SocketCompiler};
 use crate::telemetry::{ClusterStat, ListenerStat, Scope, Slot};
 
 /// How long a key of this process seals tickets. The one before opens them as long again.
@@ -186,23 +186,39 @@ impl Rotation {
         Self { secrets: secrets.clone(), servers: servers.collect(), clients: clients.collect() }
     }
 
-    /// Takes a listener, in place of the one of the number `before`; whether either has TLS.
+    /// Takes a listener, in place of the one that it replaces; whether either has TLS. Tickets of chains that are kept stay good, as
+    /// in Envoy, which keeps their contexts.
     pub(super) fn put_listener(
         &mut self,
         number: usize,
         resource: &ListenerResource,
-        before: Option<usize>,
+        replaced: Option<&Replaced>,
     ) -> bool {
-        let had = before.is_some_and(|before| self.remove_listener(before));
-        let old = self.servers.len();
-        self.servers.extend(Server::of(number, resource));
+        let mut servers: Vec<_> = Server::of(number, resource).collect();
         let mut outcome = Outcome::default();
-        let named = |server: &&mut Server| server.config.told().next().is_some();
-        for server in self.servers.iter_mut().skip(old).filter(named) {
-            server.renew(&self.secrets, &mut outcome);
+        for server in &mut servers {
+            if server.config.told().next().is_some() {
+                server.renew(&self.secrets, &mut outcome);
+            }
+            let before = replaced.and_then(|replaced| self.kept(replaced, server.chain));
+            let both = server.tls.as_deref().zip(before);
+            if let Some(tls) = both.and_then(|(tls, before)| tls.with_ticket_keys_of(before)) {
+                outcome.updates.extend(server.put(tls));
+            }
         }
         warn(&outcome);
-        had || self.servers.len() > old
+        let had = replaced.is_some_and(|replaced| self.remove_listener(replaced.number));
+        let has = !servers.is_empty();
+        self.servers.append(&mut servers);
+        had || has
+    }
+
+    /// What the chain at this place of a listener had in the one that it replaces, where it was the very same.
+    fn kept(&self, replaced: &Replaced, chain: usize) -> Option<&ServerTls> {
+        let is_it = |server: &&Server| {
+            server.listener == replaced.number && replaced.kept.get(server.chain) == Some(&Some(chain))
+        };
+        self.servers.iter().find(is_it)?.tls.as_deref()
     }
 
     /// That listener is no more; whether it had TLS.

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::ToldCluster::{At, Named};
 use crate::harness::{
-    Authority, Client, Config, ControlPlane, Io, Proxy, TempFolder, Upstream, free_port, on_each_backend,
-    until, upstream_tls,
+    Authority, Client, Config, ControlPlane, Io, Proxy, TempFolder, TlsClient, Upstream, downstream_tls,
+    free_port, on_each_backend, until, upstream_tls,
 };
 use crate::tcp::filter;
 use crate::xds::{HERE, answers, asking, holding, named};
@@ -601,6 +601,38 @@ on_each_backend! {
         next.send("y");
         assert_eq!(next.read(1), b"y");
         drop(next);
+        followed.proxy.end();
+    }
+
+    /// As in Envoy, which keeps a chain that has not changed with its TLS context.
+    fn sessions_of_a_chain_are_resumed_when_another_chain_has_changed(io) {
+        let (a, authority) = (named("a"), Authority::of(&["server.example"]));
+        let (port, other) = (free_port(), free_port());
+        let tls = downstream_tls("", &authority.shown("server.example"));
+        let begin = format!("filter_chains: [{{filter_chain_match: {{destination_port: {port}}}, {tls}, filters");
+        let listener = |text: &str| {
+            let chains = http(port, "kept").replace("filter_chains: [{filters", &begin);
+            let answer = filter("direct_response", "Config", &format!("response: {{inline_string: {text}}}"));
+            format!(
+                "{chains}, additional_addresses: [{{{}}}], default_filter_chain: {{filters: [{answer}]}}",
+                address(other)
+            )
+        };
+        // One worker: it has the change once it is seen.
+        let followed = Followed::start(io, &a, &[("one", listener("first"))], &["--concurrency", "1"]);
+        let sessions = authority.client(&[], rustls::ALL_VERSIONS);
+        let is_resumed = || {
+            let mut client = TlsClient::with(port, sessions.clone(), "server.example");
+            let response = client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(response.header("x-mark"), Some("kept"));
+            client.is_resumed()
+        };
+        assert_eq!([is_resumed(), is_resumed()], [false, true]);
+        for text in ["second", "third"] {
+            followed.put(&[("one", listener(text))]);
+            until(text, || Client::connect(other).read_to_end() == text.as_bytes());
+            assert!(is_resumed(), "after the {text} change");
+        }
         followed.proxy.end();
     }
 

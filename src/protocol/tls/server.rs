@@ -130,16 +130,27 @@ impl ServerTls {
     /// configuration's, or there are none.
     pub fn with_new_ticket_key(&self) -> Option<Self> {
         let newest = self.own_ticket_keys.first()?;
-        let own_ticket_keys = vec![new_ticket_key().ok()?, *newest];
+        Some(self.with_ticket_keys(vec![new_ticket_key().ok()?, *newest]))
+    }
+
+    /// The same with the keys for tickets of `before`, the context of the same chain before its listener changed, whose tickets so
+    /// stay good. `None`: one of them has no keys of this process.
+    pub fn with_ticket_keys_of(&self, before: &Self) -> Option<Self> {
+        let has_own = |tls: &Self| !tls.own_ticket_keys.is_empty();
+        (has_own(self) && has_own(before)).then(|| self.with_ticket_keys(before.own_ticket_keys.clone()))
+    }
+
+    /// The same with these keys of this process.
+    fn with_ticket_keys(&self, own_ticket_keys: Vec<[u8; TICKET_KEY_BYTES]>) -> Self {
         let mut config = ServerConfig::clone(&self.config);
         config.ticketer = Arc::new(Tickets::new(own_ticket_keys.clone(), self.lifetime, self.bound_to));
-        Some(Self {
+        Self {
             config: Arc::new(config),
             resolver: Arc::clone(&self.resolver),
             validator: self.validator.clone(),
             own_ticket_keys,
             ..*self
-        })
+        }
     }
 
     /// Whether a client is still accepted whose session was resumed, by what it has shown when that began: rustls looks at it no

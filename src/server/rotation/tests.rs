@@ -258,6 +258,30 @@ fn changed_ocsp_staple_is_shown() {
     assert_eq!(staple_shown_by(&refreshed(&mut rotation)), three);
 }
 
+#[test]
+fn chain_that_is_kept_is_found_by_its_place_in_the_listener_that_is_replaced() {
+    let issued = Authority::new("root").issue(Spec::dns("a"));
+    let common = CommonTls { certificates: vec![issued.config()], ..CommonTls::default() };
+    let rotation = of_server(DownstreamTls { common, ..DownstreamTls::default() });
+    let replaced = |number, kept: &[Option<usize>]| Replaced {
+        number,
+        keeps_sockets: true,
+        in_place: true,
+        successors: Vec::new(),
+        kept: kept.to_vec(),
+    };
+    assert!(rotation.kept(&replaced(3, &[Some(1)]), 1).is_some());
+    for (other, chain) in [
+        (replaced(3, &[Some(1)]), 0),
+        (replaced(3, &[None]), 0),
+        (replaced(3, &[None, Some(0)]), 0),
+        (replaced(3, &[]), 0),
+        (replaced(4, &[Some(1)]), 1),
+    ] {
+        assert!(rotation.kept(&other, chain).is_none(), "{other:?}, {chain}");
+    }
+}
+
 /// A secret that is told from a file, and what the files that it names hold.
 fn told(secret: Secret) -> (KnownSecrets, Sds) {
     let kind = secret.kind();

@@ -188,13 +188,17 @@ fn session_is_resumed_by_a_ticket_until_its_keys_are_gone() {
         assert_eq!(kind(&renewed), Resumed, "a rotated certificate keeps the keys");
         let rotated = renewed.with_new_ticket_key().unwrap();
         assert_eq!(kind(&rotated), Resumed, "the key before is still good");
-        assert_eq!(kind(&rotated.with_new_ticket_key().unwrap()), Resumed);
+        let newest = rotated.with_new_ticket_key().unwrap();
+        assert_eq!(kind(&newest), Resumed);
+        let successor = compile(&config).with_ticket_keys_of(&newest).unwrap();
+        assert_eq!(kind(&successor), Resumed, "the same chain of a listener that has changed");
         assert_eq!(kind(&compile(&config)), Full, "another process");
         config.session_tickets = SessionTickets::Disabled;
         let none = compile(&config);
         kind(&none);
         assert_eq!(kind(&none), Full);
         assert!(none.with_new_ticket_key().is_none());
+        assert!(none.with_ticket_keys_of(&first).is_none() && first.with_ticket_keys_of(&none).is_none());
     }
 }
 
