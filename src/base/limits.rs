@@ -30,8 +30,9 @@ pub const TLS_HANDSHAKE_MS: u64 = 15_000;
 /// How long a client whose handshake was refused may take to read why, in milliseconds.
 pub const TLS_REFUSAL_MS: u64 = 1_000;
 
-/// How long what is queued for one side of a relay may take to reach the kernel when the other side has broken off, in
-/// milliseconds. Reason: a break destroys what has not, and a peer without room is not waited for.
+/// How long what is queued for one side of a relay or a tunnel may take to reach the kernel, of a stream its connection, when the
+/// other side has broken off, in milliseconds. Reason: a break destroys what has not, and a peer without room is not waited
+/// for.
 pub const RELAY_BREAK_MS: u64 = 10;
 
 /// Sockets of one worker: accepted, listening and towards upstreams. The fd limit is reached long before.

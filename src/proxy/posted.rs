@@ -9,6 +9,7 @@ use super::copy::{BodyCopy, CopyError, Framing, Way};
 use super::downstream::{After, Connection};
 use super::error::ProxyError;
 use super::http::Request;
+use super::relay::hand_over;
 use super::stream::Stream;
 use super::upgrade::Ended;
 use crate::cluster::pool::UpstreamConnection;
@@ -103,6 +104,10 @@ pub(super) async fn tunnel(
         Poll::Ready(After::Abort)
     })
     .await;
+    if after == After::Abort {
+        // What the client has said before it broke off goes before the break; what waits for it does where its connection ends.
+        hand_over(runtime, timer, [endpoint]).await;
+    }
     // What came last before a break counts, too.
     noted.note(connection, stream, &upstream, up, &down);
     Ended { after, why: first.unwrap_or(ProxyError::DownstreamClosed) }

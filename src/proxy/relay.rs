@@ -4,13 +4,15 @@
 //! have come in sequence, and as chunks again when they trickle. Reading pauses when the receiver's queue is above the
 //! high watermark and goes on when half of it has drained; in a pipe there is at most the pipe's capacity besides.
 
+use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::splice::{self, Broken, Splicer, Step};
 use super::wire;
 use crate::base::limits;
 use crate::protocol::transport::Channel;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, Timer};
 
 /// Chunks moved before other tasks get their turn.
 const CHUNKS_PER_POLL: usize = 16;
@@ -43,6 +45,24 @@ pub(super) struct Relay {
 /// brought all that it had to say, whatever the code (RFC 9113 section 8.1; Envoy's is INTERNAL_ERROR).
 pub(super) fn has_answered(endpoint: &Channel) -> bool {
     endpoint.stream().is_some()
+}
+
+/// Waits until what is queued for sides that are about to be broken off is on its way, [`limits::RELAY_BREAK_MS`] at most: on the
+/// ring nothing is before the next visit, of a stream nothing before its connection's next turn, and a break takes back the rest.
+pub(super) async fn hand_over<const N: usize>(runtime: &Runtime, timer: &Timer, sides: [&Channel; N]) {
+    let due = runtime.now().after(Duration::from_millis(limits::RELAY_BREAK_MS));
+    for side in sides {
+        side.flush();
+    }
+    poll_fn(|_| {
+        // Each is asked, to be told of each. A side that is gone takes nothing more, and what one still says nobody reads.
+        let written = sides.map(|side| {
+            side.gather();
+            side.poll_written()
+        });
+        if written.iter().all(Poll::is_ready) { Poll::Ready(()) } else { timer.poll_at(due) }
+    })
+    .await;
 }
 
 /// Why a relay broke off.

@@ -7,7 +7,7 @@ use super::connection_bytes::Tunnelled;
 use super::deadlines::Deadlines;
 use super::downstream::{After, Connection};
 use super::error::ProxyError;
-use super::relay::{Relay, RelayError, has_answered};
+use super::relay::{Relay, RelayError, hand_over, has_answered};
 use super::stream::Stream;
 use crate::cluster::pool::UpstreamConnection;
 use crate::telemetry::names::HttpStat;
@@ -92,6 +92,12 @@ pub(super) async fn tunnel(
     .await;
     up.release(&context.runtime, upstream.channel());
     down.release(&context.runtime, downstream);
+    if after == After::Abort {
+        // What one side has said before it broke off goes before the break of the other. In recycled memory: the task is not to
+        // carry the size of what few do.
+        let sides = [upstream.channel(), downstream];
+        context.runtime.recycled(hand_over(&context.runtime, timer, sides)).await;
+    }
     // When a limit has passed, what is queued goes as far as the endpoint takes it.
     if after == After::Close {
         upstream.channel().shutdown_write();

@@ -31,6 +31,25 @@ fn chat(path: &str) -> http::request::Builder {
     request.extension(Protocol::from_static("websocket"))
 }
 
+/// The port of an endpoint that takes the upgrade which is the first request of a connection, and then does `go_on`.
+fn taking(go_on: impl Fn(&mut RawHttp2) + Send + Sync + 'static) -> u16 {
+    RawHttp2::server(move |raw| {
+        raw.frame(4, 0, 0, &ENABLE_CONNECT);
+        if raw.frames_until(|frame| frame.kind == 1).is_some() {
+            raw.frame(1, 4, 1, STATUS_200);
+            go_on(raw);
+        }
+    })
+}
+
+/// A client whose first request is an upgrade that was taken.
+fn upgraded(proxy: &Proxy) -> RawHttp2 {
+    let mut raw = RawHttp2::connect(proxy.port);
+    raw.frame(1, 4, 1, CHAT);
+    raw.frames_until(|frame| frame.kind == 1).unwrap();
+    raw
+}
+
 fn upgrades(client: &mut Client) {
     client.send(WEBSOCKET);
     let response = client.head();
@@ -174,26 +193,52 @@ on_each_backend! {
     fn client_that_resets_a_tunnel_behind_its_end_is_heard(io) {
         let (heard, has_heard) = channel();
         let heard = Mutex::new(heard);
-        let port = RawHttp2::server(move |raw| {
-            raw.frame(4, 0, 0, &ENABLE_CONNECT);
-            if raw.frames_until(|frame| frame.kind == 1).is_some() {
-                raw.frame(1, 4, 1, STATUS_200);
-                // The end of its bytes, and the reset.
-                for kind in [0, 3] {
-                    let has_come = raw.frames_until(|frame| frame.kind == kind).is_some();
-                    heard.lock().unwrap().send(has_come).unwrap();
-                }
+        let port = taking(move |raw| {
+            // The end of its bytes, and the reset.
+            for kind in [0, 3] {
+                let has_come = raw.frames_until(|frame| frame.kind == kind).is_some();
+                heard.lock().unwrap().send(has_come).unwrap();
             }
         });
         let config = to_http2(port).manager("http2_protocol_options: {allow_connect: true}");
         let proxy = Proxy::start(io, &config);
-        let mut raw = RawHttp2::connect(proxy.port);
-        raw.frame(1, 4, 1, CHAT);
-        raw.frames_until(|frame| frame.kind == 1).unwrap();
+        let mut raw = upgraded(&proxy);
         raw.frame(0, 1, 1, &[]);
         assert_eq!(has_heard.recv_timeout(PATIENCE), Ok(true));
         raw.frame(3, 0, 1, &[0, 0, 0, 8]);
         assert_eq!(has_heard.recv_timeout(PATIENCE), Ok(true));
+        proxy.wait_for_stat("http.test.downstream_rq_active", 0);
+        drop(raw);
+        proxy.end();
+    }
+
+    /// The codec lets go of what it has not written of a stream that is reset.
+    fn words_of_a_client_that_come_with_its_reset_go_before_it(io) {
+        let (heard, has_heard) = channel();
+        let heard = Mutex::new(heard);
+        let port = taking(move |raw| heard.lock().unwrap().send(raw.said_until_reset()).unwrap());
+        let config = to_http2(port).manager("http2_protocol_options: {allow_connect: true}");
+        let proxy = Proxy::start(io, &config);
+        let mut raw = upgraded(&proxy);
+        raw.say_and_reset(b"last words");
+        assert_eq!(has_heard.recv_timeout(PATIENCE).unwrap(), b"last words");
+        proxy.wait_for_stat("http.test.downstream_rq_active", 0);
+        drop(raw);
+        proxy.end();
+    }
+
+    /// The same the other way.
+    fn words_of_an_endpoint_that_come_with_its_reset_go_before_it(io) {
+        let port = taking(|raw| {
+            raw.frames_until(|frame| frame.kind == 0);
+            raw.say_and_reset(b"last words");
+            raw.frames_until(|_| false);
+        });
+        let config = to_http2(port).manager("http2_protocol_options: {allow_connect: true}");
+        let proxy = Proxy::start(io, &config);
+        let mut raw = upgraded(&proxy);
+        raw.frame(0, 0, 1, b"go");
+        assert_eq!(raw.said_until_reset(), b"last words");
         proxy.wait_for_stat("http.test.downstream_rq_active", 0);
         drop(raw);
         proxy.end();

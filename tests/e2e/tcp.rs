@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::harness::{
@@ -26,6 +27,22 @@ pub(crate) fn filter(kind: &str, message: &str, fields: &str) -> String {
     format!(
         "{{name: {kind}, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.{kind}.v3.{message}, {fields}}}}}"
     )
+}
+
+/// The port of an endpoint that tells so many clients, as soon as they say something, that it has no room, and breaks off behind
+/// that.
+pub(crate) fn without_room(clients: usize) -> (u16, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serving = std::thread::spawn(move || {
+        for _ in 0..clients {
+            let mut peer = Client::from_stream(listener.accept().unwrap().0);
+            assert_eq!(peer.read(1), b"x");
+            peer.send("no room");
+            peer.reset_on_close();
+        }
+    });
+    (port, serving)
 }
 
 pub(crate) fn tcp_proxy(fields: &str) -> String {
@@ -103,16 +120,7 @@ on_each_backend! {
     /// An endpoint that has no room for another client says so, and often breaks off behind it.
     fn what_comes_before_a_break_goes_before_it(io) {
         const ROUNDS: usize = 20;
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let serving = std::thread::spawn(move || {
-            for _ in 0..ROUNDS {
-                let mut peer = Client::from_stream(listener.accept().unwrap().0);
-                assert_eq!(peer.read(1), b"x");
-                peer.send("no room");
-                peer.reset_on_close();
-            }
-        });
+        let (port, serving) = without_room(ROUNDS);
         let proxy = Proxy::start(io, &relaying(port, &[], ""));
         for _ in 0..ROUNDS {
             let mut client = proxy.connect();

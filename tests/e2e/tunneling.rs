@@ -6,10 +6,10 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use crate::harness::{
-    Authority, Client, Config, Proxy, Random, TO_HTTP2, Upstream, downstream_tls, on_each_backend,
-    set_receive_buffer, until, upstream_tls,
+    Authority, Client, Config, PATIENCE, Proxy, Random, RawHttp2, TO_HTTP2, Upstream, downstream_tls,
+    on_each_backend, set_receive_buffer, until, upstream_tls,
 };
-use crate::tcp::{LOGS_ENDS, read_slowly, taking_little};
+use crate::tcp::{LOGS_ENDS, read_slowly, taking_little, without_room};
 
 const LARGE: usize = 12 << 20;
 const OK: &str = "HTTP/1.1 200 OK\r\n\r\n";
@@ -366,6 +366,49 @@ on_each_backend! {
             drop(client);
             assert_eq!(told.recv().unwrap(), None);
         });
+    }
+
+    /// The codec lets go of what it has not written of a stream that is reset.
+    fn what_comes_before_a_client_breaks_off_goes_before_the_reset_of_its_stream(io) {
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let port = RawHttp2::server(move |raw| {
+            raw.frame(4, 0, 0, &[]);
+            while let Some(frames) = raw.frames_until(|frame| frame.kind == 1) {
+                let stream = frames.last().unwrap().stream;
+                // `:status: 200`.
+                raw.frame(1, 4, stream, &[0x88]);
+                raw.frame(0, 0, stream, b"go");
+                let _ = tell.lock().unwrap().send(raw.said_until_reset());
+            }
+        });
+        let proxy = Proxy::start(io, &asking(port, "", "").cluster(TO_HTTP2));
+        for _ in 0..20 {
+            let mut client = proxy.connect();
+            assert_eq!(client.read(2), b"go");
+            client.send("last words");
+            client.reset_on_close();
+            drop(client);
+            assert_eq!(told.recv_timeout(PATIENCE).unwrap(), b"last words");
+        }
+        proxy.wait_for_stat("cluster.upstream.upstream_rq_active", 0);
+        proxy.end();
+    }
+
+    /// The same the other way, of a tunnel that ends here.
+    fn what_comes_before_an_endpoint_breaks_off_goes_before_the_reset_of_its_stream(io) {
+        const ROUNDS: usize = 20;
+        let (port, serving) = without_room(ROUNDS);
+        let proxy = Proxy::start(io, &ending(port, "", "connect_matcher: {}"));
+        for _ in 0..ROUNDS {
+            let mut raw = RawHttp2::connect(proxy.port);
+            // `:method: CONNECT`, `:authority: a:1`.
+            raw.frame(1, 4, 1, b"\x02\x07CONNECT\x41\x03a:1");
+            raw.frame(0, 0, 1, b"x");
+            assert_eq!(raw.said_until_reset(), b"no room");
+        }
+        serving.join().unwrap();
+        proxy.end();
     }
 
     fn tunnels_over_http2_share_a_connection(io) {

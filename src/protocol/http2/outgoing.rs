@@ -35,6 +35,8 @@ struct Books {
     stalled: Cell<bool>,
     /// Tasks of streams that wait for the codec, by ticket.
     queue: RefCell<BTreeMap<u64, TaskId>>,
+    /// Tasks of streams that wait until the codec has written all that it holds, by ticket.
+    unwritten: RefCell<BTreeMap<u64, TaskId>>,
     tickets: Cell<u64>,
     /// Streams that were given up since the connection's task ran last.
     given_up: RefCell<Vec<u32>>,
@@ -88,18 +90,36 @@ impl Outgoing {
             queue.remove(&ticket.get());
             return true;
         }
-        if !queue.contains_key(&ticket.get()) {
+        self.line_up(&mut queue, task, ticket);
+        false
+    }
+
+    /// Whether the codec has written all that it held, of whichever stream. If not, the task is woken when it has; `ticket`: as
+    /// above.
+    pub(super) fn is_written(&self, task: TaskId, ticket: &Cell<u64>) -> bool {
+        let is_written = self.0.in_codec.get() == 0;
+        if is_written {
+            self.leave(ticket);
+        } else {
+            self.line_up(&mut self.0.unwritten.borrow_mut(), task, ticket);
+        }
+        is_written
+    }
+
+    /// Puts a task at the end of a line, or leaves it at its place.
+    fn line_up(&self, line: &mut BTreeMap<u64, TaskId>, task: TaskId, ticket: &Cell<u64>) {
+        if !line.contains_key(&ticket.get()) {
             let next = self.0.tickets.get() + 1;
             self.0.tickets.set(next);
             ticket.set(next);
         }
-        queue.insert(ticket.get(), task);
-        false
+        line.insert(ticket.get(), task);
     }
 
     /// The stream does not wait any more.
     pub(super) fn leave(&self, ticket: &Cell<u64>) {
         self.0.queue.borrow_mut().remove(&ticket.get());
+        self.0.unwritten.borrow_mut().remove(&ticket.get());
     }
 
     /// A stream is let go although more of it may come.
@@ -114,8 +134,15 @@ impl Outgoing {
 
     /// Wakes those whose turn has come. Called in the connection's task, whenever that has run.
     pub(super) fn give_turns(&self, runtime: &Runtime) {
-        if self.0.in_codec.get() >= CODEC_BYTES_MAX / 2 {
+        let in_codec = self.0.in_codec.get();
+        if in_codec >= CODEC_BYTES_MAX / 2 {
             return;
+        }
+        let mut unwritten = self.0.unwritten.borrow_mut();
+        while in_codec == 0
+            && let Some((_, task)) = unwritten.pop_first()
+        {
+            runtime.wake(task);
         }
         let mut queue = self.0.queue.borrow_mut();
         for _ in 0..TURNS_AT_ONCE {
@@ -186,5 +213,18 @@ mod tests {
         books.leave(&tickets[1]);
         drop(full);
         assert!(books.has_room(TaskId::NONE, &tickets[0]) && books.0.queue.borrow().is_empty());
+    }
+
+    #[test]
+    fn all_that_the_codec_holds_is_waited_for_once() {
+        let books = Outgoing::default();
+        let ticket = Cell::new(0);
+        assert!(books.is_written(TaskId::NONE, &ticket), "it holds nothing");
+        books.add(2);
+        let piece = books.piece(Bytes::from_static(b"ab"));
+        assert!(!books.is_written(TaskId::NONE, &ticket) && !books.is_written(TaskId::NONE, &ticket));
+        assert_eq!((ticket.get(), books.0.unwritten.borrow().len()), (1, 1), "asks again");
+        drop(piece);
+        assert!(books.is_written(TaskId::NONE, &ticket) && books.0.unwritten.borrow().is_empty());
     }
 }

@@ -439,6 +439,20 @@ impl Stream {
         })
     }
 
+    /// Ready when nothing waits and the codec has written what was queued, of which a reset would take back the rest: all that it
+    /// holds, since of which stream it has written is not known. Pending wakes the current task later.
+    ///
+    /// # Errors
+    /// The stream broke.
+    pub fn poll_written(&self) -> Poll<io::Result<()>> {
+        let sent = self.poll_sent(0);
+        let is_through = matches!(sent, Poll::Ready(Ok(())));
+        if is_through && !self.outgoing.is_written(self.runtime.current_task(), &self.ticket) {
+            return Poll::Pending;
+        }
+        sent
+    }
+
     /// Moves what the peer's windows and the codec have room for.
     fn pump(&self, state: &mut State, context: &mut Context<'_>) {
         let (queued, outgoing) = (&self.queued, &self.outgoing);

@@ -208,6 +208,18 @@ impl Channel {
         }
     }
 
+    /// Ready when what was queued is with the kernel, of a stream on its way there: a reset takes back what is not. Pending wakes
+    /// the current task later.
+    ///
+    /// # Errors
+    /// It broke; what was queued is gone.
+    pub fn poll_written(&self) -> Poll<io::Result<()>> {
+        match self {
+            Self::Connection(transport) => transport.poll_sent(0),
+            Self::Stream(stream) => stream.poll_written(),
+        }
+    }
+
     /// Ends our direction once everything queued has been sent.
     pub fn shutdown_write(&self) {
         match self {

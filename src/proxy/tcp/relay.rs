@@ -1,13 +1,12 @@
 //! Bytes between a client and an endpoint, in both directions at once, until both have ended.
 //!
-//! An end (FIN) is passed on behind the last byte; a break (RST) breaks the other side, too. A break behind an end shows when
-//! something is sent that way, or the idle timeout passes: there is nothing to read any more that would tell of it, and Envoy
-//! does not look for it either. Flow control is that of bodies: reading from one side pauses while the other has a watermark of
-//! bytes to take.
+//! An end (FIN) is passed on behind the last byte; a break (RST) breaks the other side, too, behind what came before it, as far as
+//! that is taken at once. A break behind an end shows when something is sent that way, or the idle timeout passes: there is nothing
+//! to read any more that would tell of it, and Envoy does not look for it either. Flow control is that of bodies: reading from one
+//! side pauses while the other has a watermark of bytes to take.
 
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::Duration;
 
 use super::activity::Activity;
 use super::{TcpConnection, record};
@@ -16,7 +15,7 @@ use crate::base::limits;
 use crate::cluster::pool::UpstreamConnection;
 use crate::protocol::transport::Channel;
 use crate::proxy::access::Denied;
-use crate::proxy::relay::{Relay, RelayError, has_answered};
+use crate::proxy::relay::{Relay, RelayError, hand_over, has_answered};
 use crate::proxy::wire;
 use crate::telemetry::{ClusterStat, TcpStat};
 
@@ -181,23 +180,17 @@ pub(super) async fn close(connection: &TcpConnection, upstream: &UpstreamConnect
         Why::Drained => {
             // What has been taken from one side goes to the other.
             flush(connection, upstream, Last::Upstream).await;
+            // A stream that has not ended is reset.
+            hand_over(&connection.context.runtime, &connection.timer, [upstream.channel()]).await;
             false
         }
         Why::Idle | Why::TooOld => false,
     }
 }
 
-/// Breaks a side off. What is there goes before the break, as far as the kernel takes it at once: on the ring nothing is on its way
-/// before the next visit.
+/// Breaks a side off. What is there goes before the break, as far as it is taken at once.
 async fn break_off(connection: &TcpConnection, side: &Channel) {
-    let TcpConnection { context, timer, .. } = connection;
-    let due = context.runtime.now().after(Duration::from_millis(limits::RELAY_BREAK_MS));
-    side.flush();
-    poll_fn(|_| match side.poll_sent(0) {
-        Poll::Ready(_) => Poll::Ready(()),
-        Poll::Pending => timer.poll_at(due),
-    })
-    .await;
+    hand_over(&connection.context.runtime, &connection.timer, [side]).await;
     side.set_reset_on_close();
 }
 

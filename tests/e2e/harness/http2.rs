@@ -443,6 +443,19 @@ impl RawHttp2 {
         self.write(&bytes)
     }
 
+    /// Says so much on the first stream and resets it (CANCEL), in one piece.
+    pub(crate) fn say_and_reset(&mut self, words: &[u8]) -> bool {
+        let data = &[0, 0, words.len() as u8, 0, 0, 0, 0, 0, 1][..];
+        let reset = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8][..];
+        self.write(&[data, words, reset].concat())
+    }
+
+    /// What is said on the one stream that there is, until it is reset.
+    pub(crate) fn said_until_reset(&mut self) -> Vec<u8> {
+        let frames = self.frames_until(|frame| frame.kind == 3).into_iter().flatten();
+        frames.filter(|frame| frame.kind == 0).flat_map(|frame| frame.payload).collect()
+    }
+
     /// HEADERS of a GET for `/` of `a`; complete with `flags` 5.
     pub(crate) fn get(&mut self, stream: u32, flags: u8) -> bool {
         // :method GET, :scheme http, :path / by index; :authority a as a literal.
