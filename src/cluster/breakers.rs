@@ -6,7 +6,7 @@
 //! goes beyond its share says so in a flag that all read and hardly anybody writes; while it is set, each adds up the cells of
 //! all before it takes another. As in Envoy, what several workers take in the same moment may go beyond the limit.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use crate::config::cluster::{self, RoutingPriority, Thresholds};
