@@ -279,11 +279,8 @@ mod tests {
 
     #[test]
     fn largest_weight_and_draining_endpoints_are_noted() {
-        let drains = |port, weight| Endpoint {
-            weight,
-            health_status: Draining,
-            ..endpoint(port, Vec::new())
-        };
+        let drains =
+            |port, weight| Endpoint { weight, health_status: Draining, ..endpoint(port, Vec::new()) };
         let mut cluster = Cluster::new("c");
         let (stats, registry) = (Scope::<ClusterStat>::new(1), Registry::new(1));
         let noted = |cluster: &Cluster, endpoints| {
