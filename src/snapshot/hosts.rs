@@ -203,9 +203,10 @@ mod tests {
 
     #[test]
     fn members_change_where_they_come_or_go_once_for_each_priority() {
+        type Told = (u32, u16, HealthStatus);
         let (registry, cluster, stats) = (Registry::new(1), Cluster::new("c"), Scope::new(1));
         let (mut old, mut changes) = (Arc::<HostSpecs>::default(), 0);
-        let all: [(&[(u32, u16, HealthStatus)], u64); 7] = [
+        let all: [(&[Told], u64); 7] = [
             (&[], 0),
             (&[(0, 1, Healthy), (0, 2, Healthy)], 1),
             // Their order and their health are no matter of who they are.
@@ -216,7 +217,7 @@ mod tests {
             (&[], 2),
         ];
         for (told, expected) in all {
-            let at = |&(priority, port, health_status): &(u32, u16, HealthStatus)| LocalityEndpoints {
+            let at = |&(priority, port, health_status): &Told| LocalityEndpoints {
                 priority,
                 endpoints: vec![Endpoint { health_status, ..endpoint(port, Vec::new()) }],
                 ..LocalityEndpoints::default()
