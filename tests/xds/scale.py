@@ -28,8 +28,8 @@ CHANGES = 50
 DEADLINE_S = 120
 RESTS_S = 8
 # Limits that hold on any machine, with a part of the program itself that updates bring into memory: more than these are a mistake.
-PAIR_KB_MAX = 2.8
-ENDPOINT_BYTES_MAX = 125
+PAIR_KB_MAX = 2.5
+ENDPOINT_BYTES_MAX = 110
 
 
 def cpu_ms(pid):
