@@ -92,6 +92,16 @@ fn listener(runtime: &Runtime) -> (TcpListener, SocketAddr) {
     listener_with_backlog(runtime, 64)
 }
 
+/// The two ends of a connection to a listener.
+async fn connected(
+    runtime: &Runtime,
+    listener: &TcpListener,
+    address: SocketAddr,
+) -> io::Result<(TcpStream, TcpStream)> {
+    let near = TcpStream::connect(runtime, address, None, &[]).await?;
+    Ok((near, poll_fn(|_| listener.poll_accept()).await?))
+}
+
 fn listener_with_backlog(runtime: &Runtime, backlog: i32) -> (TcpListener, SocketAddr) {
     let simulated = runtime.with_scope(|driver, _| match driver {
         Driver::Sim(sim) => Some(sim.network().clone()),
@@ -281,8 +291,7 @@ fn bytes_behind_those_that_were_spliced_are_known_of() {
         let (listener, address) = listener(runtime);
         let handle = runtime.clone();
         run(runtime, async move {
-            let near = TcpStream::connect(&handle, address, None, &[]).await?;
-            let far = poll_fn(|_| listener.poll_accept()).await?;
+            let (near, far) = connected(&handle, &listener, address).await?;
             assert!(!near.has_any_unread());
             for behind in [&b""[..], b"more"] {
                 far.send(chunk(&handle, &[&b"some"[..], behind].concat()));
@@ -380,8 +389,7 @@ fn accepted_connection_sends_without_delay_as_its_listener() {
         let (listener, address) = listener(runtime);
         let handle = runtime.clone();
         run(runtime, async move {
-            let near = TcpStream::connect(&handle, address, None, &[]).await?;
-            let far = poll_fn(|_| listener.poll_accept()).await?;
+            let (near, far) = connected(&handle, &listener, address).await?;
             for stream in [near, far] {
                 let fd = handle.with_socket(stream.key_for_test(), |socket, _| socket.raw_fd());
                 assert_eq!(sys::option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY)?, 1);
@@ -397,8 +405,7 @@ fn both_ends_of_a_connection_on_loopback_send_as_soon_as_they_may() {
         let (listener, address) = listener(runtime);
         let handle = runtime.clone();
         run(runtime, async move {
-            let near = TcpStream::connect(&handle, address, None, &[]).await?;
-            let far = poll_fn(|_| listener.poll_accept()).await?;
+            let (near, far) = connected(&handle, &listener, address).await?;
             let plain = sys::tcp_socket(address)?;
             let usual = sys::congestion_control(plain.as_raw_fd())?;
             let wanted = if usual.starts_with(b"bbr") { b"reno".to_vec() } else { usual };
