@@ -222,9 +222,10 @@ class Proxy(Measured):
 
 
 class Contracted(Measured):
-    """A plain listener and one with TLS, which offers HTTP/2, and as many clusters as a control plane tells of."""
+    """A plain listener and one with TLS, which offers HTTP/2, and as many clusters as a control plane tells of. `under` a program that runs it
+    slowly, whose start nobody waits for here."""
 
-    def __init__(self, backend, upstream, plane, folder):
+    def __init__(self, backend, upstream, plane, folder, under=()):
         self.port, self.tls_port, self.admin = rig.free_ports(3)
         routes = {**{f"/{name}/": name for name in plane.endpoints}, "/": "one"}
         context = {"alpn_protocols": ["h2", "http/1.1"], "tls_certificates": [bootstraps.certificate(folder, "cert", "key")]}
@@ -234,7 +235,7 @@ class Contracted(Measured):
         clusters += [bootstraps.cluster(name, None, idle="1s") for name in plane.endpoints]
         path = bootstraps.write(folder / "contract.json", self.admin, listeners, clusters, **bootstraps.asks("plane"))
         argv = [rig.ringway(), "--disable-hot-restart", "-c", path, "--concurrency", "4", "--io-backend", backend, "-l", "error"]
-        super().__init__(argv, ready_port=self.tls_port)
+        super().__init__([*under, *argv], ready_port=None if under else self.tls_port)
 
     def endpoints(self):
         stats = self.ask_admin("/stats?filter=membership_total$&format=json")["stats"]
