@@ -162,7 +162,7 @@ def pairs(port, count):
     return text.replace("@http@", str(port)).replace("@one@", "1")
 
 
-def measure_pairs():
+def measure_pairs(backend):
     """Resident memory of each of many clusters and routes that no request has asked for."""
     resident = []
     for count in (1, 1 + PAIRS):
@@ -170,12 +170,12 @@ def measure_pairs():
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             file.write(pairs(port, count))
             file.flush()
-            argv = [rig.ringway(), "--disable-hot-restart", "-c", file.name, "--concurrency", "2", "-l", "error"]
+            argv = [rig.ringway(), "--disable-hot-restart", "-c", file.name, "--concurrency", "2", "--io-backend", backend, "-l", "error"]
             with rig.Process(argv, ready_port=port) as proxy:
                 resident.append(settled_kb(proxy.pid))
     each = (resident[1] - resident[0]) / PAIRS
-    print(f"each of {PAIRS} virtual hosts, routes and clusters: {each:.2f} kB")
-    return [f"{each:.2f} kB per virtual host, route and cluster, more than {PAIR_KB_MAX}"] if each > PAIR_KB_MAX else []
+    print(f"{backend}: each of {PAIRS} virtual hosts, routes and clusters: {each:.2f} kB")
+    return [f"{backend}: {each:.2f} kB per virtual host, route and cluster, more than {PAIR_KB_MAX}"] if each > PAIR_KB_MAX else []
 
 
 def exchange(connection, request=crowd.GET):
@@ -483,7 +483,7 @@ def run():
             for measured in (measure, measure_tls, measure_relayed, measure_contract, measure_bursts):
                 failures += measured(backend, upstream)
             failures += measure_all_used(backend)
-    failures += measure_pairs()
+            failures += measure_pairs(backend)
     if failures:
         raise rig.Failed("\n".join(failures))
 
