@@ -10,6 +10,7 @@ mod dump;
 mod event_loop;
 mod listeners;
 mod loads;
+mod maker;
 mod memory;
 mod metrics;
 mod output;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 
 use crate::base::clock;
 use crate::base::limits::ON_DEMAND_QUEUED_MAX;
+use crate::base::regex::KnownRegexes;
 use crate::base::socket_address::SocketAddress;
 use crate::cli::{Action, EXIT_FAILURE, EXIT_OK, EXIT_PANIC, IpVersion, Options};
 use crate::config::access_log::{AccessLog, AccessLogSink};
@@ -146,6 +148,7 @@ fn check(loaded: LoadedBootstrap) -> Result<(), String> {
     let surroundings = Surroundings {
         local_address: None,
         hash_seed: 0,
+        regexes: &Arc::default(),
         limits: &SharedLimits::default(),
         open_sink: &mut |_| {
             sinks += 1;
@@ -191,7 +194,9 @@ fn serve(
     let hash_seed = seed(usize::MAX);
     let open_sink = &mut |sink: &AccessLogSink| log_writer.open(sink);
     let limits = SharedLimits::default();
-    let surroundings = Surroundings { local_address, hash_seed, limits: &limits, open_sink };
+    let regexes = Arc::default();
+    let surroundings =
+        Surroundings { local_address, hash_seed, regexes: &regexes, limits: &limits, open_sink };
     let snapshot = Arc::new(compile(&mut as_loaded, &registry, surroundings)?);
     // What is kept of it leaves the memory in which it was loaded, and that goes before the workers take their pages.
     let bootstrap = as_loaded.clone();
@@ -202,7 +207,7 @@ fn serve(
         &registry,
         (&clusters, &told_clusters),
         local_address,
-        hash_seed,
+        (hash_seed, regexes),
         limits,
         log_writer.opener(),
     ));
@@ -394,6 +399,7 @@ fn admin_endpoint(
 struct Surroundings<'a> {
     local_address: Option<IpAddr>,
     hash_seed: u64,
+    regexes: &'a Arc<KnownRegexes>,
     limits: &'a SharedLimits,
     open_sink: &'a mut dyn FnMut(&AccessLogSink) -> io::Result<SinkId>,
 }
@@ -410,7 +416,11 @@ fn compile(
     let mut compiler = Compiler {
         registry,
         services: CompileServices {
-            routes: CompileContext { cluster_exists: &exists, hash_seed: surroundings.hash_seed },
+            routes: CompileContext {
+                cluster_exists: &exists,
+                hash_seed: surroundings.hash_seed,
+                regexes: Some(surroundings.regexes),
+            },
             local_info: &local_info,
             open_sink: surroundings.open_sink,
         },
@@ -440,7 +450,7 @@ fn compiling(
     registry: &Arc<Registry>,
     (clusters, told): (&KnownClusters, &ClusterNames),
     local_address: Option<IpAddr>,
-    hash_seed: u64,
+    (hash_seed, regexes): (u64, Arc<KnownRegexes>),
     limits: SharedLimits,
     logs: LogOpener,
 ) -> RouteSurroundings {
@@ -450,6 +460,7 @@ fn compiling(
         cluster_exists: Box::new(move |name| told.has(name) || clusters.get().find(name).is_some()),
         local_info: local_info(bootstrap, local_address),
         hash_seed,
+        regexes,
         shared_limit: Box::new(move |config| limits.bucket(config)),
         open_sink: Box::new(move |sink| logs.open(sink)),
     }

@@ -207,6 +207,9 @@ pub const ON_DEMAND_LOOKS: Duration = Duration::from_millis(100);
 pub const ON_DEMAND_HELD_MAX: usize = 1024;
 /// Names on their way from all workers to the control thread. Beyond it: as for names.
 pub const ON_DEMAND_QUEUED_MAX: usize = 256;
+/// What workers wait for that is made with its first use, and that is not being made yet. Beyond it they make it themselves. Reason:
+/// each is a few dozen bytes, and beyond so many that one thread makes them is no help.
+pub const DEFERRED_QUEUED_MAX: usize = 1024;
 /// Bytes of a host that is asked for: the longest name of DNS, and a port. Beyond it: as for names.
 pub const ON_DEMAND_HOST_BYTES_MAX: usize = 253 + 6;
 /// Names of one table that its control plane has been asked for and has not answered. Beyond it: as for names.

@@ -18,8 +18,9 @@ pub struct HostSpec {
     v4: SocketAddrV4,
     /// 0 is used first; at most 128.
     pub priority: u8,
-    /// Health as configured.
-    pub health: HealthStatus,
+    /// Health as configured, in [`HEALTH_BITS`], and above them which of its cluster's transport sockets reaches it, if that is one of
+    /// the first: in a mesh each has another than the first.
+    health_and_socket: u8,
     /// None before somebody counts, of one without particulars.
     more: OnceBox<More>,
 }
@@ -37,13 +38,26 @@ struct More {
 struct Particulars {
     /// Share among the hosts of its priority, at least 1.
     weight: u32,
-    /// Which of its cluster's transport sockets reaches it.
+    /// Which of its cluster's transport sockets reaches it, where it is none of the first; else 0.
     socket: u16,
     /// Where to connect; `None`: to an address of IPv4.
     address: Option<Box<SocketAddress>>,
     /// `None`: nothing of it.
     details: Option<Box<HostDetails>>,
 }
+
+/// A place among [`HEALTHS`].
+const HEALTH_BITS: u32 = 3;
+const HEALTHS: [HealthStatus; 6] = [
+    HealthStatus::Unknown,
+    HealthStatus::Healthy,
+    HealthStatus::Unhealthy,
+    HealthStatus::Draining,
+    HealthStatus::Timeout,
+    HealthStatus::Degraded,
+];
+/// In place of a transport socket that stands in the particulars.
+const SOCKET_ELSEWHERE: u8 = u8::MAX >> HEALTH_BITS;
 
 static COMMON: Particulars = Particulars::common();
 
@@ -92,13 +106,29 @@ impl HostSpec {
             other => (SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), Some(Box::new(other))),
         };
         let details = (details != HostDetails::default()).then(|| Box::new(details));
-        let particulars = Particulars { weight: weight.max(1), socket, address, details };
+        let near = u8::try_from(socket).ok().filter(|socket| *socket < SOCKET_ELSEWHERE);
+        let far = if near.is_some() { 0 } else { socket };
+        let particulars = Particulars { weight: weight.max(1), socket: far, address, details };
         let more = if particulars == COMMON {
             OnceBox::new()
         } else {
             OnceBox::with_value(Box::new(More { particulars, ..More::default() }))
         };
-        Self { v4, priority: 0, health: HealthStatus::Unknown, more }
+        let health_and_socket = near.unwrap_or(SOCKET_ELSEWHERE) << HEALTH_BITS;
+        Self { v4, priority: 0, health_and_socket, more }
+    }
+
+    /// Health as configured.
+    pub fn health(&self) -> HealthStatus {
+        let place = self.health_and_socket & !(u8::MAX << HEALTH_BITS);
+        HEALTHS.get(usize::from(place)).copied().unwrap_or_default()
+    }
+
+    /// Gives it this health.
+    pub fn set_health(&mut self, health: HealthStatus) {
+        let place =
+            HEALTHS.iter().zip(0..).find(|(known, _)| **known == health).map_or(0, |(_, place)| place);
+        self.health_and_socket = self.health_and_socket & u8::MAX << HEALTH_BITS | place;
     }
 
     fn particulars(&self) -> &Particulars {
@@ -122,7 +152,10 @@ impl HostSpec {
 
     /// Which of its cluster's transport sockets reaches it.
     pub fn socket(&self) -> u16 {
-        self.particulars().socket
+        match self.health_and_socket >> HEALTH_BITS {
+            SOCKET_ELSEWHERE => self.particulars().socket,
+            near => near.into(),
+        }
     }
 
     /// See [`HostDetails::locality`].
@@ -177,8 +210,8 @@ impl HostSpec {
 
     /// Whether it is the same endpoint, unchanged, whatever was counted.
     pub fn is(&self, other: &Self) -> bool {
-        let Self { v4, priority, health, more: _ } = self;
-        (v4, priority, health) == (&other.v4, &other.priority, &other.health)
+        let Self { v4, priority, health_and_socket, more: _ } = self;
+        (v4, priority, health_and_socket) == (&other.v4, &other.priority, &other.health_and_socket)
             && self.particulars() == other.particulars()
     }
 }
@@ -208,6 +241,20 @@ mod tests {
         for (place, host) in all.iter().enumerate() {
             assert!(!host.is(&plain()) && host.address() == plain().address());
             assert!(all.iter().enumerate().all(|(other, one)| host.is(one) == (place == other)));
+        }
+    }
+
+    #[test]
+    fn health_and_transport_socket_are_those_given() {
+        for socket in [0, 1, 2, 30, 31, 32, 255, 256, u16::MAX] {
+            for health in HEALTHS {
+                let mut host = HostSpec::with(address("10.0.0.1:443"), 1, socket, HostDetails::default());
+                assert_eq!((host.health(), host.socket()), (HealthStatus::Unknown, socket));
+                host.set_health(HealthStatus::Degraded);
+                host.set_health(health);
+                assert_eq!((host.health(), host.socket()), (health, socket));
+                assert_eq!(host.more.get().is_none(), socket < 31, "the first take no room");
+            }
         }
     }
 

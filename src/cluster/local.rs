@@ -24,7 +24,7 @@ use crate::protocol::connection_info::OriginalSource;
 use crate::protocol::http::head::Head;
 use crate::protocol::http::headers::HeaderName;
 use crate::protocol::proxy_protocol::{self, Tlv};
-use crate::protocol::tls::{ClientTls, Meter, Offer, Secured};
+use crate::protocol::tls::{ClientContext, Meter, Offer, Secured};
 use crate::runtime::{Keepalive, RawOption, Runtime, TaskId};
 use crate::telemetry::Slot;
 use crate::telemetry::metrics::ClusterCells;
@@ -103,7 +103,7 @@ impl Cluster {
 
     /// TLS of a connection to an endpoint that begins now, by the endpoint's
     /// [`HostSpec::socket`](super::HostSpec::socket); `None`: plain text.
-    pub fn tls(&self, socket: u16) -> Option<Secured<ClientTls>> {
+    pub fn tls(&self, socket: u16) -> Option<Secured<ClientContext>> {
         self.sockets.borrow().tls(socket).cloned()
     }
 
@@ -202,7 +202,7 @@ impl Cluster {
             }
         }
         let header = key.len();
-        let settings = self.config.proxy_protocol_of(host.socket());
+        let settings = self.config.sockets().proxy_protocol_of(host.socket());
         let Some(settings) = settings.filter(|_| client.is_told) else { return header };
         if settings.version == ProxyProtocolVersion::V1 {
             proxy_protocol::encode_v1(client.ends, key);

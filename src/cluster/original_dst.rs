@@ -99,7 +99,7 @@ impl OriginalDstHosts {
         // As Envoy calls it.
         let hostname = format!("{}{address}", config.name).into();
         let details = HostDetails { hostname, ..HostDetails::default() };
-        let spec = HostSpec::with(address.into(), 1, config.transport_socket_of(&none, &none), details);
+        let spec = HostSpec::with(address.into(), 1, config.sockets().of(&none, &none), details);
         // Nobody else counts for it.
         let host = Host::new(Arc::new(spec), worker, 1);
         self.hosts.borrow_mut().insert(address, Entry { host: Rc::clone(&host), asked: Cell::new(true) });

@@ -9,7 +9,7 @@ use super::host_spec::HostSpec;
 use super::load_balancer::{self, HashTable};
 use crate::config::cluster::Cluster as Config;
 use crate::config::endpoint::{DropOverload, OVERPROVISIONING_FACTOR_PERCENT_DEFAULT};
-use crate::protocol::tls::{ClientTls, Secured};
+use crate::protocol::tls::{ClientContext, Secured};
 use crate::telemetry::{ClusterStat, Registry, Scope};
 
 /// A cluster, whatever its endpoints: it stays as it is when they change.
@@ -142,7 +142,7 @@ impl Deref for HostSpecs {
 
 /// How a cluster's endpoints are reached: the cluster's own way first, then those of `transport_socket_matches`.
 #[derive(Debug, Default)]
-pub struct TransportSockets(pub Box<[Option<Secured<ClientTls>>]>);
+pub struct TransportSockets(pub Box<[Option<Secured<ClientContext>>]>);
 
 impl TransportSockets {
     /// Whether no endpoint is reached with TLS.
@@ -151,7 +151,7 @@ impl TransportSockets {
     }
 
     /// TLS of an endpoint, by its [`HostSpec::socket`]; `None`: plain text.
-    pub fn tls(&self, socket: u16) -> Option<&Secured<ClientTls>> {
+    pub fn tls(&self, socket: u16) -> Option<&Secured<ClientContext>> {
         self.0.get(usize::from(socket))?.as_ref()
     }
 }

@@ -9,11 +9,11 @@ use super::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEF
 use super::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
 use super::http2::{Http2ProtocolOptions, UpstreamProtocol};
 use super::listener::BUFFER_LIMIT_BYTES_DEFAULT;
-use super::metadata::{Metadata, MetadataKind, ORIGINAL_DST};
-use super::proxy_protocol::UpstreamProxyProtocol;
+use super::metadata::Metadata;
 use super::runtime::{RuntimeKey, RuntimeNumber};
 use super::socket::{BindConfig, TcpKeepalive};
-use super::tls::{Source, TRANSPORT_SOCKET_MATCH, TransportSocketMatch, UpstreamTls};
+use super::tls::{Source, UpstreamTls};
+use super::transport_socket::SocketSettings;
 
 /// One cluster: what is its own, and settings that it shares with all clusters that have the same. Of thousands of
 /// clusters nearly all differ in names and endpoints only.
@@ -23,8 +23,8 @@ pub struct Cluster {
     pub name: Box<str>,
     /// The endpoints, or the names to resolve; clusters without any may share it. Source: `load_assignment`.
     pub load_assignment: Arc<ClusterLoadAssignment>,
-    /// See [`Self::set_extras`]; `None`: nothing of it.
-    extras: Option<Box<Extras>>,
+    /// See [`Self::set_extras`] and [`Self::sockets`]; `None`: nothing of it.
+    extras: Option<Arc<Extras>>,
     /// Everything else; a cluster derefs to it.
     pub settings: Arc<ClusterSettings>,
 }
@@ -32,14 +32,20 @@ pub struct Cluster {
 /// There are thousands of them: with its counts of references one takes 56 bytes.
 const _: () = assert!(size_of::<Cluster>() <= 40);
 
-/// What is a cluster's own and most have not.
+/// What is a cluster's own and many have not: all of it may differ from one to the next where nothing else does.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Extras {
     /// See [`Cluster::alt_stat_name`].
     alt_stat_name: Box<str>,
     /// Metadata, where connections to its endpoints have to tell of it.
     metadata: Metadata,
+    /// How its endpoints are reached.
+    sockets: SocketSettings,
 }
+
+/// Of clusters in plain text.
+const PLAIN: &SocketSettings =
+    &SocketSettings { tls: None, proxy_protocol: None, original_dst: Vec::new(), matches: Vec::new() };
 
 /// What clusters have in common.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,16 +75,6 @@ pub struct ClusterSettings {
     pub upstream_protocol: UpstreamProtocol,
     /// Names that requests give to TLS; `None`: none. Source: `upstream_http_protocol_options`.
     pub request_names: Option<RequestNames>,
-    /// TLS towards endpoints; `None`: plain text. Source: `transport_socket`.
-    pub tls: Option<Arc<UpstreamTls>>,
-    /// What connections to endpoints begin with, before TLS too; `None`: nothing. Source: `transport_socket` of type
-    /// `ProxyProtocolUpstreamTransport`.
-    pub proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
-    /// Whose metadata has the destination that the filter `original_dst` of an internal listener restores; the last that has
-    /// one. Source: `transport_socket` of type `InternalUpstreamTransport`, `passthrough_metadata`.
-    pub original_dst: Vec<MetadataKind>,
-    /// Other ways of reaching endpoints, by their metadata: the first that holds. Source: `transport_socket_matches`.
-    pub transport_socket_matches: Vec<TransportSocketMatch>,
     /// Most connections, requests and retries in flight. Source: `circuit_breakers`.
     pub circuit_breakers: CircuitBreakers,
     /// Under which runtime may have the highest share of requests that `policy.drop_overloads` of its endpoints drops, 0 to 100
@@ -431,66 +427,43 @@ impl Cluster {
 
     /// Gives it a name in statistics beside its own, unless that is empty, and metadata. Source: `alt_stat_name`, `metadata`.
     pub fn set_extras(&mut self, alt_stat_name: Box<str>, metadata: Metadata) {
-        let extras = Extras { alt_stat_name, metadata };
-        self.extras = (extras != Extras::default()).then(|| Box::new(extras));
-    }
-
-    /// Which transport socket reaches an endpoint: 0 for the cluster's own, else the place of the first match in
-    /// `transport_socket_matches`, from 1: the first that the endpoint's metadata has, else the first that its locality's has.
-    /// Source: Envoy `TransportSocketMatcherImpl::resolve`.
-    pub fn transport_socket_of(&self, endpoint: &Metadata, locality: &Metadata) -> u16 {
-        let first = |metadata: &Metadata| {
-            let found = metadata.iter().find(|(namespace, _)| **namespace == *TRANSPORT_SOCKET_MATCH);
-            let fact = |key: &str| found?.1.as_object()?.get(key);
-            let holds = |(_, socket): &(u16, &TransportSocketMatch)| {
-                socket.criteria.iter().all(|(key, wanted)| fact(key) == Some(wanted))
-            };
-            (1..).zip(&self.transport_socket_matches).find(holds).map(|(place, _)| place)
-        };
-        first(endpoint).or_else(|| first(locality)).unwrap_or(0)
-    }
-
-    /// What connections begin with that are made through this transport socket; `None`: nothing of their own.
-    pub fn proxy_protocol_of(&self, socket: u16) -> Option<&UpstreamProxyProtocol> {
-        match usize::from(socket).checked_sub(1) {
-            None => self.proxy_protocol.as_deref(),
-            Some(place) => self.transport_socket_matches.get(place)?.proxy_protocol.as_deref(),
+        let extras = self.extras_mut();
+        (extras.alt_stat_name, extras.metadata) = (alt_stat_name, metadata);
+        if *extras == Extras::default() {
+            self.extras = None;
         }
     }
 
-    /// The destination that connections to an internal listener, made through this transport socket to an endpoint of that
-    /// metadata, are to have there. One that is none of IP is none, as in Envoy.
+    /// How its endpoints are reached.
+    pub fn sockets(&self) -> &SocketSettings {
+        self.extras.as_ref().map_or(PLAIN, |extras| &extras.sockets)
+    }
+
+    /// The same, to be changed.
+    pub fn sockets_mut(&mut self) -> &mut SocketSettings {
+        &mut self.extras_mut().sockets
+    }
+
+    fn extras_mut(&mut self) -> &mut Extras {
+        Arc::make_mut(self.extras.get_or_insert_default())
+    }
+
+    /// [`SocketSettings::original_dst_of`], with the cluster's metadata.
     pub fn original_dst_of(&self, socket: u16, endpoint: &Metadata) -> Option<SocketAddr> {
-        let kinds = match usize::from(socket).checked_sub(1) {
-            None => &self.original_dst,
-            Some(place) => &self.transport_socket_matches.get(place)?.original_dst,
-        };
-        let told = kinds.iter().rev().find_map(|kind| {
-            let metadata = match kind {
-                MetadataKind::Host => &endpoint[..],
-                MetadataKind::Cluster => self.extras.as_ref().map_or(&[][..], |extras| &extras.metadata[..]),
-            };
-            metadata.iter().find(|(namespace, _)| **namespace == *ORIGINAL_DST)
-        });
-        told?.1.get("local")?.as_str()?.parse().ok()
+        let extras = self.extras.as_ref()?;
+        extras.sockets.original_dst_of(socket, endpoint, &extras.metadata)
     }
 
     /// Visits every source of its TLS contexts.
     pub fn tls_sources(&mut self, visit: &mut dyn FnMut(&mut Source)) {
-        let settings = Arc::make_mut(&mut self.settings);
-        let matches = settings.transport_socket_matches.iter_mut().filter_map(|socket| socket.tls.as_mut());
-        for tls in settings.tls.iter_mut().chain(matches) {
-            Arc::make_mut(tls).common.sources_mut().for_each(&mut *visit);
+        if self.sockets().contexts().next().is_some() {
+            for tls in self.sockets_mut().contexts_mut() {
+                Arc::make_mut(tls).common.sources_mut().for_each(&mut *visit);
+            }
         }
     }
 
-    /// Its TLS contexts.
-    pub fn tls_contexts(&self) -> impl Iterator<Item = &Arc<UpstreamTls>> {
-        let matches = self.transport_socket_matches.iter().filter_map(|socket| socket.tls.as_ref());
-        self.tls.iter().chain(matches)
-    }
-
-    /// Changes each of them.
+    /// Changes each of its TLS contexts.
     ///
     /// # Errors
     /// The first that `change` has.
@@ -498,14 +471,15 @@ impl Cluster {
         &mut self,
         mut change: impl FnMut(&mut UpstreamTls) -> Result<(), E>,
     ) -> Result<(), E> {
-        let settings = Arc::make_mut(&mut self.settings);
-        let matches = settings.transport_socket_matches.iter_mut().filter_map(|socket| socket.tls.as_mut());
-        settings.tls.iter_mut().chain(matches).try_for_each(|tls| change(Arc::make_mut(tls)))
+        if self.sockets().contexts().next().is_none() {
+            return Ok(());
+        }
+        self.sockets_mut().contexts_mut().try_for_each(|tls| change(Arc::make_mut(tls)))
     }
 
     /// The secrets that it has told.
     pub fn told_secrets(&self) -> impl Iterator<Item = &Sds> {
-        self.tls_contexts().flat_map(|tls| tls.common.told())
+        self.sockets().contexts().flat_map(|tls| tls.common.told())
     }
 
     /// The name in statistics that it was given (`cluster.ALT_STAT_NAME.`); empty: none. Source: `alt_stat_name`.
@@ -533,10 +507,6 @@ impl Default for ClusterSettings {
             http2: Http2ProtocolOptions::default(),
             upstream_protocol: UpstreamProtocol::default(),
             request_names: None,
-            tls: None,
-            proxy_protocol: None,
-            original_dst: Vec::new(),
-            transport_socket_matches: Vec::new(),
             circuit_breakers: CircuitBreakers::default(),
             drop_overload_limit: None,
             tcp_keepalive: None,
@@ -577,7 +547,13 @@ impl SharedSettings {
     pub fn settled(&mut self, cluster: &Cluster) -> Cluster {
         let settings = Arc::new(ClusterSettings::clone(&cluster.settings));
         let load_assignment = Arc::new(ClusterLoadAssignment::clone(&cluster.load_assignment));
-        let mut settled = Cluster { settings, load_assignment, ..cluster.clone() };
+        let extras = cluster.extras.as_ref().map(|extras| Arc::new(Extras::clone(extras)));
+        let mut settled = Cluster { settings, load_assignment, extras, ..cluster.clone() };
+        if settled.sockets().contexts().next().is_some() {
+            for tls in settled.sockets_mut().contexts_mut() {
+                *tls = Arc::new(UpstreamTls::clone(tls));
+            }
+        }
         self.share(&mut settled);
         settled
     }
@@ -607,27 +583,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn destination_is_that_of_the_last_metadata_that_has_one() {
-        use serde_json::json;
-        let told = |value| vec![(Box::from(ORIGINAL_DST), value)];
-        let mut cluster = Cluster::new("c");
-        assert_eq!(cluster.original_dst_of(0, &told(json!({"local": "10.0.0.1:80"}))), None, "nobody asks");
-        cluster.set_extras(Box::default(), told(json!({"local": "10.0.0.2:80"})));
-        cluster.original_dst = vec![MetadataKind::Cluster, MetadataKind::Host];
-        for (endpoint, expected) in [
-            (told(json!({"local": "10.0.0.1:80"})), Some("10.0.0.1:80")),
-            (Metadata::new(), Some("10.0.0.2:80")),
-            (told(json!({"local": "nonsense"})), None),
-            (told(json!({"local": 7})), None),
-            (told(json!("10.0.0.1:80")), None),
-        ] {
-            let expected = expected.map(|address| address.parse().unwrap());
-            assert_eq!(cluster.original_dst_of(0, &endpoint), expected, "{endpoint:?}");
-            assert_eq!(cluster.original_dst_of(1, &endpoint), None, "there is no other socket");
-        }
-    }
-
-    #[test]
     fn name_in_statistics_is_the_one_that_was_given_or_its_own() {
         let mut cluster = Cluster::new("c");
         assert_eq!((cluster.alt_stat_name(), cluster.stat_name()), ("", "c"));
@@ -635,41 +590,6 @@ mod tests {
         assert_eq!((cluster.alt_stat_name(), cluster.stat_name()), ("s", "s"));
         cluster.set_extras(Box::default(), Metadata::new());
         assert_eq!(cluster, Cluster::new("c"));
-    }
-
-    #[test]
-    fn transport_socket_is_the_first_whose_criteria_hold() {
-        use serde_json::json;
-        let mut cluster = Cluster::new("c");
-        let socket = |criteria: serde_json::Value| TransportSocketMatch {
-            name: "n".into(),
-            criteria: criteria.as_object().cloned().unwrap(),
-            tls: None,
-            proxy_protocol: None,
-            original_dst: Vec::new(),
-        };
-        cluster.transport_socket_matches =
-            vec![socket(json!({"mtls": "strict", "v": 2.0})), socket(json!({"mtls": "strict"}))];
-        let metadata = |value| vec![(Box::from(TRANSPORT_SOCKET_MATCH), value)];
-        let none = Metadata::new();
-        assert_eq!(cluster.transport_socket_of(&none, &none), 0);
-        assert_eq!(cluster.transport_socket_of(&metadata(json!({"mtls": "strict"})), &none), 2);
-        assert_eq!(
-            cluster.transport_socket_of(&metadata(json!({"mtls": "strict", "v": 2.0, "w": 1})), &none),
-            1
-        );
-        let list = metadata(json!({"mtls": ["a", "strict"]}));
-        assert_eq!(cluster.transport_socket_of(&list, &none), 0, "a list is none of its elements");
-        let strict = metadata(json!({"mtls": "strict"}));
-        for own in [none.clone(), metadata(json!({})), metadata(json!({"mtls": "other"}))] {
-            assert_eq!(cluster.transport_socket_of(&own, &strict), 2, "{own:?}: its locality's counts");
-        }
-        let both = metadata(json!({"mtls": "strict", "v": 2.0}));
-        assert_eq!(cluster.transport_socket_of(&strict, &both), 2, "its own before its locality's");
-        let other = vec![(Box::from("envoy.lb"), json!({"mtls": "strict"}))];
-        assert_eq!(cluster.transport_socket_of(&other, &none), 0);
-        cluster.transport_socket_matches.push(socket(json!({})));
-        assert_eq!(cluster.transport_socket_of(&none, &none), 3, "no criteria: anything");
     }
 
     #[test]
@@ -696,6 +616,23 @@ mod tests {
         for other in 0..20 {
             assert_eq!(shared("d", other).connect_timeout.as_secs(), other);
         }
+    }
+
+    #[test]
+    fn clusters_share_settings_however_differently_they_are_reached() {
+        let mut settings = SharedSettings::default();
+        let mut reached = |name: &str| {
+            let mut cluster = Cluster::new(name);
+            let tls = UpstreamTls { sni: name.into(), ..UpstreamTls::default() };
+            cluster.sockets_mut().tls = Some(Arc::new(tls));
+            let settled = settings.settled(&cluster);
+            let contexts = [&cluster, &settled].map(|cluster| cluster.sockets().tls.clone().unwrap());
+            assert!(settled == cluster && !Arc::ptr_eq(&contexts[0], &contexts[1]));
+            settled
+        };
+        let (a, b) = (reached("a"), reached("b"));
+        assert!(Arc::ptr_eq(&a.settings, &b.settings) && a.sockets() != b.sockets());
+        assert_eq!(*Cluster::new("c").sockets(), SocketSettings::default());
     }
 
     #[test]

@@ -3,14 +3,12 @@
 //! Certificates, keys and lists are bytes here, read when configuration was converted; where they came from stays beside
 //! them, so that they can be read again when the file changes. `protocol::tls` compiles these types.
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::ads::Sds;
 use super::matcher::StringMatcher;
-use super::metadata::{MetadataKind, Struct};
-use super::proxy_protocol::UpstreamProxyProtocol;
 use super::secret::{NamedCertificate, NamedSecrets};
+use super::shared_bytes::SharedBytes;
 
 /// TLS of a filter chain. Source: Envoy `DownstreamTlsContext`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -206,26 +204,8 @@ pub struct Source {
     /// A directory whose changes tell that the file may have changed, besides the file's own. Source: `watched_directory`.
     pub watched_directory: Option<Box<str>>,
     /// The bytes.
-    pub data: Arc<[u8]>,
+    pub data: SharedBytes,
 }
-
-/// One way of reaching some of a cluster's endpoints. Source: Envoy `Cluster.TransportSocketMatch`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TransportSocketMatch {
-    /// Unique name. Source: `name`.
-    pub name: Box<str>,
-    /// What an endpoint's metadata must say in [`TRANSPORT_SOCKET_MATCH`]; empty: anything. Source: `match`.
-    pub criteria: Struct,
-    /// TLS; `None`: plain text. Source: `transport_socket`.
-    pub tls: Option<Arc<UpstreamTls>>,
-    /// What connections begin with; `None`: nothing of their own. Source: `transport_socket`.
-    pub proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
-    /// As [`Cluster::original_dst`](super::cluster::ClusterSettings::original_dst). Source: `transport_socket`.
-    pub original_dst: Vec<MetadataKind>,
-}
-
-/// Namespace of metadata that picks the transport socket of an endpoint.
-pub const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
 
 /// Default of [`DownstreamTls::session_timeout`]: BoringSSL's.
 pub const SESSION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(7200);
@@ -235,7 +215,7 @@ pub const TICKET_KEY_BYTES: usize = 80;
 
 impl Source {
     /// Bytes that no file has.
-    pub fn inline(data: impl Into<Arc<[u8]>>) -> Self {
+    pub fn inline(data: impl Into<SharedBytes>) -> Self {
         Self { file: None, watched_directory: None, data: data.into() }
     }
 }
@@ -251,6 +231,27 @@ impl CertificateValidation {
     /// Whether there is anybody whose word on a certificate counts.
     pub fn trusts_somebody(&self) -> bool {
         self.trusted_ca.is_some() || self.system_roots.is_some() || self.trust_domains.is_some()
+    }
+
+    /// Takes the other's bytes where its own are equal: of what was merged from it, and of what was merged from it elsewhere, too, there
+    /// is one then.
+    pub fn share_bytes(&mut self, other: &Self) {
+        let theirs: Vec<&Source> = other.sources().collect();
+        for own in self.sources_mut() {
+            if let Some(same) = theirs.iter().find(|same| same.data == own.data) {
+                own.data = same.data.clone();
+            }
+        }
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &Source> {
+        let domains = self.trust_domains.iter().flatten().map(|domain| &domain.bundle);
+        domains.chain([&self.trusted_ca, &self.system_roots, &self.crl].into_iter().flatten())
+    }
+
+    fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {
+        let domains = self.trust_domains.iter_mut().flatten().map(|domain| &mut domain.bundle);
+        domains.chain([&mut self.trusted_ca, &mut self.system_roots, &mut self.crl].into_iter().flatten())
     }
 }
 
@@ -286,12 +287,7 @@ impl CommonTls {
                 .chain(certificate.password.as_mut())
                 .chain(certificate.ocsp_staple.as_mut())
         });
-        let validation = self.validation.iter_mut().flat_map(|validation| {
-            let domains = validation.trust_domains.iter_mut().flatten().map(|domain| &mut domain.bundle);
-            let one = [&mut validation.trusted_ca, &mut validation.system_roots, &mut validation.crl];
-            domains.chain(one.into_iter().flatten())
-        });
-        certificates.chain(validation)
+        certificates.chain(self.validation.iter_mut().flat_map(CertificateValidation::sources_mut))
     }
 }
 
@@ -337,6 +333,23 @@ mod tests {
     fn source_debug_has_no_secret() {
         let source = Source::inline(*b"-----BEGIN PRIVATE KEY-----");
         assert_eq!(format!("{source:?}"), "27 bytes of <inline>");
+    }
+
+    #[test]
+    fn merged_rules_share_the_bytes_of_the_secret() {
+        let rules = |trusted: &str, crl: &str| CertificateValidation {
+            trusted_ca: Some(Source::inline(trusted.as_bytes())),
+            crl: Some(Source::inline(crl.as_bytes())),
+            ..CertificateValidation::default()
+        };
+        let (secret, mut merged) = (rules("root", "list"), rules("root", "other"));
+        merged.share_bytes(&secret);
+        let same = |of: fn(&CertificateValidation) -> &Option<Source>| {
+            let [own, theirs] = [&merged, &secret].map(|rules| of(rules).as_ref().unwrap());
+            own.data.is(&theirs.data)
+        };
+        assert!(same(|rules| &rules.trusted_ca) && !same(|rules| &rules.crl));
+        assert_eq!(merged, rules("root", "other"));
     }
 
     #[test]

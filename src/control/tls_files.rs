@@ -4,13 +4,14 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::base::limits::TLS_FILE_BYTES_MAX;
+use crate::config::shared_bytes::KnownBytes;
 use crate::config::tls::Source;
 
-/// Reads a source's file; what is the same stays shared.
+/// Reads a source's file; what is the same as before, or as what another file had, is shared.
 ///
 /// # Errors
 /// It cannot be read, or is larger than may be.
-pub fn read_again(source: &mut Source) -> Result<(), String> {
+pub fn read_again(source: &mut Source, known: &mut KnownBytes) -> Result<(), String> {
     let Some(file) = &source.file else { return Ok(()) };
     let mut data = Vec::new();
     // A pipe would keep the control thread waiting.
@@ -24,7 +25,7 @@ pub fn read_again(source: &mut Source) -> Result<(), String> {
         return Err(format!("{file}: larger than {TLS_FILE_BYTES_MAX} bytes"));
     }
     if *data != *source.data {
-        source.data = data.into();
+        source.data = known.shared(&data);
     }
     Ok(())
 }

@@ -249,7 +249,7 @@ fn most_specific_level_decides_whether_a_filter_runs() {
             filters: table,
             ..RouteConfiguration::default()
         };
-        let context = CompileContext { cluster_exists: &|_| true, hash_seed: 1 };
+        let context = CompileContext { cluster_exists: &|_| true, hash_seed: 1, regexes: None };
         let mut table = RouteTable::compile(&config, &context).unwrap();
         let overrides = table.take_overrides();
         let filters = [HttpFilter { disabled, ..filter("web", HttpFilterConfig::GrpcWeb) }];

@@ -120,7 +120,7 @@ pub fn grpc_timeout(input: &[u8]) {
         virtual_hosts: vec![virtual_host],
         ..config::RouteConfiguration::default()
     };
-    let context = CompileContext { cluster_exists: &|_| true, hash_seed: 1 };
+    let context = CompileContext { cluster_exists: &|_| true, hash_seed: 1, regexes: None };
     let Ok(table) = RouteTable::compile(&table, &context) else { return };
     let mut head = Head::new();
     head.set_path(b"/");

@@ -21,7 +21,7 @@ pub fn route_match(input: &[u8]) {
     let mut head = head_of(text);
     scoped(&head, &mut Rng::from_seed(u64::from_le_bytes(*seed)));
     let config = table(&mut rng, head.path());
-    let context = CompileContext { cluster_exists: &|_| true, hash_seed: rng.next_u64() };
+    let context = CompileContext { cluster_exists: &|_| true, hash_seed: rng.next_u64(), regexes: None };
     // Expressions and formats here are fixed; only a domain drawn twice is refused.
     let (Ok(indexed), Ok(in_order)) =
         (RouteTable::compile(&config, &context), RouteTable::compile(&config, &context))

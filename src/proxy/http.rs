@@ -17,8 +17,8 @@ use super::downstream::{After, Connection};
 use super::drain::Drains;
 use super::error::{ProxyError, Side};
 use super::local_reply::{self, Reply};
-use super::on_demand;
 use super::posted;
+use super::preparation;
 use super::router::{self, Forwarded};
 use super::routing::{self, Decision};
 use super::stream::Stream;
@@ -113,15 +113,13 @@ fn respond<'a>(
         let decision = match routing::receive(connection, stream, request) {
             ControlFlow::Continue(origin) => {
                 connection.enter_scope(whole, stream);
-                let told = if on_demand::is_unknown(connection, stream, request) {
-                    let held = on_demand::hold(connection, Rc::clone(whole), stream, request);
-                    // In recycled memory, as below.
-                    match connection.context.runtime.recycled(held).await {
-                        Ok(told) => Some(told),
-                        Err(error) => return give_up(connection, stream, request, error),
-                    }
-                } else {
-                    None
+                let prepared = match preparation::prepare(connection, whole, stream, request) {
+                    None => Ok(None),
+                    Some(preparing) => preparing.await,
+                };
+                let told = match prepared {
+                    Ok(told) => told,
+                    Err(error) => return give_up(connection, stream, request, error),
                 };
                 if let Some(told) = &told {
                     connection.chain = Rc::clone(told);

@@ -27,6 +27,7 @@ mod local_reply;
 mod on_demand;
 mod pace;
 mod posted;
+mod preparation;
 mod relay;
 #[cfg(test)]
 mod relay_tests;

@@ -1,7 +1,9 @@
 //! From `config::route` to a [`RouteTable`]: off the data path, every mistake named by its field path.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use super::deferred::DeferringHosts;
 use super::forward::{
     ClusterSlot, Details, Forward, Specifier, Target, UpgradeRule, Weighted, WeightedTarget,
 };
@@ -14,7 +16,7 @@ use super::path_index::PathIndex;
 use super::redirect::Redirect;
 use super::rewrite::{HostRewrite, PathRewrite};
 use super::table::{Action, DirectResponse, Route, RouteTable, VirtualHost};
-use crate::base::regex::RegexSlots;
+use crate::base::regex::{KnownRegexes, RegexSlots};
 use crate::config::error::ConfigError;
 use crate::config::route as config;
 use crate::protocol::http::headers::HeaderName;
@@ -26,6 +28,8 @@ pub struct CompileContext<'a> {
     pub cluster_exists: &'a dyn Fn(&str) -> bool,
     /// Seed of the table's hashes: random, or the sim's.
     pub hash_seed: u64,
+    /// Expressions that tables have by now, whose engines are made with the first use of their virtual host; `None`: all are made now.
+    pub regexes: Option<&'a Arc<KnownRegexes>>,
 }
 
 /// Fewer routes than this are tried in order; looking them up costs as much.
@@ -55,14 +59,18 @@ impl RouteTable {
         let mut compiler = Compiler {
             context,
             config,
-            slots: RegexSlots::default(),
+            slots: context
+                .regexes
+                .map_or_else(RegexSlots::default, |known| RegexSlots::deferring(Arc::clone(known))),
             cluster_names: Vec::new(),
             cluster_slots: HashMap::new(),
             overrides: Overrides::default(),
         };
         let mut virtual_hosts = Vec::with_capacity(config.virtual_hosts.len());
+        let mut deferring = DeferringHosts::default();
         for (index, virtual_host) in config.virtual_hosts.iter().enumerate() {
             virtual_hosts.push(compiler.virtual_host(virtual_host, &format!("virtual_hosts[{index}]"))?);
+            deferring.take(index, &mut compiler.slots);
         }
         let domains = (0..).zip(&config.virtual_hosts).flat_map(|(index, virtual_host)| {
             virtual_host.domains.iter().map(move |domain| (&**domain, index))
@@ -96,6 +104,7 @@ impl RouteTable {
             most_specific_mutations_win: config.most_specific_header_mutations_wins,
             filters: compiler.overrides.add(&config.filters),
             overrides: compiler.overrides,
+            deferred: deferring.finish(),
             clusters: clusters.into(),
         })
     }

@@ -7,6 +7,7 @@
 //! [`RouteScratch`] has grown to its traffic.
 
 mod compile;
+mod deferred;
 mod forward;
 mod hash_policy;
 mod hosts;

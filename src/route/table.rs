@@ -1,5 +1,6 @@
 //! [`RouteTable`]: a route configuration, compiled; and [`RouteTable::find_route`].
 
+use super::deferred::DeferredHosts;
 use super::forward::{ClusterSlot, Forward};
 use super::hosts::HostIndex;
 use super::matching::{Conditions, PathTest};
@@ -31,6 +32,8 @@ pub struct RouteTable {
     pub(super) clusters: Box<[Box<str>]>,
     pub(super) filters: Option<OverrideSlot>,
     pub(super) overrides: Overrides,
+    /// None: all its regular expressions are made.
+    pub(super) deferred: Option<Box<DeferredHosts>>,
 }
 
 /// A compiled virtual host.
@@ -187,6 +190,11 @@ impl RouteTable {
     }
 
     fn find_virtual_host(&self, head: &Head, scratch: &mut RouteScratch) -> Option<&VirtualHost> {
+        self.virtual_hosts.get(self.find_place(head, scratch)? as usize)
+    }
+
+    /// The place of the request's virtual host.
+    pub(super) fn find_place(&self, head: &Head, scratch: &mut RouteScratch) -> Option<u32> {
         let mut asked = match &self.vhost_header {
             _ if !self.hosts.needs_host() => &[][..],
             Some(header) => head.get(header)?,
@@ -195,8 +203,7 @@ impl RouteTable {
         if self.ignore_port {
             asked = host::without_port(asked);
         }
-        let index = self.hosts.find(asked, &mut scratch.host)?;
-        self.virtual_hosts.get(index as usize)
+        self.hosts.find(asked, &mut scratch.host)
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod affinity;
 pub mod allocator;
 mod backend;
+pub mod deferred;
 mod endpoint;
 mod epoll;
 mod internal;
@@ -98,6 +99,8 @@ struct Shared {
     found: Cell<Found>,
     /// The waker that was made last, and for which task.
     last_waker: RefCell<Option<(TaskId, Waker)>>,
+    /// Who makes what tasks wait for.
+    maker: deferred::Maker,
 }
 
 struct Io {
@@ -256,6 +259,7 @@ impl Runtime {
             now: Cell::new(now),
             mail_task: Cell::new(TaskId::NONE),
             last_waker: RefCell::default(),
+            maker: deferred::Maker::default(),
             upkeep: Cell::new(Now(0)),
             upkeep_owed: Cell::new(false),
             trimmed: Cell::new(false),

@@ -27,6 +27,10 @@ pub struct Stats {
     pub short_sends: u64,
     /// Connections within the worker refused: there are too many, or they lie too deep in each other.
     pub internal_refused: u64,
+    /// What tasks have waited for until another thread had made it.
+    pub deferred_waits: u64,
+    /// What was made here instead.
+    pub deferred_made_here: u64,
     /// Cancellations asked for (ring only).
     pub cancelled: u64,
     /// Completions whose socket is gone (ring only): always zero, as a slot outlives its operations.

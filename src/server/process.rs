@@ -479,7 +479,7 @@ fn status(host: &HostSpec, known: &HashMap<SocketAddress, (&Locality, &Endpoint)
     HostStatus {
         address: (&address).into(),
         hostname: host.hostname().into(),
-        health: host.health,
+        health: host.health(),
         weight: host.weight(),
         priority: host.priority.into(),
         locality: known.map(|(locality, _)| (*locality).clone()).unwrap_or_default(),

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::cluster::{ClusterSpec, TransportSockets};
 use crate::config::cluster::Cluster;
-use crate::config::tls::{DownstreamTls, Source};
+use crate::config::shared_bytes::KnownBytes;
+use crate::config::tls::{DownstreamTls, Source, UpstreamTls};
 use crate::control::admin::TlsContext;
 use crate::control::tls_files::read_again;
 use crate::control::xds::client::{KnownSecrets, SecretKey};
@@ -28,6 +29,8 @@ pub(super) struct Rotation {
     servers: Vec<Server>,
     /// By the cluster's name.
     clients: BTreeMap<Box<str>, Client>,
+    /// What files had that were read again.
+    known: KnownBytes,
 }
 
 /// Something new for the workers.
@@ -66,8 +69,11 @@ struct Server {
 
 #[derive(Debug)]
 struct Client {
-    config: Cluster,
-    refused: Option<Refused<Cluster>>,
+    /// As it was told: the cluster's own.
+    config: Arc<Cluster>,
+    /// Its contexts with what is known of their files and secrets.
+    contexts: Contexts,
+    refused: Option<Refused<Contexts>>,
     sockets: Arc<TransportSockets>,
     stats: Arc<Scope<ClusterStat>>,
 }
@@ -92,9 +98,9 @@ impl Server {
     }
 
     /// Takes what has changed of its files and secrets; whether it is another now.
-    fn renew(&mut self, secrets: &KnownSecrets, outcome: &mut Outcome) -> bool {
+    fn renew(&mut self, secrets: &KnownSecrets, known: &mut KnownBytes, outcome: &mut Outcome) -> bool {
         let mut next = self.config.clone();
-        let read = secrets.fill_server(&mut next).and_then(|()| server_changed(&mut next));
+        let read = secrets.fill_server(&mut next).and_then(|()| server_changed(&mut next, known));
         if read.is_ok() && !next.is_whole() {
             return false;
         }
@@ -130,12 +136,30 @@ impl Server {
     }
 }
 
+/// Contexts of a cluster, in the order of its transport sockets.
+#[derive(Debug, PartialEq)]
+struct Contexts(Box<[Arc<UpstreamTls>]>);
+
+impl Contexts {
+    fn of(cluster: &Cluster) -> Self {
+        let alone = |tls: &Arc<UpstreamTls>| {
+            let mut tls = Arc::clone(tls);
+            if is_named_and_known(&tls) {
+                Arc::make_mut(&mut tls).common.named = None;
+            }
+            tls
+        };
+        Self(cluster.sockets().contexts().map(alone).collect())
+    }
+}
+
 impl Client {
     /// That of a cluster; `None`: it is reached in plain text.
     fn of(cluster: &Arc<ClusterSpec>) -> Option<Self> {
         let ClusterSpec { config, sockets, stats, .. } = &**cluster;
         (!sockets.is_plain()).then(|| Self {
-            config: Cluster::clone(config),
+            contexts: Contexts::of(config),
+            config: Arc::clone(config),
             refused: None,
             sockets: Arc::clone(sockets),
             stats: Arc::clone(stats),
@@ -143,18 +167,20 @@ impl Client {
     }
 
     /// Takes what has changed of its files and secrets; whether it is another now.
-    fn renew(&mut self, secrets: &KnownSecrets, outcome: &mut Outcome) -> bool {
-        let mut next = self.config.clone();
-        let read = secrets.fill_cluster(&mut next).and_then(|()| client_changed(&mut next));
+    fn renew(&mut self, secrets: &KnownSecrets, known: &mut KnownBytes, outcome: &mut Outcome) -> bool {
+        let mut next = Cluster::clone(&self.config);
+        let read = secrets.fill_cluster(&mut next).and_then(|()| client_changed(&mut next, known));
         let what = format!("cluster {}", self.config.name);
-        let Some(next) = changed(read, &self.config, next, &mut self.refused, &what, outcome) else {
+        let contexts = Contexts::of(&next);
+        let Some(contexts) = changed(read, &self.contexts, contexts, &mut self.refused, &what, outcome)
+        else {
             return false;
         };
-        // Clusters with the same files share what is compiled of them only until these change.
+        // Clusters with the same context share it only until its files change.
         match SocketCompiler::default().of(&next) {
             Ok(sockets) => {
                 self.sockets = sockets;
-                self.config = next;
+                self.contexts = contexts;
                 self.refused = None;
                 let (cluster, sockets) = ((*self.config.name).into(), Arc::clone(&self.sockets));
                 outcome.updates.push(Update::Client { cluster, sockets });
@@ -162,7 +188,7 @@ impl Client {
             }
             Err(error) => {
                 outcome.rejected.push(format!("{what}: {error}"));
-                self.refused = Some(Refused::Compiled(next));
+                self.refused = Some(Refused::Compiled(contexts));
                 false
             }
         }
@@ -183,7 +209,12 @@ impl Rotation {
         let servers = listeners.flat_map(|(number, resource)| Server::of(number, resource));
         let clients = snapshot.clusters.iter().filter_map(|one| Client::of(&one.spec));
         let clients = clients.map(|client| (client.config.name.clone(), client));
-        Self { secrets: secrets.clone(), servers: servers.collect(), clients: clients.collect() }
+        Self {
+            secrets: secrets.clone(),
+            servers: servers.collect(),
+            clients: clients.collect(),
+            known: KnownBytes::default(),
+        }
     }
 
     /// Takes a listener, in place of the one that it replaces; whether either has TLS. Tickets of chains that are kept stay good, as
@@ -198,7 +229,7 @@ impl Rotation {
         let mut outcome = Outcome::default();
         for server in &mut servers {
             if server.config.told().next().is_some() {
-                server.renew(&self.secrets, &mut outcome);
+                server.renew(&self.secrets, &mut self.known, &mut outcome);
             }
             let before = replaced.and_then(|replaced| self.kept(replaced, server.chain));
             let both = server.tls.as_deref().zip(before);
@@ -234,7 +265,7 @@ impl Rotation {
             Some(mut client) => {
                 if client.config.told_secrets().next().is_some() {
                     let mut outcome = Outcome::default();
-                    client.renew(&self.secrets, &mut outcome);
+                    client.renew(&self.secrets, &mut self.known, &mut outcome);
                     warn(&outcome);
                 }
                 self.clients.insert(name.into(), client);
@@ -269,7 +300,8 @@ impl Rotation {
     pub(super) fn contexts(&self) -> Vec<TlsContext> {
         let servers = self.servers.iter().filter_map(|server| server.tls.clone()).map(TlsContext::Server);
         let clients = self.clients.values().flat_map(|client| client.sockets.0.iter().flatten());
-        let clients = clients.filter_map(Secured::ready).map(|tls| TlsContext::Client(Arc::clone(tls)));
+        let clients =
+            clients.filter_map(Secured::ready).map(|context| TlsContext::Client(Arc::clone(context)));
         servers.chain(clients).collect()
     }
 
@@ -283,8 +315,9 @@ impl Rotation {
             }
         };
         self.servers.iter_mut().for_each(|server| server.config.sources_mut().for_each(&mut note));
-        for client in self.clients.values_mut() {
-            client.config.tls_sources(&mut note);
+        for client in self.clients.values() {
+            // What is visited may be changed, and so is a copy's own.
+            Cluster::clone(&client.config).tls_sources(&mut note);
         }
         paths.sort_unstable();
         paths.dedup();
@@ -295,10 +328,10 @@ impl Rotation {
     pub(super) fn refresh(&mut self) -> Outcome {
         let mut outcome = Outcome::default();
         for server in &mut self.servers {
-            server.renew(&self.secrets, &mut outcome);
+            server.renew(&self.secrets, &mut self.known, &mut outcome);
         }
         for client in self.clients.values_mut() {
-            client.renew(&self.secrets, &mut outcome);
+            client.renew(&self.secrets, &mut self.known, &mut outcome);
         }
         outcome
     }
@@ -308,13 +341,13 @@ impl Rotation {
         let mut outcome = Outcome::default();
         for server in &mut self.servers {
             let uses = server.config.told().any(|told| told.source == *source && told.name == *name);
-            if uses && server.renew(&self.secrets, &mut outcome) {
+            if uses && server.renew(&self.secrets, &mut self.known, &mut outcome) {
                 server.stats.cells(Slot::Control).inc(ListenerStat::SslContextUpdateBySds);
             }
         }
         for client in self.clients.values_mut() {
             let uses = client.config.told_secrets().any(|told| told.source == *source && told.name == *name);
-            if uses && client.renew(&self.secrets, &mut outcome) {
+            if uses && client.renew(&self.secrets, &mut self.known, &mut outcome) {
                 client.stats.cells(Slot::Control).inc(ClusterStat::SslContextUpdateBySds);
             }
         }
@@ -372,18 +405,23 @@ fn changed<T: PartialEq>(
     }
 }
 
-fn server_changed(config: &mut DownstreamTls) -> Result<(), String> {
-    config.sources_mut().try_for_each(read_again)
+fn server_changed(config: &mut DownstreamTls, known: &mut KnownBytes) -> Result<(), String> {
+    config.sources_mut().try_for_each(|source| read_again(source, known))
 }
 
-fn client_changed(config: &mut Cluster) -> Result<(), String> {
-    let mut outcome = Ok(());
-    config.tls_sources(&mut |source| {
-        if outcome.is_ok() {
-            outcome = read_again(source);
+/// Whether nothing is needed any more of where its secrets come from: the cluster as it was told says that.
+fn is_named_and_known(tls: &UpstreamTls) -> bool {
+    tls.common.named.is_some() && tls.common.is_whole()
+}
+
+fn client_changed(config: &mut Cluster, known: &mut KnownBytes) -> Result<(), String> {
+    config.change_tls(|tls| {
+        tls.common.sources_mut().try_for_each(|source| read_again(source, known))?;
+        if is_named_and_known(tls) {
+            tls.common.named = None;
         }
-    });
-    outcome
+        Ok(())
+    })
 }
 
 #[cfg(test)]

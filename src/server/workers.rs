@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
 
-use super::{output, seed};
+use super::{maker, output, seed};
 use crate::cli::{self, EXIT_FAILURE, EXIT_PANIC, Options};
 use crate::config::bootstrap::Bootstrap;
 use crate::control::log_writer::LogWriter;
@@ -60,6 +60,9 @@ impl Workers {
         let boxed = |index| mailbox().map_err(|error| format!("worker {index} has no mailbox: {error}"));
         let (mailboxes, receivers): (Vec<_>, Vec<_>) =
             (0..count).map(boxed).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        let maker = maker::start(mailboxes.clone()).map_err(|error| {
+            format!("the thread for what is made with its first use cannot start: {error}")
+        })?;
         let mut threads = Vec::new();
         for (index, receiver) in receivers.into_iter().enumerate() {
             let setup = Setup {
@@ -74,6 +77,7 @@ impl Workers {
                     flush_min_bytes: options.file_flush_min_bytes,
                 },
                 asked_hosts: Some(asked_hosts.clone()),
+                maker: Some(maker.clone()),
             };
             let (registry, running) = (Arc::clone(registry), Arc::clone(&running));
             let chosen = chosen.clone();
@@ -172,15 +176,16 @@ impl Workers {
 
 /// Does a worker's work. When it cannot go on, neither can the process: nobody would serve its connections.
 fn finish_or_end_process(index: usize, work: impl FnOnce() -> io::Result<()>) {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            output::complain(&format!("worker {index} cannot go on: {error}\n"));
-            std::process::exit(i32::from(EXIT_FAILURE));
-        }
-        // A panic outside of a connection's task, or within an edit of shared state: this core can't be trusted.
-        Err(_) => std::process::exit(i32::from(EXIT_PANIC)),
+    // A panic outside of a connection's task, or within an edit of shared state: this core can't be trusted.
+    if let Err(error) = or_end_process(work) {
+        output::complain(&format!("worker {index} cannot go on: {error}\n"));
+        std::process::exit(i32::from(EXIT_FAILURE));
     }
+}
+
+/// Does what the process cannot be without: a panic ends it.
+pub(super) fn or_end_process<T>(work: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| std::process::exit(i32::from(EXIT_PANIC)))
 }
 
 /// What to say when workers have not all got the same back end: locked memory, or descriptors, sufficed for some of them.

@@ -25,8 +25,8 @@ pub fn note_members(
     let members = [
         (ClusterStat::MembershipChange, priorities_that_change(before, hosts)),
         (ClusterStat::MembershipTotal, hosts.len() as u64),
-        (ClusterStat::MembershipHealthy, count(&|host| matches!(host.health, Unknown | Healthy))),
-        (ClusterStat::MembershipDegraded, count(&|host| host.health == Degraded)),
+        (ClusterStat::MembershipHealthy, count(&|host| matches!(host.health(), Unknown | Healthy))),
+        (ClusterStat::MembershipDegraded, count(&|host| host.health() == Degraded)),
     ];
     // As in Envoy the table that was made last is the one that statistics show; here a priority that gets no requests has
     // none. There is none without endpoints, of which note is taken as well.
@@ -48,7 +48,7 @@ pub fn note_members(
     };
     stats.note(&members);
     stats.note(sizes);
-    let excluded = count(&|host| host.health == Draining);
+    let excluded = count(&|host| host.health() == Draining);
     // Few clusters ever have some: the others need no room for it.
     if excluded != 0 || stats.value(ClusterStat::MembershipExcluded.index()).0 != 0 {
         stats.note(&[(ClusterStat::MembershipExcluded, excluded)]);
@@ -128,7 +128,7 @@ pub fn resolve_hosts(
                 continue;
             };
             let old = old.get(&address).copied();
-            let socket = cluster.transport_socket_of(&endpoint.metadata, &locality.metadata);
+            let socket = cluster.sockets().of(&endpoint.metadata, &locality.metadata);
             let details = HostDetails {
                 hostname: endpoint.hostname.clone(),
                 hash_key: hash_key(&endpoint.metadata),
@@ -142,7 +142,7 @@ pub fn resolve_hosts(
             };
             let mut spec = HostSpec::with(address, endpoint.weight, socket, details);
             spec.priority = u8::try_from(locality.priority).unwrap_or(u8::MAX);
-            spec.health = endpoint.health_status;
+            spec.set_health(endpoint.health_status);
             hosts.push(match old {
                 None => Arc::new(spec),
                 Some(old) if old.is(&spec) => Arc::clone(old),

@@ -8,6 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::base::regex::KnownRegexes;
 use crate::config::access_log::AccessLogSink;
 use crate::config::ads::{Rds, ResourceSource, Srds};
 use crate::config::http::HttpConnectionManager;
@@ -51,6 +52,8 @@ pub struct RouteSurroundings {
     pub cluster_exists: Box<dyn Fn(&str) -> bool + Send + Sync>,
     pub local_info: LocalInfo,
     pub hash_seed: u64,
+    /// [`CompileContext::regexes`].
+    pub regexes: Arc<KnownRegexes>,
     /// [`Compiler::shared_limit`], of the whole process.
     pub shared_limit: Box<dyn Fn(&RateLimitConfig) -> LocalRateLimit + Send + Sync>,
     pub open_sink: OpenSink,
@@ -63,7 +66,11 @@ impl RouteSurroundings {
         open_sink: &'a mut dyn FnMut(&AccessLogSink) -> io::Result<SinkId>,
     ) -> CompileServices<'a> {
         CompileServices {
-            routes: CompileContext { cluster_exists: &self.cluster_exists, hash_seed: self.hash_seed },
+            routes: CompileContext {
+                cluster_exists: &self.cluster_exists,
+                hash_seed: self.hash_seed,
+                regexes: Some(&self.regexes),
+            },
             local_info: &self.local_info,
             open_sink,
         }

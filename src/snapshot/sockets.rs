@@ -1,11 +1,12 @@
 //! Transport sockets of clusters.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::cluster::TransportSockets;
 use crate::config::cluster::{Cluster, SharedSettings};
 use crate::config::tls::{TlsVersion, UpstreamTls};
-use crate::protocol::tls::{ClientTls, Secured, TlsConfigError, check_context};
+use crate::protocol::tls::{ClientContext, Secured, TlsConfigError, check_context};
 
 /// A cluster that may be used, without endpoints.
 #[derive(Clone, Debug)]
@@ -37,7 +38,8 @@ impl ClusterCompiler {
 /// Compiles transport sockets of clusters, each configuration once: clusters share them as they share their settings.
 #[derive(Debug, Default)]
 pub struct SocketCompiler {
-    known: Vec<(Arc<UpstreamTls>, Secured<ClientTls>)>,
+    /// By their place in memory, which is theirs as long as they are here.
+    known: HashMap<*const UpstreamTls, (Arc<UpstreamTls>, Secured<ClientContext>)>,
     plain: Arc<TransportSockets>,
 }
 
@@ -47,8 +49,9 @@ impl SocketCompiler {
     /// # Errors
     /// The field below the TLS context, and what is wrong with it.
     pub fn of(&mut self, config: &Cluster) -> Result<Arc<TransportSockets>, TlsConfigError> {
-        let matches = config.transport_socket_matches.iter().map(|socket| socket.tls.as_ref());
-        let all = [config.tls.as_ref()].into_iter().chain(matches);
+        let sockets = config.sockets();
+        let matches = sockets.matches.iter().map(|socket| socket.tls.as_ref());
+        let all = [sockets.tls.as_ref()].into_iter().chain(matches);
         let compiled = all.map(|tls| tls.map(|tls| self.compile(tls)).transpose());
         let compiled: Box<[_]> = compiled.collect::<Result<_, _>>()?;
         // Most clusters are plain.
@@ -56,17 +59,17 @@ impl SocketCompiler {
         Ok(if is_plain { Arc::clone(&self.plain) } else { Arc::new(TransportSockets(compiled)) })
     }
 
-    fn compile(&mut self, config: &Arc<UpstreamTls>) -> Result<Secured<ClientTls>, TlsConfigError> {
-        if let Some((_, compiled)) = self.known.iter().find(|(known, _)| Arc::ptr_eq(known, config)) {
+    fn compile(&mut self, config: &Arc<UpstreamTls>) -> Result<Secured<ClientContext>, TlsConfigError> {
+        if let Some((_, compiled)) = self.known.get(&Arc::as_ptr(config)) {
             return Ok(compiled.clone());
         }
-        let compiled: Secured<ClientTls> = if config.common.is_whole() {
-            ClientTls::compile(config)?.into()
+        let compiled: Secured<ClientContext> = if config.common.is_whole() {
+            ClientContext::new(Arc::clone(config))?.into()
         } else {
             check_context(&config.common, TlsVersion::Tls12)?;
             Secured::NotReady
         };
-        self.known.push((Arc::clone(config), compiled.clone()));
+        self.known.insert(Arc::as_ptr(config), (Arc::clone(config), compiled.clone()));
         Ok(compiled)
     }
 }

@@ -46,6 +46,7 @@ impl Worker {
                     handover.serve(&self.context, &listener);
                 }
             }
+            Command::Made(task) => self.context.runtime.wake(task),
             // What else it is told outlives the connections.
             other => heaps::lasting(|| self.change(other)),
         }
@@ -55,7 +56,7 @@ impl Worker {
         let context = &self.context;
         match command {
             Command::Start { snapshot } => self.start(&snapshot, Vec::<(usize, Endpoint)>::new()),
-            Command::Serve(_) => {}
+            Command::Serve(_) | Command::Made(_) => {}
             Command::Generation { generation, sockets } => self.take(&generation, sockets),
             Command::HealthFailed(failed) => context.drain.set_health_failed(failed),
             Command::Spread { over, inbound_only } => {
@@ -141,6 +142,8 @@ impl Worker {
         let (counts, pool) = (self.context.runtime.stats(), self.context.runtime.pool());
         for (counter, total) in [
             (ServerStat::Panics, self.context.runtime.panics()),
+            (ServerStat::DeferredWaits, counts.deferred_waits),
+            (ServerStat::DeferredMadeByWorkers, counts.deferred_made_here),
             (ServerStat::BufferExhausted, pool.exhausted_count()),
             (ServerStat::IoAcceptDropped, counts.accepts_dropped),
             (ServerStat::IoCompletions, counts.completions),

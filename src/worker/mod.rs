@@ -17,8 +17,9 @@ use crate::format::access_log_queue::LogQueue;
 use crate::proxy::{ConnectionLimit, Handover, WorkerContext};
 #[cfg(test)]
 use crate::runtime::Endpoint;
+use crate::runtime::deferred::Job;
 use crate::runtime::mailbox::{Mailbox, MailboxSender};
-use crate::runtime::{Runtime, allocator};
+use crate::runtime::{Runtime, TaskId, allocator};
 use crate::snapshot::{Generation, Snapshot};
 use crate::telemetry::{Registry, ServerStat, Slot};
 
@@ -29,6 +30,8 @@ pub enum Command {
     Start { snapshot: Arc<Snapshot> },
     /// Serve a connection that another worker has accepted.
     Serve(Handover),
+    /// What this task waits for has been made.
+    Made(TaskId),
     /// What has changed, with the sockets of listeners that are new, by their numbers.
     Generation { generation: Arc<Generation>, sockets: Vec<(usize, OwnedFd)> },
     /// Responses tell their clients to close, or no longer.
@@ -59,6 +62,8 @@ pub struct Setup {
     pub access_log: AccessLogSetup,
     /// How it asks the control thread for virtual hosts; `None`: it asks nobody.
     pub asked_hosts: Option<Sender<AskedHost>>,
+    /// Who makes what is made with its first use; `None`: the worker itself.
+    pub maker: Option<Sender<Job>>,
 }
 
 /// How a worker hands over access-log records.
@@ -113,6 +118,7 @@ impl Core {
             setup.workers,
         );
         setup.asked_hosts.iter().for_each(|control| context.on_demand.connect(control.clone()));
+        setup.maker.iter().for_each(|maker| runtime.set_maker(maker.clone(), setup.index));
         let worker = Rc::new(apply::Worker::new(Rc::clone(&context), setup.index, setup.peers.clone()));
         let receiving = Rc::clone(&worker);
         let handle = runtime.clone();

@@ -218,7 +218,7 @@ pub(crate) fn allocations<C: Read + Write, S: Read + Write>(
     let log_writer = LogWriter::start().unwrap();
     let local_info = LocalInfo::default();
     let services = CompileServices {
-        routes: CompileContext { cluster_exists: &|name| name == "upstream", hash_seed: 1 },
+        routes: CompileContext { cluster_exists: &|name| name == "upstream", hash_seed: 1, regexes: None },
         local_info: &local_info,
         open_sink: &mut |sink| log_writer.open(sink),
     };
@@ -241,6 +241,7 @@ pub(crate) fn allocations<C: Read + Write, S: Read + Write>(
             flush_min_bytes: 16 * 1024,
         },
         asked_hosts: None,
+        maker: None,
     };
     let (started, has_started) = std::sync::mpsc::channel();
     let worker = std::thread::spawn(move || {

@@ -23,6 +23,7 @@ mod connection_bytes;
 mod doctor;
 mod drop_overload;
 mod extended_connect;
+mod first_use;
 mod grpc;
 mod hashing;
 mod http2;

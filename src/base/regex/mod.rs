@@ -8,31 +8,45 @@
 //! expression. What still differs from RE2: an expression over the size limit is refused at another size; in expressions
 //! with `\p{..}` or non-ASCII classes `.` matches no byte that is not UTF-8.
 
+mod program;
 mod re2;
 mod substitution;
 mod tag;
 
+pub use program::{Expressions, ExpressionsLeft, KnownRegexes};
 pub use substitution::Substitution;
 pub use tag::{TagGroups, TagRegex};
 
 use regex_automata::meta::{self, Cache};
-use regex_automata::util::{primitives::NonMaxUsize, syntax};
+use regex_automata::util::primitives::NonMaxUsize;
 use regex_automata::{Anchored, Input};
 use std::fmt;
+use std::sync::Arc;
 
 use super::heaps;
-use super::limits::{REGEX_CACHE_BYTES_MAX, REGEX_PROGRAM_BYTES_MAX};
+use program::Program;
 
 /// A compiled expression. Immutable; searches need the [`RegexCaches`] of the set it was numbered in.
 #[derive(Debug, Clone)]
 pub struct Regex {
-    engine: meta::Regex,
+    program: Arc<Program>,
     slot: u32,
 }
 
 /// Numbers the expressions of one set.
 #[derive(Debug, Default)]
-pub struct RegexSlots(u32);
+pub struct RegexSlots {
+    count: u32,
+    deferring: Option<Deferring>,
+}
+
+/// Whose engines are not made when they are compiled.
+#[derive(Debug)]
+struct Deferring {
+    known: Arc<KnownRegexes>,
+    /// Those since [`RegexSlots::take_deferred`].
+    programs: Vec<Arc<Program>>,
+}
 
 /// What searches of one core in one set of expressions write to. Empty until the first search.
 #[derive(Debug, Default)]
@@ -46,7 +60,7 @@ impl Regex {
     /// Compiles an expression for [`Self::is_full_match`].
     ///
     /// # Errors
-    /// When it is not RE2 syntax or its program is larger than [`REGEX_PROGRAM_BYTES_MAX`].
+    /// When it is not RE2 syntax or its program is larger than [`REGEX_PROGRAM_BYTES_MAX`](super::limits::REGEX_PROGRAM_BYTES_MAX).
     pub fn full_match(pattern: &str, slots: &mut RegexSlots) -> Result<Self, RegexError> {
         Self::compile(pattern, true, slots)
     }
@@ -60,41 +74,25 @@ impl Regex {
     }
 
     fn compile(pattern: &str, whole: bool, slots: &mut RegexSlots) -> Result<Self, RegexError> {
-        let pattern = re2::translate(pattern);
-        // Bytes first: RE2's `\d`, `\w` and `\b` are ASCII, and the automata are smaller. Expressions that name
-        // characters beyond ASCII in classes need Unicode.
-        let bytes = syntax::Config::new().unicode(false).utf8(false);
-        let config = match syntax::parse_with(&pattern, &bytes) {
-            Ok(_) => bytes,
-            Err(_) => bytes.unicode(true),
+        let program = match &mut slots.deferring {
+            None => Arc::new(Program::made(pattern, whole)?),
+            Some(Deferring { known, programs }) => {
+                let program = known.checked(pattern, whole)?;
+                programs.push(Arc::clone(&program));
+                program
+            }
         };
-        // Parsed alone first, or `a)(b` would become valid by the parentheses around it.
-        syntax::parse_with(&pattern, &config).map_err(|error| RegexError::syntax(&error.to_string()))?;
-        let program = if whole { format!(r"\A(?:{pattern})\z") } else { pattern };
-        let engine = meta::Builder::new()
-            .syntax(config)
-            .configure(
-                meta::Config::new()
-                    .utf8_empty(false)
-                    .nfa_size_limit(Some(REGEX_PROGRAM_BYTES_MAX))
-                    .onepass_size_limit(Some(REGEX_CACHE_BYTES_MAX))
-                    .hybrid_cache_capacity(REGEX_CACHE_BYTES_MAX),
-            )
-            .build(&program)
-            .map_err(|error| match error.size_limit() {
-                Some(limit) => RegexError(format!("its program takes more than {limit} bytes")),
-                None => RegexError::syntax(&error.to_string()),
-            })?;
-        let slot = slots.0;
-        slots.0 += 1;
-        Ok(Self { engine, slot })
+        let slot = slots.count;
+        slots.count += 1;
+        Ok(Self { program, slot })
     }
 
     /// Whether the whole of `text` matches.
     pub fn is_full_match(&self, text: &[u8], caches: &mut RegexCaches) -> bool {
+        let Some(engine) = self.engine() else { return false };
         let input = Input::new(text).anchored(Anchored::Yes).earliest(true);
         // What the search allocates is its cache.
-        heaps::lasting(|| self.engine.search_half_with(caches.of(self), &input)).is_some()
+        heaps::lasting(|| engine.search_half_with(caches.of(self.slot, engine), &input)).is_some()
     }
 
     /// Appends `text` to `out` with every match that does not overlap an earlier one replaced, as RE2's `GlobalReplace`.
@@ -106,14 +104,15 @@ impl Regex {
         caches: &mut RegexCaches,
         out: &mut Vec<u8>,
     ) {
-        if substitution.group_max() >= self.engine.group_info().group_len(regex_automata::PatternID::ZERO) {
+        let Some(engine) = self.engine() else { return out.extend_from_slice(text) };
+        if substitution.group_max() >= engine.group_info().group_len(regex_automata::PatternID::ZERO) {
             return out.extend_from_slice(text);
         }
-        let cache = heaps::lasting(|| caches.of(self));
+        let cache = heaps::lasting(|| caches.of(self.slot, engine));
         let mut groups: [Option<NonMaxUsize>; 20] = [None; 20];
         let mut input = Input::new(text);
         let (mut copied, mut last_end) = (0, None);
-        while heaps::lasting(|| self.engine.search_slots_with(cache, &input, &mut groups)).is_some() {
+        while heaps::lasting(|| engine.search_slots_with(cache, &input, &mut groups)).is_some() {
             let (Some(start), Some(end)) = (groups[0], groups[1]) else { break };
             let (start, end) = (start.get(), end.get());
             if start == end && last_end == Some(end) {
@@ -135,6 +134,23 @@ impl Regex {
         }
         out.extend_from_slice(&text[copied..]);
     }
+
+    /// Where it has not been made it is made here: who can waits for it first (`runtime::deferred`). It outlives the request.
+    fn engine(&self) -> Option<&meta::Regex> {
+        if self.program.is_made() { self.program.engine() } else { heaps::lasting(|| self.program.engine()) }
+    }
+}
+
+impl RegexSlots {
+    /// For expressions that are found good, and whose engines are made when they are needed.
+    pub fn deferring(known: Arc<KnownRegexes>) -> Self {
+        Self { count: 0, deferring: Some(Deferring { known, programs: Vec::new() }) }
+    }
+
+    /// Those numbered since this was asked last that are not made yet, with the others that are numbered by the same `left`.
+    pub fn take_deferred(&mut self, left: &ExpressionsLeft) -> Option<Arc<Expressions>> {
+        left.expressions(std::mem::take(&mut self.deferring.as_mut()?.programs))
+    }
 }
 
 impl RegexCaches {
@@ -143,12 +159,12 @@ impl RegexCaches {
         Self::default()
     }
 
-    fn of(&mut self, regex: &Regex) -> &mut Cache {
-        let slot = regex.slot as usize;
+    fn of(&mut self, slot: u32, engine: &meta::Regex) -> &mut Cache {
+        let slot = slot as usize;
         if slot >= self.0.len() {
             self.0.resize_with(slot + 1, || None);
         }
-        self.0[slot].get_or_insert_with(|| Box::new(regex.engine.create_cache()))
+        self.0[slot].get_or_insert_with(|| Box::new(engine.create_cache()))
     }
 }
 
@@ -171,6 +187,7 @@ impl std::error::Error for RegexError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::deferred::Deferred;
 
     fn full(pattern: &str, text: &[u8]) -> bool {
         Regex::full_match(pattern, &mut RegexSlots::default())
@@ -229,6 +246,20 @@ mod tests {
         ] {
             assert_eq!(replaced(pattern, substitution, text), expected, "{pattern} {substitution} {text}");
         }
+    }
+
+    #[test]
+    fn deferred_expression_matches_as_any_other_waited_for_or_not() {
+        let mut slots = RegexSlots::deferring(Arc::default());
+        let [a, b] = ["a+", "b+"].map(|pattern| Regex::full_match(pattern, &mut slots).unwrap());
+        assert!(Regex::full_match("a(", &mut slots).is_err(), "mistakes are told at once");
+        let left = ExpressionsLeft::default();
+        let expressions = slots.take_deferred(&left).unwrap();
+        assert!(slots.take_deferred(&left).is_none() && left.any());
+        let mut caches = RegexCaches::new();
+        assert!(a.is_full_match(b"aaa", &mut caches) && !a.is_full_match(b"b", &mut caches));
+        expressions.make();
+        assert!(b.is_full_match(b"b", &mut caches) && !left.any());
     }
 
     #[test]

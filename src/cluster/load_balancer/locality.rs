@@ -27,7 +27,7 @@ pub(super) fn split(
     for spec in hosts.iter().filter(|spec| spec.priority == priority) {
         let none = Part { weight: spec.locality_weight(), counted: 0, members: Vec::new() };
         let part = parts.entry(spec.locality()).or_insert(none);
-        part.counted += usize::from(spec.health != HealthStatus::Draining);
+        part.counted += usize::from(spec.health() != HealthStatus::Draining);
     }
     for &place in group {
         let part = hosts.get(place as usize).and_then(|spec| parts.get_mut(&spec.locality()));
@@ -87,7 +87,7 @@ mod tests {
                 let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
                 let details = HostDetails { locality, locality_weight, ..HostDetails::default() };
                 let mut host = HostSpec::with(address.into(), 1, 0, details);
-                host.health = health;
+                host.set_health(health);
                 Arc::new(host)
             })
             .collect()

@@ -269,7 +269,8 @@ mod tests {
                 let spec = |((priority, health), port): ((u8, HealthStatus), u16)| {
                     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
                     let mut host = HostSpec::new(address.into());
-                    (host.priority, host.health) = (priority, health);
+                    host.priority = priority;
+                    host.set_health(health);
                     Arc::new(host)
                 };
                 let specs = hosts.into_iter().zip(1..).map(spec).collect();

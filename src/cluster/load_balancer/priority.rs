@@ -72,13 +72,13 @@ pub(super) fn group(
             levels.resize_with(priority + 1, Level::default);
         }
         let level = &mut levels[priority];
-        match spec.health {
+        match spec.health() {
             HealthStatus::Unknown | HealthStatus::Healthy => level.healthy.push(entry),
             HealthStatus::Degraded => level.degraded.push(entry),
             HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => {}
         }
         level.all.push(entry);
-        level.counted += usize::from(spec.health != HealthStatus::Draining);
+        level.counted += usize::from(spec.health() != HealthStatus::Draining);
     }
 
     let availability = |available: usize, all: usize| {
@@ -164,7 +164,8 @@ mod tests {
             .map(|(&(priority, health), port)| {
                 let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
                 let mut host = HostSpec::new(address.into());
-                (host.priority, host.health) = (u8::try_from(priority).unwrap(), health);
+                host.priority = u8::try_from(priority).unwrap();
+                host.set_health(health);
                 Arc::new(host)
             })
             .collect()

@@ -15,7 +15,8 @@ use crate::cluster::local::Cluster;
 use crate::config::proxy_protocol::ProxyProtocolVersion;
 use crate::protocol::proxy_protocol::{encode_local, encode_v1};
 use crate::protocol::tls::{
-    Alpn, ClientTls, Endpoint, HandshakeFailure, Offer, Secured, TlsError, TlsStream, VerifyFailure,
+    Alpn, ClientContext, Endpoint, Fault, HandshakeFailure, Offer, Secured, TlsError, TlsStream,
+    VerifyFailure,
 };
 use crate::protocol::transport::Transport;
 use crate::runtime::{Recycled, Runtime, TcpStream, Timer};
@@ -57,7 +58,7 @@ pub async fn dial(
     };
     let tls = match cluster.tls(host.socket()) {
         None => None,
-        Some(Secured::By(tls)) => Some(tls),
+        Some(Secured::By(context)) => Some(context),
         Some(Secured::NotReady) => {
             // As Envoy: the connection is there, and nothing is sent on it.
             stats.inc(ClusterStat::UpstreamContextSecretsNotReady);
@@ -107,7 +108,7 @@ pub async fn dial(
 /// endpoint may be the one that speaks first. False when there is no memory for it.
 fn send_header(cluster: &Cluster, host: &Host, socket: &TcpStream) -> bool {
     let mut nobodys = Vec::new();
-    let header = match (host.header(), cluster.config().proxy_protocol_of(host.socket())) {
+    let header = match (host.header(), cluster.config().sockets().proxy_protocol_of(host.socket())) {
         (Some(clients), _) => clients,
         (None, Some(settings)) => {
             write_nobodys(settings.version, socket, &mut nobodys);
@@ -145,22 +146,25 @@ enum Protection<F> {
 /// it would enlarge.
 fn shake_hands<'a>(
     cluster: &'a Cluster,
-    host: &Host,
+    host: &'a Host,
     socket: TcpStream,
     offer: Offer,
-    tls: Option<Arc<ClientTls>>,
+    tls: Option<Arc<ClientContext>>,
 ) -> Protection<Recycled<impl Future<Output = Result<Transport, TlsError>> + use<'a>>> {
     let runtime = cluster.runtime();
-    let Some(tls) = tls else { return Protection::None(socket) };
-    let connecting = host.with_hostname(|host_name| {
-        // Only a name that is not sent.
-        let address = host.address().ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let (auto_sni, auto_san) = names(cluster, host);
-        tls.connect(&Endpoint { address, host_name, offer, auto_sni, auto_san })
-    });
-    let (config, name) = (Arc::clone(&connecting.config), connecting.name.clone());
-    let stream = TlsStream::client(socket, config, name, cluster.tls_meter().clone());
+    let Some(context) = tls else { return Protection::None(socket) };
     Protection::Tls(runtime.recycled(async move {
+        // With the first connection; in time like the handshake.
+        runtime.made(&context).await;
+        let Some(tls) = context.get() else { return Err(TlsError::Session(Fault::Unexpected("no context"))) };
+        let connecting = host.with_hostname(|host_name| {
+            // Only a name that is not sent.
+            let address = host.address().ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            let (auto_sni, auto_san) = names(cluster, host);
+            tls.connect(&Endpoint { address, host_name, offer, auto_sni, auto_san })
+        });
+        let (config, name) = (Arc::clone(&connecting.config), connecting.name.clone());
+        let stream = TlsStream::client(socket, config, name, cluster.tls_meter().clone());
         let mut made = poll_fn(|_| stream.poll_handshake()).await;
         let facts = stream.facts();
         if facts.as_ref().is_some_and(|facts| facts.agreed.resumed) {

@@ -27,11 +27,14 @@ pub(super) fn certs(admin: &Admin, _: &Request) -> Reply {
 pub(super) fn days_until_first_expires(state: &dyn AdminState) -> u64 {
     let now = now();
     let contexts = state.tls_contexts();
-    let all = contexts.iter().flat_map(|context| {
-        let (chain, authority) = shown(context);
-        chain.into_iter().chain(authority)
+    let first = contexts.iter().filter_map(|context| match context {
+        TlsContext::Server(tls) => {
+            let all = tls.certificates().chain(tls.authority());
+            all.map(|(_, certificate)| certificate.not_after).min()
+        }
+        TlsContext::Client(context) => context.expires(),
     });
-    all.map(|(_, certificate)| certificate.days_until_expiration(now)).min().unwrap_or(NOTHING_EXPIRES)
+    first.min().map_or(NOTHING_EXPIRES, |until| Certificate::days_until(until, now))
 }
 
 /// Seconds until the first OCSP response expires; none: 0, as in Envoy.
@@ -53,18 +56,17 @@ fn now() -> u64 {
     clock::wall_ns() / 1_000_000_000
 }
 
-/// Its own certificates, and the first that it trusts.
-fn shown(context: &TlsContext) -> (Vec<Shown<'_>>, Option<Shown<'_>>) {
-    match context {
-        TlsContext::Server(tls) => (tls.certificates().collect(), tls.authority()),
-        TlsContext::Client(tls) => (tls.certificate().into_iter().collect(), tls.authority()),
-    }
-}
-
 fn entry(context: &TlsContext, now: u64) -> Value {
-    let (chain, authority) = shown(context);
-    let list = |shown: Vec<Shown<'_>>| shown.into_iter().map(|shown| details(shown, now)).collect::<Vec<_>>();
-    let (authority, mut chain) = (list(authority.into_iter().collect()), list(chain));
+    let list = |shown: &mut dyn Iterator<Item = Shown<'_>>| {
+        shown.map(|shown| details(shown, now)).collect::<Vec<_>>()
+    };
+    // Its own certificates, and the first that it trusts.
+    let (mut chain, authority) = match context {
+        TlsContext::Server(tls) => (list(&mut tls.certificates()), list(&mut tls.authority().into_iter())),
+        TlsContext::Client(context) => context.look().map_or_else(Default::default, |tls| {
+            (list(&mut tls.certificate().into_iter()), list(&mut tls.authority().into_iter()))
+        }),
+    };
     if let TlsContext::Server(tls) = context {
         for (details, staple) in chain.iter_mut().zip(tls.staples()) {
             if let Some(validity) = staple {

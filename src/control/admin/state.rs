@@ -5,7 +5,7 @@
 use crate::config::address::Address;
 use crate::config::cluster::CircuitBreakers;
 use crate::config::endpoint::{HealthStatus, Locality};
-use crate::protocol::tls::{ClientTls, ServerTls};
+use crate::protocol::tls::{ClientContext, ServerTls};
 use crate::telemetry::{HostStat, Scope};
 use serde_json::Value;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ pub enum TlsContext {
     /// Of a listener.
     Server(Arc<ServerTls>),
     /// Of a cluster.
-    Client(Arc<ClientTls>),
+    Client(Arc<ClientContext>),
 }
 
 /// What a request can ask of the process.

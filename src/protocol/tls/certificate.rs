@@ -116,7 +116,12 @@ impl Certificate {
 
     /// Whole days until it is no longer valid; 0 when it is not.
     pub fn days_until_expiration(&self, now_unix: u64) -> u64 {
-        self.not_after.saturating_sub(now_unix) / 86_400
+        Self::days_until(self.not_after, now_unix)
+    }
+
+    /// Whole days until then, both in seconds since the epoch; 0 behind it.
+    pub fn days_until(then_unix: u64, now_unix: u64) -> u64 {
+        then_unix.saturating_sub(now_unix) / 86_400
     }
 }
 

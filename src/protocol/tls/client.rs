@@ -3,6 +3,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use once_cell::race::OnceBox;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
@@ -15,13 +16,16 @@ use super::session::Fault;
 use super::validator::Validator;
 use super::verifier::{Expected, ServerVerifier};
 use super::{Certificate, TlsConfigError};
+use crate::base::heaps;
 use crate::config::tls::{TlsVersion, UpstreamTls};
 
 /// What connects with TLS. Immutable: a file that changes makes another one.
 pub struct ClientTls {
     algorithms: Algorithms,
+    /// What all its configurations have in common, sessions among it.
+    common: ClientConfig,
     validator: Option<Arc<Validator>>,
-    certificate: Option<(Option<Box<str>>, Certificate)>,
+    certificate: Option<(Option<Box<str>>, Arc<Certificate>)>,
     /// For names as the configuration says.
     plain: PerProtocol,
     /// For connections whose server has to have the server name of the connection besides.
@@ -31,11 +35,38 @@ pub struct ClientTls {
     auto_sni_san_validation: bool,
 }
 
-/// What verifies servers, and configurations with it for connections of each kind of [`Offer`]: they offer that where the
-/// configuration does not say what to offer. Source: Envoy `applicationProtocolFallback`.
+/// What verifies servers, and configurations with it for connections of each kind of [`Offer`], made with the first of that kind: they
+/// offer that where the configuration does not say what to offer. Source: Envoy `applicationProtocolFallback`.
 struct PerProtocol {
     verifier: Arc<ServerVerifier>,
-    configs: [Arc<ClientConfig>; 4],
+    configs: [OnceBox<Arc<ClientConfig>>; 4],
+}
+
+impl PerProtocol {
+    fn new(verifier: Arc<ServerVerifier>) -> Self {
+        Self { verifier, configs: [const { OnceBox::new() }; 4] }
+    }
+
+    fn config(&self, offer: Offer, common: &ClientConfig) -> &Arc<ClientConfig> {
+        let [http1, http2, either, opaque] = &self.configs;
+        let (place, fallback): (_, &[&[u8]]) = match offer {
+            Offer::Http1 => (http1, &[b"http/1.1"]),
+            Offer::Http2 => (http2, &[b"h2"]),
+            Offer::Either => (either, &[b"h2", b"http/1.1"]),
+            Offer::Opaque => (opaque, &[]),
+        };
+        // It outlives the connection.
+        place.get_or_init(|| heaps::lasting(|| Box::new(self.offering(fallback, common))))
+    }
+
+    fn offering(&self, fallback: &[&[u8]], common: &ClientConfig) -> Arc<ClientConfig> {
+        let mut offering = common.clone();
+        if offering.alpn_protocols.is_empty() {
+            offering.alpn_protocols.extend(fallback.iter().map(|protocol| protocol.to_vec()));
+        }
+        offering.dangerous().set_certificate_verifier(Arc::clone(&self.verifier) as _);
+        Arc::new(offering)
+    }
 }
 
 /// What a connection is made with.
@@ -139,19 +170,11 @@ impl ClientTls {
                 Resumption::in_memory_sessions(usize::try_from(count).unwrap_or(usize::MAX).min(SESSIONS_MAX))
             }
         };
-        let configs = [&[&b"http/1.1"[..]][..], &[b"h2"], &[b"h2", b"http/1.1"], &[]].map(|fallback| {
-            let mut offering = compiled.clone();
-            if offering.alpn_protocols.is_empty() {
-                offering.alpn_protocols.extend(fallback.iter().map(|protocol| protocol.to_vec()));
-            }
-            Arc::new(offering)
-        });
-        let plain = PerProtocol { verifier, configs };
-        let verifier =
-            Arc::new(ServerVerifier::new(validator.clone(), Expected::AnyOfConnection, &algorithms));
-        let configs = plain.configs.each_ref().map(|config| verified_by(config, &verifier));
-        let auto_san = PerProtocol { verifier, configs };
+        let plain = PerProtocol::new(verifier);
+        let any = ServerVerifier::new(validator.clone(), Expected::AnyOfConnection, &algorithms);
+        let auto_san = PerProtocol::new(Arc::new(any));
         Ok(Self {
+            common: compiled,
             validator,
             certificate: own.map(|(_, file, read)| (file, read)),
             plain,
@@ -173,18 +196,12 @@ impl ClientTls {
         let name = name.unwrap_or_else(|| ServerName::IpAddress(endpoint.address.into()));
         // Most connections share one of a few configurations, and with it their sessions; the others have names of
         // their own to verify.
-        let of = |PerProtocol { verifier, configs: [http1, http2, either, opaque] }: &PerProtocol| {
-            let config = match endpoint.offer {
-                Offer::Http1 => http1,
-                Offer::Http2 => http2,
-                Offer::Either => either,
-                Offer::Opaque => opaque,
-            };
-            (Arc::clone(config), Arc::clone(verifier))
+        let of = |kind: &PerProtocol| {
+            (Arc::clone(kind.config(endpoint.offer, &self.common)), Arc::clone(&kind.verifier))
         };
         let with = |expected| {
             let verifier = Arc::new(ServerVerifier::new(self.validator.clone(), expected, &self.algorithms));
-            (verified_by(&of(&self.plain).0, &verifier), verifier)
+            (verified_by(self.plain.config(endpoint.offer, &self.common), &verifier), verifier)
         };
         let (config, verifier) = match endpoint.auto_san {
             Some(wanted) if wanted == name.to_str() => of(&self.auto_san),
@@ -206,13 +223,13 @@ impl ClientTls {
 
     /// Its certificate and the file, for `/certs`.
     pub fn certificate(&self) -> Option<(Option<&str>, &Certificate)> {
-        self.certificate.as_ref().map(|(file, certificate)| (file.as_deref(), certificate))
+        self.certificate.as_ref().map(|(file, certificate)| (file.as_deref(), &**certificate))
     }
 
     /// The first certificate that it trusts and its file, for `/certs`.
     pub fn authority(&self) -> Option<(Option<&str>, &Certificate)> {
         let (file, certificate) = self.validator.as_ref()?.authority.as_ref()?;
-        Some((file.as_deref(), certificate))
+        Some((file.as_deref(), &**certificate))
     }
 }
 
@@ -278,16 +295,17 @@ mod tests {
     fn configuration_is_shared_unless_a_name_is_the_connections_own() {
         let tls = compile(|config| config.auto_sni_san_validation = true).unwrap();
         let config = |endpoint: Endpoint<'_>| tls.connect(&endpoint).config;
-        assert!(Arc::ptr_eq(&config(HOST), &tls.plain.configs[0]));
+        assert!(Arc::ptr_eq(&config(HOST), tls.plain.configs[0].get().unwrap()));
         let same = Endpoint { auto_sni: Some("a.example"), auto_san: Some("a.example"), ..HOST };
-        assert!(Arc::ptr_eq(&config(same), &tls.auto_san.configs[0]));
+        assert!(Arc::ptr_eq(&config(same), tls.auto_san.configs[0].get().unwrap()));
         let other = config(Endpoint { auto_san: Some("a.example"), ..HOST });
         assert!(
-            !Arc::ptr_eq(&other, &tls.plain.configs[0]) && !Arc::ptr_eq(&other, &tls.auto_san.configs[0])
+            !Arc::ptr_eq(&other, tls.plain.configs[0].get().unwrap())
+                && !Arc::ptr_eq(&other, tls.auto_san.configs[0].get().unwrap())
         );
         let unsent = config(Endpoint { auto_sni: Some("10.0.0.9"), ..HOST });
         assert!(
-            !Arc::ptr_eq(&unsent, &tls.plain.configs[0]),
+            !Arc::ptr_eq(&unsent, tls.plain.configs[0].get().unwrap()),
             "a name that cannot be sent is asked for all the same"
         );
     }

@@ -18,6 +18,8 @@ use super::tickets::Tickets;
 use super::validator::{Names, Purpose, Validator};
 use super::verifier::{self, ClientVerifier, VerifyFailure};
 use super::{Certificate, TlsConfigError, pem};
+use crate::base::heaps;
+use crate::config::shared_bytes::SharedBytes;
 use crate::config::tls::{
     DownstreamTls, OcspStaplePolicy, SanKind, SessionTickets, Source, TICKET_KEY_BYTES, TlsCertificate,
     TlsVersion,
@@ -195,7 +197,7 @@ impl ServerTls {
     /// The first certificate that it trusts and its file, for `/certs`.
     pub fn authority(&self) -> Option<(Option<&str>, &Certificate)> {
         let (file, certificate) = self.validator.as_ref()?.authority.as_ref()?;
-        Some((file.as_deref(), certificate))
+        Some((file.as_deref(), &**certificate))
     }
 }
 
@@ -221,32 +223,72 @@ pub(super) fn validator(
 pub(super) fn certified_key(
     config: &TlsCertificate,
     algorithms: &Algorithms,
-) -> Result<(CertifiedKey, Certificate), TlsConfigError> {
-    let wrong = |field, source: &Source| {
-        let source = source.clone();
-        move |reason: String| TlsConfigError::new(field, reason).of(&source)
+) -> Result<(CertifiedKey, Arc<Certificate>), TlsConfigError> {
+    let source = &config.private_key.data;
+    let known = source.made::<ReadKey>().filter(|known| known.is_of(config));
+    let read = match known {
+        Some(known) => known,
+        None => heaps::lasting(|| {
+            let read = Arc::new(ReadKey::read(config, algorithms)?);
+            source.keep(&read);
+            Ok(read)
+        })?,
     };
-    let chain = pem::certificates(&config.chain.data).map_err(wrong("certificate_chain", &config.chain))?;
-    let leaf = chain.first().map_or(&[][..], |leaf| leaf.as_ref());
-    let certificate = Certificate::parse(leaf).map_err(wrong("certificate_chain", &config.chain))?;
-    let password = config.password.as_ref().map(|source| &*source.data);
-    let key = pem::private_key(&config.private_key.data, password)
-        .map_err(wrong("private_key", &config.private_key))?;
-    let key = algorithms.provider.key_provider.load_private_key(key).map_err(|_| {
+    let ReadKey { key, certificate, .. } = &*read;
+    Ok((
+        CertifiedKey { key: algorithms.restrict(Arc::clone(&key.key)), ..key.clone() },
+        Arc::clone(certificate),
+    ))
+}
+
+/// A certificate with its key, as all have it who have the same bytes.
+struct ReadKey {
+    chain: SharedBytes,
+    password: Option<SharedBytes>,
+    key: CertifiedKey,
+    certificate: Arc<Certificate>,
+}
+
+impl ReadKey {
+    /// Whether it is the same certificate; its key is the same in any case.
+    fn is_of(&self, config: &TlsCertificate) -> bool {
+        self.chain == config.chain.data
+            && self.password.as_ref() == config.password.as_ref().map(|it| &it.data)
+    }
+
+    fn read(config: &TlsCertificate, algorithms: &Algorithms) -> Result<Self, TlsConfigError> {
+        let wrong = |field, source: &Source| {
+            let source = source.clone();
+            move |reason: String| TlsConfigError::new(field, reason).of(&source)
+        };
+        let chain =
+            pem::certificates(&config.chain.data).map_err(wrong("certificate_chain", &config.chain))?;
+        let leaf = chain.first().map_or(&[][..], |leaf| leaf.as_ref());
+        let certificate = Certificate::parse(leaf).map_err(wrong("certificate_chain", &config.chain))?;
+        let password = config.password.as_ref().map(|source| &*source.data);
+        let key = pem::private_key(&config.private_key.data, password)
+            .map_err(wrong("private_key", &config.private_key))?;
+        let key = algorithms.provider.key_provider.load_private_key(key).map_err(|_| {
         wrong("private_key", &config.private_key)(
             "not a key that this version signs with: RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, Ed25519"
                 .into(),
         )
     })?;
-    let key = CertifiedKey::new(chain, algorithms.restrict(key));
-    key.keys_match().map_err(|error| {
-        let reason = match error {
-            rustls::Error::InconsistentKeys(_) => "is not the key of the certificate".to_owned(),
-            other => other.to_string(),
-        };
-        wrong("private_key", &config.private_key)(reason)
-    })?;
-    Ok((key, certificate))
+        let key = CertifiedKey::new(chain, key);
+        key.keys_match().map_err(|error| {
+            let reason = match error {
+                rustls::Error::InconsistentKeys(_) => "is not the key of the certificate".to_owned(),
+                other => other.to_string(),
+            };
+            wrong("private_key", &config.private_key)(reason)
+        })?;
+        Ok(Self {
+            chain: config.chain.data.clone(),
+            password: config.password.as_ref().map(|it| it.data.clone()),
+            key,
+            certificate: Arc::new(certificate),
+        })
+    }
 }
 
 fn candidate(
@@ -273,7 +315,7 @@ fn candidate(
         return Ok(Candidate {
             bare: Arc::clone(&key),
             key,
-            certificate: Arc::new(certificate),
+            certificate,
             file: config.chain.file.clone(),
             ocsp: None,
         });
@@ -288,7 +330,7 @@ fn candidate(
     Ok(Candidate {
         key: Arc::new(stapled),
         bare: Arc::new(key),
-        certificate: Arc::new(certificate),
+        certificate,
         file: config.chain.file.clone(),
         ocsp: Some(response),
     })

@@ -219,7 +219,7 @@ impl Authority {
 }
 
 pub(crate) fn source(text: &str) -> Source {
-    Source::inline(Arc::<[u8]>::from(text.as_bytes()))
+    Source::inline(text.as_bytes())
 }
 
 /// Bases of tests that need a purpose.

@@ -5,6 +5,7 @@
 //! certificates are refused.
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::DistinguishedName;
@@ -18,6 +19,7 @@ use super::certificate::fixed;
 use super::crl::Lists;
 use super::san::{SanTest, any_name_is, host_matches};
 use super::{Certificate, TlsConfigError, pem};
+use crate::base::heaps;
 use crate::config::tls::{CertificateValidation, SanKind, Source};
 
 /// What a peer's certificate is for.
@@ -69,9 +71,9 @@ pub(super) struct Validator {
     intermediates_max: Option<u32>,
     algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
     /// The first trusted certificate and its file, for `/certs`.
-    pub(super) authority: Option<(Option<Box<str>>, Certificate)>,
-    /// Names that clients are told.
-    pub(super) hints: Vec<DistinguishedName>,
+    pub(super) authority: Option<(Option<Box<str>>, Arc<Certificate>)>,
+    /// Whether clients are told whom is trusted.
+    tells_subjects: bool,
 }
 
 /// Certificates of a chain whose times are tried where expired ones are allowed. Reason: each costs up to a hundred
@@ -81,18 +83,27 @@ const EXPIRED_CHAIN_MAX: usize = 16;
 enum Trust {
     /// Nothing: only digests decide.
     Nothing,
-    Store(Store),
-    /// By SPIFFE trust domain.
-    Domains(Vec<(Box<str>, Store)>),
+    Store(Arc<Store>),
+    /// By SPIFFE trust domain. Revocation lists that came with its certificates hold for them alone, to every depth.
+    Domains(Vec<(Box<str>, Arc<Store>)>),
 }
 
-/// Trusted certificates.
+/// Trusted certificates. All who have the same bytes share it.
 struct Store {
     anchors: Vec<Anchor>,
     /// Digests of the certificates themselves: one of them may be the peer's own.
     digests: Vec<[u8; 32]>,
-    /// Revocation lists that came with them and hold for them alone, to every depth.
+    /// Revocation lists that came with them.
     crls: Vec<CertRevocationList<'static>>,
+    first: Option<Arc<Certificate>>,
+}
+
+/// By whom a chain may end.
+#[derive(Clone, Copy)]
+struct Trusted<'a> {
+    store: &'a Store,
+    /// Revocation lists that hold for them alone, to every depth.
+    own_crls: &'a [CertRevocationList<'static>],
 }
 
 /// One of them, and what webpki does not ask of an anchor.
@@ -121,19 +132,19 @@ impl Validator {
             let store = |(index, domain): (usize, &crate::config::tls::TrustDomain)| {
                 let field =
                     format!("custom_validator_config.typed_config.trust_domains[{index}].trust_bundle");
-                let mut store = Store::read(&domain.bundle, &field)?;
-                let mut crls = Lists::default();
-                crls.read(&domain.bundle, &field)?;
-                store.crls = crls.newest_first();
-                authority = authority.take().or_else(|| first(&domain.bundle));
+                let store = Store::of(&domain.bundle, &field)?;
+                authority = authority.take().or_else(|| store.first_of(&domain.bundle));
                 Ok((domain.name.clone(), store))
             };
             trust = Trust::Domains(domains.iter().enumerate().map(store).collect::<Result<_, _>>()?);
         } else if let Some((field, source)) = roots {
-            trust = Trust::Store(Store::read(source, field)?);
-            authority = first(source);
+            let store = Store::of(source, field)?;
+            authority = store.first_of(source);
             // Envoy takes revocation lists out of the trusted certificates' file as well.
-            crls.read(source, field)?;
+            if !store.crls.is_empty() {
+                crls.read(source, field)?;
+            }
+            trust = Trust::Store(store);
         }
         if let Some(source) = &config.crl {
             if matches!(trust, Trust::Nothing) {
@@ -161,12 +172,6 @@ impl Validator {
         }
         let test =
             |(index, matcher)| SanTest::compile(matcher, &format!("match_typed_subject_alt_names[{index}]"));
-        let hints = match &trust {
-            _ if config.suppress_client_ca_list => Vec::new(),
-            Trust::Nothing => Vec::new(),
-            Trust::Store(store) => subjects([store]),
-            Trust::Domains(domains) => subjects(domains.iter().map(|(_, store)| store)),
-        };
         Ok(Self {
             trust,
             crls: crls.newest_first(),
@@ -181,8 +186,19 @@ impl Validator {
             intermediates_max: config.depth_max.map(|depth| depth.saturating_sub(1)),
             algorithms,
             authority,
-            hints,
+            tells_subjects: !config.suppress_client_ca_list,
         })
+    }
+
+    /// Names that clients are told: of whom is trusted.
+    pub(super) fn hints(&self) -> Vec<DistinguishedName> {
+        match &self.trust {
+            Trust::Store(store) if self.tells_subjects => subjects([&**store]),
+            Trust::Domains(domains) if self.tells_subjects => {
+                subjects(domains.iter().map(|(_, store)| &**store))
+            }
+            Trust::Nothing | Trust::Store(_) | Trust::Domains(_) => Vec::new(),
+        }
     }
 
     /// Whether there is anything to verify by; without it every certificate is accepted.
@@ -237,12 +253,22 @@ impl Validator {
         let certificate = Certificate::parse(leaf).map_err(Refusal::Unreadable)?;
         match &self.trust {
             Trust::Nothing => {}
-            Trust::Store(store) => self.check_chain(store, &certificate, leaf, chain, purpose, now)?,
+            // Its lists are among all others.
+            Trust::Store(store) => {
+                self.check_chain(Trusted { store, own_crls: &[] }, &certificate, leaf, chain, purpose, now)?
+            }
             Trust::Domains(domains) => {
                 let domain = spiffe_domain(&certificate).ok_or(Refusal::TrustDomain)?;
                 let known = domains.iter().find(|(name, _)| **name == *domain);
                 let (_, store) = known.ok_or(Refusal::TrustDomain)?;
-                self.check_chain(store, &certificate, leaf, chain, purpose, now)?;
+                self.check_chain(
+                    Trusted { store, own_crls: &store.crls },
+                    &certificate,
+                    leaf,
+                    chain,
+                    purpose,
+                    now,
+                )?;
             }
         }
         self.check_names(&certificate, names)?;
@@ -268,7 +294,7 @@ impl Validator {
 
     fn check_chain(
         &self,
-        store: &Store,
+        Trusted { store, own_crls }: Trusted<'_>,
         certificate: &Certificate,
         leaf: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
@@ -277,10 +303,10 @@ impl Validator {
     ) -> Result<(), Refusal> {
         // A trusted certificate may be the peer's own: often a self-signed one, which no authority has signed. With
         // revocation lists somebody has to be its issuer.
-        if self.crls.is_empty() && store.crls.is_empty() && store.digests.contains(&certificate.sha256) {
+        if self.crls.is_empty() && own_crls.is_empty() && store.digests.contains(&certificate.sha256) {
             return self.check_pinned(certificate, purpose, now);
         }
-        let mut outcome = self.chain_at(store, leaf, chain, purpose, now);
+        let mut outcome = self.chain_at(Trusted { store, own_crls }, leaf, chain, purpose, now);
         if self.allow_expired && outcome.is_err() {
             // A chain holds whatever the time if it ever held: at the begin or the end of one of its parts. What a stranger
             // sends decides how often it is looked for.
@@ -289,7 +315,7 @@ impl Validator {
             let times: BTreeSet<u64> = parts.flat_map(|part| [part.not_before, part.not_after]).collect();
             for time in times {
                 let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(time));
-                match self.chain_at(store, leaf, chain, purpose, time) {
+                match self.chain_at(Trusted { store, own_crls }, leaf, chain, purpose, time) {
                     Ok(()) => {
                         outcome = Ok(());
                         break;
@@ -307,15 +333,15 @@ impl Validator {
 
     fn chain_at(
         &self,
-        store: &Store,
+        Trusted { store, own_crls }: Trusted<'_>,
         leaf: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
         purpose: Purpose,
         time: UnixTime,
     ) -> Result<(), webpki::Error> {
-        let lists: Vec<&CertRevocationList<'_>> = self.crls.iter().chain(&store.crls).collect();
+        let lists: Vec<&CertRevocationList<'_>> = self.crls.iter().chain(own_crls).collect();
         let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|builder| {
-            let depth = if self.only_leaf_crl && store.crls.is_empty() {
+            let depth = if self.only_leaf_crl && own_crls.is_empty() {
                 RevocationCheckDepth::EndEntity
             } else {
                 RevocationCheckDepth::Chain
@@ -385,10 +411,22 @@ impl Anchor {
 }
 
 impl Store {
+    /// What all have who have these bytes.
+    fn of(source: &Source, field: &str) -> Result<Arc<Self>, TlsConfigError> {
+        if let Some(known) = source.data.made() {
+            return Ok(known);
+        }
+        heaps::lasting(|| {
+            let read = Arc::new(Self::read(source, field)?);
+            source.data.keep(&read);
+            Ok(read)
+        })
+    }
+
     fn read(source: &Source, field: &str) -> Result<Self, TlsConfigError> {
         let wrong = |reason: String| TlsConfigError::new(field, reason).of(source);
         let certificates = pem::certificates(&source.data).map_err(wrong)?;
-        let mut store = Self { anchors: Vec::new(), digests: Vec::new(), crls: Vec::new() };
+        let mut store = Self { anchors: Vec::new(), digests: Vec::new(), crls: Vec::new(), first: None };
         for (index, certificate) in certificates.iter().enumerate() {
             let anchor = anchor_from_trusted_cert(certificate)
                 .map_err(|error| wrong(format!("certificate {index} cannot be trusted: {error}")))?;
@@ -401,10 +439,18 @@ impl Store {
                 may_issue: read.may_issue,
             });
             store.digests.push(fixed(digest(&SHA256, certificate).as_ref()));
+            store.first.get_or_insert_with(|| Arc::new(read));
         }
+        let mut crls = Lists::default();
+        crls.read(source, field)?;
+        store.crls = crls.newest_first();
         store.anchors.shrink_to_fit();
         store.digests.shrink_to_fit();
         Ok(store)
+    }
+
+    fn first_of(&self, source: &Source) -> Option<(Option<Box<str>>, Arc<Certificate>)> {
+        Some((source.file.clone(), Arc::clone(self.first.as_ref()?)))
     }
 
     /// Those by whom a peer's certificate may have been issued, at this time or, if expired ones do, at any.
@@ -425,11 +471,6 @@ fn subjects<'a>(stores: impl IntoIterator<Item = &'a Store>) -> Vec<Distinguishe
         }
     }
     names
-}
-
-fn first(source: &Source) -> Option<(Option<Box<str>>, Certificate)> {
-    let certificates = pem::certificates(&source.data).ok()?;
-    Some((source.file.clone(), Certificate::parse(certificates.first()?).ok()?))
 }
 
 /// The trust domain of a SPIFFE certificate, which is no authority's and has one name of its kind, with a path behind the

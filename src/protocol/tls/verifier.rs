@@ -162,6 +162,7 @@ impl Signatures {
 pub(super) struct ClientVerifier {
     validator: Option<Arc<Validator>>,
     required: bool,
+    hints: Vec<DistinguishedName>,
     signatures: Signatures,
 }
 
@@ -177,7 +178,8 @@ impl ClientVerifier {
                 .as_ref()
                 .is_some_and(|validator| validator.verifies() || validator.accepts_untrusted());
         let required = required || validator.as_ref().is_some_and(|validator| validator.has_conditions());
-        asked.then(|| Self { validator, required, signatures: Signatures::new(algorithms) })
+        let hints = validator.as_ref().map_or_else(Vec::new, |validator| validator.hints());
+        asked.then(|| Self { validator, required, hints, signatures: Signatures::new(algorithms) })
     }
 }
 
@@ -187,7 +189,7 @@ impl ClientCertVerifier for ClientVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.validator.as_ref().map_or(&[], |validator| &validator.hints)
+        &self.hints
     }
 
     fn verify_client_cert(

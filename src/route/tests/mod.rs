@@ -2,6 +2,7 @@
 
 mod actions;
 mod changes;
+mod deferred;
 mod hash;
 
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::protocol::stream_info::StreamInfo;
 use serde_json::json;
 
 fn context() -> CompileContext<'static> {
-    CompileContext { cluster_exists: &|name| name != "missing", hash_seed: 1 }
+    CompileContext { cluster_exists: &|name| name != "missing", hash_seed: 1, regexes: None }
 }
 
 fn to(cluster: &str) -> config::Action {

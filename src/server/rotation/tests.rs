@@ -59,7 +59,7 @@ fn names(updates: &[Update]) -> Vec<String> {
             tls.certificate_for(None, true).unwrap().common_name.clone().unwrap_or_default()
         }
         Update::Client { sockets, .. } => {
-            sockets.tls(0).unwrap().ready().unwrap().authority().unwrap().1.subject.clone()
+            sockets.tls(0).unwrap().ready().unwrap().look().unwrap().authority().unwrap().1.subject.clone()
         }
     };
     updates.iter().map(first).collect()
@@ -80,7 +80,7 @@ fn of_server(config: DownstreamTls) -> Rotation {
         stats: Registry::new(1).listener("front"),
     };
     let secrets = KnownSecrets::default();
-    Rotation { secrets, servers: vec![server], clients: BTreeMap::new() }
+    Rotation { secrets, servers: vec![server], clients: BTreeMap::new(), known: KnownBytes::default() }
 }
 
 /// What the one filter chain uses.
@@ -151,13 +151,16 @@ fn changed_trust_of_a_cluster_is_taken() {
     };
     let common = CommonTls { validation: Some(validation), ..CommonTls::default() };
     let mut config = Cluster::new("web");
-    config.tls = Some(Arc::new(UpstreamTls { common, ..UpstreamTls::default() }));
+    config.sockets_mut().tls = Some(Arc::new(UpstreamTls { common, ..UpstreamTls::default() }));
     let sockets = SocketCompiler::default().of(&config).unwrap();
-    let client = Client { config, refused: None, sockets, stats: Registry::new(1).cluster("web") };
+    let (contexts, config) = (Contexts::of(&config), Arc::new(config));
+    let stats = Registry::new(1).cluster("web");
+    let client = Client { config, contexts, refused: None, sockets, stats };
     let mut rotation = Rotation {
         secrets: KnownSecrets::default(),
         servers: Vec::new(),
         clients: BTreeMap::from([(client.config.name.clone(), client)]),
+        known: KnownBytes::default(),
     };
     assert_eq!(rotation.paths().len(), 1);
     assert!(rotation.refresh().updates.is_empty());
@@ -363,7 +366,7 @@ fn cluster_is_reached_with_what_its_secret_trusts() {
     let named = NamedSecrets { certificates: Vec::new(), validation };
     let common = CommonTls { named: Some(Box::new(named)), ..CommonTls::default() };
     let mut config = Cluster::new("web");
-    config.tls = Some(Arc::new(UpstreamTls { common, ..UpstreamTls::default() }));
+    config.sockets_mut().tls = Some(Arc::new(UpstreamTls { common, ..UpstreamTls::default() }));
     let sockets = SocketCompiler::default().of(&config).unwrap();
     assert!(!sockets.is_plain() && sockets.tls(0).unwrap().ready().is_none());
     let spec = Arc::new(ClusterSpec {

@@ -122,6 +122,7 @@ impl World {
         let surroundings = Surroundings {
             local_address: None,
             hash_seed: seed,
+            regexes: &Arc::default(),
             limits: &SharedLimits::default(),
             open_sink: &mut |_| Ok(SinkId(0)),
         };
@@ -148,6 +149,7 @@ impl World {
                 },
                 // There is no control thread.
                 asked_hosts: None,
+                maker: None,
             };
             let core = Core::new(&setup, &runtime, &registry, receiver);
             core.start_for_test(&snapshot, vec![(0, network.listen(front))]);

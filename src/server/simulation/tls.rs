@@ -4,12 +4,15 @@ use std::sync::{Arc, OnceLock};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
+use crate::base::deferred::Deferred;
 use crate::cluster::{ClusterSet, PublishedCluster, TransportSockets};
 use crate::config::tls::{
     CertificateValidation, CommonTls, DownstreamTls, Source, TlsCertificate, TlsParameters, TlsVersion,
     UpstreamTls,
 };
-use crate::protocol::tls::{ClientTls, Connecting, Endpoint, Meter, Offer, Secured, ServerTls, TlsStream};
+use crate::protocol::tls::{
+    ClientContext, Connecting, Endpoint, Meter, Offer, Secured, ServerTls, TlsStream,
+};
 use crate::protocol::transport::Transport;
 use crate::runtime::TcpStream;
 use crate::snapshot::Snapshot;
@@ -21,7 +24,7 @@ const NAME: &str = "server.example";
 #[derive(Debug)]
 pub(super) struct Tls {
     server: Arc<ServerTls>,
-    client: Arc<ClientTls>,
+    client: Arc<ClientContext>,
 }
 
 impl Tls {
@@ -78,10 +81,9 @@ impl Tls {
             sni: NAME.into(),
             ..UpstreamTls::default()
         };
-        Self {
-            server: Arc::new(ServerTls::compile(&server, None, None).unwrap()),
-            client: Arc::new(ClientTls::compile(&client).unwrap()),
-        }
+        let client = ClientContext::new(Arc::new(client)).unwrap();
+        client.make();
+        Self { server: Arc::new(ServerTls::compile(&server, None, None).unwrap()), client: Arc::new(client) }
     }
 
     /// Has the proxy speak it on both sides.
@@ -103,7 +105,7 @@ impl Tls {
         let address = socket.peer_addr().unwrap().ip();
         let endpoint =
             Endpoint { address, host_name: "", offer: Offer::Http1, auto_sni: None, auto_san: None };
-        let Connecting { config, name, .. } = self.client.connect(&endpoint);
+        let Connecting { config, name, .. } = self.client.get().unwrap().connect(&endpoint);
         TlsStream::client(socket, config, name, Meter::default()).into()
     }
 

@@ -122,6 +122,11 @@ super::metrics! {
         MemoryTasks Gauge "ringway.memory.tasks",
         /// Ours: of it the timer wheel.
         MemoryTimers Gauge "ringway.memory.timers",
+        /// Ours: what a worker made itself of that which is made with its first use: the thread for it had too much to do.
+        DeferredMadeByWorkers Counter "ringway.deferred.made_by_workers",
+        /// Ours: connections and requests that waited until something was made with its first use: TLS of a cluster, regular
+        /// expressions of a virtual host.
+        DeferredWaits Counter "ringway.deferred.waits",
         /// Ours: requests that have waited for a virtual host that they ask for (`on_demand`).
         OnDemandVhdsHeld Counter "ringway.on_demand_vhds.held",
         /// Ours: requests that were not let ask for one: their host is no name, or too many have asked or wait.

@@ -25,6 +25,7 @@ use super::known_secrets::KnownSecrets;
 use crate::config::address::{Address, EndpointAddress};
 use crate::config::ads::Ads;
 use crate::config::cluster::{Cluster, Discovery, Dns};
+use crate::config::shared_bytes::KnownBytes;
 use crate::config::socket::{BindConfig, TcpKeepalive};
 use crate::control::discovery::dns::resolve;
 use crate::control::tls_files::read_again;
@@ -134,7 +135,7 @@ impl Upstream {
             if let Err(reason) = self.secrets.fill_cluster(&mut self.cluster) {
                 log::warn!("xDS: cluster {}: {reason}", self.name);
             }
-            if self.cluster.tls_contexts().all(|tls| tls.common.is_whole()) {
+            if self.cluster.sockets().contexts().all(|tls| tls.common.is_whole()) {
                 return;
             }
             // The sender lives as long as this.
@@ -147,12 +148,13 @@ impl Upstream {
         let mut outcome = Ok(());
         self.cluster.tls_sources(&mut |source| {
             // What cannot be read is as it was before.
-            outcome = std::mem::replace(&mut outcome, Ok(())).and_then(|()| read_again(source));
+            outcome = std::mem::replace(&mut outcome, Ok(()))
+                .and_then(|()| read_again(source, &mut KnownBytes::default()));
         });
         if let Err(reason) = outcome {
             log::warn!("xDS: cluster {}: {reason}", self.name);
         }
-        let Some(context) = &self.cluster.tls else { return Ok(None) };
+        let Some(context) = &self.cluster.sockets().tls else { return Ok(None) };
         let compiled =
             ClientTls::compile(context).map_err(|error| format!("cluster {}: {error}", self.name))?;
         let (address, host_name) = match target {

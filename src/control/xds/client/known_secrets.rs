@@ -187,6 +187,7 @@ impl KnownSecrets {
                 },
             });
             common.certificates = known.collect();
+            common.certificates.shrink_to_fit();
         }
         if let Some(named) = validation {
             common.validation = self.validation(named)?;
@@ -199,7 +200,10 @@ impl KnownSecrets {
         let Secret::Validation { alone, encoded } = &*secret else { return Ok(None) };
         let Some(default) = &named.default else { return Ok(Some(alone.clone())) };
         match merge_validation(default, encoded) {
-            Ok((merged, _)) => Ok(Some(merged)),
+            Ok((mut merged, _)) => {
+                merged.share_bytes(alone);
+                Ok(Some(merged))
+            }
             Err(report) => Err(format!("secret {}: {}", named.secret.name, report.reasons())),
         }
     }

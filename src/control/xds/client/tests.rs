@@ -450,6 +450,7 @@ pub(super) fn compiling() -> Arc<RouteSurroundings> {
         cluster_exists: Box::new(|name| name == "a"),
         local_info: LocalInfo { cluster: "us".into(), node: "me".into(), address: None },
         hash_seed: 7,
+        regexes: Arc::default(),
         shared_limit: Box::new(own_limit),
         open_sink: Box::new(|_| Err(std::io::Error::other("no logs here"))),
     })

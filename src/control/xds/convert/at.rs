@@ -10,6 +10,7 @@ use super::runtime::Runtime;
 use super::tls::Secrets;
 use crate::config::cluster::Dns;
 use crate::config::error::{ConfigError, shown_key};
+use crate::config::shared_bytes::KnownBytes;
 use crate::config::socket::BindConfig;
 
 /// What all places of one conversion share.
@@ -29,6 +30,8 @@ pub(super) struct Context {
     pub(super) internal_buffer_bytes: Option<u32>,
     /// The static secrets.
     pub(super) secrets: Secrets,
+    /// Certificates, keys and lists that earlier messages had.
+    pub(super) known_bytes: RefCell<KnownBytes>,
     /// Whether it was accepted before: what depends on the moment, on runtime values and on clusters that are there, is not asked
     /// again.
     pub(super) is_accepted: bool,

@@ -46,6 +46,7 @@ pub(super) fn bootstrap(
         internal_buffer_bytes: None,
         secrets: Secrets::default(),
         is_accepted: false,
+        known_bytes: RefCell::default(),
     };
     let secrets = message.static_resources.as_mut().map(|resources| std::mem::take(&mut resources.secrets));
     let at = At::root(&context);

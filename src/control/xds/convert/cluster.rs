@@ -18,7 +18,9 @@ use crate::config::cluster::{
 use crate::config::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
 use crate::config::http2::{Http2ProtocolOptions, UpstreamProtocol};
 use crate::config::listener::BUFFER_LIMIT_BYTES_DEFAULT;
-use crate::config::tls::{TransportSocketMatch, UpstreamTls};
+use crate::config::metadata::ORIGINAL_DST;
+use crate::config::tls::UpstreamTls;
+use crate::config::transport_socket::{SocketSettings, TransportSocketMatch};
 use crate::control::xds::pb::{self, Named};
 use crate::protocol::http::headers::HeaderName;
 use pb::cluster::{
@@ -69,7 +71,7 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             lb_subset_config, filters = "no network filters towards endpoints", upstream_config;
     });
     let mut cluster = Cluster::new(&name);
-    cluster.set_extras(alt_stat_name.into(), at.metadata("metadata", metadata));
+    let mut metadata = at.metadata("metadata", metadata);
     cluster.wait_for_warm_on_init = wait_for_warm_on_init.unwrap_or(true);
     cluster.drop_overload_limit = at.context.runtime.key(DROP_OVERLOAD_LIMIT);
     cluster.per_connection_buffer_limit_bytes =
@@ -156,15 +158,16 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
     if let Some(message) = circuit_breakers {
         cluster.circuit_breakers = circuit_breakers::convert(&at.field("circuit_breakers"), message);
     }
+    let mut reached = SocketSettings::default();
     if let Some(message) = transport_socket {
         let way = proxy_protocol::transport_socket(&at.field("transport_socket"), message);
         let Way { proxy_protocol, tls, original_dst } = way;
-        (cluster.proxy_protocol, cluster.tls, cluster.original_dst) = (proxy_protocol, tls, original_dst);
+        reached = SocketSettings { proxy_protocol, tls, original_dst, matches: Vec::new() };
     }
-    cluster.transport_socket_matches = self::transport_socket_matches(at, transport_socket_matches);
+    reached.matches = self::transport_socket_matches(at, transport_socket_matches);
     let sockets = || {
-        let others = cluster.transport_socket_matches.iter().map(|socket| socket.tls.as_deref());
-        std::iter::once(cluster.tls.as_deref()).chain(others)
+        let others = reached.matches.iter().map(|socket| socket.tls.as_deref());
+        std::iter::once(reached.tls.as_deref()).chain(others)
     };
     if cluster.upstream_protocol == UpstreamProtocol::Negotiated && sockets().any(|tls| tls.is_none()) {
         at.error("with auto_config every transport socket must be TLS: the protocol is chosen by ALPN");
@@ -183,6 +186,13 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
         );
     }
     cluster.request_names = request_names;
+    // Of what nobody tells nothing is kept.
+    let told = reached.tell_of_cluster();
+    metadata.retain(|(namespace, _)| told && **namespace == *ORIGINAL_DST);
+    cluster.set_extras(alt_stat_name.into(), metadata);
+    if reached != SocketSettings::default() {
+        *cluster.sockets_mut() = reached;
+    }
     if let Some(message) = upstream_connection_options {
         let at = &at.field("upstream_connection_options");
         classify!(at, message => pb::cluster::UpstreamConnectionOptions {
@@ -243,9 +253,10 @@ fn transport_socket_matches(
         let Way { proxy_protocol, tls, original_dst } = transport_socket
             .map(|message| proxy_protocol::transport_socket(&at.field("transport_socket"), message))
             .unwrap_or_default();
+        let criteria = r#match.map(json_object).unwrap_or_default();
         matches.push(TransportSocketMatch {
             name: name.into(),
-            criteria: r#match.map(json_object).unwrap_or_default(),
+            criteria: criteria.into_iter().map(|(key, value)| (key.into(), value)).collect(),
             tls,
             proxy_protocol,
             original_dst,

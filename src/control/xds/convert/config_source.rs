@@ -393,7 +393,7 @@ fn unreachable(cluster: &Cluster) -> Option<&'static str> {
             "must speak HTTP/2 to lead to a control plane: explicit_http_config.http2_protocol_options",
         );
     }
-    if !cluster.transport_socket_matches.is_empty() {
+    if !cluster.sockets().matches.is_empty() {
         return Some("has transport_socket_matches: control planes are reached with transport_socket alone");
     }
     if cluster.told_secrets().any(|secret| !matches!(secret.source, ResourceSource::File(_))) {
@@ -401,7 +401,7 @@ fn unreachable(cluster: &Cluster) -> Option<&'static str> {
             "has secrets of a control plane: those that protect the way to one come from files, path_config_source",
         );
     }
-    if cluster.proxy_protocol.is_some() {
+    if cluster.sockets().proxy_protocol.is_some() {
         return Some("begins connections with a PROXY header: control planes get none in this version");
     }
     None

@@ -266,5 +266,6 @@ fn dynamic(runtime: &Runtime) -> at::Context {
         internal_buffer_bytes: None,
         secrets: tls::Secrets::default(),
         is_accepted: false,
+        known_bytes: RefCell::default(),
     }
 }

@@ -808,6 +808,7 @@ fn access_by_role_of_connections_has_no_conditions_on_headers() {
             internal_buffer_bytes: None,
             secrets: super::tls::Secrets::default(),
             is_accepted: false,
+            known_bytes: std::cell::RefCell::default(),
         };
         let found = super::rbac::network(&At::root(&context), message);
         let errors = context.report.borrow().errors.to_string();

@@ -107,7 +107,7 @@ impl At<'_> {
             Some(Specifier::Filename(name)) => Some(Box::from(name.as_str())),
             _ => None,
         };
-        let data = self.bytes(specifier)?.into();
+        let data = self.context.known_bytes.borrow_mut().shared(&self.bytes(specifier)?);
         Some(Source { file, watched_directory, data })
     }
 

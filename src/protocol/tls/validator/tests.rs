@@ -297,9 +297,9 @@ fn spiffe_certificate_is_trusted_in_its_own_domain_only() {
         assert_eq!(verify(&config, &two_names, &[]), Err(Refusal::TrustDomain), "{names:?}");
     }
     assert!(compile(&config).unwrap().has_conditions(), "who shows no certificate has no domain");
-    assert_eq!(compile(&config).unwrap().hints.len(), 2, "clients are told whom all domains trust");
+    assert_eq!(compile(&config).unwrap().hints().len(), 2, "clients are told whom all domains trust");
     config.suppress_client_ca_list = true;
-    assert!(compile(&config).unwrap().hints.is_empty());
+    assert!(compile(&config).unwrap().hints().is_empty());
     config.accept_untrusted = true;
     assert!(verify(&config, &leaf(&two, "spiffe://one.example/a"), &[]).is_err(), "as in Envoy");
     config.subject_alt_names = vec![exact(SanKind::Uri, "spiffe://one.example/b")];
@@ -359,7 +359,7 @@ fn contexts_that_would_protect_less_than_they_seem_are_mistakes() {
         "crl"
     );
     let config = trusting(&root.pem());
-    assert_eq!(compile(&config).unwrap().hints.len(), 1);
+    assert_eq!(compile(&config).unwrap().hints().len(), 1);
     let quiet = CertificateValidation { suppress_client_ca_list: true, ..config };
-    assert!(compile(&quiet).unwrap().hints.is_empty());
+    assert!(compile(&quiet).unwrap().hints().is_empty());
 }

@@ -76,7 +76,7 @@ fn endpoint_is_an_internal_listener_in_a_cluster_that_resolves_nothing() {
 
 #[test]
 fn transport_socket_to_an_internal_listener_is_the_one_within() {
-    let tls = |socket: &str| load(&[("CLUSTER", socket)]).clusters[0].tls.is_some();
+    let tls = |socket: &str| load(&[("CLUSTER", socket)]).clusters[0].sockets().tls.is_some();
     assert!(!tls(&around(RAW, "")) && tls(&around(TLS, "")));
 }
 
@@ -86,7 +86,10 @@ fn destination_is_the_only_metadata_that_is_passed_on() {
         around(RAW, &format!("passthrough_metadata: [{{name: {name}, kind: {{{kind}: {{}}}}}}],"))
     };
     for (kind, expected) in [("host", MetadataKind::Host), ("cluster", MetadataKind::Cluster)] {
-        assert_eq!(load(&[("CLUSTER", &passing(ORIGINAL_DST, kind))]).clusters[0].original_dst, [expected]);
+        assert_eq!(
+            load(&[("CLUSTER", &passing(ORIGINAL_DST, kind))]).clusters[0].sockets().original_dst,
+            [expected]
+        );
     }
     let other = errors(&[("CLUSTER", &passing("istio", "host"))]);
     assert!(other.contains("passthrough_metadata[0].name"), "{other}");

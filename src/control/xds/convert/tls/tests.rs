@@ -99,7 +99,7 @@ fn contexts_of_both_sides_are_converted() {
     assert_eq!((tls.common.params.minimum, tls.common.params.maximum), (Some(TlsVersion::Tls13), None));
     let validation = tls.common.validation.as_ref().unwrap();
     assert_eq!((validation.depth_max, validation.subject_alt_names.len()), (Some(2), 1));
-    let tls = bootstrap.clusters[0].tls.as_ref().unwrap();
+    let tls = bootstrap.clusters[0].sockets().tls.as_ref().unwrap();
     assert_eq!((&*tls.sni, tls.max_session_keys, tls.auto_sni_san_validation), ("a.example", 5, true));
 }
 
@@ -252,7 +252,7 @@ fn spiffe_domains_are_converted() {
     };
     let domain = format!("{{name: td, trust_bundle: {}}}", quoted(&root.pem()));
     let bootstrap = load("", &spiffe(&domain), "");
-    let tls = bootstrap.clusters[0].tls.as_ref().unwrap();
+    let tls = bootstrap.clusters[0].sockets().tls.as_ref().unwrap();
     assert_eq!(tls.common.validation.as_ref().unwrap().trust_domains.as_ref().unwrap().len(), 1);
     assert!(mistake("", &spiffe(&format!("{domain}, {domain}")), "").contains("duplicate trust domain"));
     assert!(
@@ -365,7 +365,7 @@ fn secrets_that_are_told_are_named_and_awaited() {
     assert!(!tls.is_whole() && tls.common.certificates.len() == 1);
     assert!(tls.common.named.as_ref().unwrap().validation.as_ref().unwrap().default.is_some());
     let cluster = &bootstrap.clusters[0];
-    assert!(!cluster.tls.as_ref().unwrap().common.is_whole());
+    assert!(!cluster.sockets().tls.as_ref().unwrap().common.is_whole());
     assert!(cluster.told_secrets().map(|secret| &*secret.name).eq(["d"]));
     assert_eq!(bootstrap.told_secrets().count(), 4);
 }

@@ -131,6 +131,8 @@ pub(super) fn validation_context(
         let kinds = [SanKind::Dns, SanKind::Uri, SanKind::Email, SanKind::IpAddress];
         subject_alt_names.extend(kinds.map(|kind| SanMatcher { kind, matcher: matcher.clone() }));
     }
+    // Collected in place of messages, which are larger.
+    subject_alt_names.shrink_to_fit();
     let certificate_hashes =
         hashes(at, "verify_certificate_hash", verify_certificate_hash, hex, "a SHA-256 in hexadecimal");
     let spki_hashes =
