@@ -183,6 +183,15 @@ pub const XDS_REFUSED_BYTES_MAX: usize = 64 * 1024;
 /// without a pause.
 pub const LOAD_REPORT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
+/// Metrics under names of the endpoint's own in one report of its load (ORCA), one that comes again counting again. Reason: each is
+/// compared with those before it. Beyond it nothing of the report is told (`ringway.load_metrics.refused`).
+pub const LOAD_METRICS_PER_REPORT_MAX: usize = 256;
+/// Metrics of one endpoint that a worker adds up. Reason: endpoints choose their names, and one is looked for among all. Beyond it
+/// one of which all is told makes way; if there is none, the value is not told (`ringway.load_metrics.refused`).
+pub const LOAD_METRICS_PER_HOST_MAX: usize = 256;
+/// Bytes of such a metric's name, with the family that it is of. Beyond it its values are not told (`ringway.load_metrics.refused`).
+pub const LOAD_METRIC_NAME_BYTES_MAX: usize = 256;
+
 /// Resources of control planes that cannot be used and are listed by the admin endpoint; more are counted.
 pub const XDS_QUARANTINED_MAX: usize = 1000;
 

@@ -7,6 +7,7 @@
 //! value, which is all a counter promises.
 use super::codes::{CodeCounts, CodeTable, Origin};
 use super::histogram::{Distribution, Histogram};
+use super::load_metrics::{LoadMetrics, LoadSum};
 use super::names::{
     AGREED, ClusterHistogram, ClusterStat, EcdsStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat,
     NOTES_MAX, NOTES_OF_GROUP_MAX, ProxyProtocolStat, RbacStat, RdsStat, ScopedRdsStat, SdsStat, ServerStat,
@@ -200,6 +201,13 @@ impl ClusterCells {
     }
 }
 
+impl HostCells {
+    /// What the host reports of its load, as far as this writer hears of it.
+    pub fn load_metrics(&self) -> &LoadMetrics {
+        &self.0.more
+    }
+}
+
 impl HttpCells {
     /// Counts a response to a downstream request: `downstream_rq_completed` and its class.
     #[inline]
@@ -331,6 +339,14 @@ impl<S: Stats> Scope<S> {
     }
 }
 
+impl Scope<HostStat> {
+    /// Takes what the host has reported of its load to any writer since the last time, and gives it to `each` by name. For the one
+    /// who tells it alone.
+    pub fn take_load_metrics(&self, mut each: impl FnMut(&[u8], LoadSum)) {
+        self.written().for_each(|block| block.more.take(&mut each));
+    }
+}
+
 /// Begins on a cache line and fills whole ones, so that no other allocation, of another writer perhaps, lies on
 /// them. Histograms and tables of codes are allocated by the writer's own thread, from pages of its own.
 #[derive(Debug)]
@@ -339,6 +355,7 @@ struct Block<S: Stats> {
     values: S::Values,
     histograms: Box<[Histogram]>,
     codes: Box<[CodeTable]>,
+    more: S::More,
 }
 
 impl<S: Stats> Default for Block<S> {
@@ -347,6 +364,7 @@ impl<S: Stats> Default for Block<S> {
             values: S::zeroed(),
             histograms: S::HISTOGRAMS.iter().map(|_| Histogram::default()).collect(),
             codes: (0..S::CODE_TABLES).map(|_| CodeTable::default()).collect(),
+            more: S::More::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod codes;
 pub mod family;
 pub mod histogram;
 pub mod inherited;
+pub mod load_metrics;
 pub mod log;
 pub mod metrics;
 pub mod names;
@@ -16,6 +17,7 @@ pub mod view;
 
 pub use codes::Origin;
 pub use inherited::Bequest;
+pub use load_metrics::{LoadMetrics, LoadSum};
 pub use metrics::{
     Cells, ClusterCells, EcdsCells, HostCells, HttpCells, ListenerCells, ProxyProtocolCells, RbacCells,
     RdsCells, Scope, ScopedRdsCells, SdsCells, ServerCells, Slot, VhdsCells,

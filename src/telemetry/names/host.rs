@@ -15,4 +15,5 @@ super::metrics! {
     /// Hosts have no histograms.
     HostHistogram {}
     codes: 0
+    more: crate::telemetry::LoadMetrics;
 }

@@ -74,6 +74,8 @@ pub trait Stats: Copy + Send + Sync + 'static {
     /// What the control thread notes of scopes without cells of its own, in groups, each of which a scope has room for once
     /// something of it is noted: of [`NOTES_OF_GROUP_MAX`] rows at most.
     const NOTED: [&'static [Self]; NOTES_MAX] = [&[], &[]];
+    /// What a writer keeps beside them; most nothing.
+    type More: Default + std::fmt::Debug + Send + Sync;
     fn zeroed() -> Self::Values;
     fn index(self) -> usize;
 }
@@ -97,6 +99,7 @@ macro_rules! metrics {
         $(#[$histogram_doc:meta])*
         $histogram:ident { $( $(#[$h_doc:meta])* $h_variant:ident $h_name:literal, )* }
         codes: $codes:literal
+        $( more: $more:ty; )?
         $( noted: $noted:expr )?
     ) => {
         $(#[$doc])*
@@ -111,6 +114,7 @@ macro_rules! metrics {
         impl $crate::telemetry::names::Stats for $stat {
             type Values = [std::sync::atomic::AtomicU64; <$stat as $crate::telemetry::names::Stats>::ROWS.len()];
             type Histogram = $histogram;
+            type More = $crate::telemetry::names::more!($( $more )?);
             const ROWS: &'static [$crate::telemetry::names::Row] = &[
                 $( $crate::telemetry::names::Row {
                     name: $name,
@@ -132,6 +136,17 @@ macro_rules! metrics {
     };
 }
 use metrics;
+
+/// The type that is given; the empty one without.
+macro_rules! more {
+    () => {
+        ()
+    };
+    ($more:ty) => {
+        $more
+    };
+}
+use more;
 
 #[cfg(test)]
 mod tests {

@@ -102,6 +102,8 @@ super::metrics! {
         IoSplicedBytes Counter "ringway.io.spliced_bytes",
         /// Ours: pieces in which they passed.
         IoSplices Counter "ringway.io.splices",
+        /// Ours: reports of endpoints' load with too many metrics, and values of metrics for whose name there is no room.
+        LoadMetricsRefused Counter "ringway.load_metrics.refused",
         /// Ours: bytes of access-log records dropped because the queue to the log thread was full.
         LogAccessDroppedBytes Counter "ringway.log.access_dropped_bytes",
         /// Ours: lines of the application log that could not be written.
