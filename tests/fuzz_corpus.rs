@@ -17,6 +17,7 @@ fn corpus_keeps_every_invariant() {
         ("matcher", ringway::fuzz::matcher),
         ("grpc_web", ringway::fuzz::grpc_web),
         ("grpc_timeout", ringway::fuzz::grpc_timeout),
+        ("load_report", ringway::fuzz::load_report),
         ("config_text", ringway::fuzz::config_text),
         ("config_wire", ringway::fuzz::config_wire),
         ("proxy_header", ringway::fuzz::proxy_header),

@@ -18,6 +18,7 @@ pub mod http2;
 pub mod http_filter;
 pub mod listener;
 pub mod listener_filter;
+pub mod load_metrics;
 pub mod matcher;
 pub mod matching;
 pub mod metadata;

@@ -5,6 +5,7 @@ pub mod grpc;
 pub mod http;
 pub mod http1;
 pub mod http2;
+pub mod load_report;
 pub mod proxy_protocol;
 pub mod response_code_details;
 pub mod response_flags;

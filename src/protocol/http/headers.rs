@@ -137,6 +137,8 @@ known_names! {
     CONTENT_TYPE = "content-type",
     COOKIE = "cookie",
     DATE = "date",
+    ENDPOINT_LOAD_METRICS = "endpoint-load-metrics",
+    ENDPOINT_LOAD_METRICS_BIN = "endpoint-load-metrics-bin",
     ETAG = "etag",
     FORWARDED = "forwarded",
     GRPC_ACCEPT_ENCODING = "grpc-accept-encoding",
@@ -307,7 +309,7 @@ const SLOT_BITS: u32 = 9;
 const VACANT: u8 = u8::MAX;
 /// Found by trial: spreads the names of the table over the slots without a collision. When a new
 /// name collides (the crate then does not compile), try other odd numbers.
-const MULTIPLIER: u64 = 0xb7bc_b73f_9cfa_5c77;
+const MULTIPLIER: u64 = 0x5fb3_cba9_c150_719b;
 static SLOTS: [u8; 1 << SLOT_BITS] = fill_slots();
 
 /// Four bytes and the length tell all names of the table apart.
