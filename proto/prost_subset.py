@@ -139,7 +139,8 @@ KEEP = {
     },
     'load_stats': {
         'envoy.service.load_stats.v3': 'LoadStatsRequest LoadStatsResponse',
-        'envoy.config.endpoint.v3': 'ClusterStats ClusterStats.DroppedRequests UpstreamLocalityStats UpstreamEndpointStats',
+        'envoy.config.endpoint.v3': '''ClusterStats ClusterStats.DroppedRequests UpstreamLocalityStats UpstreamEndpointStats
+            EndpointLoadMetricStats''',
     },
     'tls': {
         'envoy.extensions.transport_sockets.tls.v3': '''DownstreamTlsContext UpstreamTlsContext CommonTlsContext

@@ -9,6 +9,7 @@ use super::endpoint::{ClusterLoadAssignment, OVERPROVISIONING_FACTOR_PERCENT_DEF
 use super::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
 use super::http2::{Http2ProtocolOptions, UpstreamProtocol};
 use super::listener::BUFFER_LIMIT_BYTES_DEFAULT;
+use super::load_metrics::LoadMetric;
 use super::metadata::Metadata;
 use super::runtime::{RuntimeKey, RuntimeNumber};
 use super::socket::{BindConfig, TcpKeepalive};
@@ -81,6 +82,9 @@ pub struct ClusterSettings {
     /// percent, more counting as 100; `None`: no value can come. Source: Envoy runtime key
     /// `load_balancing_policy.drop_overload_limit`.
     pub drop_overload_limit: Option<RuntimeKey>,
+    /// Which metrics of its endpoints' load are told with load reports, in the order in which they are added. Default none: what
+    /// endpoints report is not read. Source: `lrs_report_endpoint_metrics`.
+    pub load_metrics: Box<[LoadMetric]>,
     /// TCP keepalive of connections to endpoints; `None`: off. Source:
     /// `upstream_connection_options.tcp_keepalive`.
     pub tcp_keepalive: Option<TcpKeepalive>,
@@ -509,6 +513,7 @@ impl Default for ClusterSettings {
             request_names: None,
             circuit_breakers: CircuitBreakers::default(),
             drop_overload_limit: None,
+            load_metrics: Box::default(),
             tcp_keepalive: None,
             bind_config: None,
             wait_for_warm_on_init: true,

@@ -21,6 +21,7 @@ use crate::format::access_log::AccessLog;
 use crate::format::access_log_buffer::AccessLogBuffer;
 use crate::format::context::FormatContext;
 use crate::protocol::http::matcher::MatchScratch;
+use crate::protocol::load_report::LoadReport;
 use crate::runtime::{Runtime, TaskId};
 use crate::telemetry::metrics::ServerCells;
 
@@ -47,6 +48,8 @@ pub struct WorkerContext {
     pub rng: RefCell<Rng>,
     /// The `date` header of this second.
     pub date: DateCache,
+    /// What an endpoint has reported of its load: room for one at a time.
+    pub(super) load_report: RefCell<LoadReport>,
     /// Access-log records on their way to the log thread.
     pub access_log: RefCell<AccessLogBuffer>,
     access_log_task: Cell<TaskId>,
@@ -80,6 +83,7 @@ impl WorkerContext {
             listeners: ListenersByAddress::default(),
             rng: RefCell::new(Rng::from_seed(seed)),
             date: DateCache::default(),
+            load_report: RefCell::default(),
             access_log: RefCell::new(access_log),
             access_log_task: Cell::new(TaskId::NONE),
             accepting: Cell::new(0),

@@ -6,6 +6,7 @@ use super::copy::{BodyFilters, CopyError, Framing};
 use super::downstream::Connection;
 use super::error::ProxyError;
 use super::http::Request;
+use super::load_metrics;
 use super::response::{self, Prepared};
 use super::routing::Forward;
 use super::stream::Stream;
@@ -224,6 +225,8 @@ impl BodyFilters for Download<'_> {
             trailers.clear();
             return self.data(data, true);
         }
+        // Before filters change them.
+        load_metrics::take(self.connection, self.upstream, trailers, &mut self.stream.load_reported);
         let Stream { filters, response, info, .. } = &mut *self.stream;
         let mut context = context(self.connection, info.protocol);
         let chain = &self.connection.chain.manager.filters;

@@ -1,7 +1,7 @@
 //! The path of a connection and of a request through one core.
 //!
 //! `listener` accepts, `listener_filters` look at a connection's first bytes, `by_address` finds the listener that it meant, `downstream` serves a connection (`http2` one with streams), `http` lists the steps of a request, `routing` decides,
-//! `router` forwards, `upstream_request` exchanges, `filters` and `copy` move bodies, `relay` a tunnel's bytes, both with `splice`, `local_reply` answers for ourselves, `on_demand` lets requests wait for their virtual hosts.
+//! `router` forwards, `upstream_request` exchanges, `filters` and `copy` move bodies, `relay` a tunnel's bytes, both with `splice`, `load_metrics` takes what endpoints report of their load, `local_reply` answers for ourselves, `on_demand` lets requests wait for their virtual hosts.
 mod access;
 mod ahead;
 mod by_address;
@@ -23,6 +23,7 @@ mod http;
 mod http2;
 mod listener;
 mod listener_filters;
+mod load_metrics;
 mod local_reply;
 mod on_demand;
 mod pace;

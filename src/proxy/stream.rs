@@ -44,6 +44,8 @@ pub struct Stream {
     /// Longest time of an attempt until its response begins, from the end of the request; `None`: no limit of its own, or it has
     /// begun. Here, as few requests have one.
     pub(super) per_try_timeout: Option<Duration>,
+    /// The endpoint has reported its load, in the head.
+    pub(super) load_reported: bool,
     /// The client wants 204 and not 504 where an endpoint does not answer in time.
     pub(super) alternative_on_timeout: bool,
     /// By what its endpoint is picked, in every attempt; `None`: by nothing that it has.
@@ -111,6 +113,7 @@ impl Stream {
         self.response_splicer = Splicer::default();
         self.counted = Counted::default();
         self.per_try_timeout = None;
+        self.load_reported = false;
         self.alternative_on_timeout = false;
         self.hash = None;
         self.set_cookies.clear();

@@ -12,6 +12,7 @@ use super::downstream::Connection;
 use super::error::ProxyError;
 use super::filters;
 use super::http::{self, Request};
+use super::load_metrics;
 use super::response::{self, Client, Prepared};
 use super::routing::Forward;
 use super::splice;
@@ -349,6 +350,8 @@ impl Exchange<'_> {
             self.stream.info.upstream_timing.first_rx_ns = Some(now.0);
             // Likewise: who is answered may take the time it likes for the rest of the request.
             self.request.deadlines.request_due = None;
+            let Stream { response, load_reported, .. } = &mut *self.stream;
+            load_metrics::take(self.connection, self.upstream, response, load_reported);
         }
         match meta.kind {
             ResponseKind::Interim => {
@@ -473,6 +476,8 @@ impl Exchange<'_> {
                     // Not asked for, so not there: not for the access log either.
                     self.stream.trailers.clear();
                 }
+                let Stream { trailers, load_reported, .. } = &mut *self.stream;
+                load_metrics::take(self.connection, self.upstream, trailers, load_reported);
                 let reuse_upstream = meta.keep_alive && self.request.body.is_done() && !self.upload_broken;
                 let close_client = prepared.is_none_or(|prepared| prepared.close_client);
                 Poll::Ready(Ok(Ended::Complete { reuse_upstream, close_client }))

@@ -95,7 +95,8 @@ fn upstream<S: Read + Write>(secure: impl Fn(TcpStream) -> S + Clone + Send + 's
                 // The requests here are small and have no body: one read is one request.
                 while matches!(stream.read(&mut room), Ok(1..)) {
                     let sent = stream.write_all(
-                        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello",
+                        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nEndpoint-Load-Metrics: TEXT \
+                          cpu_utilization:0.5,named_metrics.a:1,utilization.u:2\r\nContent-Length: 5\r\n\r\nhello",
                     );
                     if sent.is_err() {
                         return;

@@ -1,5 +1,6 @@
 """Load reports (LRS) of Envoy and of Ringway side by side: a server that follows a script asks both, the same traffic goes through both, and what
-they have told must be equal: counts by cluster, locality, priority and endpoint, what is dropped, what is in progress, what follows a broken stream.
+they have told must be equal: counts by cluster, locality, priority and endpoint, what is dropped, what is in progress, what endpoints report of their
+load (ORCA), what follows a broken stream.
 
     python3 tests/xds/load_reports.py           # needs Envoy 1.40, a build of Ringway, grpcio and xds-protos (`.ci/run install`)
     python3 tests/xds/load_reports.py --self    # Envoy on both sides: proves that the comparison is stable
@@ -8,6 +9,7 @@ they have told must be equal: counts by cluster, locality, priority and endpoint
 """
 
 import argparse
+import base64
 import collections
 import concurrent.futures
 import contextlib
@@ -16,6 +18,7 @@ import http.server
 import json
 import pathlib
 import pprint
+import struct
 import tempfile
 import threading
 import time
@@ -53,6 +56,9 @@ admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}
               - {{match: {{prefix: /gone/}}, route: {{cluster: gone, prefix_rewrite: /}}}}
               - {{match: {{prefix: /spared/}}, route: {{cluster: spared, prefix_rewrite: /}}}}
               - {{match: {{prefix: /half/}}, route: {{cluster: half, prefix_rewrite: /}}}}
+              - {{match: {{prefix: /metered/}}, route: {{cluster: metered, prefix_rewrite: /}}}}
+              - {{match: {{prefix: /all/}}, route: {{cluster: all, prefix_rewrite: /}}}}
+              - {{match: {{prefix: /}}, route: {{cluster: grpc}}}}
           http_filters:
           - name: envoy.filters.http.router
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
@@ -66,6 +72,13 @@ admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}
         explicit_http_config: {{http2_protocol_options: {{}}}}
     load_assignment: {{cluster_name: lrs, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {lrs}}}}}}}}}]}}]}}
 {clusters}"""
+HTTP_OPTIONS = (
+    'typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: '
+    '{"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: %s}}, '
+)
+SOME_METRICS = ["cpu_utilization", "eps", "eps", "named_metrics.a", "named_metrics.absent", "utilization.*", "no.metric", "request_cost.c"]
+ALL_METRICS = ["application_utilization", "cpu_utilization", "mem_utilization", "eps", "rps_fractional", "named_metrics.*", "utilization.*", "request_cost.*", "named_metrics.a"]
+HEADER = "endpoint-load-metrics"
 REPORTING = """cluster_manager:
   load_stats_config:
     api_type: GRPC
@@ -84,7 +97,8 @@ def cluster(name, localities, more="", policy=""):
 
 
 class Origin(http.server.ThreadingHTTPServer):
-    """Answers with the status that the path names; `/hold` once it is let go, `/reset` never."""
+    """Answers with the status that the path names; `/hold` once it is let go, `/reset` never. Headers and trailers of an answer are those that
+    the request's `x-answer` names, trailers of `/late` come once it is let go."""
 
     daemon_threads = True
 
@@ -108,12 +122,41 @@ class Answering(http.server.BaseHTTPRequestHandler):
             return
         if wish == "hold":
             self.server.let_go.wait(rig.DEADLINE_S)
+        answer = json.loads(self.headers.get("x-answer", "{}"))
+        trailers = answer.get("trailers")
         self.send_response(int(wish) if wish.isdigit() else 200)
-        self.send_header("content-length", "0")
+        for name, value in answer.get("headers", []):
+            self.send_header(name, value)
+        self.send_header(*(("content-length", "0") if trailers is None else ("transfer-encoding", "chunked")))
         self.end_headers()
+        if trailers is not None:
+            self.wfile.flush()
+            if wish == "late":
+                self.server.let_go.wait(rig.DEADLINE_S)
+            lines = "".join(f"{name}: {value}\r\n" for name, value in trailers)
+            self.wfile.write(f"0\r\n{lines}\r\n".encode())
 
     def log_message(self, *_):
         pass
+
+
+class Rpc(grpc.GenericRpcHandler):
+    """Reports its load in the trailers of every call, as gRPC does: the name of the method is what it says."""
+
+    def __init__(self):
+        self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+        self.server.add_generic_rpc_handlers((self,))
+        self.port = self.server.add_insecure_port("127.0.0.1:0")
+        self.server.start()
+
+    def service(self, details):
+        def answer(request, context):
+            context.set_trailing_metadata([("endpoint-load-metrics-bin", request)])
+            if details.method.endswith("/fail"):
+                context.abort(grpc.StatusCode.UNAVAILABLE, "as asked")
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(answer)
 
 
 class Reporting:
@@ -209,6 +252,8 @@ class Play:
         self.stack = contextlib.ExitStack()
         self.origins = [Origin() for _ in range(3)]
         self.server = Server()
+        self.rpc = Rpc()
+        self.stack.callback(lambda: self.rpc.server.stop(0).wait())
         self.stack.callback(lambda: self.server.server.stop(0).wait())
         first, second, third = (origin.port for origin in self.origins)
         limits = "circuit_breakers: {thresholds: [{max_requests: 1}]}, "
@@ -220,6 +265,12 @@ class Play:
         dropping = "drop_overloads: [{category: %s, drop_percentage: {numerator: %s, denominator: TEN_THOUSAND}}]"
         clusters += cluster("spared", [("a", 0, [first])], policy=dropping % ("lb", 10_000))
         clusters += cluster("half", [("a", 0, [first])], policy=dropping % ("throttle", 5_000))
+        trailers = HTTP_OPTIONS % "{http_protocol_options: {enable_trailers: true}}"
+        listed = 'lrs_report_endpoint_metrics: ["%s"], '
+        some = listed % '", "'.join(SOME_METRICS) + trailers
+        clusters += cluster("metered", [("a", 0, [first, second]), ("b", 1, [third])], some)
+        clusters += cluster("all", [("a", 0, [first])], listed % '", "'.join(ALL_METRICS) + trailers)
+        clusters += cluster("grpc", [("a", 0, [self.rpc.port])], listed % '", "'.join(ALL_METRICS) + HTTP_OPTIONS % "{http2_protocol_options: {}}")
         text = BOOTSTRAP.format(admin=self.admin, port=self.port, lrs=self.server.port, clusters=clusters, reporting=REPORTING if reporting else "")
         path = folder / f"{self.server.port}.yaml"
         path.write_text(text, encoding="utf-8")
@@ -241,6 +292,15 @@ class Play:
             answers.append((response.status, response.read().decode(), own))
             connection.close()
         return answers
+
+    def ask(self, path, **answer):
+        """Asks for an answer with these headers and trailers: its status, and what headers it has of load."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=rig.DEADLINE_S)
+        connection.request("GET", path, headers={"x-answer": json.dumps(answer)})
+        response = connection.getresponse()
+        response.read()
+        connection.close()
+        return response.status, [header for header in response.getheaders() if HEADER in header[0].lower()]
 
     def stats(self):
         url = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=rig.DEADLINE_S)
@@ -273,6 +333,172 @@ def told(reports, by_endpoint=None):
 
 def issued(reports, name):
     return sum(locality.total_issued_requests for report in reports for one in report.cluster_stats if one.cluster_name == name for locality in one.upstream_locality_stats)
+
+
+def double(field, value):
+    """A field of protobuf, as its bytes; of so few that no length takes two."""
+    return bytes([field << 3 | 1]) + struct.pack("<d", value)
+
+
+def entry(field, name, value):
+    content = bytes([1 << 3 | 2, len(name)]) + name.encode() + double(2, value)
+    return bytes([field << 3 | 2, len(content)]) + content
+
+
+def metrics(reports, name, endpoints=False):
+    """What was told of load, added up: by zone, or by endpoint, and name: in how many requests, and the sum."""
+    sums = collections.defaultdict(lambda: (0, 0.0))
+    for report in reports:
+        for one in report.cluster_stats:
+            for locality in one.upstream_locality_stats if one.cluster_name == name else []:
+                for each in locality.upstream_endpoint_stats if endpoints else [locality]:
+                    place = each.address.socket_address.port_value if endpoints else locality.locality.zone
+                    for metric in each.load_metric_stats:
+                        count, total = sums[place, metric.metric_name]
+                        sums[place, metric.metric_name] = (count + metric.num_requests_finished_with_metric, total + metric.total_metric_value)
+    return {key: (count, repr(total)) for key, (count, total) in sorted(sums.items())}
+
+
+def load_metrics(play):
+    """What endpoints report of their load: which notations are understood, in headers and in trailers, and as what they are told. Nothing is told of
+    clusters whose list is empty, and the client gets the headers all the same."""
+    stream = play.server.stream(1)
+    stream.ask(["metered", "all", "svc"])
+    stream.more(2)
+    begun = len(stream.reports)
+    wire = double(1, 0.5) + entry(8, "a", 4) + entry(8, "b", 0.25) + entry(5, "u", 8) + entry(4, "c", 16) + double(7, 2) + double(9, 64) + double(2, 32) + double(6, 128)
+    encoded = base64.b64encode(wire).decode()
+    reports = [
+        [(HEADER, "TEXT cpu_utilization:0.5, eps:2,named_metrics.a:4,utilization.u:8")],
+        [(HEADER, 'JSON {"cpuUtilization": 0.5, "eps": "2", "named_metrics": {"a": 4, "b": 0.25}, "request_cost": {"c": 16}}')],
+        [(HEADER, "BIN " + encoded)],
+        [(HEADER + "-bin", encoded)],
+        [(HEADER + "-bin", encoded.rstrip("=")), (HEADER, "TEXT cpu_utilization:1024")],
+        [(HEADER, "TEXT eps:1"), (HEADER, "TEXT eps:1024")],
+        [(HEADER, "TEXT ,")],
+        [(HEADER, "TEXT eps:-1")],
+        [(HEADER, 'JSON {"eps": -1, "mem_utilization": 1}')],
+        [(HEADER, "TEXT eps:1,eps:2")],
+        [(HEADER, "TEXT other:1")],
+        [(HEADER, 'JSON {"other": 1}')],
+        [(HEADER, "XML 1")],
+        [(HEADER + "-bin", "?"), (HEADER, "TEXT eps:1024")],
+        [("x-" + HEADER, "TEXT eps:1024")],
+    ]
+    seen = []
+    for path in ["metered", "all", "svc"]:
+        for each in reports:
+            seen.append(play.ask(f"/{path}/200", headers=each) == (200, each))
+            play.ask(f"/{path}/200", trailers=each)
+        play.ask(f"/{path}/200", headers=[(HEADER, "TEXT eps:4")], trailers=[(HEADER, "TEXT eps:1024")])
+        play.ask(f"/{path}/200", headers=[(HEADER, "XML 4")], trailers=[(HEADER, "TEXT eps:4")])
+        play.ask(f"/{path}/503", headers=[(HEADER, "TEXT eps:4")])
+        if not play.fewer:
+            play.ask(f"/{path}/404", headers=[(HEADER, "TEXT eps:4")])
+    sent = (2 * len(reports) + 4) - play.fewer
+    until(stream, begun, lambda told: all(issued(told, name) >= sent for name in ("metered", "all", "svc")))
+    stream.more(2)
+    for name in ("metered", "all", "svc"):
+        play.note(name, metrics(stream.reports[begun:], name))
+    play.note("the client gets them", all(seen))
+
+
+# Of each notation what is taken and what is not, odd ones above all. Hexadecimal numbers are not among them: Ringway takes none.
+TEXTS = [
+    "eps:1", " eps: 1 ", "eps:\t1\t,rps_fractional:2", "eps :1", "eps:1,,", ",", "eps:+1", "eps:.5", "eps:5.", "eps:1E2", "eps:-0", "eps:1e-400", "eps:1e400",
+    "eps:-1", "eps:inf", "eps:nan", "eps:1e", "eps:", "eps", ":1", "::1", "eps::1", "eps:1:2", "eps:1 rps_fractional:2", "eps:1;rps_fractional:2", "eps:+-1", "eps:1_0",
+    '"eps:1"', "eps:1,eps:1", "eps:1,rps_fractional:x", "named_metrics.a.b:1", "named_metrics.*:1", "named_metrics.a b:1", "named_metrics.:1", "named_metrics.a:1,named_metrics.a:2",
+    "named_metrics.a:1,utilization.a:2", "utilization.:1", "utilization.a:-1", "request_cost.a:1", "rps:1", "other:1",
+]
+OBJECTS = [
+    "{}", "{ } ", "{eps:1}", '{"eps":1,"eps":2}', '{"eps":1,"eps":null}', '{"eps":-1}', '{"eps":" 1 "}', '{"eps":"+1"}', '{"eps":"1e1"}', "{'eps':'1'}", "{eps:1,}", '{"eps":"\\u0031\\n"}',
+    '{"\\u0065ps":1}', '{"cpuUtilization":1,"memUtilization":"NaN"}', '{"application_utilization":"-Infinity"}', '{"rpsFractional":1e+2}', '{"rps":5}', '{"rps":"1e3"}', '{"rps":5.5}',
+    '{"rps":-1}', '{"rps":18446744073709551615}', '{"rps":18446744073709551616}', '{"rps":" 5"}', '{"named_metrics":null}', '{"named_metrics":{"a":null,"":1}}',
+    '{"named_metrics":{"a":1},"namedMetrics":{"a":2}}', '{"named_metrics":{"a":1,"a":2}}', '{"named_metrics":{"a":1},"named_metrics":{"a":1,"a":2}}', '{"utilization":{nullx:1,_a1:2,}}',
+    '{"requestCost":{\'a"b\':1,"a\'b":2}}', '{"named_metrics":{"\\ud83d\\ude00\\u00e9\\/\\t":1}}', '{"named_metrics":{"\\ud83d":1}}', '{"named_metrics":{"\\udc00":1}}', '{"named_metrics":{"\\x41":1}}',
+    '{"named_metrics":{a.b:1}}', '{"named_metrics":{1:1}}', '{"named_metrics":{null:1}}', '{"named_metrics":[]}', '{"named_metrics":{"a":true}}', '{"named_metrics":{,}}',
+    "", "[]", "null", "{", "{,}", "{eps:1,,}", "{eps:1", "{} x", '{"eps":1 "rps":2}', '{"eps"}', '{"eps":}', '{"other":1}', '{"EPS":1}', '{"7":1}', "{true:1}", '{"eps":NaN}', '{"eps":01}', '{"eps":.5}',
+    '{"eps":+5}', '{"eps":5.}', '{"eps":1e400}', '{"eps":1e}', '{"eps":1a}', '{"eps":true}', '{"eps":""}', '{"eps":{}}', '{"eps":nullx}',
+]
+EPS = double(7, 1)
+MESSAGES = [
+    EPS + double(7, 2), entry(8, "a", 1) + entry(8, "a", 2), bytes([66, 0]), bytes([66, 3, 10, 1, 97]), bytes([66, 3, 10, 1, 255]), EPS[:-1], bytes([24, 7]) + EPS, bytes([56, 1]) + EPS,
+    bytes([211, 5]) + EPS + bytes([212, 5]), bytes([211, 5]) + EPS + bytes([220, 5]), bytes([211, 5]) * 100 + bytes([212, 5]) * 100, bytes([211, 5]) * 101 + bytes([212, 5]) * 101,
+    bytes([212, 5]), bytes([0, 1]), bytes([214, 5, 0]), bytes([24]) + b"\xff" * 9 + b"\1", bytes([24]) + b"\xff" * 10 + b"\1", double(2, float("nan")), double(6, -1), bytes([66, 128, 128, 128, 128, 1]),
+]
+
+
+def load_metrics_notations(play):
+    """The notations in every oddity that was thought of: how many are understood, and as what."""
+    stream = play.server.stream(1)
+    stream.ask(["all"])
+    stream.more(2)
+    encoded = [base64.b64encode(message).decode() for message in MESSAGES]
+    padded = base64.b64encode(EPS + bytes([24, 7])).decode().rstrip("=")
+    padded = [padded + rest for rest in ("", "=", "==", "===", "A", "AA", "AAA")] + [padded[:-1] + "/", "", "=", "A", padded + "-"]
+    kinds = {"TEXT ": TEXTS, "JSON ": OBJECTS, "BIN ": encoded + padded}
+    for kind, values in kinds.items():
+        begun = len(stream.reports)
+        for value in values[play.fewer :]:
+            play.ask("/all/200", headers=[(HEADER, kind + value)])
+        until(stream, begun, lambda told, begun=begun, values=values: issued(told, "all") >= len(values) - play.fewer)
+        stream.more()
+        play.note(kind, metrics(stream.reports[begun:], "all"))
+
+
+def load_metrics_by_endpoint(play):
+    """The same of each endpoint; a period begins with nothing, whatever was told before."""
+    play.ask("/metered/200", headers=[(HEADER, "TEXT eps:1024")])
+    stream = play.server.stream(1)
+    stream.ask(["metered"], by_endpoint=True)
+    stream.more(2)
+    play.note("before anybody asked", metrics(stream.reports, "metered"))
+    for values in (["1e300", "1"], ["0.5", "0.25"], ["0.125", "8"]):
+        begun = len(stream.reports)
+        for nth in range(12 - play.fewer):
+            play.ask("/metered/200", headers=[(HEADER, f"TEXT cpu_utilization:{values[nth % 2]},named_metrics.a:1")])
+        until(stream, begun, lambda told, begun=begun: issued(told, "metered") >= 12 - play.fewer)
+        stream.more()
+        reports = stream.reports[begun:]
+        told = metrics(reports, "metered", endpoints=True)
+        play.note(f"who {values}", sorted({[origin.port for origin in play.origins].index(port) for port, _ in told}))
+        play.note(f"count {values}", sum(count for (_, name), (count, _) in told.items() if name == "named_metrics.a"))
+        play.note(f"sum {values}", metrics(reports, "metered"))
+
+
+def load_metrics_alone(play):
+    """Trailers that come in a later period than everything else of their request."""
+    stream = play.server.stream(1)
+    stream.ask(["metered"], by_endpoint=True)
+    stream.more(2)
+    begun = len(stream.reports)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        held = pool.submit(play.ask, "/metered/late", trailers=[(HEADER, "TEXT eps:4")])
+        until(stream, begun, lambda told: issued(told, "metered") >= 1)
+        stream.more(2)
+        for origin in play.origins:
+            origin.let_go.set()
+        held.result()
+    stream.more(3)
+    play.note("what was told", metrics(stream.reports[begun:], "metered"))
+    play.note("of endpoints", sorted(metrics(stream.reports[begun:], "metered", endpoints=True).values()))
+
+
+def load_metrics_of_grpc(play):
+    """Trailers of HTTP/2, in Base64 without padding."""
+    stream = play.server.stream(1)
+    stream.ask(["grpc"])
+    stream.more(2)
+    begun = len(stream.reports)
+    with grpc.insecure_channel(f"127.0.0.1:{play.port}") as channel:
+        for nth in range(6 - play.fewer):
+            call = channel.unary_unary("/test.Service/" + ("fail" if nth == 5 else "say"))
+            message = double(1, 0.5) + entry(8, "calls" + "x" * nth, 1) + entry(8, "a", 2)
+            with contextlib.suppress(grpc.RpcError):
+                call(message, timeout=rig.DEADLINE_S)
+    until(stream, begun, lambda told: issued(told, "grpc") >= 6 - play.fewer)
+    stream.more(2)
+    play.note("what was told", metrics(stream.reports[begun:], "grpc"))
 
 
 def by_locality(play):
@@ -435,7 +661,8 @@ def nobody_is_configured(play):
     play.note("streams", len(play.server.streams))
 
 
-SCRIPTS = [by_locality, by_endpoint, all_clusters, in_progress, dropped, spared, endpoint_is_gone, stream_breaks, stream_ends, nobody_is_configured]
+LOAD_METRICS = [load_metrics, load_metrics_notations, load_metrics_by_endpoint, load_metrics_alone, load_metrics_of_grpc]
+SCRIPTS = [*LOAD_METRICS, by_locality, by_endpoint, all_clusters, in_progress, dropped, spared, endpoint_is_gone, stream_breaks, stream_ends, nobody_is_configured]
 
 
 def until(stream, begun, condition):

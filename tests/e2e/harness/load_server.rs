@@ -54,6 +54,19 @@ pub(crate) struct LocalityStats {
     pub(crate) failed: u64,
     #[prost(uint64, tag = "8")]
     pub(crate) issued: u64,
+    #[prost(message, repeated, tag = "5")]
+    pub(crate) metrics: Vec<MetricStats>,
+}
+
+/// `EndpointLoadMetricStats`
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MetricStats {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(uint64, tag = "2")]
+    pub(crate) count: u64,
+    #[prost(double, tag = "3")]
+    pub(crate) total: f64,
 }
 
 /// `LoadStatsResponse`

@@ -148,6 +148,42 @@ fn request_in_progress_is_told_beside_those_issued_and_told_as_over_later() {
 }
 
 #[test]
+fn load_that_endpoints_report_is_told_by_name_once_also_of_those_that_had_no_request() {
+    let world = World::new(&[("a", 0), ("a", 0), ("b", 0)]);
+    let mut reports = Reports::default();
+    reports.order(LoadStatsResponse { report_endpoint_granularity: true, ..order(&["svc"]) });
+    let report_load = |host: usize, worker, name: &[u8], value| {
+        let cells = world.hosts[host].2.cells(Slot::Worker(worker));
+        assert!(cells.load_metrics().add("named_metrics.", name, value));
+    };
+    report_load(0, 0, b"x", 1.0);
+    let loads = || [world.loads("svc")];
+    reports.begin(&loads(), at(0));
+    report_load(0, 1, b"x", 2.0);
+    report_load(1, 0, b"x", 4.0);
+    report_load(1, 0, b"\xff", 8.0);
+    let named = |stats: &[pb::load_stats::EndpointLoadMetricStats]| {
+        let all = stats.iter().map(|one| {
+            format!(
+                "{}: {} in {}",
+                one.metric_name, one.total_metric_value, one.num_requests_finished_with_metric
+            )
+        });
+        all.collect::<Vec<_>>()
+    };
+    let mut told = reports.report(&loads(), at(1)).remove(0).upstream_locality_stats;
+    assert_eq!(told.len(), 1, "not of who reported nothing");
+    let told = told.remove(0);
+    // As in Envoy with what was before anybody asked.
+    let other = "named_metrics.\u{fffd}: 8 in 1";
+    assert_eq!(named(&told.load_metric_stats), ["named_metrics.x: 7 in 3", other]);
+    let endpoints: Vec<_> =
+        told.upstream_endpoint_stats.iter().map(|one| named(&one.load_metric_stats)).collect();
+    assert_eq!(endpoints, [vec!["named_metrics.x: 3 in 2"], vec!["named_metrics.x: 4 in 1", other]]);
+    assert_eq!(shown(&reports.report(&loads(), at(2))[0]), []);
+}
+
+#[test]
 fn refused_requests_are_told_as_dropped_once() {
     let world = World::new(&[("a", 0)]);
     let mut reports = Reports::default();

@@ -1,7 +1,8 @@
 //! Load reports (LRS): how many requests each cluster's localities have had, told to whoever asks, as often as it asks.
 //!
 //! What is told of which period is decided by [`Reports`], which knows no stream; [`run`] moves messages. Counts are those that
-//! workers keep of each endpoint anyway: whoever reports adds them up and tells what has come since the last time. What
+//! workers keep of each endpoint anyway: whoever reports adds them up and tells what has come since the last time; what endpoints
+//! report of their load is taken from the workers' sums, where it begins anew. What
 //! comes while there is no stream, or while the server does not read, is told with the next report; one that was on its way when a
 //! stream broke is lost, as in Envoy.
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,13 +28,13 @@ use crate::base::socket_address::SocketAddress;
 use crate::config::endpoint::Locality;
 use crate::control::xds::pb;
 use crate::telemetry::names::Stats;
-use crate::telemetry::{ClusterStat, HostStat, Scope, ServerCells, ServerStat};
+use crate::telemetry::{ClusterStat, HostStat, LoadSum, Scope, ServerCells, ServerStat};
 use pb::core::{
     AddressAddressOneOf, EnvoyInternalAddressAddressNameSpecifierOneOf, SocketAddressPortSpecifierOneOf,
 };
 use pb::load_stats::{
-    ClusterStats, ClusterStatsDroppedRequests, LoadStatsRequest, LoadStatsResponse, UpstreamEndpointStats,
-    UpstreamLocalityStats,
+    ClusterStats, ClusterStatsDroppedRequests, EndpointLoadMetricStats, LoadStatsRequest, LoadStatsResponse,
+    UpstreamEndpointStats, UpstreamLocalityStats,
 };
 
 /// Reports that wait for a server that does not read. Beyond it none is made: the next one tells of the longer period.
@@ -170,6 +171,28 @@ impl Counts {
     }
 }
 
+/// What endpoints have reported of their load, by name.
+#[derive(Debug, Default)]
+struct Metrics(BTreeMap<Box<[u8]>, LoadSum>);
+
+impl Metrics {
+    fn add(&mut self, name: &[u8], sum: LoadSum) {
+        let all = self.0.entry(name.into()).or_default();
+        all.count += sum.count;
+        all.total += sum.total;
+    }
+
+    fn told(&self) -> Vec<EndpointLoadMetricStats> {
+        let told = self.0.iter().map(|(name, sum)| EndpointLoadMetricStats {
+            // Envoy tells bytes that are no text as they are, and its server cannot read the message.
+            metric_name: String::from_utf8_lossy(name).into_owned(),
+            num_requests_finished_with_metric: sum.count,
+            total_metric_value: sum.total,
+        });
+        told.collect()
+    }
+}
+
 impl Told {
     /// Nothing yet, of a cluster that is there: what was before is nobody's.
     fn begin(loads: Option<&ClusterLoads>, now: Now) -> Self {
@@ -299,6 +322,7 @@ fn of_locality(
 ) -> Option<UpstreamLocalityStats> {
     let mut sum = Counts::default();
     let mut in_progress = 0;
+    let mut metrics = Metrics::default();
     let mut endpoints = Vec::new();
     for (address, stats) in &loads.hosts {
         let counts = Counts::of(stats);
@@ -306,9 +330,12 @@ fn of_locality(
             before.hosts.get(&Arc::as_ptr(stats).addr()).map(|(_, counts)| *counts).unwrap_or_default();
         told.take(stats, counts);
         let (new, active) = (counts.since(known), stats.value(HostStat::RqActive.index()).0);
-        if new == Counts::default() && active == 0 {
+        let mut own = Metrics::default();
+        stats.take_load_metrics(|name, sum| own.add(name, sum));
+        if new == Counts::default() && active == 0 && own.0.is_empty() {
             continue;
         }
+        own.0.iter().for_each(|(name, sum)| metrics.add(name, *sum));
         sum.add(new);
         in_progress += active;
         if per_endpoint {
@@ -318,19 +345,22 @@ fn of_locality(
                 total_requests_in_progress: active,
                 total_error_requests: new.failed,
                 total_issued_requests: new.issued,
+                load_metric_stats: own.told(),
                 ..UpstreamEndpointStats::default()
             });
         }
     }
     let Locality { region, zone, sub_zone } = &loads.locality;
     let [region, zone, sub_zone] = [region, zone, sub_zone].map(|text| text.to_string());
-    (sum != Counts::default() || in_progress != 0).then(|| UpstreamLocalityStats {
+    let is_idle = sum == Counts::default() && in_progress == 0 && metrics.0.is_empty();
+    (!is_idle).then(|| UpstreamLocalityStats {
         locality: Some(pb::core::Locality { region, zone, sub_zone }),
         priority: loads.priority,
         total_successful_requests: sum.successful,
         total_requests_in_progress: in_progress,
         total_error_requests: sum.failed,
         total_issued_requests: sum.issued,
+        load_metric_stats: metrics.told(),
         upstream_endpoint_stats: endpoints,
         ..UpstreamLocalityStats::default()
     })

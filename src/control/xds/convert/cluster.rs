@@ -18,6 +18,7 @@ use crate::config::cluster::{
 use crate::config::http::{CommonHttpProtocolOptions, Http1ProtocolOptions};
 use crate::config::http2::{Http2ProtocolOptions, UpstreamProtocol};
 use crate::config::listener::BUFFER_LIMIT_BYTES_DEFAULT;
+use crate::config::load_metrics::LoadMetric;
 use crate::config::metadata::ORIGINAL_DST;
 use crate::config::tls::UpstreamTls;
 use crate::config::transport_socket::{SocketSettings, TransportSocketMatch};
@@ -59,10 +60,9 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
             transport_socket_matches,
             metadata, protocol_selection, upstream_connection_options,
             upstream_http_protocol_options = "without effect where there is no TLS", load_balancing_policy = "RoundRobin, LeastRequest, Random, RingHash, Maglev, and ClusterProvided of ORIGINAL_DST; others are passed over",
-            cleanup_interval = "of ORIGINAL_DST", eds_cluster_config = "of EDS";
+            cleanup_interval = "of ORIGINAL_DST", eds_cluster_config = "of EDS", lrs_report_endpoint_metrics;
         no_effect: close_connections_on_host_health_failure = "no active health checks",
             ignore_health_on_host_removal = "no active health checks",
-            lrs_report_endpoint_metrics = "no load metrics of endpoints (ORCA) are read",
             lrs_server = "as in Envoy: load reports go to load_stats_config's server, which says of which clusters";
         not_yet: stats_matcher, health_checks, outlier_detection, per_connection_buffer_high_watermark_timeout,
             track_cluster_stats, track_timeout_budgets, preconnect_policy, queuing_policies,
@@ -74,6 +74,7 @@ pub(super) fn cluster(at: &At<'_>, message: pb::cluster::Cluster) -> Option<Clus
     let mut metadata = at.metadata("metadata", metadata);
     cluster.wait_for_warm_on_init = wait_for_warm_on_init.unwrap_or(true);
     cluster.drop_overload_limit = at.context.runtime.key(DROP_OVERLOAD_LIMIT);
+    cluster.load_metrics = load_metrics(at, &lrs_report_endpoint_metrics);
     cluster.per_connection_buffer_limit_bytes =
         per_connection_buffer_limit_bytes.unwrap_or(BUFFER_LIMIT_BYTES_DEFAULT);
     cluster.connect_timeout =
@@ -263,6 +264,18 @@ fn transport_socket_matches(
         });
     }
     matches
+}
+
+/// Which metrics of endpoints' load are told. As in Envoy what names none is taken, and tells nothing.
+fn load_metrics(at: &At<'_>, names: &[String]) -> Box<[LoadMetric]> {
+    let metric = |(index, name): (usize, &String)| {
+        let metric = LoadMetric::parse(name);
+        if metric.is_none() {
+            at.item("lrs_report_endpoint_metrics", index).warn(format!("{name:?} names no metric of load"));
+        }
+        metric
+    };
+    names.iter().enumerate().filter_map(metric).collect()
 }
 
 fn discovery(

@@ -11,6 +11,7 @@ mod discovered;
 mod drop_overload;
 mod internal;
 mod kept_chains;
+mod load_metrics;
 mod matchers;
 mod scoped_routes;
 mod told_filters;

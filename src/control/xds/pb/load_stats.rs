@@ -85,8 +85,8 @@ pub struct UpstreamLocalityStats {
     pub mem_utilization: Option<Vec<u8>>,
     #[prost(bytes = "vec", optional, tag = "14")]
     pub application_utilization: Option<Vec<u8>>,
-    #[prost(bytes = "vec", repeated, tag = "5")]
-    pub load_metric_stats: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "5")]
+    pub load_metric_stats: Vec<EndpointLoadMetricStats>,
     #[prost(message, repeated, tag = "7")]
     pub upstream_endpoint_stats: Vec<UpstreamEndpointStats>,
     #[prost(uint32, tag = "6")]
@@ -111,9 +111,23 @@ pub struct UpstreamEndpointStats {
     pub total_error_requests: u64,
     #[prost(uint64, tag = "7")]
     pub total_issued_requests: u64,
-    #[prost(bytes = "vec", repeated, tag = "5")]
-    pub load_metric_stats: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "5")]
+    pub load_metric_stats: Vec<EndpointLoadMetricStats>,
 }
 impl super::Named for UpstreamEndpointStats {
     const NAME: &'static str = "envoy.config.endpoint.v3.UpstreamEndpointStats";
+}
+
+/// `envoy.config.endpoint.v3.EndpointLoadMetricStats`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct EndpointLoadMetricStats {
+    #[prost(string, tag = "1")]
+    pub metric_name: String,
+    #[prost(uint64, tag = "2")]
+    pub num_requests_finished_with_metric: u64,
+    #[prost(double, tag = "3")]
+    pub total_metric_value: f64,
+}
+impl super::Named for EndpointLoadMetricStats {
+    const NAME: &'static str = "envoy.config.endpoint.v3.EndpointLoadMetricStats";
 }
