@@ -78,6 +78,11 @@ super::metrics! {
         BufferExhausted Counter "ringway.buffer.exhausted",
         /// Ours: bytes of chunk memory held by the pools, used or free.
         BufferResidentBytes Gauge "ringway.buffer.resident_bytes",
+        /// Ours: what a worker made itself of that which is made with its first use: the thread for it had too much to do.
+        DeferredMadeByWorkers Counter "ringway.deferred.made_by_workers",
+        /// Ours: connections and requests that waited until something was made with its first use: TLS of a cluster, regular
+        /// expressions of a virtual host.
+        DeferredWaits Counter "ringway.deferred.waits",
         /// Ours: connections that the kernel accepted for a listener that was already gone.
         IoAcceptDropped Counter "ringway.io.accept_dropped",
         /// Ours: accepts refused by the kernel for want of a file descriptor (EMFILE, ENFILE).
@@ -124,11 +129,6 @@ super::metrics! {
         MemoryTasks Gauge "ringway.memory.tasks",
         /// Ours: of it the timer wheel.
         MemoryTimers Gauge "ringway.memory.timers",
-        /// Ours: what a worker made itself of that which is made with its first use: the thread for it had too much to do.
-        DeferredMadeByWorkers Counter "ringway.deferred.made_by_workers",
-        /// Ours: connections and requests that waited until something was made with its first use: TLS of a cluster, regular
-        /// expressions of a virtual host.
-        DeferredWaits Counter "ringway.deferred.waits",
         /// Ours: requests that have waited for a virtual host that they ask for (`on_demand`).
         OnDemandVhdsHeld Counter "ringway.on_demand_vhds.held",
         /// Ours: requests that were not let ask for one: their host is no name, or too many have asked or wait.
