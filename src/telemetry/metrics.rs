@@ -5,13 +5,13 @@
 //! A cell has one writer, so an increment is a relaxed load and a relaxed store: no lock prefix, no line that
 //! moves between cores. The control thread reads them whenever it likes; it sees each cell's last or last but one
 //! value, which is all a counter promises.
-use super::codes::{CodeCounts, CodeTable, Origin};
-use super::histogram::{Distribution, Histogram};
+use super::codes::{CodeCounts, Origin};
+use super::histogram::Distribution;
 use super::load_metrics::{LoadMetrics, LoadSum};
 use super::names::{
     AGREED, ClusterHistogram, ClusterStat, EcdsStat, HistogramIndex, HostStat, HttpStat, Kind, ListenerStat,
     NOTES_MAX, NOTES_OF_GROUP_MAX, ProxyProtocolStat, RbacStat, RdsStat, ScopedRdsStat, SdsStat, ServerStat,
-    Stats, VhdsStat,
+    Stats, Tables, VhdsStat,
 };
 use once_cell::race::OnceBox;
 use std::fmt::Debug;
@@ -159,7 +159,7 @@ impl<S: Stats> Cells<S> {
     /// Records one value of a histogram.
     #[inline]
     pub fn record(&self, histogram: S::Histogram, value: u64) {
-        if let Some(histogram) = self.0.histograms.get(histogram.index()) {
+        if let Some(histogram) = self.0.tables.histograms().get(histogram.index()) {
             histogram.record(value);
         }
     }
@@ -183,7 +183,7 @@ impl ClusterCells {
     /// internal or external requests.
     #[inline]
     pub fn upstream_response(&self, origin: Origin, status: u16) {
-        if let Some(table) = self.0.codes.get(origin as usize) {
+        if let Some(table) = self.0.tables.codes().get(origin as usize) {
             table.inc(status);
         }
     }
@@ -324,13 +324,13 @@ impl<S: Stats> Scope<S> {
 
     pub fn merge_histogram(&self, index: usize, into: &mut Distribution) {
         self.written()
-            .filter_map(|block| block.histograms.get(index))
+            .filter_map(|block| block.tables.histograms().get(index))
             .for_each(|cells| cells.merge_into(into));
     }
 
     pub fn merge_codes(&self, origin: Origin, into: &mut CodeCounts) {
         self.written()
-            .filter_map(|block| block.codes.get(origin as usize))
+            .filter_map(|block| block.tables.codes().get(origin as usize))
             .for_each(|table| table.merge_into(into));
     }
 
@@ -347,23 +347,25 @@ impl Scope<HostStat> {
     }
 }
 
-/// Begins on a cache line and fills whole ones, so that no other allocation, of another writer perhaps, lies on
-/// them. Histograms and tables of codes are allocated by the writer's own thread, from pages of its own.
+/// What one writer has of a scope: on cache lines of its own, but for hosts ([`Stats::Tables`]). Histograms and tables of codes are
+/// allocated by the writer's own thread, from pages of its own.
 #[derive(Debug)]
-#[repr(align(64))]
 struct Block<S: Stats> {
+    _begin: <S::Tables as Tables>::Begin,
     values: S::Values,
-    histograms: Box<[Histogram]>,
-    codes: Box<[CodeTable]>,
+    tables: S::Tables,
     more: S::More,
 }
+
+/// There is one of each endpoint and worker that asks for it: with its counts of references 88 bytes.
+const _: () = assert!(size_of::<Block<HostStat>>() <= 72);
 
 impl<S: Stats> Default for Block<S> {
     fn default() -> Self {
         Self {
+            _begin: Default::default(),
             values: S::zeroed(),
-            histograms: S::HISTOGRAMS.iter().map(|_| Histogram::default()).collect(),
-            codes: (0..S::CODE_TABLES).map(|_| CodeTable::default()).collect(),
+            tables: S::Tables::new(S::HISTOGRAMS.len(), S::CODE_TABLES),
             more: S::More::default(),
         }
     }

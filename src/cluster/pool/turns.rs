@@ -3,8 +3,9 @@
 //! Where no more connections may be made, requests wait for one of those that the host has; a host that has none gets a first
 //! one in any case, or they would wait for ever. Source: Envoy `ConnPoolImplBase`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
@@ -37,9 +38,14 @@ pub struct Turns {
     places: Cell<u64>,
 }
 
-/// Tasks that wait, first come first.
-#[derive(Debug, Default)]
-pub(super) struct Line(RefCell<VecDeque<(Place, TaskId)>>);
+/// There is one for each endpoint of every core that is asked for.
+const _: () = assert!(size_of::<Turns>() <= 72);
+
+/// Tasks that wait, first come first. `None`: nobody does.
+#[derive(Default)]
+pub(super) struct Line(Cell<Option<Box<Waiters>>>);
+
+type Waiters = VecDeque<(Place, TaskId)>;
 
 /// When somebody came, among those that come to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -199,9 +205,27 @@ impl Drop for Standing<'_> {
     }
 }
 
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.look(|line| line.fmt(f))
+    }
+}
+
 impl Line {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.look(VecDeque::is_empty)
+    }
+
+    /// What something says of those who wait.
+    fn look<R>(&self, look: impl FnOnce(&Waiters) -> R) -> R {
+        match self.0.take() {
+            None => look(&VecDeque::new()),
+            Some(line) => {
+                let seen = look(&line);
+                self.0.set(Some(line));
+                seen
+            }
+        }
     }
 
     /// Whether nobody stands before this place.
@@ -210,25 +234,24 @@ impl Line {
     }
 
     fn first(&self) -> Option<(Place, TaskId)> {
-        self.0.borrow().front().copied()
+        self.look(|line| line.front().copied())
     }
 
     /// Who has stood here before comes back to where it was.
     fn join(&self, place: Place, task: TaskId) {
-        let mut line = self.0.borrow_mut();
+        let mut line = self.0.take().unwrap_or_default();
         let behind = line.iter().rposition(|(other, _)| *other < place).map_or(0, |before| before + 1);
         line.insert(behind, (place, task));
+        self.0.set(Some(line));
     }
 
     /// Whether it was the first.
     fn leave(&self, place: Place) -> bool {
-        let mut line = self.0.borrow_mut();
+        let Some(mut line) = self.0.take() else { return false };
         let at = line.iter().position(|(other, _)| *other == place);
         at.and_then(|at| line.remove(at));
-        if line.is_empty() {
-            // What a burst has left of it would outlive the connection it was made for.
-            *line = VecDeque::new();
-        }
+        // What a burst has left of an empty one would outlive the connection it was made for.
+        self.0.set(Some(line).filter(|line| !line.is_empty()));
         at == Some(0)
     }
 
@@ -239,7 +262,7 @@ impl Line {
     }
 
     fn wake_all(&self, cluster: &Cluster) {
-        self.0.borrow().iter().for_each(|(_, task)| cluster.runtime().wake(*task));
+        self.look(|line| line.iter().for_each(|(_, task)| cluster.runtime().wake(*task)));
     }
 }
 
@@ -298,7 +321,7 @@ impl Turns {
 
     /// The first gets one that has become free: who still waits would have one made, as in Envoy.
     pub(super) fn count_still_waiting(&self, cluster: &Cluster, host: &Host, line: &Line) {
-        if line.0.borrow().len() > 1 && !has_room(cluster, host) {
+        if line.look(VecDeque::len) > 1 && !has_room(cluster, host) {
             cluster.stats().inc(ClusterStat::UpstreamCxOverflow);
         }
     }

@@ -15,5 +15,6 @@ super::metrics! {
     /// Hosts have no histograms.
     HostHistogram {}
     codes: 0
+    tables: super::NoTables;
     more: crate::telemetry::LoadMetrics;
 }

@@ -18,6 +18,9 @@ mod sds;
 mod server;
 mod vhds;
 
+use super::codes::CodeTable;
+use super::histogram::Histogram;
+
 pub use cluster::{ClusterHistogram, ClusterStat};
 pub use ecds::EcdsStat;
 pub use host::{HostHistogram, HostStat};
@@ -76,8 +79,74 @@ pub trait Stats: Copy + Send + Sync + 'static {
     const NOTED: [&'static [Self]; NOTES_MAX] = [&[], &[]];
     /// What a writer keeps beside them; most nothing.
     type More: Default + std::fmt::Debug + Send + Sync;
+    /// Where a writer has its histograms and tables of response codes, and whether its block fills whole cache lines.
+    type Tables: Tables;
     fn zeroed() -> Self::Values;
     fn index(self) -> usize;
+}
+
+/// Histograms and tables of response codes of one writer.
+pub trait Tables: std::fmt::Debug + Send + Sync {
+    /// Nothing, in a place where a block may begin.
+    type Begin: Default + std::fmt::Debug + Send + Sync;
+    /// So many of each.
+    fn new(histograms: usize, codes: usize) -> Self;
+    fn histograms(&self) -> &[Histogram];
+    fn codes(&self) -> &[CodeTable];
+}
+
+/// Those of a block that begins on a cache line and fills whole ones, so that no other allocation, of another writer perhaps, lies on
+/// them.
+#[derive(Debug)]
+pub struct OnLines {
+    histograms: Box<[Histogram]>,
+    codes: Box<[CodeTable]>,
+}
+
+/// Where a cache line does.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct CacheLine;
+
+impl Tables for OnLines {
+    type Begin = CacheLine;
+
+    fn new(histograms: usize, codes: usize) -> Self {
+        Self {
+            histograms: (0..histograms).map(|_| Histogram::default()).collect(),
+            codes: (0..codes).map(|_| CodeTable::default()).collect(),
+        }
+    }
+
+    fn histograms(&self) -> &[Histogram] {
+        &self.histograms
+    }
+
+    fn codes(&self) -> &[CodeTable] {
+        &self.codes
+    }
+}
+
+/// None, of a block that is as small as can be, since there are thousands: each is made by its worker itself, from pages that nobody else
+/// has.
+#[derive(Debug)]
+pub struct NoTables;
+
+impl Tables for NoTables {
+    type Begin = ();
+
+    fn new(histograms: usize, codes: usize) -> Self {
+        debug_assert!(histograms == 0 && codes == 0);
+        Self
+    }
+
+    fn histograms(&self) -> &[Histogram] {
+        &[]
+    }
+
+    fn codes(&self) -> &[CodeTable] {
+        &[]
+    }
 }
 
 /// Groups of notes of one scope.
@@ -99,6 +168,7 @@ macro_rules! metrics {
         $(#[$histogram_doc:meta])*
         $histogram:ident { $( $(#[$h_doc:meta])* $h_variant:ident $h_name:literal, )* }
         codes: $codes:literal
+        $( tables: $tables:ty; )?
         $( more: $more:ty; )?
         $( noted: $noted:expr )?
     ) => {
@@ -114,7 +184,8 @@ macro_rules! metrics {
         impl $crate::telemetry::names::Stats for $stat {
             type Values = [std::sync::atomic::AtomicU64; <$stat as $crate::telemetry::names::Stats>::ROWS.len()];
             type Histogram = $histogram;
-            type More = $crate::telemetry::names::more!($( $more )?);
+            type More = $crate::telemetry::names::given!((), $( $more )?);
+            type Tables = $crate::telemetry::names::given!($crate::telemetry::names::OnLines, $( $tables )?);
             const ROWS: &'static [$crate::telemetry::names::Row] = &[
                 $( $crate::telemetry::names::Row {
                     name: $name,
@@ -137,16 +208,16 @@ macro_rules! metrics {
 }
 use metrics;
 
-/// The type that is given; the empty one without.
-macro_rules! more {
-    () => {
-        ()
+/// The type that is given; without one, the first.
+macro_rules! given {
+    ($without:ty,) => {
+        $without
     };
-    ($more:ty) => {
-        $more
+    ($without:ty, $given:ty) => {
+        $given
     };
 }
-use more;
+use given;
 
 #[cfg(test)]
 mod tests {
