@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::table::{RouteScratch, RouteTable};
+use crate::base::deferred::Deferred;
 use crate::base::regex::{Expressions, ExpressionsLeft, RegexSlots};
 use crate::protocol::http::head::Head;
 
@@ -44,6 +45,6 @@ impl RouteTable {
         let place = self.find_place(head, scratch)?;
         let found = deferred.hosts.binary_search_by_key(&place, |(place, _)| *place).ok()?;
         let (_, expressions) = deferred.hosts.get(found)?;
-        Some(expressions)
+        Some(expressions).filter(|expressions| !expressions.is_made())
     }
 }
