@@ -108,6 +108,7 @@ fn apply_step(count: usize) -> Step {
         connections,
         access_log,
         asked_hosts: None,
+        maker: None,
     };
     Box::new(move || {
         let (sender, receiver) = mailbox().expect("a descriptor");
@@ -122,7 +123,7 @@ fn apply_step(count: usize) -> Step {
 fn compile(registry: &Registry, mut bootstrap: Bootstrap) -> Snapshot {
     let local_info = LocalInfo::default();
     let services = CompileServices {
-        routes: CompileContext { cluster_exists: &|_| true, hash_seed: 1 },
+        routes: CompileContext { cluster_exists: &|_| true, hash_seed: 1, regexes: None },
         local_info: &local_info,
         open_sink: &mut |_| -> std::io::Result<SinkId> {
             Err(std::io::Error::other("there is no access log here"))

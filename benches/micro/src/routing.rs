@@ -58,7 +58,7 @@ fn step(
 ) -> Step {
     let table =
         RouteConfiguration { virtual_hosts: virtual_hosts.into_iter().collect(), ..Default::default() };
-    let context = CompileContext { cluster_exists: &|_| true, hash_seed: 1 };
+    let context = CompileContext { cluster_exists: &|_| true, hash_seed: 1, regexes: None };
     let table = RouteTable::compile(&table, &context).expect("a table");
     let head = |place: usize| {
         let (host, path) = request(place * count / REQUESTS);
